@@ -1,0 +1,23 @@
+/** A matrix of 32-bit floats, row-major, that lives in a tensor backend's own memory until it is freed. */
+export interface Matrix {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/**
+ * The linear algebra that training needs and nothing more. `tensor/wasm.ts` computes it with the TensorFlow.js WASM
+ * backend, `tensor/plain.ts` in plain JavaScript as the reference; one contract suite holds for both.
+ */
+export interface Tensors {
+  readonly name: "wasm" | "plain";
+  /** Copies `values` (rows × columns, row-major) into a new matrix. */
+  matrix(rows: number, columns: number, values: Float32Array): Matrix;
+  /** a·b, of shape a.rows × b.columns. Throws when a.columns differs from b.rows. */
+  multiply(a: Matrix, b: Matrix): Matrix;
+  transpose(a: Matrix): Matrix;
+  /** Copies a matrix out, row-major. */
+  read(a: Matrix): Float32Array;
+  free(a: Matrix): void;
+  /** What is alive: matrices not yet freed, and the bytes that the backend holds for them and for itself. */
+  memory(): { readonly matrices: number; readonly bytes: number };
+}
