@@ -2,3 +2,23 @@ declare module "*.wasm" {
   const module: WebAssembly.Module;
   export default module;
 }
+
+declare namespace Cloudflare {
+  /** The Worker's bindings, variables and secrets, as wrangler.toml declares them. */
+  interface Env {
+    readonly KV: KVNamespace;
+    readonly BUCKET: R2Bucket;
+    readonly TENANT: DurableObjectNamespace<import("./tenant/tenant.ts").Tenant>;
+    readonly DIRECTORY: DurableObjectNamespace<import("./tenant/directory.ts").Directory>;
+    readonly RATE_LIMIT: RateLimit;
+    readonly AI?: Ai;
+    /** The operator's key, for `/v1/admin`. */
+    readonly ADMIN_KEY: string;
+    /** Makes the MAC of every API key. The previous one stays valid, so that keys can be rotated. */
+    readonly SERVER_KEY: string;
+    readonly PREVIOUS_SERVER_KEY?: string;
+    /** JSON: remote backbones, see docs/backbones.md. */
+    readonly BACKBONES?: string;
+    readonly DEFAULT_BACKBONE?: string;
+  }
+}

@@ -1,10 +1,6 @@
-import { DurableObject } from "cloudflare:workers";
+import { createApp } from "./http/app.ts";
 
-export class Tenant extends DurableObject {}
-export class Directory extends DurableObject {}
+export { Directory } from "./tenant/directory.ts";
+export { Tenant } from "./tenant/tenant.ts";
 
-export default {
-  fetch() {
-    return new Response("ok");
-  },
-} satisfies ExportedHandler;
+export default createApp() satisfies ExportedHandler<Cloudflare.Env>;

@@ -1,0 +1,125 @@
+/**
+ * Stored formats. Each begins with a four-byte magic whose last byte is the version; a reader refuses what it does
+ * not know by returning null, which callers treat as a missing value. Numbers are little-endian.
+ *
+ *   head   "GHD1" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
+ *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
+ */
+import type { Head, Task } from "./head.ts";
+
+const HEAD = 0x31444847;
+const BLOCK = 0x31424547;
+/** Bytes of an input's hash: SHA-256 cut to 128 bits. */
+export const HASH_BYTES = 16;
+
+interface HeadHeader {
+  task: Task;
+  labels: readonly string[];
+  dimensions: number;
+  temperature: number;
+  out_of_scope_threshold: number | null;
+  conformal: number;
+}
+
+export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
+  const header: HeadHeader = {
+    task: head.task,
+    labels: head.labels,
+    dimensions: head.dimensions,
+    temperature: head.temperature,
+    out_of_scope_threshold: head.outOfScopeThreshold,
+    conformal: head.conformal.length,
+  };
+  const json = asciiJson(header);
+  const padded = Math.ceil(json.length / 4) * 4;
+  const floats = [head.weights, head.bias, head.conformal];
+  const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, 0));
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, HEAD, true);
+  view.setUint32(4, padded, true);
+  bytes.fill(0x20, 8, 8 + padded);
+  for (let i = 0; i < json.length; i++) bytes[8 + i] = json.charCodeAt(i);
+  let offset = 8 + padded;
+  for (const array of floats) {
+    new Float32Array(bytes.buffer, offset, array.length).set(array);
+    offset += array.byteLength;
+  }
+  return bytes;
+}
+
+/** The head in `bytes`, or null when they are not a whole head of a known version. */
+export function decodeHead(bytes: Uint8Array): Head | null {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
+  if (aligned.length < 8 || view.getUint32(0, true) !== HEAD) return null;
+  const padded = view.getUint32(4, true);
+  if (8 + padded > aligned.length) return null;
+  const header = parseHeader(aligned.subarray(8, 8 + padded));
+  if (header === null) return null;
+  const outputs = header.task === "regression" ? 1 : header.labels.length;
+  const lengths = [outputs * header.dimensions, outputs, header.conformal] as const;
+  if (aligned.length !== 8 + padded + 4 * (lengths[0] + lengths[1] + lengths[2])) return null;
+  const at = aligned.byteOffset + 8 + padded;
+  return {
+    task: header.task,
+    labels: header.labels,
+    dimensions: header.dimensions,
+    weights: new Float32Array(aligned.buffer, at, lengths[0]),
+    bias: new Float32Array(aligned.buffer, at + 4 * lengths[0], lengths[1]),
+    conformal: new Float32Array(aligned.buffer, at + 4 * (lengths[0] + lengths[1]), lengths[2]),
+    temperature: header.temperature,
+    outOfScopeThreshold: header.out_of_scope_threshold,
+  };
+}
+
+function asciiJson(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[\u0080-\uffff]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+function parseHeader(ascii: Uint8Array): HeadHeader | null {
+  let json = "";
+  for (const byte of ascii) json += String.fromCharCode(byte);
+  try {
+    return JSON.parse(json) as HeadHeader;
+  } catch {
+    return null;
+  }
+}
+
+/** Embeddings of up to about a thousand rows of a data set, each beside the hash of the input that it is of. */
+export interface Block {
+  readonly dimensions: number;
+  /** rows × HASH_BYTES */
+  readonly hashes: Uint8Array;
+  /** rows × dimensions, row-major */
+  readonly rows: Float32Array;
+}
+
+export function encodeBlock(block: Block): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(12 + block.hashes.length + block.rows.byteLength);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, BLOCK, true);
+  view.setUint32(4, block.dimensions, true);
+  view.setUint32(8, block.hashes.length / HASH_BYTES, true);
+  bytes.set(block.hashes, 12);
+  new Float32Array(bytes.buffer, 12 + block.hashes.length, block.rows.length).set(block.rows);
+  return bytes;
+}
+
+/** The block in `bytes`, or null when they are not a whole block of a known version with these dimensions. */
+export function decodeBlock(bytes: Uint8Array, dimensions: number): Block | null {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
+  if (aligned.length < 12 || view.getUint32(0, true) !== BLOCK || view.getUint32(4, true) !== dimensions) return null;
+  const rows = view.getUint32(8, true);
+  if (aligned.length !== 12 + rows * (HASH_BYTES + 4 * dimensions)) return null;
+  const floats = aligned.byteOffset + 12 + rows * HASH_BYTES;
+  return {
+    dimensions,
+    hashes: aligned.subarray(12, 12 + rows * HASH_BYTES),
+    rows: new Float32Array(aligned.buffer, floats, rows * dimensions),
+  };
+}

@@ -1,0 +1,69 @@
+/**
+ * Every way in which a request can fail, as a closed set. `http/errors.ts` turns each into its status and type, and
+ * each has a page under docs/errors/.
+ */
+export const codes = [
+  "invalid_json",
+  "invalid_parameter",
+  "missing_parameter",
+  "unknown_parameter",
+  "unsupported_media_type",
+  "body_too_large",
+  "limit_exceeded",
+  "upload_incomplete",
+  "invalid_csv",
+  "import_rejected",
+  "input_empty",
+  "input_too_long",
+  "invalid_embedding",
+  "invalid_label",
+  "modality_not_supported",
+  "modality_mismatch",
+  "task_mismatch",
+  "too_few_examples",
+  "too_few_labels",
+  "invalid_features",
+  "edge_budget_exceeded",
+  "not_available",
+  "idempotency_key_reused",
+  "invalid_api_key",
+  "missing_scope",
+  "not_found",
+  "already_exists",
+  "request_in_progress",
+  "dataset_changed",
+  "rate_limited",
+  "capacity_exceeded",
+  "backend_unavailable",
+  "backend_timeout",
+  "backend_rate_limited",
+  "backend_rejected",
+  "backend_invalid_answer",
+  "storage_unavailable",
+  "internal_error",
+] as const;
+
+export type Code = (typeof codes)[number];
+
+/** An expected failure. `param` is a path into the request such as `examples[3].label`; `retryAfter` is in seconds. */
+export interface Failure {
+  readonly code: Code;
+  readonly message: string;
+  readonly param?: string;
+  readonly retryAfter?: number;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+export type Result<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly failure: Failure };
+
+export function ok<T>(value: T): Result<T> {
+  return { ok: true, value };
+}
+
+export function fail(
+  code: Code,
+  message: string,
+  rest: Omit<Failure, "code" | "message"> = {},
+): { ok: false; failure: Failure } {
+  return { ok: false, failure: { code, message, ...rest } };
+}

@@ -1,0 +1,24 @@
+/** Every limit of the service, as `GET /v1/limits` shows them. Bytes are bytes; characters are UTF-16 code units. */
+export const limits = {
+  datasets: 1_000,
+  examples_per_dataset: 200_000,
+  labels_per_dataset: 10_000,
+  heads: 1_000,
+  versions_per_head: 1_000,
+  api_keys: 1_000,
+  text_characters: 32_768,
+  label_characters: 256,
+  labels_per_example: 256,
+  embedding_dimensions: 4_096,
+  inputs_per_request: 2_048,
+  examples_per_training_request: 10_000,
+  json_body_bytes: 16 * 1024 * 1024,
+  import_body_bytes: 100 * 1024 * 1024,
+  import_line_bytes: 1024 * 1024,
+} as const;
+
+/**
+ * What one training may cost inside a request: bytes of arrays alive at once (an isolate has 128 MB for everything),
+ * and floating-point operations (about 12 GFLOP a second on one core; the platform stops a request at `cpu_ms`).
+ */
+export const edgeBudget = { bytes: 56_000_000, operations: 600_000_000_000 } as const;

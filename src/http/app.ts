@@ -1,0 +1,88 @@
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { bodyLimit } from "hono/body-limit";
+import { HTTPException } from "hono/http-exception";
+import { limits } from "../core/limits.ts";
+import { adminRoutes } from "./admin.ts";
+import { apiKeyRoutes } from "./api-keys.ts";
+import type { App, HttpEnv } from "./context.ts";
+import { datasetRoutes } from "./datasets.ts";
+import { documentationRoutes } from "./docs.ts";
+import { embeddingRoutes } from "./embeddings.ts";
+import { failed, schemaFailure } from "./errors.ts";
+import { exampleRoutes } from "./examples.ts";
+import { headRoutes } from "./heads.ts";
+import { healthRoutes } from "./health.ts";
+import { limitRoutes } from "./limits.ts";
+import { modelRoutes } from "./models.ts";
+import { predictRoutes } from "./predict.ts";
+import { request } from "./request.ts";
+
+const JSON_TYPE = /^application\/([a-z0-9.+-]+\+)?json\s*(;|$)/i;
+
+/** The whole HTTP interface. */
+export function createApp(): App {
+  const app: App = new OpenAPIHono<HttpEnv>({
+    defaultHook: (result, c) => (result.success ? undefined : failed(c, schemaFailure(result.error))),
+  });
+  app.use(request);
+  const jsonLimit = bodyLimit({
+    maxSize: limits.json_body_bytes,
+    onError: (c) =>
+      failed(c, {
+        code: "body_too_large",
+        message: `A JSON body has at most ${limits.json_body_bytes} bytes. Send large data sets as NDJSON or CSV.`,
+        details: { limit: limits.json_body_bytes, actual: Number(c.req.header("content-length")) || null },
+      }),
+  });
+  app.use(async (c, next) => {
+    if (c.req.method === "GET" || c.req.method === "DELETE") return next();
+    const type = c.req.header("content-type") ?? "";
+    if (JSON_TYPE.test(type)) return jsonLimit(c, next);
+    if (/^\/v1\/datasets\/[^/]+\/examples$/.test(c.req.path) || c.req.header("content-length") === "0") return next();
+    const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
+    return failed(c, { code: "unsupported_media_type", message, param: "content-type" });
+  });
+
+  adminRoutes(app);
+  apiKeyRoutes(app);
+  datasetRoutes(app);
+  exampleRoutes(app);
+  modelRoutes(app);
+  embeddingRoutes(app);
+  headRoutes(app);
+  predictRoutes(app);
+  limitRoutes(app);
+  healthRoutes(app);
+  documentationRoutes(app);
+
+  app.notFound((c) =>
+    failed(c, {
+      code: "not_found",
+      message: `There is nothing at ${c.req.method} ${c.req.path}. All routes are in /openapi.json and at /docs.`,
+    }),
+  );
+  app.onError((error, c) => {
+    if (error instanceof HTTPException && error.status === 400) {
+      return failed(c, {
+        code: "invalid_json",
+        message: "The body is not valid JSON. Check quotes, commas and brackets.",
+      });
+    }
+    // A body that ends early is the client's doing, and what hono or the runtime throws for it has no type of its own.
+    if (/network connection lost|unexpected end|body.*(closed|cancel)/i.test(String(error))) {
+      return failed(c, {
+        code: "upload_incomplete",
+        message: "The connection ended before the whole body had come. Nothing was changed; send it again.",
+      });
+    }
+    console.error(
+      JSON.stringify({ request_id: c.var.requestId, event: "unexpected_error", error: error.stack ?? String(error) }),
+    );
+    return failed(c, {
+      code: "internal_error",
+      message: "Something went wrong on our side. Try again; if it lasts, tell us the request id.",
+      retryAfter: 5,
+    });
+  });
+  return app;
+}

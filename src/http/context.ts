@@ -1,0 +1,35 @@
+import type { OpenAPIHono, RouteConfig, RouteHandler } from "@hono/zod-openapi";
+import type { Scope } from "../tenant/api-keys.ts";
+
+/** Who is asking, taken from the verified key alone. */
+export interface Caller {
+  readonly tenant: string;
+  readonly keyId: string;
+  readonly scopes: readonly Scope[];
+}
+
+export interface HttpEnv {
+  Bindings: Cloudflare.Env;
+  Variables: {
+    requestId: string;
+    caller: Caller;
+    /** The request's `Idempotency-Key`, once claimed in the ledger; else null. */
+    idempotencyKey: string | null;
+    /** Further figures for the request's log line: never an input, never a secret. */
+    figures: Record<string, number | string>;
+  };
+}
+
+export type App = OpenAPIHono<HttpEnv>;
+
+/**
+ * Registers a route with its schemas. Handlers answer failures as well as values, which the schemas of a route's good
+ * answers do not describe, so their type is a plain response; the tests check answers against /openapi.json.
+ */
+export function route<R extends RouteConfig & { getRoutingPath(): string }>(
+  app: App,
+  config: R,
+  handle: (c: Parameters<RouteHandler<R, HttpEnv>>[0]) => Promise<Response> | Response,
+): void {
+  app.openapi(config, handle as unknown as RouteHandler<R, HttpEnv>);
+}

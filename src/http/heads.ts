@@ -1,0 +1,317 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import type { Backbone } from "../backbones/backbone.ts";
+import { fail, ok, type Result } from "../core/failure.ts";
+import type { Task } from "../core/head.ts";
+import { getHead } from "../store/heads.ts";
+import type { StoredExample } from "../tenant/examples.ts";
+import { ledger } from "../tenant/tenant.ts";
+import { endHeadLeases } from "./active-heads.ts";
+import { tenantKey } from "./auth.ts";
+import { type App, type HttpEnv, route } from "./context.ts";
+import { answer, failed } from "./errors.ts";
+import { parseExample } from "./example-input.ts";
+import { head, headExport, newHead, versionNumber } from "./head-schema.ts";
+import { idempotent } from "./idempotent.ts";
+import { findBackbone } from "./models.ts";
+import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
+import { datasetSource, inlineSource, runTraining, storeHead, type TrainingSource } from "./training.ts";
+
+const common = { tags: ["Heads"], security: tenantSecurity };
+const nameParams = z.object({ name });
+const versionParams = nameParams.extend({ version: versionNumber });
+
+export function headRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "post",
+      path: "/v1/heads",
+      summary: "Train a head in this request",
+      middleware: [tenantKey("train"), idempotent("tenant")] as const,
+      request: { body: body(newHead) },
+      responses: {
+        201: json(head, "The next version of the head, evaluated, stored and, unless promote is false, active"),
+        ...errors,
+      },
+    }),
+    async (c) => {
+      const work = trainHead(c, c.req.valid("json"));
+      // A client that hangs up does not leave a training half done in this isolate's memory.
+      c.executionCtx.waitUntil(work);
+      return work;
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/heads",
+      summary: "List heads",
+      middleware: [tenantKey("predict")] as const,
+      request: { query: pageQuery },
+      responses: { 200: json(listOf(head), "Heads by their active version, newest first"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listHeads(c.req.valid("query"))),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/heads/{name}",
+      summary: "Get a head's active version",
+      middleware: [tenantKey("predict")] as const,
+      request: { params: nameParams },
+      responses: { 200: json(head, "The head"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getHead(c.req.valid("param").name, null)),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "delete",
+      path: "/v1/heads/{name}",
+      summary: "Delete a head with all its versions",
+      middleware: [tenantKey("train")] as const,
+      request: { params: nameParams },
+      responses: { 200: json(deleted("head"), "It is gone"), ...errors },
+    }),
+    async (c) => {
+      const { name } = c.req.valid("param");
+      const result = await ledger(c.env.TENANT, c.var.caller.tenant).deleteHead(name);
+      endHeadLeases(c.var.caller.tenant, name);
+      return answer(c, result);
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/heads/{name}/versions",
+      summary: "List a head's versions",
+      middleware: [tenantKey("predict")] as const,
+      request: { params: nameParams, query: pageQuery },
+      responses: { 200: json(listOf(head), "Versions, newest first; 'after' takes a version's number"), ...errors },
+    }),
+    async (c) =>
+      answer(
+        c,
+        await ledger(c.env.TENANT, c.var.caller.tenant).listVersions(c.req.valid("param").name, c.req.valid("query")),
+      ),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/heads/{name}/versions/{version}",
+      summary: "Get a version of a head",
+      middleware: [tenantKey("predict")] as const,
+      request: { params: versionParams },
+      responses: { 200: json(head, "The version"), ...errors },
+    }),
+    async (c) => {
+      const { name, version } = c.req.valid("param");
+      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getHead(name, version));
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "post",
+      path: "/v1/heads/{name}/promote",
+      summary: "Make a version the active one; rolling back is the same call",
+      middleware: [tenantKey("train"), idempotent("tenant")] as const,
+      request: { params: nameParams, body: body(z.strictObject({ version: z.number().int().positive() })) },
+      responses: { 200: json(head, "The version, now active; everywhere within 30 seconds"), ...errors },
+    }),
+    async (c) => {
+      const { name } = c.req.valid("param");
+      const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
+      const result = await tenant.promoteHead(c.var.idempotencyKey, name, c.req.valid("json").version);
+      endHeadLeases(c.var.caller.tenant, name);
+      return answer(c, result);
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/heads/{name}/versions/{version}/export",
+      summary: "Export a version's weights and labels, usable without this service",
+      middleware: [tenantKey("train")] as const,
+      request: { params: versionParams, query: z.object({ format: z.enum(["json"]).default("json") }) },
+      responses: { 200: json(headExport, "Everything that a prediction needs, with the formula"), ...errors },
+    }),
+    async (c) => {
+      const { name, version } = c.req.valid("param");
+      const record = await ledger(c.env.TENANT, c.var.caller.tenant).getHead(name, version);
+      if (!record.ok) return failed(c, record.failure);
+      const bytes = await getHead(c.env.KV, c.env.BUCKET, c.var.caller.tenant, record.value.sha256);
+      if (bytes === null)
+        return failed(c, {
+          code: "storage_unavailable",
+          message: "The head's weights could not be read. Try again.",
+          retryAfter: 5,
+        });
+      const outputs = bytes.bias.length;
+      const weights = Array.from({ length: outputs }, (_, k) =>
+        Array.from(bytes.weights.subarray(k * bytes.dimensions, (k + 1) * bytes.dimensions)),
+      );
+      const { id, task, labels, dimensions, backbone } = record.value;
+      return answer(
+        c,
+        ok({
+          object: "head.export",
+          id,
+          version,
+          format: "json",
+          task,
+          labels,
+          dimensions,
+          backbone,
+          weights,
+          bias: Array.from(bytes.bias),
+          temperature: bytes.temperature,
+          out_of_scope_threshold: bytes.outOfScopeThreshold,
+          formula: formulas[task],
+        }),
+      );
+    },
+  );
+}
+
+const formulas: Record<Task, string> = {
+  single_label: "softmax((weights · embedding + bias) / temperature), one probability a label",
+  multi_label: "1 / (1 + exp(-(weights · embedding + bias) / temperature)), one probability a label",
+  regression: "weights[0] · embedding + bias[0]",
+};
+
+async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {
+  const started = Date.now();
+  const unavailable = notAvailable(wanted);
+  if (unavailable) return failed(c, unavailable);
+  const { tenant: tenantId } = c.var.caller;
+  const tenant = ledger(c.env.TENANT, tenantId);
+  const prepared =
+    wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone);
+  if (!prepared.ok) return failed(c, prepared.failure);
+  const { source, backbone, dataset } = prepared.value;
+  const { l2, class_weight, seed } = wanted.hyperparameters;
+  const { method, folds, fraction } = wanted.evaluation;
+  const fitted = await runTraining(source, {
+    l2,
+    classWeight: class_weight,
+    seed,
+    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
+  });
+  if (!fitted.ok) return failed(c, fitted.failure);
+  c.set("figures", { examples: source.examples, embedded: fitted.value.embedded, operations: fitted.value.operations });
+  const head = {
+    id: wanted.name,
+    modality: source.modality,
+    backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
+    dataset: { ...dataset, examples: source.examples },
+  };
+  const result = await storeHead(
+    c.env.BUCKET,
+    tenantId,
+    tenant,
+    fitted.value,
+    head,
+    Date.now() - started,
+    wanted.promote,
+    c.var.idempotencyKey,
+  );
+  endHeadLeases(tenantId, wanted.name);
+  return answer(c, result, 201);
+}
+
+/** What the contract names and this version does not do yet: refused, never quietly ignored. */
+function notAvailable(wanted: z.infer<typeof newHead>) {
+  const refused = (param: string, instead: string) => ({
+    code: "not_available" as const,
+    message: `'${param}' is not available yet. ${instead}`,
+    param,
+  });
+  if (wanted.method === "fine_tune") return refused("method", "Use 'auto' or 'head'.");
+  if (wanted.hyperparameters.lexical === true) return refused("hyperparameters.lexical", "Use 'auto' or false.");
+  if (wanted.evaluation.detail === "full") return refused("evaluation.detail", "Use 'summary'.");
+  return null;
+}
+
+interface Prepared {
+  readonly source: TrainingSource;
+  readonly backbone: Backbone | null;
+  readonly dataset: { readonly name: string | null; readonly revision: number | null };
+}
+
+async function stored(
+  c: Context<HttpEnv>,
+  datasetName: string,
+  backboneId: string | undefined,
+): Promise<Result<Prepared>> {
+  const tenantId = c.var.caller.tenant;
+  const tenant = ledger(c.env.TENANT, tenantId);
+  const found = await tenant.findDataset(datasetName);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
+  const backbone = chooseBackbone(c.env, found.value.modality, backboneId);
+  if (!backbone.ok) return backbone;
+  const rows = await tenant.readTrainingRows(
+    datasetName,
+    backbone.value ? `${backbone.value.id}@${backbone.value.revision}` : "",
+  );
+  if (!rows.ok) return rows;
+  return ok({
+    source: datasetSource(c.env.KV, tenantId, tenant, rows.value, backbone.value),
+    backbone: backbone.value,
+    dataset: { name: datasetName, revision: rows.value.dataset.revision },
+  });
+}
+
+async function inline(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Result<Prepared>> {
+  const raw = wanted.examples ?? [];
+  const first = raw[0];
+  if (first === undefined) return fail("too_few_examples", "There are no examples to train on.", { param: "examples" });
+  const task: Task =
+    first.labels !== undefined ? "multi_label" : first.value !== undefined ? "regression" : "single_label";
+  const modality = first.embedding === undefined ? "text" : "embedding";
+  const shape = { task, modality, dimensions: first.embedding?.length ?? null } as const;
+  const examples: StoredExample[] = [];
+  for (const [index, example] of raw.entries()) {
+    const parsed = parseExample(example, shape, `examples[${index}]`);
+    if (!parsed.ok) return parsed;
+    examples.push(parsed.value);
+  }
+  const backbone = chooseBackbone(c.env, modality, wanted.backbone);
+  if (!backbone.ok) return backbone;
+  const source = inlineSource(
+    task,
+    examples,
+    backbone.value,
+    backbone.value?.dimensions ?? first.embedding?.length ?? 0,
+  );
+  return ok({ source, backbone: backbone.value, dataset: { name: null, revision: null } });
+}
+
+/** The backbone for a modality; null for embeddings of the caller's own, which need none. */
+function chooseBackbone(
+  env: Cloudflare.Env,
+  modality: "text" | "embedding",
+  id: string | undefined,
+): Result<Backbone | null> {
+  if (modality === "embedding") {
+    if (id === undefined) return ok(null);
+    return fail("modality_mismatch", "Embeddings of your own need no backbone. Leave 'backbone' out.", {
+      param: "backbone",
+    });
+  }
+  return findBackbone(env, id, "backbone");
+}

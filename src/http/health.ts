@@ -1,0 +1,57 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import wasmModule from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm";
+import { ok } from "../core/failure.ts";
+import { directory } from "../tenant/directory.ts";
+import { wasmTensors } from "../tensor/wasm.ts";
+import { type App, route } from "./context.ts";
+import { answer } from "./errors.ts";
+import { findBackbone } from "./models.ts";
+import { json } from "./schema.ts";
+
+const status = z.object({ status: z.enum(["ok", "unavailable"]) });
+
+export function healthRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      tags: ["Health"],
+      method: "get",
+      path: "/health/live",
+      summary: "Whether the Worker runs",
+      responses: { 200: json(status, "It runs") },
+    }),
+    (c) => answer(c, ok({ status: "ok" })),
+  );
+  route(
+    app,
+    createRoute({
+      tags: ["Health"],
+      method: "get",
+      path: "/health/ready",
+      summary: "Whether the tensor backend, storage and default backbone answer",
+      responses: { 200: json(status, "All answer"), 503: json(status, "Not all answer") },
+    }),
+    async (c) => {
+      const ready = await check(c.env).catch((error) => {
+        console.error(JSON.stringify({ request_id: c.var.requestId, event: "not_ready", error: String(error) }));
+        return false;
+      });
+      return c.json({ status: ready ? "ok" : "unavailable" }, ready ? 200 : 503);
+    },
+  );
+}
+
+async function check(env: Cloudflare.Env): Promise<boolean> {
+  if (!env.SERVER_KEY || !env.ADMIN_KEY) throw new Error("the secrets SERVER_KEY and ADMIN_KEY are not both set");
+  const tensors = await wasmTensors(wasmModule);
+  const one = tensors.matrix(1, 1, Float32Array.of(2));
+  const product = tensors.multiply(one, one);
+  const four = tensors.read(product)[0];
+  tensors.free(one);
+  tensors.free(product);
+  const backbone = findBackbone(env, undefined, "");
+  const embedded =
+    backbone.ok && backbone.value.cost === "local" ? await backbone.value.embed(["ready"]) : { failure: null };
+  await Promise.all([env.KV.get("health"), env.BUCKET.head("health"), directory(env.DIRECTORY).list({ limit: 1 })]);
+  return four === 4 && backbone.ok && embedded.failure === null;
+}

@@ -1,0 +1,39 @@
+import { createMiddleware } from "hono/factory";
+import { sha256Hex } from "../store/hash.ts";
+import { directory } from "../tenant/directory.ts";
+import { ledger } from "../tenant/tenant.ts";
+import type { HttpEnv } from "./context.ts";
+import { failed } from "./errors.ts";
+
+/**
+ * Honours `Idempotency-Key` on a route that creates or changes something. The ledger claims the key here and keeps the
+ * answer in the transaction of the change itself; a request that fails gives the key free again.
+ */
+export function idempotent(owner: "tenant" | "operator") {
+  return createMiddleware<HttpEnv>(async (c, next) => {
+    const key = c.req.header("idempotency-key");
+    if (key === undefined) return next();
+    if (key.length < 1 || key.length > 255) {
+      return failed(c, {
+        code: "invalid_parameter",
+        message: "An Idempotency-Key has 1 to 255 characters.",
+        param: "Idempotency-Key",
+      });
+    }
+    const records = owner === "operator" ? directory(c.env.DIRECTORY) : ledger(c.env.TENANT, c.var.caller.tenant);
+    const url = new URL(c.req.url);
+    const request = sha256Hex(`${c.req.method} ${url.pathname}${url.search}\n${await c.req.text()}`);
+    const begun = await records.beginIdempotent({ key, request });
+    if (!begun.ok) return failed(c, begun.failure);
+    if (begun.value !== null) {
+      c.header("idempotent-replayed", "true");
+      return new Response(JSON.stringify(begun.value.body), {
+        status: begun.value.status,
+        headers: { ...Object.fromEntries(c.res.headers), "content-type": "application/json" },
+      });
+    }
+    c.set("idempotencyKey", key);
+    await next();
+    if (c.res.status >= 400) await records.releaseIdempotent(key);
+  });
+}

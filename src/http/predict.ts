@@ -1,0 +1,155 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import { fail, ok, type Result } from "../core/failure.ts";
+import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
+import { limits } from "../core/limits.ts";
+import { embedInputs } from "../store/embeddings.ts";
+import { getHead } from "../store/heads.ts";
+import { type ServedHead, servedHead } from "./active-heads.ts";
+import { tenantKey } from "./auth.ts";
+import { type App, route } from "./context.ts";
+import { answer, failed } from "./errors.ts";
+import { checkEmbedding, checkText } from "./example-input.ts";
+import { versionNumber } from "./head-schema.ts";
+import { backboneTable } from "./models.ts";
+import { body, errors, input, json, name, tenantSecurity } from "./schema.ts";
+
+const request = z.strictObject({
+  input: z.union([input, z.array(input).min(1).max(limits.inputs_per_request)], {
+    error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
+  }),
+  top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
+  version: versionNumber.optional(),
+  coverage: z.number().min(0.5).max(0.999).optional(),
+  out_of_scope_threshold: z.number().min(0).max(1).optional(),
+});
+type Request = z.infer<typeof request>;
+type Input = z.infer<typeof input>;
+
+const scored = z.object({ label: z.string(), score: z.number() });
+const prediction = z.object({
+  index: z.number().int(),
+  label: z.string().optional(),
+  labels: z.array(z.string()).optional(),
+  value: z.number().optional(),
+  interval: z.array(z.number()).length(2).optional(),
+  score: z.number().optional(),
+  in_scope: z.boolean().optional(),
+  scores: z.array(scored).optional(),
+  set: z.array(z.string()).optional(),
+});
+const predictions = z
+  .object({ object: z.literal("list"), model: z.string(), data: z.array(prediction) })
+  .openapi("Predictions");
+type Prediction = z.infer<typeof prediction>;
+
+const DEFAULT_COVERAGE = 0.9;
+
+export function predictRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      tags: ["Heads"],
+      security: tenantSecurity,
+      method: "post",
+      path: "/v1/heads/{name}/predict",
+      summary: "Classify inputs by a head",
+      middleware: [tenantKey("predict")] as const,
+      request: { params: z.object({ name }), body: body(request) },
+      responses: { 200: json(predictions, "As many predictions as inputs, in their order"), ...errors },
+    }),
+    async (c) => {
+      const wanted = c.req.valid("json");
+      const { tenant } = c.var.caller;
+      const served = await servedHead(c.env, tenant, c.req.valid("param").name, wanted.version ?? null);
+      if (!served.ok) return failed(c, served.failure);
+      const head = await getHead(c.env.KV, c.env.BUCKET, tenant, served.value.sha256);
+      if (head === null)
+        return failed(c, {
+          code: "storage_unavailable",
+          message: "The head's weights could not be read. Try again.",
+          retryAfter: 5,
+        });
+      const list = Array.isArray(wanted.input) ? wanted.input : [wanted.input];
+      const at = (index: number) => (Array.isArray(wanted.input) ? `input[${index}]` : "input");
+      const embedded = await embed(c.env, tenant, served.value, list, at, (work) => c.executionCtx.waitUntil(work));
+      if (!embedded.ok) return failed(c, embedded.failure);
+      c.set("figures", { inputs: list.length, version: served.value.version });
+      const data = embedded.value.map((embedding, index) => ({ index, ...judge(head, embedding, wanted) }));
+      return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data }));
+    },
+  );
+}
+
+/** The inputs' embeddings by the backbone that the head was trained on. */
+async function embed(
+  env: Cloudflare.Env,
+  tenant: string,
+  head: ServedHead,
+  inputs: readonly Input[],
+  at: (index: number) => string,
+  later: (work: Promise<unknown>) => void,
+): Promise<Result<readonly Float32Array[]>> {
+  const texts: string[] = [];
+  const own: Float32Array[] = [];
+  for (const [index, one] of inputs.entries()) {
+    const given = typeof one === "string" ? { text: one } : one;
+    if ("image" in given)
+      return fail("modality_not_supported", "No image backbone exists yet. Send texts or embeddings.", {
+        param: `${at(index)}.image`,
+      });
+    const modality = "text" in given ? "text" : "embedding";
+    if (modality !== head.modality) {
+      return fail(
+        "modality_mismatch",
+        `Head '${head.id}' takes inputs of modality '${head.modality}', not '${modality}'.`,
+        { param: at(index) },
+      );
+    }
+    const checked =
+      "text" in given ? checkText(given.text, at(index)) : checkEmbedding(given.embedding, head.dimensions, at(index));
+    if (!checked.ok) return checked;
+    if (typeof checked.value === "string") texts.push(checked.value);
+    else own.push(checked.value);
+  }
+  if (head.modality === "embedding") return ok(own);
+  const backbone = backboneTable(env).get(head.backbone.id);
+  if (backbone === undefined || backbone.revision !== head.backbone.revision) {
+    const wanted = `${head.backbone.id}@${head.backbone.revision}`;
+    return fail(
+      "not_available",
+      `Head '${head.id}' needs the backbone ${wanted}, which this instance no longer has. Train the head again.`,
+    );
+  }
+  const embedded = await embedInputs(env.KV, tenant, backbone, texts, later);
+  return embedded.ok ? ok(embedded.value.rows) : embedded;
+}
+
+function judge(head: Head, embedding: Float32Array, wanted: Request): Omit<Prediction, "index"> {
+  const outputs = predict(head, embedding);
+  if (head.task === "regression") {
+    const value = outputs[0] ?? 0;
+    const calibrated = head.conformal.length > 0;
+    return {
+      value,
+      ...(calibrated ? { interval: predictionInterval(head, value, wanted.coverage ?? DEFAULT_COVERAGE) } : {}),
+    };
+  }
+  const ranked = Array.from(outputs, (score, i) => ({ label: head.labels[i] ?? "", score })).sort(
+    (a, b) => b.score - a.score,
+  );
+  const top = ranked[0] ?? { label: "", score: 0 };
+  if (head.task === "multi_label") {
+    const labels = ranked.filter(({ score }) => score >= 0.5).map(({ label }) => label);
+    return { labels, scores: ranked.slice(0, wanted.top_k ?? Math.max(1, labels.length)) };
+  }
+  const threshold = wanted.out_of_scope_threshold ?? head.outOfScopeThreshold;
+  return {
+    label: top.label,
+    score: top.score,
+    in_scope: threshold === null || top.score >= threshold,
+    scores: ranked.slice(0, wanted.top_k ?? 1),
+    ...(wanted.coverage === undefined
+      ? {}
+      : { set: predictionSet(head, outputs, wanted.coverage).map((i) => head.labels[i] ?? "") }),
+  };
+}

@@ -1,0 +1,23 @@
+import { createMiddleware } from "hono/factory";
+import { routePath } from "hono/route";
+import type { HttpEnv } from "./context.ts";
+
+/** Gives the request its id, and writes its one log line: no inputs, no secrets. */
+export const request = createMiddleware<HttpEnv>(async (c, next) => {
+  const started = Date.now();
+  const requestId = `req_${crypto.randomUUID().replaceAll("-", "")}`;
+  c.set("requestId", requestId);
+  c.set("idempotencyKey", null);
+  c.set("figures", {});
+  c.header("x-request-id", requestId);
+  await next();
+  const line = {
+    request_id: requestId,
+    tenant: c.var.caller?.tenant ?? null,
+    route: `${c.req.method} ${routePath(c, -1)}`,
+    status: c.res.status,
+    milliseconds: Date.now() - started,
+    ...c.var.figures,
+  };
+  console.log(JSON.stringify(line));
+});

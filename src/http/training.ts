@@ -1,0 +1,275 @@
+/** A training inside one request: gather embeddings, fit in steps, store the bytes, then commit to the ledger. */
+import wasmModule from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm";
+import type { Backbone } from "../backbones/backbone.ts";
+import { encodeHead } from "../core/codec.ts";
+import { fail, ok, type Result } from "../core/failure.ts";
+import type { Task } from "../core/head.ts";
+import { edgeBudget } from "../core/limits.ts";
+import type { Matrix } from "../core/tensors.ts";
+import { estimate, type Trained, type TrainingOptions, type TrainingSet, train } from "../core/train.ts";
+import { gatherBlocks, toFailure } from "../store/embeddings.ts";
+import { sha256Hex, shortHash } from "../store/hash.ts";
+import { putHead } from "../store/heads.ts";
+import type { DatasetModality } from "../tenant/datasets.ts";
+import type { StoredExample } from "../tenant/examples.ts";
+import type { NewHead } from "../tenant/heads.ts";
+import type { Remote, Tenant } from "../tenant/tenant.ts";
+import { BLOCK_ROWS, type TrainingRows } from "../tenant/training-sets.ts";
+import { wasmTensors } from "../tensor/wasm.ts";
+
+/** Floating-point operations between two chances for other requests: some tens of milliseconds. */
+const OPERATIONS_A_STEP = 400_000_000;
+/** How long a training waits for the one before it. */
+const PATIENCE_MS = 10_000;
+/** A training that holds its place longer than the platform lets any request run has been ended by the platform. */
+const DEAD_MS = 200_000;
+
+export const trainingBudget = edgeBudget;
+
+/** The one training of this isolate: arrays of two would not fit its memory. */
+let running: { readonly since: number; readonly abandon: () => void } | null = null;
+
+/** Takes the isolate's one place for a training, waiting a little for it. `abandon` frees what the holder left. */
+async function takePlace(abandon: () => void): Promise<Result<() => void>> {
+  const asked = Date.now();
+  while (running !== null) {
+    if (Date.now() - running.since > DEAD_MS) {
+      running.abandon();
+      break;
+    }
+    if (Date.now() - asked > PATIENCE_MS) {
+      return fail("capacity_exceeded", "Another training is running here. Try again in a few seconds.", {
+        retryAfter: 5,
+      });
+    }
+    await scheduler.wait(50);
+  }
+  const place = { since: Date.now(), abandon };
+  running = place;
+  return ok(() => {
+    if (running === place) running = null;
+  });
+}
+
+type Deliver = (block: number, values: Float32Array) => void;
+
+/** What a training reads, whichever way it came. */
+export interface TrainingSource {
+  readonly task: Task;
+  readonly modality: DatasetModality;
+  readonly dimensions: number;
+  readonly examples: number;
+  readonly groups: Int32Array;
+  readonly targets: TargetSet;
+  /** Gathers the embeddings as blocks (rows × dimensions each), in any order; the blocks' numbers rise with the rows. */
+  readonly features: (deliver: Deliver) => Promise<Result<{ embedded: number }>>;
+}
+
+export interface TargetSet {
+  readonly labels: readonly string[];
+  readonly targets: TrainingSet["targets"];
+}
+
+/** Sorted labels, and each row's target in terms of them; rows of the out-of-scope label belong to none. */
+export function readTargets(task: Task, json: readonly string[], outOfScopeLabel: string | null): TargetSet {
+  if (task === "regression")
+    return {
+      labels: [],
+      targets: { kind: "value", values: Float64Array.from(json, (text) => JSON.parse(text) as number) },
+    };
+  const parsed = json.map((text) => JSON.parse(text) as string | string[]);
+  const labels = [...new Set(parsed.flat())].filter((label) => label !== outOfScopeLabel).sort();
+  const index = new Map(labels.map((label, i) => [label, i]));
+  const at = (label: string) => index.get(label) ?? -1;
+  return {
+    labels,
+    targets:
+      task === "single_label"
+        ? { kind: "single", indices: Int32Array.from(parsed, (label) => at(label as string)) }
+        : { kind: "multi", indices: parsed.map((list) => (list as string[]).map(at)) },
+  };
+}
+
+/** A stored data set as the source of a training. */
+export function datasetSource(
+  kv: KVNamespace,
+  tenantId: string,
+  tenant: Remote<Tenant>,
+  rows: TrainingRows,
+  backbone: Backbone | null,
+): TrainingSource {
+  const { dataset } = rows;
+  const readInputs = async (positions: readonly number[]) => {
+    const inputs = await tenant.readInputs(dataset.id, positions);
+    return inputs.ok ? inputs.value : positions.map(() => null);
+  };
+  return {
+    task: dataset.task,
+    modality: dataset.modality,
+    dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
+    examples: rows.positions.length,
+    groups: rows.groups,
+    targets: readTargets(dataset.task, rows.targets, dataset.out_of_scope_label),
+    features: async (deliver) => {
+      if (backbone === null) return ownEmbeddings(rows, readInputs, deliver);
+      const done = await gatherBlocks({ kv, tenant: tenantId, backbone, rows, inputs: readInputs, deliver });
+      if (done.written.size > 0)
+        await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, done.written);
+      return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false, failure: done.failure };
+    },
+  };
+}
+
+/** The caller's own embeddings need no backbone and no cache: they are the inputs. */
+async function ownEmbeddings(
+  rows: TrainingRows,
+  read: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
+  deliver: Deliver,
+): Promise<Result<{ embedded: number }>> {
+  for (let start = 0; start < rows.positions.length; start += BLOCK_ROWS) {
+    const inputs = await read(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
+    const values: number[] = [];
+    for (const input of inputs) {
+      if (!(input instanceof Uint8Array))
+        return fail("dataset_changed", "The dataset was changed while it was read. Train again.", { retryAfter: 1 });
+      values.push(...new Float32Array(input.slice().buffer));
+    }
+    deliver(start, Float32Array.from(values));
+  }
+  return ok({ embedded: 0 });
+}
+
+/** Examples sent with the request as the source of a training. */
+export function inlineSource(
+  task: Task,
+  examples: readonly StoredExample[],
+  backbone: Backbone | null,
+  dimensions: number,
+): TrainingSource {
+  const groups = new Map<string, number>();
+  return {
+    task,
+    modality: backbone === null ? "embedding" : "text",
+    dimensions,
+    examples: examples.length,
+    groups: Int32Array.from(examples, ({ groupHash }) => {
+      const key = String(shortHash(groupHash));
+      const number = groups.get(key) ?? groups.size;
+      groups.set(key, number);
+      return number;
+    }),
+    targets: readTargets(
+      task,
+      examples.map(({ target }) => target),
+      null,
+    ),
+    features: async (deliver) => {
+      for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
+        const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
+        const values = new Float32Array(inputs.length * dimensions);
+        if (backbone === null) {
+          inputs.forEach((input, i) => {
+            if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
+          });
+        } else {
+          const embedded = await backbone.embed(inputs.filter((input) => typeof input === "string"));
+          if (embedded.failure) return { ok: false, failure: toFailure(embedded.failure) };
+          embedded.rows.forEach((row, i) => {
+            if (row) values.set(row, i * dimensions);
+          });
+        }
+        deliver(start, values);
+      }
+      return ok({ embedded: examples.length });
+    },
+  };
+}
+
+export interface Fitted extends Trained {
+  readonly operations: number;
+  readonly embedded: number;
+}
+
+/**
+ * Trains a head. Refuses before it starts what is beyond the budget, and lets other requests in between its steps.
+ * Everything that it took of the backend's memory is freed, also when it fails or is abandoned.
+ */
+export async function runTraining(
+  source: TrainingSource,
+  options: Omit<TrainingOptions, "budget">,
+): Promise<Result<Fitted>> {
+  const shape = {
+    task: source.task,
+    examples: source.examples,
+    dimensions: source.dimensions,
+    outputs: Math.max(1, source.targets.labels.length),
+  };
+  const withBudget = { ...options, budget: trainingBudget };
+  const estimated = estimate(shape, withBudget);
+  if (estimated.bytes > trainingBudget.bytes || estimated.operations > trainingBudget.operations) {
+    const message =
+      "This training is beyond what one request may use. Use fewer examples, or a backbone of fewer dimensions.";
+    return fail("edge_budget_exceeded", message, { details: { estimate: estimated, budget: trainingBudget } });
+  }
+  const tensors = await wasmTensors(wasmModule);
+  const features = new Map<number, Matrix>();
+  let steps: ReturnType<typeof train> | undefined;
+  const clean = () => {
+    steps?.return({ ok: false, failure: { code: "capacity_exceeded", message: "abandoned" } });
+    for (const matrix of features.values()) tensors.free(matrix);
+    features.clear();
+  };
+  const place = await takePlace(clean);
+  if (!place.ok) return place;
+  try {
+    const gathered = await source.features((block, values) => {
+      features.set(block, tensors.matrix(values.length / source.dimensions, source.dimensions, values));
+    });
+    if (!gathered.ok) return gathered;
+    const inOrder = [...features].sort(([a], [b]) => a - b).map(([, matrix]) => matrix);
+    steps = train(tensors, { ...source, ...source.targets, features: inOrder }, withBudget);
+    let operations = 0;
+    let sinceBreak = 0;
+    for (;;) {
+      const step = steps.next();
+      if (step.done)
+        return step.value.ok ? ok({ ...step.value.value, operations, embedded: gathered.value.embedded }) : step.value;
+      operations += step.value;
+      sinceBreak += step.value;
+      if (sinceBreak < OPERATIONS_A_STEP) continue;
+      sinceBreak = 0;
+      await scheduler.wait(0);
+    }
+  } finally {
+    clean();
+    place.value();
+  }
+}
+
+/** Stores a trained head: bytes first, then the ledger, which publishes them. */
+export async function storeHead(
+  bucket: R2Bucket,
+  tenantId: string,
+  tenant: Remote<Tenant>,
+  fitted: Fitted,
+  head: Omit<NewHead, "labels" | "dimensions" | "training" | "evaluation" | "sha256" | "bytes" | "task">,
+  milliseconds: number,
+  promote: boolean,
+  idempotencyKey: string | null,
+) {
+  const bytes = encodeHead(fitted.head);
+  const sha256 = sha256Hex(bytes);
+  await putHead(bucket, tenantId, sha256, bytes);
+  const { examples, iterations, converged, objective, l2, temperature } = fitted.training;
+  const record: NewHead = {
+    ...head,
+    task: fitted.head.task,
+    labels: fitted.head.labels,
+    dimensions: fitted.head.dimensions,
+    training: { method: "head", examples, iterations, converged, objective, l2, temperature, milliseconds },
+    evaluation: fitted.evaluation,
+    sha256,
+    bytes: bytes.length,
+  };
+  return tenant.commitHead(idempotencyKey, record, promote);
+}

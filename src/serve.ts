@@ -1,0 +1,113 @@
+/**
+ * Serves the Worker on this machine: the same bundle, on the same runtime (workerd) as in production, with its storage
+ * on disk. `npm start` runs it; the demo, the evaluation and the benchmarks start it for themselves.
+ *
+ *   PORT        8787
+ *   STATE_DIR   .graft: keys, data sets, heads and the server's own secret; survives restarts
+ *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
+ */
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
+import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
+
+const root = resolve(import.meta.dirname, "..");
+const config = join(root, "wrangler.toml");
+
+export interface ServeOptions {
+  readonly port: number;
+  readonly stateDir: string;
+  readonly adminKey: string;
+  /** Variables of the Worker beside its secrets, such as BACKBONES. */
+  readonly variables?: Readonly<Record<string, string>>;
+  /** Where the Worker's log lines go; by default to standard output. */
+  readonly log?: (line: string) => void;
+}
+
+export interface Server {
+  readonly url: string;
+  readonly stop: () => Promise<void>;
+}
+
+/** Bundles the Worker as a deployment does, into `outDir`. */
+export async function build(outDir: string, main?: string): Promise<void> {
+  const wrangler = join(root, "node_modules", "wrangler", "bin", "wrangler.js");
+  const entry = main === undefined ? [] : [main];
+  await promisify(execFile)(
+    process.execPath,
+    [wrangler, "deploy", ...entry, "--dry-run", "--config", config, "--outdir", outDir],
+    {
+      cwd: root,
+      env: { ...process.env, WRANGLER_SEND_METRICS: "false" },
+    },
+  );
+}
+
+/** Starts a built Worker on workerd and waits until it is ready. */
+export async function serve(built: string, options: ServeOptions): Promise<Server> {
+  mkdirSync(options.stateDir, { recursive: true });
+  const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
+  const modules = readdirSync(built)
+    .filter((file) => file.endsWith(".js") || file.endsWith(".wasm"))
+    .sort((a) => (a.endsWith(".js") ? -1 : 1))
+    .map((file) => ({
+      type: file.endsWith(".js") ? ("ESModule" as const) : ("CompiledWasm" as const),
+      path: join(built, file),
+    }));
+  const log = options.log ?? ((line: string) => process.stdout.write(`${line}\n`));
+  const miniflare = new Miniflare(
+    convertV4MiniflareOptions({
+      ...worker,
+      modules,
+      modulesRoot: built,
+      bindings: {
+        ...(worker.bindings as Record<string, string>),
+        ADMIN_KEY: options.adminKey,
+        SERVER_KEY: serverKey(options.stateDir),
+        ...options.variables,
+      },
+      host: "127.0.0.1",
+      port: options.port,
+      resourcePersistencePath: options.stateDir,
+      telemetry: { enabled: false },
+      log: new Log(LogLevel.ERROR),
+      logRequests: false,
+      handleStructuredLogs: ({ message }) => log(message),
+    } as V4MiniflareOptions),
+  );
+  const url = (await miniflare.ready).origin;
+  return { url, stop: () => miniflare.dispose() };
+}
+
+/** The key that signs API keys: made once, then kept beside the state that it belongs to. */
+function serverKey(stateDir: string): string {
+  const file = join(stateDir, "server-key");
+  try {
+    return readFileSync(file, "utf8").trim();
+  } catch {
+    const key = randomBytes(32).toString("hex");
+    writeFileSync(file, `${key}\n`, { mode: 0o600 });
+    return key;
+  }
+}
+
+if (import.meta.main) {
+  const stateDir = resolve(process.env["STATE_DIR"] ?? ".graft");
+  const adminKey = process.env["ADMIN_KEY"] || randomBytes(24).toString("hex");
+  const built = join(root, "dist");
+  await build(built);
+  const variables = Object.fromEntries(
+    ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY"].flatMap((name) =>
+      process.env[name] ? [[name, process.env[name]]] : [],
+    ),
+  );
+  const server = await serve(built, { port: Number(process.env["PORT"] ?? 8787), stateDir, adminKey, variables });
+  console.log(`Graft listens on ${server.url}, its state in ${stateDir}. The API is described at ${server.url}/docs.`);
+  if (!process.env["ADMIN_KEY"])
+    console.log(`ADMIN_KEY=${adminKey} (made for this run; set it in the environment to choose your own)`);
+  for (const signal of ["SIGINT", "SIGTERM"] as const)
+    process.once(signal, () => server.stop().then(() => process.exit(0)));
+}

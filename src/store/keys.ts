@@ -1,0 +1,29 @@
+/**
+ * Every KV and R2 key. A tenant's id is the first argument and the first part of each, so no key of one tenant can
+ * name another's value. Values are immutable: a key holds a hash of what is stored under it or of what it was made of.
+ */
+
+/** R2 and KV: the bytes of a head. */
+export function headKey(tenant: string, sha256: string): string {
+  return `tenants/${tenant}/heads/${sha256}`;
+}
+
+/** KV: a block of a data set's embeddings; `digest` is of the input hashes in it. */
+export function blockKey(tenant: string, dataset: number, backbone: string, block: number, digest: string): string {
+  return `${blocksPrefix(tenant, dataset)}${backbone}/${block}-${digest}`;
+}
+
+/** KV: all blocks of a data set. */
+export function blocksPrefix(tenant: string, dataset: number): string {
+  return `tenants/${tenant}/blocks/${dataset}/`;
+}
+
+/** KV: the embedding of one input by a backbone that is dear. */
+export function inputKey(tenant: string, backbone: string, inputHash: string): string {
+  return `tenants/${tenant}/inputs/${backbone}/${inputHash}`;
+}
+
+/** R2 and KV: everything of a tenant. */
+export function tenantPrefix(tenant: string): string {
+  return `tenants/${tenant}/`;
+}

@@ -1,0 +1,105 @@
+import { fail, ok, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
+import { type Page, type PageRequest, page } from "./page.ts";
+
+export const scopes = ["predict", "train", "manage"] as const;
+export type Scope = (typeof scopes)[number];
+
+export interface ApiKey {
+  readonly object: "api_key";
+  readonly id: string;
+  readonly name: string;
+  readonly scopes: readonly Scope[];
+  readonly created_at: number;
+  readonly expires_at: number | null;
+}
+
+/** What an isolate may rely on for the length of a lease. */
+export interface KeyLease {
+  readonly id: string;
+  readonly scopes: readonly Scope[];
+  readonly expires_at: number | null;
+}
+
+interface Row extends Record<string, SqlStorageValue> {
+  rowid: number;
+  id: string;
+  name: string;
+  scopes: string;
+  created_at: number;
+  expires_at: number | null;
+}
+
+function toApiKey(row: Row): ApiKey {
+  return {
+    object: "api_key",
+    id: row.id,
+    name: row.name,
+    scopes: row.scopes.split(" ") as Scope[],
+    created_at: row.created_at,
+    expires_at: row.expires_at,
+  };
+}
+
+export interface NewApiKey {
+  readonly id: string;
+  readonly name: string;
+  /** SHA-256 of the whole key, in hexadecimal: the key itself is never stored. */
+  readonly hash: string;
+  readonly scopes: readonly Scope[];
+  readonly expires_at: number | null;
+}
+
+export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Result<ApiKey> {
+  const count = countApiKeys(sql);
+  if (count >= limits.api_keys) {
+    return fail(
+      "limit_exceeded",
+      `A tenant has at most ${limits.api_keys} API keys; this one has ${count}. Delete one first.`,
+    );
+  }
+  sql.exec(
+    "INSERT OR IGNORE INTO api_keys (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+    key.id,
+    key.name,
+    key.hash,
+    key.scopes.join(" "),
+    now,
+    key.expires_at,
+  );
+  return ok(toApiKey(sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE id = ?", key.id).one()));
+}
+
+export function countApiKeys(sql: SqlStorage): number {
+  return sql.exec<{ n: number }>("SELECT count(*) AS n FROM api_keys WHERE revoked_at IS NULL").one().n;
+}
+
+export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<Page<ApiKey>> {
+  return page(
+    request,
+    (id) => sql.exec<{ rowid: number }>("SELECT rowid FROM api_keys WHERE id = ?", id).toArray()[0]?.rowid ?? null,
+    (below, count) =>
+      sql
+        .exec<Row>(
+          "SELECT rowid, * FROM api_keys WHERE revoked_at IS NULL AND rowid < ? ORDER BY rowid DESC LIMIT ?",
+          below,
+          count,
+        )
+        .toArray(),
+    toApiKey,
+  );
+}
+
+export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<ApiKey> {
+  const row = sql
+    .exec<Row>("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING rowid, *", now, id)
+    .toArray()[0];
+  return row ? ok(toApiKey(row)) : fail("not_found", `No API key '${id}'.`);
+}
+
+/** The key with this hash, or null where there is none, or it is revoked or expired. */
+export function leaseApiKey(sql: SqlStorage, hash: string, now: number): KeyLease | null {
+  const row = sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE hash = ? AND revoked_at IS NULL", hash).toArray()[0];
+  if (!row || (row.expires_at !== null && row.expires_at <= now)) return null;
+  return { id: row.id, scopes: row.scopes.split(" ") as Scope[], expires_at: row.expires_at };
+}

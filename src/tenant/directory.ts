@@ -1,0 +1,172 @@
+/**
+ * Which tenants exist, and which were deleted: one small Durable Object for the operator's routes, never on a tenant's
+ * own request path. A deleted tenant's id stays taken for good.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { fail, ok, type Result } from "../core/failure.ts";
+import type { ApiKey, NewApiKey } from "./api-keys.ts";
+import { erase } from "./bytes.ts";
+import * as idempotency from "./idempotency.ts";
+import { type Page, type PageRequest, page } from "./page.ts";
+import { ledger, type Remote } from "./tenant.ts";
+
+export interface TenantObject {
+  readonly object: "tenant";
+  readonly id: string;
+  readonly name: string | null;
+  readonly status: "active" | "deleting" | "deleted";
+  readonly created_at: number;
+}
+
+interface Row extends Record<string, SqlStorageValue> {
+  rowid: number;
+  id: string;
+  name: string | null;
+  status: "creating" | "active" | "deleting" | "deleted";
+  created_at: number;
+  erase_at: number | null;
+}
+
+const RETRY_MS = 5_000;
+/** KV's listing lags behind its writes, so what a late writer left is looked for once more. */
+const LAST_LOOK_MS = 3_600_000;
+
+const schema = `
+  CREATE TABLE IF NOT EXISTS tenants (
+    id TEXT PRIMARY KEY, name TEXT, status TEXT NOT NULL, created_at INTEGER NOT NULL, erase_at INTEGER
+  );
+  CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL);
+`;
+
+function toTenant(row: Row): TenantObject {
+  return {
+    object: "tenant",
+    id: row.id,
+    name: row.name,
+    status: row.status === "creating" ? "active" : row.status,
+    created_at: row.created_at,
+  };
+}
+
+export class Directory extends DurableObject<Cloudflare.Env> {
+  readonly #sql = this.ctx.storage.sql;
+
+  constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
+    super(ctx, env);
+    this.#sql.exec(schema);
+  }
+
+  #find(id: string): Row | undefined {
+    return this.#sql.exec<Row>("SELECT rowid, * FROM tenants WHERE id = ?", id).toArray()[0];
+  }
+
+  async beginIdempotent(request: idempotency.Idempotency): Promise<Result<idempotency.Answer | null>> {
+    const now = seconds();
+    idempotency.expire(this.#sql, now);
+    return idempotency.begin(this.#sql, request, now);
+  }
+
+  async releaseIdempotent(key: string): Promise<void> {
+    idempotency.release(this.#sql, key);
+  }
+
+  /** Keeps the answer to an operator's request that another ledger carried out. */
+  async finishIdempotent(key: string, answer: idempotency.Answer): Promise<void> {
+    idempotency.finish(this.#sql, key, answer);
+  }
+
+  /** Takes the id and creates the tenant's ledger. A creation that was cut off is continued by the same call again. */
+  async create(
+    id: string,
+    name: string | null,
+    key: NewApiKey,
+    idem: string | null,
+  ): Promise<Result<{ tenant: TenantObject; key: ApiKey }>> {
+    const existing = this.#find(id);
+    if (existing && existing.status !== "creating") {
+      const forGood = existing.status === "active" ? "" : "; ids of deleted tenants are not given out again";
+      return fail("already_exists", `The tenant id '${id}' is taken${forGood}.`, { param: "id" });
+    }
+    this.#sql.exec(
+      "INSERT OR IGNORE INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?)",
+      id,
+      name,
+      seconds(),
+    );
+    const created = await ledger(this.env.TENANT, id).create(id, name, key);
+    if (!created.ok) return created;
+    return this.ctx.storage.transactionSync(() => {
+      this.#sql.exec("UPDATE tenants SET status = 'active' WHERE id = ? AND status = 'creating'", id);
+      const row = this.#find(id);
+      if (!row) return fail("not_found", `No tenant '${id}'.`);
+      const tenant = toTenant(row);
+      idempotency.finish(this.#sql, idem, { status: 201, body: { ...tenant, key: created.value } });
+      return ok({ tenant, key: created.value });
+    });
+  }
+
+  async get(id: string): Promise<Result<TenantObject>> {
+    const row = this.#find(id);
+    return row ? ok(toTenant(row)) : fail("not_found", `No tenant '${id}'.`);
+  }
+
+  async list(request: PageRequest): Promise<Result<Page<TenantObject>>> {
+    return page(
+      request,
+      (id) => this.#find(id)?.rowid ?? null,
+      (below, count) =>
+        this.#sql
+          .exec<Row>("SELECT rowid, * FROM tenants WHERE rowid < ? ORDER BY rowid DESC LIMIT ?", below, count)
+          .toArray(),
+      toTenant,
+    );
+  }
+
+  /** Marks the tenant for deletion; its ledger refuses everything from then on, and the alarm deletes what it had. */
+  async delete(id: string): Promise<Result<TenantObject>> {
+    const row = this.#find(id);
+    if (!row) return fail("not_found", `No tenant '${id}'.`);
+    if (row.status !== "deleted" && row.status !== "deleting") {
+      this.#sql.exec("UPDATE tenants SET status = 'deleting', erase_at = ? WHERE id = ?", Date.now(), id);
+      await this.ctx.storage.setAlarm(Date.now());
+      await ledger(this.env.TENANT, id).suspend();
+    }
+    return this.get(id);
+  }
+
+  override async alarm(): Promise<void> {
+    const now = Date.now();
+    const rows = this.#sql
+      .exec<Row>("SELECT rowid, * FROM tenants WHERE erase_at <= ? ORDER BY erase_at LIMIT 10", now)
+      .toArray();
+    for (const row of rows) {
+      try {
+        const next = await this.#eraseSome(row);
+        this.#sql.exec("UPDATE tenants SET erase_at = ? WHERE id = ?", next, row.id);
+      } catch (error) {
+        console.error(JSON.stringify({ event: "erase_failed", tenant: row.id, error: String(error) }));
+        this.#sql.exec("UPDATE tenants SET erase_at = ? WHERE id = ?", now + RETRY_MS, row.id);
+      }
+    }
+    const next = this.#sql.exec<{ at: number | null }>("SELECT min(erase_at) AS at FROM tenants").one().at;
+    if (next !== null) await this.ctx.storage.setAlarm(next);
+  }
+
+  /** One bounded step of a deletion; when to take the next, in milliseconds, or null when all is done. */
+  async #eraseSome(row: Row): Promise<number | null> {
+    if (row.status === "deleted") {
+      return (await erase(this.env.KV, this.env.BUCKET, row.id)) ? null : Date.now();
+    }
+    if (!(await ledger(this.env.TENANT, row.id).erase(row.id))) return Date.now();
+    this.#sql.exec("UPDATE tenants SET status = 'deleted', name = NULL WHERE id = ?", row.id);
+    return Date.now() + LAST_LOOK_MS;
+  }
+}
+
+function seconds(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
+export function directory(namespace: Cloudflare.Env["DIRECTORY"]): Remote<Directory> {
+  return namespace.get(namespace.idFromName("directory")) as unknown as Remote<Directory>;
+}

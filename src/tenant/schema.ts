@@ -1,0 +1,91 @@
+/**
+ * The ledger's tables, as numbered migrations: each is run once, in order, inside one transaction, and never edited
+ * afterwards. STORAGE.md says of each table who writes it and what losing it costs.
+ *
+ * `staged` and `examples` are clustered by data set, so listing, export and training read one range. Times are Unix
+ * seconds, except `due.run_at`, which is in milliseconds.
+ */
+const migrations: readonly string[] = [
+  `
+  CREATE TABLE api_keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,
+    created_at INTEGER NOT NULL, expires_at INTEGER, revoked_at INTEGER
+  );
+  CREATE TABLE datasets (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, task TEXT NOT NULL, modality TEXT NOT NULL,
+    dimensions INTEGER, out_of_scope_label TEXT, revision INTEGER NOT NULL, next_position INTEGER NOT NULL,
+    created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
+  );
+  CREATE TABLE examples (
+    dataset INTEGER NOT NULL, position INTEGER NOT NULL, id TEXT NOT NULL, input_hash BLOB NOT NULL,
+    group_hash BLOB NOT NULL, content_hash BLOB NOT NULL, input NOT NULL, target TEXT NOT NULL, created_at INTEGER NOT NULL,
+    PRIMARY KEY (dataset, position)
+  ) WITHOUT ROWID;
+  CREATE UNIQUE INDEX examples_id ON examples (dataset, id);
+  CREATE INDEX examples_content ON examples (dataset, content_hash);
+  CREATE INDEX examples_target ON examples (dataset, target);
+  CREATE TABLE imports (id TEXT PRIMARY KEY, dataset INTEGER NOT NULL, created_at INTEGER NOT NULL);
+  CREATE TABLE staged (
+    import TEXT NOT NULL, line INTEGER NOT NULL, id TEXT, input_hash BLOB NOT NULL, group_hash BLOB NOT NULL,
+    content_hash BLOB NOT NULL, input NOT NULL, target TEXT NOT NULL, PRIMARY KEY (import, line)
+  ) WITHOUT ROWID;
+  CREATE INDEX staged_id ON staged (import, id) WHERE id IS NOT NULL;
+  CREATE INDEX staged_content ON staged (import, content_hash) WHERE id IS NULL;
+  CREATE TABLE blocks (
+    dataset INTEGER NOT NULL, backbone TEXT NOT NULL, block INTEGER NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY (dataset, backbone, block)
+  ) WITHOUT ROWID;
+  CREATE TABLE heads (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, active_version INTEGER, last_version INTEGER NOT NULL
+  );
+  CREATE TABLE head_versions (
+    head INTEGER NOT NULL, version INTEGER NOT NULL, record TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (head, version)
+  ) WITHOUT ROWID;
+  CREATE INDEX head_versions_sha256 ON head_versions (sha256);
+  CREATE TABLE due (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, ref TEXT NOT NULL, run_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, UNIQUE (kind, ref)
+  );
+  CREATE INDEX due_run_at ON due (run_at);
+  CREATE TABLE idempotency (
+    key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL
+  );
+  `,
+];
+
+export interface Identity extends Record<string, SqlStorageValue> {
+  tenant: string;
+  name: string | null;
+  status: "active" | "deleting";
+  version: number;
+}
+
+/** Who this ledger belongs to, or null where nothing was ever created (or all was deleted): reading creates nothing. */
+export function identity(sql: SqlStorage): Identity | null {
+  const exists = sql.exec("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger'").toArray().length > 0;
+  if (!exists) return null;
+  return sql.exec<Identity>("SELECT tenant, name, status, version FROM ledger").toArray()[0] ?? null;
+}
+
+/** Creates the ledger of a tenant. Running it again for the same tenant changes nothing. */
+export function create(storage: DurableObjectStorage, tenant: string, name: string | null): void {
+  storage.transactionSync(() => {
+    storage.sql.exec(
+      "CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, name TEXT, status TEXT NOT NULL, version INTEGER NOT NULL)",
+    );
+    storage.sql.exec("INSERT OR IGNORE INTO ledger VALUES (1, ?, ?, 'active', 0)", tenant, name);
+  });
+  migrate(storage);
+}
+
+/** Brings an existing ledger's tables to the newest version. */
+export function migrate(storage: DurableObjectStorage): void {
+  const version = identity(storage.sql)?.version ?? 0;
+  migrations.slice(version).forEach((statements, index) => {
+    storage.transactionSync(() => {
+      storage.sql.exec(statements);
+      storage.sql.exec("UPDATE ledger SET version = ?", version + index + 1);
+    });
+  });
+}

@@ -1,0 +1,295 @@
+/**
+ * The ledger: one Durable Object a tenant, the durable truth of everything but bytes. Its methods are called by the
+ * Worker after the tenant's id was taken from a verified key. Each checks that the ledger exists and is active, so
+ * that late calls for a deleted tenant find nothing and create nothing. A change and the work that follows from it
+ * are written in one transaction, together with the answer kept for its `Idempotency-Key`.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import * as apiKeys from "./api-keys.ts";
+import { erase, runDue } from "./bytes.ts";
+import * as datasets from "./datasets.ts";
+import { arm, drain, schedule } from "./due.ts";
+import * as examples from "./examples.ts";
+import * as heads from "./heads.ts";
+import * as idempotency from "./idempotency.ts";
+import * as imports from "./imports.ts";
+import type { PageRequest } from "./page.ts";
+import { create, type Identity, identity, migrate } from "./schema.ts";
+import * as trainingSets from "./training-sets.ts";
+
+const DAY_MS = 24 * 3_600_000;
+
+class Refused extends Error {
+  readonly failure: Failure;
+  constructor(failure: Failure) {
+    super(failure.code);
+    this.failure = failure;
+  }
+}
+
+export class Tenant extends DurableObject<Cloudflare.Env> {
+  readonly #sql = this.ctx.storage.sql;
+  #identity: Identity | null;
+
+  constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
+    super(ctx, env);
+    this.#identity = identity(this.#sql);
+    if (this.#identity) migrate(ctx.storage);
+  }
+
+  #active(): boolean {
+    return this.#identity?.status === "active";
+  }
+
+  #read<T>(read: (sql: SqlStorage) => Result<T>): Result<T> {
+    return this.#active() ? read(this.#sql) : fail("not_found", "No such tenant.");
+  }
+
+  /**
+   * Runs a change in one transaction, rolled back whole where it is refused, and keeps its answer for the request's
+   * idempotency key, as `kept` shows it.
+   */
+  async #change<T>(
+    change: (sql: SqlStorage, now: number) => Result<T>,
+    answer: { key: string | null; status: number; kept?: (value: T) => unknown } = { key: null, status: 200 },
+  ): Promise<Result<T>> {
+    if (!this.#active()) return fail("not_found", "No such tenant.");
+    try {
+      return this.ctx.storage.transactionSync(() => {
+        const result = change(this.#sql, seconds());
+        if (!result.ok) throw new Refused(result.failure);
+        idempotency.finish(this.#sql, answer.key, {
+          status: answer.status,
+          body: answer.kept ? answer.kept(result.value) : result.value,
+        });
+        return result;
+      });
+    } catch (error) {
+      if (error instanceof Refused) return { ok: false, failure: error.failure };
+      throw error;
+    } finally {
+      await arm(this.ctx.storage);
+    }
+  }
+
+  // The tenant itself
+
+  /** Creates the ledger with its first key. The same call again finds it as it is. */
+  async create(tenant: string, name: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
+    create(this.ctx.storage, tenant, name);
+    this.#identity = identity(this.#sql);
+    return this.#change((sql, now) => {
+      schedule(sql, "sweep", "", now * 1000 + DAY_MS);
+      return apiKeys.createApiKey(sql, key, now);
+    });
+  }
+
+  /** From now on every other method finds nothing. */
+  async suspend(): Promise<void> {
+    if (this.#identity === null) return;
+    this.#sql.exec("UPDATE ledger SET status = 'deleting'");
+    this.#identity = identity(this.#sql);
+  }
+
+  /** Deletes a bounded part of everything that the tenant has; true when nothing is left. */
+  async erase(tenant: string): Promise<boolean> {
+    await this.suspend();
+    if (!(await erase(this.env.KV, this.env.BUCKET, tenant))) return false;
+    await this.ctx.storage.deleteAlarm();
+    await this.ctx.storage.deleteAll();
+    this.#identity = null;
+    return true;
+  }
+
+  async usage(): Promise<Result<Record<string, number>>> {
+    return this.#read((sql) =>
+      ok({ datasets: datasets.countDatasets(sql), heads: heads.countHeads(sql), api_keys: apiKeys.countApiKeys(sql) }),
+    );
+  }
+
+  // Idempotency
+
+  async beginIdempotent(request: idempotency.Idempotency): Promise<Result<idempotency.Answer | null>> {
+    return this.#change((sql, now) => {
+      schedule(sql, "expire_answers", "", now * 1000 + DAY_MS);
+      return idempotency.begin(sql, request, now);
+    });
+  }
+
+  async releaseIdempotent(key: string): Promise<void> {
+    if (this.#active()) idempotency.release(this.#sql, key);
+  }
+
+  // API keys
+
+  async leaseApiKey(hash: string): Promise<apiKeys.KeyLease | null> {
+    return this.#active() ? apiKeys.leaseApiKey(this.#sql, hash, seconds()) : null;
+  }
+
+  async createApiKey(idem: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
+    return this.#change((sql, now) => apiKeys.createApiKey(sql, key, now), { key: idem, status: 201 });
+  }
+
+  async listApiKeys(request: PageRequest) {
+    return this.#read((sql) => apiKeys.listApiKeys(sql, request));
+  }
+
+  async revokeApiKey(id: string): Promise<Result<apiKeys.ApiKey>> {
+    return this.#change((sql, now) => apiKeys.revokeApiKey(sql, id, now));
+  }
+
+  // Data sets and their examples
+
+  async createDataset(idem: string | null, dataset: datasets.NewDataset) {
+    return this.#change((sql, now) => datasets.createDataset(sql, dataset, now), { key: idem, status: 201 });
+  }
+
+  async getDataset(name: string): Promise<Result<datasets.Dataset>> {
+    return this.#read((sql) => {
+      const row = datasets.findDataset(sql, name);
+      return row.ok ? ok(datasets.toDataset(sql, row.value)) : row;
+    });
+  }
+
+  async findDataset(name: string) {
+    return this.#read((sql) => datasets.findDataset(sql, name));
+  }
+
+  async listDatasets(request: PageRequest) {
+    return this.#read((sql) => datasets.listDatasets(sql, request));
+  }
+
+  async deleteDataset(name: string) {
+    return this.#change((sql, now) => datasets.deleteDataset(sql, name, now));
+  }
+
+  async listExamples(name: string, label: string | undefined, request: PageRequest) {
+    return this.#read((sql) => examples.listExamples(sql, name, label, request));
+  }
+
+  async readExamples(dataset: datasets.DatasetRow, above: number) {
+    return this.#read((sql) => ok(examples.readExamples(sql, dataset.id, dataset.task, above)));
+  }
+
+  async getExample(
+    name: string,
+    id: string,
+  ): Promise<Result<{ dataset: datasets.DatasetRow; row: examples.ExampleRow }>> {
+    return this.#read((sql) => {
+      const dataset = datasets.findDataset(sql, name);
+      if (!dataset.ok) return dataset;
+      const row = examples.getExample(sql, dataset.value, id);
+      return row.ok ? ok({ dataset: dataset.value, row: row.value }) : row;
+    });
+  }
+
+  async replaceExample(dataset: datasets.DatasetRow, id: string, example: examples.StoredExample) {
+    return this.#change((sql, now) => examples.replaceExample(sql, dataset, id, example, now));
+  }
+
+  async deleteExample(name: string, id: string) {
+    return this.#change((sql, now) => examples.deleteExample(sql, name, id, now));
+  }
+
+  async beginImport(name: string, id: string): Promise<Result<datasets.DatasetRow>> {
+    return this.#change((sql, now) => imports.beginImport(sql, name, id, now));
+  }
+
+  async stage(id: string, rows: readonly imports.StagedExample[]): Promise<Result<null>> {
+    return this.#change((sql) => imports.stage(sql, id, rows));
+  }
+
+  async mergeImport(id: string) {
+    return this.#change((sql, now) => imports.mergeImport(sql, id, now));
+  }
+
+  async dropImport(id: string): Promise<void> {
+    if (this.#active()) this.ctx.storage.transactionSync(() => imports.dropImport(this.#sql, id));
+  }
+
+  // Training sets
+
+  async readTrainingRows(name: string, backbone: string) {
+    return this.#read((sql) => trainingSets.readTrainingRows(sql, name, backbone));
+  }
+
+  async readInputs(dataset: number, positions: readonly number[]) {
+    return this.#read((sql) => ok(trainingSets.readInputs(sql, dataset, positions)));
+  }
+
+  /** Notes where blocks of embeddings were written; the values that they replace are deleted later. */
+  async recordBlocks(dataset: number, backbone: string, blocks: ReadonlyMap<number, string>): Promise<Result<null>> {
+    return this.#change((sql, now) => {
+      for (const key of trainingSets.recordBlocks(sql, dataset, backbone, blocks))
+        schedule(sql, "delete_block", key, now * 1000);
+      return ok(null);
+    });
+  }
+
+  // Heads
+
+  async commitHead(idem: string | null, head: heads.NewHead, promote: boolean) {
+    return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { key: idem, status: 201 });
+  }
+
+  async getHead(name: string, version: number | null) {
+    return this.#read((sql) => heads.getHead(sql, name, version));
+  }
+
+  async listHeads(request: PageRequest) {
+    return this.#read((sql) => heads.listHeads(sql, request));
+  }
+
+  async listVersions(name: string, request: PageRequest) {
+    return this.#read((sql) => heads.listVersions(sql, name, request));
+  }
+
+  async promoteHead(idem: string | null, name: string, version: number) {
+    return this.#change((sql) => heads.promoteHead(sql, name, version), { key: idem, status: 200 });
+  }
+
+  async deleteHead(name: string) {
+    return this.#change((sql, now) => heads.deleteHead(sql, name, now));
+  }
+
+  override async alarm(): Promise<void> {
+    const tenant = this.#identity?.tenant;
+    if (tenant === undefined || !this.#active()) return;
+    try {
+      await drain(
+        this.ctx.storage,
+        Date.now(),
+        (due) => runDue(this.env.KV, this.env.BUCKET, this.ctx.storage, tenant, due, Date.now()),
+        (due, error) =>
+          console.error(
+            JSON.stringify({
+              event: "due_failed",
+              tenant,
+              kind: due.kind,
+              attempts: due.attempts,
+              error: String(error),
+            }),
+          ),
+      );
+    } finally {
+      await arm(this.ctx.storage);
+    }
+  }
+}
+
+function seconds(): number {
+  return Math.floor(Date.now() / 1000);
+}
+
+/** A Durable Object's methods as they look from outside: each answers with a promise. */
+export type Remote<T> = {
+  [K in keyof T as T[K] extends (...args: never[]) => unknown ? K : never]: T[K] extends (...args: infer A) => infer R
+    ? (...args: A) => Promise<Awaited<R>>
+    : never;
+};
+
+/** The ledger of a tenant whose id was verified. */
+export function ledger(namespace: Cloudflare.Env["TENANT"], tenant: string): Remote<Tenant> {
+  return namespace.get(namespace.idFromName(tenant)) as unknown as Remote<Tenant>;
+}

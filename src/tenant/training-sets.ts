@@ -1,0 +1,118 @@
+import { HASH_BYTES } from "../core/codec.ts";
+import { ok, type Result } from "../core/failure.ts";
+import { type DatasetRow, findDataset } from "./datasets.ts";
+
+/** Positions that share a block of embeddings. */
+export const BLOCK_ROWS = 1024;
+
+/** All of a data set that training reads, but for its inputs: those are asked for only where no embedding is cached. */
+export interface TrainingRows {
+  readonly dataset: DatasetRow;
+  /** One a row, rising. */
+  readonly positions: Uint32Array;
+  /** rows × HASH_BYTES */
+  readonly inputHashes: Uint8Array;
+  /** Rows with equal numbers hold the same input but for case and spacing. */
+  readonly groups: Int32Array;
+  /** JSON of each row's target. */
+  readonly targets: readonly string[];
+  /** The KV key of each block of this backbone's embeddings that was written. */
+  readonly blocks: ReadonlyMap<number, string>;
+}
+
+interface Row extends Record<string, SqlStorageValue> {
+  position: number;
+  input_hash: ArrayBuffer;
+  group_hash: ArrayBuffer;
+  target: string;
+}
+
+/** `backbone` is `<id>@<revision>`. */
+export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
+  const dataset = findDataset(sql, name);
+  if (!dataset.ok) return dataset;
+  const rows = sql
+    .exec<Row>(
+      "SELECT position, input_hash, group_hash, target FROM examples WHERE dataset = ? ORDER BY position",
+      dataset.value.id,
+    )
+    .toArray();
+  const inputHashes = new Uint8Array(rows.length * HASH_BYTES);
+  rows.forEach((row, index) => {
+    inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
+  });
+  const blocks = sql
+    .exec<{ block: number; key: string }>(
+      "SELECT block, key FROM blocks WHERE dataset = ? AND backbone = ?",
+      dataset.value.id,
+      backbone,
+    )
+    .toArray();
+  return ok({
+    dataset: dataset.value,
+    positions: Uint32Array.from(rows, (row) => row.position),
+    inputHashes,
+    groups: numberGroups(rows.map((row) => new BigUint64Array(row.group_hash)[0] ?? 0n)),
+    targets: rows.map((row) => row.target),
+    blocks: new Map(blocks.map((row) => [row.block, row.key])),
+  });
+}
+
+function numberGroups(hashes: readonly bigint[]): Int32Array {
+  const numbers = new Map<bigint, number>();
+  return Int32Array.from(hashes, (hash) => {
+    const number = numbers.get(hash) ?? numbers.size;
+    numbers.set(hash, number);
+    return number;
+  });
+}
+
+/** The inputs at these positions, in their order; null where an example is gone or no longer has that position. */
+export function readInputs(
+  sql: SqlStorage,
+  dataset: number,
+  positions: readonly number[],
+): (string | Uint8Array | null)[] {
+  const wanted = new Map<number, string | Uint8Array>();
+  const first = positions[0] ?? 0;
+  const last = positions.at(-1) ?? 0;
+  const cursor = sql.exec<{ position: number; input: string | ArrayBuffer }>(
+    "SELECT position, input FROM examples WHERE dataset = ? AND position BETWEEN ? AND ?",
+    dataset,
+    first,
+    last,
+  );
+  for (const row of cursor)
+    wanted.set(row.position, typeof row.input === "string" ? row.input : new Uint8Array(row.input));
+  return positions.map((position) => wanted.get(position) ?? null);
+}
+
+/** Notes which KV value holds each block; returns the keys that no longer hold any. */
+export function recordBlocks(
+  sql: SqlStorage,
+  dataset: number,
+  backbone: string,
+  blocks: ReadonlyMap<number, string>,
+): string[] {
+  if (sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0) return [...blocks.values()];
+  const replaced: string[] = [];
+  for (const [block, key] of blocks) {
+    const old = sql
+      .exec<{ key: string }>(
+        "SELECT key FROM blocks WHERE dataset = ? AND backbone = ? AND block = ?",
+        dataset,
+        backbone,
+        block,
+      )
+      .toArray()[0]?.key;
+    if (old !== undefined && old !== key) replaced.push(old);
+    sql.exec(
+      "INSERT OR REPLACE INTO blocks (dataset, backbone, block, key) VALUES (?, ?, ?, ?)",
+      dataset,
+      backbone,
+      block,
+      key,
+    );
+  }
+  return replaced;
+}
