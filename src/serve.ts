@@ -95,8 +95,8 @@ function serverKey(stateDir: string): string {
 }
 
 if (import.meta.main) {
-  const stateDir = resolve(process.env["STATE_DIR"] ?? ".graft");
-  const adminKey = process.env["ADMIN_KEY"] || randomBytes(24).toString("hex");
+  const stateDir = resolve(process.env.STATE_DIR ?? ".graft");
+  const adminKey = process.env.ADMIN_KEY || randomBytes(24).toString("hex");
   const built = join(root, "dist");
   await build(built);
   const variables = Object.fromEntries(
@@ -104,9 +104,9 @@ if (import.meta.main) {
       process.env[name] ? [[name, process.env[name]]] : [],
     ),
   );
-  const server = await serve(built, { port: Number(process.env["PORT"] ?? 8787), stateDir, adminKey, variables });
+  const server = await serve(built, { port: Number(process.env.PORT ?? 8787), stateDir, adminKey, variables });
   console.log(`Graft listens on ${server.url}, its state in ${stateDir}. The API is described at ${server.url}/docs.`);
-  if (!process.env["ADMIN_KEY"])
+  if (!process.env.ADMIN_KEY)
     console.log(`ADMIN_KEY=${adminKey} (made for this run; set it in the environment to choose your own)`);
   for (const signal of ["SIGINT", "SIGTERM"] as const)
     process.once(signal, () => server.stop().then(() => process.exit(0)));

@@ -80,16 +80,17 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
   const staged = count("SELECT count(*) AS n FROM staged WHERE import = ?", id);
   const before = count("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.id);
 
+  // With max(), SQLite takes the other columns from the row that holds the maximum: the last row of each id.
   const superseded = count(
-    "SELECT count(*) AS n FROM staged AS s WHERE import = ?1 AND id IS NOT NULL AND content_hash <> (SELECT content_hash FROM staged WHERE import = ?1 AND id = s.id ORDER BY line DESC LIMIT 1)",
+    `SELECT count(*) AS n FROM staged AS s
+     JOIN (SELECT id, content_hash, max(line) FROM staged WHERE import = ?1 AND id IS NOT NULL GROUP BY id) AS last ON last.id = s.id
+     WHERE s.import = ?1 AND s.content_hash <> last.content_hash`,
     id,
   );
   sql.exec(
-    "DELETE FROM staged WHERE import = ?1 AND id IS NOT NULL AND line < (SELECT max(line) FROM staged AS s WHERE s.import = ?1 AND s.id = staged.id)",
-    id,
-  );
-  sql.exec(
-    "DELETE FROM staged WHERE import = ?1 AND id IS NULL AND line > (SELECT min(line) FROM staged AS s WHERE s.import = ?1 AND s.id IS NULL AND s.content_hash = staged.content_hash)",
+    `DELETE FROM staged WHERE import = ?1
+     AND line NOT IN (SELECT max(line) FROM staged WHERE import = ?1 AND id IS NOT NULL GROUP BY id)
+     AND line NOT IN (SELECT min(line) FROM staged WHERE import = ?1 AND id IS NULL GROUP BY content_hash)`,
     id,
   );
   const replaced = count(

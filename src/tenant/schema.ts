@@ -29,8 +29,6 @@ const migrations: readonly string[] = [
     import TEXT NOT NULL, line INTEGER NOT NULL, id TEXT, input_hash BLOB NOT NULL, group_hash BLOB NOT NULL,
     content_hash BLOB NOT NULL, input NOT NULL, target TEXT NOT NULL, PRIMARY KEY (import, line)
   ) WITHOUT ROWID;
-  CREATE INDEX staged_id ON staged (import, id) WHERE id IS NOT NULL;
-  CREATE INDEX staged_content ON staged (import, content_hash) WHERE id IS NULL;
   CREATE TABLE blocks (
     dataset INTEGER NOT NULL, backbone TEXT NOT NULL, block INTEGER NOT NULL, key TEXT NOT NULL,
     PRIMARY KEY (dataset, backbone, block)
