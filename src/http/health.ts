@@ -1,8 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import wasmModule from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm";
 import { ok } from "../core/failure.ts";
 import { directory } from "../tenant/directory.ts";
-import { wasmTensors } from "../tensor/wasm.ts";
+import { workerdTensors } from "../tensor/workerd.ts";
 import { type App, route } from "./context.ts";
 import { answer } from "./errors.ts";
 import { findBackbone } from "./models.ts";
@@ -43,7 +42,7 @@ export function healthRoutes(app: App): void {
 
 async function check(env: Cloudflare.Env): Promise<boolean> {
   if (!env.SERVER_KEY || !env.ADMIN_KEY) throw new Error("the secrets SERVER_KEY and ADMIN_KEY are not both set");
-  const tensors = await wasmTensors(wasmModule);
+  const tensors = await workerdTensors();
   const one = tensors.matrix(1, 1, Float32Array.of(2));
   const product = tensors.multiply(one, one);
   const four = tensors.read(product)[0];

@@ -1,5 +1,4 @@
 /** A training inside one request: gather embeddings, fit in steps, store the bytes, then commit to the ledger. */
-import wasmModule from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm";
 import type { Backbone } from "../backbones/backbone.ts";
 import { encodeHead } from "../core/codec.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
@@ -7,15 +6,15 @@ import type { Task } from "../core/head.ts";
 import { edgeBudget } from "../core/limits.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { estimate, type Trained, type TrainingOptions, type TrainingSet, train } from "../core/train.ts";
-import { gatherBlocks, toFailure } from "../store/embeddings.ts";
+import { BLOCK_ROWS, gatherBlocks, toFailure } from "../store/embeddings.ts";
 import { sha256Hex, shortHash } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
 import type { StoredExample } from "../tenant/examples.ts";
 import type { NewHead } from "../tenant/heads.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
-import { BLOCK_ROWS, type TrainingRows } from "../tenant/training-sets.ts";
-import { wasmTensors } from "../tensor/wasm.ts";
+import type { TrainingRows } from "../tenant/training-sets.ts";
+import { workerdTensors } from "../tensor/workerd.ts";
 
 /** Floating-point operations between two chances for other requests: some tens of milliseconds. */
 const OPERATIONS_A_STEP = 400_000_000;
@@ -23,8 +22,6 @@ const OPERATIONS_A_STEP = 400_000_000;
 const PATIENCE_MS = 10_000;
 /** A training that holds its place longer than the platform lets any request run has been ended by the platform. */
 const DEAD_MS = 200_000;
-
-export const trainingBudget = edgeBudget;
 
 /** The one training of this isolate: arrays of two would not fit its memory. */
 let running: { readonly since: number; readonly abandon: () => void } | null = null;
@@ -204,14 +201,14 @@ export async function runTraining(
     dimensions: source.dimensions,
     outputs: Math.max(1, source.targets.labels.length),
   };
-  const withBudget = { ...options, budget: trainingBudget };
+  const withBudget = { ...options, budget: edgeBudget };
   const estimated = estimate(shape, withBudget);
-  if (estimated.bytes > trainingBudget.bytes || estimated.operations > trainingBudget.operations) {
+  if (estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations) {
     const message =
       "This training is beyond what one request may use. Use fewer examples, or a backbone of fewer dimensions.";
-    return fail("edge_budget_exceeded", message, { details: { estimate: estimated, budget: trainingBudget } });
+    return fail("edge_budget_exceeded", message, { details: { estimate: estimated, budget: edgeBudget } });
   }
-  const tensors = await wasmTensors(wasmModule);
+  const tensors = await workerdTensors();
   const features = new Map<number, Matrix>();
   let steps: ReturnType<typeof train> | undefined;
   const clean = () => {

@@ -6,7 +6,6 @@
 import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
 import { decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import { BLOCK_ROWS, type TrainingRows } from "../tenant/training-sets.ts";
 import { hex, shortHash } from "./hash.ts";
 import { blockKey, inputKey } from "./keys.ts";
 
@@ -19,11 +18,25 @@ const INPUT_TTL_SECONDS = 7 * 24 * 3600;
 const KEYS_A_GET = 100;
 const PUTS_A_REQUEST = 200;
 
+/** Positions that share a block of embeddings. */
+export const BLOCK_ROWS = 1024;
+
+/** A data set's rows as far as their embeddings go: the inputs themselves are read only where none is cached. */
+export interface EmbeddedRows {
+  readonly dataset: { readonly id: number };
+  /** One a row, rising. */
+  readonly positions: Uint32Array;
+  /** rows × HASH_BYTES */
+  readonly inputHashes: Uint8Array;
+  /** The KV key of each block of this backbone's embeddings that was written. */
+  readonly blocks: ReadonlyMap<number, string>;
+}
+
 export interface BlockWork {
   readonly kv: KVNamespace;
   readonly tenant: string;
   readonly backbone: Backbone;
-  readonly rows: TrainingRows;
+  readonly rows: EmbeddedRows;
   /** The inputs at these positions; null where an example has gone. */
   readonly inputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>;
   /** Takes each block's embeddings (rows × dimensions), in any order; block numbers rise with the rows. */

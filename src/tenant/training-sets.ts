@@ -1,23 +1,15 @@
 import { HASH_BYTES } from "../core/codec.ts";
 import { ok, type Result } from "../core/failure.ts";
+import type { EmbeddedRows } from "../store/embeddings.ts";
 import { type DatasetRow, findDataset } from "./datasets.ts";
 
-/** Positions that share a block of embeddings. */
-export const BLOCK_ROWS = 1024;
-
 /** All of a data set that training reads, but for its inputs: those are asked for only where no embedding is cached. */
-export interface TrainingRows {
+export interface TrainingRows extends EmbeddedRows {
   readonly dataset: DatasetRow;
-  /** One a row, rising. */
-  readonly positions: Uint32Array;
-  /** rows × HASH_BYTES */
-  readonly inputHashes: Uint8Array;
   /** Rows with equal numbers hold the same input but for case and spacing. */
   readonly groups: Int32Array;
   /** JSON of each row's target. */
   readonly targets: readonly string[];
-  /** The KV key of each block of this backbone's embeddings that was written. */
-  readonly blocks: ReadonlyMap<number, string>;
 }
 
 interface Row extends Record<string, SqlStorageValue> {

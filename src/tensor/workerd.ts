@@ -1,0 +1,8 @@
+import module from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm";
+import type { Tensors } from "../core/tensors.ts";
+import { wasmTensors } from "./wasm.ts";
+
+/** The WASM backend in workerd, where the module is compiled with the Worker. */
+export function workerdTensors(): Promise<Tensors> {
+  return wasmTensors(module);
+}
