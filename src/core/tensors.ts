@@ -12,11 +12,20 @@ export interface Tensors {
   readonly name: "wasm" | "plain";
   /** Copies `values` (rows × columns, row-major) into a new matrix. */
   matrix(rows: number, columns: number, values: Float32Array): Matrix;
-  /** a·b, of shape a.rows × b.columns. Throws when a.columns differs from b.rows. */
+  /**
+   * a·b, of shape a.rows × b.columns. Throws when a.columns differs from b.rows. The backend may keep a packed copy
+   * of `b` as long as `b` lives, so a matrix must not be written to once it has been on the right.
+   */
   multiply(a: Matrix, b: Matrix): Matrix;
   transpose(a: Matrix): Matrix;
   /** Copies a matrix out, row-major. */
   read(a: Matrix): Float32Array;
+  /**
+   * The matrix's own memory, row-major, to read or write in place. It is valid only until the next matrix is made:
+   * growing the backend's memory moves it.
+   */
+  view(a: Matrix): Float32Array;
+  /** Throws when `a` has been freed already. */
   free(a: Matrix): void;
   /** What is alive: matrices not yet freed, and the bytes that the backend holds for them and for itself. */
   memory(): { readonly matrices: number; readonly bytes: number };

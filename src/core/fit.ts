@@ -1,0 +1,112 @@
+import { type Minimum, memoryLength, minimise } from "./minimise.ts";
+import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
+import { invertDamped } from "./preconditioner.ts";
+import type { Tensors } from "./tensors.ts";
+
+/** Each output's share of the weighted rows (single and multi), kept off 0 and 1 by half a row. */
+export function priors(targets: Targets, weights: Float64Array, outputs: number): Float64Array {
+  const shares = new Float64Array(outputs).fill(0.5);
+  let total = 1;
+  for (let row = 0; row < weights.length; row++) {
+    const weight = weights[row] as number;
+    if (weight === 0) continue;
+    total += weight;
+    const of =
+      targets.kind === "single"
+        ? [targets.indices[row] as number]
+        : targets.kind === "multi"
+          ? (targets.indices[row] ?? [])
+          : [];
+    for (const k of of) shares[k] = (shares[k] as number) + weight;
+  }
+  return shares.map((share) => share / total);
+}
+
+/** W = 0 with the intercepts of the priors: where a fit without anything better begins. */
+export function startingPoint(problem: Problem): Float64Array {
+  const { targets, weights, outputs, design } = problem;
+  const size = design.dimensions * outputs;
+  const parameters = new Float64Array(size + outputs);
+  if (targets.kind === "value") {
+    let sum = 0;
+    let total = 0;
+    weights.forEach((weight, row) => {
+      sum += weight * (targets.values[row] as number);
+      total += weight;
+    });
+    parameters[size] = sum / total;
+    return parameters;
+  }
+  const shares = priors(targets, weights, outputs);
+  shares.forEach((share, k) => {
+    parameters[size + k] = targets.kind === "single" ? Math.log(share) : Math.log(share / (1 - share));
+  });
+  return parameters;
+}
+
+/** κ: the mean curvature of the loss in a logit at the starting point. */
+export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
+  if (kind === "value") return 1;
+  let sum = 0;
+  for (const share of shares) sum += share * (1 - share);
+  return kind === "single" ? sum / Math.max(1, shares.length - 1) : sum / shares.length;
+}
+
+/**
+ * Minimises the objective from `start`, preconditioned by (κ G + λ I)⁻¹ with `gram` = G of all rows in `problem`'s
+ * design: folds that leave rows out share it. Squares make that the exact Hessian, so regression takes one step
+ * and a refinement.
+ */
+export function* fitHead(
+  tensors: Tensors,
+  problem: Problem,
+  gram: Float32Array,
+  start: Float64Array,
+  tolerance: number,
+  onStep?: (value: number) => void,
+): Generator<number, Minimum, void> {
+  const { design, targets, weights, outputs, l2 } = problem;
+  const { dimensions } = design;
+  const size = dimensions * outputs;
+  const shares = priors(targets, weights, outputs);
+  const mean = curvature(shares, targets.kind);
+  const inverse = yield* invertDamped(tensors, gram, dimensions, mean, l2);
+  let total = 0;
+  for (const weight of weights) total += weight;
+
+  const precondition = (vector: Float64Array): Float64Array => {
+    const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, size)));
+    const product = tensors.multiply(inverse, right);
+    const result = new Float64Array(vector.length);
+    result.set(tensors.view(product));
+    tensors.free(product);
+    tensors.free(right);
+    for (let k = 0; k < outputs; k++) {
+      const share = shares[k] as number;
+      result[size + k] = (vector[size + k] as number) / (total * (targets.kind === "value" ? 1 : share * (1 - share)));
+    }
+    return result;
+  };
+  const minimum = yield* minimise(
+    (parameters) => evaluateObjective(tensors, problem, parameters),
+    precondition,
+    start,
+    {
+      tolerance,
+      maxIterations: 500,
+      ...(onStep === undefined ? {} : { onStep }),
+    },
+  );
+  tensors.free(inverse);
+  return minimum;
+}
+
+/** Bytes alive during a fit besides the design. */
+export function fitBytes(dimensions: number, outputs: number, rowsOfBlock: number): number {
+  const parameters = (dimensions + 1) * outputs;
+  const pairs = 8 * memoryLength(parameters) * parameters;
+  const vectors = 8 * 8 * parameters;
+  const inverse = 6 * 4 * dimensions * dimensions;
+  const block = 4 * rowsOfBlock * (3 * dimensions + 2 * outputs);
+  return pairs + vectors + inverse + block;
+}

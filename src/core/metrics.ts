@@ -1,0 +1,107 @@
+/** Figures of merit, as scikit-learn defines them where it does. A figure with nothing to count is 0. */
+
+export interface ClassFigures {
+  readonly label: string;
+  readonly precision: number;
+  readonly recall: number;
+  readonly f1: number;
+  readonly support: number;
+}
+
+/** counts[true][predicted] */
+export function confusionMatrix(truth: readonly number[], predicted: readonly number[], classes: number): number[][] {
+  const matrix = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
+  truth.forEach((label, i) => {
+    const row = matrix[label] as number[];
+    const column = predicted[i] as number;
+    row[column] = (row[column] as number) + 1;
+  });
+  return matrix;
+}
+
+export function classFigures(label: string, hits: number, predicted: number, support: number): ClassFigures {
+  return {
+    label,
+    precision: ratio(hits, predicted),
+    recall: ratio(hits, support),
+    f1: ratio(2 * hits, predicted + support),
+    support,
+  };
+}
+
+/** Precision, recall and F1 of every class from a confusion matrix. */
+export function perClass(labels: readonly string[], matrix: readonly (readonly number[])[]): ClassFigures[] {
+  const predicted = labels.map((_, k) => matrix.reduce((sum, row) => sum + (row[k] as number), 0));
+  return labels.map((label, k) => {
+    const row = matrix[k] as readonly number[];
+    return classFigures(
+      label,
+      row[k] as number,
+      predicted[k] as number,
+      row.reduce((sum, count) => sum + count, 0),
+    );
+  });
+}
+
+/** The mean F1 of the classes that occur, in truth or in prediction (scikit-learn's f1_score with average="macro"). */
+export function macroF1(labels: readonly string[], matrix: readonly (readonly number[])[]): number {
+  const occurs = labels.map((_, k) =>
+    matrix.some((row, i) => (row[k] as number) > 0 || (i === k && row.some((count) => count > 0))),
+  );
+  return mean(
+    perClass(labels, matrix)
+      .filter((_, k) => occurs[k])
+      .map(({ f1 }) => f1),
+  );
+}
+
+/** Wilson's score interval of a share of `count` trials, 95 %. */
+export function wilsonInterval(share: number, count: number): [number, number] {
+  if (count === 0) return [0, 1];
+  const z = 1.959963984540054;
+  const centre = (share + (z * z) / (2 * count)) / (1 + (z * z) / count);
+  const reach = (z / (1 + (z * z) / count)) * Math.sqrt((share * (1 - share)) / count + (z * z) / (4 * count * count));
+  return [Math.max(0, centre - reach), Math.min(1, centre + reach)];
+}
+
+/**
+ * Expected calibration error (Naeini et al. 2015; Guo et al. 2017): over 15 equally wide bins of confidence, the mean
+ * distance between a bin's confidence and its share of hits, weighted by the bin's size.
+ */
+export function expectedCalibrationError(confidences: readonly number[], hits: readonly boolean[], bins = 15): number {
+  const gaps = new Float64Array(bins);
+  confidences.forEach((confidence, i) => {
+    const bin = Math.max(0, Math.min(bins - 1, Math.ceil(confidence * bins) - 1));
+    gaps[bin] = (gaps[bin] as number) + confidence - (hits[i] ? 1 : 0);
+  });
+  return ratio(
+    gaps.reduce((sum, gap) => sum + Math.abs(gap), 0),
+    confidences.length,
+  );
+}
+
+export function regressionFigures(
+  truth: readonly number[],
+  predicted: readonly number[],
+): { r2: number; mae: number; rmse: number } {
+  const centre = mean(truth);
+  const errors = truth.map((value, i) => value - (predicted[i] as number));
+  const residual = mean(errors.map((error) => error * error));
+  const variance = mean(truth.map((value) => (value - centre) ** 2));
+  return {
+    r2: variance === 0 ? 0 : 1 - residual / variance,
+    mae: mean(errors.map(Math.abs)),
+    rmse: Math.sqrt(residual),
+  };
+}
+
+export function mean(values: readonly number[]): number {
+  return ratio(
+    values.reduce((sum, value) => sum + value, 0),
+    values.length,
+  );
+}
+
+function ratio(part: number, whole: number): number {
+  return whole === 0 ? 0 : part / whole;
+}

@@ -1,0 +1,20 @@
+/** Softmax of one row of logits, whatever their size. */
+export function softmax(logits: Float64Array): Float64Array {
+  let top = Number.NEGATIVE_INFINITY;
+  for (const logit of logits) top = Math.max(top, logit);
+  const probabilities = logits.map((logit) => Math.exp(logit - top));
+  let sum = 0;
+  for (const p of probabilities) sum += p;
+  return probabilities.map((p) => p / sum);
+}
+
+export function sigmoid(logit: number): number {
+  if (logit >= 0) return 1 / (1 + Math.exp(-logit));
+  const odds = Math.exp(logit);
+  return odds / (1 + odds);
+}
+
+/** log(1 + eˣ), exact for large |x|: the loss of a sigmoid whose label is wrong by the logit x. */
+export function softplus(x: number): number {
+  return Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+}

@@ -1,0 +1,46 @@
+import { seededRandom, shuffle } from "./random.ts";
+
+/** The fold of a row that is in no fold: it is trained on always and never held out. */
+export const ALWAYS_TRAINED = -1;
+
+/**
+ * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is
+ * spread evenly over the folds, rows of one group stay together, and a class is never held out whole: where one group
+ * has all its rows, that group is always trained on.
+ *
+ * @param strata each row's class; rows of class −1 are spread as well, and may be held out whole.
+ */
+export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: number, seed: number): Int32Array {
+  const rowsOfGroup = new Map<number, number[]>();
+  const groupsOfClass = new Map<number, Set<number>>();
+  strata.forEach((stratum, row) => {
+    const group = groups[row] as number;
+    append(rowsOfGroup, group, row);
+    const seen = groupsOfClass.get(stratum);
+    if (seen === undefined) groupsOfClass.set(stratum, new Set([group]));
+    else seen.add(group);
+  });
+
+  const groupsByStratum = new Map<number, number[]>();
+  const folds = new Int32Array(strata.length).fill(ALWAYS_TRAINED);
+  for (const [group, rows] of rowsOfGroup) {
+    const sole = rows.some((row) => strata[row] !== -1 && groupsOfClass.get(strata[row] as number)?.size === 1);
+    if (!sole) append(groupsByStratum, strata[rows[0] as number] as number, group);
+  }
+
+  const random = seededRandom(seed);
+  let next = 0;
+  for (const stratum of [...groupsByStratum.keys()].sort((a, b) => a - b)) {
+    for (const group of shuffle(groupsByStratum.get(stratum) ?? [], random)) {
+      for (const row of rowsOfGroup.get(group) ?? []) folds[row] = next;
+      next = (next + 1) % count;
+    }
+  }
+  return folds;
+}
+
+function append<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [value]);
+  else list.push(value);
+}

@@ -1,0 +1,382 @@
+/** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
+import { blockRows, type Design, makeDesign, subsetDesign } from "./design.ts";
+import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
+import { fail, ok, type Result } from "./failure.ts";
+import { fitBytes, fitHead, startingPoint } from "./fit.ts";
+import type { Head, Task } from "./head.ts";
+import { fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
+import type { Minimum } from "./minimise.ts";
+import type { Targets } from "./objective.ts";
+import { weightedGram } from "./preconditioner.ts";
+import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
+import type { Matrix, Tensors } from "./tensors.ts";
+
+export interface TrainingSet {
+  readonly task: Task;
+  readonly dimensions: number;
+  /** Empty for regression. */
+  readonly labels: readonly string[];
+  /** Row blocks in order, each rows × dimensions; the caller's to free. */
+  readonly features: readonly Matrix[];
+  /**
+   * single: a label's index for each row, −1 for an out-of-scope row, which is never trained on and only sets the threshold;
+   * multi: label indices for each row; value: the value of each row.
+   */
+  readonly targets: Targets;
+  /** Rows of one group hold the same input: a split never separates them. */
+  readonly groups: Int32Array;
+}
+
+export interface TrainingOptions {
+  /** λ in Σ s_i ℓ_i + (λ/2)‖W‖², on the features as given: scikit-learn's 1 / C, and Ridge's alpha. */
+  readonly l2: "auto" | number;
+  readonly classWeight: "balanced" | null;
+  readonly seed: number;
+  /** `folds` of cross-validation (5 by default), `fraction` of a holdout (0.2 by default). */
+  readonly evaluation: {
+    readonly method: "auto" | "cross_validation" | "holdout" | "none";
+    readonly folds?: number;
+    readonly fraction?: number;
+  };
+  /** Floating-point operations, and bytes of arrays alive at once. */
+  readonly budget: { readonly operations: number; readonly bytes: number };
+  /** Bound of the estimated relative gap (f − f*) / f at which a fit stops. */
+  readonly tolerance?: number;
+}
+
+export interface Training {
+  readonly examples: number;
+  readonly iterations: number;
+  readonly converged: boolean;
+  readonly objective: number;
+  readonly l2: number;
+  readonly temperature: number;
+  readonly operations: number;
+}
+
+export interface Trained {
+  readonly head: Head;
+  readonly training: Training;
+  readonly evaluation: Evaluation;
+}
+
+/** What a training would cost at most. */
+export interface Cost {
+  readonly operations: number;
+  readonly bytes: number;
+}
+
+export interface TrainingShape {
+  readonly task: Task;
+  readonly examples: number;
+  readonly dimensions: number;
+  readonly outputs: number;
+}
+
+export const DEFAULT_TOLERANCE = 2e-5;
+const DEFAULT_FOLDS = 5;
+/** Operations that the choice of l2 may take, in so many evaluations of the objective for each of its fits. */
+const SELECTION_OPERATIONS = 2.5e10;
+const SELECTION_EVALUATIONS = 40;
+/** Operations up to which `auto` evaluates by cross-validation, at ten evaluations a fit. */
+const CROSS_VALIDATION_OPERATIONS = 1.5e10;
+const FIT_EVALUATIONS = 10;
+
+/**
+ * Trains a head on `set`. A generator: it yields the floating-point operations done since its last yield, some tens of
+ * milliseconds apart, so that the caller can let others in, count, or stop it; `return()` frees everything. The same set, options and
+ * backend give the same bytes.
+ *
+ * Fails with `too_few_labels`, `too_few_examples`, `invalid_features` (a number that is not finite) or `edge_budget_exceeded`
+ * (before any work, with `details: {estimate, budget}`).
+ */
+export function* train(
+  tensors: Tensors,
+  set: TrainingSet,
+  options: TrainingOptions,
+): Generator<number, Result<Trained>, void> {
+  const alive = new Set<Matrix>();
+  const keep = (matrix: Matrix): Matrix => {
+    alive.add(matrix);
+    return matrix;
+  };
+  const scoped: Tensors = {
+    ...tensors,
+    matrix: (rows, columns, values) => keep(tensors.matrix(rows, columns, values)),
+    multiply: (a, b) => keep(tensors.multiply(a, b)),
+    transpose: (a) => keep(tensors.transpose(a)),
+    free(matrix) {
+      tensors.free(matrix);
+      alive.delete(matrix);
+    },
+  };
+  let operations = 0;
+  try {
+    const steps = trainScoped(scoped, set, options);
+    for (let step = steps.next(); ; step = steps.next()) {
+      if (step.done) {
+        if (!step.value.ok) return step.value;
+        const { head, training, evaluation } = step.value.value;
+        return ok({ head, training: { ...training, operations }, evaluation });
+      }
+      operations += step.value;
+      yield step.value;
+    }
+  } finally {
+    for (const matrix of alive) tensors.free(matrix);
+  }
+}
+
+function* trainScoped(
+  tensors: Tensors,
+  set: TrainingSet,
+  options: TrainingOptions,
+): Generator<number, Result<Trained>, void> {
+  const { task, dimensions, labels, targets } = set;
+  const outputs = task === "regression" ? 1 : labels.length;
+  const rows = set.groups.length;
+  const refusal = refuse(set);
+  if (refusal !== null) return refusal;
+  const cost = estimate({ task, examples: rows, dimensions, outputs }, options);
+  if (cost.operations > options.budget.operations || cost.bytes > options.budget.bytes) {
+    return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
+      details: { estimate: cost, budget: options.budget },
+    });
+  }
+
+  const weights = rowWeights(targets, rows, labels.length, options.classWeight);
+  const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
+  const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs);
+  if (!made.ok) return made;
+  const design = made.value;
+  const gram = yield* weightedGram(tensors, design, weights);
+  const strata = strataOf(targets, labels.length);
+
+  const method = evaluationMethod({ task, examples: rows, dimensions, outputs }, options);
+  const count =
+    method === "holdout"
+      ? Math.max(2, Math.round(1 / (options.evaluation.fraction ?? 0.2)))
+      : (options.evaluation.folds ?? DEFAULT_FOLDS);
+  const folds = stratifiedFolds(strata, set.groups, count, options.seed);
+  const data: Splittable = { design, gram, targets, outputs, weights, folds };
+  const anyHeldOut = folds.some((fold, row) => fold !== ALWAYS_TRAINED && weights[row] !== 0);
+
+  let selection: Selection | null = null;
+  let l2 = options.l2 === "auto" ? 1 : options.l2 / design.scale ** 2;
+  if (options.l2 === "auto" && anyHeldOut) {
+    const plan = selectionPlan(rows, dimensions, outputs);
+    const whole = plan.rows === rows;
+    const chosen: Splittable = whole
+      ? data
+      : yield* subsample(tensors, data, strata, set.groups, plan.rows, options.seed);
+    selection = yield* selectL2(tensors, chosen, Math.min(plan.folds, count));
+    l2 = selection.l2;
+    if (!whole) {
+      for (const block of chosen.design.blocks) tensors.free(block);
+      selection = null;
+    }
+  }
+
+  let assessment: Assessment = notEvaluated;
+  let start: Float64Array | null = null;
+  if (method !== "none" && anyHeldOut) {
+    const wanted = method === "holdout" ? 1 : count;
+    const enough = selection !== null && selection.fit.parameters.length === wanted;
+    const fitted =
+      enough && selection !== null
+        ? selection.fit
+        : yield* fitFolds(tensors, data, wanted, l2, selection?.fit.parameters ?? null);
+    const parts = fitted.held.rows.map((row) =>
+      method === "holdout" ? (set.groups[row] as number) & 1 : (folds[row] as number),
+    );
+    assessment = assess(
+      labels,
+      targets,
+      fitted.held,
+      parts,
+      method === "holdout" ? { method } : { method, folds: count },
+    );
+    start = average(fitted.parameters);
+  }
+
+  const problem = { design, targets, outputs, weights, l2 };
+  const minimum = yield* fitHead(
+    tensors,
+    problem,
+    gram,
+    start ?? startingPoint(problem),
+    options.tolerance ?? DEFAULT_TOLERANCE,
+  );
+  return ok(finish(set, design, minimum, assessment, l2, examples));
+}
+
+function refuse(set: TrainingSet): ReturnType<typeof fail> | null {
+  const { targets, labels } = set;
+  if (targets.kind === "value") {
+    if (targets.values.length < 2) return fail("too_few_examples", "Training needs at least two examples.");
+    const row = targets.values.findIndex((value) => !Number.isFinite(value));
+    return row === -1 ? null : fail("invalid_features", `The value of row ${row} is not finite.`, { details: { row } });
+  }
+  const used = new Set(targets.kind === "single" ? targets.indices : targets.indices.flat());
+  used.delete(-1);
+  if (targets.kind === "single" && used.size < 2)
+    return fail("too_few_labels", "Training needs examples of at least two labels.");
+  if (used.size === 0 || labels.length === 0) return fail("too_few_labels", "Training needs at least one label.");
+  return targets.indices.length < 2 ? fail("too_few_examples", "Training needs at least two examples.") : null;
+}
+
+/** scikit-learn's "balanced": rows / (classes × rows of the class). */
+function rowWeights(targets: Targets, rows: number, labels: number, classWeight: "balanced" | null): Float64Array {
+  if (targets.kind !== "single") return new Float64Array(rows).fill(1);
+  const counts = new Float64Array(labels);
+  let total = 0;
+  for (const label of targets.indices) {
+    if (label < 0) continue;
+    counts[label] = (counts[label] as number) + 1;
+    total++;
+  }
+  const present = counts.reduce((sum, count) => sum + (count > 0 ? 1 : 0), 0);
+  return Float64Array.from(targets.indices, (label) => {
+    if (label < 0) return 0;
+    return classWeight === "balanced" ? total / (present * (counts[label] as number)) : 1;
+  });
+}
+
+/** The class by which a row is spread over the folds; multi-label: its rarest label. */
+function strataOf(targets: Targets, labels: number): Int32Array {
+  switch (targets.kind) {
+    case "single":
+      return targets.indices;
+    case "value":
+      return new Int32Array(targets.values.length).fill(-1);
+    case "multi": {
+      const counts = new Int32Array(labels);
+      for (const label of targets.indices.flat()) counts[label] = (counts[label] as number) + 1;
+      return Int32Array.from(targets.indices, (row) =>
+        row.reduce(
+          (rarest, label) => (rarest < 0 || (counts[label] as number) < (counts[rarest] as number) ? label : rarest),
+          -1,
+        ),
+      );
+    }
+  }
+}
+
+function evaluationMethod(shape: TrainingShape, options: TrainingOptions): Evaluation["method"] {
+  const { method } = options.evaluation;
+  if (method !== "auto") return method;
+  return DEFAULT_FOLDS * FIT_EVALUATIONS * evaluationOperations(shape) <= CROSS_VALIDATION_OPERATIONS
+    ? "cross_validation"
+    : "holdout";
+}
+
+function evaluationOperations({ examples, dimensions, outputs }: TrainingShape): number {
+  return 4 * examples * (dimensions + 1) * outputs;
+}
+
+/** How many rows and folds of them choose l2: the whole set and all folds while that is cheap. */
+function selectionPlan(rows: number, dimensions: number, outputs: number): { rows: number; folds: number } {
+  const affordable = SELECTION_OPERATIONS / (SELECTION_EVALUATIONS * 4 * (dimensions + 1) * outputs);
+  if (affordable >= rows) return { rows, folds: Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows)) };
+  return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * outputs, 500)), folds: 1 };
+}
+
+function* subsample(
+  tensors: Tensors,
+  data: Splittable,
+  strata: Int32Array,
+  groups: Int32Array,
+  rows: number,
+  seed: number,
+): Generator<number, Splittable, void> {
+  const slices = Math.ceil(data.weights.length / rows);
+  const slice = stratifiedFolds(strata, groups, slices, seed + 1);
+  const chosen = Array.from(slice.keys()).filter(
+    (row) => data.weights[row] !== 0 && (slice[row] === 0 || slice[row] === ALWAYS_TRAINED),
+  );
+  const design = yield* subsetDesign(tensors, data.design, chosen, data.outputs);
+  const weights = Float64Array.from(chosen, (row) => data.weights[row] as number);
+  const gram = yield* weightedGram(tensors, design, weights);
+  const pick = (from: Int32Array) => Int32Array.from(chosen, (row) => from[row] as number);
+  const { targets } = data;
+  return {
+    design,
+    gram,
+    outputs: data.outputs,
+    weights,
+    targets:
+      targets.kind === "single"
+        ? { kind: "single", indices: pick(targets.indices) }
+        : targets.kind === "multi"
+          ? { kind: "multi", indices: chosen.map((row) => targets.indices[row] ?? []) }
+          : { kind: "value", values: Float64Array.from(chosen, (row) => targets.values[row] as number) },
+    folds: stratifiedFolds(pick(strata), pick(groups), 4, seed),
+  };
+}
+
+function average(vectors: readonly Float64Array[]): Float64Array {
+  const sum = new Float64Array((vectors[0] as Float64Array).length);
+  for (const vector of vectors)
+    for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (vector[i] as number) / vectors.length;
+  return sum;
+}
+
+/** The head on the features as they were given: w = w_z / σ, b = b_z − w·μ. */
+function finish(
+  set: TrainingSet,
+  design: Design,
+  minimum: Minimum,
+  assessment: Assessment,
+  l2: number,
+  examples: number,
+): Trained {
+  const { dimensions, labels, task } = set;
+  const outputs = task === "regression" ? 1 : labels.length;
+  const weights = new Float32Array(outputs * dimensions);
+  const bias = new Float32Array(outputs);
+  for (let k = 0; k < outputs; k++) {
+    let shift = 0;
+    for (let j = 0; j < dimensions; j++) {
+      const weight = (minimum.parameters[j * outputs + k] as number) / design.scale;
+      weights[k * dimensions + j] = weight;
+      shift += weight * (design.mean[j] as number);
+    }
+    bias[k] = (minimum.parameters[dimensions * outputs + k] as number) - shift;
+  }
+  const { temperature, outOfScopeThreshold, conformal, evaluation } = assessment;
+  return {
+    head: { task, labels, dimensions, weights, bias, temperature, outOfScopeThreshold, conformal },
+    training: {
+      examples,
+      iterations: minimum.iterations,
+      converged: minimum.converged,
+      objective: minimum.value,
+      l2: l2 * design.scale ** 2,
+      temperature,
+      operations: 0,
+    },
+    evaluation,
+  };
+}
+
+/** What a training would cost at most, before it starts; the bytes include the features. */
+export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">): Cost {
+  const { examples, dimensions, outputs } = shape;
+  const evaluation = evaluationOperations(shape);
+  const method = evaluationMethod(shape, options as TrainingOptions);
+  const fits = method === "none" ? 0 : method === "holdout" ? 1 : (options.evaluation.folds ?? DEFAULT_FOLDS);
+  const plan = selectionPlan(examples, dimensions, outputs);
+  const gram = 2 * examples * dimensions * dimensions + 6 * dimensions ** 3;
+  const selection =
+    options.l2 === "auto" ? SELECTION_EVALUATIONS * plan.folds * evaluation * (plan.rows / examples) : 0;
+  const operations = 3 * gram + selection + (fits + 1) * 30 * evaluation;
+
+  const design = 4 * examples * dimensions;
+  const subset = options.l2 === "auto" && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
+  const held = 4 * examples * outputs * (method === "cross_validation" ? 2 : 0.5);
+  const parameters = 8 * (dimensions + 1) * outputs * 3 * Math.max(1, fits);
+  return {
+    operations,
+    bytes: 2 * design + subset + held + parameters + fitBytes(dimensions, outputs, blockRows(dimensions, outputs)),
+  };
+}
