@@ -1,0 +1,402 @@
+/**
+ * A typed client of the HTTP API, over fetch alone: it runs in Node, in browsers and in Workers.
+ *
+ *   const graft = createClient({ baseUrl: "http://127.0.0.1:8787", key: "gk_acme_…" });
+ *   await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
+ *   await graft.datasets.import("tickets", csv, "text/csv");
+ *   const head = await graft.heads.train({ name: "support", dataset: "tickets" });
+ *   const { data } = await graft.heads.predict("support", { input: "I want my money back" });
+ */
+import type { Code } from "./core/failure.ts";
+import type { Task } from "./core/head.ts";
+
+/** An answer of the API that is an error. `code` is from the closed list in docs/errors/. */
+export class GraftError extends Error {
+  override readonly name = "GraftError";
+  readonly status: number;
+  /** null where something between the client and the API answered. */
+  readonly code: Code | null;
+  /** The path into the request of what was wrong, such as `examples[3].label`. */
+  readonly param: string | null;
+  readonly requestId: string | null;
+  /** In seconds, where trying again may help. */
+  readonly retryAfter: number | null;
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(response: Response, error: Partial<ErrorBody>) {
+    super(error.message ?? `HTTP ${response.status} without an error of the API's own.`);
+    this.status = response.status;
+    this.code = error.code ?? null;
+    this.param = error.param ?? null;
+    this.requestId = error.request_id ?? response.headers.get("x-request-id");
+    const seconds = response.headers.get("retry-after");
+    this.retryAfter = seconds === null ? null : Number(seconds);
+    this.details = error.details ?? {};
+  }
+}
+
+interface ErrorBody {
+  readonly message: string;
+  readonly code: Code;
+  readonly param: string | null;
+  readonly request_id: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+export type Scope = "predict" | "train" | "manage";
+
+export interface List<T> {
+  readonly object: "list";
+  readonly data: readonly T[];
+  readonly first_id: string | null;
+  readonly last_id: string | null;
+  readonly has_more: boolean;
+}
+
+/** Newest first; `after` continues behind the last id of the page before. */
+export interface Page {
+  readonly limit?: number;
+  readonly after?: string;
+}
+
+export interface ApiKey {
+  readonly object: "api_key";
+  readonly id: string;
+  readonly name: string;
+  readonly scopes: readonly Scope[];
+  readonly created_at: number;
+  readonly expires_at: number | null;
+  /** Shown only in the answer that made the key. */
+  readonly secret?: string;
+}
+
+export interface Tenant {
+  readonly object: "tenant";
+  readonly id: string;
+  readonly name: string | null;
+  readonly status: "active" | "deleting" | "deleted";
+  readonly created_at: number;
+}
+
+export interface NewTenant extends Tenant {
+  readonly key: ApiKey & { readonly secret: string };
+}
+
+export interface Dataset {
+  readonly object: "dataset";
+  readonly id: string;
+  readonly name: string;
+  readonly task: Task;
+  readonly modality: "text" | "embedding";
+  readonly dimensions: number | null;
+  readonly out_of_scope_label: string | null;
+  readonly examples: number;
+  readonly labels: Readonly<Record<string, number>>;
+  readonly revision: number;
+  readonly created_at: number;
+  readonly updated_at: number;
+}
+
+export interface NewDataset {
+  readonly name: string;
+  readonly task: Task;
+  readonly modality: "text" | "embedding";
+  readonly dimensions?: number;
+  readonly out_of_scope_label?: string;
+}
+
+export type Input = string | { readonly text: string } | { readonly embedding: readonly number[] };
+
+export interface Example {
+  readonly id?: string;
+  readonly text?: string;
+  readonly embedding?: readonly number[];
+  readonly label?: string;
+  readonly labels?: readonly string[];
+  readonly value?: number;
+}
+
+export interface DatasetImport {
+  readonly object: "dataset.import";
+  readonly id: string;
+  readonly added: number;
+  readonly updated: number;
+  readonly unchanged: number;
+  readonly rejected: number;
+  /** The first hundred. */
+  readonly errors: readonly { readonly line: number; readonly code: Code; readonly message: string }[];
+  readonly dataset: Dataset;
+}
+
+export type ImportType = "text/csv" | "application/x-ndjson" | "application/json";
+
+export interface Evaluation {
+  readonly method: "cross_validation" | "holdout";
+  readonly folds?: number | null;
+  readonly detail: "summary" | "full";
+  readonly accuracy?: number;
+  readonly accuracy_interval?: readonly [number, number];
+  readonly macro_f1?: number;
+  readonly micro_f1?: number;
+  readonly log_loss?: number;
+  readonly ece?: number;
+  readonly ece_uncalibrated?: number;
+  readonly per_class?: readonly {
+    readonly label: string;
+    readonly precision: number;
+    readonly recall: number;
+    readonly f1: number;
+    readonly support: number;
+  }[];
+  /** `matrix[true][predicted]`, both in the order of `labels`. */
+  readonly confusion?: { readonly labels: readonly string[]; readonly matrix: readonly (readonly number[])[] };
+  readonly out_of_scope?: {
+    readonly score: string;
+    readonly threshold: number;
+    readonly expected_recall: number;
+  } | null;
+  readonly r2?: number | null;
+  readonly mae?: number;
+  readonly rmse?: number;
+}
+
+export interface Head {
+  readonly object: "head";
+  readonly id: string;
+  readonly version: number;
+  readonly active_version: number | null;
+  readonly task: Task;
+  readonly modality: "text" | "image" | "embedding";
+  readonly labels: readonly string[];
+  readonly dimensions: number;
+  readonly backbone: { readonly id: string; readonly revision: string };
+  readonly dataset: { readonly name: string | null; readonly revision: number | null; readonly examples: number };
+  readonly training: {
+    readonly method: "head" | "fine_tune";
+    readonly examples: number;
+    readonly iterations: number;
+    readonly converged: boolean;
+    readonly objective: number;
+    readonly l2: number;
+    readonly temperature: number;
+    readonly milliseconds: number;
+  };
+  /** null when it was trained with `evaluation.method: "none"`. */
+  readonly evaluation: Evaluation | null;
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly created_at: number;
+}
+
+export interface NewHead {
+  readonly name: string;
+  /** Either a data set's name or the examples themselves. */
+  readonly dataset?: string;
+  readonly examples?: readonly Example[];
+  readonly backbone?: string;
+  readonly hyperparameters?: {
+    readonly l2?: "auto" | number;
+    readonly class_weight?: "balanced" | null;
+    readonly lexical?: "auto" | boolean;
+    readonly seed?: number;
+  };
+  readonly evaluation?: {
+    readonly method?: "auto" | "cross_validation" | "holdout" | "none";
+    readonly folds?: number;
+    readonly fraction?: number;
+    readonly detail?: "summary" | "full";
+  };
+  readonly promote?: boolean;
+  readonly method?: "auto" | "head" | "fine_tune";
+}
+
+export interface PredictRequest {
+  readonly input: Input | readonly Input[];
+  readonly top_k?: number;
+  readonly version?: number;
+  readonly coverage?: number;
+  readonly out_of_scope_threshold?: number;
+}
+
+export interface Prediction {
+  readonly index: number;
+  readonly label?: string;
+  readonly labels?: readonly string[];
+  readonly value?: number;
+  readonly interval?: readonly [number, number];
+  readonly score?: number;
+  readonly in_scope?: boolean;
+  /** The `top_k` most probable labels, most probable first. */
+  readonly scores?: readonly { readonly label: string; readonly score: number }[];
+  readonly set?: readonly string[];
+}
+
+export interface Predictions {
+  readonly object: "list";
+  readonly model: string;
+  readonly data: readonly Prediction[];
+}
+
+export interface Model {
+  readonly object: "model";
+  readonly id: string;
+  readonly created: number;
+  readonly owned_by: string;
+  readonly graft: {
+    readonly kind: string;
+    readonly modality: "text" | "image" | "embedding";
+    readonly dimensions: number;
+    readonly revision: string;
+    readonly license: string;
+    readonly parameters: number;
+    readonly bytes: number;
+  };
+}
+
+export interface Embeddings {
+  readonly object: "list";
+  readonly data: readonly {
+    readonly object: "embedding";
+    readonly index: number;
+    readonly embedding: readonly number[];
+  }[];
+  readonly model: string;
+  readonly usage: { readonly prompt_tokens: number; readonly total_tokens: number };
+}
+
+export interface Deleted {
+  readonly id: string;
+  readonly object: string;
+  readonly deleted: true;
+}
+
+export interface ClientOptions {
+  /** Without a path, such as `http://127.0.0.1:8787`. */
+  readonly baseUrl: string;
+  /** A tenant's key; for `tenants`, the operator's. */
+  readonly key: string;
+  readonly fetch?: typeof fetch;
+}
+
+/** For calls that create or change something: the same key within 24 hours does it once. */
+export interface Once {
+  readonly idempotencyKey?: string;
+}
+
+type Query = Readonly<Record<string, string | number | undefined>>;
+export type Client = ReturnType<typeof createClient>;
+
+/**
+ * A client for one key. Every call resolves to the API's answer as it is in the contract, or throws a `GraftError`;
+ * where no answer came at all, fetch's own error.
+ */
+export function createClient(options: ClientOptions) {
+  const { key } = options;
+  const baseUrl = options.baseUrl.replace(/\/+$/, "");
+  const send = options.fetch ?? fetch;
+
+  async function request(method: string, path: string, init: RequestInit = {}, query: Query = {}): Promise<Response> {
+    const url = new URL(baseUrl + path);
+    for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, `${value}`);
+    const response = await send(url, { ...init, method, headers: { authorization: `Bearer ${key}`, ...init.headers } });
+    if (response.ok) return response;
+    const body = (await response.json().catch(() => null)) as { error?: Partial<ErrorBody> } | null;
+    throw new GraftError(response, body?.error ?? {});
+  }
+  async function get<T>(path: string, query?: Query): Promise<T> {
+    return (await request("GET", path, {}, query)).json() as Promise<T>;
+  }
+  async function post<T>(path: string, body: unknown, once: Once = {}): Promise<T> {
+    const idempotency = once.idempotencyKey === undefined ? {} : { "idempotency-key": once.idempotencyKey };
+    const headers = { "content-type": "application/json", ...idempotency };
+    return (await request("POST", path, { headers, body: JSON.stringify(body) })).json() as Promise<T>;
+  }
+  async function remove<T>(path: string): Promise<T> {
+    return (await request("DELETE", path)).json() as Promise<T>;
+  }
+  const at = (collection: string, name: string | number) => `/v1/${collection}/${encodeURIComponent(name)}`;
+
+  return {
+    /** Whether the server is ready to serve: its tensors, storage and default backbone answer. */
+    async ready(): Promise<boolean> {
+      const response = await send(`${baseUrl}/health/ready`).catch(() => null);
+      await response?.body?.cancel();
+      return response?.ok ?? false;
+    },
+
+    /** For the operator's key alone. */
+    tenants: {
+      create: (tenant: { id?: string; name?: string } = {}, once?: Once) =>
+        post<NewTenant>("/v1/admin/tenants", tenant, once),
+      list: (page: Page = {}) => get<List<Tenant>>("/v1/admin/tenants", { ...page }),
+      get: (id: string) => get<Tenant>(at("admin/tenants", id)),
+      /** Begins the deletion of everything that the tenant has. */
+      delete: (id: string) => remove<Tenant>(at("admin/tenants", id)),
+      createApiKey: (
+        id: string,
+        apiKey: { name: string; scopes: readonly Scope[]; expires_at?: number },
+        once?: Once,
+      ) => post<ApiKey>(`${at("admin/tenants", id)}/api_keys`, apiKey, once),
+    },
+
+    datasets: {
+      create: (dataset: NewDataset, once?: Once) => post<Dataset>("/v1/datasets", dataset, once),
+      list: (page: Page = {}) => get<List<Dataset>>("/v1/datasets", { ...page }),
+      get: (name: string) => get<Dataset>(at("datasets", name)),
+      delete: (name: string) => remove<Deleted>(at("datasets", name)),
+      /**
+       * Adds labelled examples. A stream is sent as it is read, never whole in memory; Node's `fs.openAsBlob` makes a
+       * file one. The import becomes visible as a whole; rows that are not valid are left out and told of, or with
+       * `on_error: "abort"` nothing is stored and it throws.
+       */
+      async import(
+        name: string,
+        body: string | Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>,
+        contentType: ImportType,
+        query: { on_error?: "continue" | "abort" } = {},
+      ): Promise<DatasetImport> {
+        // `duplex` is what the Fetch standard asks for with a stream; TypeScript's types do not have it everywhere.
+        const init = { headers: { "content-type": contentType }, body, duplex: "half" } as RequestInit;
+        return (
+          await request("POST", `${at("datasets", name)}/examples`, init, query)
+        ).json() as Promise<DatasetImport>;
+      },
+      /** Adds examples from memory. */
+      add: (name: string, examples: readonly Example[]) =>
+        post<DatasetImport>(`${at("datasets", name)}/examples`, { examples }),
+      examples: (name: string, page: Page & { label?: string } = {}) =>
+        get<List<Example & { readonly id: string }>>(`${at("datasets", name)}/examples`, { ...page }),
+      /** Every example as NDJSON, oldest first. */
+      async export(name: string): Promise<ReadableStream<Uint8Array>> {
+        const { body } = await request("GET", `${at("datasets", name)}/export`);
+        return body ?? new ReadableStream({ start: (controller) => controller.close() });
+      },
+    },
+
+    models: {
+      list: () => get<{ readonly object: "list"; readonly data: readonly Model[] }>("/v1/models"),
+      get: (id: string) => get<Model>(at("models", id)),
+    },
+
+    embeddings: {
+      create: (wanted: { model: string; input: string | readonly string[] }) =>
+        post<Embeddings>("/v1/embeddings", wanted),
+    },
+
+    heads: {
+      /** Trains the next version of a head; resolves when it is trained, evaluated and stored. */
+      train: (head: NewHead, once?: Once) => post<Head>("/v1/heads", head, once),
+      list: (page: Page = {}) => get<List<Head>>("/v1/heads", { ...page }),
+      /** The active version, or the given one. */
+      get: (name: string, version?: number) =>
+        get<Head>(version === undefined ? at("heads", name) : `${at("heads", name)}/versions/${version}`),
+      versions: (name: string, page: Page = {}) => get<List<Head>>(`${at("heads", name)}/versions`, { ...page }),
+      delete: (name: string) => remove<Deleted>(at("heads", name)),
+      /** Makes a version the active one; everywhere within 30 seconds. */
+      promote: (name: string, version: number, once?: Once) =>
+        post<Head>(`${at("heads", name)}/promote`, { version }, once),
+      /** As many predictions as inputs, in their order. */
+      predict: (name: string, wanted: PredictRequest) => post<Predictions>(`${at("heads", name)}/predict`, wanted),
+    },
+  };
+}
