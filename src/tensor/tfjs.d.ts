@@ -1,4 +1,5 @@
 /** The package's ES module bundle (its "main" is CommonJS for Node alone), which lacks types. */
 declare module "@tensorflow/tfjs-backend-wasm/dist/tf-backend-wasm.fesm.min.js" {
-  export { BackendWasm } from "@tensorflow/tfjs-backend-wasm/dist/backend_wasm";
+  export const BackendWasm: typeof import("@tensorflow/tfjs-backend-wasm/dist/backend_wasm").BackendWasm;
+  export type BackendWasm = import("@tensorflow/tfjs-backend-wasm/dist/backend_wasm").BackendWasm;
 }
