@@ -1,8 +1,3 @@
-declare module "*.wasm" {
-  const module: WebAssembly.Module;
-  export default module;
-}
-
 declare namespace Cloudflare {
   /** The Worker's bindings, variables and secrets, as wrangler.toml declares them. */
   interface Env {
