@@ -20,7 +20,8 @@ const apiKey = z
     expires_at: unixSeconds.nullable(),
   })
   .openapi("ApiKey");
-export const apiKeyWithSecret = apiKey.extend({ secret: z.string() }).openapi("ApiKeyWithSecret");
+const secret = z.string().optional().openapi({ description: "the key itself: left out where an answer is replayed" });
+export const apiKeyWithSecret = apiKey.extend({ secret }).openapi("ApiKeyWithSecret");
 export const newApiKeyBody = z.strictObject({
   name: z.string().min(1).max(200),
   scopes: z.array(z.enum(scopes)).min(1).max(scopes.length),

@@ -1,6 +1,7 @@
-import { OpenAPIHono } from "@hono/zod-openapi";
+import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
+import type { Failure } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { adminRoutes } from "./admin.ts";
 import { apiKeyRoutes } from "./api-keys.ts";
@@ -17,12 +18,20 @@ import { modelRoutes } from "./models.ts";
 import { predictRoutes } from "./predict.ts";
 import { request } from "./request.ts";
 
-const JSON_TYPE = /^application\/([a-z0-9.+-]+\+)?json\s*(;|$)/i;
+const JSON_TYPE = /^application\/([a-z-.]+\+)?json\s*(;|$)/i;
+const WITH_BODY = new Set(["POST", "PUT", "PATCH"]);
+
+function notJson(type: string): Failure {
+  const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
+  return { code: "unsupported_media_type", message, param: "content-type" };
+}
 
 /** The whole HTTP interface. */
 export function createApp(): App {
   const app: App = new OpenAPIHono<HttpEnv>({
-    defaultHook: (result, c) => (result.success ? undefined : failed(c, schemaFailure(result.error))),
+    // What was given is there beside the error, which the type does not say.
+    defaultHook: (result: { success: true } | { success: false; error: z.ZodError; data?: unknown }, c) =>
+      result.success ? undefined : failed(c, schemaFailure(result.error, result.data)),
   });
   app.use(request);
   const jsonLimit = bodyLimit({
@@ -35,12 +44,11 @@ export function createApp(): App {
       }),
   });
   app.use(async (c, next) => {
-    if (c.req.method === "GET" || c.req.method === "DELETE") return next();
+    if (!WITH_BODY.has(c.req.method)) return next();
     const type = c.req.header("content-type") ?? "";
     if (JSON_TYPE.test(type)) return jsonLimit(c, next);
     if (/^\/v1\/datasets\/[^/]+\/examples$/.test(c.req.path) || c.req.header("content-length") === "0") return next();
-    const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
-    return failed(c, { code: "unsupported_media_type", message, param: "content-type" });
+    return failed(c, notJson(type));
   });
 
   adminRoutes(app);
@@ -67,6 +75,9 @@ export function createApp(): App {
         code: "invalid_json",
         message: "The body is not valid JSON. Check quotes, commas and brackets.",
       });
+    }
+    if (error instanceof HTTPException && error.status === 415) {
+      return failed(c, notJson(c.req.header("content-type") ?? ""));
     }
     // A body that ends early is the client's doing, and what hono or the runtime throws for it has no type of its own.
     if (/network connection lost|unexpected end|body.*(closed|cancel)/i.test(String(error))) {

@@ -82,11 +82,11 @@ export function answer<T>(c: Context<HttpEnv>, result: Result<T>, status: Conten
   return result.ok ? c.json(result.value as object, status) : failed(c, result.failure);
 }
 
-/** What a schema found wrong first, as a failure that says what, where and how to put it right. */
-export function schemaFailure(error: z.ZodError, prefix: readonly PropertyKey[] = []): Failure {
+/** What a schema found wrong first in what was given, as a failure that says what, where and how to put it right. */
+export function schemaFailure(error: z.ZodError, given: unknown): Failure {
   const issue = deepest(error.issues);
   if (issue === undefined) return { code: "invalid_parameter", message: "The request is not valid." };
-  const path = [...prefix, ...issue.path];
+  const { path } = issue;
   if (issue.code === "unrecognized_keys") {
     const param = formatPath([...path, issue.keys[0] ?? ""]);
     return {
@@ -97,7 +97,7 @@ export function schemaFailure(error: z.ZodError, prefix: readonly PropertyKey[] 
   }
   const param = formatPath(path);
   const where = param === "" ? "The body" : `'${param}'`;
-  if (issue.code === "invalid_type" && issue.input === undefined) {
+  if (path.length > 0 && valueAt(given, path) === undefined) {
     return { code: "missing_parameter", message: `${where} is required.`, param };
   }
   return { code: "invalid_parameter", message: `${where} is not valid: ${issue.message}.`, param };
@@ -114,6 +114,10 @@ function deepest(issues: readonly Issue[]): Issue | undefined {
     .filter((issue) => issue !== undefined && (issue.path.length > 0 || issue.code === "unrecognized_keys"))
     .sort((a, b) => (b?.path.length ?? 0) - (a?.path.length ?? 0))[0];
   return inner ? { ...inner, path: [...first.path, ...inner.path] } : first;
+}
+
+function valueAt(given: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | null | undefined)?.[part], given);
 }
 
 /** A path such as `examples[3].label`. */

@@ -55,9 +55,9 @@ export function checkEmbedding(
 
 /** Reads one example of unknown shape. `at` is its path in the request, such as `examples[3]`. */
 export function parseExample(raw: unknown, shape: ExampleShape, at: string): Result<StoredExample> {
-  const parsed = labelledExample.safeParse(raw, { reportInput: true });
+  const parsed = labelledExample.safeParse(raw);
   if (!parsed.success) {
-    const failure = schemaFailure(parsed.error);
+    const failure = schemaFailure(parsed.error, raw);
     return { ok: false, failure: { ...failure, param: join(at, failure.param ?? "") } };
   }
   const input = readInput(parsed.data, shape, at);

@@ -49,9 +49,10 @@ const classFigures = z.object({
 });
 const evaluation = z
   .object({
-    method: z.enum(["cross_validation", "holdout"]),
-    folds: z.number().nullable().optional(),
+    method: z.enum(["cross_validation", "holdout", "none"]),
+    folds: z.number().int().optional(),
     detail: z.literal("summary"),
+    examples: z.number().int(),
     accuracy: z.number().optional(),
     accuracy_interval: z.array(z.number()).length(2).optional(),
     macro_f1: z.number().optional(),

@@ -81,7 +81,7 @@ export function importReader(
 async function* readJson(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of countBytes(body)) chunks.push(chunk);
-  const parsed = parseJson(Buffer.concat(chunks).toString("utf8"));
+  const parsed = parseJson(new TextDecoder().decode(Buffer.concat(chunks)));
   if (!parsed.ok) throw new ImportFailed(parsed.failure);
   const { examples, ...rest } = (
     typeof parsed.value === "object" && parsed.value !== null ? parsed.value : {}

@@ -9,7 +9,6 @@ import { tenantKey } from "./auth.ts";
 import { type App, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkEmbedding, checkText } from "./example-input.ts";
-import { versionNumber } from "./head-schema.ts";
 import { backboneTable } from "./models.ts";
 import { body, errors, input, json, name, tenantSecurity } from "./schema.ts";
 
@@ -18,7 +17,7 @@ const request = z.strictObject({
     error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
   }),
   top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
-  version: versionNumber.optional(),
+  version: z.number().int().positive().optional(),
   coverage: z.number().min(0.5).max(0.999).optional(),
   out_of_scope_threshold: z.number().min(0).max(1).optional(),
 });

@@ -9,16 +9,15 @@ import type { HttpEnv } from "./context.ts";
 const REQUESTS_A_UNIT = 10;
 const WINDOW_SECONDS = 10;
 const UNITS = 3_000;
-const POLICY = `"requests";q=${UNITS * REQUESTS_A_UNIT};w=${WINDOW_SECONDS}`;
+export const RATE_LIMIT_POLICY = `"requests";q=${UNITS * REQUESTS_A_UNIT};w=${WINDOW_SECONDS}`;
 /** Keys counted at once; past that all counts begin again, which only asks more often. */
 const KEYS = 10_000;
 
 const counted = new Map<string, number>();
 const blocked = new Map<string, number>();
 
-/** Counts a request of a key: null, or why it is refused. Sets `RateLimit-Policy` on every answer. */
+/** Counts a request of a key: null, or why it is refused. */
 export async function overRateLimit(c: Context<HttpEnv>, keyId: string): Promise<Failure | null> {
-  c.header("ratelimit-policy", POLICY);
   const until = blocked.get(keyId);
   if (until !== undefined) {
     const left = until - Date.now();

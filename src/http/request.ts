@@ -1,6 +1,7 @@
 import { createMiddleware } from "hono/factory";
 import { routePath } from "hono/route";
 import type { HttpEnv } from "./context.ts";
+import { RATE_LIMIT_POLICY } from "./rate-limit.ts";
 
 /** Gives the request its id, and writes its one log line: no inputs, no secrets. */
 export const request = createMiddleware<HttpEnv>(async (c, next) => {
@@ -10,6 +11,7 @@ export const request = createMiddleware<HttpEnv>(async (c, next) => {
   c.set("idempotencyKey", null);
   c.set("figures", {});
   c.header("x-request-id", requestId);
+  c.header("ratelimit-policy", RATE_LIMIT_POLICY);
   await next();
   const line = {
     request_id: requestId,

@@ -1,7 +1,7 @@
+import type { Evaluation } from "../core/evaluation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
-import type { Evaluation } from "../core/metrics.ts";
 import { schedule } from "./due.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 

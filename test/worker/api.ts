@@ -2,6 +2,8 @@
 
 import { SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import { expect } from "vitest";
+import { checkAnswer } from "./openapi.ts";
 
 export interface Answer {
   readonly status: number;
@@ -11,6 +13,10 @@ export interface Answer {
   readonly json: any;
 }
 
+/**
+ * Calls the Worker. Whatever is asked, the answer carries a request id and the rate limit, is as /openapi.json says, and
+ * is no 500: every test that calls asserts that.
+ */
 export async function call(
   method: string,
   path: string,
@@ -35,6 +41,13 @@ export async function call(
     response.headers.get("content-type")?.includes("json") && !response.headers.get("content-type")?.includes("ndjson")
       ? JSON.parse(text)
       : null;
+  expect(response.status, text).not.toBe(500);
+  expect(response.headers.get("x-request-id")).toMatch(/^req_[0-9a-f]{32}$/);
+  expect(response.headers.get("ratelimit-policy")).toMatch(/^"\w+";q=\d+;w=\d+$/);
+  if (response.status >= 400 && json?.error) {
+    expect(json.error.request_id).toBe(response.headers.get("x-request-id"));
+  }
+  if (method !== "HEAD") await checkAnswer(method, path, response, json);
   return { status: response.status, headers: response.headers, text, json };
 }
 

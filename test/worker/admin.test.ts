@@ -1,0 +1,234 @@
+import { runDurableObjectAlarm } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { beforeAll, describe, expect, test } from "vitest";
+import { call, newTenant, tenantWithTickets } from "./api.ts";
+import { expectRefused } from "./expect.ts";
+
+const operator = env.ADMIN_KEY;
+
+describe("creating a tenant", () => {
+  test("answers the tenant with its first key, which has every scope", async () => {
+    const before = Math.floor(Date.now() / 1000);
+    const answer = await call("POST", "/v1/admin/tenants", operator, { id: "acme", name: "Acme Ltd." });
+    expect(answer.status).toBe(201);
+    const { key, ...tenant } = answer.json;
+    expect(tenant).toEqual({
+      object: "tenant",
+      id: "acme",
+      name: "Acme Ltd.",
+      status: "active",
+      created_at: expect.any(Number),
+    });
+    expect(tenant.created_at).toBeGreaterThanOrEqual(before);
+    expect(key).toMatchObject({ object: "api_key", scopes: ["predict", "train", "manage"], expires_at: null });
+    expect(key.secret).toMatch(/^gk_acme_[0-9a-f]{64}$/);
+    expect((await call("GET", "/v1/limits", key.secret)).json.id).toBe("acme");
+  });
+
+  test("makes an id of its own where none is given", async () => {
+    const answer = await call("POST", "/v1/admin/tenants", operator, {});
+    expect(answer.status).toBe(201);
+    expect(answer.json.id).toMatch(/^[a-z0-9][a-z0-9-]{1,39}$/);
+    expect(answer.json.name).toBeNull();
+    expect(answer.json.key.secret.startsWith(`gk_${answer.json.id}_`)).toBe(true);
+  });
+
+  test("an id is given out once", async () => {
+    await newTenant("taken");
+    const again = await call("POST", "/v1/admin/tenants", operator, { id: "taken" });
+    expectRefused(again, 409, "already_exists", "id");
+  });
+
+  test("an id is given out once also to two callers at the same time", async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 4 }, () => call("POST", "/v1/admin/tenants", operator, { id: "contested" })),
+    );
+    expect(answers.filter(({ status }) => status === 201)).toHaveLength(1);
+    expect(answers.filter(({ status }) => status === 409)).toHaveLength(3);
+  });
+
+  test.each<[unknown, string]>([
+    ["a", "one character"],
+    ["Acme", "capitals"],
+    ["-acme", "a leading hyphen"],
+    ["a_b", "an underscore"],
+    ["a".repeat(41), "41 characters"],
+    ["../acme", "a path"],
+    ["acme\n", "a line break"],
+    ["", "nothing"],
+    [7, "a number"],
+    [null, "null"],
+  ])("refuses the id %j: %s", async (id) => {
+    expectRefused(await call("POST", "/v1/admin/tenants", operator, { id }), 400, "invalid_parameter", "id");
+  });
+
+  test("refuses fields that it does not know", async () => {
+    const answer = await call("POST", "/v1/admin/tenants", operator, { id: "acme-2", plan: "gold" });
+    expectRefused(answer, 400, "unknown_parameter", "plan");
+    expect((await call("GET", "/v1/admin/tenants/acme-2", operator)).status).toBe(404);
+  });
+});
+
+describe("reading tenants", () => {
+  beforeAll(async () => {
+    for (const id of ["list-a", "list-b", "list-c"]) await newTenant(id);
+  });
+
+  test("lists them, newest first, page by page", async () => {
+    const first = await call("GET", "/v1/admin/tenants?limit=2", operator);
+    expect(first.status).toBe(200);
+    expect(first.json).toMatchObject({ object: "list", first_id: "list-c", last_id: "list-b", has_more: true });
+    const second = await call("GET", "/v1/admin/tenants?limit=1&after=list-b", operator);
+    expect(second.json.data.map(({ id }: { id: string }) => id)).toEqual(["list-a"]);
+  });
+
+  test("gets one", async () => {
+    const answer = await call("GET", "/v1/admin/tenants/list-a", operator);
+    expect(answer.status).toBe(200);
+    expect(answer.json).toEqual({
+      object: "tenant",
+      id: "list-a",
+      name: null,
+      status: "active",
+      created_at: expect.any(Number),
+    });
+  });
+
+  test("one that does not exist is not found, and one that cannot exist is not valid", async () => {
+    expectRefused(await call("GET", "/v1/admin/tenants/nobody", operator), 404, "not_found");
+    expectRefused(await call("GET", "/v1/admin/tenants/Nobody", operator), 400, "invalid_parameter", "id");
+  });
+});
+
+describe("keys for a tenant", () => {
+  test("the operator creates one with the scopes asked for", async () => {
+    await newTenant("keyed");
+    const answer = await call("POST", "/v1/admin/tenants/keyed/api_keys", operator, {
+      name: "ci",
+      scopes: ["predict"],
+    });
+    expect(answer.status).toBe(201);
+    expect(answer.json).toMatchObject({ object: "api_key", name: "ci", scopes: ["predict"], expires_at: null });
+    expect((await call("GET", "/v1/models", answer.json.secret)).status).toBe(200);
+    expectRefused(await call("GET", "/v1/datasets", answer.json.secret), 403, "missing_scope");
+  });
+
+  test("not for a tenant that does not exist", async () => {
+    const answer = await call("POST", "/v1/admin/tenants/nobody/api_keys", operator, {
+      name: "x",
+      scopes: ["predict"],
+    });
+    expectRefused(answer, 404, "not_found");
+  });
+
+  test("a retried creation gives the same key once more, without its secret", async () => {
+    await newTenant("retried");
+    const create = (name: string) =>
+      call(
+        "POST",
+        "/v1/admin/tenants/retried/api_keys",
+        operator,
+        { name, scopes: ["train"] },
+        { "idempotency-key": "create-key" },
+      );
+    const first = await create("one");
+    const again = await create("one");
+    const { secret, ...withoutSecret } = first.json;
+    expect(secret).toBeTypeOf("string");
+    expect(again.status).toBe(201);
+    expect(again.headers.get("idempotent-replayed")).toBe("true");
+    expect(again.json).toEqual(withoutSecret);
+    expectRefused(await create("two"), 422, "idempotency_key_reused", "Idempotency-Key");
+  });
+});
+
+test("a retried creation of a tenant gives the same tenant once more, without the key's secret", async () => {
+  const create = () =>
+    call("POST", "/v1/admin/tenants", operator, { id: "once" }, { "idempotency-key": "create-tenant" });
+  const first = await create();
+  const again = await create();
+  expect(first.status).toBe(201);
+  expect(again.status).toBe(201);
+  expect(again.headers.get("idempotent-replayed")).toBe("true");
+  const { secret: _secret, ...key } = first.json.key;
+  expect(again.json).toEqual({ ...first.json, key });
+});
+
+describe("who may", () => {
+  const routes: [string, string, unknown?][] = [
+    ["POST", "/v1/admin/tenants", { id: "intruder" }],
+    ["GET", "/v1/admin/tenants"],
+    ["GET", "/v1/admin/tenants/acme"],
+    ["DELETE", "/v1/admin/tenants/acme"],
+    ["POST", "/v1/admin/tenants/acme/api_keys", { name: "x", scopes: ["predict"] }],
+  ];
+  test.each(routes)("%s %s: the operator alone", async (method, path, body) => {
+    const { key } = await newTenant();
+    for (const wrong of [
+      undefined,
+      key,
+      `${operator}x`,
+      operator.slice(0, -1),
+      operator.toUpperCase(),
+      "x".repeat(9000),
+    ]) {
+      expectRefused(await call(method, path, wrong, body), 401, "invalid_api_key");
+    }
+    expect((await call("GET", "/v1/admin/tenants/intruder", operator)).status).toBe(404);
+  });
+});
+
+describe("deleting a tenant", () => {
+  test("takes everything it had, and its id stays taken", async () => {
+    const { id, key } = await tenantWithTickets();
+    const bystander = await tenantWithTickets();
+    for (const one of [key, bystander.key]) {
+      const trained = await call("POST", "/v1/heads", one, { name: "support", dataset: "tickets" });
+      expect(trained.status, trained.text).toBe(201);
+    }
+    const stub = (tenant: string) => env.TENANT.get(env.TENANT.idFromName(tenant));
+    await runDurableObjectAlarm(stub(id));
+    await runDurableObjectAlarm(stub(bystander.id));
+    expect(await stored(id)).not.toEqual({ kv: [], r2: [] });
+    const others = await stored(bystander.id);
+
+    const answer = await call("DELETE", `/v1/admin/tenants/${id}`, operator);
+    expect(answer.status).toBe(202);
+    expect(answer.json).toMatchObject({ object: "tenant", id, status: "deleting" });
+    expectRefused(await call("GET", "/v1/limits", key), 401, "invalid_api_key");
+    expectRefused(
+      await call("POST", `/v1/admin/tenants/${id}/api_keys`, operator, { name: "late", scopes: ["predict"] }),
+      404,
+      "not_found",
+    );
+
+    const directory = env.DIRECTORY.get(env.DIRECTORY.idFromName("directory"));
+    await expect
+      .poll(async () => {
+        await runDurableObjectAlarm(directory);
+        return (await call("GET", `/v1/admin/tenants/${id}`, operator)).json.status;
+      })
+      .toBe("deleted");
+    expect(await stored(id)).toEqual({ kv: [], r2: [] });
+    expectRefused(await call("GET", "/v1/limits", key), 401, "invalid_api_key");
+    expectRefused(await call("POST", "/v1/admin/tenants", operator, { id }), 409, "already_exists", "id");
+
+    const again = await call("DELETE", `/v1/admin/tenants/${id}`, operator);
+    expect(again.status).toBe(202);
+    expect(again.json.status).toBe("deleted");
+
+    expect(await stored(bystander.id)).toEqual(others);
+    const predicted = await call("POST", "/v1/heads/support/predict", bystander.key, { input: "refund me" });
+    expect(predicted.status).toBe(200);
+  });
+
+  test("one that does not exist is not found", async () => {
+    expectRefused(await call("DELETE", "/v1/admin/tenants/nobody", operator), 404, "not_found");
+  });
+});
+
+async function stored(tenant: string): Promise<{ kv: string[]; r2: string[] }> {
+  const kv = await env.KV.list({ prefix: `tenants/${tenant}/` });
+  const r2 = await env.BUCKET.list({ prefix: `tenants/${tenant}/` });
+  return { kv: kv.keys.map(({ name }) => name), r2: r2.objects.map((object) => object.key) };
+}

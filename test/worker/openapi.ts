@@ -1,0 +1,94 @@
+/**
+ * Checks answers against /openapi.json, so that the document and the service cannot drift apart: a status that is not
+ * documented, a field that is missing and a field that is not in the schema all fail. Clients must allow further
+ * fields, so the document's schemas are open; here they are closed.
+ */
+import { SELF } from "cloudflare:test";
+import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
+import addFormats from "ajv-formats";
+
+type Schema = { [key: string]: unknown };
+interface Operation {
+  readonly responses: Record<string, { content?: Record<string, { schema: Schema }> }>;
+  readonly requestBody?: { content: Record<string, { schema: Schema }> };
+  readonly security?: readonly unknown[];
+  readonly summary?: string;
+}
+export interface OpenApiDocument {
+  readonly openapi: string;
+  readonly paths: Record<string, Record<string, Operation>>;
+  readonly components: { schemas: Record<string, Schema>; securitySchemes: Record<string, unknown> };
+}
+
+let loading: Promise<OpenApiDocument> | undefined;
+
+export function openApiDocument(): Promise<OpenApiDocument> {
+  loading ??= SELF.fetch("http://graft.test/openapi.json").then((response) => response.json<OpenApiDocument>());
+  return loading;
+}
+
+/** The schema with its references resolved, `allOf` merged, and every object closed to fields that it does not name. */
+function closed(document: OpenApiDocument, schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map((item) => closed(document, item));
+  if (typeof schema !== "object" || schema === null) return schema;
+  const { $ref, allOf, ...own } = schema as { $ref?: string; allOf?: unknown[] } & Schema;
+  if ($ref !== undefined) {
+    return closed(document, document.components.schemas[$ref.replace("#/components/schemas/", "")]);
+  }
+  const parts = [own, ...(allOf ?? [])].map((part) => (part === own ? own : (closed(document, part) as Schema)));
+  const merged: Schema = {};
+  for (const part of parts) {
+    const properties = { ...(merged.properties as Schema), ...(part.properties as Schema) };
+    const required = [...((merged.required as string[]) ?? []), ...((part.required as string[]) ?? [])];
+    Object.assign(merged, part, { properties, required: [...new Set(required)] });
+  }
+  const { properties, required, ...rest } = merged;
+  const fields = Object.entries(properties as Schema).map(([name, field]) => [name, closed(document, field)]);
+  const others = Object.entries(rest).map(([name, value]) => [name, name === "enum" ? value : closed(document, value)]);
+  return {
+    ...Object.fromEntries(others),
+    ...(fields.length === 0
+      ? {}
+      : { properties: Object.fromEntries(fields), required, additionalProperties: rest.additionalProperties ?? false }),
+  };
+}
+
+const ajv = new Ajv2020({ allErrors: true, strict: false });
+// ajv-formats is CommonJS: which of the two the import gives depends on the bundler.
+const formats = (addFormats as unknown as { default?: typeof addFormats.default }).default ?? addFormats;
+(formats as unknown as (ajv: Ajv2020) => void)(ajv);
+const validators = new Map<string, ValidateFunction>();
+
+function templateOf(document: OpenApiDocument, pathname: string): string | undefined {
+  const parts = pathname.split("/");
+  return Object.keys(document.paths).find((template) => {
+    const names = template.split("/");
+    return names.length === parts.length && names.every((name, i) => name.startsWith("{") || name === parts[i]);
+  });
+}
+
+/** Throws where an answer is not as the document says. Paths that it does not name may answer errors alone. */
+export async function checkAnswer(method: string, path: string, response: Response, json: unknown): Promise<void> {
+  const document = await openApiDocument();
+  const { pathname } = new URL(path, "http://graft.test");
+  if (pathname === "/openapi.json" || pathname === "/docs") return;
+  const template = templateOf(document, pathname);
+  const operation = template === undefined ? undefined : document.paths[template]?.[method.toLowerCase()];
+  const what = `${method} ${template ?? pathname} ${response.status}`;
+  const documented = operation?.responses[response.status] ?? (response.status >= 400 ? "error" : undefined);
+  if (documented === undefined) throw new Error(`${what}: this status is not in /openapi.json`);
+  const type = response.headers.get("content-type")?.split(";")[0] ?? "";
+  const schema = documented === "error" ? document.components.schemas.Error : documented.content?.[type]?.schema;
+  if (schema === undefined) throw new Error(`${what}: the content type '${type}' is not in /openapi.json`);
+  if (type !== "application/json") return;
+  let validate = validators.get(what);
+  if (validate === undefined) {
+    validate = ajv.compile(closed(document, schema) as Schema);
+    validators.set(what, validate);
+  }
+  if (!validate(json)) {
+    throw new Error(
+      `${what} is not as /openapi.json says: ${JSON.stringify(validate.errors)}\n${JSON.stringify(json)}`,
+    );
+  }
+}
