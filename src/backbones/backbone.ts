@@ -2,7 +2,12 @@ export type Modality = "text" | "image" | "embedding";
 
 /** Why a backbone gave no embedding. `retryAfter` is in seconds, where the other side named a time. */
 export interface BackboneFailure {
-  readonly code: "backend_unavailable" | "backend_timeout" | "backend_rate_limited" | "backend_rejected" | "backend_invalid_answer";
+  readonly code:
+    | "backend_unavailable"
+    | "backend_timeout"
+    | "backend_rate_limited"
+    | "backend_rejected"
+    | "backend_invalid_answer";
   readonly message: string;
   readonly retryAfter?: number;
 }
@@ -31,3 +36,6 @@ export interface Backbone {
   readonly cost: "local" | "remote";
   embed(inputs: readonly string[]): Promise<Embedded>;
 }
+
+/** What a remote backbone's configuration says about it. */
+export type Identity = Pick<Backbone, "id" | "revision" | "license" | "parameters">;

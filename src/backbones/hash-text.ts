@@ -79,7 +79,10 @@ function count<T>(counts: Map<T, number>, key: T): void {
 
 function squaredNorm(vector: Float64Array): number {
   let sum = 0;
-  for (const value of vector) sum += value * value;
+  for (let i = 0; i < vector.length; i++) {
+    const value = vector[i] ?? 0;
+    sum += value * value;
+  }
   return sum;
 }
 

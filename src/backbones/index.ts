@@ -1,13 +1,106 @@
+/** The table of shared backbones: those in the box, and the remote ones that the variable BACKBONES configures. */
+import { createHash } from "node:crypto";
+import { z } from "zod";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Backbone } from "./backbone.ts";
 import { hashText } from "./hash-text.ts";
+import { openAiBackbone } from "./openai.ts";
+import { type AiBinding, LARGEST_BATCH, workersAiBackbone } from "./workers-ai.ts";
 
-/** The shared backbones by id: hash-text-1. */
+const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/, "must be 1 to 64 letters, digits, '.', '_' or '-'");
+
+const common = {
+  id: name,
+  model: z.string().min(1),
+  dimensions: z.int().min(1).max(8192),
+  revision: name.optional(),
+  license: z.string().min(1).default("unknown"),
+  parameters: z.int().min(0).default(0),
+  timeout_ms: z.int().min(100).max(120_000).default(20_000),
+  retries: z.int().min(0).max(10).default(3),
+};
+
+const entrySchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("openai"),
+    ...common,
+    base_url: z
+      .string()
+      .refine(isSafeUrl, "must be an https: URL (http: for this machine) without user, query or fragment"),
+    secret: z
+      .string()
+      .regex(/^[A-Z][A-Z0-9_]*$/, "must be the name of a secret such as OPENAI_API_KEY, never a key itself")
+      .optional(),
+    send_dimensions: z.boolean().default(false),
+    encoding_format: z.enum(["float", "base64"]).default("float"),
+    batch_size: z.int().min(1).max(2048).default(128),
+  }),
+  z.strictObject({
+    kind: z.literal("workers_ai"),
+    ...common,
+    pooling: z.enum(["mean", "cls"]).optional(),
+    batch_size: z.int().min(1).max(LARGEST_BATCH).default(LARGEST_BATCH),
+  }),
+]);
+
+type Entry = z.infer<typeof entrySchema>;
+
+/**
+ * The shared backbones by id, hash-text-1 always among them, from `configuration` (JSON, see docs/backbones.md).
+ * `secrets` gives a secret's value by its name. A failure says which entry and field is wrong and quotes no value.
+ */
 export function backbones(
   configuration: string | undefined,
-  _secrets: (name: string) => string | undefined,
-  _ai: unknown,
+  secrets: (name: string) => string | undefined,
+  ai: AiBinding | undefined,
 ): Result<ReadonlyMap<string, Backbone>> {
-  if (configuration) return fail("internal_error", "BACKBONES: remote backbones are not supported yet.");
-  return ok(new Map([[hashText.id, hashText]]));
+  const table = new Map([[hashText.id, hashText]]);
+  if (configuration === undefined || configuration.trim() === "") return ok(table);
+  let json: unknown;
+  try {
+    json = JSON.parse(configuration);
+  } catch {
+    return wrong([], "is not JSON");
+  }
+  const parsed = z.array(entrySchema).safeParse(json);
+  const issue = parsed.error?.issues[0];
+  if (!parsed.success) return wrong(issue?.path ?? [], issue?.message ?? "is wrong");
+  for (const [i, entry] of parsed.data.entries()) {
+    if (table.has(entry.id)) return wrong([i, "id"], `'${entry.id}' is taken`);
+    const { id, license, parameters, model, dimensions } = entry;
+    const identity = { id, revision: entry.revision ?? revisionOf(entry), license, parameters };
+    const calls = { model, dimensions, batchSize: entry.batch_size, timeout: entry.timeout_ms, retries: entry.retries };
+    if (entry.kind === "workers_ai") {
+      if (ai === undefined)
+        return wrong([i, "kind"], "workers_ai needs the binding AI, which this Worker does not have");
+      table.set(id, workersAiBackbone(identity, { ...calls, pooling: entry.pooling }, ai));
+      continue;
+    }
+    const key = entry.secret === undefined ? undefined : secrets(entry.secret);
+    if (entry.secret !== undefined && !key) return wrong([i, "secret"], `the secret ${entry.secret} is not set`);
+    const baseUrl = entry.base_url.replace(/\/+$/, "");
+    const format = { sendDimensions: entry.send_dimensions, encodingFormat: entry.encoding_format };
+    table.set(id, openAiBackbone(identity, { ...calls, ...format, baseUrl, key }));
+  }
+  return ok(table);
+}
+
+function wrong(path: readonly PropertyKey[], what: string) {
+  const where = path.map((step) => (typeof step === "number" ? `[${step}]` : `.${String(step)}`)).join("");
+  return fail("internal_error", `BACKBONES${where}: ${what}`);
+}
+
+/** A key travels only encrypted, or not beyond this machine. */
+function isSafeUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, hostname, username, password, search, hash } = new URL(text);
+  const loopback = hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
+  return (protocol === "https:" || (protocol === "http:" && loopback)) && username + password + search + hash === "";
+}
+
+/** Names what changes a remote model's embeddings. The same model behind another URL stays the same backbone. */
+function revisionOf(entry: Entry): string {
+  const pooling = entry.kind === "workers_ai" ? (entry.pooling ?? null) : null;
+  const identity = JSON.stringify([entry.kind, entry.model, entry.dimensions, pooling]);
+  return createHash("sha256").update(identity).digest("hex").slice(0, 12);
 }

@@ -1,0 +1,177 @@
+/**
+ * Any endpoint that speaks OpenAI's embeddings API. Rows are kept as the endpoint gives them; whether they have unit
+ * norm is the model's matter. No message of a failure repeats the key, an input or the endpoint's own words.
+ */
+import { z } from "zod";
+import type { Backbone, Identity } from "./backbone.ts";
+import {
+  type Attempt,
+  checkedRow,
+  embedRemotely,
+  failed,
+  type Pace,
+  platformPace,
+  type RemoteOptions,
+} from "./remote.ts";
+
+export interface OpenAiOptions extends RemoteOptions {
+  /** Such as `https://api.openai.com/v1`: calls go to `<baseUrl>/embeddings`. */
+  readonly baseUrl: string;
+  readonly model: string;
+  readonly dimensions: number;
+  /** Whether calls ask for `dimensions`, which only some models can choose. */
+  readonly sendDimensions: boolean;
+  /** What calls ask for; answers may come in either. base64 is a quarter of the bytes where the endpoint knows it. */
+  readonly encodingFormat: "float" | "base64";
+  readonly key: string | undefined;
+}
+
+/** What happens outside: the network, randomness, waiting and the time in milliseconds. */
+export interface OpenAiIo extends Pace {
+  fetch(url: string, init: RequestInit): Promise<Response>;
+  now(): number;
+}
+
+const platform: OpenAiIo = { ...platformPace, fetch: (url, init) => fetch(url, init), now: Date.now };
+
+const answerSchema = z.object({
+  data: z.array(z.object({ index: z.int(), embedding: z.union([z.string(), z.array(z.number())]) })),
+});
+
+export function openAiBackbone(identity: Identity, options: OpenAiOptions, io: OpenAiIo = platform): Backbone {
+  const call = (batch: readonly string[], signal: AbortSignal) => request(batch, options, signal, io);
+  return {
+    ...identity,
+    modality: "text",
+    dimensions: options.dimensions,
+    kind: "openai",
+    bytes: 0,
+    cost: "remote",
+    embed: (inputs) => embedRemotely(inputs, call, options, io),
+  };
+}
+
+async function request(
+  batch: readonly string[],
+  options: OpenAiOptions,
+  signal: AbortSignal,
+  io: OpenAiIo,
+): Promise<Attempt> {
+  const headers: Record<string, string> = { "content-type": "application/json", accept: "application/json" };
+  if (options.key !== undefined) headers.authorization = `Bearer ${options.key}`;
+  const body = JSON.stringify({
+    model: options.model,
+    input: batch,
+    encoding_format: options.encodingFormat,
+    ...(options.sendDimensions ? { dimensions: options.dimensions } : {}),
+  });
+  let response: Response;
+  let text: string | null = null;
+  try {
+    // Following a redirect could hand the key to another host.
+    response = await io.fetch(`${options.baseUrl}/embeddings`, {
+      method: "POST",
+      headers,
+      body,
+      signal,
+      redirect: "manual",
+    });
+    if (response.ok) text = await readBounded(response, longestAnswer(batch.length, options.dimensions));
+    else await response.body?.cancel();
+  } catch {
+    return failed("backend_unavailable", "The backbone's endpoint could not be reached, or cut the connection.", {
+      retry: true,
+    });
+  }
+  if (!response.ok) return refusal(response, io.now());
+  if (text === null)
+    return failed("backend_invalid_answer", "The backbone's answer is far longer than its embeddings can be.");
+  return readAnswer(text, batch.length, options.dimensions);
+}
+
+/** A double is at most 25 characters in JSON; the rest is for punctuation, indentation and the envelope. */
+function longestAnswer(inputs: number, dimensions: number): number {
+  return 65_536 + inputs * (256 + dimensions * 48);
+}
+
+/** The body as text, or null past `limit` bytes: an endpoint must not fill the isolate's memory. */
+async function readBounded(response: Response, limit: number): Promise<string | null> {
+  if (response.body === null) return "";
+  const decoder = new TextDecoder();
+  const reader = response.body.getReader();
+  let text = "";
+  let bytes = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    bytes += value.byteLength;
+    if (bytes > limit) {
+      await reader.cancel();
+      return null;
+    }
+    text += decoder.decode(value, { stream: true });
+  }
+}
+
+function refusal(response: Response, now: number): Attempt {
+  const { status } = response;
+  const asked = retryAfterSeconds(response.headers.get("retry-after"), now);
+  if (status === 429 || (status === 503 && asked !== undefined)) {
+    const message = `The backbone's endpoint is at its limit (HTTP ${status}).`;
+    return failed("backend_rate_limited", message, { retry: true, retryAfter: asked });
+  }
+  if (status >= 500 || status === 408) {
+    return failed("backend_unavailable", `The backbone's endpoint failed (HTTP ${status}).`, { retry: true });
+  }
+  if (status === 401 || status === 403) {
+    return failed("backend_rejected", `The backbone's endpoint refused its key (HTTP ${status}).`);
+  }
+  if (status >= 300 && status < 400) {
+    return failed(
+      "backend_rejected",
+      `The backbone's endpoint redirects (HTTP ${status}); redirects are not followed.`,
+    );
+  }
+  return failed("backend_rejected", `The backbone's endpoint refused the request (HTTP ${status}).`);
+}
+
+/** Retry-After (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from `now` (in milliseconds). */
+export function retryAfterSeconds(header: string | null, now: number): number | undefined {
+  if (header === null) return undefined;
+  if (/^\d+(\.\d+)?$/.test(header)) return Number(header);
+  const date = Date.parse(header);
+  return Number.isNaN(date) ? undefined : Math.max(0, Math.ceil((date - now) / 1000));
+}
+
+function readAnswer(text: string, inputs: number, dimensions: number): Attempt {
+  const invalid = (what: string) => failed("backend_invalid_answer", `The backbone's answer ${what}.`);
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return invalid("is not JSON");
+  }
+  const parsed = answerSchema.safeParse(json);
+  if (!parsed.success) return invalid(`is not OpenAI's, at ${parsed.error.issues[0]?.path.join(".") || "its top"}`);
+  const { data } = parsed.data;
+  if (data.length !== inputs) return invalid(`has ${data.length} embeddings for ${inputs} inputs`);
+  const rows = new Map<number, Float32Array>();
+  for (const { index, embedding } of data) {
+    if (index < 0 || index >= inputs || rows.has(index)) return invalid(`has index ${index} twice or out of range`);
+    const values = typeof embedding === "string" ? decodeBase64(embedding) : embedding;
+    const row = values && checkedRow(values, dimensions);
+    if (!row) return invalid(`has at index ${index} not ${dimensions} finite numbers`);
+    rows.set(index, row);
+  }
+  return { ok: true, rows: Array.from({ length: inputs }, (_, i) => rows.get(i) as Float32Array) };
+}
+
+/** Little-endian float32 numbers in base64, or null. */
+function decodeBase64(text: string): Float32Array | null {
+  try {
+    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    return bytes.length % 4 === 0 ? new Float32Array(bytes.buffer) : null;
+  } catch {
+    return null;
+  }
+}
