@@ -1,0 +1,170 @@
+/**
+ * How good a head is on a test set of its own, through the HTTP API of the real Worker on this machine:
+ *
+ *   npm run eval -- DIR [--train train_10.csv] [--backbone ID] [--json FILE]
+ *
+ * DIR holds train.csv and test.csv with the columns text and label. Test rows whose label is not in the training file
+ * are left out and counted. Every figure is of the rest:
+ *
+ *   macro_f1   the mean F1 of the labels that the test file has
+ *   ece        expected calibration error of the top probability, in 15 bins of equal width
+ *   log_loss   the mean of -ln p(true label), natural logarithm
+ *   *_ms       wall time: of the import, of POST /v1/heads, of all predictions in requests of 256 texts;
+ *              predict_p50_ms is the median of 200 requests of one text, one after the other
+ */
+import { createReadStream, readFileSync, writeFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { parse } from "csv-parse/sync";
+import { confusionMatrix, expectedCalibrationError, mean, perClass } from "../src/core/metrics.ts";
+import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
+import { peakMemory, quantile, withWorker } from "./local-worker.ts";
+
+const BATCH = 256;
+const SINGLE_REQUESTS = 200;
+
+interface LabelledText {
+  readonly text: string;
+  readonly label: string;
+}
+
+/** Why there is nothing to evaluate: told in one line. */
+class Problem extends Error {}
+
+function readTexts(file: string): LabelledText[] {
+  let rows: Partial<LabelledText>[];
+  try {
+    rows = parse(readFileSync(file), { bom: true, columns: true, skip_empty_lines: true, relax_column_count: true });
+  } catch (error) {
+    throw new Problem(`'${file}' cannot be read: ${(error as Error).message}`);
+  }
+  const good = rows.filter((row): row is LabelledText => !!row.text?.trim() && !!row.label);
+  if (good.length === 0) throw new Problem(`'${file}' has no rows with both a text and a label.`);
+  return good;
+}
+
+async function timed<T>(work: () => Promise<T>): Promise<readonly [T, number]> {
+  const started = performance.now();
+  const result = await work();
+  return [result, performance.now() - started];
+}
+
+/** Each text's probability of every label, most probable first. */
+async function predictAll(graft: Client, texts: readonly string[], labels: number): Promise<Prediction[]> {
+  const all: Prediction[] = [];
+  for (let start = 0; start < texts.length; start += BATCH) {
+    const { data } = await graft.heads.predict("head", { input: texts.slice(start, start + BATCH), top_k: labels });
+    all.push(...data);
+  }
+  return all;
+}
+
+/** The figures of predictions against the labels that their texts have. */
+function judge(predictions: readonly Prediction[], truth: readonly string[]) {
+  const labels = [...new Set([...truth, ...predictions.map(({ label = "" }) => label)])];
+  const index = new Map(labels.map((label, i) => [label, i]));
+  const at = (label = "") => index.get(label) ?? -1;
+  const hits = predictions.map(({ label }, i) => label === truth[i]);
+  const matrix = confusionMatrix(
+    truth.map(at),
+    predictions.map(({ label }) => at(label)),
+    labels.length,
+  );
+  const ofTest = perClass(labels, matrix).filter(({ support }) => support > 0);
+  const ofTruth = predictions.map(({ scores }, i) => scores?.find(({ label }) => label === truth[i])?.score ?? 0);
+  return {
+    accuracy: mean(hits.map(Number)),
+    macro_f1: mean(ofTest.map(({ f1 }) => f1)),
+    ece: expectedCalibrationError(
+      predictions.map(({ score = 0 }) => score),
+      hits,
+    ),
+    log_loss: -mean(ofTruth.map((p) => Math.log(Math.max(p, Number.MIN_VALUE)))),
+  };
+}
+
+/** Trains on one file of a folder, tests on its test.csv, and tells every figure. */
+export async function evaluate(folder: string, train: string, backbone: string | undefined) {
+  const trainFile = join(folder, train);
+  const known = new Set(readTexts(trainFile).map(({ label }) => label));
+  const all = readTexts(join(folder, "test.csv"));
+  const test = all.filter(({ label }) => known.has(label));
+  if (test.length === 0) throw new Problem("No label of test.csv is in the training file.");
+  const texts = test.map(({ text }) => text);
+  return withWorker(async ({ graft, pid }) => {
+    await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
+    console.error("Import …");
+    const [imported, importMs] = await timed(() =>
+      graft.datasets.import("data", createReadStream(trainFile), "text/csv"),
+    );
+    console.error(`Train on ${imported.dataset.examples} examples …`);
+    const wanted = { name: "head", dataset: "data", ...(backbone === undefined ? {} : { backbone }) };
+    const [head, trainMs] = await timed(() => graft.heads.train(wanted));
+    console.error(`Predict ${texts.length} texts …`);
+    const [predictions, predictMs] = await timed(() => predictAll(graft, texts, head.labels.length));
+    const peak = peakMemory(pid);
+    const single: number[] = [];
+    for (let i = 0; i < SINGLE_REQUESTS; i++) {
+      const [, ms] = await timed(() => graft.heads.predict("head", { input: texts[i % texts.length] ?? "" }));
+      single.push(ms);
+    }
+    const figures = judge(
+      predictions,
+      test.map(({ label }) => label),
+    );
+    return {
+      dataset: basename(resolve(folder)),
+      train,
+      examples: head.training.examples,
+      labels: head.labels.length,
+      test_examples: test.length,
+      left_out: all.length - test.length,
+      rejected: imported.rejected,
+      duplicates: imported.unchanged,
+      backbone: head.backbone.id,
+      backbone_revision: head.backbone.revision,
+      accuracy: round(figures.accuracy, 4),
+      macro_f1: round(figures.macro_f1, 4),
+      ece: round(figures.ece, 4),
+      log_loss: round(figures.log_loss, 4),
+      evaluation_method: head.evaluation?.method ?? null,
+      evaluation_accuracy: head.evaluation?.accuracy === undefined ? null : round(head.evaluation.accuracy, 4),
+      l2: head.training.l2,
+      iterations: head.training.iterations,
+      import_ms: Math.round(importMs),
+      train_ms: Math.round(trainMs),
+      predict_ms: Math.round(predictMs),
+      predict_p50_ms: round(quantile(single, 0.5), 2),
+      peak_rss_mb: peak === null ? null : Math.round(peak),
+    };
+  });
+}
+
+function round(value: number, digits: number): number {
+  return Number(value.toFixed(digits));
+}
+
+if (import.meta.main) {
+  try {
+    const options = {
+      train: { type: "string", default: "train.csv" },
+      backbone: { type: "string" },
+      json: { type: "string" },
+    } as const;
+    const { values, positionals } = parseArgs({ options, allowPositionals: true });
+    const [folder] = positionals;
+    if (folder === undefined || positionals.length > 1) {
+      throw new Problem("Usage: npm run eval -- DIR [--train train_10.csv] [--backbone ID] [--json FILE]");
+    }
+    const figures = await evaluate(folder, values.train, values.backbone);
+    for (const [name, value] of Object.entries(figures)) console.log(`${name.padEnd(20)}${value}`);
+    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(figures, null, 2)}\n`);
+  } catch (error) {
+    const expected =
+      error instanceof Problem ||
+      error instanceof GraftError ||
+      (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+    console.error(expected ? (error as Error).message : error);
+    process.exitCode = 1;
+  }
+}
