@@ -306,17 +306,21 @@ async function demo(given: string | undefined): Promise<void> {
     given === undefined ? unseen.split("\n").filter((line) => line.trim() !== "") : heldOut.map(({ text }) => text);
 
   const folder = mkdtempSync(join(tmpdir(), "graft-demo-"));
+  // The tools behind the server keep temporary files of their own; here they go with ours.
+  process.env.TMPDIR = folder;
+  const remove = () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  let building: Promise<void> | undefined;
   let server: Server | undefined;
-  const cleanUp = async () => {
-    await server?.stop();
-    rmSync(folder, { recursive: true, force: true });
-  };
-  const interrupted = () => void cleanUp().finally(() => process.exit(130));
-  process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
+  // The build is a process of its own, which would go on writing; the runtime is ended by miniflare's own exit hook.
+  const interrupted = () => void Promise.allSettled([building]).then(() => process.exit(130));
+  process.on("exit", remove).on("SIGINT", interrupted).on("SIGTERM", interrupted);
   try {
     const adminKey = randomBytes(16).toString("hex");
     const built = join(folder, "worker");
-    await step("Build the Worker", () => build(built));
+    await step("Build the Worker", () => {
+      building = build(built);
+      return building;
+    });
     server = await step("Start it on workerd", () => {
       const log = (line: string) => void (line.includes("_error") && process.stderr.write(`${line}\n`));
       return serve(built, { port: 0, stateDir: join(folder, "state"), adminKey, log });
@@ -329,7 +333,7 @@ async function demo(given: string | undefined): Promise<void> {
       return client;
     });
     const imported = await step(`Stream ${csv.rows - heldOut.length} examples in`, () =>
-      graft.datasets.import("tickets", ReadableStream.from(withoutRows(file, heldOut)), "text/csv"),
+      graft.datasets.import("tickets", withoutRows(file, heldOut), "text/csv"),
     );
     const head = await step("Train and evaluate a head", () =>
       graft.heads.train({ name: "support", dataset: "tickets" }),
@@ -363,8 +367,9 @@ async function demo(given: string | undefined): Promise<void> {
     heading("The same by hand");
     console.log(byHand(shown, texts[0] ?? "some text"));
   } finally {
-    process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
-    await cleanUp();
+    await server?.stop();
+    remove();
+    process.off("exit", remove).off("SIGINT", interrupted).off("SIGTERM", interrupted);
   }
 }
 

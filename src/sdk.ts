@@ -345,18 +345,19 @@ export function createClient(options: ClientOptions) {
       get: (name: string) => get<Dataset>(at("datasets", name)),
       delete: (name: string) => remove<Deleted>(at("datasets", name)),
       /**
-       * Adds labelled examples. A stream is sent as it is read, never whole in memory; Node's `fs.openAsBlob` makes a
-       * file one. The import becomes visible as a whole; rows that are not valid are left out and told of, or with
+       * Adds labelled examples. A stream (Node's `createReadStream` too) is sent as it is read, never whole in memory.
+       * The import becomes visible as a whole; rows that are not valid are left out and told of, or with
        * `on_error: "abort"` nothing is stored and it throws.
        */
       async import(
         name: string,
-        body: string | Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>,
+        body: string | Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>,
         contentType: ImportType,
         query: { on_error?: "continue" | "abort" } = {},
       ): Promise<DatasetImport> {
         // `duplex` is what the Fetch standard asks for with a stream; TypeScript's types do not have it everywhere.
-        const init = { headers: { "content-type": contentType }, body, duplex: "half" } as RequestInit;
+        const streamed = typeof body === "object" && Symbol.asyncIterator in body ? toStream(body) : body;
+        const init = { headers: { "content-type": contentType }, body: streamed, duplex: "half" } as RequestInit;
         return (
           await request("POST", `${at("datasets", name)}/examples`, init, query)
         ).json() as Promise<DatasetImport>;
@@ -399,4 +400,19 @@ export function createClient(options: ClientOptions) {
       predict: (name: string, wanted: PredictRequest) => post<Predictions>(`${at("heads", name)}/predict`, wanted),
     },
   };
+}
+
+/** An iterable of bytes as what fetch takes; the next piece is asked for when the last one is sent. */
+function toStream(pieces: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const iterator = pieces[Symbol.asyncIterator]();
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { done, value } = await iterator.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    async cancel() {
+      await iterator.return?.();
+    },
+  });
 }
