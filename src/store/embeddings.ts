@@ -135,26 +135,31 @@ async function gatherBlock(
     return { key: null, embedded: 0, cached: 0, failure: changed.failure };
   }
   const result = await backbone.embed(present);
-  const complete = result.rows.length === missing.length && result.rows.every((row) => row !== undefined);
   const kept = new Set(Array.from({ length: count }, (_, i) => i));
   missing.forEach((i, nth) => {
     const row = result.rows[nth];
-    if (row) values.set(row, i * d);
+    if (row?.length === d) values.set(row, i * d);
     else kept.delete(i);
   });
   const key = await writeBlock(kv, tenant, rows.dataset.id, name, range.block, d, hashes, values, kept);
+  const complete = kept.size === count;
   if (complete) work.deliver(range.block, values);
-  return {
-    key,
-    embedded: missing.length,
-    cached: count - missing.length,
-    failure: result.failure && toFailure(result.failure),
-  };
+  const failure = result.failure ?? (complete ? null : tooFew);
+  const cached = count - missing.length;
+  return { key, embedded: kept.size - cached, cached, failure: failure && toFailure(failure) };
 }
 
+/** The block under a key; null where KV has none, refuses, or answers other bytes than those that the key names. */
 async function readBlock(kv: KVNamespace, key: string, dimensions: number) {
-  const bytes = await kv.get(key, "arrayBuffer").catch(() => null);
-  return bytes && decodeBlock(new Uint8Array(bytes), dimensions);
+  const value = await kv.get(key, "arrayBuffer").catch(() => null);
+  if (value === null) return null;
+  const bytes = new Uint8Array(value);
+  return key.endsWith(`-${hex(shortHash(bytes))}`) ? decodeBlock(bytes, dimensions) : null;
+}
+
+/** When a block listed by KV was written, in milliseconds: KV tells when it ends, and every block lasts equally long. */
+export function blockWrittenAt(key: KVNamespaceListKey<unknown>): number {
+  return ((key.expiration ?? 0) - BLOCK_TTL_SECONDS) * 1000;
 }
 
 /** Writes the rows of a block that are known; its key, or null where KV would not have it. */
@@ -178,8 +183,8 @@ async function writeBlock(
   const keptValues = whole
     ? values
     : Float32Array.from(rows.flatMap((i) => [...values.subarray(i * dimensions, (i + 1) * dimensions)]));
-  const key = blockKey(tenant, dataset, backbone, block, hex(shortHash(keptHashes)));
   const bytes = encodeBlock({ dimensions, hashes: keptHashes, rows: keptValues });
+  const key = blockKey(tenant, dataset, backbone, block, hex(shortHash(bytes)));
   return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
     () => key,
     () => null,
@@ -193,6 +198,12 @@ function hashAt(hashes: Uint8Array, index: number): string {
 function sameHash(hash: Uint8Array, hashes: Uint8Array, index: number): boolean {
   return hex(hash) === hashAt(hashes, index);
 }
+
+const tooFew: BackboneFailure = {
+  code: "backend_invalid_answer",
+  message: "The backbone answered fewer embeddings than it was asked for.",
+  retryAfter: 5,
+};
 
 /** A backbone's failure as the request's: what may be tried again says when. */
 export function toFailure(failure: BackboneFailure): Failure {
@@ -225,17 +236,14 @@ export async function embedInputs(
   const fresh = await backbone.embed(unique);
   const rows = new Map<string, Float32Array>();
   fresh.rows.forEach((row, i) => {
-    if (row) rows.set(unique[i] ?? "", row);
+    if (row?.length === backbone.dimensions) rows.set(unique[i] ?? "", row);
   });
   if (backbone.cost === "remote") later(writeInputs(kv, tenant, name, rows));
   if (fresh.failure) return { ok: false, failure: toFailure(fresh.failure) };
   const found: Float32Array[] = [];
   for (const [i, input] of inputs.entries()) {
     const row = cached.get(keys[i] ?? "") ?? rows.get(input);
-    if (row === undefined)
-      return fail("backend_invalid_answer", "The backbone answered fewer embeddings than it was asked for.", {
-        retryAfter: 5,
-      });
+    if (row === undefined) return { ok: false, failure: toFailure(tooFew) };
     found.push(row);
   }
   return ok({ rows: found, hits: inputs.filter((_, i) => cached.has(keys[i] ?? "")).length });
@@ -252,7 +260,7 @@ async function readInputs(
       .get([...new Set(keys.slice(i, i + KEYS_A_GET))], "text")
       .catch(() => new Map<string, string | null>());
     for (const [key, text] of values) {
-      const row = text === null ? null : decodeRow(text, dimensions);
+      const row = text === null ? null : decodeRow(key, text, dimensions);
       if (row) found.set(key, row);
     }
   }
@@ -265,21 +273,26 @@ async function writeInputs(
   backbone: string,
   rows: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
-  const writes = [...rows]
-    .slice(0, PUTS_A_REQUEST)
-    .map(([input, row]) =>
-      kv.put(inputKey(tenant, backbone, hex(shortHash(input))), encodeRow(row), { expirationTtl: INPUT_TTL_SECONDS }),
-    );
+  const writes = [...rows].slice(0, PUTS_A_REQUEST).map(([input, row]) => {
+    const key = inputKey(tenant, backbone, hex(shortHash(input)));
+    return kv.put(key, encodeRow(key, row), { expirationTtl: INPUT_TTL_SECONDS });
+  });
   await Promise.allSettled(writes);
 }
 
-/** KV's bulk get answers text alone, so a row is kept as base64 of its 32-bit floats, after a version. */
-function encodeRow(row: Float32Array): string {
-  return `1:${Buffer.from(row.buffer, row.byteOffset, row.byteLength).toString("base64")}`;
+/**
+ * KV's bulk get answers text alone, so a row is kept as base64 of its 32-bit floats, after a version and a hash of key
+ * and floats: what was not written under this key is not taken for its value.
+ */
+function encodeRow(key: string, row: Float32Array): string {
+  const bytes = new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
+  return `1:${hex(shortHash(key, bytes))}:${Buffer.from(bytes).toString("base64")}`;
 }
 
-function decodeRow(text: string, dimensions: number): Float32Array | null {
-  if (!text.startsWith("1:")) return null;
-  const bytes = new Uint8Array(Buffer.from(text.slice(2), "base64"));
-  return bytes.length === 4 * dimensions ? new Float32Array(bytes.buffer) : null;
+function decodeRow(key: string, text: string, dimensions: number): Float32Array | null {
+  const [version, digest, base64] = text.split(":");
+  if (version !== "1" || base64 === undefined) return null;
+  const bytes = new Uint8Array(Buffer.from(base64, "base64"));
+  if (bytes.length !== 4 * dimensions || digest !== hex(shortHash(key, bytes))) return null;
+  return new Float32Array(bytes.buffer);
 }

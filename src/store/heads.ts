@@ -19,6 +19,11 @@ export async function publishHead(kv: KVNamespace, bucket: R2Bucket, tenant: str
   if (object) await kv.put(headKey(tenant, sha256), await object.arrayBuffer());
 }
 
+/** Whether a head's bytes are stored durably. */
+export async function hasHead(bucket: R2Bucket, tenant: string, sha256: string): Promise<boolean> {
+  return (await bucket.head(headKey(tenant, sha256))) !== null;
+}
+
 export async function deleteHeadBytes(
   kv: KVNamespace,
   bucket: R2Bucket,
@@ -31,7 +36,7 @@ export async function deleteHeadBytes(
 
 /**
  * A head: from the isolate's memory, else KV, else R2. Whatever KV answers (nothing, an error, other bytes) costs the
- * read from R2 and no more. Null where the bytes are nowhere.
+ * read from R2 and no more. Null where the bytes are nowhere to be had.
  */
 export async function getHead(kv: KVNamespace, bucket: R2Bucket, tenant: string, sha256: string): Promise<Head | null> {
   const key = headKey(tenant, sha256);
@@ -50,6 +55,6 @@ async function readPublished(kv: KVNamespace, key: string, sha256: string): Prom
 }
 
 async function readStored(bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
-  const object = await bucket.get(key);
+  const object = await bucket.get(key).catch(() => null);
   return object ? new Uint8Array(await object.arrayBuffer()) : null;
 }

@@ -8,14 +8,14 @@ export function headKey(tenant: string, sha256: string): string {
   return `tenants/${tenant}/heads/${sha256}`;
 }
 
-/** KV: a block of a data set's embeddings; `digest` is of the input hashes in it. */
+/** KV: a block of a data set's embeddings; `digest` is of the bytes. */
 export function blockKey(tenant: string, dataset: number, backbone: string, block: number, digest: string): string {
   return `${blocksPrefix(tenant, dataset)}${backbone}/${block}-${digest}`;
 }
 
-/** KV: all blocks of a data set. */
-export function blocksPrefix(tenant: string, dataset: number): string {
-  return `tenants/${tenant}/blocks/${dataset}/`;
+/** KV: all blocks of a tenant, or of one data set. */
+export function blocksPrefix(tenant: string, dataset?: number): string {
+  return `tenants/${tenant}/blocks/${dataset === undefined ? "" : `${dataset}/`}`;
 }
 
 /** KV: the embedding of one input by a backbone that is dear. */
