@@ -1,17 +1,22 @@
 /** What is done to KV and R2 because of what the ledger says. Each may run twice with the effect of once. */
 
+import { blockWrittenAt } from "../store/embeddings.ts";
 import { deleteHeadBytes, publishHead } from "../store/heads.ts";
 import { blocksPrefix, headKey, tenantPrefix } from "../store/keys.ts";
 import type { Due } from "./due.ts";
 import { needsBytes } from "./heads.ts";
 import { expire } from "./idempotency.ts";
 import { dropImport } from "./imports.ts";
+import { needsBlock } from "./training-sets.ts";
 
 const DAY_MS = 24 * 3_600_000;
-/** Bytes in R2 are older than the ledger's row by the length of a request at most. */
+/** Bytes are older than the ledger's row of them by the length of a request at most. */
 const ORPHAN_AGE_MS = 3_600_000;
 /** KV deletes one key an operation, and a request has 1,000 operations. */
 const DELETES_A_RUN = 500;
+
+/** Runs work while no version of a head is being committed: what it finds unneeded then stays so until it is done. */
+export type Alone = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
  * Runs one row of the `due` table; answers when it is due again, or null. Throws where it should be tried again. Times
@@ -21,6 +26,7 @@ export async function runDue(
   kv: KVNamespace,
   bucket: R2Bucket,
   storage: DurableObjectStorage,
+  alone: Alone,
   tenant: string,
   due: Due,
   now: number,
@@ -31,10 +37,12 @@ export async function runDue(
       if (needsBytes(sql, due.ref)) await publishHead(kv, bucket, tenant, due.ref);
       return null;
     case "delete_bytes":
-      if (!needsBytes(sql, due.ref)) await deleteHeadBytes(kv, bucket, tenant, due.ref);
+      await alone(async () => {
+        if (!needsBytes(sql, due.ref)) await deleteHeadBytes(kv, bucket, tenant, due.ref);
+      });
       return null;
     case "delete_block":
-      await kv.delete(due.ref);
+      if (!needsBlock(sql, due.ref)) await kv.delete(due.ref);
       return null;
     case "delete_blocks":
       return (await deletePrefix(kv, blocksPrefix(tenant, Number(due.ref)))) ? null : now;
@@ -44,25 +52,62 @@ export async function runDue(
     case "expire_answers":
       return expire(sql, Math.floor(now / 1000)) > 0 ? now + DAY_MS : null;
     case "sweep":
-      await sweep(kv, bucket, sql, tenant, now);
-      return now + DAY_MS;
+      await sweepStored(bucket, sql, alone, tenant, now);
+      return (await sweepPublished(kv, sql, tenant, now)) ? now + DAY_MS : now;
+    default:
+      throw new Error(`A newer Worker wrote work of kind '${due.kind}', and will do it.`);
   }
 }
 
 /** Deletes bytes of heads that no version has: left by a training that ended between R2 and the ledger. */
-async function sweep(kv: KVNamespace, bucket: R2Bucket, sql: SqlStorage, tenant: string, now: number): Promise<void> {
+async function sweepStored(
+  bucket: R2Bucket,
+  sql: SqlStorage,
+  alone: Alone,
+  tenant: string,
+  now: number,
+): Promise<void> {
   const prefix = headKey(tenant, "");
   let cursor: string | undefined;
   do {
-    const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
-    const orphans = listed.objects.filter(
-      (object) => now - object.uploaded.getTime() > ORPHAN_AGE_MS && !needsBytes(sql, object.key.slice(prefix.length)),
-    );
-    for (const orphan of orphans) await deleteHeadBytes(kv, bucket, tenant, orphan.key.slice(prefix.length));
-    cursor = listed.truncated ? listed.cursor : undefined;
+    cursor = await alone(async () => {
+      const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
+      const orphans = listed.objects.filter(
+        ({ key, uploaded }) => now - uploaded.getTime() > ORPHAN_AGE_MS && !needsBytes(sql, key.slice(prefix.length)),
+      );
+      if (orphans.length > 0) await bucket.delete(orphans.map(({ key }) => key));
+      return listed.truncated ? listed.cursor : undefined;
+    });
   } while (cursor !== undefined);
-  const published = await kv.list({ prefix });
-  for (const { name } of published.keys) if (!needsBytes(sql, name.slice(prefix.length))) await kv.delete(name);
+}
+
+/** Deletes published copies that the ledger does not know, as many as one run may; true when none is left. */
+async function sweepPublished(kv: KVNamespace, sql: SqlStorage, tenant: string, now: number): Promise<boolean> {
+  const heads = headKey(tenant, "");
+  const headsDone = await deleteListed(kv, heads, ({ name }) => !needsBytes(sql, name.slice(heads.length)));
+  const blocksDone = await deleteListed(
+    kv,
+    blocksPrefix(tenant),
+    (key) => now - blockWrittenAt(key) > ORPHAN_AGE_MS && !needsBlock(sql, key.name),
+  );
+  return headsDone && blocksDone;
+}
+
+async function deleteListed(
+  kv: KVNamespace,
+  prefix: string,
+  orphaned: (key: KVNamespaceListKey<unknown>) => boolean,
+): Promise<boolean> {
+  let deleted = 0;
+  let cursor: string | null = null;
+  do {
+    const listed: KVNamespaceListResult<unknown> = await kv.list({ prefix, cursor });
+    const orphans = listed.keys.filter(orphaned).slice(0, DELETES_A_RUN - deleted);
+    await Promise.all(orphans.map(({ name }) => kv.delete(name)));
+    deleted += orphans.length;
+    cursor = listed.list_complete ? null : listed.cursor;
+  } while (cursor !== null && deleted < DELETES_A_RUN);
+  return deleted < DELETES_A_RUN;
 }
 
 async function deletePrefix(kv: KVNamespace, prefix: string): Promise<boolean> {

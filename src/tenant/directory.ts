@@ -50,6 +50,8 @@ function toTenant(row: Row): TenantObject {
 
 export class Directory extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
+  /** Ids whose creation is under way, so that a second caller does not take one for a creation that was cut off. */
+  readonly #creating = new Set<string>();
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
@@ -83,6 +85,8 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     idem: string | null,
   ): Promise<Result<{ tenant: TenantObject; key: ApiKey }>> {
     const existing = this.#find(id);
+    if (this.#creating.has(id))
+      return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
     if (existing && existing.status !== "creating") {
       const forGood = existing.status === "active" ? "" : "; ids of deleted tenants are not given out again";
       return fail("already_exists", `The tenant id '${id}' is taken${forGood}.`, { param: "id" });
@@ -93,7 +97,10 @@ export class Directory extends DurableObject<Cloudflare.Env> {
       name,
       seconds(),
     );
-    const created = await ledger(this.env.TENANT, id).create(id, name, key);
+    this.#creating.add(id);
+    const created = await ledger(this.env.TENANT, id)
+      .create(id, name, key)
+      .finally(() => this.#creating.delete(id));
     if (!created.ok) return created;
     return this.ctx.storage.transactionSync(() => {
       this.#sql.exec("UPDATE tenants SET status = 'active' WHERE id = ? AND status = 'creating'", id);

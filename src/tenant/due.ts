@@ -24,22 +24,26 @@ const BATCH = 50;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 3_600_000;
 
-/** Adds work at `runAt` (milliseconds), or moves it there when the same work already waits for a later time. */
+/**
+ * Adds work at `runAt` (milliseconds), or moves it there when the same work already waits for a later time. The row is
+ * a new one in either case, so that what is asked for while the same work runs does not end with that run.
+ */
 export function schedule(sql: SqlStorage, kind: DueKind, ref: string, runAt: number): void {
   sql.exec(
-    "INSERT INTO due (kind, ref, run_at) VALUES (?, ?, ?) ON CONFLICT (kind, ref) DO UPDATE SET run_at = min(run_at, excluded.run_at)",
+    "INSERT OR REPLACE INTO due (kind, ref, run_at) VALUES (?1, ?2, min(?3, coalesce((SELECT run_at FROM due WHERE kind = ?1 AND ref = ?2), ?3)))",
     kind,
     ref,
     runAt,
   );
 }
 
-/** Sets the alarm to the earliest row; without rows there is no alarm. */
+/**
+ * Sets the alarm to the earliest row; without rows there is no alarm. Nothing is awaited before it is set: only then
+ * does the platform commit it together with the rows just written.
+ */
 export async function arm(storage: DurableObjectStorage): Promise<void> {
   const next = storage.sql.exec<{ run_at: number | null }>("SELECT min(run_at) AS run_at FROM due").one().run_at;
-  if (next === null) return;
-  const current = await storage.getAlarm();
-  if (current === null || current > next) await storage.setAlarm(next);
+  if (next !== null) await storage.setAlarm(next);
 }
 
 /**
@@ -53,22 +57,22 @@ export async function drain(
   failed: (due: Due, error: unknown) => void,
 ): Promise<void> {
   const rows = storage.sql
-    .exec<{ id: number; kind: DueKind; ref: string; attempts: number; run_at: number }>(
-      "SELECT id, kind, ref, attempts, run_at FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
+    .exec<{ id: number; kind: DueKind; ref: string; attempts: number }>(
+      "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
       now,
       BATCH,
     )
     .toArray();
   for (const row of rows) {
+    // The retry is written before the attempt, so that work which takes the isolate down with it is put off as well.
+    const wait = Math.min(FIRST_RETRY_MS * 4 ** row.attempts, LAST_RETRY_MS);
+    storage.sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);
     try {
       const again = await run(row);
-      // Only the row as it was read: the same work asked for meanwhile stays due.
-      if (again === null) storage.sql.exec("DELETE FROM due WHERE id = ? AND run_at = ?", row.id, row.run_at);
+      if (again === null) storage.sql.exec("DELETE FROM due WHERE id = ?", row.id);
       else storage.sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", again, row.id);
     } catch (error) {
       failed(row, error);
-      const wait = Math.min(FIRST_RETRY_MS * 4 ** row.attempts, LAST_RETRY_MS);
-      storage.sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);
     }
   }
 }

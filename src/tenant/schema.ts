@@ -77,10 +77,10 @@ export function create(storage: DurableObjectStorage, tenant: string, name: stri
   migrate(storage);
 }
 
-/** Brings an existing ledger's tables to the newest version. */
-export function migrate(storage: DurableObjectStorage): void {
+/** Brings an existing ledger's tables to the newest version of `steps`; a newer ledger is left as it is. */
+export function migrate(storage: DurableObjectStorage, steps: readonly string[] = migrations): void {
   const version = identity(storage.sql)?.version ?? 0;
-  migrations.slice(version).forEach((statements, index) => {
+  steps.slice(version).forEach((statements, index) => {
     storage.transactionSync(() => {
       storage.sql.exec(statements);
       storage.sql.exec("UPDATE ledger SET version = ?", version + index + 1);

@@ -6,8 +6,9 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { hasHead } from "../store/heads.ts";
 import * as apiKeys from "./api-keys.ts";
-import { erase, runDue } from "./bytes.ts";
+import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
 import { arm, drain, schedule } from "./due.ts";
 import * as examples from "./examples.ts";
@@ -31,6 +32,7 @@ class Refused extends Error {
 export class Tenant extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
   #identity: Identity | null;
+  #lastAlone: Promise<unknown> = Promise.resolve();
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
@@ -72,6 +74,16 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       await arm(this.ctx.storage);
     }
   }
+
+  /**
+   * Committing a version and deleting heads' bytes take turns: the same data give the same bytes, so a training may
+   * have stored anew what is about to be deleted for a head that is gone.
+   */
+  readonly #alone: Alone = (work) => {
+    const done = this.#lastAlone.then(work);
+    this.#lastAlone = done.catch(() => undefined);
+    return done;
+  };
 
   // The tenant itself
 
@@ -229,8 +241,19 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // Heads
 
-  async commitHead(idem: string | null, head: heads.NewHead, promote: boolean) {
-    return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { key: idem, status: 201 });
+  /** Adds a version whose bytes were stored before. */
+  async commitHead(idem: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
+    const tenant = this.#identity?.tenant;
+    if (tenant === undefined) return fail("not_found", "No such tenant.");
+    return this.#alone(async () => {
+      if (!(await hasHead(this.env.BUCKET, tenant, head.sha256)))
+        return fail(
+          "storage_unavailable",
+          "The head's bytes are not stored: those of an equal head were deleted meanwhile. Train again.",
+          { retryAfter: 1 },
+        );
+      return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { key: idem, status: 201 });
+    });
   }
 
   async getHead(name: string, version: number | null) {
@@ -260,7 +283,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       await drain(
         this.ctx.storage,
         Date.now(),
-        (due) => runDue(this.env.KV, this.env.BUCKET, this.ctx.storage, tenant, due, Date.now()),
+        (due) => runDue(this.env.KV, this.env.BUCKET, this.ctx.storage, this.#alone, tenant, due, Date.now()),
         (due, error) =>
           console.error(
             JSON.stringify({

@@ -79,6 +79,11 @@ export function readInputs(
   return positions.map((position) => wanted.get(position) ?? null);
 }
 
+/** Whether the ledger counts on the block under this key. */
+export function needsBlock(sql: SqlStorage, key: string): boolean {
+  return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;
+}
+
 /** Notes which KV value holds each block; returns the keys that no longer hold any. */
 export function recordBlocks(
   sql: SqlStorage,

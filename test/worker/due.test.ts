@@ -1,0 +1,597 @@
+/** The table of what is due later, its alarm, and the records of idempotent requests. */
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { encodeHead } from "../../src/core/codec.ts";
+import { sha256Hex } from "../../src/store/hash.ts";
+import { publishHead, putHead } from "../../src/store/heads.ts";
+import { blockKey, headKey } from "../../src/store/keys.ts";
+import { runDue } from "../../src/tenant/bytes.ts";
+import { arm, type Due, type DueKind, drain, schedule } from "../../src/tenant/due.ts";
+import type { NewHead } from "../../src/tenant/heads.ts";
+import * as idempotency from "../../src/tenant/idempotency.ts";
+import { create, identity, migrate } from "../../src/tenant/schema.ts";
+import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { newTenant } from "./api.ts";
+import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+let tenant = "";
+let stub: DurableObjectStub<Tenant>;
+/** The same ledger as the Worker calls it. */
+let remote: Remote<Tenant>;
+
+beforeEach(async () => {
+  tenant = (await newTenant()).id;
+  stub = env.TENANT.get(env.TENANT.idFromName(tenant));
+  remote = ledger(env.TENANT, tenant);
+});
+afterEach(() => vi.restoreAllMocks());
+
+function inLedger<T>(work: (storage: DurableObjectStorage, instance: Tenant) => T | Promise<T>): Promise<T> {
+  return runInDurableObject(stub, (instance: Tenant, state) => work(state.storage, instance));
+}
+
+function rows(storage: DurableObjectStorage) {
+  return storage.sql
+    .exec<{ kind: string; ref: string; run_at: number; attempts: number }>(
+      "SELECT kind, ref, run_at, attempts FROM due WHERE kind <> 'sweep' ORDER BY id",
+    )
+    .toArray();
+}
+
+/** Runs one kind of work as the alarm does, against the given KV. */
+function run(kind: DueKind, ref: string, now = Date.now(), kv = env.KV): Promise<number | null> {
+  const due: Due = { id: 0, kind, ref, attempts: 0 };
+  return inLedger((storage) => runDue(kv, env.BUCKET, storage, (work) => work(), tenant, due, now));
+}
+
+/** What a tenant has in KV and R2. */
+async function stored() {
+  const prefix = `tenants/${tenant}/`;
+  const [kv, r2] = await Promise.all([env.KV.list({ prefix }), env.BUCKET.list({ prefix })]);
+  return { kv: kv.keys.map(({ name }) => name), r2: r2.objects.map(({ key }) => key) };
+}
+
+let seed = 0;
+async function trainedHead(name = "support"): Promise<{ record: NewHead; sha256: string }> {
+  const bytes = encodeHead({
+    task: "regression",
+    labels: [],
+    dimensions: 2,
+    weights: Float32Array.of(seed++, 2),
+    bias: Float32Array.of(3),
+    conformal: new Float32Array(),
+    temperature: 1,
+    outOfScopeThreshold: null,
+  });
+  const sha256 = sha256Hex(bytes);
+  await putHead(env.BUCKET, tenant, sha256, bytes);
+  const training = { method: "head", examples: 1, iterations: 1, converged: true, objective: 0, l2: 1 } as const;
+  const record: NewHead = {
+    id: name,
+    task: "regression",
+    modality: "embedding",
+    labels: [],
+    dimensions: 2,
+    backbone: { id: "embedding", revision: "1" },
+    dataset: { name: null, revision: null, examples: 1 },
+    training: { ...training, temperature: 1, milliseconds: 1 },
+    evaluation: null,
+    sha256,
+    bytes: bytes.length,
+  };
+  return { record, sha256 };
+}
+
+async function commit(record: NewHead): Promise<void> {
+  const result = await remote.commitHead(null, record, true);
+  if (!result.ok) throw new Error(result.failure.message);
+}
+
+describe("each kind of work, run twice, has the effect of once", () => {
+  test("publish_head", async () => {
+    const { record, sha256 } = await trainedHead();
+    await commit(record);
+    for (const _ of [1, 2]) {
+      expect(await run("publish_head", sha256)).toBeNull();
+      expect(await stored()).toEqual({ kv: [headKey(tenant, sha256)], r2: [headKey(tenant, sha256)] });
+    }
+  });
+
+  test("publish_head of a head that was deleted meanwhile publishes nothing", async () => {
+    const { sha256 } = await trainedHead();
+    expect(await run("publish_head", sha256)).toBeNull();
+    expect((await stored()).kv).toEqual([]);
+  });
+
+  test("delete_bytes", async () => {
+    const { sha256 } = await trainedHead();
+    await publishHead(env.KV, env.BUCKET, tenant, sha256);
+    for (const _ of [1, 2]) {
+      expect(await run("delete_bytes", sha256)).toBeNull();
+      expect(await stored()).toEqual({ kv: [], r2: [] });
+    }
+  });
+
+  test("delete_bytes leaves what another version has", async () => {
+    const { record, sha256 } = await trainedHead("a");
+    await commit(record);
+    await commit({ ...record, id: "b" });
+    await remote.deleteHead("a");
+    await runDurableObjectAlarm(stub);
+    await run("delete_bytes", sha256);
+    expect((await stored()).r2).toEqual([headKey(tenant, sha256)]);
+    await remote.deleteHead("b");
+    await runDurableObjectAlarm(stub);
+    expect(await stored()).toEqual({ kv: [], r2: [] });
+  });
+
+  test("delete_block", async () => {
+    const key = blockKey(tenant, 7, "b@1", 0, "digest");
+    await env.KV.put(key, "bytes");
+    for (const _ of [1, 2]) {
+      expect(await run("delete_block", key)).toBeNull();
+      expect((await stored()).kv).toEqual([]);
+    }
+  });
+
+  test("delete_block leaves a block that came back into use", async () => {
+    const dataset = await newDataset();
+    const [a, b] = ["a", "b"].map((digest) => blockKey(tenant, dataset, "b@1", 0, digest)) as [string, string];
+    await env.KV.put(a, "bytes");
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, a]]));
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, b]]));
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, a]]));
+    await runDurableObjectAlarm(stub);
+    expect((await stored()).kv).toEqual([a]);
+  });
+
+  test("delete_blocks", async () => {
+    const keys = Array.from({ length: 510 }, (_, i) => blockKey(tenant, 7, "b@1", i, "digest"));
+    await Promise.all(keys.map((key) => env.KV.put(key, "bytes")));
+    const neighbour = blockKey(tenant, 77, "b@1", 0, "digest");
+    await env.KV.put(neighbour, "bytes");
+    const now = Date.now();
+    expect(await run("delete_blocks", "7", now), "the rest follows at once").toBe(now);
+    for (const _ of [1, 2]) {
+      expect(await run("delete_blocks", "7", now)).toBeNull();
+      expect((await stored()).kv).toEqual([neighbour]);
+    }
+  });
+
+  test("expire_import", async () => {
+    await newDataset("texts");
+    await remote.beginImport("texts", "import_1");
+    const staged = { line: 1, id: null, input: "a", target: '"x"' };
+    const hash = new Uint8Array(16);
+    await remote.stage("import_1", [{ ...staged, inputHash: hash, groupHash: hash, contentHash: hash }]);
+    const count = (table: string) =>
+      inLedger(({ sql }) => sql.exec<{ n: number }>(`SELECT count(*) AS n FROM ${table}`).one().n);
+    expect(await count("staged")).toBe(1);
+    for (const _ of [1, 2]) {
+      expect(await run("expire_import", "import_1")).toBeNull();
+      expect([await count("staged"), await count("imports")]).toEqual([0, 0]);
+    }
+    expect(await remote.mergeImport("import_1")).toMatchObject({ ok: false, failure: { code: "not_found" } });
+  });
+
+  test("expire_answers", async () => {
+    await remote.beginIdempotent({ key: "k", request: "r" });
+    const now = Date.now();
+    for (const _ of [1, 2]) expect(await run("expire_answers", "", now)).toBe(now + DAY);
+    for (const _ of [1, 2]) expect(await run("expire_answers", "", now + DAY + 1000)).toBeNull();
+  });
+
+  test("sweep", async () => {
+    const kept = await trainedHead("kept");
+    await commit(kept.record);
+    await publishHead(env.KV, env.BUCKET, tenant, kept.sha256);
+    const orphan = await trainedHead("orphan");
+    await publishHead(env.KV, env.BUCKET, tenant, orphan.sha256);
+    const dataset = await newDataset();
+    const block = blockKey(tenant, dataset, "b@1", 0, "kept");
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, block]]));
+    const orphanBlock = blockKey(tenant, dataset, "b@1", 1, "orphan");
+    const expirationTtl = 60 * 24 * 3600;
+    for (const key of [block, orphanBlock]) await env.KV.put(key, "bytes", { expirationTtl });
+
+    const now = Date.now();
+    expect(await run("sweep", "", now)).toBe(now + DAY);
+    const young = await stored();
+    expect(young.r2, "bytes whose training may not have ended yet stay").toContain(headKey(tenant, orphan.sha256));
+    expect(young.kv).toContain(orphanBlock);
+    for (const _ of [1, 2]) {
+      expect(await run("sweep", "", now + HOUR + 2000)).toBe(now + HOUR + 2000 + DAY);
+      const old = await stored();
+      expect(old.r2).toEqual([headKey(tenant, kept.sha256)]);
+      expect(old.kv.sort()).toEqual([block, headKey(tenant, kept.sha256)].sort());
+    }
+  });
+
+  test("a sweep that has more to delete than one run may goes on at once", async () => {
+    await Promise.all(Array.from({ length: 510 }, (_, i) => env.KV.put(headKey(tenant, `orphan-${i}`), "bytes")));
+    const now = Date.now();
+    expect(await run("sweep", "", now)).toBe(now);
+    expect(await run("sweep", "", now)).toBe(now + DAY);
+    expect((await stored()).kv).toEqual([]);
+  });
+});
+
+async function newDataset(name = `d${++seed}`): Promise<number> {
+  const shape = { task: "single_label", modality: "text", dimensions: null, out_of_scope_label: null } as const;
+  await remote.createDataset(null, { name, ...shape });
+  const row = await remote.findDataset(name);
+  if (!row.ok) throw new Error(row.failure.message);
+  return row.value.id;
+}
+
+describe("bytes that are deleted while an equal head is trained", () => {
+  test("are never those of a version: the commit is refused, and training again stores them anew", async () => {
+    const { record, sha256 } = await trainedHead();
+    await commit(record);
+    await remote.deleteHead("support");
+    await putHead(env.BUCKET, tenant, sha256, await bytesOf(sha256));
+    await runDurableObjectAlarm(stub);
+    expect(await remote.commitHead(null, record, true)).toMatchObject({
+      ok: false,
+      failure: { code: "storage_unavailable", retryAfter: 1 },
+    });
+    expect(await remote.getHead("support", null)).toMatchObject({ ok: false });
+  });
+
+  test("and the deletion that begins after the commit finds them needed", async () => {
+    const { record, sha256 } = await trainedHead();
+    await commit(record);
+    await remote.deleteHead("support");
+    await commit(record);
+    await runDurableObjectAlarm(stub);
+    expect((await stored()).r2).toEqual([headKey(tenant, sha256)]);
+  });
+
+  test("whichever of the two comes first", async () => {
+    for (let i = 0; i < 10; i++) {
+      const { record, sha256 } = await trainedHead();
+      await commit(record);
+      await remote.deleteHead("support");
+      const [, committed] = await Promise.all([runDurableObjectAlarm(stub), remote.commitHead(null, record, true)]);
+      const there = (await env.BUCKET.head(headKey(tenant, sha256))) !== null;
+      expect(there).toBe(committed.ok);
+      if (committed.ok) await remote.deleteHead("support");
+    }
+  });
+});
+
+async function bytesOf(sha256: string): Promise<Uint8Array> {
+  const object = await env.BUCKET.get(headKey(tenant, sha256));
+  return new Uint8Array((await object?.arrayBuffer()) ?? new ArrayBuffer());
+}
+
+describe("the table", () => {
+  const done = async () => null;
+  const quiet = () => undefined;
+
+  test("holds the same work once, at its earliest time", async () => {
+    await inLedger((storage) => {
+      for (const at of [300, 100, 200]) schedule(storage.sql, "delete_block", "x", at);
+      expect(rows(storage)).toEqual([{ kind: "delete_block", ref: "x", run_at: 100, attempts: 0 }]);
+    });
+  });
+
+  test("retries what fails further and further apart, up to an hour", async () => {
+    await inLedger(async (storage) => {
+      schedule(storage.sql, "delete_block", "x", 0);
+      const failed: unknown[] = [];
+      const waits: number[] = [];
+      let now = 1000;
+      for (let i = 0; i < 10; i++) {
+        await drain(
+          storage,
+          now,
+          () => Promise.reject(new Error("KV is down")),
+          (due) => failed.push(due.attempts),
+        );
+        const next = rows(storage)[0]?.run_at ?? 0;
+        waits.push(next - now);
+        now = next;
+      }
+      expect(waits).toEqual([1, 4, 16, 64, 256, 1024, 3600, 3600, 3600, 3600].map((seconds) => seconds * 1000));
+      expect(failed).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+      await drain(storage, now, done, quiet);
+      expect(rows(storage)).toEqual([]);
+    });
+  });
+
+  test("runs the one good item behind 150 that fail, and behind 50 that fail each time", async () => {
+    await inLedger(async (storage) => {
+      for (let i = 0; i < 150; i++) schedule(storage.sql, "delete_block", `bad ${i}`, i);
+      schedule(storage.sql, "delete_block", "good", 1000);
+      const ran: string[] = [];
+      const run = async ({ ref }: Due) => {
+        ran.push(ref);
+        if (ref.startsWith("bad")) throw new Error("fails");
+        return null;
+      };
+      for (let drains = 0; drains < 4; drains++) await drain(storage, 2000, run, quiet);
+      expect(ran.filter((ref) => ref === "good")).toHaveLength(1);
+      expect(rows(storage)).toHaveLength(150);
+      expect(rows(storage).every(({ attempts, run_at }) => attempts === 1 && run_at === 3000)).toBe(true);
+    });
+  });
+
+  test("puts off work that takes the isolate down with it", async () => {
+    await inLedger(async (storage) => {
+      schedule(storage.sql, "delete_block", "deadly", 0);
+      schedule(storage.sql, "delete_block", "good", 1);
+      // A promise that never settles stands for an isolate that is gone.
+      void drain(storage, 1000, () => new Promise<never>(() => undefined), quiet);
+      await scheduler.wait(5);
+      const ran: string[] = [];
+      const run = async ({ ref }: Due) => {
+        ran.push(ref);
+        return null;
+      };
+      await drain(storage, 1500, run, quiet);
+      expect(ran).toEqual(["good"]);
+      await drain(storage, 2500, run, quiet);
+      expect(ran).toEqual(["good", "deadly"]);
+    });
+  });
+
+  test("keeps work that is asked for again while it runs", async () => {
+    await inLedger(async (storage) => {
+      schedule(storage.sql, "delete_block", "x", 1000);
+      let runs = 0;
+      const run = async () => {
+        if (++runs === 1) schedule(storage.sql, "delete_block", "x", 1000);
+        return null;
+      };
+      await drain(storage, 1000, run, quiet);
+      expect(rows(storage)).toHaveLength(1);
+      await drain(storage, 2000, run, quiet);
+      expect([runs, rows(storage)]).toEqual([2, []]);
+    });
+  });
+
+  test("keeps work that names its next time, its failures forgotten", async () => {
+    await inLedger(async (storage) => {
+      schedule(storage.sql, "delete_block", "x", 0);
+      await drain(storage, 1000, () => Promise.reject(new Error("once")), quiet);
+      await drain(storage, 2000, async () => 9000, quiet);
+      expect(rows(storage)).toEqual([{ kind: "delete_block", ref: "x", run_at: 9000, attempts: 0 }]);
+    });
+  });
+
+  test("has nothing of a transaction that was rolled back", async () => {
+    await inLedger(async (storage) => {
+      const before = await storage.getAlarm();
+      expect(() =>
+        storage.transactionSync(() => {
+          schedule(storage.sql, "delete_block", "x", 0);
+          throw new Error("refused");
+        }),
+      ).toThrow("refused");
+      await arm(storage);
+      expect(rows(storage)).toEqual([]);
+      expect(await storage.getAlarm()).toBe(before);
+    });
+    await newDataset("same");
+    const before = await inLedger(rows);
+    await remote.deleteDataset("no such data set");
+    const { record } = await trainedHead();
+    for (const name of ["not", "there"]) await remote.promoteHead(null, name, 1);
+    expect(await inLedger(rows)).toEqual(before);
+    expect(record.id).toBe("support");
+  });
+});
+
+describe("the alarm", () => {
+  test("is set with the work, and set again for what remains", async () => {
+    const at = Date.now() + HOUR;
+    await inLedger(async (storage) => {
+      schedule(storage.sql, "delete_block", "later", at);
+      await arm(storage);
+      expect(await storage.getAlarm()).toBe(at);
+      schedule(storage.sql, "delete_block", "now", 1);
+      await arm(storage);
+    });
+    await runDurableObjectAlarm(stub);
+    await inLedger(async (storage) => {
+      expect(rows(storage).map(({ ref }) => ref)).toEqual(["later"]);
+      expect(await storage.getAlarm()).toBe(at);
+    });
+  });
+
+  test("goes on past an item that throws, reports it without inputs, and comes back for it", async () => {
+    const logged = vi.spyOn(console, "error").mockImplementation(() => undefined);
+    const { record, sha256 } = await trainedHead();
+    await commit(record);
+    await inLedger(async (storage, instance) => {
+      storage.sql.exec("UPDATE due SET run_at = 5 WHERE kind = 'publish_head'");
+      schedule(storage.sql, "kind of a newer Worker" as DueKind, "x", 1);
+      schedule(storage.sql, "delete_blocks", "1", 2);
+      // A block whose name KV refuses.
+      schedule(storage.sql, "delete_block", "k".repeat(600), 3);
+      await instance.alarm();
+      expect(rows(storage).map(({ kind, attempts }) => [kind, attempts])).toEqual([
+        ["kind of a newer Worker", 1],
+        ["delete_block", 1],
+      ]);
+      expect(await storage.getAlarm()).toBe(rows(storage)[0]?.run_at);
+    });
+    expect((await stored()).kv).toEqual([headKey(tenant, sha256)]);
+    expect(logged).toHaveBeenCalledTimes(2);
+    expect(JSON.parse(String(logged.mock.calls[0]?.[0]))).toMatchObject({ event: "due_failed", tenant, attempts: 0 });
+  });
+
+  test("publishes at last where KV fails or limits the rate for a while", async () => {
+    const { record, sha256 } = await trainedHead();
+    await commit(record);
+    let now = Date.now() + 1000;
+    for (const kv of [failingKv(env.KV, "put").kv, rateLimitedKv(env.KV, () => now).kv]) {
+      await inLedger((storage) =>
+        drain(
+          storage,
+          now,
+          (due) => runDue(kv, env.BUCKET, storage, (work) => work(), tenant, due, now),
+          () => undefined,
+        ),
+      );
+      now += 10_000;
+    }
+    expect((await stored()).kv).toEqual([headKey(tenant, sha256)]);
+    expect(await inLedger(rows)).toEqual([]);
+  });
+
+  test("of an erased ledger does nothing, and brings nothing back", async () => {
+    const { record } = await trainedHead();
+    await commit(record);
+    while (!(await remote.erase(tenant)));
+    await inLedger(async (storage, instance) => {
+      await instance.alarm();
+      expect(await storage.getAlarm()).toBeNull();
+      expect(identity(storage.sql)).toBeNull();
+    });
+    expect(await stored()).toEqual({ kv: [], r2: [] });
+    expect(await remote.commitHead(null, record, true)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await runDurableObjectAlarm(stub)).toBe(false);
+  });
+
+  test("of a ledger that is being deleted leaves the rest to the deletion", async () => {
+    const { record } = await trainedHead();
+    await commit(record);
+    await remote.suspend();
+    await inLedger(async (storage, instance) => {
+      const before = rows(storage);
+      await instance.alarm();
+      expect(rows(storage)).toEqual(before);
+    });
+    expect((await stored()).kv).toEqual([]);
+  });
+});
+
+describe("migrations", () => {
+  const tables = (sql: SqlStorage) =>
+    sql
+      .exec<{ sql: string }>(
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE '\\_cf%' ESCAPE '\\' ORDER BY name",
+      )
+      .toArray()
+      .map((row) => row.sql);
+
+  test("bring a ledger that stopped at any version to the newest, and run once", async () => {
+    const newest = await inLedger(({ sql }) => ({ tables: tables(sql), version: identity(sql)?.version }));
+    const fresh = env.TENANT.get(env.TENANT.idFromName(`${tenant}-old`));
+    await runInDurableObject(fresh, (_: Tenant, { storage }) => {
+      storage.sql.exec(
+        "CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, name TEXT, status TEXT NOT NULL, version INTEGER NOT NULL)",
+      );
+      storage.sql.exec("INSERT INTO ledger VALUES (1, ?, NULL, 'active', 0)", `${tenant}-old`);
+      for (const _ of [1, 2]) {
+        migrate(storage);
+        expect(tables(storage.sql).map(squeeze)).toEqual(newest.tables.map(squeeze));
+        expect(identity(storage.sql)?.version).toBe(newest.version);
+      }
+      storage.sql.exec("UPDATE ledger SET name = 'kept'");
+      create(storage, `${tenant}-old`, "another");
+      expect(identity(storage.sql)).toMatchObject({ name: "kept", version: newest.version });
+    });
+  });
+
+  test("are applied one by one from where the ledger stands, each whole or not at all", async () => {
+    await inLedger((storage) => {
+      const version = identity(storage.sql)?.version ?? 0;
+      const earlier = Array.from({ length: version }, () => "CREATE TABLE never (a)");
+      const good = "CREATE TABLE extra (a); INSERT INTO extra VALUES (1)";
+      const bad = "UPDATE extra SET a = 2; INSERT INTO nowhere VALUES (1)";
+      expect(() => migrate(storage, [...earlier, good, bad])).toThrow("nowhere");
+      expect(storage.sql.exec("SELECT a FROM extra").one()).toEqual({ a: 1 });
+      expect(identity(storage.sql)?.version).toBe(version + 1);
+      migrate(storage, [...earlier, good, "UPDATE extra SET a = a + 1"]);
+      migrate(storage, [...earlier, good, "UPDATE extra SET a = a + 1"]);
+      expect(storage.sql.exec("SELECT a FROM extra").one()).toEqual({ a: 2 });
+      migrate(storage);
+      expect(identity(storage.sql)?.version, "an older Worker leaves a newer ledger alone").toBe(version + 2);
+    });
+  });
+});
+
+function squeeze(text: string): string {
+  return text.replace(/\s+/g, " ").replaceAll("IF NOT EXISTS ", "");
+}
+
+describe("records of idempotent requests", () => {
+  const first = { key: "key", request: "hash of the request" };
+  const answer = { status: 201, body: { id: "x" } };
+  const start = 1_000_000;
+
+  test("run once, then replay", async () => {
+    await inLedger(({ sql }) => {
+      expect(idempotency.begin(sql, first, start)).toEqual({ ok: true, value: null });
+      expect(idempotency.begin(sql, first, start + 1)).toMatchObject({ failure: { code: "request_in_progress" } });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.begin(sql, first, start + 2)).toEqual({ ok: true, value: answer });
+      idempotency.release(sql, first.key);
+      expect(idempotency.begin(sql, first, start + 3), "an answer is not released").toEqual({
+        ok: true,
+        value: answer,
+      });
+    });
+  });
+
+  test("refuse another request under the same key, running or answered", async () => {
+    await inLedger(({ sql }) => {
+      const other = { key: first.key, request: "another" };
+      idempotency.begin(sql, first, start);
+      expect(idempotency.begin(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.begin(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
+    });
+  });
+
+  test("give the key free when the request failed", async () => {
+    await inLedger(({ sql }) => {
+      idempotency.begin(sql, first, start);
+      idempotency.release(sql, first.key);
+      expect(idempotency.begin(sql, { ...first, request: "another" }, start)).toEqual({ ok: true, value: null });
+    });
+  });
+
+  test("finish or release without a beginning changes nothing", async () => {
+    await inLedger(({ sql }) => {
+      idempotency.finish(sql, first.key, answer);
+      idempotency.finish(sql, null, answer);
+      idempotency.release(sql, first.key);
+      expect(sql.exec("SELECT * FROM idempotency").toArray()).toEqual([]);
+    });
+  });
+
+  test("count a request as dead after ten minutes, and forget an answer after a day", async () => {
+    await inLedger(({ sql }) => {
+      idempotency.begin(sql, first, start);
+      expect(idempotency.begin(sql, first, start + 599)).toMatchObject({ failure: { code: "request_in_progress" } });
+      expect(idempotency.begin(sql, first, start + 600)).toEqual({ ok: true, value: null });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.begin(sql, first, start + 600 + 86_399)).toEqual({ ok: true, value: answer });
+      expect(idempotency.begin(sql, first, start + 600 + 86_400)).toEqual({ ok: true, value: null });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.expire(sql, start + 600 + 2 * 86_400 - 1)).toBe(1);
+      expect(idempotency.expire(sql, start + 600 + 2 * 86_400)).toBe(0);
+    });
+  });
+
+  test("are written with the change they tell of, or not at all", async () => {
+    await remote.beginIdempotent(first);
+    await newDataset("taken");
+    const shape = { task: "single_label", modality: "text", dimensions: null, out_of_scope_label: null } as const;
+    expect(await remote.createDataset(first.key, { name: "taken", ...shape })).toMatchObject({ ok: false });
+    expect(await remote.beginIdempotent(first)).toMatchObject({ failure: { code: "request_in_progress" } });
+    await remote.createDataset(first.key, { name: "free", ...shape });
+    await remote.releaseIdempotent(first.key);
+    expect(await remote.beginIdempotent(first)).toMatchObject({
+      ok: true,
+      value: { status: 201, body: { id: "free" } },
+    });
+  });
+});
