@@ -377,6 +377,6 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const parameters = 8 * (dimensions + 1) * outputs * 3 * Math.max(1, fits);
   return {
     operations,
-    bytes: 2 * design + subset + held + parameters + fitBytes(dimensions, outputs, blockRows(dimensions, outputs)),
+    bytes: 2 * design + subset + held + parameters + fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
   };
 }
