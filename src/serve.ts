@@ -6,9 +6,11 @@
  *   STATE_DIR   .graft: keys, data sets, heads and the server's own secret; survives restarts
  *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
  */
-import { execFile } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
@@ -58,6 +60,9 @@ export async function serve(built: string, options: ServeOptions): Promise<Serve
       path: join(built, file),
     }));
   const log = options.log ?? ((line: string) => process.stdout.write(`${line}\n`));
+  const started: ChildProcess[] = [];
+  const note = (message: unknown) => started.push((message as { process: ChildProcess }).process);
+  subscribe("child_process", note);
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
       ...worker,
@@ -79,7 +84,28 @@ export async function serve(built: string, options: ServeOptions): Promise<Serve
     } as V4MiniflareOptions),
   );
   const url = (await miniflare.ready).origin;
-  return { url, stop: () => miniflare.dispose() };
+  unsubscribe("child_process", note);
+  const guards = started.filter(({ spawnfile }) => spawnfile.includes("workerd")).map(endWithParent);
+  const stop = async () => {
+    await miniflare.dispose();
+    for (const guard of guards) guard.kill();
+  };
+  return { url, stop };
+}
+
+/**
+ * Where this process is killed, workerd would live on and hold the port and the state. A shell that reads from this
+ * process ends workerd as soon as that pipe closes, for whatever reason.
+ */
+function endWithParent(runtime: ChildProcess): ChildProcess {
+  const guard = spawn("sh", ["-c", 'read -r _; kill -9 "$0"', String(runtime.pid)], {
+    stdio: ["pipe", "ignore", "ignore"],
+    detached: true,
+  });
+  guard.on("error", () => undefined);
+  guard.unref();
+  (guard.stdin as Socket).unref();
+  return guard;
 }
 
 /** The key that signs API keys: made once, then kept beside the state that it belongs to. */
@@ -89,7 +115,8 @@ function serverKey(stateDir: string): string {
     return readFileSync(file, "utf8").trim();
   } catch {
     const key = randomBytes(32).toString("hex");
-    writeFileSync(file, `${key}\n`, { mode: 0o600 });
+    writeFileSync(`${file}.new`, `${key}\n`, { mode: 0o600 });
+    renameSync(`${file}.new`, file);
     return key;
   }
 }
