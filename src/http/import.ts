@@ -11,9 +11,11 @@ export interface RowError {
   readonly code: Code;
   readonly message: string;
 }
-export type ImportRow =
-  | { readonly row: StagedExample }
-  | { readonly error: RowError; readonly param: string | undefined };
+interface BadRow {
+  readonly error: RowError;
+  readonly param: string | undefined;
+}
+export type ImportRow = { readonly row: StagedExample } | BadRow;
 
 /** Thrown while a body is read: the import as a whole cannot go on. */
 export class ImportFailed extends Error {
@@ -34,7 +36,7 @@ function toRow(raw: unknown, shape: ExampleShape, line: number, at = ""): Import
   return { error: { line, code: parsed.failure.code, message: parsed.failure.message }, param: parsed.failure.param };
 }
 
-function badRow(line: number, code: Code, message: string): ImportRow {
+function badRow(line: number, code: Code, message: string): BadRow {
   return { error: { line, code, message }, param: undefined };
 }
 
@@ -151,17 +153,20 @@ const targetColumn = { single_label: "label", multi_label: "labels", regression:
 async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
   if (shape.modality !== "text")
     throw stop("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
-  const skipped: ImportRow[] = [];
+  const skipped: BadRow[] = [];
   const parser = parse({
     bom: true,
     columns: (header: string[]) => checkHeader(header, targetColumn[shape.task]),
     info: true,
     max_record_size: limits.import_line_bytes,
-    relax_column_count: true,
+    // A row with too many fields mostly holds an unquoted comma, so its fields are not what they seem.
+    relax_column_count_less: true,
+    // Else one stray quote takes every row after it along.
+    relax_quotes: true,
     skip_empty_lines: true,
     skip_records_with_error: true,
     on_skip: (error: CsvError | undefined) => {
-      skipped.push(badRow(Number(error?.["lines"] ?? 0), "invalid_csv", error?.message ?? "The row is not valid CSV."));
+      skipped.push(badRow(Number(error?.lines ?? 0), "invalid_csv", error?.message ?? "The row is not valid CSV."));
       return undefined;
     },
   });
@@ -172,7 +177,11 @@ async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): 
     record: Record<string, string>;
     info: { lines: number };
   }>) {
-    yield* skipped.splice(0);
+    // The parser runs ahead of its reader, so what it has skipped may stand further down.
+    for (let next = skipped[0]; next !== undefined && next.error.line < info.lines; next = skipped[0]) {
+      skipped.shift();
+      yield next;
+    }
     yield toRow(csvExample(record), shape, info.lines);
   }
   yield* skipped;

@@ -123,7 +123,7 @@ export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Re
   return row ? ok(row) : fail("not_found", `No example '${id}' in dataset '${dataset.name}'.`);
 }
 
-/** Writes a changed example in place of the one with its id. */
+/** Writes a changed example in place of the one with its id; one that is the same changes nothing. */
 export function replaceExample(
   sql: SqlStorage,
   dataset: DatasetRow,
@@ -133,6 +133,10 @@ export function replaceExample(
 ): Result<Example> {
   const row = getExample(sql, dataset, id);
   if (!row.ok) return row;
+  const { position } = row.value;
+  const same = "SELECT 1 FROM examples WHERE dataset = ? AND position = ? AND content_hash = ?";
+  if (sql.exec(same, dataset.id, position, example.contentHash).toArray().length > 0)
+    return ok(toExample(dataset.task, row.value));
   sql.exec(
     "UPDATE examples SET input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ? WHERE dataset = ? AND position = ?",
     example.inputHash,
@@ -141,7 +145,7 @@ export function replaceExample(
     example.input,
     example.target,
     dataset.id,
-    row.value.position,
+    position,
   );
   touch(sql, dataset.id, now);
   const after = getExample(sql, dataset, id);

@@ -1,0 +1,243 @@
+import { beforeAll, describe, expect, test } from "vitest";
+import { call, newTenant, tenantWithTickets } from "./api.ts";
+import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+
+let key: string;
+let datasets = 0;
+
+beforeAll(async () => {
+  key = (await newTenant()).key;
+});
+
+/** A new, empty data set of the tenant of this file; answers its path. */
+async function dataset(task = "single_label", more: object = { modality: "text" }): Promise<string> {
+  const name = `d${++datasets}`;
+  const answer = await call("POST", "/v1/datasets", key, { name, task, ...more });
+  expect(answer.status, answer.text).toBe(201);
+  return `/v1/datasets/${name}`;
+}
+
+async function put(path: string, ...examples: object[]): Promise<void> {
+  const answer = await call("POST", `${path}/examples`, key, { examples });
+  expect(answer.json, answer.text).toMatchObject({ rejected: 0 });
+}
+
+const listed = async (path: string, query = "") => (await call("GET", `${path}/examples${query}`, key)).json.data;
+
+describe("listing examples", () => {
+  test("newest first, page by page, as they were sent", async () => {
+    const path = await dataset();
+    const sent = Array.from({ length: 5 }, (_, i) => ({ id: `e${i}`, text: `text ${i}`, label: `label ${i % 2}` }));
+    await put(path, ...sent);
+    const first = (await call("GET", `${path}/examples?limit=3`, key)).json;
+    expect(first).toMatchObject({ object: "list", first_id: "e4", last_id: "e2", has_more: true });
+    expect(first.data[0]).toEqual({ object: "example", ...sent[4], created_at: expect.any(Number) });
+    const second = (await call("GET", `${path}/examples?limit=3&after=e2`, key)).json;
+    expect(second.data.map(({ id }: { id: string }) => id)).toEqual(["e1", "e0"]);
+    expect(second.has_more).toBe(false);
+  });
+
+  test("of one label, of a single one and among many", async () => {
+    const single = await dataset();
+    await put(single, { text: "a", label: 'x,"y' }, { text: "b", label: "y" }, { text: "c", label: "x" });
+    const texts = async (path: string, label: string) =>
+      (await listed(path, `?label=${encodeURIComponent(label)}`)).map(({ text }: { text: string }) => text);
+    expect(await texts(single, 'x,"y')).toEqual(["a"]);
+    expect(await texts(single, "y")).toEqual(["b"]);
+    expect(await texts(single, "z")).toEqual([]);
+    const multi = await dataset("multi_label");
+    await put(multi, { text: "a", labels: ["x", "y"] }, { text: "b", labels: ["y"] }, { text: "c", labels: [] });
+    expect(await texts(multi, "y")).toEqual(["b", "a"]);
+    expect(await texts(multi, "x")).toEqual(["a"]);
+  });
+
+  test("refuses a page that begins after an example of another dataset", async () => {
+    const path = await dataset();
+    await put(await dataset(), { id: "elsewhere", text: "a", label: "x" });
+    expectRefused(await call("GET", `${path}/examples?after=elsewhere`, key), 400, "invalid_parameter", "after");
+  });
+});
+
+describe("what is stored comes back", () => {
+  const odd = [
+    "NUL \u0000 in the middle",
+    "\u0000",
+    "tab\tand\r\nbreaks",
+    "__proto__",
+    "constructor",
+    "\ufeffwith a byte order mark",
+    "e\u0301 and \u00e9",
+    "\u{1f600}\u200d\u{1f525}",
+    "\u202eright to left",
+    'quotes " and \\ and \u0027',
+    "' ; DROP TABLE examples; --",
+    " padded ",
+    "\u007f\u0080\u2028\u2029",
+  ];
+
+  test.each(odd)("the label, id and text %j", async (value) => {
+    const path = await dataset();
+    await put(path, { id: value, text: `text ${value}`, label: value }, { text: `other ${value}`, label: `${value}2` });
+    const found = await call("GET", path, key);
+    expect(new Map(Object.entries(JSON.parse(found.text).labels))).toEqual(
+      new Map([
+        [value, 1],
+        [`${value}2`, 1],
+      ]),
+    );
+    expect(await listed(path, `?label=${encodeURIComponent(value)}`)).toMatchObject([
+      { id: value, text: `text ${value}`, label: value },
+    ]);
+    const one = `${path}/examples/${encodeURIComponent(value)}`;
+    const patched = await call("PATCH", one, key, { text: `new ${value}` });
+    expect(patched.json, patched.text).toMatchObject({ id: value, text: `new ${value}`, label: value });
+    expect((await call("DELETE", one, key)).json).toEqual({ id: value, object: "example", deleted: true });
+  });
+
+  test.each(odd)("the label %j among many", async (value) => {
+    const path = await dataset("multi_label");
+    await put(path, { text: "a", labels: [value, "other"] }, { text: "b", labels: [`${value}2`] });
+    expect(new Map(Object.entries((await call("GET", path, key)).json.labels))).toEqual(
+      new Map([
+        [value, 1],
+        [`${value}2`, 1],
+        ["other", 1],
+      ]),
+    );
+    const found = await listed(path, `?label=${encodeURIComponent(value)}`);
+    expect(found).toHaveLength(1);
+    expect(found[0].labels.toSorted()).toEqual([value, "other"].toSorted());
+  });
+
+  test("lone surrogates, which no UTF-8 can hold, as U+FFFD", async () => {
+    const path = await dataset();
+    await put(path, { id: "\ud800", text: "half \udc00 a pair", label: "\ud83d" });
+    expect(await listed(path)).toMatchObject([{ id: "\ufffd", text: "half \ufffd a pair", label: "\ufffd" }]);
+    expect((await call("GET", path, key)).json.labels).toEqual({ "\ufffd": 1 });
+  });
+
+  test.each(["a/b", "a%2Fb", "100%", "%zz", "ключ", "a b+c", "?x=1#y", "e".repeat(256)])(
+    "the id %s in a path",
+    async (id) => {
+      const path = await dataset();
+      await put(path, { id, text: "a", label: "x" });
+      const answer = await call("PATCH", `${path}/examples/${encodeURIComponent(id)}`, key, { label: "y" });
+      expect(answer.json, answer.text).toMatchObject({ id, label: "y" });
+    },
+  );
+
+  test("embeddings, as 32-bit floats", async () => {
+    const path = await dataset("regression", { modality: "embedding", dimensions: 3 });
+    const embedding = [1.5, -0.25, 3.4028234663852886e38];
+    await put(path, { id: "e", embedding, value: -1.25e-7 });
+    expect(await listed(path)).toMatchObject([{ id: "e", embedding, value: -1.25e-7 }]);
+    expect((await call("GET", path, key)).json.labels).toEqual({});
+  });
+});
+
+describe("changing an example", () => {
+  test("changes what is given and keeps the rest", async () => {
+    const path = await dataset();
+    await put(path, { id: "e", text: "a", label: "x" });
+    const answer = await call("PATCH", `${path}/examples/e`, key, { label: "y" });
+    expect(answer.status).toBe(200);
+    expect(answer.json).toEqual({ object: "example", id: "e", text: "a", label: "y", created_at: expect.any(Number) });
+    expect((await call("PATCH", `${path}/examples/e`, key, { text: "b" })).json).toMatchObject({
+      text: "b",
+      label: "y",
+    });
+    expect((await call("GET", path, key)).json).toMatchObject({ labels: { y: 1 }, examples: 1, revision: 3 });
+  });
+
+  test("does not count as a change where nothing is changed", async () => {
+    const path = await dataset();
+    await put(path, { id: "e", text: "a", label: "x" });
+    for (const same of [{}, { text: "a" }, { label: "x" }]) {
+      expect((await call("PATCH", `${path}/examples/e`, key, same)).status).toBe(200);
+    }
+    expect((await call("GET", path, key)).json.revision).toBe(1);
+  });
+
+  test.each<[unknown, number, string, string]>([
+    [{ label: "" }, 400, "invalid_parameter", "label"],
+    [{ label: 7 }, 400, "invalid_parameter", "label"],
+    [{ label: "x".repeat(257) }, 400, "invalid_parameter", "label"],
+    [{ labels: ["x"] }, 422, "task_mismatch", "labels"],
+    [{ value: 1 }, 422, "task_mismatch", "value"],
+    [{ text: "" }, 422, "input_empty", "text"],
+    [{ text: " \n\t" }, 422, "input_empty", "text"],
+    [{ text: "x".repeat(32_769) }, 422, "input_too_long", "text"],
+    [{ text: null }, 400, "invalid_parameter", "text"],
+    [{ embedding: [1] }, 400, "invalid_parameter", "embedding"],
+    [{ id: "f" }, 400, "unknown_parameter", "id"],
+    [{ created_at: 1 }, 400, "unknown_parameter", "created_at"],
+  ])("refuses %j", async (body, status, code, param) => {
+    const path = await dataset();
+    await put(path, { id: "e", text: "a", label: "x" });
+    const answer = await call("PATCH", `${path}/examples/e`, key, body);
+    expectRefused(answer, status, code as "invalid_parameter", param);
+    expect(await listed(path)).toMatchObject([{ id: "e", text: "a", label: "x" }]);
+  });
+});
+
+test("deleting an example takes it alone", async () => {
+  const path = await dataset();
+  await put(path, { id: "e", text: "a", label: "x" }, { id: "f", text: "b", label: "y" });
+  const answer = await call("DELETE", `${path}/examples/e`, key);
+  expect(answer.status).toBe(200);
+  expect(answer.json).toEqual({ id: "e", object: "example", deleted: true });
+  expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, labels: { y: 1 }, revision: 2 });
+  expectRefused(await call("DELETE", `${path}/examples/e`, key), 404, "not_found");
+  expectRefused(await call("PATCH", `${path}/examples/e`, key, { label: "z" }), 404, "not_found");
+});
+
+describe("export", () => {
+  test("gives everything, oldest first, as lines that another dataset takes", async () => {
+    const path = await dataset("multi_label");
+    const sent = Array.from({ length: 1200 }, (_, i) => ({
+      id: `id ${i}`,
+      text: `line ${i}\n"quoted" \u0000 ${"x".repeat(i)}`,
+      labels: [`a${i % 3}`, "b"],
+    }));
+    await put(path, ...sent);
+    const exported = await call("GET", `${path}/export`, key);
+    expect(exported.status).toBe(200);
+    expect(exported.headers.get("content-type")).toBe("application/x-ndjson");
+    expect(
+      exported.text
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+    ).toEqual(sent);
+    const copy = await dataset("multi_label");
+    const ndjson = { "content-type": "application/x-ndjson" };
+    const imported = await call("POST", `${copy}/examples`, key, exported.text, ndjson);
+    expect(imported.json).toMatchObject({ added: 1200, rejected: 0 });
+    expect((await call("GET", `${copy}/export`, key)).text).toBe(exported.text);
+  });
+
+  test("of an empty dataset is empty", async () => {
+    const exported = await call("GET", `${await dataset()}/export`, key);
+    expect(exported.status).toBe(200);
+    expect(exported.text).toBe("");
+  });
+});
+
+describe("who may", () => {
+  const routes: [string, string, unknown?][] = [
+    ["POST", "/v1/datasets/tickets/examples", { examples: [{ text: "a", label: "x" }] }],
+    ["GET", "/v1/datasets/tickets/examples"],
+    ["GET", "/v1/datasets/tickets/export"],
+    ["PATCH", "/v1/datasets/tickets/examples/e", { label: "x" }],
+    ["DELETE", "/v1/datasets/tickets/examples/e"],
+  ];
+  test.each(routes)("%s %s: a key with the scope train, of the tenant itself", async (method, path, body) => {
+    const owner = await tenantWithTickets();
+    await call("POST", "/v1/datasets/tickets/examples", owner.key, { examples: [{ id: "e", text: "a", label: "x" }] });
+    await expectGuarded(owner.key, "train", method, path, body);
+    await expectHidden(method, path, body, async () => {
+      expect((await call("GET", "/v1/datasets/tickets", owner.key)).json).toMatchObject({ examples: 19, revision: 2 });
+      await call("DELETE", "/v1/datasets/tickets", owner.key);
+    });
+  });
+});

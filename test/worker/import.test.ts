@@ -1,0 +1,515 @@
+import { beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
+import { type Answer, call, newTenant } from "./api.ts";
+import { expectRefused } from "./expect.ts";
+
+const NDJSON = { "content-type": "application/x-ndjson" };
+const CSV = { "content-type": "text/csv" };
+const JSON_TYPE = { "content-type": "application/json" };
+
+let key: string;
+let datasets = 0;
+
+beforeAll(async () => {
+  key = (await newTenant()).key;
+});
+
+async function dataset(task = "single_label", more: object = { modality: "text" }): Promise<string> {
+  const name = `d${++datasets}`;
+  const answer = await call("POST", "/v1/datasets", key, { name, task, ...more });
+  expect(answer.status, answer.text).toBe(201);
+  return `/v1/datasets/${name}`;
+}
+
+const send = (path: string, body: BodyInit, headers: Record<string, string>, query = "") =>
+  call("POST", `${path}/examples${query}`, key, body, headers);
+const sendJson = (path: string, ...examples: unknown[]) => call("POST", `${path}/examples`, key, { examples });
+
+/** What is stored, oldest first, without the ids that were not sent. */
+async function stored(path: string): Promise<Record<string, unknown>[]> {
+  const { text } = await call("GET", `${path}/export`, key);
+  const lines = text.split("\n").filter((line) => line !== "");
+  return lines.map((line) => {
+    const { id, ...rest } = JSON.parse(line);
+    return String(id).startsWith("ex_") ? rest : { id, ...rest };
+  });
+}
+
+function counts(answer: Answer): number[] {
+  expect(answer.status, answer.text).toBe(200);
+  const { added, updated, unchanged, rejected } = answer.json;
+  return [added, updated, unchanged, rejected];
+}
+
+test("an import answers what became of its rows, and the dataset as it is then", async () => {
+  const path = await dataset();
+  const answer = await sendJson(path, { text: "a", label: "x" }, { text: "b", label: 7 });
+  expect(answer.status).toBe(200);
+  expect(answer.json).toEqual({
+    object: "dataset.import",
+    id: expect.stringMatching(/^import_[0-9a-f]{32}$/),
+    added: 1,
+    updated: 0,
+    unchanged: 0,
+    rejected: 1,
+    errors: [{ line: 2, code: "invalid_parameter", message: expect.stringContaining("'label'") }],
+    dataset: (await call("GET", path, key)).json,
+  });
+});
+
+describe("importing again", () => {
+  test("the same id updates, or is unchanged where nothing differs", async () => {
+    const path = await dataset();
+    const rows = [
+      { id: "1", text: "a", label: "x" },
+      { id: "2", text: "b", label: "y" },
+    ];
+    expect(counts(await sendJson(path, ...rows))).toEqual([2, 0, 0, 0]);
+    expect(counts(await sendJson(path, ...rows))).toEqual([0, 0, 2, 0]);
+    expect((await call("GET", path, key)).json.revision).toBe(1);
+    expect(counts(await sendJson(path, { id: "1", text: "a", label: "y" }, rows[1]))).toEqual([0, 1, 1, 0]);
+    expect((await call("GET", path, key)).json).toMatchObject({ revision: 2, examples: 2, labels: { y: 2 } });
+  });
+
+  test("without an id, the same input and label is stored once; another label is another example", async () => {
+    const path = await dataset();
+    expect(counts(await sendJson(path, { text: "a", label: "x" }, { text: "a", label: "x" }))).toEqual([1, 0, 1, 0]);
+    expect(counts(await sendJson(path, { text: "a", label: "x" }))).toEqual([0, 0, 1, 0]);
+    expect((await call("GET", path, key)).json.revision).toBe(1);
+    expect(counts(await sendJson(path, { text: "a", label: "y" }))).toEqual([1, 0, 0, 0]);
+    expect((await call("GET", path, key)).json).toMatchObject({ revision: 2, labels: { x: 1, y: 1 } });
+  });
+
+  test("labels in another order are the same labels", async () => {
+    const path = await dataset("multi_label");
+    expect(
+      counts(await sendJson(path, { text: "a", labels: ["x", "y"] }, { text: "a", labels: ["y", "x", "y"] })),
+    ).toEqual([1, 0, 1, 0]);
+  });
+
+  test("of one id twice in a body, the last counts", async () => {
+    const path = await dataset();
+    const answer = await sendJson(
+      path,
+      { id: "1", text: "a", label: "x" },
+      { id: "1", text: "b", label: "y" },
+      { id: "1", text: "c", label: "z" },
+    );
+    const [added = 0, updated = 0, unchanged = 0, rejected = 0] = counts(answer);
+    expect(added + updated + unchanged + rejected).toBe(3);
+    expect(added).toBe(1);
+    expect(await stored(path)).toEqual([{ id: "1", text: "c", label: "z" }]);
+  });
+
+  test("an import of nothing but bad rows, or of none, changes nothing", async () => {
+    const path = await dataset();
+    expect(counts(await sendJson(path, { text: "", label: "x" }))).toEqual([0, 0, 0, 1]);
+    expect(counts(await sendJson(path))).toEqual([0, 0, 0, 0]);
+    expect((await call("GET", path, key)).json.revision).toBe(0);
+  });
+
+  test("becomes visible as a whole when its body has been read", async () => {
+    const path = await dataset();
+    await sendJson(path, { id: "0", text: "before", label: "x" });
+    const lines = Array.from(
+      { length: 6000 },
+      (_, i) => `${JSON.stringify({ id: `${i}`, text: `t${i}`, label: "y" })}\n`,
+    );
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const answer = send(path, readable, NDJSON);
+    const writer = writable.getWriter();
+    await writer.write(new TextEncoder().encode(lines.slice(0, 5000).join("")));
+    expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, labels: { x: 1 }, revision: 1 });
+    await writer.write(new TextEncoder().encode(lines.slice(5000).join("")));
+    await writer.close();
+    expect(counts(await answer)).toEqual([5999, 1, 0, 0]);
+    expect((await call("GET", path, key)).json).toMatchObject({ examples: 6000, labels: { y: 6000 }, revision: 2 });
+  });
+
+  test("whose dataset is deleted meanwhile finds nothing and brings nothing back", async () => {
+    const path = await dataset();
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const answer = send(path, readable, NDJSON);
+    const writer = writable.getWriter();
+    await writer.write(new TextEncoder().encode('{"text":"a","label":"x"}\n'));
+    expect((await call("DELETE", path, key)).status).toBe(200);
+    await writer.close();
+    expectRefused(await answer, 404, "not_found");
+    expectRefused(await call("GET", path, key), 404, "not_found");
+  });
+});
+
+describe("on_error=abort", () => {
+  test("stores nothing where one row is bad, and says which", async () => {
+    const path = await dataset();
+    const body = '{"text":"a","label":"x"}\n{"text":"b"}\n{"text":"c","label":"x"}\nnot json\n';
+    const answer = await send(path, body, NDJSON, "?on_error=abort");
+    expectRefused(answer, 422, "import_rejected", "label");
+    expect(answer.json.error.message).toContain("Line 2");
+    expect(answer.json.error.details).toMatchObject({ line: 2, code: "missing_parameter" });
+    expect(answer.json.error.details.errors).toHaveLength(2);
+    expect((await call("GET", path, key)).json).toMatchObject({ examples: 0, revision: 0 });
+  });
+
+  test("of JSON names the example's path", async () => {
+    const path = await dataset();
+    const examples = [
+      { text: "a", label: "x" },
+      { text: "b", label: "x" },
+      { text: "c", label: "" },
+    ];
+    const answer = await call("POST", `${path}/examples?on_error=abort`, key, { examples });
+    expectRefused(answer, 422, "import_rejected", "examples[2].label");
+  });
+
+  test("stores all where all are good", async () => {
+    const path = await dataset();
+    expect(counts(await send(path, "text,label\na,x\nb,y\n", CSV, "?on_error=abort"))).toEqual([2, 0, 0, 0]);
+  });
+
+  test("refuses other values", async () => {
+    const answer = await send(await dataset(), "text,label\n", CSV, "?on_error=ignore");
+    expectRefused(answer, 400, "invalid_parameter", "on_error");
+  });
+});
+
+test("shows the first 100 errors and counts them all", async () => {
+  const path = await dataset();
+  const answer = await send(path, "[]\n".repeat(250), NDJSON);
+  expect(counts(answer)).toEqual([0, 0, 0, 250]);
+  expect(answer.json.errors.map(({ line }: { line: number }) => line)).toEqual(
+    Array.from({ length: 100 }, (_, i) => i + 1),
+  );
+});
+
+describe("one bad row", () => {
+  const deep = `${'{"a":'.repeat(100_000)}1${"}".repeat(100_000)}`;
+  const rows: [string, string, object, string][] = [
+    ["not an object", "single_label", [] as object, "invalid_parameter"],
+    ["null", "single_label", null as unknown as object, "invalid_parameter"],
+    ["no input", "single_label", { label: "x" }, "missing_parameter"],
+    ["no label", "single_label", { text: "a" }, "missing_parameter"],
+    ["an empty text", "single_label", { text: "", label: "x" }, "input_empty"],
+    ["a blank text", "single_label", { text: " \u00a0\n", label: "x" }, "input_empty"],
+    ["a huge text", "single_label", { text: "x".repeat(40_000), label: "x" }, "input_too_long"],
+    ["a number for a text", "single_label", { text: 1, label: "x" }, "invalid_parameter"],
+    ["two inputs", "single_label", { text: "a", embedding: [1], label: "x" }, "invalid_parameter"],
+    ["an image", "single_label", { image: "aGk=", label: "x" }, "modality_not_supported"],
+    ["an embedding among texts", "single_label", { embedding: [1], label: "x" }, "modality_mismatch"],
+    ["an empty label", "single_label", { text: "a", label: "" }, "invalid_parameter"],
+    ["a long label", "single_label", { text: "a", label: "x".repeat(257) }, "invalid_parameter"],
+    ["a null label", "single_label", { text: "a", label: null }, "invalid_parameter"],
+    ["labels for a label", "single_label", { text: "a", labels: ["x"] }, "task_mismatch"],
+    ["a label and labels", "single_label", { text: "a", label: "x", labels: ["x"] }, "task_mismatch"],
+    ["an empty id", "single_label", { id: "", text: "a", label: "x" }, "invalid_parameter"],
+    ["a long id", "single_label", { id: "x".repeat(257), text: "a", label: "x" }, "invalid_parameter"],
+    ["a number for an id", "single_label", { id: 1, text: "a", label: "x" }, "invalid_parameter"],
+    ["an unknown field", "single_label", { text: "a", label: "x", weight: 2 }, "unknown_parameter"],
+    ["a label for labels", "multi_label", { text: "a", label: "x" }, "task_mismatch"],
+    ["a text for labels", "multi_label", { text: "a", labels: "x" }, "invalid_parameter"],
+    ["an empty label among labels", "multi_label", { text: "a", labels: ["x", ""] }, "invalid_parameter"],
+    [
+      "100,001 labels",
+      "multi_label",
+      { text: "a", labels: Array.from({ length: 100_001 }, (_, i) => `${i}`) },
+      "invalid_parameter",
+    ],
+    ["a text for a value", "regression", { text: "a", value: "1" }, "invalid_parameter"],
+    ["no value", "regression", { text: "a" }, "missing_parameter"],
+  ];
+  test.each(rows)("%s is refused and the others are kept", async (_what, task, bad, code) => {
+    const path = await dataset(task);
+    const target = { single_label: { label: "x" }, multi_label: { labels: ["x"] }, regression: { value: 1 } }[task];
+    const answer = await sendJson(path, { text: "first", ...target }, bad, { text: "last", ...target });
+    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    expect(answer.json.errors).toMatchObject([{ line: 2, code }]);
+    expect(await stored(path)).toEqual([
+      { text: "first", ...target },
+      { text: "last", ...target },
+    ]);
+  });
+
+  test("nested 100,000 levels deep is refused and the others are kept", async () => {
+    const path = await dataset();
+    const body = `{"text":"a","label":"x"}\n{"text":"b","label":"x","more":${deep}}\n${deep}\n{"text":"c","label":"x"}`;
+    expect(counts(await send(path, body, NDJSON))).toEqual([2, 0, 0, 2]);
+    const answer = await send(path, `{"examples":[{"text":"d","label":${deep}}]}`, JSON_TYPE);
+    expect(counts(answer)).toEqual([0, 0, 0, 1]);
+  });
+
+  test.each([
+    ["[1,NaN]", "invalid_json"],
+    ["[1,Infinity]", "invalid_json"],
+    ["[1,1e999]", "invalid_parameter"],
+    ["[1,-1e999]", "invalid_parameter"],
+    ["[1,1e39]", "invalid_embedding"],
+    ["[1]", "invalid_embedding"],
+    ["[1,2,3]", "invalid_embedding"],
+    ["[]", "invalid_embedding"],
+    ['[1,"2"]', "invalid_parameter"],
+    ["[1,null]", "invalid_parameter"],
+    ["[[1,2]]", "invalid_parameter"],
+    ['"AAAA"', "invalid_parameter"],
+    [`[${"1,".repeat(5000)}1]`, "invalid_parameter"],
+  ])("the embedding %s is refused and the others are kept", async (embedding, code) => {
+    const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
+    const line = (values: string) => `{"embedding":${values},"label":"x"}\n`;
+    const answer = await send(path, line("[1,2]") + line(embedding) + line("[3,4]"), NDJSON);
+    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    expect(answer.json.errors).toMatchObject([{ line: 2, code }]);
+  });
+});
+
+describe("a JSON body", () => {
+  test.each<[string, string, string | null]>([
+    ['{"examples":[', "invalid_json", null],
+    ["", "invalid_json", null],
+    ["nonsense", "invalid_json", null],
+    ['{"examples":[{"text":"a","label":"x"}]} trailing', "invalid_json", null],
+    ["null", "missing_parameter", "examples"],
+    ["[]", "missing_parameter", "examples"],
+    ["{}", "missing_parameter", "examples"],
+    ['{"examples":{}}', "invalid_parameter", "examples"],
+    ['{"examples":"a"}', "invalid_parameter", "examples"],
+    ['{"examples":null}', "invalid_parameter", "examples"],
+    ['{"examples":[],"mode":"fast"}', "unknown_parameter", "mode"],
+    ['{"__proto__":{},"examples":[]}', "unknown_parameter", "__proto__"],
+  ])("such as %s is refused", async (body, code, param) => {
+    expectRefused(await send(await dataset(), body, JSON_TYPE), 400, code as "invalid_json", param);
+  });
+
+  test("may begin with a byte order mark and name its charset", async () => {
+    const path = await dataset();
+    const body = '\ufeff{"examples":[{"text":"a","label":"x"}]}';
+    expect(counts(await send(path, body, { "content-type": "application/json; charset=utf-8" }))).toEqual([1, 0, 0, 0]);
+  });
+});
+
+describe("NDJSON", () => {
+  test("may have blank lines, CRLF, a byte order mark and no line break at its end", async () => {
+    const path = await dataset();
+    const body = '\ufeff{"text":"a","label":"x"}\r\n\r\n\n   \n{"text":"b","label":"x"}\r\n\n{"text":"c","label":"x"}';
+    expect(counts(await send(path, body, NDJSON))).toEqual([3, 0, 0, 0]);
+    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", "b", "c"]);
+  });
+
+  test("with broken lines keeps the others and counts lines as an editor does", async () => {
+    const path = await dataset();
+    const body = '\n{"text":"a","label":"x"}\n{"text":"b"\n\n{"text":"c","label":"x"}\n}';
+    const answer = await send(path, body, NDJSON);
+    expect(counts(answer)).toEqual([2, 0, 0, 2]);
+    expect(answer.json.errors).toMatchObject([
+      { line: 3, code: "invalid_json" },
+      { line: 6, code: "invalid_json" },
+    ]);
+  });
+
+  test("with a line of 2 MB keeps the others", async () => {
+    const path = await dataset();
+    const line = (text: string) => `${JSON.stringify({ text, label: "x" })}\n`;
+    const answer = await send(path, line("a") + line("x".repeat(2_000_000)) + line("b"), NDJSON);
+    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    expect(answer.json.errors).toMatchObject([{ line: 2, code: "input_too_long" }]);
+  });
+
+  test("split anywhere, also inside a character, reads the same", async () => {
+    const path = await dataset();
+    const bytes = new TextEncoder().encode('{"text":"größer \u{1f600}","label":"ü"}\n'.repeat(3));
+    const body = new ReadableStream({
+      start(controller) {
+        for (const byte of bytes) controller.enqueue(Uint8Array.of(byte));
+        controller.close();
+      },
+    });
+    expect(counts(await send(path, body, NDJSON))).toEqual([1, 0, 2, 0]);
+    expect(await stored(path)).toEqual([{ text: "größer \u{1f600}", label: "ü" }]);
+  });
+
+  test("that is empty imports nothing", async () => {
+    expect(counts(await send(await dataset(), "", NDJSON))).toEqual([0, 0, 0, 0]);
+  });
+});
+
+describe("CSV", () => {
+  const rows: [string, string, Record<string, unknown>[]][] = [
+    [
+      "plain",
+      "text,label\na,x\nb,y\n",
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "y" },
+      ],
+    ],
+    [
+      "no line break at its end",
+      "text,label\na,x\nb,y",
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "y" },
+      ],
+    ],
+    [
+      "CRLF",
+      "text,label\r\na,x\r\nb,y\r\n",
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "y" },
+      ],
+    ],
+    ["a byte order mark", "\ufefftext,label\na,x\n", [{ text: "a", label: "x" }]],
+    [
+      "blank lines",
+      "\n\ntext,label\n\na,x\n\n\nb,y\n\n",
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "y" },
+      ],
+    ],
+    [
+      "quotes",
+      'text,label\n"a, ""b""\r\nc",x\nd,"y\nz"\n',
+      [
+        { text: 'a, "b"\r\nc', label: "x" },
+        { text: "d", label: "y\nz" },
+      ],
+    ],
+    [
+      "ids",
+      "id,text,label\n1,a,x\n,b,y\n",
+      [
+        { id: "1", text: "a", label: "x" },
+        { text: "b", label: "y" },
+      ],
+    ],
+    ["columns in another order and case", " Label ,ID,TEXT\nx,1,a\n", [{ id: "1", text: "a", label: "x" }]],
+    ["padded fields", "text,label\n a , x \n", [{ text: " a ", label: " x " }]],
+    ["a header only", "text,label\n", []],
+    ["nothing", "", []],
+  ];
+  test.each(rows)("with %s", async (_what, body, expected) => {
+    const path = await dataset();
+    expect(counts(await send(path, body, CSV))).toEqual([expected.length, 0, 0, 0]);
+    expect(await stored(path)).toEqual(expected);
+  });
+
+  test("of labels and of values", async () => {
+    const multi = await dataset("multi_label");
+    expect(counts(await send(multi, "text,labels\na,x|y\nb,\nc,|z|\n", CSV))).toEqual([3, 0, 0, 0]);
+    expect((await stored(multi)).map(({ labels }) => labels)).toEqual([["x", "y"], [], ["z"]]);
+    const values = await dataset("regression");
+    const answer = await send(values, "text,value\na,1.5\nb, -2e3 \nc,\nd,much\ne,1e999\nf,NaN\n", CSV);
+    expect(counts(answer)).toEqual([2, 0, 0, 4]);
+    expect((await stored(values)).map(({ value }) => value)).toEqual([1.5, -2000]);
+  });
+
+  test.each<[string, string, string]>([
+    ["no text column", "label\nx\n", "text"],
+    ["no label column", "text\na\n", "label"],
+    ["no header at all", "a,x\nb,y\n", "text"],
+    ["the column of another task", "text,labels\na,x\n", "label"],
+    ["an unknown column", "text,label,weight\na,x,1\n", "weight"],
+    ["a column twice", "text,label,text\na,x,b\n", "text"],
+    ["an unnamed column", "text,label,\na,x,\n", ""],
+    ["a column named like a part of JavaScript", "text,label,__proto__\na,x,1\n", "__proto__"],
+    ["semicolons", "text;label\na;x\n", "text"],
+  ])("with %s is refused", async (_what, body, param) => {
+    const path = await dataset();
+    expectRefused(await send(path, body, CSV), 422, "invalid_csv", param);
+    expect((await call("GET", path, key)).json.revision).toBe(0);
+  });
+
+  test("with short and long rows keeps the others, and says on which lines", async () => {
+    const path = await dataset();
+    const answer = await send(path, 'text,label\na,x\nshort\n"b\nb",y\nlong,x,more\n,x\nc,z\n', CSV);
+    expect(answer.json.errors).toMatchObject([
+      { line: 3, code: "missing_parameter" },
+      { line: 6, code: "invalid_csv" },
+      { line: 7, code: "input_empty" },
+    ]);
+    expect(counts(answer)).toEqual([3, 0, 0, 3]);
+  });
+
+  test("with a stray quote inside a field or after one keeps that row and the others", async () => {
+    const path = await dataset();
+    const answer = await send(path, 'text,label\na,x\nb"c,x\n"d"e,x\n5" and 6",x\nf,x\n', CSV);
+    expect(counts(answer)).toEqual([5, 0, 0, 0]);
+    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", 'b"c', '"d"e', '5" and 6"', "f"]);
+  });
+
+  test("with a quote that never ends keeps what came before it", async () => {
+    const path = await dataset();
+    const answer = await send(path, 'text,label\na,x\n"b,x\nc,x\n', CSV);
+    expect(counts(answer)).toEqual([1, 0, 0, 1]);
+    expect(answer.json.errors).toMatchObject([{ code: "invalid_csv" }]);
+    expect(await stored(path)).toEqual([{ text: "a", label: "x" }]);
+  });
+
+  test("with a row beyond the limit of a line keeps what came before it", async () => {
+    const path = await dataset();
+    const answer = await send(path, `text,label\na,x\n"${"b\n".repeat(limits.import_line_bytes)}",x\nc,x\n`, CSV);
+    expect(counts(answer)[0]).toBeGreaterThanOrEqual(1);
+    expect(answer.json.errors[0]).toMatchObject({ code: "invalid_csv" });
+    expect((await stored(path))[0]).toEqual({ text: "a", label: "x" });
+  });
+
+  test("of embeddings is refused", async () => {
+    const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
+    expectRefused(await send(path, "embedding,label\n1,x\n", CSV), 422, "modality_mismatch", "content-type");
+  });
+});
+
+describe("limits", () => {
+  test("100,001 labels are refused, and the dataset stays as it was", async () => {
+    const path = await dataset();
+    await sendJson(path, { text: "before", label: "x" });
+    const lines = Array.from({ length: 100_001 }, (_, i) => `t${i},l${i}\n`);
+    const answer = await send(path, `text,label\n${lines.join("")}`, CSV);
+    expectRefused(answer, 422, "limit_exceeded");
+    expect(answer.json.error.details).toEqual({ limit: limits.labels_per_dataset, actual: 100_002 });
+    expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, labels: { x: 1 }, revision: 1 });
+  });
+
+  test("a body over the limit is refused by its declared length, before it is read", async () => {
+    const path = await dataset();
+    const headers = { ...NDJSON, "content-length": String(limits.import_body_bytes + 1) };
+    const answer = await send(path, new ReadableStream(), headers);
+    expectRefused(answer, 413, "body_too_large");
+    expect(answer.json.error.details).toEqual({
+      limit: limits.import_body_bytes,
+      actual: limits.import_body_bytes + 1,
+    });
+  });
+
+  test("a body over the limit without a declared length is refused when it gets there", async () => {
+    const path = await dataset();
+    await sendJson(path, { text: "before", label: "x" });
+    const chunk = new Uint8Array(1024 * 1024).fill(120);
+    let sent = 0;
+    const body = new ReadableStream({
+      pull(controller) {
+        sent += chunk.length;
+        controller.enqueue(chunk);
+      },
+    });
+    expectRefused(await send(path, body, NDJSON), 413, "body_too_large");
+    expect(sent).toBeLessThan(limits.import_body_bytes + 20 * chunk.length);
+    expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, revision: 1 });
+  });
+
+  test("JSON has a limit of its own, declared or not", async () => {
+    const path = await dataset();
+    const spaces = new Uint8Array(limits.json_body_bytes + 1).fill(32);
+    const declared = await send(path, spaces, { ...JSON_TYPE, "content-length": String(spaces.length) });
+    expectRefused(declared, 413, "body_too_large");
+    const streamed = new Response(spaces).body as ReadableStream;
+    expectRefused(await send(path, streamed, JSON_TYPE), 413, "body_too_large");
+  });
+});
+
+test.each(["", "text/plain", "multipart/form-data", "application/jsonx", "text/csvx", "application/vnd.api+json"])(
+  "the content type '%s' is refused",
+  async (type) => {
+    const answer = await send(await dataset(), new TextEncoder().encode("text,label\n"), { "content-type": type });
+    expectRefused(answer, 415, "unsupported_media_type", "content-type");
+  },
+);
