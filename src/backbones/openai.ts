@@ -139,7 +139,8 @@ function refusal(response: Response, now: number): Attempt {
 export function retryAfterSeconds(header: string | null, now: number): number | undefined {
   if (header === null) return undefined;
   if (/^\d+(\.\d+)?$/.test(header)) return Number(header);
-  const date = Date.parse(header);
+  // Date.parse reads even "-5" as a year; an HTTP date begins with the day's name.
+  const date = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
   return Number.isNaN(date) ? undefined : Math.max(0, Math.ceil((date - now) / 1000));
 }
 

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter
 
 TEXTS = [
     "refund",
@@ -43,22 +43,18 @@ def embed(text):
     words = re.findall(r"[^\W_]+|\S", folded.upper().lower())
     vector = [0.0] * 384
 
-    features = defaultdict(list)
+    def add(units, seed, weight):
+        dimension, sign = phi(fnv(units, seed))
+        vector[dimension] += sign * weight
 
-    def occur(units, seed, weight):
-        features[fnv(units, seed)].append(weight)
-
-    for word in words:
-        occur(utf16(word), 0x811C9DC5, 1)
+    for word, tf in Counter(words).items():
+        add(utf16(word), 0x811C9DC5, 1 + math.log(tf))
         units = utf16(f"<{word}>")
         grams = [units[i : i + n] for n in (2, 3, 4) for i in range(len(units) - n + 1)]
         for gram in grams:
-            occur(gram, 0x01234567, 2 * len(grams) ** -0.25)
-    for a, b in zip(words, words[1:]):
-        occur(utf16(f"{a} {b}"), 0x9DC5811C, 0.3)
-    for feature, weights in features.items():
-        dimension, sign = phi(feature)
-        vector[dimension] += sign * sum(weights) / len(weights) * (1 + math.log(len(weights)))
+            add(gram, 0x01234567, (1 + math.log(tf)) * 2 * len(grams) ** -0.25)
+    for (a, b), tf in Counter(zip(words, words[1:])).items():
+        add(utf16(f"{a} {b}"), 0x9DC5811C, 0.3 * (1 + math.log(tf)))
     norm = math.sqrt(sum(x * x for x in vector))
     return " ".join(f"{i}:{x / norm:.7f}" for i, x in enumerate(vector) if x)
 
