@@ -1,7 +1,7 @@
 import { type Minimum, memoryLength, minimise } from "./minimise.ts";
 import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
 import { invertDamped } from "./preconditioner.ts";
-import type { Tensors } from "./tensors.ts";
+import type { Matrix, Tensors } from "./tensors.ts";
 
 /** Each output's share of the weighted rows (single and multi), kept off 0 and 1 by half a row. */
 export function priors(targets: Targets, weights: Float64Array, outputs: number): Float64Array {
@@ -52,53 +52,58 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
   return kind === "single" ? sum / Math.max(1, shares.length - 1) : sum / shares.length;
 }
 
+/** (κ G + λ I)⁻¹ for W, and the inverse curvature of each intercept. */
+export interface Preconditioner {
+  readonly inverse: Matrix;
+  readonly intercepts: Float64Array;
+}
+
+/** @param gram G of all of the problem's rows (`weightedGram`) */
+export function* makePreconditioner(
+  tensors: Tensors,
+  problem: Problem,
+  gram: Float32Array,
+): Generator<number, Preconditioner, void> {
+  const { design, targets, weights, outputs, l2 } = problem;
+  const shares = priors(targets, weights, outputs);
+  const inverse = yield* invertDamped(tensors, gram, design.dimensions, curvature(shares, targets.kind), l2);
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const intercepts = shares.map((share) => 1 / (total * (targets.kind === "value" ? 1 : share * (1 - share))));
+  return { inverse, intercepts };
+}
+
 /**
- * Minimises the objective from `start`, preconditioned by (κ G + λ I)⁻¹ with `gram` = G of all rows in `problem`'s
- * design: folds that leave rows out share it. Squares make that the exact Hessian, so regression takes one step
- * and a refinement.
+ * Minimises the objective from `start`. The preconditioner may be that of more rows: folds that leave rows out share one.
+ * For regression it is the exact inverse Hessian up to rounding, so the first step is ridge's closed form and the rest refine it.
  */
 export function* fitHead(
   tensors: Tensors,
   problem: Problem,
-  gram: Float32Array,
+  preconditioner: Preconditioner,
   start: Float64Array,
   tolerance: number,
   onStep?: (value: number) => void,
 ): Generator<number, Minimum, void> {
-  const { design, targets, weights, outputs, l2 } = problem;
-  const { dimensions } = design;
+  const { dimensions } = problem.design;
+  const { outputs } = problem;
   const size = dimensions * outputs;
-  const shares = priors(targets, weights, outputs);
-  const mean = curvature(shares, targets.kind);
-  const inverse = yield* invertDamped(tensors, gram, dimensions, mean, l2);
-  let total = 0;
-  for (const weight of weights) total += weight;
-
   const precondition = (vector: Float64Array): Float64Array => {
     const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, size)));
-    const product = tensors.multiply(inverse, right);
+    const product = tensors.multiply(preconditioner.inverse, right);
     const result = new Float64Array(vector.length);
     result.set(tensors.view(product));
     tensors.free(product);
     tensors.free(right);
     for (let k = 0; k < outputs; k++) {
-      const share = shares[k] as number;
-      result[size + k] = (vector[size + k] as number) / (total * (targets.kind === "value" ? 1 : share * (1 - share)));
+      result[size + k] = (vector[size + k] as number) * (preconditioner.intercepts[k] as number);
     }
     return result;
   };
-  const minimum = yield* minimise(
-    (parameters) => evaluateObjective(tensors, problem, parameters),
-    precondition,
-    start,
-    {
-      tolerance,
-      maxIterations: 500,
-      ...(onStep === undefined ? {} : { onStep }),
-    },
-  );
-  tensors.free(inverse);
-  return minimum;
+  return yield* minimise((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
+    tolerance,
+    maxIterations: 500,
+    ...(onStep === undefined ? {} : { onStep }),
+  });
 }
 
 /** Bytes alive during a fit besides the design. */

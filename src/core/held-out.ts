@@ -1,7 +1,7 @@
 /** Fits that leave folds out: the logits of every held-out row, and the l2 that predicts held-out rows best. */
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
 import type { Design } from "./design.ts";
-import { fitHead, startingPoint } from "./fit.ts";
+import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
 import { eachLogits, type Problem, type Targets } from "./objective.ts";
 import type { Tensors } from "./tensors.ts";
 
@@ -18,9 +18,9 @@ export interface Splittable {
 
 /** Close enough to the optimum to rank what is held out: its effect on held-out log loss is far below its standard error. */
 const TOLERANCE = 1e-3;
-const STRONGEST = { single: 10, multi: 10, value: 1000 } as const;
+const STRONGEST = { single: 100, multi: 100, value: 1000 } as const;
 const STEP = Math.sqrt(10);
-const GRID = 12;
+const GRID = 14;
 
 export interface HeldOutFit {
   readonly held: HeldOut;
@@ -46,10 +46,18 @@ export function* fitFolds(
   const place = new Map(Array.from(rows, (row, at) => [row, at]));
   const logits = new Float32Array(rows.length * outputs);
   const parameters: Float64Array[] = [];
+  const { weights } = data;
+  const preconditioner = yield* makePreconditioner(tensors, { design, targets, outputs, weights, l2 }, data.gram);
   for (let fold = 0; fold < count; fold++) {
-    const weights = data.weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
-    const problem: Problem = { design, targets, outputs, weights, l2 };
-    const minimum = yield* fitHead(tensors, problem, data.gram, starts?.[fold] ?? startingPoint(problem), TOLERANCE);
+    const trainedOn = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
+    const problem: Problem = { design, targets, outputs, weights: trainedOn, l2 };
+    const minimum = yield* fitHead(
+      tensors,
+      problem,
+      preconditioner,
+      starts?.[fold] ?? startingPoint(problem),
+      TOLERANCE,
+    );
     parameters.push(minimum.parameters);
     yield* eachLogits(tensors, design, outputs, minimum.parameters, (first, height, values) => {
       for (let i = 0; i < height; i++) {
@@ -58,6 +66,7 @@ export function* fitFolds(
       }
     });
   }
+  tensors.free(preconditioner.inverse);
   return { held: { rows, logits, outputs }, parameters };
 }
 
@@ -66,37 +75,55 @@ export interface Selection {
   readonly fit: HeldOutFit;
 }
 
+/** Losses this close are the same for all that so many held-out rows can tell. */
+const SAME = 1.01;
+
 /**
- * The l2 (in the design's scale) with the least held-out loss: log loss at its own best temperature, since a
- * head is calibrated afterwards; squared error for regression. Goes from strong to weak, each fit starting from the one before, and
- * stops two steps past the best.
+ * The l2 (in the design's scale) that predicts held-out rows best: of those whose loss is within 1 % of the least, the one
+ * with most labels right, and of those the strongest. The loss is the log loss at its own best temperature, since a head is calibrated
+ * afterwards; squared error for regression. Goes from strong to weak, each fit starting from the one before, and
+ * stops two steps past the least loss.
  */
 export function* selectL2(tensors: Tensors, data: Splittable, count: number): Generator<number, Selection, void> {
-  let best: (Selection & { loss: number }) | null = null;
+  let kept: (Selection & Score)[] = [];
+  let least = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
   let l2: number = STRONGEST[data.targets.kind];
   for (let i = 0, since = 0; i < GRID && since < 2; i++, l2 /= STEP) {
-    const result: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts);
-    starts = result.parameters;
-    const loss = heldOutLoss(data.targets, result.held);
-    if (best === null || loss < best.loss) {
-      best = { l2, fit: result, loss };
+    const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts);
+    starts = fit.parameters;
+    const score = scoreOf(data.targets, fit.held);
+    if (score.loss < least) {
+      least = score.loss;
       since = 0;
     } else since++;
+    kept = [...kept, { l2, fit, ...score }].filter(({ loss }) => loss <= SAME * least);
   }
-  if (best === null) throw new Error("The grid of l2 is empty.");
-  return best;
+  return kept.reduce((best, each) => (each.hits > best.hits ? each : best));
 }
 
-function heldOutLoss(targets: Targets, held: HeldOut): number {
+interface Score {
+  readonly loss: number;
+  readonly hits: number;
+}
+
+function scoreOf(targets: Targets, held: HeldOut): Score {
   if (targets.kind === "value") {
-    return held.rows.reduce(
-      (sum, row, at) => sum + ((targets.values[row] as number) - (held.logits[at] as number)) ** 2,
-      0,
-    );
+    const errors = Array.from(held.rows, (row, at) => (targets.values[row] as number) - (held.logits[at] as number));
+    return { loss: errors.reduce((sum, error) => sum + error * error, 0), hits: 0 };
   }
-  const entries = Array.from(held.rows.keys()).filter(
-    (at) => targets.kind === "multi" || (targets.indices[held.rows[at] as number] as number) >= 0,
-  );
-  return heldOutLogLoss(targets, held, entries, fitTemperature(targets, held, entries));
+  const all = Array.from(held.rows.keys());
+  const entries = targets.kind === "single" ? all.filter((at) => targetOf(targets.indices, held, at) >= 0) : all;
+  const loss = heldOutLogLoss(targets, held, entries, fitTemperature(targets, held, entries));
+  if (targets.kind === "multi") return { loss, hits: 0 };
+  return { loss, hits: entries.filter((at) => topLabel(held, at) === targetOf(targets.indices, held, at)).length };
+}
+
+function targetOf(indices: Int32Array, held: HeldOut, at: number): number {
+  return indices[held.rows[at] as number] as number;
+}
+
+function topLabel(held: HeldOut, at: number): number {
+  const logits = held.logits.subarray(at * held.outputs, (at + 1) * held.outputs);
+  return logits.indexOf(Math.max(...logits));
 }

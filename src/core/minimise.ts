@@ -48,7 +48,7 @@ export function* minimise(
   for (let iteration = 0; ; iteration++) {
     const direction = descent(gradient, pairs, precondition, scale);
     const slope = dot(direction, gradient);
-    if (!(-slope / 2 > options.tolerance * value)) return { parameters, value, iterations: iteration, converged: true };
+    if (-slope / 2 <= options.tolerance * value) return { parameters, value, iterations: iteration, converged: true };
     if (iteration === options.maxIterations) return { parameters, value, iterations: iteration, converged: false };
 
     let length = 1;
@@ -120,7 +120,9 @@ function add(to: Float64Array, vector: Vector, factor: number): void {
 }
 
 function moved(from: Float64Array, direction: Float64Array, length: number): Float64Array {
-  return from.map((value, i) => value + length * (direction[i] as number));
+  const result = from.slice();
+  add(result, direction, length);
+  return result;
 }
 
 function difference(a: Float64Array, b: Float64Array): Float32Array {

@@ -2,7 +2,7 @@
 import { blockRows, type Design, makeDesign, subsetDesign } from "./design.ts";
 import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
 import { fail, ok, type Result } from "./failure.ts";
-import { fitBytes, fitHead, startingPoint } from "./fit.ts";
+import { fitBytes, fitHead, makePreconditioner, startingPoint } from "./fit.ts";
 import type { Head, Task } from "./head.ts";
 import { fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
 import type { Minimum } from "./minimise.ts";
@@ -200,10 +200,11 @@ function* trainScoped(
   }
 
   const problem = { design, targets, outputs, weights, l2 };
+  const preconditioner = yield* makePreconditioner(tensors, problem, gram);
   const minimum = yield* fitHead(
     tensors,
     problem,
-    gram,
+    preconditioner,
     start ?? startingPoint(problem),
     options.tolerance ?? DEFAULT_TOLERANCE,
   );
@@ -377,6 +378,7 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const parameters = 8 * (dimensions + 1) * outputs * 3 * Math.max(1, fits);
   return {
     operations,
-    bytes: 2 * design + subset + held + parameters + fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
+    bytes:
+      2 * design + subset + held + parameters + fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
   };
 }

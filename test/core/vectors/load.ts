@@ -58,5 +58,5 @@ export function dataOf(vector: FitVector): Data {
 }
 
 function read(name: string): unknown {
-  return JSON.parse(readFileSync(new URL(name, import.meta.url), "utf8"));
+  return JSON.parse(String(readFileSync(new URL(name, import.meta.url))));
 }
