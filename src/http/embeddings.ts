@@ -11,7 +11,7 @@ import { body, errors, json, tenantSecurity } from "./schema.ts";
 
 // OpenAI's shape, so fields that are not known here are ignored.
 const request = z.looseObject({
-  model: z.string().min(1),
+  model: z.string().min(1).max(200),
   input: z.union([z.string(), z.array(z.string()).min(1).max(limits.inputs_per_request)], {
     error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
   }),

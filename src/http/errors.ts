@@ -103,6 +103,8 @@ export function schemaFailure(error: z.ZodError, given: unknown): Failure {
   return { code: "invalid_parameter", message: `${where} is not valid: ${issue.message}.`, param };
 }
 
+const PATH_CHARACTERS = 200;
+
 type Issue = z.ZodError["issues"][number];
 
 /** The first issue; of a union that fits nowhere, the one that got furthest into a branch. */
@@ -120,11 +122,12 @@ function valueAt(given: unknown, path: readonly PropertyKey[]): unknown {
   return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | null | undefined)?.[part], given);
 }
 
-/** A path such as `examples[3].label`. */
+/** A path such as `examples[3].label`; a client's own field name is not quoted at any length. */
 export function formatPath(path: readonly PropertyKey[]): string {
-  return path.reduce<string>(
+  const whole = path.reduce<string>(
     (text, part) =>
       typeof part === "number" ? `${text}[${part}]` : text === "" ? String(part) : `${text}.${String(part)}`,
     "",
   );
+  return whole.length > PATH_CHARACTERS ? `${whole.slice(0, PATH_CHARACTERS)}…` : whole;
 }

@@ -4,6 +4,7 @@ import { type CsvError, parse } from "csv-parse";
 import { type Code, type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import type { StagedExample } from "../tenant/imports.ts";
+import { formatPath } from "./errors.ts";
 import { type ExampleShape, parseExample } from "./example-input.ts";
 
 export interface RowError {
@@ -88,7 +89,8 @@ async function* readJson(body: ReadableStream<Uint8Array>, shape: ExampleShape):
   const { examples, ...rest } = (
     typeof parsed.value === "object" && parsed.value !== null ? parsed.value : {}
   ) as Record<string, unknown>;
-  const unknown = Object.keys(rest)[0];
+  const [field] = Object.keys(rest);
+  const unknown = field === undefined ? undefined : formatPath([field]);
   if (unknown !== undefined)
     throw stop("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
   if (examples === undefined) throw stop("missing_parameter", "'examples' is required.", { param: "examples" });
@@ -188,7 +190,7 @@ async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): 
 }
 
 function checkHeader(header: readonly string[], target: string): string[] {
-  const names = header.map((column) => column.trim().toLowerCase());
+  const names = header.map((column) => formatPath([column.trim().toLowerCase()]));
   const missing = ["text", target].find((column) => !names.includes(column));
   if (missing !== undefined) {
     throw stop(

@@ -37,10 +37,8 @@ export async function call(
     }),
   );
   const text = await response.text();
-  const json =
-    response.headers.get("content-type")?.includes("json") && !response.headers.get("content-type")?.includes("ndjson")
-      ? JSON.parse(text)
-      : null;
+  const isJson = response.headers.get("content-type")?.startsWith("application/json") && method !== "HEAD";
+  const json = isJson ? JSON.parse(text) : null;
   expect(response.status, text).not.toBe(500);
   expect(response.headers.get("x-request-id")).toMatch(/^req_[0-9a-f]{32}$/);
   expect(response.headers.get("ratelimit-policy")).toMatch(/^"\w+";q=\d+;w=\d+$/);

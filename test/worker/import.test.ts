@@ -260,6 +260,22 @@ describe("one bad row", () => {
   });
 });
 
+test("huge field names are not quoted at length, however many there are", async () => {
+  const path = await dataset();
+  const line = `{"text":"a","label":"x","${"y".repeat(100_000)}":1}\n`;
+  const answer = await send(path, line.repeat(100), NDJSON);
+  expect(counts(answer)).toEqual([0, 0, 0, 100]);
+  expect(answer.text.length).toBeLessThan(50_000);
+  expectRefused(
+    await send(path, `text,label,${"y".repeat(100_000)}\n`, CSV),
+    422,
+    "invalid_csv",
+    `${"y".repeat(200)}…`,
+  );
+  const json = await send(path, `{"${"y".repeat(100_000)}":1}`, JSON_TYPE);
+  expectRefused(json, 400, "unknown_parameter", `${"y".repeat(200)}…`);
+});
+
 describe("a JSON body", () => {
   test.each<[string, string, string | null]>([
     ['{"examples":[', "invalid_json", null],

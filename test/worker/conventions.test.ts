@@ -1,0 +1,424 @@
+import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { beforeAll, describe, expect, test } from "vitest";
+import { codes } from "../../src/core/failure.ts";
+import { limits } from "../../src/core/limits.ts";
+import { createApp } from "../../src/http/app.ts";
+import { call, newTenant, tenantWithTickets } from "./api.ts";
+import { expectRefused, keyWith, withoutRequestId } from "./expect.ts";
+
+let key: string;
+let names = 0;
+
+beforeAll(async () => {
+  key = (await tenantWithTickets()).key;
+});
+
+const newDataset = () => ({ name: `n${++names}`, task: "single_label", modality: "text" });
+
+/** The answer of the same application with other bindings. */
+async function withBindings(bindings: object, request: Request): Promise<Response> {
+  const context = createExecutionContext();
+  const response = await createApp().fetch(request, { ...env, ...bindings }, context);
+  await waitOnExecutionContext(context);
+  return response;
+}
+
+const asked = (path: string, token: string) =>
+  new Request(`http://graft.test${path}`, { headers: { authorization: `Bearer ${token}` } });
+
+describe("errors", () => {
+  test.each([
+    ["GET", "/"],
+    ["GET", "/v1"],
+    ["GET", "/v1/nothing"],
+    ["POST", "/v1/nothing"],
+    ["GET", "/v1/datasets/"],
+    ["GET", "//v1/datasets"],
+    ["GET", "/V1/DATASETS"],
+    ["PUT", "/v1/datasets"],
+    ["PATCH", "/v1/datasets/tickets"],
+    ["POST", "/v1/datasets/tickets"],
+    ["DELETE", "/v1/datasets"],
+    ["OPTIONS", "/v1/datasets"],
+    ["PROPFIND", "/v1/datasets"],
+    ["POST", "/health/ready"],
+    ["GET", "/v1/embeddings"],
+    ["GET", "/%00%ff/../../etc/passwd"],
+    ["GET", `/v1/${"x".repeat(8000)}`],
+  ])("%s %s is not found", async (method, path) => {
+    const body = ["POST", "PUT", "PATCH"].includes(method) ? {} : undefined;
+    expectRefused(await call(method, path, key, body), 404, "not_found");
+  });
+
+  test("every path answers HEAD as it answers GET, without the body", async () => {
+    for (const [path, status] of [
+      ["/health/live", 200],
+      ["/v1/datasets", 200],
+      ["/v1/datasets/none", 404],
+      ["/nothing", 404],
+    ] as const) {
+      const answer = await call("HEAD", path, key);
+      expect(answer.status).toBe(status);
+      expect(answer.text).toBe("");
+    }
+  });
+
+  test("what goes wrong inside is a 500 that says nothing of it", async () => {
+    const listDatasets = () => {
+      throw new Error("secret of the inside");
+    };
+    // This isolate holds the key's lease, so only the route itself asks the ledger.
+    await call("GET", "/v1/datasets", key);
+    const broken = { TENANT: { idFromName: () => "id", get: () => ({ listDatasets }) } };
+    const response = await withBindings(broken, asked("/v1/datasets", key));
+    expect(response.status).toBe(500);
+    const text = await response.text();
+    expect(text).not.toContain("secret of the inside");
+    const { error } = JSON.parse(text);
+    expect(error).toMatchObject({ type: "server_error", code: "internal_error", param: null });
+    expect(error.request_id).toBe(response.headers.get("x-request-id"));
+    expect(response.headers.get("retry-after")).toBe("5");
+  });
+
+  test("each has an id of its own", async () => {
+    const one = await call("GET", "/v1/nothing", key);
+    const two = await call("GET", "/v1/nothing", key);
+    expect(one.json.error.request_id).not.toBe(two.json.error.request_id);
+    expect(withoutRequestId(one)).toEqual(withoutRequestId(two));
+  });
+
+  test("their codes are in the document, each once", async () => {
+    const { json } = await call("GET", "/openapi.json");
+    expect(json.components.schemas.Error.properties.error.properties.code.enum).toEqual([...codes]);
+    expect(new Set(codes).size).toBe(codes.length);
+  });
+
+  test.each<[string, unknown, string, string]>([
+    [
+      "/v1/heads",
+      {
+        name: "h",
+        examples: [
+          { text: "a", label: "x" },
+          { text: "b", label: 7 },
+        ],
+      },
+      "invalid_parameter",
+      "examples[1].label",
+    ],
+    [
+      "/v1/heads",
+      { name: "h", examples: [{ text: "a", labels: ["x", 7] }] },
+      "invalid_parameter",
+      "examples[0].labels[1]",
+    ],
+    [
+      "/v1/heads",
+      { name: "h", examples: [{ text: "a", label: "x", size: 1 }] },
+      "unknown_parameter",
+      "examples[0].size",
+    ],
+    [
+      "/v1/heads",
+      { name: "h", dataset: "tickets", hyperparameters: { seed: 0.5 } },
+      "invalid_parameter",
+      "hyperparameters.seed",
+    ],
+    [
+      "/v1/heads",
+      { name: "h", dataset: "tickets", hyperparameters: { lr: 1 } },
+      "unknown_parameter",
+      "hyperparameters.lr",
+    ],
+    ["/v1/heads/h/predict", { input: ["a", { text: 7 }] }, "invalid_parameter", "input[1].text"],
+    ["/v1/heads/h/predict", { input: { embedding: [1, "2"] } }, "invalid_parameter", "input.embedding[1]"],
+    ["/v1/heads/h/predict", { input: [{ embedding: [1, "2"] }] }, "invalid_parameter", "input[0].embedding[1]"],
+    ["/v1/heads/h/predict", { input: { text: "a", lang: "en" } }, "unknown_parameter", "input.lang"],
+    ["/v1/heads/h/predict", {}, "missing_parameter", "input"],
+    ["/v1/heads/h/promote", { version: "1" }, "invalid_parameter", "version"],
+    ["/v1/api_keys", { name: "k", scopes: ["train", "root"] }, "invalid_parameter", "scopes[1]"],
+  ])("of %s with %j name where", async (path, body, code, param) => {
+    expectRefused(await call("POST", path, key, body), 400, code as "invalid_parameter", param);
+  });
+
+  test("do not echo a huge unknown field", async () => {
+    const answer = await call("POST", "/v1/datasets", key, { ...newDataset(), ["x".repeat(1_000_000)]: 1 });
+    expect(answer.status).toBe(400);
+    expect(answer.json.error.code).toBe("unknown_parameter");
+    expect(answer.text.length).toBeLessThan(2_000);
+  });
+});
+
+describe("bodies", () => {
+  test.each([
+    ["nothing", ""],
+    ["an open brace", "{"],
+    ["a trailing comma", '{"name":"a",}'],
+    ["single quotes", "{'name':'a'}"],
+    ["NaN", '{"dimensions":NaN}'],
+    ["two documents", "{}{}"],
+    ["bytes that are no text", "\u0000\u0001\ufffd"],
+  ])("of %s are not JSON", async (_what, body) => {
+    const json = { "content-type": "application/json" };
+    for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"]) {
+      expectRefused(await call("POST", path, key, body, json), 400, "invalid_json");
+    }
+  });
+
+  test.each(["null", "[]", "7", '"text"', "true", "[[[]]]"])("of %s are refused", async (body) => {
+    const json = { "content-type": "application/json" };
+    for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"]) {
+      const answer = await call("POST", path, key, body, json);
+      expect(answer.status, answer.text).toBe(400);
+    }
+  });
+
+  test("nested 100,000 levels deep are refused", async () => {
+    const json = { "content-type": "application/json" };
+    for (const deep of [
+      `${"[".repeat(100_000)}${"]".repeat(100_000)}`,
+      `${'{"input":'.repeat(100_000)}1${"}".repeat(100_000)}`,
+      `{"name":${"[".repeat(100_000)}${"]".repeat(100_000)}}`,
+    ]) {
+      for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"]) {
+        const answer = await call("POST", path, key, deep, json);
+        expect(answer.status, answer.text).toBe(400);
+      }
+    }
+  });
+
+  test.each([
+    "",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "application/jsonp",
+  ])("of the content type '%s' are refused", async (type) => {
+    const body = new TextEncoder().encode(JSON.stringify(newDataset()));
+    const answer = await call("POST", "/v1/datasets", key, body, { "content-type": type });
+    expectRefused(answer, 415, "unsupported_media_type", "content-type");
+  });
+
+  test.each([
+    "application/json; charset=utf-8",
+    "Application/JSON",
+    "application/json;charset=UTF-8",
+    "application/vnd.acme+json",
+  ])("of the content type '%s' are read", async (type) => {
+    const answer = await call("POST", "/v1/datasets", key, JSON.stringify(newDataset()), { "content-type": type });
+    expect(answer.status, answer.text).toBe(201);
+  });
+
+  test.each(["application/json;", "application/json; charset", "application/json ; x=y", "application/json;;;"])(
+    "of the odd content type '%s' are read or refused",
+    async (type) => {
+      const answer = await call("POST", "/v1/datasets", key, JSON.stringify(newDataset()), { "content-type": type });
+      expect([201, 415], answer.text).toContain(answer.status);
+    },
+  );
+
+  test("over the limit are refused, declared or not", async () => {
+    const spaces = new Uint8Array(limits.json_body_bytes + 1).fill(32);
+    const headers = { "content-type": "application/json" };
+    const declared = { ...headers, "content-length": String(spaces.length) };
+    const answer = await call("POST", "/v1/datasets", key, spaces, declared);
+    expectRefused(answer, 413, "body_too_large");
+    expect(answer.json.error.details).toEqual({ limit: limits.json_body_bytes, actual: spaces.length });
+    const stream = new Response(spaces).body as ReadableStream;
+    expectRefused(await call("POST", "/v1/datasets", key, stream, headers), 413, "body_too_large");
+  });
+});
+
+describe("lists", () => {
+  const lists = ["/v1/datasets", "/v1/datasets/tickets/examples", "/v1/heads", "/v1/api_keys"];
+
+  test.each(lists)("%s: limit is 1 to 100, and after names an object of the list", async (path) => {
+    for (const limit of ["0", "101", "-1", "1.5", "many", "", "1e9", "NaN"]) {
+      expectRefused(await call("GET", `${path}?limit=${limit}`, key), 400, "invalid_parameter", "limit");
+    }
+    expect((await call("GET", `${path}?limit=100`, key)).status).toBe(200);
+    for (const after of ["none", "%00", "'", "..", "\u{1f600}"]) {
+      expectRefused(await call("GET", `${path}?after=${after}`, key), 400, "invalid_parameter", "after");
+    }
+  });
+
+  test("an empty list has no ids", async () => {
+    const { key: fresh } = await newTenant();
+    for (const path of ["/v1/datasets", "/v1/heads"]) {
+      expect((await call("GET", path, fresh)).json).toEqual({
+        object: "list",
+        data: [],
+        first_id: null,
+        last_id: null,
+        has_more: false,
+      });
+    }
+  });
+
+  test("a page has 20 objects where no limit is given", async () => {
+    const { key: fresh } = await newTenant();
+    for (let i = 0; i < 21; i++) {
+      await call("POST", "/v1/datasets", fresh, { ...newDataset(), name: `d${i}` });
+    }
+    const { json } = await call("GET", "/v1/datasets", fresh);
+    expect(json).toMatchObject({ first_id: "d20", last_id: "d1", has_more: true });
+    expect(json.data).toHaveLength(20);
+  });
+});
+
+describe("Idempotency-Key", () => {
+  const post = (path: string, body: unknown, idempotencyKey: string, token = key) =>
+    call("POST", path, token, body, { "idempotency-key": idempotencyKey });
+
+  test("gives the first answer again, also after what it made has changed", async () => {
+    const body = newDataset();
+    const first = await post("/v1/datasets", body, "again");
+    expect(first.status).toBe(201);
+    expect(first.headers.has("idempotent-replayed")).toBe(false);
+    await call("DELETE", `/v1/datasets/${body.name}`, key);
+    const again = await post("/v1/datasets", body, "again");
+    expect(again.status).toBe(201);
+    expect(again.headers.get("idempotent-replayed")).toBe("true");
+    expect(again.headers.get("content-type")).toContain("application/json");
+    expect(again.json).toEqual(first.json);
+    expect((await call("GET", `/v1/datasets/${body.name}`, key)).status).toBe(404);
+  });
+
+  test("leaves the secret out of the second answer, and makes no second key", async () => {
+    const body = { name: "k", scopes: ["train"] };
+    const { key: fresh } = await newTenant();
+    const first = await post("/v1/api_keys", body, "key", fresh);
+    const again = await post("/v1/api_keys", body, "key", fresh);
+    const { secret, ...rest } = first.json;
+    expect(secret).toMatch(/^gk_/);
+    expect(again.json).toEqual(rest);
+    expect((await call("GET", "/v1/api_keys", fresh)).json.data).toHaveLength(2);
+  });
+
+  test("trains once, and promotes once", async () => {
+    const body = { name: "once", dataset: "tickets", evaluation: { method: "none" } };
+    const first = await post("/v1/heads", body, "train");
+    expect(first.status, first.text).toBe(201);
+    const again = await post("/v1/heads", body, "train");
+    expect(again.json).toEqual(first.json);
+    expect((await call("GET", "/v1/heads/once/versions", key)).json.data).toHaveLength(1);
+    await call("POST", "/v1/heads", key, body);
+    expect((await post("/v1/heads/once/promote", { version: 1 }, "promote")).json.active_version).toBe(1);
+    await call("POST", "/v1/heads/once/promote", key, { version: 2 });
+    const replayed = await post("/v1/heads/once/promote", { version: 1 }, "promote");
+    expect(replayed.headers.get("idempotent-replayed")).toBe("true");
+    expect((await call("GET", "/v1/heads/once", key)).json.active_version).toBe(2);
+  });
+
+  test("is refused for another body or another route", async () => {
+    const body = newDataset();
+    await post("/v1/datasets", body, "reused");
+    const another = newDataset();
+    expectRefused(await post("/v1/datasets", another, "reused"), 422, "idempotency_key_reused", "Idempotency-Key");
+    expectRefused(await post("/v1/api_keys", body, "reused"), 422, "idempotency_key_reused", "Idempotency-Key");
+    expect((await call("GET", `/v1/datasets/${another.name}`, key)).status).toBe(404);
+  });
+
+  test("is a tenant's own", async () => {
+    const { key: stranger } = await newTenant();
+    const body = newDataset();
+    expect((await post("/v1/datasets", body, "shared")).status).toBe(201);
+    const theirs = await post("/v1/datasets", body, "shared", stranger);
+    expect(theirs.status).toBe(201);
+    expect(theirs.headers.has("idempotent-replayed")).toBe(false);
+  });
+
+  test("is free again after a request that failed", async () => {
+    const { key: fresh } = await newTenant();
+    const body = newDataset();
+    expectRefused(
+      await post("/v1/datasets", { ...body, task: "x" }, "failed", fresh),
+      400,
+      "invalid_parameter",
+      "task",
+    );
+    expect((await post("/v1/datasets", body, "failed", fresh)).status).toBe(201);
+    expectRefused(await post("/v1/datasets", body, "conflict", fresh), 409, "already_exists", "name");
+    expect((await post("/v1/datasets", { ...body, name: "another" }, "conflict", fresh)).status).toBe(201);
+    expectRefused(await post("/v1/heads", { name: "h", dataset: "none" }, "head", fresh), 404, "not_found", "dataset");
+    await call("DELETE", "/v1/datasets/another", fresh);
+    expect((await post("/v1/datasets", { ...body, name: "another" }, "head", fresh)).status).toBe(201);
+  });
+
+  test("of a request that still runs is refused", async () => {
+    const { id, key: fresh } = await newTenant();
+    const body = newDataset();
+    const hash = async () => {
+      const text = `POST /v1/datasets\n${JSON.stringify(body)}`;
+      const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+      return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    };
+    const ledger = env.TENANT.get(env.TENANT.idFromName(id));
+    await ledger.beginIdempotent({ key: "running", request: await hash() });
+    const answer = await post("/v1/datasets", body, "running", fresh);
+    expectRefused(answer, 409, "request_in_progress");
+    expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+    await ledger.releaseIdempotent("running");
+    expect((await post("/v1/datasets", body, "running", fresh)).status).toBe(201);
+  });
+
+  test("of two requests at once lets one run", async () => {
+    const { key: fresh } = await newTenant();
+    const body = newDataset();
+    const answers = await Promise.all(Array.from({ length: 5 }, () => post("/v1/datasets", body, "race", fresh)));
+    const ran = answers.filter(({ status, headers }) => status === 201 && !headers.has("idempotent-replayed"));
+    expect(ran).toHaveLength(1);
+    for (const answer of answers) {
+      if (answer.status === 201) expect(answer.json).toEqual(ran[0]?.json);
+      else expectRefused(answer, 409, "request_in_progress");
+    }
+  });
+
+  test("has 1 to 255 characters", async () => {
+    expectRefused(
+      await post("/v1/datasets", newDataset(), "x".repeat(256)),
+      400,
+      "invalid_parameter",
+      "Idempotency-Key",
+    );
+    expectRefused(await post("/v1/datasets", newDataset(), ""), 400, "invalid_parameter", "Idempotency-Key");
+    expect((await post("/v1/datasets", newDataset(), "x".repeat(255))).status).toBe(201);
+  });
+
+  test("does not replay to a key without the scope", async () => {
+    const body = newDataset();
+    await post("/v1/datasets", body, "scoped");
+    const reader = await keyWith(key, "predict");
+    expectRefused(await post("/v1/datasets", body, "scoped", reader), 403, "missing_scope");
+  });
+});
+
+describe("rate limits", () => {
+  test("a key over its limit is refused until the window has passed, and others are not", async () => {
+    const one = await keyWith(key, "train");
+    const two = await keyWith(key, "train");
+    const keyIds: string[] = [];
+    const denying = { limit: async ({ key: id }: { key: string }) => ({ success: keyIds.push(id) > 1 }) };
+    const first = await withBindings({ RATE_LIMIT: denying }, asked("/v1/datasets", one));
+    expect(first.status).toBe(429);
+    expect(await first.json()).toMatchObject({ error: { type: "rate_limit_error", code: "rate_limited" } });
+    const wait = Number(first.headers.get("retry-after"));
+    expect(wait).toBeGreaterThanOrEqual(1);
+    expect(first.headers.get("ratelimit-policy")).toContain(`;w=${wait}`);
+    const again = await call("GET", "/v1/datasets", one);
+    expectRefused(again, 429, "rate_limited");
+    expect((await call("GET", "/v1/datasets", two)).status).toBe(200);
+    expect(keyIds).toHaveLength(1);
+  });
+
+  test("the limiter is asked once for ten requests of a key", async () => {
+    const one = await keyWith(key, "train");
+    let asks = 0;
+    const counting = { limit: async () => ({ success: ++asks > 0 }) };
+    for (let i = 0; i < 25; i++) {
+      expect((await withBindings({ RATE_LIMIT: counting }, asked("/v1/datasets", one))).status).toBe(200);
+    }
+    expect(asks).toBe(3);
+  });
+});
