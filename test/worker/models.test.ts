@@ -1,0 +1,167 @@
+import { SELF } from "cloudflare:test";
+import OpenAI from "openai";
+import { beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
+import { call, newTenant } from "./api.ts";
+import { expectGuarded, expectRefused, keyWith, withoutRequestId } from "./expect.ts";
+
+let key: string;
+const model = "hash-text-1";
+
+beforeAll(async () => {
+  key = (await newTenant()).key;
+});
+
+const embed = (body: object, token = key) => call("POST", "/v1/embeddings", token, { model, ...body });
+
+describe("models", () => {
+  test("the list is OpenAI's, with what a head needs to know beside it", async () => {
+    const { status, json } = await call("GET", "/v1/models", key);
+    expect(status).toBe(200);
+    expect(json.object).toBe("list");
+    const found = json.data.find(({ id }: { id: string }) => id === model);
+    expect(found).toEqual({
+      id: model,
+      object: "model",
+      created: expect.any(Number),
+      owned_by: "graft",
+      graft: {
+        kind: "hash",
+        modality: "text",
+        dimensions: expect.any(Number),
+        revision: expect.any(String),
+        license: "Apache-2.0",
+        parameters: 0,
+        bytes: expect.any(Number),
+      },
+    });
+    expect((await call("GET", `/v1/models/${model}`, key)).json).toEqual(found);
+  });
+
+  test("one that does not exist is not found, whoever asks", async () => {
+    const answer = await call("GET", "/v1/models/none", key);
+    expectRefused(answer, 404, "not_found", "id");
+    const stranger = await call("GET", "/v1/models/none", (await newTenant()).key);
+    expect(withoutRequestId(stranger)).toEqual(withoutRequestId(answer));
+    for (const id of ["%00", "a%2Fb", "ft:none:x", "%F0%9F%98%80", "x".repeat(200)]) {
+      expectRefused(await call("GET", `/v1/models/${id}`, key), 404, "not_found", "id");
+    }
+    expectRefused(await call("GET", `/v1/models/${"x".repeat(201)}`, key), 400, "invalid_parameter", "id");
+  });
+
+  test("any key may read them", async () => {
+    for (const scope of ["predict", "train", "manage"]) {
+      expect((await call("GET", "/v1/models", await keyWith(key, scope))).status).toBe(200);
+    }
+    await expectGuarded(key, null, "GET", "/v1/models");
+    await expectGuarded(key, null, "GET", `/v1/models/${model}`);
+  });
+});
+
+describe("embeddings", () => {
+  test("one text gives one embedding of the model's dimensions and of unit norm", async () => {
+    const answer = await embed({ input: "the parcel is late" });
+    expect(answer.status).toBe(200);
+    const { dimensions } = (await call("GET", `/v1/models/${model}`, key)).json.graft;
+    const [{ embedding }] = answer.json.data;
+    expect(answer.json).toEqual({
+      object: "list",
+      data: [{ object: "embedding", index: 0, embedding }],
+      model,
+      usage: { prompt_tokens: 4, total_tokens: 4 },
+    });
+    expect(embedding).toHaveLength(dimensions);
+    expect(Math.hypot(...embedding)).toBeCloseTo(1, 5);
+    expect(answer.headers.get("x-cache")).toBe("hit=0, miss=1");
+  });
+
+  test("as many out as in, in order, each as it is alone", async () => {
+    const input = ["first", "second", "first", "\u0000", "half \ud800 a pair", "\u{1f600}", " padded "];
+    const all = (await embed({ input })).json.data;
+    expect(all.map(({ index }: { index: number }) => index)).toEqual(input.map((_, i) => i));
+    for (const [i, text] of input.entries()) {
+      expect((await embed({ input: text })).json.data[0].embedding).toEqual(all[i].embedding);
+    }
+  });
+
+  test("base64 holds the same 32-bit floats", async () => {
+    const floats = (await embed({ input: "a text" })).json.data[0].embedding;
+    const base64 = (await embed({ input: "a text", encoding_format: "base64" })).json.data[0].embedding;
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    expect(Array.from(new Float32Array(bytes.buffer))).toEqual(floats);
+  });
+
+  test("fields that it does not know are ignored, as OpenAI's clients may send them", async () => {
+    expect((await embed({ input: "a", user: "u-1", future: { field: [] } })).status).toBe(200);
+  });
+
+  test.each<[string, object, number, string, string]>([
+    ["no input", {}, 400, "missing_parameter", "input"],
+    ["null", { input: null }, 400, "invalid_parameter", "input"],
+    ["an empty list", { input: [] }, 400, "invalid_parameter", "input"],
+    ["tokens", { input: [1, 2, 3] }, 400, "invalid_parameter", "input[0]"],
+    ["lists of tokens", { input: [[1, 2], [3]] }, 400, "invalid_parameter", "input[0]"],
+    ["too many texts", { input: Array(limits.inputs_per_request + 1).fill("a") }, 400, "invalid_parameter", "input"],
+    ["an empty text", { input: "" }, 422, "input_empty", "input"],
+    ["an empty text among others", { input: ["a", " \t"] }, 422, "input_empty", "input[1]"],
+    ["a huge text", { input: ["a", "x".repeat(limits.text_characters + 1)] }, 422, "input_too_long", "input[1]"],
+    ["an unknown model", { input: "a", model: "none" }, 404, "not_found", "model"],
+    ["a number for a model", { input: "a", model: 7 }, 400, "invalid_parameter", "model"],
+    ["other dimensions", { input: "a", dimensions: 3 }, 400, "invalid_parameter", "dimensions"],
+    ["another format", { input: "a", encoding_format: "hex" }, 400, "invalid_parameter", "encoding_format"],
+  ])("refuses %s", async (_what, body, status, code, param) => {
+    expectRefused(await embed(body), status, code as "invalid_parameter", param);
+  });
+
+  test("takes as many texts as the limit says", async () => {
+    const answer = await embed({ input: Array(limits.inputs_per_request).fill("a"), encoding_format: "base64" });
+    expect(answer.json.data).toHaveLength(limits.inputs_per_request);
+  });
+
+  test("needs a key with the scope predict", async () => {
+    await expectGuarded(key, "predict", "POST", "/v1/embeddings", { model, input: "a" });
+  });
+});
+
+describe("OpenAI's own client", () => {
+  const client = (apiKey: string) =>
+    new OpenAI({
+      apiKey,
+      baseURL: "http://graft.test/v1",
+      maxRetries: 0,
+      fetch: (url, init) => SELF.fetch(url as string, init as RequestInit),
+    });
+
+  test("lists and retrieves models", async () => {
+    const ids: string[] = [];
+    for await (const { id } of client(key).models.list()) ids.push(id);
+    expect(ids).toContain(model);
+    expect((await client(key).models.retrieve(model)).object).toBe("model");
+  });
+
+  test("embeds, by either encoding", async () => {
+    const input = ["one", "two"];
+    const floats = await client(key).embeddings.create({ model, input, encoding_format: "float" });
+    const base64 = await client(key).embeddings.create({ model, input, encoding_format: "base64" });
+    // Without a format the client asks for base64 and decodes it.
+    const decoded = await client(key).embeddings.create({ model, input });
+    expect(floats.data[0]?.embedding.length).toBeGreaterThan(1);
+    expect(base64.data[0]?.embedding).toBeTypeOf("string");
+    expect(decoded.data.map(({ embedding }) => Array.from(embedding))).toEqual(
+      floats.data.map(({ embedding }) => embedding),
+    );
+  });
+
+  test("throws the errors that it has for them, with the request's id", async () => {
+    const wrong = client(`${key}0`).models.list();
+    await expect(wrong).rejects.toBeInstanceOf(OpenAI.AuthenticationError);
+    const missing = client(key).embeddings.create({ model: "none", input: "a" });
+    await expect(missing).rejects.toMatchObject({
+      status: 404,
+      code: "not_found",
+      param: "model",
+      type: "not_found_error",
+    });
+    await expect(missing).rejects.toMatchObject({ requestID: expect.stringMatching(/^req_/) });
+  });
+});

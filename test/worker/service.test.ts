@@ -1,0 +1,122 @@
+import { createExecutionContext, SELF } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { describe, expect, test } from "vitest";
+import { edgeBudget, limits } from "../../src/core/limits.ts";
+import { createApp } from "../../src/http/app.ts";
+import { call, newTenant, tenantWithTickets } from "./api.ts";
+import { expectGuarded, keyWith } from "./expect.ts";
+import { openApiDocument } from "./openapi.ts";
+
+describe("GET /v1/limits", () => {
+  test("shows every limit, and what this tenant has used of those that are counted", async () => {
+    const { id, key } = await tenantWithTickets();
+    await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
+    const answer = await call("GET", "/v1/limits", key);
+    expect(answer.status).toBe(200);
+    const { datasets, heads, api_keys, ...others } = limits;
+    const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
+    expect(answer.json).toEqual({
+      object: "limits",
+      id,
+      limits: {
+        ...Object.fromEntries(Object.entries(plain).map(([name, limit]) => [name, { limit }])),
+        datasets: { limit: datasets, used: 1 },
+        heads: { limit: heads, used: 1 },
+        api_keys: { limit: api_keys, used: 1 },
+      },
+    });
+  });
+
+  test("any key of the tenant may read them", async () => {
+    const { key } = await newTenant();
+    for (const scope of ["predict", "train", "manage"]) {
+      expect((await call("GET", "/v1/limits", await keyWith(key, scope))).status).toBe(200);
+    }
+    await expectGuarded(key, null, "GET", "/v1/limits");
+  });
+});
+
+describe("health", () => {
+  test.each(["live", "ready"])("%s tells the status alone, without a key", async (path) => {
+    const answer = await call("GET", `/health/${path}`);
+    expect(answer.status).toBe(200);
+    expect(answer.json).toEqual({ status: "ok" });
+  });
+
+  test.each<[string, object]>([
+    ["KV", { KV: { get: () => Promise.reject(new Error("no KV")) } }],
+    ["R2", { BUCKET: { head: () => Promise.reject(new Error("no R2")) } }],
+    ["the default backbone", { DEFAULT_BACKBONE: "none" }],
+    ["the server key", { SERVER_KEY: "" }],
+  ])("without %s the Worker is not ready, and lives", async (_what, broken) => {
+    const ask = (path: string) =>
+      createApp().fetch(new Request(`http://graft.test${path}`), { ...env, ...broken }, createExecutionContext());
+    const ready = await ask("/health/ready");
+    expect(ready.status).toBe(503);
+    expect(await ready.json()).toEqual({ status: "unavailable" });
+    expect((await ask("/health/live")).status).toBe(200);
+  });
+});
+
+describe("documentation", () => {
+  test("the document is OpenAPI 3.1 and names every route", async () => {
+    const document = await openApiDocument();
+    expect(document.openapi).toBe("3.1.0");
+    const operations = Object.entries(document.paths).flatMap(([path, item]) =>
+      Object.keys(item).map((method) => `${method.toUpperCase()} ${path}`),
+    );
+    const hono = createApp().routes.filter(({ method, path }) => method !== "ALL" && !/openapi|docs/.test(path));
+    const routes = new Set(hono.map(({ method, path }) => `${method} ${path.replace(/:(\w+)/g, "{$1}")}`));
+    expect(operations.toSorted()).toEqual([...routes].toSorted());
+  });
+
+  test("each operation has a summary, an answer, an error's shape, and says which key it needs", async () => {
+    const document = await openApiDocument();
+    for (const [path, item] of Object.entries(document.paths)) {
+      for (const operation of Object.values(item)) {
+        expect(operation.summary, path).toBeTypeOf("string");
+        expect(
+          Object.keys(operation.responses).some((status) => status.startsWith("2")),
+          path,
+        ).toBe(true);
+        if (path.startsWith("/health/")) continue;
+        expect(operation.responses.default?.content?.["application/json"]?.schema, path).toEqual({
+          $ref: "#/components/schemas/Error",
+        });
+        expect(operation.security, path).toEqual(path.startsWith("/v1/admin/") ? [{ adminKey: [] }] : [{ apiKey: [] }]);
+      }
+    }
+  });
+
+  test("every schema is one, and every reference leads somewhere", async () => {
+    const document = await openApiDocument();
+    const ajv = new Ajv2020({ strict: false, formats: { uri: true } });
+    const text = JSON.stringify(document);
+    for (const schema of Object.values(document.components.schemas)) {
+      expect(ajv.validateSchema(schema), ajv.errorsText()).toBe(true);
+    }
+    for (const [, name] of text.matchAll(/"#\/components\/schemas\/(\w+)"/g)) {
+      expect(document.components.schemas).toHaveProperty(name ?? "");
+    }
+    for (const [reference] of text.matchAll(/"\$ref":"[^"]*"/g)) expect(reference).toContain("#/components/schemas/");
+  });
+
+  test("what is asked for is described as it is taken", async () => {
+    const document = await openApiDocument();
+    const { key } = await newTenant();
+    const body = document.paths["/v1/datasets"]?.post?.requestBody?.content["application/json"]?.schema;
+    expect(body).toMatchObject({ additionalProperties: false, required: ["name", "task", "modality"] });
+    const examples = document.paths["/v1/datasets/{name}/examples"]?.post?.requestBody?.content ?? {};
+    expect(Object.keys(examples).toSorted()).toEqual(["application/json", "application/x-ndjson", "text/csv"]);
+    expect((await call("POST", "/v1/datasets", key, { name: "a", task: "single_label" })).status).toBe(400);
+  });
+
+  test("the page to read it in is HTML, with a request id", async () => {
+    const response = await SELF.fetch("http://graft.test/docs");
+    expect(response.status).toBe(200);
+    expect(response.headers.get("content-type")).toContain("text/html");
+    expect(response.headers.get("x-request-id")).toMatch(/^req_/);
+    expect(await response.text()).toContain("/openapi.json");
+  });
+});
