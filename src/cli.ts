@@ -215,7 +215,9 @@ function stopwatch() {
       const started = performance.now();
       const elapsed = () => performance.now() - started;
       const show = () =>
-        process.stderr.write(isTTY ? `\r${name} … ${duration(elapsed())} ` : `${name} … ${duration(elapsed())}\n`);
+        process.stderr.write(
+          isTTY ? `\r${name} … ${duration(elapsed())}\u001b[K` : `${name} … ${duration(elapsed())}\n`,
+        );
       if (!isTTY) process.stderr.write(`${name} …\n`);
       const timer = setInterval(show, isTTY ? 100 : 2000);
       try {
@@ -295,7 +297,7 @@ curl -sS $GRAFT/v1/heads/support/predict ${json} -d ${quote(JSON.stringify({ inp
 
 async function demo(given: string | undefined): Promise<void> {
   const { step, taken } = stopwatch();
-  const columns = process.stdout.columns ?? 100;
+  const columns = process.stdout.columns || 100;
   // npm runs scripts in the project's folder; INIT_CWD is where the user was.
   const file =
     given === undefined ? join(root, "examples", "support-tickets.csv") : resolve(process.env.INIT_CWD ?? ".", given);

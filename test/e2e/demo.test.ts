@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
+import { setTimeout } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { confusionText, inspectCsv, withoutRows } from "../../src/cli.ts";
 import { createClient, GraftError } from "../../src/sdk.ts";
@@ -42,7 +43,10 @@ async function run(command: string, args: readonly string[], interruptAt?: strin
     if (interruptAt !== undefined && text.includes(interruptAt)) child.kill("SIGINT");
   });
   const [code] = (await once(child, "close")) as [number | null];
-  return { code, out, err, left: [...readdirSync(temporary), ...processesOf(temporary)] };
+  const left = () => [...readdirSync(temporary), ...processesOf(temporary)];
+  // A process that was told to end may take a moment to.
+  for (let tries = 0; tries < 20 && left().length > 0; tries++) await setTimeout(100);
+  return { code, out, err, left: left() };
 }
 
 /** Processes, where there is a /proc to find them in, that were started with this temporary folder. */
