@@ -1,0 +1,9 @@
+/** Serves a bundle in a process of its own, which the crash tests kill. Waits for a line on standard input first. */
+import { once } from "node:events";
+import { serve } from "../../src/serve.ts";
+
+const [built = "", stateDir = ""] = process.argv.slice(2);
+await once(process.stdin, "data");
+const log = (line: string) => console.log(line);
+const { url } = await serve(built, { port: 0, stateDir, adminKey: "operator", log });
+console.log(`listening on ${url}`);

@@ -1,0 +1,133 @@
+/**
+ * The Worker of test/e2e/crash.test.ts: the real one, whose writes are counted. Ahead of the write that the test has named
+ * it prints a marker and stands still, so that the test can kill the process between that write and the one before.
+ */
+
+import { runDue } from "../../src/tenant/bytes.ts";
+import { Directory as RealDirectory } from "../../src/tenant/directory.ts";
+import { Tenant as RealTenant } from "../../src/tenant/tenant.ts";
+import worker from "../../src/worker.ts";
+
+const HOUR = 3_600_000;
+
+/** Writes until the crash; 0 is never. One isolate runs everything, so this is seen by all of it. */
+let left = 0;
+
+function write(what: string): void {
+  if (left === 0 || --left > 0) return;
+  console.log(`crash before ${what}`);
+  // Nothing else of this process may go on, not even what is already under way.
+  for (;;);
+}
+
+/** A binding whose named methods count as writes. */
+function counted<T extends object>(binding: T, name: string, methods: readonly string[]): T {
+  return new Proxy(binding, {
+    get(target, property) {
+      const value = Reflect.get(target, property);
+      if (typeof value !== "function") return value;
+      return (...args: unknown[]) => {
+        if (methods.includes(String(property))) write(`${name}.${String(property)}`);
+        return value.apply(target, args);
+      };
+    },
+  });
+}
+
+function countedEnv(env: Cloudflare.Env): Cloudflare.Env {
+  return {
+    ...env,
+    KV: counted(env.KV, "KV", ["put", "delete"]),
+    BUCKET: counted(env.BUCKET, "R2", ["put", "delete"]),
+  };
+}
+
+/** Storage in which a transaction is one write, and so is each statement outside of one. */
+function countedState(ctx: DurableObjectState): DurableObjectState {
+  const real = ctx.storage;
+  let inTransaction = false;
+  const sql = new Proxy(real.sql, {
+    get(target, property) {
+      const value = Reflect.get(target, property);
+      if (property !== "exec") return value;
+      return (query: string, ...bindings: unknown[]) => {
+        if (!inTransaction && !/^\s*SELECT/i.test(query)) write(`SQL ${query.trim().slice(0, 40)}`);
+        return target.exec(query, ...bindings);
+      };
+    },
+  });
+  const methods = counted(real, "storage", ["setAlarm", "deleteAlarm", "deleteAll"]);
+  const storage = new Proxy(methods, {
+    get(target, property) {
+      if (property === "sql") return sql;
+      if (property !== "transactionSync") return Reflect.get(target, property);
+      return (work: () => unknown) => {
+        write("transaction");
+        inTransaction = true;
+        try {
+          return real.transactionSync(work);
+        } finally {
+          inTransaction = false;
+        }
+      };
+    },
+  });
+  return Object.defineProperty(ctx, "storage", { value: storage });
+}
+
+export class Tenant extends RealTenant {
+  constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
+    super(countedState(ctx), countedEnv(env));
+  }
+
+  /** Sweeps as if everything were two hours old; answers the names of the blocks that the ledger knows. */
+  async sweepNow(tenant: string): Promise<string[]> {
+    const due = { id: 0, kind: "sweep", ref: "", attempts: 0 } as const;
+    const { storage } = this.ctx;
+    await runDue(this.env.KV, this.env.BUCKET, storage, (work) => work(), tenant, due, Date.now() + 2 * HOUR);
+    return storage.sql
+      .exec<{ key: string }>("SELECT key FROM blocks")
+      .toArray()
+      .map(({ key }) => key);
+  }
+
+  /** How much work is due now. */
+  async overdue(): Promise<number> {
+    const query = "SELECT count(*) AS n FROM due WHERE run_at <= ?";
+    return this.ctx.storage.sql.exec<{ n: number }>(query, Date.now() + 1000).one().n;
+  }
+}
+
+export class Directory extends RealDirectory {
+  constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
+    super(countedState(ctx), countedEnv(env));
+  }
+}
+
+async function stored(env: Cloudflare.Env, tenant: string) {
+  const prefix = `tenants/${tenant}/`;
+  const [kv, r2] = await Promise.all([env.KV.list({ prefix }), env.BUCKET.list({ prefix })]);
+  return { kv: kv.keys.map(({ name }) => name), r2: r2.objects.map(({ key }) => key) };
+}
+
+export default {
+  async fetch(request: Request, env: Cloudflare.Env, context: ExecutionContext): Promise<Response> {
+    const url = new URL(request.url);
+    const tenant = url.searchParams.get("tenant") ?? "";
+    const ledger = () => env.TENANT.get(env.TENANT.idFromName(tenant)) as unknown as Tenant;
+    switch (url.pathname) {
+      case "/crash":
+        left = Number(url.searchParams.get("before"));
+        return new Response();
+      case "/stored":
+        return Response.json(await stored(env, tenant));
+      case "/overdue":
+        return Response.json(await ledger().overdue());
+      case "/sweep":
+        return Response.json(await ledger().sweepNow(tenant));
+    }
+    const response = await worker.fetch(request, countedEnv(env), context);
+    write("answer");
+    return response;
+  },
+};
