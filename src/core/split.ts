@@ -6,7 +6,7 @@ export const ALWAYS_TRAINED = -1;
 /**
  * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is
  * spread evenly over the folds, rows of one group stay together, and a class is never held out whole: where one group
- * has all its rows, that group is always trained on.
+ * has all its rows, or all rows there are, that group is always trained on.
  *
  * @param strata each row's class; rows of class −1 are spread as well, and may be held out whole.
  */
@@ -24,7 +24,9 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   const groupsByStratum = new Map<number, number[]>();
   const folds = new Int32Array(strata.length).fill(ALWAYS_TRAINED);
   for (const [group, rows] of rowsOfGroup) {
-    const sole = rows.some((row) => strata[row] !== -1 && groupsOfClass.get(strata[row] as number)?.size === 1);
+    const sole =
+      rowsOfGroup.size === 1 ||
+      rows.some((row) => strata[row] !== -1 && groupsOfClass.get(strata[row] as number)?.size === 1);
     if (!sole) append(groupsByStratum, strata[rows[0] as number] as number, group);
   }
 

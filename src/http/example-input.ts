@@ -17,6 +17,10 @@ export interface ExampleShape {
 
 const LARGEST_FLOAT32 = 3.4028234663852886e38;
 
+function isFloat32(value: number): boolean {
+  return Math.abs(value) <= LARGEST_FLOAT32;
+}
+
 /** A text as it is embedded and stored: lone surrogates, which no UTF-8 can hold, become U+FFFD. */
 export function checkText(text: string, param: string): Result<string> {
   if (text.length > limits.text_characters) {
@@ -40,12 +44,13 @@ export function checkEmbedding(
   dimensions: number | null,
   param: string,
 ): Result<Float32Array> {
+  if (values.length === 0) return fail("invalid_embedding", "The embedding is empty.", { param });
   if (dimensions !== null && values.length !== dimensions) {
     return fail("invalid_embedding", `The embedding has ${values.length} numbers where ${dimensions} are expected.`, {
       param,
     });
   }
-  const wrong = values.findIndex((value) => !(Math.abs(value) <= LARGEST_FLOAT32));
+  const wrong = values.findIndex((value) => !isFloat32(value));
   if (wrong >= 0)
     return fail("invalid_embedding", "The embedding holds a number that is not a finite 32-bit float.", {
       param: `${param}[${wrong}]`,
@@ -108,7 +113,10 @@ function readTarget(example: LabelledExample, task: Task, at: string): Result<st
   const target = example[wanted];
   if (target === undefined)
     return fail("missing_parameter", `The example needs '${wanted}'.`, { param: join(at, wanted) });
-  if (typeof target === "number") return ok(target);
+  if (typeof target === "number") {
+    if (isFloat32(target)) return ok(target);
+    return fail("invalid_label", "The value is not a finite 32-bit float.", { param: join(at, wanted) });
+  }
   if (typeof target === "string") return ok(target.toWellFormed());
   return ok([...new Set(target.map((label) => label.toWellFormed()))].sort());
 }

@@ -3,7 +3,12 @@ import { limits } from "../core/limits.ts";
 import { label, labelledExample, name, unixSeconds } from "./schema.ts";
 
 export const task = z.enum(["single_label", "multi_label", "regression"]);
-export const versionNumber = z.coerce.number().int().positive().max(999_999_999);
+/** A version in a path. */
+export const versionNumber = z
+  .string()
+  .regex(/^[1-9][0-9]{0,8}$/, "a version is a number from 1")
+  .transform(Number)
+  .openapi({ type: "integer", minimum: 1 });
 
 export const newHead = z
   .strictObject({

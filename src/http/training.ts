@@ -268,5 +268,9 @@ export async function storeHead(
     sha256,
     bytes: bytes.length,
   };
+  const committed = await tenant.commitHead(idempotencyKey, record, promote);
+  if (committed.ok || committed.failure.code !== "storage_unavailable") return committed;
+  // Equal bytes that a deleted head had were deleted in between.
+  await putHead(bucket, tenantId, sha256, bytes);
   return tenant.commitHead(idempotencyKey, record, promote);
 }

@@ -139,7 +139,14 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
   if (!head.ok) return head;
   return page(
     request,
-    (version) => (/^\d{1,9}$/.test(version) ? Number(version) : null),
+    (version) =>
+      sql
+        .exec<{ version: number }>(
+          "SELECT version FROM head_versions WHERE head = ? AND version = ?",
+          head.value.id,
+          /^\d{1,9}$/.test(version) ? Number(version) : 0,
+        )
+        .toArray()[0]?.version ?? null,
     (below, count) =>
       sql
         .exec<VersionRow>(
@@ -150,6 +157,7 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
         )
         .toArray(),
     toHead,
+    ({ version }) => String(version),
   );
 }
 

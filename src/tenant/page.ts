@@ -16,13 +16,14 @@ export interface PageRequest {
 
 /**
  * A page of rows ordered by a falling number. `position` finds the number of the row that `after` names, or null;
- * `rows` reads at most `count` rows below a number.
+ * `rows` reads at most `count` rows below a number; `name` is what `after` names an object by.
  */
 export function page<Row, T extends { readonly id: string }>(
   request: PageRequest,
   position: (id: string) => number | null,
   rows: (below: number, count: number) => readonly Row[],
   toObject: (row: Row) => T,
+  name: (object: T) => string = ({ id }) => id,
 ): Result<Page<T>> {
   const below = request.after === undefined ? Number.MAX_SAFE_INTEGER : position(request.after);
   if (below === null)
@@ -31,11 +32,12 @@ export function page<Row, T extends { readonly id: string }>(
     });
   const found = rows(below, request.limit + 1);
   const data = found.slice(0, request.limit).map(toObject);
+  const [first, last] = [data[0], data.at(-1)];
   return ok({
     object: "list",
     data,
-    first_id: data[0]?.id ?? null,
-    last_id: data.at(-1)?.id ?? null,
+    first_id: first === undefined ? null : name(first),
+    last_id: last === undefined ? null : name(last),
     has_more: found.length > request.limit,
   });
 }

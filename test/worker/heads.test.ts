@@ -1,14 +1,540 @@
-import { expect, test } from "vitest";
-import { call, tenantWithTickets } from "./api.ts";
+import { beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
+import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
 
-test("a head is trained on a data set and classifies", async () => {
-  const { key } = await tenantWithTickets();
-  const trained = await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets" });
-  expect(trained.status, trained.text).toBe(201);
-  const answer = await call("POST", "/v1/heads/support/predict", key, {
-    input: ["I want a refund of the charge", "cannot log in"],
+const none = { method: "none" };
+let key: string;
+
+beforeAll(async () => {
+  key = (await tenantWithTickets()).key;
+});
+
+const train = (body: object, token = key) => call("POST", "/v1/heads", token, body);
+
+async function trained(body: object, token = key) {
+  const answer = await train(body, token);
+  expect(answer.status, answer.text).toBe(201);
+  return answer.json;
+}
+
+describe("training", () => {
+  test("answers the head with its evaluation, and it classifies", async () => {
+    const head = await trained({ name: "support", dataset: "tickets" });
+    expect(head).toEqual({
+      object: "head",
+      id: "support",
+      version: 1,
+      active_version: 1,
+      task: "single_label",
+      modality: "text",
+      labels: ["billing", "login", "shipping"],
+      dimensions: expect.any(Number),
+      backbone: { id: "hash-text-1", revision: expect.any(String) },
+      dataset: { name: "tickets", revision: 1, examples: 18 },
+      training: {
+        method: "head",
+        examples: 18,
+        iterations: expect.any(Number),
+        converged: true,
+        objective: expect.any(Number),
+        l2: expect.any(Number),
+        temperature: expect.any(Number),
+        milliseconds: expect.any(Number),
+      },
+      evaluation: expect.objectContaining({
+        method: "cross_validation",
+        detail: "summary",
+        confusion: { labels: ["billing", "login", "shipping"], matrix: expect.any(Array) },
+        out_of_scope: null,
+      }),
+      sha256: expect.stringMatching(/^[0-9a-f]{64}$/),
+      bytes: expect.any(Number),
+      created_at: expect.any(Number),
+    });
+    const { evaluation } = head;
+    const counted = evaluation.confusion.matrix.flat().reduce((sum: number, n: number) => sum + n, 0);
+    expect(counted).toBe(18);
+    expect(evaluation.per_class.map(({ support }: { support: number }) => support)).toEqual([6, 6, 6]);
+    const [low, high] = evaluation.accuracy_interval;
+    expect(low).toBeLessThanOrEqual(evaluation.accuracy);
+    expect(high).toBeGreaterThanOrEqual(evaluation.accuracy);
+    const input = ["I want a refund of the charge", "the password reset page rejects me"];
+    const predicted = await call("POST", "/v1/heads/support/predict", key, { input });
+    expect(predicted.json.data.map(({ label }: { label: string }) => label)).toEqual(["billing", "login"]);
   });
-  expect(answer.status, answer.text).toBe(200);
-  expect(answer.json.model).toBe("support@1");
-  expect(answer.json.data.map((d: { label: string }) => d.label)).toEqual(["billing", "login"]);
+
+  test("the same data, seed and backbone give the same bytes; another seed may not change the contract", async () => {
+    const one = await trained({ name: "same-1", dataset: "tickets", hyperparameters: { seed: 7 } });
+    const two = await trained({ name: "same-2", dataset: "tickets", hyperparameters: { seed: 7 } });
+    expect(two.sha256).toBe(one.sha256);
+    expect(two.evaluation).toEqual(one.evaluation);
+  });
+
+  test("on examples sent along, of each task", async () => {
+    const { key: fresh } = await newTenant();
+    const single = await trained({ name: "s", examples: tickets() }, fresh);
+    expect(single.dataset).toEqual({ name: null, revision: null, examples: 18 });
+    const multi = await trained(
+      { name: "m", examples: tickets().map(({ text, label }) => ({ text, labels: [label, "any"] })) },
+      fresh,
+    );
+    expect(multi).toMatchObject({ task: "multi_label", labels: ["any", "billing", "login", "shipping"] });
+    const values = Array.from({ length: 30 }, (_, i) => ({ embedding: [i, i % 3], value: 2 * i + 1 }));
+    const regression = await trained({ name: "r", examples: values }, fresh);
+    expect(regression).toMatchObject({ task: "regression", modality: "embedding", labels: [], dimensions: 2 });
+    expect(regression.evaluation).toMatchObject({
+      r2: expect.any(Number),
+      mae: expect.any(Number),
+      rmse: expect.any(Number),
+    });
+    expect((await call("GET", "/v1/datasets", fresh)).json.data).toEqual([]);
+  });
+
+  test.each([
+    [{ method: "holdout", fraction: 0.3 }, { method: "holdout" }],
+    [
+      { method: "cross_validation", folds: 3 },
+      { method: "cross_validation", folds: 3 },
+    ],
+    [{ method: "none" }, { method: "none" }],
+    [{ detail: "summary" }, { detail: "summary" }],
+  ])("evaluates by %j", async (evaluation, expected) => {
+    expect((await trained({ name: "evaluated", dataset: "tickets", evaluation })).evaluation).toMatchObject(expected);
+  });
+
+  test("takes each hyperparameter", async () => {
+    const hyperparameters = { l2: 0.5, class_weight: "balanced", lexical: false, seed: 4_294_967_295 };
+    const head = await trained({
+      name: "tuned",
+      dataset: "tickets",
+      hyperparameters,
+      method: "head",
+      backbone: "hash-text-1",
+    });
+    expect(head.training.l2).toBeCloseTo(0.5, 6);
+    await trained({
+      name: "tuned",
+      dataset: "tickets",
+      hyperparameters: { l2: "auto", class_weight: null, lexical: "auto" },
+    });
+  });
+
+  test("with an out-of-scope label learns a threshold, and never answers that label", async () => {
+    const { key: fresh } = await newTenant();
+    const body = { name: "d", task: "single_label", modality: "text", out_of_scope_label: "none of these" };
+    await call("POST", "/v1/datasets", fresh, body);
+    const outside = ["what is the weather", "sing me a song", "how tall is the tower", "who won the match"];
+    const examples = [...tickets(), ...outside.map((text) => ({ text, label: "none of these" }))];
+    await call("POST", "/v1/datasets/d/examples", fresh, { examples });
+    const head = await trained({ name: "h", dataset: "d" }, fresh);
+    expect(head.labels).toEqual(["billing", "login", "shipping"]);
+    expect(head.evaluation.out_of_scope).toMatchObject({ threshold: expect.any(Number) });
+    const predicted = await call("POST", "/v1/heads/h/predict", fresh, { input: "refund my invoice" });
+    expect(predicted.json.data[0]).toMatchObject({ label: "billing", in_scope: expect.any(Boolean) });
+  });
+
+  test.each<[string, object, number, string, string | null]>([
+    ["neither dataset nor examples", {}, 400, "missing_parameter", "dataset"],
+    ["both", { dataset: "tickets", examples: tickets() }, 400, "invalid_parameter", "dataset"],
+    ["an unknown dataset", { dataset: "none" }, 404, "not_found", "dataset"],
+    ["a dataset's name that none can have", { dataset: "../x" }, 400, "invalid_parameter", "dataset"],
+    ["an unknown backbone", { dataset: "tickets", backbone: "none" }, 404, "not_found", "backbone"],
+    ["a name out of the pattern", { name: "Support", dataset: "tickets" }, 400, "invalid_parameter", "name"],
+    ["no examples", { examples: [] }, 422, "too_few_examples", "examples"],
+    ["one example", { examples: [{ text: "a", label: "x" }] }, 422, "too_few_labels", null],
+    [
+      "one label",
+      {
+        examples: [
+          { text: "a", label: "x" },
+          { text: "b", label: "x" },
+        ],
+      },
+      422,
+      "too_few_labels",
+      null,
+    ],
+    [
+      "no labels at all",
+      {
+        examples: [
+          { text: "a", labels: [] },
+          { text: "b", labels: [] },
+        ],
+      },
+      422,
+      "too_few_labels",
+      null,
+    ],
+    ["one value", { examples: [{ text: "a", value: 1 }] }, 422, "too_few_examples", null],
+    [
+      "a value that is no 32-bit float",
+      {
+        examples: [
+          { text: "a", value: 1 },
+          { text: "b", value: 1e39 },
+        ],
+      },
+      422,
+      "invalid_label",
+      "examples[1].value",
+    ],
+    [
+      "two tasks",
+      {
+        examples: [
+          { text: "a", label: "x" },
+          { text: "b", value: 1 },
+        ],
+      },
+      422,
+      "task_mismatch",
+      "examples[1].value",
+    ],
+    [
+      "two modalities",
+      {
+        examples: [
+          { text: "a", label: "x" },
+          { embedding: [1], label: "y" },
+        ],
+      },
+      422,
+      "modality_mismatch",
+      "examples[1].embedding",
+    ],
+    [
+      "embeddings of two lengths",
+      {
+        examples: [
+          { embedding: [1], label: "x" },
+          { embedding: [1, 2], label: "y" },
+        ],
+      },
+      422,
+      "invalid_embedding",
+      "examples[1].embedding",
+    ],
+    [
+      "embeddings of no length",
+      {
+        examples: [
+          { embedding: [], label: "x" },
+          { embedding: [], label: "y" },
+        ],
+      },
+      422,
+      "invalid_embedding",
+      "examples[0].embedding",
+    ],
+    [
+      "a backbone for embeddings",
+      {
+        backbone: "hash-text-1",
+        examples: [
+          { embedding: [1], label: "x" },
+          { embedding: [2], label: "y" },
+        ],
+      },
+      422,
+      "modality_mismatch",
+      "backbone",
+    ],
+    ["an image", { examples: [{ image: "aGk=", label: "x" }] }, 422, "modality_not_supported", "examples[0].image"],
+    [
+      "an unlabelled example",
+      { examples: [{ text: "a", label: "x" }, { text: "b" }] },
+      400,
+      "missing_parameter",
+      "examples[1].label",
+    ],
+    ["an empty text", { examples: [{ text: " ", label: "x" }] }, 422, "input_empty", "examples[0].text"],
+    [
+      "too many examples",
+      { examples: Array(limits.examples_per_training_request + 1).fill({ text: "a", label: "x" }) },
+      400,
+      "invalid_parameter",
+      "examples",
+    ],
+    [
+      "a negative l2",
+      { dataset: "tickets", hyperparameters: { l2: -1 } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.l2",
+    ],
+    [
+      "an l2 of zero",
+      { dataset: "tickets", hyperparameters: { l2: 0 } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.l2",
+    ],
+    [
+      "another class weight",
+      { dataset: "tickets", hyperparameters: { class_weight: { x: 2 } } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.class_weight",
+    ],
+    [
+      "a negative seed",
+      { dataset: "tickets", hyperparameters: { seed: -1 } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.seed",
+    ],
+    ["one fold", { dataset: "tickets", evaluation: { folds: 1 } }, 400, "invalid_parameter", "evaluation.folds"],
+    [
+      "everything held out",
+      { dataset: "tickets", evaluation: { fraction: 1 } },
+      400,
+      "invalid_parameter",
+      "evaluation.fraction",
+    ],
+    [
+      "another evaluation",
+      { dataset: "tickets", evaluation: { method: "bootstrap" } },
+      400,
+      "invalid_parameter",
+      "evaluation.method",
+    ],
+    ["what is not built yet: fine-tuning", { dataset: "tickets", method: "fine_tune" }, 422, "not_available", "method"],
+    [
+      "what is not built yet: lexical features",
+      { dataset: "tickets", hyperparameters: { lexical: true } },
+      422,
+      "not_available",
+      "hyperparameters.lexical",
+    ],
+    [
+      "what is not built yet: full detail",
+      { dataset: "tickets", evaluation: { detail: "full" } },
+      422,
+      "not_available",
+      "evaluation.detail",
+    ],
+    ["promote as a text", { dataset: "tickets", promote: "false" }, 400, "invalid_parameter", "promote"],
+    ["an unknown field", { dataset: "tickets", epochs: 3 }, 400, "unknown_parameter", "epochs"],
+  ])("refuses %s", async (_what, body, status, code, param) => {
+    expectRefused(await train({ name: "refused", ...body }), status, code as "invalid_parameter", param);
+    expectRefused(await call("GET", "/v1/heads/refused", key), 404, "not_found");
+  });
+
+  test("on an empty dataset is refused", async () => {
+    const { key: fresh } = await newTenant();
+    await call("POST", "/v1/datasets", fresh, { name: "empty", task: "single_label", modality: "text" });
+    expectRefused(await train({ name: "h", dataset: "empty" }, fresh), 422, "too_few_labels");
+  });
+
+  test("beyond the budget is refused before it starts, with estimate and budget", async () => {
+    const { key: fresh } = await newTenant();
+    await call("POST", "/v1/datasets", fresh, {
+      name: "big",
+      task: "single_label",
+      modality: "embedding",
+      dimensions: 4096,
+    });
+    const embedding = new Array(4096).fill(0);
+    const lines = Array.from({ length: 4000 }, (_, i) => {
+      embedding[i] = 1;
+      const line = `${JSON.stringify({ embedding, label: `label ${i % 100}` })}\n`;
+      embedding[i] = 0;
+      return line;
+    });
+    const headers = { "content-type": "application/x-ndjson" };
+    const imported = await call("POST", "/v1/datasets/big/examples", fresh, lines.join(""), headers);
+    expect(imported.json).toMatchObject({ added: 4000 });
+    const answer = await train({ name: "h", dataset: "big" }, fresh);
+    expectRefused(answer, 413, "edge_budget_exceeded");
+    const { estimate, budget } = answer.json.error.details;
+    expect(estimate.bytes > budget.bytes || estimate.operations > budget.operations).toBe(true);
+    expectRefused(await call("GET", "/v1/heads/h", fresh), 404, "not_found");
+  });
+
+  test("on odd data gives a head or says why not", async () => {
+    const { key: fresh } = await newTenant();
+    const same = { text: "the same", label: "x" };
+    const cases: object[][] = [
+      [same, same, same, { ...same, label: "y" }],
+      [
+        { text: "\u0000", label: "\u0000" },
+        { text: "\ud800", label: "\ud800" },
+      ],
+      [...tickets(), { text: "alone", label: "a class of one" }],
+      [
+        { embedding: [1, 1], label: "x" },
+        { embedding: [1, 1], label: "y" },
+      ],
+      [
+        { embedding: [0, 0], value: 1 },
+        { embedding: [0, 0], value: 1 },
+        { embedding: [0, 0], value: 1 },
+      ],
+      [
+        { embedding: [3e38, -3e38], label: "x" },
+        { embedding: [-3e38, 3e38], label: "y" },
+      ],
+      [
+        { embedding: [1e-45], value: 3e38 },
+        { embedding: [2e-45], value: -3e38 },
+      ],
+    ];
+    for (const [index, examples] of cases.entries()) {
+      const answer = await train({ name: `odd-${index}`, examples }, fresh);
+      expect([201, 422], `${JSON.stringify(examples)}: ${answer.text}`).toContain(answer.status);
+      if (answer.status !== 201) continue;
+      const input = answer.json.modality === "text" ? "a" : { embedding: Array(answer.json.dimensions).fill(1) };
+      expect((await call("POST", `/v1/heads/odd-${index}/predict`, fresh, { input })).status).toBe(200);
+    }
+  });
+});
+
+describe("versions", () => {
+  let fresh: string;
+
+  beforeAll(async () => {
+    fresh = (await tenantWithTickets()).key;
+    await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh);
+    await trained({ name: "h", dataset: "tickets", evaluation: none, hyperparameters: { l2: 3 } }, fresh);
+    await trained(
+      { name: "h", dataset: "tickets", evaluation: none, hyperparameters: { l2: 5 }, promote: false },
+      fresh,
+    );
+  });
+
+  test("the same name makes the next one, which becomes active unless promote is false", async () => {
+    expect((await call("GET", "/v1/heads/h", fresh)).json).toMatchObject({ version: 2, active_version: 2 });
+    expect((await call("GET", "/v1/heads/h/versions/3", fresh)).json).toMatchObject({ version: 3, active_version: 2 });
+  });
+
+  test("are listed newest first, page by page", async () => {
+    const all = (await call("GET", "/v1/heads/h/versions", fresh)).json;
+    expect(all.data.map(({ version }: { version: number }) => version)).toEqual([3, 2, 1]);
+    const first = (await call("GET", "/v1/heads/h/versions?limit=2", fresh)).json;
+    expect(first.has_more).toBe(true);
+    const second = (await call("GET", `/v1/heads/h/versions?limit=2&after=${first.last_id}`, fresh)).json;
+    expect(second.data.map(({ version }: { version: number }) => version)).toEqual([1]);
+    expect(second).toMatchObject({ first_id: "1", last_id: "1", has_more: false });
+    for (const after of ["0", "4", "h", "-1", "1e0"]) {
+      expectRefused(await call("GET", `/v1/heads/h/versions?after=${after}`, fresh), 400, "invalid_parameter", "after");
+    }
+  });
+
+  test.each(["0", "-1", "1.5", "x", "%00", "9999999999", "NaN", "0x1", "1e0", "+1"])(
+    "%s is no version",
+    async (version) => {
+      const answer = await call("GET", `/v1/heads/h/versions/${version}`, fresh);
+      expectRefused(answer, 400, "invalid_parameter", "version");
+    },
+  );
+
+  test("one that was never made is not found", async () => {
+    expectRefused(await call("GET", "/v1/heads/h/versions/4", fresh), 404, "not_found");
+    expectRefused(await call("POST", "/v1/heads/h/promote", fresh, { version: 4 }), 404, "not_found");
+    expectRefused(await call("POST", "/v1/heads/none/promote", fresh, { version: 1 }), 404, "not_found");
+  });
+
+  test("promoting moves what predict serves, back as well as forth", async () => {
+    for (const version of [3, 1, 2]) {
+      const promoted = await call("POST", "/v1/heads/h/promote", fresh, { version });
+      expect(promoted.status).toBe(200);
+      expect(promoted.json).toMatchObject({ id: "h", version, active_version: version });
+      const predicted = await call("POST", "/v1/heads/h/predict", fresh, { input: "refund" });
+      expect(predicted.json.model).toBe(`h@${version}`);
+    }
+  });
+
+  test.each<[unknown, string, string]>([
+    [{}, "missing_parameter", "version"],
+    [{ version: 0 }, "invalid_parameter", "version"],
+    [{ version: "1" }, "invalid_parameter", "version"],
+    [{ version: 1.5 }, "invalid_parameter", "version"],
+    [{ version: 1e300 }, "invalid_parameter", "version"],
+    [{ version: null }, "invalid_parameter", "version"],
+    [{ version: 1, force: true }, "unknown_parameter", "force"],
+  ])("promoting %j is refused", async (body, code, param) => {
+    expectRefused(await call("POST", "/v1/heads/h/promote", fresh, body), 400, code as "invalid_parameter", param);
+  });
+
+  test("an export holds all that a prediction needs", async () => {
+    const answer = await call("GET", "/v1/heads/h/versions/2/export?format=json", fresh);
+    expect(answer.status).toBe(200);
+    const { weights, bias, temperature, labels, dimensions } = answer.json;
+    expect(answer.json).toMatchObject({ object: "head.export", id: "h", version: 2, format: "json" });
+    expect(weights).toHaveLength(labels.length);
+    const input = "where is my parcel";
+    const { embedding } = (await call("POST", "/v1/embeddings", fresh, { model: "hash-text-1", input })).json.data[0];
+    expect(embedding).toHaveLength(dimensions);
+    const logits = weights.map(
+      (row: number[], k: number) =>
+        (row.reduce((sum, weight, j) => sum + weight * embedding[j], 0) + bias[k]) / temperature,
+    );
+    const total = logits.reduce((sum: number, logit: number) => sum + Math.exp(logit), 0);
+    const own = new Map(labels.map((label: string, k: number) => [label, Math.exp(logits[k]) / total]));
+    const predicted = await call("POST", "/v1/heads/h/predict", fresh, { input, version: 2, top_k: labels.length });
+    for (const { label, score } of predicted.json.data[0].scores)
+      expect(score).toBeCloseTo(own.get(label) as number, 6);
+    const other = await call("GET", "/v1/heads/h/versions/2/export?format=onnx", fresh);
+    expectRefused(other, 400, "invalid_parameter", "format");
+  });
+});
+
+describe("listing and deleting heads", () => {
+  test("the list is newest first, by their active versions", async () => {
+    const { key: fresh } = await tenantWithTickets();
+    for (const name of ["a", "b", "c"]) await trained({ name, dataset: "tickets", evaluation: none }, fresh);
+    await trained({ name: "a", dataset: "tickets", evaluation: none }, fresh);
+    const first = (await call("GET", "/v1/heads?limit=2", fresh)).json;
+    expect(first).toMatchObject({ first_id: "c", last_id: "b", has_more: true });
+    const second = (await call("GET", "/v1/heads?limit=2&after=b", fresh)).json;
+    expect(second.data).toMatchObject([{ id: "a", version: 2, active_version: 2 }]);
+  });
+
+  test("a deleted head is gone with all its versions, and a new one of its name begins at 1", async () => {
+    const { key: fresh } = await tenantWithTickets();
+    await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh);
+    await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh);
+    await call("POST", "/v1/heads/h/predict", fresh, { input: "a", version: 1 });
+    const answer = await call("DELETE", "/v1/heads/h", fresh);
+    expect(answer.status).toBe(200);
+    expect(answer.json).toEqual({ id: "h", object: "head", deleted: true });
+    for (const path of ["", "/versions", "/versions/1", "/versions/1/export"]) {
+      expectRefused(await call("GET", `/v1/heads/h${path}`, fresh), 404, "not_found");
+    }
+    expectRefused(await call("POST", "/v1/heads/h/predict", fresh, { input: "a" }), 404, "not_found");
+    expectRefused(await call("POST", "/v1/heads/h/predict", fresh, { input: "a", version: 1 }), 404, "not_found");
+    expectRefused(await call("DELETE", "/v1/heads/h", fresh), 404, "not_found");
+    expect((await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh)).version).toBe(1);
+  });
+});
+
+describe("who may", () => {
+  const routes: ["predict" | "train", string, string, unknown?][] = [
+    ["predict", "GET", "/v1/heads/h"],
+    ["predict", "GET", "/v1/heads/h/versions"],
+    ["predict", "GET", "/v1/heads/h/versions/1"],
+    ["train", "GET", "/v1/heads/h/versions/1/export"],
+    ["train", "POST", "/v1/heads/h/promote", { version: 1 }],
+    ["train", "DELETE", "/v1/heads/h"],
+    ["predict", "POST", "/v1/heads/h/predict", { input: "a" }],
+  ];
+  test.each(routes)("a key with the scope %s, of the tenant itself: %s %s", async (scope, method, path, body) => {
+    const owner = await tenantWithTickets();
+    await trained({ name: "h", dataset: "tickets", evaluation: none }, owner.key);
+    await expectGuarded(owner.key, scope, method, path, body);
+    await expectHidden(method, path, body, async () => {
+      expect((await call("GET", "/v1/heads/h", owner.key)).json).toMatchObject({ version: 1, active_version: 1 });
+      await call("DELETE", "/v1/heads/h", owner.key);
+    });
+  });
+
+  test("training and listing need a key with their scope; another tenant's dataset is not found", async () => {
+    await expectGuarded(key, "train", "POST", "/v1/heads", { name: "h", dataset: "tickets" });
+    await expectGuarded(key, "predict", "GET", "/v1/heads");
+    const { key: stranger } = await newTenant();
+    expectRefused(await train({ name: "h", dataset: "tickets" }, stranger), 404, "not_found", "dataset");
+    expect((await call("GET", "/v1/heads", stranger)).json.data).toEqual([]);
+  });
 });
