@@ -107,15 +107,18 @@ const PATH_CHARACTERS = 200;
 
 type Issue = z.ZodError["issues"][number];
 
-/** The first issue; of a union that fits nowhere, the one that got furthest into a branch. */
+/** The first issue; of a union that fits nowhere, that of the branch which fits best: the fewest wrong fields, then the deepest. */
 function deepest(issues: readonly Issue[]): Issue | undefined {
   const first = issues[0];
   if (first?.code !== "invalid_union") return first;
-  const inner = first.errors
-    .map((branch) => deepest(branch))
-    .filter((issue) => issue !== undefined && (issue.path.length > 0 || issue.code === "unrecognized_keys"))
-    .sort((a, b) => (b?.path.length ?? 0) - (a?.path.length ?? 0))[0];
-  return inner ? { ...inner, path: [...first.path, ...inner.path] } : first;
+  const [best] = first.errors
+    .flatMap((branch) => {
+      const issue = deepest(branch);
+      const inside = issue && (issue.path.length > 0 || issue.code === "unrecognized_keys");
+      return inside ? [{ issue, fields: branch.filter(({ path }) => path.length < 2).length }] : [];
+    })
+    .sort((a, b) => a.fields - b.fields || b.issue.path.length - a.issue.path.length);
+  return best ? { ...best.issue, path: [...first.path, ...best.issue.path] } : first;
 }
 
 function valueAt(given: unknown, path: readonly PropertyKey[]): unknown {

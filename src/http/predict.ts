@@ -30,7 +30,12 @@ const prediction = z.object({
   label: z.string().optional(),
   labels: z.array(z.string()).optional(),
   value: z.number().optional(),
-  interval: z.array(z.number()).length(2).optional(),
+  interval: z
+    .array(z.number())
+    .length(2)
+    .nullable()
+    .optional()
+    .openapi({ description: "null: too few examples were held out for this coverage" }),
   score: z.number().optional(),
   in_scope: z.boolean().optional(),
   scores: z.array(scored).optional(),
@@ -127,11 +132,8 @@ function judge(head: Head, embedding: Float32Array, wanted: Request): Omit<Predi
   const outputs = predict(head, embedding);
   if (head.task === "regression") {
     const value = outputs[0] ?? 0;
-    const calibrated = head.conformal.length > 0;
-    return {
-      value,
-      ...(calibrated ? { interval: predictionInterval(head, value, wanted.coverage ?? DEFAULT_COVERAGE) } : {}),
-    };
+    const interval = predictionInterval(head, value, wanted.coverage ?? DEFAULT_COVERAGE);
+    return { value, interval: interval.every(Number.isFinite) ? interval : null };
   }
   const ranked = Array.from(outputs, (score, i) => ({ label: head.labels[i] ?? "", score })).sort(
     (a, b) => b.score - a.score,

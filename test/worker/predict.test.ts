@@ -1,0 +1,217 @@
+import { beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
+import { call, tenantWithTickets, tickets } from "./api.ts";
+import { expectRefused } from "./expect.ts";
+
+let key: string;
+
+beforeAll(async () => {
+  key = (await tenantWithTickets()).key;
+  const values = Array.from({ length: 40 }, (_, i) => ({ embedding: [i / 40, (i % 3) / 3], value: 2 * i }));
+  const many = tickets().map(({ text, label }, i) => ({ text, labels: i % 2 === 0 ? [label, "even"] : [label] }));
+  for (const body of [
+    { name: "single", dataset: "tickets" },
+    { name: "multi", examples: many },
+    { name: "value", examples: values },
+    { name: "few", examples: values.slice(0, 4) },
+    {
+      name: "own",
+      examples: values.map(({ embedding, value }) => ({ embedding, label: value < 40 ? "low" : "high" })),
+    },
+  ]) {
+    const answer = await call("POST", "/v1/heads", key, body);
+    expect(answer.status, answer.text).toBe(201);
+  }
+});
+
+const predict = (head: string, body: object) => call("POST", `/v1/heads/${head}/predict`, key, body);
+
+async function predictions(head: string, body: object) {
+  const answer = await predict(head, body);
+  expect(answer.status, answer.text).toBe(200);
+  expect(answer.json).toMatchObject({ object: "list", model: `${head}@1` });
+  return answer.json.data;
+}
+
+describe("single_label", () => {
+  test("answers a label, its score and whether it is in scope", async () => {
+    const [one] = await predictions("single", { input: "please refund my invoice" });
+    expect(one).toEqual({
+      index: 0,
+      label: "billing",
+      score: expect.any(Number),
+      in_scope: true,
+      scores: [{ label: "billing", score: one.score }],
+    });
+  });
+
+  test("top_k gives that many scores, highest first, which add up to one over all labels", async () => {
+    const [two] = await predictions("single", { input: "late parcel", top_k: 2 });
+    expect(two.scores).toHaveLength(2);
+    const [all] = await predictions("single", { input: "late parcel", top_k: 100 });
+    const scores = all.scores.map(({ score }: { score: number }) => score);
+    expect(scores).toEqual(scores.toSorted((a: number, b: number) => b - a));
+    expect(scores.reduce((sum: number, score: number) => sum + score, 0)).toBeCloseTo(1, 9);
+  });
+
+  test("coverage gives a set that grows with it and always holds the label", async () => {
+    const sizes: number[] = [];
+    for (const coverage of [0.5, 0.9, 0.999]) {
+      const [one] = await predictions("single", { input: "my card and my parcel", coverage });
+      expect(one.set).toContain(one.label);
+      sizes.push(one.set.length);
+    }
+    expect(sizes).toEqual(sizes.toSorted());
+  });
+
+  test("out_of_scope_threshold decides what is in scope", async () => {
+    for (const [threshold, in_scope] of [
+      [0, true],
+      [1, false],
+    ] as const) {
+      const [one] = await predictions("single", { input: "late parcel", out_of_scope_threshold: threshold });
+      expect(one.in_scope).toBe(in_scope);
+    }
+  });
+});
+
+test("multi_label answers every label that is likelier than not, and their scores", async () => {
+  const [one] = await predictions("multi", { input: "refund my last invoice", top_k: 4 });
+  expect(one).toEqual({ index: 0, labels: expect.any(Array), scores: expect.any(Array) });
+  expect(one.scores).toHaveLength(4);
+  const likely = one.scores.filter(({ score }: { score: number }) => score >= 0.5);
+  expect(one.labels).toEqual(likely.map(({ label }: { label: string }) => label));
+});
+
+test("regression answers a value and the interval that should hold it", async () => {
+  const [one] = await predictions("value", { input: { embedding: [0.5, 0] } });
+  expect(one).toEqual({ index: 0, value: expect.any(Number), interval: [expect.any(Number), expect.any(Number)] });
+  expect(one.interval[0]).toBeLessThanOrEqual(one.value);
+  expect(one.interval[1]).toBeGreaterThanOrEqual(one.value);
+  expect(one.value).toBeGreaterThan(20);
+  expect(one.value).toBeLessThan(60);
+});
+
+test("regression on too few examples for the coverage says that it knows no interval", async () => {
+  const [one] = await predictions("few", { input: { embedding: [0.5, 0] }, coverage: 0.99 });
+  expect(one).toEqual({ index: 0, value: expect.any(Number), interval: null });
+});
+
+describe("inputs", () => {
+  test("as many out as in, in order, each as it is alone, in each of its forms", async () => {
+    const input = [
+      "refund",
+      { text: "late parcel" },
+      "log in",
+      { text: "refund" },
+      "\u0000",
+      "\ud800",
+      "\u{1f600} \u202e",
+    ];
+    const all = await predictions("single", { input });
+    expect(all.map(({ index }: { index: number }) => index)).toEqual(input.map((_, i) => i));
+    for (const [i, one] of input.entries()) {
+      const [alone] = await predictions("single", { input: one });
+      expect({ ...alone, index: i }).toEqual(all[i]);
+    }
+  });
+
+  test("embeddings of one's own, alone or many", async () => {
+    const all = await predictions("own", { input: [{ embedding: [0, 0] }, { embedding: [1, 0] }] });
+    expect(all.map(({ label }: { label: string }) => label)).toEqual(["low", "high"]);
+    await predictions("own", { input: { embedding: [3.4e38, -3.4e38] } });
+    await predictions("value", { input: { embedding: [1e-45, -0] } });
+  });
+
+  test("as many as the limit says", async () => {
+    const all = await predictions("single", { input: Array(limits.inputs_per_request).fill("refund") });
+    expect(all).toHaveLength(limits.inputs_per_request);
+  });
+
+  test.each<[string, string, object, number, string, string | null]>([
+    ["no input", "single", {}, 400, "missing_parameter", "input"],
+    ["null", "single", { input: null }, 400, "invalid_parameter", "input"],
+    ["a number", "single", { input: 7 }, 400, "invalid_parameter", "input"],
+    ["an empty list", "single", { input: [] }, 400, "invalid_parameter", "input"],
+    ["a list in a list", "single", { input: [["a"]] }, 400, "invalid_parameter", "input[0]"],
+    [
+      "too many inputs",
+      "single",
+      { input: Array(limits.inputs_per_request + 1).fill("a") },
+      400,
+      "invalid_parameter",
+      "input",
+    ],
+    ["an empty text", "single", { input: "" }, 422, "input_empty", "input"],
+    ["a blank text among others", "single", { input: ["a", { text: "\n" }] }, 422, "input_empty", "input[1]"],
+    ["a huge text", "single", { input: "x".repeat(limits.text_characters + 1) }, 422, "input_too_long", "input"],
+    ["an input of nothing", "single", { input: {} }, 400, "missing_parameter", "input.text"],
+    [
+      "an input of two kinds",
+      "single",
+      { input: { text: "a", embedding: [1] } },
+      400,
+      "unknown_parameter",
+      "input.embedding",
+    ],
+    ["an embedding for texts", "single", { input: { embedding: [1, 2] } }, 422, "modality_mismatch", "input"],
+    ["a text for embeddings", "own", { input: ["a"] }, 422, "modality_mismatch", "input[0]"],
+    ["an image", "single", { input: [{ image: "aGk=" }] }, 422, "modality_not_supported", "input[0].image"],
+    ["an embedding that is too short", "own", { input: { embedding: [1] } }, 422, "invalid_embedding", "input"],
+    [
+      "an embedding that is too long",
+      "own",
+      { input: [{ embedding: [1, 2, 3] }] },
+      422,
+      "invalid_embedding",
+      "input[0]",
+    ],
+    ["an empty embedding", "own", { input: { embedding: [] } }, 422, "invalid_embedding", "input"],
+    ["an embedding beyond 32 bits", "own", { input: { embedding: [1, 1e39] } }, 422, "invalid_embedding", "input[1]"],
+    ["an unknown head", "none", { input: "a" }, 404, "not_found", null],
+    ["a head's name that none can have", "UPPER", { input: "a" }, 400, "invalid_parameter", "name"],
+    ["an unknown version", "single", { input: "a", version: 2 }, 404, "not_found", null],
+    ["a version as a text", "single", { input: "a", version: "1" }, 400, "invalid_parameter", "version"],
+    ["true for a version", "single", { input: "a", version: true }, 400, "invalid_parameter", "version"],
+    ["a version of zero", "single", { input: "a", version: 0 }, 400, "invalid_parameter", "version"],
+    ["a top_k of zero", "single", { input: "a", top_k: 0 }, 400, "invalid_parameter", "top_k"],
+    ["a top_k with a fraction", "single", { input: "a", top_k: 1.5 }, 400, "invalid_parameter", "top_k"],
+    ["a coverage of one", "single", { input: "a", coverage: 1 }, 400, "invalid_parameter", "coverage"],
+    [
+      "a threshold above one",
+      "single",
+      { input: "a", out_of_scope_threshold: 1.1 },
+      400,
+      "invalid_parameter",
+      "out_of_scope_threshold",
+    ],
+    ["an unknown field", "single", { input: "a", temperature: 2 }, 400, "unknown_parameter", "temperature"],
+  ])("%s is refused", async (_what, head, body, status, code, param) => {
+    expectRefused(await predict(head, body), status, code as "invalid_parameter", param);
+  });
+
+  test.each(["NaN", "Infinity", "-Infinity"])("%s in an embedding is not JSON", async (number) => {
+    const json = { "content-type": "application/json" };
+    const answer = await call("POST", "/v1/heads/own/predict", key, `{"input":{"embedding":[1,${number}]}}`, json);
+    expectRefused(answer, 400, "invalid_json");
+  });
+
+  test("1e999 in an embedding is refused", async () => {
+    const json = { "content-type": "application/json" };
+    const answer = await call("POST", "/v1/heads/own/predict", key, '{"input":{"embedding":[1,1e999]}}', json);
+    expectRefused(answer, 400, "invalid_parameter", "input.embedding[1]");
+  });
+});
+
+test("a version pins, whatever is active", async () => {
+  const { key: fresh } = await tenantWithTickets();
+  const evaluation = { method: "none" };
+  await call("POST", "/v1/heads", fresh, { name: "h", dataset: "tickets", evaluation, hyperparameters: { l2: 0.01 } });
+  await call("POST", "/v1/heads", fresh, { name: "h", dataset: "tickets", evaluation, hyperparameters: { l2: 100 } });
+  const ask = async (version?: number) =>
+    (await call("POST", "/v1/heads/h/predict", fresh, { input: "refund", ...(version ? { version } : {}) })).json;
+  expect((await ask()).model).toBe("h@2");
+  const pinned = await ask(1);
+  expect(pinned.model).toBe("h@1");
+  expect(pinned.data[0].score).toBeGreaterThan((await ask(2)).data[0].score);
+});
