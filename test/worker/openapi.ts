@@ -70,7 +70,7 @@ function templateOf(document: OpenApiDocument, pathname: string): string | undef
 /** Throws where an answer is not as the document says. Paths that it does not name may answer errors alone. */
 export async function checkAnswer(method: string, path: string, response: Response, json: unknown): Promise<void> {
   const document = await openApiDocument();
-  const { pathname } = new URL(path, "http://graft.test");
+  const { pathname } = new URL(`http://graft.test${path}`);
   if (pathname === "/openapi.json" || pathname === "/docs") return;
   const template = templateOf(document, pathname);
   const operation = template === undefined ? undefined : document.paths[template]?.[method.toLowerCase()];
