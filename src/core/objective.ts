@@ -139,7 +139,7 @@ function softmaxResiduals(
     const targetLogit = terms[target] as number;
     let sum = 0;
     for (let k = 0; k < outputs; k++) {
-      const term = expNegative((terms[k] as number) - top);
+      const term = Math.exp((terms[k] as number) - top);
       terms[k] = term;
       sum += term;
     }
@@ -177,7 +177,7 @@ function sigmoidResiduals(
     for (const k of indices[first + i] ?? []) loss -= weight * ((logits[start + k] as number) + (bias[k] as number));
     for (let k = 0; k < outputs; k++) {
       const logit = (logits[start + k] as number) + (bias[k] as number);
-      const small = expNegative(-Math.abs(logit));
+      const small = Math.exp(-Math.abs(logit));
       loss += weight * (Math.max(logit, 0) + Math.log1p(small));
       const residual = (weight * (logit >= 0 ? 1 : small)) / (1 + small);
       logits[start + k] = residual;
@@ -209,15 +209,4 @@ function squareResiduals(
     sums[0] = (sums[0] as number) + weight * error;
   }
   return loss;
-}
-
-const POWERS_OF_TWO = Float64Array.from({ length: 128 }, (_, i) => 2 ** -i);
-
-/** eˣ for x ≤ 0 to a relative error of 1e-8, and 0 below −87: three times as fast as Math.exp, which is half of a small fit. */
-function expNegative(x: number): number {
-  if (!(x > -87)) return Number.isNaN(x) ? x : 0;
-  const halves = Math.floor(x * -Math.LOG2E + 0.5);
-  const r = x + halves * Math.LN2;
-  const series = 1 + r * (1 + r * (0.5 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720 + r * (1 / 5040)))))));
-  return series * (POWERS_OF_TWO[halves] as number);
 }
