@@ -6,17 +6,19 @@ import { encodeHead } from "../../src/core/codec.ts";
 import { sha256Hex } from "../../src/store/hash.ts";
 import { publishHead, putHead } from "../../src/store/heads.ts";
 import { blockKey, headKey } from "../../src/store/keys.ts";
-import { runDue } from "../../src/tenant/bytes.ts";
+import { erase, runDue } from "../../src/tenant/bytes.ts";
+import type { Directory } from "../../src/tenant/directory.ts";
 import { arm, type Due, type DueKind, drain, schedule } from "../../src/tenant/due.ts";
 import type { NewHead } from "../../src/tenant/heads.ts";
 import * as idempotency from "../../src/tenant/idempotency.ts";
 import { create, identity, migrate } from "../../src/tenant/schema.ts";
 import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
-import { newTenant } from "./api.ts";
+import { call, newTenant } from "./api.ts";
 import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
+const PATIENCE = { timeout: 10_000, interval: 20 };
 let tenant = "";
 let stub: DurableObjectStub<Tenant>;
 /** The same ledger as the Worker calls it. */
@@ -55,7 +57,7 @@ async function stored() {
 }
 
 let seed = 0;
-async function trainedHead(name = "support"): Promise<{ record: NewHead; sha256: string }> {
+async function trainedHead(name = "support") {
   const bytes = encodeHead({
     task: "regression",
     labels: [],
@@ -82,7 +84,7 @@ async function trainedHead(name = "support"): Promise<{ record: NewHead; sha256:
     sha256,
     bytes: bytes.length,
   };
-  return { record, sha256 };
+  return { record, sha256, bytes };
 }
 
 async function commit(record: NewHead): Promise<void> {
@@ -139,13 +141,11 @@ describe("each kind of work, run twice, has the effect of once", () => {
 
   test("delete_block leaves a block that came back into use", async () => {
     const dataset = await newDataset();
-    const [a, b] = ["a", "b"].map((digest) => blockKey(tenant, dataset, "b@1", 0, digest)) as [string, string];
-    await env.KV.put(a, "bytes");
-    await remote.recordBlocks(dataset, "b@1", new Map([[0, a]]));
-    await remote.recordBlocks(dataset, "b@1", new Map([[0, b]]));
-    await remote.recordBlocks(dataset, "b@1", new Map([[0, a]]));
-    await runDurableObjectAlarm(stub);
-    expect((await stored()).kv).toEqual([a]);
+    const key = blockKey(tenant, dataset, "b@1", 0, "digest");
+    await env.KV.put(key, "bytes");
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, key]]));
+    await run("delete_block", key);
+    expect((await stored()).kv).toEqual([key]);
   });
 
   test("delete_blocks", async () => {
@@ -229,24 +229,16 @@ async function newDataset(name = `d${++seed}`): Promise<number> {
 
 describe("bytes that are deleted while an equal head is trained", () => {
   test("are never those of a version: the commit is refused, and training again stores them anew", async () => {
-    const { record, sha256 } = await trainedHead();
-    await commit(record);
-    await remote.deleteHead("support");
-    await putHead(env.BUCKET, tenant, sha256, await bytesOf(sha256));
-    await runDurableObjectAlarm(stub);
+    const { record, sha256, bytes } = await trainedHead();
+    await run("delete_bytes", sha256);
     expect(await remote.commitHead(null, record, true)).toMatchObject({
       ok: false,
       failure: { code: "storage_unavailable", retryAfter: 1 },
     });
     expect(await remote.getHead("support", null)).toMatchObject({ ok: false });
-  });
-
-  test("and the deletion that begins after the commit finds them needed", async () => {
-    const { record, sha256 } = await trainedHead();
+    await putHead(env.BUCKET, tenant, sha256, bytes);
     await commit(record);
-    await remote.deleteHead("support");
-    await commit(record);
-    await runDurableObjectAlarm(stub);
+    await run("delete_bytes", sha256);
     expect((await stored()).r2).toEqual([headKey(tenant, sha256)]);
   });
 
@@ -262,11 +254,6 @@ describe("bytes that are deleted while an equal head is trained", () => {
     }
   });
 });
-
-async function bytesOf(sha256: string): Promise<Uint8Array> {
-  const object = await env.BUCKET.get(headKey(tenant, sha256));
-  return new Uint8Array((await object?.arrayBuffer()) ?? new ArrayBuffer());
-}
 
 describe("the table", () => {
   const done = async () => null;
@@ -376,13 +363,8 @@ describe("the table", () => {
       expect(rows(storage)).toEqual([]);
       expect(await storage.getAlarm()).toBe(before);
     });
-    await newDataset("same");
-    const before = await inLedger(rows);
-    await remote.deleteDataset("no such data set");
-    const { record } = await trainedHead();
-    for (const name of ["not", "there"]) await remote.promoteHead(null, name, 1);
-    expect(await inLedger(rows)).toEqual(before);
-    expect(record.id).toBe("support");
+    expect(await remote.deleteDataset("no such data set")).toMatchObject({ ok: false });
+    expect(await inLedger(rows)).toEqual([]);
   });
 });
 
@@ -407,8 +389,11 @@ describe("the alarm", () => {
     const logged = vi.spyOn(console, "error").mockImplementation(() => undefined);
     const { record, sha256 } = await trainedHead();
     await commit(record);
+    // The ledger's own alarm runs here as well.
+    await vi.waitUntil(async () => (await inLedger(rows)).length === 0, PATIENCE);
+    await env.KV.delete(headKey(tenant, sha256));
     await inLedger(async (storage, instance) => {
-      storage.sql.exec("UPDATE due SET run_at = 5 WHERE kind = 'publish_head'");
+      schedule(storage.sql, "publish_head", sha256, 5);
       schedule(storage.sql, "kind of a newer Worker" as DueKind, "x", 1);
       schedule(storage.sql, "delete_blocks", "1", 2);
       // A block whose name KV refuses.
@@ -444,6 +429,29 @@ describe("the alarm", () => {
     expect(await inLedger(rows)).toEqual([]);
   });
 
+  test("work on bytes throws where KV fails, so that it is retried, and is whole once KV works", async () => {
+    const { sha256 } = await trainedHead();
+    await publishHead(env.KV, env.BUCKET, tenant, sha256);
+    const block = blockKey(tenant, 7, "b@1", 0, "digest");
+    await env.KV.put(block, "bytes");
+    const work = [
+      ["delete_bytes", sha256, "delete"],
+      ["delete_block", block, "delete"],
+      ["delete_blocks", "7", "list"],
+      ["delete_blocks", "7", "delete"],
+      ["sweep", "", "list"],
+      ["sweep", "", "delete"],
+    ] as const;
+    const later = Date.now() + 2 * HOUR;
+    for (const [kind, ref, fails] of work)
+      await expect(run(kind, ref, later, failingKv(env.KV, fails).kv), kind).rejects.toThrow("KV");
+    for (const fails of ["list", "delete"] as const)
+      await expect(erase(failingKv(env.KV, fails).kv, env.BUCKET, tenant)).rejects.toThrow("KV");
+    expect((await stored()).kv.sort()).toEqual([block, headKey(tenant, sha256)].sort());
+    expect(await erase(env.KV, env.BUCKET, tenant)).toBe(true);
+    expect(await stored()).toEqual({ kv: [], r2: [] });
+  });
+
   test("of an erased ledger does nothing, and brings nothing back", async () => {
     const { record } = await trainedHead();
     await commit(record);
@@ -459,15 +467,45 @@ describe("the alarm", () => {
   });
 
   test("of a ledger that is being deleted leaves the rest to the deletion", async () => {
-    const { record } = await trainedHead();
-    await commit(record);
+    const key = blockKey(tenant, 7, "b@1", 0, "digest");
+    await env.KV.put(key, "bytes");
     await remote.suspend();
     await inLedger(async (storage, instance) => {
-      const before = rows(storage);
+      schedule(storage.sql, "delete_block", key, 0);
       await instance.alarm();
-      expect(rows(storage)).toEqual(before);
+      expect(rows(storage)).toHaveLength(1);
     });
-    expect((await stored()).kv).toEqual([]);
+    expect((await stored()).kv).toEqual([key]);
+  });
+
+  test("of the directory looks once more for what was written behind a deletion", async () => {
+    const directory = env.DIRECTORY.get(env.DIRECTORY.idFromName("directory"));
+    const inDirectory = <T>(work: (sql: SqlStorage, storage: DurableObjectStorage) => T | Promise<T>) =>
+      runInDurableObject(directory, (_: Directory, { storage }) => work(storage.sql, storage));
+    const erasure = () =>
+      inDirectory((sql) =>
+        sql
+          .exec<{ status: string; at: number | null }>(
+            "SELECT status, erase_at AS at FROM tenants WHERE id = ?",
+            tenant,
+          )
+          .one(),
+      );
+    const { record } = await trainedHead();
+    await commit(record);
+    expect((await call("DELETE", `/v1/admin/tenants/${tenant}`, env.ADMIN_KEY)).status).toBe(202);
+    await vi.waitUntil(async () => (await erasure()).status === "deleted", PATIENCE);
+    expect(await stored()).toEqual({ kv: [], r2: [] });
+    expect((await erasure()).at).toBeGreaterThan(Date.now() + HOUR / 2);
+
+    const late = await trainedHead();
+    await publishHead(env.KV, env.BUCKET, tenant, late.sha256);
+    await inDirectory(async (sql, storage) => {
+      sql.exec("UPDATE tenants SET erase_at = ? WHERE id = ?", Date.now(), tenant);
+      await storage.setAlarm(Date.now());
+    });
+    await vi.waitUntil(async () => (await erasure()).at === null, PATIENCE);
+    expect(await stored()).toEqual({ kv: [], r2: [] });
   });
 });
 
