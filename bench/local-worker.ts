@@ -27,6 +27,7 @@ export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): 
   const remove = () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
   process.on("exit", remove);
   // The tools behind the server keep temporary files of their own; here they go with ours.
+  const { TMPDIR } = process.env;
   process.env.TMPDIR = folder;
   let server: Server | undefined;
   try {
@@ -47,6 +48,8 @@ export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): 
     await server?.stop();
     remove();
     process.off("exit", remove);
+    if (TMPDIR === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = TMPDIR;
   }
 }
 
