@@ -1,0 +1,84 @@
+/**
+ * A whole data set through the API of the real Worker: streamed in, trained with the default evaluation, ten examples
+ * added, trained again. Time, and the most memory that the runtime's process had, of each step.
+ *
+ *   npm run bench -- import [--data DIR]     DIR holds train.csv and val.csv; by default CLINC150's 15,000 rows
+ *
+ * The process's memory is the whole runtime's, not the isolate's alone: the row "idle" is what it has before anything.
+ */
+import { createReadStream, existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { parse } from "csv-parse/sync";
+import { type LocalWorker, peakMemory, resetPeak, withWorker } from "./local-worker.ts";
+import { median, type Row } from "./report.ts";
+
+export const runs = 3;
+const ADDED = 10;
+
+interface Step {
+  readonly name: string;
+  readonly seconds: number;
+  readonly megabytes: number | null;
+}
+
+async function measure(
+  { graft, pid }: LocalWorker,
+  train: string,
+  more: readonly { text: string; label: string }[],
+): Promise<Step[]> {
+  const steps: Step[] = [{ name: "idle", seconds: 0, megabytes: peakMemory(pid) }];
+  async function step<T>(name: string, work: () => Promise<T>): Promise<T> {
+    console.error(`${name} …`);
+    resetPeak(pid);
+    const started = performance.now();
+    const result = await work();
+    steps.push({ name, seconds: (performance.now() - started) / 1000, megabytes: peakMemory(pid) });
+    return result;
+  }
+  await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
+  await step("import", () => graft.datasets.import("data", createReadStream(train), "text/csv"));
+  await step("train", () => graft.heads.train({ name: "head", dataset: "data" }));
+  await step(`add ${ADDED} examples`, () => graft.datasets.add("data", more));
+  await step("train again", () => graft.heads.train({ name: "head", dataset: "data" }));
+  return steps;
+}
+
+/** Measures each step in several runs, each with a fresh Worker. */
+export async function run(): Promise<Row[]> {
+  const { values } = parseArgs({ options: { data: { type: "string" } }, strict: false });
+  const folder =
+    typeof values.data === "string" ? values.data : join(import.meta.dirname, "../../shared/data/tasks/clinc150_full");
+  const train = join(folder, "train.csv");
+  if (!existsSync(train)) throw new Error(`There is no ${train}; name a folder with train.csv and val.csv by --data.`);
+  const held = parse(readFileSync(join(folder, "val.csv")), { bom: true, columns: true }) as {
+    text: string;
+    label: string;
+  }[];
+  const more = held.slice(0, ADDED).map(({ text, label }) => ({ text, label }));
+  const measured: Step[][] = [];
+  for (let i = 0; i < runs; i++) measured.push(await withWorker((worker) => measure(worker, train, more)));
+  const names = measured[0]?.map(({ name }) => name) ?? [];
+  return names.flatMap((name, i) => {
+    const steps = measured.map((steps) => steps[i] as Step);
+    const seconds = steps.map((step) => step.seconds);
+    const memory = steps.flatMap(({ megabytes }) => (megabytes === null ? [] : [megabytes]));
+    const rows = [toRow(name, "peak memory", "MB", memory)];
+    return name === "idle" ? rows : [toRow(name, "time", "s", seconds), ...rows];
+  });
+}
+
+function toRow(name: string, measure: string, unit: string, values: readonly number[]): Row {
+  return {
+    case: name,
+    measure,
+    value: median(values),
+    unit,
+    peer: null,
+    peer_value: null,
+    ratio: null,
+    spread: [Math.min(...values), Math.max(...values)],
+    target: null,
+    met: null,
+  };
+}

@@ -1,0 +1,94 @@
+/**
+ * One text in, its label out: requests a second and latency of POST /v1/heads/{name}/predict, against a bare Hono route
+ * that echoes the same JSON. Both run on workerd behind its own port, each in a process of its own, and take turns
+ * under the same client.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parse } from "csv-parse/sync";
+import { build, serve } from "../src/serve.ts";
+import { type Figures, load } from "./load.ts";
+import { withWorker } from "./local-worker.ts";
+import { median, paired, type Row } from "./report.ts";
+
+const root = join(import.meta.dirname, "..");
+const CONCURRENCIES = [1, 16, 64];
+export const runs = 7;
+const ROUND_MS = 2000;
+/** Requests go out under several keys in turn, so that no key comes to its rate limit. */
+const KEYS = 8;
+
+/** An HTTP/1.1 request as bytes, made once, so that the client's own work is small. */
+function httpRequest(path: string, body: unknown, key: string): Buffer {
+  const json = JSON.stringify(body);
+  const head = [
+    `POST ${path} HTTP/1.1`,
+    "host: 127.0.0.1",
+    "content-type: application/json",
+    `authorization: Bearer ${key}`,
+    `content-length: ${Buffer.byteLength(json)}`,
+  ];
+  return Buffer.from(`${head.join("\r\n")}\r\n\r\n${json}`);
+}
+
+/** A measure of both sides, each the median of its rounds. */
+function toRow(name: string, measure: keyof Figures, ours: readonly Figures[], echo: readonly Figures[]): Row {
+  const values = ours.map((figures) => figures[measure]);
+  const peers = echo.map((figures) => figures[measure]);
+  return {
+    case: name,
+    measure: measure === "requests" ? "requests a second" : measure,
+    value: median(values),
+    unit: measure === "requests" ? "1/s" : "ms",
+    peer: "Hono JSON echo on workerd",
+    peer_value: median(peers),
+    ...paired(values, peers),
+    target: null,
+    met: null,
+  };
+}
+
+/** Starts both, lets them take turns and tells requests a second, p50 and p99 at each concurrency. */
+export async function run(): Promise<Row[]> {
+  const tickets = readFileSync(join(root, "examples", "support-tickets.csv"));
+  const texts = (parse(tickets, { columns: true }) as { text: string }[]).map(({ text }) => text);
+  return withWorker(async ({ url, operator, graft, folder }) => {
+    await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
+    await graft.datasets.import("tickets", tickets.toString(), "text/csv");
+    await graft.heads.train({ name: "support", dataset: "tickets", evaluation: { method: "none" } });
+    const keys = await Promise.all(
+      Array.from({ length: KEYS }, async (_, i) => {
+        return (
+          (await operator.tenants.createApiKey("bench", { name: `client ${i}`, scopes: ["predict"] })).secret ?? ""
+        );
+      }),
+    );
+    const requests = (path: string) => texts.map((input, i) => httpRequest(path, { input }, keys[i % KEYS] ?? ""));
+    const built = join(folder, "echo");
+    await build(built, join(import.meta.dirname, "echo.ts"));
+    const options = { port: 0, stateDir: join(folder, "echo-state"), adminKey: "", log: () => undefined };
+    const server = await serve(built, options);
+    try {
+      const ours = { port: Number(new URL(url).port), requests: requests("/v1/heads/support/predict") };
+      const echo = { port: Number(new URL(server.url).port), requests: requests("/echo") };
+      const rows: Row[] = [];
+      for (const concurrency of CONCURRENCIES) {
+        const round = { concurrency, milliseconds: ROUND_MS };
+        const figures = { ours: [] as Figures[], echo: [] as Figures[] };
+        await load({ ...ours, ...round });
+        await load({ ...echo, ...round });
+        for (let i = 0; i < runs; i++) {
+          console.error(`${concurrency} at once, round ${i + 1} of ${runs} …`);
+          figures.ours.push(await load({ ...ours, ...round }));
+          figures.echo.push(await load({ ...echo, ...round }));
+        }
+        const name = `${concurrency} at once`;
+        for (const measure of ["requests", "p50", "p99"] as const)
+          rows.push(toRow(name, measure, figures.ours, figures.echo));
+      }
+      return rows;
+    } finally {
+      await server.stop();
+    }
+  });
+}
