@@ -3,6 +3,8 @@ import { once } from "node:events";
 import { serve } from "../../src/serve.ts";
 
 const [built = "", stateDir = ""] = process.argv.slice(2);
+// Without the tests at its other end, this process ends as well.
+process.stdin.once("end", () => process.exit(1));
 await once(process.stdin, "data");
 const log = (line: string) => console.log(line);
 const { url } = await serve(built, { port: 0, stateDir, adminKey: "operator", log });

@@ -389,7 +389,8 @@ afterAll(async () => {
 
 describe("killed between any two writes, the next start finds everything whole:", () => {
   test.each(Object.entries(operations))("%s", async (name, operation) => {
-    const first = 1 + (Object.keys(operations).indexOf(name) % STEP);
+    // No operation has fewer than three: its transaction, the alarm and the answer.
+    const first = 1 + (Object.keys(operations).indexOf(name) % Math.min(STEP, 3));
     let crashes = 0;
     for (let n = first; n < 40; n += STEP) {
       const run = await operation.prepare(n);

@@ -1,0 +1,144 @@
+/** The ledger's migrations, and its records of idempotent requests. */
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { beforeEach, describe, expect, test } from "vitest";
+import * as idempotency from "../../src/tenant/idempotency.ts";
+import { create, identity, migrate } from "../../src/tenant/schema.ts";
+import { ledger, type Tenant } from "../../src/tenant/tenant.ts";
+import { newTenant } from "./api.ts";
+
+let tenant = "";
+beforeEach(async () => {
+  tenant = (await newTenant()).id;
+});
+
+function inLedger<T>(work: (storage: DurableObjectStorage) => T | Promise<T>): Promise<T> {
+  const stub = env.TENANT.get(env.TENANT.idFromName(tenant));
+  return runInDurableObject(stub, (_: Tenant, state) => work(state.storage));
+}
+
+describe("migrations", () => {
+  const tables = (sql: SqlStorage) =>
+    sql
+      .exec<{ sql: string }>(
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE '\\_cf%' ESCAPE '\\' ORDER BY name",
+      )
+      .toArray()
+      .map((row) => row.sql);
+
+  test("bring a ledger that stopped at any version to the newest, and run once", async () => {
+    const newest = await inLedger(({ sql }) => ({ tables: tables(sql), version: identity(sql)?.version }));
+    const fresh = env.TENANT.get(env.TENANT.idFromName(`${tenant}-old`));
+    await runInDurableObject(fresh, (_: Tenant, { storage }) => {
+      storage.sql.exec(
+        "CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, name TEXT, status TEXT NOT NULL, version INTEGER NOT NULL)",
+      );
+      storage.sql.exec("INSERT INTO ledger VALUES (1, ?, NULL, 'active', 0)", `${tenant}-old`);
+      for (const _ of [1, 2]) {
+        migrate(storage);
+        expect(tables(storage.sql).map(squeeze)).toEqual(newest.tables.map(squeeze));
+        expect(identity(storage.sql)?.version).toBe(newest.version);
+      }
+      storage.sql.exec("UPDATE ledger SET name = 'kept'");
+      create(storage, `${tenant}-old`, "another");
+      expect(identity(storage.sql)).toMatchObject({ name: "kept", version: newest.version });
+    });
+  });
+
+  test("are applied one by one from where the ledger stands, each whole or not at all", async () => {
+    await inLedger((storage) => {
+      const version = identity(storage.sql)?.version ?? 0;
+      const earlier = Array.from({ length: version }, () => "CREATE TABLE never (a)");
+      const good = "CREATE TABLE extra (a); INSERT INTO extra VALUES (1)";
+      const bad = "UPDATE extra SET a = 2; INSERT INTO nowhere VALUES (1)";
+      expect(() => migrate(storage, [...earlier, good, bad])).toThrow("nowhere");
+      expect(storage.sql.exec("SELECT a FROM extra").one()).toEqual({ a: 1 });
+      expect(identity(storage.sql)?.version).toBe(version + 1);
+      migrate(storage, [...earlier, good, "UPDATE extra SET a = a + 1"]);
+      migrate(storage, [...earlier, good, "UPDATE extra SET a = a + 1"]);
+      expect(storage.sql.exec("SELECT a FROM extra").one()).toEqual({ a: 2 });
+      migrate(storage);
+      expect(identity(storage.sql)?.version, "an older Worker leaves a newer ledger alone").toBe(version + 2);
+    });
+  });
+});
+
+function squeeze(text: string): string {
+  return text.replace(/\s+/g, " ").replaceAll("IF NOT EXISTS ", "");
+}
+
+describe("records of idempotent requests", () => {
+  const first = { key: "key", request: "hash of the request" };
+  const answer = { status: 201, body: { id: "x" } };
+  const start = 1_000_000;
+
+  test("run once, then replay", async () => {
+    await inLedger(({ sql }) => {
+      expect(idempotency.begin(sql, first, start)).toEqual({ ok: true, value: null });
+      expect(idempotency.begin(sql, first, start + 1)).toMatchObject({ failure: { code: "request_in_progress" } });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.begin(sql, first, start + 2)).toEqual({ ok: true, value: answer });
+      idempotency.release(sql, first.key);
+      expect(idempotency.begin(sql, first, start + 3), "an answer is not released").toEqual({
+        ok: true,
+        value: answer,
+      });
+    });
+  });
+
+  test("refuse another request under the same key, running or answered", async () => {
+    await inLedger(({ sql }) => {
+      const other = { key: first.key, request: "another" };
+      idempotency.begin(sql, first, start);
+      expect(idempotency.begin(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.begin(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
+    });
+  });
+
+  test("give the key free when the request failed", async () => {
+    await inLedger(({ sql }) => {
+      idempotency.begin(sql, first, start);
+      idempotency.release(sql, first.key);
+      expect(idempotency.begin(sql, { ...first, request: "another" }, start)).toEqual({ ok: true, value: null });
+    });
+  });
+
+  test("finish or release without a beginning changes nothing", async () => {
+    await inLedger(({ sql }) => {
+      idempotency.finish(sql, first.key, answer);
+      idempotency.finish(sql, null, answer);
+      idempotency.release(sql, first.key);
+      expect(sql.exec("SELECT * FROM idempotency").toArray()).toEqual([]);
+    });
+  });
+
+  test("count a request as dead after ten minutes, and forget an answer after a day", async () => {
+    await inLedger(({ sql }) => {
+      idempotency.begin(sql, first, start);
+      expect(idempotency.begin(sql, first, start + 599)).toMatchObject({ failure: { code: "request_in_progress" } });
+      expect(idempotency.begin(sql, first, start + 600)).toEqual({ ok: true, value: null });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.begin(sql, first, start + 600 + 86_399)).toEqual({ ok: true, value: answer });
+      expect(idempotency.begin(sql, first, start + 600 + 86_400)).toEqual({ ok: true, value: null });
+      idempotency.finish(sql, first.key, answer);
+      expect(idempotency.expire(sql, start + 600 + 2 * 86_400 - 1)).toBe(1);
+      expect(idempotency.expire(sql, start + 600 + 2 * 86_400)).toBe(0);
+    });
+  });
+
+  test("are written with the change they tell of, or not at all", async () => {
+    const remote = ledger(env.TENANT, tenant);
+    await remote.beginIdempotent(first);
+    const shape = { task: "single_label", modality: "text", dimensions: null, out_of_scope_label: null } as const;
+    await remote.createDataset(null, { name: "taken", ...shape });
+    expect(await remote.createDataset(first.key, { name: "taken", ...shape })).toMatchObject({ ok: false });
+    expect(await remote.beginIdempotent(first)).toMatchObject({ failure: { code: "request_in_progress" } });
+    await remote.createDataset(first.key, { name: "free", ...shape });
+    await remote.releaseIdempotent(first.key);
+    expect(await remote.beginIdempotent(first)).toMatchObject({
+      ok: true,
+      value: { status: 201, body: { id: "free" } },
+    });
+  });
+});
