@@ -32,7 +32,8 @@ async function api(method: string, path: string, body?: object, token = key) {
     headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   });
-  return response.json() as Promise<Record<string, never>>;
+  // biome-ignore lint/suspicious/noExplicitAny: answers of every shape, and a missing field fails the test
+  return response.json() as Promise<any>;
 }
 
 let datasets = 0;
@@ -140,7 +141,7 @@ describe("an upload that is cut half-way leaves the dataset as it was", () => {
       await sleep(100);
       socket.resetAndDestroy();
     }
-    expect((await api("GET", "/v1/heads")) as object).toMatchObject({ data: [] });
+    expect(await api("GET", "/v1/heads")).toMatchObject({ data: [] });
     await expectUntouchedAndServing();
   });
 });

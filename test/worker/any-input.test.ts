@@ -97,7 +97,7 @@ describe("any JSON value as a body, or as a part of a good one", () => {
         const json = JSON.stringify(sent) ?? "null";
         await call(method, path ?? template, token ?? key, json, { "content-type": "application/json" });
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
     expect(await state()).toEqual(before);
   });
@@ -124,7 +124,7 @@ describe("any text as an import", () => {
           });
           expect([200, 422]).toContain(answer.status);
         }),
-        { numRuns: 100 },
+        { numRuns: 60 },
       );
     },
   );
@@ -152,7 +152,7 @@ describe("any text as an import", () => {
         expect(dataset.revision).toBe(before.revision + (added + updated > 0 ? 1 : 0));
         expect(rejected).toBeLessThanOrEqual(body.split("\n").length);
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 });
@@ -171,6 +171,6 @@ test("any path and query", async () => {
       const answer = await call(verb, `/${path.join("/")}?${search}`, key);
       expect(answer.status).toBeLessThan(500);
     }),
-    { numRuns: 200 },
+    { numRuns: 150 },
   );
 });
