@@ -84,13 +84,12 @@ async function sweepStored(
 /** Deletes published copies that the ledger does not know, as many as one run may; true when none is left. */
 async function sweepPublished(kv: KVNamespace, sql: SqlStorage, tenant: string, now: number): Promise<boolean> {
   const heads = headKey(tenant, "");
-  const headsDone = await deleteListed(kv, heads, ({ name }) => !needsBytes(sql, name.slice(heads.length)));
-  const blocksDone = await deleteListed(
+  if (!(await deleteListed(kv, heads, ({ name }) => !needsBytes(sql, name.slice(heads.length))))) return false;
+  return deleteListed(
     kv,
     blocksPrefix(tenant),
     (key) => now - blockWrittenAt(key) > ORPHAN_AGE_MS && !needsBlock(sql, key.name),
   );
-  return headsDone && blocksDone;
 }
 
 async function deleteListed(
