@@ -1,4 +1,4 @@
-import type { Result } from "../core/failure.ts";
+import { fail, type Result } from "../core/failure.ts";
 import { Lru } from "../store/lru.ts";
 import type { HeadObject } from "../tenant/heads.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -29,6 +29,9 @@ export async function servedHead(
   if (held && held.until > now) return { ok: true, value: held.head };
   const found = await ledger(env.TENANT, tenant).getHead(name, version);
   if (!found.ok) return found;
+  if (version === null && found.value.active_version === null) {
+    return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
+  }
   const { id, version: number, task, modality, labels, dimensions, backbone, sha256 } = found.value;
   const head = { id, version: number, task, modality, labels, dimensions, backbone, sha256 };
   leases.set(key, { tenant, name, head, until: now + LEASE_MS }, 1);

@@ -79,6 +79,15 @@ export function createApp(): App {
     if (error instanceof HTTPException && error.status === 415) {
       return failed(c, notJson(c.req.header("content-type") ?? ""));
     }
+    // What the platform throws where a ledger is overloaded, or out of reach for a moment.
+    const { overloaded, retryable } = error as { overloaded?: boolean; retryable?: boolean };
+    if (overloaded || retryable) {
+      return failed(c, {
+        code: overloaded ? "capacity_exceeded" : "storage_unavailable",
+        message: "The storage behind this request did not answer. Try again in a few seconds.",
+        retryAfter: 5,
+      });
+    }
     // A body that ends early is the client's doing, and what hono or the runtime throws for it has no type of its own.
     if (/network connection lost|unexpected end|body.*(closed|cancel)/i.test(String(error))) {
       return failed(c, {

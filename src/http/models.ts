@@ -39,7 +39,7 @@ export function backboneTable(env: Cloudflare.Env): ReadonlyMap<string, Backbone
     const secret = (name: string) => (typeof secrets[name] === "string" ? secrets[name] : undefined);
     table = { configuration: env.BACKBONES, env, result: backbones(env.BACKBONES, secret, env.AI) };
   }
-  if (!table.result.ok) throw new Error(`BACKBONES: ${table.result.failure.message}`);
+  if (!table.result.ok) throw new Error(table.result.failure.message);
   return table.result.value;
 }
 

@@ -66,6 +66,10 @@ export function predictRoutes(app: App): void {
       const { tenant } = c.var.caller;
       const served = await servedHead(c.env, tenant, c.req.valid("param").name, wanted.version ?? null);
       if (!served.ok) return failed(c, served.failure);
+      if (wanted.coverage !== undefined && served.value.task === "multi_label") {
+        const message = "'coverage' is for one label or a value, not for any number of labels.";
+        return failed(c, { code: "task_mismatch", message, param: "coverage" });
+      }
       const head = await getHead(c.env.KV, c.env.BUCKET, tenant, served.value.sha256);
       if (head === null)
         return failed(c, {

@@ -11,7 +11,7 @@ import { sha256Hex, shortHash } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
 import type { StoredExample } from "../tenant/examples.ts";
-import type { NewHead } from "../tenant/heads.ts";
+import type { HeadObject, NewHead } from "../tenant/heads.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
 import type { TrainingRows } from "../tenant/training-sets.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
@@ -253,10 +253,9 @@ export async function storeHead(
   milliseconds: number,
   promote: boolean,
   idempotencyKey: string | null,
-) {
+): Promise<Result<HeadObject>> {
   const bytes = encodeHead(fitted.head);
   const sha256 = sha256Hex(bytes);
-  await putHead(bucket, tenantId, sha256, bytes);
   const { examples, iterations, converged, objective, l2, temperature } = fitted.training;
   const record: NewHead = {
     ...head,
@@ -268,9 +267,15 @@ export async function storeHead(
     sha256,
     bytes: bytes.length,
   };
-  const committed = await tenant.commitHead(idempotencyKey, record, promote);
-  if (committed.ok || committed.failure.code !== "storage_unavailable") return committed;
-  // Equal bytes that a deleted head had were deleted in between.
-  await putHead(bucket, tenantId, sha256, bytes);
-  return tenant.commitHead(idempotencyKey, record, promote);
+  const store = async () => {
+    const stored = await putHead(bucket, tenantId, sha256, bytes).then(
+      () => true,
+      () => false,
+    );
+    if (stored) return tenant.commitHead(idempotencyKey, record, promote);
+    return fail("storage_unavailable", "The head's weights could not be stored. Train again.", { retryAfter: 5 });
+  };
+  const committed = await store();
+  // Equal bytes, which a deleted head had, may have been deleted in between: once more.
+  return committed.ok || committed.failure.code !== "storage_unavailable" ? committed : store();
 }

@@ -215,3 +215,16 @@ test("a version pins, whatever is active", async () => {
   expect(pinned.model).toBe("h@1");
   expect(pinned.data[0].score).toBeGreaterThan((await ask(2)).data[0].score);
 });
+
+test("a head of which no version is active serves pinned versions alone", async () => {
+  const made = await call("POST", "/v1/heads", key, { name: "draft", dataset: "tickets", promote: false });
+  expect(made.json).toMatchObject({ version: 1, active_version: null });
+  expectRefused(await predict("draft", { input: "hello" }), 404, "not_found");
+  expect((await predict("draft", { input: "hello", version: 1 })).status).toBe(200);
+  await call("POST", "/v1/heads/draft/promote", key, { version: 1 });
+  expect((await predict("draft", { input: "hello" })).json.model).toBe("draft@1");
+});
+
+test("coverage is refused where it means nothing", async () => {
+  expectRefused(await predict("multi", { input: "hello", coverage: 0.9 }), 422, "task_mismatch", "coverage");
+});
