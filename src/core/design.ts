@@ -31,7 +31,8 @@ export function blockRows(rows: number, dimensions: number, outputs: number): nu
 }
 
 /**
- * Copies `features` (row blocks) into a design. μ and σ come from the rows whose `weights` are not zero.
+ * Copies `features` (row blocks) into a design, freeing each block once it is copied: both whole would be twice the memory.
+ * μ and σ come from the rows whose `weights` are not zero.
  * Yields floating-point operations. Fails with `invalid_features` at the first number that is not finite.
  */
 export function* makeDesign(
@@ -93,6 +94,7 @@ export function* makeDesign(
       at += count;
       offset += count;
       if (offset === values.length) {
+        tensors.free(from);
         source++;
         offset = 0;
       }

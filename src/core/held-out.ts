@@ -20,7 +20,9 @@ export interface Splittable {
 const TOLERANCE = 1e-3;
 const STRONGEST = { single: 100, multi: 100, value: 1000 } as const;
 const STEP = Math.sqrt(10);
-const GRID = 14;
+const GRID = 11;
+/** A penalty so strong that nothing is learnt has a flat loss, which must not pass for a minimum. */
+const ALWAYS_TRIED = 7;
 
 export interface HeldOutFit {
   readonly held: HeldOut;
@@ -89,14 +91,12 @@ export function* selectL2(tensors: Tensors, data: Splittable, count: number): Ge
   let least = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
   let l2: number = STRONGEST[data.targets.kind];
-  for (let i = 0, since = 0; i < GRID && since < 2; i++, l2 /= STEP) {
+  for (let i = 0, since = 0; i < GRID && (i < ALWAYS_TRIED || since < 2); i++, l2 /= STEP) {
     const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts);
     starts = fit.parameters;
     const score = scoreOf(data.targets, fit.held);
-    if (score.loss < least) {
-      least = score.loss;
-      since = 0;
-    } else since++;
+    since = score.loss < least ? 0 : since + 1;
+    least = Math.min(least, score.loss);
     kept = [...kept, { l2, fit, ...score }].filter(({ loss }) => loss <= SAME * least);
   }
   return kept.reduce((best, each) => (each.hits > best.hits ? each : best));

@@ -31,14 +31,20 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   }
 
   const random = seededRandom(seed);
+  const foldOfGroup = new Map<number, number>();
   let next = 0;
   for (const stratum of [...groupsByStratum.keys()].sort((a, b) => a - b)) {
     for (const group of shuffle(groupsByStratum.get(stratum) ?? [], random)) {
-      for (const row of rowsOfGroup.get(group) ?? []) folds[row] = next;
+      foldOfGroup.set(group, next);
       next = (next + 1) % count;
     }
   }
-  return folds;
+  for (const [stratum, members] of groupsOfClass) {
+    const used = new Set(Array.from(members, (group) => foldOfGroup.get(group)));
+    const [first] = members;
+    if (stratum !== -1 && used.size === 1 && first !== undefined) foldOfGroup.set(first, ALWAYS_TRAINED);
+  }
+  return Int32Array.from(groups, (group) => foldOfGroup.get(group) ?? ALWAYS_TRAINED);
 }
 
 function append<K, V>(lists: Map<K, V[]>, key: K, value: V): void {

@@ -25,7 +25,7 @@ export interface Tensors {
    * growing the backend's memory moves it.
    */
   view(a: Matrix): Float32Array;
-  /** Throws when `a` has been freed already. */
+  /** Does nothing when `a` has been freed already. */
   free(a: Matrix): void;
   /** What is alive: matrices not yet freed, and the bytes that the backend holds for them and for itself. */
   memory(): { readonly matrices: number; readonly bytes: number };

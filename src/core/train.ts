@@ -17,7 +17,7 @@ export interface TrainingSet {
   readonly dimensions: number;
   /** Empty for regression. */
   readonly labels: readonly string[];
-  /** Row blocks in order, each rows × dimensions; the caller's to free. */
+  /** Row blocks in order, each rows × dimensions. A training frees them as it copies them; the caller frees them in any case. */
   readonly features: readonly Matrix[];
   /**
    * single: a label's index for each row, −1 for an out-of-scope row, which is never trained on and only sets the threshold;
@@ -77,6 +77,8 @@ export interface TrainingShape {
 /** The true gap is up to five times the estimate (bench/train.ts), so this leaves it below 1e-4. */
 export const DEFAULT_TOLERANCE = 1e-5;
 const DEFAULT_FOLDS = 5;
+/** Rows of the features that may be alive beside their copy. */
+const FEATURE_BLOCK_ROWS = 2048;
 /** Rows that a Gram matrix is made from, for each dimension, where there are more. */
 const SAMPLE_PER_DIMENSION = 8;
 /** Operations that the choice of l2 may take, in so many evaluations of the objective for each of its fits. */
@@ -124,6 +126,11 @@ export function* train(
         return ok({ head, training: { ...training, operations }, evaluation });
       }
       operations += step.value;
+      if (operations > options.budget.operations) {
+        return fail("edge_budget_exceeded", "This training took more operations than a request may.", {
+          details: { estimate: { operations, bytes: 0 }, budget: options.budget },
+        });
+      }
       yield step.value;
     }
   } finally {
@@ -394,16 +401,28 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const plan = selectionPlan(examples, dimensions, outputs);
   const gram = 2 * examples * dimensions * dimensions + 6 * dimensions ** 3;
   const selection =
-    options.l2 === "auto" ? SELECTION_EVALUATIONS * plan.folds * evaluation * (plan.rows / examples) : 0;
-  const operations = 3 * gram + selection + (fits + 1) * 30 * evaluation;
+    options.l2 === "auto" ? 3 * SELECTION_EVALUATIONS * plan.folds * evaluation * (plan.rows / examples) : 0;
+  const operations = 3 * gram + selection + (fits + 1) * 60 * evaluation;
 
   const design = 4 * examples * dimensions;
+  const sample = 4 * Math.min(examples, Math.max(FEATURE_BLOCK_ROWS, SAMPLE_PER_DIMENSION * dimensions)) * dimensions;
   const subset = options.l2 === "auto" && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
-  const held = 4 * examples * outputs * (method === "cross_validation" ? 2 : 0.5);
+  const held =
+    4 *
+    outputs *
+    (method === "cross_validation"
+      ? 2 * examples
+      : method === "holdout"
+        ? examples * (options.evaluation.fraction ?? 0.2)
+        : plan.rows);
   const parameters = 8 * (dimensions + 1) * outputs * 3 * Math.max(1, fits);
   return {
     operations,
     bytes:
-      2 * design + subset + held + parameters + fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
+      design +
+      Math.max(sample, subset) +
+      held +
+      parameters +
+      fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
   };
 }

@@ -88,7 +88,7 @@ function tensors(backend: BackendWasm, emscripten: Emscripten): Tensors {
     read: (a) => tensorOf(a).dataSync<"float32">(),
     view: (a) => backend.typedArrayFromHeap(tensorOf(a)) as Float32Array,
     free(a) {
-      tensorOf(a).dispose();
+      alive.get(a)?.dispose();
       alive.delete(a);
     },
     memory: () => ({ matrices: alive.size, bytes: emscripten.HEAPU8.byteLength }),

@@ -16,7 +16,7 @@ describe.each(backends)("on $name tensors", (tensors) => {
         l2: vector.l2,
         classWeight: vector.balanced ? "balanced" : null,
         evaluation: { method: "none" },
-        tolerance: 1e-9,
+        tolerance: 1e-12,
       }),
     );
     const given = data.features.subarray(0, vector.rows * vector.dimensions);

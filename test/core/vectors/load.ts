@@ -58,5 +58,5 @@ export function dataOf(vector: FitVector): Data {
 }
 
 function read(name: string): unknown {
-  return JSON.parse(String(readFileSync(new URL(name, import.meta.url))));
+  return JSON.parse(readFileSync(`${import.meta.dirname}/${name}`, "utf8"));
 }

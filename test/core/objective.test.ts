@@ -1,0 +1,108 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { makeDesign } from "../../src/core/design.ts";
+import { fitHead, makePreconditioner, startingPoint } from "../../src/core/fit.ts";
+import { evaluateObjective, type Problem, type Targets } from "../../src/core/objective.ts";
+import { weightedGram } from "../../src/core/preconditioner.ts";
+import { seededRandom } from "../../src/core/random.ts";
+import type { Tensors } from "../../src/core/tensors.ts";
+import { plainTensors } from "../../src/tensor/plain.ts";
+import { finish } from "../contract/training.ts";
+
+const kinds = ["single", "multi", "value"] as const;
+
+function problemOf(tensors: Tensors, kind: Targets["kind"], seed: number): Problem {
+  const random = seededRandom(seed);
+  const rows = 5 + Math.floor(random() * 20);
+  const dimensions = 1 + Math.floor(random() * 6);
+  const outputs = kind === "value" ? 1 : 2 + Math.floor(random() * 4);
+  const weights = Float64Array.from({ length: rows }, () => Math.floor(random() * 4) / 2);
+  weights[0] = 1;
+  const pick = () => Math.floor(random() * outputs);
+  const targets: Targets =
+    kind === "single"
+      ? { kind, indices: Int32Array.from({ length: rows }, pick) }
+      : kind === "multi"
+        ? {
+            kind,
+            indices: Array.from({ length: rows }, () =>
+              [...new Set([pick(), pick()])].slice(0, Math.floor(random() * 3)),
+            ),
+          }
+        : { kind, values: Float64Array.from({ length: rows }, () => 4 * random() - 1) };
+  const values = Float32Array.from({ length: rows * dimensions }, () => 2 * random() - 1);
+  const features = [tensors.matrix(rows, dimensions, values)];
+  const design = finish(makeDesign(tensors, features, dimensions, weights, outputs));
+  if (!design.ok) throw new Error(design.failure.message);
+  return { design: design.value, targets, outputs, weights, l2: random() };
+}
+
+describe.each(kinds)("the objective for %s targets", (kind) => {
+  it("has the gradient that central differences have", () => {
+    fc.assert(
+      fc.property(fc.integer(), (seed) => {
+        const tensors = plainTensors();
+        const problem = problemOf(tensors, kind, seed);
+        const random = seededRandom(seed + 1);
+        const at = Float64Array.from({ length: (problem.design.dimensions + 1) * problem.outputs }, () =>
+          Math.fround(2 * random() - 1),
+        );
+        const value = (parameters: Float64Array) => finish(evaluateObjective(tensors, problem, parameters)).value;
+        const { gradient } = finish(evaluateObjective(tensors, problem, at));
+        const step = 2 ** -8;
+        at.forEach((_, i) => {
+          const [up, down] = [step, -step].map((change) =>
+            value(at.map((each, j) => (i === j ? each + change : each))),
+          );
+          const slope = ((up as number) - (down as number)) / (2 * step);
+          expect(Math.abs(slope - (gradient[i] as number))).toBeLessThan(
+            2e-3 * (1 + problem.weights.length * Math.abs(slope)) * 0.2,
+          );
+        });
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it("never rises on an accepted step, and ends where the gradient is nothing", () => {
+    fc.assert(
+      fc.property(fc.integer(), (seed) => {
+        const tensors = plainTensors();
+        const problem = problemOf(tensors, kind, seed);
+        const gram = finish(weightedGram(tensors, problem.design, problem.weights));
+        const preconditioner = finish(makePreconditioner(tensors, problem, gram));
+        const start = startingPoint(problem);
+        const values = [finish(evaluateObjective(tensors, problem, start)).value];
+        const minimum = finish(fitHead(tensors, problem, preconditioner, start, 1e-6, (value) => values.push(value)));
+        for (const [i, value] of values.entries())
+          expect(value).toBeLessThanOrEqual(values[Math.max(0, i - 1)] as number);
+        expect(minimum.value).toBe(values.at(-1));
+        expect(minimum.converged).toBe(true);
+      }),
+      { numRuns: 30 },
+    );
+  });
+});
+
+it("leaves rows of weight zero out, whatever they hold", () => {
+  const tensors = plainTensors();
+  const problem = problemOf(tensors, "single", 5);
+  const at = startingPoint(problem);
+  const changed = Int32Array.from((problem.targets as { indices: Int32Array }).indices, (label, row) =>
+    problem.weights[row] === 0 ? -1 : label,
+  );
+  const other: Problem = { ...problem, targets: { kind: "single", indices: changed } };
+  expect(problem.weights).toContain(0);
+  expect(finish(evaluateObjective(tensors, other, at))).toEqual(finish(evaluateObjective(tensors, problem, at)));
+});
+
+it("stays finite for logits that exp cannot hold", () => {
+  const tensors = plainTensors();
+  for (const kind of kinds) {
+    const problem = problemOf(tensors, kind, 3);
+    const at = startingPoint(problem).map((_, i) => (i % 2 === 0 ? 1e4 : -1e4));
+    const { value, gradient } = finish(evaluateObjective(tensors, problem, at));
+    expect(Number.isFinite(value)).toBe(true);
+    expect(gradient.every(Number.isFinite)).toBe(true);
+  }
+});

@@ -1,0 +1,300 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { predict, predictionSet } from "../../src/core/head.ts";
+import { seededRandom, shuffle } from "../../src/core/random.ts";
+import { estimate, train } from "../../src/core/train.ts";
+import { nodeTensors } from "../../src/tensor/node.ts";
+import { plainTensors } from "../../src/tensor/plain.ts";
+import { clusters, type Data, distance, options, predictions, trained, trainOn } from "../contract/training.ts";
+
+const wasm = await nodeTensors();
+const exact = { l2: 1, evaluation: { method: "none" }, tolerance: 1e-9 } as const;
+
+function indicesOf(data: Data): Int32Array {
+  if (data.targets.kind !== "single") throw new Error("Not a single-label set.");
+  return data.targets.indices;
+}
+
+/** The rows of a set, in any order and any number of times. */
+function pickRows(data: Data, rows: readonly number[]): Data {
+  const { dimensions } = data;
+  return {
+    ...data,
+    features: Float32Array.from(
+      rows.flatMap((row) => [...data.features.subarray(row * dimensions, (row + 1) * dimensions)]),
+    ),
+    targets: { kind: "single", indices: Int32Array.from(rows, (row) => indicesOf(data)[row] as number) },
+    groups: Int32Array.from(rows),
+  };
+}
+
+describe("a training", () => {
+  it("gives the same bytes for the same set, options and seed", () => {
+    const data = clusters(60, 9, 4, 1);
+    expect(trained(trainOn(wasm, data))).toEqual(trained(trainOn(wasm, data)));
+  });
+
+  it("does not depend on how the rows are cut into blocks", () => {
+    const data = clusters(60, 9, 4, 1);
+    expect(trainOn(wasm, data, {}, 60)).toEqual(trainOn(wasm, data, {}, 7));
+  });
+
+  it("permutes the head when the labels are permuted", () => {
+    const data = clusters(40, 6, 4, 1);
+    const renamed = [2, 0, 3, 1];
+    const indices = indicesOf(data).map((label) => renamed[label] as number);
+    const a = predictions(trained(trainOn(wasm, data, exact)).head, data.features);
+    const b = predictions(
+      trained(trainOn(wasm, { ...data, targets: { kind: "single", indices } }, exact)).head,
+      data.features,
+    );
+    const back = a.map((_, at) => b[Math.floor(at / 4) * 4 + (renamed[at % 4] as number)] as number);
+    expect(distance(a, back)).toBeLessThan(1e-4);
+  });
+
+  it("does not depend on the rows' order", () => {
+    const data = clusters(50, 6, 5, 1);
+    const order = shuffle([...Array(50).keys()], seededRandom(3));
+    const a = predictions(trained(trainOn(wasm, data, exact)).head, data.features);
+    const b = predictions(trained(trainOn(wasm, pickRows(data, order), exact)).head, data.features);
+    expect(distance(a, b)).toBeLessThan(1e-4);
+  });
+
+  it("takes a set given twice with twice the penalty for the same problem", () => {
+    const data = clusters(30, 5, 3, 1);
+    const twice = pickRows(
+      data,
+      [...Array(60).keys()].map((row) => row % 30),
+    );
+    const a = predictions(trained(trainOn(wasm, data, exact)).head, data.features);
+    const b = predictions(trained(trainOn(wasm, twice, { ...exact, l2: 2 })).head, data.features);
+    expect(distance(a, b)).toBeLessThan(1e-4);
+  });
+
+  it("chooses the same model whatever the features' scale and offset", () => {
+    const data = clusters(80, 8, 4, 1.5);
+    const base = trained(trainOn(wasm, data));
+    for (const [scale, offset] of [
+      [1e6, 0],
+      [1e-6, 0],
+      [1, 100],
+    ] as const) {
+      const features = data.features.map((value) => (value + offset) * scale);
+      const other = trained(trainOn(wasm, { ...data, features }));
+      expect(other.training.l2 / scale ** 2 / base.training.l2).toBeCloseTo(1, 3);
+      expect(distance(predictions(base.head, data.features), predictions(other.head, features))).toBeLessThan(0.02);
+    }
+  });
+
+  it("agrees between both backends", () => {
+    const data = clusters(60, 9, 4, 1);
+    const a = trained(trainOn(wasm, data));
+    const b = trained(trainOn(plainTensors(), data));
+    expect(a.training.l2).toBeCloseTo(b.training.l2, 6);
+    expect(distance(predictions(a.head, data.features), predictions(b.head, data.features))).toBeLessThan(0.01);
+  });
+
+  it("learns clusters, and says honestly how well", () => {
+    const data = clusters(400, 20, 8, 1.5);
+    const fresh = clusters(1200, 20, 8, 1.5);
+    const known = pickRows(fresh, [...Array(400).keys()]);
+    const unseen = pickRows(
+      fresh,
+      [...Array(800).keys()].map((row) => row + 400),
+    );
+    const { head, evaluation } = trained(trainOn(wasm, known));
+    const all = predictions(head, unseen.features);
+    let hits = 0;
+    for (let row = 0; row < 800; row++) {
+      const scores = all.slice(row * 8, row * 8 + 8);
+      if (scores.indexOf(Math.max(...scores)) === indicesOf(unseen)[row]) hits++;
+    }
+    const [low, high] = evaluation.accuracy_interval ?? [0, 0];
+    expect(data.labels).toEqual(known.labels);
+    expect(evaluation.examples).toBe(400);
+    expect(hits / 800).toBeGreaterThan(low - 0.03);
+    expect(hits / 800).toBeLessThan(high + 0.03);
+    expect(evaluation.ece).toBeLessThan(0.1);
+  });
+
+  it("yields often, and frees everything when it is stopped at any yield", () => {
+    const data = clusters(60, 9, 4, 1);
+    for (const stop of [0, 1, 5, 20, 60]) {
+      const features = [wasm.matrix(60, 9, data.features)];
+      const set = {
+        task: "single_label",
+        dimensions: 9,
+        labels: data.labels,
+        features,
+        targets: data.targets,
+        groups: Int32Array.from({ length: 60 }, (_, i) => i),
+      } as const;
+      const before = wasm.memory().matrices - 1;
+      const steps = train(wasm, set, options);
+      for (let i = 0; i < stop; i++) expect(steps.next().done).toBe(false);
+      steps.return({ ok: false, failure: { code: "internal_error", message: "" } });
+      for (const matrix of features) wasm.free(matrix);
+      expect(wasm.memory().matrices).toBe(before);
+    }
+  });
+});
+
+describe("hard sets", () => {
+  const one = (values: number[], labels: number[], dimensions = 1): Data => ({
+    dimensions,
+    features: Float32Array.from(values),
+    targets: { kind: "single", indices: Int32Array.from(labels) },
+    labels: ["a", "b", "c"].slice(0, Math.max(2, Math.max(...labels) + 1)),
+  });
+
+  it("refuses one class, no examples, and numbers that are not finite", () => {
+    expect(trainOn(wasm, one([1, 2, 3], [0, 0, 0]))).toMatchObject({ ok: false, failure: { code: "too_few_labels" } });
+    expect(trainOn(wasm, one([1, 2, 3], [-1, 0, -1]))).toMatchObject({
+      ok: false,
+      failure: { code: "too_few_labels" },
+    });
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      expect(trainOn(wasm, one([1, 2, 3, bad], [0, 1, 0, 1]))).toMatchObject({
+        ok: false,
+        failure: { code: "invalid_features", details: { row: 3 } },
+      });
+    }
+    expect(trainOn(wasm, { ...one([1], [0]), targets: { kind: "value", values: Float64Array.of(1) } })).toMatchObject({
+      ok: false,
+      failure: { code: "too_few_examples" },
+    });
+    expect(wasm.memory().matrices).toBe(0);
+  });
+
+  it("trains on two examples in all, and on a class with one example", () => {
+    const two = trained(trainOn(wasm, one([-1, 1], [0, 1])));
+    expect(two.evaluation.method).toBe("none");
+    expect(predict(two.head, Float32Array.of(5))[1]).toBeGreaterThan(0.5);
+    const three = trained(trainOn(wasm, one([-1, -1.1, -0.9, 1, 1.1, 0.9, 40], [0, 0, 0, 1, 1, 1, 2])));
+    expect(three.evaluation.per_class?.map(({ support }) => support)).toEqual([3, 3, 0]);
+    expect(predict(three.head, Float32Array.of(40))[2]).toBeGreaterThan(0.5);
+  });
+
+  it("takes constant features and zero rows as they are", () => {
+    const data = clusters(30, 3, 3, 0.5);
+    const features = data.features.map((value, at) => (at % 3 === 2 ? 1e6 : at < 9 ? 0 : value));
+    const { head } = trained(trainOn(wasm, { ...data, features }));
+    expect(predictions(head, features).every(Number.isFinite)).toBe(true);
+    const nothing = trained(trainOn(wasm, { ...data, features: new Float32Array(90) }));
+    expect([...predict(nothing.head, new Float32Array(3))].map((p) => p.toFixed(2))).toEqual(["0.33", "0.33", "0.33"]);
+  });
+
+  it("refuses what is over the budget before it starts, with the estimate", () => {
+    const data = clusters(30, 3, 3, 0.5);
+    const budget = { operations: 1e12, bytes: 1000 };
+    const result = trainOn(wasm, data, { budget });
+    const shape = { task: "single_label", examples: 30, dimensions: 3, outputs: 3 } as const;
+    expect(result).toMatchObject({
+      ok: false,
+      failure: { code: "edge_budget_exceeded", details: { estimate: estimate(shape, options), budget } },
+    });
+  });
+
+  it("estimates more operations than a training takes", () => {
+    for (const [rows, dimensions, classes] of [
+      [40, 4, 2],
+      [200, 30, 10],
+      [500, 64, 5],
+    ] as const) {
+      for (const l2 of ["auto", 0.01] as const) {
+        const { training } = trained(trainOn(wasm, clusters(rows, dimensions, classes, 1.5), { l2 }));
+        const cost = estimate(
+          { task: "single_label", examples: rows, dimensions, outputs: classes },
+          { ...options, l2 },
+        );
+        expect(training.operations).toBeLessThan(cost.operations);
+      }
+    }
+  });
+
+  it("never throws and never gives what is not a number, whatever the set", () => {
+    fc.assert(
+      fc.property(
+        fc.array(
+          fc.tuple(
+            fc.float({ noNaN: true, noDefaultInfinity: true, min: -1e6, max: 1e6 }),
+            fc.integer({ min: -1, max: 2 }),
+            fc.nat(3),
+          ),
+          { minLength: 1, maxLength: 12 },
+        ),
+        fc.constantFrom<number | "auto">("auto", 1e-6, 1e6),
+        (rows, l2) => {
+          const data = {
+            ...one(
+              rows.map(([x]) => x),
+              rows.map(([, y]) => y),
+            ),
+            labels: ["a", "b", "c"],
+            groups: Int32Array.from(rows, ([, , group]) => group),
+          };
+          const result = trainOn(wasm, data, { l2 });
+          if (!result.ok) expect(["too_few_labels", "too_few_examples"]).toContain(result.failure.code);
+          else expect(predictions(result.value.head, data.features).every(Number.isFinite)).toBe(true);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
+
+describe("other tasks", () => {
+  it("finds out-of-scope inputs by a threshold, and keeps them out of the training", () => {
+    const data = clusters(200, 10, 4, 0.6);
+    const random = seededRandom(9);
+    const strange = Float32Array.from({ length: 40 * 10 }, () => 0.4 * (random() - 0.5));
+    const features = Float32Array.from([...data.features, ...strange]);
+    const indices = Int32Array.from([...indicesOf(data), ...new Int32Array(40).fill(-1)]);
+    const { head, training, evaluation } = trained(
+      trainOn(wasm, { ...data, features, targets: { kind: "single", indices } }),
+    );
+    expect(training.examples).toBe(200);
+    expect(evaluation.examples).toBe(200);
+    expect(evaluation.out_of_scope?.expected_recall).toBeGreaterThan(0.7);
+    const refused = [...Array(40).keys()].filter(
+      (row) => Math.max(...predict(head, strange.subarray(row * 10, row * 10 + 10))) < (head.outOfScopeThreshold ?? 0),
+    );
+    expect(refused.length).toBeGreaterThan(28);
+  });
+
+  it("keeps conformal sets to their coverage", () => {
+    const all = clusters(1500, 6, 5, 1.6);
+    const { head } = trained(trainOn(wasm, pickRows(all, [...Array(500).keys()])));
+    let covered = 0;
+    for (let row = 500; row < 1500; row++) {
+      const set = predictionSet(head, predict(head, all.features.subarray(row * 6, row * 6 + 6)), 0.9);
+      if (set.includes(indicesOf(all)[row] as number)) covered++;
+    }
+    expect(covered / 1000).toBeGreaterThan(0.86);
+    expect(covered / 1000).toBeLessThan(0.96);
+  });
+
+  it("learns several labels at once", () => {
+    const data = clusters(200, 8, 4, 0.5);
+    const targets = {
+      kind: "multi",
+      indices: Array.from(indicesOf(data), (k) => (k === 3 ? [0, 1] : k === 2 ? [] : [k])),
+    } as const;
+    const { head, evaluation } = trained(trainOn(wasm, { ...data, targets, labels: ["x", "y"] }));
+    expect(evaluation.accuracy).toBeGreaterThan(0.9);
+    expect(evaluation.micro_f1).toBeGreaterThan(0.9);
+    expect([...predict(head, data.features.subarray(24, 32))].every((p) => p > 0.5)).toBe(true);
+  });
+
+  it("fits a line, and its intervals hold what they promise", () => {
+    const random = seededRandom(4);
+    const features = Float32Array.from({ length: 300 }, () => 4 * random() - 2);
+    const values = Float64Array.from(features, (x) => 3 * x + 7 + (random() - 0.5));
+    const { head, evaluation } = trained(
+      trainOn(wasm, { dimensions: 1, features, targets: { kind: "value", values }, labels: [] }),
+    );
+    expect(evaluation.r2).toBeGreaterThan(0.98);
+    expect(predict(head, Float32Array.of(1))[0]).toBeCloseTo(10, 1);
+    expect(evaluation.rmse).toBeCloseTo(Math.sqrt(1 / 12), 1);
+  });
+});
