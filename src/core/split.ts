@@ -22,13 +22,7 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   });
 
   const groupsByStratum = new Map<number, number[]>();
-  const folds = new Int32Array(strata.length).fill(ALWAYS_TRAINED);
-  for (const [group, rows] of rowsOfGroup) {
-    const sole =
-      rowsOfGroup.size === 1 ||
-      rows.some((row) => strata[row] !== -1 && groupsOfClass.get(strata[row] as number)?.size === 1);
-    if (!sole) append(groupsByStratum, strata[rows[0] as number] as number, group);
-  }
+  for (const [group, rows] of rowsOfGroup) append(groupsByStratum, strata[rows[0] as number] as number, group);
 
   const random = seededRandom(seed);
   const foldOfGroup = new Map<number, number>();
