@@ -13,10 +13,30 @@ import type { Matrix, Tensors } from "./tensors.ts";
 export interface Design {
   /** Row blocks in order. */
   readonly blocks: readonly Matrix[];
+  /** Each block transposed, which the gradient needs: kept where it is small, else made anew each time. */
+  readonly transposed: readonly Matrix[] | null;
   readonly rows: number;
   readonly dimensions: number;
   readonly mean: Float64Array;
   readonly scale: number;
+}
+
+/** Designs up to so many bytes keep their transpose as well. */
+const TRANSPOSED_BYTES = 16e6;
+
+/** Bytes of a design of so many rows. */
+export function designBytes(rows: number, dimensions: number): number {
+  const bytes = 4 * rows * dimensions;
+  return bytes <= TRANSPOSED_BYTES ? 2 * bytes : bytes;
+}
+
+function withTransposed(tensors: Tensors, design: Omit<Design, "transposed">): Design {
+  const kept = 4 * design.rows * design.dimensions <= TRANSPOSED_BYTES;
+  return { ...design, transposed: kept ? design.blocks.map((block) => tensors.transpose(block)) : null };
+}
+
+export function freeDesign(tensors: Tensors, design: Design): void {
+  for (const matrix of [...design.blocks, ...(design.transposed ?? [])]) tensors.free(matrix);
 }
 
 /**
@@ -102,7 +122,7 @@ export function* makeDesign(
     blocks.push(tensors.matrix(block.length / dimensions, dimensions, block));
     yield 2 * block.length;
   }
-  return ok({ blocks, rows, dimensions, mean, scale });
+  return ok(withTransposed(tensors, { blocks, rows, dimensions, mean, scale }));
 }
 
 /** The design of some of its rows, in their order. */
@@ -136,5 +156,5 @@ export function* subsetDesign(
     blocks.push(tensors.matrix(chosen.length, dimensions, block));
     yield block.length;
   }
-  return { ...design, blocks, rows: rows.length };
+  return withTransposed(tensors, { ...design, blocks, rows: rows.length });
 }

@@ -1,6 +1,6 @@
 import { type Minimum, memoryLength, minimise } from "./minimise.ts";
 import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
-import { invertDamped } from "./preconditioner.ts";
+import { DENSE_DIMENSIONS, invertDamped } from "./preconditioner.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
 /** Each output's share of the weighted rows (single and multi), kept off 0 and 1 by half a row. */
@@ -52,13 +52,13 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
   return kind === "single" ? sum / Math.max(1, shares.length - 1) : sum / shares.length;
 }
 
-/** (κ G + λ I)⁻¹ for W, and the inverse curvature of each intercept. */
+/** (κ G + λ I)⁻¹ for W, whole or its diagonal alone, and the inverse curvature of each intercept. */
 export interface Preconditioner {
-  readonly inverse: Matrix;
+  readonly inverse: Matrix | Float64Array;
   readonly intercepts: Float64Array;
 }
 
-/** @param gram G of all of the problem's rows (`weightedGram`) */
+/** @param gram G of all of the problem's rows (`weightedGram`), or its diagonal (`weightedSquares`) */
 export function* makePreconditioner(
   tensors: Tensors,
   problem: Problem,
@@ -66,10 +66,19 @@ export function* makePreconditioner(
 ): Generator<number, Preconditioner, void> {
   const { design, targets, weights, outputs, l2 } = problem;
   const shares = priors(targets, weights, outputs);
-  const inverse = yield* invertDamped(tensors, gram, design.dimensions, curvature(shares, targets.kind), l2);
+  const mean = curvature(shares, targets.kind);
+  const { dimensions } = design;
+  const inverse =
+    gram.length === dimensions
+      ? Float64Array.from(gram, (square) => 1 / (mean * square + l2 || 1))
+      : yield* invertDamped(tensors, gram, dimensions, mean, l2);
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const intercepts = shares.map((share) => 1 / (total * (targets.kind === "value" ? 1 : share * (1 - share))));
   return { inverse, intercepts };
+}
+
+export function freePreconditioner(tensors: Tensors, { inverse }: Preconditioner): void {
+  if (!(inverse instanceof Float64Array)) tensors.free(inverse);
 }
 
 /**
@@ -88,12 +97,17 @@ export function* fitHead(
   const { outputs } = problem;
   const size = dimensions * outputs;
   const precondition = (vector: Float64Array): Float64Array => {
-    const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, size)));
-    const product = tensors.multiply(preconditioner.inverse, right);
     const result = new Float64Array(vector.length);
-    result.set(tensors.view(product));
-    tensors.free(product);
-    tensors.free(right);
+    const { inverse } = preconditioner;
+    if (inverse instanceof Float64Array) {
+      for (let i = 0; i < size; i++) result[i] = (vector[i] as number) * (inverse[Math.floor(i / outputs)] as number);
+    } else {
+      const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, size)));
+      const product = tensors.multiply(inverse, right);
+      result.set(tensors.view(product));
+      tensors.free(product);
+      tensors.free(right);
+    }
     for (let k = 0; k < outputs; k++) {
       result[size + k] = (vector[size + k] as number) * (preconditioner.intercepts[k] as number);
     }
@@ -111,7 +125,7 @@ export function fitBytes(dimensions: number, outputs: number, rowsOfBlock: numbe
   const parameters = (dimensions + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;
   const vectors = 8 * 8 * parameters;
-  const inverse = 6 * 4 * dimensions * dimensions;
+  const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 6 * 4 * dimensions * dimensions;
   const block = 4 * rowsOfBlock * (3 * dimensions + 2 * outputs);
   return pairs + vectors + inverse + block;
 }

@@ -1,7 +1,7 @@
 /** Fits that leave folds out: the logits of every held-out row, and the l2 that predicts held-out rows best. */
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
 import type { Design } from "./design.ts";
-import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
+import { fitHead, freePreconditioner, makePreconditioner, startingPoint } from "./fit.ts";
 import { eachLogits, type Problem, type Targets } from "./objective.ts";
 import type { Tensors } from "./tensors.ts";
 
@@ -68,7 +68,7 @@ export function* fitFolds(
       }
     });
   }
-  tensors.free(preconditioner.inverse);
+  freePreconditioner(tensors, preconditioner);
   return { held: { rows, logits, outputs }, parameters };
 }
 

@@ -44,14 +44,16 @@ export function* evaluateObjective(
   const weights = tensors.matrix(design.dimensions, outputs, new Float32Array(parameters.subarray(0, size)));
   let value = 0;
   let first = 0;
-  for (const block of design.blocks) {
+  for (const [index, block] of design.blocks.entries()) {
     const logits = tensors.multiply(block, weights);
     value += residuals(problem, first, block.rows, tensors.view(logits), parameters.subarray(size), biasGradient);
-    const transposed = tensors.transpose(block);
+    const kept = design.transposed?.[index];
+    const transposed = kept ?? tensors.transpose(block);
     const product = tensors.multiply(transposed, logits);
     const partial = tensors.view(product);
     for (let i = 0; i < size; i++) gradient[i] = (gradient[i] as number) + (partial[i] as number);
-    for (const matrix of [logits, transposed, product]) tensors.free(matrix);
+    for (const matrix of [logits, product]) tensors.free(matrix);
+    if (kept === undefined) tensors.free(transposed);
     first += block.rows;
     yield 4 * block.rows * size;
   }

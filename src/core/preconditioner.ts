@@ -9,6 +9,35 @@ import type { Matrix, Tensors } from "./tensors.ts";
 /** Below this edge, inverting in plain JavaScript is faster than splitting into products. */
 const SMALL = 48;
 
+/**
+ * Beyond so many dimensions only G's diagonal is used: G and what its inversion needs would not fit into memory, and
+ * inverting it would take longer than the iterations that it saves.
+ */
+export const DENSE_DIMENSIONS = 640;
+
+/** The diagonal of G. Yields floating-point operations. */
+export function* weightedSquares(
+  tensors: Tensors,
+  design: Design,
+  weights: Float64Array,
+): Generator<number, Float32Array, void> {
+  const { dimensions } = design;
+  const sums = new Float64Array(dimensions);
+  let first = 0;
+  for (const block of design.blocks) {
+    const values = tensors.view(block);
+    for (let at = 0; at < values.length; at++) {
+      const column = at % dimensions;
+      const value = values[at] as number;
+      const weight = weights[first + (at - column) / dimensions] as number;
+      sums[column] = (sums[column] as number) + weight * value * value;
+    }
+    first += block.rows;
+    yield 3 * values.length;
+  }
+  return Float32Array.from(sums);
+}
+
 /** G = Σ_i s_i x_i x_iᵀ, row-major. Yields floating-point operations. */
 export function* weightedGram(
   tensors: Tensors,

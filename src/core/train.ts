@@ -1,5 +1,5 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
-import { blockRows, type Design, makeDesign, subsetDesign } from "./design.ts";
+import { blockRows, type Design, designBytes, freeDesign, makeDesign, subsetDesign } from "./design.ts";
 import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
 import { fail, ok, type Result } from "./failure.ts";
 import { fitBytes, fitHead, makePreconditioner, startingPoint } from "./fit.ts";
@@ -7,7 +7,7 @@ import type { Head, Task } from "./head.ts";
 import { fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
 import type { Minimum } from "./minimise.ts";
 import type { Targets } from "./objective.ts";
-import { weightedGram } from "./preconditioner.ts";
+import { DENSE_DIMENSIONS, weightedGram, weightedSquares } from "./preconditioner.ts";
 import { seededRandom, shuffle } from "./random.ts";
 import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
@@ -183,7 +183,7 @@ function* trainScoped(
     selection = yield* selectL2(tensors, chosen, Math.min(plan.folds, count));
     l2 = selection.l2;
     if (!whole) {
-      for (const block of chosen.design.blocks) tensors.free(block);
+      freeDesign(tensors, chosen.design);
       selection = null;
     }
   }
@@ -229,6 +229,7 @@ function* sampledGram(
   weights: Float64Array,
   seed: number,
 ): Generator<number, Float32Array, void> {
+  if (design.dimensions > DENSE_DIMENSIONS) return yield* weightedSquares(tensors, design, weights);
   const wanted = Math.max(1000, SAMPLE_PER_DIMENSION * design.dimensions);
   if (design.rows <= 1.5 * wanted) return yield* weightedGram(tensors, design, weights);
   const rows = shuffle(Array.from(weights.keys()), seededRandom(seed))
@@ -237,7 +238,7 @@ function* sampledGram(
   const sample = yield* subsetDesign(tensors, design, rows, 1);
   const share = Float64Array.from(rows, (row) => ((weights[row] as number) * design.rows) / wanted);
   const gram = yield* weightedGram(tensors, sample, share);
-  for (const block of sample.blocks) tensors.free(block);
+  freeDesign(tensors, sample);
   return gram;
 }
 
@@ -329,7 +330,7 @@ function* subsample(
   );
   const design = yield* subsetDesign(tensors, data.design, chosen, data.outputs);
   const weights = Float64Array.from(chosen, (row) => data.weights[row] as number);
-  const gram = yield* weightedGram(tensors, design, weights);
+  const gram = yield* sampledGram(tensors, design, weights, seed);
   const pick = (from: Int32Array) => Int32Array.from(chosen, (row) => from[row] as number);
   const { targets } = data;
   return {
@@ -399,14 +400,14 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const method = evaluationMethod(shape, options as TrainingOptions);
   const fits = method === "none" ? 0 : method === "holdout" ? 1 : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const plan = selectionPlan(examples, dimensions, outputs);
-  const gram = 2 * examples * dimensions * dimensions + 6 * dimensions ** 3;
+  const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions * dimensions + 6 * 11 * dimensions ** 3;
   const selection =
     options.l2 === "auto" ? 3 * SELECTION_EVALUATIONS * plan.folds * evaluation * (plan.rows / examples) : 0;
   const operations = 3 * gram + selection + (fits + 1) * 60 * evaluation;
 
-  const design = 4 * examples * dimensions;
+  const design = designBytes(examples, dimensions);
   const sample = 4 * Math.min(examples, Math.max(FEATURE_BLOCK_ROWS, SAMPLE_PER_DIMENSION * dimensions)) * dimensions;
-  const subset = options.l2 === "auto" && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
+  const subset = options.l2 === "auto" && plan.rows < examples ? designBytes(plan.rows, dimensions) : 0;
   const held =
     4 *
     outputs *
