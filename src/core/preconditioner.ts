@@ -15,6 +15,9 @@ const SMALL = 48;
  */
 export const DENSE_DIMENSIONS = 640;
 
+/** Rows that a Gram matrix is made from, for each dimension, where there are more. */
+export const SAMPLE_PER_DIMENSION = 24;
+
 /** The diagonal of G. Yields floating-point operations. */
 export function* weightedSquares(
   tensors: Tensors,

@@ -1,0 +1,87 @@
+/** What a training does for a set of a given shape, and what that costs at most. */
+import { blockRows, designBytes } from "./design.ts";
+import type { Evaluation } from "./evaluation.ts";
+import { fitBytes } from "./fit.ts";
+import type { Task } from "./head.ts";
+import { DENSE_DIMENSIONS, SAMPLE_PER_DIMENSION } from "./preconditioner.ts";
+import type { TrainingOptions } from "./train.ts";
+
+/** What a training would cost at most. */
+export interface Cost {
+  readonly operations: number;
+  readonly bytes: number;
+}
+
+export interface TrainingShape {
+  readonly task: Task;
+  readonly examples: number;
+  readonly dimensions: number;
+  readonly outputs: number;
+}
+
+export const DEFAULT_FOLDS = 5;
+/** Rows of the features that may be alive beside their copy. */
+const FEATURE_BLOCK_ROWS = 2048;
+/** Operations that the choice of l2 may take, in so many evaluations of the objective for each of its fits. */
+const SELECTION_OPERATIONS = 8e9;
+const SELECTION_EVALUATIONS = 40;
+/** Operations up to which `auto` evaluates by cross-validation, at ten evaluations a fit. */
+const CROSS_VALIDATION_OPERATIONS = 1.5e10;
+const FIT_EVALUATIONS = 10;
+
+/** `auto` is cross-validation while that is cheap, then a holdout. */
+export function evaluationMethod(shape: TrainingShape, options: TrainingOptions): Evaluation["method"] {
+  const { method } = options.evaluation;
+  if (method !== "auto") return method;
+  return DEFAULT_FOLDS * FIT_EVALUATIONS * evaluationOperations(shape) <= CROSS_VALIDATION_OPERATIONS
+    ? "cross_validation"
+    : "holdout";
+}
+
+function evaluationOperations({ examples, dimensions, outputs }: Omit<TrainingShape, "task">): number {
+  return 4 * examples * (dimensions + 1) * outputs;
+}
+
+/** How many rows and folds of them choose l2: the whole set and all folds while that is cheap. */
+export function selectionPlan(rows: number, dimensions: number, outputs: number): { rows: number; folds: number } {
+  const evaluation = evaluationOperations({ examples: rows, dimensions, outputs });
+  const operations = Math.max(SELECTION_OPERATIONS, FIT_EVALUATIONS * evaluation);
+  const affordable = (operations / (SELECTION_EVALUATIONS * evaluation)) * rows;
+  if (affordable >= rows) return { rows, folds: Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows)) };
+  return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * outputs, 500)), folds: 1 };
+}
+
+/** What a training would cost at most, before it starts; the bytes include the features. */
+export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">): Cost {
+  const { examples, dimensions, outputs } = shape;
+  const evaluation = evaluationOperations(shape);
+  const method = evaluationMethod(shape, options as TrainingOptions);
+  const fits = method === "none" ? 0 : method === "holdout" ? 1 : (options.evaluation.folds ?? DEFAULT_FOLDS);
+  const plan = selectionPlan(examples, dimensions, outputs);
+  const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions * dimensions + 6 * 11 * dimensions ** 3;
+  const selection =
+    options.l2 === "auto" ? 3 * SELECTION_EVALUATIONS * plan.folds * evaluation * (plan.rows / examples) : 0;
+  const operations = 3 * gram + selection + (fits + 1) * 60 * evaluation;
+
+  const design = designBytes(examples, dimensions);
+  const sample = 4 * Math.min(examples, Math.max(FEATURE_BLOCK_ROWS, SAMPLE_PER_DIMENSION * dimensions)) * dimensions;
+  const subset = options.l2 === "auto" && plan.rows < examples ? designBytes(plan.rows, dimensions) : 0;
+  const held =
+    4 *
+    outputs *
+    (method === "cross_validation"
+      ? 2 * examples
+      : method === "holdout"
+        ? examples * (options.evaluation.fraction ?? 0.2)
+        : plan.rows);
+  const parameters = 8 * (dimensions + 1) * outputs * 3 * Math.max(1, fits);
+  return {
+    operations,
+    bytes:
+      design +
+      Math.max(sample, subset) +
+      held +
+      parameters +
+      fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
+  };
+}
