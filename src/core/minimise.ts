@@ -74,9 +74,7 @@ export function* minimise(
     if (product > 0) {
       const curved = dot(change, precondition(Float64Array.from(change)));
       if (curved > 0) {
-        // Half-way (in powers) between the given matrix and the usual scaling by the last pair: far from the optimum curvature
-        // still grows along a step, and the whole scaling overshoots into another evaluation.
-        scale = Math.sqrt(product / curved);
+        scale = product / curved;
         pairs.push({ step, change, product });
         if (pairs.length > remembered) pairs.shift();
       }
