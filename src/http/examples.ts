@@ -11,7 +11,7 @@ import { type App, type HttpEnv, route } from "./context.ts";
 import { dataset, nameParams } from "./datasets.ts";
 import { answer, failed } from "./errors.ts";
 import { parseExample } from "./example-input.ts";
-import { ImportFailed, importReader, type RowError } from "./import.ts";
+import { ERRORS_SHOWN, ImportFailed, importReader, type RowError } from "./import.ts";
 import { body, deleted, errors, example, json, labelledExample, listOf, pageQuery, tenantSecurity } from "./schema.ts";
 
 const imported = z
@@ -33,7 +33,6 @@ const examplePatch = labelledExample.omit({ id: true });
 /** Rows, or characters, of one call to the ledger: a message has at most 32 MiB. */
 const STAGED_ROWS = 2_000;
 const STAGED_SIZE = 4_000_000;
-const ERRORS_SHOWN = 100;
 
 export function exampleRoutes(app: App): void {
   route(

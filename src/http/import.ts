@@ -70,6 +70,9 @@ async function* countBytes(body: ReadableStream<Uint8Array>): AsyncGenerator<Uin
   }
 }
 
+/** How many rows' errors an import shows. */
+export const ERRORS_SHOWN = 100;
+
 /** Which reader a content type has; JSON bodies are read whole, within their own limit. */
 export function importReader(
   contentType: string,
@@ -156,6 +159,8 @@ async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): 
   if (shape.modality !== "text")
     throw stop("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
   const skipped: BadRow[] = [];
+  // Where nothing but bad rows comes, nobody takes them out: beyond those that can be shown they are counted.
+  let furtherSkipped = 0;
   const parser = parse({
     bom: true,
     columns: (header: string[]) => checkHeader(header, targetColumn[shape.task]),
@@ -168,7 +173,9 @@ async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): 
     skip_empty_lines: true,
     skip_records_with_error: true,
     on_skip: (error: CsvError | undefined) => {
-      skipped.push(badRow(Number(error?.lines ?? 0), "invalid_csv", error?.message ?? "The row is not valid CSV."));
+      if (skipped.length === ERRORS_SHOWN) furtherSkipped++;
+      else
+        skipped.push(badRow(Number(error?.lines ?? 0), "invalid_csv", error?.message ?? "The row is not valid CSV."));
       return undefined;
     },
   });
@@ -187,6 +194,7 @@ async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): 
     yield toRow(csvExample(record), shape, info.lines);
   }
   yield* skipped;
+  for (; furtherSkipped > 0; furtherSkipped--) yield badRow(0, "invalid_csv", "The row is not valid CSV.");
 }
 
 function checkHeader(header: readonly string[], target: string): string[] {

@@ -445,6 +445,16 @@ describe("CSV", () => {
     expect(counts(answer)).toEqual([3, 0, 0, 3]);
   });
 
+  test("with long rows by the hundred counts them all, and shows the first hundred", async () => {
+    const path = await dataset();
+    const bad = "long,x,more\n".repeat(250);
+    const answer = await send(path, `text,label\na,x\n${bad}b,y\n${bad}`, CSV);
+    expect(counts(answer)).toEqual([2, 0, 0, 500]);
+    expect(answer.json.errors.map(({ line }: { line: number }) => line)).toEqual(
+      Array.from({ length: 100 }, (_, i) => i + 3),
+    );
+  });
+
   test("with a stray quote inside a field or after one keeps that row and the others", async () => {
     const path = await dataset();
     const answer = await send(path, 'text,label\na,x\nb"c,x\n"d"e,x\n5" and 6",x\nf,x\n', CSV);
