@@ -15,7 +15,7 @@ import { head, headExport, newHead, versionNumber } from "./head-schema.ts";
 import { idempotent } from "./idempotent.ts";
 import { findBackbone } from "./models.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
-import { datasetSource, inlineSource, runTraining, storeHead, type TrainingSource } from "./training.ts";
+import { beyondBudget, datasetSource, inlineSource, runTraining, storeHead, type TrainingSource } from "./training.ts";
 
 const common = { tags: ["Heads"], security: tenantSecurity };
 const nameParams = z.object({ name });
@@ -200,18 +200,19 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
   if (unavailable) return failed(c, unavailable);
   const { tenant: tenantId } = c.var.caller;
   const tenant = ledger(c.env.TENANT, tenantId);
-  const prepared =
-    wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone);
-  if (!prepared.ok) return failed(c, prepared.failure);
-  const { source, backbone, dataset } = prepared.value;
   const { l2, class_weight, seed } = wanted.hyperparameters;
   const { method, folds, fraction } = wanted.evaluation;
-  const fitted = await runTraining(source, {
+  const options: Options = {
     l2,
     classWeight: class_weight,
     seed,
     evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
-  });
+  };
+  const prepared =
+    wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone, options);
+  if (!prepared.ok) return failed(c, prepared.failure);
+  const { source, backbone, dataset } = prepared.value;
+  const fitted = await runTraining(source, options);
   if (!fitted.ok) return failed(c, fitted.failure);
   c.set("figures", { examples: source.examples, embedded: fitted.value.embedded, operations: fitted.value.operations });
   const head = {
@@ -247,6 +248,8 @@ function notAvailable(wanted: z.infer<typeof newHead>) {
   return null;
 }
 
+type Options = Parameters<typeof runTraining>[1];
+
 interface Prepared {
   readonly source: TrainingSource;
   readonly backbone: Backbone | null;
@@ -257,13 +260,20 @@ async function stored(
   c: Context<HttpEnv>,
   datasetName: string,
   backboneId: string | undefined,
+  options: Options,
 ): Promise<Result<Prepared>> {
   const tenantId = c.var.caller.tenant;
   const tenant = ledger(c.env.TENANT, tenantId);
-  const found = await tenant.findDataset(datasetName);
+  const found = await tenant.getDataset(datasetName);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
-  const backbone = chooseBackbone(c.env, found.value.modality, backboneId);
+  const { task, modality, examples, labels, out_of_scope_label } = found.value;
+  const backbone = chooseBackbone(c.env, modality, backboneId);
   if (!backbone.ok) return backbone;
+  const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
+  const outputs = Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
+  // Before its rows are read: those of a set that is far too large would not fit into the ledger's memory.
+  const beyond = beyondBudget({ task, examples, dimensions, outputs }, options);
+  if (beyond) return { ok: false, failure: beyond };
   const rows = await tenant.readTrainingRows(
     datasetName,
     backbone.value ? `${backbone.value.id}@${backbone.value.revision}` : "",

@@ -1,13 +1,14 @@
 /** A training inside one request: gather embeddings, fit in steps, store the bytes, then commit to the ledger. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { encodeHead } from "../core/codec.ts";
-import { fail, ok, type Result } from "../core/failure.ts";
+import { estimate, type TrainingShape } from "../core/cost.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { edgeBudget } from "../core/limits.ts";
 import type { Matrix } from "../core/tensors.ts";
-import { estimate, type Trained, type TrainingOptions, type TrainingSet, train } from "../core/train.ts";
-import { BLOCK_ROWS, gatherBlocks, toFailure } from "../store/embeddings.ts";
-import { sha256Hex, shortHash } from "../store/hash.ts";
+import { type Trained, type TrainingOptions, type TrainingSet, train } from "../core/train.ts";
+import { BLOCK_ROWS, gatherBlocks, sameHash, toFailure, tooFew } from "../store/embeddings.ts";
+import { hex, sha256Hex, shortHash } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
 import type { StoredExample } from "../tenant/examples.ts";
@@ -97,8 +98,13 @@ export function datasetSource(
 ): TrainingSource {
   const { dataset } = rows;
   const readInputs = async (positions: readonly number[]) => {
-    const inputs = await tenant.readInputs(dataset.id, positions);
-    return inputs.ok ? inputs.value : positions.map(() => null);
+    const all: (string | Uint8Array | null)[] = [];
+    while (all.length < positions.length) {
+      const inputs = await tenant.readInputs(dataset.id, positions.slice(all.length));
+      if (!inputs.ok) return positions.map(() => null);
+      all.push(...inputs.value);
+    }
+    return all;
   };
   return {
     task: dataset.task,
@@ -108,7 +114,7 @@ export function datasetSource(
     groups: rows.groups,
     targets: readTargets(dataset.task, rows.targets, dataset.out_of_scope_label),
     features: async (deliver) => {
-      if (backbone === null) return ownEmbeddings(rows, readInputs, deliver);
+      if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver);
       const done = await gatherBlocks({ kv, tenant: tenantId, backbone, rows, inputs: readInputs, deliver });
       if (done.written.size > 0)
         await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, done.written);
@@ -120,18 +126,19 @@ export function datasetSource(
 /** The caller's own embeddings need no backbone and no cache: they are the inputs. */
 async function ownEmbeddings(
   rows: TrainingRows,
+  dimensions: number,
   read: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
   deliver: Deliver,
 ): Promise<Result<{ embedded: number }>> {
   for (let start = 0; start < rows.positions.length; start += BLOCK_ROWS) {
     const inputs = await read(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
-    const values: number[] = [];
-    for (const input of inputs) {
-      if (!(input instanceof Uint8Array))
+    const values = new Float32Array(inputs.length * dimensions);
+    for (const [i, input] of inputs.entries()) {
+      if (!(input instanceof Uint8Array) || !sameHash(shortHash(input), rows.inputHashes, start + i))
         return fail("dataset_changed", "The dataset was changed while it was read. Train again.", { retryAfter: 1 });
-      values.push(...new Float32Array(input.slice().buffer));
+      values.set(new Float32Array(input.slice().buffer), i * dimensions);
     }
-    deliver(start, Float32Array.from(values));
+    deliver(start, values);
   }
   return ok({ embedded: 0 });
 }
@@ -150,7 +157,7 @@ export function inlineSource(
     dimensions,
     examples: examples.length,
     groups: Int32Array.from(examples, ({ groupHash }) => {
-      const key = String(shortHash(groupHash));
+      const key = hex(groupHash);
       const number = groups.get(key) ?? groups.size;
       groups.set(key, number);
       return number;
@@ -171,9 +178,11 @@ export function inlineSource(
         } else {
           const embedded = await backbone.embed(inputs.filter((input) => typeof input === "string"));
           if (embedded.failure) return { ok: false, failure: toFailure(embedded.failure) };
-          embedded.rows.forEach((row, i) => {
-            if (row) values.set(row, i * dimensions);
-          });
+          for (const i of inputs.keys()) {
+            const row = embedded.rows[i];
+            if (row?.length !== dimensions) return { ok: false, failure: toFailure(tooFew) };
+            values.set(row, i * dimensions);
+          }
         }
         deliver(start, values);
       }
@@ -186,6 +195,22 @@ export interface Fitted extends Trained {
   readonly operations: number;
   readonly embedded: number;
 }
+
+/** Why a training of this shape is beyond what one request may use, or null. */
+export function beyondBudget(
+  shape: TrainingShape,
+  options: Pick<TrainingOptions, "l2" | "evaluation">,
+): Failure | null {
+  const estimated = estimate(shape, options);
+  if (!(estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations)) return null;
+  const message =
+    "This training is beyond what one request may use. Use fewer examples, or a backbone of fewer dimensions.";
+  return { code: "edge_budget_exceeded", message, details: { estimate: estimated, budget: edgeBudget } };
+}
+
+const displaced = fail("capacity_exceeded", "This training took too long, and had to make room for another.", {
+  retryAfter: 5,
+});
 
 /**
  * Trains a head. Refuses before it starts what is beyond the budget, and lets other requests in between its steps.
@@ -201,13 +226,8 @@ export async function runTraining(
     dimensions: source.dimensions,
     outputs: Math.max(1, source.targets.labels.length),
   };
-  const withBudget = { ...options, budget: edgeBudget };
-  const estimated = estimate(shape, withBudget);
-  if (estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations) {
-    const message =
-      "This training is beyond what one request may use. Use fewer examples, or a backbone of fewer dimensions.";
-    return fail("edge_budget_exceeded", message, { details: { estimate: estimated, budget: edgeBudget } });
-  }
+  const beyond = beyondBudget(shape, options);
+  if (beyond) return { ok: false, failure: beyond };
   const tensors = await workerdTensors();
   const features = new Map<number, Matrix>();
   let steps: ReturnType<typeof train> | undefined;
@@ -216,15 +236,22 @@ export async function runTraining(
     for (const matrix of features.values()) tensors.free(matrix);
     features.clear();
   };
-  const place = await takePlace(clean);
+  let abandoned = false;
+  const place = await takePlace(() => {
+    abandoned = true;
+    clean();
+  });
   if (!place.ok) return place;
   try {
     const gathered = await source.features((block, values) => {
+      if (abandoned) return;
       features.set(block, tensors.matrix(values.length / source.dimensions, source.dimensions, values));
     });
     if (!gathered.ok) return gathered;
+    // Some of its features are gone: what would be trained on the rest is not what was asked for.
+    if (abandoned) return displaced;
     const inOrder = [...features].sort(([a], [b]) => a - b).map(([, matrix]) => matrix);
-    steps = train(tensors, { ...source, ...source.targets, features: inOrder }, withBudget);
+    steps = train(tensors, { ...source, ...source.targets, features: inOrder }, { ...options, budget: edgeBudget });
     let operations = 0;
     let sinceBreak = 0;
     for (;;) {
@@ -236,6 +263,7 @@ export async function runTraining(
       if (sinceBreak < OPERATIONS_A_STEP) continue;
       sinceBreak = 0;
       await scheduler.wait(0);
+      if (abandoned) return displaced;
     }
   } finally {
     clean();

@@ -11,7 +11,7 @@ import { blockKey, inputKey } from "./keys.ts";
 
 /** Blocks read, embedded and written at once: the platform opens six connections a request. */
 const AT_ONCE = 4;
-/** A block that nothing has used for this long may go; using it again writes it again. */
+/** Reading a block does not renew it: one that has gone is made again. */
 const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
 const INPUT_TTL_SECONDS = 7 * 24 * 3600;
 /** KV's bulk get takes 100 keys an operation; a request has 1,000 operations, so writes are bounded too. */
@@ -195,11 +195,12 @@ function hashAt(hashes: Uint8Array, index: number): string {
   return hex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
 }
 
-function sameHash(hash: Uint8Array, hashes: Uint8Array, index: number): boolean {
+/** Whether a hash is the one at `index` of `hashes`. */
+export function sameHash(hash: Uint8Array, hashes: Uint8Array, index: number): boolean {
   return hex(hash) === hashAt(hashes, index);
 }
 
-const tooFew: BackboneFailure = {
+export const tooFew: BackboneFailure = {
   code: "backend_invalid_answer",
   message: "The backbone answered fewer embeddings than it was asked for.",
   retryAfter: 5,

@@ -19,20 +19,31 @@ interface Row extends Record<string, SqlStorageValue> {
   target: string;
 }
 
+/** About how much of inputs, in characters or bytes, one answer holds: a message has at most 32 MiB. */
+const INPUTS_SIZE = 4_000_000;
+
 /** `backbone` is `<id>@<revision>`. */
 export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
-  const rows = sql
-    .exec<Row>(
-      "SELECT position, input_hash, group_hash, target FROM examples WHERE dataset = ? ORDER BY position",
-      dataset.value.id,
-    )
-    .toArray();
-  const inputHashes = new Uint8Array(rows.length * HASH_BYTES);
-  rows.forEach((row, index) => {
+  const { n } = sql.exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.value.id).one();
+  const positions = new Uint32Array(n);
+  const inputHashes = new Uint8Array(n * HASH_BYTES);
+  const groups = new Int32Array(n);
+  const targets: string[] = [];
+  const groupNumbers = new Map<bigint, number>();
+  const rows = sql.exec<Row>(
+    "SELECT position, input_hash, group_hash, target FROM examples WHERE dataset = ? ORDER BY position",
+    dataset.value.id,
+  );
+  for (const row of rows) {
+    const index = targets.push(row.target) - 1;
+    positions[index] = row.position;
     inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
-  });
+    const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
+    groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
+    groupNumbers.set(hash, groups[index]);
+  }
   const blocks = sql
     .exec<{ block: number; key: string }>(
       "SELECT block, key FROM blocks WHERE dataset = ? AND backbone = ?",
@@ -42,24 +53,18 @@ export function readTrainingRows(sql: SqlStorage, name: string, backbone: string
     .toArray();
   return ok({
     dataset: dataset.value,
-    positions: Uint32Array.from(rows, (row) => row.position),
+    positions,
     inputHashes,
-    groups: numberGroups(rows.map((row) => new BigUint64Array(row.group_hash)[0] ?? 0n)),
-    targets: rows.map((row) => row.target),
+    groups,
+    targets,
     blocks: new Map(blocks.map((row) => [row.block, row.key])),
   });
 }
 
-function numberGroups(hashes: readonly bigint[]): Int32Array {
-  const numbers = new Map<bigint, number>();
-  return Int32Array.from(hashes, (hash) => {
-    const number = numbers.get(hash) ?? numbers.size;
-    numbers.set(hash, number);
-    return number;
-  });
-}
-
-/** The inputs at these positions, in their order; null where an example is gone or no longer has that position. */
+/**
+ * The inputs at these positions, which rise; null where an example is gone or no longer has that position. Where they
+ * are large only the first ones: at least one, to be asked again for the rest.
+ */
 export function readInputs(
   sql: SqlStorage,
   dataset: number,
@@ -69,14 +74,22 @@ export function readInputs(
   const first = positions[0] ?? 0;
   const last = positions.at(-1) ?? 0;
   const cursor = sql.exec<{ position: number; input: string | ArrayBuffer }>(
-    "SELECT position, input FROM examples WHERE dataset = ? AND position BETWEEN ? AND ?",
+    "SELECT position, input FROM examples WHERE dataset = ? AND position BETWEEN ? AND ? ORDER BY position",
     dataset,
     first,
     last,
   );
-  for (const row of cursor)
-    wanted.set(row.position, typeof row.input === "string" ? row.input : new Uint8Array(row.input));
-  return positions.map((position) => wanted.get(position) ?? null);
+  let read = last;
+  let size = 0;
+  for (const row of cursor) {
+    const input = typeof row.input === "string" ? row.input : new Uint8Array(row.input);
+    wanted.set(row.position, input);
+    size += input.length;
+    if (size < INPUTS_SIZE) continue;
+    read = row.position;
+    break;
+  }
+  return positions.filter((position) => position <= read).map((position) => wanted.get(position) ?? null);
 }
 
 /** Whether the ledger counts on the block under this key. */

@@ -6,6 +6,8 @@ import type { Backbone } from "../../src/backbones/backbone.ts";
 import { encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
 import { createApp } from "../../src/http/app.ts";
+import { toStored } from "../../src/http/example-input.ts";
+import { inlineSource } from "../../src/http/training.ts";
 import { BLOCK_ROWS, type EmbeddedRows, embedInputs, gatherBlocks } from "../../src/store/embeddings.ts";
 import { sha256Hex, shortHash } from "../../src/store/hash.ts";
 import { getHead, publishHead, putHead } from "../../src/store/heads.ts";
@@ -186,6 +188,9 @@ describe("a data set's embeddings", () => {
     expect(again.features).toEqual(data.features);
     const single = await embedInputs(env.KV, tenant, { ...backbone, embed }, texts.slice(0, 20), () => undefined);
     expect(single.ok).toBe(false);
+    const examples = texts.slice(0, 20).map((text, i) => toStored(null, text, `label ${i % 2}`));
+    const inline = inlineSource("single_label", examples, { ...backbone, embed }, DIMENSIONS);
+    expect(await inline.features(() => undefined)).toMatchObject({ failure: { code: "backend_invalid_answer" } });
   });
 
   test("are refused as changed where an example was edited meanwhile, and nothing false is kept", async () => {

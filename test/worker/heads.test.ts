@@ -353,6 +353,32 @@ describe("training", () => {
     expectRefused(await call("GET", "/v1/heads/h", fresh), 404, "not_found");
   });
 
+  test("reads inputs of more than one message's size, texts and embeddings", async () => {
+    const { key: fresh } = await newTenant();
+    const headers = { "content-type": "application/x-ndjson" };
+    const fill = async (name: string, body: object, inputs: readonly object[]) => {
+      await call("POST", "/v1/datasets", fresh, { name, task: "single_label", ...body });
+      const lines = inputs.map((input, i) => JSON.stringify({ ...input, label: i % 2 ? "odd" : "even" })).join("\n");
+      const imported = await call("POST", `/v1/datasets/${name}/examples`, fresh, lines, headers);
+      expect(imported.json).toMatchObject({ added: inputs.length });
+    };
+    const long = "ы".repeat(20_000);
+    await fill(
+      "long",
+      { modality: "text" },
+      Array.from({ length: 900 }, (_, i) => ({ text: `${i} ${long}` })),
+    );
+    const wide = Array.from({ length: 700 }, (_, i) => ({
+      embedding: Array.from({ length: 2048 }, (_, j) => +(i === j)),
+    }));
+    await fill("wide", { modality: "embedding", dimensions: 2048 }, wide);
+    const hyperparameters = { l2: 1 };
+    for (const dataset of ["long", "wide"])
+      expect(
+        (await trained({ name: dataset, dataset, evaluation: none, hyperparameters }, fresh)).dataset.examples,
+      ).toBe(dataset === "long" ? 900 : 700);
+  });
+
   test("on odd data gives a head or says why not", async () => {
     const { key: fresh } = await newTenant();
     const same = { text: "the same", label: "x" };

@@ -1,7 +1,8 @@
 /** Requests at the same time on the same things: one order or another, nothing half, nothing twice. */
 import { env } from "cloudflare:workers";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { runTraining, type TrainingSource } from "../../src/http/training.ts";
+import { workerdTensors } from "../../src/tensor/workerd.ts";
 import { type Answer, call, newTenant, tenantWithTickets } from "./api.ts";
 
 const quick = { evaluation: { method: "none" } } as const;
@@ -146,6 +147,46 @@ describe("trainings", () => {
     end({ ok: true, value: { embedded: 0 } });
     expect((await holding).ok).toBe(true);
     expect((await train(key, "support", 1, { "idempotency-key": "busy" })).status).toBe(201);
+  });
+
+  test("that holds its place for longer than any request runs makes room, and trains on nothing by half", async () => {
+    const source = (features: TrainingSource["features"]): TrainingSource => ({
+      task: "single_label",
+      modality: "text",
+      dimensions: 1,
+      examples: 2,
+      groups: Int32Array.of(0, 1),
+      targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
+      features,
+    });
+    const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
+    let end: () => void = () => undefined;
+    const late = runTraining(
+      source(async (deliver) => {
+        deliver(0, Float32Array.of(0));
+        await new Promise<void>((resolve) => {
+          end = resolve;
+        });
+        deliver(1, Float32Array.of(1));
+        return { ok: true, value: { embedded: 2 } };
+      }),
+      options,
+    );
+    await scheduler.wait(10);
+    const now = Date.now();
+    vi.spyOn(Date, "now").mockImplementation(() => now + 201_000);
+    const next = await runTraining(
+      source(async (deliver) => {
+        deliver(0, Float32Array.of(0, 1));
+        return { ok: true, value: { embedded: 0 } };
+      }),
+      options,
+    );
+    vi.restoreAllMocks();
+    expect(next.ok).toBe(true);
+    end();
+    expect(await late).toMatchObject({ ok: false, failure: { code: "capacity_exceeded", retryAfter: 5 } });
+    expect((await workerdTensors()).memory().matrices).toBe(0);
   });
 
   test("and promotions at once leave the pointer on a version that is there", async () => {
