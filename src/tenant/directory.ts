@@ -133,12 +133,13 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   async delete(id: string): Promise<Result<TenantObject>> {
     const row = this.#find(id);
     if (!row) return fail("not_found", `No tenant '${id}'.`);
-    if (row.status !== "deleted" && row.status !== "deleting") {
-      this.#sql.exec("UPDATE tenants SET status = 'deleting', erase_at = ? WHERE id = ?", Date.now(), id);
-      await this.ctx.storage.setAlarm(Date.now());
-      await ledger(this.env.TENANT, id).suspend();
-    }
-    return this.get(id);
+    if (this.#creating.has(id))
+      return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
+    if (row.status === "deleted" || row.status === "deleting") return ok(toTenant(row));
+    this.#sql.exec("UPDATE tenants SET status = 'deleting', erase_at = ? WHERE id = ?", Date.now(), id);
+    await this.ctx.storage.setAlarm(Date.now());
+    await ledger(this.env.TENANT, id).suspend();
+    return ok(toTenant({ ...row, status: "deleting" }));
   }
 
   override async alarm(): Promise<void> {

@@ -222,6 +222,18 @@ describe("deleting a tenant", () => {
     expect(predicted.status).toBe(200);
   });
 
+  test("one that is being created is deleted whole, or refused until it is there", async () => {
+    const [created, deleted] = await Promise.all([
+      call("POST", "/v1/admin/tenants", operator, { id: "hasty" }),
+      call("DELETE", "/v1/admin/tenants/hasty", operator),
+    ]);
+    expect(created.status, created.text).toBe(201);
+    if (deleted.status !== 202) expect(["request_in_progress", "not_found"]).toContain(deleted.json.error.code);
+    const last = await call("DELETE", "/v1/admin/tenants/hasty", operator);
+    expect(last.status, last.text).toBe(202);
+    expectRefused(await call("GET", "/v1/datasets", created.json.key.secret), 401, "invalid_api_key");
+  });
+
   test("one that does not exist is not found", async () => {
     expectRefused(await call("DELETE", "/v1/admin/tenants/nobody", operator), 404, "not_found");
   });
