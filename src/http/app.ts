@@ -81,7 +81,9 @@ export function createApp(): App {
     }
     // What the platform throws where a ledger is overloaded, or out of reach for a moment.
     const { overloaded, retryable } = error as { overloaded?: boolean; retryable?: boolean };
-    if (overloaded || retryable) {
+    // Without a body it cannot be the client's connection that was lost, but one of the Worker's own.
+    const lost = !WITH_BODY.has(c.req.method) && /network connection lost/i.test(String(error));
+    if (overloaded || retryable || lost) {
       return failed(c, {
         code: overloaded ? "capacity_exceeded" : "storage_unavailable",
         message: "The storage behind this request did not answer. Try again in a few seconds.",

@@ -30,6 +30,7 @@ export async function overRateLimit(c: Context<HttpEnv>, keyId: string): Promise
   if (count !== 0) return null;
   const { success } = await c.env.RATE_LIMIT.limit({ key: keyId });
   if (success) return null;
+  if (blocked.size > KEYS) blocked.clear();
   blocked.set(keyId, Date.now() + WINDOW_SECONDS * 1000);
   return refusal(WINDOW_SECONDS);
 }

@@ -246,12 +246,11 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined) return fail("not_found", "No such tenant.");
     return this.#alone(async () => {
-      if (!(await hasHead(this.env.BUCKET, tenant, head.sha256)))
-        return fail(
-          "storage_unavailable",
-          "The head's bytes are not stored: those of an equal head were deleted meanwhile. Train again.",
-          { retryAfter: 1 },
-        );
+      // Not there where those of an equal head were deleted meanwhile, or where R2 does not answer.
+      if (!(await hasHead(this.env.BUCKET, tenant, head.sha256).catch(() => false)))
+        return fail("storage_unavailable", "The head's bytes were not found in storage. Train again.", {
+          retryAfter: 1,
+        });
       return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { key: idem, status: 201 });
     });
   }
