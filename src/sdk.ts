@@ -131,9 +131,11 @@ export interface DatasetImport {
 export type ImportType = "text/csv" | "application/x-ndjson" | "application/json";
 
 export interface Evaluation {
-  readonly method: "cross_validation" | "holdout";
-  readonly folds?: number | null;
+  readonly method: "cross_validation" | "holdout" | "none";
+  readonly folds?: number;
   readonly detail: "summary" | "full";
+  /** How many were held out, out-of-scope ones not counted; with none there are no figures. */
+  readonly examples: number;
   readonly accuracy?: number;
   readonly accuracy_interval?: readonly [number, number];
   readonly macro_f1?: number;
@@ -181,7 +183,6 @@ export interface Head {
     readonly temperature: number;
     readonly milliseconds: number;
   };
-  /** null when it was trained with `evaluation.method: "none"`. */
   readonly evaluation: Evaluation | null;
   readonly sha256: string;
   readonly bytes: number;
@@ -223,7 +224,8 @@ export interface Prediction {
   readonly label?: string;
   readonly labels?: readonly string[];
   readonly value?: number;
-  readonly interval?: readonly [number, number];
+  /** null where too few examples were held out for the coverage. */
+  readonly interval?: readonly [number, number] | null;
   readonly score?: number;
   readonly in_scope?: boolean;
   /** The `top_k` most probable labels, most probable first. */
