@@ -1,10 +1,8 @@
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
-import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
-import type { Failure } from "../core/failure.ts";
-import { limits } from "../core/limits.ts";
 import { adminRoutes } from "./admin.ts";
 import { apiKeyRoutes } from "./api-keys.ts";
+import { notJson, WITH_BODY } from "./body.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { datasetRoutes } from "./datasets.ts";
 import { documentationRoutes } from "./docs.ts";
@@ -18,14 +16,6 @@ import { modelRoutes } from "./models.ts";
 import { predictRoutes } from "./predict.ts";
 import { request } from "./request.ts";
 
-const JSON_TYPE = /^application\/([a-z-.]+\+)?json\s*(;|$)/i;
-const WITH_BODY = new Set(["POST", "PUT", "PATCH"]);
-
-function notJson(type: string): Failure {
-  const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
-  return { code: "unsupported_media_type", message, param: "content-type" };
-}
-
 /** The whole HTTP interface. */
 export function createApp(): App {
   const app: App = new OpenAPIHono<HttpEnv>({
@@ -34,23 +24,6 @@ export function createApp(): App {
       result.success ? undefined : failed(c, schemaFailure(result.error, result.data)),
   });
   app.use(request);
-  const jsonLimit = bodyLimit({
-    maxSize: limits.json_body_bytes,
-    onError: (c) =>
-      failed(c, {
-        code: "body_too_large",
-        message: `A JSON body has at most ${limits.json_body_bytes} bytes. Send large data sets as NDJSON or CSV.`,
-        details: { limit: limits.json_body_bytes, actual: Number(c.req.header("content-length")) || null },
-      }),
-  });
-  app.use(async (c, next) => {
-    if (!WITH_BODY.has(c.req.method)) return next();
-    const type = c.req.header("content-type") ?? "";
-    if (JSON_TYPE.test(type)) return jsonLimit(c, next);
-    if (/^\/v1\/datasets\/[^/]+\/examples$/.test(c.req.path) || c.req.header("content-length") === "0") return next();
-    return failed(c, notJson(type));
-  });
-
   adminRoutes(app);
   apiKeyRoutes(app);
   datasetRoutes(app);

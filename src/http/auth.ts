@@ -5,6 +5,7 @@ import { sha256Hex } from "../store/hash.ts";
 import { Lru } from "../store/lru.ts";
 import type { KeyLease, Scope } from "../tenant/api-keys.ts";
 import { ledger } from "../tenant/tenant.ts";
+import { boundedBody } from "./body.ts";
 import type { HttpEnv } from "./context.ts";
 import { failed } from "./errors.ts";
 import { sameSecret, verifyKey } from "./keys.ts";
@@ -63,7 +64,7 @@ export function tenantKey(scope: Scope | null) {
         message: `This API key lacks the scope '${scope}'. Use a key that has it.`,
       });
     }
-    return next();
+    return boundedBody(c, next);
   });
 }
 
@@ -76,5 +77,5 @@ export const operatorKey = createMiddleware<HttpEnv>(async (c, next) => {
       message: "The operator's key is missing or wrong. Send 'Authorization: Bearer $ADMIN_KEY'.",
     });
   }
-  return next();
+  return boundedBody(c, next);
 });

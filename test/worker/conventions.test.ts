@@ -228,6 +228,22 @@ describe("bodies", () => {
     const stream = new Response(spaces).body as ReadableStream;
     expectRefused(await call("POST", "/v1/datasets", key, stream, headers), 413, "body_too_large");
   });
+
+  test("of strangers are not read", async () => {
+    const chunk = new Uint8Array(64 * 1024).fill(32);
+    for (const path of ["/v1/datasets", "/v1/heads", "/v1/admin/tenants"]) {
+      let sent = 0;
+      const body = new ReadableStream({
+        pull(controller) {
+          sent += chunk.length;
+          controller.enqueue(chunk);
+        },
+      });
+      const headers = { "content-type": "application/json" };
+      expectRefused(await call("POST", path, undefined, body, headers), 401, "invalid_api_key");
+      expect(sent).toBeLessThan(1024 * 1024);
+    }
+  });
 });
 
 describe("lists", () => {
