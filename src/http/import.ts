@@ -16,7 +16,7 @@ interface BadRow {
   readonly error: RowError;
   readonly param: string | undefined;
 }
-export type ImportRow = { readonly row: StagedExample } | BadRow;
+type ImportRow = { readonly row: StagedExample } | BadRow;
 
 /** Thrown while a body is read: the import as a whole cannot go on. */
 export class ImportFailed extends Error {

@@ -63,13 +63,13 @@ export interface TrainingSource {
   readonly features: (deliver: Deliver) => Promise<Result<{ embedded: number }>>;
 }
 
-export interface TargetSet {
+interface TargetSet {
   readonly labels: readonly string[];
   readonly targets: TrainingSet["targets"];
 }
 
 /** Sorted labels, and each row's target in terms of them; rows of the out-of-scope label belong to none. */
-export function readTargets(task: Task, json: readonly string[], outOfScopeLabel: string | null): TargetSet {
+function readTargets(task: Task, json: readonly string[], outOfScopeLabel: string | null): TargetSet {
   if (task === "regression")
     return {
       labels: [],
@@ -191,7 +191,7 @@ export function inlineSource(
   };
 }
 
-export interface Fitted extends Trained {
+interface Fitted extends Trained {
   readonly operations: number;
   readonly embedded: number;
 }
