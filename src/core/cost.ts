@@ -22,7 +22,9 @@ export interface TrainingShape {
 export const DEFAULT_FOLDS = 5;
 /** Rows of the features that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
-/** Operations that the choice of l2 may take, in so many evaluations of the objective for each of its fits. */
+/** Penalties that the choice of l2 may try. */
+export const GRID = 11;
+/** Operations that the choice of l2 should take, in so many evaluations of the objective for each fold. */
 const SELECTION_OPERATIONS = 8e9;
 const SELECTION_EVALUATIONS = 40;
 /** Operations up to which `auto` evaluates by cross-validation, at ten evaluations a fit. */
@@ -47,8 +49,21 @@ export function selectionPlan(rows: number, dimensions: number, outputs: number)
   const evaluation = evaluationOperations({ examples: rows, dimensions, outputs });
   const operations = Math.max(SELECTION_OPERATIONS, FIT_EVALUATIONS * evaluation);
   const affordable = (operations / (SELECTION_EVALUATIONS * evaluation)) * rows;
-  if (affordable >= rows) return { rows, folds: Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows)) };
+  // Half of the rows or more would be a copy of them for little gain.
+  if (affordable >= rows / 2)
+    return { rows, folds: Math.max(1, Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows))) };
   return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * outputs, 500)), folds: 1 };
+}
+
+/**
+ * Evaluations of the objective that a fit may take, of a model for held-out rows and of the head itself: hundreds where
+ * they are cheap; where they are dear, enough to come close, and the head says that it has not converged.
+ */
+export function evaluationLimits(rows: number, dimensions: number, outputs: number): { held: number; final: number } {
+  const evaluation = evaluationOperations({ examples: rows, dimensions, outputs });
+  const within = (operations: number, least: number) =>
+    Math.max(least, Math.min(500, Math.floor(operations / evaluation)));
+  return { held: within(5e9, 20), final: within(2e10, 60) };
 }
 
 /** What a training would cost at most, before it starts; the bytes include the features. */
@@ -59,9 +74,12 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const fits = method === "none" ? 0 : method === "holdout" ? 1 : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const plan = selectionPlan(examples, dimensions, outputs);
   const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions * dimensions + 6 * 11 * dimensions ** 3;
-  const selection =
-    options.l2 === "auto" ? 3 * SELECTION_EVALUATIONS * plan.folds * evaluation * (plan.rows / examples) : 0;
-  const operations = 3 * gram + selection + (fits + 1) * 60 * evaluation;
+  const limits = evaluationLimits(examples, dimensions, outputs);
+  // One evaluation more for the logits of what is held out, and for the steps between.
+  const heldFit = (limits.held + 2) * evaluation;
+  const tried = evaluationLimits(plan.rows, dimensions, outputs).held + 2;
+  const selection = options.l2 === "auto" ? GRID * plan.folds * tried * evaluation * (plan.rows / examples) : 0;
+  const operations = 3 * gram + selection + fits * heldFit + (limits.final + 1) * evaluation;
 
   const design = designBytes(examples, dimensions);
   const sample = 4 * Math.min(examples, Math.max(FEATURE_BLOCK_ROWS, SAMPLE_PER_DIMENSION * dimensions)) * dimensions;

@@ -1,4 +1,4 @@
-import { type Minimum, memoryLength, minimise } from "./minimise.ts";
+import { type MinimiseOptions, type Minimum, memoryLength, minimise } from "./minimise.ts";
 import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
 import { DENSE_DIMENSIONS, invertDamped } from "./preconditioner.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
@@ -81,6 +81,9 @@ export function freePreconditioner(tensors: Tensors, { inverse }: Preconditioner
   if (!(inverse instanceof Float64Array)) tensors.free(inverse);
 }
 
+/** When a fit ends: at the tolerance (see minimise.ts), or after so many evaluations of the objective. */
+export type Bounds = Pick<MinimiseOptions, "tolerance" | "maxEvaluations">;
+
 /**
  * Minimises the objective from `start`. The preconditioner may be that of more rows: folds that leave rows out share one.
  * For regression it is the exact inverse Hessian up to rounding, so the first step is ridge's closed form and the rest refine it.
@@ -90,7 +93,7 @@ export function* fitHead(
   problem: Problem,
   preconditioner: Preconditioner,
   start: Float64Array,
-  tolerance: number,
+  bounds: Bounds,
   onStep?: (value: number) => void,
 ): Generator<number, Minimum, void> {
   const { dimensions } = problem.design;
@@ -114,8 +117,7 @@ export function* fitHead(
     return result;
   };
   return yield* minimise((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
-    tolerance,
-    maxIterations: 500,
+    ...bounds,
     ...(onStep === undefined ? {} : { onStep }),
   });
 }

@@ -1,5 +1,6 @@
 /** Fits that leave folds out: the logits of every held-out row, and the l2 that predicts held-out rows best. */
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
+import { evaluationLimits, GRID } from "./cost.ts";
 import type { Design } from "./design.ts";
 import { fitHead, freePreconditioner, makePreconditioner, startingPoint } from "./fit.ts";
 import { eachLogits, type Problem, type Targets } from "./objective.ts";
@@ -17,10 +18,9 @@ export interface Splittable {
 }
 
 /** Close enough to the optimum to rank what is held out: its effect on held-out log loss is far below its standard error. */
-const TOLERANCE = 3e-3;
+const TOLERANCE = 1e-2;
 const STRONGEST = { single: 100, multi: 100, value: 1000 } as const;
 const STEP = Math.sqrt(10);
-const GRID = 11;
 /** A penalty so strong that nothing is learnt has a flat loss, which must not pass for a minimum. */
 const ALWAYS_TRIED = 7;
 
@@ -53,13 +53,10 @@ export function* fitFolds(
   for (let fold = 0; fold < count; fold++) {
     const trainedOn = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
     const problem: Problem = { design, targets, outputs, weights: trainedOn, l2 };
-    const minimum = yield* fitHead(
-      tensors,
-      problem,
-      preconditioner,
-      starts?.[fold] ?? startingPoint(problem),
-      TOLERANCE,
-    );
+    const minimum = yield* fitHead(tensors, problem, preconditioner, starts?.[fold] ?? startingPoint(problem), {
+      tolerance: TOLERANCE,
+      maxEvaluations: evaluationLimits(design.rows, design.dimensions, outputs).held,
+    });
     parameters.push(minimum.parameters);
     yield* eachLogits(tensors, design, outputs, minimum.parameters, (first, height, values) => {
       for (let i = 0; i < height; i++) {

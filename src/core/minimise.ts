@@ -16,8 +16,10 @@ export interface Minimum {
 }
 
 export interface MinimiseOptions {
+  /** Bound of the estimated relative gap. */
   readonly tolerance: number;
-  readonly maxIterations: number;
+  /** Evaluations of the objective after which it ends where it is. */
+  readonly maxEvaluations: number;
   /** Called with the objective after each accepted step; it never rises. */
   readonly onStep?: (value: number) => void;
 }
@@ -49,6 +51,7 @@ export function* minimise(
   let parameters = start;
   let { value, gradient } = yield* evaluate(parameters);
   let scale = 1;
+  let evaluations = 1;
   for (let iteration = 0; ; iteration++) {
     const direction = descent(gradient, pairs, precondition, scale);
     const slope = dot(direction, gradient);
@@ -56,19 +59,22 @@ export function* minimise(
     if (estimatedGap(values, -slope) <= options.tolerance * value) {
       return { parameters, value, iterations: iteration, converged: true };
     }
-    if (iteration === options.maxIterations) return { parameters, value, iterations: iteration, converged: false };
+    if (evaluations >= options.maxEvaluations) return { parameters, value, iterations: iteration, converged: false };
 
     let length = 1;
     let next = moved(parameters, direction, length);
     let evaluated = yield* evaluate(next);
+    evaluations++;
     for (let tries = 0; !accepted(value, slope, length, evaluated, direction); tries++) {
       // The 32-bit products cannot tell a better point any more.
-      if (tries === 12) return { parameters, value, iterations: iteration, converged: -slope / 2 <= 1e-4 * value };
+      if (tries === 12 || evaluations >= options.maxEvaluations)
+        return { parameters, value, iterations: iteration, converged: -slope / 2 <= 1e-4 * value };
       const bend = evaluated.value - value - length * slope;
       const least = Number.isFinite(bend) ? (-slope * length * length) / (2 * bend) : 0;
       length = Math.min(Math.max(least, length / 10), length / 2);
       next = moved(parameters, direction, length);
       evaluated = yield* evaluate(next);
+      evaluations++;
     }
 
     const step = difference(next, parameters);
@@ -92,16 +98,13 @@ export function* minimise(
   }
 }
 
-/** What 32-bit products leave uncertain of the objective. */
-const ROUNDING = 1e-7;
-
 /**
- * Armijo's condition, or where the fall is lost in rounding the approximate one of Hager and Zhang (2005), which reads it
- * from the gradients, whose rounding is far smaller.
+ * Armijo's condition, or where that fall is lost in rounding the approximate one of Hager and Zhang (2005), which reads it
+ * from the gradients, whose rounding is far smaller. The objective never rises.
  */
 function accepted(value: number, slope: number, length: number, next: Evaluated, direction: Float64Array): boolean {
   if (next.value <= value + 1e-4 * length * slope) return true;
-  return next.value <= value * (1 + ROUNDING) && dot(direction, next.gradient) <= -(1 - 2e-4) * slope;
+  return next.value <= value && dot(direction, next.gradient) <= -(1 - 2e-4) * slope;
 }
 
 /** Iterations over which falls of the objective are compared. */

@@ -1,5 +1,5 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
-import { DEFAULT_FOLDS, estimate, evaluationMethod, selectionPlan } from "./cost.ts";
+import { DEFAULT_FOLDS, estimate, evaluationLimits, evaluationMethod, selectionPlan } from "./cost.ts";
 import { type Design, freeDesign, makeDesign, subsetDesign } from "./design.ts";
 import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
 import { fail, ok, type Result } from "./failure.ts";
@@ -191,13 +191,10 @@ function* trainScoped(
 
   const problem = { design, targets, outputs, weights, l2 };
   const preconditioner = yield* makePreconditioner(tensors, problem, gram);
-  const minimum = yield* fitHead(
-    tensors,
-    problem,
-    preconditioner,
-    start ?? startingPoint(problem),
-    options.tolerance ?? DEFAULT_TOLERANCE,
-  );
+  const minimum = yield* fitHead(tensors, problem, preconditioner, start ?? startingPoint(problem), {
+    tolerance: options.tolerance ?? DEFAULT_TOLERANCE,
+    maxEvaluations: evaluationLimits(rows, dimensions, outputs).final,
+  });
   return ok(finish(set, design, minimum, assessment, l2, examples));
 }
 

@@ -73,7 +73,11 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
         const preconditioner = finish(makePreconditioner(tensors, problem, gram));
         const start = startingPoint(problem);
         const values = [finish(evaluateObjective(tensors, problem, start)).value];
-        const minimum = finish(fitHead(tensors, problem, preconditioner, start, 1e-6, (value) => values.push(value)));
+        const minimum = finish(
+          fitHead(tensors, problem, preconditioner, start, { tolerance: 1e-6, maxEvaluations: 500 }, (value) =>
+            values.push(value),
+          ),
+        );
         for (const [i, value] of values.entries())
           expect(value).toBeLessThanOrEqual(values[Math.max(0, i - 1)] as number);
         expect(minimum.value).toBe(values.at(-1));
