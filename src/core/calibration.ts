@@ -63,16 +63,23 @@ export function heldOutLogLoss(targets: Targets, held: HeldOut, which: readonly 
   return totals(targets, held, which, 1 / temperature)[0] / Math.max(1, which.length);
 }
 
+/** Logits that one number is fitted on; of more, every so many entries are taken. */
+const LOGITS = 1e6;
+/** Most passes over them. */
+export const TEMPERATURE_PASSES = 40;
+
 /**
  * The temperature that minimises the log loss of held-out logits divided by it (Guo et al. 2017), within [0.02, 50].
  * The loss is convex in β = 1 / T: Newton's method on it, kept inside a shrinking bracket.
  */
-export function fitTemperature(targets: Targets, held: HeldOut, which: readonly number[]): number {
-  if (which.length === 0) return 1;
+export function fitTemperature(targets: Targets, held: HeldOut, entries: readonly number[]): number {
+  if (entries.length === 0) return 1;
+  const every = Math.ceil((entries.length * held.outputs) / LOGITS);
+  const which = every > 1 ? entries.filter((_, i) => i % every === 0) : entries;
   let low = 0.02;
   let high = 50;
   let beta = 1;
-  for (let i = 0; i < 40 && high / low > 1 + 1e-6; i++) {
+  for (let i = 0; i < TEMPERATURE_PASSES && high / low > 1 + 1e-6; i++) {
     const [, first, second] = totals(targets, held, which, beta);
     if (first === 0) break;
     if (first > 0) high = beta;

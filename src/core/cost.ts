@@ -3,6 +3,7 @@ import { blockRows, designBytes } from "./design.ts";
 import type { Evaluation } from "./evaluation.ts";
 import { fitBytes } from "./fit.ts";
 import type { Task } from "./head.ts";
+import { ELEMENTWISE_OPERATIONS } from "./objective.ts";
 import { DENSE_DIMENSIONS, SAMPLE_PER_DIMENSION } from "./preconditioner.ts";
 import type { TrainingOptions } from "./train.ts";
 
@@ -41,7 +42,7 @@ export function evaluationMethod(shape: TrainingShape, options: TrainingOptions)
 }
 
 function evaluationOperations({ examples, dimensions, outputs }: Omit<TrainingShape, "task">): number {
-  return 4 * examples * (dimensions + 1) * outputs;
+  return examples * outputs * (4 * (dimensions + 1) + ELEMENTWISE_OPERATIONS);
 }
 
 /** How many rows and folds of them choose l2: the whole set and all folds while that is cheap. */

@@ -21,6 +21,9 @@ export interface Design {
   readonly scale: number;
 }
 
+/** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
+const LEAST_SPREAD = 1e-30;
+
 /** Designs up to so many bytes keep their transpose as well. */
 const TRANSPOSED_BYTES = 16e6;
 
@@ -95,7 +98,8 @@ export function* makeDesign(
     yield 3 * block.rows * dimensions;
   }
   const rows = row;
-  const scale = Math.sqrt(squares / Math.max(counted, 1)) || 1;
+  const spread = Math.sqrt(squares / Math.max(counted, 1));
+  const scale = spread < LEAST_SPREAD ? 1 : spread;
 
   const size = blockRows(rows, dimensions, outputs);
   const blocks: Matrix[] = [];

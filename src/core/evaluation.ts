@@ -12,6 +12,7 @@ import {
 } from "./calibration.ts";
 import {
   type ClassFigures,
+  calibrationBins,
   classFigures,
   confusionMatrix,
   expectedCalibrationError,
@@ -125,10 +126,14 @@ function assessSingle(
   const final = (at: number) => heldOutProbabilities("single", held, at, temperature);
 
   const truth = inScope.map((at) => targets.indices[held.rows[at] as number] as number);
-  const probabilities = inScope.map(crossFit);
-  const predicted = probabilities.map(topIndex);
+  const judged = inScope.map((at) => {
+    const probabilities = crossFit(at);
+    const label = topIndex(probabilities);
+    return { label, confidence: probabilities[label] as number };
+  });
+  const predicted = judged.map(({ label }) => label);
   const hits = predicted.map((label, i) => label === truth[i]);
-  const confidences = probabilities.map((row, i) => row[predicted[i] as number] as number);
+  const confidences = judged.map(({ confidence }) => confidence);
   const matrix = confusionMatrix(truth, predicted, labels.length);
   const accuracy = mean(hits.map(Number));
 
@@ -193,23 +198,22 @@ function assessMulti(
   const temperature = fitTemperature(targets, held, entries);
   const crossFitted = crossFitTemperatures(targets, held, parts, entries);
   const counts = labels.map(() => ({ hits: 0, predicted: 0, support: 0 }));
-  const truths: boolean[] = [];
-  const calibrated: number[] = [];
-  const uncalibrated: number[] = [];
+  const calibrated = calibrationBins();
+  const uncalibrated = calibrationBins();
   const scores: number[] = [];
   let right = 0;
   for (const at of entries) {
     const truth = new Set(targets.indices[held.rows[at] as number]);
     const probabilities = heldOutProbabilities("multi", held, at, crossFitted.get(parts[at] as number) as number);
-    calibrated.push(...probabilities);
-    uncalibrated.push(...heldOutProbabilities("multi", held, at, 1));
+    const raw = heldOutProbabilities("multi", held, at, 1);
     const final = heldOutProbabilities("multi", held, at, temperature);
     scores.push(Math.max(0, ...[...truth].map((k) => 1 - (final[k] as number))));
     let wrong = false;
     counts.forEach((count, k) => {
       const positive = truth.has(k);
       const chosen = (probabilities[k] as number) >= 0.5;
-      truths.push(positive);
+      calibrated.add(probabilities[k] as number, positive);
+      uncalibrated.add(raw[k] as number, positive);
       if (positive && chosen) count.hits++;
       if (chosen) count.predicted++;
       if (positive) count.support++;
@@ -238,8 +242,8 @@ function assessMulti(
         sum((c) => c.support),
       ).f1,
       log_loss: crossFitLogLoss(targets, held, parts, entries, crossFitted),
-      ece: expectedCalibrationError(calibrated, truths),
-      ece_uncalibrated: expectedCalibrationError(uncalibrated, truths),
+      ece: calibrated.error(),
+      ece_uncalibrated: uncalibrated.error(),
       per_class: figures,
     },
     temperature,

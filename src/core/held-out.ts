@@ -88,14 +88,18 @@ export function* selectL2(tensors: Tensors, data: Splittable, count: number): Ge
   let least = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
   let l2: number = STRONGEST[data.targets.kind];
+  let strongest: Selection | null = null;
   for (let i = 0, since = 0; i < GRID && (i < ALWAYS_TRIED || since < 2); i++, l2 /= STEP) {
     const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts);
     starts = fit.parameters;
     const score = scoreOf(data.targets, fit.held);
+    strongest ??= { l2, fit };
     since = score.loss < least ? 0 : since + 1;
     least = Math.min(least, score.loss);
     kept = [...kept, { l2, fit, ...score }].filter(({ loss }) => loss <= SAME * least);
   }
+  // Where no loss is finite, no penalty is better than the strongest.
+  if (kept.length === 0 && strongest !== null) return strongest;
   return kept.reduce((best, each) => (each.hits > best.hits ? each : best));
 }
 

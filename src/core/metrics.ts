@@ -68,16 +68,30 @@ export function wilsonInterval(share: number, count: number): [number, number] {
  * Expected calibration error (Naeini et al. 2015; Guo et al. 2017): over 15 equally wide bins of confidence, the mean
  * distance between a bin's confidence and its share of hits, weighted by the bin's size.
  */
-export function expectedCalibrationError(confidences: readonly number[], hits: readonly boolean[], bins = 15): number {
-  const gaps = new Float64Array(bins);
+export function expectedCalibrationError(confidences: readonly number[], hits: readonly boolean[]): number {
+  const bins = calibrationBins();
   confidences.forEach((confidence, i) => {
-    const bin = Math.max(0, Math.min(bins - 1, Math.ceil(confidence * bins) - 1));
-    gaps[bin] = (gaps[bin] as number) + confidence - (hits[i] ? 1 : 0);
+    bins.add(confidence, hits[i] === true);
   });
-  return ratio(
-    gaps.reduce((sum, gap) => sum + Math.abs(gap), 0),
-    confidences.length,
-  );
+  return bins.error();
+}
+
+/** The bins of an expected calibration error, for figures too many to keep. */
+export function calibrationBins(count = 15): { add(confidence: number, hit: boolean): void; error(): number } {
+  const gaps = new Float64Array(count);
+  let added = 0;
+  return {
+    add(confidence, hit) {
+      const bin = Math.max(0, Math.min(count - 1, Math.ceil(confidence * count) - 1));
+      gaps[bin] = (gaps[bin] as number) + confidence - (hit ? 1 : 0);
+      added++;
+    },
+    error: () =>
+      ratio(
+        gaps.reduce((sum, gap) => sum + Math.abs(gap), 0),
+        added,
+      ),
+  };
 }
 
 export function regressionFigures(

@@ -31,6 +31,9 @@ export interface Evaluated {
   readonly gradient: Float64Array;
 }
 
+/** What a logit costs beside its products (exponential, residual, copies), in operations of a product. */
+export const ELEMENTWISE_OPERATIONS = 80;
+
 /** f and its gradient at `parameters`. Yields floating-point operations, block by block. */
 export function* evaluateObjective(
   tensors: Tensors,
@@ -55,7 +58,7 @@ export function* evaluateObjective(
     for (const matrix of [logits, product]) tensors.free(matrix);
     if (kept === undefined) tensors.free(transposed);
     first += block.rows;
-    yield 4 * block.rows * size;
+    yield block.rows * outputs * (4 * design.dimensions + ELEMENTWISE_OPERATIONS);
   }
   tensors.free(weights);
   let squares = 0;
@@ -88,7 +91,7 @@ export function* eachLogits(
     visit(first, block.rows, logits);
     tensors.free(product);
     first += block.rows;
-    yield 2 * block.rows * size;
+    yield block.rows * outputs * (2 * design.dimensions + ELEMENTWISE_OPERATIONS);
   }
   tensors.free(weights);
 }

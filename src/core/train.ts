@@ -143,11 +143,11 @@ function* trainScoped(
   const strata = strataOf(targets, labels.length);
 
   const method = evaluationMethod({ task, examples: rows, dimensions, outputs }, options);
-  const count =
+  const count = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
+  const folds =
     method === "holdout"
-      ? Math.max(2, Math.round(1 / (options.evaluation.fraction ?? 0.2)))
-      : (options.evaluation.folds ?? DEFAULT_FOLDS);
-  const folds = stratifiedFolds(strata, set.groups, count, options.seed);
+      ? holdoutFolds(strata, set.groups, options.evaluation.fraction ?? 0.2, options.seed)
+      : stratifiedFolds(strata, set.groups, count, options.seed);
   const data: Splittable = { design, gram, targets, outputs, weights, folds };
   const anyHeldOut = folds.some((fold, row) => fold !== ALWAYS_TRAINED && weights[row] !== 0);
 
@@ -196,6 +196,17 @@ function* trainScoped(
     maxEvaluations: evaluationLimits(rows, dimensions, outputs).final,
   });
   return ok(finish(set, design, minimum, assessment, l2, examples));
+}
+
+/** Folds of which the first is as large a part as `fraction` says, to a twentieth, and the rest is shared by the others. */
+function holdoutFolds(strata: Int32Array, groups: Int32Array, fraction: number, seed: number): Int32Array {
+  if (fraction === 1 / DEFAULT_FOLDS) return stratifiedFolds(strata, groups, DEFAULT_FOLDS, seed);
+  const parts = 20;
+  const held = Math.round(fraction * parts);
+  return stratifiedFolds(strata, groups, parts, seed).map((part) => {
+    if (part === ALWAYS_TRAINED) return part;
+    return part < held ? 0 : 1 + (part % (DEFAULT_FOLDS - 1));
+  });
 }
 
 /** G of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */

@@ -17,7 +17,11 @@ let ready: Promise<Tensors> | null = null;
  * answers the first one's.
  */
 export function wasmTensors(module: WebAssembly.Module): Promise<Tensors> {
-  ready ??= start(module);
+  // A start that failed is tried again by the next call.
+  ready ??= start(module).catch((error) => {
+    ready = null;
+    throw error;
+  });
   return ready;
 }
 

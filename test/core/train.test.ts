@@ -184,6 +184,11 @@ describe("hard sets", () => {
     expect([...predict(nothing.head, new Float32Array(3))].map((p) => p.toFixed(2))).toEqual(["0.33", "0.33", "0.33"]);
   });
 
+  it("takes features that differ by less than 32-bit floats can weigh as constant", () => {
+    const { head } = trained(trainOn(wasm, one([0, -1.401298464324817e-45], [0, 1])));
+    expect(predictions(head, Float32Array.of(0, 1)).every(Number.isFinite)).toBe(true);
+  });
+
   it("refuses what is over the budget before it starts, with the estimate", () => {
     const data = clusters(30, 3, 3, 0.5);
     const budget = { operations: 1e12, bytes: 1000 };
@@ -193,6 +198,14 @@ describe("hard sets", () => {
       ok: false,
       failure: { code: "edge_budget_exceeded", details: { estimate: estimate(shape, options), budget } },
     });
+  });
+
+  it("holds out the fraction that it is asked for, to a twentieth", () => {
+    const data = clusters(400, 5, 4, 1);
+    for (const fraction of [0.05, 0.1, 0.2, 0.3, 0.35, 0.45, 0.5]) {
+      const { evaluation } = trained(trainOn(wasm, data, { evaluation: { method: "holdout", fraction } }));
+      expect(Math.abs(evaluation.examples / 400 - fraction)).toBeLessThan(0.026);
+    }
   });
 
   it("estimates more operations than a training takes", () => {
