@@ -22,7 +22,7 @@ export interface Design {
 }
 
 /** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
-const LEAST_SPREAD = 1e-30;
+const LEAST_SPREAD = 1e-20;
 
 /** Designs up to so many bytes keep their transpose as well. */
 const TRANSPOSED_BYTES = 16e6;

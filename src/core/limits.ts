@@ -8,6 +8,7 @@ export const limits = {
   api_keys: 1_000,
   text_characters: 32_768,
   label_characters: 256,
+  largest_value: 1e15,
   labels_per_example: 256,
   embedding_dimensions: 4_096,
   inputs_per_request: 2_048,

@@ -38,6 +38,7 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
     const [first] = members;
     if (stratum !== -1 && used.size === 1 && first !== undefined) foldOfGroup.set(first, ALWAYS_TRAINED);
   }
+  if (new Set(foldOfGroup.values()).size === 1) return new Int32Array(groups.length).fill(ALWAYS_TRAINED);
   return Int32Array.from(groups, (group) => foldOfGroup.get(group) ?? ALWAYS_TRAINED);
 }
 

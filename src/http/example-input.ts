@@ -114,8 +114,11 @@ function readTarget(example: LabelledExample, task: Task, at: string): Result<st
   if (target === undefined)
     return fail("missing_parameter", `The example needs '${wanted}'.`, { param: join(at, wanted) });
   if (typeof target === "number") {
-    if (isFloat32(target)) return ok(target);
-    return fail("invalid_label", "The value is not a finite 32-bit float.", { param: join(at, wanted) });
+    if (Math.abs(target) <= limits.largest_value) return ok(target);
+    return fail("invalid_label", `A value is at most ${limits.largest_value} in size. Measure it in larger units.`, {
+      param: join(at, wanted),
+      details: { limit: limits.largest_value, actual: target },
+    });
   }
   if (typeof target === "string") return ok(target.toWellFormed());
   return ok([...new Set(target.map((label) => label.toWellFormed()))].sort());

@@ -59,6 +59,8 @@ export interface TrainingSource {
   readonly examples: number;
   readonly groups: Int32Array;
   readonly targets: TargetSet;
+  /** Whether gathering may take minutes the first time; the second time it reads what the first has cached. */
+  readonly slow: boolean;
   /** Gathers the embeddings as blocks (rows × dimensions each), in any order; the blocks' numbers rise with the rows. */
   readonly features: (deliver: Deliver) => Promise<Result<{ embedded: number }>>;
 }
@@ -97,6 +99,7 @@ export function datasetSource(
   backbone: Backbone | null,
 ): TrainingSource {
   const { dataset } = rows;
+  const blocks = new Map(rows.blocks);
   const readInputs = async (positions: readonly number[]) => {
     const all: (string | Uint8Array | null)[] = [];
     while (all.length < positions.length) {
@@ -113,9 +116,12 @@ export function datasetSource(
     examples: rows.positions.length,
     groups: rows.groups,
     targets: readTargets(dataset.task, rows.targets, dataset.out_of_scope_label),
+    slow: backbone?.cost === "remote",
     features: async (deliver) => {
       if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver);
-      const done = await gatherBlocks({ kv, tenant: tenantId, backbone, rows, inputs: readInputs, deliver });
+      const work = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, inputs: readInputs, deliver };
+      const done = await gatherBlocks(work);
+      for (const [block, key] of done.written) blocks.set(block, key);
       if (done.written.size > 0)
         await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, done.written);
       return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false, failure: done.failure };
@@ -167,6 +173,7 @@ export function inlineSource(
       examples.map(({ target }) => target),
       null,
     ),
+    slow: false,
     features: async (deliver) => {
       for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
         const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
@@ -228,6 +235,9 @@ export async function runTraining(
   };
   const beyond = beyondBudget(shape, options);
   if (beyond) return { ok: false, failure: beyond };
+  // A tenant's slow backbone keeps no other tenant's training waiting: it is asked before the place is taken.
+  const asked = source.slow ? await source.features(() => undefined) : ok({ embedded: 0 });
+  if (!asked.ok) return asked;
   const tensors = await workerdTensors();
   const features = new Map<number, Matrix>();
   let steps: ReturnType<typeof train> | undefined;
@@ -257,7 +267,9 @@ export async function runTraining(
     for (;;) {
       const step = steps.next();
       if (step.done)
-        return step.value.ok ? ok({ ...step.value.value, operations, embedded: gathered.value.embedded }) : step.value;
+        return step.value.ok
+          ? ok({ ...step.value.value, operations, embedded: asked.value.embedded + gathered.value.embedded })
+          : step.value;
       operations += step.value;
       sinceBreak += step.value;
       if (sinceBreak < OPERATIONS_A_STEP) continue;

@@ -184,6 +184,19 @@ describe("hard sets", () => {
     expect([...predict(nothing.head, new Float32Array(3))].map((p) => p.toFixed(2))).toEqual(["0.33", "0.33", "0.33"]);
   });
 
+  it("fits a value that every row agrees on, and evaluates nothing where all rows are one group", () => {
+    const data: Data = {
+      dimensions: 2,
+      features: new Float32Array(6),
+      targets: { kind: "value", values: Float64Array.of(3, 3, 3) },
+      labels: [],
+      groups: Int32Array.of(0, 0, 0),
+    };
+    const { head, evaluation } = trained(trainOn(wasm, data));
+    expect(predict(head, Float32Array.of(1, 1))[0]).toBeCloseTo(3, 5);
+    expect(evaluation.examples).toBe(0);
+  });
+
   it("takes features that differ by less than 32-bit floats can weigh as constant", () => {
     const { head } = trained(trainOn(wasm, one([0, -1.401298464324817e-45], [0, 1])));
     expect(predictions(head, Float32Array.of(0, 1)).every(Number.isFinite)).toBe(true);

@@ -169,11 +169,11 @@ describe("training", () => {
     ],
     ["one value", { examples: [{ text: "a", value: 1 }] }, 422, "too_few_examples", null],
     [
-      "a value that is no 32-bit float",
+      "a value too large to compute with",
       {
         examples: [
           { text: "a", value: 1 },
-          { text: "b", value: 1e39 },
+          { text: "b", value: 1e16 },
         ],
       },
       422,
@@ -403,8 +403,8 @@ describe("training", () => {
         { embedding: [-3e38, 3e38], label: "y" },
       ],
       [
-        { embedding: [1e-45], value: 3e38 },
-        { embedding: [2e-45], value: -3e38 },
+        { embedding: [1e-45], value: 1e15 },
+        { embedding: [2e-45], value: -1e15 },
       ],
     ];
     for (const [index, examples] of cases.entries()) {

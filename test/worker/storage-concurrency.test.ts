@@ -127,6 +127,7 @@ describe("trainings", () => {
       modality: "text",
       dimensions: 1,
       examples: 2,
+      slow: false,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features: (deliver) => {
@@ -155,6 +156,7 @@ describe("trainings", () => {
       modality: "text",
       dimensions: 1,
       examples: 2,
+      slow: false,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features,
