@@ -167,7 +167,7 @@ async function fitIn<T>(worker: Server, query: string): Promise<T> {
  * Unit vectors around a centre for each class. Components fall off as 1 / √j, as embeddings' principal components do, and classes
  * overlap so that about nine in ten can be told apart.
  */
-function synthesise({ rows, dimensions, classes }: Shape): {
+export function synthesise({ rows, dimensions, classes }: Shape): {
   features: Float32Array<ArrayBuffer>;
   labels: Int32Array<ArrayBuffer>;
 } {

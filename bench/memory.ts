@@ -1,0 +1,84 @@
+/**
+ * The memory that a whole training takes where it is the most that one request may use: the WASM heap, and what JavaScript
+ * holds alive beside it, found by collecting garbage between steps. In Node, since workerd tells neither.
+ *
+ *   npm run bench -- memory
+ */
+import { setTimeout } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { edgeBudget } from "../src/core/limits.ts";
+import type { Matrix, Tensors } from "../src/core/tensors.ts";
+import { train } from "../src/core/train.ts";
+import { nodeTensors } from "../src/tensor/node.ts";
+import type { Row } from "./report.ts";
+import { synthesise } from "./train.ts";
+
+const SHAPES = [
+  { rows: 10_000, dimensions: 384, classes: 64 },
+  { rows: 15_000, dimensions: 384, classes: 150 },
+] as const;
+const BLOCK_ROWS = 1024;
+const STEPS_A_COLLECTION = 50;
+const ISOLATE_MB = 128;
+
+/** Bytes in use once garbage is gone; the runtime frees the memory of typed arrays a little after collecting them. */
+async function inUse(collect: () => void): Promise<number> {
+  collect();
+  await setTimeout(5);
+  collect();
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return heapUsed + arrayBuffers;
+}
+
+/** The features of a shape in blocks, as a training in a request gets them; their copy in JavaScript is garbage afterwards. */
+function upload(tensors: Tensors, shape: (typeof SHAPES)[number]): { features: Matrix[]; labels: Int32Array } {
+  const { features, labels } = synthesise(shape);
+  const { rows, dimensions } = shape;
+  const blocks: Matrix[] = [];
+  for (let first = 0; first < rows; first += BLOCK_ROWS) {
+    const height = Math.min(BLOCK_ROWS, rows - first);
+    const values = features.subarray(first * dimensions, (first + height) * dimensions);
+    blocks.push(tensors.matrix(height, dimensions, values));
+  }
+  return { features: blocks, labels };
+}
+
+export async function run(): Promise<Row[]> {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const tensors = await nodeTensors();
+  const before = await inUse(collect);
+  const rows: Row[] = [];
+  for (const shape of SHAPES) {
+    const { features, labels } = upload(tensors, shape);
+    const steps = train(
+      tensors,
+      {
+        task: "single_label",
+        dimensions: shape.dimensions,
+        labels: Array.from({ length: shape.classes }, (_, k) => String(k)),
+        features,
+        targets: { kind: "single", indices: labels },
+        groups: Int32Array.from({ length: shape.rows }, (_, row) => row),
+      },
+      { l2: "auto", classWeight: null, seed: 1, evaluation: { method: "auto" }, budget: edgeBudget },
+    );
+    let alive = 0;
+    let count = 0;
+    for (let step = steps.next(); !step.done; step = steps.next()) {
+      if (++count % STEPS_A_COLLECTION !== 0) continue;
+      alive = Math.max(alive, (await inUse(collect)) - before);
+    }
+    const name = `${shape.rows} × ${shape.dimensions}, ${shape.classes} classes`;
+    const row = { case: name, unit: "MB", peer: null, peer_value: null, ratio: null, spread: null };
+    const wasm = tensors.memory().bytes / 1e6;
+    const both = wasm + alive / 1e6;
+    rows.push(
+      { ...row, measure: "WASM heap", value: wasm, target: null, met: null },
+      { ...row, measure: "alive in JavaScript", value: alive / 1e6, target: null, met: null },
+      { ...row, measure: "both", value: both, target: `< ${ISOLATE_MB}`, met: both < ISOLATE_MB },
+    );
+  }
+  return rows;
+}
