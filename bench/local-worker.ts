@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Client, createClient } from "../src/sdk.ts";
-import { build, type Server, serve } from "../src/serve.ts";
+import { build, type Server, serve, workerVariables } from "../src/serve.ts";
 
 export interface LocalWorker {
   readonly url: string;
@@ -19,8 +19,8 @@ export interface LocalWorker {
 }
 
 /**
- * Builds and starts the Worker, with the backbones that the environment's BACKBONES and DEFAULT_BACKBONE name, and
- * ends it after `work`, also when that throws.
+ * Builds and starts the Worker, with the backbones that the environment's BACKBONES and DEFAULT_BACKBONE name (and
+ * their secrets), and ends it after `work`, also when that throws.
  */
 export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "graft-bench-"));
@@ -34,8 +34,7 @@ export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): 
     const adminKey = randomBytes(16).toString("hex");
     const built = join(folder, "worker");
     await build(built);
-    const { BACKBONES, DEFAULT_BACKBONE } = process.env;
-    const variables = { ...(BACKBONES ? { BACKBONES } : {}), ...(DEFAULT_BACKBONE ? { DEFAULT_BACKBONE } : {}) };
+    const variables = workerVariables(process.env);
     const log = (line: string) => void (line.includes("_error") && process.stderr.write(`${line}\n`));
     const before = runtimes();
     server = await serve(built, { port: 0, stateDir: join(folder, "state"), adminKey, variables, log });

@@ -5,6 +5,7 @@
  *   PORT        8787
  *   STATE_DIR   .graft: keys, data sets, heads and the server's own secret; survives restarts
  *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
+ *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -15,6 +16,7 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
+import { backbones } from "./backbones/index.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const config = join(root, "wrangler.toml");
@@ -108,6 +110,24 @@ function endWithParent(runtime: ChildProcess): ChildProcess {
   return guard;
 }
 
+/**
+ * What the Worker gets of an environment: its variables, and the secrets that BACKBONES names. Throws where BACKBONES is
+ * wrong, because the Worker would start and answer nothing.
+ */
+export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
+  const names = ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY"];
+  const table = backbones(
+    env.BACKBONES,
+    (secret) => {
+      names.push(secret);
+      return env[secret];
+    },
+    undefined,
+  );
+  if (!table.ok) throw new Error(table.failure.message);
+  return Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : [])));
+}
+
 /** The key that signs API keys: made once, then kept beside the state that it belongs to. */
 function serverKey(stateDir: string): string {
   const file = join(stateDir, "server-key");
@@ -124,13 +144,9 @@ function serverKey(stateDir: string): string {
 if (import.meta.main) {
   const stateDir = resolve(process.env.STATE_DIR ?? ".graft");
   const adminKey = process.env.ADMIN_KEY || randomBytes(24).toString("hex");
+  const variables = workerVariables(process.env);
   const built = join(root, "dist");
   await build(built);
-  const variables = Object.fromEntries(
-    ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY"].flatMap((name) =>
-      process.env[name] ? [[name, process.env[name]]] : [],
-    ),
-  );
   const server = await serve(built, { port: Number(process.env.PORT ?? 8787), stateDir, adminKey, variables });
   console.log(`Graft listens on ${server.url}, its state in ${stateDir}. The API is described at ${server.url}/docs.`);
   if (!process.env.ADMIN_KEY)
