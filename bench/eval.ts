@@ -16,7 +16,7 @@ import { createReadStream, readFileSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
-import { confusionMatrix, expectedCalibrationError, mean, perClass } from "../src/core/metrics.ts";
+import { expectedCalibrationError, mean, perClass } from "../src/core/metrics.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
 import { peakMemory, quantile, withWorker } from "./local-worker.ts";
 
@@ -65,12 +65,8 @@ function judge(predictions: readonly Prediction[], truth: readonly string[]) {
   const index = new Map(labels.map((label, i) => [label, i]));
   const at = (label = "") => index.get(label) ?? -1;
   const hits = predictions.map(({ label }, i) => label === truth[i]);
-  const matrix = confusionMatrix(
-    truth.map(at),
-    predictions.map(({ label }) => at(label)),
-    labels.length,
-  );
-  const ofTest = perClass(labels, matrix).filter(({ support }) => support > 0);
+  const predicted = predictions.map(({ label }) => at(label));
+  const ofTest = perClass(labels, truth.map(at), predicted).filter(({ support }) => support > 0);
   const ofTruth = predictions.map(({ scores }, i) => scores?.find(({ label }) => label === truth[i])?.score ?? 0);
   return {
     accuracy: mean(hits.map(Number)),

@@ -24,6 +24,9 @@ import {
 } from "./metrics.ts";
 import type { Targets } from "./objective.ts";
 
+/** With more labels a confusion matrix is left out: it grows with their square, and a ledger's row has 2 MB. */
+const CONFUSION_LABELS = 300;
+
 export interface Evaluation {
   readonly method: "cross_validation" | "holdout" | "none";
   readonly folds?: number;
@@ -134,7 +137,6 @@ function assessSingle(
   const predicted = judged.map(({ label }) => label);
   const hits = predicted.map((label, i) => label === truth[i]);
   const confidences = judged.map(({ confidence }) => confidence);
-  const matrix = confusionMatrix(truth, predicted, labels.length);
   const accuracy = mean(hits.map(Number));
 
   let outOfScope: Evaluation["out_of_scope"] = null;
@@ -170,15 +172,17 @@ function assessSingle(
       examples: inScope.length,
       accuracy,
       accuracy_interval: wilsonInterval(accuracy, inScope.length),
-      macro_f1: macroF1(labels, matrix),
+      macro_f1: macroF1(labels, truth, predicted),
       log_loss: crossFitLogLoss(targets, held, parts, inScope, crossFitted),
       ece: expectedCalibrationError(confidences, hits),
       ece_uncalibrated: expectedCalibrationError(
         inScope.map((at) => Math.max(...heldOutProbabilities("single", held, at, 1))),
         hits,
       ),
-      per_class: perClass(labels, matrix),
-      confusion: { labels, matrix },
+      per_class: perClass(labels, truth, predicted),
+      ...(labels.length > CONFUSION_LABELS
+        ? {}
+        : { confusion: { labels, matrix: confusionMatrix(truth, predicted, labels.length) } }),
       out_of_scope: outOfScope,
     },
     temperature,

@@ -12,6 +12,14 @@ export const limits = {
   labels_per_example: 256,
   embedding_dimensions: 4_096,
   inputs_per_request: 2_048,
+  /** Inputs times labels shown for each: what a prediction's answer holds. */
+  scores_per_request: 500_000,
+  /** Inputs times labels times dimensions: what a prediction computes in one stretch. */
+  prediction_operations: 1_000_000_000,
+  /** Inputs times dimensions of an answer of embeddings. */
+  embedding_numbers_per_request: 1_000_000,
+  /** Characters of a head's record, with its labels and evaluation. */
+  head_record_characters: 1_900_000,
   examples_per_training_request: 10_000,
   json_body_bytes: 16 * 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,

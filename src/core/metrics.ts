@@ -29,30 +29,35 @@ export function classFigures(label: string, hits: number, predicted: number, sup
   };
 }
 
-/** Precision, recall and F1 of every class from a confusion matrix. */
-export function perClass(labels: readonly string[], matrix: readonly (readonly number[])[]): ClassFigures[] {
-  const predicted = labels.map((_, k) => matrix.reduce((sum, row) => sum + (row[k] as number), 0));
-  return labels.map((label, k) => {
-    const row = matrix[k] as readonly number[];
-    return classFigures(
-      label,
-      row[k] as number,
-      predicted[k] as number,
-      row.reduce((sum, count) => sum + count, 0),
-    );
+/** How often each class was right, predicted, and true. */
+function countClasses(truth: readonly number[], predicted: readonly number[], classes: number) {
+  const hits = new Float64Array(classes);
+  const guesses = new Float64Array(classes);
+  const support = new Float64Array(classes);
+  truth.forEach((label, i) => {
+    const guess = predicted[i] as number;
+    support[label] = (support[label] as number) + 1;
+    guesses[guess] = (guesses[guess] as number) + 1;
+    if (guess === label) hits[label] = (hits[label] as number) + 1;
   });
+  return { hits, guesses, support };
+}
+
+/** Precision, recall and F1 of every class, from each example's true and predicted class. */
+export function perClass(
+  labels: readonly string[],
+  truth: readonly number[],
+  predicted: readonly number[],
+): ClassFigures[] {
+  const { hits, guesses, support } = countClasses(truth, predicted, labels.length);
+  return labels.map((label, k) => classFigures(label, hits[k] as number, guesses[k] as number, support[k] as number));
 }
 
 /** The mean F1 of the classes that occur, in truth or in prediction (scikit-learn's f1_score with average="macro"). */
-export function macroF1(labels: readonly string[], matrix: readonly (readonly number[])[]): number {
-  const occurs = labels.map((_, k) =>
-    matrix.some((row, i) => (row[k] as number) > 0 || (i === k && row.some((count) => count > 0))),
-  );
-  return mean(
-    perClass(labels, matrix)
-      .filter((_, k) => occurs[k])
-      .map(({ f1 }) => f1),
-  );
+export function macroF1(labels: readonly string[], truth: readonly number[], predicted: readonly number[]): number {
+  const occurring = new Set([...truth, ...predicted]);
+  const figures = perClass(labels, truth, predicted);
+  return mean(figures.filter((_, k) => occurring.has(k)).map(({ f1 }) => f1));
 }
 
 /** Wilson's score interval of a share of `count` trials, 95 %. */

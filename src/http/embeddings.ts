@@ -54,8 +54,15 @@ export function embeddingRoutes(app: App): void {
         const message = `The embeddings of '${model}' have ${backbone.value.dimensions} dimensions, and cannot be cut.`;
         return failed(c, { code: "invalid_parameter", message, param: "dimensions" });
       }
+      const list = typeof input === "string" ? [input] : input;
+      const numbers = list.length * backbone.value.dimensions;
+      if (numbers > limits.embedding_numbers_per_request) {
+        const limit = limits.embedding_numbers_per_request;
+        const message = `An answer has at most ${limit} numbers; this one would have ${numbers}. Send fewer inputs in a request.`;
+        return failed(c, { code: "limit_exceeded", message, param: "input", details: { limit, actual: numbers } });
+      }
       const texts: string[] = [];
-      for (const [index, text] of (typeof input === "string" ? [input] : input).entries()) {
+      for (const [index, text] of list.entries()) {
         const checked = checkText(text, typeof input === "string" ? "input" : `input[${index}]`);
         if (!checked.ok) return failed(c, checked.failure);
         texts.push(checked.value);

@@ -89,9 +89,9 @@ async function* readJson(body: ReadableStream<Uint8Array>, shape: ExampleShape):
   for await (const chunk of countBytes(body)) chunks.push(chunk);
   const parsed = parseJson(new TextDecoder().decode(Buffer.concat(chunks)));
   if (!parsed.ok) throw new ImportFailed(parsed.failure);
-  const { examples, ...rest } = (
-    typeof parsed.value === "object" && parsed.value !== null ? parsed.value : {}
-  ) as Record<string, unknown>;
+  if (typeof parsed.value !== "object" || parsed.value === null || Array.isArray(parsed.value))
+    throw stop("invalid_parameter", 'The body must be an object {"examples": […]}.', { param: null });
+  const { examples, ...rest } = parsed.value as Record<string, unknown>;
   const [field] = Object.keys(rest);
   const unknown = field === undefined ? undefined : formatPath([field]);
   if (unknown !== undefined)

@@ -1,5 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { fail, ok, type Result } from "../core/failure.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { embedInputs } from "../store/embeddings.ts";
@@ -70,6 +70,9 @@ export function predictRoutes(app: App): void {
         const message = "'coverage' is for one label or a value, not for any number of labels.";
         return failed(c, { code: "task_mismatch", message, param: "coverage" });
       }
+      const list = Array.isArray(wanted.input) ? wanted.input : [wanted.input];
+      const excess = beyondLimits(served.value, list.length, wanted);
+      if (excess) return failed(c, excess);
       const head = await getHead(c.env.KV, c.env.BUCKET, tenant, served.value.sha256);
       if (head === null)
         return failed(c, {
@@ -77,7 +80,6 @@ export function predictRoutes(app: App): void {
           message: "The head's weights could not be read. Try again.",
           retryAfter: 5,
         });
-      const list = Array.isArray(wanted.input) ? wanted.input : [wanted.input];
       const at = (index: number) => (Array.isArray(wanted.input) ? `input[${index}]` : "input");
       const embedded = await embed(c.env, tenant, served.value, list, at, (work) => c.executionCtx.waitUntil(work));
       if (!embedded.ok) return failed(c, embedded.failure);
@@ -86,6 +88,23 @@ export function predictRoutes(app: App): void {
       return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data }));
     },
   );
+}
+
+/** Refuses more scores than an answer holds, or more work than one stretch of computation should take. */
+function beyondLimits(head: ServedHead, inputs: number, wanted: Request): Failure | null {
+  const outputs = Math.max(1, head.labels.length);
+  const shown = wanted.coverage === undefined ? Math.min(wanted.top_k ?? 1, outputs) : outputs;
+  const refuse = (what: string, limit: number, actual: number): Failure => ({
+    code: "limit_exceeded",
+    message: `A prediction has at most ${limit} ${what}; this one has ${actual}. Send fewer inputs in a request.`,
+    param: "input",
+    details: { limit, actual },
+  });
+  const scores = inputs * shown;
+  if (scores > limits.scores_per_request) return refuse("inputs times scores", limits.scores_per_request, scores);
+  const operations = inputs * outputs * head.dimensions;
+  if (operations <= limits.prediction_operations) return null;
+  return refuse("inputs times labels times dimensions", limits.prediction_operations, operations);
 }
 
 /** The inputs' embeddings by the backbone that the head was trained on. */

@@ -4,7 +4,7 @@ import { encodeHead } from "../core/codec.ts";
 import { estimate, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
-import { edgeBudget } from "../core/limits.ts";
+import { edgeBudget, limits } from "../core/limits.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, type TrainingSet, train } from "../core/train.ts";
 import { BLOCK_ROWS, gatherBlocks, sameHash, toFailure, tooFew } from "../store/embeddings.ts";
@@ -307,6 +307,12 @@ export async function storeHead(
     sha256,
     bytes: bytes.length,
   };
+  const size = JSON.stringify(record).length;
+  if (size > limits.head_record_characters) {
+    const limit = limits.head_record_characters;
+    const message = `A head's labels and evaluation have at most ${limit} characters as JSON; these have ${size}. Use fewer or shorter labels.`;
+    return fail("limit_exceeded", message, { details: { limit, actual: size } });
+  }
   const store = async () => {
     const stored = await putHead(bucket, tenantId, sha256, bytes).then(
       () => true,

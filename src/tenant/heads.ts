@@ -59,6 +59,14 @@ function toHead(row: VersionRow): HeadObject {
   return { ...(JSON.parse(row.record) as HeadRecord), active_version: row.active_version };
 }
 
+/** A version as lists show it: without the parts of its evaluation that grow with the labels. */
+function toSummary(row: VersionRow): HeadObject {
+  const head = toHead(row);
+  if (head.evaluation === null) return head;
+  const { per_class: _perClass, confusion: _confusion, ...evaluation } = head.evaluation;
+  return { ...head, evaluation };
+}
+
 const VERSIONS = "SELECT heads.*, version, record FROM heads JOIN head_versions ON head_versions.head = heads.id";
 
 /** One version of a head; without a number the active one, or the newest where none is active. */
@@ -130,7 +138,7 @@ export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<He
           count,
         )
         .toArray(),
-    toHead,
+    toSummary,
   );
 }
 
@@ -156,7 +164,7 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
           count,
         )
         .toArray(),
-    toHead,
+    toSummary,
     ({ version }) => String(version),
   );
 }

@@ -228,3 +228,18 @@ test("a head of which no version is active serves pinned versions alone", async 
 test("coverage is refused where it means nothing", async () => {
   expectRefused(await predict("multi", { input: "hello", coverage: 0.9 }), 422, "task_mismatch", "coverage");
 });
+
+test("more scores than an answer holds, or more work than one stretch takes, are refused with the limit", async () => {
+  const labels = Array.from({ length: 400 }, (_, i) => ({
+    embedding: [Math.cos(i), Math.sin(i)],
+    label: `label ${i}`,
+  }));
+  const body = { name: "many", examples: labels, evaluation: { method: "none" }, hyperparameters: { l2: 1 } };
+  expect((await call("POST", "/v1/heads", key, body)).status).toBe(201);
+  const input = Array.from({ length: 2_000 }, () => ({ embedding: [1, 0] }));
+  const answer = await predict("many", { input, top_k: 400 });
+  expectRefused(answer, 422, "limit_exceeded", "input");
+  expect(answer.json.error.details).toEqual({ limit: limits.scores_per_request, actual: 800_000 });
+  expectRefused(await predict("many", { input, coverage: 0.9 }), 422, "limit_exceeded", "input");
+  expect((await predict("many", { input })).status).toBe(200);
+});
