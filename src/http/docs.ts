@@ -4,6 +4,9 @@ import type { App } from "./context.ts";
 const description = `Train, evaluate, calibrate and serve small classifiers (heads) on frozen embeddings, one set for each of your customers.
 Every error has a code from a closed list, with a page on each in docs/errors/.`;
 
+/** A version, not whatever is newest: people type their keys into this page. */
+const VIEWER = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.72.1";
+
 /** The OpenAPI document, made from the routes' own schemas, and a page to read it in. */
 export function documentationRoutes(app: App): void {
   app.openAPIRegistry.registerComponent("securitySchemes", "apiKey", {
@@ -37,5 +40,5 @@ export function documentationRoutes(app: App): void {
     }
     return c.json(document);
   });
-  app.get("/docs", Scalar({ url: "/openapi.json", pageTitle: "Graft API" }));
+  app.get("/docs", Scalar({ url: "/openapi.json", pageTitle: "Graft API", cdn: VIEWER }));
 }
