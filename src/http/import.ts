@@ -90,7 +90,7 @@ async function* readJson(body: ReadableStream<Uint8Array>, shape: ExampleShape):
   const parsed = parseJson(new TextDecoder().decode(Buffer.concat(chunks)));
   if (!parsed.ok) throw new ImportFailed(parsed.failure);
   if (typeof parsed.value !== "object" || parsed.value === null || Array.isArray(parsed.value))
-    throw stop("invalid_parameter", 'The body must be an object {"examples": […]}.', { param: null });
+    throw stop("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
   const { examples, ...rest } = parsed.value as Record<string, unknown>;
   const [field] = Object.keys(rest);
   const unknown = field === undefined ? undefined : formatPath([field]);

@@ -284,6 +284,7 @@ describe("a JSON body", () => {
     ['{"examples":[{"text":"a","label":"x"}]} trailing', "invalid_json", null],
     ["null", "missing_parameter", "examples"],
     ["[]", "missing_parameter", "examples"],
+    ['[{"text":"a","label":"x"}]', "missing_parameter", "examples"],
     ["{}", "missing_parameter", "examples"],
     ['{"examples":{}}', "invalid_parameter", "examples"],
     ['{"examples":"a"}', "invalid_parameter", "examples"],
