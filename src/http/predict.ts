@@ -93,7 +93,9 @@ export function predictRoutes(app: App): void {
 /** Refuses more scores than an answer holds, or more work than one stretch of computation should take. */
 function beyondLimits(head: ServedHead, inputs: number, wanted: Request): Failure | null {
   const outputs = Math.max(1, head.labels.length);
-  const shown = wanted.coverage === undefined ? Math.min(wanted.top_k ?? 1, outputs) : outputs;
+  // A coverage may show every label, and so may a head of many labels an input.
+  const all = wanted.coverage !== undefined || head.task === "multi_label";
+  const shown = all ? outputs : Math.min(wanted.top_k ?? 1, outputs);
   const refuse = (what: string, limit: number, actual: number): Failure => ({
     code: "limit_exceeded",
     message: `A prediction has at most ${limit} ${what}; this one has ${actual}. Send fewer inputs in a request.`,

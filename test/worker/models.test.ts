@@ -1,7 +1,9 @@
-import { SELF } from "cloudflare:test";
+import { createExecutionContext, SELF } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import OpenAI from "openai";
 import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
+import { createApp } from "../../src/http/app.ts";
 import { call, newTenant } from "./api.ts";
 import { expectGuarded, expectRefused, keyWith, withoutRequestId } from "./expect.ts";
 
@@ -116,6 +118,25 @@ describe("embeddings", () => {
   test("takes as many texts as the limit says", async () => {
     const answer = await embed({ input: Array(limits.inputs_per_request).fill("a"), encoding_format: "base64" });
     expect(answer.json.data).toHaveLength(limits.inputs_per_request);
+  });
+
+  test("refuses more numbers than an answer holds, before it asks the backbone", async () => {
+    const endpoint = { kind: "openai", base_url: "https://nowhere.test/v1", model: "m", dimensions: 1536 };
+    const request = new Request("http://graft.test/v1/embeddings", {
+      method: "POST",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: JSON.stringify({ model: "wide", input: Array(limits.inputs_per_request).fill("a") }),
+    });
+    const bindings = { ...env, BACKBONES: JSON.stringify([{ id: "wide", ...endpoint }]) };
+    const response = await createApp().fetch(request, bindings, createExecutionContext());
+    expect(response.status).toBe(422);
+    expect(await response.json()).toMatchObject({
+      error: {
+        code: "limit_exceeded",
+        param: "input",
+        details: { limit: limits.embedding_numbers_per_request, actual: limits.inputs_per_request * 1536 },
+      },
+    });
   });
 
   test("needs a key with the scope predict", async () => {

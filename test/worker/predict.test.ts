@@ -242,4 +242,7 @@ test("more scores than an answer holds, or more work than one stretch takes, are
   expect(answer.json.error.details).toEqual({ limit: limits.scores_per_request, actual: 800_000 });
   expectRefused(await predict("many", { input, coverage: 0.9 }), 422, "limit_exceeded", "input");
   expect((await predict("many", { input })).status).toBe(200);
+  const several = labels.map(({ embedding, label }) => ({ embedding, labels: [label] }));
+  expect((await call("POST", "/v1/heads", key, { ...body, name: "several", examples: several })).status).toBe(201);
+  expectRefused(await predict("several", { input }), 422, "limit_exceeded", "input");
 });
