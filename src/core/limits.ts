@@ -18,8 +18,8 @@ export const limits = {
   prediction_operations: 1_000_000_000,
   /** Inputs times dimensions of an answer of embeddings. */
   embedding_numbers_per_request: 1_000_000,
-  /** Characters of a head's record, with its labels and evaluation. */
-  head_record_characters: 1_900_000,
+  /** A head's record as JSON, with its labels and evaluation: a row of the ledger has at most 2 MB. */
+  head_record_bytes: 1_900_000,
   examples_per_training_request: 10_000,
   json_body_bytes: 16 * 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,

@@ -61,7 +61,9 @@ export const example = z
   .openapi("Example");
 
 export const pageQuery = z.object({
-  limit: z.coerce.number().int().min(1).max(100).default(20),
+  limit: z.coerce.number().int().min(1).max(100).default(20).openapi({
+    description: "at most so many: a page of very large objects has fewer, and has_more says that more follow",
+  }),
   after: z.string().min(1).max(256).optional(),
 });
 

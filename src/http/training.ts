@@ -307,10 +307,10 @@ export async function storeHead(
     sha256,
     bytes: bytes.length,
   };
-  const size = JSON.stringify(record).length;
-  if (size > limits.head_record_characters) {
-    const limit = limits.head_record_characters;
-    const message = `A head's labels and evaluation have at most ${limit} characters as JSON; these have ${size}. Use fewer or shorter labels.`;
+  const size = Buffer.byteLength(JSON.stringify(record));
+  if (size > limits.head_record_bytes) {
+    const limit = limits.head_record_bytes;
+    const message = `A head's labels and evaluation have at most ${limit} bytes as JSON; these have ${size}. Use fewer or shorter labels.`;
     return fail("limit_exceeded", message, { details: { limit, actual: size } });
   }
   const store = async () => {

@@ -75,15 +75,13 @@ export function listExamples(
     request,
     (example) => findPosition(sql, id, example),
     (below, count) =>
-      sql
-        .exec<ExampleRow>(
-          `SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position < ? AND ${where} ORDER BY position DESC LIMIT ?`,
-          id,
-          below,
-          label ?? null,
-          count,
-        )
-        .toArray(),
+      sql.exec<ExampleRow>(
+        `SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position < ? AND ${where} ORDER BY position DESC LIMIT ?`,
+        id,
+        below,
+        label ?? null,
+        count,
+      ),
     (row) => toExample(task, row),
   );
 }

@@ -131,13 +131,11 @@ export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<He
     request,
     (name) => sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
     (below, count) =>
-      sql
-        .exec<VersionRow>(
-          `${VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,
-          below,
-          count,
-        )
-        .toArray(),
+      sql.exec<VersionRow>(
+        `${VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,
+        below,
+        count,
+      ),
     toSummary,
   );
 }
@@ -156,14 +154,12 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
         )
         .toArray()[0]?.version ?? null,
     (below, count) =>
-      sql
-        .exec<VersionRow>(
-          `${VERSIONS} WHERE heads.id = ? AND version < ? ORDER BY version DESC LIMIT ?`,
-          head.value.id,
-          below,
-          count,
-        )
-        .toArray(),
+      sql.exec<VersionRow>(
+        `${VERSIONS} WHERE heads.id = ? AND version < ? ORDER BY version DESC LIMIT ?`,
+        head.value.id,
+        below,
+        count,
+      ),
     toSummary,
     ({ version }) => String(version),
   );

@@ -151,6 +151,22 @@ describe("deleting a dataset", () => {
   });
 });
 
+test("a page of datasets holds no more labels than one message can", async () => {
+  const { key } = await newTenant();
+  const labels = (dataset: number) =>
+    Array.from({ length: 10_000 }, (_, i) => `{"text":"${i}","label":"${`${dataset} ${i} `.padEnd(256, "x")}"}`);
+  for (let i = 0; i < 3; i++) {
+    await call("POST", "/v1/datasets", key, { name: `d${i}`, ...text });
+    const lines = labels(i).join("\n");
+    const type = { "content-type": "application/x-ndjson" };
+    expect((await call("POST", `/v1/datasets/d${i}/examples`, key, lines, type)).json.added).toBe(10_000);
+  }
+  const first = (await call("GET", "/v1/datasets", key)).json;
+  expect(first).toMatchObject({ first_id: "d2", last_id: "d1", has_more: true });
+  const rest = (await call("GET", `/v1/datasets?after=${first.last_id}`, key)).json;
+  expect(rest).toMatchObject({ first_id: "d0", last_id: "d0", has_more: false });
+});
+
 describe("who may", () => {
   test("each route needs a key with the scope train", async () => {
     const { key } = await tenantWithTickets();

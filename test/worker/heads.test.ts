@@ -564,3 +564,52 @@ describe("who may", () => {
     expect((await call("GET", "/v1/heads", stranger)).json.data).toEqual([]);
   });
 });
+
+describe("heads of many labels", () => {
+  const many = (count: number, length: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      embedding: [Math.cos(i), Math.sin(i)],
+      label: `${i} `.padEnd(length, "\u5b57"),
+    }));
+  const evaluation = { method: "none" };
+  const hyperparameters = { l2: 1 };
+
+  test("are listed without the parts of an evaluation that grow with the labels", async () => {
+    const { key: fresh } = await tenantWithTickets();
+    const head = await trained({ name: "support", dataset: "tickets" }, fresh);
+    const { per_class, confusion, ...figures } = head.evaluation;
+    expect(per_class).toHaveLength(3);
+    expect((await call("GET", "/v1/heads/support", fresh)).json.evaluation).toEqual({
+      ...figures,
+      per_class,
+      confusion,
+    });
+    for (const path of ["/v1/heads", "/v1/heads/support/versions"])
+      expect((await call("GET", path, fresh)).json.data[0].evaluation).toEqual(figures);
+  });
+
+  test("are refused where their record is more than a ledger's row, counted in bytes", async () => {
+    const { key: fresh } = await newTenant();
+    const answer = await train({ name: "wide", examples: many(3_000, 256), evaluation, hyperparameters }, fresh);
+    expectRefused(answer, 422, "limit_exceeded");
+    const { limit, actual } = answer.json.error.details;
+    expect(limit).toBe(limits.head_record_bytes);
+    expect(actual).toBeGreaterThan(3_000 * 250 * 3);
+    expect((await call("GET", "/v1/heads", fresh)).json.data).toEqual([]);
+  });
+
+  test("are on pages that one message can hold", async () => {
+    const { key: fresh } = await newTenant();
+    const body = { name: "large", examples: many(2_000, 250), evaluation, hyperparameters };
+    for (let i = 0; i < 12; i++) await trained(body, fresh);
+    const versions: number[] = [];
+    for (let after = "", more = true; more; ) {
+      const { json } = await call("GET", `/v1/heads/large/versions?limit=100${after}`, fresh);
+      versions.push(...json.data.map(({ version }: { version: number }) => version));
+      expect(json.data.length).toBeLessThan(12);
+      more = json.has_more;
+      after = `&after=${json.last_id}`;
+    }
+    expect(versions).toEqual(Array.from({ length: 12 }, (_, i) => 12 - i));
+  });
+});
