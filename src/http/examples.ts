@@ -2,7 +2,6 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { codes, type Failure, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
-import type { DatasetRow } from "../tenant/datasets.ts";
 import { toExample } from "../tenant/examples.ts";
 import type { StagedExample } from "../tenant/imports.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -11,7 +10,7 @@ import { type App, type HttpEnv, route } from "./context.ts";
 import { dataset, nameParams } from "./datasets.ts";
 import { answer, failed } from "./errors.ts";
 import { parseExample } from "./example-input.ts";
-import { ERRORS_SHOWN, ImportFailed, importReader, type RowError } from "./import.ts";
+import { ERRORS_SHOWN, ImportFailed, importReader, type RowError, tooManyRows } from "./import.ts";
 import { body, deleted, errors, example, json, labelledExample, listOf, pageQuery, tenantSecurity } from "./schema.ts";
 
 const imported = z
@@ -190,11 +189,7 @@ async function importExamples(c: Context<HttpEnv>, name: string, abort: boolean)
     await tenant.dropImport(id);
     return failed(c, failure);
   };
-  const staged = await stageRows(
-    read(c.req.raw.body ?? emptyBody(), begun.value),
-    (rows) => tenant.stage(id, rows),
-    begun.value,
-  );
+  const staged = await stageRows(read(c.req.raw.body ?? emptyBody(), begun.value), (rows) => tenant.stage(id, rows));
   if (!staged.ok) return drop(staged.failure);
   const { rejected, errors, firstParam, rows } = staged.value;
   c.set("figures", { rows, rejected });
@@ -227,33 +222,26 @@ interface Staged {
 async function stageRows(
   source: ReturnType<NonNullable<ReturnType<typeof importReader>>>,
   stage: (rows: StagedExample[]) => Promise<Result<null>>,
-  dataset: DatasetRow,
 ): Promise<Result<Staged>> {
   const errors: RowError[] = [];
   let firstParam: string | undefined;
   let rejected = 0;
-  let rows = 0;
+  let empty = 0;
+  let read = 0;
   let waiting: StagedExample[] = [];
   let size = 0;
-  const limit = limits.examples_per_dataset;
   try {
     for await (const item of source) {
-      rows++;
+      if (++read > limits.import_rows) throw tooManyRows(read);
+      if (item === null) {
+        empty++;
+        continue;
+      }
       if ("error" in item) {
         rejected++;
         if (errors.length === 0) firstParam = item.param;
         if (errors.length < ERRORS_SHOWN) errors.push(item.error);
         continue;
-      }
-      if (rows - rejected > 2 * limit) {
-        return {
-          ok: false,
-          failure: {
-            code: "limit_exceeded",
-            message: `Dataset '${dataset.name}' holds at most ${limit} examples; this import has more than ${2 * limit} rows.`,
-            details: { limit, actual: rows },
-          },
-        };
       }
       waiting.push(item.row);
       size += item.row.input.length + item.row.target.length;
@@ -264,7 +252,7 @@ async function stageRows(
       size = 0;
     }
     const done = await stage(waiting);
-    return done.ok ? ok({ rows, rejected, errors, firstParam }) : done;
+    return done.ok ? ok({ rows: read - empty, rejected, errors, firstParam }) : done;
   } catch (error) {
     if (error instanceof ImportFailed) return { ok: false, failure: error.failure };
     throw error;

@@ -1,4 +1,4 @@
-/** Reads the body of an import, of any of the three formats, as rows that are good or bad, never whole in memory. */
+/** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
 import { Readable } from "node:stream";
 import { type CsvError, parse } from "csv-parse";
 import { type Code, type Failure, fail, ok, type Result } from "../core/failure.ts";
@@ -16,7 +16,8 @@ interface BadRow {
   readonly error: RowError;
   readonly param: string | undefined;
 }
-type ImportRow = { readonly row: StagedExample } | BadRow;
+/** null: a line with nothing on it, which costs time to read all the same. */
+type ImportRow = { readonly row: StagedExample } | BadRow | null;
 
 /** Thrown while a body is read: the import as a whole cannot go on. */
 export class ImportFailed extends Error {
@@ -29,6 +30,13 @@ export class ImportFailed extends Error {
 
 function stop(...args: Parameters<typeof fail>): ImportFailed {
   return new ImportFailed(fail(...args).failure);
+}
+
+/** Why an import of so many rows is not read on. */
+export function tooManyRows(actual: number): ImportFailed {
+  const limit = limits.import_rows;
+  const message = `An import has at most ${limit} rows, good or bad; this one has more. Split it into several.`;
+  return stop("limit_exceeded", message, { details: { limit, actual } });
 }
 
 function toRow(raw: unknown, shape: ExampleShape, line: number, at = ""): ImportRow {
@@ -117,7 +125,10 @@ async function* readNdjson(body: ReadableStream<Uint8Array>, shape: ExampleShape
       yield badRow(line, "input_too_long", `A line has at most ${limits.import_line_bytes} bytes.`);
       continue;
     }
-    if (text.trim() === "") continue;
+    if (text.trim() === "") {
+      yield null;
+      continue;
+    }
     const parsed = parseJson(text);
     yield parsed.ok ? toRow(parsed.value, shape, line) : badRow(line, "invalid_json", "The line is not valid JSON.");
   }
@@ -173,7 +184,9 @@ async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): 
     skip_empty_lines: true,
     skip_records_with_error: true,
     on_skip: (error: CsvError | undefined) => {
-      if (skipped.length === ERRORS_SHOWN) furtherSkipped++;
+      const actual = skipped.length + furtherSkipped + 1;
+      if (actual > limits.import_rows) parser.destroy(tooManyRows(actual));
+      else if (skipped.length === ERRORS_SHOWN) furtherSkipped++;
       else
         skipped.push(badRow(Number(error?.lines ?? 0), "invalid_csv", error?.message ?? "The row is not valid CSV."));
       return undefined;

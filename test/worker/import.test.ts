@@ -41,6 +41,32 @@ function counts(answer: Answer): number[] {
   return [added, updated, unchanged, rejected];
 }
 
+test.each([
+  ["bad", "[]\n", NDJSON],
+  ["empty", "\n", NDJSON],
+  ["bad CSV", "text,label,more\n", CSV],
+])("an import of more %s lines than the limit ends there", async (_what, line, type) => {
+  const path = await dataset();
+  let sent = 0;
+  const chunk = new TextEncoder().encode(line.repeat(10_000));
+  const header = new TextEncoder().encode("text,label\n");
+  const body = new ReadableStream<Uint8Array>({
+    start: (controller) => {
+      if (type === CSV) controller.enqueue(header);
+    },
+    pull(controller) {
+      sent += 10_000;
+      if (sent > 10 * limits.import_rows) return controller.close();
+      controller.enqueue(chunk);
+    },
+  });
+  const answer = await send(path, body, type);
+  expectRefused(answer, 422, "limit_exceeded");
+  expect(answer.json.error.details).toEqual({ limit: limits.import_rows, actual: limits.import_rows + 1 });
+  expect(sent).toBeLessThan(2 * limits.import_rows);
+  expect((await call("GET", path, key)).json).toMatchObject({ examples: 0, revision: 0 });
+});
+
 test("an import answers what became of its rows, and the dataset as it is then", async () => {
   const path = await dataset();
   const answer = await sendJson(path, { text: "a", label: "x" }, { text: "b", label: 7 });
