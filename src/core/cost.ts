@@ -77,7 +77,7 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions * dimensions + 6 * 11 * dimensions ** 3;
   const limits = evaluationLimits(examples, dimensions, outputs);
   // One evaluation more for the logits of what is held out, and for the steps between.
-  const heldFit = (limits.held + 2) * evaluation;
+  const heldFit = (limits.final + 2) * evaluation;
   const tried = evaluationLimits(plan.rows, dimensions, outputs).held + 2;
   const selection = options.l2 === "auto" ? GRID * plan.folds * tried * evaluation * (plan.rows / examples) : 0;
   const operations = 3 * gram + selection + fits * heldFit + (limits.final + 1) * evaluation;

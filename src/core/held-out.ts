@@ -2,7 +2,7 @@
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
 import { evaluationLimits, GRID } from "./cost.ts";
 import type { Design } from "./design.ts";
-import { fitHead, freePreconditioner, makePreconditioner, startingPoint } from "./fit.ts";
+import { type Bounds, fitHead, freePreconditioner, makePreconditioner, startingPoint } from "./fit.ts";
 import { eachLogits, type Problem, type Targets } from "./objective.ts";
 import type { Tensors } from "./tensors.ts";
 
@@ -17,8 +17,10 @@ export interface Splittable {
   readonly folds: Int32Array;
 }
 
-/** Close enough to the optimum to rank what is held out: its effect on held-out log loss is far below its standard error. */
-const TOLERANCE = 1e-2;
+/** Close enough to the optimum to rank penalties by what is held out. */
+const SELECTION_TOLERANCE = 1e-2;
+/** Close enough for the figures and the temperature to be those of the head itself. */
+export const EVALUATION_TOLERANCE = 1e-3;
 const STRONGEST = { single: 100, multi: 100, value: 1000 } as const;
 const STEP = Math.sqrt(10);
 /** A penalty so strong that nothing is learnt has a flat loss, which must not pass for a minimum. */
@@ -26,6 +28,8 @@ const ALWAYS_TRIED = 7;
 
 export interface HeldOutFit {
   readonly held: HeldOut;
+  /** Whether every fold's model came within the tolerance. */
+  readonly converged: boolean;
   /** The parameters of each fold's model. */
   readonly parameters: readonly Float64Array[];
 }
@@ -40,6 +44,7 @@ export function* fitFolds(
   count: number,
   l2: number,
   starts: readonly Float64Array[] | null,
+  bounds: Bounds,
 ): Generator<number, HeldOutFit, void> {
   const { design, targets, outputs, folds } = data;
   const rows = Int32Array.from(
@@ -48,15 +53,15 @@ export function* fitFolds(
   const place = new Map(Array.from(rows, (row, at) => [row, at]));
   const logits = new Float32Array(rows.length * outputs);
   const parameters: Float64Array[] = [];
+  let converged = true;
   const { weights } = data;
   const preconditioner = yield* makePreconditioner(tensors, { design, targets, outputs, weights, l2 }, data.gram);
   for (let fold = 0; fold < count; fold++) {
     const trainedOn = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
     const problem: Problem = { design, targets, outputs, weights: trainedOn, l2 };
-    const minimum = yield* fitHead(tensors, problem, preconditioner, starts?.[fold] ?? startingPoint(problem), {
-      tolerance: TOLERANCE,
-      maxEvaluations: evaluationLimits(design.rows, design.dimensions, outputs).held,
-    });
+    const start = starts?.[fold] ?? startingPoint(problem);
+    const minimum = yield* fitHead(tensors, problem, preconditioner, start, bounds);
+    converged &&= minimum.converged;
     parameters.push(minimum.parameters);
     yield* eachLogits(tensors, design, outputs, minimum.parameters, (first, height, values) => {
       for (let i = 0; i < height; i++) {
@@ -66,7 +71,7 @@ export function* fitFolds(
     });
   }
   freePreconditioner(tensors, preconditioner);
-  return { held: { rows, logits, outputs }, parameters };
+  return { held: { rows, logits, outputs }, parameters, converged };
 }
 
 export interface Selection {
@@ -89,8 +94,15 @@ export function* selectL2(tensors: Tensors, data: Splittable, count: number): Ge
   let starts: readonly Float64Array[] | null = null;
   let l2: number = STRONGEST[data.targets.kind];
   let strongest: Selection | null = null;
+  const { rows, dimensions } = data.design;
+  const bounds = {
+    tolerance: SELECTION_TOLERANCE,
+    maxEvaluations: evaluationLimits(rows, dimensions, data.outputs).held,
+  };
   for (let i = 0, since = 0; i < GRID && (i < ALWAYS_TRIED || since < 2); i++, l2 /= STEP) {
-    const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts);
+    const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts, bounds);
+    // A model that stopped early generalises as if its penalty were stronger: it says nothing of this one.
+    if (!fit.converged && strongest !== null) break;
     starts = fit.parameters;
     const score = scoreOf(data.targets, fit.held);
     strongest ??= { l2, fit };

@@ -32,4 +32,4 @@ export const limits = {
  * What one training may cost inside a request: bytes of arrays alive at once (an isolate has 128 MB for everything),
  * and floating-point operations (about 12 GFLOP a second on one core; the platform stops a request at `cpu_ms`).
  */
-export const edgeBudget = { bytes: 56_000_000, operations: 600_000_000_000 } as const;
+export const edgeBudget = { bytes: 56_000_000, operations: 800_000_000_000 } as const;

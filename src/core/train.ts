@@ -5,7 +5,7 @@ import { type Assessment, assess, type Evaluation, notEvaluated } from "./evalua
 import { fail, ok, type Result } from "./failure.ts";
 import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
 import type { Head, Task } from "./head.ts";
-import { fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
+import { EVALUATION_TOLERANCE, fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
 import type { Minimum } from "./minimise.ts";
 import type { Targets } from "./objective.ts";
 import { DENSE_DIMENSIONS, SAMPLE_PER_DIMENSION, weightedGram, weightedSquares } from "./preconditioner.ts";
@@ -141,6 +141,7 @@ function* trainScoped(
   const design = made.value;
   const gram = yield* sampledGram(tensors, design, weights, options.seed);
   const strata = strataOf(targets, labels.length);
+  const limits = evaluationLimits(rows, dimensions, outputs);
 
   const method = evaluationMethod({ task, examples: rows, dimensions, outputs }, options);
   const count = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
@@ -171,11 +172,10 @@ function* trainScoped(
   let start: Float64Array | null = null;
   if (method !== "none" && anyHeldOut) {
     const wanted = method === "holdout" ? 1 : count;
-    const enough = selection !== null && selection.fit.parameters.length === wanted;
-    const fitted =
-      enough && selection !== null
-        ? selection.fit
-        : yield* fitFolds(tensors, data, wanted, l2, selection?.fit.parameters ?? null);
+    const fitted = yield* fitFolds(tensors, data, wanted, l2, selection?.fit.parameters ?? null, {
+      tolerance: EVALUATION_TOLERANCE,
+      maxEvaluations: limits.final,
+    });
     const parts = fitted.held.rows.map((row) =>
       method === "holdout" ? (set.groups[row] as number) & 1 : (folds[row] as number),
     );
@@ -193,7 +193,7 @@ function* trainScoped(
   const preconditioner = yield* makePreconditioner(tensors, problem, gram);
   const minimum = yield* fitHead(tensors, problem, preconditioner, start ?? startingPoint(problem), {
     tolerance: options.tolerance ?? DEFAULT_TOLERANCE,
-    maxEvaluations: evaluationLimits(rows, dimensions, outputs).final,
+    maxEvaluations: limits.final,
   });
   return ok(finish(set, design, minimum, assessment, l2, examples));
 }
