@@ -1,4 +1,4 @@
-import type { OpenAPIHono, RouteConfig, RouteHandler } from "@hono/zod-openapi";
+import { type OpenAPIHono, type RouteConfig, type RouteHandler, z } from "@hono/zod-openapi";
 import type { Scope } from "../tenant/api-keys.ts";
 
 /** Who is asking, taken from the verified key alone. */
@@ -22,8 +22,11 @@ export interface HttpEnv {
 
 export type App = OpenAPIHono<HttpEnv>;
 
+/** For routes that ignore what they do not know in a query: those in OpenAI's shape, and health checks. */
+export const anyQuery = z.looseObject({});
+
 /**
- * Registers a route with its schemas. Handlers answer failures as well as values, which the schemas of a route's good
+ * Registers a route with its schemas; one that names no query takes none. Handlers answer failures as well as values, which the schemas of a route's good
  * answers do not describe, so their type is a plain response; the tests check answers against /openapi.json.
  */
 export function route<R extends RouteConfig & { getRoutingPath(): string }>(
@@ -31,5 +34,6 @@ export function route<R extends RouteConfig & { getRoutingPath(): string }>(
   config: R,
   handle: (c: Parameters<RouteHandler<R, HttpEnv>>[0]) => Promise<Response> | Response,
 ): void {
-  app.openapi(config, handle as unknown as RouteHandler<R, HttpEnv>);
+  const request = { query: z.strictObject({}), ...config.request };
+  app.openapi({ ...config, request }, handle as unknown as RouteHandler<R, HttpEnv>);
 }

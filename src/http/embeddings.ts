@@ -3,7 +3,7 @@ import { ok } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { embedInputs } from "../store/embeddings.ts";
 import { tenantKey } from "./auth.ts";
-import { type App, route } from "./context.ts";
+import { type App, anyQuery, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkText } from "./example-input.ts";
 import { findBackbone } from "./models.ts";
@@ -43,7 +43,7 @@ export function embeddingRoutes(app: App): void {
       path: "/v1/embeddings",
       summary: "Embed texts by a backbone",
       middleware: [tenantKey("predict")] as const,
-      request: { body: body(request) },
+      request: { query: anyQuery, body: body(request) },
       responses: { 200: json(embeddings, "OpenAI's list of embeddings"), ...errors },
     }),
     async (c) => {

@@ -44,7 +44,7 @@ export function exampleRoutes(app: App): void {
       middleware: [tenantKey("train")] as const,
       request: {
         params: nameParams,
-        query: z.object({ on_error: z.enum(["continue", "abort"]).default("continue") }),
+        query: z.strictObject({ on_error: z.enum(["continue", "abort"]).default("continue") }),
         // Read as a stream by the handler, so not by the validator of a JSON body.
         body: {
           content: {

@@ -147,7 +147,7 @@ export function headRoutes(app: App): void {
       path: "/v1/heads/{name}/versions/{version}/export",
       summary: "Export a version's weights and labels, usable without this service",
       middleware: [tenantKey("train")] as const,
-      request: { params: versionParams, query: z.object({ format: z.enum(["json"]).default("json") }) },
+      request: { params: versionParams, query: z.strictObject({ format: z.enum(["json"]).default("json") }) },
       responses: { 200: json(headExport, "Everything that a prediction needs, with the formula"), ...errors },
     }),
     async (c) => {

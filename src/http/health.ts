@@ -2,7 +2,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { ok } from "../core/failure.ts";
 import { directory } from "../tenant/directory.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
-import { type App, route } from "./context.ts";
+import { type App, anyQuery, route } from "./context.ts";
 import { answer } from "./errors.ts";
 import { findBackbone } from "./models.ts";
 import { json } from "./schema.ts";
@@ -17,6 +17,7 @@ export function healthRoutes(app: App): void {
       method: "get",
       path: "/health/live",
       summary: "Whether the Worker runs",
+      request: { query: anyQuery },
       responses: { 200: json(status, "It runs") },
     }),
     (c) => answer(c, ok({ status: "ok" })),
@@ -28,6 +29,7 @@ export function healthRoutes(app: App): void {
       method: "get",
       path: "/health/ready",
       summary: "Whether the tensor backend, storage and default backbone answer",
+      request: { query: anyQuery },
       responses: { 200: json(status, "All answer"), 503: json(status, "Not all answer") },
     }),
     async (c) => {

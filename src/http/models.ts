@@ -3,7 +3,7 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { backbones } from "../backbones/index.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { tenantKey } from "./auth.ts";
-import { type App, route } from "./context.ts";
+import { type App, anyQuery, route } from "./context.ts";
 import { answer } from "./errors.ts";
 import { errors, json, tenantSecurity } from "./schema.ts";
 
@@ -72,6 +72,7 @@ export function modelRoutes(app: App): void {
       path: "/v1/models",
       summary: "List backbones",
       middleware: [tenantKey(null)] as const,
+      request: { query: anyQuery },
       responses: {
         200: json(z.object({ object: z.literal("list"), data: z.array(model) }), "OpenAI's list of models"),
         ...errors,
@@ -87,7 +88,7 @@ export function modelRoutes(app: App): void {
       path: "/v1/models/{id}",
       summary: "Get a backbone",
       middleware: [tenantKey(null)] as const,
-      request: { params: z.object({ id: z.string().min(1).max(200) }) },
+      request: { query: anyQuery, params: z.object({ id: z.string().min(1).max(200) }) },
       responses: { 200: json(model, "The backbone"), ...errors },
     }),
     (c) => {

@@ -60,7 +60,7 @@ export const example = z
   })
   .openapi("Example");
 
-export const pageQuery = z.object({
+export const pageQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(100).default(20).openapi({
     description: "at most so many: a page of very large objects has fewer, and has_more says that more follow",
   }),

@@ -246,6 +246,36 @@ describe("bodies", () => {
   });
 });
 
+describe("queries", () => {
+  test.each([
+    ["GET", "/v1/datasets?lmit=5", "lmit"],
+    ["GET", "/v1/datasets/tickets?limit=5", "limit"],
+    ["GET", "/v1/datasets/tickets/examples?labels=x&limit=5", "labels"],
+    ["POST", "/v1/datasets/tickets/examples?onerror=abort", "onerror"],
+    ["DELETE", "/v1/datasets/tickets?force=1", "force"],
+    ["GET", "/v1/limits?__proto__=1", "__proto__"],
+    ["POST", "/v1/api_keys?scopes=train", "scopes"],
+  ])("of %s %s are refused for what is unknown in them", async (method, path, param) => {
+    const body = method === "POST" ? { name: "k", scopes: ["train"] } : undefined;
+    expectRefused(await call(method, path, key, body), 400, "unknown_parameter", param);
+  });
+
+  test("of OpenAI's routes and of health checks may hold more", async () => {
+    for (const path of ["/v1/models?limit=5", "/v1/models/hash-text-1?x=1", "/health/live?t=1", "/health/ready?t=1"])
+      expect((await call("GET", path, key)).status, path).toBe(200);
+    const body = { model: "hash-text-1", input: "a" };
+    expect((await call("POST", "/v1/embeddings?api-version=1", key, body)).status).toBe(200);
+  });
+
+  test("are in the document as they are taken", async () => {
+    const { json } = await call("GET", "/openapi.json");
+    const names = (path: string, method: string) =>
+      (json.paths[path][method].parameters ?? []).map(({ name }: { name: string }) => name);
+    expect(names("/v1/datasets/{name}/examples", "get").toSorted()).toEqual(["after", "label", "limit", "name"]);
+    expect(names("/v1/models", "get")).toEqual([]);
+  });
+});
+
 describe("lists", () => {
   const lists = ["/v1/datasets", "/v1/datasets/tickets/examples", "/v1/heads", "/v1/api_keys"];
 
