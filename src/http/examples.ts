@@ -102,14 +102,11 @@ export function exampleRoutes(app: App): void {
       const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
       const current = await tenant.getExample(name, id);
       if (!current.ok) return failed(c, current.failure);
-      const {
-        object: _object,
-        created_at: _created,
-        ...fields
-      } = toExample(current.value.dataset.task, current.value.row);
-      const changed = parseExample({ ...fields, ...c.req.valid("json") }, current.value.dataset, "");
+      const { dataset, row } = current.value;
+      const { object: _object, created_at: _created, ...fields } = toExample(dataset.task, row);
+      const changed = parseExample({ ...fields, ...c.req.valid("json") }, dataset, "");
       if (!changed.ok) return failed(c, changed.failure);
-      return answer(c, await tenant.replaceExample(current.value.dataset, id, changed.value));
+      return answer(c, await tenant.replaceExample(dataset, id, row.content_hash, changed.value));
     },
   );
   route(

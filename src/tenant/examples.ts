@@ -110,10 +110,15 @@ export function readExamples(
   return { examples, last };
 }
 
-export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ExampleRow> {
+/** An example with the hash of its content, by which a later change sees whether it is still as it was read. */
+export interface ReadExample extends ExampleRow {
+  content_hash: ArrayBuffer;
+}
+
+export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ReadExample> {
   const row = sql
-    .exec<ExampleRow>(
-      "SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND id = ?",
+    .exec<ReadExample>(
+      "SELECT position, id, input, target, created_at, content_hash FROM examples WHERE dataset = ? AND id = ?",
       dataset.id,
       id,
     )
@@ -121,20 +126,28 @@ export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Re
   return row ? ok(row) : fail("not_found", `No example '${id}' in dataset '${dataset.name}'.`);
 }
 
-/** Writes a changed example in place of the one with its id; one that is the same changes nothing. */
+/**
+ * Writes a changed example in place of the one with its id, if that still has the content hash `before`; one that is
+ * the same changes nothing.
+ */
 export function replaceExample(
   sql: SqlStorage,
   dataset: DatasetRow,
   id: string,
+  before: ArrayBuffer,
   example: StoredExample,
   now: number,
 ): Result<Example> {
   const row = getExample(sql, dataset, id);
   if (!row.ok) return row;
   const { position } = row.value;
-  const same = "SELECT 1 FROM examples WHERE dataset = ? AND position = ? AND content_hash = ?";
-  if (sql.exec(same, dataset.id, position, example.contentHash).toArray().length > 0)
-    return ok(toExample(dataset.task, row.value));
+  const query = "SELECT 1 FROM examples WHERE dataset = ? AND position = ? AND content_hash = ?";
+  const holds = (hash: ArrayBuffer | Uint8Array) => sql.exec(query, dataset.id, position, hash).toArray().length > 0;
+  if (holds(example.contentHash)) return ok(toExample(dataset.task, row.value));
+  if (!holds(before))
+    return fail("dataset_changed", `Example '${id}' was changed by another request meanwhile. Send the change again.`, {
+      retryAfter: 1,
+    });
   sql.exec(
     "UPDATE examples SET input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ? WHERE dataset = ? AND position = ?",
     example.inputHash,

@@ -187,7 +187,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   async getExample(
     name: string,
     id: string,
-  ): Promise<Result<{ dataset: datasets.DatasetRow; row: examples.ExampleRow }>> {
+  ): Promise<Result<{ dataset: datasets.DatasetRow; row: examples.ReadExample }>> {
     return this.#read((sql) => {
       const dataset = datasets.findDataset(sql, name);
       if (!dataset.ok) return dataset;
@@ -196,8 +196,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  async replaceExample(dataset: datasets.DatasetRow, id: string, example: examples.StoredExample) {
-    return this.#change((sql, now) => examples.replaceExample(sql, dataset, id, example, now));
+  async replaceExample(dataset: datasets.DatasetRow, id: string, before: ArrayBuffer, example: examples.StoredExample) {
+    return this.#change((sql, now) => examples.replaceExample(sql, dataset, id, before, example, now));
   }
 
   async deleteExample(name: string, id: string) {

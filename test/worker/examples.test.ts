@@ -1,12 +1,16 @@
+import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
+import { toStored } from "../../src/http/example-input.ts";
+import { ledger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
 
 let key: string;
+let tenant: string;
 let datasets = 0;
 
 beforeAll(async () => {
-  key = (await newTenant()).key;
+  ({ id: tenant, key } = await newTenant());
 });
 
 /** A new, empty data set of the tenant of this file; answers its path. */
@@ -147,6 +151,33 @@ describe("changing an example", () => {
       label: "y",
     });
     expect((await call("GET", path, key)).json).toMatchObject({ labels: { y: 1 }, examples: 1, revision: 3 });
+  });
+
+  test("at the same time as others loses none of the changes that were answered with 200", async () => {
+    const path = await dataset();
+    await put(path, { id: "e", text: "a", label: "x" });
+    const changes = [{ text: "b" }, { label: "y" }, { text: "b" }, { label: "y" }];
+    const answers = await Promise.all(changes.map((body) => call("PATCH", `${path}/examples/e`, key, body)));
+    const expected = { text: "a", label: "x" };
+    for (const [i, answer] of answers.entries()) {
+      if (answer.status === 200) Object.assign(expected, changes[i]);
+      else expectRefused(answer, 409, "dataset_changed");
+    }
+    expect(answers.map(({ status }) => status)).toContain(200);
+    expect(await listed(path)).toMatchObject([{ id: "e", ...expected }]);
+  });
+
+  test("that another request has changed since it was read is refused", async () => {
+    const path = await dataset();
+    await put(path, { id: "e", text: "a", label: "x" });
+    const remote = ledger(env.TENANT, tenant);
+    const read = await remote.getExample(path.replace("/v1/datasets/", ""), "e");
+    if (!read.ok) throw new Error(read.failure.message);
+    const { dataset: row, row: before } = read.value;
+    await call("PATCH", `${path}/examples/e`, key, { label: "y" });
+    const change = (label: string) => remote.replaceExample(row, "e", before.content_hash, toStored(null, "b", label));
+    expect(await change("x")).toMatchObject({ ok: false, failure: { code: "dataset_changed", retryAfter: 1 } });
+    expect(await listed(path)).toMatchObject([{ id: "e", text: "a", label: "y" }]);
   });
 
   test("does not count as a change where nothing is changed", async () => {
