@@ -3,7 +3,7 @@
 import { blockWrittenAt } from "../store/embeddings.ts";
 import { deleteHeadBytes, publishHead } from "../store/heads.ts";
 import { blocksPrefix, headKey, tenantPrefix } from "../store/keys.ts";
-import type { Due } from "./due.ts";
+import { DELETES_A_RUN, type Due } from "./due.ts";
 import { needsBytes } from "./heads.ts";
 import { expire } from "./idempotency.ts";
 import { dropImport } from "./imports.ts";
@@ -12,8 +12,8 @@ import { needsBlock } from "./training-sets.ts";
 const DAY_MS = 24 * 3_600_000;
 /** Bytes are older than the ledger's row of them by the length of a request at most. */
 const ORPHAN_AGE_MS = 3_600_000;
-/** KV deletes one key an operation, and a request has 1,000 operations. */
-const DELETES_A_RUN = 500;
+/** For about so long KV's listings still show keys that are deleted. */
+const LISTING_LAG_MS = 60_000;
 
 /** Runs work while no version of a head is being committed: what it finds unneeded then stays so until it is done. */
 export type Alone = <T>(work: () => Promise<T>) => Promise<T>;
@@ -45,7 +45,7 @@ export async function runDue(
       if (!needsBlock(sql, due.ref)) await kv.delete(due.ref);
       return null;
     case "delete_blocks":
-      return (await deletePrefix(kv, blocksPrefix(tenant, Number(due.ref)))) ? null : now;
+      return deletePrefix(kv, blocksPrefix(tenant, Number(due.ref)), now);
     case "expire_import":
       storage.transactionSync(() => dropImport(sql, due.ref));
       return null;
@@ -53,7 +53,7 @@ export async function runDue(
       return expire(sql, Math.floor(now / 1000)) > 0 ? now + DAY_MS : null;
     case "sweep":
       await sweepStored(bucket, sql, alone, tenant, now);
-      return (await sweepPublished(kv, sql, tenant, now)) ? now + DAY_MS : now;
+      return (await sweepPublished(kv, sql, tenant, now)) ? now + DAY_MS : now + LISTING_LAG_MS;
     default:
       throw new Error(`A newer Worker wrote work of kind '${due.kind}', and will do it.`);
   }
@@ -109,17 +109,25 @@ async function deleteListed(
   return deleted < DELETES_A_RUN;
 }
 
-async function deletePrefix(kv: KVNamespace, prefix: string): Promise<boolean> {
+/**
+ * Deletes a bounded part of the keys that begin so; answers when to go on, or null when none is left: at once, or, where
+ * the listing does not show yet that these are gone, when it will.
+ */
+async function deletePrefix(kv: KVNamespace, prefix: string, now: number): Promise<number | null> {
   const listed = await kv.list({ prefix, limit: DELETES_A_RUN });
   await Promise.all(listed.keys.map(({ name }) => kv.delete(name)));
-  return listed.list_complete;
+  if (listed.list_complete) return null;
+  const first = (await kv.list({ prefix, limit: 1 })).keys[0]?.name;
+  return listed.keys.some(({ name }) => name === first) ? now + LISTING_LAG_MS : now;
 }
 
-/** Deletes a bounded part of all bytes of a tenant; true when none is left. */
-export async function erase(kv: KVNamespace, bucket: R2Bucket, tenant: string): Promise<boolean> {
+/**
+ * Deletes a bounded part of all bytes of a tenant; answers when to go on, in milliseconds, or null when none is left.
+ */
+export async function erase(kv: KVNamespace, bucket: R2Bucket, tenant: string, now: number): Promise<number | null> {
   const prefix = tenantPrefix(tenant);
   const stored = await bucket.list({ prefix });
   if (stored.objects.length > 0) await bucket.delete(stored.objects.map((object) => object.key));
-  const published = await deletePrefix(kv, prefix);
-  return published && !stored.truncated;
+  const next = await deletePrefix(kv, prefix, now);
+  return stored.truncated ? (next ?? now) : next;
 }

@@ -12,6 +12,9 @@ export type DueKind =
   | "expire_answers"
   | "sweep";
 
+/** KV deletes one key an operation. */
+export const DELETES_A_RUN = 400;
+
 export interface Due {
   readonly id: number;
   readonly kind: DueKind;
@@ -21,6 +24,18 @@ export interface Due {
 
 /** Rows run in one alarm; the rest follow in the next, at once. */
 const BATCH = 50;
+/** Calls of KV and R2 that the platform allows an alarm are 1,000; some are kept back for a sweep's longer listings. */
+const OPERATIONS = 900;
+/** The most that each kind of work makes; 1 for what a newer Worker wrote. */
+const operations: Readonly<Record<DueKind, number>> = {
+  publish_head: 2,
+  delete_bytes: 2,
+  delete_block: 1,
+  delete_blocks: DELETES_A_RUN + 2,
+  expire_import: 0,
+  expire_answers: 0,
+  sweep: 2 * DELETES_A_RUN + 4,
+};
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 3_600_000;
 
@@ -47,7 +62,7 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
 }
 
 /**
- * Runs what is due at `now` (milliseconds). `run` answers when the same work is due again, or null when it is done.
+ * Runs what is due at `now` (milliseconds), as much as one alarm may. `run` answers when the same work is due again, or null when it is done.
  * Failures are reported to `failed` and retried; nothing is thrown.
  */
 export async function drain(
@@ -63,7 +78,10 @@ export async function drain(
       BATCH,
     )
     .toArray();
+  let left = OPERATIONS;
   for (const row of rows) {
+    left -= operations[row.kind] ?? 1;
+    if (left < 0) break;
     // The retry is written before the attempt, so that work which takes the isolate down with it is put off as well.
     const wait = Math.min(FIRST_RETRY_MS * 4 ** row.attempts, LAST_RETRY_MS);
     storage.sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);

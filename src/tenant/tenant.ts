@@ -104,14 +104,15 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     this.#identity = identity(this.#sql);
   }
 
-  /** Deletes a bounded part of everything that the tenant has; true when nothing is left. */
-  async erase(tenant: string): Promise<boolean> {
+  /** Deletes a bounded part of everything that the tenant has; when to go on, in milliseconds, or null when all is gone. */
+  async erase(tenant: string): Promise<number | null> {
     await this.suspend();
-    if (!(await erase(this.env.KV, this.env.BUCKET, tenant))) return false;
+    const next = await erase(this.env.KV, this.env.BUCKET, tenant, Date.now());
+    if (next !== null) return next;
     await this.ctx.storage.deleteAlarm();
     await this.ctx.storage.deleteAll();
     this.#identity = null;
-    return true;
+    return null;
   }
 
   async usage(): Promise<Result<Record<string, number>>> {

@@ -5,17 +5,18 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
 import { sha256Hex } from "../../src/store/hash.ts";
 import { publishHead, putHead } from "../../src/store/heads.ts";
-import { blockKey, headKey } from "../../src/store/keys.ts";
+import { blockKey, blocksPrefix, headKey } from "../../src/store/keys.ts";
 import { erase, runDue } from "../../src/tenant/bytes.ts";
 import type { Directory } from "../../src/tenant/directory.ts";
-import { arm, type Due, type DueKind, drain, schedule } from "../../src/tenant/due.ts";
+import { arm, DELETES_A_RUN, type Due, type DueKind, drain, schedule } from "../../src/tenant/due.ts";
 import type { NewHead } from "../../src/tenant/heads.ts";
 import { identity } from "../../src/tenant/schema.ts";
 import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";
 import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
 
-const HOUR = 3_600_000;
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 const PATIENCE = { timeout: 10_000, interval: 20 };
 let tenant = "";
@@ -148,7 +149,7 @@ describe("each kind of work, run twice, has the effect of once", () => {
   });
 
   test("delete_blocks", async () => {
-    const keys = Array.from({ length: 510 }, (_, i) => blockKey(tenant, 7, "b@1", i, "digest"));
+    const keys = Array.from({ length: DELETES_A_RUN + 10 }, (_, i) => blockKey(tenant, 7, "b@1", i, "digest"));
     await Promise.all(keys.map((key) => env.KV.put(key, "bytes")));
     const neighbour = blockKey(tenant, 77, "b@1", 0, "digest");
     await env.KV.put(neighbour, "bytes");
@@ -158,6 +159,22 @@ describe("each kind of work, run twice, has the effect of once", () => {
       expect(await run("delete_blocks", "7", now)).toBeNull();
       expect((await stored()).kv).toEqual([neighbour]);
     }
+  });
+
+  test("delete_blocks waits where the listing still shows what is deleted", async () => {
+    const keys = Array.from({ length: DELETES_A_RUN + 10 }, (_, i) => blockKey(tenant, 7, "b@1", i, "digest"));
+    await Promise.all(keys.map((key) => env.KV.put(key, "bytes")));
+    const before = await env.KV.list({ prefix: blocksPrefix(tenant, 7) });
+    const list = async ({ limit = 1000 }: KVNamespaceListOptions = {}) => ({
+      ...before,
+      keys: before.keys.slice(0, limit),
+      list_complete: before.keys.length <= limit,
+    });
+    const lagging = { list, delete: (key: string) => env.KV.delete(key) } as unknown as KVNamespace;
+    const now = Date.now();
+    expect(await run("delete_blocks", "7", now, lagging)).toBe(now + MINUTE);
+    expect(await run("delete_blocks", "7", now + MINUTE)).toBeNull();
+    expect((await stored()).kv).toEqual([]);
   });
 
   test("expire_import", async () => {
@@ -209,10 +226,12 @@ describe("each kind of work, run twice, has the effect of once", () => {
     }
   });
 
-  test("a sweep that has more to delete than one run may goes on at once", async () => {
-    await Promise.all(Array.from({ length: 510 }, (_, i) => env.KV.put(headKey(tenant, `orphan-${i}`), "bytes")));
+  test("a sweep that has more to delete than one run may goes on when the listing shows what is gone", async () => {
+    await Promise.all(
+      Array.from({ length: DELETES_A_RUN + 10 }, (_, i) => env.KV.put(headKey(tenant, `orphan-${i}`), "bytes")),
+    );
     const now = Date.now();
-    expect(await run("sweep", "", now)).toBe(now);
+    expect(await run("sweep", "", now)).toBe(now + MINUTE);
     expect(await run("sweep", "", now)).toBe(now + DAY);
     expect((await stored()).kv).toEqual([]);
   });
@@ -303,6 +322,29 @@ describe("the table", () => {
       expect(ran.filter((ref) => ref === "good")).toHaveLength(1);
       expect(rows(storage)).toHaveLength(150);
       expect(rows(storage).every(({ attempts, run_at }) => attempts === 1 && run_at === 3000)).toBe(true);
+    });
+  });
+
+  test("runs in one alarm no more than the platform's operations allow, and the rest in the next", async () => {
+    await inLedger(async (storage) => {
+      for (let i = 0; i < 5; i++) schedule(storage.sql, "delete_blocks", String(i), i);
+      schedule(storage.sql, "sweep", "", 5);
+      schedule(storage.sql, "delete_block", "x", 6);
+      const alarms: number[] = [];
+      while (storage.sql.exec("SELECT 1 FROM due WHERE run_at < 1000").toArray().length > 0) {
+        let ran = 0;
+        await drain(
+          storage,
+          1000,
+          async () => {
+            ran++;
+            return null;
+          },
+          quiet,
+        );
+        alarms.push(ran);
+      }
+      expect(alarms).toEqual([2, 2, 1, 2]);
     });
   });
 
@@ -445,16 +487,16 @@ describe("the alarm", () => {
     for (const [kind, ref, fails] of work)
       await expect(run(kind, ref, later, failingKv(env.KV, fails).kv), kind).rejects.toThrow("KV");
     for (const fails of ["list", "delete"] as const)
-      await expect(erase(failingKv(env.KV, fails).kv, env.BUCKET, tenant)).rejects.toThrow("KV");
+      await expect(erase(failingKv(env.KV, fails).kv, env.BUCKET, tenant, later)).rejects.toThrow("KV");
     expect((await stored()).kv.sort()).toEqual([block, headKey(tenant, sha256)].sort());
-    expect(await erase(env.KV, env.BUCKET, tenant)).toBe(true);
+    expect(await erase(env.KV, env.BUCKET, tenant, later)).toBeNull();
     expect(await stored()).toEqual({ kv: [], r2: [] });
   });
 
   test("of an erased ledger does nothing, and brings nothing back", async () => {
     const { record } = await trainedHead();
     await commit(record);
-    while (!(await remote.erase(tenant)));
+    while ((await remote.erase(tenant)) !== null);
     await inLedger(async (storage, instance) => {
       await instance.alarm();
       expect(await storage.getAlarm()).toBeNull();
