@@ -19,7 +19,7 @@ export function documentationRoutes(app: App): void {
     scheme: "bearer",
     description: "the operator's ADMIN_KEY",
   });
-  app.get("/openapi.json", (c) => {
+  const make = () => {
     const document = app.getOpenAPI31Document({
       openapi: "3.1.0",
       info: {
@@ -28,7 +28,6 @@ export function documentationRoutes(app: App): void {
         description,
         license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
       },
-      servers: [{ url: new URL(c.req.url).origin }],
     });
     // The import reads JSON as a stream too, so its validator must not; the document says so all the same.
     const body = document.paths?.["/v1/datasets/{name}/examples"]?.post?.requestBody;
@@ -38,7 +37,12 @@ export function documentationRoutes(app: App): void {
         schema: { type: "object", properties: { examples }, required: ["examples"], additionalProperties: false },
       };
     }
-    return c.json(document);
+    return document;
+  };
+  let document: ReturnType<typeof make> | undefined;
+  app.get("/openapi.json", (c) => {
+    document ??= make();
+    return c.json({ ...document, servers: [{ url: new URL(c.req.url).origin }] });
   });
   app.get("/docs", Scalar({ url: "/openapi.json", pageTitle: "Graft API", cdn: VIEWER }));
 }

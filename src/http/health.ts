@@ -1,11 +1,17 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import { ok } from "../core/failure.ts";
 import { directory } from "../tenant/directory.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
-import { type App, anyQuery, route } from "./context.ts";
+import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
 import { answer } from "./errors.ts";
 import { findBackbone } from "./models.ts";
 import { json } from "./schema.ts";
+
+/** Anyone may ask, and each check asks the storage that all tenants share: an isolate checks once in so many milliseconds. */
+const VERDICT_MS = 5_000;
+/** The last verdict. Until the first success none is kept, so that the end of a start is seen at once. */
+let verdict: { readonly env: Cloudflare.Env; readonly ready: boolean; readonly until: number } | undefined;
 
 const status = z.object({ status: z.enum(["ok", "unavailable"]) });
 
@@ -33,13 +39,20 @@ export function healthRoutes(app: App): void {
       responses: { 200: json(status, "All answer"), 503: json(status, "Not all answer") },
     }),
     async (c) => {
+      const kept = verdict?.env === c.env ? verdict : undefined;
+      if (kept && kept.until > Date.now()) return tell(c, kept.ready);
       const ready = await check(c.env).catch((error) => {
         console.error(JSON.stringify({ request_id: c.var.requestId, event: "not_ready", error: String(error) }));
         return false;
       });
-      return c.json({ status: ready ? "ok" : "unavailable" }, ready ? 200 : 503);
+      if (ready || kept) verdict = { env: c.env, ready, until: Date.now() + VERDICT_MS };
+      return tell(c, ready);
     },
   );
+}
+
+function tell(c: Context<HttpEnv>, ready: boolean): Response {
+  return c.json({ status: ready ? "ok" : "unavailable" }, ready ? 200 : 503);
 }
 
 async function check(env: Cloudflare.Env): Promise<boolean> {

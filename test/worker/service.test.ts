@@ -1,7 +1,7 @@
 import { createExecutionContext, SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { Ajv2020 } from "ajv/dist/2020.js";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { edgeBudget, limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
@@ -59,7 +59,54 @@ describe("health", () => {
   });
 });
 
+describe("a verdict of readiness", () => {
+  /** The same isolate asked again and again, with storage that can be broken and counts how often it is asked. */
+  function isolate() {
+    let broken = false;
+    let asked = 0;
+    const get = async () => {
+      asked++;
+      if (broken) throw new Error("no KV");
+      return null;
+    };
+    const bindings = { ...env, KV: { get } } as unknown as Cloudflare.Env;
+    const app = createApp();
+    const ready = async () =>
+      (await app.fetch(new Request("http://graft.test/health/ready"), bindings, createExecutionContext())).status;
+    return { ready, asked: () => asked, breakKv: (yes: boolean) => (broken = yes) };
+  }
+  afterEach(() => vi.useRealTimers());
+
+  test("is kept for five seconds, the good one and the bad one", async () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    const { ready, asked, breakKv } = isolate();
+    expect([await ready(), await ready(), asked()]).toEqual([200, 200, 1]);
+    breakKv(true);
+    expect([await ready(), asked()]).toEqual([200, 1]);
+    vi.setSystemTime(Date.now() + 5_001);
+    expect([await ready(), await ready(), asked()]).toEqual([503, 503, 2]);
+    breakKv(false);
+    vi.setSystemTime(Date.now() + 5_001);
+    expect([await ready(), asked()]).toEqual([200, 3]);
+  });
+
+  test("is not kept before the first good one", async () => {
+    const { ready, asked, breakKv } = isolate();
+    breakKv(true);
+    expect([await ready(), await ready(), asked()]).toEqual([503, 503, 2]);
+    breakKv(false);
+    expect(await ready()).toBe(200);
+  });
+});
+
 describe("documentation", () => {
+  test("the document names the server that was asked, each time", async () => {
+    for (const origin of ["http://graft.test", "https://other.test", "http://graft.test"]) {
+      const { servers } = await (await SELF.fetch(`${origin}/openapi.json`)).json<{ servers: unknown }>();
+      expect(servers).toEqual([{ url: origin }]);
+    }
+  });
+
   test("the document is OpenAPI 3.1 and names every route", async () => {
     const document = await openApiDocument();
     expect(document.openapi).toBe("3.1.0");
