@@ -135,13 +135,18 @@ function refusal(response: Response, now: number): Attempt {
   return failed("backend_rejected", `The backbone's endpoint refused the request (HTTP ${status}).`);
 }
 
-/** Retry-After (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from `now` (in milliseconds). */
+/** The longest wait that an endpoint's answer is passed on as: a longer one is a mistake, or no number that a header holds. */
+const LONGEST_WAIT_SECONDS = 86_400;
+
+/**
+ * Retry-After (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from `now` (in milliseconds), a day at most.
+ */
 export function retryAfterSeconds(header: string | null, now: number): number | undefined {
   if (header === null) return undefined;
-  if (/^\d+(\.\d+)?$/.test(header)) return Number(header);
+  if (/^\d+(\.\d+)?$/.test(header)) return Math.min(Number(header), LONGEST_WAIT_SECONDS);
   // Date.parse reads even "-5" as a year; an HTTP date begins with the day's name.
   const date = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
-  return Number.isNaN(date) ? undefined : Math.max(0, Math.ceil((date - now) / 1000));
+  return Number.isNaN(date) ? undefined : Math.min(Math.max(0, Math.ceil((date - now) / 1000)), LONGEST_WAIT_SECONDS);
 }
 
 function readAnswer(text: string, inputs: number, dimensions: number): Attempt {

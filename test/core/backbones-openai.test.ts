@@ -226,6 +226,9 @@ it.each([
   ["Thu, 01 Jan 2026 00:01:00 GMT", 60],
   ["Wed, 31 Dec 2025 00:00:00 GMT", 0],
   ["soon", undefined],
+  ["86401", 86_400],
+  ["9".repeat(400), 86_400],
+  ["Fri, 01 Jan 2077 00:00:00 GMT", 86_400],
   ["-5", undefined],
 ])("reads Retry-After %s as %s seconds", (header, seconds) => {
   expect(retryAfterSeconds(header, NOW)).toBe(seconds);
