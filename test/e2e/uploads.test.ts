@@ -94,7 +94,9 @@ async function flood(socket: Socket, next: () => Buffer, bytes: number): Promise
   while (written < bytes && !stopped) {
     const chunk = next();
     written += chunk.length;
-    if (!socket.write(chunk)) await Promise.race([once(socket, "drain"), once(socket, "close"), once(socket, "data")]);
+    // The server may close while this still writes: what it answered is judged, not the writing.
+    if (!socket.write(chunk))
+      await Promise.race([once(socket, "drain"), once(socket, "close"), once(socket, "data")]).catch(() => undefined);
   }
   return written;
 }
