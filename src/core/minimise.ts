@@ -30,6 +30,12 @@ interface Pair {
   readonly product: number;
 }
 
+/**
+ * Below this part of where it began, an objective is nothing to 32-bit floats. Where the least is zero itself (every row of
+ * one class, with a free intercept), a gap relative to it would never be small.
+ */
+const RESOLUTION = 2 ** -24;
+
 /** How many steps L-BFGS remembers for so many parameters: ten, or fewer where they would take more than 8 MB. */
 export function memoryLength(parameters: number): number {
   return Math.max(3, Math.min(10, Math.floor(1e6 / parameters)));
@@ -56,7 +62,8 @@ export function* minimise(
     const direction = descent(gradient, pairs, precondition, scale);
     const slope = dot(direction, gradient);
     values.push(value);
-    if (estimatedGap(values, -slope) <= options.tolerance * value) {
+    const size = Math.max(value, RESOLUTION * (values[0] as number));
+    if (estimatedGap(values, -slope) <= options.tolerance * size) {
       return { parameters, value, iterations: iteration, converged: true };
     }
     if (evaluations >= options.maxEvaluations) return { parameters, value, iterations: iteration, converged: false };
@@ -68,7 +75,7 @@ export function* minimise(
     for (let tries = 0; !accepted(value, slope, length, evaluated, direction); tries++) {
       // The 32-bit products cannot tell a better point any more.
       if (tries === 12 || evaluations >= options.maxEvaluations)
-        return { parameters, value, iterations: iteration, converged: -slope / 2 <= 1e-4 * value };
+        return { parameters, value, iterations: iteration, converged: -slope / 2 <= 1e-4 * size };
       const bend = evaluated.value - value - length * slope;
       const least = Number.isFinite(bend) ? (-slope * length * length) / (2 * bend) : 0;
       length = Math.min(Math.max(least, length / 10), length / 2);
