@@ -1,10 +1,17 @@
 /**
- * L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) with a given inverse Hessian to start from, for a
- * smooth convex objective.
+ * L-BFGS for a smooth convex objective, from a given inverse Hessian P.
  *
- * It stops on an estimate of the relative gap (f − f*) / f: the larger of the Newton decrement gᵀH⁻¹g, with L-BFGS's own
- * approximation of H⁻¹, and what the last falls of f add up to if they go on shrinking as they did (Aitken). The first
- * alone is far too low where convergence is slow, the second where it has only begun.
+ * In the compact form of Byrd, Nocedal and Schnabel (1994, theorem 2.2) the inverse Hessian after steps s_i with changes
+ * y_i of the gradient is, with H₀ = γP, S = [s_i], Q = P [y_i], R the upper triangle of SᵀY and D its diagonal,
+ *
+ *   H g = γ P g + S R⁻ᵀ ((D + γ YᵀQ) w − γ Qᵀg) − γ Q w,    w = R⁻¹ Sᵀ g
+ *
+ * S and Q alone are remembered: since y is a difference of gradients, new entries of SᵀY and YᵀQ are differences of the
+ * products Sᵀg and Qᵀg that the direction needs anyway, and P y is one of P g. So a step multiplies by P once.
+ *
+ * It stops on an estimate of the relative gap (f − f*) / f: the larger of the Newton decrement gᵀHg, and what the last
+ * falls of f add up to if they go on shrinking as they did (Aitken). The first alone is far too low where convergence is
+ * slow, the second where it has only begun.
  */
 import type { Evaluated } from "./objective.ts";
 
@@ -24,10 +31,26 @@ export interface MinimiseOptions {
   readonly onStep?: (value: number) => void;
 }
 
+/** A step s, and the change y of the gradient along it times P. */
 interface Pair {
   readonly step: Float32Array;
-  readonly change: Float32Array;
-  readonly product: number;
+  readonly mapped: Float32Array;
+}
+
+/** What L-BFGS remembers, oldest first. */
+interface Memory {
+  readonly pairs: Pair[];
+  /** s_iᵀ y_j, for i ≤ j, and y_iᵀ P y_j. */
+  readonly steps: number[][];
+  readonly changes: number[][];
+  /** γ */
+  scale: number;
+}
+
+/** The products of every remembered pair with a gradient: s_iᵀ g and (P y_i)ᵀ g. */
+interface Along {
+  readonly steps: number[];
+  readonly mapped: number[];
 }
 
 /**
@@ -43,7 +66,7 @@ export function memoryLength(parameters: number): number {
 
 /**
  * @param evaluate f and its gradient; its result is not kept
- * @param precondition the given inverse Hessian, applied to a vector
+ * @param precondition P, the given inverse Hessian, applied to a vector
  */
 export function* minimise(
   evaluate: (parameters: Float64Array) => Generator<number, Evaluated, void>,
@@ -51,16 +74,24 @@ export function* minimise(
   start: Float64Array,
   options: MinimiseOptions,
 ): Generator<number, Minimum, void> {
-  const pairs: Pair[] = [];
-  const values: number[] = [];
   const remembered = memoryLength(start.length);
+  const memory: Memory = { pairs: [], steps: [], changes: [], scale: 1 };
+  const values: number[] = [];
   let parameters = start;
   let { value, gradient } = yield* evaluate(parameters);
-  let scale = 1;
+  let mapped = precondition(gradient);
+  let along: Along = { steps: [], mapped: [] };
   let evaluations = 1;
   for (let iteration = 0; ; iteration++) {
-    const direction = descent(gradient, pairs, precondition, scale);
-    const slope = dot(direction, gradient);
+    let direction = descent(memory, mapped, along);
+    let slope = dot(direction, gradient);
+    if (slope >= 0 && memory.pairs.length > 0) {
+      // Rounding has made H indefinite.
+      forget(memory, memory.pairs.length);
+      along = { steps: [], mapped: [] };
+      direction = descent(memory, mapped, along);
+      slope = dot(direction, gradient);
+    }
     values.push(value);
     const size = Math.max(value, RESOLUTION * (values[0] as number));
     if (estimatedGap(values, -slope) <= options.tolerance * size) {
@@ -84,25 +115,77 @@ export function* minimise(
       evaluations++;
     }
 
-    const step = difference(next, parameters);
-    const change = difference(evaluated.gradient, gradient);
-    const product = inner(step, Float64Array.from(change));
+    const nextMapped = precondition(evaluated.gradient);
+    const nextAlong = productsAlong(memory, evaluated.gradient);
+    remember(memory, direction, length, gradient, evaluated.gradient, mapped, nextMapped, along, nextAlong);
+    if (memory.pairs.length > remembered) {
+      forget(memory, 1);
+      nextAlong.steps.shift();
+      nextAlong.mapped.shift();
+    }
     parameters = next;
     value = evaluated.value;
     gradient = evaluated.gradient;
+    mapped = nextMapped;
+    along = nextAlong;
     options.onStep?.(value);
-    if (product > 0) {
-      const curved = inner(change, precondition(Float64Array.from(change)));
-      if (curved > 0) {
-        // Half-way (in powers) between the given matrix and the usual scaling by the last pair: far from the optimum the
-        // curvature still grows along a step, and the whole scaling overshoots into another evaluation.
-        scale = Math.sqrt(product / curved);
-        pairs.push({ step, change, product });
-        if (pairs.length > remembered) pairs.shift();
-      }
-    }
-    yield (8 * pairs.length + 8) * parameters.length;
+    yield (8 * memory.pairs.length + 8) * parameters.length;
   }
+}
+
+/** Adds the last step to the memory, where the objective curves along it, and its products with the new gradient to `nextAlong`. */
+function remember(
+  memory: Memory,
+  direction: Float64Array,
+  length: number,
+  gradient: Float64Array,
+  nextGradient: Float64Array,
+  mapped: Float64Array,
+  nextMapped: Float64Array,
+  along: Along,
+  nextAlong: Along,
+): void {
+  const size = direction.length;
+  const pair: Pair = { step: new Float32Array(size), mapped: new Float32Array(size) };
+  let curve = 0;
+  let bend = 0;
+  for (let i = 0; i < size; i++) {
+    const change = (nextGradient[i] as number) - (gradient[i] as number);
+    const step = Math.fround(length * (direction[i] as number));
+    const image = Math.fround((nextMapped[i] as number) - (mapped[i] as number));
+    pair.step[i] = step;
+    pair.mapped[i] = image;
+    curve += step * change;
+    bend += image * change;
+  }
+  if (!(curve > 0 && bend > 0)) return;
+  memory.pairs.forEach((_, i) => {
+    memory.steps[i]?.push((nextAlong.steps[i] as number) - (along.steps[i] as number));
+    memory.changes[i]?.push((nextAlong.mapped[i] as number) - (along.mapped[i] as number));
+  });
+  memory.steps.push([...memory.pairs.map(() => 0), curve]);
+  memory.changes.push([...memory.changes.map((row) => row.at(-1) as number), bend]);
+  memory.pairs.push(pair);
+  // Half-way (in powers) between P itself and the usual scaling by the last pair: far from the optimum the curvature
+  // still grows along a step, and the whole scaling overshoots into another evaluation.
+  memory.scale = Math.sqrt(curve / bend);
+  const newest = productsWith(pair, nextGradient);
+  nextAlong.steps.push(newest[0]);
+  nextAlong.mapped.push(newest[1]);
+}
+
+/** Forgets the `count` oldest pairs. */
+function forget(memory: Memory, count: number): void {
+  memory.pairs.splice(0, count);
+  for (const matrix of [memory.steps, memory.changes]) {
+    matrix.splice(0, count);
+    for (const row of matrix) row.splice(0, count);
+  }
+}
+
+function productsAlong(memory: Memory, gradient: Float64Array): Along {
+  const products = memory.pairs.map((pair) => productsWith(pair, gradient));
+  return { steps: products.map(([step]) => step), mapped: products.map(([, mapped]) => mapped) };
 }
 
 /**
@@ -128,27 +211,31 @@ function estimatedGap(values: readonly number[], decrement: number): number {
   return Math.max(decrement, (recent * rate) / (1 - rate));
 }
 
-/** −H⁻¹g by the two-loop recursion. */
-function descent(
-  gradient: Float64Array,
-  pairs: readonly Pair[],
-  precondition: (vector: Float64Array) => Float64Array,
-  scale: number,
-): Float64Array {
-  const vector = gradient.slice();
-  const factors = new Float64Array(pairs.length);
-  for (let i = pairs.length - 1; i >= 0; i--) {
-    const { step, change, product } = pairs[i] as Pair;
-    const factor = inner(step, vector) / product;
-    factors[i] = factor;
-    add(vector, change, -factor);
+/** −H g by the compact form, where `mapped` is P g. */
+function descent({ pairs, steps, changes, scale }: Memory, mapped: Float64Array, along: Along): Float64Array {
+  const count = pairs.length;
+  const at = (matrix: readonly number[][], i: number, j: number) => matrix[i]?.[j] as number;
+  const w = along.steps.slice();
+  for (let i = count - 1; i >= 0; i--) {
+    let sum = w[i] as number;
+    for (let j = i + 1; j < count; j++) sum -= at(steps, i, j) * (w[j] as number);
+    w[i] = sum / at(steps, i, i);
   }
-  const direction = precondition(vector);
-  for (let i = 0; i < direction.length; i++) direction[i] = -scale * (direction[i] as number);
-  for (let i = 0; i < pairs.length; i++) {
-    const { step, change, product } = pairs[i] as Pair;
-    add(direction, step, -(factors[i] as number) - inner(change, direction) / product);
+  const a = w.map((each, i) => {
+    let sum = at(steps, i, i) * each - scale * (along.mapped[i] as number);
+    for (let j = 0; j < count; j++) sum += scale * at(changes, i, j) * (w[j] as number);
+    return sum;
+  });
+  for (let i = 0; i < count; i++) {
+    let sum = a[i] as number;
+    for (let j = 0; j < i; j++) sum -= at(steps, j, i) * (a[j] as number);
+    a[i] = sum / at(steps, i, i);
   }
+  const direction = new Float64Array(mapped.length);
+  for (let i = 0; i < direction.length; i++) direction[i] = -scale * (mapped[i] as number);
+  pairs.forEach((pair, i) => {
+    addPair(direction, pair, -(a[i] as number), scale * (w[i] as number));
+  });
   return direction;
 }
 
@@ -169,35 +256,34 @@ function dot(a: Float64Array, b: Float64Array): number {
   return s0 + s1 + s2 + s3;
 }
 
-/** As `dot`, with a remembered vector: a function of its own, since one for both kinds of array runs at half the speed. */
-function inner(a: Float32Array, b: Float64Array): number {
+/** sᵀv and (P y)ᵀv, in two sums each, in one pass. */
+function productsWith({ step, mapped }: Pair, vector: Float64Array): [number, number] {
   let s0 = 0;
   let s1 = 0;
-  let s2 = 0;
-  let s3 = 0;
+  let m0 = 0;
+  let m1 = 0;
   let i = 0;
-  for (; i + 3 < a.length; i += 4) {
-    s0 += (a[i] as number) * (b[i] as number);
-    s1 += (a[i + 1] as number) * (b[i + 1] as number);
-    s2 += (a[i + 2] as number) * (b[i + 2] as number);
-    s3 += (a[i + 3] as number) * (b[i + 3] as number);
+  for (; i + 1 < vector.length; i += 2) {
+    const v0 = vector[i] as number;
+    const v1 = vector[i + 1] as number;
+    s0 += (step[i] as number) * v0;
+    s1 += (step[i + 1] as number) * v1;
+    m0 += (mapped[i] as number) * v0;
+    m1 += (mapped[i + 1] as number) * v1;
   }
-  for (; i < a.length; i++) s0 += (a[i] as number) * (b[i] as number);
-  return s0 + s1 + s2 + s3;
+  if (i < vector.length) {
+    s0 += (step[i] as number) * (vector[i] as number);
+    m0 += (mapped[i] as number) * (vector[i] as number);
+  }
+  return [s0 + s1, m0 + m1];
 }
 
-function add(to: Float64Array, vector: Float32Array, factor: number): void {
-  for (let i = 0; i < to.length; i++) to[i] = (to[i] as number) + factor * (vector[i] as number);
+function addPair(to: Float64Array, { step, mapped }: Pair, a: number, b: number): void {
+  for (let i = 0; i < to.length; i++) to[i] = (to[i] as number) + a * (step[i] as number) + b * (mapped[i] as number);
 }
 
 function moved(from: Float64Array, direction: Float64Array, length: number): Float64Array {
   const result = new Float64Array(from.length);
   for (let i = 0; i < result.length; i++) result[i] = (from[i] as number) + length * (direction[i] as number);
-  return result;
-}
-
-function difference(a: Float64Array, b: Float64Array): Float32Array {
-  const result = new Float32Array(a.length);
-  for (let i = 0; i < a.length; i++) result[i] = (a[i] as number) - (b[i] as number);
   return result;
 }

@@ -10,6 +10,7 @@
  * As in scikit-learn's _linear_loss.py, with λ = 1 / C. Parameters are one vector: W row by row, then b, which is not penalised.
  */
 import type { Design } from "./design.ts";
+import { logSumExp, sigmoid, softplus } from "./probability.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
 export type Targets =
@@ -42,6 +43,8 @@ export function* evaluateObjective(
 ): Generator<number, Evaluated, void> {
   const { design, outputs, l2 } = problem;
   const size = design.dimensions * outputs;
+  if (parameters.subarray(0, size).every((parameter) => parameter === 0))
+    return yield* evaluateFlat(tensors, problem, parameters.subarray(size));
   const gradient = new Float64Array(parameters.length);
   const biasGradient = gradient.subarray(size);
   const weights = tensors.matrix(design.dimensions, outputs, new Float32Array(parameters.subarray(0, size)));
@@ -68,6 +71,60 @@ export function* evaluateObjective(
     gradient[i] = (gradient[i] as number) + l2 * parameter;
   }
   return { value: value + (l2 / 2) * squares, gradient };
+}
+
+/**
+ * f and its gradient where W = 0, as fits begin: every row has the same p, so sums over the rows are all that it takes.
+ *
+ *   ∂f/∂W_k = p_k Σ_i s_i x_i − Σ_i s_i y_ik x_i,   ∂f/∂b likewise with 1 for x
+ */
+function* evaluateFlat(tensors: Tensors, problem: Problem, bias: Float64Array): Generator<number, Evaluated, void> {
+  const { design, targets, outputs, weights } = problem;
+  const { dimensions } = design;
+  const logSum = logSumExp(bias);
+  const p = bias.map((b) =>
+    targets.kind === "single" ? Math.exp(b - logSum) : targets.kind === "multi" ? sigmoid(b) : b,
+  );
+  const lossOfAny =
+    targets.kind === "single" ? logSum : targets.kind === "multi" ? bias.reduce((sum, b) => sum + softplus(b), 0) : 0;
+  const rowSum = new Float64Array(dimensions + 1);
+  const targetSums = Array.from({ length: outputs }, () => new Float64Array(dimensions + 1));
+  let value = 0;
+  let row = 0;
+  for (const block of design.blocks) {
+    const values = tensors.view(block);
+    for (let i = 0; i < block.rows; i++, row++) {
+      const weight = weights[row] as number;
+      if (weight === 0) continue;
+      const x = values.subarray(i * dimensions, (i + 1) * dimensions);
+      addRow(rowSum, x, weight);
+      value += weight * lossOfAny;
+      if (targets.kind === "value") {
+        const target = targets.values[row] as number;
+        value += (weight / 2) * ((bias[0] as number) - target) ** 2;
+        addRow(targetSums[0] as Float64Array, x, weight * target);
+        continue;
+      }
+      for (const k of targets.kind === "single" ? [targets.indices[row] as number] : (targets.indices[row] ?? [])) {
+        value -= weight * (bias[k] as number);
+        addRow(targetSums[k] as Float64Array, x, weight);
+      }
+    }
+    yield 4 * block.rows * dimensions;
+  }
+  const gradient = new Float64Array((dimensions + 1) * outputs);
+  for (let k = 0; k < outputs; k++) {
+    const targetSum = targetSums[k] as Float64Array;
+    for (let j = 0; j <= dimensions; j++)
+      gradient[j * outputs + k] = (p[k] as number) * (rowSum[j] as number) - (targetSum[j] as number);
+  }
+  return { value, gradient };
+}
+
+/** Adds weight · (x, 1). */
+function addRow(sum: Float64Array, x: Float32Array, weight: number): void {
+  for (let j = 0; j < x.length; j++) sum[j] = (sum[j] as number) + weight * (x[j] as number);
+  sum[x.length] = (sum[x.length] as number) + weight;
 }
 
 /** The logits of every block in turn, with the bias, to a callback. Yields floating-point operations. */

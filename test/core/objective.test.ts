@@ -64,6 +64,25 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
     );
   });
 
+  it("is at W = 0, where sums over rows are all that it takes, what the products give", () => {
+    fc.assert(
+      fc.property(fc.integer(), (seed) => {
+        const tensors = plainTensors();
+        const problem = problemOf(tensors, kind, seed);
+        const random = seededRandom(seed + 1);
+        const flat = startingPoint(problem).map((parameter) => (parameter === 0 ? 0 : parameter + random()));
+        const almostFlat = flat.slice();
+        almostFlat[0] = 1e-30;
+        const summed = finish(evaluateObjective(tensors, problem, flat));
+        const multiplied = finish(evaluateObjective(tensors, problem, almostFlat));
+        expect(summed.value).toBeCloseTo(multiplied.value, 4);
+        summed.gradient.forEach((slope, i) => {
+          expect(slope).toBeCloseTo(multiplied.gradient[i] as number, 4);
+        });
+      }),
+    );
+  });
+
   it("never rises on an accepted step, and ends where the gradient is nothing", () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
