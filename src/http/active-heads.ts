@@ -5,14 +5,16 @@ import { ledger } from "../tenant/tenant.ts";
 
 /** How long an isolate relies on which version is active: a promotion holds everywhere within 30 s. */
 const LEASE_MS = 25_000;
-/** A record is bounded by its labels; this counts records. */
 const KEPT = 2_000;
 
-/** What a prediction needs of a version's record: evaluations are large, and stay in the ledger. */
+/** What a prediction needs of a version's record: its evaluation is large and stays in the ledger, its labels come with the weights. */
 export type ServedHead = Pick<
   HeadObject,
-  "id" | "version" | "task" | "modality" | "labels" | "dimensions" | "backbone" | "sha256"
->;
+  "id" | "version" | "task" | "modality" | "dimensions" | "backbone" | "sha256"
+> & {
+  /** How many labels it has; none for regression. */
+  readonly labelCount: number;
+};
 
 const leases = new Lru<{ tenant: string; name: string; head: ServedHead; until: number }>(KEPT);
 
@@ -33,7 +35,7 @@ export async function servedHead(
     return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
   }
   const { id, version: number, task, modality, labels, dimensions, backbone, sha256 } = found.value;
-  const head = { id, version: number, task, modality, labels, dimensions, backbone, sha256 };
+  const head = { id, version: number, task, modality, labelCount: labels.length, dimensions, backbone, sha256 };
   leases.set(key, { tenant, name, head, until: now + LEASE_MS }, 1);
   return { ok: true, value: head };
 }

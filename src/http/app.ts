@@ -2,7 +2,7 @@ import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
 import { adminRoutes } from "./admin.ts";
 import { apiKeyRoutes } from "./api-keys.ts";
-import { notJson, WITH_BODY } from "./body.ts";
+import { notJson } from "./body.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { datasetRoutes } from "./datasets.ts";
 import { documentationRoutes } from "./docs.ts";
@@ -54,20 +54,12 @@ export function createApp(): App {
     }
     // What the platform throws where a ledger is overloaded, or out of reach for a moment.
     const { overloaded, retryable } = error as { overloaded?: boolean; retryable?: boolean };
-    // Without a body it cannot be the client's connection that was lost, but one of the Worker's own.
-    const lost = !WITH_BODY.has(c.req.method) && /network connection lost/i.test(String(error));
+    const lost = /network connection lost/i.test(String(error));
     if (overloaded || retryable || lost) {
       return failed(c, {
         code: overloaded ? "capacity_exceeded" : "storage_unavailable",
         message: "The storage behind this request did not answer. Try again in a few seconds.",
         retryAfter: 5,
-      });
-    }
-    // A body that ends early is the client's doing, and what hono or the runtime throws for it has no type of its own.
-    if (/network connection lost|unexpected end|body.*(closed|cancel)/i.test(String(error))) {
-      return failed(c, {
-        code: "upload_incomplete",
-        message: "The connection ended before the whole body had come. Nothing was changed; send it again.",
       });
     }
     console.error(

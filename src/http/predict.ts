@@ -70,6 +70,10 @@ export function predictRoutes(app: App): void {
         const message = "'coverage' is for one label or a value, not for any number of labels.";
         return failed(c, { code: "task_mismatch", message, param: "coverage" });
       }
+      if (wanted.out_of_scope_threshold !== undefined && served.value.task !== "single_label") {
+        const message = "'out_of_scope_threshold' is for heads of one label alone.";
+        return failed(c, { code: "task_mismatch", message, param: "out_of_scope_threshold" });
+      }
       const list = Array.isArray(wanted.input) ? wanted.input : [wanted.input];
       const excess = beyondLimits(served.value, list.length, wanted);
       if (excess) return failed(c, excess);
@@ -92,7 +96,7 @@ export function predictRoutes(app: App): void {
 
 /** Refuses more scores than an answer holds, or more work than one stretch of computation should take. */
 function beyondLimits(head: ServedHead, inputs: number, wanted: Request): Failure | null {
-  const outputs = Math.max(1, head.labels.length);
+  const outputs = Math.max(1, head.labelCount);
   // A coverage may show every label, and so may a head of many labels an input.
   const all = wanted.coverage !== undefined || head.task === "multi_label";
   const shown = all ? outputs : Math.min(wanted.top_k ?? 1, outputs);

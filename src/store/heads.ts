@@ -56,5 +56,6 @@ async function readPublished(kv: KVNamespace, key: string, sha256: string): Prom
 
 async function readStored(bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
   const object = await bucket.get(key).catch(() => null);
-  return object ? new Uint8Array(await object.arrayBuffer()) : null;
+  const bytes = await object?.arrayBuffer().catch(() => null);
+  return bytes ? new Uint8Array(bytes) : null;
 }

@@ -458,6 +458,12 @@ describe("rate limits", () => {
     expect(keyIds).toHaveLength(1);
   });
 
+  test("a limiter that does not answer turns nobody away", async () => {
+    const one = await keyWith(key, "train");
+    const down = { limit: () => Promise.reject(new Error("the limiter is down")) };
+    expect((await withBindings({ RATE_LIMIT: down }, asked("/v1/datasets", one))).status).toBe(200);
+  });
+
   test("the limiter is asked once for ten requests of a key", async () => {
     const one = await keyWith(key, "train");
     let asks = 0;

@@ -315,6 +315,9 @@ describe("a head's bytes", () => {
     expect(await getHead(env.KV, env.BUCKET, tenant, sha256)).toBeNull();
     const broken = { get: () => Promise.reject(new Error("R2 is down")) } as unknown as R2Bucket;
     expect(await getHead(env.KV, broken, tenant, sha256)).toBeNull();
+    const arrayBuffer = () => Promise.reject(new Error("Network connection lost."));
+    const cut = { get: async () => ({ arrayBuffer }) } as unknown as R2Bucket;
+    expect(await getHead(env.KV, cut, tenant, sha256)).toBeNull();
   });
 
   test("are refused by R2 where they are not what their name says", async () => {

@@ -225,8 +225,10 @@ test("a head of which no version is active serves pinned versions alone", async 
   expect((await predict("draft", { input: "hello" })).json.model).toBe("draft@1");
 });
 
-test("coverage is refused where it means nothing", async () => {
+test("options are refused where they mean nothing", async () => {
   expectRefused(await predict("multi", { input: "hello", coverage: 0.9 }), 422, "task_mismatch", "coverage");
+  const threshold = await predict("multi", { input: "hello", out_of_scope_threshold: 0.5 });
+  expectRefused(threshold, 422, "task_mismatch", "out_of_scope_threshold");
 });
 
 test("more scores than an answer holds, or more work than one stretch takes, are refused with the limit", async () => {

@@ -38,6 +38,10 @@ describe("GET /v1/limits", () => {
 });
 
 describe("health", () => {
+  const remoteBackbone = JSON.stringify([
+    { kind: "openai", id: "away", model: "m", dimensions: 3, base_url: "http://127.0.0.1:9", retries: 0 },
+  ]);
+
   test.each(["live", "ready"])("%s tells the status alone, without a key", async (path) => {
     const answer = await call("GET", `/health/${path}`);
     expect(answer.status).toBe(200);
@@ -48,6 +52,7 @@ describe("health", () => {
     ["KV", { KV: { get: () => Promise.reject(new Error("no KV")) } }],
     ["R2", { BUCKET: { head: () => Promise.reject(new Error("no R2")) } }],
     ["the default backbone", { DEFAULT_BACKBONE: "none" }],
+    ["an answer of a remote default backbone", { DEFAULT_BACKBONE: "away", BACKBONES: remoteBackbone }],
     ["the server key", { SERVER_KEY: "" }],
   ])("without %s the Worker is not ready, and lives", async (_what, broken) => {
     const ask = (path: string) =>
