@@ -47,6 +47,9 @@ interface Memory {
   scale: number;
 }
 
+/** Evaluations along one direction. */
+const MOST_TRIES = 13;
+
 /** The products of every remembered pair with a gradient: s_iᵀ g and (P y_i)ᵀ g. */
 interface Along {
   readonly steps: number[];
@@ -76,60 +79,78 @@ export function* minimise(
 ): Generator<number, Minimum, void> {
   const remembered = memoryLength(start.length);
   const memory: Memory = { pairs: [], steps: [], changes: [], scale: 1 };
-  const values: number[] = [];
   let parameters = start;
   let { value, gradient } = yield* evaluate(parameters);
   let mapped = precondition(gradient);
-  let along: Along = { steps: [], mapped: [] };
+  let along = nothingAlong();
   let evaluations = 1;
-  for (let iteration = 0; ; iteration++) {
-    let direction = descent(memory, mapped, along);
-    let slope = dot(direction, gradient);
-    if (slope >= 0 && memory.pairs.length > 0) {
-      // Rounding has made H indefinite.
-      forget(memory, memory.pairs.length);
-      along = { steps: [], mapped: [] };
-      direction = descent(memory, mapped, along);
-      slope = dot(direction, gradient);
-    }
-    values.push(value);
+  let iterations = 0;
+  const values = [value];
+  for (;;) {
+    const direction = descent(memory, mapped, along);
+    const slope = dot(direction, gradient);
     const size = Math.max(value, RESOLUTION * (values[0] as number));
-    if (estimatedGap(values, -slope) <= options.tolerance * size) {
-      return { parameters, value, iterations: iteration, converged: true };
+    const ended = (converged: boolean): Minimum => ({ parameters, value, iterations, converged });
+    if (slope < 0) {
+      if (estimatedGap(values, -slope) <= options.tolerance * size) return ended(true);
+      if (evaluations >= options.maxEvaluations) return ended(false);
+      const found = yield* search(evaluate, parameters, value, direction, slope, options.maxEvaluations - evaluations);
+      evaluations += found.evaluations;
+      if (found.next !== null) {
+        const { next, length, evaluated } = found;
+        const nextMapped = precondition(evaluated.gradient);
+        const nextAlong = productsAlong(memory, evaluated.gradient);
+        remember(memory, direction, length, gradient, evaluated.gradient, mapped, nextMapped, along, nextAlong);
+        if (memory.pairs.length > remembered) {
+          forget(memory, 1);
+          nextAlong.steps.shift();
+          nextAlong.mapped.shift();
+        }
+        parameters = next;
+        value = evaluated.value;
+        gradient = evaluated.gradient;
+        mapped = nextMapped;
+        along = nextAlong;
+        values.push(value);
+        iterations++;
+        options.onStep?.(value);
+        yield (8 * memory.pairs.length + 8) * parameters.length;
+        continue;
+      }
     }
-    if (evaluations >= options.maxEvaluations) return { parameters, value, iterations: iteration, converged: false };
+    // Rounding has spoilt what is remembered, or the 32-bit products cannot tell a better point any more.
+    if (memory.pairs.length === 0 || evaluations >= options.maxEvaluations) {
+      return ended(slope < 0 ? -slope / 2 <= 1e-4 * size : gradient.every((each) => each === 0));
+    }
+    forget(memory, memory.pairs.length);
+    along = nothingAlong();
+  }
+}
 
-    let length = 1;
-    let next = moved(parameters, direction, length);
-    let evaluated = yield* evaluate(next);
-    evaluations++;
-    for (let tries = 0; !accepted(value, slope, length, evaluated, direction); tries++) {
-      // The 32-bit products cannot tell a better point any more.
-      if (tries === 12 || evaluations >= options.maxEvaluations)
-        return { parameters, value, iterations: iteration, converged: -slope / 2 <= 1e-4 * size };
-      const bend = evaluated.value - value - length * slope;
-      const least = Number.isFinite(bend) ? (-slope * length * length) / (2 * bend) : 0;
-      length = Math.min(Math.max(least, length / 10), length / 2);
-      next = moved(parameters, direction, length);
-      evaluated = yield* evaluate(next);
-      evaluations++;
-    }
+/** A point along a direction that is accepted, and the evaluations that it took; `next` is null where none was found. */
+type Found = { readonly evaluations: number } & (
+  | { readonly next: Float64Array; readonly length: number; readonly evaluated: Evaluated }
+  | { readonly next: null }
+);
 
-    const nextMapped = precondition(evaluated.gradient);
-    const nextAlong = productsAlong(memory, evaluated.gradient);
-    remember(memory, direction, length, gradient, evaluated.gradient, mapped, nextMapped, along, nextAlong);
-    if (memory.pairs.length > remembered) {
-      forget(memory, 1);
-      nextAlong.steps.shift();
-      nextAlong.mapped.shift();
-    }
-    parameters = next;
-    value = evaluated.value;
-    gradient = evaluated.gradient;
-    mapped = nextMapped;
-    along = nextAlong;
-    options.onStep?.(value);
-    yield (8 * memory.pairs.length + 8) * parameters.length;
+/** Backtracks from the whole step, by the least of the parabola through what is known. */
+function* search(
+  evaluate: (parameters: Float64Array) => Generator<number, Evaluated, void>,
+  parameters: Float64Array,
+  value: number,
+  direction: Float64Array,
+  slope: number,
+  most: number,
+): Generator<number, Found, void> {
+  let length = 1;
+  for (let evaluations = 1; ; evaluations++) {
+    const next = moved(parameters, direction, length);
+    const evaluated = yield* evaluate(next);
+    if (accepted(value, slope, length, evaluated, direction)) return { evaluations, next, length, evaluated };
+    if (evaluations >= Math.min(most, MOST_TRIES)) return { evaluations, next: null };
+    const bend = evaluated.value - value - length * slope;
+    const least = Number.isFinite(bend) ? (-slope * length * length) / (2 * bend) : 0;
+    length = Math.min(Math.max(least, length / 10), length / 2);
   }
 }
 
@@ -183,6 +204,10 @@ function forget(memory: Memory, count: number): void {
   }
 }
 
+function nothingAlong(): Along {
+  return { steps: [], mapped: [] };
+}
+
 function productsAlong(memory: Memory, gradient: Float64Array): Along {
   const products = memory.pairs.map((pair) => productsWith(pair, gradient));
   return { steps: products.map(([step]) => step), mapped: products.map(([, mapped]) => mapped) };
@@ -206,6 +231,7 @@ function estimatedGap(values: readonly number[], decrement: number): number {
   const at = values.length - 1;
   if (at < 2 * WINDOW) return decrement;
   const recent = (values[at - WINDOW] as number) - (values[at] as number);
+  if (recent <= 0) return decrement;
   const before = (values[at - 2 * WINDOW] as number) - (values[at - WINDOW] as number);
   const rate = Math.min(recent / before, SLOWEST);
   return Math.max(decrement, (recent * rate) / (1 - rate));

@@ -6,14 +6,19 @@
 import type { Design } from "./design.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
-/** Below this edge, inverting in plain JavaScript is faster than splitting into products. */
-const SMALL = 48;
-
 /**
  * Beyond so many dimensions only G's diagonal is used: G and what its inversion needs would not fit into memory, and
  * inverting it would take longer than the iterations that it saves.
  */
 export const DENSE_DIMENSIONS = 640;
+
+/** What an operation of the factorisation, in 64-bit floats and plain JavaScript, costs in operations of a product. */
+const PLAIN_OPERATIONS = 12;
+
+/** Operations of one inversion. */
+export function inversionOperations(dimensions: number): number {
+  return (2 + (2 / 3) * PLAIN_OPERATIONS) * dimensions ** 3;
+}
 
 /** Rows that a Gram matrix is made from, for each dimension, where there are more. */
 export const SAMPLE_PER_DIMENSION = 24;
@@ -69,7 +74,11 @@ export function* weightedGram(
   return sum;
 }
 
-/** (curvature · gram + l2 · I)⁻¹ as a matrix. 32-bit floats bound the condition number that it can have to about 1e6. */
+/**
+ * (κ G + max(λ, δ) I)⁻¹ as a matrix, by Cholesky's factorisation in 64-bit floats: with L Lᵀ the matrix, its inverse is
+ * L⁻ᵀ L⁻¹, which stays positive definite when that last product is made in 32-bit floats. δ, a millionth of the trace,
+ * is what they can still tell from zero. Yields floating-point operations.
+ */
 export function* invertDamped(
   tensors: Tensors,
   gram: Float32Array,
@@ -77,93 +86,82 @@ export function* invertDamped(
   curvature: number,
   l2: number,
 ): Generator<number, Matrix, void> {
-  let largest = 0;
-  for (let j = 0; j < dimensions; j++) largest = Math.max(largest, gram[j * dimensions + j] as number);
-  const damping = Math.max(l2, 1e-6 * curvature * largest * Math.sqrt(dimensions), 1e-30);
-  const damped = new Float32Array(gram.length);
-  for (let i = 0; i < gram.length; i++) damped[i] = curvature * (gram[i] as number);
-  for (let j = 0; j < dimensions; j++) damped[j * dimensions + j] = (damped[j * dimensions + j] as number) + damping;
-  const inverse = yield* invertPositive(tensors, damped, dimensions);
-  for (let i = 0; i < dimensions; i++) {
-    for (let j = 0; j < i; j++) {
-      const mean = ((inverse[i * dimensions + j] as number) + (inverse[j * dimensions + i] as number)) / 2;
-      inverse[i * dimensions + j] = mean;
-      inverse[j * dimensions + i] = mean;
-    }
-  }
-  return tensors.matrix(dimensions, dimensions, inverse);
+  let trace = 0;
+  for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
+  const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
+  const lower = Float64Array.from(gram, (value) => curvature * value);
+  for (let j = 0; j < dimensions; j++) lower[j * dimensions + j] = (lower[j * dimensions + j] as number) + damping;
+  yield* factorise(lower, dimensions, damping);
+  const inverse = tensors.matrix(dimensions, dimensions, Float32Array.from(yield* invertLower(lower, dimensions)));
+  const transposed = tensors.transpose(inverse);
+  const product = tensors.multiply(transposed, inverse);
+  tensors.free(inverse);
+  tensors.free(transposed);
+  yield 2 * dimensions ** 3;
+  return product;
 }
 
 /**
- * The inverse of a symmetric positive definite matrix, by halves, so that nearly all work is in products:
- * with S = D − Bᵀ A⁻¹ B, the inverse of [A B; Bᵀ D] is [A⁻¹ + T S⁻¹ Tᵀ, −T S⁻¹; −S⁻¹ Tᵀ, S⁻¹] where T = A⁻¹ B.
+ * Cholesky's factorisation in place: the lower triangle of a symmetric matrix becomes L. Pivots are kept from falling below
+ * half of `least`, which the matrix was damped by: G itself comes from 32-bit products.
  */
-function* invertPositive(tensors: Tensors, matrix: Float32Array, n: number): Generator<number, Float32Array, void> {
-  if (n <= SMALL) return invertSmall(matrix, n);
-  const p = n >> 1;
-  const q = n - p;
-  const inverseA = yield* invertPositive(tensors, part(matrix, n, 0, p, 0, p), p);
-  const b = part(matrix, n, 0, p, p, n);
-  const a = tensors.matrix(p, p, inverseA);
-  const right = tensors.matrix(p, q, b);
-  const t = tensors.multiply(a, right);
-  const tt = tensors.transpose(t);
-  const product = tensors.multiply(tt, right);
-  const s = part(matrix, n, p, n, p, n);
-  const btab = tensors.view(product);
-  for (let i = 0; i < s.length; i++) s[i] = (s[i] as number) - (btab[i] as number);
-  for (const each of [a, right, product]) tensors.free(each);
-  yield 2 * p * q * n;
-
-  const inverseS = yield* invertPositive(tensors, s, q);
-  const si = tensors.matrix(q, q, inverseS);
-  const u = tensors.multiply(t, si);
-  const v = tensors.multiply(u, tt);
-  const offDiagonal = tensors.view(u);
-  const update = tensors.view(v);
-  const inverse = new Float32Array(n * n);
-  for (let i = 0; i < p; i++) {
-    for (let j = 0; j < p; j++) inverse[i * n + j] = (inverseA[i * p + j] as number) + (update[i * p + j] as number);
-    for (let j = 0; j < q; j++) {
-      const value = -(offDiagonal[i * q + j] as number);
-      inverse[i * n + p + j] = value;
-      inverse[(p + j) * n + i] = value;
+function* factorise(a: Float64Array, n: number, least: number): Generator<number, void, void> {
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j <= i; j++) {
+      const sum = (a[i * n + j] as number) - rowProduct(a, i * n, j * n, j);
+      a[i * n + j] = i === j ? Math.sqrt(Math.max(sum, least / 2)) : sum / (a[j * n + j] as number);
     }
+    yield PLAIN_OPERATIONS * (i + 1) ** 2;
   }
-  for (let i = 0; i < q; i++) inverse.set(inverseS.subarray(i * q, (i + 1) * q), (p + i) * n + p);
-  for (const each of [t, tt, si, u, v]) tensors.free(each);
-  yield 2 * p * q * n;
+}
+
+/** Σ a[x + p] a[y + p] over the first `count` p, in four sums, which a processor can add at once. */
+function rowProduct(a: Float64Array, x: number, y: number, count: number): number {
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  let p = 0;
+  for (; p + 3 < count; p += 4) {
+    s0 += (a[x + p] as number) * (a[y + p] as number);
+    s1 += (a[x + p + 1] as number) * (a[y + p + 1] as number);
+    s2 += (a[x + p + 2] as number) * (a[y + p + 2] as number);
+    s3 += (a[x + p + 3] as number) * (a[y + p + 3] as number);
+  }
+  for (; p < count; p++) s0 += (a[x + p] as number) * (a[y + p] as number);
+  return s0 + s1 + s2 + s3;
+}
+
+/** L⁻¹, row by row from those above: (L⁻¹)_i = (e_i − Σ_{j<i} L_ij (L⁻¹)_j) / L_ii, four rows j at a time. */
+function* invertLower(lower: Float64Array, n: number): Generator<number, Float64Array, void> {
+  const inverse = new Float64Array(n * n);
+  for (let i = 0; i < n; i++) {
+    const row = inverse.subarray(i * n, i * n + i + 1);
+    row[i] = 1;
+    // Rows above hold zeros right of their diagonal, so all four may be read as far as the last of them.
+    for (let j = 0; j < i; j += 4) {
+      const [a, b, c, d] = [0, 1, 2, 3].map((more) => (j + more < i ? (lower[i * n + j + more] as number) : 0)) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      const first = j * n;
+      const second = Math.min(j + 1, i) * n;
+      const third = Math.min(j + 2, i) * n;
+      const fourth = Math.min(j + 3, i) * n;
+      const end = Math.min(j + 4, i);
+      for (let p = 0; p < end; p++)
+        row[p] =
+          (row[p] as number) -
+          a * (inverse[first + p] as number) -
+          b * (inverse[second + p] as number) -
+          c * (inverse[third + p] as number) -
+          d * (inverse[fourth + p] as number);
+    }
+    const pivot = lower[i * n + i] as number;
+    for (let p = 0; p <= i; p++) row[p] = (row[p] as number) / pivot;
+    yield PLAIN_OPERATIONS * (i + 1) ** 2;
+  }
   return inverse;
-}
-
-function part(
-  matrix: Float32Array,
-  columns: number,
-  top: number,
-  bottom: number,
-  left: number,
-  right: number,
-): Float32Array {
-  const width = right - left;
-  const copy = new Float32Array((bottom - top) * width);
-  for (let i = top; i < bottom; i++)
-    copy.set(matrix.subarray(i * columns + left, i * columns + right), (i - top) * width);
-  return copy;
-}
-
-/** Gauss and Jordan's elimination in place, in 64-bit floats, without pivoting: the matrix is positive definite. */
-function invertSmall(matrix: Float32Array, n: number): Float32Array {
-  const a = Float64Array.from(matrix);
-  for (let k = 0; k < n; k++) {
-    const pivot = Math.max(a[k * n + k] as number, 1e-30);
-    a[k * n + k] = 1;
-    for (let j = 0; j < n; j++) a[k * n + j] = (a[k * n + j] as number) / pivot;
-    for (let i = 0; i < n; i++) {
-      if (i === k) continue;
-      const factor = a[i * n + k] as number;
-      a[i * n + k] = 0;
-      for (let j = 0; j < n; j++) a[i * n + j] = (a[i * n + j] as number) - factor * (a[k * n + j] as number);
-    }
-  }
-  return Float32Array.from(a);
 }

@@ -90,8 +90,22 @@ x, _ = blobs(50, 6, 2)
 target = x.astype(np.float64) @ random.normal(size=6) + 3 + random.normal(size=50) * 0.3
 fits.append(ridge("ridge", x, target, 0.5))
 fits.append(ridge("ridge, strong penalty", x, target, 100.0))
+# Where the preconditioner is a factorised matrix (more than a few dimensions), badly conditioned, or a diagonal.
+random = np.random.default_rng(21)
+x, y = blobs(40, 90, 4)
+fits.append(logistic("ninety dimensions, few rows, weak penalty", x.round(3), y, 1000.0))
+x, y = blobs(120, 64, 5)
+fits.append(logistic("more rows than dimensions, weak penalty", x.round(3), y, 100.0))
+x, y = blobs(80, 3, 4)
+x = (x.astype(np.float64) @ random.normal(size=(3, 60))).astype(np.float32)
+fits.append(logistic("sixty dimensions of rank three", x.round(3), y, 10.0))
+target = x.round(3).astype(np.float64) @ random.normal(size=60) + random.normal(size=80)
+fits.append(ridge("ridge, sixty dimensions of rank three", x.round(3), target, 1.0))
+x, y = blobs(24, 660, 3)
+fits.append(logistic("beyond six hundred dimensions", x.round(3), y, 1.0))
 (here / "fits.json").write_text("[\n" + ",\n".join(json.dumps(each) for each in fits) + "\n]\n")
 
+random = np.random.default_rng(22)
 truth = random.integers(0, 4, 80)
 scores = random.normal(size=(80, 4)) + 1.5 * np.eye(4)[truth]
 p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
