@@ -4,7 +4,9 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "core", include: ["test/core/**/*.test.ts", "test/contract/**/*.test.ts"] } },
+      {
+        test: { name: "core", include: ["test/core/**/*.test.ts", "test/contract/**/*.test.ts"], testTimeout: 30_000 },
+      },
       {
         plugins: [
           cloudflareTest({

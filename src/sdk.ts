@@ -155,7 +155,7 @@ export interface Evaluation {
   readonly out_of_scope?: {
     readonly score: string;
     readonly threshold: number;
-    readonly expected_recall: number;
+    readonly expected_recall: number | null;
   } | null;
   readonly r2?: number | null;
   readonly mae?: number;

@@ -2,12 +2,14 @@
  * Stored formats. Each begins with a four-byte magic whose last byte is the version; a reader refuses what it does
  * not know by returning null, which callers treat as a missing value. Numbers are little-endian.
  *
- *   head   "GHD1" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
+ *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
+ *          "GHD1" is the same without `offset`, which is then 0
  *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
  */
 import type { Head, Task } from "./head.ts";
 
-const HEAD = 0x31444847;
+const HEAD_1 = 0x31444847;
+const HEAD_2 = 0x32444847;
 const BLOCK = 0x31424547;
 /** Bytes of an input's hash: SHA-256 cut to 128 bits. */
 export const HASH_BYTES = 16;
@@ -16,6 +18,7 @@ interface HeadHeader {
   task: Task;
   labels: readonly string[];
   dimensions: number;
+  offset: number;
   temperature: number;
   out_of_scope_threshold: number | null;
   conformal: number;
@@ -26,6 +29,7 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     task: head.task,
     labels: head.labels,
     dimensions: head.dimensions,
+    offset: head.offset,
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
     conformal: head.conformal.length,
@@ -35,7 +39,7 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
   const floats = [head.weights, head.bias, head.conformal];
   const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, 0));
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, HEAD, true);
+  view.setUint32(0, HEAD_2, true);
   view.setUint32(4, padded, true);
   bytes.fill(0x20, 8, 8 + padded);
   for (let i = 0; i < json.length; i++) bytes[8 + i] = json.charCodeAt(i);
@@ -51,7 +55,8 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
 export function decodeHead(bytes: Uint8Array): Head | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
-  if (aligned.length < 8 || view.getUint32(0, true) !== HEAD) return null;
+  const magic = aligned.length < 8 ? 0 : view.getUint32(0, true);
+  if (magic !== HEAD_1 && magic !== HEAD_2) return null;
   const padded = view.getUint32(4, true);
   if (8 + padded > aligned.length) return null;
   const header = parseHeader(aligned.subarray(8, 8 + padded));
@@ -67,6 +72,7 @@ export function decodeHead(bytes: Uint8Array): Head | null {
     weights: new Float32Array(aligned.buffer, at, lengths[0]),
     bias: new Float32Array(aligned.buffer, at + 4 * lengths[0], lengths[1]),
     conformal: new Float32Array(aligned.buffer, at + 4 * (lengths[0] + lengths[1]), lengths[2]),
+    offset: magic === HEAD_1 ? 0 : header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,
   };
@@ -83,7 +89,8 @@ function parseHeader(ascii: Uint8Array): HeadHeader | null {
   let json = "";
   for (const byte of ascii) json += String.fromCharCode(byte);
   try {
-    return JSON.parse(json) as HeadHeader;
+    const header = JSON.parse(json) as HeadHeader;
+    return Array.isArray(header.labels) ? header : null;
   } catch {
     return null;
   }

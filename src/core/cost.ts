@@ -1,10 +1,13 @@
 /** What a training does for a set of a given shape, and what that costs at most. */
+import { temperatureOperations } from "./calibration.ts";
 import { blockRows, designBytes } from "./design.ts";
-import type { Evaluation } from "./evaluation.ts";
+import { assessmentOperations, type Evaluation } from "./evaluation.ts";
 import { fitBytes } from "./fit.ts";
 import type { Task } from "./head.ts";
+import { stepOperations } from "./minimise.ts";
 import { ELEMENTWISE_OPERATIONS } from "./objective.ts";
-import { DENSE_DIMENSIONS, SAMPLE_PER_DIMENSION } from "./preconditioner.ts";
+import { DENSE_DIMENSIONS, inversionOperations } from "./preconditioner.ts";
+import { reductionCost, workingDimensions } from "./row-space.ts";
 import type { TrainingOptions } from "./train.ts";
 
 /** What a training would cost at most. */
@@ -23,6 +26,8 @@ export interface TrainingShape {
 export const DEFAULT_FOLDS = 5;
 /** Rows of the features that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
+/** Rows that a sampled Gram matrix is made from at a time. */
+export const GRAM_SAMPLE_ROWS = 1024;
 /** Penalties that the choice of l2 may try. */
 export const GRID = 11;
 /** Operations that the choice of l2 should take, in so many evaluations of the objective for each fold. */
@@ -36,13 +41,20 @@ const FIT_EVALUATIONS = 10;
 export function evaluationMethod(shape: TrainingShape, options: TrainingOptions): Evaluation["method"] {
   const { method } = options.evaluation;
   if (method !== "auto") return method;
-  return DEFAULT_FOLDS * FIT_EVALUATIONS * evaluationOperations(shape) <= CROSS_VALIDATION_OPERATIONS
-    ? "cross_validation"
-    : "holdout";
+  const dimensions = workingDimensions(shape.examples, shape.dimensions);
+  const operations = DEFAULT_FOLDS * FIT_EVALUATIONS * evaluationOperations({ ...shape, dimensions });
+  return operations <= CROSS_VALIDATION_OPERATIONS ? "cross_validation" : "holdout";
 }
 
+/** One evaluation of the objective, and the step of L-BFGS around it. */
 function evaluationOperations({ examples, dimensions, outputs }: Omit<TrainingShape, "task">): number {
-  return examples * outputs * (4 * (dimensions + 1) + ELEMENTWISE_OPERATIONS);
+  const precondition = dimensions > DENSE_DIMENSIONS ? dimensions : 2 * dimensions ** 2;
+  const parameters = (dimensions + 1) * outputs;
+  return (
+    examples * outputs * (4 * (dimensions + 1) + ELEMENTWISE_OPERATIONS) +
+    outputs * precondition +
+    stepOperations(parameters)
+  );
 }
 
 /** How many rows and folds of them choose l2: the whole set and all folds while that is cheap. */
@@ -69,35 +81,49 @@ export function evaluationLimits(rows: number, dimensions: number, outputs: numb
 
 /** What a training would cost at most, before it starts; the bytes include the features. */
 export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">): Cost {
-  const { examples, dimensions, outputs } = shape;
-  const evaluation = evaluationOperations(shape);
+  const { examples, outputs } = shape;
+  const dimensions = workingDimensions(examples, shape.dimensions);
+  const evaluation = evaluationOperations({ examples, dimensions, outputs });
+  const reduction = reductionCost(examples, shape.dimensions);
   const method = evaluationMethod(shape, options as TrainingOptions);
   const fits = method === "none" ? 0 : method === "holdout" ? 1 : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const plan = selectionPlan(examples, dimensions, outputs);
-  const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions * dimensions + 6 * 11 * dimensions ** 3;
+  const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions ** 2;
+  const inversion = dimensions > DENSE_DIMENSIONS ? 0 : inversionOperations(dimensions);
   const limits = evaluationLimits(examples, dimensions, outputs);
-  // One evaluation more for the logits of what is held out, and for the steps between.
+  // Beyond the fit: the logits of what is held out.
   const heldFit = (limits.final + 2) * evaluation;
-  const tried = evaluationLimits(plan.rows, dimensions, outputs).held + 2;
-  const selection = options.l2 === "auto" ? GRID * plan.folds * tried * evaluation * (plan.rows / examples) : 0;
-  const operations = 3 * gram + selection + fits * heldFit + (limits.final + 1) * evaluation;
-
-  const design = designBytes(examples, dimensions);
-  const sample = 4 * Math.min(examples, Math.max(FEATURE_BLOCK_ROWS, SAMPLE_PER_DIMENSION * dimensions)) * dimensions;
-  const subset = options.l2 === "auto" && plan.rows < examples ? designBytes(plan.rows, dimensions) : 0;
-  const held =
-    4 *
+  const trial = plan.folds * (evaluationLimits(plan.rows, dimensions, outputs).held + 2);
+  const triedLogits = plan.rows * outputs;
+  const penalty =
+    trial * evaluationOperations({ examples: plan.rows, dimensions, outputs }) +
+    inversion +
+    temperatureOperations(triedLogits) +
+    2 * triedLogits * ELEMENTWISE_OPERATIONS;
+  const heldLogits =
     outputs *
-    (method === "cross_validation"
-      ? 2 * examples
-      : method === "holdout"
-        ? examples * (options.evaluation.fraction ?? 0.2)
-        : plan.rows);
-  const parameters = 8 * (dimensions + 1) * outputs * 3 * Math.max(1, fits);
+    (method === "holdout" ? examples * (options.evaluation.fraction ?? 0.2) : method === "none" ? 0 : examples);
+  const operations =
+    reduction.operations +
+    3 * gram +
+    2 * inversion +
+    (options.l2 === "auto" ? GRID * penalty : 0) +
+    fits * heldFit +
+    assessmentOperations(heldLogits, Math.max(3, fits)) +
+    (limits.final + 1) * evaluation;
+
+  const design =
+    designBytes(examples, dimensions) + (reduction.bytes === 0 ? 0 : designBytes(examples, shape.dimensions));
+  const sample = 4 * Math.min(examples, FEATURE_BLOCK_ROWS) * shape.dimensions;
+  const subset = options.l2 === "auto" && plan.rows < examples ? designBytes(plan.rows, dimensions) : 0;
+  const held = 4 * (heldLogits + (options.l2 === "auto" ? triedLogits : 0));
+  const models = Math.max(1, fits, options.l2 === "auto" ? plan.folds : 0);
+  const parameters = 3 * 8 * (dimensions + 1) * outputs * models;
   return {
     operations,
     bytes:
       design +
+      reduction.bytes +
       Math.max(sample, subset) +
       held +
       parameters +

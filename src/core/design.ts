@@ -33,7 +33,8 @@ export function designBytes(rows: number, dimensions: number): number {
   return bytes <= TRANSPOSED_BYTES ? 2 * bytes : bytes;
 }
 
-function withTransposed(tensors: Tensors, design: Omit<Design, "transposed">): Design {
+/** A design with its blocks transposed as well, where they are small. */
+export function withTransposed(tensors: Tensors, design: Omit<Design, "transposed">): Design {
   const kept = 4 * design.rows * design.dimensions <= TRANSPOSED_BYTES;
   return { ...design, transposed: kept ? design.blocks.map((block) => tensors.transpose(block)) : null };
 }
@@ -129,12 +130,13 @@ export function* makeDesign(
   return ok(withTransposed(tensors, { blocks, rows, dimensions, mean, scale }));
 }
 
-/** The design of some of its rows, in their order. */
+/** The design of some of its rows, in their order; to be read once it needs no transpose. */
 export function* subsetDesign(
   tensors: Tensors,
   design: Design,
   rows: readonly number[],
   outputs: number,
+  use: "many" | "once" = "many",
 ): Generator<number, Design, void> {
   const { dimensions } = design;
   const size = blockRows(rows.length, dimensions, outputs);
@@ -160,5 +162,6 @@ export function* subsetDesign(
     blocks.push(tensors.matrix(chosen.length, dimensions, block));
     yield block.length;
   }
-  return withTransposed(tensors, { ...design, blocks, rows: rows.length });
+  const subset = { ...design, blocks, rows: rows.length };
+  return use === "once" ? { ...subset, transposed: null } : withTransposed(tensors, subset);
 }

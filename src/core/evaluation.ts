@@ -9,6 +9,7 @@ import {
   heldOutLogLoss,
   heldOutProbabilities,
   outOfScopeThreshold,
+  temperatureOperations,
 } from "./calibration.ts";
 import {
   type ClassFigures,
@@ -22,7 +23,7 @@ import {
   regressionFigures,
   wilsonInterval,
 } from "./metrics.ts";
-import type { Targets } from "./objective.ts";
+import { ELEMENTWISE_OPERATIONS, type Targets } from "./objective.ts";
 
 /** With more labels a confusion matrix is left out: it grows with their square, and a ledger's row has 2 MB. */
 const CONFUSION_LABELS = 300;
@@ -47,7 +48,8 @@ export interface Evaluation {
   readonly out_of_scope?: {
     readonly score: "max_probability";
     readonly threshold: number;
-    readonly expected_recall: number;
+    /** null where too few out-of-scope examples were held out to judge a threshold by others than those it was set on. */
+    readonly expected_recall: number | null;
   } | null;
   readonly r2?: number;
   readonly mae?: number;
@@ -70,99 +72,144 @@ export const notEvaluated: Assessment = {
 };
 
 /**
+ * Yields floating-point operations.
+ *
  * @param held logits of held-out rows, out-of-scope ones (target −1) among them
  * @param parts for each entry of `held`, its part of the cross-fitting: its fold, or either half of a holdout
  */
-export function assess(
+export function* assess(
   labels: readonly string[],
   targets: Targets,
   held: HeldOut,
   parts: Int32Array,
   how: Pick<Evaluation, "method" | "folds">,
-): Assessment {
+): Generator<number, Assessment, void> {
   if (held.rows.length === 0) return notEvaluated;
   switch (targets.kind) {
     case "single":
-      return assessSingle(labels, targets, held, parts, how);
+      return yield* assessSingle(labels, targets, held, parts, how);
     case "multi":
-      return assessMulti(labels, targets, held, parts, how);
+      return yield* assessMulti(labels, targets, held, parts, how);
     case "value":
       return assessValue(targets.values, held, how);
   }
 }
 
-/** For each part, the temperature fitted on the other parts' entries; with one part alone, on all. */
-function crossFitTemperatures(
+/** Operations of an assessment of so many held-out logits, in so many parts, at most. */
+export function assessmentOperations(logits: number, parts: number): number {
+  return (parts + 1) * temperatureOperations(logits) + 5 * logits * ELEMENTWISE_OPERATIONS;
+}
+
+/** For each part, the temperature fitted on the other parts' entries. */
+function* crossFitTemperatures(
   targets: Targets,
   held: HeldOut,
   parts: Int32Array,
   entries: readonly number[],
-): Map<number, number> {
+): Generator<number, Map<number, number>, void> {
   const temperatures = new Map<number, number>();
   for (const part of new Set(parts)) {
-    temperatures.set(
-      part,
-      fitTemperature(
-        targets,
-        held,
-        entries.filter((at) => parts[at] !== part),
-      ),
-    );
+    const others = entries.filter((at) => parts[at] !== part);
+    temperatures.set(part, yield* fitTemperature(targets, held, others));
   }
   return temperatures;
 }
 
-function assessSingle(
+/** Operations between two yields. */
+const STEP = 1e8;
+
+/** The probabilities of each entry, at a temperature of its own, to a callback. Yields floating-point operations. */
+function* eachProbabilities(
+  kind: "single" | "multi",
+  held: HeldOut,
+  entries: readonly number[],
+  temperatureOf: (at: number) => number,
+  visit: (probabilities: Float64Array, at: number) => void,
+): Generator<number, void, void> {
+  let operations = 0;
+  for (const at of entries) {
+    visit(heldOutProbabilities(kind, held, at, temperatureOf(at)), at);
+    operations += held.outputs * ELEMENTWISE_OPERATIONS;
+    if (operations < STEP) continue;
+    yield operations;
+    operations = 0;
+  }
+  yield operations;
+}
+
+/** The most probable label of each entry, and its probability. */
+function* topsOf(
+  held: HeldOut,
+  entries: readonly number[],
+  temperatureOf: (at: number) => number,
+): Generator<number, { label: number; top: number }[], void> {
+  const tops: { label: number; top: number }[] = [];
+  yield* eachProbabilities("single", held, entries, temperatureOf, (probabilities) => {
+    const label = topIndex(probabilities);
+    tops.push({ label, top: probabilities[label] as number });
+  });
+  return tops;
+}
+
+function* assessSingle(
   labels: readonly string[],
   targets: Extract<Targets, { kind: "single" }>,
   held: HeldOut,
   parts: Int32Array,
   how: Pick<Evaluation, "method" | "folds">,
-): Assessment {
+): Generator<number, Assessment, void> {
+  const targetOf = (at: number) => targets.indices[held.rows[at] as number] as number;
   const all = Array.from(held.rows.keys());
-  const inScope = all.filter((at) => (targets.indices[held.rows[at] as number] as number) >= 0);
-  const outside = all.filter((at) => (targets.indices[held.rows[at] as number] as number) < 0);
-  const temperature = fitTemperature(targets, held, inScope);
-  const crossFitted = crossFitTemperatures(targets, held, parts, inScope);
-  const crossFit = (at: number) =>
-    heldOutProbabilities("single", held, at, crossFitted.get(parts[at] as number) as number);
-  const final = (at: number) => heldOutProbabilities("single", held, at, temperature);
+  const inScope = all.filter((at) => targetOf(at) >= 0);
+  const outside = all.filter((at) => targetOf(at) < 0);
+  const temperature = yield* fitTemperature(targets, held, inScope);
+  const crossFitted = yield* crossFitTemperatures(targets, held, parts, inScope);
+  const crossFit = (at: number) => crossFitted.get(parts[at] as number) as number;
 
-  const truth = inScope.map((at) => targets.indices[held.rows[at] as number] as number);
-  const judged = inScope.map((at) => {
-    const probabilities = crossFit(at);
-    const label = topIndex(probabilities);
-    return { label, confidence: probabilities[label] as number };
-  });
+  const truth = inScope.map(targetOf);
+  const judged = yield* topsOf(held, inScope, crossFit);
   const predicted = judged.map(({ label }) => label);
   const hits = predicted.map((label, i) => label === truth[i]);
-  const confidences = judged.map(({ confidence }) => confidence);
   const accuracy = mean(hits.map(Number));
+  const uncalibrated = yield* topsOf(held, inScope, () => 1);
+  const nonconformity: number[] = [];
+  const finalTops: number[] = [];
+  yield* eachProbabilities(
+    "single",
+    held,
+    inScope,
+    () => temperature,
+    (probabilities, at) => {
+      nonconformity.push(1 - (probabilities[targetOf(at)] as number));
+      finalTops.push(probabilities[topIndex(probabilities)] as number);
+    },
+  );
 
   let outOfScope: Evaluation["out_of_scope"] = null;
   if (outside.length > 0) {
-    const tops = (entries: readonly number[], probabilitiesOf: (at: number) => Float64Array) =>
-      entries.map((at) => Math.max(...probabilitiesOf(at)));
-    const scored = (probabilitiesOf: (at: number) => Float64Array) => {
-      const top = tops(inScope, probabilitiesOf);
-      return inScope.map((at, i) => ({ at, top: top[i] as number, right: hits[i] as boolean }));
-    };
-    const threshold = outOfScopeThreshold(scored(final), tops(outside, final));
-    const inside = scored(crossFit);
-    const outsideTops = tops(outside, crossFit);
+    const finalOutside = (yield* topsOf(held, outside, () => temperature)).map(({ top }) => top);
+    const crossOutside = (yield* topsOf(held, outside, crossFit)).map(({ top }) => top);
+    const threshold = outOfScopeThreshold(
+      finalTops.map((top, i) => ({ top, right: hits[i] as boolean })),
+      finalOutside,
+    );
+    const inside = judged.map(({ top }, i) => ({ at: inScope[i] as number, top, right: hits[i] as boolean }));
     let refused = 0;
+    let judgedOutside = 0;
     for (const part of new Set(parts)) {
-      const others = outsideTops.filter((_, i) => parts[outside[i] as number] !== part);
-      const limit =
-        others.length === 0
-          ? threshold
-          : outOfScopeThreshold(
-              inside.filter(({ at }) => parts[at] !== part),
-              others,
-            );
-      refused += outsideTops.filter((top, i) => parts[outside[i] as number] === part && top < limit).length;
+      const others = crossOutside.filter((_, i) => parts[outside[i] as number] !== part);
+      // A threshold that these rows themselves were needed for says nothing of them.
+      if (others.length === 0) continue;
+      const limit = outOfScopeThreshold(
+        inside.filter(({ at }) => parts[at] !== part),
+        others,
+      );
+      const own = crossOutside.filter((_, i) => parts[outside[i] as number] === part);
+      judgedOutside += own.length;
+      refused += own.filter((top) => top < limit).length;
     }
-    outOfScope = { score: "max_probability", threshold, expected_recall: refused / outside.length };
+    const recall = judgedOutside === 0 ? null : refused / judgedOutside;
+    outOfScope = { score: "max_probability", threshold, expected_recall: recall };
   }
 
   return {
@@ -174,9 +221,12 @@ function assessSingle(
       accuracy_interval: wilsonInterval(accuracy, inScope.length),
       macro_f1: macroF1(labels, truth, predicted),
       log_loss: crossFitLogLoss(targets, held, parts, inScope, crossFitted),
-      ece: expectedCalibrationError(confidences, hits),
+      ece: expectedCalibrationError(
+        judged.map(({ top }) => top),
+        hits,
+      ),
       ece_uncalibrated: expectedCalibrationError(
-        inScope.map((at) => Math.max(...heldOutProbabilities("single", held, at, 1))),
+        uncalibrated.map(({ top }) => top),
         hits,
       ),
       per_class: perClass(labels, truth, predicted),
@@ -187,44 +237,62 @@ function assessSingle(
     },
     temperature,
     outOfScopeThreshold: outOfScope?.threshold ?? null,
-    conformal: conformalScores(inScope.map((at, i) => 1 - (final(at)[truth[i] as number] as number))),
+    conformal: conformalScores(nonconformity),
   };
 }
 
-function assessMulti(
+function* assessMulti(
   labels: readonly string[],
   targets: Extract<Targets, { kind: "multi" }>,
   held: HeldOut,
   parts: Int32Array,
   how: Pick<Evaluation, "method" | "folds">,
-): Assessment {
+): Generator<number, Assessment, void> {
   const entries = Array.from(held.rows.keys());
-  const temperature = fitTemperature(targets, held, entries);
-  const crossFitted = crossFitTemperatures(targets, held, parts, entries);
+  const truths = entries.map((at) => new Set(targets.indices[held.rows[at] as number]));
+  const temperature = yield* fitTemperature(targets, held, entries);
+  const crossFitted = yield* crossFitTemperatures(targets, held, parts, entries);
+  const crossFit = (at: number) => crossFitted.get(parts[at] as number) as number;
   const counts = labels.map(() => ({ hits: 0, predicted: 0, support: 0 }));
   const calibrated = calibrationBins();
   const uncalibrated = calibrationBins();
-  const scores: number[] = [];
+  const nonconformity: number[] = [];
   let right = 0;
-  for (const at of entries) {
-    const truth = new Set(targets.indices[held.rows[at] as number]);
-    const probabilities = heldOutProbabilities("multi", held, at, crossFitted.get(parts[at] as number) as number);
-    const raw = heldOutProbabilities("multi", held, at, 1);
-    const final = heldOutProbabilities("multi", held, at, temperature);
-    scores.push(Math.max(0, ...[...truth].map((k) => 1 - (final[k] as number))));
+  yield* eachProbabilities("multi", held, entries, crossFit, (probabilities, at) => {
     let wrong = false;
     counts.forEach((count, k) => {
-      const positive = truth.has(k);
+      const positive = truths[at]?.has(k) ?? false;
       const chosen = (probabilities[k] as number) >= 0.5;
       calibrated.add(probabilities[k] as number, positive);
-      uncalibrated.add(raw[k] as number, positive);
       if (positive && chosen) count.hits++;
       if (chosen) count.predicted++;
       if (positive) count.support++;
       if (positive !== chosen) wrong = true;
     });
     if (!wrong) right++;
-  }
+  });
+  yield* eachProbabilities(
+    "multi",
+    held,
+    entries,
+    () => 1,
+    (probabilities, at) => {
+      probabilities.forEach((p, k) => {
+        uncalibrated.add(p, truths[at]?.has(k) ?? false);
+      });
+    },
+  );
+  yield* eachProbabilities(
+    "multi",
+    held,
+    entries,
+    () => temperature,
+    (probabilities, at) => {
+      let largest = 0;
+      for (const k of truths[at] ?? []) largest = Math.max(largest, 1 - (probabilities[k] as number));
+      nonconformity.push(largest);
+    },
+  );
   const figures = counts.map(({ hits, predicted, support }, k) =>
     classFigures(labels[k] as string, hits, predicted, support),
   );
@@ -252,7 +320,7 @@ function assessMulti(
     },
     temperature,
     outOfScopeThreshold: null,
-    conformal: conformalScores(scores),
+    conformal: conformalScores(nonconformity),
   };
 }
 

@@ -86,7 +86,8 @@ export type Bounds = Pick<MinimiseOptions, "tolerance" | "maxEvaluations">;
 
 /**
  * Minimises the objective from `start`. The preconditioner may be that of more rows: folds that leave rows out share one.
- * For regression it is the exact inverse Hessian up to rounding, so the first step is ridge's closed form and the rest refine it.
+ * Where it is whole and of all rows, for regression it is the exact inverse Hessian up to rounding: the first step is ridge's
+ * closed form, and the rest refine it.
  */
 export function* fitHead(
   tensors: Tensors,
@@ -118,6 +119,8 @@ export function* fitHead(
   };
   return yield* minimise((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
     ...bounds,
+    preconditionOperations:
+      outputs * (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2),
     ...(onStep === undefined ? {} : { onStep }),
   });
 }
@@ -126,8 +129,8 @@ export function* fitHead(
 export function fitBytes(dimensions: number, outputs: number, rowsOfBlock: number): number {
   const parameters = (dimensions + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;
-  const vectors = 8 * 8 * parameters;
-  const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 6 * 4 * dimensions * dimensions;
+  const vectors = 9 * 8 * parameters;
+  const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 7 * 4 * dimensions * dimensions;
   const block = 4 * rowsOfBlock * (3 * dimensions + 2 * outputs);
   return pairs + vectors + inverse + block;
 }

@@ -16,6 +16,8 @@ export interface Head {
   /** outputs × dimensions, row-major; outputs = labels.length, or 1 for regression */
   readonly weights: Float32Array;
   readonly bias: Float32Array;
+  /** Regression: added to the output in 64-bit floats, which hold values that the bias cannot; else 0. */
+  readonly offset: number;
   /** Logits are divided by it: Guo et al. 2017, On Calibration of Modern Neural Networks. */
   readonly temperature: number;
   /** In scope when the top probability is at least this; null: everything is. */
@@ -26,12 +28,12 @@ export interface Head {
 
 /** Each label's probability, or for regression the value alone. Throws when the embedding's length is wrong. */
 export function predict(head: Head, embedding: Float32Array): Float64Array {
-  const { dimensions, weights, bias } = head;
+  const { dimensions, weights, bias, offset } = head;
   if (embedding.length !== dimensions)
     throw new Error(`${embedding.length} numbers for a head of ${dimensions} dimensions.`);
   const logits = new Float64Array(bias.length);
   for (let k = 0; k < bias.length; k++) {
-    let sum = bias[k] as number;
+    let sum = offset + (bias[k] as number);
     for (let j = 0, w = k * dimensions; j < dimensions; j++, w++)
       sum += (weights[w] as number) * (embedding[j] as number);
     logits[k] = sum / head.temperature;

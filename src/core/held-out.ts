@@ -2,8 +2,15 @@
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
 import { evaluationLimits, GRID } from "./cost.ts";
 import type { Design } from "./design.ts";
-import { type Bounds, fitHead, freePreconditioner, makePreconditioner, startingPoint } from "./fit.ts";
-import { eachLogits, type Problem, type Targets } from "./objective.ts";
+import {
+  type Bounds,
+  fitHead,
+  freePreconditioner,
+  makePreconditioner,
+  type Preconditioner,
+  startingPoint,
+} from "./fit.ts";
+import { ELEMENTWISE_OPERATIONS, eachLogits, type Problem, type Targets } from "./objective.ts";
 import type { Tensors } from "./tensors.ts";
 
 /** What folds are cut from. `weights` are zero for rows that are never trained on. */
@@ -36,13 +43,15 @@ export interface HeldOutFit {
 
 /**
  * Fits one model for each of the first `count` folds and collects the logits of the rows that it leaves out.
- * `starts` are the folds' own earlier parameters: never another fold's, which has seen these rows.
+ * The preconditioner is that of all rows, and may be that of another l2. `starts` are the folds' own earlier parameters:
+ * never another fold's, which has seen these rows.
  */
 export function* fitFolds(
   tensors: Tensors,
   data: Splittable,
   count: number,
   l2: number,
+  preconditioner: Preconditioner,
   starts: readonly Float64Array[] | null,
   bounds: Bounds,
 ): Generator<number, HeldOutFit, void> {
@@ -55,7 +64,6 @@ export function* fitFolds(
   const parameters: Float64Array[] = [];
   let converged = true;
   const { weights } = data;
-  const preconditioner = yield* makePreconditioner(tensors, { design, targets, outputs, weights, l2 }, data.gram);
   for (let fold = 0; fold < count; fold++) {
     const trainedOn = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
     const problem: Problem = { design, targets, outputs, weights: trainedOn, l2 };
@@ -70,73 +78,70 @@ export function* fitFolds(
       }
     });
   }
-  freePreconditioner(tensors, preconditioner);
   return { held: { rows, logits, outputs }, parameters, converged };
 }
 
 export interface Selection {
   readonly l2: number;
-  readonly fit: HeldOutFit;
+  /** Each fold's model at this l2, where it is still at hand: keeping those of every penalty would take too much memory. */
+  readonly parameters: readonly Float64Array[] | null;
 }
 
 /** Losses this close are the same for all that so many held-out rows can tell. */
 const SAME = 1.01;
 
 /**
- * The l2 (in the design's scale) that predicts held-out rows best: of those whose loss is within 1 % of the least, the one
- * with most labels right, and of those the strongest. The loss is the log loss at its own best temperature, since a head is calibrated
- * afterwards; squared error for regression. Goes from strong to weak, each fit starting from the one before, and
- * stops two steps past the least loss.
+ * The l2 (in the design's scale) that predicts held-out rows best: the strongest whose loss is within 1 % of the least. The
+ * loss is the log loss at its own best temperature, since a head is calibrated afterwards; squared error for regression.
+ * (Choosing by labels right, which the head is judged by, would flatter the accuracy that is reported.) Goes from strong to
+ * weak, each fit starting from the one before, and stops two steps past the least loss.
  */
 export function* selectL2(tensors: Tensors, data: Splittable, count: number): Generator<number, Selection, void> {
-  let kept: (Selection & Score)[] = [];
+  const tried: { readonly l2: number; readonly loss: number }[] = [];
+  let best: Selection = { l2: STRONGEST[data.targets.kind], parameters: null };
   let least = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
   let l2: number = STRONGEST[data.targets.kind];
-  let strongest: Selection | null = null;
   const { rows, dimensions } = data.design;
   const bounds = {
     tolerance: SELECTION_TOLERANCE,
     maxEvaluations: evaluationLimits(rows, dimensions, data.outputs).held,
   };
+  let preconditioner: Preconditioner | null = null;
   for (let i = 0, since = 0; i < GRID && (i < ALWAYS_TRIED || since < 2); i++, l2 /= STEP) {
-    const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, starts, bounds);
+    // One for two penalties, of what is between them: another step of L-BFGS costs less than another inversion.
+    if (preconditioner === null || i % 2 === 0) {
+      if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
+      preconditioner = yield* makePreconditioner(tensors, { ...data, l2: l2 / Math.sqrt(STEP) }, data.gram);
+    }
+    const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, preconditioner, starts, bounds);
     // A model that stopped early generalises as if its penalty were stronger: it says nothing of this one.
-    if (!fit.converged && strongest !== null) break;
+    if (!fit.converged && i > 0) break;
     starts = fit.parameters;
-    const score = scoreOf(data.targets, fit.held);
-    strongest ??= { l2, fit };
-    since = score.loss < least ? 0 : since + 1;
-    least = Math.min(least, score.loss);
-    kept = [...kept, { l2, fit, ...score }].filter(({ loss }) => loss <= SAME * least);
+    const loss: number = yield* lossOf(data.targets, fit.held);
+    since = loss < least ? 0 : since + 1;
+    least = Math.min(least, loss);
+    tried.push({ l2, loss });
+    // Where no loss is finite, none is better than the strongest.
+    const chosen = (tried.find((each) => each.loss <= SAME * least) ?? best).l2;
+    if (chosen === l2) best = { l2, parameters: fit.parameters };
+    else if (chosen !== best.l2) best = { l2: chosen, parameters: null };
   }
-  // Where no loss is finite, no penalty is better than the strongest.
-  if (kept.length === 0 && strongest !== null) return strongest;
-  return kept.reduce((best, each) => (each.hits > best.hits ? each : best));
+  if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
+  return best;
 }
 
-interface Score {
-  readonly loss: number;
-  readonly hits: number;
-}
-
-function scoreOf(targets: Targets, held: HeldOut): Score {
+function* lossOf(targets: Targets, held: HeldOut): Generator<number, number, void> {
   if (targets.kind === "value") {
-    const errors = Array.from(held.rows, (row, at) => (targets.values[row] as number) - (held.logits[at] as number));
-    return { loss: errors.reduce((sum, error) => sum + error * error, 0), hits: 0 };
+    return held.rows.reduce(
+      (sum, row, at) => sum + ((targets.values[row] as number) - (held.logits[at] as number)) ** 2,
+      0,
+    );
   }
   const all = Array.from(held.rows.keys());
-  const entries = targets.kind === "single" ? all.filter((at) => targetOf(targets.indices, held, at) >= 0) : all;
-  const loss = heldOutLogLoss(targets, held, entries, fitTemperature(targets, held, entries));
-  if (targets.kind === "multi") return { loss, hits: 0 };
-  return { loss, hits: entries.filter((at) => topLabel(held, at) === targetOf(targets.indices, held, at)).length };
-}
-
-function targetOf(indices: Int32Array, held: HeldOut, at: number): number {
-  return indices[held.rows[at] as number] as number;
-}
-
-function topLabel(held: HeldOut, at: number): number {
-  const logits = held.logits.subarray(at * held.outputs, (at + 1) * held.outputs);
-  return logits.indexOf(Math.max(...logits));
+  const inScope = (at: number) => targets.kind === "multi" || (targets.indices[held.rows[at] as number] as number) >= 0;
+  const entries = all.filter(inScope);
+  const temperature = yield* fitTemperature(targets, held, entries);
+  yield entries.length * held.outputs * ELEMENTWISE_OPERATIONS;
+  return heldOutLogLoss(targets, held, entries, temperature);
 }

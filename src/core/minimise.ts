@@ -27,6 +27,8 @@ export interface MinimiseOptions {
   readonly tolerance: number;
   /** Evaluations of the objective after which it ends where it is. */
   readonly maxEvaluations: number;
+  /** What a product with P costs, in floating-point operations. */
+  readonly preconditionOperations: number;
   /** Called with the objective after each accepted step; it never rises. */
   readonly onStep?: (value: number) => void;
 }
@@ -65,6 +67,11 @@ const RESOLUTION = 2 ** -24;
 /** How many steps L-BFGS remembers for so many parameters: ten, or fewer where they would take more than 8 MB. */
 export function memoryLength(parameters: number): number {
   return Math.max(3, Math.min(10, Math.floor(1e6 / parameters)));
+}
+
+/** Operations of one step, beside the evaluation of f and the product with P, for so many parameters and steps remembered. */
+export function stepOperations(parameters: number, pairs = memoryLength(parameters)): number {
+  return (8 * pairs + 8) * parameters;
 }
 
 /**
@@ -114,7 +121,7 @@ export function* minimise(
         values.push(value);
         iterations++;
         options.onStep?.(value);
-        yield (8 * memory.pairs.length + 8) * parameters.length;
+        yield stepOperations(parameters.length, memory.pairs.length) + options.preconditionOperations;
         continue;
       }
     }

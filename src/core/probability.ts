@@ -2,10 +2,15 @@
 export function softmax(logits: Float64Array): Float64Array {
   let top = Number.NEGATIVE_INFINITY;
   for (const logit of logits) top = Math.max(top, logit);
-  const probabilities = logits.map((logit) => Math.exp(logit - top));
+  const probabilities = new Float64Array(logits.length);
   let sum = 0;
-  for (const p of probabilities) sum += p;
-  return probabilities.map((p) => p / sum);
+  for (let k = 0; k < logits.length; k++) {
+    const term = Math.exp((logits[k] as number) - top);
+    probabilities[k] = term;
+    sum += term;
+  }
+  for (let k = 0; k < logits.length; k++) probabilities[k] = (probabilities[k] as number) / sum;
+  return probabilities;
 }
 
 export function sigmoid(logit: number): number {

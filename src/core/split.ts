@@ -11,6 +11,38 @@ export const ALWAYS_TRAINED = -1;
  * @param strata each row's class; rows of class −1 are spread as well, and may be held out whole.
  */
 export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: number, seed: number): Int32Array {
+  return folded(strata, groups, count, seed, (part) => part);
+}
+
+/** Parts that a holdout is cut from: its fraction is to a twentieth. */
+const HOLDOUT_PARTS = 20;
+
+/**
+ * As `stratifiedFolds`, but fold 0, the holdout, has `fraction` of the rows and of each class, and the others share the rest.
+ * Of a class of few groups it takes every so many, not the first.
+ */
+export function holdoutFolds(
+  strata: Int32Array,
+  groups: Int32Array,
+  fraction: number,
+  count: number,
+  seed: number,
+): Int32Array {
+  if (fraction === 1 / count) return stratifiedFolds(strata, groups, count, seed);
+  const held = Math.round(fraction * HOLDOUT_PARTS);
+  const heldBefore = (part: number) => Math.ceil((part * held) / HOLDOUT_PARTS);
+  return folded(strata, groups, HOLDOUT_PARTS, seed, (part) =>
+    heldBefore(part + 1) > heldBefore(part) ? 0 : 1 + (part % (count - 1)),
+  );
+}
+
+function folded(
+  strata: Int32Array,
+  groups: Int32Array,
+  parts: number,
+  seed: number,
+  foldOf: (part: number) => number,
+): Int32Array {
   const rowsOfGroup = new Map<number, number[]>();
   const groupsOfClass = new Map<number, Set<number>>();
   strata.forEach((stratum, row) => {
@@ -29,8 +61,8 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   let next = 0;
   for (const stratum of [...groupsByStratum.keys()].sort((a, b) => a - b)) {
     for (const group of shuffle(groupsByStratum.get(stratum) ?? [], random)) {
-      foldOfGroup.set(group, next);
-      next = (next + 1) % count;
+      foldOfGroup.set(group, foldOf(next));
+      next = (next + 1) % parts;
     }
   }
   for (const [stratum, members] of groupsOfClass) {

@@ -1,19 +1,17 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
 import { DEFAULT_FOLDS, estimate, evaluationLimits, evaluationMethod, selectionPlan } from "./cost.ts";
-import { type Design, freeDesign, makeDesign, subsetDesign } from "./design.ts";
+import { type Design, freeDesign, makeDesign } from "./design.ts";
 import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
 import { fail, ok, type Result } from "./failure.ts";
 import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
 import type { Head, Task } from "./head.ts";
 import { EVALUATION_TOLERANCE, fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
 import type { Minimum } from "./minimise.ts";
-import type { Targets } from "./objective.ts";
-import { DENSE_DIMENSIONS, SAMPLE_PER_DIMENSION, weightedGram, weightedSquares } from "./preconditioner.ts";
-import { seededRandom, shuffle } from "./random.ts";
-import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
+import type { Problem, Targets } from "./objective.ts";
+import { expand, reduceToRows, workingDimensions } from "./row-space.ts";
+import { sampledGram, subsample } from "./sample.ts";
+import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "./split.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
-
-export { estimate };
 
 export interface TrainingSet {
   readonly task: Task;
@@ -122,11 +120,12 @@ function* trainScoped(
   set: TrainingSet,
   options: TrainingOptions,
 ): Generator<number, Result<Trained>, void> {
-  const { task, dimensions, labels, targets } = set;
+  const { task, dimensions, labels } = set;
   const outputs = task === "regression" ? 1 : labels.length;
   const rows = set.groups.length;
-  const refusal = refuse(set);
+  const refusal = refuse(set, options);
   if (refusal !== null) return refusal;
+  const { targets, offset } = centred(set.targets);
   const cost = estimate({ task, examples: rows, dimensions, outputs }, options);
   if (cost.operations > options.budget.operations || cost.bytes > options.budget.bytes) {
     return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
@@ -138,24 +137,26 @@ function* trainScoped(
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
   const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs);
   if (!made.ok) return made;
-  const design = made.value;
+  const { design, basis } = yield* reduceToRows(tensors, made.value, weights);
   const gram = yield* sampledGram(tensors, design, weights, options.seed);
   const strata = strataOf(targets, labels.length);
-  const limits = evaluationLimits(rows, dimensions, outputs);
+  const working = workingDimensions(rows, dimensions);
+  const limits = evaluationLimits(rows, working, outputs);
 
   const method = evaluationMethod({ task, examples: rows, dimensions, outputs }, options);
   const count = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const folds =
     method === "holdout"
-      ? holdoutFolds(strata, set.groups, options.evaluation.fraction ?? 0.2, options.seed)
+      ? holdoutFolds(strata, set.groups, options.evaluation.fraction ?? 0.2, DEFAULT_FOLDS, options.seed)
       : stratifiedFolds(strata, set.groups, count, options.seed);
   const data: Splittable = { design, gram, targets, outputs, weights, folds };
-  const anyHeldOut = folds.some((fold, row) => fold !== ALWAYS_TRAINED && weights[row] !== 0);
+  const anyHeldOut = (first: number) =>
+    folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < first && weights[row] !== 0);
 
   let selection: Selection | null = null;
   let l2 = options.l2 === "auto" ? 1 : options.l2 / design.scale ** 2;
-  if (options.l2 === "auto" && anyHeldOut) {
-    const plan = selectionPlan(rows, dimensions, outputs);
+  const plan = selectionPlan(rows, working, outputs);
+  if (options.l2 === "auto" && anyHeldOut(Math.min(plan.folds, count))) {
     const whole = plan.rows === rows;
     const chosen: Splittable = whole
       ? data
@@ -170,67 +171,42 @@ function* trainScoped(
 
   let assessment: Assessment = notEvaluated;
   let start: Float64Array | null = null;
-  if (method !== "none" && anyHeldOut) {
-    const wanted = method === "holdout" ? 1 : count;
-    const fitted = yield* fitFolds(tensors, data, wanted, l2, selection?.fit.parameters ?? null, {
+  const problem: Problem = { design, targets, outputs, weights, l2 };
+  const preconditioner = yield* makePreconditioner(tensors, problem, gram);
+  const wanted = method === "none" ? 0 : method === "holdout" ? 1 : count;
+  if (anyHeldOut(wanted)) {
+    const fitted = yield* fitFolds(tensors, data, wanted, l2, preconditioner, selection?.parameters ?? null, {
       tolerance: EVALUATION_TOLERANCE,
       maxEvaluations: limits.final,
     });
-    const parts = fitted.held.rows.map((row) =>
-      method === "holdout" ? (set.groups[row] as number) & 1 : (folds[row] as number),
-    );
-    assessment = assess(
-      labels,
-      targets,
-      fitted.held,
-      parts,
-      method === "holdout" ? { method } : { method, folds: count },
-    );
+    const of = (values: Int32Array) => fitted.held.rows.map((row) => values[row] as number);
+    const parts = method === "holdout" ? stratifiedFolds(of(strata), of(set.groups), 2, options.seed) : of(folds);
+    const how = method === "holdout" ? { method } : { method, folds: new Set(parts).size };
+    assessment = yield* assess(labels, targets, fitted.held, parts, how);
     start = average(fitted.parameters);
   }
 
-  const problem = { design, targets, outputs, weights, l2 };
-  const preconditioner = yield* makePreconditioner(tensors, problem, gram);
   const minimum = yield* fitHead(tensors, problem, preconditioner, start ?? startingPoint(problem), {
     tolerance: options.tolerance ?? DEFAULT_TOLERANCE,
     maxEvaluations: limits.final,
   });
-  return ok(finish(set, design, minimum, assessment, l2, examples));
+  const parameters = basis === null ? minimum.parameters : expand(tensors, minimum.parameters, basis, outputs);
+  return ok(finish(set, design, { ...minimum, parameters }, assessment, l2, examples, offset));
 }
 
-/** Folds of which the first is as large a part as `fraction` says, to a twentieth, and the rest is shared by the others. */
-function holdoutFolds(strata: Int32Array, groups: Int32Array, fraction: number, seed: number): Int32Array {
-  if (fraction === 1 / DEFAULT_FOLDS) return stratifiedFolds(strata, groups, DEFAULT_FOLDS, seed);
-  const parts = 20;
-  const held = Math.round(fraction * parts);
-  return stratifiedFolds(strata, groups, parts, seed).map((part) => {
-    if (part === ALWAYS_TRAINED) return part;
-    return part < held ? 0 : 1 + (part % (DEFAULT_FOLDS - 1));
-  });
+/** Values around zero, so that logits in 32-bit floats keep what sets them apart, and what was taken off them. */
+function centred(targets: Targets): { targets: Targets; offset: number } {
+  if (targets.kind !== "value") return { targets, offset: 0 };
+  const offset = targets.values.reduce((sum, value) => sum + value / targets.values.length, 0);
+  return { targets: { kind: "value", values: targets.values.map((value) => value - offset) }, offset };
 }
 
-/** G of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */
-function* sampledGram(
-  tensors: Tensors,
-  design: Design,
-  weights: Float64Array,
-  seed: number,
-): Generator<number, Float32Array, void> {
-  if (design.dimensions > DENSE_DIMENSIONS) return yield* weightedSquares(tensors, design, weights);
-  const wanted = Math.max(1000, SAMPLE_PER_DIMENSION * design.dimensions);
-  if (design.rows <= 1.5 * wanted) return yield* weightedGram(tensors, design, weights);
-  const rows = shuffle(Array.from(weights.keys()), seededRandom(seed))
-    .slice(0, wanted)
-    .sort((a, b) => a - b);
-  const sample = yield* subsetDesign(tensors, design, rows, 1);
-  const share = Float64Array.from(rows, (row) => ((weights[row] as number) * design.rows) / wanted);
-  const gram = yield* weightedGram(tensors, sample, share);
-  freeDesign(tensors, sample);
-  return gram;
-}
-
-function refuse(set: TrainingSet): ReturnType<typeof fail> | null {
+function refuse(set: TrainingSet, { classWeight }: TrainingOptions): ReturnType<typeof fail> | null {
   const { targets, labels } = set;
+  if (classWeight !== null && targets.kind !== "single")
+    return fail("task_mismatch", "'class_weight' is for one label alone. Leave it out.", {
+      param: "hyperparameters.class_weight",
+    });
   if (targets.kind === "value") {
     if (targets.values.length < 2) return fail("too_few_examples", "Training needs at least two examples.");
     const row = targets.values.findIndex((value) => !Number.isFinite(value));
@@ -281,39 +257,6 @@ function strataOf(targets: Targets, labels: number): Int32Array {
   }
 }
 
-function* subsample(
-  tensors: Tensors,
-  data: Splittable,
-  strata: Int32Array,
-  groups: Int32Array,
-  rows: number,
-  seed: number,
-): Generator<number, Splittable, void> {
-  const slices = Math.ceil(data.weights.length / rows);
-  const slice = stratifiedFolds(strata, groups, slices, seed + 1);
-  const chosen = Array.from(slice.keys()).filter(
-    (row) => data.weights[row] !== 0 && (slice[row] === 0 || slice[row] === ALWAYS_TRAINED),
-  );
-  const design = yield* subsetDesign(tensors, data.design, chosen, data.outputs);
-  const weights = Float64Array.from(chosen, (row) => data.weights[row] as number);
-  const gram = yield* sampledGram(tensors, design, weights, seed);
-  const pick = (from: Int32Array) => Int32Array.from(chosen, (row) => from[row] as number);
-  const { targets } = data;
-  return {
-    design,
-    gram,
-    outputs: data.outputs,
-    weights,
-    targets:
-      targets.kind === "single"
-        ? { kind: "single", indices: pick(targets.indices) }
-        : targets.kind === "multi"
-          ? { kind: "multi", indices: chosen.map((row) => targets.indices[row] ?? []) }
-          : { kind: "value", values: Float64Array.from(chosen, (row) => targets.values[row] as number) },
-    folds: stratifiedFolds(pick(strata), pick(groups), 4, seed),
-  };
-}
-
 function average(vectors: readonly Float64Array[]): Float64Array {
   const sum = new Float64Array((vectors[0] as Float64Array).length);
   for (const vector of vectors)
@@ -329,6 +272,7 @@ function finish(
   assessment: Assessment,
   l2: number,
   examples: number,
+  offset: number,
 ): Trained {
   const { dimensions, labels, task } = set;
   const outputs = task === "regression" ? 1 : labels.length;
@@ -345,7 +289,7 @@ function finish(
   }
   const { temperature, outOfScopeThreshold, conformal, evaluation } = assessment;
   return {
-    head: { task, labels, dimensions, weights, bias, temperature, outOfScopeThreshold, conformal },
+    head: { task, labels, dimensions, weights, bias, offset, temperature, outOfScopeThreshold, conformal },
     training: {
       examples,
       iterations: minimum.iterations,

@@ -68,7 +68,7 @@ const evaluation = z
     per_class: z.array(classFigures).optional(),
     confusion: z.object({ labels: z.array(z.string()), matrix: z.array(z.array(z.number())) }).optional(),
     out_of_scope: z
-      .object({ score: z.string(), threshold: z.number(), expected_recall: z.number() })
+      .object({ score: z.string(), threshold: z.number(), expected_recall: z.number().nullable() })
       .nullable()
       .optional(),
     r2: z.number().nullable().optional(),

@@ -178,7 +178,7 @@ export function headRoutes(app: App): void {
           dimensions,
           backbone,
           weights,
-          bias: Array.from(bytes.bias),
+          bias: Array.from(bytes.bias, (bias) => bias + bytes.offset),
           temperature: bytes.temperature,
           out_of_scope_threshold: bytes.outOfScopeThreshold,
           formula: formulas[task],

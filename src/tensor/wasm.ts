@@ -1,6 +1,14 @@
 import { BackendWasm } from "@tensorflow/tfjs-backend-wasm/dist/tf-backend-wasm.fesm.min.js";
 import createModule, { type BackendWasmModule } from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm.js";
-import { matMul, registerBackend, removeBackend, setBackend, type Tensor2D, tensor2d } from "@tensorflow/tfjs-core";
+import {
+  matMul,
+  memory,
+  registerBackend,
+  removeBackend,
+  setBackend,
+  type Tensor2D,
+  tensor2d,
+} from "@tensorflow/tfjs-core";
 import type { Matrix, Tensors } from "../core/tensors.ts";
 
 /** What the package's types take from Emscripten's, which are not installed. */
@@ -95,7 +103,7 @@ function tensors(backend: BackendWasm, emscripten: Emscripten): Tensors {
       alive.get(a)?.dispose();
       alive.delete(a);
     },
-    memory: () => ({ matrices: alive.size, bytes: emscripten.HEAPU8.byteLength }),
+    memory: () => ({ matrices: memory().numTensors, bytes: emscripten.HEAPU8.byteLength }),
   };
 }
 

@@ -50,9 +50,11 @@ export function trainOn(
     targets,
     groups: data.groups ?? Int32Array.from({ length: rows }, (_, row) => row),
   };
-  const result = finish(train(tensors, set, { ...options, ...changes }));
-  for (const block of blocks) tensors.free(block);
-  return result;
+  try {
+    return finish(train(tensors, set, { ...options, ...changes }));
+  } finally {
+    for (const block of blocks) tensors.free(block);
+  }
 }
 
 export function trained(result: Result<Trained>): Trained {

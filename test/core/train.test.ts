@@ -1,8 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { predict, predictionSet } from "../../src/core/head.ts";
+import { decodeHead, encodeHead } from "../../src/core/codec.ts";
+import { estimate } from "../../src/core/cost.ts";
+import { predict, predictionInterval, predictionSet } from "../../src/core/head.ts";
 import { seededRandom, shuffle } from "../../src/core/random.ts";
-import { estimate, train } from "../../src/core/train.ts";
+import type { Matrix, Tensors } from "../../src/core/tensors.ts";
+import { train } from "../../src/core/train.ts";
 import { nodeTensors } from "../../src/tensor/node.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { clusters, type Data, distance, options, predictions, trained, trainOn } from "../contract/training.ts";
@@ -221,21 +224,143 @@ describe("hard sets", () => {
     }
   });
 
-  it("estimates more operations than a training takes", () => {
-    for (const [rows, dimensions, classes] of [
-      [40, 4, 2],
-      [200, 30, 10],
-      [500, 64, 5],
-    ] as const) {
-      for (const l2 of ["auto", 0.01] as const) {
-        const { training } = trained(trainOn(wasm, clusters(rows, dimensions, classes, 1.5), { l2 }));
-        const cost = estimate(
-          { task: "single_label", examples: rows, dimensions, outputs: classes },
-          { ...options, l2 },
-        );
-        expect(training.operations).toBeLessThan(cost.operations);
-      }
+  it.each([
+    [40, 4, 2, "auto", "auto"],
+    [200, 30, 10, 0.01, "auto"],
+    [500, 64, 5, "auto", "holdout"],
+    [60, 300, 30, "auto", "cross_validation"],
+    [300, 100, 100, 1e-4, "none"],
+    [120, 700, 12, "auto", "none"],
+  ] as const)(
+    "estimates more than is done and held: %d × %d, %d labels, l2 %s, %s",
+    (rows, dimensions, classes, l2, method) => {
+      const shape = { task: "single_label", examples: rows, dimensions, outputs: classes } as const;
+      const how = { l2, evaluation: { method } };
+      const cost = estimate(shape, { ...options, ...how });
+      let products = 0;
+      let held = 0;
+      let most = 0;
+      const track = (matrix: Matrix) => {
+        held += 4 * matrix.rows * matrix.columns;
+        most = Math.max(most, held);
+        return matrix;
+      };
+      const alive = new Set<Matrix>();
+      const keep = (matrix: Matrix) => {
+        alive.add(matrix);
+        return track(matrix);
+      };
+      const counting: Tensors = {
+        ...wasm,
+        matrix: (height, width, values) => keep(wasm.matrix(height, width, values)),
+        transpose: (a) => keep(wasm.transpose(a)),
+        multiply(a, b) {
+          products += 2 * a.rows * a.columns * b.columns;
+          return keep(wasm.multiply(a, b));
+        },
+        free(matrix) {
+          if (alive.delete(matrix)) held -= 4 * matrix.rows * matrix.columns;
+          wasm.free(matrix);
+        },
+      };
+      const { training } = trained(trainOn(counting, clusters(rows, dimensions, classes, 1.5), how));
+      expect(held).toBe(0);
+      expect(most).toBeLessThan(cost.bytes);
+      expect(products).toBeLessThanOrEqual(training.operations);
+      expect(training.operations).toBeLessThan(cost.operations);
+    },
+  );
+
+  it("holds out part of a few values, and predicts numbers", () => {
+    const features = Float32Array.from({ length: 6 }, (_, row) => row);
+    const data: Data = {
+      dimensions: 1,
+      features,
+      targets: { kind: "value", values: Float64Array.from(features) },
+      labels: [],
+    };
+    for (const fraction of [0.3, 0.5]) {
+      const { head, evaluation } = trained(trainOn(wasm, data, { evaluation: { method: "holdout", fraction } }));
+      expect(evaluation.examples).toBeGreaterThan(0);
+      expect(evaluation.examples).toBeLessThan(6);
+      expect(evaluation.rmse).toBeGreaterThanOrEqual(0);
+      expect(Number.isFinite(predict(head, Float32Array.of(2.5))[0])).toBe(true);
     }
+  });
+
+  it("sets no threshold and claims no figure where all that is held out is out of scope", () => {
+    const data = one([-1, -1.1, 1, 1.1, 5], [0, 0, 1, 1, -1]);
+    const { head, evaluation } = trained(trainOn(wasm, data, { evaluation: { method: "holdout" } }));
+    if (evaluation.examples === 0) expect(head.outOfScopeThreshold).toBeNull();
+    expect(evaluation.accuracy === undefined).toBe(evaluation.examples === 0);
+  });
+
+  it("judges a holdout alike whatever the order of its rows", () => {
+    const data = clusters(400, 3, 2, 2);
+    const order = shuffle([...Array(400).keys()], seededRandom(5));
+    const loss = (set: Data) =>
+      trained(trainOn(wasm, set, { evaluation: { method: "holdout" } })).evaluation.log_loss ?? 9;
+    expect(
+      Math.abs(loss(data) - loss({ ...pickRows(data, order), groups: Int32Array.from(order.keys()) })),
+    ).toBeLessThan(0.15);
+  });
+
+  it("is not certain of what it has not seen because the few examples that were held out were all right", () => {
+    const few = clusters(40, 12, 4, 0.9);
+    const fresh = clusters(1040, 12, 4, 0.9);
+    const { head, evaluation } = trained(trainOn(wasm, few));
+    const rows = [...Array(1000).keys()].map((row) => row + 40);
+    const loss = rows.reduce((sum, row) => {
+      const p = predict(head, fresh.features.subarray(row * 12, row * 12 + 12));
+      return sum - Math.log(p[indicesOf(fresh)[row] as number] as number) / 1000;
+    }, 0);
+    expect(evaluation.accuracy).toBeGreaterThan(0.9);
+    expect(loss).toBeLessThan((evaluation.log_loss ?? 0) + 0.15);
+  });
+
+  it("trains where features are nearly multiples of each other, however weak the penalty", () => {
+    const flat = clusters(200, 3, 4, 0.3);
+    const random = seededRandom(11);
+    const mix = Float64Array.from({ length: 3 * 120 }, () => random() - 0.5);
+    const features = Float32Array.from({ length: 200 * 120 }, (_, at) => {
+      const row = Math.floor(at / 120);
+      return [0, 1, 2].reduce(
+        (sum, j) => sum + (flat.features[row * 3 + j] as number) * (mix[j * 120 + (at % 120)] as number),
+        1e-4 * random(),
+      );
+    });
+    let last = Number.POSITIVE_INFINITY;
+    for (const l2 of [10, 1, 0.1, 1e-2, 1e-4]) {
+      const { training } = trained(
+        trainOn(wasm, { ...flat, dimensions: 120, features }, { l2, evaluation: { method: "none" } }),
+      );
+      expect(training.converged).toBe(true);
+      expect(training.objective).toBeLessThan(last);
+      last = training.objective;
+    }
+    expect(last).toBeLessThan(10);
+  });
+
+  it("finds the same model in the span of few rows as in all dimensions", () => {
+    const data = clusters(50, 80, 5, 1);
+    const thrice = pickRows(
+      data,
+      [...Array(150).keys()].map((row) => row % 50),
+    );
+    const a = predictions(trained(trainOn(wasm, data, exact)).head, data.features);
+    const b = predictions(trained(trainOn(wasm, thrice, { ...exact, l2: 3 })).head, data.features);
+    expect(distance(a, b)).toBeLessThan(1e-4);
+  });
+
+  it("refuses class weights for anything but one label", () => {
+    for (const targets of [
+      { kind: "value", values: Float64Array.of(1, 2, 3) },
+      { kind: "multi", indices: [[0], [1], []] },
+    ] as const)
+      expect(trainOn(wasm, { ...one([1, 2, 3], [0, 1, 0]), targets }, { classWeight: "balanced" })).toMatchObject({
+        ok: false,
+        failure: { code: "task_mismatch", param: "hyperparameters.class_weight" },
+      });
   });
 
   it("never throws and never gives what is not a number, whatever the set", () => {
@@ -322,5 +447,35 @@ describe("other tasks", () => {
     expect(evaluation.r2).toBeGreaterThan(0.98);
     expect(predict(head, Float32Array.of(1))[0]).toBeCloseTo(10, 1);
     expect(evaluation.rmse).toBeCloseTo(Math.sqrt(1 / 12), 1);
+    let covered = 0;
+    for (let i = 0; i < 1000; i++) {
+      const x = 4 * random() - 2;
+      const value = predict(head, Float32Array.of(x))[0] as number;
+      const [low, high] = predictionInterval(head, value, 0.8);
+      const truth = 3 * x + 7 + (random() - 0.5);
+      if (low <= truth && truth <= high) covered++;
+    }
+    expect(covered / 1000).toBeGreaterThan(0.74);
+    expect(covered / 1000).toBeLessThan(0.88);
+  });
+
+  it("keeps what sets values apart, however far they are from zero", () => {
+    const random = seededRandom(6);
+    const features = Float32Array.from({ length: 100 }, () => 4 * random() - 2);
+    for (const [offset, scale] of [
+      [1.7e9, 50],
+      [1e15, 1e3],
+    ] as const) {
+      const values = Float64Array.from(features, (x) => offset + scale * (x + 0.1 * random()));
+      const { head, evaluation } = trained(
+        trainOn(wasm, { dimensions: 1, features, targets: { kind: "value", values }, labels: [] }),
+      );
+      expect(evaluation.r2).toBeGreaterThan(0.98);
+      const kept = decodeHead(encodeHead(head));
+      for (const each of [head, kept])
+        expect(Math.abs((predict(each ?? head, Float32Array.of(1))[0] as number) - offset - 1.05 * scale)).toBeLessThan(
+          0.1 * scale,
+        );
+    }
   });
 });

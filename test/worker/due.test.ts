@@ -64,6 +64,7 @@ async function trainedHead(name = "support") {
     dimensions: 2,
     weights: Float32Array.of(seed++, 2),
     bias: Float32Array.of(3),
+    offset: 0,
     conformal: new Float32Array(),
     temperature: 1,
     outOfScopeThreshold: null,

@@ -1,0 +1,90 @@
+import { expect, it } from "vitest";
+import { makeDesign } from "../../src/core/design.ts";
+import { makePreconditioner } from "../../src/core/fit.ts";
+import { fitFolds } from "../../src/core/held-out.ts";
+import type { Targets } from "../../src/core/objective.ts";
+import { weightedGram } from "../../src/core/preconditioner.ts";
+import { sampledGram, subsample } from "../../src/core/sample.ts";
+import { stratifiedFolds } from "../../src/core/split.ts";
+import { plainTensors } from "../../src/tensor/plain.ts";
+import { clusters, finish } from "../contract/training.ts";
+
+const tensors = plainTensors();
+const ROWS = 600;
+const CLASSES = 4;
+
+function designOf(features: Float32Array, dimensions: number) {
+  const rows = features.length / dimensions;
+  const made = finish(
+    makeDesign(tensors, [tensors.matrix(rows, dimensions, features)], dimensions, new Float64Array(rows).fill(1), 2),
+  );
+  if (!made.ok) throw new Error(made.failure.message);
+  return made.value;
+}
+
+it.each(["single", "multi", "value"] as const)("keeps each sampled row with its own target: %s", (kind) => {
+  // The feature tells the row, and the row its target.
+  const design = designOf(
+    Float32Array.from({ length: ROWS }, (_, row) => row),
+    1,
+  );
+  const strata = Int32Array.from({ length: ROWS }, (_, row) => row % CLASSES);
+  const groups = Int32Array.from({ length: ROWS }, (_, row) => row);
+  const targets: Targets =
+    kind === "single"
+      ? { kind, indices: strata }
+      : kind === "multi"
+        ? { kind, indices: Array.from(strata, (k) => [k]) }
+        : { kind, values: Float64Array.from(strata) };
+  const weights = new Float64Array(ROWS).fill(1);
+  const folds = stratifiedFolds(strata, groups, 5, 1);
+  const data = { design, gram: new Float32Array(1), targets, outputs: CLASSES, weights, folds };
+  const sample = finish(subsample(tensors, data, strata, groups, 150, 1));
+  const values = sample.design.blocks.flatMap((block) => [...tensors.view(block)]);
+  expect(values.length).toBeGreaterThan(100);
+  expect(values.length).toBeLessThan(200);
+  const rows = values.map((value) => Math.round(value * design.scale + (design.mean[0] as number)));
+  expect(new Set(rows).size).toBe(rows.length);
+  const truth = rows.map((row) => row % CLASSES);
+  const own = sample.targets;
+  expect(
+    own.kind === "single" ? [...own.indices] : own.kind === "multi" ? own.indices.flat() : [...own.values],
+  ).toEqual(truth);
+  for (let k = 0; k < CLASSES; k++) {
+    const share = truth.filter((each) => each === k).length / truth.length;
+    expect(Math.abs(share - 1 / CLASSES)).toBeLessThan(0.05);
+  }
+});
+
+it("makes a Gram matrix of many rows from a sample of them", () => {
+  const data = clusters(6000, 3, 2, 1);
+  const design = designOf(data.features, 3);
+  const weights = new Float64Array(6000).fill(1);
+  const whole = finish(weightedGram(tensors, design, weights));
+  const sampled = finish(sampledGram(tensors, design, weights, 1));
+  sampled.forEach((value, at) => {
+    expect(Math.abs(value - (whole[at] as number))).toBeLessThan(0.1 * (whole[0] as number));
+  });
+});
+
+it("starts each fold's model from its own earlier one, never from one that has seen what it holds out", () => {
+  const data = clusters(60, 5, 3, 1);
+  const design = designOf(data.features, 5);
+  const weights = new Float64Array(60).fill(1);
+  const groups = Int32Array.from({ length: 60 }, (_, row) => row);
+  const { indices } = data.targets as { indices: Int32Array };
+  const splittable = {
+    design,
+    gram: finish(weightedGram(tensors, design, weights)),
+    targets: data.targets,
+    outputs: 3,
+    weights,
+    folds: stratifiedFolds(indices, groups, 4, 1),
+  };
+  const preconditioner = finish(makePreconditioner(tensors, { ...splittable, l2: 1 }, splittable.gram));
+  const starts = [1, 2, 3, 4].map((value) => new Float64Array(18).fill(value));
+  const bounds = { tolerance: 0, maxEvaluations: 1 };
+  const { parameters, held } = finish(fitFolds(tensors, splittable, 4, 1, preconditioner, starts, bounds));
+  expect(parameters).toEqual(starts);
+  expect([...held.rows].sort((a, b) => a - b)).toEqual([...groups]);
+});
