@@ -1,4 +1,5 @@
 /** The Worker that bench/train.ts measures: it keeps one data set, and fits heads on it by the shipped path. */
+import { edgeBudget } from "../src/core/limits.ts";
 import type { Matrix } from "../src/core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../src/core/train.ts";
 import { workerdTensors } from "../src/tensor/workerd.ts";
@@ -33,7 +34,7 @@ export default {
           classWeight: null,
           seed: 1,
           evaluation: { method: evaluated ? "auto" : "none" },
-          budget: { operations: 1e13, bytes: 1e9 },
+          budget: edgeBudget,
         }),
       );
     }

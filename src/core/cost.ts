@@ -1,6 +1,6 @@
 /** What a training does for a set of a given shape, and what that costs at most. */
 import { temperatureOperations } from "./calibration.ts";
-import { blockRows, designBytes } from "./design.ts";
+import { blockRows } from "./design.ts";
 import { assessmentOperations, type Evaluation } from "./evaluation.ts";
 import { fitBytes } from "./fit.ts";
 import type { Task } from "./head.ts";
@@ -38,7 +38,10 @@ const CROSS_VALIDATION_OPERATIONS = 1.5e10;
 const FIT_EVALUATIONS = 10;
 
 /** `auto` is cross-validation while that is cheap, then a holdout. */
-export function evaluationMethod(shape: TrainingShape, options: TrainingOptions): Evaluation["method"] {
+export function evaluationMethod(
+  shape: TrainingShape,
+  options: Pick<TrainingOptions, "evaluation">,
+): Evaluation["method"] {
   const { method } = options.evaluation;
   if (method !== "auto") return method;
   const dimensions = workingDimensions(shape.examples, shape.dimensions);
@@ -79,15 +82,17 @@ export function evaluationLimits(rows: number, dimensions: number, outputs: numb
   return { held: within(5e9, 20), final: within(2e10, 60) };
 }
 
-/** What a training would cost at most, before it starts; the bytes include the features. */
-export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">): Cost {
+/** What a training within `budget` would cost at most, before it starts; the bytes include the features. */
+export function estimate(
+  shape: TrainingShape,
+  options: Pick<TrainingOptions, "l2" | "evaluation">,
+  budget: Pick<Cost, "bytes">,
+): Cost {
   const { examples, outputs } = shape;
   const dimensions = workingDimensions(examples, shape.dimensions);
   const evaluation = evaluationOperations({ examples, dimensions, outputs });
   const reduction = reductionCost(examples, shape.dimensions);
-  const method = evaluationMethod(shape, options as TrainingOptions);
-  const fits = method === "none" ? 0 : method === "holdout" ? 1 : (options.evaluation.folds ?? DEFAULT_FOLDS);
-  const plan = selectionPlan(examples, dimensions, outputs);
+  const { fits, plan, heldLogits } = work(shape, options);
   const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions ** 2;
   const inversion = dimensions > DENSE_DIMENSIONS ? 0 : inversionOperations(dimensions);
   const limits = evaluationLimits(examples, dimensions, outputs);
@@ -100,9 +105,6 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
     inversion +
     temperatureOperations(triedLogits) +
     2 * triedLogits * ELEMENTWISE_OPERATIONS;
-  const heldLogits =
-    outputs *
-    (method === "holdout" ? examples * (options.evaluation.fraction ?? 0.2) : method === "none" ? 0 : examples);
   const operations =
     reduction.operations +
     3 * gram +
@@ -112,21 +114,50 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
     assessmentOperations(heldLogits, Math.max(3, fits)) +
     (limits.final + 1) * evaluation;
 
-  const design =
-    designBytes(examples, dimensions) + (reduction.bytes === 0 ? 0 : designBytes(examples, shape.dimensions));
+  const { least, transposes } = arrays(shape, options);
+  const kept = keepsTransposes(shape, options, budget) ? transposes : 0;
+  return { operations, bytes: least + kept };
+}
+
+/** Whether there is room to keep the design transposed as well, which the gradient needs, rather than transpose it each time. */
+export function keepsTransposes(
+  shape: TrainingShape,
+  options: Pick<TrainingOptions, "l2" | "evaluation">,
+  budget: Pick<Cost, "bytes">,
+): boolean {
+  const { least, transposes } = arrays(shape, options);
+  return least + transposes <= budget.bytes;
+}
+
+/** Bytes of arrays alive at once: what a training needs, and transposes that save it time. */
+function arrays(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">) {
+  const { examples, outputs } = shape;
+  const dimensions = workingDimensions(examples, shape.dimensions);
+  const { fits, plan, heldLogits } = work(shape, options);
+  const chooses = options.l2 === "auto";
+  const reduction = reductionCost(examples, shape.dimensions).bytes;
+  const design = 4 * examples * dimensions;
+  const given = reduction === 0 ? 0 : 4 * examples * shape.dimensions;
   const sample = 4 * Math.min(examples, FEATURE_BLOCK_ROWS) * shape.dimensions;
-  const subset = options.l2 === "auto" && plan.rows < examples ? designBytes(plan.rows, dimensions) : 0;
-  const held = 4 * (heldLogits + (options.l2 === "auto" ? triedLogits : 0));
-  const models = Math.max(1, fits, options.l2 === "auto" ? plan.folds : 0);
+  const subset = chooses && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
+  const held = 4 * (heldLogits + (chooses ? plan.rows * outputs : 0));
+  const models = Math.max(1, fits, chooses ? plan.folds : 0);
   const parameters = 3 * 8 * (dimensions + 1) * outputs * models;
+  const fit = fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs));
   return {
-    operations,
-    bytes:
-      design +
-      reduction.bytes +
-      Math.max(sample, subset) +
-      held +
-      parameters +
-      fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs)),
+    least: design + given + reduction + Math.max(sample, subset) + held + parameters + fit,
+    transposes: design + given + subset,
+  };
+}
+
+/** How much a training does: models for held-out rows, the rows and folds that choose l2, and logits of held-out rows. */
+function work(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">) {
+  const { examples, outputs } = shape;
+  const method = evaluationMethod(shape, options);
+  const { folds = DEFAULT_FOLDS, fraction = 1 / DEFAULT_FOLDS } = options.evaluation;
+  return {
+    fits: method === "none" ? 0 : method === "holdout" ? 1 : folds,
+    plan: selectionPlan(examples, workingDimensions(examples, shape.dimensions), outputs),
+    heldLogits: outputs * (method === "none" ? 0 : method === "holdout" ? examples * fraction : examples),
   };
 }

@@ -13,7 +13,7 @@ import type { Matrix, Tensors } from "./tensors.ts";
 export interface Design {
   /** Row blocks in order. */
   readonly blocks: readonly Matrix[];
-  /** Each block transposed, which the gradient needs: kept where it is small, else made anew each time. */
+  /** Each block transposed, which the gradient needs, or null: made anew each time. */
   readonly transposed: readonly Matrix[] | null;
   readonly rows: number;
   readonly dimensions: number;
@@ -24,19 +24,9 @@ export interface Design {
 /** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
 const LEAST_SPREAD = 1e-20;
 
-/** Designs up to so many bytes keep their transpose as well. */
-const TRANSPOSED_BYTES = 16e6;
-
-/** Bytes of a design of so many rows. */
-export function designBytes(rows: number, dimensions: number): number {
-  const bytes = 4 * rows * dimensions;
-  return bytes <= TRANSPOSED_BYTES ? 2 * bytes : bytes;
-}
-
-/** A design with its blocks transposed as well, where they are small. */
+/** A design with its blocks transposed as well. */
 export function withTransposed(tensors: Tensors, design: Omit<Design, "transposed">): Design {
-  const kept = 4 * design.rows * design.dimensions <= TRANSPOSED_BYTES;
-  return { ...design, transposed: kept ? design.blocks.map((block) => tensors.transpose(block)) : null };
+  return { ...design, transposed: design.blocks.map((block) => tensors.transpose(block)) };
 }
 
 export function freeDesign(tensors: Tensors, design: Design): void {
@@ -65,6 +55,7 @@ export function* makeDesign(
   dimensions: number,
   weights: Float64Array,
   outputs: number,
+  transposed: boolean,
 ): Generator<number, Result<Design>, void> {
   const mean = new Float64Array(dimensions);
   let counted = 0;
@@ -127,10 +118,11 @@ export function* makeDesign(
     blocks.push(tensors.matrix(block.length / dimensions, dimensions, block));
     yield 2 * block.length;
   }
-  return ok(withTransposed(tensors, { blocks, rows, dimensions, mean, scale }));
+  const design = { blocks, rows, dimensions, mean, scale };
+  return ok(transposed ? withTransposed(tensors, design) : { ...design, transposed: null });
 }
 
-/** The design of some of its rows, in their order; to be read once it needs no transpose. */
+/** The design of some of its rows, in their order, transposed as it is; to be read once it needs no transpose. */
 export function* subsetDesign(
   tensors: Tensors,
   design: Design,
@@ -163,5 +155,7 @@ export function* subsetDesign(
     yield block.length;
   }
   const subset = { ...design, blocks, rows: rows.length };
-  return use === "once" ? { ...subset, transposed: null } : withTransposed(tensors, subset);
+  return use === "once" || design.transposed === null
+    ? { ...subset, transposed: null }
+    : withTransposed(tensors, subset);
 }

@@ -72,10 +72,15 @@ export function* reduceToRows(
   for (const each of [inverse, spanning, q]) tensors.free(each);
   yield 2 * rank ** 2 * dimensions;
 
-  const blocks = design.blocks.map((block) => tensors.multiply(block, basis));
+  const reduced = {
+    ...design,
+    blocks: design.blocks.map((block) => tensors.multiply(block, basis)),
+    transposed: null,
+    dimensions: rank,
+  };
   freeDesign(tensors, design);
   yield 2 * rows * rank * dimensions;
-  return { design: withTransposed(tensors, { ...design, blocks, dimensions: rank }), basis };
+  return { design: design.transposed === null ? reduced : withTransposed(tensors, reduced), basis };
 }
 
 /** Parameters found in the span, W (r × outputs) and the intercepts, as those of all dimensions: Qᵀ W. */

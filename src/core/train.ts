@@ -1,5 +1,5 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
-import { DEFAULT_FOLDS, estimate, evaluationLimits, evaluationMethod, selectionPlan } from "./cost.ts";
+import { DEFAULT_FOLDS, estimate, evaluationLimits, evaluationMethod, keepsTransposes, selectionPlan } from "./cost.ts";
 import { type Design, freeDesign, makeDesign } from "./design.ts";
 import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
 import { fail, ok, type Result } from "./failure.ts";
@@ -126,7 +126,8 @@ function* trainScoped(
   const refusal = refuse(set, options);
   if (refusal !== null) return refusal;
   const { targets, offset } = centred(set.targets);
-  const cost = estimate({ task, examples: rows, dimensions, outputs }, options);
+  const shape = { task, examples: rows, dimensions, outputs };
+  const cost = estimate(shape, options, options.budget);
   if (cost.operations > options.budget.operations || cost.bytes > options.budget.bytes) {
     return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
       details: { estimate: cost, budget: options.budget },
@@ -135,7 +136,8 @@ function* trainScoped(
 
   const weights = rowWeights(targets, rows, labels.length, options.classWeight);
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
-  const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs);
+  const transposed = keepsTransposes(shape, options, options.budget);
+  const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs, transposed);
   if (!made.ok) return made;
   const { design, basis } = yield* reduceToRows(tensors, made.value, weights);
   const gram = yield* sampledGram(tensors, design, weights, options.seed);
@@ -143,7 +145,7 @@ function* trainScoped(
   const working = workingDimensions(rows, dimensions);
   const limits = evaluationLimits(rows, working, outputs);
 
-  const method = evaluationMethod({ task, examples: rows, dimensions, outputs }, options);
+  const method = evaluationMethod(shape, options);
   const count = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const folds =
     method === "holdout"

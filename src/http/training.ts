@@ -208,7 +208,7 @@ export function beyondBudget(
   shape: TrainingShape,
   options: Pick<TrainingOptions, "l2" | "evaluation">,
 ): Failure | null {
-  const estimated = estimate(shape, options);
+  const estimated = estimate(shape, options, edgeBudget);
   if (!(estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations)) return null;
   const message =
     "This training is beyond what one request may use. Use fewer examples, or a backbone of fewer dimensions.";

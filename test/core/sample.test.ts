@@ -16,7 +16,14 @@ const CLASSES = 4;
 function designOf(features: Float32Array, dimensions: number) {
   const rows = features.length / dimensions;
   const made = finish(
-    makeDesign(tensors, [tensors.matrix(rows, dimensions, features)], dimensions, new Float64Array(rows).fill(1), 2),
+    makeDesign(
+      tensors,
+      [tensors.matrix(rows, dimensions, features)],
+      dimensions,
+      new Float64Array(rows).fill(1),
+      2,
+      true,
+    ),
   );
   if (!made.ok) throw new Error(made.failure.message);
   return made.value;

@@ -212,7 +212,7 @@ describe("hard sets", () => {
     const shape = { task: "single_label", examples: 30, dimensions: 3, outputs: 3 } as const;
     expect(result).toMatchObject({
       ok: false,
-      failure: { code: "edge_budget_exceeded", details: { estimate: estimate(shape, options), budget } },
+      failure: { code: "edge_budget_exceeded", details: { estimate: estimate(shape, options, budget), budget } },
     });
   });
 
@@ -236,7 +236,7 @@ describe("hard sets", () => {
     (rows, dimensions, classes, l2, method) => {
       const shape = { task: "single_label", examples: rows, dimensions, outputs: classes } as const;
       const how = { l2, evaluation: { method } };
-      const cost = estimate(shape, { ...options, ...how });
+      const cost = estimate(shape, { ...options, ...how }, options.budget);
       let products = 0;
       let held = 0;
       let most = 0;
