@@ -7,7 +7,7 @@ import { encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
 import { createApp } from "../../src/http/app.ts";
 import { toStored } from "../../src/http/example-input.ts";
-import { inlineSource } from "../../src/http/training.ts";
+import { inlineSource } from "../../src/http/training-source.ts";
 import { BLOCK_ROWS, type EmbeddedRows, embedInputs, gatherBlocks } from "../../src/store/embeddings.ts";
 import { sha256Hex, shortHash } from "../../src/store/hash.ts";
 import { getHead, publishHead, putHead } from "../../src/store/heads.ts";

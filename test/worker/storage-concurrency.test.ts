@@ -1,7 +1,8 @@
 /** Requests at the same time on the same things: one order or another, nothing half, nothing twice. */
 import { env } from "cloudflare:workers";
 import { describe, expect, test, vi } from "vitest";
-import { runTraining, type TrainingSource } from "../../src/http/training.ts";
+import { runTraining } from "../../src/http/training.ts";
+import type { TrainingSource } from "../../src/http/training-source.ts";
 import { workerdTensors } from "../../src/tensor/workerd.ts";
 import { type Answer, call, newTenant, tenantWithTickets } from "./api.ts";
 
