@@ -4,7 +4,7 @@
  * (forgets, lags, refuses, answers garbage) changes a result: it costs embedding again.
  */
 import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
-import { decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
+import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { hex, shortHash } from "./hash.ts";
 import { blockKey, inputKey } from "./keys.ts";
@@ -175,20 +175,28 @@ async function writeBlock(
   kept: ReadonlySet<number>,
 ): Promise<string | null> {
   if (kept.size === 0) return null;
-  const rows = [...kept];
-  const whole = kept.size * HASH_BYTES === hashes.length;
-  const keptHashes = whole
-    ? hashes
-    : Uint8Array.from(rows.flatMap((i) => [...hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES)]));
-  const keptValues = whole
-    ? values
-    : Float32Array.from(rows.flatMap((i) => [...values.subarray(i * dimensions, (i + 1) * dimensions)]));
-  const bytes = encodeBlock({ dimensions, hashes: keptHashes, rows: keptValues });
+  const all = { dimensions, hashes, rows: values };
+  const bytes = encodeBlock(kept.size * HASH_BYTES === hashes.length ? all : pickRows(all, kept));
   const key = blockKey(tenant, dataset, backbone, block, hex(shortHash(bytes)));
   return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
     () => key,
     () => null,
   );
+}
+
+function pickRows({ dimensions, hashes, rows }: Block, wanted: ReadonlySet<number>): Block {
+  const picked = {
+    dimensions,
+    hashes: new Uint8Array(wanted.size * HASH_BYTES),
+    rows: new Float32Array(wanted.size * dimensions),
+  };
+  let to = 0;
+  for (const from of wanted) {
+    picked.hashes.set(hashes.subarray(from * HASH_BYTES, (from + 1) * HASH_BYTES), to * HASH_BYTES);
+    picked.rows.set(rows.subarray(from * dimensions, (from + 1) * dimensions), to * dimensions);
+    to++;
+  }
+  return picked;
 }
 
 function hashAt(hashes: Uint8Array, index: number): string {
