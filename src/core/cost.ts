@@ -18,9 +18,16 @@ export interface TrainingShape {
   readonly examples: number;
   readonly dimensions: number;
   readonly outputs: number;
+  /** Text that a local backbone may have to embed first, in bytes of UTF-8. */
+  readonly textBytes?: number;
 }
 
 export const DEFAULT_FOLDS = 5;
+/**
+ * What embedding a byte of text by a local backbone counts for: hash-text-1 takes 4 to 15 MB a second, by script, and
+ * training does about 12 GFLOP.
+ */
+const OPERATIONS_A_TEXT_BYTE = 2000;
 /** Rows of the features that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
 /** Penalties that the choice of l2 may try. */
@@ -80,7 +87,8 @@ export function estimate(shape: TrainingShape, options: Pick<TrainingOptions, "l
   const heldFit = (limits.final + 2) * evaluation;
   const tried = evaluationLimits(plan.rows, dimensions, outputs).held + 2;
   const selection = options.l2 === "auto" ? GRID * plan.folds * tried * evaluation * (plan.rows / examples) : 0;
-  const operations = 3 * gram + selection + fits * heldFit + (limits.final + 1) * evaluation;
+  const embedding = OPERATIONS_A_TEXT_BYTE * (shape.textBytes ?? 0);
+  const operations = embedding + 3 * gram + selection + fits * heldFit + (limits.final + 1) * evaluation;
 
   const design = designBytes(examples, dimensions);
   const sample = 4 * Math.min(examples, Math.max(FEATURE_BLOCK_ROWS, SAMPLE_PER_DIMENSION * dimensions)) * dimensions;

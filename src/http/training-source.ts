@@ -3,8 +3,8 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import type { TrainingSet } from "../core/train.ts";
-import { BLOCK_ROWS, gatherBlocks, sameHash, toFailure, tooFew } from "../store/embeddings.ts";
-import { hex, shortHash } from "../store/hash.ts";
+import { BLOCK_ROWS, embedInTurns, gatherBlocks, isInput, type Turn } from "../store/embeddings.ts";
+import { hex } from "../store/hash.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
 import type { StoredExample } from "../tenant/examples.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
@@ -18,12 +18,14 @@ export interface TrainingSource {
   readonly modality: DatasetModality;
   readonly dimensions: number;
   readonly examples: number;
+  /** Text that a local backbone may have to embed, in bytes of UTF-8. */
+  readonly textBytes: number;
   readonly groups: Int32Array;
   readonly targets: TargetSet;
   /** Whether gathering may take minutes the first time; the second time it reads what the first has cached. */
   readonly slow: boolean;
   /** Gathers the embeddings as blocks (rows × dimensions each), in any order; the blocks' numbers rise with the rows. */
-  readonly features: (deliver: Deliver) => Promise<Result<{ embedded: number }>>;
+  readonly features: (deliver: Deliver, turn: Turn) => Promise<Result<{ embedded: number }>>;
 }
 
 interface TargetSet {
@@ -62,29 +64,26 @@ export function datasetSource(
   const { dataset } = rows;
   const blocks = new Map(rows.blocks);
   const readInputs = async (positions: readonly number[]) => {
-    const all: (string | Uint8Array | null)[] = [];
-    while (all.length < positions.length) {
-      const inputs = await tenant.readInputs(dataset.id, positions.slice(all.length));
-      if (!inputs.ok) return positions.map(() => null);
-      all.push(...inputs.value);
-    }
-    return all;
+    const inputs = await tenant.readInputs(dataset.id, positions);
+    return inputs.ok ? inputs.value : positions.map(() => null);
   };
   return {
     task: dataset.task,
     modality: dataset.modality,
     dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
     examples: rows.positions.length,
+    textBytes: backbone?.cost === "local" ? rows.inputBytes : 0,
     groups: rows.groups,
     targets: readTargets(dataset.task, rows.targets, dataset.out_of_scope_label),
     slow: backbone?.cost === "remote",
-    features: async (deliver) => {
-      if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver);
-      const work = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, inputs: readInputs, deliver };
-      const done = await gatherBlocks(work);
-      for (const [block, key] of done.written) blocks.set(block, key);
-      if (done.written.size > 0)
-        await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, done.written);
+    features: async (deliver, turn) => {
+      if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver, turn);
+      const record = async (block: number, key: string) => {
+        blocks.set(block, key);
+        await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]]));
+      };
+      const from = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, inputs: readInputs };
+      const done = await gatherBlocks({ ...from, turn, deliver, record });
       return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false, failure: done.failure };
     },
   };
@@ -96,16 +95,20 @@ async function ownEmbeddings(
   dimensions: number,
   read: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
   deliver: Deliver,
+  turn: Turn,
 ): Promise<Result<{ embedded: number }>> {
-  for (let start = 0; start < rows.positions.length; start += BLOCK_ROWS) {
+  for (let start = 0; start < rows.positions.length; ) {
+    const refused = await turn();
+    if (refused !== null) return { ok: false, failure: refused };
     const inputs = await read(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
     const values = new Float32Array(inputs.length * dimensions);
     for (const [i, input] of inputs.entries()) {
-      if (!(input instanceof Uint8Array) || !sameHash(shortHash(input), rows.inputHashes, start + i))
+      if (!(input instanceof Uint8Array) || !isInput(input, rows.inputHashes, start + i))
         return fail("dataset_changed", "The dataset was changed while it was read. Train again.", { retryAfter: 1 });
       values.set(new Float32Array(input.slice().buffer), i * dimensions);
     }
     deliver(start, values);
+    start += inputs.length;
   }
   return ok({ embedded: 0 });
 }
@@ -123,6 +126,7 @@ export function inlineSource(
     modality: backbone === null ? "embedding" : "text",
     dimensions,
     examples: examples.length,
+    textBytes: backbone?.cost === "local" ? examples.reduce((sum, { input }) => sum + Buffer.byteLength(input), 0) : 0,
     groups: Int32Array.from(examples, ({ groupHash }) => {
       const key = hex(groupHash);
       const number = groups.get(key) ?? groups.size;
@@ -135,7 +139,7 @@ export function inlineSource(
       null,
     ),
     slow: false,
-    features: async (deliver) => {
+    features: async (deliver, turn) => {
       for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
         const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
         const values = new Float32Array(inputs.length * dimensions);
@@ -144,13 +148,10 @@ export function inlineSource(
             if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
           });
         } else {
-          const embedded = await backbone.embed(inputs.filter((input) => typeof input === "string"));
-          if (embedded.failure) return { ok: false, failure: toFailure(embedded.failure) };
-          for (const i of inputs.keys()) {
-            const row = embedded.rows[i];
-            if (row?.length !== dimensions) return { ok: false, failure: toFailure(tooFew) };
-            values.set(row, i * dimensions);
-          }
+          const texts = inputs.filter((input) => typeof input === "string");
+          const embedded = await embedInTurns(backbone, texts, turn);
+          if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
+          for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
         }
         deliver(start, values);
       }

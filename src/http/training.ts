@@ -57,7 +57,7 @@ export function beyondBudget(
   const estimated = estimate(shape, options);
   if (!(estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations)) return null;
   const message =
-    "This training is beyond what one request may use. Use fewer examples, or a backbone of fewer dimensions.";
+    "This training is beyond what one request may use. Use fewer examples, shorter texts, or a backbone of fewer dimensions.";
   return { code: "edge_budget_exceeded", message, details: { estimate: estimated, budget: edgeBudget } };
 }
 
@@ -78,11 +78,17 @@ export async function runTraining(
     examples: source.examples,
     dimensions: source.dimensions,
     outputs: Math.max(1, source.targets.labels.length),
+    textBytes: source.textBytes,
   };
   const beyond = beyondBudget(shape, options);
   if (beyond) return { ok: false, failure: beyond };
   // A tenant's slow backbone keeps no other tenant's training waiting: it is asked before the place is taken.
-  const asked = source.slow ? await source.features(() => undefined) : ok({ embedded: 0 });
+  const asked = source.slow
+    ? await source.features(
+        () => undefined,
+        async () => null,
+      )
+    : ok({ embedded: 0 });
   if (!asked.ok) return asked;
   const tensors = await workerdTensors();
   const features = new Map<number, Matrix>();
@@ -99,10 +105,14 @@ export async function runTraining(
   });
   if (!place.ok) return place;
   try {
+    const turn = async () => {
+      await scheduler.wait(0);
+      return abandoned ? displaced.failure : null;
+    };
     const gathered = await source.features((block, values) => {
       if (abandoned) return;
       features.set(block, tensors.matrix(values.length / source.dimensions, source.dimensions, values));
-    });
+    }, turn);
     if (!gathered.ok) return gathered;
     // Some of its features are gone: what would be trained on the rest is not what was asked for.
     if (abandoned) return displaced;
@@ -120,8 +130,7 @@ export async function runTraining(
       sinceBreak += step.value;
       if (sinceBreak < OPERATIONS_A_STEP) continue;
       sinceBreak = 0;
-      await scheduler.wait(0);
-      if (abandoned) return displaced;
+      if ((await turn()) !== null) return displaced;
     }
   } finally {
     clean();
