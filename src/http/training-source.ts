@@ -3,7 +3,7 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import type { TrainingSet } from "../core/train.ts";
-import { BLOCK_ROWS, embedInTurns, gatherBlocks, isInput, type Turn } from "../store/embeddings.ts";
+import { BLOCK_ROWS, type BlockWork, embedInTurns, gatherBlocks, isInput, type Turn } from "../store/embeddings.ts";
 import { hex } from "../store/hash.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
 import type { StoredExample } from "../tenant/examples.ts";
@@ -22,8 +22,11 @@ export interface TrainingSource {
   readonly textBytes: number;
   readonly groups: Int32Array;
   readonly targets: TargetSet;
-  /** Whether gathering may take minutes the first time; the second time it reads what the first has cached. */
-  readonly slow: boolean;
+  /**
+   * Asks a remote backbone, which may take minutes, for what no cache has, so that `features` finds all of it; null where
+   * no backbone is remote.
+   */
+  readonly prepare: ((turn: Turn) => Promise<Result<{ embedded: number }>>) | null;
   /** Gathers the embeddings as blocks (rows × dimensions each), in any order; the blocks' numbers rise with the rows. */
   readonly features: (deliver: Deliver, turn: Turn) => Promise<Result<{ embedded: number }>>;
 }
@@ -63,9 +66,19 @@ export function datasetSource(
 ): TrainingSource {
   const { dataset } = rows;
   const blocks = new Map(rows.blocks);
-  const readInputs = async (positions: readonly number[]) => {
-    const inputs = await tenant.readInputs(dataset.id, positions);
-    return inputs.ok ? inputs.value : positions.map(() => null);
+  const kept = new Map<number, Float32Array>();
+  const inputs = async (positions: readonly number[]) => {
+    const read = await tenant.readInputs(dataset.id, positions);
+    return read.ok ? read.value : positions.map(() => null);
+  };
+  const gather = async (backbone: Backbone, deliver: BlockWork["deliver"], turn: Turn) => {
+    const record = async (block: number, key: string) => {
+      blocks.set(block, key);
+      await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]]));
+    };
+    const from = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, inputs, kept };
+    const done = await gatherBlocks({ ...from, turn, deliver, record });
+    return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false as const, failure: done.failure };
   };
   return {
     task: dataset.task,
@@ -75,16 +88,17 @@ export function datasetSource(
     textBytes: backbone?.cost === "local" ? rows.inputBytes : 0,
     groups: rows.groups,
     targets: readTargets(dataset.task, rows.targets, dataset.out_of_scope_label),
-    slow: backbone?.cost === "remote",
+    prepare:
+      backbone?.cost === "remote"
+        ? (turn) => gather(backbone, (block, values, stored) => void (stored || kept.set(block, values)), turn)
+        : null,
     features: async (deliver, turn) => {
-      if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver, turn);
-      const record = async (block: number, key: string) => {
-        blocks.set(block, key);
-        await tenant.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]]));
+      if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, inputs, deliver, turn);
+      const passOn: Deliver = (block, values) => {
+        kept.delete(block);
+        deliver(block, values);
       };
-      const from = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, inputs: readInputs };
-      const done = await gatherBlocks({ ...from, turn, deliver, record });
-      return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false, failure: done.failure };
+      return gather(backbone, passOn, turn);
     },
   };
 }
@@ -121,6 +135,33 @@ export function inlineSource(
   dimensions: number,
 ): TrainingSource {
   const groups = new Map<string, number>();
+  const gather = async (deliver: Deliver, turn: Turn): Promise<Result<{ embedded: number }>> => {
+    for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
+      const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
+      const values = new Float32Array(inputs.length * dimensions);
+      if (backbone === null) {
+        inputs.forEach((input, i) => {
+          if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
+        });
+      } else {
+        const texts = inputs.filter((input) => typeof input === "string");
+        const embedded = await embedInTurns(backbone, texts, turn);
+        if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
+        for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
+      }
+      deliver(start, values);
+    }
+    return ok({ embedded: backbone === null ? 0 : examples.length });
+  };
+  const kept = new Map<number, Float32Array>();
+  const deliverKept = async (deliver: Deliver) => {
+    for (const [block, values] of kept) {
+      kept.delete(block);
+      deliver(block, values);
+    }
+    return ok({ embedded: 0 });
+  };
+  const remote = backbone?.cost === "remote";
   return {
     task,
     modality: backbone === null ? "embedding" : "text",
@@ -138,24 +179,7 @@ export function inlineSource(
       examples.map(({ target }) => target),
       null,
     ),
-    slow: false,
-    features: async (deliver, turn) => {
-      for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
-        const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
-        const values = new Float32Array(inputs.length * dimensions);
-        if (backbone === null) {
-          inputs.forEach((input, i) => {
-            if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
-          });
-        } else {
-          const texts = inputs.filter((input) => typeof input === "string");
-          const embedded = await embedInTurns(backbone, texts, turn);
-          if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
-          for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
-        }
-        deliver(start, values);
-      }
-      return ok({ embedded: examples.length });
-    },
+    prepare: remote ? (turn) => gather((block, values) => void kept.set(block, values), turn) : null,
+    features: remote ? deliverKept : gather,
   };
 }

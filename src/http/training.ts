@@ -10,39 +10,11 @@ import { putHead } from "../store/heads.ts";
 import type { HeadObject, NewHead } from "../tenant/heads.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
+import { gatheringPlace, type Place, takePlace, trainingPlace } from "./place.ts";
 import type { TrainingSource } from "./training-source.ts";
 
 /** Floating-point operations between two chances for other requests: some tens of milliseconds. */
 const OPERATIONS_A_STEP = 400_000_000;
-/** How long a training waits for the one before it. */
-const PATIENCE_MS = 10_000;
-/** A training that holds its place longer than the platform lets any request run has been ended by the platform. */
-const DEAD_MS = 200_000;
-
-/** The one training of this isolate: arrays of two would not fit its memory. */
-let running: { readonly since: number; readonly abandon: () => void } | null = null;
-
-/** Takes the isolate's one place for a training, waiting a little for it. `abandon` frees what the holder left. */
-async function takePlace(abandon: () => void): Promise<Result<() => void>> {
-  const asked = Date.now();
-  while (running !== null) {
-    if (Date.now() - running.since > DEAD_MS) {
-      running.abandon();
-      break;
-    }
-    if (Date.now() - asked > PATIENCE_MS) {
-      return fail("capacity_exceeded", "Another training is running here. Try again in a few seconds.", {
-        retryAfter: 5,
-      });
-    }
-    await scheduler.wait(50);
-  }
-  const place = { since: Date.now(), abandon };
-  running = place;
-  return ok(() => {
-    if (running === place) running = null;
-  });
-}
 
 interface Fitted extends Trained {
   readonly operations: number;
@@ -65,6 +37,10 @@ const displaced = fail("capacity_exceeded", "This training took too long, and ha
   retryAfter: 5,
 });
 
+const unread = fail("storage_unavailable", "Embeddings just gathered could not be read again. Train again.", {
+  retryAfter: 5,
+});
+
 /**
  * Trains a head. Refuses before it starts what is beyond the budget, and lets other requests in between its steps.
  * Everything that it took of the backend's memory is freed, also when it fails or is abandoned.
@@ -82,14 +58,6 @@ export async function runTraining(
   };
   const beyond = beyondBudget(shape, options);
   if (beyond) return { ok: false, failure: beyond };
-  // A tenant's slow backbone keeps no other tenant's training waiting: it is asked before the place is taken.
-  const asked = source.slow
-    ? await source.features(
-        () => undefined,
-        async () => null,
-      )
-    : ok({ embedded: 0 });
-  if (!asked.ok) return asked;
   const tensors = await workerdTensors();
   const features = new Map<number, Matrix>();
   let steps: ReturnType<typeof train> | undefined;
@@ -99,15 +67,33 @@ export async function runTraining(
     features.clear();
   };
   let abandoned = false;
-  const place = await takePlace(() => {
-    abandoned = true;
-    clean();
-  });
-  if (!place.ok) return place;
+  const held = new Map<Place, () => void>();
+  const leave = (place: Place) => {
+    held.get(place)?.();
+    held.delete(place);
+  };
+  const take = async (place: Place) => {
+    const taken = await takePlace(place, () => {
+      abandoned = true;
+      clean();
+    });
+    if (!taken.ok) return taken.failure;
+    held.set(place, taken.value);
+    return null;
+  };
   try {
+    const prepared = await source.prepare?.(async () => {
+      if (abandoned) return displaced.failure;
+      return held.has(gatheringPlace) ? null : take(gatheringPlace);
+    });
+    if (prepared?.ok === false) return prepared;
+    const refused = await take(trainingPlace);
+    if (refused !== null) return { ok: false, failure: refused };
     const turn = async () => {
       await scheduler.wait(0);
-      return abandoned ? displaced.failure : null;
+      if (abandoned) return displaced.failure;
+      // All of it was there a moment ago, and to ask a remote backbone here would keep every training waiting.
+      return source.prepare === null ? null : unread.failure;
     };
     const gathered = await source.features((block, values) => {
       if (abandoned) return;
@@ -116,25 +102,25 @@ export async function runTraining(
     if (!gathered.ok) return gathered;
     // Some of its features are gone: what would be trained on the rest is not what was asked for.
     if (abandoned) return displaced;
+    leave(gatheringPlace);
     const inOrder = [...features].sort(([a], [b]) => a - b).map(([, matrix]) => matrix);
     steps = train(tensors, { ...source, ...source.targets, features: inOrder }, { ...options, budget: edgeBudget });
+    const embedded = (prepared?.value.embedded ?? 0) + gathered.value.embedded;
     let operations = 0;
     let sinceBreak = 0;
     for (;;) {
       const step = steps.next();
-      if (step.done)
-        return step.value.ok
-          ? ok({ ...step.value.value, operations, embedded: asked.value.embedded + gathered.value.embedded })
-          : step.value;
+      if (step.done) return step.value.ok ? ok({ ...step.value.value, operations, embedded }) : step.value;
       operations += step.value;
       sinceBreak += step.value;
       if (sinceBreak < OPERATIONS_A_STEP) continue;
       sinceBreak = 0;
-      if ((await turn()) !== null) return displaced;
+      await scheduler.wait(0);
+      if (abandoned) return displaced;
     }
   } finally {
     clean();
-    place.value();
+    for (const place of [...held.keys()]) leave(place);
   }
 }
 

@@ -46,10 +46,15 @@ export interface BlockWork {
   /** The inputs at these positions, or where they are large only the first ones; null where an example has gone. */
   readonly inputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>;
   readonly turn: Turn;
-  /** Takes each block's embeddings (rows × dimensions), in any order; block numbers rise with the rows. */
-  readonly deliver: (block: number, values: Float32Array) => void;
+  /**
+   * Takes each block's embeddings (rows × dimensions), in any order; block numbers rise with the rows. `stored` says
+   * whether KV has them, by its own answer where a remote backbone would have to be asked again.
+   */
+  readonly deliver: (block: number, values: Float32Array, stored: boolean) => void;
   /** Notes in the ledger where a block was written, before the next is embedded: what is cut off goes on from there. */
   readonly record: (block: number, key: string) => Promise<unknown>;
+  /** Blocks that an earlier gathering delivered and that KV did not keep. */
+  readonly kept: ReadonlyMap<number, Float32Array>;
 }
 
 export interface BlocksDone {
@@ -101,9 +106,16 @@ function blockRanges(positions: Uint32Array): Range[] {
   return ranges;
 }
 
-async function readKnown({ kv, rows, backbone }: BlockWork, range: Range): Promise<Block | null> {
+async function readKnown({ kv, rows, backbone, kept }: BlockWork, range: Range): Promise<Block | null> {
+  const { dimensions } = backbone;
+  const values = kept.get(range.block);
+  if (values !== undefined) return { dimensions, hashes: hashesOf(rows, range), rows: values };
   const key = rows.blocks.get(range.block);
-  return key === undefined ? null : readBlock(kv, key, backbone.dimensions);
+  return key === undefined ? null : readBlock(kv, key, dimensions);
+}
+
+function hashesOf(rows: EmbeddedRows, range: Range): Uint8Array {
+  return rows.inputHashes.subarray(range.start * HASH_BYTES, range.end * HASH_BYTES);
 }
 
 /** One block's embeddings: those that `block` has, which KV answered, and the rest embedded now. */
@@ -111,9 +123,9 @@ async function gatherBlock(work: BlockWork, range: Range, block: Block | null): 
   const { backbone, rows } = work;
   const d = backbone.dimensions;
   const count = range.end - range.start;
-  const hashes = rows.inputHashes.subarray(range.start * HASH_BYTES, range.end * HASH_BYTES);
+  const hashes = hashesOf(rows, range);
   if (block && hex(block.hashes) === hex(hashes)) {
-    work.deliver(range.block, block.rows);
+    work.deliver(range.block, block.rows, true);
     return { embedded: 0, cached: count, failure: null };
   }
 
@@ -155,11 +167,13 @@ async function gatherBlock(work: BlockWork, range: Range, block: Block | null): 
     failure = result.failure;
     done += part.length;
   }
-  if (kept.size > cached) {
+  let stored = kept.size === cached;
+  if (!stored) {
     const key = await writeBlock(work, range.block, { dimensions: d, hashes, rows: values }, kept);
     if (key !== null) await work.record(range.block, key);
+    stored = key !== null && (backbone.cost === "local" || (await readBlock(work.kv, key, d)) !== null);
   }
-  if (kept.size === count) work.deliver(range.block, values);
+  if (kept.size === count) work.deliver(range.block, values, stored);
   return { embedded: kept.size - cached, cached, failure };
 }
 

@@ -106,6 +106,7 @@ function dataset(texts: readonly string[]) {
       rows,
       inputs: async (positions) => positions.map((position) => texts[position] ?? null),
       turn: noTurn,
+      kept: new Map(),
       deliver: (block, values) => delivered.set(block, values),
       record: async (block, key) => blocks.set(block, key),
     });
@@ -193,7 +194,7 @@ describe("a data set's embeddings", () => {
     expect(single.ok).toBe(false);
     const examples = texts.slice(0, 20).map((text, i) => toStored(null, text, `label ${i % 2}`));
     const inline = inlineSource("single_label", examples, { ...backbone, embed }, DIMENSIONS);
-    expect(await inline.features(() => undefined, noTurn)).toMatchObject({
+    expect(await inline.prepare?.(noTurn)).toMatchObject({
       failure: { code: "backend_invalid_answer" },
     });
   });
@@ -206,8 +207,8 @@ describe("a data set's embeddings", () => {
     const backbone = fakeBackbone();
     const recorded: string[] = [];
     const record = async (_: number, key: string) => recorded.push(key);
-    const work = { kv: env.KV, tenant, backbone, rows, inputs, turn: noTurn, deliver: () => undefined, record };
-    const done = await gatherBlocks(work);
+    const work = { kv: env.KV, tenant, backbone, rows, inputs, turn: noTurn, kept: new Map(), record };
+    const done = await gatherBlocks({ ...work, deliver: () => undefined });
     expect(done.failure).toMatchObject({ code: "dataset_changed" });
     expect(recorded).toEqual([]);
     expect((await data.gather(env.KV, backbone)).features).toEqual(data.features);

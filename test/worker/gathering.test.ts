@@ -1,7 +1,8 @@
 /** Gathering what a training reads: bounded in texts held, calls in flight and time without a turn for others. */
 import { env } from "cloudflare:workers";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
+import { openAiBackbone } from "../../src/backbones/openai.ts";
 import { limits } from "../../src/core/limits.ts";
 import { toStored } from "../../src/http/example-input.ts";
 import { runTraining } from "../../src/http/training.ts";
@@ -9,7 +10,9 @@ import { datasetSource, inlineSource } from "../../src/http/training-source.ts";
 import { BLOCK_ROWS, type BlockWork, gatherBlocks } from "../../src/store/embeddings.ts";
 import { shortHash } from "../../src/store/hash.ts";
 import { ledger } from "../../src/tenant/tenant.ts";
+import { workerdTensors } from "../../src/tensor/workerd.ts";
 import { call, newTenant } from "./api.ts";
+import { failingKv, garbledKv, rateLimitedKv, staleKv, type Watched, watchKv } from "./faulty-kv.ts";
 
 const DIMENSIONS = 4;
 
@@ -45,6 +48,7 @@ function workOn(texts: readonly string[], backbone: Backbone, atOnce = BLOCK_ROW
     },
     inputs: async (positions) => positions.slice(0, atOnce).map((position) => texts[position] ?? null),
     turn: async () => null,
+    kept: new Map(),
     deliver: () => undefined,
     record: async () => undefined,
   };
@@ -152,4 +156,112 @@ test("a gathering that is cut off goes on from the last whole block", async () =
   const again = fakeBackbone("local");
   expect(await runTraining(await source(again), options)).toMatchObject({ ok: true, value: { embedded: 10 } });
   expect(again.calls).toEqual([10]);
+});
+
+describe("a remote backbone", () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  /** A backbone that answers once it is let, and says when it was first asked. */
+  function heldBackbone(): { backbone: ReturnType<typeof fakeBackbone>; asked: Promise<void>; let: () => void } {
+    const [asked, allowed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const backbone = fakeBackbone("remote", () => {
+      asked.resolve();
+      return allowed.promise;
+    });
+    return { backbone, asked: asked.promise, let: allowed.resolve };
+  }
+
+  const examples = Array.from({ length: 40 }, (_, i) => toStored(null, `text ${i}`, `label ${i % 2}`));
+  const inline = (backbone: Backbone) => inlineSource("single_label", examples, backbone, DIMENSIONS);
+
+  test("has four calls in flight at most, whatever is gathered", async () => {
+    let inFlight = 0;
+    let most = 0;
+    const io = {
+      random: () => 0.5,
+      sleep: async () => undefined,
+      now: Date.now,
+      fetch: async (_: string, init: RequestInit) => {
+        most = Math.max(most, ++inFlight);
+        await scheduler.wait(1);
+        inFlight--;
+        const { input } = JSON.parse(init.body as string) as { input: string[] };
+        return Response.json({ data: input.map((_text, index) => ({ index, embedding: [1, 2] })) });
+      },
+    };
+    const identity = { id: "remote", revision: "1", license: "none", parameters: 0 };
+    const endpoint = { baseUrl: "https://nowhere.test", model: "m", key: undefined, sendDimensions: false } as const;
+    const calls = { dimensions: 2, encodingFormat: "float", batchSize: 128, timeout: 20_000, retries: 0 } as const;
+    const backbone = openAiBackbone(identity, { ...endpoint, ...calls }, io);
+    const texts = Array.from({ length: 6 * BLOCK_ROWS }, (_, i) => `text ${i}`);
+    expect(await gatherBlocks(workOn(texts, backbone))).toMatchObject({ embedded: texts.length, failure: null });
+    expect(most).toBe(4);
+  });
+
+  test("keeps no training waiting that does not need it, and is asked once", async () => {
+    const { source } = await datasetOf(examples.map(({ input }) => String(input)));
+    for (const make of [inline, source]) {
+      const slow = heldBackbone();
+      const waiting = runTraining(await make(slow.backbone), options);
+      await slow.asked;
+      expect(await runTraining(inline(fakeBackbone("local")), options)).toMatchObject({ ok: true });
+      slow.let();
+      expect(await waiting).toMatchObject({ ok: true, value: { embedded: 40 } });
+      expect(slow.backbone.calls).toEqual([40]);
+    }
+  });
+
+  test("is asked by one training of an isolate at a time; others get 503 after ten seconds, but not what is cached", async () => {
+    const { source } = await datasetOf(examples.map(({ input }) => String(input)));
+    expect(await runTraining(await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
+    const slow = heldBackbone();
+    const waiting = runTraining(inline(slow.backbone), options);
+    await slow.asked;
+    expect(await runTraining(await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
+    const other = fakeBackbone("remote");
+    const refused = runTraining(inline(other), options);
+    await scheduler.wait(10);
+    const now = Date.now();
+    vi.spyOn(Date, "now").mockImplementation(() => now + 11_000);
+    expect(await refused).toMatchObject({ ok: false, failure: { code: "capacity_exceeded", retryAfter: 5 } });
+    vi.restoreAllMocks();
+    expect(other.calls).toEqual([]);
+    slow.let();
+    expect(await waiting).toMatchObject({ ok: true });
+    expect(await runTraining(inline(other), options)).toMatchObject({ ok: true });
+  });
+
+  const faults: Readonly<Record<string, () => Watched>> = {
+    "nothing wrong": () => watchKv(env.KV),
+    "reads fail": () => failingKv(env.KV, "get"),
+    "writes fail": () => failingKv(env.KV, "put"),
+    "everything fails": () => failingKv(env.KV, "get", "put"),
+    "writes are rate-limited": () => rateLimitedKv(env.KV, Date.now),
+    "reads lag": () => staleKv(env.KV, Date.now),
+    "values are garbled": () => garbledKv(env.KV, (value) => value.subarray(1)),
+  };
+  test.each(Object.entries(faults))(
+    "is asked once, and before the training takes its place, where %s",
+    async (_, fault) => {
+      const texts = Array.from({ length: BLOCK_ROWS + 10 }, (_, i) => `text ${i}`);
+      const { source } = await datasetOf(texts);
+      const backbone = fakeBackbone("remote");
+      const trained = await runTraining(await source(backbone, fault().kv), options);
+      expect(trained).toMatchObject({ ok: true, value: { embedded: texts.length } });
+      expect(backbone.calls).toEqual([BLOCK_ROWS, 10]);
+      expect((await workerdTensors()).memory().matrices).toBe(0);
+    },
+  );
+
+  test("is not asked by a training in its place, even where KV forgets at once", async () => {
+    const { source } = await datasetOf(examples.map(({ input }) => String(input)));
+    const backbone = fakeBackbone("remote");
+    const gathered = await source(backbone);
+    const forgetting = { ...gathered, prepare: async () => ({ ok: true as const, value: { embedded: 0 } }) };
+    expect(await runTraining(forgetting, options)).toMatchObject({
+      ok: false,
+      failure: { code: "storage_unavailable", retryAfter: 5 },
+    });
+    expect(backbone.calls).toEqual([]);
+  });
 });

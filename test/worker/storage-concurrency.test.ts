@@ -129,7 +129,7 @@ describe("trainings", () => {
       dimensions: 1,
       examples: 2,
       textBytes: 0,
-      slow: false,
+      prepare: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features: (deliver) => {
@@ -159,7 +159,7 @@ describe("trainings", () => {
       dimensions: 1,
       examples: 2,
       textBytes: 0,
-      slow: false,
+      prepare: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features,

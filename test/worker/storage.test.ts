@@ -71,6 +71,7 @@ async function gather(name: string, backbone: Backbone & { readonly embedded: st
     rows: rows.value,
     inputs: read,
     turn: async () => null,
+    kept: new Map(),
     deliver: (block, values) => delivered.set(block, values),
     record: (block, key) => remote.recordBlocks(id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]])),
   });
@@ -204,6 +205,7 @@ describe("KV operations of one request", () => {
       rows,
       inputs: async (positions: readonly number[]) => positions.map((position) => texts[position] ?? null),
       turn: async () => null,
+      kept: new Map(),
       deliver: () => undefined,
       record: async (block: number, key: string) => blocks.set(block, key),
     };
