@@ -39,7 +39,7 @@ export function headRoutes(app: App): void {
     }),
     async (c) => {
       const work = trainHead(c, c.req.valid("json"));
-      // A client that hangs up does not leave a training half done in this isolate's memory.
+      // Where a client hangs up, a training has 30 seconds more to end, and to leave its place and its memory itself.
       c.executionCtx.waitUntil(work);
       return work;
     },

@@ -3,11 +3,15 @@ import { fail, ok, type Result } from "../core/failure.ts";
 
 /** How long a training waits for the one before it. */
 const PATIENCE_MS = 10_000;
-/** A training that holds its place longer than the platform lets any request run has been ended by the platform. */
-const DEAD_MS = 200_000;
+/**
+ * How often a holder notes that it lives, and how long its silence means that it does not. When a client has hung up,
+ * the platform ends what is left of the request within 30 seconds, timers and all, and runs no `finally`.
+ */
+const BEAT_MS = 5_000;
+const SILENT_MS = 30_000;
 
 export interface Place {
-  holder: { readonly since: number; readonly abandon: () => void } | null;
+  holder: { seen: number; readonly abandon: () => void } | null;
 }
 
 /** Holding a training's arrays, and fitting. */
@@ -15,11 +19,14 @@ export const trainingPlace: Place = { holder: null };
 /** Asking a remote backbone: its answers take tens of megabytes on their way, and what KV does not keep is kept here. */
 export const gatheringPlace: Place = { holder: null };
 
-/** Takes a place, waiting a little for it; answers how to leave it. `abandon` frees what its holder left. */
+/**
+ * Takes a place, waiting a little for it; answers how to leave it. Where the holder has fallen silent its place is taken
+ * from it: `abandon` frees what it left, and tells it, should it live after all.
+ */
 export async function takePlace(place: Place, abandon: () => void): Promise<Result<() => void>> {
   const asked = Date.now();
   while (place.holder !== null) {
-    if (Date.now() - place.holder.since > DEAD_MS) {
+    if (Date.now() - place.holder.seen > SILENT_MS) {
       place.holder.abandon();
       break;
     }
@@ -30,9 +37,13 @@ export async function takePlace(place: Place, abandon: () => void): Promise<Resu
     }
     await scheduler.wait(50);
   }
-  const holder = { since: Date.now(), abandon };
+  const holder = { seen: Date.now(), abandon };
   place.holder = holder;
+  const heart = setInterval(() => {
+    holder.seen = Date.now();
+  }, BEAT_MS);
   return ok(() => {
+    clearInterval(heart);
     if (place.holder === holder) place.holder = null;
   });
 }

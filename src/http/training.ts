@@ -33,9 +33,13 @@ export function beyondBudget(
   return { code: "edge_budget_exceeded", message, details: { estimate: estimated, budget: edgeBudget } };
 }
 
-const displaced = fail("capacity_exceeded", "This training took too long, and had to make room for another.", {
-  retryAfter: 5,
-});
+const displaced = fail(
+  "capacity_exceeded",
+  "This training stood still for too long, and had to make room for another.",
+  {
+    retryAfter: 5,
+  },
+);
 
 const unread = fail("storage_unavailable", "Embeddings just gathered could not be read again. Train again.", {
   retryAfter: 5,
