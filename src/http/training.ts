@@ -7,6 +7,7 @@ import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
 import { sha256Hex } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
+import { headKey } from "../store/keys.ts";
 import type { HeadObject, NewHead } from "../tenant/heads.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
@@ -166,7 +167,11 @@ export async function storeHead(
     if (stored) return tenant.commitHead(idempotencyKey, record, promote);
     return fail("storage_unavailable", "The head's weights could not be stored. Train again.", { retryAfter: 5 });
   };
-  const committed = await store();
+  const first = await store();
   // Equal bytes, which a deleted head had, may have been deleted in between: once more.
-  return committed.ok || committed.failure.code !== "storage_unavailable" ? committed : store();
+  const committed = first.ok || first.failure.code !== "storage_unavailable" ? first : await store();
+  // The tenant is gone, and with it every version that could have these bytes: nothing else would find them any more.
+  if (!committed.ok && committed.failure.code === "not_found")
+    await bucket.delete(headKey(tenantId, sha256)).catch(() => undefined);
+  return committed;
 }

@@ -1,10 +1,15 @@
 /** Requests at the same time on the same things: one order or another, nothing half, nothing twice. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { runTraining } from "../../src/http/training.ts";
-import type { TrainingSource } from "../../src/http/training-source.ts";
+import { hashText } from "../../src/backbones/hash-text.ts";
+import { fail } from "../../src/core/failure.ts";
+import { toStored } from "../../src/http/example-input.ts";
+import { runTraining, storeHead } from "../../src/http/training.ts";
+import { inlineSource, type TrainingSource } from "../../src/http/training-source.ts";
+import { tenantPrefix } from "../../src/store/keys.ts";
+import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
 import { workerdTensors } from "../../src/tensor/workerd.ts";
-import { type Answer, call, newTenant, tenantWithTickets } from "./api.ts";
+import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 
 const quick = { evaluation: { method: "none" } } as const;
 
@@ -341,5 +346,34 @@ describe("tenants", () => {
     for (const answer of await work) expect(answer.status, answer.text).toBeLessThan(500);
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/datasets/tickets"])
       expect((await call("GET", path, key)).status).toBe(401);
+  });
+
+  test("erased while a head is trained keep nothing of it; what another refusal leaves may belong to a version", async () => {
+    const { id } = await tenantWithTickets();
+    const tenant = ledger(env.TENANT, id);
+    const examples = tickets().map(({ text, label }) => toStored(null, text, label));
+    const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
+    const fitted = await runTraining(inlineSource("single_label", examples, hashText, 384), options);
+    if (!fitted.ok) throw new Error(fitted.failure.message);
+    const head = {
+      id: "late",
+      modality: "text",
+      backbone: { id: hashText.id, revision: hashText.revision },
+      dataset: { name: null, revision: null, examples: examples.length },
+    } as const;
+    const store = (to: Remote<Tenant>) => storeHead(env.BUCKET, id, to, fitted.value, head, 1, true, null);
+    const stored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
+
+    const full: Remote<Tenant> = Object.create(tenant, {
+      commitHead: { value: async () => fail("limit_exceeded", "There are too many.") },
+    });
+    expect(await store(full)).toMatchObject({ ok: false, failure: { code: "limit_exceeded" } });
+    expect(await stored()).toBe(1);
+    await tenant.suspend();
+    expect(await store(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await stored()).toBe(0);
+    while ((await tenant.erase(id)) !== null);
+    expect(await store(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await stored()).toBe(0);
   });
 });
