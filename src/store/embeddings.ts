@@ -132,7 +132,7 @@ async function gatherBlock(work: BlockWork, range: Range, block: Block | null): 
   const values = new Float32Array(count * d);
   const at = new Map<string, number>();
   if (block) for (let i = 0; i < block.hashes.length / HASH_BYTES; i++) at.set(hashAt(block.hashes, i), i);
-  const kept = new Set<number>();
+  const known = new Set<number>();
   const missing: number[] = [];
   for (let i = 0; i < count; i++) {
     const found = at.get(hashAt(hashes, i));
@@ -141,9 +141,9 @@ async function gatherBlock(work: BlockWork, range: Range, block: Block | null): 
       continue;
     }
     values.set(block.rows.subarray(found * d, (found + 1) * d), i * d);
-    kept.add(i);
+    known.add(i);
   }
-  const cached = kept.size;
+  const cached = known.size;
   let failure: Failure | null = null;
   for (let done = 0; done < missing.length && failure === null; ) {
     const inputs = await work.inputs(missing.slice(done).map((i) => rows.positions[range.start + i] ?? 0));
@@ -162,19 +162,19 @@ async function gatherBlock(work: BlockWork, range: Range, block: Block | null): 
       const row = result.rows[nth];
       if (row === undefined) continue;
       values.set(row, i * d);
-      kept.add(i);
+      known.add(i);
     }
     failure = result.failure;
     done += part.length;
   }
-  let stored = kept.size === cached;
+  let stored = known.size === cached;
   if (!stored) {
-    const key = await writeBlock(work, range.block, { dimensions: d, hashes, rows: values }, kept);
+    const key = await writeBlock(work, range.block, { dimensions: d, hashes, rows: values }, known);
     if (key !== null) await work.record(range.block, key);
     stored = key !== null && (backbone.cost === "local" || (await readBlock(work.kv, key, d)) !== null);
   }
-  if (kept.size === count) work.deliver(range.block, values, stored);
-  return { embedded: kept.size - cached, cached, failure };
+  if (known.size === count) work.deliver(range.block, values, stored);
+  return { embedded: known.size - cached, cached, failure };
 }
 
 const { failure: changed } = fail(
@@ -229,15 +229,15 @@ export function blockWrittenAt(key: KVNamespaceListKey<unknown>): number {
   return ((key.expiration ?? 0) - BLOCK_TTL_SECONDS) * 1000;
 }
 
-/** Writes the `kept` rows of a block; its key, or null where KV would not have it. */
+/** Writes the `known` rows of a block; its key, or null where KV would not have it. */
 async function writeBlock(
   { kv, tenant, backbone, rows }: BlockWork,
   number: number,
   block: Block,
-  kept: ReadonlySet<number>,
+  known: ReadonlySet<number>,
 ): Promise<string | null> {
-  const whole = kept.size * HASH_BYTES === block.hashes.length;
-  const bytes = encodeBlock(whole ? block : pickRows(block, kept));
+  const whole = known.size * HASH_BYTES === block.hashes.length;
+  const bytes = encodeBlock(whole ? block : pickRows(block, known));
   const name = `${backbone.id}@${backbone.revision}`;
   const key = blockKey(tenant, rows.dataset.id, name, number, hex(shortHash(bytes)));
   return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
