@@ -21,9 +21,16 @@ export interface TrainingShape {
   readonly examples: number;
   readonly dimensions: number;
   readonly outputs: number;
+  /** Text that a local backbone may have to embed first, in bytes of UTF-8. */
+  readonly textBytes?: number;
 }
 
 export const DEFAULT_FOLDS = 5;
+/**
+ * What embedding a byte of text by a local backbone counts for: hash-text-1 takes 4 to 15 MB a second, by script, and
+ * training does about 12 GFLOP.
+ */
+const OPERATIONS_A_TEXT_BYTE = 2000;
 /** Rows of the features that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
 /** Rows that a sampled Gram matrix is made from at a time. */
@@ -106,6 +113,7 @@ export function estimate(
     temperatureOperations(triedLogits) +
     2 * triedLogits * ELEMENTWISE_OPERATIONS;
   const operations =
+    OPERATIONS_A_TEXT_BYTE * (shape.textBytes ?? 0) +
     reduction.operations +
     3 * gram +
     2 * inversion +

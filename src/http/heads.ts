@@ -15,7 +15,8 @@ import { head, headExport, newHead, versionNumber } from "./head-schema.ts";
 import { idempotent } from "./idempotent.ts";
 import { findBackbone } from "./models.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
-import { beyondBudget, datasetSource, inlineSource, runTraining, storeHead, type TrainingSource } from "./training.ts";
+import { beyondBudget, runTraining, storeHead } from "./training.ts";
+import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
 
 const common = { tags: ["Heads"], security: tenantSecurity };
 const nameParams = z.object({ name });
@@ -38,7 +39,7 @@ export function headRoutes(app: App): void {
     }),
     async (c) => {
       const work = trainHead(c, c.req.valid("json"));
-      // A client that hangs up does not leave a training half done in this isolate's memory.
+      // Where a client hangs up, a training has 30 seconds more to end, and to leave its place and its memory itself.
       c.executionCtx.waitUntil(work);
       return work;
     },

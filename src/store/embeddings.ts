@@ -4,13 +4,16 @@
  * (forgets, lags, refuses, answers garbage) changes a result: it costs embedding again.
  */
 import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
-import { decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
+import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { hex, shortHash } from "./hash.ts";
 import { blockKey, inputKey } from "./keys.ts";
 
-/** Blocks read, embedded and written at once: the platform opens six connections a request. */
-const AT_ONCE = 4;
+/** Blocks read at once: the platform opens six connections a request. Fewer where they are large. */
+const READS_AT_ONCE = 4;
+const READ_BYTES = 16_000_000;
+/** Characters that a local backbone embeds in one stretch: some tens of milliseconds. */
+const CHARACTERS_A_STRETCH = 200_000;
 /** Reading a block does not renew it: one that has gone is made again. */
 const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
 const INPUT_TTL_SECONDS = 7 * 24 * 3600;
@@ -32,45 +35,56 @@ export interface EmbeddedRows {
   readonly blocks: ReadonlyMap<number, string>;
 }
 
+/** Awaited before each stretch of embedding: lets others in, and ends the work where it answers a failure. */
+export type Turn = () => Promise<Failure | null>;
+
 export interface BlockWork {
   readonly kv: KVNamespace;
   readonly tenant: string;
   readonly backbone: Backbone;
   readonly rows: EmbeddedRows;
-  /** The inputs at these positions; null where an example has gone. */
+  /** The inputs at these positions, or where they are large only the first ones; null where an example has gone. */
   readonly inputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>;
-  /** Takes each block's embeddings (rows × dimensions), in any order; block numbers rise with the rows. */
-  readonly deliver: (block: number, values: Float32Array) => void;
+  readonly turn: Turn;
+  /**
+   * Takes each block's embeddings (rows × dimensions), in any order; block numbers rise with the rows. `stored` says
+   * whether KV has them, by its own answer where a remote backbone would have to be asked again.
+   */
+  readonly deliver: (block: number, values: Float32Array, stored: boolean) => void;
+  /** Notes in the ledger where a block was written, before the next is embedded: what is cut off goes on from there. */
+  readonly record: (block: number, key: string) => Promise<unknown>;
+  /** Blocks that an earlier gathering delivered and that KV did not keep. */
+  readonly kept: ReadonlyMap<number, Float32Array>;
 }
 
 export interface BlocksDone {
-  /** Blocks that were written, by number: to be recorded in the ledger. */
-  readonly written: ReadonlyMap<number, string>;
   readonly embedded: number;
   readonly cached: number;
   readonly failure: Failure | null;
 }
 
-/** Gathers the embeddings of a whole training set, block by block. What was embedded before a failure is kept. */
+/**
+ * Gathers the embeddings of a whole training set, block by block: blocks are read a few at once, and what none of them
+ * has is embedded one block at a time, so that neither texts nor calls of a backbone add up. What was embedded before a
+ * failure is kept.
+ */
 export async function gatherBlocks(work: BlockWork): Promise<BlocksDone> {
   const ranges = blockRanges(work.rows.positions);
-  const written = new Map<number, string>();
+  const blockBytes = 4 * BLOCK_ROWS * work.backbone.dimensions;
+  const atOnce = Math.max(1, Math.min(READS_AT_ONCE, Math.floor(READ_BYTES / blockBytes)));
   let embedded = 0;
   let cached = 0;
-  let failure: Failure | null = null;
-  const next = ranges.values();
-  const worker = async () => {
-    for (const range of next) {
-      if (failure !== null) return;
-      const done = await gatherBlock(work, range);
+  for (let start = 0; start < ranges.length; start += atOnce) {
+    const group = ranges.slice(start, start + atOnce);
+    const blocks = await Promise.all(group.map((range) => readKnown(work, range)));
+    for (const [i, range] of group.entries()) {
+      const done = await gatherBlock(work, range, blocks[i] ?? null);
       embedded += done.embedded;
       cached += done.cached;
-      if (done.key !== null) written.set(range.block, done.key);
-      if (done.failure !== null) failure = done.failure;
+      if (done.failure !== null) return { embedded, cached, failure: done.failure };
     }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
-  return { written, embedded, cached, failure };
+  }
+  return { embedded, cached, failure: null };
 }
 
 interface Range {
@@ -92,61 +106,114 @@ function blockRanges(positions: Uint32Array): Range[] {
   return ranges;
 }
 
-async function gatherBlock(
-  work: BlockWork,
-  range: Range,
-): Promise<{ key: string | null; embedded: number; cached: number; failure: Failure | null }> {
-  const { kv, tenant, backbone, rows } = work;
-  const name = `${backbone.id}@${backbone.revision}`;
-  const count = range.end - range.start;
+async function readKnown({ kv, rows, backbone, kept }: BlockWork, range: Range): Promise<Block | null> {
+  const { dimensions } = backbone;
+  const values = kept.get(range.block);
+  if (values !== undefined) return { dimensions, hashes: hashesOf(rows, range), rows: values };
+  const key = rows.blocks.get(range.block);
+  return key === undefined ? null : readBlock(kv, key, dimensions);
+}
+
+function hashesOf(rows: EmbeddedRows, range: Range): Uint8Array {
+  return rows.inputHashes.subarray(range.start * HASH_BYTES, range.end * HASH_BYTES);
+}
+
+/** One block's embeddings: those that `block` has, which KV answered, and the rest embedded now. */
+async function gatherBlock(work: BlockWork, range: Range, block: Block | null): Promise<BlocksDone> {
+  const { backbone, rows } = work;
   const d = backbone.dimensions;
-  const hashes = rows.inputHashes.subarray(range.start * HASH_BYTES, range.end * HASH_BYTES);
-  const known = rows.blocks.get(range.block);
-  const block = known === undefined ? null : await readBlock(kv, known, d);
+  const count = range.end - range.start;
+  const hashes = hashesOf(rows, range);
   if (block && hex(block.hashes) === hex(hashes)) {
-    work.deliver(range.block, block.rows);
-    return { key: null, embedded: 0, cached: count, failure: null };
+    work.deliver(range.block, block.rows, true);
+    return { embedded: 0, cached: count, failure: null };
   }
 
   const values = new Float32Array(count * d);
   const at = new Map<string, number>();
   if (block) for (let i = 0; i < block.hashes.length / HASH_BYTES; i++) at.set(hashAt(block.hashes, i), i);
+  const known = new Set<number>();
   const missing: number[] = [];
   for (let i = 0; i < count; i++) {
     const found = at.get(hashAt(hashes, i));
-    if (block && found !== undefined) values.set(block.rows.subarray(found * d, (found + 1) * d), i * d);
-    else missing.push(i);
+    if (block === null || found === undefined) {
+      missing.push(i);
+      continue;
+    }
+    values.set(block.rows.subarray(found * d, (found + 1) * d), i * d);
+    known.add(i);
   }
-  if (missing.length === 0) {
-    work.deliver(range.block, values);
-    return { key: null, embedded: 0, cached: count, failure: null };
+  const cached = known.size;
+  let failure: Failure | null = null;
+  for (let done = 0; done < missing.length && failure === null; ) {
+    const inputs = await work.inputs(missing.slice(done).map((i) => rows.positions[range.start + i] ?? 0));
+    const part = missing.slice(done, done + inputs.length);
+    const texts = inputs.filter((input) => typeof input === "string");
+    if (
+      texts.length === 0 ||
+      texts.length < part.length ||
+      texts.some((text, nth) => !isInput(text, hashes, part[nth] ?? 0))
+    ) {
+      failure = changed;
+      break;
+    }
+    const result = await embedInTurns(backbone, texts, work.turn);
+    for (const [nth, i] of part.entries()) {
+      const row = result.rows[nth];
+      if (row === undefined) continue;
+      values.set(row, i * d);
+      known.add(i);
+    }
+    failure = result.failure;
+    done += part.length;
   }
-  const texts = await work.inputs(missing.map((i) => rows.positions[range.start + i] ?? 0));
-  const present = texts.filter((text) => typeof text === "string");
-  if (
-    present.length < missing.length ||
-    present.some((text, i) => !sameHash(shortHash(text), hashes, missing[i] ?? 0))
-  ) {
-    const changed = fail(
-      "dataset_changed",
-      "The dataset was changed while its embeddings were gathered. Train again.",
-      { retryAfter: 1 },
-    );
-    return { key: null, embedded: 0, cached: 0, failure: changed.failure };
+  let stored = known.size === cached;
+  if (!stored) {
+    const key = await writeBlock(work, range.block, { dimensions: d, hashes, rows: values }, known);
+    if (key !== null) await work.record(range.block, key);
+    stored = key !== null && (backbone.cost === "local" || (await readBlock(work.kv, key, d)) !== null);
   }
-  const result = await backbone.embed(present);
-  const kept = new Set(Array.from({ length: count }, (_, i) => i));
-  missing.forEach((i, nth) => {
-    const row = result.rows[nth];
-    if (row?.length === d) values.set(row, i * d);
-    else kept.delete(i);
-  });
-  const key = await writeBlock(kv, tenant, rows.dataset.id, name, range.block, d, hashes, values, kept);
-  const complete = kept.size === count;
-  if (complete) work.deliver(range.block, values);
-  const failure = result.failure ?? (complete ? null : tooFew);
-  const cached = count - missing.length;
-  return { key, embedded: kept.size - cached, cached, failure: failure && toFailure(failure) };
+  if (known.size === count) work.deliver(range.block, values, stored);
+  return { embedded: known.size - cached, cached, failure };
+}
+
+const { failure: changed } = fail(
+  "dataset_changed",
+  "The dataset was changed while its embeddings were gathered. Train again.",
+  { retryAfter: 1 },
+);
+
+/**
+ * Embeds inputs: by a remote backbone all at once, by a local one, which computes in this isolate, a stretch at a time.
+ * One row an input, in order, as far as they go before a failure; those that the backbone did not give are undefined.
+ */
+export async function embedInTurns(
+  backbone: Backbone,
+  inputs: readonly string[],
+  turn: Turn,
+): Promise<{ readonly rows: readonly (Float32Array | undefined)[]; readonly failure: Failure | null }> {
+  const rows: (Float32Array | undefined)[] = [];
+  while (rows.length < inputs.length) {
+    const refused = await turn();
+    if (refused !== null) return { rows, failure: refused };
+    const asked = backbone.cost === "remote" ? inputs : stretch(inputs, rows.length);
+    const answered = await backbone.embed(asked);
+    for (const i of asked.keys()) {
+      const row = answered.rows[i];
+      rows.push(row?.length === backbone.dimensions ? row : undefined);
+    }
+    const failure = answered.failure ?? (rows.includes(undefined) ? tooFew : null);
+    if (failure !== null) return { rows, failure: toFailure(failure) };
+  }
+  return { rows, failure: null };
+}
+
+/** The inputs from `start` on that are embedded in one stretch: at least one. */
+function stretch(inputs: readonly string[], start: number): readonly string[] {
+  let end = start;
+  for (let characters = 0; end < inputs.length && characters < CHARACTERS_A_STRETCH; end++)
+    characters += inputs[end]?.length ?? 0;
+  return inputs.slice(start, end);
 }
 
 /** The block under a key; null where KV has none, refuses, or answers other bytes than those that the key names. */
@@ -162,52 +229,55 @@ export function blockWrittenAt(key: KVNamespaceListKey<unknown>): number {
   return ((key.expiration ?? 0) - BLOCK_TTL_SECONDS) * 1000;
 }
 
-/** Writes the rows of a block that are known; its key, or null where KV would not have it. */
+/** Writes the `known` rows of a block; its key, or null where KV would not have it. */
 async function writeBlock(
-  kv: KVNamespace,
-  tenant: string,
-  dataset: number,
-  backbone: string,
-  block: number,
-  dimensions: number,
-  hashes: Uint8Array,
-  values: Float32Array,
-  kept: ReadonlySet<number>,
+  { kv, tenant, backbone, rows }: BlockWork,
+  number: number,
+  block: Block,
+  known: ReadonlySet<number>,
 ): Promise<string | null> {
-  if (kept.size === 0) return null;
-  const rows = [...kept];
-  const whole = kept.size * HASH_BYTES === hashes.length;
-  const keptHashes = whole
-    ? hashes
-    : Uint8Array.from(rows.flatMap((i) => [...hashes.subarray(i * HASH_BYTES, (i + 1) * HASH_BYTES)]));
-  const keptValues = whole
-    ? values
-    : Float32Array.from(rows.flatMap((i) => [...values.subarray(i * dimensions, (i + 1) * dimensions)]));
-  const bytes = encodeBlock({ dimensions, hashes: keptHashes, rows: keptValues });
-  const key = blockKey(tenant, dataset, backbone, block, hex(shortHash(bytes)));
+  const whole = known.size * HASH_BYTES === block.hashes.length;
+  const bytes = encodeBlock(whole ? block : pickRows(block, known));
+  const name = `${backbone.id}@${backbone.revision}`;
+  const key = blockKey(tenant, rows.dataset.id, name, number, hex(shortHash(bytes)));
   return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
     () => key,
     () => null,
   );
 }
 
+function pickRows({ dimensions, hashes, rows }: Block, wanted: ReadonlySet<number>): Block {
+  const picked = {
+    dimensions,
+    hashes: new Uint8Array(wanted.size * HASH_BYTES),
+    rows: new Float32Array(wanted.size * dimensions),
+  };
+  let to = 0;
+  for (const from of wanted) {
+    picked.hashes.set(hashes.subarray(from * HASH_BYTES, (from + 1) * HASH_BYTES), to * HASH_BYTES);
+    picked.rows.set(rows.subarray(from * dimensions, (from + 1) * dimensions), to * dimensions);
+    to++;
+  }
+  return picked;
+}
+
 function hashAt(hashes: Uint8Array, index: number): string {
   return hex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
 }
 
-/** Whether a hash is the one at `index` of `hashes`. */
-export function sameHash(hash: Uint8Array, hashes: Uint8Array, index: number): boolean {
-  return hex(hash) === hashAt(hashes, index);
+/** Whether an input is the one whose hash is at `index` of `hashes`. */
+export function isInput(input: string | Uint8Array, hashes: Uint8Array, index: number): boolean {
+  return hex(shortHash(input)) === hashAt(hashes, index);
 }
 
-export const tooFew: BackboneFailure = {
+const tooFew: BackboneFailure = {
   code: "backend_invalid_answer",
   message: "The backbone answered fewer embeddings than it was asked for.",
   retryAfter: 5,
 };
 
 /** A backbone's failure as the request's: what may be tried again says when. */
-export function toFailure(failure: BackboneFailure): Failure {
+function toFailure(failure: BackboneFailure): Failure {
   const retryable =
     failure.code === "backend_unavailable" ||
     failure.code === "backend_timeout" ||

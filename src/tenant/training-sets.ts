@@ -10,6 +10,8 @@ export interface TrainingRows extends EmbeddedRows {
   readonly groups: Int32Array;
   /** JSON of each row's target. */
   readonly targets: readonly string[];
+  /** Bytes of all inputs, texts in UTF-8. */
+  readonly inputBytes: number;
 }
 
 interface Row extends Record<string, SqlStorageValue> {
@@ -17,6 +19,7 @@ interface Row extends Record<string, SqlStorageValue> {
   input_hash: ArrayBuffer;
   group_hash: ArrayBuffer;
   target: string;
+  bytes: number;
 }
 
 /** About how much of inputs, in characters or bytes, one answer holds: a message has at most 32 MiB. */
@@ -32,12 +35,14 @@ export function readTrainingRows(sql: SqlStorage, name: string, backbone: string
   const groups = new Int32Array(n);
   const targets: string[] = [];
   const groupNumbers = new Map<bigint, number>();
+  let inputBytes = 0;
   const rows = sql.exec<Row>(
-    "SELECT position, input_hash, group_hash, target FROM examples WHERE dataset = ? ORDER BY position",
+    "SELECT position, input_hash, group_hash, target, octet_length(input) AS bytes FROM examples WHERE dataset = ? ORDER BY position",
     dataset.value.id,
   );
   for (const row of rows) {
     const index = targets.push(row.target) - 1;
+    inputBytes += row.bytes;
     positions[index] = row.position;
     inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
     const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
@@ -57,6 +62,7 @@ export function readTrainingRows(sql: SqlStorage, name: string, backbone: string
     inputHashes,
     groups,
     targets,
+    inputBytes,
     blocks: new Map(blocks.map((row) => [row.block, row.key])),
   });
 }

@@ -7,7 +7,7 @@ import { encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
 import { createApp } from "../../src/http/app.ts";
 import { toStored } from "../../src/http/example-input.ts";
-import { inlineSource } from "../../src/http/training.ts";
+import { inlineSource } from "../../src/http/training-source.ts";
 import { BLOCK_ROWS, type EmbeddedRows, embedInputs, gatherBlocks } from "../../src/store/embeddings.ts";
 import { sha256Hex, shortHash } from "../../src/store/hash.ts";
 import { getHead, publishHead, putHead } from "../../src/store/heads.ts";
@@ -91,6 +91,8 @@ function rowsOf(texts: readonly string[], blocks: ReadonlyMap<number, string>): 
   };
 }
 
+const noTurn = async () => null;
+
 /** A data set of texts, and the ledger's note of its blocks. */
 function dataset(texts: readonly string[]) {
   const blocks = new Map<number, string>();
@@ -103,9 +105,11 @@ function dataset(texts: readonly string[]) {
       backbone,
       rows,
       inputs: async (positions) => positions.map((position) => texts[position] ?? null),
+      turn: noTurn,
+      kept: new Map(),
       deliver: (block, values) => delivered.set(block, values),
+      record: async (block, key) => blocks.set(block, key),
     });
-    for (const [block, key] of done.written) blocks.set(block, key);
     const features = [...delivered].sort(([a], [b]) => a - b).flatMap(([, values]) => [...values]);
     return { ...done, features };
   };
@@ -190,7 +194,9 @@ describe("a data set's embeddings", () => {
     expect(single.ok).toBe(false);
     const examples = texts.slice(0, 20).map((text, i) => toStored(null, text, `label ${i % 2}`));
     const inline = inlineSource("single_label", examples, { ...backbone, embed }, DIMENSIONS);
-    expect(await inline.features(() => undefined)).toMatchObject({ failure: { code: "backend_invalid_answer" } });
+    expect(await inline.prepare?.(noTurn)).toMatchObject({
+      failure: { code: "backend_invalid_answer" },
+    });
   });
 
   test("are refused as changed where an example was edited meanwhile, and nothing false is kept", async () => {
@@ -199,10 +205,12 @@ describe("a data set's embeddings", () => {
     const inputs = async (positions: readonly number[]) =>
       positions.map((position) => (position === 3 ? "edited since" : (texts[position] ?? null)));
     const backbone = fakeBackbone();
-    const work = { kv: env.KV, tenant, backbone, rows, inputs, deliver: () => undefined };
-    const done = await gatherBlocks(work);
+    const recorded: string[] = [];
+    const record = async (_: number, key: string) => recorded.push(key);
+    const work = { kv: env.KV, tenant, backbone, rows, inputs, turn: noTurn, kept: new Map(), record };
+    const done = await gatherBlocks({ ...work, deliver: () => undefined });
     expect(done.failure).toMatchObject({ code: "dataset_changed" });
-    expect(done.written.size).toBe(0);
+    expect(recorded).toEqual([]);
     expect((await data.gather(env.KV, backbone)).features).toEqual(data.features);
   });
 });

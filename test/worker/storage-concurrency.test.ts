@@ -1,9 +1,15 @@
 /** Requests at the same time on the same things: one order or another, nothing half, nothing twice. */
 import { env } from "cloudflare:workers";
-import { describe, expect, test, vi } from "vitest";
-import { runTraining, type TrainingSource } from "../../src/http/training.ts";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { hashText } from "../../src/backbones/hash-text.ts";
+import { fail } from "../../src/core/failure.ts";
+import { toStored } from "../../src/http/example-input.ts";
+import { runTraining, storeHead } from "../../src/http/training.ts";
+import { inlineSource, type TrainingSource } from "../../src/http/training-source.ts";
+import { tenantPrefix } from "../../src/store/keys.ts";
+import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
 import { workerdTensors } from "../../src/tensor/workerd.ts";
-import { type Answer, call, newTenant, tenantWithTickets } from "./api.ts";
+import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 
 const quick = { evaluation: { method: "none" } } as const;
 
@@ -127,7 +133,8 @@ describe("trainings", () => {
       modality: "text",
       dimensions: 1,
       examples: 2,
-      slow: false,
+      textBytes: 0,
+      prepare: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features: (deliver) => {
@@ -150,45 +157,74 @@ describe("trainings", () => {
     expect((await train(key, "support", 1, { "idempotency-key": "busy" })).status).toBe(201);
   });
 
-  test("that holds its place for longer than any request runs makes room, and trains on nothing by half", async () => {
+  describe("that stand still", () => {
+    beforeEach(() => {
+      vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "Date"] });
+    });
+    afterEach(() => {
+      vi.useRealTimers();
+    });
+
     const source = (features: TrainingSource["features"]): TrainingSource => ({
       task: "single_label",
       modality: "text",
       dimensions: 1,
       examples: 2,
-      slow: false,
+      textBytes: 0,
+      prepare: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features,
     });
+    const whole = source(async (deliver) => {
+      deliver(0, Float32Array.of(0, 1));
+      return { ok: true, value: { embedded: 0 } };
+    });
     const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
-    let end: () => void = () => undefined;
-    const late = runTraining(
-      source(async (deliver) => {
+
+    /** A training that has half of its features, and waits for the other half until `end`. */
+    async function standing(asks = true) {
+      const [stands, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const features: TrainingSource["features"] = async (deliver, turn) => {
         deliver(0, Float32Array.of(0));
-        await new Promise<void>((resolve) => {
-          end = resolve;
-        });
+        stands.resolve();
+        await ended.promise;
+        const failure = asks ? await turn() : null;
+        if (failure !== null) return { ok: false, failure };
         deliver(1, Float32Array.of(1));
         return { ok: true, value: { embedded: 2 } };
-      }),
-      options,
-    );
-    await scheduler.wait(10);
-    const now = Date.now();
-    vi.spyOn(Date, "now").mockImplementation(() => now + 201_000);
-    const next = await runTraining(
-      source(async (deliver) => {
-        deliver(0, Float32Array.of(0, 1));
-        return { ok: true, value: { embedded: 0 } };
-      }),
-      options,
-    );
-    vi.restoreAllMocks();
-    expect(next.ok).toBe(true);
-    end();
-    expect(await late).toMatchObject({ ok: false, failure: { code: "capacity_exceeded", retryAfter: 5 } });
-    expect((await workerdTensors()).memory().matrices).toBe(0);
+      };
+      const training = runTraining(source(features), options);
+      await stands.promise;
+      return { training, end: ended.resolve };
+    }
+
+    test.each([
+      ["hear of it at their next turn", true],
+      ["do not train on what is left", false],
+    ])("and show no sign of life make room, with their memory at once, and %s", async (_, asks) => {
+      const { training, end } = await standing(asks);
+      // Nothing beats: the platform has ended the request.
+      vi.setSystemTime(Date.now() + 31_000);
+      expect((await runTraining(whole, options)).ok).toBe(true);
+      expect((await workerdTensors()).memory().matrices).toBe(0);
+      end();
+      expect(await training).toMatchObject({ ok: false, failure: { code: "capacity_exceeded", retryAfter: 5 } });
+      expect((await workerdTensors()).memory().matrices).toBe(0);
+      expect((await runTraining(whole, options)).ok).toBe(true);
+    });
+
+    test("but live keep their place", async () => {
+      const { training, end } = await standing();
+      vi.advanceTimersByTime(300_000);
+      const refused = runTraining(whole, options);
+      await scheduler.wait(10);
+      vi.advanceTimersByTime(11_000);
+      expect(await refused).toMatchObject({ ok: false, failure: { code: "capacity_exceeded" } });
+      end();
+      expect((await training).ok).toBe(true);
+      expect(vi.getTimerCount()).toBe(0);
+    });
   });
 
   test("and promotions at once leave the pointer on a version that is there", async () => {
@@ -310,5 +346,34 @@ describe("tenants", () => {
     for (const answer of await work) expect(answer.status, answer.text).toBeLessThan(500);
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/datasets/tickets"])
       expect((await call("GET", path, key)).status).toBe(401);
+  });
+
+  test("erased while a head is trained keep nothing of it; what another refusal leaves may belong to a version", async () => {
+    const { id } = await tenantWithTickets();
+    const tenant = ledger(env.TENANT, id);
+    const examples = tickets().map(({ text, label }) => toStored(null, text, label));
+    const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
+    const fitted = await runTraining(inlineSource("single_label", examples, hashText, 384), options);
+    if (!fitted.ok) throw new Error(fitted.failure.message);
+    const head = {
+      id: "late",
+      modality: "text",
+      backbone: { id: hashText.id, revision: hashText.revision },
+      dataset: { name: null, revision: null, examples: examples.length },
+    } as const;
+    const store = (to: Remote<Tenant>) => storeHead(env.BUCKET, id, to, fitted.value, head, 1, true, null);
+    const stored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
+
+    const full: Remote<Tenant> = Object.create(tenant, {
+      commitHead: { value: async () => fail("limit_exceeded", "There are too many.") },
+    });
+    expect(await store(full)).toMatchObject({ ok: false, failure: { code: "limit_exceeded" } });
+    expect(await stored()).toBe(1);
+    await tenant.suspend();
+    expect(await store(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await stored()).toBe(0);
+    while ((await tenant.erase(id)) !== null);
+    expect(await store(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await stored()).toBe(0);
   });
 });

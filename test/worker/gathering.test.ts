@@ -1,0 +1,267 @@
+/** Gathering what a training reads: bounded in texts held, calls in flight and time without a turn for others. */
+import { env } from "cloudflare:workers";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import type { Backbone } from "../../src/backbones/backbone.ts";
+import { openAiBackbone } from "../../src/backbones/openai.ts";
+import { limits } from "../../src/core/limits.ts";
+import { toStored } from "../../src/http/example-input.ts";
+import { runTraining } from "../../src/http/training.ts";
+import { datasetSource, inlineSource } from "../../src/http/training-source.ts";
+import { BLOCK_ROWS, type BlockWork, gatherBlocks } from "../../src/store/embeddings.ts";
+import { shortHash } from "../../src/store/hash.ts";
+import { ledger } from "../../src/tenant/tenant.ts";
+import { workerdTensors } from "../../src/tensor/workerd.ts";
+import { call, newTenant } from "./api.ts";
+import { failingKv, garbledKv, rateLimitedKv, staleKv, type Watched, watchKv } from "./faulty-kv.ts";
+
+const DIMENSIONS = 4;
+
+type Embed = (inputs: readonly string[]) => Promise<void> | void;
+
+/** A backbone that calls `during` while it embeds, and counts the inputs of each call. */
+function fakeBackbone(cost: "local" | "remote", during: Embed = () => undefined): Backbone & { calls: number[] } {
+  const calls: number[] = [];
+  const made = { license: "none", parameters: 0, bytes: 0, cost, kind: cost === "local" ? "hash" : "openai" } as const;
+  const embed = async (inputs: readonly string[]) => {
+    calls.push(inputs.length);
+    await during(inputs);
+    return { rows: inputs.map(embedding), failure: null };
+  };
+  return { id: "fake", revision: "1", modality: "text", dimensions: DIMENSIONS, ...made, calls, embed };
+}
+
+function embedding(input: string): Float32Array {
+  return Float32Array.from(shortHash(input).subarray(0, DIMENSIONS));
+}
+
+/** Work on these texts, of which the ledger answers `atOnce` at a time. */
+function workOn(texts: readonly string[], backbone: Backbone, atOnce = BLOCK_ROWS): BlockWork {
+  return {
+    kv: env.KV,
+    tenant: `gathering-${crypto.randomUUID().slice(0, 8)}`,
+    backbone,
+    rows: {
+      dataset: { id: 1 },
+      positions: Uint32Array.from(texts, (_, i) => i),
+      inputHashes: Uint8Array.from(texts.flatMap((text) => [...shortHash(text)])),
+      blocks: new Map(),
+    },
+    inputs: async (positions) => positions.slice(0, atOnce).map((position) => texts[position] ?? null),
+    turn: async () => null,
+    kept: new Map(),
+    deliver: () => undefined,
+    record: async () => undefined,
+  };
+}
+
+/** A tenant's data set of these texts, with two labels. */
+async function datasetOf(texts: readonly string[]) {
+  const { id, key } = await newTenant();
+  await call("POST", "/v1/datasets", key, { name: "texts", task: "single_label", modality: "text" });
+  const body = texts.map((text, i) => JSON.stringify({ text, label: i % 2 ? "odd" : "even" })).join("\n");
+  const headers = { "content-type": "application/x-ndjson" };
+  const imported = await call("POST", "/v1/datasets/texts/examples", key, body, headers);
+  expect(imported.json).toMatchObject({ added: texts.length });
+  const tenant = ledger(env.TENANT, id);
+  const read = async () => {
+    const rows = await tenant.readTrainingRows("texts", "fake@1");
+    if (!rows.ok) throw new Error(rows.failure.message);
+    return rows.value;
+  };
+  const source = async (backbone: Backbone, kv: KVNamespace = env.KV) =>
+    datasetSource(kv, id, tenant, await read(), backbone);
+  return { read, source };
+}
+
+const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
+
+describe("texts", () => {
+  const long = Array.from({ length: 60 }, (_, i) => `${i} `.padEnd(limits.text_characters, "x"));
+
+  test("are embedded as they are read, by a local backbone with a turn for others before each stretch", async () => {
+    const events: string[] = [];
+    const backbone = fakeBackbone("local", (inputs) => {
+      events.push("embed");
+      expect(inputs.join("").length).toBeLessThan(200_000 + limits.text_characters);
+    });
+    const work = workOn(long, backbone, 20);
+    const done = await gatherBlocks({
+      ...work,
+      inputs: async (positions) => {
+        events.push("read");
+        return work.inputs(positions);
+      },
+      turn: async () => {
+        events.push("turn");
+        return null;
+      },
+    });
+    expect(done).toEqual({ embedded: 60, cached: 0, failure: null });
+    const stretches = ["turn", "embed", "turn", "embed", "turn", "embed"];
+    expect(events).toEqual([...["read", ...stretches], ...["read", ...stretches], ...["read", ...stretches]]);
+  });
+
+  test("of one block alone are held at a time", async () => {
+    let held = 0;
+    let most = 0;
+    const texts = Array.from({ length: 5 * BLOCK_ROWS }, (_, i) => `text ${i}`);
+    const backbone = fakeBackbone("remote", async (inputs) => {
+      await scheduler.wait(1);
+      held -= inputs.length;
+    });
+    const work = workOn(texts, backbone, 300);
+    const inputs = async (positions: readonly number[]) => {
+      const answer = await work.inputs(positions);
+      held += answer.length;
+      most = Math.max(most, held);
+      return answer;
+    };
+    expect(await gatherBlocks({ ...work, inputs })).toMatchObject({ embedded: texts.length, failure: null });
+    expect(most).toBe(300);
+  });
+
+  test("sent along are embedded a stretch at a time too", async () => {
+    const examples = long.slice(0, 20).map((text, i) => toStored(null, text, `label ${i % 2}`));
+    const backbone = fakeBackbone("local");
+    const source = inlineSource("single_label", examples, backbone, DIMENSIONS);
+    expect(source.textBytes).toBe(20 * limits.text_characters);
+    expect(await runTraining(source, options)).toMatchObject({ ok: true, value: { embedded: 20 } });
+    expect(backbone.calls).toEqual([7, 7, 6]);
+  });
+
+  test("count towards the budget where a local backbone embeds them, and are refused before it is asked", async () => {
+    const { source } = await datasetOf(["one", "twö", "three", "four"]);
+    expect((await source(fakeBackbone("local"))).textBytes).toBe(16);
+    expect((await source(fakeBackbone("remote"))).textBytes).toBe(0);
+    const backbone = fakeBackbone("local");
+    const tooLong = { ...(await source(backbone)), textBytes: 500_000_000 };
+    const refused = await runTraining(tooLong, options);
+    if (refused.ok) throw new Error("It was not refused.");
+    expect(refused.failure).toMatchObject({ code: "edge_budget_exceeded", message: expect.stringMatching(/texts/) });
+    const { estimate, budget } = refused.failure.details as Record<string, { operations: number; bytes: number }>;
+    expect(estimate?.operations).toBeGreaterThan(budget?.operations ?? 0);
+    expect(estimate?.bytes).toBeLessThan(budget?.bytes ?? 0);
+    expect(backbone.calls).toEqual([]);
+  });
+});
+
+test("a gathering that is cut off goes on from the last whole block", async () => {
+  const texts = Array.from({ length: 2 * BLOCK_ROWS + 10 }, (_, i) => `text ${i}`);
+  const { read, source } = await datasetOf(texts);
+  const cut = fakeBackbone("local", (inputs) => {
+    if (inputs.length < BLOCK_ROWS) throw new Error("The isolate was ended.");
+  });
+  await expect(runTraining(await source(cut), options)).rejects.toThrow("ended");
+  expect([...(await read()).blocks.keys()]).toEqual([0, 1]);
+  const again = fakeBackbone("local");
+  expect(await runTraining(await source(again), options)).toMatchObject({ ok: true, value: { embedded: 10 } });
+  expect(again.calls).toEqual([10]);
+});
+
+describe("a remote backbone", () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  /** A backbone that answers once it is let, and says when it was first asked. */
+  function heldBackbone(): { backbone: ReturnType<typeof fakeBackbone>; asked: Promise<void>; let: () => void } {
+    const [asked, allowed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const backbone = fakeBackbone("remote", () => {
+      asked.resolve();
+      return allowed.promise;
+    });
+    return { backbone, asked: asked.promise, let: allowed.resolve };
+  }
+
+  const examples = Array.from({ length: 40 }, (_, i) => toStored(null, `text ${i}`, `label ${i % 2}`));
+  const inline = (backbone: Backbone) => inlineSource("single_label", examples, backbone, DIMENSIONS);
+
+  test("has four calls in flight at most, whatever is gathered", async () => {
+    let inFlight = 0;
+    let most = 0;
+    const io = {
+      random: () => 0.5,
+      sleep: async () => undefined,
+      now: Date.now,
+      fetch: async (_: string, init: RequestInit) => {
+        most = Math.max(most, ++inFlight);
+        await scheduler.wait(1);
+        inFlight--;
+        const { input } = JSON.parse(init.body as string) as { input: string[] };
+        return Response.json({ data: input.map((_text, index) => ({ index, embedding: [1, 2] })) });
+      },
+    };
+    const identity = { id: "remote", revision: "1", license: "none", parameters: 0 };
+    const endpoint = { baseUrl: "https://nowhere.test", model: "m", key: undefined, sendDimensions: false } as const;
+    const calls = { dimensions: 2, encodingFormat: "float", batchSize: 128, timeout: 20_000, retries: 0 } as const;
+    const backbone = openAiBackbone(identity, { ...endpoint, ...calls }, io);
+    const texts = Array.from({ length: 6 * BLOCK_ROWS }, (_, i) => `text ${i}`);
+    expect(await gatherBlocks(workOn(texts, backbone))).toMatchObject({ embedded: texts.length, failure: null });
+    expect(most).toBe(4);
+  });
+
+  test("keeps no training waiting that does not need it, and is asked once", async () => {
+    const { source } = await datasetOf(examples.map(({ input }) => String(input)));
+    for (const make of [inline, source]) {
+      const slow = heldBackbone();
+      const waiting = runTraining(await make(slow.backbone), options);
+      await slow.asked;
+      expect(await runTraining(inline(fakeBackbone("local")), options)).toMatchObject({ ok: true });
+      slow.let();
+      expect(await waiting).toMatchObject({ ok: true, value: { embedded: 40 } });
+      expect(slow.backbone.calls).toEqual([40]);
+    }
+  });
+
+  test("is asked by one training of an isolate at a time; others get 503 after ten seconds, but not what is cached", async () => {
+    const { source } = await datasetOf(examples.map(({ input }) => String(input)));
+    expect(await runTraining(await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
+    const slow = heldBackbone();
+    const waiting = runTraining(inline(slow.backbone), options);
+    await slow.asked;
+    expect(await runTraining(await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
+    const other = fakeBackbone("remote");
+    const refused = runTraining(inline(other), options);
+    await scheduler.wait(10);
+    const now = Date.now();
+    vi.spyOn(Date, "now").mockImplementation(() => now + 11_000);
+    expect(await refused).toMatchObject({ ok: false, failure: { code: "capacity_exceeded", retryAfter: 5 } });
+    vi.restoreAllMocks();
+    expect(other.calls).toEqual([]);
+    slow.let();
+    expect(await waiting).toMatchObject({ ok: true });
+    expect(await runTraining(inline(other), options)).toMatchObject({ ok: true });
+  });
+
+  const faults: Readonly<Record<string, () => Watched>> = {
+    "nothing wrong": () => watchKv(env.KV),
+    "reads fail": () => failingKv(env.KV, "get"),
+    "writes fail": () => failingKv(env.KV, "put"),
+    "everything fails": () => failingKv(env.KV, "get", "put"),
+    "writes are rate-limited": () => rateLimitedKv(env.KV, Date.now),
+    "reads lag": () => staleKv(env.KV, Date.now),
+    "values are garbled": () => garbledKv(env.KV, (value) => value.subarray(1)),
+  };
+  test.each(Object.entries(faults))(
+    "is asked once, and before the training takes its place, where %s",
+    async (_, fault) => {
+      const texts = Array.from({ length: BLOCK_ROWS + 10 }, (_, i) => `text ${i}`);
+      const { source } = await datasetOf(texts);
+      const backbone = fakeBackbone("remote");
+      const trained = await runTraining(await source(backbone, fault().kv), options);
+      expect(trained).toMatchObject({ ok: true, value: { embedded: texts.length } });
+      expect(backbone.calls).toEqual([BLOCK_ROWS, 10]);
+      expect((await workerdTensors()).memory().matrices).toBe(0);
+    },
+  );
+
+  test("is not asked by a training in its place, even where KV forgets at once", async () => {
+    const { source } = await datasetOf(examples.map(({ input }) => String(input)));
+    const backbone = fakeBackbone("remote");
+    const gathered = await source(backbone);
+    const forgetting = { ...gathered, prepare: async () => ({ ok: true as const, value: { embedded: 0 } }) };
+    expect(await runTraining(forgetting, options)).toMatchObject({
+      ok: false,
+      failure: { code: "storage_unavailable", retryAfter: 5 },
+    });
+    expect(backbone.calls).toEqual([]);
+  });
+});
