@@ -59,7 +59,7 @@ export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Resu
     );
   }
   sql.exec(
-    "INSERT OR IGNORE INTO api_keys (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+    "INSERT INTO api_keys (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
     key.id,
     key.name,
     key.hash,

@@ -50,21 +50,18 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /**
    * Runs a change in one transaction, rolled back whole where it is refused, and keeps its answer for the request's
-   * idempotency key, as `kept` shows it.
+   * idempotency key.
    */
   async #change<T>(
     change: (sql: SqlStorage, now: number) => Result<T>,
-    answer: { key: string | null; status: number; kept?: (value: T) => unknown } = { key: null, status: 200 },
+    answer: { key: string | null; status: number } = { key: null, status: 200 },
   ): Promise<Result<T>> {
     if (!this.#active()) return fail("not_found", "No such tenant.");
     try {
       return this.ctx.storage.transactionSync(() => {
         const result = change(this.#sql, seconds());
         if (!result.ok) throw new Refused(result.failure);
-        idempotency.finish(this.#sql, answer.key, {
-          status: answer.status,
-          body: answer.kept ? answer.kept(result.value) : result.value,
-        });
+        idempotency.finish(this.#sql, answer.key, { status: answer.status, body: result.value });
         return result;
       });
     } catch (error) {
