@@ -86,7 +86,7 @@ export function listExamples(
   );
 }
 
-/** The next examples above a position, oldest first, at most about a megabyte of them: for export. */
+/** The next examples above a position, oldest first, at most about a million characters of them: for export. */
 export function readExamples(
   sql: SqlStorage,
   dataset: number,
@@ -104,6 +104,7 @@ export function readExamples(
   for (const row of cursor) {
     examples.push(toExample(task, row));
     last = row.position;
+    size += row.id.length + row.target.length;
     size += typeof row.input === "string" ? row.input.length : row.input.byteLength * 5;
     if (size > 1_000_000) break;
   }

@@ -247,6 +247,21 @@ describe("export", () => {
     expect((await call("GET", `${copy}/export`, key)).text).toBe(exported.text);
   });
 
+  test("goes in parts that one message can hold, whatever makes the examples large", async () => {
+    const path = await dataset("multi_label");
+    const labels = Array.from({ length: 256 }, (_, i) => `${i} `.padEnd(256, "\u5b57"));
+    const sent = Array.from({ length: 60 }, (_, i) => ({ id: `${i}`, text: `text ${i}`, labels: labels.toSorted() }));
+    const body = sent.map((example) => JSON.stringify(example)).join("\n");
+    const imported = await call("POST", `${path}/examples`, key, body, { "content-type": "application/x-ndjson" });
+    expect(imported.json, imported.text).toMatchObject({ added: 60 });
+    const remote = ledger(env.TENANT, tenant);
+    const found = await remote.findDataset(path.replace("/v1/datasets/", ""));
+    if (!found.ok) throw new Error(found.failure.message);
+    const part = await remote.readExamples(found.value, -1);
+    expect(JSON.stringify(part).length).toBeLessThan(1_200_000);
+    expect((await call("GET", `${path}/export`, key)).text).toBe(`${body}\n`);
+  });
+
   test("of an empty dataset is empty", async () => {
     const exported = await call("GET", `${await dataset()}/export`, key);
     expect(exported.status).toBe(200);
