@@ -50,6 +50,7 @@ const migrations: readonly string[] = [
     key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL
   );
   `,
+  "CREATE INDEX blocks_key ON blocks (key)",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {
