@@ -86,13 +86,16 @@ export function listExamples(
   );
 }
 
-/** The next examples above a position, oldest first, at most about a million characters of them: for export. */
+/**
+ * The next examples above a position, oldest first, at most about a million characters of them: for export. None where
+ * none are left; refused where the data set is gone.
+ */
 export function readExamples(
   sql: SqlStorage,
   dataset: number,
   task: Task,
   above: number,
-): { examples: Example[]; last: number } {
+): Result<{ examples: Example[]; last: number }> {
   const examples: Example[] = [];
   let last = above;
   let size = 0;
@@ -108,7 +111,9 @@ export function readExamples(
     size += typeof row.input === "string" ? row.input.length : row.input.byteLength * 5;
     if (size > 1_000_000) break;
   }
-  return { examples, last };
+  if (examples.length === 0 && sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0)
+    return fail("not_found", "The dataset was deleted while it was read.");
+  return ok({ examples, last });
 }
 
 /** An example with the hash of its content, by which a later change sees whether it is still as it was read. */

@@ -179,7 +179,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async readExamples(dataset: datasets.DatasetRow, above: number) {
-    return this.#read((sql) => ok(examples.readExamples(sql, dataset.id, dataset.task, above)));
+    return this.#read((sql) => examples.readExamples(sql, dataset.id, dataset.task, above));
   }
 
   async getExample(

@@ -1,5 +1,7 @@
+import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
+import { createApp } from "../../src/http/app.ts";
 import { toStored } from "../../src/http/example-input.ts";
 import { ledger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
@@ -260,6 +262,20 @@ describe("export", () => {
     const part = await remote.readExamples(found.value, -1);
     expect(JSON.stringify(part).length).toBeLessThan(1_200_000);
     expect((await call("GET", `${path}/export`, key)).text).toBe(`${body}\n`);
+  });
+
+  test("breaks off where the dataset is deleted meanwhile, so that a part is not taken for the whole", async () => {
+    const path = await dataset();
+    await put(path, ...Array.from({ length: 200 }, (_, i) => ({ text: `${i}`.padEnd(30_000), label: "x" })));
+    const request = new Request(`http://graft.test${path}/export`, { headers: { authorization: `Bearer ${key}` } });
+    const exported = await createApp().fetch(request, env, createExecutionContext());
+    const reader = exported.body?.getReader();
+    expect((await reader?.read())?.value?.length).toBeLessThan(2_000_000);
+    expect((await call("DELETE", path, key)).status).toBe(200);
+    const readOn = async () => {
+      while (!(await reader?.read())?.done);
+    };
+    await expect(readOn()).rejects.toThrow("not_found");
   });
 
   test("of an empty dataset is empty", async () => {
