@@ -1,6 +1,6 @@
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
-import { type DatasetRow, findDataset, touch } from "./datasets.ts";
+import { checkLabels, type DatasetRow, findDataset, touch } from "./datasets.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 
 /** An example as it is stored: hashes are made where the input is read, so that the ledger only compares them. */
@@ -134,7 +134,7 @@ export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Re
 
 /**
  * Writes a changed example in place of the one with its id, if that still has the content hash `before`; one that is
- * the same changes nothing.
+ * the same changes nothing. Call it in a transaction that is rolled back on failure.
  */
 export function replaceExample(
   sql: SqlStorage,
@@ -164,6 +164,8 @@ export function replaceExample(
     dataset.id,
     position,
   );
+  const labels = example.target === row.value.target ? ok(null) : checkLabels(sql, dataset);
+  if (!labels.ok) return labels;
   touch(sql, dataset.id, now);
   const after = getExample(sql, dataset, id);
   return after.ok ? ok(toExample(dataset.task, after.value)) : after;

@@ -1,6 +1,7 @@
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { toStored } from "../../src/http/example-input.ts";
 import { ledger } from "../../src/tenant/tenant.ts";
@@ -180,6 +181,20 @@ describe("changing an example", () => {
     const change = (label: string) => remote.replaceExample(row, "e", before.content_hash, toStored(null, "b", label));
     expect(await change("x")).toMatchObject({ ok: false, failure: { code: "dataset_changed", retryAfter: 1 } });
     expect(await listed(path)).toMatchObject([{ id: "e", text: "a", label: "y" }]);
+  });
+
+  test("to one more label than a dataset may have is refused", async () => {
+    const path = await dataset();
+    const limit = limits.labels_per_dataset;
+    await put(
+      path,
+      ...Array.from({ length: limit + 1 }, (_, i) => ({ id: `e${i}`, text: `${i}`, label: `${i % limit}` })),
+    );
+    const refused = await call("PATCH", `${path}/examples/e${limit}`, key, { label: "one more" });
+    expectRefused(refused, 422, "limit_exceeded");
+    expect(refused.json.error.details).toEqual({ limit, actual: limit + 1 });
+    expect((await call("GET", path, key)).json).toMatchObject({ labels: { 0: 2 }, revision: 1 });
+    expect((await call("PATCH", `${path}/examples/e1`, key, { label: "another" })).status).toBe(200);
   });
 
   test("does not count as a change where nothing is changed", async () => {
