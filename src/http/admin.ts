@@ -41,7 +41,7 @@ export function adminRoutes(app: App): void {
       const wanted = c.req.valid("json");
       const id = wanted.id ?? `t-${crypto.randomUUID().slice(0, 18)}`;
       const { key, secret } = newKey(c.env, id, "first key", scopes, null);
-      const made = await directory(c.env.DIRECTORY).create(id, wanted.name ?? null, key, c.var.idempotencyKey);
+      const made = await directory(c.env.DIRECTORY).create(id, wanted.name ?? null, key, c.var.claim);
       if (!made.ok) return failed(c, made.failure);
       return answer(c, ok({ ...made.value.tenant, key: withSecret(made.value.key, secret) }), 201);
     },
@@ -109,8 +109,8 @@ export function adminRoutes(app: App): void {
       const { key, secret } = newKey(c.env, id, wanted.name, wanted.scopes, wanted.expires_at ?? null);
       const made = await ledger(c.env.TENANT, id).createApiKey(null, key);
       if (!made.ok) return failed(c, made.failure);
-      if (c.var.idempotencyKey !== null)
-        await directory(c.env.DIRECTORY).finishIdempotent(c.var.idempotencyKey, { status: 201, body: made.value });
+      if (c.var.claim !== null)
+        await directory(c.env.DIRECTORY).finishIdempotent(c.var.claim, { status: 201, body: made.value });
       return answer(c, ok(withSecret(made.value, secret)), 201);
     },
   );

@@ -23,7 +23,7 @@ export function idempotent(owner: "tenant" | "operator") {
     const records = owner === "operator" ? directory(c.env.DIRECTORY) : ledger(c.env.TENANT, c.var.caller.tenant);
     const url = new URL(c.req.url);
     const request = sha256Hex(`${c.req.method} ${url.pathname}${url.search}\n${await c.req.text()}`);
-    const begun = await records.beginIdempotent({ key, request });
+    const begun = await records.beginIdempotent({ key, request, claim: c.var.requestId });
     if (!begun.ok) return failed(c, begun.failure);
     if (begun.value !== null) {
       c.header("idempotent-replayed", "true");
@@ -32,8 +32,8 @@ export function idempotent(owner: "tenant" | "operator") {
         headers: { ...Object.fromEntries(c.res.headers), "content-type": "application/json" },
       });
     }
-    c.set("idempotencyKey", key);
+    c.set("claim", c.var.requestId);
     await next();
-    if (c.res.status >= 400) await records.releaseIdempotent(key);
+    if (c.res.status >= 400) await records.releaseIdempotent(c.var.requestId);
   });
 }

@@ -51,6 +51,7 @@ const migrations: readonly string[] = [
   );
   `,
   "CREATE INDEX blocks_key ON blocks (key)",
+  "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

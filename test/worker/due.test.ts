@@ -195,7 +195,7 @@ describe("each kind of work, run twice, has the effect of once", () => {
   });
 
   test("expire_answers", async () => {
-    await remote.beginIdempotent({ key: "k", request: "r" });
+    await remote.beginIdempotent({ key: "k", request: "r", claim: "c" });
     const now = Date.now();
     for (const _ of [1, 2]) expect(await run("expire_answers", "", now)).toBe(now + DAY);
     for (const _ of [1, 2]) expect(await run("expire_answers", "", now + DAY + 1000)).toBeNull();
