@@ -104,14 +104,9 @@ export function adminRoutes(app: App): void {
     async (c) => {
       const { id } = c.req.valid("param");
       const wanted = c.req.valid("json");
-      const tenant = await directory(c.env.DIRECTORY).get(id);
-      if (!tenant.ok) return failed(c, tenant.failure);
       const { key, secret } = newKey(c.env, id, wanted.name, wanted.scopes, wanted.expires_at ?? null);
-      const made = await ledger(c.env.TENANT, id).createApiKey(null, key);
-      if (!made.ok) return failed(c, made.failure);
-      if (c.var.claim !== null)
-        await directory(c.env.DIRECTORY).finishIdempotent(c.var.claim, { status: 201, body: made.value });
-      return answer(c, ok(withSecret(made.value, secret)), 201);
+      const made = await ledger(c.env.TENANT, id).createApiKey(c.var.claim, key);
+      return made.ok ? answer(c, ok(withSecret(made.value, secret)), 201) : failed(c, made.failure);
     },
   );
 }

@@ -76,11 +76,6 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     idempotency.release(this.#sql, claim);
   }
 
-  /** Keeps the answer to an operator's request that another ledger carried out. */
-  async finishIdempotent(claim: string, answer: idempotency.Answer): Promise<void> {
-    idempotency.finish(this.#sql, claim, answer);
-  }
-
   /** Takes the id and creates the tenant's ledger. A creation that was cut off is continued by the same call again. */
   async create(
     id: string,

@@ -1,6 +1,7 @@
-import { runDurableObjectAlarm } from "cloudflare:test";
+import { createExecutionContext, runDurableObjectAlarm } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
+import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectRefused } from "./expect.ts";
 
@@ -139,6 +140,44 @@ describe("keys for a tenant", () => {
     expect(again.headers.get("idempotent-replayed")).toBe("true");
     expect(again.json).toEqual(withoutSecret);
     expectRefused(await create("two"), 422, "idempotency_key_reused", "Idempotency-Key");
+  });
+
+  test("are made once also where no other ledger can be reached", async () => {
+    const { id, key } = await newTenant();
+    const get = () => {
+      throw new Error("The directory is down.");
+    };
+    const alone = { ...env, DIRECTORY: { idFromName: () => null, get } } as unknown as Cloudflare.Env;
+    const create = async () => {
+      const request = new Request(`http://graft.test/v1/admin/tenants/${id}/api_keys`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${operator}`, "content-type": "application/json", "idempotency-key": "k" },
+        body: JSON.stringify({ name: "ci", scopes: ["predict"] }),
+      });
+      const response = await createApp().fetch(request, alone, createExecutionContext());
+      expect(response.status).toBe(201);
+      return (await response.json<{ id: string }>()).id;
+    };
+    expect(await create()).toBe(await create());
+    expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(2);
+  });
+
+  test("have idempotency keys apart from the tenant's own", async () => {
+    const { id, key } = await newTenant();
+    const create = (path: string, token: string, name: string) =>
+      call("POST", path, token, { name, scopes: ["train"] }, { "idempotency-key": "same" });
+    expect((await create("/v1/api_keys", key, "own")).status).toBe(201);
+    const answer = await create(`/v1/admin/tenants/${id}/api_keys`, operator, "operator's");
+    expect(answer.json, answer.text).toMatchObject({ name: "operator's", secret: expect.any(String) });
+  });
+
+  test.each([
+    ["nobody", 404, "not_found", null],
+    ["Nobody", 400, "invalid_parameter", "id"],
+  ] as const)("not for the tenant '%s', with an idempotency key", async (id, status, code, param) => {
+    const body = { name: "x", scopes: ["predict"] };
+    const answer = await call("POST", `/v1/admin/tenants/${id}/api_keys`, operator, body, { "idempotency-key": "k" });
+    expectRefused(answer, status, code, param);
   });
 });
 
