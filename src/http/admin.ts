@@ -1,5 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { ok } from "../core/failure.ts";
+import { sha256Hex } from "../store/hash.ts";
 import { scopes } from "../tenant/api-keys.ts";
 import { directory } from "../tenant/directory.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -39,7 +40,9 @@ export function adminRoutes(app: App): void {
     }),
     async (c) => {
       const wanted = c.req.valid("json");
-      const id = wanted.id ?? `t-${crypto.randomUUID().slice(0, 18)}`;
+      // From the idempotency key, so that a creation which was cut off is continued, not begun under another id.
+      const unique = c.req.header("idempotency-key") ?? crypto.randomUUID();
+      const id = wanted.id ?? `t-${sha256Hex(unique).slice(0, 16)}`;
       const { key, secret } = newKey(c.env, id, "first key", scopes, null);
       const made = await directory(c.env.DIRECTORY).create(id, wanted.name ?? null, key, c.var.claim);
       if (!made.ok) return failed(c, made.failure);

@@ -97,6 +97,11 @@ export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<A
   return row ? ok(toApiKey(row)) : fail("not_found", `No API key '${id}'.`);
 }
 
+/** Removes every key of this name, as if it had never been. */
+export function forgetApiKeys(sql: SqlStorage, name: string): void {
+  sql.exec("DELETE FROM api_keys WHERE name = ?", name);
+}
+
 /** The key with this hash, or null where there is none, or it is revoked or expired. */
 export function leaseApiKey(sql: SqlStorage, hash: string, now: number): KeyLease | null {
   const row = sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE hash = ? AND revoked_at IS NULL", hash).toArray()[0];

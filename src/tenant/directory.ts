@@ -91,7 +91,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
       return fail("already_exists", `The tenant id '${id}' is taken${forGood}.`, { param: "id" });
     }
     this.#sql.exec(
-      "INSERT OR IGNORE INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?)",
+      "INSERT INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
       id,
       name,
       seconds(),

@@ -85,12 +85,16 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // The tenant itself
 
-  /** Creates the ledger with its first key. The same call again finds it as it is. */
+  /**
+   * Creates the ledger with its first key. Called again, where its answer was lost, it puts the new key and name in the
+   * place of the first ones, which nobody has seen.
+   */
   async create(tenant: string, name: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
     create(this.ctx.storage, tenant, name);
     this.#identity = identity(this.#sql);
     return this.#change((sql, now) => {
       schedule(sql, "sweep", "", now * 1000 + DAY_MS);
+      apiKeys.forgetApiKeys(sql, key.name);
       return apiKeys.createApiKey(sql, key, now);
     });
   }
