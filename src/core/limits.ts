@@ -21,6 +21,8 @@ export const limits = {
   /** A head's record as JSON, with its labels and evaluation: a row of the ledger has at most 2 MB. */
   head_record_bytes: 1_900_000,
   examples_per_training_request: 10_000,
+  /** Targets of a data set that is trained on, as UTF-8 of their JSON: all of them go through one message. */
+  training_target_bytes: 8_000_000,
   json_body_bytes: 16 * 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,
   /** Good rows, bad ones and, in NDJSON, empty lines. */

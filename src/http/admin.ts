@@ -1,5 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { ok } from "../core/failure.ts";
+import { sha256Hex } from "../store/hash.ts";
 import { scopes } from "../tenant/api-keys.ts";
 import { directory } from "../tenant/directory.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -39,9 +40,11 @@ export function adminRoutes(app: App): void {
     }),
     async (c) => {
       const wanted = c.req.valid("json");
-      const id = wanted.id ?? `t-${crypto.randomUUID().slice(0, 18)}`;
+      // From the idempotency key, so that a creation which was cut off is continued, not begun under another id.
+      const unique = c.req.header("idempotency-key") ?? crypto.randomUUID();
+      const id = wanted.id ?? `t-${sha256Hex(unique).slice(0, 16)}`;
       const { key, secret } = newKey(c.env, id, "first key", scopes, null);
-      const made = await directory(c.env.DIRECTORY).create(id, wanted.name ?? null, key, c.var.idempotencyKey);
+      const made = await directory(c.env.DIRECTORY).create(id, wanted.name ?? null, key, c.var.claim);
       if (!made.ok) return failed(c, made.failure);
       return answer(c, ok({ ...made.value.tenant, key: withSecret(made.value.key, secret) }), 201);
     },
@@ -104,14 +107,9 @@ export function adminRoutes(app: App): void {
     async (c) => {
       const { id } = c.req.valid("param");
       const wanted = c.req.valid("json");
-      const tenant = await directory(c.env.DIRECTORY).get(id);
-      if (!tenant.ok) return failed(c, tenant.failure);
       const { key, secret } = newKey(c.env, id, wanted.name, wanted.scopes, wanted.expires_at ?? null);
-      const made = await ledger(c.env.TENANT, id).createApiKey(null, key);
-      if (!made.ok) return failed(c, made.failure);
-      if (c.var.idempotencyKey !== null)
-        await directory(c.env.DIRECTORY).finishIdempotent(c.var.idempotencyKey, { status: 201, body: made.value });
-      return answer(c, ok(withSecret(made.value, secret)), 201);
+      const made = await ledger(c.env.TENANT, id).createApiKey(c.var.claim, key);
+      return made.ok ? answer(c, ok(withSecret(made.value, secret)), 201) : failed(c, made.failure);
     },
   );
 }

@@ -62,7 +62,7 @@ export function apiKeyRoutes(app: App): void {
     async (c) => {
       const wanted = c.req.valid("json");
       const { key, secret } = newKey(c.env, c.var.caller.tenant, wanted.name, wanted.scopes, wanted.expires_at ?? null);
-      const made = await ledger(c.env.TENANT, c.var.caller.tenant).createApiKey(c.var.idempotencyKey, key);
+      const made = await ledger(c.env.TENANT, c.var.caller.tenant).createApiKey(c.var.claim, key);
       return made.ok ? answer(c, ok(withSecret(made.value, secret)), 201) : failed(c, made.failure);
     },
   );

@@ -13,8 +13,8 @@ export interface HttpEnv {
   Variables: {
     requestId: string;
     caller: Caller;
-    /** The request's `Idempotency-Key`, once claimed in the ledger; else null. */
-    idempotencyKey: string | null;
+    /** The request's claim of its `Idempotency-Key` in the ledger; null without a key. */
+    claim: string | null;
     /** Further figures for the request's log line: never an input, never a secret. */
     figures: Record<string, number | string>;
   };

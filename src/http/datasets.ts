@@ -77,11 +77,7 @@ export function datasetRoutes(app: App): void {
         dimensions: dimensions ?? null,
         out_of_scope_label: out_of_scope_label ?? null,
       };
-      return answer(
-        c,
-        await ledger(c.env.TENANT, c.var.caller.tenant).createDataset(c.var.idempotencyKey, wanted),
-        201,
-      );
+      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).createDataset(c.var.claim, wanted), 201);
     },
   );
   route(

@@ -248,7 +248,7 @@ async function stageRows(
       waiting = [];
       size = 0;
     }
-    const done = await stage(waiting);
+    const done = waiting.length === 0 ? ok(null) : await stage(waiting);
     return done.ok ? ok({ rows: read - empty, rejected, errors, firstParam }) : done;
   } catch (error) {
     if (error instanceof ImportFailed) return { ok: false, failure: error.failure };

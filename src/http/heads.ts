@@ -135,7 +135,7 @@ export function headRoutes(app: App): void {
     async (c) => {
       const { name } = c.req.valid("param");
       const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-      const result = await tenant.promoteHead(c.var.idempotencyKey, name, c.req.valid("json").version);
+      const result = await tenant.promoteHead(c.var.claim, name, c.req.valid("json").version);
       endHeadLeases(c.var.caller.tenant, name);
       return answer(c, result);
     },
@@ -230,7 +230,7 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
     head,
     Date.now() - started,
     wanted.promote,
-    c.var.idempotencyKey,
+    c.var.claim,
   );
   endHeadLeases(tenantId, wanted.name);
   return answer(c, result, 201);

@@ -8,7 +8,7 @@ export const request = createMiddleware<HttpEnv>(async (c, next) => {
   const started = Date.now();
   const requestId = `req_${crypto.randomUUID().replaceAll("-", "")}`;
   c.set("requestId", requestId);
-  c.set("idempotencyKey", null);
+  c.set("claim", null);
   c.set("figures", {});
   c.header("x-request-id", requestId);
   c.header("ratelimit-policy", RATE_LIMIT_POLICY);

@@ -138,7 +138,7 @@ export async function storeHead(
   head: Omit<NewHead, "labels" | "dimensions" | "training" | "evaluation" | "sha256" | "bytes" | "task">,
   milliseconds: number,
   promote: boolean,
-  idempotencyKey: string | null,
+  claim: string | null,
 ): Promise<Result<HeadObject>> {
   const bytes = encodeHead(fitted.head);
   const sha256 = sha256Hex(bytes);
@@ -164,7 +164,7 @@ export async function storeHead(
       () => true,
       () => false,
     );
-    if (stored) return tenant.commitHead(idempotencyKey, record, promote);
+    if (stored) return tenant.commitHead(claim, record, promote);
     return fail("storage_unavailable", "The head's weights could not be stored. Train again.", { retryAfter: 5 });
   };
   const first = await store();

@@ -59,7 +59,7 @@ export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Resu
     );
   }
   sql.exec(
-    "INSERT OR IGNORE INTO api_keys (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+    "INSERT INTO api_keys (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
     key.id,
     key.name,
     key.hash,
@@ -95,6 +95,11 @@ export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<A
     .exec<Row>("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING rowid, *", now, id)
     .toArray()[0];
   return row ? ok(toApiKey(row)) : fail("not_found", `No API key '${id}'.`);
+}
+
+/** Removes every key of this name, as if it had never been. */
+export function forgetApiKeys(sql: SqlStorage, name: string): void {
+  sql.exec("DELETE FROM api_keys WHERE name = ?", name);
 }
 
 /** The key with this hash, or null where there is none, or it is revoked or expired. */

@@ -60,6 +60,17 @@ export function countLabels(sql: SqlStorage, dataset: DatasetRow): Record<string
   return Object.fromEntries(rows.map((row) => [row.label, row.n]));
 }
 
+/** Refuses a change that has given the data set too many labels. Call it in a transaction that is then rolled back. */
+export function checkLabels(sql: SqlStorage, dataset: DatasetRow): Result<null> {
+  const labels = Object.keys(countLabels(sql, dataset)).length;
+  if (labels <= limits.labels_per_dataset) return ok(null);
+  return fail(
+    "limit_exceeded",
+    `A dataset has at most ${limits.labels_per_dataset} labels; with this change it would have ${labels}.`,
+    { details: { limit: limits.labels_per_dataset, actual: labels } },
+  );
+}
+
 export function toDataset(sql: SqlStorage, row: DatasetRow): Dataset {
   return {
     object: "dataset",

@@ -37,6 +37,8 @@ const schema = `
   );
   CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL);
 `;
+/** What a directory that was made earlier lacks. */
+const claims = "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)";
 
 function toTenant(row: Row): TenantObject {
   return {
@@ -56,6 +58,8 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#sql.exec(schema);
+    if (this.#sql.exec("SELECT 1 FROM pragma_table_info('idempotency') WHERE name = 'claim'").toArray().length === 0)
+      this.#sql.exec(claims);
   }
 
   #find(id: string): Row | undefined {
@@ -68,13 +72,8 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     return idempotency.begin(this.#sql, request, now);
   }
 
-  async releaseIdempotent(key: string): Promise<void> {
-    idempotency.release(this.#sql, key);
-  }
-
-  /** Keeps the answer to an operator's request that another ledger carried out. */
-  async finishIdempotent(key: string, answer: idempotency.Answer): Promise<void> {
-    idempotency.finish(this.#sql, key, answer);
+  async releaseIdempotent(claim: string): Promise<void> {
+    idempotency.release(this.#sql, claim);
   }
 
   /** Takes the id and creates the tenant's ledger. A creation that was cut off is continued by the same call again. */
@@ -82,7 +81,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     id: string,
     name: string | null,
     key: NewApiKey,
-    idem: string | null,
+    claim: string | null,
   ): Promise<Result<{ tenant: TenantObject; key: ApiKey }>> {
     const existing = this.#find(id);
     if (this.#creating.has(id))
@@ -92,7 +91,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
       return fail("already_exists", `The tenant id '${id}' is taken${forGood}.`, { param: "id" });
     }
     this.#sql.exec(
-      "INSERT OR IGNORE INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?)",
+      "INSERT INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
       id,
       name,
       seconds(),
@@ -103,11 +102,12 @@ export class Directory extends DurableObject<Cloudflare.Env> {
       .finally(() => this.#creating.delete(id));
     if (!created.ok) return created;
     return this.ctx.storage.transactionSync(() => {
-      this.#sql.exec("UPDATE tenants SET status = 'active' WHERE id = ? AND status = 'creating'", id);
       const row = this.#find(id);
       if (!row) return fail("not_found", `No tenant '${id}'.`);
       const tenant = toTenant(row);
-      idempotency.finish(this.#sql, idem, { status: 201, body: { ...tenant, key: created.value } });
+      const kept = idempotency.finish(this.#sql, claim, { status: 201, body: { ...tenant, key: created.value } });
+      if (!kept.ok) return kept;
+      this.#sql.exec("UPDATE tenants SET status = 'active' WHERE id = ? AND status = 'creating'", id);
       return ok({ tenant, key: created.value });
     });
   }

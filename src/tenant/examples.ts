@@ -1,6 +1,6 @@
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
-import { type DatasetRow, findDataset, touch } from "./datasets.ts";
+import { checkLabels, type DatasetRow, findDataset, touch } from "./datasets.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 
 /** An example as it is stored: hashes are made where the input is read, so that the ledger only compares them. */
@@ -86,13 +86,16 @@ export function listExamples(
   );
 }
 
-/** The next examples above a position, oldest first, at most about a megabyte of them: for export. */
+/**
+ * The next examples above a position, oldest first, at most about a million characters of them: for export. None where
+ * none are left; refused where the data set is gone.
+ */
 export function readExamples(
   sql: SqlStorage,
   dataset: number,
   task: Task,
   above: number,
-): { examples: Example[]; last: number } {
+): Result<{ examples: Example[]; last: number }> {
   const examples: Example[] = [];
   let last = above;
   let size = 0;
@@ -104,10 +107,13 @@ export function readExamples(
   for (const row of cursor) {
     examples.push(toExample(task, row));
     last = row.position;
+    size += row.id.length + row.target.length;
     size += typeof row.input === "string" ? row.input.length : row.input.byteLength * 5;
     if (size > 1_000_000) break;
   }
-  return { examples, last };
+  if (examples.length === 0 && sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0)
+    return fail("not_found", "The dataset was deleted while it was read.");
+  return ok({ examples, last });
 }
 
 /** An example with the hash of its content, by which a later change sees whether it is still as it was read. */
@@ -128,7 +134,7 @@ export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Re
 
 /**
  * Writes a changed example in place of the one with its id, if that still has the content hash `before`; one that is
- * the same changes nothing.
+ * the same changes nothing. Call it in a transaction that is rolled back on failure.
  */
 export function replaceExample(
   sql: SqlStorage,
@@ -158,6 +164,8 @@ export function replaceExample(
     dataset.id,
     position,
   );
+  const labels = example.target === row.value.target ? ok(null) : checkLabels(sql, dataset);
+  if (!labels.ok) return labels;
   touch(sql, dataset.id, now);
   const after = getExample(sql, dataset, id);
   return after.ok ? ok(toExample(dataset.task, after.value)) : after;

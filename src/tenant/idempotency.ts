@@ -5,7 +5,7 @@ import { fail, ok, type Result } from "../core/failure.ts";
  * the same transaction as the change: a request that was retried after a crash finds either both or neither.
  */
 const KEPT_SECONDS = 24 * 3600;
-/** After this a request that never ended counts as dead, and its key is free again. */
+/** After this a request that has not ended counts as dead, and its key is free again. */
 const RUNNING_SECONDS = 600;
 
 export interface Answer {
@@ -17,6 +17,8 @@ export interface Idempotency {
   readonly key: string;
   /** A hash of method, path and body. */
   readonly request: string;
+  /** Names this attempt at the request, and no other: one whose key a later attempt took over changes nothing more. */
+  readonly claim: string;
 }
 
 interface Row extends Record<string, SqlStorageValue> {
@@ -27,13 +29,19 @@ interface Row extends Record<string, SqlStorageValue> {
 }
 
 /** Claims the key for this request: null to go ahead, an answer to replay, or why neither. `now` in seconds. */
-export function begin(sql: SqlStorage, { key, request }: Idempotency, now: number): Result<Answer | null> {
+export function begin(sql: SqlStorage, { key, request, claim }: Idempotency, now: number): Result<Answer | null> {
   const row = sql
     .exec<Row>("SELECT request, status, body, started_at FROM idempotency WHERE key = ?", key)
     .toArray()[0];
   const kept = row && now - row.started_at < (row.status === null ? RUNNING_SECONDS : KEPT_SECONDS);
   if (!kept) {
-    sql.exec("INSERT OR REPLACE INTO idempotency (key, request, started_at) VALUES (?, ?, ?)", key, request, now);
+    sql.exec(
+      "INSERT OR REPLACE INTO idempotency (key, request, started_at, claim) VALUES (?, ?, ?, ?)",
+      key,
+      request,
+      now,
+      claim,
+    );
     return ok(null);
   }
   if (row.request !== request) {
@@ -55,20 +63,31 @@ export function begin(sql: SqlStorage, { key, request }: Idempotency, now: numbe
   return ok({ status: row.status, body: JSON.parse(row.body) });
 }
 
-/** Keeps the answer of the running request; call it in the transaction of the change that the answer tells of. */
-export function finish(sql: SqlStorage, key: string | null, answer: Answer): void {
-  if (key === null) return;
-  sql.exec(
-    "UPDATE idempotency SET status = ?, body = ? WHERE key = ?",
-    answer.status,
-    JSON.stringify(answer.body),
-    key,
+/**
+ * Keeps the answer of the running request; call it in the transaction of the change that the answer tells of, and roll
+ * that back where this is refused: a later attempt has the key now.
+ */
+export function finish(sql: SqlStorage, claim: string | null, answer: Answer): Result<null> {
+  if (claim === null) return ok(null);
+  const kept = sql
+    .exec(
+      "UPDATE idempotency SET status = ?, body = ? WHERE claim = ? RETURNING 1",
+      answer.status,
+      JSON.stringify(answer.body),
+      claim,
+    )
+    .toArray();
+  if (kept.length > 0) return ok(null);
+  return fail(
+    "request_in_progress",
+    "This request took so long that another with its Idempotency-Key has taken its place. It changed nothing; send it again for the other's answer.",
+    { retryAfter: 5 },
   );
 }
 
-/** Frees the key of a request that failed and so changed nothing. */
-export function release(sql: SqlStorage, key: string): void {
-  sql.exec("DELETE FROM idempotency WHERE key = ? AND status IS NULL", key);
+/** Frees the key of a request that failed and so changed nothing, if no later attempt has it. */
+export function release(sql: SqlStorage, claim: string): void {
+  sql.exec("DELETE FROM idempotency WHERE claim = ? AND status IS NULL", claim);
 }
 
 /** Forgets answers past their day; returns how many are left. */

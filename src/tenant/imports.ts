@@ -4,7 +4,7 @@
  */
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
-import { countLabels, type Dataset, type DatasetRow, findDataset, toDataset, touch } from "./datasets.ts";
+import { checkLabels, type Dataset, type DatasetRow, findDataset, toDataset, touch } from "./datasets.ts";
 import { schedule } from "./due.ts";
 import type { StoredExample } from "./examples.ts";
 
@@ -137,16 +137,8 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
       },
     );
   }
-  const labels = Object.keys(countLabels(sql, dataset)).length;
-  if (labels > limits.labels_per_dataset) {
-    return fail(
-      "limit_exceeded",
-      `A dataset has at most ${limits.labels_per_dataset} labels; with this import it would have ${labels}.`,
-      {
-        details: { limit: limits.labels_per_dataset, actual: labels },
-      },
-    );
-  }
+  const labels = checkLabels(sql, dataset);
+  if (!labels.ok) return labels;
   const added = after - before;
   const updated = replaced + superseded;
   if (added + updated > 0) {

@@ -50,6 +50,8 @@ const migrations: readonly string[] = [
     key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL
   );
   `,
+  "CREATE INDEX blocks_key ON blocks (key)",
+  "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {
@@ -66,13 +68,17 @@ export function identity(sql: SqlStorage): Identity | null {
   return sql.exec<Identity>("SELECT tenant, name, status, version FROM ledger").toArray()[0] ?? null;
 }
 
-/** Creates the ledger of a tenant. Running it again for the same tenant changes nothing. */
+/** Creates the ledger of a tenant. Running it again for the same tenant changes its name alone. */
 export function create(storage: DurableObjectStorage, tenant: string, name: string | null): void {
   storage.transactionSync(() => {
     storage.sql.exec(
       "CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, name TEXT, status TEXT NOT NULL, version INTEGER NOT NULL)",
     );
-    storage.sql.exec("INSERT OR IGNORE INTO ledger VALUES (1, ?, ?, 'active', 0)", tenant, name);
+    storage.sql.exec(
+      "INSERT INTO ledger VALUES (1, ?, ?, 'active', 0) ON CONFLICT (one) DO UPDATE SET name = excluded.name",
+      tenant,
+      name,
+    );
   });
   migrate(storage);
 }

@@ -49,22 +49,20 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   /**
-   * Runs a change in one transaction, rolled back whole where it is refused, and keeps its answer for the request's
-   * idempotency key, as `kept` shows it.
+   * Runs a change in one transaction, rolled back whole where it is refused, and keeps its answer for the claim that
+   * the request has of its idempotency key.
    */
   async #change<T>(
     change: (sql: SqlStorage, now: number) => Result<T>,
-    answer: { key: string | null; status: number; kept?: (value: T) => unknown } = { key: null, status: 200 },
+    answer: { claim: string | null; status: number } = { claim: null, status: 200 },
   ): Promise<Result<T>> {
     if (!this.#active()) return fail("not_found", "No such tenant.");
     try {
       return this.ctx.storage.transactionSync(() => {
         const result = change(this.#sql, seconds());
         if (!result.ok) throw new Refused(result.failure);
-        idempotency.finish(this.#sql, answer.key, {
-          status: answer.status,
-          body: answer.kept ? answer.kept(result.value) : result.value,
-        });
+        const kept = idempotency.finish(this.#sql, answer.claim, { status: answer.status, body: result.value });
+        if (!kept.ok) throw new Refused(kept.failure);
         return result;
       });
     } catch (error) {
@@ -87,12 +85,16 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // The tenant itself
 
-  /** Creates the ledger with its first key. The same call again finds it as it is. */
+  /**
+   * Creates the ledger with its first key. Called again, where its answer was lost, it puts the new key and name in the
+   * place of the first ones, which nobody has seen.
+   */
   async create(tenant: string, name: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
     create(this.ctx.storage, tenant, name);
     this.#identity = identity(this.#sql);
     return this.#change((sql, now) => {
       schedule(sql, "sweep", "", now * 1000 + DAY_MS);
+      apiKeys.forgetApiKeys(sql, key.name);
       return apiKeys.createApiKey(sql, key, now);
     });
   }
@@ -130,8 +132,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  async releaseIdempotent(key: string): Promise<void> {
-    if (this.#active()) idempotency.release(this.#sql, key);
+  async releaseIdempotent(claim: string): Promise<void> {
+    if (this.#active()) idempotency.release(this.#sql, claim);
   }
 
   // API keys
@@ -140,8 +142,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#active() ? apiKeys.leaseApiKey(this.#sql, hash, seconds()) : null;
   }
 
-  async createApiKey(idem: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
-    return this.#change((sql, now) => apiKeys.createApiKey(sql, key, now), { key: idem, status: 201 });
+  async createApiKey(claim: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
+    return this.#change((sql, now) => apiKeys.createApiKey(sql, key, now), { claim, status: 201 });
   }
 
   async listApiKeys(request: PageRequest) {
@@ -154,8 +156,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // Data sets and their examples
 
-  async createDataset(idem: string | null, dataset: datasets.NewDataset) {
-    return this.#change((sql, now) => datasets.createDataset(sql, dataset, now), { key: idem, status: 201 });
+  async createDataset(claim: string | null, dataset: datasets.NewDataset) {
+    return this.#change((sql, now) => datasets.createDataset(sql, dataset, now), { claim, status: 201 });
   }
 
   async getDataset(name: string): Promise<Result<datasets.Dataset>> {
@@ -182,7 +184,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async readExamples(dataset: datasets.DatasetRow, above: number) {
-    return this.#read((sql) => ok(examples.readExamples(sql, dataset.id, dataset.task, above)));
+    return this.#read((sql) => examples.readExamples(sql, dataset.id, dataset.task, above));
   }
 
   async getExample(
@@ -243,7 +245,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   // Heads
 
   /** Adds a version whose bytes were stored before. */
-  async commitHead(idem: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
+  async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined) return fail("not_found", "No such tenant.");
     return this.#alone(async () => {
@@ -252,7 +254,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return fail("storage_unavailable", "The head's bytes were not found in storage. Train again.", {
           retryAfter: 1,
         });
-      return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { key: idem, status: 201 });
+      return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { claim, status: 201 });
     });
   }
 
@@ -268,8 +270,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#read((sql) => heads.listVersions(sql, name, request));
   }
 
-  async promoteHead(idem: string | null, name: string, version: number) {
-    return this.#change((sql) => heads.promoteHead(sql, name, version), { key: idem, status: 200 });
+  async promoteHead(claim: string | null, name: string, version: number) {
+    return this.#change((sql) => heads.promoteHead(sql, name, version), { claim, status: 200 });
   }
 
   async deleteHead(name: string) {

@@ -1,5 +1,6 @@
 import { HASH_BYTES } from "../core/codec.ts";
-import { ok, type Result } from "../core/failure.ts";
+import { fail, ok, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
 import type { EmbeddedRows } from "../store/embeddings.ts";
 import { type DatasetRow, findDataset } from "./datasets.ts";
 
@@ -25,11 +26,23 @@ interface Row extends Record<string, SqlStorageValue> {
 /** About how much of inputs, in characters or bytes, one answer holds: a message has at most 32 MiB. */
 const INPUTS_SIZE = 4_000_000;
 
-/** `backbone` is `<id>@<revision>`. */
+/** Refuses targets that are too large for one message. `backbone` is `<id>@<revision>`. */
 export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
-  const { n } = sql.exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.value.id).one();
+  const { n, bytes } = sql
+    .exec<{ n: number; bytes: number }>(
+      "SELECT count(*) AS n, coalesce(sum(octet_length(target)), 0) AS bytes FROM examples WHERE dataset = ?",
+      dataset.value.id,
+    )
+    .one();
+  if (bytes > limits.training_target_bytes) {
+    return fail(
+      "edge_budget_exceeded",
+      "The labels of this dataset's examples are larger than one request may use. Use fewer examples, or fewer or shorter labels.",
+      { details: { estimate: { bytes }, budget: { bytes: limits.training_target_bytes } } },
+    );
+  }
   const positions = new Uint32Array(n);
   const inputHashes = new Uint8Array(n * HASH_BYTES);
   const groups = new Int32Array(n);

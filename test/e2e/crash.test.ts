@@ -204,7 +204,10 @@ const operations: Readonly<Record<string, Operation>> = {
       }
       // Taken, it must be whole; else the same call creates it now, and its key works.
       const next = await call("POST", "/v1/admin/tenants", { id: `new-${n}` }, operator);
-      if (next.status === 201) await must(200, call("GET", "/v1/limits", undefined, next.json.key.secret));
+      if (next.status === 201) {
+        const keys = await must(200, call("GET", "/v1/api_keys", undefined, next.json.key.secret));
+        expect(keys.json.data).toHaveLength(1);
+      }
       const key = { name: "k", scopes: ["train"] };
       const added = await must(201, call("POST", `/v1/admin/tenants/new-${n}/api_keys`, key, operator));
       await must(200, call("GET", "/v1/datasets", undefined, added.json.secret));

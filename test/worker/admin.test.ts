@@ -1,6 +1,9 @@
-import { runDurableObjectAlarm } from "cloudflare:test";
+import { createExecutionContext, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
+import { newKey } from "../../src/http/api-keys.ts";
+import { createApp } from "../../src/http/app.ts";
+import { type Directory, directory } from "../../src/tenant/directory.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectRefused } from "./expect.ts";
 
@@ -140,6 +143,44 @@ describe("keys for a tenant", () => {
     expect(again.json).toEqual(withoutSecret);
     expectRefused(await create("two"), 422, "idempotency_key_reused", "Idempotency-Key");
   });
+
+  test("are made once also where no other ledger can be reached", async () => {
+    const { id, key } = await newTenant();
+    const get = () => {
+      throw new Error("The directory is down.");
+    };
+    const alone = { ...env, DIRECTORY: { idFromName: () => null, get } } as unknown as Cloudflare.Env;
+    const create = async () => {
+      const request = new Request(`http://graft.test/v1/admin/tenants/${id}/api_keys`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${operator}`, "content-type": "application/json", "idempotency-key": "k" },
+        body: JSON.stringify({ name: "ci", scopes: ["predict"] }),
+      });
+      const response = await createApp().fetch(request, alone, createExecutionContext());
+      expect(response.status).toBe(201);
+      return (await response.json<{ id: string }>()).id;
+    };
+    expect(await create()).toBe(await create());
+    expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(2);
+  });
+
+  test("have idempotency keys apart from the tenant's own", async () => {
+    const { id, key } = await newTenant();
+    const create = (path: string, token: string, name: string) =>
+      call("POST", path, token, { name, scopes: ["train"] }, { "idempotency-key": "same" });
+    expect((await create("/v1/api_keys", key, "own")).status).toBe(201);
+    const answer = await create(`/v1/admin/tenants/${id}/api_keys`, operator, "operator's");
+    expect(answer.json, answer.text).toMatchObject({ name: "operator's", secret: expect.any(String) });
+  });
+
+  test.each([
+    ["nobody", 404, "not_found", null],
+    ["Nobody", 400, "invalid_parameter", "id"],
+  ] as const)("not for the tenant '%s', with an idempotency key", async (id, status, code, param) => {
+    const body = { name: "x", scopes: ["predict"] };
+    const answer = await call("POST", `/v1/admin/tenants/${id}/api_keys`, operator, body, { "idempotency-key": "k" });
+    expectRefused(answer, status, code, param);
+  });
 });
 
 test("a retried creation of a tenant gives the same tenant once more, without the key's secret", async () => {
@@ -152,6 +193,45 @@ test("a retried creation of a tenant gives the same tenant once more, without th
   expect(again.headers.get("idempotent-replayed")).toBe("true");
   const { secret: _secret, ...key } = first.json.key;
   expect(again.json).toEqual({ ...first.json, key });
+});
+
+test.each([
+  ["with an id", { id: "cut-off" }],
+  ["without one", {}],
+])("a creation of a tenant %s that was cut off is continued by the same call again", async (_, body) => {
+  const idempotencyKey = crypto.randomUUID();
+  const create = (name: string) =>
+    call("POST", "/v1/admin/tenants", operator, { ...body, name }, { "idempotency-key": idempotencyKey });
+  const first = await create("one");
+  expect(first.status, first.text).toBe(201);
+  const { id, key } = first.json;
+  // As it was after the ledger was created and before the directory knew.
+  await runInDurableObject(env.DIRECTORY.get(env.DIRECTORY.idFromName("directory")), (_: Directory, { storage }) => {
+    storage.sql.exec("UPDATE tenants SET status = 'creating' WHERE id = ?", id);
+    storage.sql.exec("DELETE FROM idempotency WHERE key = ?", idempotencyKey);
+  });
+  const another = { name: "another", scopes: ["train"] };
+  expect((await call("POST", `/v1/admin/tenants/${id}/api_keys`, operator, another)).status).toBe(201);
+
+  const again = await create("two");
+  expect(again.status, again.text).toBe(201);
+  expect(again.headers.has("idempotent-replayed")).toBe(false);
+  expect(again.json).toMatchObject({ id, name: "two" });
+  expect((await call("GET", `/v1/admin/tenants/${id}`, operator)).json).toMatchObject({ name: "two" });
+  const keys = (await call("GET", "/v1/api_keys", again.json.key.secret)).json.data;
+  expect(keys.map(({ name }: { name: string }) => name)).toEqual(["first key", "another"]);
+  expectRefused(await call("GET", "/v1/limits", key.secret), 401, "invalid_api_key");
+});
+
+test("a creation of a tenant whose idempotency key another request has taken over is not done", async () => {
+  const stub = directory(env.DIRECTORY);
+  const { key } = newKey(env, "overtaken", "first key", ["manage"], null);
+  expect(await stub.create("overtaken", null, key, "lost claim")).toMatchObject({
+    failure: { code: "request_in_progress" },
+  });
+  const answer = await call("POST", "/v1/admin/tenants", operator, { id: "overtaken" });
+  expect(answer.status, answer.text).toBe(201);
+  expect((await call("GET", "/v1/api_keys", answer.json.key.secret)).json.data).toHaveLength(1);
 });
 
 describe("who may", () => {

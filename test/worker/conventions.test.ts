@@ -401,11 +401,11 @@ describe("Idempotency-Key", () => {
       return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
     };
     const ledger = env.TENANT.get(env.TENANT.idFromName(id));
-    await ledger.beginIdempotent({ key: "running", request: await hash() });
+    await ledger.beginIdempotent({ key: "running", request: await hash(), claim: "another request" });
     const answer = await post("/v1/datasets", body, "running", fresh);
     expectRefused(answer, 409, "request_in_progress");
     expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
-    await ledger.releaseIdempotent("running");
+    await ledger.releaseIdempotent("another request");
     expect((await post("/v1/datasets", body, "running", fresh)).status).toBe(201);
   });
 

@@ -12,6 +12,7 @@ import { arm, DELETES_A_RUN, type Due, type DueKind, drain, schedule } from "../
 import type { NewHead } from "../../src/tenant/heads.ts";
 import { identity } from "../../src/tenant/schema.ts";
 import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { needsBlock } from "../../src/tenant/training-sets.ts";
 import { call, newTenant } from "./api.ts";
 import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
 
@@ -195,7 +196,7 @@ describe("each kind of work, run twice, has the effect of once", () => {
   });
 
   test("expire_answers", async () => {
-    await remote.beginIdempotent({ key: "k", request: "r" });
+    await remote.beginIdempotent({ key: "k", request: "r", claim: "c" });
     const now = Date.now();
     for (const _ of [1, 2]) expect(await run("expire_answers", "", now)).toBe(now + DAY);
     for (const _ of [1, 2]) expect(await run("expire_answers", "", now + DAY + 1000)).toBeNull();
@@ -225,6 +226,24 @@ describe("each kind of work, run twice, has the effect of once", () => {
       expect(old.r2).toEqual([headKey(tenant, kept.sha256)]);
       expect(old.kv.sort()).toEqual([block, headKey(tenant, kept.sha256)].sort());
     }
+  });
+
+  test("a sweep finds a block by its key, without reading the others", async () => {
+    const dataset = await newDataset();
+    const keys = Array.from({ length: 500 }, (_, i) => blockKey(tenant, dataset, "b@1", i, "digest"));
+    await remote.recordBlocks(dataset, "b@1", new Map(keys.entries()));
+    await inLedger(({ sql }) => {
+      let read = 0;
+      const exec = (query: string, ...bindings: SqlStorageValue[]) => {
+        const cursor = sql.exec(query, ...bindings);
+        const found = cursor.toArray();
+        read += cursor.rowsRead;
+        return { toArray: () => found };
+      };
+      const counted = { exec } as unknown as SqlStorage;
+      expect([...keys.slice(-1), "orphan"].map((key) => needsBlock(counted, key))).toEqual([true, false]);
+      expect(read).toBeLessThan(10);
+    });
   });
 
   test("a sweep that has more to delete than one run may goes on when the listing shows what is gone", async () => {

@@ -1,5 +1,8 @@
+import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
+import { createApp } from "../../src/http/app.ts";
 import { toStored } from "../../src/http/example-input.ts";
 import { ledger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
@@ -180,6 +183,20 @@ describe("changing an example", () => {
     expect(await listed(path)).toMatchObject([{ id: "e", text: "a", label: "y" }]);
   });
 
+  test("to one more label than a dataset may have is refused", async () => {
+    const path = await dataset();
+    const limit = limits.labels_per_dataset;
+    await put(
+      path,
+      ...Array.from({ length: limit + 1 }, (_, i) => ({ id: `e${i}`, text: `${i}`, label: `${i % limit}` })),
+    );
+    const refused = await call("PATCH", `${path}/examples/e${limit}`, key, { label: "one more" });
+    expectRefused(refused, 422, "limit_exceeded");
+    expect(refused.json.error.details).toEqual({ limit, actual: limit + 1 });
+    expect((await call("GET", path, key)).json).toMatchObject({ labels: { 0: 2 }, revision: 1 });
+    expect((await call("PATCH", `${path}/examples/e1`, key, { label: "another" })).status).toBe(200);
+  });
+
   test("does not count as a change where nothing is changed", async () => {
     const path = await dataset();
     await put(path, { id: "e", text: "a", label: "x" });
@@ -245,6 +262,35 @@ describe("export", () => {
     const imported = await call("POST", `${copy}/examples`, key, exported.text, ndjson);
     expect(imported.json).toMatchObject({ added: 1200, rejected: 0 });
     expect((await call("GET", `${copy}/export`, key)).text).toBe(exported.text);
+  });
+
+  test("goes in parts that one message can hold, whatever makes the examples large", async () => {
+    const path = await dataset("multi_label");
+    const labels = Array.from({ length: 256 }, (_, i) => `${i} `.padEnd(256, "\u5b57"));
+    const sent = Array.from({ length: 60 }, (_, i) => ({ id: `${i}`, text: `text ${i}`, labels: labels.toSorted() }));
+    const body = sent.map((example) => JSON.stringify(example)).join("\n");
+    const imported = await call("POST", `${path}/examples`, key, body, { "content-type": "application/x-ndjson" });
+    expect(imported.json, imported.text).toMatchObject({ added: 60 });
+    const remote = ledger(env.TENANT, tenant);
+    const found = await remote.findDataset(path.replace("/v1/datasets/", ""));
+    if (!found.ok) throw new Error(found.failure.message);
+    const part = await remote.readExamples(found.value, -1);
+    expect(JSON.stringify(part).length).toBeLessThan(1_200_000);
+    expect((await call("GET", `${path}/export`, key)).text).toBe(`${body}\n`);
+  });
+
+  test("breaks off where the dataset is deleted meanwhile, so that a part is not taken for the whole", async () => {
+    const path = await dataset();
+    await put(path, ...Array.from({ length: 200 }, (_, i) => ({ text: `${i}`.padEnd(30_000), label: "x" })));
+    const request = new Request(`http://graft.test${path}/export`, { headers: { authorization: `Bearer ${key}` } });
+    const exported = await createApp().fetch(request, env, createExecutionContext());
+    const reader = exported.body?.getReader();
+    expect((await reader?.read())?.value?.length).toBeLessThan(2_000_000);
+    expect((await call("DELETE", path, key)).status).toBe(200);
+    const readOn = async () => {
+      while (!(await reader?.read())?.done);
+    };
+    await expect(readOn()).rejects.toThrow("not_found");
   });
 
   test("of an empty dataset is empty", async () => {

@@ -353,6 +353,23 @@ describe("training", () => {
     expectRefused(await call("GET", "/v1/heads/h", fresh), 404, "not_found");
   });
 
+  test("on targets that one message cannot hold is refused before they are read", async () => {
+    const { key: fresh } = await newTenant();
+    await call("POST", "/v1/datasets", fresh, { name: "wide", task: "multi_label", modality: "text" });
+    const labels = Array.from({ length: 256 }, (_, i) => `${i} `.padEnd(256, "\u5b57"));
+    const lines = Array.from({ length: 45 }, (_, i) =>
+      JSON.stringify({ text: `text ${i}`, labels: labels.slice(i % 2) }),
+    );
+    const headers = { "content-type": "application/x-ndjson" };
+    const imported = await call("POST", "/v1/datasets/wide/examples", fresh, lines.join("\n"), headers);
+    expect(imported.json, imported.text).toMatchObject({ added: 45 });
+    const answer = await train({ name: "h", dataset: "wide" }, fresh);
+    expectRefused(answer, 413, "edge_budget_exceeded");
+    const { estimate, budget } = answer.json.error.details;
+    expect(budget).toEqual({ bytes: limits.training_target_bytes });
+    expect(estimate.bytes).toBeGreaterThan(45 * 255 * 253 * 3);
+  });
+
   test("reads inputs of more than one message's size, texts and embeddings", async () => {
     const { key: fresh } = await newTenant();
     const headers = { "content-type": "application/x-ndjson" };

@@ -1,5 +1,8 @@
+import { createExecutionContext } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
+import { createApp } from "../../src/http/app.ts";
 import { type Answer, call, newTenant } from "./api.ts";
 import { expectRefused } from "./expect.ts";
 
@@ -40,6 +43,32 @@ function counts(answer: Answer): number[] {
   const { added, updated, unchanged, rejected } = answer.json;
   return [added, updated, unchanged, rejected];
 }
+
+test.each([
+  [0, ["beginImport", "mergeImport"]],
+  [2_000, ["beginImport", "stage", "mergeImport"]],
+  [2_001, ["beginImport", "stage", "stage", "mergeImport"]],
+])("an import of %i rows asks the ledger for no more than it needs", async (rows, expected) => {
+  const path = await dataset();
+  const calls: string[] = [];
+  const get = (id: DurableObjectId) =>
+    new Proxy(env.TENANT.get(id), {
+      get: (stub, method) => {
+        if (method !== "leaseApiKey") calls.push(String(method));
+        return (...args: unknown[]) => Reflect.apply(Reflect.get(stub, method) as () => unknown, stub, args);
+      },
+    });
+  const watched = { ...env, TENANT: { idFromName: (name: string) => env.TENANT.idFromName(name), get } };
+  const body = Array.from({ length: rows }, (_, i) => JSON.stringify({ text: `${i}`, label: "x" })).join("\n");
+  const request = new Request(`http://graft.test${path}/examples`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${key}`, ...NDJSON },
+    body,
+  });
+  const answer = await createApp().fetch(request, watched as unknown as Cloudflare.Env, createExecutionContext());
+  expect(await answer.json()).toMatchObject({ added: rows, rejected: 0 });
+  expect(calls).toEqual(expected);
+});
 
 test.each([
   ["bad", "[]\n", NDJSON],

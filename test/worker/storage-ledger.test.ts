@@ -2,6 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
+import { Directory } from "../../src/tenant/directory.ts";
 import * as idempotency from "../../src/tenant/idempotency.ts";
 import { create, identity, migrate } from "../../src/tenant/schema.ts";
 import { ledger, type Tenant } from "../../src/tenant/tenant.ts";
@@ -39,9 +40,8 @@ describe("migrations", () => {
         expect(tables(storage.sql).map(squeeze)).toEqual(newest.tables.map(squeeze));
         expect(identity(storage.sql)?.version).toBe(newest.version);
       }
-      storage.sql.exec("UPDATE ledger SET name = 'kept'");
       create(storage, `${tenant}-old`, "another");
-      expect(identity(storage.sql)).toMatchObject({ name: "kept", version: newest.version });
+      expect(identity(storage.sql)).toMatchObject({ name: "another", version: newest.version });
     });
   });
 
@@ -63,12 +63,30 @@ describe("migrations", () => {
   });
 });
 
+test("a directory that was made earlier gets what its tables lack", async () => {
+  const stub = env.DIRECTORY.get(env.DIRECTORY.idFromName("earlier"));
+  await runInDurableObject(stub, async (_: Directory, state) => {
+    const { sql } = state.storage;
+    sql.exec(
+      "DROP TABLE idempotency; CREATE TABLE idempotency (key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL)",
+    );
+    sql.exec("INSERT INTO idempotency VALUES ('key', 'request', 201, '{}', ?)", Math.floor(Date.now() / 1000));
+    for (const claim of ["first", "second"]) {
+      const directory = new Directory(state, env);
+      expect(await directory.beginIdempotent({ key: claim, request: "another", claim })).toMatchObject({ value: null });
+      expect(await directory.beginIdempotent({ key: "key", request: "request", claim })).toMatchObject({
+        value: { status: 201 },
+      });
+    }
+  });
+});
+
 function squeeze(text: string): string {
   return text.replace(/\s+/g, " ").replaceAll("IF NOT EXISTS ", "");
 }
 
 describe("records of idempotent requests", () => {
-  const first = { key: "key", request: "hash of the request" };
+  const first = { key: "key", request: "hash of the request", claim: "first" };
   const answer = { status: 201, body: { id: "x" } };
   const start = 1_000_000;
 
@@ -76,9 +94,9 @@ describe("records of idempotent requests", () => {
     await inLedger(({ sql }) => {
       expect(idempotency.begin(sql, first, start)).toEqual({ ok: true, value: null });
       expect(idempotency.begin(sql, first, start + 1)).toMatchObject({ failure: { code: "request_in_progress" } });
-      idempotency.finish(sql, first.key, answer);
+      idempotency.finish(sql, first.claim, answer);
       expect(idempotency.begin(sql, first, start + 2)).toEqual({ ok: true, value: answer });
-      idempotency.release(sql, first.key);
+      idempotency.release(sql, first.claim);
       expect(idempotency.begin(sql, first, start + 3), "an answer is not released").toEqual({
         ok: true,
         value: answer,
@@ -88,10 +106,10 @@ describe("records of idempotent requests", () => {
 
   test("refuse another request under the same key, running or answered", async () => {
     await inLedger(({ sql }) => {
-      const other = { key: first.key, request: "another" };
+      const other = { ...first, request: "another", claim: "other" };
       idempotency.begin(sql, first, start);
       expect(idempotency.begin(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
-      idempotency.finish(sql, first.key, answer);
+      idempotency.finish(sql, first.claim, answer);
       expect(idempotency.begin(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
     });
   });
@@ -99,18 +117,37 @@ describe("records of idempotent requests", () => {
   test("give the key free when the request failed", async () => {
     await inLedger(({ sql }) => {
       idempotency.begin(sql, first, start);
-      idempotency.release(sql, first.key);
+      idempotency.release(sql, first.claim);
       expect(idempotency.begin(sql, { ...first, request: "another" }, start)).toEqual({ ok: true, value: null });
     });
   });
 
   test("finish or release without a beginning changes nothing", async () => {
     await inLedger(({ sql }) => {
-      idempotency.finish(sql, first.key, answer);
-      idempotency.finish(sql, null, answer);
-      idempotency.release(sql, first.key);
+      expect(idempotency.finish(sql, first.claim, answer)).toMatchObject({ failure: { code: "request_in_progress" } });
+      expect(idempotency.finish(sql, null, answer)).toMatchObject({ ok: true });
+      idempotency.release(sql, first.claim);
       expect(sql.exec("SELECT * FROM idempotency").toArray()).toEqual([]);
     });
+  });
+
+  test("of a request that came back from the dead leave the key to the one that took it over", async () => {
+    const remote = ledger(env.TENANT, tenant);
+    const shape = { task: "single_label", modality: "text", dimensions: null, out_of_scope_label: null } as const;
+    const second = { ...first, claim: "second" };
+    await inLedger(({ sql }) => {
+      const long = Math.floor(Date.now() / 1000) - 600;
+      expect(idempotency.begin(sql, first, long)).toEqual({ ok: true, value: null });
+    });
+    expect(await remote.beginIdempotent(second)).toEqual({ ok: true, value: null });
+    const late = await remote.createDataset(first.claim, { name: "late", ...shape });
+    expect(late).toMatchObject({ ok: false, failure: { code: "request_in_progress", retryAfter: 5 } });
+    expect(await remote.findDataset("late"), "what it changed is undone").toMatchObject({ ok: false });
+    await remote.releaseIdempotent(first.claim);
+    expect(await remote.beginIdempotent({ ...first, claim: "third" })).toMatchObject({ ok: false });
+    expect(await remote.createDataset(second.claim, { name: "once", ...shape })).toMatchObject({ ok: true });
+    expect(await remote.createDataset(first.claim, { name: "late", ...shape })).toMatchObject({ ok: false });
+    expect(await remote.beginIdempotent(first)).toMatchObject({ value: { status: 201, body: { id: "once" } } });
   });
 
   test("count a request as dead after ten minutes, and forget an answer after a day", async () => {
@@ -118,10 +155,10 @@ describe("records of idempotent requests", () => {
       idempotency.begin(sql, first, start);
       expect(idempotency.begin(sql, first, start + 599)).toMatchObject({ failure: { code: "request_in_progress" } });
       expect(idempotency.begin(sql, first, start + 600)).toEqual({ ok: true, value: null });
-      idempotency.finish(sql, first.key, answer);
+      idempotency.finish(sql, first.claim, answer);
       expect(idempotency.begin(sql, first, start + 600 + 86_399)).toEqual({ ok: true, value: answer });
       expect(idempotency.begin(sql, first, start + 600 + 86_400)).toEqual({ ok: true, value: null });
-      idempotency.finish(sql, first.key, answer);
+      idempotency.finish(sql, first.claim, answer);
       expect(idempotency.expire(sql, start + 600 + 2 * 86_400 - 1)).toBe(1);
       expect(idempotency.expire(sql, start + 600 + 2 * 86_400)).toBe(0);
     });
@@ -132,10 +169,10 @@ describe("records of idempotent requests", () => {
     await remote.beginIdempotent(first);
     const shape = { task: "single_label", modality: "text", dimensions: null, out_of_scope_label: null } as const;
     await remote.createDataset(null, { name: "taken", ...shape });
-    expect(await remote.createDataset(first.key, { name: "taken", ...shape })).toMatchObject({ ok: false });
+    expect(await remote.createDataset(first.claim, { name: "taken", ...shape })).toMatchObject({ ok: false });
     expect(await remote.beginIdempotent(first)).toMatchObject({ failure: { code: "request_in_progress" } });
-    await remote.createDataset(first.key, { name: "free", ...shape });
-    await remote.releaseIdempotent(first.key);
+    await remote.createDataset(first.claim, { name: "free", ...shape });
+    await remote.releaseIdempotent(first.claim);
     expect(await remote.beginIdempotent(first)).toMatchObject({
       ok: true,
       value: { status: 201, body: { id: "free" } },
