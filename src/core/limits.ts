@@ -32,6 +32,7 @@ export const limits = {
 
 /**
  * What one training may cost inside a request: bytes of arrays alive at once (an isolate has 128 MB for everything),
- * and floating-point operations (about 12 GFLOP a second on one core; the platform stops a request at `cpu_ms`).
+ * and floating-point operations, those of embedding counted in (about 12 GFLOP a second on one core; the platform stops a
+ * request at `cpu_ms`).
  */
 export const edgeBudget = { bytes: 56_000_000, operations: 800_000_000_000 } as const;

@@ -304,13 +304,17 @@ export async function embedInputs(
   const keys = backbone.cost === "remote" ? inputs.map((input) => inputKey(tenant, name, hex(shortHash(input)))) : [];
   const cached = await readInputs(kv, keys, backbone.dimensions);
   const unique = [...new Set(inputs.filter((_, i) => !cached.has(keys[i] ?? "")))];
-  const fresh = await backbone.embed(unique);
+  let turns = 0;
+  const fresh = await embedInTurns(backbone, unique, async () => {
+    if (turns++ > 0) await scheduler.wait(0);
+    return null;
+  });
   const rows = new Map<string, Float32Array>();
   fresh.rows.forEach((row, i) => {
-    if (row?.length === backbone.dimensions) rows.set(unique[i] ?? "", row);
+    if (row !== undefined) rows.set(unique[i] ?? "", row);
   });
   if (backbone.cost === "remote") later(writeInputs(kv, tenant, name, rows));
-  if (fresh.failure) return { ok: false, failure: toFailure(fresh.failure) };
+  if (fresh.failure) return { ok: false, failure: fresh.failure };
   const found: Float32Array[] = [];
   for (const [i, input] of inputs.entries()) {
     const row = cached.get(keys[i] ?? "") ?? rows.get(input);
