@@ -87,11 +87,12 @@ export function* invertDamped(
   let trace = 0;
   for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
   const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
-  const lower = Float64Array.from(gram, (value) => curvature * value);
+  const lower = new Float64Array(gram.length);
+  for (let i = 0; i < gram.length; i++) lower[i] = curvature * (gram[i] as number);
   for (let j = 0; j < dimensions; j++) lower[j * dimensions + j] = (lower[j * dimensions + j] as number) + damping;
   // G comes from 32-bit products, and may be a little less than semidefinite.
   yield* factorise(lower, dimensions, damping / 2);
-  const inverse = tensors.matrix(dimensions, dimensions, Float32Array.from(yield* invertLower(lower, dimensions)));
+  const inverse = tensors.matrix(dimensions, dimensions, new Float32Array(yield* invertLower(lower, dimensions)));
   const transposed = tensors.transpose(inverse);
   const product = tensors.multiply(transposed, inverse);
   tensors.free(inverse);

@@ -55,14 +55,14 @@ export function* reduceToRows(
   const z = tensors.matrix(count, dimensions, values.subarray(0, count * dimensions));
   const zt = tensors.transpose(z);
   const products = tensors.multiply(z, zt);
-  const gram = Float64Array.from(tensors.view(products));
+  const gram = new Float64Array(tensors.view(products));
   for (const each of [z, zt, products]) tensors.free(each);
   yield 2 * count ** 2 * dimensions;
 
   const independent = yield* factoriseIndependent(gram, count, LEAST_SQUARE);
   const rank = independent.rows.length;
   if (rank === 0) return { design, basis: null };
-  const inverse = tensors.matrix(rank, rank, Float32Array.from(yield* invertLower(independent.lower, rank)));
+  const inverse = tensors.matrix(rank, rank, new Float32Array(yield* invertLower(independent.lower, rank)));
   independent.rows.forEach((row, i) => {
     values.copyWithin(i * dimensions, row * dimensions, (row + 1) * dimensions);
   });
