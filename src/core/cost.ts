@@ -33,8 +33,6 @@ export const DEFAULT_FOLDS = 5;
 const OPERATIONS_A_TEXT_BYTE = 2000;
 /** Rows of the features that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
-/** Rows that a sampled Gram matrix is made from at a time. */
-export const GRAM_SAMPLE_ROWS = 1024;
 /** Penalties that the choice of l2 may try. */
 export const GRID = 11;
 /** Operations that the choice of l2 should take, in so many evaluations of the objective for each fold. */

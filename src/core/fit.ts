@@ -1,6 +1,6 @@
 import { type MinimiseOptions, type Minimum, memoryLength, minimise } from "./minimise.ts";
 import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
-import { DENSE_DIMENSIONS, invertDamped } from "./preconditioner.ts";
+import { DENSE_DIMENSIONS, gramOf, invertDamped, type Spread } from "./preconditioner.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
 /** Each output's share of the weighted rows (single and multi), kept off 0 and 1 by half a row. */
@@ -52,26 +52,35 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
   return kind === "single" ? sum / Math.max(1, shares.length - 1) : sum / shares.length;
 }
 
+/** κ times the largest eigenvalue of G, in penalties, up to which a diagonal does. */
+const OUTWEIGHED = 2;
+
 /** (κ G + λ I)⁻¹ for W, whole or its diagonal alone, and the inverse curvature of each intercept. */
 export interface Preconditioner {
   readonly inverse: Matrix | Float64Array;
   readonly intercepts: Float64Array;
 }
 
-/** @param gram G of all of the problem's rows (`weightedGram`), or its diagonal (`weightedSquares`) */
+/**
+ * The diagonal does where there are too many dimensions for the whole, or where the penalty outweighs what the rows add to
+ * it: the whole would save less than it costs.
+ *
+ * @param spread of all of the problem's rows
+ */
 export function* makePreconditioner(
   tensors: Tensors,
   problem: Problem,
-  gram: Float32Array,
+  spread: Spread,
 ): Generator<number, Preconditioner, void> {
   const { design, targets, weights, outputs, l2 } = problem;
   const shares = priors(targets, weights, outputs);
   const mean = curvature(shares, targets.kind);
   const { dimensions } = design;
-  const inverse =
-    gram.length === dimensions
-      ? Float64Array.from(gram, (square) => 1 / (mean * square + l2 || 1))
-      : yield* invertDamped(tensors, gram, dimensions, mean, l2);
+  const diagonal =
+    dimensions > DENSE_DIMENSIONS || (targets.kind !== "value" && mean * spread.largest <= OUTWEIGHED * l2);
+  const inverse = diagonal
+    ? spread.squares.map((square) => 1 / (mean * square + l2 || 1))
+    : yield* invertDamped(tensors, yield* gramOf(tensors, spread), dimensions, mean, l2);
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const intercepts = shares.map((share) => 1 / (total * (targets.kind === "value" ? 1 : share * (1 - share))));
   return { inverse, intercepts };

@@ -11,12 +11,13 @@ import {
   startingPoint,
 } from "./fit.ts";
 import { ELEMENTWISE_OPERATIONS, eachLogits, type Problem, type Targets } from "./objective.ts";
+import type { Spread } from "./preconditioner.ts";
 import type { Tensors } from "./tensors.ts";
 
 /** What folds are cut from. `weights` are zero for rows that are never trained on. */
 export interface Splittable {
   readonly design: Design;
-  readonly gram: Float32Array;
+  readonly spread: Spread;
   readonly targets: Targets;
   readonly outputs: number;
   readonly weights: Float64Array;
@@ -112,7 +113,7 @@ export function* selectL2(tensors: Tensors, data: Splittable, count: number): Ge
     // One for two penalties, of what is between them: another step of L-BFGS costs less than another inversion.
     if (preconditioner === null || i % 2 === 0) {
       if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
-      preconditioner = yield* makePreconditioner(tensors, { ...data, l2: l2 / Math.sqrt(STEP) }, data.gram);
+      preconditioner = yield* makePreconditioner(tensors, { ...data, l2: l2 / Math.sqrt(STEP) }, data.spread);
     }
     const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, preconditioner, starts, bounds);
     // A model that stopped early generalises as if its penalty were stronger: it says nothing of this one.

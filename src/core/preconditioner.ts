@@ -4,7 +4,8 @@
  * and its inverse is where L-BFGS starts from.
  */
 import { factorise, factorOperations, invertLower } from "./cholesky.ts";
-import type { Design } from "./design.ts";
+import { type Design, freeDesign, subsetDesign } from "./design.ts";
+import { seededRandom, shuffle } from "./random.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
 /**
@@ -19,37 +20,110 @@ export function inversionOperations(dimensions: number): number {
 }
 
 /** Rows that a Gram matrix is made from, for each dimension, where there are more. */
-export const SAMPLE_PER_DIMENSION = 24;
+const SAMPLE_PER_DIMENSION = 24;
 
-/** The diagonal of G. Yields floating-point operations. */
-export function* weightedSquares(
+/** Rows that G is sampled from at a time, and numbers of rows that its largest eigenvalue is estimated from. */
+const GRAM_ROWS = 1024;
+const SPREAD_NUMBERS = 4e5;
+const POWER_STEPS = 4;
+
+/** How the rows spread over the dimensions: what preconditioners are made from. G itself is made when it is first needed. */
+export interface Spread {
+  readonly design: Design;
+  readonly weights: Float64Array;
+  readonly seed: number;
+  /** The diagonal of G, and its largest eigenvalue, both from a sample of the rows. */
+  readonly squares: Float64Array;
+  readonly largest: number;
+  gram: Float32Array | null;
+}
+
+/** Yields floating-point operations. */
+export function* measureSpread(
   tensors: Tensors,
   design: Design,
   weights: Float64Array,
-): Generator<number, Float32Array, void> {
+  seed: number,
+): Generator<number, Spread, void> {
   const { dimensions } = design;
-  const sums = new Float64Array(dimensions);
-  let first = 0;
+  const share = Math.min(1, SPREAD_NUMBERS / (design.rows * dimensions));
+  const random = seededRandom(seed);
+  const chosen = Array.from({ length: design.rows }, () => share === 1 || random() < share);
+  const sample = new Float32Array(chosen.filter(Boolean).length * dimensions);
+  let row = 0;
+  let at = 0;
   for (const block of design.blocks) {
     const values = tensors.view(block);
-    for (let at = 0; at < values.length; at++) {
-      const column = at % dimensions;
-      const value = values[at] as number;
-      const weight = weights[first + (at - column) / dimensions] as number;
-      sums[column] = (sums[column] as number) + weight * value * value;
+    for (let i = 0; i < block.rows; i++, row++) {
+      if (!chosen[row]) continue;
+      const factor = Math.sqrt((weights[row] as number) / share);
+      for (let j = 0; j < dimensions; j++, at++) sample[at] = factor * (values[i * dimensions + j] as number);
     }
-    first += block.rows;
-    yield 3 * values.length;
   }
-  return Float32Array.from(sums);
+  yield sample.length;
+  const squares = new Float64Array(dimensions);
+  addSquares(sample, squares);
+  const largest = largestEigenvalue(sample, dimensions);
+  yield (2 + 4 * POWER_STEPS) * sample.length;
+  return { design, weights, seed, squares, largest, gram: null };
+}
+
+function addSquares(sample: Float32Array, squares: Float64Array): void {
+  for (let at = 0; at < sample.length; ) {
+    for (let j = 0; j < squares.length; j++, at++) squares[j] = (squares[j] as number) + (sample[at] as number) ** 2;
+  }
+}
+
+/** Of SᵀS, from below, by the power method. */
+function largestEigenvalue(s: Float32Array, dimensions: number): number {
+  let vector = Float64Array.from({ length: dimensions }, (_, j) => Math.sin(j + 1));
+  let value = 0;
+  for (let step = 0; step < POWER_STEPS; step++) {
+    const next = new Float64Array(dimensions);
+    for (let start = 0; start < s.length; start += dimensions) {
+      let product = 0;
+      for (let j = 0; j < dimensions; j++) product += (s[start + j] as number) * (vector[j] as number);
+      for (let j = 0; j < dimensions; j++) next[j] = (next[j] as number) + product * (s[start + j] as number);
+    }
+    value = Math.sqrt(squaredNorm(next) / squaredNorm(vector)) || 0;
+    vector = next;
+  }
+  return value;
+}
+
+function squaredNorm(vector: Float64Array): number {
+  let sum = 0;
+  for (const value of vector) sum += value * value;
+  return sum;
+}
+
+/** G of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */
+export function* gramOf(tensors: Tensors, spread: Spread): Generator<number, Float32Array, void> {
+  const { design, weights, seed } = spread;
+  if (spread.gram !== null) return spread.gram;
+  const wanted = Math.max(1000, SAMPLE_PER_DIMENSION * design.dimensions);
+  if (design.rows <= 1.5 * wanted) {
+    spread.gram = yield* weightedGram(tensors, design, weights);
+    return spread.gram;
+  }
+  const rows = shuffle(Array.from(weights.keys()), seededRandom(seed))
+    .slice(0, wanted)
+    .sort((a, b) => a - b);
+  const gram = new Float32Array(design.dimensions ** 2);
+  for (let first = 0; first < rows.length; first += GRAM_ROWS) {
+    const some = rows.slice(first, first + GRAM_ROWS);
+    const sample = yield* subsetDesign(tensors, design, some, 1, "once");
+    const share = Float64Array.from(some, (row) => ((weights[row] as number) * design.rows) / wanted);
+    const part = yield* weightedGram(tensors, sample, share);
+    for (let i = 0; i < gram.length; i++) gram[i] = (gram[i] as number) + (part[i] as number);
+    freeDesign(tensors, sample);
+  }
+  spread.gram = gram;
+  return gram;
 }
 
 /** G = Σ_i s_i x_i x_iᵀ, row-major. Yields floating-point operations. */
-export function* weightedGram(
-  tensors: Tensors,
-  design: Design,
-  weights: Float64Array,
-): Generator<number, Float32Array, void> {
+function* weightedGram(tensors: Tensors, design: Design, weights: Float64Array): Generator<number, Float32Array, void> {
   const { dimensions } = design;
   const sum = new Float32Array(dimensions * dimensions);
   let first = 0;

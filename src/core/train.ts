@@ -8,8 +8,9 @@ import type { Head, Task } from "./head.ts";
 import { EVALUATION_TOLERANCE, fitFolds, type Selection, type Splittable, selectL2 } from "./held-out.ts";
 import type { Minimum } from "./minimise.ts";
 import type { Problem, Targets } from "./objective.ts";
+import { measureSpread } from "./preconditioner.ts";
 import { expand, reduceToRows, workingDimensions } from "./row-space.ts";
-import { sampledGram, subsample } from "./sample.ts";
+import { subsample } from "./sample.ts";
 import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "./split.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
@@ -140,7 +141,7 @@ function* trainScoped(
   const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs, transposed);
   if (!made.ok) return made;
   const { design, basis } = yield* reduceToRows(tensors, made.value, weights);
-  const gram = yield* sampledGram(tensors, design, weights, options.seed);
+  const spread = yield* measureSpread(tensors, design, weights, options.seed);
   const strata = strataOf(targets, labels.length);
   const working = workingDimensions(rows, dimensions);
   const limits = evaluationLimits(rows, working, outputs);
@@ -151,7 +152,7 @@ function* trainScoped(
     method === "holdout"
       ? holdoutFolds(strata, set.groups, options.evaluation.fraction ?? 0.2, DEFAULT_FOLDS, options.seed)
       : stratifiedFolds(strata, set.groups, count, options.seed);
-  const data: Splittable = { design, gram, targets, outputs, weights, folds };
+  const data: Splittable = { design, spread, targets, outputs, weights, folds };
   const anyHeldOut = (first: number) =>
     folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < first && weights[row] !== 0);
 
@@ -174,7 +175,7 @@ function* trainScoped(
   let assessment: Assessment = notEvaluated;
   let start: Float64Array | null = null;
   const problem: Problem = { design, targets, outputs, weights, l2 };
-  const preconditioner = yield* makePreconditioner(tensors, problem, gram);
+  const preconditioner = yield* makePreconditioner(tensors, problem, spread);
   const wanted = method === "none" ? 0 : method === "holdout" ? 1 : count;
   if (anyHeldOut(wanted)) {
     const fitted = yield* fitFolds(tensors, data, wanted, l2, preconditioner, selection?.parameters ?? null, {

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { makeDesign } from "../../src/core/design.ts";
 import { fitHead, makePreconditioner, startingPoint } from "../../src/core/fit.ts";
 import { evaluateObjective, type Problem, type Targets } from "../../src/core/objective.ts";
-import { weightedGram } from "../../src/core/preconditioner.ts";
+import { measureSpread } from "../../src/core/preconditioner.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Tensors } from "../../src/core/tensors.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
@@ -88,8 +88,8 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
       fc.property(fc.integer(), (seed) => {
         const tensors = plainTensors();
         const problem = problemOf(tensors, kind, seed);
-        const gram = finish(weightedGram(tensors, problem.design, problem.weights));
-        const preconditioner = finish(makePreconditioner(tensors, problem, gram));
+        const spread = finish(measureSpread(tensors, problem.design, problem.weights, 1));
+        const preconditioner = finish(makePreconditioner(tensors, problem, spread));
         const start = startingPoint(problem);
         const values = [finish(evaluateObjective(tensors, problem, start)).value];
         const minimum = finish(

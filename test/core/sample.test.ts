@@ -3,8 +3,8 @@ import { makeDesign } from "../../src/core/design.ts";
 import { makePreconditioner } from "../../src/core/fit.ts";
 import { fitFolds } from "../../src/core/held-out.ts";
 import type { Targets } from "../../src/core/objective.ts";
-import { weightedGram } from "../../src/core/preconditioner.ts";
-import { sampledGram, subsample } from "../../src/core/sample.ts";
+import { gramOf, measureSpread } from "../../src/core/preconditioner.ts";
+import { subsample } from "../../src/core/sample.ts";
 import { stratifiedFolds } from "../../src/core/split.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { clusters, finish } from "../contract/training.ts";
@@ -45,7 +45,8 @@ it.each(["single", "multi", "value"] as const)("keeps each sampled row with its 
         : { kind, values: Float64Array.from(strata) };
   const weights = new Float64Array(ROWS).fill(1);
   const folds = stratifiedFolds(strata, groups, 5, 1);
-  const data = { design, gram: new Float32Array(1), targets, outputs: CLASSES, weights, folds };
+  const spread = finish(measureSpread(tensors, design, weights, 1));
+  const data = { design, spread, targets, outputs: CLASSES, weights, folds };
   const sample = finish(subsample(tensors, data, strata, groups, 150, 1));
   const values = sample.design.blocks.flatMap((block) => [...tensors.view(block)]);
   expect(values.length).toBeGreaterThan(100);
@@ -63,15 +64,38 @@ it.each(["single", "multi", "value"] as const)("keeps each sampled row with its 
   }
 });
 
-it("makes a Gram matrix of many rows from a sample of them", () => {
-  const data = clusters(6000, 3, 2, 1);
-  const design = designOf(data.features, 3);
-  const weights = new Float64Array(6000).fill(1);
-  const whole = finish(weightedGram(tensors, design, weights));
-  const sampled = finish(sampledGram(tensors, design, weights, 1));
-  sampled.forEach((value, at) => {
-    expect(Math.abs(value - (whole[at] as number))).toBeLessThan(0.1 * (whole[0] as number));
-  });
+it("measures how rows spread, of many by a sample of them", () => {
+  for (const rows of [100, 30_000]) {
+    const { features } = clusters(rows, 30, 2, 1);
+    const design = designOf(features, 30);
+    const weights = Float64Array.from({ length: rows }, (_, row) => row % 3);
+    const exact = new Float64Array(900);
+    let row = 0;
+    for (const block of design.blocks) {
+      const values = tensors.view(block);
+      for (let i = 0; i < block.rows; i++, row++) {
+        for (let at = 0; at < 900; at++)
+          exact[at] =
+            (exact[at] as number) +
+            (weights[row] as number) *
+              (values[i * 30 + Math.floor(at / 30)] as number) *
+              (values[i * 30 + (at % 30)] as number);
+      }
+    }
+    const spread = finish(measureSpread(tensors, design, weights, 1));
+    const gram = finish(gramOf(tensors, spread));
+    const size = Math.max(...exact);
+    const tolerance = rows === 100 ? 1e-4 : 0.25;
+    gram.forEach((value, at) => {
+      expect(Math.abs(value - (exact[at] as number)) / size).toBeLessThan(tolerance);
+    });
+    spread.squares.forEach((square, j) => {
+      expect(Math.abs(square - (exact[31 * j] as number)) / size).toBeLessThan(tolerance);
+    });
+    // The largest eigenvalue lies between the largest of the diagonal and the trace.
+    expect(spread.largest).toBeGreaterThan((1 - tolerance) * size);
+    expect(spread.largest).toBeLessThan((1 + tolerance) * spread.squares.reduce((sum, square) => sum + square, 0));
+  }
 });
 
 it("starts each fold's model from its own earlier one, never from one that has seen what it holds out", () => {
@@ -82,13 +106,13 @@ it("starts each fold's model from its own earlier one, never from one that has s
   const { indices } = data.targets as { indices: Int32Array };
   const splittable = {
     design,
-    gram: finish(weightedGram(tensors, design, weights)),
+    spread: finish(measureSpread(tensors, design, weights, 1)),
     targets: data.targets,
     outputs: 3,
     weights,
     folds: stratifiedFolds(indices, groups, 4, 1),
   };
-  const preconditioner = finish(makePreconditioner(tensors, { ...splittable, l2: 1 }, splittable.gram));
+  const preconditioner = finish(makePreconditioner(tensors, { ...splittable, l2: 1 }, splittable.spread));
   const starts = [1, 2, 3, 4].map((value) => new Float64Array(18).fill(value));
   const bounds = { tolerance: 0, maxEvaluations: 1 };
   const { parameters, held } = finish(fitFolds(tensors, splittable, 4, 1, preconditioner, starts, bounds));
