@@ -279,6 +279,19 @@ describe("training", () => {
       "hyperparameters.class_weight",
     ],
     [
+      "class weights for any number of labels",
+      {
+        examples: [
+          { text: "a", labels: ["x"] },
+          { text: "b", labels: ["y"] },
+        ],
+        hyperparameters: { class_weight: "balanced" },
+      },
+      422,
+      "task_mismatch",
+      "hyperparameters.class_weight",
+    ],
+    [
       "a negative seed",
       { dataset: "tickets", hyperparameters: { seed: -1 } },
       400,
