@@ -49,6 +49,9 @@ interface Memory {
   scale: number;
 }
 
+/** By what part of itself an objective summed from 32-bit logits may be off. */
+const ROUNDING = 2 ** -20;
+
 /** Evaluations along one direction. */
 const MOST_TRIES = 13;
 
@@ -114,7 +117,8 @@ export function* minimise(
           nextAlong.mapped.shift();
         }
         parameters = next;
-        value = evaluated.value;
+        // Above it by rounding alone, see `accepted`.
+        value = Math.min(value, evaluated.value);
         gradient = evaluated.gradient;
         mapped = nextMapped;
         along = nextAlong;
@@ -153,8 +157,14 @@ function* search(
   for (let evaluations = 1; ; evaluations++) {
     const next = moved(parameters, direction, length);
     const evaluated = yield* evaluate(next);
-    if (accepted(value, slope, length, evaluated, direction)) return { evaluations, next, length, evaluated };
+    const slopeAhead = dot(direction, evaluated.gradient);
+    if (accepted(value, slope, length, evaluated, slopeAhead)) return { evaluations, next, length, evaluated };
     if (evaluations >= Math.min(most, MOST_TRIES)) return { evaluations, next: null };
+    if (Math.abs(evaluated.value - value) <= ROUNDING * Math.abs(value) && slopeAhead > 0) {
+      // Values tell nothing here: to a little before where the slope would be level.
+      length *= (0.9 * slope) / (slope - slopeAhead);
+      continue;
+    }
     const bend = evaluated.value - value - length * slope;
     const least = Number.isFinite(bend) ? (-slope * length * length) / (2 * bend) : 0;
     length = Math.min(Math.max(least, length / 10), length / 2);
@@ -222,11 +232,13 @@ function productsAlong(memory: Memory, gradient: Float64Array): Along {
 
 /**
  * Armijo's condition, or where that fall is lost in rounding the approximate one of Hager and Zhang (2005), which reads it
- * from the gradients, whose rounding is far smaller. The objective never rises.
+ * from the gradients, whose rounding is far smaller. Where the value seems to have risen within rounding, the slope must still be
+ * falling: then, f being convex, f itself has not risen.
  */
-function accepted(value: number, slope: number, length: number, next: Evaluated, direction: Float64Array): boolean {
+function accepted(value: number, slope: number, length: number, next: Evaluated, slopeAhead: number): boolean {
   if (next.value <= value + 1e-4 * length * slope) return true;
-  return next.value <= value && dot(direction, next.gradient) <= -(1 - 2e-4) * slope;
+  if (next.value <= value) return slopeAhead <= -(1 - 2e-4) * slope;
+  return next.value <= value + ROUNDING * Math.abs(value) && slopeAhead <= 0 && slopeAhead >= 0.9 * slope;
 }
 
 /** Iterations over which falls of the objective are compared. */

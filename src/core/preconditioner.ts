@@ -57,7 +57,8 @@ export function* measureSpread(
     for (let i = 0; i < block.rows; i++, row++) {
       if (!chosen[row]) continue;
       const factor = Math.sqrt((weights[row] as number) / share);
-      for (let j = 0; j < dimensions; j++, at++) sample[at] = factor * (values[i * dimensions + j] as number);
+      sample.set(scaled(values.subarray(i * dimensions, (i + 1) * dimensions), factor), at);
+      at += dimensions;
     }
   }
   yield sample.length;
@@ -115,7 +116,7 @@ export function* gramOf(tensors: Tensors, spread: Spread): Generator<number, Flo
     const sample = yield* subsetDesign(tensors, design, some, 1, "once");
     const share = Float64Array.from(some, (row) => ((weights[row] as number) * design.rows) / wanted);
     const part = yield* weightedGram(tensors, sample, share);
-    for (let i = 0; i < gram.length; i++) gram[i] = (gram[i] as number) + (part[i] as number);
+    addTo(gram, part);
     freeDesign(tensors, sample);
   }
   spread.gram = gram;
@@ -129,21 +130,34 @@ function* weightedGram(tensors: Tensors, design: Design, weights: Float64Array):
   let first = 0;
   for (const block of design.blocks) {
     const transposed = tensors.transpose(block);
-    const scaled = tensors.view(transposed);
-    for (let j = 0; j < dimensions; j++) {
-      for (let i = 0; i < block.rows; i++)
-        scaled[j * block.rows + i] = (scaled[j * block.rows + i] as number) * (weights[first + i] as number);
-    }
+    scaleRows(tensors.view(transposed), weights.subarray(first, first + block.rows));
     // A copy on the right: the backend would keep a packed second copy of the block as long as the block lives.
     const right = tensors.matrix(block.rows, dimensions, tensors.read(block));
     const product = tensors.multiply(transposed, right);
-    const partial = tensors.view(product);
-    for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (partial[i] as number);
+    addTo(sum, tensors.view(product));
     for (const matrix of [transposed, right, product]) tensors.free(matrix);
     first += block.rows;
     yield 2 * block.rows * dimensions * dimensions;
   }
   return sum;
+}
+
+// Loops stand in functions of their own, since those inside of generators run at a fraction of the speed.
+function addTo(sum: Float32Array, part: Float32Array): void {
+  for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
+}
+
+function scaled(values: Float32Array, factor: number): Float64Array {
+  const result = new Float64Array(values.length);
+  for (let i = 0; i < values.length; i++) result[i] = factor * (values[i] as number);
+  return result;
+}
+
+/** Multiplies each row by `factors`, number by number. */
+function scaleRows(rows: Float32Array, factors: Float64Array): void {
+  for (let at = 0; at < rows.length; ) {
+    for (let i = 0; i < factors.length; i++, at++) rows[at] = (rows[at] as number) * (factors[i] as number);
+  }
 }
 
 /**
@@ -161,8 +175,7 @@ export function* invertDamped(
   let trace = 0;
   for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
   const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
-  const lower = new Float64Array(gram.length);
-  for (let i = 0; i < gram.length; i++) lower[i] = curvature * (gram[i] as number);
+  const lower = scaled(gram, curvature);
   for (let j = 0; j < dimensions; j++) lower[j * dimensions + j] = (lower[j * dimensions + j] as number) + damping;
   // G comes from 32-bit products, and may be a little less than semidefinite.
   yield* factorise(lower, dimensions, damping / 2);
