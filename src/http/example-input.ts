@@ -62,8 +62,9 @@ export function checkEmbedding(
 export function parseExample(raw: unknown, shape: ExampleShape, at: string): Result<StoredExample> {
   const parsed = labelledExample.safeParse(raw);
   if (!parsed.success) {
-    const failure = schemaFailure(parsed.error, raw);
-    return { ok: false, failure: { ...failure, param: join(at, failure.param ?? "") } };
+    const failure = schemaFailure(parsed.error, raw, "The example");
+    const param = join(at, failure.param ?? "");
+    return { ok: false, failure: param === "" ? failure : { ...failure, param } };
   }
   const input = readInput(parsed.data, shape, at);
   if (!input.ok) return input;

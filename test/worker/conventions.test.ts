@@ -142,6 +142,40 @@ describe("errors", () => {
     expectRefused(await call("POST", path, key, body), 400, code as "invalid_parameter", param);
   });
 
+  test("of what is beyond a limit give the limit and the figure", async () => {
+    const many = (count: number) => Array(count).fill("a");
+    const example = { text: "a", label: "x" };
+    const { inputs_per_request, examples_per_training_request, embedding_dimensions, label_characters } = limits;
+    const embeddings = { task: "regression", modality: "embedding" };
+    const beyond: [string, object, string, number][] = [
+      ["/v1/heads/h/predict", { input: many(inputs_per_request + 1) }, "input", inputs_per_request],
+      ["/v1/embeddings", { model: "m", input: many(inputs_per_request + 1) }, "input", inputs_per_request],
+      [
+        "/v1/heads",
+        { name: "h", examples: Array(examples_per_training_request + 1).fill(example) },
+        "examples",
+        examples_per_training_request,
+      ],
+      [
+        "/v1/heads",
+        { name: "h", examples: [example, { ...example, label: "x".repeat(label_characters + 1) }] },
+        "examples[1].label",
+        label_characters,
+      ],
+      [
+        "/v1/datasets",
+        { name: "d", ...embeddings, dimensions: embedding_dimensions + 1 },
+        "dimensions",
+        embedding_dimensions,
+      ],
+    ];
+    for (const [path, body, param, limit] of beyond) {
+      const answer = await call("POST", path, key, body);
+      expectRefused(answer, 422, "limit_exceeded", param);
+      expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
+    }
+  });
+
   test("do not echo a huge unknown field", async () => {
     const answer = await call("POST", "/v1/datasets", key, { ...newDataset(), ["x".repeat(1_000_000)]: 1 });
     expect(answer.status).toBe(400);

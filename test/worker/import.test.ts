@@ -223,7 +223,7 @@ describe("one bad row", () => {
     ["an image", "single_label", { image: "aGk=", label: "x" }, "modality_not_supported"],
     ["an embedding among texts", "single_label", { embedding: [1], label: "x" }, "modality_mismatch"],
     ["an empty label", "single_label", { text: "a", label: "" }, "invalid_parameter"],
-    ["a long label", "single_label", { text: "a", label: "x".repeat(257) }, "invalid_parameter"],
+    ["a long label", "single_label", { text: "a", label: "x".repeat(257) }, "limit_exceeded"],
     ["a null label", "single_label", { text: "a", label: null }, "invalid_parameter"],
     ["labels for a label", "single_label", { text: "a", labels: ["x"] }, "task_mismatch"],
     ["a label and labels", "single_label", { text: "a", label: "x", labels: ["x"] }, "task_mismatch"],
@@ -235,11 +235,12 @@ describe("one bad row", () => {
     ["a text for labels", "multi_label", { text: "a", labels: "x" }, "invalid_parameter"],
     ["an empty label among labels", "multi_label", { text: "a", labels: ["x", ""] }, "invalid_parameter"],
     [
-      "100,001 labels",
+      "257 labels",
       "multi_label",
-      { text: "a", labels: Array.from({ length: 100_001 }, (_, i) => `${i}`) },
-      "invalid_parameter",
+      { text: "a", labels: Array.from({ length: 257 }, (_, i) => `${i}`) },
+      "limit_exceeded",
     ],
+    ["a label of 257 characters", "multi_label", { text: "a", labels: ["x".repeat(257)] }, "limit_exceeded"],
     ["a text for a value", "regression", { text: "a", value: "1" }, "invalid_parameter"],
     ["no value", "regression", { text: "a" }, "missing_parameter"],
   ];
@@ -276,14 +277,28 @@ describe("one bad row", () => {
     ["[1,null]", "invalid_parameter"],
     ["[[1,2]]", "invalid_parameter"],
     ['"AAAA"', "invalid_parameter"],
-    [`[${"1,".repeat(5000)}1]`, "invalid_parameter"],
-  ])("the embedding %s is refused and the others are kept", async (embedding, code) => {
+    [`[${"1,".repeat(limits.embedding_dimensions)}1]`, "limit_exceeded"],
+  ])("the embedding %.20s is refused and the others are kept", async (embedding, code) => {
     const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
     const line = (values: string) => `{"embedding":${values},"label":"x"}\n`;
     const answer = await send(path, line("[1,2]") + line(embedding) + line("[3,4]"), NDJSON);
     expect(counts(answer)).toEqual([2, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([{ line: 2, code }]);
   });
+});
+
+test("a row that is no object is told of as an example, and has no param", async () => {
+  const path = await dataset();
+  const answer = await send(path, "7\n", NDJSON, "?on_error=abort");
+  expectRefused(answer, 422, "import_rejected");
+  expect(answer.json.error.details.errors[0].message).toMatch(/^The example is not valid/);
+  const json = await call("POST", `${path}/examples?on_error=abort`, key, { examples: [7] });
+  expectRefused(json, 422, "import_rejected", "examples[0]");
+});
+
+test("a row beyond a limit says the limit and the figure", async () => {
+  const answer = await sendJson(await dataset(), { text: "a", label: "x".repeat(257) });
+  expect(answer.json.errors[0].message).toContain("at most 256 characters are allowed, and this has 257");
 });
 
 test("huge field names are not quoted at length, however many there are", async () => {
