@@ -21,7 +21,9 @@ export const newHead = z
         l2: z
           .union([z.literal("auto"), z.number().positive().max(1e12)], { error: "l2 is 'auto' or a positive number" })
           .default("auto"),
-        class_weight: z.literal("balanced").nullable().default(null),
+        class_weight: z
+          .union([z.literal("balanced"), z.null()], { error: "class_weight is 'balanced' or null" })
+          .default(null),
         lexical: z
           .union([z.literal("auto"), z.boolean()], { error: "lexical is 'auto', true or false" })
           .default("auto"),
