@@ -138,8 +138,9 @@ async function embed(
         { param: at(index) },
       );
     }
+    const param = typeof one === "string" ? at(index) : `${at(index)}.${modality}`;
     const checked =
-      "text" in given ? checkText(given.text, at(index)) : checkEmbedding(given.embedding, head.dimensions, at(index));
+      "text" in given ? checkText(given.text, param) : checkEmbedding(given.embedding, head.dimensions, param);
     if (!checked.ok) return checked;
     if (typeof checked.value === "string") texts.push(checked.value);
     else own.push(checked.value);
