@@ -51,7 +51,13 @@ export const input = z
 /** A labelled example as it comes in: which fields must be there depends on the data set's task and modality. */
 export const labelledExample = z
   .strictObject({
-    id: z.string().min(1).max(256).optional(),
+    id: z
+      .string()
+      .min(1)
+      .max(256)
+      // No URL can end in these.
+      .regex(/^(?!\.{1,2}$)/, "an id is not '.' or '..'")
+      .optional(),
     text: textField.optional(),
     embedding: embeddingField.optional(),
     image: imageField.optional(),

@@ -229,6 +229,8 @@ describe("one bad row", () => {
     ["a label and labels", "single_label", { text: "a", label: "x", labels: ["x"] }, "task_mismatch"],
     ["an empty id", "single_label", { id: "", text: "a", label: "x" }, "invalid_parameter"],
     ["a long id", "single_label", { id: "x".repeat(257), text: "a", label: "x" }, "invalid_parameter"],
+    ["an id that no URL can end in", "single_label", { id: ".", text: "a", label: "x" }, "invalid_parameter"],
+    ["another such id", "single_label", { id: "..", text: "a", label: "x" }, "invalid_parameter"],
     ["a number for an id", "single_label", { id: 1, text: "a", label: "x" }, "invalid_parameter"],
     ["an unknown field", "single_label", { text: "a", label: "x", weight: 2 }, "unknown_parameter"],
     ["a label for labels", "multi_label", { text: "a", label: "x" }, "task_mismatch"],
@@ -299,6 +301,15 @@ test("a row that is no object is told of as an example, and has no param", async
 test("a row beyond a limit says the limit and the figure", async () => {
   const answer = await sendJson(await dataset(), { text: "a", label: "x".repeat(257) });
   expect(answer.json.errors[0].message).toContain("at most 256 characters are allowed, and this has 257");
+});
+
+test("an id that only contains dots, or begins with one, is an id", async () => {
+  const path = await dataset();
+  const ids = ["...", ".a", "a..", "a\n."];
+  expect(counts(await sendJson(path, ...ids.map((id) => ({ id, text: id, label: "x" }))))).toEqual([4, 0, 0, 0]);
+  for (const id of ids) {
+    expect((await call("DELETE", `${path}/examples/${encodeURIComponent(id)}`, key)).status, id).toBe(200);
+  }
 });
 
 test("huge field names are not quoted at length, however many there are", async () => {
