@@ -55,7 +55,8 @@ export function checkEmbedding(
     return fail("invalid_embedding", "The embedding holds a number that is not a finite 32-bit float.", {
       param: `${param}[${wrong}]`,
     });
-  return ok(Float32Array.from(values));
+  // -0 and 0 are the same number, but not the same bytes.
+  return ok(Float32Array.from(values).map((value) => value + 0));
 }
 
 /** Reads one example of unknown shape. `at` is its path in the request, such as `examples[3]`. */

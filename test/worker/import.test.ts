@@ -312,6 +312,13 @@ test("an id that only contains dots, or begins with one, is an id", async () => 
   }
 });
 
+test("0 and -0 in an embedding are the same number", async () => {
+  const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
+  const line = (first: string) => `{"embedding":[${first},1],"label":"x"}\n`;
+  const answer = await send(path, line("0") + line("-0.0") + line("-1e-60"), NDJSON);
+  expect(counts(answer)).toEqual([1, 0, 2, 0]);
+});
+
 test("huge field names are not quoted at length, however many there are", async () => {
   const path = await dataset();
   const line = `{"text":"a","label":"x","${"y".repeat(100_000)}":1}\n`;
