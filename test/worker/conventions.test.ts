@@ -6,6 +6,7 @@ import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectRefused, keyWith, withoutRequestId } from "./expect.ts";
+import { openApiDocument } from "./openapi.ts";
 
 let key: string;
 let names = 0;
@@ -205,6 +206,34 @@ describe("bodies", () => {
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"]) {
       const answer = await call("POST", path, key, body, json);
       expect(answer.status, answer.text).toBe(400);
+      expect(answer.json.error.param).toBeNull();
+    }
+  });
+
+  test("that are not UTF-8 are refused, and a byte order mark is not", async () => {
+    const json = { "content-type": "application/json" };
+    const latin1 = Uint8Array.from('{"name":"café"}', (character) => character.charCodeAt(0));
+    for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"])
+      expectRefused(await call("POST", path, key, latin1, json), 400, "invalid_json");
+    const marked = await call("POST", "/v1/datasets", key, `\ufeff${JSON.stringify(newDataset())}`, json);
+    expect(marked.status, marked.text).toBe(201);
+  });
+
+  test("in another encoding than they must have are refused, on every route that takes one", async () => {
+    const { paths } = await openApiDocument();
+    const taking = Object.entries(paths).flatMap(([path, item]) =>
+      Object.entries(item).flatMap(([method, { requestBody }]) => (requestBody ? [[method.toUpperCase(), path]] : [])),
+    );
+    expect(taking.length).toBeGreaterThan(8);
+    const json = { "content-type": "application/json" };
+    for (const [method = "", template = ""] of taking) {
+      const path = template.replace("{version}", "1").replace(/\{\w+\}/g, "none");
+      const token = path.startsWith("/v1/admin/") ? env.ADMIN_KEY : key;
+      const gzip = await call(method, path, token, "{}", { ...json, "content-encoding": "gzip" });
+      expectRefused(gzip, 415, "unsupported_media_type", "content-encoding");
+      const latin1 = await call(method, path, token, "{}", { "content-type": "application/json; charset=latin1" });
+      expectRefused(latin1, 415, "unsupported_media_type", "content-type");
+      expect(latin1.json.error.message).toContain("latin1");
     }
   });
 
