@@ -42,8 +42,18 @@ export async function inspectCsv(file: string): Promise<CsvSummary> {
   if (found === null) throw new Problem(`There is no file '${file}'.`);
   if (!found.isFile()) throw new Problem(`'${file}' is not a file.`);
   if (found.size === 0) throw new Problem(`'${file}' is empty.`);
-  const options = { bom: true, columns: checkHeader, info: true, relax_column_count: true, skip_empty_lines: true };
-  const parser = createReadStream(file).pipe(parse({ ...options, skip_records_with_error: true }));
+  const parser = createReadStream(file).pipe(
+    parse({
+      bom: true,
+      columns: checkHeader,
+      info: true,
+      // As the import splits rows: any of them, also mixed.
+      record_delimiter: ["\r\n", "\n", "\r"],
+      relax_column_count: true,
+      skip_empty_lines: true,
+      skip_records_with_error: true,
+    }),
+  );
   const labels = new Map<string, number>();
   const texts = new Map<string, number>();
   const candidates: HeldOut[] = [];
