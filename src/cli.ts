@@ -10,15 +10,12 @@ import { join, relative, resolve } from "node:path";
 import { styleText } from "node:util";
 import { parse } from "csv-parse";
 import { createClient, type Evaluation, GraftError, type Head, type Prediction } from "./sdk.ts";
-import { build, type Server, serve } from "./serve.ts";
+import { build, Problem, type Server, serve } from "./serve.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const usage = `Usage: npm run demo [-- file.csv]
 
   file.csv  labelled texts with the columns 'text' and 'label'; without it, examples/support-tickets.csv`;
-
-/** A problem with what the user gave: told in one line, without a stack. */
-class Problem extends Error {}
 
 // --- The CSV -------------------------------------------------------------------------------------------------------
 
