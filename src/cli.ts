@@ -10,15 +10,12 @@ import { join, relative, resolve } from "node:path";
 import { styleText } from "node:util";
 import { parse } from "csv-parse";
 import { createClient, type Evaluation, GraftError, type Head, type Prediction } from "./sdk.ts";
-import { build, type Server, serve } from "./serve.ts";
+import { build, Problem, type Server, serve } from "./serve.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const usage = `Usage: npm run demo [-- file.csv]
 
   file.csv  labelled texts with the columns 'text' and 'label'; without it, examples/support-tickets.csv`;
-
-/** A problem with what the user gave: told in one line, without a stack. */
-class Problem extends Error {}
 
 // --- The CSV -------------------------------------------------------------------------------------------------------
 
@@ -42,8 +39,18 @@ export async function inspectCsv(file: string): Promise<CsvSummary> {
   if (found === null) throw new Problem(`There is no file '${file}'.`);
   if (!found.isFile()) throw new Problem(`'${file}' is not a file.`);
   if (found.size === 0) throw new Problem(`'${file}' is empty.`);
-  const options = { bom: true, columns: checkHeader, info: true, relax_column_count: true, skip_empty_lines: true };
-  const parser = createReadStream(file).pipe(parse({ ...options, skip_records_with_error: true }));
+  const parser = createReadStream(file).pipe(
+    parse({
+      bom: true,
+      columns: checkHeader,
+      info: true,
+      // As the import splits rows: any of them, also mixed.
+      record_delimiter: ["\r\n", "\n", "\r"],
+      relax_column_count: true,
+      skip_empty_lines: true,
+      skip_records_with_error: true,
+    }),
+  );
   const labels = new Map<string, number>();
   const texts = new Map<string, number>();
   const candidates: HeldOut[] = [];

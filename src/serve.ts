@@ -2,7 +2,7 @@
  * Serves the Worker on this machine: the same bundle, on the same runtime (workerd) as in production, with its storage
  * on disk. `npm start` runs it; the demo, the evaluation and the benchmarks start it for themselves.
  *
- *   PORT        8787
+ *   PORT        8787, on 127.0.0.1 alone; 0 takes any free one
  *   STATE_DIR   .graft: keys, data sets, heads and the server's own secret; survives restarts
  *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
@@ -10,9 +10,11 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import type { Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { join, resolve } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
@@ -20,6 +22,9 @@ import { backbones } from "./backbones/index.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const config = join(root, "wrangler.toml");
+
+/** A problem with what the user gave: told in one line, without a stack. */
+export class Problem extends Error {}
 
 export interface ServeOptions {
   readonly port: number;
@@ -50,9 +55,9 @@ export async function build(outDir: string, main?: string): Promise<void> {
   );
 }
 
-/** Starts a built Worker on workerd and waits until it is ready. */
+/** Starts a built Worker on workerd and waits until it is ready. Throws a Problem where the state cannot be used. */
 export async function serve(built: string, options: ServeOptions): Promise<Server> {
-  mkdirSync(options.stateDir, { recursive: true });
+  const lock = lockState(options.stateDir);
   const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
   const modules = readdirSync(built)
     .filter((file) => file.endsWith(".js") || file.endsWith(".wasm"))
@@ -91,10 +96,30 @@ export async function serve(built: string, options: ServeOptions): Promise<Serve
   const stop = async () => {
     await miniflare.dispose();
     for (const guard of guards) guard.kill();
+    lock.close();
   };
   return { url, stop };
 }
 
+const SQLITE_BUSY = 5;
+
+/**
+ * Keeps a second server off a state folder, where both would fail at every other request. The lock is the system's own
+ * on an empty database, so that it ends with this process, however that ends.
+ */
+function lockState(stateDir: string): DatabaseSync {
+  try {
+    mkdirSync(stateDir, { recursive: true });
+    const lock = new DatabaseSync(join(stateDir, "lock"));
+    lock.exec("BEGIN EXCLUSIVE");
+    return lock;
+  } catch (error) {
+    const { errcode, message } = error as Error & { errcode?: number };
+    if (errcode === SQLITE_BUSY)
+      throw new Problem(`Another server runs on the state in '${stateDir}'. Stop it, or set another STATE_DIR.`);
+    throw new Problem(`The state cannot be kept in STATE_DIR '${stateDir}': ${message}.`);
+  }
+}
 /**
  * Where this process is killed, workerd would live on and hold the port and the state. A shell that reads from this
  * process ends workerd as soon as that pipe closes, for whatever reason.
@@ -111,8 +136,8 @@ function endWithParent(runtime: ChildProcess): ChildProcess {
 }
 
 /**
- * What the Worker gets of an environment: its variables, and the secrets that BACKBONES names. Throws where BACKBONES is
- * wrong, because the Worker would start and answer nothing.
+ * What the Worker gets of an environment: its variables, and the secrets that BACKBONES names. Throws a Problem where
+ * BACKBONES is wrong, because the Worker would start and answer nothing.
  */
 export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
   const names = ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY"];
@@ -124,7 +149,7 @@ export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> 
     },
     undefined,
   );
-  if (!table.ok) throw new Error(table.failure.message);
+  if (!table.ok) throw new Problem(`${table.failure.message}.`);
   return Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : [])));
 }
 
@@ -141,16 +166,45 @@ function serverKey(stateDir: string): string {
   }
 }
 
-if (import.meta.main) {
-  const stateDir = resolve(process.env.STATE_DIR ?? ".graft");
-  const adminKey = process.env.ADMIN_KEY || randomBytes(24).toString("hex");
-  const variables = workerVariables(process.env);
+/** How an environment wants the Worker to be served; throws a Problem where it is wrong. */
+export function serveOptions(env: NodeJS.ProcessEnv): ServeOptions {
+  const { PORT = "8787", STATE_DIR = ".graft", ADMIN_KEY } = env;
+  if (!/^\d{1,5}$/.test(PORT) || Number(PORT) > 65_535)
+    throw new Problem(`PORT is '${PORT}', which is not a whole number from 0 to 65535.`);
+  if (STATE_DIR === "") throw new Problem("STATE_DIR is empty. Name a folder, or leave it unset for '.graft'.");
+  return {
+    port: Number(PORT),
+    stateDir: resolve(STATE_DIR),
+    adminKey: ADMIN_KEY || randomBytes(24).toString("hex"),
+    variables: workerVariables(env),
+  };
+}
+
+/** Throws a Problem where a port cannot be listened on. */
+async function checkPort(port: number): Promise<void> {
+  const trial = createServer().listen(port, "127.0.0.1");
+  await once(trial, "listening").catch(({ code }) => {
+    throw new Problem(`PORT ${port} of 127.0.0.1 is ${code === "EADDRINUSE" ? "in use" : `not to be had (${code})`}.`);
+  });
+  trial.close();
+  await once(trial, "close");
+}
+
+async function start(): Promise<void> {
+  const options = serveOptions(process.env);
+  await checkPort(options.port);
   const built = join(root, "dist");
   await build(built);
-  const server = await serve(built, { port: Number(process.env.PORT ?? 8787), stateDir, adminKey, variables });
-  console.log(`Graft listens on ${server.url}, its state in ${stateDir}. The API is described at ${server.url}/docs.`);
+  const { url, stop } = await serve(built, options);
+  console.log(`Graft listens on ${url}, its state in ${options.stateDir}. The API is described at ${url}/docs.`);
   if (!process.env.ADMIN_KEY)
-    console.log(`ADMIN_KEY=${adminKey} (made for this run; set it in the environment to choose your own)`);
-  for (const signal of ["SIGINT", "SIGTERM"] as const)
-    process.once(signal, () => server.stop().then(() => process.exit(0)));
+    console.log(`ADMIN_KEY=${options.adminKey} (made for this run; set it in the environment to choose your own)`);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop().then(() => process.exit(0)));
+}
+
+if (import.meta.main) {
+  await start().catch((error) => {
+    console.error(error instanceof Problem ? error.message : error);
+    process.exit(1);
+  });
 }

@@ -25,7 +25,7 @@ export const limits = {
   training_target_bytes: 8_000_000,
   json_body_bytes: 16 * 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,
-  /** Good rows, bad ones and, in NDJSON, empty lines. */
+  /** Good rows, bad ones and, in NDJSON and CSV, empty lines. */
   import_rows: 400_000,
   import_line_bytes: 1024 * 1024,
 } as const;

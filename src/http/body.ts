@@ -1,4 +1,5 @@
 /** What a body may be: JSON of bounded size, but for imports, which are read as streams with limits of their own. */
+import { isUtf8 } from "node:buffer";
 import { bodyLimit } from "hono/body-limit";
 import { createMiddleware } from "hono/factory";
 import type { Failure } from "../core/failure.ts";
@@ -11,6 +12,24 @@ const WITH_BODY: ReadonlySet<string> = new Set(["POST", "PUT", "PATCH"]);
 
 export function notJson(type: string): Failure {
   const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
+  return { code: "unsupported_media_type", message, param: "content-type" };
+}
+
+export const notUtf8: Failure = {
+  code: "invalid_json",
+  message: "The body is not UTF-8, as JSON must be. Encode it as UTF-8.",
+};
+
+/** Why a body in an encoding that no route reads is refused; null where it may be read. */
+function wrongEncoding(contentType: string, contentEncoding: string): Failure | null {
+  const encoding = contentEncoding.trim().toLowerCase();
+  if (encoding !== "" && encoding !== "identity") {
+    const message = `The body must be sent as it is, not with the content-encoding '${encoding.slice(0, 100)}'.`;
+    return { code: "unsupported_media_type", message, param: "content-encoding" };
+  }
+  const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(contentType)?.[1];
+  if (charset === undefined || /^utf-?8$/i.test(charset)) return null;
+  const message = `The body must be UTF-8, not '${charset.slice(0, 100)}'. Encode it as UTF-8.`;
   return { code: "unsupported_media_type", message, param: "content-type" };
 }
 
@@ -33,12 +52,15 @@ const jsonLimit = bodyLimit({
 export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
   if (!WITH_BODY.has(c.req.method)) return next();
   const type = c.req.header("content-type") ?? "";
+  const encoded = wrongEncoding(type, c.req.header("content-encoding") ?? "");
+  if (encoded) return failed(c, encoded);
   const isImport = IMPORT_PATH.test(c.req.path);
   if (!JSON_TYPE.test(type)) {
     return isImport || c.req.header("content-length") === "0" ? next() : failed(c, notJson(type));
   }
+  let bytes: Uint8Array = new Uint8Array();
   const read = jsonLimit(c, async () => {
-    if (!isImport) await c.req.text();
+    if (!isImport) bytes = await c.req.bytes();
   });
   const refused = await read.catch(() =>
     failed(c, {
@@ -46,5 +68,6 @@ export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
       message: "The connection ended before the whole body had come. Nothing was changed; send it again.",
     }),
   );
-  return refused ?? next();
+  if (refused) return refused;
+  return isUtf8(bytes) ? next() : failed(c, notUtf8);
 });

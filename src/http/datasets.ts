@@ -5,7 +5,19 @@ import { tenantKey } from "./auth.ts";
 import { type App, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { idempotent } from "./idempotent.ts";
-import { body, deleted, errors, json, label, listOf, name, pageQuery, tenantSecurity, unixSeconds } from "./schema.ts";
+import {
+  body,
+  deleted,
+  errors,
+  json,
+  label,
+  limited,
+  listOf,
+  name,
+  pageQuery,
+  tenantSecurity,
+  unixSeconds,
+} from "./schema.ts";
 
 export const dataset = z
   .object({
@@ -28,7 +40,7 @@ const newDataset = z.strictObject({
   name,
   task: z.enum(["single_label", "multi_label", "regression"]),
   modality: z.enum(["text", "image", "embedding"]),
-  dimensions: z.number().int().min(1).max(limits.embedding_dimensions).optional(),
+  dimensions: limited(z.number().int().min(1), limits.embedding_dimensions, "dimensions").optional(),
   out_of_scope_label: label.optional(),
 });
 const common = { tags: ["Datasets"], security: tenantSecurity };

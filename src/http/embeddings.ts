@@ -7,12 +7,12 @@ import { type App, anyQuery, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkText } from "./example-input.ts";
 import { findBackbone } from "./models.ts";
-import { body, errors, json, tenantSecurity } from "./schema.ts";
+import { body, errors, json, limited, tenantSecurity } from "./schema.ts";
 
 // OpenAI's shape, so fields that are not known here are ignored.
 const request = z.looseObject({
   model: z.string().min(1).max(200),
-  input: z.union([z.string(), z.array(z.string()).min(1).max(limits.inputs_per_request)], {
+  input: z.union([z.string(), limited(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
     error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
   }),
   encoding_format: z.enum(["float", "base64"]).default("float"),

@@ -82,8 +82,11 @@ export function answer<T>(c: Context<HttpEnv>, result: Result<T>, status: Conten
   return result.ok ? c.json(result.value as object, status) : failed(c, result.failure);
 }
 
-/** What a schema found wrong first in what was given, as a failure that says what, where and how to put it right. */
-export function schemaFailure(error: z.ZodError, given: unknown): Failure {
+/**
+ * What a schema found wrong first in what was given, as a failure that says what, where and how to put it right.
+ * `whole` names all that was given.
+ */
+export function schemaFailure(error: z.ZodError, given: unknown, whole = "The body"): Failure {
   const issue = deepest(error.issues);
   if (issue === undefined) return { code: "invalid_parameter", message: "The request is not valid." };
   const { path } = issue;
@@ -95,12 +98,15 @@ export function schemaFailure(error: z.ZodError, given: unknown): Failure {
       param,
     };
   }
-  const param = formatPath(path);
-  const where = param === "" ? "The body" : `'${param}'`;
-  if (path.length > 0 && valueAt(given, path) === undefined) {
+  const param = path.length === 0 ? undefined : formatPath(path);
+  const where = param === undefined ? whole : `'${param}'`;
+  const at = param === undefined ? {} : { param };
+  if (param !== undefined && valueAt(given, path) === undefined)
     return { code: "missing_parameter", message: `${where} is required.`, param };
-  }
-  return { code: "invalid_parameter", message: `${where} is not valid: ${issue.message}.`, param };
+  const message = `${where} is not valid: ${issue.message}.`;
+  // Of the schemas' own checks only those of limits (schema.ts) have figures.
+  if (issue.code === "custom" && issue.params) return { code: "limit_exceeded", message, ...at, details: issue.params };
+  return { code: "invalid_parameter", message, ...at };
 }
 
 const PATH_CHARACTERS = 200;

@@ -55,15 +55,17 @@ export function checkEmbedding(
     return fail("invalid_embedding", "The embedding holds a number that is not a finite 32-bit float.", {
       param: `${param}[${wrong}]`,
     });
-  return ok(Float32Array.from(values));
+  // -0 and 0 are the same number, but not the same bytes.
+  return ok(Float32Array.from(values).map((value) => value + 0));
 }
 
 /** Reads one example of unknown shape. `at` is its path in the request, such as `examples[3]`. */
 export function parseExample(raw: unknown, shape: ExampleShape, at: string): Result<StoredExample> {
   const parsed = labelledExample.safeParse(raw);
   if (!parsed.success) {
-    const failure = schemaFailure(parsed.error, raw);
-    return { ok: false, failure: { ...failure, param: join(at, failure.param ?? "") } };
+    const failure = schemaFailure(parsed.error, raw, "The example");
+    const param = join(at, failure.param ?? "");
+    return { ok: false, failure: param === "" ? failure : { ...failure, param } };
   }
   const input = readInput(parsed.data, shape, at);
   if (!input.ok) return input;

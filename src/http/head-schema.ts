@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
-import { label, labelledExample, name, unixSeconds } from "./schema.ts";
+import { label, labelledExample, limited, name, unixSeconds } from "./schema.ts";
 
 export const task = z.enum(["single_label", "multi_label", "regression"]);
 /** A version in a path. */
@@ -14,14 +14,16 @@ export const newHead = z
   .strictObject({
     name,
     dataset: name.optional(),
-    examples: z.array(labelledExample).max(limits.examples_per_training_request).optional(),
+    examples: limited(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
     backbone: z.string().min(1).max(200).optional(),
     hyperparameters: z
       .strictObject({
         l2: z
           .union([z.literal("auto"), z.number().positive().max(1e12)], { error: "l2 is 'auto' or a positive number" })
           .default("auto"),
-        class_weight: z.literal("balanced").nullable().default(null),
+        class_weight: z
+          .union([z.literal("balanced"), z.null()], { error: "class_weight is 'balanced' or null" })
+          .default(null),
         lexical: z
           .union([z.literal("auto"), z.boolean()], { error: "lexical is 'auto', true or false" })
           .default("auto"),

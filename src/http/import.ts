@@ -1,11 +1,13 @@
 /** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
-import { Readable } from "node:stream";
-import { type CsvError, parse } from "csv-parse";
+import { isUtf8 } from "node:buffer";
 import { type Code, type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import type { StagedExample } from "../tenant/imports.ts";
+import { notUtf8 } from "./body.ts";
+import { csvRecords } from "./csv.ts";
 import { formatPath } from "./errors.ts";
 import { type ExampleShape, parseExample } from "./example-input.ts";
+import { lines } from "./lines.ts";
 
 export interface RowError {
   readonly line: number;
@@ -95,7 +97,9 @@ export function importReader(
 async function* readJson(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of countBytes(body)) chunks.push(chunk);
-  const parsed = parseJson(new TextDecoder().decode(Buffer.concat(chunks)));
+  const bytes = Buffer.concat(chunks);
+  if (!isUtf8(bytes)) throw new ImportFailed(notUtf8);
+  const parsed = parseJson(new TextDecoder().decode(bytes));
   if (!parsed.ok) throw new ImportFailed(parsed.failure);
   if (typeof parsed.value !== "object" || parsed.value === null || Array.isArray(parsed.value))
     throw stop("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
@@ -119,49 +123,17 @@ function parseJson(text: string): Result<unknown> {
 
 async function* readNdjson(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
   let line = 0;
-  for await (const text of lines(body)) {
-    line++;
-    if (text === null) {
-      yield badRow(line, "input_too_long", `A line has at most ${limits.import_line_bytes} bytes.`);
-      continue;
-    }
-    if (text.trim() === "") {
-      yield null;
-      continue;
-    }
-    const parsed = parseJson(text);
-    yield parsed.ok ? toRow(parsed.value, shape, line) : badRow(line, "invalid_json", "The line is not valid JSON.");
+  for await (const chunk of lines(countBytes(body), "\n")) {
+    for (const { text, utf8 } of chunk) yield ndjsonRow(text, utf8, ++line, shape);
   }
 }
 
-/** The lines of a body; null for one that is too long, which is dropped as it comes. */
-async function* lines(body: ReadableStream<Uint8Array>): AsyncGenerator<string | null> {
-  let kept: Uint8Array[] = [];
-  let size = 0;
-  const end = () => {
-    const whole =
-      size > limits.import_line_bytes
-        ? null
-        : Buffer.concat(kept)
-            .toString("utf8")
-            .replace(/^\uFEFF/, "");
-    kept = [];
-    size = 0;
-    return whole;
-  };
-  for await (const chunk of countBytes(body)) {
-    let start = 0;
-    for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, start)) {
-      size += at - start;
-      if (size <= limits.import_line_bytes) kept.push(chunk.subarray(start, at));
-      yield end();
-      start = at + 1;
-    }
-    size += chunk.length - start;
-    if (size <= limits.import_line_bytes) kept.push(chunk.subarray(start));
-    else kept = [];
-  }
-  if (size > 0) yield end();
+function ndjsonRow(text: string | null, utf8: boolean, line: number, shape: ExampleShape): ImportRow {
+  if (text === null) return badRow(line, "input_too_long", `A line has at most ${limits.import_line_bytes} bytes.`);
+  if (!utf8) return badRow(line, "invalid_json", "The line is not UTF-8, as JSON must be.");
+  if (text.trim() === "") return null;
+  const parsed = parseJson(text.replace(/^\uFEFF/, ""));
+  return parsed.ok ? toRow(parsed.value, shape, line) : badRow(line, "invalid_json", "The line is not valid JSON.");
 }
 
 const targetColumn = { single_label: "label", multi_label: "labels", regression: "value" } as const;
@@ -169,45 +141,21 @@ const targetColumn = { single_label: "label", multi_label: "labels", regression:
 async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
   if (shape.modality !== "text")
     throw stop("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
-  const skipped: BadRow[] = [];
-  // Where nothing but bad rows comes, nobody takes them out: beyond those that can be shown they are counted.
-  let furtherSkipped = 0;
-  const parser = parse({
-    bom: true,
-    columns: (header: string[]) => checkHeader(header, targetColumn[shape.task]),
-    info: true,
-    max_record_size: limits.import_line_bytes,
-    // A row with too many fields mostly holds an unquoted comma, so its fields are not what they seem.
-    relax_column_count_less: true,
-    // Else one stray quote takes every row after it along.
-    relax_quotes: true,
-    skip_empty_lines: true,
-    skip_records_with_error: true,
-    on_skip: (error: CsvError | undefined) => {
-      const actual = skipped.length + furtherSkipped + 1;
-      if (actual > limits.import_rows) parser.destroy(tooManyRows(actual));
-      else if (skipped.length === ERRORS_SHOWN) furtherSkipped++;
-      else
-        skipped.push(badRow(Number(error?.lines ?? 0), "invalid_csv", error?.message ?? "The row is not valid CSV."));
-      return undefined;
-    },
-  });
-  const source = Readable.from(countBytes(body));
-  source.on("error", (error) => parser.destroy(error));
-  source.pipe(parser);
-  for await (const { record, info } of parser as AsyncIterable<{
-    record: Record<string, string>;
-    info: { lines: number };
-  }>) {
-    // The parser runs ahead of its reader, so what it has skipped may stand further down.
-    for (let next = skipped[0]; next !== undefined && next.error.line < info.lines; next = skipped[0]) {
-      skipped.shift();
-      yield next;
-    }
-    yield toRow(csvExample(record), shape, info.lines);
+  const target = targetColumn[shape.task];
+  let columns: string[] | null = null;
+  for await (const record of csvRecords(lines(countBytes(body), "any"))) {
+    if (record === null) yield null;
+    else if (columns === null) {
+      if ("problem" in record) throw stop("invalid_csv", `The CSV's header cannot be read. ${record.problem}`);
+      columns = checkHeader(record.fields, target);
+    } else if ("problem" in record) yield badRow(record.line, "invalid_csv", record.problem);
+    // Such a row mostly holds an unquoted comma, so its fields are not what they seem.
+    else if (record.fields.length > columns.length) {
+      const message = `The row has ${record.fields.length} fields where the header has ${columns.length}. Quote what holds a comma.`;
+      yield badRow(record.line, "invalid_csv", message);
+    } else yield toRow(csvExample(columns, record.fields), shape, record.line);
   }
-  yield* skipped;
-  for (; furtherSkipped > 0; furtherSkipped--) yield badRow(0, "invalid_csv", "The row is not valid CSV.");
+  if (columns === null) checkHeader([], target);
 }
 
 function checkHeader(header: readonly string[], target: string): string[] {
@@ -230,21 +178,17 @@ function checkHeader(header: readonly string[], target: string): string[] {
   return names;
 }
 
+/** Not all that JavaScript reads as a number: `0x10` is none in a table. */
+const DECIMAL = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
+
 /** A field left out by a short row is missing; an empty id is none. */
-function csvExample({
-  id,
-  text,
-  label,
-  labels,
-  value,
-  ...rest
-}: Record<string, string | undefined>): Record<string, unknown> {
+function csvExample(columns: readonly string[], fields: readonly string[]): Record<string, unknown> {
+  const { id, text, label, labels, value } = Object.fromEntries(columns.map((column, i) => [column, fields[i]]));
   return {
-    ...rest,
     ...(id ? { id } : {}),
     ...(text === undefined ? {} : { text }),
     ...(label === undefined ? {} : { label }),
     ...(labels === undefined ? {} : { labels: labels.split("|").filter((one) => one !== "") }),
-    ...(value === undefined ? {} : { value: value.trim() === "" ? value : Number(value) }),
+    ...(value === undefined ? {} : { value: DECIMAL.test(value.trim()) ? Number(value) : value }),
   };
 }

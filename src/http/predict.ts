@@ -10,10 +10,10 @@ import { type App, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkEmbedding, checkText } from "./example-input.ts";
 import { backboneTable } from "./models.ts";
-import { body, errors, input, json, name, tenantSecurity } from "./schema.ts";
+import { body, errors, input, json, limited, name, tenantSecurity } from "./schema.ts";
 
 const request = z.strictObject({
-  input: z.union([input, z.array(input).min(1).max(limits.inputs_per_request)], {
+  input: z.union([input, limited(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
     error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
   }),
   top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
@@ -138,8 +138,9 @@ async function embed(
         { param: at(index) },
       );
     }
+    const param = typeof one === "string" ? at(index) : `${at(index)}.${modality}`;
     const checked =
-      "text" in given ? checkText(given.text, at(index)) : checkEmbedding(given.embedding, head.dimensions, at(index));
+      "text" in given ? checkText(given.text, param) : checkEmbedding(given.embedding, head.dimensions, param);
     if (!checked.ok) return checked;
     if (typeof checked.value === "string") texts.push(checked.value);
     else own.push(checked.value);

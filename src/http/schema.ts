@@ -9,16 +9,31 @@ export const name = z
   .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, "a name begins with a letter or digit and has at most 64 of a-z 0-9 . _ -")
   .openapi({ example: "support" });
 
-export const label = z
-  .string()
-  .min(1, "a label has at least 1 character")
-  .max(limits.label_characters, `a label has at most ${limits.label_characters} characters`);
+const largest = { string: "maxLength", array: "maxItems", number: "maximum" } as const;
+
+/** A schema of at most `limit`, one of those that `GET /v1/limits` shows: what is beyond it fails as limit_exceeded. */
+export function limited<T extends z.ZodString | z.ZodArray | z.ZodNumber>(schema: T, limit: number, unit: string): T {
+  const checked = schema.check(({ value, issues }: { value: string | unknown[] | number; issues: unknown[] }) => {
+    const actual = typeof value === "number" ? value : value.length;
+    const message = `at most ${limit} ${unit} are allowed, and this has ${actual}`;
+    // Not final, as zod's own bounds are not: else a union would look for the fault in its other branches.
+    if (actual > limit)
+      issues.push({ code: "custom", input: value, message, params: { limit, actual }, continue: true });
+  });
+  return checked.openapi({ [largest[schema.type]]: limit }) as T;
+}
+
+export const label = limited(
+  z.string().min(1, "a label has at least 1 character"),
+  limits.label_characters,
+  "characters",
+);
 
 export const unixSeconds = z.number().int().openapi({ description: "Unix seconds" });
 
 const inputMessage = "an input is a text, or an object with one of 'text', 'embedding' and 'image'";
 const textField = z.string();
-const embeddingField = z.array(z.number()).max(limits.embedding_dimensions);
+const embeddingField = limited(z.array(z.number()), limits.embedding_dimensions, "numbers");
 const imageField = z.string().openapi({ description: "base64 of a PNG or JPEG" });
 
 export const input = z
@@ -36,12 +51,18 @@ export const input = z
 /** A labelled example as it comes in: which fields must be there depends on the data set's task and modality. */
 export const labelledExample = z
   .strictObject({
-    id: z.string().min(1).max(256).optional(),
+    id: z
+      .string()
+      .min(1)
+      .max(256)
+      // No URL can end in these.
+      .regex(/^(?!\.{1,2}$)/, "an id is not '.' or '..'")
+      .optional(),
     text: textField.optional(),
     embedding: embeddingField.optional(),
     image: imageField.optional(),
     label: label.optional(),
-    labels: z.array(label).max(limits.labels_per_example).optional(),
+    labels: limited(z.array(label), limits.labels_per_example, "labels").optional(),
     value: z.number().optional(),
   })
   .openapi("LabelledExample");

@@ -98,7 +98,9 @@ export function createDataset(sql: SqlStorage, dataset: NewDataset, now: number)
   }
   const count = countDatasets(sql);
   if (count >= limits.datasets)
-    return fail("limit_exceeded", `A tenant has at most ${limits.datasets} datasets; this one has ${count}.`);
+    return fail("limit_exceeded", `A tenant has at most ${limits.datasets} datasets; this one has ${count}.`, {
+      details: { limit: limits.datasets, actual: count },
+    });
   sql.exec(
     "INSERT INTO datasets (name, task, modality, dimensions, out_of_scope_label, revision, next_position, created_at, updated_at) VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?)",
     dataset.name,

@@ -233,6 +233,16 @@ describe("a CSV without its held-out rows", () => {
     expect(left).toBe(cut);
   });
 
+  test("may have line breaks of every kind, also mixed", async () => {
+    const path = file("mixed.csv", "text,label\r\na 1,a\na 2,a\ra 3,a\r\nb 1,b\rb 2,b\n");
+    const { rows, labels, heldOut } = await inspectCsv(path);
+    expect({ rows, labels }).toEqual({ rows: 5, labels: 2 });
+    expect(heldOut.map(({ text }) => text)).toEqual(["a 3"]);
+    let left = "";
+    for await (const chunk of withoutRows(path, heldOut)) left += Buffer.from(chunk).toString();
+    expect(left).toBe("text,label\r\na 1,a\na 2,a\r\r\nb 1,b\rb 2,b\n");
+  });
+
   test("holds out no text that is in the file twice", async () => {
     const path = file("twice.csv", "text,label\na 1,a\na 2,a\nsame,a\nb 1,b\nb 2,b\nSame ,b\nc,c\n");
     expect((await inspectCsv(path)).heldOut).toEqual([]);

@@ -1,13 +1,38 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, expect, test } from "vitest";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createClient } from "../../src/sdk.ts";
-import { build, serve, workerVariables } from "../../src/serve.ts";
+import { build, Problem, serve, serveOptions, workerVariables } from "../../src/serve.ts";
 import { embeddingOf, startEmbeddingServer } from "../core/embedding-server.ts";
 
+const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "graft-serve-test-"));
+const built = join(folder, "worker");
+beforeAll(() => build(built));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const options = (state: string) => ({
+  port: 0,
+  stateDir: join(folder, state),
+  adminKey: "operator",
+  log: () => undefined,
+});
+
+/** Runs what `npm start` runs, until it ends by itself. */
+async function start(env: Record<string, string>) {
+  const child = execFile(process.execPath, [join(root, "src/serve.ts")], {
+    cwd: root,
+    env: { ...process.env, ...env },
+  });
+  let [out, err] = ["", ""];
+  child.stdout?.on("data", (text) => (out += text));
+  child.stderr?.on("data", (text) => (err += text));
+  const [code] = (await once(child, "close")) as [number | null];
+  return { code, out, err };
+}
 
 const entry = {
   kind: "openai",
@@ -23,15 +48,7 @@ test("the secrets that BACKBONES names reach the Worker from the environment", a
   const BACKBONES = JSON.stringify([{ ...entry, base_url: remote.url }]);
   const variables = workerVariables({ BACKBONES, REMOTE_KEY: "sk-remote", UNRELATED: "stays outside" });
   expect(variables).toEqual({ BACKBONES, REMOTE_KEY: "sk-remote" });
-  const built = join(folder, "worker");
-  await build(built);
-  const server = await serve(built, {
-    port: 0,
-    stateDir: join(folder, "state"),
-    adminKey: "operator",
-    variables,
-    log: () => undefined,
-  });
+  const server = await serve(built, { ...options("remote"), variables });
   try {
     const { key } = await createClient({ baseUrl: server.url, key: "operator" }).tenants.create();
     const graft = createClient({ baseUrl: server.url, key: key.secret });
@@ -49,4 +66,63 @@ test.each([
   [{ BACKBONES: "not a list" }, "BACKBONES: is not JSON"],
 ])("a wrong BACKBONES is told at the start: %j", (env, message) => {
   expect(() => workerVariables(env)).toThrow(message);
+});
+
+test("a state folder serves one server at a time, and the next one after it", async () => {
+  const first = await serve(built, options("state"));
+  const { key } = await createClient({ baseUrl: first.url, key: "operator" }).tenants.create();
+  try {
+    await expect(serve(built, options("state"))).rejects.toThrow(Problem);
+    const second = await start({ PORT: "0", STATE_DIR: join(folder, "state") });
+    expect(second).toEqual({
+      code: 1,
+      out: "",
+      err: `Another server runs on the state in '${join(folder, "state")}'. Stop it, or set another STATE_DIR.\n`,
+    });
+    const port = new URL(first.url).port;
+    const other = await start({ PORT: port, STATE_DIR: join(folder, "other") });
+    expect(other).toEqual({ code: 1, out: "", err: `PORT ${port} of 127.0.0.1 is in use.\n` });
+    expect((await createClient({ baseUrl: first.url, key: key.secret }).datasets.list()).data).toEqual([]);
+  } finally {
+    await first.stop();
+  }
+  const next = await serve(built, options("state"));
+  expect((await createClient({ baseUrl: next.url, key: key.secret }).datasets.list()).data).toEqual([]);
+  await next.stop();
+});
+
+describe("a wrong environment is told at the start", () => {
+  test.each([
+    [{ PORT: "abc" }, "PORT is 'abc', which is not a whole number from 0 to 65535."],
+    [{ PORT: "99999" }, "PORT is '99999'"],
+    [{ PORT: "-1" }, "PORT is '-1'"],
+    [{ PORT: "1.5" }, "PORT is '1.5'"],
+    [{ PORT: "" }, "PORT is ''"],
+    [{ STATE_DIR: "" }, "STATE_DIR is empty."],
+    [{ BACKBONES: "{" }, "BACKBONES: is not JSON."],
+  ])("%j", (env, message) => {
+    expect(() => serveOptions(env)).toThrow(message);
+    expect(() => serveOptions(env)).toThrow(Problem);
+  });
+
+  test("also where STATE_DIR is no folder", async () => {
+    writeFileSync(join(folder, "file"), "");
+    for (const state of ["file", "file/below"]) await expect(serve(built, options(state))).rejects.toThrow(Problem);
+  });
+
+  test("in one line, without a stack", async () => {
+    const { code, out, err } = await start({ PORT: "abc" });
+    expect({ code, out }).toEqual({ code: 1, out: "" });
+    expect(err).toBe("PORT is 'abc', which is not a whole number from 0 to 65535.\n");
+  });
+
+  test("and a good one, or none, is taken as it is", () => {
+    expect(serveOptions({})).toMatchObject({ port: 8787, stateDir: resolve(".graft"), variables: {} });
+    expect(serveOptions({ PORT: "0", STATE_DIR: folder, ADMIN_KEY: "a" })).toEqual({
+      port: 0,
+      stateDir: folder,
+      adminKey: "a",
+      variables: {},
+    });
+  });
 });

@@ -160,7 +160,7 @@ describe("more than the limit", () => {
   const endless: [string, string, string, Buffer][] = [
     ["lines of 2 MB", "application/x-ndjson", "", Buffer.from(`${"x".repeat(2 * 1024 * 1024)}\n`)],
     ["one line without an end", "application/x-ndjson", "", Buffer.alloc(1024 * 1024, "x")],
-    ["a quote without an end", "text/csv", 'text,label\n"', Buffer.alloc(1024 * 1024, "x\n")],
+    ["quotes without an end", "text/csv", "text,label\n", Buffer.from(`"${`${"x".repeat(1023)}\n`.repeat(1023)}`)],
     ["JSON", "application/json", "", Buffer.alloc(1024 * 1024, " ")],
   ];
 

@@ -6,6 +6,7 @@ import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectRefused, keyWith, withoutRequestId } from "./expect.ts";
+import { openApiDocument } from "./openapi.ts";
 
 let key: string;
 let names = 0;
@@ -142,6 +143,40 @@ describe("errors", () => {
     expectRefused(await call("POST", path, key, body), 400, code as "invalid_parameter", param);
   });
 
+  test("of what is beyond a limit give the limit and the figure", async () => {
+    const many = (count: number) => Array(count).fill("a");
+    const example = { text: "a", label: "x" };
+    const { inputs_per_request, examples_per_training_request, embedding_dimensions, label_characters } = limits;
+    const embeddings = { task: "regression", modality: "embedding" };
+    const beyond: [string, object, string, number][] = [
+      ["/v1/heads/h/predict", { input: many(inputs_per_request + 1) }, "input", inputs_per_request],
+      ["/v1/embeddings", { model: "m", input: many(inputs_per_request + 1) }, "input", inputs_per_request],
+      [
+        "/v1/heads",
+        { name: "h", examples: Array(examples_per_training_request + 1).fill(example) },
+        "examples",
+        examples_per_training_request,
+      ],
+      [
+        "/v1/heads",
+        { name: "h", examples: [example, { ...example, label: "x".repeat(label_characters + 1) }] },
+        "examples[1].label",
+        label_characters,
+      ],
+      [
+        "/v1/datasets",
+        { name: "d", ...embeddings, dimensions: embedding_dimensions + 1 },
+        "dimensions",
+        embedding_dimensions,
+      ],
+    ];
+    for (const [path, body, param, limit] of beyond) {
+      const answer = await call("POST", path, key, body);
+      expectRefused(answer, 422, "limit_exceeded", param);
+      expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
+    }
+  });
+
   test("do not echo a huge unknown field", async () => {
     const answer = await call("POST", "/v1/datasets", key, { ...newDataset(), ["x".repeat(1_000_000)]: 1 });
     expect(answer.status).toBe(400);
@@ -171,6 +206,34 @@ describe("bodies", () => {
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"]) {
       const answer = await call("POST", path, key, body, json);
       expect(answer.status, answer.text).toBe(400);
+      expect(answer.json.error.param).toBeNull();
+    }
+  });
+
+  test("that are not UTF-8 are refused, and a byte order mark is not", async () => {
+    const json = { "content-type": "application/json" };
+    const latin1 = Uint8Array.from('{"name":"café"}', (character) => character.charCodeAt(0));
+    for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"])
+      expectRefused(await call("POST", path, key, latin1, json), 400, "invalid_json");
+    const marked = await call("POST", "/v1/datasets", key, `\ufeff${JSON.stringify(newDataset())}`, json);
+    expect(marked.status, marked.text).toBe(201);
+  });
+
+  test("in another encoding than they must have are refused, on every route that takes one", async () => {
+    const { paths } = await openApiDocument();
+    const taking = Object.entries(paths).flatMap(([path, item]) =>
+      Object.entries(item).flatMap(([method, { requestBody }]) => (requestBody ? [[method.toUpperCase(), path]] : [])),
+    );
+    expect(taking.length).toBeGreaterThan(8);
+    const json = { "content-type": "application/json" };
+    for (const [method = "", template = ""] of taking) {
+      const path = template.replace("{version}", "1").replace(/\{\w+\}/g, "none");
+      const token = path.startsWith("/v1/admin/") ? env.ADMIN_KEY : key;
+      const gzip = await call(method, path, token, "{}", { ...json, "content-encoding": "gzip" });
+      expectRefused(gzip, 415, "unsupported_media_type", "content-encoding");
+      const latin1 = await call(method, path, token, "{}", { "content-type": "application/json; charset=latin1" });
+      expectRefused(latin1, 415, "unsupported_media_type", "content-type");
+      expect(latin1.json.error.message).toContain("latin1");
     }
   });
 

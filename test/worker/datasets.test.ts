@@ -1,4 +1,7 @@
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
+import { limits } from "../../src/core/limits.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
 
@@ -63,8 +66,8 @@ describe("creating a dataset", () => {
     [
       "too many dimensions",
       { name: "a", task: "regression", modality: "embedding", dimensions: 4097 },
-      400,
-      "invalid_parameter",
+      422,
+      "limit_exceeded",
       "dimensions",
     ],
     [
@@ -84,8 +87,8 @@ describe("creating a dataset", () => {
     [
       "a long out-of-scope label",
       { name: "a", ...text, out_of_scope_label: "x".repeat(257) },
-      400,
-      "invalid_parameter",
+      422,
+      "limit_exceeded",
       "out_of_scope_label",
     ],
     ["an unknown field", { name: "a", ...text, colour: "red" }, 400, "unknown_parameter", "colour"],
@@ -93,6 +96,21 @@ describe("creating a dataset", () => {
     const { key } = await newTenant();
     expectRefused(await call("POST", "/v1/datasets", key, body), status, code as "invalid_parameter", param);
     expect((await call("GET", "/v1/datasets", key)).json.data).toEqual([]);
+  });
+
+  test("one more than a tenant may have is refused with the limit and the figure", async () => {
+    const { id, key } = await newTenant();
+    await runInDurableObject(env.TENANT.get(env.TENANT.idFromName(id)), (_, { storage }) =>
+      storage.sql.exec(
+        `WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < ?)
+         INSERT INTO datasets (name, task, modality, revision, next_position, created_at, updated_at)
+         SELECT 'd' || n, 'regression', 'text', 0, 0, 0, 0 FROM i`,
+        limits.datasets,
+      ),
+    );
+    const answer = await call("POST", "/v1/datasets", key, { name: "more", ...text });
+    expectRefused(answer, 422, "limit_exceeded");
+    expect(answer.json.error.details).toEqual({ limit: limits.datasets, actual: limits.datasets });
   });
 
   test("a name is taken within its tenant alone", async () => {

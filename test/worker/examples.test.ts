@@ -209,7 +209,7 @@ describe("changing an example", () => {
   test.each<[unknown, number, string, string]>([
     [{ label: "" }, 400, "invalid_parameter", "label"],
     [{ label: 7 }, 400, "invalid_parameter", "label"],
-    [{ label: "x".repeat(257) }, 400, "invalid_parameter", "label"],
+    [{ label: "x".repeat(257) }, 422, "limit_exceeded", "label"],
     [{ labels: ["x"] }, 422, "task_mismatch", "labels"],
     [{ value: 1 }, 422, "task_mismatch", "value"],
     [{ text: "" }, 422, "input_empty", "text"],

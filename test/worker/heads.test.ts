@@ -253,8 +253,8 @@ describe("training", () => {
     [
       "too many examples",
       { examples: Array(limits.examples_per_training_request + 1).fill({ text: "a", label: "x" }) },
-      400,
-      "invalid_parameter",
+      422,
+      "limit_exceeded",
       "examples",
     ],
     [

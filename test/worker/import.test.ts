@@ -28,6 +28,8 @@ const send = (path: string, body: BodyInit, headers: Record<string, string>, que
   call("POST", `${path}/examples${query}`, key, body, headers);
 const sendJson = (path: string, ...examples: unknown[]) => call("POST", `${path}/examples`, key, { examples });
 
+const bytes = (latin1: string) => Uint8Array.from(latin1, (character) => character.charCodeAt(0));
+
 /** What is stored, oldest first, without the ids that were not sent. */
 async function stored(path: string): Promise<Record<string, unknown>[]> {
   const { text } = await call("GET", `${path}/export`, key);
@@ -74,6 +76,7 @@ test.each([
   ["bad", "[]\n", NDJSON],
   ["empty", "\n", NDJSON],
   ["bad CSV", "text,label,more\n", CSV],
+  ["empty CSV", "\n", CSV],
 ])("an import of more %s lines than the limit ends there", async (_what, line, type) => {
   const path = await dataset();
   let sent = 0;
@@ -252,23 +255,26 @@ describe("one bad row", () => {
     ["an image", "single_label", { image: "aGk=", label: "x" }, "modality_not_supported"],
     ["an embedding among texts", "single_label", { embedding: [1], label: "x" }, "modality_mismatch"],
     ["an empty label", "single_label", { text: "a", label: "" }, "invalid_parameter"],
-    ["a long label", "single_label", { text: "a", label: "x".repeat(257) }, "invalid_parameter"],
+    ["a long label", "single_label", { text: "a", label: "x".repeat(257) }, "limit_exceeded"],
     ["a null label", "single_label", { text: "a", label: null }, "invalid_parameter"],
     ["labels for a label", "single_label", { text: "a", labels: ["x"] }, "task_mismatch"],
     ["a label and labels", "single_label", { text: "a", label: "x", labels: ["x"] }, "task_mismatch"],
     ["an empty id", "single_label", { id: "", text: "a", label: "x" }, "invalid_parameter"],
     ["a long id", "single_label", { id: "x".repeat(257), text: "a", label: "x" }, "invalid_parameter"],
+    ["an id that no URL can end in", "single_label", { id: ".", text: "a", label: "x" }, "invalid_parameter"],
+    ["another such id", "single_label", { id: "..", text: "a", label: "x" }, "invalid_parameter"],
     ["a number for an id", "single_label", { id: 1, text: "a", label: "x" }, "invalid_parameter"],
     ["an unknown field", "single_label", { text: "a", label: "x", weight: 2 }, "unknown_parameter"],
     ["a label for labels", "multi_label", { text: "a", label: "x" }, "task_mismatch"],
     ["a text for labels", "multi_label", { text: "a", labels: "x" }, "invalid_parameter"],
     ["an empty label among labels", "multi_label", { text: "a", labels: ["x", ""] }, "invalid_parameter"],
     [
-      "100,001 labels",
+      "257 labels",
       "multi_label",
-      { text: "a", labels: Array.from({ length: 100_001 }, (_, i) => `${i}`) },
-      "invalid_parameter",
+      { text: "a", labels: Array.from({ length: 257 }, (_, i) => `${i}`) },
+      "limit_exceeded",
     ],
+    ["a label of 257 characters", "multi_label", { text: "a", labels: ["x".repeat(257)] }, "limit_exceeded"],
     ["a text for a value", "regression", { text: "a", value: "1" }, "invalid_parameter"],
     ["no value", "regression", { text: "a" }, "missing_parameter"],
   ];
@@ -305,13 +311,103 @@ describe("one bad row", () => {
     ["[1,null]", "invalid_parameter"],
     ["[[1,2]]", "invalid_parameter"],
     ['"AAAA"', "invalid_parameter"],
-    [`[${"1,".repeat(5000)}1]`, "invalid_parameter"],
-  ])("the embedding %s is refused and the others are kept", async (embedding, code) => {
+    [`[${"1,".repeat(limits.embedding_dimensions)}1]`, "limit_exceeded"],
+  ])("the embedding %.20s is refused and the others are kept", async (embedding, code) => {
     const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
     const line = (values: string) => `{"embedding":${values},"label":"x"}\n`;
     const answer = await send(path, line("[1,2]") + line(embedding) + line("[3,4]"), NDJSON);
     expect(counts(answer)).toEqual([2, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([{ line: 2, code }]);
+  });
+});
+
+test("a row that is no object is told of as an example, and has no param", async () => {
+  const path = await dataset();
+  const answer = await send(path, "7\n", NDJSON, "?on_error=abort");
+  expectRefused(answer, 422, "import_rejected");
+  expect(answer.json.error.details.errors[0].message).toMatch(/^The example is not valid/);
+  const json = await call("POST", `${path}/examples?on_error=abort`, key, { examples: [7] });
+  expectRefused(json, 422, "import_rejected", "examples[0]");
+});
+
+test("a row beyond a limit says the limit and the figure", async () => {
+  const answer = await sendJson(await dataset(), { text: "a", label: "x".repeat(257) });
+  expect(answer.json.errors[0].message).toContain("at most 256 characters are allowed, and this has 257");
+});
+
+test("an id that only contains dots, or begins with one, is an id", async () => {
+  const path = await dataset();
+  const ids = ["...", ".a", "a..", "a\n."];
+  expect(counts(await sendJson(path, ...ids.map((id) => ({ id, text: id, label: "x" }))))).toEqual([4, 0, 0, 0]);
+  for (const id of ids) {
+    expect((await call("DELETE", `${path}/examples/${encodeURIComponent(id)}`, key)).status, id).toBe(200);
+  }
+});
+
+test("0 and -0 in an embedding are the same number", async () => {
+  const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
+  const line = (first: string) => `{"embedding":[${first},1],"label":"x"}\n`;
+  const answer = await send(path, line("0") + line("-0.0") + line("-1e-60"), NDJSON);
+  expect(counts(answer)).toEqual([1, 0, 2, 0]);
+});
+
+/** The bytes one by one, so that every boundary that there is comes to lie between two chunks. */
+function byteByByte(text: string): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      for (const byte of new TextEncoder().encode(text)) controller.enqueue(Uint8Array.of(byte));
+      controller.close();
+    },
+  });
+}
+
+describe("an encoding that is not UTF-8", () => {
+  test("of some rows refuses those, by its bytes", async () => {
+    const ndjson = await dataset();
+    const line = (text: string) => `{"text":"${text}","label":"x"}\n`;
+    const answer = await send(ndjson, bytes(line("a") + line("caf\xe9") + line("caf\xc3\xa9")), NDJSON);
+    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    expect(answer.json.errors).toMatchObject([{ line: 2, code: "invalid_json" }]);
+    expect((await stored(ndjson)).map(({ text }) => text)).toEqual(["a", "café"]);
+
+    const csv = await dataset();
+    const rows = await send(csv, bytes('text,label\na,x\n"caf\xe9\nnoir",x\ncaf\xc3\xa9,x\nb,\xff\n'), CSV);
+    expect(counts(rows)).toEqual([2, 0, 0, 2]);
+    expect(rows.json.errors).toMatchObject([
+      { line: 3, code: "invalid_csv", message: expect.stringContaining("lines 3 to 4 is not UTF-8") },
+      { line: 6, code: "invalid_csv" },
+    ]);
+    expect((await stored(csv)).map(({ text }) => text)).toEqual(["a", "café"]);
+  });
+
+  test("leaves a U+FFFD that was sent as it is", async () => {
+    const path = await dataset();
+    expect(counts(await send(path, "text,label\na \ufffd b,x\n", CSV))).toEqual([1, 0, 0, 0]);
+    expect(counts(await send(path, '{"text":"a \ufffd b","label":"x"}', NDJSON))).toEqual([0, 0, 1, 0]);
+    expect(await stored(path)).toEqual([{ text: "a \ufffd b", label: "x" }]);
+  });
+
+  test("of a header or of a JSON body refuses the import", async () => {
+    const path = await dataset();
+    expectRefused(await send(path, bytes("\xff\xfet\0e\0x\0t\0"), CSV), 422, "invalid_csv");
+    const json = bytes('{"examples":[{"text":"caf\xe9","label":"x"}]}');
+    expectRefused(await send(path, json, JSON_TYPE), 400, "invalid_json");
+  });
+
+  test.each(["text/csv", "application/x-ndjson", "application/json"])("declared for %s is refused", async (type) => {
+    const path = await dataset();
+    const latin1 = { "content-type": `${type}; charset=ISO-8859-1` };
+    const answer = await send(path, "text,label\na,x\n", latin1);
+    expectRefused(answer, 415, "unsupported_media_type", "content-type");
+    expect(answer.json.error.message).toContain("ISO-8859-1");
+    const gzip = await send(path, "text,label\na,x\n", { "content-type": type, "content-encoding": "gzip" });
+    expectRefused(gzip, 415, "unsupported_media_type", "content-encoding");
+    expect(gzip.json.error.message).toContain("gzip");
+  });
+
+  test.each(["utf-8", '"UTF-8"', "utf8"])("is not %s", async (charset) => {
+    const headers = { "content-type": `text/csv; header=present; charset=${charset}`, "content-encoding": "identity" };
+    expect(counts(await send(await dataset(), "text,label\na,x\n", headers))).toEqual([1, 0, 0, 0]);
   });
 });
 
@@ -386,13 +482,7 @@ describe("NDJSON", () => {
 
   test("split anywhere, also inside a character, reads the same", async () => {
     const path = await dataset();
-    const bytes = new TextEncoder().encode('{"text":"größer \u{1f600}","label":"ü"}\n'.repeat(3));
-    const body = new ReadableStream({
-      start(controller) {
-        for (const byte of bytes) controller.enqueue(Uint8Array.of(byte));
-        controller.close();
-      },
-    });
+    const body = byteByByte('{"text":"größer \u{1f600}","label":"ü"}\n'.repeat(3));
     expect(counts(await send(path, body, NDJSON))).toEqual([1, 0, 2, 0]);
     expect(await stored(path)).toEqual([{ text: "größer \u{1f600}", label: "ü" }]);
   });
@@ -456,11 +546,24 @@ describe("CSV", () => {
     ["columns in another order and case", " Label ,ID,TEXT\nx,1,a\n", [{ id: "1", text: "a", label: "x" }]],
     ["padded fields", "text,label\n a , x \n", [{ text: " a ", label: " x " }]],
     ["a header only", "text,label\n", []],
-    ["nothing", "", []],
+    ["a line break in a byte order mark's line", "\ufeff\ntext,label\na,x\n", [{ text: "a", label: "x" }]],
+    [
+      "line breaks of every kind",
+      'text,label\r\na,x\nb,y\r\r\n"c\rd",z\n\re,x\r"f",y\r\n"g\r\nh",z',
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "y" },
+        { text: "c\rd", label: "z" },
+        { text: "e", label: "x" },
+        { text: "f", label: "y" },
+        { text: "g\r\nh", label: "z" },
+      ],
+    ],
   ];
   test.each(rows)("with %s", async (_what, body, expected) => {
     const path = await dataset();
     expect(counts(await send(path, body, CSV))).toEqual([expected.length, 0, 0, 0]);
+    expect(counts(await send(path, byteByByte(body), CSV))).toEqual([0, 0, expected.length, 0]);
     expect(await stored(path)).toEqual(expected);
   });
 
@@ -472,6 +575,10 @@ describe("CSV", () => {
     const answer = await send(values, "text,value\na,1.5\nb, -2e3 \nc,\nd,much\ne,1e999\nf,NaN\n", CSV);
     expect(counts(answer)).toEqual([2, 0, 0, 4]);
     expect((await stored(values)).map(({ value }) => value)).toEqual([1.5, -2000]);
+    const numbers = ["+5", ".5", "5.", "1E3", "-0", "0x10", "0b11", "0o7", "1_000", "Infinity", "", "1,5"];
+    const rows = numbers.map((number, i) => `n${i},"${number}"\n`);
+    expect(counts(await send(values, `text,value\n${rows.join("")}`, CSV))).toEqual([5, 0, 0, 7]);
+    expect((await stored(values)).slice(2).map(({ value }) => value)).toEqual([5, 0.5, 5, 1000, 0]);
   });
 
   test.each<[string, string, string]>([
@@ -484,6 +591,9 @@ describe("CSV", () => {
     ["an unnamed column", "text,label,\na,x,\n", ""],
     ["a column named like a part of JavaScript", "text,label,__proto__\na,x,1\n", "__proto__"],
     ["semicolons", "text;label\na;x\n", "text"],
+    ["nothing", "", "text"],
+    ["a byte order mark alone", "\ufeff", "text"],
+    ["line breaks alone", "\n\r\n\r", "text"],
   ])("with %s is refused", async (_what, body, param) => {
     const path = await dataset();
     expectRefused(await send(path, body, CSV), 422, "invalid_csv", param);
@@ -518,20 +628,64 @@ describe("CSV", () => {
     expect((await stored(path)).map(({ text }) => text)).toEqual(["a", 'b"c', '"d"e', '5" and 6"', "f"]);
   });
 
-  test("with a quote that never ends keeps what came before it", async () => {
+  test("with a stray quote that opens a field never fuses rows, and goes on at the next line", async () => {
+    const path = await dataset();
+    const body = 'text,label\n"oops,x\n"good 0","x"\n"good 1","x"\ngood 2,"x\ngood 3,"x"\ngood 4,x\n';
+    const answer = await send(path, body, CSV);
+    expect(counts(answer)).toEqual([2, 0, 0, 2]);
+    expect(answer.json.errors).toMatchObject([
+      { line: 2, code: "invalid_csv", message: expect.stringContaining("lines 2 to 3 has quotes that do not fit") },
+      { line: 5, code: "invalid_csv", message: expect.stringContaining("lines 5 to 6") },
+    ]);
+    expect((await stored(path)).map(({ text }) => text)).toEqual(["good 1", "good 4"]);
+  });
+
+  test("with a quote that is never closed loses no more than a row's size, as one row", async () => {
+    const path = await dataset();
+    const rest = Array.from({ length: 100 }, (_, i) => `${i},${"x".repeat(20_000)}\n`).join("");
+    const answer = await send(path, `text,label\na,x\n"b,x\n${rest}c,y\n`, CSV);
+    const lost = Math.ceil((limits.import_line_bytes - 3) / 20_002);
+    expect(answer.json.errors[0]).toMatchObject({
+      line: 3,
+      code: "invalid_csv",
+      message: expect.stringContaining(`lines 3 to ${3 + lost} has more than ${limits.import_line_bytes} bytes`),
+    });
+    // The others after it are refused for their labels' length.
+    expect(counts(answer)).toEqual([2, 0, 0, 1 + 100 - lost]);
+    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", "c"]);
+  });
+
+  test("with a quote that is not closed by the end keeps what came before it", async () => {
     const path = await dataset();
     const answer = await send(path, 'text,label\na,x\n"b,x\nc,x\n', CSV);
     expect(counts(answer)).toEqual([1, 0, 0, 1]);
-    expect(answer.json.errors).toMatchObject([{ code: "invalid_csv" }]);
+    expect(answer.json.errors).toMatchObject([
+      {
+        line: 3,
+        code: "invalid_csv",
+        message: expect.stringContaining("lines 3 to 4 has a quote that is never closed"),
+      },
+    ]);
     expect(await stored(path)).toEqual([{ text: "a", label: "x" }]);
   });
 
-  test("with a row beyond the limit of a line keeps what came before it", async () => {
+  test("with rows beyond the limit of a row counts each once and keeps the others", async () => {
     const path = await dataset();
-    const answer = await send(path, `text,label\na,x\n"${"b\n".repeat(limits.import_line_bytes)}",x\nc,x\n`, CSV);
-    expect(counts(answer)[0]).toBeGreaterThanOrEqual(1);
-    expect(answer.json.errors[0]).toMatchObject({ code: "invalid_csv" });
-    expect((await stored(path))[0]).toEqual({ text: "a", label: "x" });
+    const long = "y".repeat(limits.import_line_bytes);
+    const breaks = "\n".repeat(limits.import_line_bytes + 1);
+    const lines = `${"z\n".repeat(1_000)}${long}`;
+    const body = `text,label\na,x\n${long},x\nb,x\n"${long}",x\nc,x\n${"a,".repeat(600_000)}\nd,x\n"${long}\n`;
+    const answer = await send(path, `${body}e,x\n"${breaks}f,x\ng,"${lines}`, CSV);
+    expect(counts(answer)).toEqual([6, 0, 0, 6]);
+    expect(answer.json.errors.slice(0, 5).map(({ line }: { line: number }) => line)).toEqual([3, 5, 7, 9, 11]);
+    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", "b", "c", "d", "e", "f"]);
+  });
+
+  test("with a header beyond that limit is refused", async () => {
+    const path = await dataset();
+    const answer = await send(path, `${"x".repeat(2 * limits.import_line_bytes)},label\na,b\n`, CSV);
+    expectRefused(answer, 422, "invalid_csv");
+    expect(answer.json.error.message).toContain("The row on line 1 has more than");
   });
 
   test("of embeddings is refused", async () => {

@@ -103,7 +103,7 @@ describe("embeddings", () => {
     ["an empty list", { input: [] }, 400, "invalid_parameter", "input"],
     ["tokens", { input: [1, 2, 3] }, 400, "invalid_parameter", "input[0]"],
     ["lists of tokens", { input: [[1, 2], [3]] }, 400, "invalid_parameter", "input[0]"],
-    ["too many texts", { input: Array(limits.inputs_per_request + 1).fill("a") }, 400, "invalid_parameter", "input"],
+    ["too many texts", { input: Array(limits.inputs_per_request + 1).fill("a") }, 422, "limit_exceeded", "input"],
     ["an empty text", { input: "" }, 422, "input_empty", "input"],
     ["an empty text among others", { input: ["a", " \t"] }, 422, "input_empty", "input[1]"],
     ["a huge text", { input: ["a", "x".repeat(limits.text_characters + 1)] }, 422, "input_too_long", "input[1]"],

@@ -164,6 +164,29 @@ describe("documentation", () => {
     expect((await call("POST", "/v1/datasets", key, { name: "a", task: "single_label" })).status).toBe(400);
   });
 
+  test("what may be null is described so", async () => {
+    const document = await openApiDocument();
+    const ajv = new Ajv2020({ strict: false });
+    ajv.addSchema({ $id: "api", components: document.components });
+    const isNewHead = ajv.compile({ $ref: "api#/components/schemas/NewHead" });
+    for (const [class_weight, fits] of [
+      [null, true],
+      ["balanced", true],
+      ["other", false],
+    ]) {
+      expect(isNewHead({ name: "h", dataset: "d", hyperparameters: { class_weight } }), `${class_weight}`).toBe(fits);
+    }
+  });
+
+  test("limits are in the document as they hold", async () => {
+    const { LabelledExample } = (await openApiDocument()).components.schemas;
+    expect(LabelledExample?.properties).toMatchObject({
+      label: { minLength: 1, maxLength: limits.label_characters },
+      labels: { maxItems: limits.labels_per_example, items: { maxLength: limits.label_characters } },
+      embedding: { maxItems: limits.embedding_dimensions },
+    });
+  });
+
   test("the page to read it in is HTML, with a request id", async () => {
     const response = await SELF.fetch("http://graft.test/docs");
     expect(response.status).toBe(200);
