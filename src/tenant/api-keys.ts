@@ -56,6 +56,7 @@ export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Resu
     return fail(
       "limit_exceeded",
       `A tenant has at most ${limits.api_keys} API keys; this one has ${count}. Delete one first.`,
+      { details: { limit: limits.api_keys, actual: count } },
     );
   }
   sql.exec(

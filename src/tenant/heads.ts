@@ -85,7 +85,9 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   if (!findHead(sql, head.id).ok) {
     const count = countHeads(sql);
     if (count >= limits.heads)
-      return fail("limit_exceeded", `A tenant has at most ${limits.heads} heads; this one has ${count}.`);
+      return fail("limit_exceeded", `A tenant has at most ${limits.heads} heads; this one has ${count}.`, {
+        details: { limit: limits.heads, actual: count },
+      });
     sql.exec("INSERT INTO heads (name, active_version, last_version) VALUES (?, NULL, 0)", head.id);
   }
   const row = findHead(sql, head.id);
@@ -98,6 +100,7 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
     return fail(
       "limit_exceeded",
       `A head has at most ${limits.versions_per_head} versions. Delete the head, or train under another name.`,
+      { details: { limit: limits.versions_per_head, actual: stored } },
     );
   }
   const record: HeadRecord = { object: "head", ...head, version, created_at: now };
