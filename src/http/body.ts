@@ -58,9 +58,9 @@ export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
   if (!JSON_TYPE.test(type)) {
     return isImport || c.req.header("content-length") === "0" ? next() : failed(c, notJson(type));
   }
-  let bytes: Uint8Array = new Uint8Array();
+  let bytes: Uint8Array | null = null;
   const read = jsonLimit(c, async () => {
-    if (!isImport) bytes = await c.req.bytes();
+    if (!isImport) bytes = new Uint8Array(await c.req.raw.arrayBuffer());
   });
   const refused = await read.catch(() =>
     failed(c, {
@@ -69,5 +69,10 @@ export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
     }),
   );
   if (refused) return refused;
-  return isUtf8(bytes) ? next() : failed(c, notUtf8);
+  if (bytes !== null) {
+    if (!isUtf8(bytes)) return failed(c, notUtf8);
+    // Where hono looks first, or it would decode by way of another response. It keeps promises there, which its type does not say.
+    (c.req.bodyCache as unknown as { text: Promise<string> }).text = Promise.resolve(new TextDecoder().decode(bytes));
+  }
+  return next();
 });
