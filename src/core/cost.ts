@@ -77,14 +77,19 @@ export function selectionPlan(rows: number, dimensions: number, outputs: number)
 }
 
 /**
- * Evaluations of the objective that a fit may take, of a model for held-out rows and of the head itself: hundreds where
- * they are cheap; where they are dear, enough to come close, and the head says that it has not converged.
+ * Evaluations of the objective that a fit may take: hundreds where they are cheap; where they are dear, enough to come close,
+ * and the head says that it has not converged. `held`: a model that a penalty is chosen by; `judged`: one that the
+ * evaluation judges, or the head itself where nothing was evaluated; `final`: the head, from where the judged ones ended.
  */
-export function evaluationLimits(rows: number, dimensions: number, outputs: number): { held: number; final: number } {
+export function evaluationLimits(
+  rows: number,
+  dimensions: number,
+  outputs: number,
+): { held: number; judged: number; final: number } {
   const evaluation = evaluationOperations({ examples: rows, dimensions, outputs });
   const within = (operations: number, least: number) =>
     Math.max(least, Math.min(500, Math.floor(operations / evaluation)));
-  return { held: within(5e9, 20), final: within(2e10, 60) };
+  return { held: within(5e9, 20), judged: within(2e10, 60), final: within(1.2e11, 30) };
 }
 
 /** What a training within `budget` would cost at most, before it starts; the bytes include the features. */
@@ -102,7 +107,7 @@ export function estimate(
   const inversion = dimensions > DENSE_DIMENSIONS ? 0 : inversionOperations(dimensions);
   const limits = evaluationLimits(examples, dimensions, outputs);
   // Beyond the fit: the logits of what is held out.
-  const heldFit = (limits.final + 2) * evaluation;
+  const heldFit = (limits.judged + 2) * evaluation;
   const trial = plan.folds * (evaluationLimits(plan.rows, dimensions, outputs).held + 2);
   const triedLogits = plan.rows * outputs;
   const penalty =
@@ -118,7 +123,7 @@ export function estimate(
     (options.l2 === "auto" ? GRID * penalty : 0) +
     fits * heldFit +
     assessmentOperations(heldLogits, Math.max(3, fits)) +
-    (limits.final + 1) * evaluation;
+    (Math.max(limits.judged, limits.final) + 1) * evaluation;
 
   const { least, transposes } = arrays(shape, options);
   const kept = keepsTransposes(shape, options, budget) ? transposes : 0;

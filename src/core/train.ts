@@ -180,7 +180,7 @@ function* trainScoped(
   if (anyHeldOut(wanted)) {
     const fitted = yield* fitFolds(tensors, data, wanted, l2, preconditioner, selection?.parameters ?? null, {
       tolerance: EVALUATION_TOLERANCE,
-      maxEvaluations: limits.final,
+      maxEvaluations: limits.judged,
     });
     const of = (values: Int32Array) => fitted.held.rows.map((row) => values[row] as number);
     const parts = method === "holdout" ? stratifiedFolds(of(strata), of(set.groups), 2, options.seed) : of(folds);
@@ -191,7 +191,7 @@ function* trainScoped(
 
   const minimum = yield* fitHead(tensors, problem, preconditioner, start ?? startingPoint(problem), {
     tolerance: options.tolerance ?? DEFAULT_TOLERANCE,
-    maxEvaluations: limits.final,
+    maxEvaluations: start === null ? limits.judged : limits.final,
   });
   const parameters = basis === null ? minimum.parameters : expand(tensors, minimum.parameters, basis, outputs);
   return ok(finish(set, design, { ...minimum, parameters }, assessment, l2, examples, offset));
