@@ -116,8 +116,10 @@ export function* makeDesign(
 }
 
 // Loops stand in functions of their own, since those inside of generators run at a fraction of the speed.
-function addTo(sum: Float64Array, x: Float32Array): void {
-  for (let j = 0; j < sum.length; j++) sum[j] = (sum[j] as number) + (x[j] as number);
+
+/** Adds `part` to the first numbers of `sum`. */
+export function addTo(sum: Float64Array, part: Float32Array): void {
+  for (let i = 0; i < part.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
 }
 
 function squaredDistance(x: Float32Array, mean: Float64Array): number {

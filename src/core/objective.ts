@@ -9,7 +9,7 @@
  *
  * As in scikit-learn's _linear_loss.py, with λ = 1 / C. Parameters are one vector: W row by row, then b, which is not penalised.
  */
-import type { Design } from "./design.ts";
+import { addTo, type Design } from "./design.ts";
 import { logSumExp, sigmoid, softplus } from "./probability.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
@@ -64,11 +64,6 @@ export function* evaluateObjective(
   }
   tensors.free(weights);
   return { value: value + addPenalty(gradient, parameters, size, l2), gradient };
-}
-
-// Loops stand in functions of their own, since those inside of generators run at a fraction of the speed.
-function addTo(sum: Float64Array, part: Float32Array): void {
-  for (let i = 0; i < part.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
 }
 
 /** (λ/2) ‖W‖², of which the gradient is added to `gradient`. */
