@@ -120,6 +120,7 @@ function lockState(stateDir: string): DatabaseSync {
     throw new Problem(`The state cannot be kept in STATE_DIR '${stateDir}': ${message}.`);
   }
 }
+
 /**
  * Where this process is killed, workerd would live on and hold the port and the state. A shell that reads from this
  * process ends workerd as soon as that pipe closes, for whatever reason.

@@ -118,8 +118,8 @@ export function estimate(
   const operations =
     OPERATIONS_A_TEXT_BYTE * (shape.textBytes ?? 0) +
     reduction.operations +
-    3 * gram +
-    2 * inversion +
+    (3 + fits) * gram +
+    (2 + fits) * inversion +
     (options.l2 === "auto" ? GRID * penalty : 0) +
     fits * heldFit +
     assessmentOperations(heldLogits, Math.max(3, fits)) +
@@ -127,7 +127,7 @@ export function estimate(
 
   const { least, transposes } = arrays(shape, options);
   const kept = keepsTransposes(shape, options, budget) ? transposes : 0;
-  return { operations, bytes: least + kept };
+  return { operations: Math.ceil(operations), bytes: Math.ceil(least + kept) };
 }
 
 /** Whether there is room to keep the design transposed as well, which the gradient needs, rather than transpose it each time. */

@@ -55,10 +55,11 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
 /** κ times the largest eigenvalue of G, in penalties, up to which a diagonal does. */
 const OUTWEIGHED = 2;
 
-/** (κ G + λ I)⁻¹ for W, whole or its diagonal alone, and the inverse curvature of each intercept. */
+/** (κ G + λ I)⁻¹ for W, whole or its diagonal alone, the inverse curvature of each intercept, and the rows' mean m, null for zero. */
 export interface Preconditioner {
   readonly inverse: Matrix | Float64Array;
   readonly intercepts: Float64Array;
+  readonly mean: Float64Array | null;
 }
 
 /**
@@ -83,7 +84,7 @@ export function* makePreconditioner(
     : yield* invertDamped(tensors, yield* gramOf(tensors, spread), dimensions, mean, l2);
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const intercepts = shares.map((share) => 1 / (total * (targets.kind === "value" ? 1 : share * (1 - share))));
-  return { inverse, intercepts };
+  return { inverse, intercepts, mean: spread.mean };
 }
 
 export function freePreconditioner(tensors: Tensors, { inverse }: Preconditioner): void {
@@ -109,9 +110,11 @@ export function* fitHead(
   const { dimensions } = problem.design;
   const { outputs } = problem;
   const size = dimensions * outputs;
-  const precondition = (vector: Float64Array): Float64Array => {
+  // With b' = b + mᵀW for b the Hessian falls into blocks: P = T diag(inverse, intercepts) Tᵀ, T = [I 0; −mᵀ 1].
+  const precondition = (given: Float64Array): Float64Array => {
+    const { inverse, mean } = preconditioner;
+    const vector = mean === null ? given : lessMean(given, mean, outputs);
     const result = new Float64Array(vector.length);
-    const { inverse } = preconditioner;
     if (inverse instanceof Float64Array) {
       for (let i = 0; i < size; i++) result[i] = (vector[i] as number) * (inverse[Math.floor(i / outputs)] as number);
     } else {
@@ -124,6 +127,7 @@ export function* fitHead(
     for (let k = 0; k < outputs; k++) {
       result[size + k] = (vector[size + k] as number) * (preconditioner.intercepts[k] as number);
     }
+    if (mean !== null) takeMean(result, mean, outputs);
     return result;
   };
   return yield* minimise((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
@@ -132,6 +136,27 @@ export function* fitHead(
       outputs * (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2),
     ...(onStep === undefined ? {} : { onStep }),
   });
+}
+
+/** Tᵀ v: W's part less m times the intercepts' part. */
+function lessMean(vector: Float64Array, mean: Float64Array, outputs: number): Float64Array {
+  const result = vector.slice();
+  const size = mean.length * outputs;
+  for (let j = 0; j < mean.length; j++) {
+    for (let k = 0; k < outputs; k++)
+      result[j * outputs + k] =
+        (vector[j * outputs + k] as number) - (mean[j] as number) * (vector[size + k] as number);
+  }
+  return result;
+}
+
+/** T v, in place: the intercepts' part less mᵀ times W's part. */
+function takeMean(vector: Float64Array, mean: Float64Array, outputs: number): void {
+  const size = mean.length * outputs;
+  for (let j = 0; j < mean.length; j++) {
+    for (let k = 0; k < outputs; k++)
+      vector[size + k] = (vector[size + k] as number) - (mean[j] as number) * (vector[j * outputs + k] as number);
+  }
 }
 
 /** Bytes alive during a fit besides the design. */

@@ -11,7 +11,7 @@ import {
   startingPoint,
 } from "./fit.ts";
 import { ELEMENTWISE_OPERATIONS, eachLogits, type Problem, type Targets } from "./objective.ts";
-import type { Spread } from "./preconditioner.ts";
+import { measureSpread, type Spread } from "./preconditioner.ts";
 import type { Tensors } from "./tensors.ts";
 
 /** What folds are cut from. `weights` are zero for rows that are never trained on. */
@@ -44,15 +44,15 @@ export interface HeldOutFit {
 
 /**
  * Fits one model for each of the first `count` folds and collects the logits of the rows that it leaves out.
- * The preconditioner is that of all rows, and may be that of another l2. `starts` are the folds' own earlier parameters:
- * never another fold's, which has seen these rows.
+ * The preconditioner is that of all rows, and may be that of another l2, or "own": each fold's of the rows that it is
+ * trained on. `starts` are the folds' own earlier parameters: never another fold's, which has seen these rows.
  */
 export function* fitFolds(
   tensors: Tensors,
   data: Splittable,
   count: number,
   l2: number,
-  preconditioner: Preconditioner,
+  preconditioner: Preconditioner | "own",
   starts: readonly Float64Array[] | null,
   bounds: Bounds,
 ): Generator<number, HeldOutFit, void> {
@@ -69,7 +69,9 @@ export function* fitFolds(
     const trainedOn = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
     const problem: Problem = { design, targets, outputs, weights: trainedOn, l2 };
     const start = starts?.[fold] ?? startingPoint(problem);
-    const minimum = yield* fitHead(tensors, problem, preconditioner, start, bounds);
+    const own = preconditioner === "own" ? yield* ownPreconditioner(tensors, problem, data.spread.seed) : null;
+    const minimum = yield* fitHead(tensors, problem, own ?? (preconditioner as Preconditioner), start, bounds);
+    if (own !== null) freePreconditioner(tensors, own);
     converged &&= minimum.converged;
     parameters.push(minimum.parameters);
     yield* eachLogits(tensors, design, outputs, minimum.parameters, (first, height, values) => {
@@ -80,6 +82,22 @@ export function* fitFolds(
     });
   }
   return { held: { rows, logits, outputs }, parameters, converged };
+}
+
+function* ownPreconditioner(tensors: Tensors, problem: Problem, seed: number): Generator<number, Preconditioner, void> {
+  const spread = yield* measureSpread(tensors, problem.design, problem.weights, seed);
+  return yield* makePreconditioner(tensors, problem, spread);
+}
+
+/** Rows a dimension from which on those of a fold may be preconditioned, and judged converged, as all are. */
+const ALIKE = 8;
+
+/**
+ * Whether folds need preconditioners of their own. Where rows are few for their dimensions, some directions are held-out
+ * rows' alone: in all rows' metric a fold's model would seem to be at its optimum with nothing learnt along them.
+ */
+export function foldsDiffer(rows: number, dimensions: number): boolean {
+  return rows < ALIKE * dimensions;
 }
 
 export interface Selection {
@@ -99,10 +117,11 @@ const SAME = 1.01;
  */
 export function* selectL2(tensors: Tensors, data: Splittable, count: number): Generator<number, Selection, void> {
   const tried: { readonly l2: number; readonly loss: number }[] = [];
-  let best: Selection = { l2: STRONGEST[data.targets.kind], parameters: null };
+  const strongest = STRONGEST[data.targets.kind] * commonSquare(data.spread);
+  let best: Selection = { l2: strongest, parameters: null };
   let least = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
-  let l2: number = STRONGEST[data.targets.kind];
+  let l2 = strongest;
   const { rows, dimensions } = data.design;
   const bounds = {
     tolerance: SELECTION_TOLERANCE,
@@ -130,6 +149,20 @@ export function* selectL2(tensors: Tensors, data: Splittable, count: number): Ge
   }
   if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
   return best;
+}
+
+/** Columns whose square is a smaller part of the mean are constant but for rounding. */
+const CONSTANT = 1e-10;
+
+/**
+ * What most columns' mean square is of the mean of all, at most 1: where a few columns, or a few rows, are larger by orders
+ * of magnitude, penalties that are right for the others are smaller by as much. Spectra as embeddings have them give 1.
+ */
+function commonSquare({ squares }: Spread): number {
+  const mean = squares.reduce((sum, square) => sum + square, 0) / squares.length;
+  const sorted = squares.filter((square) => square > CONSTANT * mean).sort();
+  const median = sorted[Math.floor(sorted.length / 2)];
+  return median === undefined ? 1 : Math.min(1, (10 * median) / mean);
 }
 
 function* lossOf(targets: Targets, held: HeldOut): Generator<number, number, void> {

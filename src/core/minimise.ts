@@ -102,7 +102,8 @@ export function* minimise(
     const size = Math.max(value, RESOLUTION * (values[0] as number));
     const ended = (converged: boolean): Minimum => ({ parameters, value, iterations, converged });
     if (slope < 0) {
-      if (estimatedGap(values, -slope) <= options.tolerance * size) return ended(true);
+      // Not before a first step: from intercepts alone, or from another model's parameters, the estimate says least.
+      if (iterations > 0 && estimatedGap(values, -slope) <= options.tolerance * size) return ended(true);
       if (evaluations >= options.maxEvaluations) return ended(false);
       const found = yield* search(evaluate, parameters, value, direction, slope, options.maxEvaluations - evaluations);
       evaluations += found.evaluations;

@@ -1,7 +1,8 @@
 /**
  * The inverse of (κ G + λ I), where G = Σ_i s_i x_i x_iᵀ (dimensions × dimensions) and κ is the curvature of the loss at
  * its start: 1 / classes for softmax, ¼ for sigmoids, 1 for squares. That is the Hessian at W = 0 (for balanced classes),
- * and its inverse is where L-BFGS starts from.
+ * and its inverse is where L-BFGS starts from. With m the rows' mean, x stands for x − m: the intercept, which is free, is
+ * taken out of it (fit.ts).
  */
 import { factorise, factorOperations, invertLower } from "./cholesky.ts";
 import { type Design, freeDesign, subsetDesign } from "./design.ts";
@@ -32,6 +33,9 @@ export interface Spread {
   readonly design: Design;
   readonly weights: Float64Array;
   readonly seed: number;
+  /** The rows' mean, where it is not zero (a design is centred, but a fold of it is not), and the sum of their weights. */
+  readonly mean: Float64Array | null;
+  readonly total: number;
   /** The diagonal of G, and its largest eigenvalue, both from a sample of the rows. */
   readonly squares: Float64Array;
   readonly largest: number;
@@ -50,23 +54,37 @@ export function* measureSpread(
   const random = seededRandom(seed);
   const chosen = Array.from({ length: design.rows }, () => share === 1 || random() < share);
   const sample = new Float32Array(chosen.filter(Boolean).length * dimensions);
+  const mean = new Float64Array(dimensions);
+  let total = 0;
   let row = 0;
   let at = 0;
   for (const block of design.blocks) {
     const values = tensors.view(block);
     for (let i = 0; i < block.rows; i++, row++) {
+      const weight = weights[row] as number;
+      const x = values.subarray(i * dimensions, (i + 1) * dimensions);
+      addMultiple(mean, x, weight);
+      total += weight;
       if (!chosen[row]) continue;
-      const factor = Math.sqrt((weights[row] as number) / share);
-      sample.set(scaled(values.subarray(i * dimensions, (i + 1) * dimensions), factor), at);
+      sample.set(scaled(x, Math.sqrt(weight / share)), at);
       at += dimensions;
     }
+    yield 2 * values.length;
   }
-  yield sample.length;
+  for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(total, 1e-30);
+  const centred = squaredNorm(mean) < CENTRED;
   const squares = new Float64Array(dimensions);
   addSquares(sample, squares);
   const largest = largestEigenvalue(sample, dimensions);
   yield (2 + 4 * POWER_STEPS) * sample.length;
-  return { design, weights, seed, squares, largest, gram: null };
+  return { design, weights, seed, mean: centred ? null : mean, total, squares, largest, gram: null };
+}
+
+/** Rows have mean square 1, so a mean whose square is smaller is rounding. */
+const CENTRED = 1e-8;
+
+function addMultiple(sum: Float64Array, x: Float32Array, factor: number): void {
+  for (let j = 0; j < sum.length; j++) sum[j] = (sum[j] as number) + factor * (x[j] as number);
 }
 
 function addSquares(sample: Float32Array, squares: Float64Array): void {
@@ -98,13 +116,13 @@ function squaredNorm(vector: Float64Array): number {
   return sum;
 }
 
-/** G of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */
+/** G of the rows less their mean; of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */
 export function* gramOf(tensors: Tensors, spread: Spread): Generator<number, Float32Array, void> {
   const { design, weights, seed } = spread;
   if (spread.gram !== null) return spread.gram;
   const wanted = Math.max(1000, SAMPLE_PER_DIMENSION * design.dimensions);
   if (design.rows <= 1.5 * wanted) {
-    spread.gram = yield* weightedGram(tensors, design, weights);
+    spread.gram = centre(yield* weightedGram(tensors, design, weights), spread);
     return spread.gram;
   }
   const rows = shuffle(Array.from(weights.keys()), seededRandom(seed))
@@ -119,7 +137,18 @@ export function* gramOf(tensors: Tensors, spread: Spread): Generator<number, Flo
     addTo(gram, part);
     freeDesign(tensors, sample);
   }
-  spread.gram = gram;
+  spread.gram = centre(gram, spread);
+  return gram;
+}
+
+/** G − (Σ s) m mᵀ, in place. */
+function centre(gram: Float32Array, { mean, total }: Spread): Float32Array {
+  if (mean === null) return gram;
+  const d = mean.length;
+  for (let i = 0; i < d; i++) {
+    for (let j = 0; j < d; j++)
+      gram[i * d + j] = (gram[i * d + j] as number) - total * (mean[i] as number) * (mean[j] as number);
+  }
   return gram;
 }
 

@@ -341,6 +341,49 @@ describe("hard sets", () => {
     expect(last).toBeLessThan(10);
   });
 
+  it("judges by models that are at their own optimum, where rows are few and the penalty is weak for their scale", () => {
+    const random = seededRandom(8);
+    const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+    const direction = Float64Array.from({ length: 64 }, (_, j) => normal() / Math.sqrt(j + 1));
+    const draw = (rows: number) => {
+      const features = Float32Array.from({ length: rows * 64 }, (_, at) => (100 * normal()) / Math.sqrt((at % 64) + 1));
+      const values = Float64Array.from({ length: rows }, (_, row) =>
+        direction.reduce((sum, weight, j) => sum + (weight * (features[row * 64 + j] as number)) / 100, 0),
+      );
+      return { features, values };
+    };
+    const { features, values } = draw(40);
+    const fresh = draw(500);
+    for (const l2 of [1, 1e-4]) {
+      const { head, evaluation } = trained(
+        trainOn(wasm, { dimensions: 64, features, targets: { kind: "value", values }, labels: [] }, { l2 }),
+      );
+      const errors = fresh.values.map(
+        (value, row) => value - (predict(head, fresh.features.subarray(row * 64, row * 64 + 64))[0] as number),
+      );
+      const square = (list: Float64Array) => list.reduce((sum, value) => sum + value * value, 0);
+      const truth = 1 - square(errors) / square(fresh.values);
+      expect(truth).toBeGreaterThan(0.9);
+      expect(evaluation.r2).toBeGreaterThan(truth - 0.15);
+    }
+  });
+
+  it("learns beside a column, or a value, that is larger by orders of magnitude", () => {
+    const data = clusters(300, 8, 3, 0.3);
+    const column = data.features.map((value, at) => (at % 8 === 5 ? 1e4 * value : value));
+    const value = data.features.map((each, at) => (at === 2 ? 1e5 : each));
+    for (const features of [column, value]) {
+      const { evaluation } = trained(trainOn(wasm, { ...data, features }));
+      expect(evaluation.accuracy).toBeGreaterThan(0.95);
+    }
+  });
+
+  it("learns something however strong the penalty", () => {
+    const data = clusters(60, 40, 3, 0.5);
+    const { evaluation } = trained(trainOn(wasm, data, { l2: 1e6 }));
+    expect(evaluation.accuracy).toBeGreaterThan(0.9);
+  });
+
   it("finds the same model in the span of few rows as in all dimensions", () => {
     const data = clusters(50, 80, 5, 1);
     const thrice = pickRows(
