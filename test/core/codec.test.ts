@@ -1,0 +1,53 @@
+import { expect, it } from "vitest";
+import { decodeHead, encodeHead } from "../../src/core/codec.ts";
+import type { Head } from "../../src/core/head.ts";
+
+const head: Head = {
+  task: "single_label",
+  labels: ["a", "é 😀"],
+  dimensions: 2,
+  weights: Float32Array.of(1, 2, 3, 4),
+  bias: Float32Array.of(5, 6),
+  offset: 0,
+  temperature: 0.5,
+  outOfScopeThreshold: null,
+  conformal: Float32Array.of(0.25),
+};
+
+it("reads what it wrote", () => {
+  expect(decodeHead(encodeHead(head))).toEqual(head);
+  const far: Head = {
+    ...head,
+    task: "regression",
+    labels: [],
+    weights: Float32Array.of(1, 2),
+    bias: Float32Array.of(5),
+    offset: 1.7e9,
+  };
+  expect(decodeHead(encodeHead(far))).toEqual(far);
+});
+
+it("reads heads of version 1, which have no offset", () => {
+  const bytes = encodeHead(head);
+  const text = new TextDecoder("latin1").decode(bytes);
+  // Spaces in the place of the field, as the header is padded with anyway.
+  const field = '"offset":0,';
+  const at = text.indexOf(field);
+  bytes.fill(0x20, at, at + field.length);
+  bytes[3] = "1".charCodeAt(0);
+  expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD1");
+  expect(decodeHead(bytes)).toEqual(head);
+});
+
+it("answers null for what is no whole head of a known version", () => {
+  const bytes = encodeHead(head);
+  expect(decodeHead(bytes.subarray(0, bytes.length - 4))).toBeNull();
+  expect(decodeHead(bytes.subarray(0, 6))).toBeNull();
+  const later = bytes.slice();
+  later[3] = "9".charCodeAt(0);
+  expect(decodeHead(later)).toBeNull();
+  const other = bytes.slice();
+  other.fill(0x20, 8, 8 + new DataView(bytes.buffer).getUint32(4, true));
+  other.set(new TextEncoder().encode('{"x":1}'), 8);
+  expect(decodeHead(other)).toBeNull();
+});
