@@ -44,7 +44,7 @@ export async function inspectCsv(file: string): Promise<CsvSummary> {
       bom: true,
       columns: checkHeader,
       info: true,
-      // As the import splits rows: any of them, also mixed.
+      // A file may mix them, as it may in an import.
       record_delimiter: ["\r\n", "\n", "\r"],
       relax_column_count: true,
       skip_empty_lines: true,

@@ -164,7 +164,7 @@ export function fitBytes(dimensions: number, outputs: number, rowsOfBlock: numbe
   const parameters = (dimensions + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;
   const vectors = 9 * 8 * parameters;
-  const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 7 * 4 * dimensions * dimensions;
+  const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 10 * 4 * dimensions * dimensions;
   const block = 4 * rowsOfBlock * (3 * dimensions + 2 * outputs);
   return pairs + vectors + inverse + block;
 }
