@@ -10,6 +10,7 @@
  * words; φ(feature) = ±1 in one of 384 dimensions, both taken from the feature's hash. A word is a run of letters,
  * marks and digits of any script; every other character that is not white space is a word of its own.
  */
+import { fold } from "../core/words.ts";
 import type { Backbone } from "./backbone.ts";
 
 const DIMENSIONS = 384;
@@ -23,9 +24,6 @@ const WORD_SEED = 0x811c9dc5;
 const PAIR_SEED = 0x9dc5811c;
 const CHARACTERS_SEED = 0x01234567;
 const WORDS = /[\p{L}\p{M}\p{N}]+|\S/gu;
-/** Needs no normalisation. */
-const ASCII = /^[\0-\x7f]*$/;
-
 /** One FNV-1a step over a UTF-16 code unit. */
 function step(hash: number, unit: number): number {
   return Math.imul(hash ^ unit, 0x01000193);
@@ -61,16 +59,6 @@ function addCharacters(vector: Float64Array, word: string, weight: number): void
       add(vector, hash, each);
     }
   }
-}
-
-/**
- * Case folded, compatibility forms and accents taken away. Marks of the Inherited script are those put on letters of
- * many scripts (accents, Arabic vowel signs); the others, such as Indic vowel signs, spell words and stay.
- */
-function fold(text: string): string {
-  if (ASCII.test(text)) return text.toLowerCase();
-  const bare = text.normalize("NFKD").replace(/\p{Script=Inherited}+/gu, "");
-  return bare.toUpperCase().toLowerCase();
 }
 
 function count<T>(counts: Map<T, number>, key: T): void {
