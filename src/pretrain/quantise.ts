@@ -1,0 +1,77 @@
+/** The trained table as the backbone's file: see src/backbones/text-static.ts for the format. */
+import type { Corpus, Shape } from "./corpus.ts";
+
+const LARGEST = 7;
+/** Of the scale at which a row's largest number just fits: smaller ones cut it off and are finer for the rest. */
+const SCALES = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6];
+
+/**
+ * A word's row in the file is its own row and its n-grams' together, so that reading it is one row's work.
+ *
+ * @param table rows × dimensions: the words' own rows, then the n-grams'
+ */
+export function foldedRows(corpus: Corpus, shape: Shape, table: Float32Array): Float32Array {
+  const { dimensions, vocabulary } = shape;
+  const folded = table.slice();
+  folded.fill(0, 0, vocabulary * dimensions);
+  const { starts, members } = corpus.wordRows;
+  for (let word = 0; word + 1 < starts.length; word++) {
+    const first = starts[word] as number;
+    const own = members[first] as number;
+    if (own >= vocabulary) continue;
+    for (let i = first; i < (starts[word + 1] as number); i++) {
+      const row = members[i] as number;
+      const factor = corpus.wordFactors[i] as number;
+      for (let j = 0; j < dimensions; j++)
+        folded[own * dimensions + j]! += factor * (table[row * dimensions + j] as number);
+    }
+  }
+  return folded;
+}
+
+/** Rows of four-bit integers, each with the scale (of half precision) that has the least squared error. */
+export function quantise(rows: Float32Array, shape: Shape): Uint8Array {
+  const { dimensions, vocabulary, buckets } = shape;
+  const count = vocabulary + buckets;
+  const bytes = new Uint8Array(16 + count * (2 + dimensions / 2));
+  const view = new DataView(bytes.buffer);
+  bytes.set(new TextEncoder().encode("GST1"));
+  [dimensions, vocabulary, buckets].forEach((each, i) => {
+    view.setUint32(4 + 4 * i, each, true);
+  });
+  const start = 16 + 2 * count;
+  for (let row = 0; row < count; row++) {
+    const x = rows.subarray(row * dimensions, (row + 1) * dimensions);
+    const most = x.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
+    let best = { bits: 0, scale: 1, error: Number.POSITIVE_INFINITY };
+    for (const part of SCALES) {
+      const bits = toHalf((most / LARGEST) * part);
+      const scale = halfValue(bits);
+      let error = 0;
+      for (const value of x) error += (value - scale * nearest(value, scale)) ** 2;
+      if (error < best.error) best = { bits, scale, error };
+    }
+    view.setUint16(16 + 2 * row, best.bits, true);
+    for (let j = 0; j < dimensions; j += 2) {
+      const low = nearest(x[j] as number, best.scale) + 8;
+      const high = nearest(x[j + 1] as number, best.scale) + 8;
+      bytes[start + (row * dimensions + j) / 2] = low | (high << 4);
+    }
+  }
+  return bytes;
+}
+
+function nearest(value: number, scale: number): number {
+  return Math.max(-LARGEST, Math.min(LARGEST, Math.round(value / scale)));
+}
+
+/** A positive number as the nearest normal IEEE 754 binary16. */
+function toHalf(value: number): number {
+  const exponent = Math.max(-14, Math.min(15, Math.floor(Math.log2(value))));
+  const fraction = Math.round((value / 2 ** exponent - 1) * 1024);
+  return Math.max(1 << 10, ((exponent + 15) << 10) + fraction);
+}
+
+function halfValue(bits: number): number {
+  return (1 + (bits & 1023) / 1024) * 2 ** ((bits >> 10) - 15);
+}

@@ -1,0 +1,119 @@
+/**
+ * What the backbone is trained on: every file, what it is used as, and how often. A group is drawn by its weight, then a
+ * source of the group in proportion to a power of its size.
+ *
+ *   pairs      two columns that mean the same or follow on each other
+ *   adjacent   lines of running text: each with the next
+ *   halves     lines: the words of one, dealt at random into two texts
+ *   labelled   a text and its class; or classes joined by "|", of which one is drawn each time
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { parse } from "csv-parse/sync";
+
+export type Kind = "pairs" | "adjacent" | "halves" | "labelled";
+
+export interface Group {
+  readonly name: string;
+  readonly kind: Kind;
+  readonly weight: number;
+  /** Sources of the group are drawn ∝ size^power. */
+  readonly power: number;
+  /** Files of the folder of raw text, without .gz, or of labelled tasks as "tasks/…". */
+  readonly files: readonly string[];
+}
+
+const documentation = ["IntuneDocs", "OfficeDocs-SharePoint", "OfficeDocs-Support", "dynamics365smb-docs"];
+const prose = [
+  ...documentation.map((name) => `msdocs_${name}_sentences.txt`),
+  "nltk_masc_sentences.txt",
+  "nltk_movie_reviews_sentences.txt",
+  "nltk_product_reviews_sentences.txt",
+  "nltk_speeches_sentences.txt",
+  "wikitext2_valtest_sentences.txt",
+];
+const domains = ["airline", "fastfood", "finance", "insurance", "media", "software"];
+
+export const groups: readonly Group[] = [
+  {
+    name: "dialogue",
+    kind: "pairs",
+    weight: 0.3,
+    power: 0.75,
+    files: [
+      "sgd_turn_pairs.tsv",
+      "star_pairs.tsv",
+      "multiwoz21_valtest_pairs.tsv",
+      "taskmaster3_part_pairs.tsv",
+      "taskmaster4_turn_pairs.tsv",
+      "chatterbot_pairs.tsv",
+    ],
+  },
+  {
+    name: "titles and paraphrases",
+    kind: "pairs",
+    weight: 0.3,
+    power: 0.75,
+    files: [
+      ...documentation.map((name) => `msdocs_${name}_title_pairs.tsv`),
+      "wikisplit_paraphrase_pairs.tsv",
+      "text2sql_advising_paraphrase_pairs.tsv",
+    ],
+  },
+  { name: "adjacent sentences", kind: "adjacent", weight: 0.3, power: 0.75, files: prose },
+  {
+    name: "WordNet",
+    kind: "pairs",
+    weight: 0.6,
+    power: 0.75,
+    files: ["wn_gloss.tsv", "wn_syn.tsv", "wn_example.tsv", "wn_hyper.tsv"],
+  },
+  {
+    name: "halves",
+    kind: "halves",
+    weight: 0.6,
+    power: 0.75,
+    files: [
+      ...prose,
+      "gap_wiki_sentences.txt",
+      "clinc_wiki_sents.txt",
+      "multidogo_customer_turns.txt",
+      "nq_open_questions.txt",
+      "polyai_span_utts.txt",
+      "wikisql_questions.txt",
+    ],
+  },
+  {
+    name: "labelled",
+    kind: "labelled",
+    weight: 1.5,
+    power: 0.5,
+    files: [
+      "sgd_intent_utts.tsv",
+      "nlupp_utts_multilabel.tsv",
+      ...domains.map((name) => `tasks/multidogo_${name}/train.csv`),
+      "tasks/goemotions_ekman/train.csv",
+      "labelled_movie_polarity.tsv",
+      "labelled_pros_cons.tsv",
+    ],
+  },
+  { name: "intents", kind: "labelled", weight: 0.4, power: 0.5, files: ["tasks/clinc150_full/train.csv"] },
+];
+
+/** Rows of a file: one column for lines, two for pairs and labelled texts. Throws where the file is missing. */
+export function readSource(folder: string, file: string): string[][] {
+  const path = file.startsWith("tasks/") ? join(folder, "..", file) : join(folder, `${file}.gz`);
+  if (!existsSync(path)) throw new Error(`'${path}' is missing: see models/text-static-1/CARD.md for the list of data.`);
+  if (file.endsWith(".csv"))
+    return (parse(readFileSync(path), { bom: true, columns: true }) as { text: string; label: string }[]).map(
+      ({ text, label }) => [text, label],
+    );
+  const columns = file.endsWith(".tsv") ? 2 : 1;
+  return gunzipSync(readFileSync(path))
+    .toString("utf8")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => line.split("\t").slice(0, columns))
+    .filter((row) => row.length === columns && row.every((column) => column.trim() !== ""));
+}
