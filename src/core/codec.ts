@@ -4,12 +4,14 @@
  *
  *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
  *          "GHD1" is the same without `offset`, which is then 0
+ *          "GHD3" has `lexical`, the buckets, as well, and at the end | idf, scales f32 | weights of lexical features i8
  *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
  */
 import type { Head, Task } from "./head.ts";
 
 const HEAD_1 = 0x31444847;
 const HEAD_2 = 0x32444847;
+const HEAD_3 = 0x33444847;
 const BLOCK = 0x31424547;
 /** Bytes of an input's hash: SHA-256 cut to 128 bits. */
 export const HASH_BYTES = 16;
@@ -22,9 +24,12 @@ interface HeadHeader {
   temperature: number;
   out_of_scope_threshold: number | null;
   conformal: number;
+  lexical?: number;
 }
 
+/** Heads without lexical features stay readable by versions that know of none. */
 export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
+  const { lexical } = head;
   const header: HeadHeader = {
     task: head.task,
     labels: head.labels,
@@ -33,13 +38,15 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
     conformal: head.conformal.length,
+    ...(lexical === null ? {} : { lexical: lexical.buckets }),
   };
   const json = asciiJson(header);
   const padded = Math.ceil(json.length / 4) * 4;
-  const floats = [head.weights, head.bias, head.conformal];
-  const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, 0));
+  const floats = [head.weights, head.bias, head.conformal, ...(lexical === null ? [] : [lexical.idf, lexical.scales])];
+  const tail = lexical?.weights ?? new Int8Array(0);
+  const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, tail.length));
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, HEAD_2, true);
+  view.setUint32(0, lexical === null ? HEAD_2 : HEAD_3, true);
   view.setUint32(4, padded, true);
   bytes.fill(0x20, 8, 8 + padded);
   for (let i = 0; i < json.length; i++) bytes[8 + i] = json.charCodeAt(i);
@@ -48,6 +55,7 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     new Float32Array(bytes.buffer, offset, array.length).set(array);
     offset += array.byteLength;
   }
+  new Int8Array(bytes.buffer, offset).set(tail);
   return bytes;
 }
 
@@ -56,22 +64,32 @@ export function decodeHead(bytes: Uint8Array): Head | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
   const magic = aligned.length < 8 ? 0 : view.getUint32(0, true);
-  if (magic !== HEAD_1 && magic !== HEAD_2) return null;
+  if (magic !== HEAD_1 && magic !== HEAD_2 && magic !== HEAD_3) return null;
   const padded = view.getUint32(4, true);
   if (8 + padded > aligned.length) return null;
   const header = parseHeader(aligned.subarray(8, 8 + padded));
   if (header === null) return null;
   const outputs = header.task === "regression" ? 1 : header.labels.length;
-  const lengths = [outputs * header.dimensions, outputs, header.conformal] as const;
-  if (aligned.length !== 8 + padded + 4 * (lengths[0] + lengths[1] + lengths[2])) return null;
-  const at = aligned.byteOffset + 8 + padded;
+  const buckets = magic === HEAD_3 ? (header.lexical ?? 0) : 0;
+  const lengths = [outputs * header.dimensions, outputs, header.conformal, 2 * buckets, buckets && outputs] as const;
+  const floats = lengths.reduce((sum: number, length) => sum + length, 0);
+  const bytesOfLexical = 2 * buckets * outputs;
+  if (aligned.length !== 8 + padded + 4 * floats + bytesOfLexical) return null;
+  let at = aligned.byteOffset + 8 + padded;
+  const [weights, bias, conformal, idf, scales] = lengths.map((length) => {
+    const array = new Float32Array(aligned.buffer, at, length);
+    at += array.byteLength;
+    return array;
+  }) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
   return {
     task: header.task,
     labels: header.labels,
     dimensions: header.dimensions,
-    weights: new Float32Array(aligned.buffer, at, lengths[0]),
-    bias: new Float32Array(aligned.buffer, at + 4 * lengths[0], lengths[1]),
-    conformal: new Float32Array(aligned.buffer, at + 4 * (lengths[0] + lengths[1]), lengths[2]),
+    weights,
+    bias,
+    conformal,
+    lexical:
+      buckets === 0 ? null : { buckets, idf, scales, weights: new Int8Array(aligned.buffer, at, bytesOfLexical) },
     offset: magic === HEAD_1 ? 0 : header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,

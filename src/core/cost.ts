@@ -1,13 +1,13 @@
 /** What a training does for a set of a given shape, and what that costs at most. */
 import { temperatureOperations } from "./calibration.ts";
-import { blockRows } from "./design.ts";
+import { blockRows, type Design } from "./design.ts";
 import { assessmentOperations, type Evaluation } from "./evaluation.ts";
 import { fitBytes } from "./fit.ts";
 import type { Task } from "./head.ts";
 import { stepOperations } from "./minimise.ts";
-import { ELEMENTWISE_OPERATIONS } from "./objective.ts";
+import { ELEMENTWISE_OPERATIONS, SPARSE_OPERATIONS } from "./objective.ts";
 import { DENSE_DIMENSIONS, inversionOperations } from "./preconditioner.ts";
-import { reductionCost, workingDimensions } from "./row-space.ts";
+import { reductionCost, worksInRows } from "./row-space.ts";
 import type { TrainingOptions } from "./train.ts";
 
 /** What a training would cost at most. */
@@ -23,6 +23,39 @@ export interface TrainingShape {
   readonly outputs: number;
   /** Text that a local backbone may have to embed first, in bytes of UTF-8. */
   readonly textBytes?: number;
+  /** Lexical features: how many columns they have, and numbers at most; null where there are none or none are wanted. */
+  readonly lexical?: { readonly columns: number; readonly entries: number } | null;
+}
+
+type Options = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">;
+
+/** What an evaluation of the objective goes over. */
+export interface Workload {
+  readonly examples: number;
+  /** Dense ones: the features', or those of the rows' span. */
+  readonly dimensions: number;
+  readonly outputs: number;
+  /** Sparse columns, and the numbers in them. */
+  readonly columns: number;
+  readonly entries: number;
+}
+
+export function workload({ rows, dimensions, sparse }: Design, outputs: number): Workload {
+  const entries = (sparse?.blocks ?? []).reduce((sum, block) => sum + block.entries, 0);
+  return { examples: rows, dimensions, outputs, columns: sparse?.columns ?? 0, entries };
+}
+
+/** The work on a set of this shape with its lexical features or without. */
+function shapeWorkload({ examples, dimensions, outputs, lexical }: TrainingShape, withLexical: boolean): Workload {
+  const { columns, entries } = (withLexical ? lexical : null) ?? { columns: 0, entries: 0 };
+  return worksInRows({ rows: examples, dimensions, columns })
+    ? { examples, dimensions: examples, outputs, columns: 0, entries: 0 }
+    : { examples, dimensions, outputs, columns, entries };
+}
+
+/** Whether lexical features take part: the larger of the workloads that a training may have. */
+function largestWorkload(shape: TrainingShape, { lexical }: Pick<Options, "lexical">): Workload {
+  return shapeWorkload(shape, lexical !== false);
 }
 
 export const DEFAULT_FOLDS = 5;
@@ -41,39 +74,46 @@ const SELECTION_EVALUATIONS = 40;
 /** Operations up to which `auto` evaluates by cross-validation, at ten evaluations a fit. */
 const CROSS_VALIDATION_OPERATIONS = 1.5e10;
 const FIT_EVALUATIONS = 10;
+/** A number of sparse rows, and its column. */
+const SPARSE_BYTES = 6;
 
 /** `auto` is cross-validation while that is cheap, then a holdout. */
 export function evaluationMethod(
   shape: TrainingShape,
-  options: Pick<TrainingOptions, "evaluation">,
+  options: Pick<Options, "evaluation" | "lexical">,
 ): Evaluation["method"] {
   const { method } = options.evaluation;
   if (method !== "auto") return method;
-  const dimensions = workingDimensions(shape.examples, shape.dimensions);
-  const operations = DEFAULT_FOLDS * FIT_EVALUATIONS * evaluationOperations({ ...shape, dimensions });
+  const operations = DEFAULT_FOLDS * FIT_EVALUATIONS * evaluationOperations(largestWorkload(shape, options));
   return operations <= CROSS_VALIDATION_OPERATIONS ? "cross_validation" : "holdout";
 }
 
 /** One evaluation of the objective, and the step of L-BFGS around it. */
-function evaluationOperations({ examples, dimensions, outputs }: Omit<TrainingShape, "task">): number {
+function evaluationOperations({ examples, dimensions, outputs, columns, entries }: Workload): number {
   const precondition = dimensions > DENSE_DIMENSIONS ? dimensions : 2 * dimensions ** 2;
-  const parameters = (dimensions + 1) * outputs;
+  const parameters = (dimensions + columns + 1) * outputs;
   return (
     examples * outputs * (4 * (dimensions + 1) + ELEMENTWISE_OPERATIONS) +
-    outputs * precondition +
+    outputs * (precondition + columns + SPARSE_OPERATIONS * entries) +
     stepOperations(parameters)
   );
 }
 
+/** As much of the work as so many of its rows have. */
+function part(work: Workload, rows: number): Workload {
+  return { ...work, examples: rows, entries: work.entries * (rows / work.examples) };
+}
+
 /** How many rows and folds of them choose l2: the whole set and all folds while that is cheap. */
-export function selectionPlan(rows: number, dimensions: number, outputs: number): { rows: number; folds: number } {
-  const evaluation = evaluationOperations({ examples: rows, dimensions, outputs });
+export function selectionPlan(work: Workload): { rows: number; folds: number } {
+  const rows = work.examples;
+  const evaluation = evaluationOperations(work);
   const operations = Math.max(SELECTION_OPERATIONS, FIT_EVALUATIONS * evaluation);
   const affordable = (operations / (SELECTION_EVALUATIONS * evaluation)) * rows;
   // Half of the rows or more would be a copy of them for little gain.
   if (affordable >= rows / 2)
     return { rows, folds: Math.max(1, Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows))) };
-  return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * outputs, 500)), folds: 1 };
+  return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * work.outputs, 500)), folds: 1 };
 }
 
 /**
@@ -81,46 +121,42 @@ export function selectionPlan(rows: number, dimensions: number, outputs: number)
  * and the head says that it has not converged. `held`: a model that a penalty is chosen by; `judged`: one that the
  * evaluation judges, or the head itself where nothing was evaluated; `final`: the head, from where the judged ones ended.
  */
-export function evaluationLimits(
-  rows: number,
-  dimensions: number,
-  outputs: number,
-): { held: number; judged: number; final: number } {
-  const evaluation = evaluationOperations({ examples: rows, dimensions, outputs });
+export function evaluationLimits(work: Workload): { held: number; judged: number; final: number } {
+  const evaluation = evaluationOperations(work);
   const within = (operations: number, least: number) =>
     Math.max(least, Math.min(500, Math.floor(operations / evaluation)));
   return { held: within(5e9, 20), judged: within(2e10, 60), final: within(1.2e11, 30) };
 }
 
 /** What a training within `budget` would cost at most, before it starts; the bytes include the features. */
-export function estimate(
-  shape: TrainingShape,
-  options: Pick<TrainingOptions, "l2" | "evaluation">,
-  budget: Pick<Cost, "bytes">,
-): Cost {
-  const { examples, outputs } = shape;
-  const dimensions = workingDimensions(examples, shape.dimensions);
-  const evaluation = evaluationOperations({ examples, dimensions, outputs });
-  const reduction = reductionCost(examples, shape.dimensions);
+export function estimate(shape: TrainingShape, options: Options, budget: Pick<Cost, "bytes">): Cost {
+  const { examples } = shape;
+  const most = largestWorkload(shape, options);
+  const { dimensions } = most;
+  const evaluation = evaluationOperations(most);
+  const reduction = reductionCost(extent(shape, options));
   const { fits, plan, heldLogits } = work(shape, options);
   const gram = dimensions > DENSE_DIMENSIONS ? 0 : 2 * examples * dimensions ** 2;
   const inversion = dimensions > DENSE_DIMENSIONS ? 0 : inversionOperations(dimensions);
-  const limits = evaluationLimits(examples, dimensions, outputs);
+  const limits = evaluationLimits(most);
   // Beyond the fit: the logits of what is held out.
   const heldFit = (limits.judged + 2) * evaluation;
-  const trial = plan.folds * (evaluationLimits(plan.rows, dimensions, outputs).held + 2);
-  const triedLogits = plan.rows * outputs;
+  const chosen = part(most, plan.rows);
+  const trial = plan.folds * (evaluationLimits(chosen).held + 2);
+  const triedLogits = plan.rows * shape.outputs;
   const penalty =
-    trial * evaluationOperations({ examples: plan.rows, dimensions, outputs }) +
+    trial * evaluationOperations(chosen) +
     inversion +
     temperatureOperations(triedLogits) +
     2 * triedLogits * ELEMENTWISE_OPERATIONS;
+  const trials = (options.l2 === "auto" ? GRID : 1) * (choosesLexical(shape, options) ? 2 : 1);
+  const selects = options.l2 === "auto" || choosesLexical(shape, options);
   const operations =
-    OPERATIONS_A_TEXT_BYTE * (shape.textBytes ?? 0) +
+    OPERATIONS_A_TEXT_BYTE * (shape.textBytes ?? 0) * (shape.lexical && options.lexical !== false ? 2 : 1) +
     reduction.operations +
     (3 + fits) * gram +
     (2 + fits) * inversion +
-    (options.l2 === "auto" ? GRID * penalty : 0) +
+    (selects ? trials * penalty : 0) +
     fits * heldFit +
     assessmentOperations(heldLogits, Math.max(3, fits)) +
     (Math.max(limits.judged, limits.final) + 1) * evaluation;
@@ -130,45 +166,52 @@ export function estimate(
   return { operations: Math.ceil(operations), bytes: Math.ceil(least + kept) };
 }
 
+function choosesLexical(shape: TrainingShape, { lexical }: Pick<Options, "lexical">): boolean {
+  return lexical === "auto" && !!shape.lexical;
+}
+
+function extent({ examples, dimensions, lexical }: TrainingShape, options: Pick<Options, "lexical">) {
+  return { rows: examples, dimensions, columns: options.lexical === false ? 0 : (lexical?.columns ?? 0) };
+}
+
 /** Whether there is room to keep the design transposed as well, which the gradient needs, rather than transpose it each time. */
-export function keepsTransposes(
-  shape: TrainingShape,
-  options: Pick<TrainingOptions, "l2" | "evaluation">,
-  budget: Pick<Cost, "bytes">,
-): boolean {
+export function keepsTransposes(shape: TrainingShape, options: Options, budget: Pick<Cost, "bytes">): boolean {
   const { least, transposes } = arrays(shape, options);
   return least + transposes <= budget.bytes;
 }
 
 /** Bytes of arrays alive at once: what a training needs, and transposes that save it time. */
-function arrays(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">) {
+function arrays(shape: TrainingShape, options: Options) {
   const { examples, outputs } = shape;
-  const dimensions = workingDimensions(examples, shape.dimensions);
+  const { dimensions, columns } = largestWorkload(shape, options);
   const { fits, plan, heldLogits } = work(shape, options);
-  const chooses = options.l2 === "auto";
-  const reduction = reductionCost(examples, shape.dimensions).bytes;
+  const selects = options.l2 === "auto" || choosesLexical(shape, options);
+  const reduction = reductionCost(extent(shape, options)).bytes;
   const design = 4 * examples * dimensions;
   const given = reduction === 0 ? 0 : 4 * examples * shape.dimensions;
   const sample = 4 * Math.min(examples, FEATURE_BLOCK_ROWS) * shape.dimensions;
-  const subset = chooses && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
-  const held = 4 * (heldLogits + (chooses ? plan.rows * outputs : 0));
-  const models = Math.max(1, fits, chooses ? plan.folds : 0);
-  const parameters = 3 * 8 * (dimensions + 1) * outputs * models;
-  const fit = fitBytes(dimensions, outputs, blockRows(examples, dimensions, outputs));
+  const lexical = options.lexical === false ? null : shape.lexical;
+  // Twice in the backend, and once more while they are read; so is the part that l2 is chosen on.
+  const sparse = lexical ? SPARSE_BYTES * (3 + (2 * plan.rows) / examples) * lexical.entries : 0;
+  const subset = selects && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
+  const held = 4 * (heldLogits + (selects ? plan.rows * outputs : 0));
+  const models = Math.max(1, fits, selects ? plan.folds : 0);
+  const parameters = 3 * 8 * (dimensions + columns + 1) * outputs * models;
+  const fit = fitBytes(dimensions, columns, outputs, blockRows(examples, dimensions, outputs));
   return {
-    least: design + given + reduction + Math.max(sample, subset) + held + parameters + fit,
+    least: design + given + reduction + sparse + Math.max(sample, subset) + held + parameters + fit,
     transposes: design + given + subset,
   };
 }
 
 /** How much a training does: models for held-out rows, the rows and folds that choose l2, and logits of held-out rows. */
-function work(shape: TrainingShape, options: Pick<TrainingOptions, "l2" | "evaluation">) {
+function work(shape: TrainingShape, options: Options) {
   const { examples, outputs } = shape;
   const method = evaluationMethod(shape, options);
   const { folds = DEFAULT_FOLDS, fraction = 1 / DEFAULT_FOLDS } = options.evaluation;
   return {
     fits: method === "none" ? 0 : method === "holdout" ? 1 : folds,
-    plan: selectionPlan(examples, workingDimensions(examples, shape.dimensions), outputs),
+    plan: selectionPlan(largestWorkload(shape, options)),
     heldLogits: outputs * (method === "none" ? 0 : method === "holdout" ? examples * fraction : examples),
   };
 }

@@ -8,7 +8,8 @@
  * follows independent of the features' scale.
  */
 import { fail, ok, type Result } from "./failure.ts";
-import type { Matrix, Tensors } from "./tensors.ts";
+import { joinRows, pickRows, sliceRows, transposeRows } from "./sparse.ts";
+import type { Matrix, Sparse, SparseRows, Tensors } from "./tensors.ts";
 
 export interface Design {
   /** Row blocks in order. */
@@ -19,6 +20,39 @@ export interface Design {
   readonly dimensions: number;
   readonly mean: Float64Array;
   readonly scale: number;
+  /** Lexical features (lexical.ts) beside the dense ones, as they are: neither centred nor scaled. */
+  readonly sparse: SparseDesign | null;
+}
+
+/** Sparse rows in the design's row blocks, each transposed as well. */
+export interface SparseDesign {
+  readonly columns: number;
+  readonly blocks: readonly Sparse[];
+  readonly transposed: readonly Sparse[];
+}
+
+/** Dense and sparse columns together: weights that an output has. */
+export function designWidth({ dimensions, sparse }: Design): number {
+  return dimensions + (sparse?.columns ?? 0);
+}
+
+/** Cuts sparse rows into blocks as high as the dense ones. */
+function sparseDesign(tensors: Tensors, rows: SparseRows, columns: number, heights: readonly number[]): SparseDesign {
+  let first = 0;
+  const blocks: Sparse[] = [];
+  const transposed: Sparse[] = [];
+  for (const height of heights) {
+    const block = sliceRows(rows, first, first + height);
+    blocks.push(tensors.sparse(block, columns));
+    transposed.push(tensors.sparse(transposeRows(block, columns), height));
+    first += height;
+  }
+  return { columns, blocks, transposed };
+}
+
+/** All rows of a sparse design, copied out. */
+export function readSparseDesign(tensors: Tensors, { blocks }: SparseDesign): SparseRows {
+  return joinRows(blocks.map((block) => tensors.readSparse(block)));
 }
 
 /** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
@@ -31,6 +65,11 @@ export function withTransposed(tensors: Tensors, design: Omit<Design, "transpose
 
 export function freeDesign(tensors: Tensors, design: Design): void {
   for (const matrix of [...design.blocks, ...(design.transposed ?? [])]) tensors.free(matrix);
+  if (design.sparse !== null) freeSparseDesign(tensors, design.sparse);
+}
+
+export function freeSparseDesign(tensors: Tensors, { blocks, transposed }: SparseDesign): void {
+  for (const sparse of [...blocks, ...transposed]) tensors.free(sparse);
 }
 
 /**
@@ -56,6 +95,7 @@ export function* makeDesign(
   weights: Float64Array,
   outputs: number,
   transposed: boolean,
+  sparse: { readonly rows: SparseRows; readonly columns: number } | null,
 ): Generator<number, Result<Design>, void> {
   const mean = new Float64Array(dimensions);
   let counted = 0;
@@ -111,7 +151,10 @@ export function* makeDesign(
     blocks.push(tensors.matrix(block.length / dimensions, dimensions, block));
     yield 2 * block.length;
   }
-  const design = { blocks, rows, dimensions, mean, scale };
+  const heights = blocks.map((block) => block.rows);
+  const beside = sparse === null ? null : sparseDesign(tensors, sparse.rows, sparse.columns, heights);
+  if (sparse !== null) yield 4 * sparse.rows.values.length;
+  const design = { blocks, rows, dimensions, mean, scale, sparse: beside };
   return ok(transposed ? withTransposed(tensors, design) : { ...design, transposed: null });
 }
 
@@ -135,7 +178,7 @@ function standardise(from: Float32Array, mean: Float64Array, scale: number, to: 
   }
 }
 
-/** The design of some of its rows, in their order, transposed as it is; to be read once it needs no transpose. */
+/** The design of some of its rows, in their order, transposed as it is; to be read once it needs no transpose, and is dense alone. */
 export function* subsetDesign(
   tensors: Tensors,
   design: Design,
@@ -167,7 +210,16 @@ export function* subsetDesign(
     blocks.push(tensors.matrix(chosen.length, dimensions, block));
     yield block.length;
   }
-  const subset = { ...design, blocks, rows: rows.length };
+  const sparse =
+    design.sparse === null || use === "once"
+      ? null
+      : sparseDesign(
+          tensors,
+          pickRows(readSparseDesign(tensors, design.sparse), rows),
+          design.sparse.columns,
+          blocks.map((block) => block.rows),
+        );
+  const subset = { ...design, blocks, rows: rows.length, sparse };
   return use === "once" || design.transposed === null
     ? { ...subset, transposed: null }
     : withTransposed(tensors, subset);

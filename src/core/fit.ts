@@ -1,3 +1,4 @@
+import { designWidth } from "./design.ts";
 import { type MinimiseOptions, type Minimum, memoryLength, minimise } from "./minimise.ts";
 import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
 import { DENSE_DIMENSIONS, gramOf, invertDamped, type Spread } from "./preconditioner.ts";
@@ -25,7 +26,7 @@ export function priors(targets: Targets, weights: Float64Array, outputs: number)
 /** W = 0 with the intercepts of the priors: where a fit without anything better begins. */
 export function startingPoint(problem: Problem): Float64Array {
   const { targets, weights, outputs, design } = problem;
-  const size = design.dimensions * outputs;
+  const size = designWidth(design) * outputs;
   const parameters = new Float64Array(size + outputs);
   if (targets.kind === "value") {
     let sum = 0;
@@ -55,9 +56,13 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
 /** κ times the largest eigenvalue of G, in penalties, up to which a diagonal does. */
 const OUTWEIGHED = 2;
 
-/** (κ G + λ I)⁻¹ for W, whole or its diagonal alone, the inverse curvature of each intercept, and the rows' mean m, null for zero. */
+/**
+ * (κ G + λ I)⁻¹ for the dense columns' W, whole or its diagonal alone, its diagonal for the sparse columns', the inverse
+ * curvature of each intercept, and the rows' mean m, null for zero.
+ */
 export interface Preconditioner {
   readonly inverse: Matrix | Float64Array;
+  readonly sparse: Float64Array;
   readonly intercepts: Float64Array;
   readonly mean: Float64Array | null;
 }
@@ -84,7 +89,16 @@ export function* makePreconditioner(
     : yield* invertDamped(tensors, yield* gramOf(tensors, spread), dimensions, mean, l2);
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const intercepts = shares.map((share) => 1 / (total * (targets.kind === "value" ? 1 : share * (1 - share))));
-  return { inverse, intercepts, mean: spread.mean };
+  const sparse = Float64Array.from(spread.sparse?.squares ?? [], (square) => 1 / (mean * square + l2 || 1));
+  return { inverse, sparse, intercepts, mean: meanOf(spread, dimensions) };
+}
+
+function meanOf({ mean, sparse }: Spread, dimensions: number): Float64Array | null {
+  if (sparse === null) return mean;
+  const all = new Float64Array(dimensions + sparse.mean.length);
+  if (mean !== null) all.set(mean);
+  all.set(sparse.mean, dimensions);
+  return all;
 }
 
 export function freePreconditioner(tensors: Tensors, { inverse }: Preconditioner): void {
@@ -109,16 +123,18 @@ export function* fitHead(
 ): Generator<number, Minimum, void> {
   const { dimensions } = problem.design;
   const { outputs } = problem;
-  const size = dimensions * outputs;
+  const dense = dimensions * outputs;
+  const size = designWidth(problem.design) * outputs;
   // With b' = b + mᵀW for b the Hessian falls into blocks: P = T diag(inverse, intercepts) Tᵀ, T = [I 0; −mᵀ 1].
   const precondition = (given: Float64Array): Float64Array => {
-    const { inverse, mean } = preconditioner;
+    const { inverse, sparse, mean } = preconditioner;
     const vector = mean === null ? given : lessMean(given, mean, outputs);
     const result = new Float64Array(vector.length);
+    scaleRows(vector, sparse, outputs, dense, result);
     if (inverse instanceof Float64Array) {
-      for (let i = 0; i < size; i++) result[i] = (vector[i] as number) * (inverse[Math.floor(i / outputs)] as number);
+      scaleRows(vector, inverse, outputs, 0, result);
     } else {
-      const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, size)));
+      const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, dense)));
       const product = tensors.multiply(inverse, right);
       result.set(tensors.view(product));
       tensors.free(product);
@@ -133,9 +149,18 @@ export function* fitHead(
   return yield* minimise((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
     ...bounds,
     preconditionOperations:
-      outputs * (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2),
+      outputs *
+      (preconditioner.sparse.length + (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2)),
     ...(onStep === undefined ? {} : { onStep }),
   });
+}
+
+/** Multiplies rows of `outputs` numbers, from `start` on, by a factor each. */
+function scaleRows(from: Float64Array, factors: Float64Array, outputs: number, start: number, to: Float64Array): void {
+  for (let j = 0, at = start; j < factors.length; j++) {
+    const factor = factors[j] as number;
+    for (let k = 0; k < outputs; k++, at++) to[at] = (from[at] as number) * factor;
+  }
 }
 
 /** Tᵀ v: W's part less m times the intercepts' part. */
@@ -160,8 +185,8 @@ function takeMean(vector: Float64Array, mean: Float64Array, outputs: number): vo
 }
 
 /** Bytes alive during a fit besides the design. */
-export function fitBytes(dimensions: number, outputs: number, rowsOfBlock: number): number {
-  const parameters = (dimensions + 1) * outputs;
+export function fitBytes(dimensions: number, columns: number, outputs: number, rowsOfBlock: number): number {
+  const parameters = (dimensions + columns + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;
   const vectors = 9 * 8 * parameters;
   const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 10 * 4 * dimensions * dimensions;

@@ -1,10 +1,13 @@
 /**
  * A head: the linear model that is trained on frozen embeddings.
  *
- *   logits = (W x + b) / T        x: dimensions, W: outputs × dimensions, b: outputs, T: the temperature
+ *   logits = (W x + V t + b) / T    x: dimensions, W: outputs × dimensions, b: outputs, T: the temperature
+ *                                  t: a text's lexical features (lexical.ts) and V their weights, where the head has any
  *   single_label: softmax(logits); multi_label: a sigmoid of each logit; regression: the one output, T = 1
  */
+import type { Lexical } from "./lexical.ts";
 import { sigmoid, softmax } from "./probability.ts";
+import type { SparseRows } from "./tensors.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
 
@@ -16,6 +19,7 @@ export interface Head {
   /** outputs × dimensions, row-major; outputs = labels.length, or 1 for regression */
   readonly weights: Float32Array;
   readonly bias: Float32Array;
+  readonly lexical: LexicalWeights | null;
   /** Regression: added to the output in 64-bit floats, which hold values that the bias cannot; else 0. */
   readonly offset: number;
   /** Logits are divided by it: Guo et al. 2017, On Calibration of Modern Neural Networks. */
@@ -26,9 +30,45 @@ export interface Head {
   readonly conformal: Float32Array;
 }
 
-/** Each label's probability, or for regression the value alone. Throws when the embedding's length is wrong. */
-export function predict(head: Head, embedding: Float32Array): Float64Array {
-  const { dimensions, weights, bias, offset } = head;
+/** V_k = scales[k] · weights[k]: eight bits are all that a sum of so many takes. */
+export interface LexicalWeights extends Lexical {
+  /** Feature by feature: 2 · buckets × outputs. */
+  readonly weights: Int8Array;
+  readonly scales: Float32Array;
+}
+
+/** Lexical weights (2 · buckets × outputs) at eight bits. */
+export function quantiseLexical(lexical: Lexical, weights: Float64Array, outputs: number): LexicalWeights {
+  const scales = new Float32Array(outputs);
+  for (let i = 0; i < weights.length; i++) {
+    const k = i % outputs;
+    scales[k] = Math.max(scales[k] as number, Math.abs(weights[i] as number) / 127);
+  }
+  const quantised = new Int8Array(weights.length);
+  for (let i = 0; i < weights.length; i++)
+    quantised[i] = Math.round((weights[i] as number) / ((scales[i % outputs] as number) || 1));
+  return { ...lexical, weights: quantised, scales };
+}
+
+function addLexical(logits: Float64Array, { weights, scales }: LexicalWeights, features: Features): void {
+  const outputs = logits.length;
+  const sums = new Float64Array(outputs);
+  for (let m = 0; m < features.columns.length; m++) {
+    const value = features.values[m] as number;
+    for (let k = 0, at = (features.columns[m] as number) * outputs; k < outputs; k++, at++)
+      sums[k] = (sums[k] as number) + value * (weights[at] as number);
+  }
+  for (let k = 0; k < outputs; k++) logits[k] = (logits[k] as number) + (sums[k] as number) * (scales[k] as number);
+}
+
+type Features = Pick<SparseRows, "columns" | "values">;
+
+/**
+ * Each label's probability, or for regression the value alone. `features` are the text's, for a head with lexical weights.
+ * Throws when the embedding's length is wrong, or features are missing.
+ */
+export function predict(head: Head, embedding: Float32Array, features: Features | null): Float64Array {
+  const { dimensions, weights, bias, offset, lexical } = head;
   if (embedding.length !== dimensions)
     throw new Error(`${embedding.length} numbers for a head of ${dimensions} dimensions.`);
   const logits = new Float64Array(bias.length);
@@ -36,8 +76,13 @@ export function predict(head: Head, embedding: Float32Array): Float64Array {
     let sum = offset + (bias[k] as number);
     for (let j = 0, w = k * dimensions; j < dimensions; j++, w++)
       sum += (weights[w] as number) * (embedding[j] as number);
-    logits[k] = sum / head.temperature;
+    logits[k] = sum;
   }
+  if (lexical !== null) {
+    if (features === null) throw new Error("This head needs its input's lexical features.");
+    addLexical(logits, lexical, features);
+  }
+  for (let k = 0; k < logits.length; k++) logits[k] = (logits[k] as number) / head.temperature;
   if (head.task === "regression") return logits;
   return head.task === "single_label" ? softmax(logits) : logits.map(sigmoid);
 }

@@ -1,6 +1,6 @@
 /** Fits that leave folds out: the logits of every held-out row, and the l2 that predicts held-out rows best. */
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
-import { evaluationLimits, GRID } from "./cost.ts";
+import { evaluationLimits, GRID, workload } from "./cost.ts";
 import type { Design } from "./design.ts";
 import {
   type Bounds,
@@ -33,6 +33,9 @@ const STRONGEST = { single: 100, multi: 100, value: 1000 } as const;
 const STEP = Math.sqrt(10);
 /** A penalty so strong that nothing is learnt has a flat loss, which must not pass for a minimum. */
 const ALWAYS_TRIED = 7;
+/** Where one is known to be near: how much stronger the first is, and how many are tried at least. */
+const AROUND = 10;
+const TRIED_AROUND = 3;
 
 export interface HeldOutFit {
   readonly held: HeldOut;
@@ -102,6 +105,8 @@ export function foldsDiffer(rows: number, dimensions: number): boolean {
 
 export interface Selection {
   readonly l2: number;
+  /** Of the held-out rows at this l2. */
+  readonly loss: number;
   /** Each fold's model at this l2, where it is still at hand: keeping those of every penalty would take too much memory. */
   readonly parameters: readonly Float64Array[] | null;
 }
@@ -114,21 +119,34 @@ const SAME = 1.01;
  * loss is the log loss at its own best temperature, since a head is calibrated afterwards; squared error for regression.
  * (Choosing by labels right, which the head is judged by, would flatter the accuracy that is reported.) Goes from strong to
  * weak, each fit starting from the one before, and stops two steps past the least loss.
+ *
+ * @param among "all"; `{from}`, a penalty near which it lies; or `{only}`, the one that there is
  */
-export function* selectL2(tensors: Tensors, data: Splittable, count: number): Generator<number, Selection, void> {
+export function* selectL2(
+  tensors: Tensors,
+  data: Splittable,
+  count: number,
+  among: "all" | { readonly from: number } | { readonly only: number } = "all",
+): Generator<number, Selection, void> {
   const tried: { readonly l2: number; readonly loss: number }[] = [];
-  const strongest = STRONGEST[data.targets.kind] * commonSquare(data.spread);
-  let best: Selection = { l2: strongest, parameters: null };
-  let least = Number.POSITIVE_INFINITY;
+  const strongest =
+    among === "all"
+      ? STRONGEST[data.targets.kind] * commonSquare(data.spread)
+      : "from" in among
+        ? among.from * AROUND
+        : among.only;
+  const least = among === "all" ? ALWAYS_TRIED : "from" in among ? TRIED_AROUND : 1;
+  const most = among !== "all" && "only" in among ? 1 : GRID;
+  let best: Selection = { l2: strongest, loss: Number.POSITIVE_INFINITY, parameters: null };
+  let lowest = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
   let l2 = strongest;
-  const { rows, dimensions } = data.design;
   const bounds = {
     tolerance: SELECTION_TOLERANCE,
-    maxEvaluations: evaluationLimits(rows, dimensions, data.outputs).held,
+    maxEvaluations: evaluationLimits(workload(data.design, data.outputs)).held,
   };
   let preconditioner: Preconditioner | null = null;
-  for (let i = 0, since = 0; i < GRID && (i < ALWAYS_TRIED || since < 2); i++, l2 /= STEP) {
+  for (let i = 0, since = 0; i < most && (i < least || since < 2); i++, l2 /= STEP) {
     // One for two penalties, of what is between them: another step of L-BFGS costs less than another inversion.
     if (preconditioner === null || i % 2 === 0) {
       if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
@@ -139,13 +157,13 @@ export function* selectL2(tensors: Tensors, data: Splittable, count: number): Ge
     if (!fit.converged && i > 0) break;
     starts = fit.parameters;
     const loss: number = yield* lossOf(data.targets, fit.held);
-    since = loss < least ? 0 : since + 1;
-    least = Math.min(least, loss);
+    since = loss < lowest ? 0 : since + 1;
+    lowest = Math.min(lowest, loss);
     tried.push({ l2, loss });
     // Where no loss is finite, none is better than the strongest.
-    const chosen = (tried.find((each) => each.loss <= SAME * least) ?? best).l2;
-    if (chosen === l2) best = { l2, parameters: fit.parameters };
-    else if (chosen !== best.l2) best = { l2: chosen, parameters: null };
+    const chosen = tried.find((each) => each.loss <= SAME * lowest) ?? best;
+    if (chosen.l2 === l2) best = { ...chosen, parameters: fit.parameters };
+    else if (chosen.l2 !== best.l2) best = { ...chosen, parameters: null };
   }
   if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
   return best;

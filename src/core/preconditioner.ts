@@ -5,7 +5,7 @@
  * taken out of it (fit.ts).
  */
 import { factorise, factorOperations, invertLower } from "./cholesky.ts";
-import { type Design, freeDesign, subsetDesign } from "./design.ts";
+import { type Design, freeDesign, readSparseDesign, type SparseDesign, subsetDesign } from "./design.ts";
 import { seededRandom, shuffle } from "./random.ts";
 import type { Matrix, Tensors } from "./tensors.ts";
 
@@ -40,6 +40,8 @@ export interface Spread {
   readonly squares: Float64Array;
   readonly largest: number;
   gram: Float32Array | null;
+  /** The rows' mean in the sparse columns and the diagonal of their G, of the rows less that mean; null without any. */
+  readonly sparse: { readonly mean: Float64Array; readonly squares: Float64Array } | null;
 }
 
 /** Yields floating-point operations. */
@@ -77,7 +79,30 @@ export function* measureSpread(
   addSquares(sample, squares);
   const largest = largestEigenvalue(sample, dimensions);
   yield (2 + 4 * POWER_STEPS) * sample.length;
-  return { design, weights, seed, mean: centred ? null : mean, total, squares, largest, gram: null };
+  const sparse = design.sparse === null ? null : sparseSpread(tensors, design.sparse, weights, total);
+  return { design, weights, seed, mean: centred ? null : mean, total, squares, largest, gram: null, sparse };
+}
+
+function sparseSpread(tensors: Tensors, design: SparseDesign, weights: Float64Array, total: number) {
+  const { starts, columns, values } = readSparseDesign(tensors, design);
+  const mean = new Float64Array(design.columns);
+  const squares = new Float64Array(design.columns);
+  for (let i = 0; i < weights.length; i++) {
+    const weight = weights[i] as number;
+    if (weight === 0) continue;
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
+      const column = columns[m] as number;
+      const value = values[m] as number;
+      mean[column] = (mean[column] as number) + weight * value;
+      squares[column] = (squares[column] as number) + weight * value * value;
+    }
+  }
+  for (let j = 0; j < mean.length; j++) {
+    const average = (mean[j] as number) / Math.max(total, 1e-30);
+    mean[j] = average;
+    squares[j] = Math.max(0, (squares[j] as number) - total * average * average);
+  }
+  return { mean, squares };
 }
 
 /** Rows have mean square 1, so a mean whose square is smaller is rounding. */

@@ -1,12 +1,12 @@
 /**
- * Few rows in many dimensions: the weights that minimise a penalised loss lie in the span of the rows, so with Q (r ×
- * dimensions) an orthonormal basis of that span, a fit on Z Qᵀ finds the same model in r ≤ rows dimensions, W = Qᵀ B.
- *
- *   Z Zᵀ = L Lᵀ over rows that are independent,   Q = L⁻¹ Z
+ * Few rows in many dimensions: the weights that minimise a penalised loss lie in the span of the rows, so with the rows'
+ * products G = Z Zᵀ and L Lᵀ those of rows that are independent, a fit on G L⁻ᵀ finds the same model in r ≤ rows
+ * dimensions, W = Zᵀ L⁻ᵀ B. Sparse columns take part in the products as the dense ones do.
  */
 import { factoriseIndependent, factorOperations, invertLower } from "./cholesky.ts";
-import { type Design, freeDesign, withTransposed } from "./design.ts";
-import type { Matrix, Tensors } from "./tensors.ts";
+import { type Design, readSparseDesign, withTransposed } from "./design.ts";
+import { pickRows, transposeRows } from "./sparse.ts";
+import type { Matrix, SparseRows, Tensors } from "./tensors.ts";
 
 /** Beyond so many rows the factorisation costs more than it saves, and beyond so many numbers the copies are too large. */
 const MOST_ROWS = 640;
@@ -15,83 +15,152 @@ const MOST_NUMBERS = 2e6;
 /** A row whose part outside of the span of others has a smaller square (rows have mean square 1) is one that 32-bit floats cannot tell from none. */
 const LEAST_SQUARE = 1e-5;
 
-/** The dimensions that a training on so many rows works in, at most. */
-export function workingDimensions(rows: number, dimensions: number): number {
-  return rows < dimensions && rows <= MOST_ROWS && rows * dimensions <= MOST_NUMBERS ? rows : dimensions;
+/** What tells how many dimensions a training works in: rows, dense dimensions, and sparse columns if there are any. */
+export interface Extent {
+  readonly rows: number;
+  readonly dimensions: number;
+  readonly columns: number;
+}
+
+/** Whether a training works in the span of its rows. */
+export function worksInRows({ rows, dimensions, columns }: Extent): boolean {
+  return rows < dimensions + columns && rows <= MOST_ROWS && rows * dimensions <= MOST_NUMBERS;
 }
 
 /** What `reduceToRows` costs at most: operations, and bytes alive beside the design that is given. */
-export function reductionCost(rows: number, dimensions: number): { operations: number; bytes: number } {
-  if (workingDimensions(rows, dimensions) === dimensions) return { operations: 0, bytes: 0 };
+export function reductionCost(extent: Extent): { operations: number; bytes: number } {
+  if (!worksInRows(extent)) return { operations: 0, bytes: 0 };
+  const { rows, dimensions } = extent;
   return {
-    operations: 6 * rows ** 2 * dimensions + factorOperations(rows),
+    operations: 4 * rows ** 2 * dimensions + 4 * rows ** 3 + factorOperations(rows),
     bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2,
   };
 }
 
+/** Independent rows of a design, and L⁻¹ of their products: what takes a model from their span back to all dimensions. */
+export interface Span {
+  /** r × dimensions */
+  readonly dense: Matrix;
+  readonly sparse: { readonly rows: SparseRows; readonly columns: number } | null;
+  /** L⁻ᵀ, r × r */
+  readonly inverse: Matrix;
+}
+
 /**
- * The design in the span of its rows of weight, where those are few, in place of the one given, which is freed; `basis`
- * is Qᵀ (dimensions × r), or null where the design is as it was. Yields floating-point operations.
+ * The design in the span of its rows of weight, beside the one given, or null where that is better as it is: where rows are
+ * not few, or none differs from the others. Yields floating-point operations.
  */
 export function* reduceToRows(
   tensors: Tensors,
   design: Design,
   weights: Float64Array,
-): Generator<number, { design: Design; basis: Matrix | null }, void> {
+): Generator<number, { design: Design; span: Span } | null, void> {
   const { rows, dimensions } = design;
-  if (workingDimensions(rows, dimensions) === dimensions) return { design, basis: null };
+  if (!worksInRows({ rows, dimensions, columns: design.sparse?.columns ?? 0 })) return null;
   const values = new Float32Array(rows * dimensions);
-  let count = 0;
   let first = 0;
   for (const block of design.blocks) {
-    const view = tensors.view(block);
-    for (let i = 0; i < block.rows; i++) {
-      if (weights[first + i] === 0) continue;
-      values.set(view.subarray(i * dimensions, (i + 1) * dimensions), count * dimensions);
-      count++;
-    }
+    values.set(tensors.view(block), first * dimensions);
     first += block.rows;
   }
-  const z = tensors.matrix(count, dimensions, values.subarray(0, count * dimensions));
+  const z = tensors.matrix(rows, dimensions, values);
   const zt = tensors.transpose(z);
   const products = tensors.multiply(z, zt);
-  const gram = new Float64Array(tensors.view(products));
+  const all = tensors.read(products);
   for (const each of [z, zt, products]) tensors.free(each);
-  yield 2 * count ** 2 * dimensions;
+  yield 2 * rows ** 2 * dimensions;
+  const sparse =
+    design.sparse === null
+      ? null
+      : { rows: readSparseDesign(tensors, design.sparse), columns: design.sparse.columns };
+  if (sparse !== null) {
+    addSparseProducts(sparse.rows, sparse.columns, all);
+    yield rows * sparse.rows.values.length;
+  }
 
-  const independent = yield* factoriseIndependent(gram, count, LEAST_SQUARE);
-  const rank = independent.rows.length;
-  if (rank === 0) return { design, basis: null };
-  const inverse = tensors.matrix(rank, rank, new Float32Array(yield* invertLower(independent.lower, rank)));
-  independent.rows.forEach((row, i) => {
-    values.copyWithin(i * dimensions, row * dimensions, (row + 1) * dimensions);
+  const used = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
+  const gram = new Float64Array(used.length ** 2);
+  used.forEach((row, i) => {
+    for (let j = 0; j < used.length; j++) gram[i * used.length + j] = all[row * rows + (used[j] as number)] as number;
   });
-  const spanning = tensors.matrix(rank, dimensions, values.subarray(0, rank * dimensions));
-  const q = tensors.multiply(inverse, spanning);
-  const basis = tensors.transpose(q);
-  for (const each of [inverse, spanning, q]) tensors.free(each);
-  yield 2 * rank ** 2 * dimensions;
+  const independent = yield* factoriseIndependent(gram, used.length, LEAST_SQUARE);
+  const rank = independent.rows.length;
+  if (rank === 0) return null;
+  const spanning = independent.rows.map((i) => used[i] as number);
+  const lower = tensors.matrix(rank, rank, new Float32Array(yield* invertLower(independent.lower, rank)));
+  const inverse = tensors.transpose(lower);
+  tensors.free(lower);
 
-  const reduced = {
-    ...design,
-    blocks: design.blocks.map((block) => tensors.multiply(block, basis)),
-    transposed: null,
-    dimensions: rank,
+  const blocks: Matrix[] = [];
+  first = 0;
+  for (const block of design.blocks) {
+    const cross = new Float32Array(block.rows * rank);
+    for (let i = 0; i < block.rows; i++)
+      for (let j = 0; j < rank; j++)
+        cross[i * rank + j] = all[(first + i) * rows + (spanning[j] as number)] as number;
+    const part = tensors.matrix(block.rows, rank, cross);
+    blocks.push(tensors.multiply(part, inverse));
+    tensors.free(part);
+    first += block.rows;
+  }
+  yield 2 * rows * rank ** 2;
+
+  const dense = new Float32Array(rank * dimensions);
+  spanning.forEach((row, i) => {
+    dense.set(values.subarray(row * dimensions, (row + 1) * dimensions), i * dimensions);
+  });
+  const span = {
+    dense: tensors.matrix(rank, dimensions, dense),
+    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, spanning), columns: sparse.columns },
+    inverse,
   };
-  freeDesign(tensors, design);
-  yield 2 * rows * rank * dimensions;
-  return { design: design.transposed === null ? reduced : withTransposed(tensors, reduced), basis };
+  const reduced = { ...design, blocks, transposed: null, dimensions: rank, sparse: null };
+  return { design: design.transposed === null ? reduced : withTransposed(tensors, reduced), span };
 }
 
-/** Parameters found in the span, W (r × outputs) and the intercepts, as those of all dimensions: Qᵀ W. */
-export function expand(tensors: Tensors, parameters: Float64Array, basis: Matrix, outputs: number): Float64Array {
-  const size = basis.columns * outputs;
-  const inSpan = tensors.matrix(basis.columns, outputs, new Float32Array(parameters.subarray(0, size)));
-  const product = tensors.multiply(basis, inSpan);
-  const all = new Float64Array(basis.rows * outputs + outputs);
+/** products[i][j] += the product of rows i and j. */
+function addSparseProducts({ starts, columns, values }: SparseRows, width: number, products: Float32Array): void {
+  const rows = starts.length - 1;
+  const row = new Float64Array(width);
+  for (let i = 0; i < rows; i++) {
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
+      row[columns[m] as number] = values[m] as number;
+    for (let j = 0; j <= i; j++) {
+      let sum = 0;
+      for (let m = starts[j] as number; m < (starts[j + 1] as number); m++)
+        sum += (row[columns[m] as number] as number) * (values[m] as number);
+      products[i * rows + j] = (products[i * rows + j] as number) + sum;
+      if (j < i) products[j * rows + i] = (products[j * rows + i] as number) + sum;
+    }
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = 0;
+  }
+}
+
+/** Parameters found in the span, B (r × outputs) and the intercepts, as those of all dimensions, dense before sparse: Zᵀ L⁻ᵀ B. */
+export function expand(tensors: Tensors, parameters: Float64Array, span: Span, outputs: number): Float64Array {
+  const { dense, sparse, inverse } = span;
+  const size = inverse.rows * outputs;
+  const width = dense.columns + (sparse?.columns ?? 0);
+  const all = new Float64Array((width + 1) * outputs);
+  const inSpan = tensors.matrix(inverse.rows, outputs, new Float32Array(parameters.subarray(0, size)));
+  const shares = tensors.multiply(inverse, inSpan);
+  const turned = tensors.transpose(dense);
+  const product = tensors.multiply(turned, shares);
   all.set(tensors.view(product));
-  all.set(parameters.subarray(size), basis.rows * outputs);
-  tensors.free(inSpan);
-  tensors.free(product);
+  if (sparse !== null) {
+    const columns = tensors.sparse(transposeRows(sparse.rows, sparse.columns), inverse.rows);
+    const weights = tensors.matrix(sparse.columns, outputs, new Float32Array(sparse.columns * outputs));
+    tensors.addSparseProduct(columns, shares, weights);
+    all.set(tensors.view(weights), dense.columns * outputs);
+    tensors.free(columns);
+    tensors.free(weights);
+  }
+  all.set(parameters.subarray(size), width * outputs);
+  for (const matrix of [inSpan, shares, turned, product]) tensors.free(matrix);
   return all;
+}
+
+export function freeSpan(tensors: Tensors, { dense, inverse }: Span): void {
+  tensors.free(dense);
+  tensors.free(inverse);
 }

@@ -4,6 +4,22 @@ export interface Matrix {
   readonly columns: number;
 }
 
+/** Rows of few numbers each: row i has `values` in the columns `columns` from `starts[i]` to `starts[i + 1]`. */
+export interface SparseRows {
+  /** One more than there are rows. */
+  readonly starts: Uint32Array;
+  readonly columns: Uint16Array;
+  readonly values: Float32Array;
+}
+
+/** Sparse rows that live in a tensor backend's own memory until they are freed. */
+export interface Sparse {
+  readonly rows: number;
+  readonly columns: number;
+  /** Numbers that are there. */
+  readonly entries: number;
+}
+
 /**
  * The linear algebra that training needs and nothing more. `tensor/wasm.ts` computes it with the TensorFlow.js WASM
  * backend, `tensor/plain.ts` in plain JavaScript as the reference; one contract suite holds for both.
@@ -18,6 +34,12 @@ export interface Tensors {
    */
   multiply(a: Matrix, b: Matrix): Matrix;
   transpose(a: Matrix): Matrix;
+  /** Copies sparse rows of `columns` columns, at most 65,536. */
+  sparse(rows: SparseRows, columns: number): Sparse;
+  /** to += a·b, in place. Throws when a.columns differs from b.rows, or the shape of `to` is not that of the product. */
+  addSparseProduct(a: Sparse, b: Matrix, to: Matrix): void;
+  /** Copies sparse rows out. */
+  readSparse(a: Sparse): SparseRows;
   /** Copies a matrix out, row-major. */
   read(a: Matrix): Float32Array;
   /**
@@ -26,7 +48,7 @@ export interface Tensors {
    */
   view(a: Matrix): Float32Array;
   /** Does nothing when `a` has been freed already. */
-  free(a: Matrix): void;
-  /** What is alive: matrices not yet freed, and the bytes that the backend holds for them and for itself. */
+  free(a: Matrix | Sparse): void;
+  /** What is alive: matrices not yet freed, sparse ones too, and the bytes that the backend holds for them and for itself. */
   memory(): { readonly matrices: number; readonly bytes: number };
 }

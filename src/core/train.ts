@@ -1,18 +1,28 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
-import { DEFAULT_FOLDS, estimate, evaluationLimits, evaluationMethod, keepsTransposes, selectionPlan } from "./cost.ts";
-import { type Design, freeDesign, makeDesign } from "./design.ts";
+import {
+  DEFAULT_FOLDS,
+  estimate,
+  evaluationLimits,
+  evaluationMethod,
+  keepsTransposes,
+  selectionPlan,
+  type TrainingShape,
+  workload,
+} from "./cost.ts";
+import { type Design, freeDesign, freeSparseDesign, makeDesign } from "./design.ts";
 import { type Assessment, assess, type Evaluation, notEvaluated } from "./evaluation.ts";
 import { fail, ok, type Result } from "./failure.ts";
 import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
-import type { Head, Task } from "./head.ts";
+import { type Head, quantiseLexical, type Task } from "./head.ts";
 import { EVALUATION_TOLERANCE, fitFolds, foldsDiffer, type Selection, type Splittable, selectL2 } from "./held-out.ts";
+import type { Lexical } from "./lexical.ts";
 import type { Minimum } from "./minimise.ts";
 import type { Problem, Targets } from "./objective.ts";
-import { measureSpread } from "./preconditioner.ts";
-import { expand, reduceToRows, workingDimensions } from "./row-space.ts";
+import { measureSpread, type Spread } from "./preconditioner.ts";
+import { expand, freeSpan, reduceToRows, type Span } from "./row-space.ts";
 import { subsample } from "./sample.ts";
 import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "./split.ts";
-import type { Matrix, Tensors } from "./tensors.ts";
+import type { Matrix, Sparse, SparseRows, Tensors } from "./tensors.ts";
 
 export interface TrainingSet {
   readonly task: Task;
@@ -28,6 +38,8 @@ export interface TrainingSet {
   readonly targets: Targets;
   /** Rows of one group hold the same input: a split never separates them. */
   readonly groups: Int32Array;
+  /** The texts' lexical features; null where the inputs are no texts, or a head is to have none. */
+  readonly lexical: { readonly lexical: Lexical; readonly rows: SparseRows } | null;
 }
 
 export interface TrainingOptions {
@@ -35,6 +47,8 @@ export interface TrainingOptions {
   readonly l2: "auto" | number;
   readonly classWeight: "balanced" | null;
   readonly seed: number;
+  /** Whether the head reads words as well as embeddings, where the set has lexical features: `auto` asks held-out examples. */
+  readonly lexical: "auto" | boolean;
   /** `folds` of cross-validation (5 by default), `fraction` of a holdout (0.2 by default). */
   readonly evaluation: {
     readonly method: "auto" | "cross_validation" | "holdout" | "none";
@@ -54,6 +68,7 @@ export interface Training {
   readonly objective: number;
   readonly l2: number;
   readonly temperature: number;
+  readonly lexical: boolean;
   readonly operations: number;
 }
 
@@ -82,8 +97,8 @@ export function* train(
   set: TrainingSet,
   options: TrainingOptions,
 ): Generator<number, Result<Trained>, void> {
-  const alive = new Set<Matrix>();
-  const keep = (matrix: Matrix): Matrix => {
+  const alive = new Set<Matrix | Sparse>();
+  const keep = <T extends Matrix | Sparse>(matrix: T): T => {
     alive.add(matrix);
     return matrix;
   };
@@ -92,6 +107,7 @@ export function* train(
     matrix: (rows, columns, values) => keep(tensors.matrix(rows, columns, values)),
     multiply: (a, b) => keep(tensors.multiply(a, b)),
     transpose: (a) => keep(tensors.transpose(a)),
+    sparse: (rows, columns) => keep(tensors.sparse(rows, columns)),
     free(matrix) {
       tensors.free(matrix);
       alive.delete(matrix);
@@ -130,7 +146,15 @@ function* trainScoped(
   const refusal = refuse(set, options);
   if (refusal !== null) return refusal;
   const { targets, offset } = centred(set.targets);
-  const shape = { task, examples: rows, dimensions, outputs };
+  const lexical = options.lexical === false ? null : set.lexical;
+  const sparse = lexical === null ? null : { rows: lexical.rows, columns: lexical.lexical.idf.length };
+  const shape: TrainingShape = {
+    task,
+    examples: rows,
+    dimensions,
+    outputs,
+    lexical: sparse === null ? null : { columns: sparse.columns, entries: sparse.rows.values.length },
+  };
   const cost = estimate(shape, options, options.budget);
   if (cost.operations > options.budget.operations || cost.bytes > options.budget.bytes) {
     return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
@@ -141,48 +165,56 @@ function* trainScoped(
   const weights = rowWeights(targets, rows, labels.length, options.classWeight);
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
   const transposed = keepsTransposes(shape, options, options.budget);
-  const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs, transposed);
+  const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs, transposed, sparse);
   if (!made.ok) return made;
-  const { design, basis } = yield* reduceToRows(tensors, made.value, weights);
-  const spread = yield* measureSpread(tensors, design, weights, options.seed);
   const strata = strataOf(targets, labels.length);
-  const working = workingDimensions(rows, dimensions);
-  const limits = evaluationLimits(rows, working, outputs);
-
   const method = evaluationMethod(shape, options);
   const count = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const folds =
     method === "holdout"
       ? holdoutFolds(strata, set.groups, options.evaluation.fraction ?? 0.2, DEFAULT_FOLDS, options.seed)
       : stratifiedFolds(strata, set.groups, count, options.seed);
-  const data: Splittable = { design, spread, targets, outputs, weights, folds };
   const anyHeldOut = (first: number) =>
     folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < first && weights[row] !== 0);
 
-  let selection: Selection | null = null;
-  let l2 = options.l2 === "auto" ? 1 : options.l2 / design.scale ** 2;
-  const plan = selectionPlan(rows, working, outputs);
-  if (options.l2 === "auto" && anyHeldOut(Math.min(plan.folds, count))) {
+  const given = options.l2 === "auto" ? null : options.l2 / made.value.scale ** 2;
+  const wanted = sparse === null ? [false] : options.lexical === "auto" ? [false, true] : [true];
+  const candidates: Candidate[] = [];
+  for (const each of wanted) candidates.push(yield* candidate(tensors, made.value, weights, each, options.seed));
+  if (candidates.every(({ span }) => span !== null)) freeDesign(tensors, made.value);
+  const split = ({ design, spread }: Candidate): Splittable => ({ design, spread, targets, outputs, weights, folds });
+  const plan = selectionPlan(workload((candidates.at(-1) as Candidate).design, outputs));
+  const chooses = (given === null || candidates.length > 1) && anyHeldOut(Math.min(plan.folds, count));
+  const selections: Selection[] = [];
+  for (const each of chooses ? candidates : []) {
     const whole = plan.rows === rows;
-    const chosen: Splittable = whole
-      ? data
-      : yield* subsample(tensors, data, strata, set.groups, plan.rows, options.seed);
-    selection = yield* selectL2(tensors, chosen, Math.min(plan.folds, count));
-    l2 = selection.l2;
-    if (!whole) {
-      freeDesign(tensors, chosen.design);
-      selection = null;
-    }
+    const data = whole
+      ? split(each)
+      : yield* subsample(tensors, split(each), strata, set.groups, plan.rows, options.seed);
+    const before = selections.at(-1);
+    const among = given !== null ? { only: given } : before === undefined ? "all" : { from: before.l2 };
+    const selection = yield* selectL2(tensors, data, Math.min(plan.folds, count), among);
+    selections.push(whole ? selection : { ...selection, parameters: null });
+    if (!whole) freeDesign(tensors, data.design);
   }
+  // Where nothing can be held out, nothing tells that more features are better.
+  const best = selections.length > 1 && loss(selections, 1) < loss(selections, 0) ? 1 : 0;
+  const selection = selections[best] ?? null;
+  const chosen = candidates[best] as Candidate;
+  for (const each of candidates) if (each !== chosen) freeBeside(tensors, each, chosen);
+  const { design, spread } = chosen;
+  const data = split(chosen);
+  const l2 = selection?.l2 ?? given ?? 1;
+  const limits = evaluationLimits(workload(design, outputs));
 
   let assessment: Assessment = notEvaluated;
   let start: Float64Array | null = null;
   const problem: Problem = { design, targets, outputs, weights, l2 };
   const preconditioner = yield* makePreconditioner(tensors, problem, spread);
-  const wanted = method === "none" ? 0 : method === "holdout" ? 1 : count;
-  if (anyHeldOut(wanted)) {
+  const judged = method === "none" ? 0 : method === "holdout" ? 1 : count;
+  if (anyHeldOut(judged)) {
     const metric = foldsDiffer(rows, design.dimensions) ? "own" : preconditioner;
-    const fitted = yield* fitFolds(tensors, data, wanted, l2, metric, selection?.parameters ?? null, {
+    const fitted = yield* fitFolds(tensors, data, judged, l2, metric, selection?.parameters ?? null, {
       tolerance: EVALUATION_TOLERANCE,
       maxEvaluations: limits.judged,
     });
@@ -197,8 +229,44 @@ function* trainScoped(
     tolerance: options.tolerance ?? DEFAULT_TOLERANCE,
     maxEvaluations: start === null ? limits.judged : limits.final,
   });
-  const parameters = basis === null ? minimum.parameters : expand(tensors, minimum.parameters, basis, outputs);
-  return ok(finish(set, design, { ...minimum, parameters }, assessment, l2, examples, offset));
+  const { span } = chosen;
+  const parameters = span === null ? minimum.parameters : expand(tensors, minimum.parameters, span, outputs);
+  const used = chosen.lexical ? (lexical?.lexical ?? null) : null;
+  return ok(finish(set, design, used, { ...minimum, parameters }, assessment, l2, examples, offset));
+}
+
+/** What a head may be trained on: the embeddings, with lexical features beside them or without. */
+interface Candidate {
+  readonly lexical: boolean;
+  /** The whole design, or that in the span of its rows. */
+  readonly design: Design;
+  readonly span: Span | null;
+  readonly spread: Spread;
+}
+
+/** A candidate from the design of all columns. Where it works in the span of the rows, it has blocks of its own. */
+function* candidate(
+  tensors: Tensors,
+  whole: Design,
+  weights: Float64Array,
+  lexical: boolean,
+  seed: number,
+): Generator<number, Candidate, void> {
+  const wanted = lexical ? whole : { ...whole, sparse: null };
+  const reduced = yield* reduceToRows(tensors, wanted, weights);
+  const design = reduced?.design ?? wanted;
+  return { lexical, design, span: reduced?.span ?? null, spread: yield* measureSpread(tensors, design, weights, seed) };
+}
+
+/** Frees what a candidate has that the chosen one has not. */
+function freeBeside(tensors: Tensors, candidate: Candidate, chosen: Candidate): void {
+  if (candidate.design.blocks !== chosen.design.blocks) freeDesign(tensors, candidate.design);
+  else if (candidate.design.sparse !== null) freeSparseDesign(tensors, candidate.design.sparse);
+  if (candidate.span !== null) freeSpan(tensors, candidate.span);
+}
+
+function loss(selections: readonly Selection[], at: number): number {
+  return selections[at]?.loss ?? Number.POSITIVE_INFINITY;
 }
 
 /** Values around zero, so that logits in 32-bit floats keep what sets them apart, and what was taken off them. */
@@ -275,6 +343,7 @@ function average(vectors: readonly Float64Array[]): Float64Array {
 function finish(
   set: TrainingSet,
   design: Design,
+  lexical: Lexical | null,
   minimum: Minimum,
   assessment: Assessment,
   l2: number,
@@ -292,11 +361,23 @@ function finish(
       weights[k * dimensions + j] = weight;
       shift += weight * (design.mean[j] as number);
     }
-    bias[k] = (minimum.parameters[dimensions * outputs + k] as number) - shift;
+    bias[k] = (minimum.parameters[minimum.parameters.length - outputs + k] as number) - shift;
   }
+  const ofLexical = minimum.parameters.subarray(dimensions * outputs, minimum.parameters.length - outputs);
   const { temperature, outOfScopeThreshold, conformal, evaluation } = assessment;
   return {
-    head: { task, labels, dimensions, weights, bias, offset, temperature, outOfScopeThreshold, conformal },
+    head: {
+      task,
+      labels,
+      dimensions,
+      weights,
+      bias,
+      lexical: lexical === null ? null : quantiseLexical(lexical, ofLexical, outputs),
+      offset,
+      temperature,
+      outOfScopeThreshold,
+      conformal,
+    },
     training: {
       examples,
       iterations: minimum.iterations,
@@ -304,6 +385,7 @@ function finish(
       objective: minimum.value,
       l2: l2 * design.scale ** 2,
       temperature,
+      lexical: lexical !== null,
       operations: 0,
     },
     evaluation,

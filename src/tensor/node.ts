@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { join } from "node:path";
 import type { Tensors } from "../core/tensors.ts";
 import { wasmTensors } from "./wasm.ts";
 
@@ -11,5 +12,6 @@ export async function nodeTensors(): Promise<Tensors> {
   const file = createRequire(import.meta.url).resolve(
     "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm",
   );
-  return wasmTensors(await compile(await readFile(file)));
+  const sparse = join(import.meta.dirname, "sparse.wasm");
+  return wasmTensors(await compile(await readFile(file)), await compile(await readFile(sparse)));
 }

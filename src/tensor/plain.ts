@@ -1,13 +1,21 @@
-import type { Matrix, Tensors } from "../core/tensors.ts";
+import type { Matrix, Sparse, SparseRows, Tensors } from "../core/tensors.ts";
 
 /** The reference backend: sums in 64-bit floats, results rounded once to the 32 bits that every matrix has. */
 export function plainTensors(): Tensors {
-  const alive = new Map<Matrix, Float32Array>();
+  const alive = new Map<Matrix | Sparse, Float32Array>();
+  const sparseRows = new WeakMap<Sparse, SparseRows>();
 
   const valuesOf = (matrix: Matrix): Float32Array => {
     const values = alive.get(matrix);
     if (values === undefined) throw new Error("This matrix has been freed or belongs to another backend.");
     return values;
+  };
+
+  const rowsOf = (sparse: Sparse): SparseRows => {
+    const rows = sparseRows.get(sparse);
+    if (rows === undefined || !alive.has(sparse))
+      throw new Error("These rows have been freed or belong to another backend.");
+    return rows;
   };
 
   const create = (rows: number, columns: number, values: Float32Array): Matrix => {
@@ -49,6 +57,28 @@ export function plainTensors(): Tensors {
       }
       return create(a.columns, a.rows, transposed);
     },
+    sparse(rows, columns) {
+      checkSparse(rows, columns);
+      const sparse = { rows: rows.starts.length - 1, columns, entries: rows.values.length };
+      sparseRows.set(sparse, copyOf(rows));
+      alive.set(sparse, rows.values);
+      return sparse;
+    },
+    addSparseProduct(a, b, to) {
+      checkSparseProduct(a, b, to);
+      const { starts, columns, values } = rowsOf(a);
+      const right = valuesOf(b);
+      const sums = valuesOf(to);
+      for (let i = 0; i < a.rows; i++) {
+        for (let j = 0; j < b.columns; j++) {
+          let sum = sums[i * b.columns + j] as number;
+          for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
+            sum += (values[m] as number) * (right[(columns[m] as number) * b.columns + j] as number);
+          sums[i * b.columns + j] = sum;
+        }
+      }
+    },
+    readSparse: (a) => copyOf(rowsOf(a)),
     read: (a) => valuesOf(a).slice(),
     view: valuesOf,
     free: (a) => void alive.delete(a),
@@ -58,4 +88,21 @@ export function plainTensors(): Tensors {
       return { matrices: alive.size, bytes };
     },
   };
+}
+
+/** Throws where sparse rows are not whole. */
+export function checkSparse({ starts, columns, values }: SparseRows, width: number): void {
+  if (starts[0] !== 0 || starts.at(-1) !== values.length || columns.length !== values.length || width > 65_536)
+    throw new Error(`${values.length} values and ${columns.length} columns for ${starts.length - 1} rows of ${width}.`);
+}
+
+export function checkSparseProduct(a: Sparse, b: Matrix, to: Matrix): void {
+  if (a.columns !== b.rows || to.rows !== a.rows || to.columns !== b.columns)
+    throw new Error(
+      `Cannot add ${a.rows} × ${a.columns} by ${b.rows} × ${b.columns} to ${to.rows} × ${to.columns}.`,
+    );
+}
+
+function copyOf({ starts, columns, values }: SparseRows): SparseRows {
+  return { starts: starts.slice(), columns: columns.slice(), values: values.slice() };
 }

@@ -6,10 +6,13 @@ import {
   registerBackend,
   removeBackend,
   setBackend,
+  type Tensor1D,
   type Tensor2D,
+  tensor1d,
   tensor2d,
 } from "@tensorflow/tfjs-core";
-import type { Matrix, Tensors } from "../core/tensors.ts";
+import type { Matrix, Sparse, Tensors } from "../core/tensors.ts";
+import { checkSparse, checkSparseProduct } from "./plain.ts";
 
 /** What the package's types take from Emscripten's, which are not installed. */
 type Emscripten = BackendWasmModule & {
@@ -19,14 +22,26 @@ type Emscripten = BackendWasmModule & {
 
 let ready: Promise<Tensors> | null = null;
 
+/** The kernel of src/kernels/sparse.ts, which works in the backend's memory. */
+type AddSparseProduct = (
+  rows: number,
+  starts: number,
+  columns: number,
+  values: number,
+  b: number,
+  height: number,
+  width: number,
+  to: number,
+) => void;
+
 /**
  * TensorFlow.js's WASM backend, for workerd and Node. `module` is the compiled
- * `@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm`. There is one backend a process: every call
- * answers the first one's.
+ * `@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm`, `sparse` the compiled `sparse.wasm` of this folder,
+ * which `npm run kernels` makes. There is one backend a process: every call answers the first one's.
  */
-export function wasmTensors(module: WebAssembly.Module): Promise<Tensors> {
+export function wasmTensors(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<Tensors> {
   // A start that failed is tried again by the next call.
-  ready ??= start(module).catch((error) => {
+  ready ??= start(module, sparse).catch((error) => {
     ready = null;
     throw error;
   });
@@ -34,11 +49,13 @@ export function wasmTensors(module: WebAssembly.Module): Promise<Tensors> {
 }
 
 /** workerd may not compile WASM at run time, so the backend cannot load itself as it would in a browser. */
-async function start(module: WebAssembly.Module): Promise<Tensors> {
+async function start(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<Tensors> {
+  let env: WebAssembly.ModuleImports = {};
   const emscripten = (await quietly(() =>
     createModule({
       instantiateWasm(imports: WebAssembly.Imports, done: (instance: WebAssembly.Instance) => void) {
         const instance = new WebAssembly.Instance(module, imports);
+        env = { memory: instance.exports.memory as WebAssembly.Memory };
         done(instance);
         return instance.exports;
       },
@@ -57,7 +74,8 @@ async function start(module: WebAssembly.Module): Promise<Tensors> {
   removeBackend("wasm");
   registerBackend("wasm", () => backend);
   await setBackend("wasm");
-  return tensors(backend, emscripten);
+  const { addSparseProduct } = new WebAssembly.Instance(sparse, { env }).exports;
+  return tensors(backend, emscripten, addSparseProduct as AddSparseProduct);
 }
 
 /** Emscripten's Node set-up rethrows every uncaught error of the process; those handlers are taken off again. */
@@ -73,14 +91,23 @@ async function quietly<T>(run: () => Promise<T>): Promise<T> {
   return result;
 }
 
-function tensors(backend: BackendWasm, emscripten: Emscripten): Tensors {
+function tensors(backend: BackendWasm, emscripten: Emscripten, addSparseProduct: AddSparseProduct): Tensors {
   const alive = new Map<Matrix, Tensor2D>();
+  const aliveSparse = new Map<Sparse, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
 
   const tensorOf = (matrix: Matrix): Tensor2D => {
     const tensor = alive.get(matrix);
     if (tensor === undefined) throw new Error("This matrix has been freed or belongs to another backend.");
     return tensor;
   };
+
+  const sparseOf = (sparse: Sparse) => {
+    const tensors = aliveSparse.get(sparse);
+    if (tensors === undefined) throw new Error("These rows have been freed or belong to another backend.");
+    return tensors;
+  };
+
+  const offsetOf = (tensor: Tensor1D | Tensor2D) => backend.typedArrayFromHeap(tensor).byteOffset;
 
   const keep = (tensor: Tensor2D): Matrix => {
     const matrix = { rows: tensor.shape[0], columns: tensor.shape[1] };
@@ -97,14 +124,53 @@ function tensors(backend: BackendWasm, emscripten: Emscripten): Tensors {
       transposeTiles(backend.typedArrayFromHeap(tensorOf(a)) as Float32Array, values, a.rows, a.columns);
       return keep(tensor2d(values, [a.columns, a.rows], "float32"));
     },
+    sparse(rows, columns) {
+      checkSparse(rows, columns);
+      const { starts, values } = rows;
+      // Two columns a number: the backend has no 16-bit integers.
+      const packed = new Int32Array(Math.ceil(values.length / 2));
+      new Uint16Array(packed.buffer).set(rows.columns);
+      const sparse = { rows: starts.length - 1, columns, entries: values.length };
+      aliveSparse.set(sparse, {
+        starts: tensor1d(new Int32Array(starts), "int32"),
+        columns: tensor1d(packed, "int32"),
+        values: tensor1d(values, "float32"),
+      });
+      return sparse;
+    },
+    addSparseProduct(a, b, to) {
+      checkSparseProduct(a, b, to);
+      const { starts, columns, values } = sparseOf(a);
+      const [right, sums] = [offsetOf(tensorOf(b)), offsetOf(tensorOf(to))];
+      if (a.entries === 0) return;
+      addSparseProduct(a.rows, offsetOf(starts), offsetOf(columns), offsetOf(values), right, b.rows, b.columns, sums);
+    },
+    readSparse(a) {
+      const { starts, columns, values } = sparseOf(a);
+      return {
+        starts: new Uint32Array(starts.dataSync<"int32">()),
+        columns: new Uint16Array(columns.dataSync<"int32">().slice().buffer).slice(0, a.entries),
+        values: values.dataSync<"float32">().slice(),
+      };
+    },
     read: (a) => tensorOf(a).dataSync<"float32">(),
     view: (a) => backend.typedArrayFromHeap(tensorOf(a)) as Float32Array,
     free(a) {
+      if (isSparse(a)) {
+        const tensors = aliveSparse.get(a);
+        if (tensors !== undefined) for (const tensor of Object.values(tensors)) tensor.dispose();
+        aliveSparse.delete(a);
+        return;
+      }
       alive.get(a)?.dispose();
       alive.delete(a);
     },
-    memory: () => ({ matrices: memory().numTensors, bytes: emscripten.HEAPU8.byteLength }),
+    memory: () => ({ matrices: memory().numTensors - 2 * aliveSparse.size, bytes: emscripten.HEAPU8.byteLength }),
   };
+}
+
+function isSparse(a: Matrix | Sparse): a is Sparse {
+  return "entries" in a;
 }
 
 /** Writes `from` (rows × columns) transposed into `to`, by tiles that fit the cache: ten times as fast as tfjs's kernel. */

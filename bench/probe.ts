@@ -1,0 +1,67 @@
+/** The shipped training and prediction on a set of texts, in Node: a linear probe of a backbone. */
+import { predict } from "../src/core/head.ts";
+import { hasLexicalRoom, lexicalBuckets, lexicalFeatures, readLexical } from "../src/core/lexical.ts";
+import { type TrainingOptions, train } from "../src/core/train.ts";
+import { nodeTensors } from "../src/tensor/node.ts";
+import type { Split } from "./text-sets.ts";
+
+export interface Probe {
+  /** The share of test texts whose label the head says. */
+  readonly accuracy: number;
+  readonly milliseconds: number;
+  readonly lexical: boolean;
+  readonly l2: number;
+}
+
+/** Trains a head on the embeddings of a split's training texts, with its lexical features as wanted, and tests it. */
+export async function probe(
+  encode: (text: string) => Float32Array,
+  dimensions: number,
+  { train: rows, test }: Split,
+  lexical: TrainingOptions["lexical"],
+  evaluation: TrainingOptions["evaluation"] = { method: "none" },
+): Promise<Probe> {
+  const tensors = await nodeTensors();
+  const labels = [...new Set(rows.map(({ label }) => label))].sort();
+  const index = new Map(labels.map((label, i) => [label, i]));
+  const groups = new Map<string, number>();
+  const blocks = [];
+  for (let first = 0; first < rows.length; first += 1024) {
+    const part = rows.slice(first, first + 1024);
+    const values = new Float32Array(part.length * dimensions);
+    part.forEach(({ text }, i) => values.set(encode(text), i * dimensions));
+    blocks.push(tensors.matrix(part.length, dimensions, values));
+  }
+  const started = performance.now();
+  const reader = lexical === false || !hasLexicalRoom(labels.length) ? null : readLexical(lexicalBuckets(labels.length));
+  for (const { text } of rows) reader?.add(text);
+  const set = {
+    task: "single_label" as const,
+    dimensions,
+    labels,
+    features: blocks,
+    targets: { kind: "single" as const, indices: Int32Array.from(rows, ({ label }) => index.get(label) as number) },
+    groups: Int32Array.from(rows, ({ text }) => {
+      const group = groups.get(text) ?? groups.size;
+      groups.set(text, group);
+      return group;
+    }),
+    lexical: reader?.fit() ?? null,
+  };
+  const budget = { bytes: 1e9, operations: 1e14 };
+  const steps = train(tensors, set, { l2: "auto", classWeight: null, seed: 1, lexical, evaluation, budget });
+  let step = steps.next();
+  while (!step.done) step = steps.next();
+  const milliseconds = performance.now() - started;
+  if (!step.value.ok) throw new Error(step.value.failure.message);
+  const { head, training } = step.value.value;
+  const features = head.lexical === null ? null : lexicalFeatures(head.lexical);
+  let right = 0;
+  for (const { text, label } of test) {
+    const p = predict(head, encode(text), features === null ? null : features(text));
+    let best = 0;
+    for (let k = 1; k < p.length; k++) if ((p[k] as number) > (p[best] as number)) best = k;
+    if (head.labels[best] === label) right++;
+  }
+  return { accuracy: right / test.length, milliseconds, lexical: training.lexical, l2: training.l2 };
+}

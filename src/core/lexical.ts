@@ -1,0 +1,190 @@
+/**
+ * Lexical features: TF-IDF (Salton and Buckley 1988) of a text's words, word pairs and the character 2- to 4-grams of its
+ * words, hashed (Weinberger et al. 2009), fitted on a tenant's own examples. They tell a head which words were used where
+ * the embedding tells what they mean.
+ *
+ *   t = ½ (ŵ, ĉ)    w_j = (1 + ln n_j) · idf_j over the words and pairs hashed into bucket j, n_j of them; c likewise over the n-grams
+ *   idf_j = ln((1 + examples) / (1 + examples with j)) + 1, and 0 where no example has j;    ŵ = w / ‖w‖
+ *
+ * The half is beside embeddings whose spread is 1, as a training scales them (design.ts).
+ */
+import { joinRows } from "./sparse.ts";
+import type { SparseRows } from "./tensors.ts";
+import { words } from "./words.ts";
+
+/** What is fitted: the inverse document frequency of each bucket, those of words first. */
+export interface Lexical {
+  /** Of words and pairs, and as many of n-grams. */
+  readonly buckets: number;
+  /** 2 · buckets */
+  readonly idf: Float32Array;
+}
+
+const SHORTEST = 2;
+const LONGEST = 4;
+const SHARE = 0.5;
+/** The kinds of features hash from different starting values, so that the word "<a" is not the n-gram "<a". */
+const WORD_SEED = 0x811c9dc5;
+const PAIR_SEED = 0x9dc5811c;
+const CHARACTERS_SEED = 0x01234567;
+
+/** Parameters beside the dense ones that a head should have at most, and bounds of the buckets. */
+const MOST_WEIGHTS = 160_000;
+const FEWEST_BUCKETS = 256;
+const MOST_BUCKETS = 8_192;
+
+/** How many buckets a head of so many outputs hashes into: fewer where each costs more weights. A power of two. */
+export function lexicalBuckets(outputs: number): number {
+  let buckets = MOST_BUCKETS;
+  while (buckets > FEWEST_BUCKETS && 2 * buckets * outputs > MOST_WEIGHTS) buckets /= 2;
+  return buckets;
+}
+
+/** Whether so many outputs leave room for lexical features at all. */
+export function hasLexicalRoom(outputs: number): boolean {
+  return 2 * FEWEST_BUCKETS * outputs <= MOST_WEIGHTS;
+}
+
+/** One text's buckets, each once, and how often it has each. */
+interface Counts {
+  readonly columns: readonly number[];
+  readonly counts: Uint32Array;
+}
+
+/** Counts one text after another; what it gives is valid until the next. */
+function counter(buckets: number): (text: string) => Counts {
+  const counts = new Uint32Array(2 * buckets);
+  let columns: number[] = [];
+  const add = (hash: number, first: number) => {
+    const column = first + (spread(hash) & (buckets - 1));
+    if (counts[column] === 0) columns.push(column);
+    counts[column] = (counts[column] as number) + 1;
+  };
+  return (text) => {
+    for (const column of columns) counts[column] = 0;
+    columns = [];
+    let previous = 0;
+    let any = false;
+    for (const word of words(text)) {
+      const hash = hashOf(word);
+      add(hash, 0);
+      if (any) add(step(step(PAIR_SEED, previous), hash), 0);
+      previous = hash;
+      any = true;
+      addCharacters(word, (gram) => add(gram, buckets));
+    }
+    return { columns, counts };
+  };
+}
+
+function step(hash: number, unit: number): number {
+  return Math.imul(hash ^ unit, 0x01000193);
+}
+
+function hashOf(word: string): number {
+  let hash = WORD_SEED;
+  for (let i = 0; i < word.length; i++) hash = step(hash, word.charCodeAt(i));
+  return hash;
+}
+
+/** MurmurHash3's finaliser spreads FNV's low bits over all 32. */
+function spread(hash: number): number {
+  let h = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
+}
+
+/** The hash of each 2- to 4-gram of "<word>". */
+function addCharacters(word: string, add: (hash: number) => void): void {
+  const length = word.length + 2;
+  const unit = (i: number) => (i === 0 ? 60 : i === length - 1 ? 62 : word.charCodeAt(i - 1));
+  for (let start = 0; start + SHORTEST <= length; start++) {
+    const end = Math.min(length, start + LONGEST);
+    let hash = step(CHARACTERS_SEED, unit(start));
+    for (let i = start + 1; i < end; i++) {
+      hash = step(hash, unit(i));
+      add(hash);
+    }
+  }
+}
+
+/** What texts are read into, one after another, before the frequencies of all are known. */
+export interface LexicalReader {
+  add(text: string): void;
+  /** Numbers so far: each takes six bytes, and twelve more in a training. */
+  entries(): number;
+  /** The frequencies in the texts, and the features of each of them. Ends the reader. */
+  fit(): { readonly lexical: Lexical; readonly rows: SparseRows };
+}
+
+export function readLexical(buckets: number): LexicalReader {
+  const count = counter(buckets);
+  const texts: SparseRows[] = [];
+  let entries = 0;
+  return {
+    add(text) {
+      const counted = countsOf(count(text));
+      entries += counted.values.length;
+      texts.push({ starts: Uint32Array.of(0, counted.values.length), ...counted });
+    },
+    entries: () => entries,
+    fit() {
+      const rows = joinRows(texts.splice(0));
+      const lexical = { buckets, idf: frequencies(rows, 2 * buckets) };
+      for (let i = 0; i + 1 < rows.starts.length; i++) {
+        const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
+        weigh(rows.columns.subarray(from, to), rows.values.subarray(from, to), lexical);
+      }
+      return { lexical, rows };
+    },
+  };
+}
+
+/** A function that gives a text's features. */
+export function lexicalFeatures(lexical: Lexical): (text: string) => Pick<SparseRows, "columns" | "values"> {
+  const count = counter(lexical.buckets);
+  return (text) => {
+    const features = countsOf(count(text));
+    weigh(features.columns, features.values, lexical);
+    return features;
+  };
+}
+
+function countsOf({ columns: found, counts }: Counts): Pick<SparseRows, "columns" | "values"> {
+  const columns = Uint16Array.from(found);
+  const values = new Float32Array(columns.length);
+  for (let m = 0; m < columns.length; m++) values[m] = counts[columns[m] as number] as number;
+  return { columns, values };
+}
+
+function frequencies({ starts, columns }: SparseRows, width: number): Float32Array {
+  const rows = new Float64Array(width);
+  for (let m = 0; m < columns.length; m++) {
+    const column = columns[m] as number;
+    rows[column] = (rows[column] as number) + 1;
+  }
+  const examples = starts.length - 1;
+  const idf = new Float32Array(width);
+  for (let j = 0; j < width; j++) {
+    const having = rows[j] as number;
+    idf[j] = having === 0 ? 0 : Math.log((1 + examples) / (1 + having)) + 1;
+  }
+  return idf;
+}
+
+/** Turns one text's counts into its features, in place. */
+function weigh(columns: Uint16Array, values: Float32Array, { buckets, idf }: Lexical): void {
+  let ofWords = 0;
+  let ofCharacters = 0;
+  for (let m = 0; m < columns.length; m++) {
+    const column = columns[m] as number;
+    const value = (1 + Math.log(values[m] as number)) * (idf[column] as number);
+    values[m] = value;
+    if (column < buckets) ofWords += value * value;
+    else ofCharacters += value * value;
+  }
+  const word = SHARE / (Math.sqrt(ofWords) || 1);
+  const character = SHARE / (Math.sqrt(ofCharacters) || 1);
+  for (let m = 0; m < columns.length; m++)
+    values[m] = (values[m] as number) * ((columns[m] as number) < buckets ? word : character);
+}

@@ -1,0 +1,70 @@
+/** Sparse rows as plain arrays: cut, picked and turned. */
+import type { SparseRows } from "./tensors.ts";
+
+/** Rows first…last. */
+export function sliceRows({ starts, columns, values }: SparseRows, first: number, last: number): SparseRows {
+  const from = starts[first] as number;
+  const to = starts[last] as number;
+  const shifted = starts.slice(first, last + 1);
+  for (let i = 0; i < shifted.length; i++) shifted[i] = (shifted[i] as number) - from;
+  return { starts: shifted, columns: columns.subarray(from, to), values: values.subarray(from, to) };
+}
+
+/** The rows of the given numbers, in their order. */
+export function pickRows({ starts, columns, values }: SparseRows, rows: readonly number[]): SparseRows {
+  const picked = new Uint32Array(rows.length + 1);
+  rows.forEach((row, i) => {
+    picked[i + 1] = (picked[i] as number) + (starts[row + 1] as number) - (starts[row] as number);
+  });
+  const size = picked.at(-1) as number;
+  const result = { starts: picked, columns: new Uint16Array(size), values: new Float32Array(size) };
+  rows.forEach((row, i) => {
+    const [from, to] = [starts[row] as number, starts[row + 1] as number];
+    result.columns.set(columns.subarray(from, to), picked[i]);
+    result.values.set(values.subarray(from, to), picked[i]);
+  });
+  return result;
+}
+
+/** Rows one after another. */
+export function joinRows(parts: readonly SparseRows[]): SparseRows {
+  const rows = parts.reduce((sum, { starts }) => sum + starts.length - 1, 0);
+  const size = parts.reduce((sum, { values }) => sum + values.length, 0);
+  const result = {
+    starts: new Uint32Array(rows + 1),
+    columns: new Uint16Array(size),
+    values: new Float32Array(size),
+  };
+  let row = 0;
+  let at = 0;
+  for (const { starts, columns, values } of parts) {
+    result.columns.set(columns, at);
+    result.values.set(values, at);
+    for (let i = 1; i < starts.length; i++) result.starts[++row] = at + (starts[i] as number);
+    at += values.length;
+  }
+  return result;
+}
+
+/** Rows as columns: row j of the result holds what column j of `width` held, at most 65,536 rows of it. */
+export function transposeRows({ starts, columns, values }: SparseRows, width: number): SparseRows {
+  const ends = new Uint32Array(width + 1);
+  for (let m = 0; m < columns.length; m++) {
+    const next = (columns[m] as number) + 1;
+    ends[next] = (ends[next] as number) + 1;
+  }
+  for (let j = 1; j <= width; j++) ends[j] = (ends[j] as number) + (ends[j - 1] as number);
+  const at = ends.slice();
+  const rows = new Uint16Array(columns.length);
+  const turned = new Float32Array(columns.length);
+  for (let i = 0; i + 1 < starts.length; i++) {
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
+      const column = columns[m] as number;
+      const to = at[column] as number;
+      at[column] = to + 1;
+      rows[to] = i;
+      turned[to] = values[m] as number;
+    }
+  }
+  return { starts: ends, columns: rows, values: turned };
+}
