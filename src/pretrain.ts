@@ -66,13 +66,13 @@ async function main(): Promise<void> {
   const threads = wholeNumber("threads", numbers.threads, 1, 64);
   if (data === undefined) throw new Problem("--data is missing: the folder of the text to train on.");
   if (!existsSync(data)) throw new Problem(`There is no folder '${data}'.`);
-  makeFolder(out);
-  makeFolder(dirname(checkpoint));
 
   const started = performance.now();
   const progress = (line: string) =>
     console.log(`${((performance.now() - started) / 1000).toFixed(0).padStart(5)} s  ${line}`);
   const corpus = readCorpus(data, groups, shape, progress);
+  makeFolder(out);
+  makeFolder(dirname(checkpoint));
   const table = await pretrain(corpus, shape, hyperparameters, { threads, checkpoint, progress });
   if (table === null) throw new Error("The training ended before its last step.");
   const config = {
@@ -89,7 +89,7 @@ async function main(): Promise<void> {
   progress(`Written to ${out}.`);
 }
 
-/** Before the work, so that a folder that cannot be made costs none. */
+/** Throws a Problem where it cannot be made: before the training, which would be lost. */
 function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true });
