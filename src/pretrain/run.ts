@@ -55,15 +55,14 @@ export async function pretrain(
     hyperparameters,
     layout: at,
   };
-  const workers = Array.from(
-    { length: threads },
-    (_, index) => new Worker(join(import.meta.dirname, "thread.ts"), { workerData: { ...setup, index } }),
-  );
+  const workers: Worker[] = [];
   try {
+    for (let index = 0; index < threads; index++)
+      workers.push(new Worker(join(import.meta.dirname, "thread.ts"), { workerData: { ...setup, index } }));
     await Promise.all(workers.map(nextMessage));
     const started = performance.now();
     for (let from = first; from < end; ) {
-      const to = Math.min(end, from + REPORT);
+      const to = Math.min(end, (Math.floor(from / REPORT) + 1) * REPORT);
       const answers = workers.map(nextMessage);
       for (const worker of workers) worker.postMessage({ from, to } satisfies Work);
       const [done] = (await Promise.all(answers)) as [Done];
