@@ -1,56 +1,106 @@
 /**
- * Trains the backbone text-static-1, from raw text to the files of models/text-static-1:
+ * Trains the backbone text-static-1, from raw text to the files of models/text-static-1: `npm run backbone:train -- --help`.
  *
- *   npm run backbone:train [-- --data DIR] [--out DIR] [--steps N] [--seed N] [--threads N] [--checkpoint FILE]
- *
- * DIR holds the files that src/pretrain/sources.ts names, and beside it a folder `tasks` with the labelled ones; the model's
- * CARD.md lists them all with their licences. A training that was cut off goes on from its last checkpoint. The same data and
- * seed give the same files on any number of threads.
+ * The data are the files that src/pretrain/sources.ts names; the model's CARD.md lists them with their licences. A training
+ * that was cut off goes on from its last checkpoint. The same data and seed give the same files on any number of threads.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { readCorpus } from "./pretrain/corpus.ts";
+import { Problem } from "./pretrain/problem.ts";
 import { foldedRows, quantise } from "./pretrain/quantise.ts";
 import { pretrain } from "./pretrain/run.ts";
 import { groups } from "./pretrain/sources.ts";
 
-const { values } = parseArgs({
-  options: {
-    data: { type: "string", default: "../shared/data/pretrain" },
-    out: { type: "string", default: "models/text-static-1" },
-    steps: { type: "string", default: "60000" },
-    seed: { type: "string", default: "1" },
-    threads: { type: "string", default: "2" },
-    checkpoint: { type: "string", default: ".graft/pretrain.checkpoint" },
-  },
-});
-const shape = { dimensions: 256, vocabulary: 30_000, buckets: 60_000 };
-const hyperparameters = {
-  steps: Number(values.steps),
-  seed: Number(values.seed),
-  rate: 0.01,
-  headRate: 0.003,
-  warmUp: 0.05,
-};
-const started = performance.now();
-const progress = (line: string) =>
-  console.log(`${((performance.now() - started) / 1000).toFixed(0).padStart(5)} s  ${line}`);
+const usage = `Usage: npm run backbone:train -- --data DIR [--out DIR] [--steps N] [--seed N] [--threads N] [--checkpoint FILE]
 
-mkdirSync(dirname(values.checkpoint), { recursive: true });
-const corpus = readCorpus(values.data, groups, shape, progress);
-const run = { threads: Number(values.threads), checkpoint: values.checkpoint, progress };
-const table = await pretrain(corpus, shape, hyperparameters, run);
-if (table === null) throw new Error("The training ended before its last step.");
-const config = {
-  id: "text-static-1",
-  revision: "1",
-  license: "CC-BY-SA-4.0",
-  ...shape,
-  trained: { ...hyperparameters, texts: corpus.texts.starts.length - 1, words: corpus.texts.members.length },
-};
-mkdirSync(values.out, { recursive: true });
-writeFileSync(join(values.out, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
-writeFileSync(join(values.out, "vocabulary.txt"), `${corpus.vocabulary.join("\n")}\n`);
-writeFileSync(join(values.out, "table.bin"), quantise(foldedRows(corpus, shape, table), shape));
-progress(`Written to ${values.out}.`);
+  --data        the folder of raw text; the labelled tasks are in a folder 'tasks' beside it
+  --out         models/text-static-1: where config.json, vocabulary.txt and table.bin are written
+  --steps       60000
+  --seed        1
+  --threads     2; how many there are changes no result
+  --checkpoint  .graft/pretrain.checkpoint: written every 10,000 steps, and removed once the files are written`;
+
+const options = {
+  data: { type: "string" },
+  out: { type: "string", default: "models/text-static-1" },
+  steps: { type: "string", default: "60000" },
+  seed: { type: "string", default: "1" },
+  threads: { type: "string", default: "2" },
+  checkpoint: { type: "string", default: ".graft/pretrain.checkpoint" },
+  help: { type: "boolean", short: "h", default: false },
+} as const;
+
+const shape = { dimensions: 256, vocabulary: 30_000, buckets: 60_000 };
+
+/** The options that were given; throws a Problem where one is unknown or lacks its value. */
+function readOptions() {
+  try {
+    return parseArgs({ options }).values;
+  } catch (error) {
+    throw new Problem((error as Error).message);
+  }
+}
+
+/** The whole number from `least` to `most` that an option is. */
+function wholeNumber(name: string, value: string, least: number, most: number): number {
+  const number = Number(value);
+  if (/^\d+$/.test(value) && number >= least && number <= most) return number;
+  throw new Problem(`--${name} is '${value}', which is not a whole number from ${least} to ${most}.`);
+}
+
+async function main(): Promise<void> {
+  const { data, out, checkpoint, help, ...numbers } = readOptions();
+  if (help) {
+    console.log(usage);
+    return;
+  }
+  const hyperparameters = {
+    steps: wholeNumber("steps", numbers.steps, 1, 10_000_000),
+    seed: wholeNumber("seed", numbers.seed, 0, 0xffffffff),
+    rate: 0.01,
+    headRate: 0.003,
+    warmUp: 0.05,
+  };
+  const threads = wholeNumber("threads", numbers.threads, 1, 64);
+  if (data === undefined) throw new Problem("--data is missing: the folder of the text to train on.");
+  if (!existsSync(data)) throw new Problem(`There is no folder '${data}'.`);
+
+  const started = performance.now();
+  const progress = (line: string) =>
+    console.log(`${((performance.now() - started) / 1000).toFixed(0).padStart(5)} s  ${line}`);
+  const corpus = readCorpus(data, groups, shape, progress);
+  makeFolder(out);
+  makeFolder(dirname(checkpoint));
+  const table = await pretrain(corpus, shape, hyperparameters, { threads, checkpoint, progress });
+  if (table === null) throw new Error("The training ended before its last step.");
+  const config = {
+    id: "text-static-1",
+    revision: "1",
+    license: "CC-BY-SA-4.0",
+    ...shape,
+    trained: { ...hyperparameters, texts: corpus.texts.starts.length - 1, words: corpus.texts.members.length },
+  };
+  writeFileSync(join(out, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+  writeFileSync(join(out, "vocabulary.txt"), `${corpus.vocabulary.join("\n")}\n`);
+  writeFileSync(join(out, "table.bin"), quantise(foldedRows(corpus, shape, table), shape));
+  rmSync(checkpoint, { force: true });
+  progress(`Written to ${out}.`);
+}
+
+/** Throws a Problem where it cannot be made: before the training, which would be lost. */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw new Problem(`The folder '${folder}' cannot be made: ${(error as Error).message}`);
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(error instanceof Problem ? error.message : error);
+  process.exitCode = 1;
+}

@@ -1,12 +1,14 @@
 /**
- * The arithmetic of pre-training (src/pretrain/step.ts) in AssemblyScript: 32-bit floats, four at a time, in a memory that
- * the training's threads share. Pointers are byte offsets into it. Nothing here depends on how many threads there are, and
+ * The arithmetic of pre-training (src/pretrain/step.ts) in AssemblyScript: 32-bit floats, four at a time, in a memory
+ * that the training's threads share. Pointers are byte offsets into it, strides count floats, and matrices are row-major.
+ * A width, n or count is a multiple of 4 where no other is named. Nothing here depends on how many threads there are, and
  * nothing is fused or reordered by the machine: equal input gives equal bytes.
  */
 
 /** Floats that are summed in registers at once. */
 const CHUNK: i32 = 32;
 
+/** Where number `index` lies. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function at(base: usize, index: i32): usize {
@@ -92,8 +94,8 @@ export function sumRows(
 }
 
 /**
- * One step of Adam (Kingma and Ba 2015) on `count` numbers from their gradient. `rate` already holds the corrections of the
- * bias: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
+ * One step of Adam (Kingma and Ba 2015) on `count` numbers from their gradient. `rate` already holds the corrections of
+ * the bias: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
  */
 export function adam(
   parameters: usize,
@@ -184,8 +186,9 @@ export function normaliseBack(first: i32, last: i32, unit: usize, width: i32, no
 }
 
 /**
- * c[i][j] = scale · Σ_k a(i, k) b(k, j) for i in [first, last), j in [0, n): a(i, k) lies at a + i·ai + k·ak floats, b(k, j) at
- * b + k·bk + j·bj, c[i][j] at c + i·n + j. (last − first) is a multiple of 4, n of 8; `panel` has room for 8·depth floats.
+ * c[i][j] = scale · Σ_k a(i, k) b(k, j) for i in [first, last), j in [0, n): a(i, k) lies at a + i·ai + k·ak, b(k, j) at
+ * b + k·bk + j·bj, c[i][j] at c + i·n + j. (last − first) is a multiple of 4, n of 8, `depth` is any number; `panel` has
+ * room for 8·depth floats.
  */
 export function multiply(
   first: i32,
@@ -257,7 +260,7 @@ export function multiply(
   }
 }
 
-/** out[i] = log Σ_j exp(logits[i][j]) for rows first…last of n; n is a multiple of 4. */
+/** out[i] = log Σ_j exp(logits[i][j]) for rows first…last of n numbers. */
 export function logSumRows(first: i32, last: i32, logits: usize, n: i32, out: usize): void {
   for (let i = first; i < last; i++) {
     const row = at(logits, i * n);
@@ -289,8 +292,8 @@ export function logSumColumns(first: i32, last: i32, rows: i32, logits: usize, n
 }
 
 /**
- * In place, logits → factor · (exp(l − rowSums[i]) + exp(l − columnSums[j])), less 2 · factor on the diagonal: the gradient of
- * both directions' cross-entropies. Rows first…last of n.
+ * In place, logits → factor · (exp(l − rowSums[i]) + exp(l − columnSums[j])), less 2 · factor on the diagonal: the
+ * gradient of both directions' cross-entropies. Rows first…last of n numbers.
  */
 export function contrastiveGradient(
   first: i32,
@@ -314,7 +317,7 @@ export function contrastiveGradient(
   }
 }
 
-/** In place, logits → factor · (softmax(l) − one-hot of targets[i]). Rows first…last of n. */
+/** In place, logits → factor · (softmax(l) − one-hot of targets[i]). Rows first…last of n numbers. */
 export function softmaxGradient(
   first: i32,
   last: i32,

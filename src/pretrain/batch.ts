@@ -1,134 +1,149 @@
 /**
- * One step's texts, drawn from its number and the seed alone, and the lists that its sums go over. Every thread makes the
- * same batch; a resumed training needs no state of a generator.
+ * One step's texts, drawn from its number and the seed alone: every thread makes the same batch, and a resumed training
+ * needs no state of a generator.
  */
 import { seededRandom } from "../core/random.ts";
 import type { Corpus, Source } from "./corpus.ts";
 
 /** Texts a batch; pairs have as many on each side. */
 export const BATCH = 512;
+/** How likely a word is left out of a text, but for halves. */
 const WORD_DROPOUT = 0.1;
+/** Of a text dealt into halves, each side has so many words for certain. */
+const LEAST_HALF = 2;
 
 export interface Batch {
   readonly source: Source;
+  /** Its place in the corpus's sources. */
   readonly sourceIndex: number;
-  /** BATCH texts, or the left sides and then the right ones, as lists of `kinds`' indices. */
+  /** How many: BATCH, or the left sides and after them the right ones. */
   readonly texts: number;
+  /** Text i's words are `textWords` from `textStarts[i]` to `textStarts[i + 1]`, as places in `kinds`. */
   readonly textStarts: Int32Array;
   readonly textWords: Int32Array;
-  /** The distinct words of the batch. */
+  /** The batch's distinct words, as places in the corpus; the first `kindCount` numbers hold. */
   readonly kinds: Int32Array;
   readonly kindCount: number;
-  /** labelled: the class of each text */
+  /** Labelled: the class of each text. */
   readonly targets: Int32Array;
-  /** pairs: places of the logits' matrix where row and column share a text, so that they are no negatives of each other */
+  /** Pairs: places (row · BATCH + column) of pairs that share a text, so that they are no negatives of each other. */
   readonly masked: readonly number[];
+}
+
+/** How many words a batch has at most, in all and distinct. */
+export function mostWords({ texts, wordRows }: Corpus): { readonly all: number; readonly distinct: number } {
+  let longest = 0;
+  for (let i = 1; i < texts.starts.length; i++)
+    longest = Math.max(longest, (texts.starts[i] as number) - (texts.starts[i - 1] as number));
+  const all = 2 * BATCH * longest;
+  return { all, distinct: Math.min(all, wordRows.starts.length - 1) };
 }
 
 /** Makes batches, in memory that it keeps: a batch is valid until the next. */
 export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
-  const words = corpus.wordRows.starts.length - 1;
-  const place = new Int32Array(words);
-  const stamp = new Int32Array(words).fill(-1);
-  const kinds = new Int32Array(1 << 17);
-  const textWords = new Int32Array(1 << 17);
+  const most = mostWords(corpus);
   const textStarts = new Int32Array(2 * BATCH + 1);
+  const textWords = new Int32Array(most.all);
+  const kinds = new Int32Array(most.distinct);
   const targets = new Int32Array(BATCH);
+  /** Where a word is in `kinds`, if the batch of the step that is stamped on it has it. */
+  const place = new Int32Array(corpus.wordRows.starts.length - 1);
+  const stamp = new Int32Array(place.length).fill(-1);
   const { starts, members } = corpus.texts;
   const cumulative: number[] = [];
   for (const { share } of corpus.sources) cumulative.push((cumulative.at(-1) ?? 0) + share);
 
   return (step) => {
     const random = seededRandom(Math.imul(seed ^ Math.imul(step + 1, 0x9e3779b1), 0x85ebca6b));
-    const drawn = random() * (cumulative.at(-1) ?? 1);
-    const sourceIndex = Math.max(0, cumulative.findIndex((sum) => drawn < sum));
+    const below = (count: number) => Math.floor(random() * count);
+    const drawn = random() * (cumulative.at(-1) as number);
+    const sourceIndex = cumulative.findIndex((sum) => drawn < sum);
     const source = corpus.sources[sourceIndex] as Source;
-    const size = source.kind === "halves" || source.kind === "labelled" ? source.left.length : source.right.length;
-    const chosen = Int32Array.from({ length: BATCH }, () => Math.floor(random() * size));
+    const rows = Array.from({ length: BATCH }, () => below(source.left.length));
+    const left = rows.map((row) => source.left[row] as number);
     let kindCount = 0;
-    let at = 0;
-    let text = 0;
-    textStarts[0] = 0;
+    let length = 0;
+    let texts = 0;
     const add = (word: number) => {
       if (stamp[word] !== step) {
         stamp[word] = step;
         place[word] = kindCount;
         kinds[kindCount++] = word;
       }
-      textWords[at++] = place[word] as number;
+      textWords[length++] = place[word] as number;
     };
-    const end = () => {
-      textStarts[++text] = at;
+    const endText = () => {
+      textStarts[++texts] = length;
     };
     const addText = (id: number) => {
       const first = starts[id] as number;
       const last = starts[id + 1] as number;
-      const before = at;
+      const before = length;
       for (let i = first; i < last; i++) if (random() >= WORD_DROPOUT) add(members[i] as number);
-      if (at === before) add(members[first + Math.floor(random() * (last - first))] as number);
-      end();
+      if (length === before) add(members[first + below(last - first)] as number);
+      endText();
     };
-    const masked: number[] = [];
-    if (source.kind === "halves") {
-      const other: number[] = [];
-      const rest: number[][] = [];
-      for (const row of chosen) {
-        const id = source.left[row] as number;
-        const first = starts[id] as number;
-        const length = (starts[id + 1] as number) - first;
-        // At least two words on each side.
-        const order = Array.from({ length }, (_, i) => i);
-        for (let i = 0; i < 4; i++) {
-          const j = i + Math.floor(random() * (length - i));
-          const held = order[i] as number;
-          order[i] = order[j] as number;
-          order[j] = held;
-        }
-        const right: number[] = [];
-        order.forEach((offset, i) => {
-          const word = members[first + offset] as number;
-          if (i < 2 || (i >= 4 && random() < 0.5)) add(word);
-          else right.push(word);
-        });
-        end();
-        rest.push(right);
-        other.push(id);
+    /** Adds some of a text's words, at random, and answers the others. */
+    const addHalf = (id: number): number[] => {
+      const words = Array.from(members.subarray(starts[id], starts[id + 1]));
+      for (let i = 0; i < 2 * LEAST_HALF; i++) {
+        const j = i + below(words.length - i);
+        const held = words[i] as number;
+        words[i] = words[j] as number;
+        words[j] = held;
       }
-      for (const right of rest) {
-        for (const word of right) add(word);
-        end();
-      }
-      mask(other, other, masked);
-    } else if (source.kind === "labelled") {
-      const { labels } = source;
-      chosen.forEach((row, i) => {
-        addText(source.left[row] as number);
-        const first = labels.starts[row] as number;
-        const count = (labels.starts[row + 1] as number) - first;
-        targets[i] = labels.members[first + (count === 1 ? 0 : Math.floor(random() * count))] as number;
+      const rest: number[] = [];
+      words.forEach((word, i) => {
+        if (i < LEAST_HALF || (i >= 2 * LEAST_HALF && random() < 0.5)) add(word);
+        else rest.push(word);
       });
-    } else {
-      const left = Array.from(chosen, (row) => source.left[row] as number);
-      const right = Array.from(chosen, (row) => source.right[row] as number);
-      for (const id of left) addText(id);
-      for (const id of right) addText(id);
-      mask(left, right, masked);
+      endText();
+      return rest;
+    };
+
+    let masked: number[] = [];
+    switch (source.kind) {
+      case "halves":
+        for (const rest of left.map(addHalf)) {
+          rest.forEach(add);
+          endText();
+        }
+        masked = sharing(left, left);
+        break;
+      case "labelled": {
+        const { labels } = source;
+        rows.forEach((row, i) => {
+          addText(left[i] as number);
+          const first = labels.starts[row] as number;
+          const count = (labels.starts[row + 1] as number) - first;
+          targets[i] = labels.members[first + (count === 1 ? 0 : below(count))] as number;
+        });
+        break;
+      }
+      default: {
+        const right = rows.map((row) => source.right[row] as number);
+        left.forEach(addText);
+        right.forEach(addText);
+        masked = sharing(left, right);
+      }
     }
-    return { source, sourceIndex, texts: text, textStarts, textWords, kinds, kindCount, targets, masked };
+    return { source, sourceIndex, texts, textStarts, textWords, kinds, kindCount, targets, masked };
   };
 }
 
-/** Off the diagonal, the places (row · BATCH + column) where the pairs share a text. */
-function mask(left: readonly number[], right: readonly number[], masked: number[]): void {
+/** The places off the diagonal where two pairs share a text; one where they share both may come twice. */
+function sharing(left: readonly number[], right: readonly number[]): number[] {
   const having = new Map<number, number[]>();
-  [left, right].forEach((side) => {
-    side.forEach((id, i) => {
-      const rows = having.get(id);
-      if (rows === undefined) having.set(id, [i]);
-      else if (rows.at(-1) !== i) rows.push(i);
-    });
+  left.forEach((id, i) => {
+    for (const text of [id, right[i] as number]) {
+      const pairs = having.get(text);
+      if (pairs === undefined) having.set(text, [i]);
+      else if (pairs.at(-1) !== i) pairs.push(i);
+    }
   });
-  for (const rows of having.values()) {
-    for (const i of rows) for (const j of rows) if (i !== j) masked.push(i * BATCH + j);
+  const places: number[] = [];
+  for (const pairs of having.values()) {
+    for (const i of pairs) for (const j of pairs) if (i !== j) places.push(i * BATCH + j);
   }
+  return places;
 }

@@ -1,12 +1,15 @@
 /** The text to train on as numbers: words as the rows that they are made of, texts as words, sources as texts. */
 import { eachSubword, entry, subwordCount } from "../backbones/subwords.ts";
 import { words } from "../core/words.ts";
+import { Problem } from "./problem.ts";
 import { type Group, type Kind, readSource } from "./sources.ts";
 
+/** Of the table: vocabulary + buckets rows of so many dimensions. */
 export interface Shape {
   readonly dimensions: number;
   /** Most frequent words with a row of their own; the n-grams' rows come after them. */
   readonly vocabulary: number;
+  /** Rows of n-grams. */
   readonly buckets: number;
 }
 
@@ -30,9 +33,10 @@ export interface Source {
   readonly classes: number;
 }
 
+/** Every array lies in shared memory, so that threads need no copies. */
 export interface Corpus {
   readonly vocabulary: readonly string[];
-  /** The rows of each word that occurs, and the factor of each row. */
+  /** The rows of each word that occurs, a row of its own first, and the factor of each row. */
   readonly wordRows: Lists;
   readonly wordFactors: Float32Array;
   readonly texts: Lists;
@@ -44,113 +48,136 @@ const MOST_WORDS = 48;
 /** Fewer words are not dealt into halves. */
 const LEAST_WORDS = 6;
 
-function shared(values: readonly number[] | Int32Array): Int32Array {
-  const array = new Int32Array(new SharedArrayBuffer(4 * values.length));
-  array.set(values);
-  return array;
-}
-
-/** Grows as numbers are added. */
-class Numbers {
-  #values = new Int32Array(1 << 16);
-  length = 0;
-  push(value: number): void {
-    if (this.length === this.#values.length) {
-      const larger = new Int32Array(2 * this.length);
-      larger.set(this.#values);
-      this.#values = larger;
-    }
-    this.#values[this.length++] = value;
-  }
-  shared(): Int32Array {
-    return shared(this.#values.subarray(0, this.length));
-  }
-}
-
-/** Reads every source of the groups under `folder`. Equal texts are one text. */
+/**
+ * Reads every source of the groups under `folder`. Equal texts are one text. Throws a Problem where a file is missing or
+ * cannot be read, a group has no text to train on, or there are fewer kinds of words than the vocabulary has rows.
+ */
 export function readCorpus(
   folder: string,
   groups: readonly Group[],
   shape: Shape,
   progress: (line: string) => void,
 ): Corpus {
-  const wordIds = new Map<string, number>();
-  const counts: number[] = [];
-  const textIds = new Map<string, number>();
-  const textStarts = new Numbers();
-  const textWords = new Numbers();
-  const textId = (text: string): number => {
-    const known = textIds.get(text);
-    if (known !== undefined) return known;
-    const id = textIds.size;
-    textIds.set(text, id);
-    textStarts.push(textWords.length);
-    for (const word of words(text).slice(0, MOST_WORDS)) {
-      const name = entry(word);
-      let at = wordIds.get(name);
-      if (at === undefined) {
-        at = wordIds.size;
-        wordIds.set(name, at);
-        counts.push(0);
-      }
-      counts[at] = (counts[at] as number) + 1;
-      textWords.push(at);
-    }
-    return id;
-  };
-  const lengthOf = (text: string) => Math.min(words(text).length, MOST_WORDS);
-
-  const sources: Source[] = [];
-  const none = { starts: shared([]), members: shared([]) };
-  for (const group of groups) {
-    const read: Omit<Source, "share">[] = group.files.map((file) => {
+  const texts = new Texts();
+  const sources = groups.flatMap((group) => {
+    const read = group.files.map((file) => {
       const rows = readSource(folder, file);
       progress(`${group.name}: ${file}, ${rows.length} rows`);
-      const base = { name: file, group: group.name, kind: group.kind, right: none.members, labels: none, classes: 0 };
-      const column = (at: number) => shared(rows.map((row) => textId(row[at] as string)));
-      switch (group.kind) {
-        case "pairs":
-          return { ...base, left: column(0), right: column(1) };
-        case "adjacent": {
-          const ids = column(0);
-          return { ...base, left: shared(ids.subarray(0, -1)), right: shared(ids.subarray(1)) };
-        }
-        case "halves": {
-          const long = rows.filter((row) => lengthOf(row[0] as string) >= LEAST_WORDS);
-          return { ...base, left: shared(long.map((row) => textId(row[0] as string))) };
-        }
-        case "labelled": {
-          const classes = new Map<string, number>();
-          const starts = new Numbers();
-          const members = new Numbers();
-          for (const row of rows) {
-            starts.push(members.length);
-            for (const label of (row[1] as string).split("|")) {
-              const id = classes.get(label) ?? classes.size;
-              classes.set(label, id);
-              members.push(id);
-            }
-          }
-          starts.push(members.length);
-          const labels = { starts: starts.shared(), members: members.shared() };
-          return { ...base, left: column(0), labels, classes: classes.size };
-        }
-      }
+      return sourceOf(group, file, rows, texts);
     });
     const powers = read.map(({ left }) => left.length ** group.power);
-    const total = powers.reduce((sum, power) => sum + power, 0);
-    read.forEach((source, i) => {
-      sources.push({ ...source, share: (group.weight * (powers[i] as number)) / total });
-    });
-  }
-  textStarts.push(textWords.length);
-  const whole = sources.reduce((sum, { share }) => sum + share, 0);
+    const total = sum(powers);
+    if (total === 0) throw new Problem(`The sources of '${group.name}' have no text to train on.`);
+    return read.map((source, i) => ({ ...source, share: (group.weight * (powers[i] as number)) / total }));
+  });
+  const whole = sum(sources.map(({ share }) => share));
+  const lists = texts.lists();
+  const names = texts.words();
+  progress(`${lists.starts.length - 1} texts, ${lists.members.length} words of ${names.length} kinds`);
+  if (names.length < shape.vocabulary)
+    throw new Problem(
+      `There are ${names.length} kinds of words, fewer than the vocabulary's ${shape.vocabulary} rows.`,
+    );
+  return {
+    ...rowsOfWords(names, texts.counts, shape),
+    texts: lists,
+    sources: sources.map((source) => ({ ...source, share: source.share / whole })),
+  };
+}
 
-  const names = [...wordIds.keys()];
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
+}
+
+function sourceOf(
+  { name: group, kind }: Group,
+  name: string,
+  rows: readonly (readonly [string, string])[],
+  texts: Texts,
+): Omit<Source, "share"> {
+  const none = shared([]);
+  const base = { name, group, kind, right: none, labels: { starts: none, members: none }, classes: 0 };
+  const idsOf = (column: readonly string[]) => shared(column.map((text) => texts.id(text)));
+  const first = rows.map(([text]) => text);
+  switch (kind) {
+    case "pairs":
+      return { ...base, left: idsOf(first), right: idsOf(rows.map(([, text]) => text)) };
+    case "adjacent": {
+      const ids = idsOf(first);
+      return { ...base, left: shared(ids.subarray(0, -1)), right: shared(ids.subarray(1)) };
+    }
+    case "halves":
+      return { ...base, left: idsOf(first.filter((text) => wordsOf(text).length >= LEAST_WORDS)) };
+    case "labelled": {
+      const classes = new Map<string, number>();
+      const starts = new Numbers();
+      const members = new Numbers();
+      for (const [, labels] of rows) {
+        starts.push(members.length);
+        for (const label of labels.split("|")) {
+          const id = classes.get(label) ?? classes.size;
+          classes.set(label, id);
+          members.push(id);
+        }
+      }
+      starts.push(members.length);
+      const labels = { starts: starts.shared(), members: members.shared() };
+      return { ...base, left: idsOf(first), labels, classes: classes.size };
+    }
+  }
+}
+
+function wordsOf(text: string): string[] {
+  return words(text).slice(0, MOST_WORDS);
+}
+
+/** Numbers texts and words in the order in which they come. */
+class Texts {
+  readonly #textIds = new Map<string, number>();
+  readonly #wordIds = new Map<string, number>();
+  readonly #starts = new Numbers();
+  readonly #members = new Numbers();
+  /** How often each word occurs. */
+  readonly counts: number[] = [];
+
+  id(text: string): number {
+    const known = this.#textIds.get(text);
+    if (known !== undefined) return known;
+    const id = this.#textIds.size;
+    this.#textIds.set(text, id);
+    this.#starts.push(this.#members.length);
+    for (const word of wordsOf(text)) {
+      const name = entry(word);
+      const at = this.#wordIds.get(name) ?? this.#wordIds.size;
+      this.#wordIds.set(name, at);
+      this.counts[at] = (this.counts[at] ?? 0) + 1;
+      this.#members.push(at);
+    }
+    return id;
+  }
+
+  words(): string[] {
+    return [...this.#wordIds.keys()];
+  }
+
+  /** Once all texts are read. */
+  lists(): Lists {
+    this.#starts.push(this.#members.length);
+    return { starts: this.#starts.shared(), members: this.#members.shared() };
+  }
+}
+
+/** The most frequent words get a row of their own, beside those of the n-grams that every word has. */
+function rowsOfWords(
+  names: readonly string[],
+  counts: readonly number[],
+  shape: Shape,
+): Pick<Corpus, "vocabulary" | "wordRows" | "wordFactors"> {
   const ranked = Array.from(names.keys()).sort(
     (a, b) => (counts[b] as number) - (counts[a] as number) || ((names[a] as string) < (names[b] as string) ? -1 : 1),
   );
-  const own = new Map(ranked.slice(0, shape.vocabulary).map((word, row) => [word, row]));
+  const known = ranked.slice(0, shape.vocabulary);
+  const own = new Map(known.map((word, row) => [word, row]));
   const starts = new Numbers();
   const rows = new Numbers();
   const factors: number[] = [];
@@ -170,12 +197,32 @@ export function readCorpus(
   starts.push(rows.length);
   const wordFactors = new Float32Array(new SharedArrayBuffer(4 * factors.length));
   wordFactors.set(factors);
-  progress(`${textIds.size} texts, ${textWords.length} words of ${names.length} kinds`);
   return {
-    vocabulary: ranked.slice(0, shape.vocabulary).map((word) => names[word] as string),
+    vocabulary: known.map((word) => names[word] as string),
     wordRows: { starts: starts.shared(), members: rows.shared() },
     wordFactors,
-    texts: { starts: textStarts.shared(), members: textWords.shared() },
-    sources: sources.map((source) => ({ ...source, share: source.share / whole })),
   };
+}
+
+function shared(values: readonly number[] | Int32Array): Int32Array {
+  const array = new Int32Array(new SharedArrayBuffer(4 * values.length));
+  array.set(values);
+  return array;
+}
+
+/** Grows as numbers are added. */
+class Numbers {
+  #values = new Int32Array(1 << 10);
+  length = 0;
+  push(value: number): void {
+    if (this.length === this.#values.length) {
+      const larger = new Int32Array(2 * this.length);
+      larger.set(this.#values);
+      this.#values = larger;
+    }
+    this.#values[this.length++] = value;
+  }
+  shared(): Int32Array {
+    return shared(this.#values.subarray(0, this.length));
+  }
 }

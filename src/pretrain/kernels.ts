@@ -1,49 +1,68 @@
 /** The training's kernels, compiled from src/kernels/pretrain.ts when they are first needed. */
 import { join } from "node:path";
-import asc from "assemblyscript/asc";
 
-type Numbers = (...values: number[]) => void;
+/** Numbers and byte offsets into the memory, as src/kernels/pretrain.ts says for each kernel. */
+type Kernel = (...values: number[]) => void;
 
 export interface Kernels {
-  readonly sumRows: Numbers;
-  readonly adam: Numbers;
-  readonly adamRows: Numbers;
-  readonly normalise: Numbers;
-  readonly normaliseBack: Numbers;
-  readonly multiply: Numbers;
-  readonly logSumRows: Numbers;
-  readonly logSumColumns: Numbers;
-  readonly contrastiveGradient: Numbers;
-  readonly softmaxGradient: Numbers;
+  readonly sumRows: Kernel;
+  readonly adam: Kernel;
+  readonly adamRows: Kernel;
+  readonly normalise: Kernel;
+  readonly normaliseBack: Kernel;
+  readonly multiply: Kernel;
+  readonly logSumRows: Kernel;
+  readonly logSumColumns: Kernel;
+  readonly contrastiveGradient: Kernel;
+  readonly softmaxGradient: Kernel;
 }
 
 const PAGE = 65_536;
+/** The memory's pages that a 32-bit offset can reach. */
+const MOST_PAGES = 65_536;
+export const MOST_BYTES = PAGE * MOST_PAGES;
+/** Where the kernels' own data may lie: what shares the memory with them begins after it. */
+export const RESERVED = PAGE;
 
-export async function compileKernels(): Promise<Uint8Array<ArrayBuffer>> {
-  const base = join(import.meta.dirname, "..", "kernels");
-  let bytes: Uint8Array | null = null;
+/** Missing from the types of workerd, where compiling at run time is forbidden. */
+const { compile } = WebAssembly as unknown as { compile(bytes: Uint8Array): Promise<WebAssembly.Module> };
+
+let compiled: Promise<WebAssembly.Module> | undefined;
+
+/** The kernels, compiled once. Throws, with the compiler's messages, where they are wrong. */
+export function compileKernels(): Promise<WebAssembly.Module> {
+  compiled ??= fromSource();
+  return compiled;
+}
+
+async function fromSource(): Promise<WebAssembly.Module> {
+  // The compiler is large, and threads do without.
+  const { default: asc } = await import("assemblyscript/asc");
+  const written: Uint8Array[] = [];
   const { error, stderr } = await asc.main(
     [
-      "pretrain.ts",
-      "--baseDir",
-      base,
-      "--outFile",
-      "pretrain.wasm",
+      ...["pretrain.ts", "--baseDir", join(import.meta.dirname, "..", "kernels"), "--outFile", "pretrain.wasm"],
       ...["-O3", "--noAssert", "--runtime", "stub", "--enable", "simd", "--enable", "threads"],
-      ...["--importMemory", "--sharedMemory", "--initialMemory", "1", "--maximumMemory", `${PAGE}`],
+      ...["--importMemory", "--sharedMemory", "--initialMemory", "1", "--maximumMemory", `${MOST_PAGES}`],
     ],
-    { writeFile: (_name, contents) => void (bytes = contents as Uint8Array) },
+    {
+      writeFile: (_name, contents) => {
+        written.push(contents as Uint8Array);
+      },
+    },
   );
-  if (error !== null || bytes === null) throw new Error(`The kernels do not compile: ${stderr.toString()}`);
-  return new Uint8Array(bytes);
+  const [wasm] = written;
+  if (error !== null || wasm === undefined) throw new Error(`The kernels do not compile: ${stderr.toString()}`);
+  return compile(wasm);
 }
 
-/** Shared memory of at least so many bytes. */
+/** Shared memory of at least so many bytes, at most MOST_BYTES. */
 export function sharedMemory(bytes: number): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE), maximum: PAGE, shared: true });
+  return new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE), maximum: MOST_PAGES, shared: true });
 }
 
-export async function kernelsOn(wasm: Uint8Array<ArrayBuffer>, memory: WebAssembly.Memory): Promise<Kernels> {
-  const { instance } = await WebAssembly.instantiate(wasm, { env: { memory, abort: () => undefined } });
-  return instance.exports as unknown as Kernels;
+/** The compiled kernels, working on a memory. */
+export async function kernelsOn(module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<Kernels> {
+  const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+  return exports as unknown as Kernels;
 }

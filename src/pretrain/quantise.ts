@@ -22,8 +22,10 @@ export function foldedRows(corpus: Corpus, shape: Shape, table: Float32Array): F
     for (let i = first; i < (starts[word + 1] as number); i++) {
       const row = members[i] as number;
       const factor = corpus.wordFactors[i] as number;
-      for (let j = 0; j < dimensions; j++)
-        folded[own * dimensions + j]! += factor * (table[row * dimensions + j] as number);
+      for (let j = 0; j < dimensions; j++) {
+        const at = own * dimensions + j;
+        folded[at] = (folded[at] as number) + factor * (table[row * dimensions + j] as number);
+      }
     }
   }
   return folded;

@@ -1,23 +1,23 @@
 /** A whole training on several threads, with checkpoints: the same table from the same corpus and seed, however it was cut. */
-import { once } from "node:events";
-import { closeSync, existsSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { seededRandom } from "../core/random.ts";
+import { fingerprint, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import type { Corpus, Shape } from "./corpus.ts";
 import { compileKernels, sharedMemory } from "./kernels.ts";
-import { type Hyperparameters, type Layout, layout } from "./step.ts";
-import type { Done, Setup } from "./thread.ts";
+import { layout } from "./layout.ts";
+import type { Hyperparameters } from "./step.ts";
+import type { Done, Setup, Work } from "./thread.ts";
 
 /** The standard deviation of the numbers that a table begins with. */
 const SPREAD = 0.05;
 /** Steps between two lines of progress, and between two checkpoints. */
 const REPORT = 1_000;
 const CHECKPOINT = 10_000;
-const HEADER = 4_096;
 
 export interface Run {
   readonly threads: number;
-  /** Written while the training goes on, and taken up where it is found. */
+  /** A file that is written while the training goes on, and taken up where it is found. It stays after the end. */
   readonly checkpoint: string;
   readonly progress: (line: string) => void;
   /** For tests: ends after so many steps, as if cut off. */
@@ -26,57 +26,63 @@ export interface Run {
 
 /**
  * Trains a table (vocabulary + buckets rows × dimensions, row-major), or answers null where it was stopped before its end.
- * Throws where the checkpoint is of another training.
+ * Throws a Problem where the checkpoint is of another training or the memory does not suffice, and the error of a thread
+ * that failed.
  */
 export async function pretrain(
   corpus: Corpus,
   shape: Shape,
   hyperparameters: Hyperparameters,
-  run: Run,
+  { threads, checkpoint, progress, stopAfter = Number.POSITIVE_INFINITY }: Run,
 ): Promise<Float32Array | null> {
-  const at = layout(corpus, shape, run.threads);
+  const at = layout(corpus, shape, threads);
   const memory = sharedMemory(at.bytes);
-  const floats = new Float32Array(memory.buffer);
-  const size = (shape.vocabulary + shape.buckets) * shape.dimensions;
-  const table = floats.subarray(at.table >> 2, (at.table >> 2) + size);
+  const table = new Float32Array(memory.buffer, at.table, (shape.vocabulary + shape.buckets) * shape.dimensions);
   const of = fingerprint(corpus, shape, hyperparameters);
-  let from = readCheckpoint(run.checkpoint, of, memory, at);
-  if (from === 0) initialise(table, hyperparameters.seed);
-  else run.progress(`Going on from step ${from}.`);
+  const first = readCheckpoint(checkpoint, of, memory, at);
+  if (first === 0) initialise(table, hyperparameters.seed);
+  else progress(`Going on from step ${first}.`);
 
-  const wasm = await compileKernels();
-  const barrier = new Int32Array(new SharedArrayBuffer(8));
-  const { vocabulary: _, ...forThreads } = corpus;
-  const workers = await Promise.all(
-    Array.from({ length: run.threads }, async (_, index) => {
-      const common = { memory, wasm, barrier, corpus: forThreads, shape, hyperparameters, layout: at };
-      const setup: Setup = { ...common, index, threads: run.threads };
-      const worker = new Worker(new URL("./thread.ts", import.meta.url), { workerData: setup });
-      await once(worker, "message");
-      return worker;
-    }),
-  );
+  const { steps } = hyperparameters;
+  const end = Math.min(steps, first + stopAfter);
+  const setup: Omit<Setup, "index"> = {
+    threads,
+    barrier: new Int32Array(new SharedArrayBuffer(8)),
+    memory,
+    module: await compileKernels(),
+    corpus: { ...corpus, vocabulary: [] },
+    shape,
+    hyperparameters,
+    layout: at,
+  };
+  const workers: Worker[] = [];
   try {
-    const end = Math.min(hyperparameters.steps, from + (run.stopAfter ?? Number.POSITIVE_INFINITY));
+    for (let index = 0; index < threads; index++)
+      workers.push(new Worker(join(import.meta.dirname, "thread.ts"), { workerData: { ...setup, index } }));
+    await Promise.all(workers.map(nextMessage));
     const started = performance.now();
-    const first = from;
-    while (from < end) {
-      const to = Math.min(end, from + REPORT);
-      const answers = workers.map((worker) => once(worker, "message"));
-      for (const worker of workers) worker.postMessage({ from, to });
-      const [[done]] = (await Promise.all(answers)) as [[Done]];
+    for (let from = first; from < end; ) {
+      const to = Math.min(end, (Math.floor(from / REPORT) + 1) * REPORT);
+      const answers = workers.map(nextMessage);
+      for (const worker of workers) worker.postMessage({ from, to } satisfies Work);
+      const [done] = (await Promise.all(answers)) as [Done];
       from = to;
-      const left = ((performance.now() - started) / (from - first)) * (hyperparameters.steps - from);
-      run.progress(`step ${from} of ${hyperparameters.steps}, ${Math.round(left / 1000)} s left: ${losses(corpus, done)}`);
-      if (from < hyperparameters.steps && (from % CHECKPOINT === 0 || from === end))
-        writeCheckpoint(run.checkpoint, of, from, memory, at);
+      const left = ((performance.now() - started) / (from - first)) * (steps - from);
+      progress(`step ${from} of ${steps}, ${Math.round(left / 1000)} s left: ${lossesOf(corpus, done)}`);
+      if (from < steps && (from % CHECKPOINT === 0 || from === end)) writeCheckpoint(checkpoint, of, from, memory, at);
     }
-    if (from < hyperparameters.steps) return null;
-    rmSync(run.checkpoint, { force: true });
-    return table.slice();
+    return end < steps ? null : table.slice();
   } finally {
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
+}
+
+/** What a worker sends next. Rejects with its error where it fails instead, or where it ends without a word. */
+export function nextMessage(worker: Worker): Promise<unknown> {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+  const ended = (code: number) => reject(new Error(`A thread ended with exit code ${code} before its work was done.`));
+  worker.once("message", resolve).once("error", reject).once("exit", ended);
+  return promise.finally(() => worker.off("message", resolve).off("error", reject).off("exit", ended));
 }
 
 /** Normally distributed, by Box and Muller. */
@@ -91,69 +97,13 @@ function initialise(table: Float32Array, seed: number): void {
 }
 
 /** The mean loss of each group of sources. */
-function losses(corpus: Corpus, { losses }: Done): string {
+function lossesOf(corpus: Corpus, done: Done): string {
   const groups = new Map<string, { sum: number; steps: number }>();
-  for (const [source, loss, steps] of losses) {
+  for (const [source, { sum, steps }] of done) {
     const name = corpus.sources[source]?.group ?? "";
     const group = groups.get(name) ?? { sum: 0, steps: 0 };
-    groups.set(name, { sum: group.sum + loss * steps, steps: group.steps + steps });
+    groups.set(name, { sum: group.sum + sum, steps: group.steps + steps });
   }
   const sorted = [...groups].sort(([a], [b]) => (a < b ? -1 : 1));
   return sorted.map(([name, { sum, steps }]) => `${name} ${(sum / steps).toFixed(3)}`).join(", ");
-}
-
-/** What two trainings must have in common for one to go on where the other was cut off. */
-function fingerprint(corpus: Corpus, shape: Shape, hyperparameters: Hyperparameters): string {
-  const sources = corpus.sources.map(({ name, share, left }) => [name, share, left.length]);
-  const words = [corpus.texts.members.length, corpus.wordRows.members.length];
-  return JSON.stringify({ shape, hyperparameters, sources: hash(JSON.stringify(sources)), words });
-}
-
-function hash(text: string): number {
-  let value = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
-  return value >>> 0;
-}
-
-/** What a training changes: the table and the heads, with Adam's means and squares of both. */
-function state(memory: WebAssembly.Memory, at: Layout): Uint8Array {
-  return new Uint8Array(memory.buffer, at.table, at.wordVectors - at.table);
-}
-
-/** The step that a checkpoint was made after, its state put in place, or 0 where there is none. */
-function readCheckpoint(file: string, of: string, memory: WebAssembly.Memory, at: Layout): number {
-  if (!existsSync(file)) return 0;
-  const opened = openSync(file, "r");
-  try {
-    const header = Buffer.alloc(HEADER);
-    readSync(opened, header);
-    const [first = "", step = ""] = header.toString("utf8").trimEnd().split("\n");
-    const into = state(memory, at);
-    if (first !== of) throw new Error(`The checkpoint '${file}' is of another training. Remove it to begin anew.`);
-    let read = 0;
-    while (read < into.length) {
-      const part = Buffer.alloc(Math.min(1 << 26, into.length - read));
-      const count = readSync(opened, part);
-      if (count === 0) throw new Error(`The checkpoint '${file}' is not whole. Remove it to begin anew.`);
-      into.set(part.subarray(0, count), read);
-      read += count;
-    }
-    return Number(step);
-  } finally {
-    closeSync(opened);
-  }
-}
-
-/** Written under another name first: a training that is cut off while it writes has the one before. */
-function writeCheckpoint(file: string, of: string, step: number, memory: WebAssembly.Memory, at: Layout): void {
-  const opened = openSync(`${file}.new`, "w");
-  try {
-    writeSync(opened, Buffer.from(`${of}\n${step}\n`.padEnd(HEADER)));
-    const from = state(memory, at);
-    for (let written = 0; written < from.length; )
-      written += writeSync(opened, Buffer.from(from.subarray(written, written + (1 << 26))));
-  } finally {
-    closeSync(opened);
-  }
-  renameSync(`${file}.new`, file);
 }

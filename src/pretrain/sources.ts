@@ -11,6 +11,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { parse } from "csv-parse/sync";
+import { Problem } from "./problem.ts";
 
 export type Kind = "pairs" | "adjacent" | "halves" | "labelled";
 
@@ -101,19 +102,34 @@ export const groups: readonly Group[] = [
   { name: "intents", kind: "labelled", weight: 0.4, power: 0.5, files: ["tasks/clinc150_full/train.csv"] },
 ];
 
-/** Rows of a file: one column for lines, two for pairs and labelled texts. Throws where the file is missing. */
-export function readSource(folder: string, file: string): string[][] {
+/**
+ * Rows of a file: two columns, of which the second is empty for lines. What has an empty column is left out. Throws a
+ * Problem where the file is missing or cannot be read.
+ */
+export function readSource(folder: string, file: string): [string, string][] {
   const path = file.startsWith("tasks/") ? join(folder, "..", file) : join(folder, `${file}.gz`);
-  if (!existsSync(path)) throw new Error(`'${path}' is missing: see models/text-static-1/CARD.md for the list of data.`);
-  if (file.endsWith(".csv"))
-    return (parse(readFileSync(path), { bom: true, columns: true }) as { text: string; label: string }[]).map(
-      ({ text, label }) => [text, label],
-    );
+  if (!existsSync(path)) throw new Problem(`'${path}' is missing: models/text-static-1/CARD.md lists the data.`);
+  try {
+    return file.endsWith(".csv") ? labelledRows(readFileSync(path)) : lines(gunzipSync(readFileSync(path)), file);
+  } catch (error) {
+    throw new Problem(`'${path}' cannot be read: ${(error as Error).message}`);
+  }
+}
+
+function labelledRows(csv: Buffer): [string, string][] {
+  const rows: { text?: string; label?: string }[] = parse(csv, { bom: true, columns: true });
+  return rows.flatMap(({ text, label }) => {
+    if (text === undefined || label === undefined) throw new Error("it lacks the column 'text' or 'label'");
+    return text.trim() === "" || label === "" ? [] : [[text, label]];
+  });
+}
+
+function lines(bytes: Buffer, file: string): [string, string][] {
   const columns = file.endsWith(".tsv") ? 2 : 1;
-  return gunzipSync(readFileSync(path))
+  return bytes
     .toString("utf8")
     .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => line.split("\t").slice(0, columns))
-    .filter((row) => row.length === columns && row.every((column) => column.trim() !== ""));
+    .map((line) => line.split("\t"))
+    .filter((row) => row.length >= columns && row.slice(0, columns).every((column) => column.trim() !== ""))
+    .map(([first = "", second = ""]) => [first, columns === 2 ? second : ""]);
 }
