@@ -18,7 +18,7 @@ export async function probe(
   encode: (text: string) => Float32Array,
   dimensions: number,
   { train: rows, test }: Split,
-  lexical: TrainingOptions["lexical"],
+  lexical: "auto" | boolean,
   evaluation: TrainingOptions["evaluation"] = { method: "none" },
 ): Promise<Probe> {
   const tensors = await nodeTensors();
@@ -29,11 +29,12 @@ export async function probe(
   for (let first = 0; first < rows.length; first += 1024) {
     const part = rows.slice(first, first + 1024);
     const values = new Float32Array(part.length * dimensions);
-    part.forEach(({ text }, i) => values.set(encode(text), i * dimensions));
+    for (const [i, { text }] of part.entries()) values.set(encode(text), i * dimensions);
     blocks.push(tensors.matrix(part.length, dimensions, values));
   }
   const started = performance.now();
-  const reader = lexical === false || !hasLexicalRoom(labels.length) ? null : readLexical(lexicalBuckets(labels.length));
+  const reader =
+    lexical === false || !hasLexicalRoom(labels.length) ? null : readLexical(lexicalBuckets(labels.length));
   for (const { text } of rows) reader?.add(text);
   const set = {
     task: "single_label" as const,

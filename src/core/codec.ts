@@ -4,7 +4,7 @@
  *
  *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
  *          "GHD1" is the same without `offset`, which is then 0
- *          "GHD3" has `lexical`, the buckets, as well, and at the end | idf, scales f32 | weights of lexical features i8
+ *          "GHD3" has `lexical`, the buckets, as well, and at the end | idf, scale, scales f32 | weights of lexical features i8
  *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
  */
 import type { Head, Task } from "./head.ts";
@@ -42,7 +42,12 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
   };
   const json = asciiJson(header);
   const padded = Math.ceil(json.length / 4) * 4;
-  const floats = [head.weights, head.bias, head.conformal, ...(lexical === null ? [] : [lexical.idf, lexical.scales])];
+  const floats = [
+    head.weights,
+    head.bias,
+    head.conformal,
+    ...(lexical === null ? [] : [lexical.idf, Float32Array.of(lexical.scale), lexical.scales]),
+  ];
   const tail = lexical?.weights ?? new Int8Array(0);
   const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, tail.length));
   const view = new DataView(bytes.buffer);
@@ -71,16 +76,23 @@ export function decodeHead(bytes: Uint8Array): Head | null {
   if (header === null) return null;
   const outputs = header.task === "regression" ? 1 : header.labels.length;
   const buckets = magic === HEAD_3 ? (header.lexical ?? 0) : 0;
-  const lengths = [outputs * header.dimensions, outputs, header.conformal, 2 * buckets, buckets && outputs] as const;
+  const lengths = [
+    outputs * header.dimensions,
+    outputs,
+    header.conformal,
+    2 * buckets,
+    buckets && 1,
+    buckets && outputs,
+  ] as const;
   const floats = lengths.reduce((sum: number, length) => sum + length, 0);
   const bytesOfLexical = 2 * buckets * outputs;
   if (aligned.length !== 8 + padded + 4 * floats + bytesOfLexical) return null;
   let at = aligned.byteOffset + 8 + padded;
-  const [weights, bias, conformal, idf, scales] = lengths.map((length) => {
+  const [weights, bias, conformal, idf, scale, scales] = lengths.map((length) => {
     const array = new Float32Array(aligned.buffer, at, length);
     at += array.byteLength;
     return array;
-  }) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
+  }) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
   return {
     task: header.task,
     labels: header.labels,
@@ -89,7 +101,9 @@ export function decodeHead(bytes: Uint8Array): Head | null {
     bias,
     conformal,
     lexical:
-      buckets === 0 ? null : { buckets, idf, scales, weights: new Int8Array(aligned.buffer, at, bytesOfLexical) },
+      buckets === 0
+        ? null
+        : { buckets, idf, scale: scale[0] ?? 1, scales, weights: new Int8Array(aligned.buffer, at, bytesOfLexical) },
     offset: magic === HEAD_1 ? 0 : header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,

@@ -167,7 +167,7 @@ export function estimate(shape: TrainingShape, options: Options, budget: Pick<Co
 }
 
 function choosesLexical(shape: TrainingShape, { lexical }: Pick<Options, "lexical">): boolean {
-  return lexical === "auto" && !!shape.lexical;
+  return lexical !== true && lexical !== false && !!shape.lexical;
 }
 
 function extent({ examples, dimensions, lexical }: TrainingShape, options: Pick<Options, "lexical">) {
@@ -191,15 +191,18 @@ function arrays(shape: TrainingShape, options: Options) {
   const given = reduction === 0 ? 0 : 4 * examples * shape.dimensions;
   const sample = 4 * Math.min(examples, FEATURE_BLOCK_ROWS) * shape.dimensions;
   const lexical = options.lexical === false ? null : shape.lexical;
-  // Twice in the backend, and once more while they are read; so is the part that l2 is chosen on.
-  const sparse = lexical ? SPARSE_BYTES * (3 + (2 * plan.rows) / examples) * lexical.entries : 0;
+  const sparse = SPARSE_BYTES * (lexical?.entries ?? 0);
   const subset = selects && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
   const held = 4 * (heldLogits + (selects ? plan.rows * outputs : 0));
   const models = Math.max(1, fits, selects ? plan.folds : 0);
   const parameters = 3 * 8 * (dimensions + columns + 1) * outputs * models;
   const fit = fitBytes(dimensions, columns, outputs, blockRows(examples, dimensions, outputs));
+  // Twice while the rows are copied, then once, and the part of them that l2 is chosen on.
+  const copying = sample + 2 * sparse;
+  const training =
+    (1 + (subset === 0 ? 0 : plan.rows / examples)) * sparse + reduction + subset + held + parameters + fit;
   return {
-    least: design + given + reduction + sparse + Math.max(sample, subset) + held + parameters + fit,
+    least: design + given + Math.max(copying, training),
     transposes: design + given + subset,
   };
 }

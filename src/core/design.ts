@@ -8,7 +8,7 @@
  * follows independent of the features' scale.
  */
 import { fail, ok, type Result } from "./failure.ts";
-import { joinRows, pickRows, sliceRows, transposeRows } from "./sparse.ts";
+import { joinRows, pickRows, sliceRows } from "./sparse.ts";
 import type { Matrix, Sparse, SparseRows, Tensors } from "./tensors.ts";
 
 export interface Design {
@@ -24,11 +24,10 @@ export interface Design {
   readonly sparse: SparseDesign | null;
 }
 
-/** Sparse rows in the design's row blocks, each transposed as well. */
+/** Sparse rows in the design's row blocks. */
 export interface SparseDesign {
   readonly columns: number;
   readonly blocks: readonly Sparse[];
-  readonly transposed: readonly Sparse[];
 }
 
 /** Dense and sparse columns together: weights that an output has. */
@@ -39,15 +38,11 @@ export function designWidth({ dimensions, sparse }: Design): number {
 /** Cuts sparse rows into blocks as high as the dense ones. */
 function sparseDesign(tensors: Tensors, rows: SparseRows, columns: number, heights: readonly number[]): SparseDesign {
   let first = 0;
-  const blocks: Sparse[] = [];
-  const transposed: Sparse[] = [];
-  for (const height of heights) {
-    const block = sliceRows(rows, first, first + height);
-    blocks.push(tensors.sparse(block, columns));
-    transposed.push(tensors.sparse(transposeRows(block, columns), height));
+  const blocks = heights.map((height) => {
     first += height;
-  }
-  return { columns, blocks, transposed };
+    return tensors.sparse(sliceRows(rows, first - height, first), columns);
+  });
+  return { columns, blocks };
 }
 
 /** All rows of a sparse design, copied out. */
@@ -68,8 +63,8 @@ export function freeDesign(tensors: Tensors, design: Design): void {
   if (design.sparse !== null) freeSparseDesign(tensors, design.sparse);
 }
 
-export function freeSparseDesign(tensors: Tensors, { blocks, transposed }: SparseDesign): void {
-  for (const sparse of [...blocks, ...transposed]) tensors.free(sparse);
+export function freeSparseDesign(tensors: Tensors, { blocks }: SparseDesign): void {
+  for (const sparse of blocks) tensors.free(sparse);
 }
 
 /**

@@ -150,7 +150,8 @@ export function* fitHead(
     ...bounds,
     preconditionOperations:
       outputs *
-      (preconditioner.sparse.length + (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2)),
+      (preconditioner.sparse.length +
+        (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2)),
     ...(onStep === undefined ? {} : { onStep }),
   });
 }

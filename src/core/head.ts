@@ -67,7 +67,7 @@ type Features = Pick<SparseRows, "columns" | "values">;
  * Each label's probability, or for regression the value alone. `features` are the text's, for a head with lexical weights.
  * Throws when the embedding's length is wrong, or features are missing.
  */
-export function predict(head: Head, embedding: Float32Array, features: Features | null): Float64Array {
+export function predict(head: Head, embedding: Float32Array, features: Features | null = null): Float64Array {
   const { dimensions, weights, bias, offset, lexical } = head;
   if (embedding.length !== dimensions)
     throw new Error(`${embedding.length} numbers for a head of ${dimensions} dimensions.`);

@@ -3,10 +3,11 @@
  * words, hashed (Weinberger et al. 2009), fitted on a tenant's own examples. They tell a head which words were used where
  * the embedding tells what they mean.
  *
- *   t = ½ (ŵ, ĉ)    w_j = (1 + ln n_j) · idf_j over the words and pairs hashed into bucket j, n_j of them; c likewise over the n-grams
+ *   t = s (ŵ, ĉ)    w_j = (1 + ln n_j) · idf_j over the words and pairs hashed into bucket j, n_j of them; c likewise over the n-grams
  *   idf_j = ln((1 + examples) / (1 + examples with j)) + 1, and 0 where no example has j;    ŵ = w / ‖w‖
  *
- * The half is beside embeddings whose spread is 1, as a training scales them (design.ts).
+ * beside embeddings whose spread is 1, as a training scales them (design.ts): s is ½ for few examples, where the embedding
+ * should say most, and 1 for many.
  */
 import { joinRows } from "./sparse.ts";
 import type { SparseRows } from "./tensors.ts";
@@ -18,11 +19,13 @@ export interface Lexical {
   readonly buckets: number;
   /** 2 · buckets */
   readonly idf: Float32Array;
+  /** s */
+  readonly scale: number;
 }
 
 const SHORTEST = 2;
 const LONGEST = 4;
-const SHARE = 0.5;
+const FEW = 640;
 /** The kinds of features hash from different starting values, so that the word "<a" is not the n-gram "<a". */
 const WORD_SEED = 0x811c9dc5;
 const PAIR_SEED = 0x9dc5811c;
@@ -108,13 +111,23 @@ function addCharacters(word: string, add: (hash: number) => void): void {
   }
 }
 
-/** What texts are read into, one after another, before the frequencies of all are known. */
+/** The features of a training's texts. */
+export interface LexicalFeatures {
+  readonly lexical: Lexical;
+  readonly columns: number;
+  /** Numbers in the rows. */
+  readonly entries: number;
+  /** The rows, text by text. They are given away: a training needs their memory for other things. */
+  takeRows(): SparseRows;
+}
+
+/** What texts are read into, one after another, before the frequencies in all of them are known. */
 export interface LexicalReader {
   add(text: string): void;
-  /** Numbers so far: each takes six bytes, and twelve more in a training. */
+  /** Numbers so far. */
   entries(): number;
-  /** The frequencies in the texts, and the features of each of them. Ends the reader. */
-  fit(): { readonly lexical: Lexical; readonly rows: SparseRows };
+  /** Ends the reader. */
+  fit(): LexicalFeatures;
 }
 
 export function readLexical(buckets: number): LexicalReader {
@@ -129,13 +142,22 @@ export function readLexical(buckets: number): LexicalReader {
     },
     entries: () => entries,
     fit() {
-      const rows = joinRows(texts.splice(0));
-      const lexical = { buckets, idf: frequencies(rows, 2 * buckets) };
+      const rows = joinRows(texts);
+      const scale = texts.length <= FEW ? 0.5 : 1;
+      const lexical = { buckets, idf: frequencies(rows, 2 * buckets), scale };
+      texts.length = 0;
       for (let i = 0; i + 1 < rows.starts.length; i++) {
         const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
         weigh(rows.columns.subarray(from, to), rows.values.subarray(from, to), lexical);
       }
-      return { lexical, rows };
+      let kept: SparseRows | null = rows;
+      const takeRows = () => {
+        const taken = kept;
+        kept = null;
+        if (taken === null) throw new Error("The rows have been taken.");
+        return taken;
+      };
+      return { lexical, columns: 2 * buckets, entries, takeRows };
     },
   };
 }
@@ -173,7 +195,7 @@ function frequencies({ starts, columns }: SparseRows, width: number): Float32Arr
 }
 
 /** Turns one text's counts into its features, in place. */
-function weigh(columns: Uint16Array, values: Float32Array, { buckets, idf }: Lexical): void {
+function weigh(columns: Uint16Array, values: Float32Array, { buckets, idf, scale }: Lexical): void {
   let ofWords = 0;
   let ofCharacters = 0;
   for (let m = 0; m < columns.length; m++) {
@@ -183,8 +205,8 @@ function weigh(columns: Uint16Array, values: Float32Array, { buckets, idf }: Lex
     if (column < buckets) ofWords += value * value;
     else ofCharacters += value * value;
   }
-  const word = SHARE / (Math.sqrt(ofWords) || 1);
-  const character = SHARE / (Math.sqrt(ofCharacters) || 1);
+  const word = scale / (Math.sqrt(ofWords) || 1);
+  const character = scale / (Math.sqrt(ofCharacters) || 1);
   for (let m = 0; m < columns.length; m++)
     values[m] = (values[m] as number) * ((columns[m] as number) < buckets ? word : character);
 }

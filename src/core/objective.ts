@@ -75,9 +75,7 @@ export function* evaluateObjective(
     const transposed = kept ?? tensors.transpose(block);
     const product = tensors.multiply(transposed, logits);
     addTo(gradient, tensors.view(product));
-    const besideTransposed = sparse?.transposed[index];
-    if (besideTransposed !== undefined && lexicalGradient !== null)
-      tensors.addSparseProduct(besideTransposed, logits, lexicalGradient);
+    if (beside !== undefined && lexicalGradient !== null) tensors.addTransposedProduct(beside, logits, lexicalGradient);
     for (const matrix of [logits, product]) tensors.free(matrix);
     if (kept === undefined) tensors.free(transposed);
     first += block.rows;

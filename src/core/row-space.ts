@@ -5,7 +5,7 @@
  */
 import { factoriseIndependent, factorOperations, invertLower } from "./cholesky.ts";
 import { type Design, readSparseDesign, withTransposed } from "./design.ts";
-import { pickRows, transposeRows } from "./sparse.ts";
+import { pickRows } from "./sparse.ts";
 import type { Matrix, SparseRows, Tensors } from "./tensors.ts";
 
 /** Beyond so many rows the factorisation costs more than it saves, and beyond so many numbers the copies are too large. */
@@ -70,9 +70,7 @@ export function* reduceToRows(
   for (const each of [z, zt, products]) tensors.free(each);
   yield 2 * rows ** 2 * dimensions;
   const sparse =
-    design.sparse === null
-      ? null
-      : { rows: readSparseDesign(tensors, design.sparse), columns: design.sparse.columns };
+    design.sparse === null ? null : { rows: readSparseDesign(tensors, design.sparse), columns: design.sparse.columns };
   if (sparse !== null) {
     addSparseProducts(sparse.rows, sparse.columns, all);
     yield rows * sparse.rows.values.length;
@@ -96,8 +94,7 @@ export function* reduceToRows(
   for (const block of design.blocks) {
     const cross = new Float32Array(block.rows * rank);
     for (let i = 0; i < block.rows; i++)
-      for (let j = 0; j < rank; j++)
-        cross[i * rank + j] = all[(first + i) * rows + (spanning[j] as number)] as number;
+      for (let j = 0; j < rank; j++) cross[i * rank + j] = all[(first + i) * rows + (spanning[j] as number)] as number;
     const part = tensors.matrix(block.rows, rank, cross);
     blocks.push(tensors.multiply(part, inverse));
     tensors.free(part);
@@ -148,11 +145,11 @@ export function expand(tensors: Tensors, parameters: Float64Array, span: Span, o
   const product = tensors.multiply(turned, shares);
   all.set(tensors.view(product));
   if (sparse !== null) {
-    const columns = tensors.sparse(transposeRows(sparse.rows, sparse.columns), inverse.rows);
+    const rows = tensors.sparse(sparse.rows, sparse.columns);
     const weights = tensors.matrix(sparse.columns, outputs, new Float32Array(sparse.columns * outputs));
-    tensors.addSparseProduct(columns, shares, weights);
+    tensors.addTransposedProduct(rows, shares, weights);
     all.set(tensors.view(weights), dense.columns * outputs);
-    tensors.free(columns);
+    tensors.free(rows);
     tensors.free(weights);
   }
   all.set(parameters.subarray(size), width * outputs);

@@ -1,4 +1,4 @@
-/** Sparse rows as plain arrays: cut, picked and turned. */
+/** Sparse rows as plain arrays: cut, picked and joined. */
 import type { SparseRows } from "./tensors.ts";
 
 /** Rows first…last. */
@@ -44,27 +44,4 @@ export function joinRows(parts: readonly SparseRows[]): SparseRows {
     at += values.length;
   }
   return result;
-}
-
-/** Rows as columns: row j of the result holds what column j of `width` held, at most 65,536 rows of it. */
-export function transposeRows({ starts, columns, values }: SparseRows, width: number): SparseRows {
-  const ends = new Uint32Array(width + 1);
-  for (let m = 0; m < columns.length; m++) {
-    const next = (columns[m] as number) + 1;
-    ends[next] = (ends[next] as number) + 1;
-  }
-  for (let j = 1; j <= width; j++) ends[j] = (ends[j] as number) + (ends[j - 1] as number);
-  const at = ends.slice();
-  const rows = new Uint16Array(columns.length);
-  const turned = new Float32Array(columns.length);
-  for (let i = 0; i + 1 < starts.length; i++) {
-    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
-      const column = columns[m] as number;
-      const to = at[column] as number;
-      at[column] = to + 1;
-      rows[to] = i;
-      turned[to] = values[m] as number;
-    }
-  }
-  return { starts: ends, columns: rows, values: turned };
 }

@@ -38,6 +38,8 @@ export interface Tensors {
   sparse(rows: SparseRows, columns: number): Sparse;
   /** to += a·b, in place. Throws when a.columns differs from b.rows, or the shape of `to` is not that of the product. */
   addSparseProduct(a: Sparse, b: Matrix, to: Matrix): void;
+  /** to += aᵀ·b, likewise. */
+  addTransposedProduct(a: Sparse, b: Matrix, to: Matrix): void;
   /** Copies sparse rows out. */
   readSparse(a: Sparse): SparseRows;
   /** Copies a matrix out, row-major. */

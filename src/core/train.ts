@@ -15,14 +15,14 @@ import { fail, ok, type Result } from "./failure.ts";
 import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
 import { type Head, quantiseLexical, type Task } from "./head.ts";
 import { EVALUATION_TOLERANCE, fitFolds, foldsDiffer, type Selection, type Splittable, selectL2 } from "./held-out.ts";
-import type { Lexical } from "./lexical.ts";
+import type { Lexical, LexicalFeatures } from "./lexical.ts";
 import type { Minimum } from "./minimise.ts";
 import type { Problem, Targets } from "./objective.ts";
 import { measureSpread, type Spread } from "./preconditioner.ts";
 import { expand, freeSpan, reduceToRows, type Span } from "./row-space.ts";
 import { subsample } from "./sample.ts";
 import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "./split.ts";
-import type { Matrix, Sparse, SparseRows, Tensors } from "./tensors.ts";
+import type { Matrix, Sparse, Tensors } from "./tensors.ts";
 
 export interface TrainingSet {
   readonly task: Task;
@@ -39,7 +39,7 @@ export interface TrainingSet {
   /** Rows of one group hold the same input: a split never separates them. */
   readonly groups: Int32Array;
   /** The texts' lexical features; null where the inputs are no texts, or a head is to have none. */
-  readonly lexical: { readonly lexical: Lexical; readonly rows: SparseRows } | null;
+  readonly lexical?: LexicalFeatures | null;
 }
 
 export interface TrainingOptions {
@@ -47,8 +47,8 @@ export interface TrainingOptions {
   readonly l2: "auto" | number;
   readonly classWeight: "balanced" | null;
   readonly seed: number;
-  /** Whether the head reads words as well as embeddings, where the set has lexical features: `auto` asks held-out examples. */
-  readonly lexical: "auto" | boolean;
+  /** Whether the head reads words as well as embeddings, where the set has lexical features: `auto` (the default) asks held-out examples. */
+  readonly lexical?: "auto" | boolean;
   /** `folds` of cross-validation (5 by default), `fraction` of a holdout (0.2 by default). */
   readonly evaluation: {
     readonly method: "auto" | "cross_validation" | "holdout" | "none";
@@ -146,14 +146,13 @@ function* trainScoped(
   const refusal = refuse(set, options);
   if (refusal !== null) return refusal;
   const { targets, offset } = centred(set.targets);
-  const lexical = options.lexical === false ? null : set.lexical;
-  const sparse = lexical === null ? null : { rows: lexical.rows, columns: lexical.lexical.idf.length };
+  const lexical = options.lexical === false ? null : (set.lexical ?? null);
   const shape: TrainingShape = {
     task,
     examples: rows,
     dimensions,
     outputs,
-    lexical: sparse === null ? null : { columns: sparse.columns, entries: sparse.rows.values.length },
+    lexical,
   };
   const cost = estimate(shape, options, options.budget);
   if (cost.operations > options.budget.operations || cost.bytes > options.budget.bytes) {
@@ -165,6 +164,7 @@ function* trainScoped(
   const weights = rowWeights(targets, rows, labels.length, options.classWeight);
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
   const transposed = keepsTransposes(shape, options, options.budget);
+  const sparse = lexical === null ? null : { rows: lexical.takeRows(), columns: lexical.columns };
   const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs, transposed, sparse);
   if (!made.ok) return made;
   const strata = strataOf(targets, labels.length);
@@ -178,7 +178,7 @@ function* trainScoped(
     folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < first && weights[row] !== 0);
 
   const given = options.l2 === "auto" ? null : options.l2 / made.value.scale ** 2;
-  const wanted = sparse === null ? [false] : options.lexical === "auto" ? [false, true] : [true];
+  const wanted = sparse === null ? [false] : options.lexical === true ? [true] : [false, true];
   const candidates: Candidate[] = [];
   for (const each of wanted) candidates.push(yield* candidate(tensors, made.value, weights, each, options.seed));
   if (candidates.every(({ span }) => span !== null)) freeDesign(tensors, made.value);

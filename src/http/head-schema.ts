@@ -105,6 +105,7 @@ export const head = z
       objective: z.number(),
       l2: z.number(),
       temperature: z.number(),
+      lexical: z.boolean().optional().openapi({ description: "whether it reads words beside the embedding" }),
       milliseconds: z.number(),
     }),
     evaluation: evaluation.nullable(),
@@ -125,6 +126,15 @@ export const headExport = z
     dimensions: z.number().int(),
     backbone,
     weights: z.array(z.array(z.number())),
+    lexical: z
+      .object({
+        buckets: z.number().int(),
+        scale: z.number(),
+        idf: z.array(z.number()),
+        weights: z.array(z.array(z.number())),
+      })
+      .nullable()
+      .openapi({ description: "how a text's lexical features are made and weighed; see docs/lexical-features.md" }),
     bias: z.array(z.number()),
     temperature: z.number(),
     out_of_scope_threshold: z.number().nullable(),

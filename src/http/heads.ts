@@ -2,7 +2,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import type { Task } from "../core/head.ts";
+import type { LexicalWeights, Task } from "../core/head.ts";
 import { getHead } from "../store/heads.ts";
 import type { StoredExample } from "../tenant/examples.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -179,10 +179,11 @@ export function headRoutes(app: App): void {
           dimensions,
           backbone,
           weights,
+          lexical: bytes.lexical === null ? null : exportLexical(bytes.lexical, outputs),
           bias: Array.from(bytes.bias, (bias) => bias + bytes.offset),
           temperature: bytes.temperature,
           out_of_scope_threshold: bytes.outOfScopeThreshold,
-          formula: formulas[task],
+          formula: formulas[task].replace("embedding", bytes.lexical === null ? "embedding" : WITH_LEXICAL),
         }),
       );
     },
@@ -195,24 +196,40 @@ const formulas: Record<Task, string> = {
   regression: "weights[0] · embedding + bias[0]",
 };
 
+const WITH_LEXICAL = "embedding + lexical.weights · features";
+
+function exportLexical({ buckets, scale, idf, weights, scales }: LexicalWeights, outputs: number) {
+  const rows = Array.from({ length: outputs }, (_, k) =>
+    Array.from(idf, (_, j) => (weights[j * outputs + k] ?? 0) * (scales[k] ?? 0)),
+  );
+  return { buckets, scale, idf: Array.from(idf), weights: rows };
+}
+
 async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {
   const started = Date.now();
   const unavailable = notAvailable(wanted);
   if (unavailable) return failed(c, unavailable);
   const { tenant: tenantId } = c.var.caller;
   const tenant = ledger(c.env.TENANT, tenantId);
-  const { l2, class_weight, seed } = wanted.hyperparameters;
+  const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
   const { method, folds, fraction } = wanted.evaluation;
   const options: Options = {
     l2,
     classWeight: class_weight,
     seed,
+    lexical,
     evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
   };
   const prepared =
     wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone, options);
   if (!prepared.ok) return failed(c, prepared.failure);
   const { source, backbone, dataset } = prepared.value;
+  if (lexical === true && source.texts === null)
+    return failed(c, {
+      code: "modality_mismatch",
+      message: "Lexical features are of texts, and these inputs are embeddings. Leave 'lexical' out.",
+      param: "hyperparameters.lexical",
+    });
   const fitted = await runTraining(source, options);
   if (!fitted.ok) return failed(c, fitted.failure);
   c.set("figures", { examples: source.examples, embedded: fitted.value.embedded, operations: fitted.value.operations });
@@ -244,7 +261,6 @@ function notAvailable(wanted: z.infer<typeof newHead>) {
     param,
   });
   if (wanted.method === "fine_tune") return refused("method", "Use 'auto' or 'head'.");
-  if (wanted.hyperparameters.lexical === true) return refused("hyperparameters.lexical", "Use 'auto' or false.");
   if (wanted.evaluation.detail === "full") return refused("evaluation.detail", "Use 'summary'.");
   return null;
 }

@@ -1,6 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
+import { lexicalFeatures } from "../core/lexical.ts";
 import { limits } from "../core/limits.ts";
 import { embedInputs } from "../store/embeddings.ts";
 import { getHead } from "../store/heads.ts";
@@ -88,7 +89,12 @@ export function predictRoutes(app: App): void {
       const embedded = await embed(c.env, tenant, served.value, list, at, (work) => c.executionCtx.waitUntil(work));
       if (!embedded.ok) return failed(c, embedded.failure);
       c.set("figures", { inputs: list.length, version: served.value.version });
-      const data = embedded.value.map((embedding, index) => ({ index, ...judge(head, embedding, wanted) }));
+      const { rows, texts } = embedded.value;
+      const read = head.lexical === null ? null : lexicalFeatures(head.lexical);
+      const data = rows.map((embedding, index) => {
+        const features = read === null ? null : read(texts[index] ?? "");
+        return { index, ...judge(head, predict(head, embedding, features), wanted) };
+      });
       return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data }));
     },
   );
@@ -113,7 +119,7 @@ function beyondLimits(head: ServedHead, inputs: number, wanted: Request): Failur
   return refuse("inputs times labels times dimensions", limits.prediction_operations, operations);
 }
 
-/** The inputs' embeddings by the backbone that the head was trained on. */
+/** The inputs' embeddings by the backbone that the head was trained on, and the texts, where they are texts. */
 async function embed(
   env: Cloudflare.Env,
   tenant: string,
@@ -121,7 +127,7 @@ async function embed(
   inputs: readonly Input[],
   at: (index: number) => string,
   later: (work: Promise<unknown>) => void,
-): Promise<Result<readonly Float32Array[]>> {
+): Promise<Result<{ rows: readonly Float32Array[]; texts: readonly string[] }>> {
   const texts: string[] = [];
   const own: Float32Array[] = [];
   for (const [index, one] of inputs.entries()) {
@@ -145,7 +151,7 @@ async function embed(
     if (typeof checked.value === "string") texts.push(checked.value);
     else own.push(checked.value);
   }
-  if (head.modality === "embedding") return ok(own);
+  if (head.modality === "embedding") return ok({ rows: own, texts });
   const backbone = backboneTable(env).get(head.backbone.id);
   if (backbone === undefined || backbone.revision !== head.backbone.revision) {
     const wanted = `${head.backbone.id}@${head.backbone.revision}`;
@@ -155,11 +161,10 @@ async function embed(
     );
   }
   const embedded = await embedInputs(env.KV, tenant, backbone, texts, later);
-  return embedded.ok ? ok(embedded.value.rows) : embedded;
+  return embedded.ok ? ok({ rows: embedded.value.rows, texts }) : embedded;
 }
 
-function judge(head: Head, embedding: Float32Array, wanted: Request): Omit<Prediction, "index"> {
-  const outputs = predict(head, embedding);
+function judge(head: Head, outputs: Float64Array, wanted: Request): Omit<Prediction, "index"> {
   if (head.task === "regression") {
     const value = outputs[0] ?? 0;
     const interval = predictionInterval(head, value, wanted.coverage ?? DEFAULT_COVERAGE);

@@ -27,6 +27,8 @@ export interface TrainingSource {
    * no backbone is remote.
    */
   readonly prepare: ((turn: Turn) => Promise<Result<{ embedded: number }>>) | null;
+  /** Shows every row's text in order; null where the inputs are no texts. */
+  readonly texts: ((visit: (text: string) => void, turn: Turn) => Promise<Result<null>>) | null;
   /** Gathers the embeddings as blocks (rows × dimensions each), in any order; the blocks' numbers rise with the rows. */
   readonly features: (deliver: Deliver, turn: Turn) => Promise<Result<{ embedded: number }>>;
 }
@@ -92,6 +94,7 @@ export function datasetSource(
       backbone?.cost === "remote"
         ? (turn) => gather(backbone, (block, values, stored) => void (stored || kept.set(block, values)), turn)
         : null,
+    texts: backbone === null ? null : (visit, turn) => storedTexts(rows, inputs, visit, turn),
     features: async (deliver, turn) => {
       if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, inputs, deliver, turn);
       const passOn: Deliver = (block, values) => {
@@ -101,6 +104,28 @@ export function datasetSource(
       return gather(backbone, passOn, turn);
     },
   };
+}
+
+const changed = fail("dataset_changed", "The dataset was changed while it was read. Train again.", { retryAfter: 1 });
+
+/** The texts of a stored data set, some at a time. */
+async function storedTexts(
+  rows: TrainingRows,
+  read: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
+  visit: (text: string) => void,
+  turn: Turn,
+): Promise<Result<null>> {
+  for (let start = 0; start < rows.positions.length; ) {
+    const refused = await turn();
+    if (refused !== null) return { ok: false, failure: refused };
+    const inputs = await read(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
+    for (const [i, input] of inputs.entries()) {
+      if (typeof input !== "string" || !isInput(input, rows.inputHashes, start + i)) return changed;
+      visit(input);
+    }
+    start += inputs.length;
+  }
+  return ok(null);
 }
 
 /** The caller's own embeddings need no backbone and no cache: they are the inputs. */
@@ -117,8 +142,7 @@ async function ownEmbeddings(
     const inputs = await read(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
     const values = new Float32Array(inputs.length * dimensions);
     for (const [i, input] of inputs.entries()) {
-      if (!(input instanceof Uint8Array) || !isInput(input, rows.inputHashes, start + i))
-        return fail("dataset_changed", "The dataset was changed while it was read. Train again.", { retryAfter: 1 });
+      if (!(input instanceof Uint8Array) || !isInput(input, rows.inputHashes, start + i)) return changed;
       values.set(new Float32Array(input.slice().buffer), i * dimensions);
     }
     deliver(start, values);
@@ -153,6 +177,14 @@ export function inlineSource(
     }
     return ok({ embedded: backbone === null ? 0 : examples.length });
   };
+  const showTexts = async (visit: (text: string) => void, turn: Turn) => {
+    for (const [i, { input }] of examples.entries()) {
+      const refused = i % BLOCK_ROWS === 0 ? await turn() : null;
+      if (refused !== null) return { ok: false as const, failure: refused };
+      if (typeof input === "string") visit(input);
+    }
+    return ok(null);
+  };
   const kept = new Map<number, Float32Array>();
   const deliverKept = async (deliver: Deliver) => {
     for (const [block, values] of kept) {
@@ -179,6 +211,7 @@ export function inlineSource(
       examples.map(({ target }) => target),
       null,
     ),
+    texts: backbone === null ? null : showTexts,
     prepare: remote ? (turn) => gather((block, values) => void kept.set(block, values), turn) : null,
     features: remote ? deliverKept : gather,
   };

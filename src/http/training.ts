@@ -2,9 +2,11 @@
 import { encodeHead } from "../core/codec.ts";
 import { estimate, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
+import type { Turn } from "../store/embeddings.ts";
 import { sha256Hex } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
 import { headKey } from "../store/keys.ts";
@@ -25,7 +27,7 @@ interface Fitted extends Trained {
 /** Why a training of this shape is beyond what one request may use, or null. */
 export function beyondBudget(
   shape: TrainingShape,
-  options: Pick<TrainingOptions, "l2" | "evaluation">,
+  options: Pick<TrainingOptions, "l2" | "evaluation" | "lexical">,
 ): Failure | null {
   const estimated = estimate(shape, options, edgeBudget);
   if (!(estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations)) return null;
@@ -100,6 +102,8 @@ export async function runTraining(
       // All of it was there a moment ago, and to ask a remote backbone here would keep every training waiting.
       return source.prepare === null ? null : unread.failure;
     };
+    const lexical = await lexicalFeatures(source, shape, options, turn);
+    if (!lexical.ok) return lexical;
     const gathered = await source.features((block, values) => {
       if (abandoned) return;
       features.set(block, tensors.matrix(values.length / source.dimensions, source.dimensions, values));
@@ -109,7 +113,8 @@ export async function runTraining(
     if (abandoned) return displaced;
     leave(gatheringPlace);
     const inOrder = [...features].sort(([a], [b]) => a - b).map(([, matrix]) => matrix);
-    steps = train(tensors, { ...source, ...source.targets, features: inOrder }, { ...options, budget: edgeBudget });
+    const set = { ...source, ...source.targets, features: inOrder, lexical: lexical.value };
+    steps = train(tensors, set, { ...options, budget: edgeBudget });
     const embedded = (prepared?.value.embedded ?? 0) + gathered.value.embedded;
     let operations = 0;
     let sinceBreak = 0;
@@ -129,6 +134,38 @@ export async function runTraining(
   }
 }
 
+/** More numbers of lexical features take more memory than a training may: six bytes each, twice while they are copied. */
+const MOST_ENTRIES = edgeBudget.bytes / 12;
+
+/**
+ * The texts' lexical features, or null where there are no texts, the head is to have none, or under `auto` where the
+ * training would not fit with them.
+ */
+async function lexicalFeatures(
+  source: TrainingSource,
+  shape: TrainingShape,
+  options: Omit<TrainingOptions, "budget">,
+  turn: Turn,
+): Promise<Result<LexicalFeatures | null>> {
+  const wanted = options.lexical === true;
+  if (source.texts === null || options.lexical === false || (!wanted && !hasLexicalRoom(shape.outputs)))
+    return ok(null);
+  const buckets = lexicalBuckets(shape.outputs);
+  const reader = readLexical(buckets);
+  const beyond = (entries: number) => beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries } }, options);
+  const visit = (text: string) => {
+    if (reader.entries() <= MOST_ENTRIES) reader.add(text);
+  };
+  // Their columns alone may be too much, before any is read.
+  if (beyond(0) === null) {
+    const read = await source.texts(visit, turn);
+    if (!read.ok) return read;
+  }
+  const failure = beyond(reader.entries());
+  if (failure === null) return ok(reader.fit());
+  return wanted ? { ok: false, failure } : ok(null);
+}
+
 /** Stores a trained head: bytes first, then the ledger, which publishes them. */
 export async function storeHead(
   bucket: R2Bucket,
@@ -142,13 +179,13 @@ export async function storeHead(
 ): Promise<Result<HeadObject>> {
   const bytes = encodeHead(fitted.head);
   const sha256 = sha256Hex(bytes);
-  const { examples, iterations, converged, objective, l2, temperature } = fitted.training;
+  const { examples, iterations, converged, objective, l2, temperature, lexical } = fitted.training;
   const record: NewHead = {
     ...head,
     task: fitted.head.task,
     labels: fitted.head.labels,
     dimensions: fitted.head.dimensions,
-    training: { method: "head", examples, iterations, converged, objective, l2, temperature, milliseconds },
+    training: { method: "head", examples, iterations, converged, objective, l2, temperature, lexical, milliseconds },
     evaluation: fitted.evaluation,
     sha256,
     bytes: bytes.length,

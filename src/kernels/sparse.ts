@@ -84,8 +84,8 @@ export function addSparseProduct(
 }
 
 /**
- * The last, fewer than 16, columns of one row: sixteen are computed, of which those beyond the row are dropped. Where they
- * would lie beyond b itself, one column after the other is.
+ * The last, fewer than 16, columns of one row: four, eight or sixteen are computed, of which those beyond the row are dropped.
+ * Where they would lie beyond b itself, one column after the other is.
  */
 function addTail(
   first: i32,
@@ -98,26 +98,31 @@ function addTail(
   from: i32,
   to: usize,
 ): void {
+  const left = width - from;
   let s0 = f32x4.splat(0);
   let s1 = s0;
   let s2 = s0;
   let s3 = s0;
   for (let m = first; m < last; m++) {
     const row = at(b, <i32>load<u16>(columns + ((<usize>m) << 1)) * width + from);
-    const v = v128.load32_splat(at(values, m));
     if (row + 64 > end) {
-      for (let j = from; j < width; j++)
-        store<f32>(at(to, j), load<f32>(at(to, j)) + load<f32>(at(values, m)) * load<f32>(row + ((<usize>(j - from)) << 2)));
+      for (let j = 0; j < left; j++) {
+        const out = at(to, from + j);
+        store<f32>(out, load<f32>(out) + load<f32>(at(values, m)) * load<f32>(at(row, j)));
+      }
       continue;
     }
+    const v = v128.load32_splat(at(values, m));
     s0 = f32x4.add(s0, f32x4.mul(v, v128.load(row)));
+    if (left <= 4) continue;
     s1 = f32x4.add(s1, f32x4.mul(v, v128.load(row, 16)));
+    if (left <= 8) continue;
     s2 = f32x4.add(s2, f32x4.mul(v, v128.load(row, 32)));
     s3 = f32x4.add(s3, f32x4.mul(v, v128.load(row, 48)));
   }
-  for (let j = from; j < width; j++) {
-    const lane = (j - from) & 3;
-    const s = j - from < 4 ? s0 : j - from < 8 ? s1 : j - from < 12 ? s2 : s3;
+  for (let j = 0; j < left; j++) {
+    const s = j < 4 ? s0 : j < 8 ? s1 : j < 12 ? s2 : s3;
+    const lane = j & 3;
     const sum =
       lane == 0
         ? f32x4.extract_lane(s, 0)
@@ -126,6 +131,62 @@ function addTail(
           : lane == 2
             ? f32x4.extract_lane(s, 2)
             : f32x4.extract_lane(s, 3);
-    store<f32>(at(to, j), load<f32>(at(to, j)) + sum);
+    const out = at(to, from + j);
+    store<f32>(out, load<f32>(out) + sum);
+  }
+}
+
+/** to += aᵀ·b, for the same a; b has its `rows` rows and `width` columns, and `to` as many columns. */
+export function addTransposedProduct(
+  rows: i32,
+  starts: usize,
+  columns: usize,
+  values: usize,
+  b: usize,
+  width: i32,
+  to: usize,
+): void {
+  for (let i = 0; i < rows; i++) {
+    const first = load<i32>(at(starts, i));
+    const last = load<i32>(at(starts, i + 1));
+    const row = at(b, i * width);
+    let j = 0;
+    for (; j + 32 <= width; j += 32) {
+      const from = at(row, j);
+      const r0 = v128.load(from);
+      const r1 = v128.load(from, 16);
+      const r2 = v128.load(from, 32);
+      const r3 = v128.load(from, 48);
+      const r4 = v128.load(from, 64);
+      const r5 = v128.load(from, 80);
+      const r6 = v128.load(from, 96);
+      const r7 = v128.load(from, 112);
+      for (let m = first; m < last; m++) {
+        const out = at(to, <i32>load<u16>(columns + ((<usize>m) << 1)) * width + j);
+        const v = v128.load32_splat(at(values, m));
+        v128.store(out, f32x4.add(v128.load(out), f32x4.mul(v, r0)));
+        v128.store(out, f32x4.add(v128.load(out, 16), f32x4.mul(v, r1)), 16);
+        v128.store(out, f32x4.add(v128.load(out, 32), f32x4.mul(v, r2)), 32);
+        v128.store(out, f32x4.add(v128.load(out, 48), f32x4.mul(v, r3)), 48);
+        v128.store(out, f32x4.add(v128.load(out, 64), f32x4.mul(v, r4)), 64);
+        v128.store(out, f32x4.add(v128.load(out, 80), f32x4.mul(v, r5)), 80);
+        v128.store(out, f32x4.add(v128.load(out, 96), f32x4.mul(v, r6)), 96);
+        v128.store(out, f32x4.add(v128.load(out, 112), f32x4.mul(v, r7)), 112);
+      }
+    }
+    for (; j + 4 <= width; j += 4) {
+      const r = v128.load(at(row, j));
+      for (let m = first; m < last; m++) {
+        const out = at(to, <i32>load<u16>(columns + ((<usize>m) << 1)) * width + j);
+        v128.store(out, f32x4.add(v128.load(out), f32x4.mul(v128.load32_splat(at(values, m)), r)));
+      }
+    }
+    for (; j < width; j++) {
+      const r = load<f32>(at(row, j));
+      for (let m = first; m < last; m++) {
+        const out = at(to, <i32>load<u16>(columns + ((<usize>m) << 1)) * width + j);
+        store<f32>(out, load<f32>(out) + load<f32>(at(values, m)) * r);
+      }
+    }
   }
 }

@@ -24,6 +24,8 @@ export interface HeadRecord {
     readonly objective: number;
     readonly l2: number;
     readonly temperature: number;
+    /** Whether it reads words as well; heads from before there were lexical features do not say. */
+    readonly lexical?: boolean;
     readonly milliseconds: number;
   };
   readonly evaluation: Evaluation | null;

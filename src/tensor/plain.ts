@@ -65,7 +65,7 @@ export function plainTensors(): Tensors {
       return sparse;
     },
     addSparseProduct(a, b, to) {
-      checkSparseProduct(a, b, to);
+      checkShapes([a.rows, a.columns], b, to);
       const { starts, columns, values } = rowsOf(a);
       const right = valuesOf(b);
       const sums = valuesOf(to);
@@ -75,6 +75,18 @@ export function plainTensors(): Tensors {
           for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
             sum += (values[m] as number) * (right[(columns[m] as number) * b.columns + j] as number);
           sums[i * b.columns + j] = sum;
+        }
+      }
+    },
+    addTransposedProduct(a, b, to) {
+      checkShapes([a.columns, a.rows], b, to);
+      const { starts, columns, values } = rowsOf(a);
+      const right = valuesOf(b);
+      const sums = valuesOf(to);
+      for (let i = 0; i < a.rows; i++) {
+        for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
+          for (let j = 0, at = (columns[m] as number) * b.columns; j < b.columns; j++, at++)
+            sums[at] = (sums[at] as number) + (values[m] as number) * (right[i * b.columns + j] as number);
         }
       }
     },
@@ -96,11 +108,10 @@ export function checkSparse({ starts, columns, values }: SparseRows, width: numb
     throw new Error(`${values.length} values and ${columns.length} columns for ${starts.length - 1} rows of ${width}.`);
 }
 
-export function checkSparseProduct(a: Sparse, b: Matrix, to: Matrix): void {
-  if (a.columns !== b.rows || to.rows !== a.rows || to.columns !== b.columns)
-    throw new Error(
-      `Cannot add ${a.rows} × ${a.columns} by ${b.rows} × ${b.columns} to ${to.rows} × ${to.columns}.`,
-    );
+/** Throws where the product of a matrix of `rows` × `columns` with b has not the shape of `to`. */
+export function checkShapes([rows, columns]: readonly [number, number], b: Matrix, to: Matrix): void {
+  if (columns !== b.rows || to.rows !== rows || to.columns !== b.columns)
+    throw new Error(`Cannot add ${rows} × ${columns} by ${b.rows} × ${b.columns} to ${to.rows} × ${to.columns}.`);
 }
 
 function copyOf({ starts, columns, values }: SparseRows): SparseRows {

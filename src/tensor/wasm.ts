@@ -12,7 +12,7 @@ import {
   tensor2d,
 } from "@tensorflow/tfjs-core";
 import type { Matrix, Sparse, Tensors } from "../core/tensors.ts";
-import { checkSparse, checkSparseProduct } from "./plain.ts";
+import { checkShapes, checkSparse } from "./plain.ts";
 
 /** What the package's types take from Emscripten's, which are not installed. */
 type Emscripten = BackendWasmModule & {
@@ -22,17 +22,8 @@ type Emscripten = BackendWasmModule & {
 
 let ready: Promise<Tensors> | null = null;
 
-/** The kernel of src/kernels/sparse.ts, which works in the backend's memory. */
-type AddSparseProduct = (
-  rows: number,
-  starts: number,
-  columns: number,
-  values: number,
-  b: number,
-  height: number,
-  width: number,
-  to: number,
-) => void;
+/** The kernels of src/kernels/sparse.ts, which work in the backend's memory. */
+type SparseKernels = Record<"addSparseProduct" | "addTransposedProduct", (...values: number[]) => void>;
 
 /**
  * TensorFlow.js's WASM backend, for workerd and Node. `module` is the compiled
@@ -74,8 +65,8 @@ async function start(module: WebAssembly.Module, sparse: WebAssembly.Module): Pr
   removeBackend("wasm");
   registerBackend("wasm", () => backend);
   await setBackend("wasm");
-  const { addSparseProduct } = new WebAssembly.Instance(sparse, { env }).exports;
-  return tensors(backend, emscripten, addSparseProduct as AddSparseProduct);
+  const kernels = new WebAssembly.Instance(sparse, { env }).exports as SparseKernels;
+  return tensors(backend, emscripten, kernels);
 }
 
 /** Emscripten's Node set-up rethrows every uncaught error of the process; those handlers are taken off again. */
@@ -91,7 +82,7 @@ async function quietly<T>(run: () => Promise<T>): Promise<T> {
   return result;
 }
 
-function tensors(backend: BackendWasm, emscripten: Emscripten, addSparseProduct: AddSparseProduct): Tensors {
+function tensors(backend: BackendWasm, emscripten: Emscripten, kernels: SparseKernels): Tensors {
   const alive = new Map<Matrix, Tensor2D>();
   const aliveSparse = new Map<Sparse, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
 
@@ -108,6 +99,11 @@ function tensors(backend: BackendWasm, emscripten: Emscripten, addSparseProduct:
   };
 
   const offsetOf = (tensor: Tensor1D | Tensor2D) => backend.typedArrayFromHeap(tensor).byteOffset;
+
+  const placeOf = (sparse: Sparse): number[] => {
+    const { starts, columns, values } = sparseOf(sparse);
+    return [sparse.rows, offsetOf(starts), offsetOf(columns), offsetOf(values)];
+  };
 
   const keep = (tensor: Tensor2D): Matrix => {
     const matrix = { rows: tensor.shape[0], columns: tensor.shape[1] };
@@ -139,11 +135,12 @@ function tensors(backend: BackendWasm, emscripten: Emscripten, addSparseProduct:
       return sparse;
     },
     addSparseProduct(a, b, to) {
-      checkSparseProduct(a, b, to);
-      const { starts, columns, values } = sparseOf(a);
-      const [right, sums] = [offsetOf(tensorOf(b)), offsetOf(tensorOf(to))];
-      if (a.entries === 0) return;
-      addSparseProduct(a.rows, offsetOf(starts), offsetOf(columns), offsetOf(values), right, b.rows, b.columns, sums);
+      checkShapes([a.rows, a.columns], b, to);
+      kernels.addSparseProduct(...placeOf(a), offsetOf(tensorOf(b)), b.rows, b.columns, offsetOf(tensorOf(to)));
+    },
+    addTransposedProduct(a, b, to) {
+      checkShapes([a.columns, a.rows], b, to);
+      kernels.addTransposedProduct(...placeOf(a), offsetOf(tensorOf(b)), b.columns, offsetOf(tensorOf(to)));
     },
     readSparse(a) {
       const { starts, columns, values } = sparseOf(a);

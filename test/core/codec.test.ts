@@ -8,6 +8,7 @@ const head: Head = {
   dimensions: 2,
   weights: Float32Array.of(1, 2, 3, 4),
   bias: Float32Array.of(5, 6),
+  lexical: null,
   offset: 0,
   temperature: 0.5,
   outOfScopeThreshold: null,
@@ -22,6 +23,7 @@ it("reads what it wrote", () => {
     labels: [],
     weights: Float32Array.of(1, 2),
     bias: Float32Array.of(5),
+    lexical: null,
     offset: 1.7e9,
   };
   expect(decodeHead(encodeHead(far))).toEqual(far);

@@ -32,7 +32,7 @@ function problemOf(tensors: Tensors, kind: Targets["kind"], seed: number): Probl
         : { kind, values: Float64Array.from({ length: rows }, () => 4 * random() - 1) };
   const values = Float32Array.from({ length: rows * dimensions }, () => 2 * random() - 1);
   const features = [tensors.matrix(rows, dimensions, values)];
-  const design = finish(makeDesign(tensors, features, dimensions, weights, outputs, seed % 2 === 0));
+  const design = finish(makeDesign(tensors, features, dimensions, weights, outputs, seed % 2 === 0, null));
   if (!design.ok) throw new Error(design.failure.message);
   return { design: design.value, targets, outputs, weights, l2: random() };
 }

@@ -23,6 +23,7 @@ function designOf(features: Float32Array, dimensions: number) {
       new Float64Array(rows).fill(1),
       2,
       true,
+      null,
     ),
   );
   if (!made.ok) throw new Error(made.failure.message);

@@ -65,6 +65,7 @@ async function trainedHead(name = "support") {
     dimensions: 2,
     weights: Float32Array.of(seed++, 2),
     bias: Float32Array.of(3),
+    lexical: null,
     offset: 0,
     conformal: new Float32Array(),
     temperature: 1,

@@ -282,6 +282,7 @@ function head(seed = 1): Head {
     dimensions: DIMENSIONS,
     weights: Float32Array.from({ length: 2 * DIMENSIONS }, (_, i) => seed * i - 2),
     bias: Float32Array.of(seed, -1),
+    lexical: null,
     offset: 0,
     conformal: Float32Array.of(0.5),
     temperature: 1,

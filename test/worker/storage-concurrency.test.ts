@@ -135,6 +135,7 @@ describe("trainings", () => {
       examples: 2,
       textBytes: 0,
       prepare: null,
+      texts: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features: (deliver) => {
@@ -172,6 +173,7 @@ describe("trainings", () => {
       examples: 2,
       textBytes: 0,
       prepare: null,
+      texts: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       features,
