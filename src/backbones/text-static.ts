@@ -87,12 +87,14 @@ export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
     dimensions,
     vocabulary: names,
     buckets,
-    scales: new Float32Array(new Float16Array(bytes.slice(HEADER, start).buffer)),
-    packed: packedFrom((bytes.byteOffset + start) % 4 === 0 ? bytes.subarray(start) : bytes.slice(start)),
+    scales: new Float32Array(new Float16Array(new Uint8Array(bytes.subarray(HEADER, start)).buffer)),
+    packed: inWords(bytes.subarray(start)),
   };
 }
 
-function packedFrom({ buffer, byteOffset, length }: Uint8Array): Uint32Array {
+/** The same bytes, four at a time: where they lie if that is possible there. */
+function inWords(bytes: Uint8Array): Uint32Array {
+  const { buffer, byteOffset, length } = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
   return new Uint32Array(buffer, byteOffset, length / 4);
 }
 
