@@ -23,7 +23,7 @@ const STEPS_A_COLLECTION = 50;
 const ISOLATE_MB = 128;
 
 /** Bytes in use once garbage is gone; the runtime frees the memory of typed arrays a little after collecting them. */
-async function inUse(collect: () => void): Promise<number> {
+export async function inUse(collect: () => void): Promise<number> {
   collect();
   await setTimeout(5);
   collect();

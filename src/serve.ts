@@ -19,6 +19,7 @@ import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
 import { backbones } from "./backbones/index.ts";
+import { textStatic } from "./backbones/node.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const config = join(root, "wrangler.toml");
@@ -55,17 +56,23 @@ export async function build(outDir: string, main?: string): Promise<void> {
   );
 }
 
+/** What a bundle's files are to the runtime; the Worker itself comes first. */
+const moduleTypes = [
+  [".js", "ESModule"],
+  [".wasm", "CompiledWasm"],
+  [".bin", "Data"],
+  [".txt", "Text"],
+] as const;
+
 /** Starts a built Worker on workerd and waits until it is ready. Throws a Problem where the state cannot be used. */
 export async function serve(built: string, options: ServeOptions): Promise<Server> {
   const lock = lockState(options.stateDir);
   const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
-  const modules = readdirSync(built)
-    .filter((file) => file.endsWith(".js") || file.endsWith(".wasm"))
-    .sort((a) => (a.endsWith(".js") ? -1 : 1))
-    .map((file) => ({
-      type: file.endsWith(".js") ? ("ESModule" as const) : ("CompiledWasm" as const),
-      path: join(built, file),
-    }));
+  const modules = moduleTypes.flatMap(([suffix, type]) =>
+    readdirSync(built)
+      .filter((file) => file.endsWith(suffix))
+      .map((file) => ({ type, path: join(built, file) })),
+  );
   const log = options.log ?? ((line: string) => process.stdout.write(`${line}\n`));
   const started: ChildProcess[] = [];
   const note = (message: unknown) => started.push((message as { process: ChildProcess }).process);
@@ -143,6 +150,7 @@ function endWithParent(runtime: ChildProcess): ChildProcess {
 export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
   const names = ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY"];
   const table = backbones(
+    textStatic,
     env.BACKBONES,
     (secret) => {
       names.push(secret);

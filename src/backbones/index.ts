@@ -46,15 +46,17 @@ const entrySchema = z.discriminatedUnion("kind", [
 type Entry = z.infer<typeof entrySchema>;
 
 /**
- * The shared backbones by id, hash-text-1 always among them, from `configuration` (JSON, see docs/backbones.md).
- * `secrets` gives a secret's value by its name. A failure says which entry and field is wrong and quotes no value.
+ * The shared backbones by id: `textStatic`, as this platform loads it (workerd.ts, node.ts), and hash-text-1, then those of
+ * `configuration` (JSON, see docs/backbones.md). `secrets` gives a secret's value by its name. A failure says which entry
+ * and field is wrong and quotes no value.
  */
 export function backbones(
+  textStatic: Backbone,
   configuration: string | undefined,
   secrets: (name: string) => string | undefined,
   ai: AiBinding | undefined,
 ): Result<ReadonlyMap<string, Backbone>> {
-  const table = new Map([[hashText.id, hashText]]);
+  const table = new Map([textStatic, hashText].map((backbone) => [backbone.id, backbone]));
   if (configuration === undefined || configuration.trim() === "") return ok(table);
   let json: unknown;
   try {

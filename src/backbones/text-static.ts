@@ -11,19 +11,62 @@
  *           little-endian; of two numbers in a byte the first is the lower half; a number is (half − 8) · scale
  */
 import { words } from "../core/words.ts";
+import type { Backbone } from "./backbone.ts";
 import { eachSubword, entry, subwordCount } from "./subwords.ts";
 
 const MAGIC = 0x31545347;
 const HEADER = 16;
+/** Rows that are summed together: as many as the processor's nearest cache holds beside the sum. */
+const BATCH = 128;
+const batchRows = new Uint32Array(BATCH);
+const batchWeights = new Float64Array(BATCH);
 
 export interface StaticTable {
+  /** A multiple of eight. */
   readonly dimensions: number;
   /** The row of each word of the vocabulary. */
   readonly vocabulary: ReadonlyMap<string, number>;
   /** Rows of n-grams, after those of the words. */
   readonly buckets: number;
   readonly scales: Float32Array;
-  readonly packed: Uint8Array;
+  /** rows × dimensions / 8: eight numbers in each. */
+  readonly packed: Uint32Array;
+}
+
+/** What a model's config.json says of its table. */
+export interface StaticConfig {
+  readonly id: string;
+  readonly revision: string;
+  readonly license: string;
+  readonly dimensions: number;
+  readonly vocabulary: number;
+  readonly buckets: number;
+}
+
+/**
+ * The backbone of a model's three files. The table is read by the first call of `embed`, and stays where it lies; one that
+ * is not whole, or not the configuration's, makes that call throw.
+ */
+export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: Uint8Array): Backbone {
+  const { id, revision, license, dimensions, buckets } = config;
+  let table: StaticTable | undefined;
+  return {
+    id,
+    revision,
+    modality: "text",
+    dimensions,
+    kind: "static",
+    license,
+    parameters: (config.vocabulary + buckets) * dimensions,
+    bytes: bytes.length + Buffer.byteLength(vocabulary),
+    cost: "local",
+    embed: async (inputs) => {
+      const ready = table ?? readTable(vocabulary, bytes);
+      if (ready.dimensions !== dimensions) throw new Error("The table and its configuration do not belong together.");
+      table = ready;
+      return { rows: inputs.map((text) => encode(ready, text)), failure: null };
+    },
+  };
 }
 
 /** Reads a table and the words of its rows, one a line. Throws when they are not whole, or not of this version. */
@@ -34,58 +77,98 @@ export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   const known = view.getUint32(8, true);
   const buckets = view.getUint32(12, true);
   const rows = known + buckets;
-  const names = vocabulary.trimEnd().split("\n");
-  if (names.length !== known || bytes.length !== HEADER + rows * (2 + dimensions / 2))
-    throw new Error("The table and its vocabulary do not belong together.");
-  const scales = new Float32Array(rows);
-  for (let row = 0; row < rows; row++) scales[row] = fromHalf(view.getUint16(HEADER + 2 * row, true));
+  const start = HEADER + 2 * rows;
+  if (dimensions % 8 !== 0 || bytes.length !== start + (rows * dimensions) / 2)
+    throw new Error("The table is not as long as it says.");
+  const names = new Map<string, number>();
+  for (const name of vocabulary.trimEnd().split("\n")) names.set(name, names.size);
+  if (names.size !== known) throw new Error("The table and its vocabulary do not belong together.");
   return {
     dimensions,
-    vocabulary: new Map(names.map((name, row) => [name, row])),
+    vocabulary: names,
     buckets,
-    scales,
-    packed: bytes.subarray(HEADER + 2 * rows),
+    scales: new Float32Array(new Float16Array(new Uint8Array(bytes.subarray(HEADER, start)).buffer)),
+    packed: inWords(bytes.subarray(start)),
   };
+}
+
+/** The same bytes, four at a time: where they lie if that is possible there. */
+function inWords(bytes: Uint8Array): Uint32Array {
+  const { buffer, byteOffset, length } = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
+  return new Uint32Array(buffer, byteOffset, length / 4);
 }
 
 /** The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros, any other text does not. */
 export function encode(table: StaticTable, text: string): Float32Array {
   const { dimensions, vocabulary, buckets, scales, packed } = table;
   const sum = new Float64Array(dimensions);
-  for (const word of words(text)) {
+  let count = 0;
+  const add = (row: number, factor: number) => {
+    if (count === BATCH) {
+      addBatch(sum, packed, count);
+      count = 0;
+    }
+    batchRows[count] = row;
+    batchWeights[count++] = factor * (scales[row] as number);
+  };
+  const found = words(text);
+  for (const word of found) {
     const name = entry(word);
     const row = vocabulary.get(name);
     if (row !== undefined) {
-      addRow(sum, packed, row, scales[row] as number);
+      add(row, 1);
       continue;
     }
     const factor = 1 / Math.sqrt(subwordCount(name));
-    eachSubword(name, buckets, (bucket) => {
-      const at = vocabulary.size + bucket;
-      addRow(sum, packed, at, factor * (scales[at] as number));
-    });
+    eachSubword(name, buckets, (bucket) => add(vocabulary.size + bucket, factor));
   }
+  addBatch(sum, packed, count);
+
+  // Rows may be zeros, or cancel: the text is then its n-grams, hashed into the dimensions.
+  if (found.length > 0 && sum.every((value) => value === 0))
+    eachSubword(text, dimensions, (dimension) => {
+      sum[dimension] = 1;
+    });
   let squares = 0;
   for (let j = 0; j < dimensions; j++) squares += (sum[j] as number) ** 2;
-  const norm = Math.sqrt(squares) || 1;
+  const scale = 1 / (Math.sqrt(squares) || 1);
   const embedding = new Float32Array(dimensions);
-  for (let j = 0; j < dimensions; j++) embedding[j] = (sum[j] as number) / norm;
+  for (let j = 0; j < dimensions; j++) embedding[j] = (sum[j] as number) * scale;
   return embedding;
 }
 
-function addRow(sum: Float64Array, packed: Uint8Array, row: number, scale: number): void {
-  const bytes = sum.length >> 1;
-  for (let i = 0, at = row * bytes; i < bytes; i++, at++) {
-    const pair = packed[at] as number;
-    sum[2 * i] = (sum[2 * i] as number) + scale * ((pair & 15) - 8);
-    sum[2 * i + 1] = (sum[2 * i + 1] as number) + scale * ((pair >> 4) - 8);
+/** Adds the first `count` rows of the batch, times their weights: eight columns after the other, so that their sums need no memory. */
+function addBatch(sum: Float64Array, packed: Uint32Array, count: number): void {
+  const width = sum.length / 8;
+  for (let column = 0; column < width; column++) {
+    let s0 = 0,
+      s1 = 0,
+      s2 = 0,
+      s3 = 0,
+      s4 = 0,
+      s5 = 0,
+      s6 = 0,
+      s7 = 0;
+    for (let i = 0; i < count; i++) {
+      const weight = batchWeights[i] as number;
+      const eight = packed[(batchRows[i] as number) * width + column] as number;
+      s0 += weight * ((eight & 15) - 8);
+      s1 += weight * (((eight >>> 4) & 15) - 8);
+      s2 += weight * (((eight >>> 8) & 15) - 8);
+      s3 += weight * (((eight >>> 12) & 15) - 8);
+      s4 += weight * (((eight >>> 16) & 15) - 8);
+      s5 += weight * (((eight >>> 20) & 15) - 8);
+      s6 += weight * (((eight >>> 24) & 15) - 8);
+      s7 += weight * ((eight >>> 28) - 8);
+    }
+    const j = 8 * column;
+    sum[j] = (sum[j] as number) + s0;
+    sum[j + 1] = (sum[j + 1] as number) + s1;
+    sum[j + 2] = (sum[j + 2] as number) + s2;
+    sum[j + 3] = (sum[j + 3] as number) + s3;
+    sum[j + 4] = (sum[j + 4] as number) + s4;
+    sum[j + 5] = (sum[j + 5] as number) + s5;
+    sum[j + 6] = (sum[j + 6] as number) + s6;
+    sum[j + 7] = (sum[j + 7] as number) + s7;
   }
-}
-
-/** IEEE 754 binary16. */
-function fromHalf(bits: number): number {
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  const size = exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15);
-  return bits & 0x8000 ? -size : size;
 }

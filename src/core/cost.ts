@@ -60,10 +60,10 @@ function largestWorkload(shape: TrainingShape, { lexical }: Pick<Options, "lexic
 
 export const DEFAULT_FOLDS = 5;
 /**
- * What embedding a byte of text by a local backbone counts for: hash-text-1 takes 4 to 15 MB a second, by script, and
- * training does about 12 GFLOP.
+ * What embedding a byte of text by a local backbone counts for: text-static-1 takes 0.8 to 5 MB a second, least where it
+ * knows no word (bench/encode.ts), hash-text-1 more, and training does about 12 GFLOP.
  */
-const OPERATIONS_A_TEXT_BYTE = 2000;
+const OPERATIONS_A_TEXT_BYTE = 10_000;
 /** Rows of the features that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
 /** Penalties that the choice of l2 may try. */

@@ -1,13 +1,14 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Backbone } from "../backbones/backbone.ts";
 import { backbones } from "../backbones/index.ts";
+import { textStatic } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { tenantKey } from "./auth.ts";
 import { type App, anyQuery, route } from "./context.ts";
 import { answer } from "./errors.ts";
 import { errors, json, tenantSecurity } from "./schema.ts";
 
-export const DEFAULT_BACKBONE = "hash-text-1";
+export const DEFAULT_BACKBONE = textStatic.id;
 
 const model = z
   .object({
@@ -37,7 +38,7 @@ export function backboneTable(env: Cloudflare.Env): ReadonlyMap<string, Backbone
   if (table === undefined || table.env !== env || table.configuration !== env.BACKBONES) {
     const secrets = env as unknown as Record<string, unknown>;
     const secret = (name: string) => (typeof secrets[name] === "string" ? secrets[name] : undefined);
-    table = { configuration: env.BACKBONES, env, result: backbones(env.BACKBONES, secret, env.AI) };
+    table = { configuration: env.BACKBONES, env, result: backbones(textStatic, env.BACKBONES, secret, env.AI) };
   }
   if (!table.result.ok) throw new Error(table.result.failure.message);
   return table.result.value;

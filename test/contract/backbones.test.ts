@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { backbones } from "../../src/backbones/index.ts";
+import { textStaticForTests } from "./platform.ts";
 
-const table = backbones(undefined, () => undefined, undefined);
+const table = backbones(await textStaticForTests(), undefined, () => undefined, undefined);
 const local = table.ok ? [...table.value.values()].filter(({ cost }) => cost === "local") : [];
 
 /** Any text, lone surrogates and NUL included. */
@@ -22,8 +23,8 @@ const scripts = [
   "\0",
 ];
 
-it("has hash-text-1 without any configuration", () => {
-  expect(local.map(({ id }) => id)).toContain("hash-text-1");
+it("has two backbones without any configuration", () => {
+  expect(local.map(({ id }) => id)).toEqual(["text-static-1", "hash-text-1"]);
 });
 
 describe.each(local)("$id", (backbone) => {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { Matrix, Tensors } from "../../src/core/tensors.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
-import { wasmForTests } from "./wasm.ts";
+import { wasmForTests } from "./platform.ts";
 
 const backends: Tensors[] = [plainTensors(), await wasmForTests()];
 

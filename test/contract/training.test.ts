@@ -3,8 +3,8 @@ import { expect, it } from "vitest";
 import type { Tensors } from "../../src/core/tensors.ts";
 import { train } from "../../src/core/train.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
+import { wasmForTests } from "./platform.ts";
 import { clusters, type Data, distance, options, predictions, trained, trainOn } from "./training.ts";
-import { wasmForTests } from "./wasm.ts";
 
 const wasm = await wasmForTests();
 

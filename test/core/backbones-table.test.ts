@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { backbones } from "../../src/backbones/index.ts";
+import { textStatic } from "../../src/backbones/node.ts";
 import type { AiBinding } from "../../src/backbones/workers-ai.ts";
 
 const KEY = "sk-very-secret";
@@ -25,25 +26,25 @@ const bge = {
 };
 
 function tableOf(...entries: unknown[]) {
-  const table = backbones(JSON.stringify(entries), secrets, ai);
+  const table = backbones(textStatic, JSON.stringify(entries), secrets, ai);
   if (!table.ok) throw new Error(table.failure.message);
   return table.value;
 }
 
 function problem(configuration: unknown, binding: AiBinding | undefined = ai): string {
   const text = typeof configuration === "string" ? configuration : JSON.stringify(configuration);
-  const table = backbones(text, secrets, binding);
+  const table = backbones(textStatic, text, secrets, binding);
   return table.ok ? "none" : table.failure.message;
 }
 
-it.each([undefined, "", "  ", "[]"])("has hash-text-1 alone when BACKBONES is %j", (configuration) => {
-  const table = backbones(configuration, secrets, undefined);
-  expect(table.ok && [...table.value.keys()]).toEqual(["hash-text-1"]);
+it.each([undefined, "", "  ", "[]"])("has the backbones in the box alone when BACKBONES is %j", (configuration) => {
+  const table = backbones(textStatic, configuration, secrets, undefined);
+  expect(table.ok && [...table.value.keys()]).toEqual(["text-static-1", "hash-text-1"]);
 });
 
 it("adds the configured backbones, and shows nothing of their key", () => {
   const table = tableOf(openAi, bge);
-  expect([...table.keys()]).toEqual(["hash-text-1", "text-embedding-3-small", "bge-small-en-v1.5"]);
+  expect([...table.keys()]).toEqual(["text-static-1", "hash-text-1", "text-embedding-3-small", "bge-small-en-v1.5"]);
   expect(table.get("text-embedding-3-small")).toMatchObject({
     kind: "openai",
     modality: "text",
@@ -83,6 +84,7 @@ it.each([
   [[{ ...openAi, id: "a@b" }], "BACKBONES[0].id"],
   [[openAi, openAi], "BACKBONES[1].id: 'text-embedding-3-small' is taken"],
   [[{ ...openAi, id: "hash-text-1" }], "BACKBONES[0].id: 'hash-text-1' is taken"],
+  [[{ ...openAi, id: "text-static-1" }], "BACKBONES[0].id: 'text-static-1' is taken"],
   [[{ ...openAi, secret: "OTHER_KEY" }], "BACKBONES[0].secret: the secret OTHER_KEY is not set"],
 ])("says what is wrong with %j", (configuration, message) => {
   expect(problem(configuration)).toContain(message);
@@ -95,7 +97,7 @@ it("does not repeat a key put where its name belongs", () => {
 });
 
 it("needs the binding for Workers AI", () => {
-  const table = backbones(JSON.stringify([bge]), secrets, undefined);
+  const table = backbones(textStatic, JSON.stringify([bge]), secrets, undefined);
   expect(table.ok).toBe(false);
   expect(!table.ok && table.failure.message).toContain("BACKBONES[0].kind: workers_ai needs the binding AI");
 });

@@ -30,7 +30,7 @@ describe("training", () => {
       modality: "text",
       labels: ["billing", "login", "shipping"],
       dimensions: expect.any(Number),
-      backbone: { id: "hash-text-1", revision: expect.any(String) },
+      backbone: { id: "text-static-1", revision: expect.any(String) },
       dataset: { name: "tickets", revision: 1, examples: 18 },
       training: {
         method: "head",
@@ -101,6 +101,19 @@ describe("training", () => {
     [{ detail: "summary" }, { detail: "summary" }],
   ])("evaluates by %j", async (evaluation, expected) => {
     expect((await trained({ name: "evaluated", dataset: "tickets", evaluation })).evaluation).toMatchObject(expected);
+  });
+
+  test("stays with the backbone that it names, beside a head on the default one", async () => {
+    const named = await trained({ name: "named", dataset: "tickets", backbone: "hash-text-1" });
+    expect(named).toMatchObject({ backbone: { id: "hash-text-1" }, dimensions: 384 });
+    const unnamed = await trained({ name: "unnamed", dataset: "tickets" });
+    expect(unnamed).toMatchObject({ backbone: { id: "text-static-1" }, dimensions: 256 });
+    const examples = tickets();
+    for (const name of ["named", "unnamed"]) {
+      const input = examples.map(({ text }) => text);
+      const { data } = (await call("POST", `/v1/heads/${name}/predict`, key, { input })).json;
+      expect(data.map(({ label }: { label: string }) => label)).toEqual(examples.map(({ label }) => label));
+    }
   });
 
   test("takes each hyperparameter", async () => {
@@ -521,7 +534,7 @@ describe("versions", () => {
     expect(answer.json).toMatchObject({ object: "head.export", id: "h", version: 2, format: "json" });
     expect(weights).toHaveLength(labels.length);
     const input = "where is my parcel";
-    const { embedding } = (await call("POST", "/v1/embeddings", fresh, { model: "hash-text-1", input })).json.data[0];
+    const { embedding } = (await call("POST", "/v1/embeddings", fresh, { model: "text-static-1", input })).json.data[0];
     expect(embedding).toHaveLength(dimensions);
     const logits = weights.map(
       (row: number[], k: number) =>

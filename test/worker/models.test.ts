@@ -8,7 +8,7 @@ import { call, newTenant } from "./api.ts";
 import { expectGuarded, expectRefused, keyWith, withoutRequestId } from "./expect.ts";
 
 let key: string;
-const model = "hash-text-1";
+const model = "text-static-1";
 
 beforeAll(async () => {
   key = (await newTenant()).key;
@@ -17,27 +17,22 @@ beforeAll(async () => {
 const embed = (body: object, token = key) => call("POST", "/v1/embeddings", token, { model, ...body });
 
 describe("models", () => {
-  test("the list is OpenAI's, with what a head needs to know beside it", async () => {
+  test.each([
+    [model, { kind: "static", dimensions: 256, license: "CC-BY-SA-4.0", parameters: 23_040_000 }],
+    ["hash-text-1", { kind: "hash", dimensions: 384, license: "Apache-2.0", parameters: 0 }],
+  ])("the list is OpenAI's, with what a head needs to know of %s beside it", async (id, facts) => {
     const { status, json } = await call("GET", "/v1/models", key);
     expect(status).toBe(200);
     expect(json.object).toBe("list");
-    const found = json.data.find(({ id }: { id: string }) => id === model);
+    const found = json.data.find((listed: { id: string }) => listed.id === id);
     expect(found).toEqual({
-      id: model,
+      id,
       object: "model",
       created: expect.any(Number),
       owned_by: "graft",
-      graft: {
-        kind: "hash",
-        modality: "text",
-        dimensions: expect.any(Number),
-        revision: expect.any(String),
-        license: "Apache-2.0",
-        parameters: 0,
-        bytes: expect.any(Number),
-      },
+      graft: { ...facts, modality: "text", revision: expect.any(String), bytes: expect.any(Number) },
     });
-    expect((await call("GET", `/v1/models/${model}`, key)).json).toEqual(found);
+    expect((await call("GET", `/v1/models/${id}`, key)).json).toEqual(found);
   });
 
   test("one that does not exist is not found, whoever asks", async () => {
