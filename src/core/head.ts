@@ -5,9 +5,8 @@
  *                                  t: a text's lexical features (lexical.ts) and V their weights, where the head has any
  *   single_label: softmax(logits); multi_label: a sigmoid of each logit; regression: the one output, T = 1
  */
-import type { Lexical } from "./lexical.ts";
+import type { Features, Lexical } from "./lexical.ts";
 import { sigmoid, softmax } from "./probability.ts";
-import type { SparseRows } from "./tensors.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
 
@@ -32,12 +31,12 @@ export interface Head {
 
 /** V_k = scales[k] · weights[k]: eight bits are all that a sum of so many takes. */
 export interface LexicalWeights extends Lexical {
-  /** Feature by feature: 2 · buckets × outputs. */
+  /** Column by column: columns × outputs. */
   readonly weights: Int8Array;
   readonly scales: Float32Array;
 }
 
-/** Lexical weights (2 · buckets × outputs) at eight bits. */
+/** Lexical weights (columns × outputs) at eight bits. */
 export function quantiseLexical(lexical: Lexical, weights: Float64Array, outputs: number): LexicalWeights {
   const scales = new Float32Array(outputs);
   for (let i = 0; i < weights.length; i++) {
@@ -60,8 +59,6 @@ function addLexical(logits: Float64Array, { weights, scales }: LexicalWeights, f
   }
   for (let k = 0; k < outputs; k++) logits[k] = (logits[k] as number) + (sums[k] as number) * (scales[k] as number);
 }
-
-type Features = Pick<SparseRows, "columns" | "values">;
 
 /**
  * Each label's probability, or for regression the value alone. `features` are the text's, for a head with lexical weights.

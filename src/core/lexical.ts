@@ -4,7 +4,7 @@
  * the embedding tells what they mean.
  *
  *   t = s (ŵ, ĉ)    w_j = (1 + ln n_j) · idf_j over the words and pairs hashed into bucket j, n_j of them; c likewise over the n-grams
- *   idf_j = ln((1 + examples) / (1 + examples with j)) + 1, and 0 where no example has j;    ŵ = w / ‖w‖
+ *   idf_j = ln((1 + examples) / (1 + examples with j)) + 1;    ŵ = w / ‖w‖; buckets that no example has are left out
  *
  * beside embeddings whose spread is 1, as a training scales them (design.ts): s is ½ for few examples, where the embedding
  * should say most, and 1 for many.
@@ -13,15 +13,20 @@ import { joinRows } from "./sparse.ts";
 import type { SparseRows } from "./tensors.ts";
 import { words } from "./words.ts";
 
-/** What is fitted: the inverse document frequency of each bucket, those of words first. */
+/** What is fitted: the buckets that any example has, and the inverse document frequency of each. */
 export interface Lexical {
-  /** Of words and pairs, and as many of n-grams. */
+  /** Of words and pairs, and as many of n-grams after them. */
   readonly buckets: number;
-  /** 2 · buckets */
-  readonly idf: Float32Array;
   /** s */
   readonly scale: number;
+  /** The buckets that were seen, ascending. They are the features' columns; no other bucket has any. */
+  readonly seen: Uint16Array;
+  /** One for each of them. */
+  readonly idf: Float32Array;
 }
+
+/** A text's features: columns, each once, and their values. */
+export type Features = Pick<SparseRows, "columns" | "values">;
 
 const SHORTEST = 2;
 const LONGEST = 4;
@@ -144,8 +149,9 @@ export function readLexical(buckets: number): LexicalReader {
     fit() {
       const rows = joinRows(texts);
       const scale = texts.length <= FEW ? 0.5 : 1;
-      const lexical = { buckets, idf: frequencies(rows, 2 * buckets), scale };
+      const lexical = { buckets, scale, ...frequencies(rows, 2 * buckets) };
       texts.length = 0;
+      toColumns(rows.columns, lexical.seen);
       for (let i = 0; i + 1 < rows.starts.length; i++) {
         const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
         weigh(rows.columns.subarray(from, to), rows.values.subarray(from, to), lexical);
@@ -157,56 +163,85 @@ export function readLexical(buckets: number): LexicalReader {
         if (taken === null) throw new Error("The rows have been taken.");
         return taken;
       };
-      return { lexical, columns: 2 * buckets, entries, takeRows };
+      return { lexical, columns: lexical.seen.length, entries, takeRows };
     },
   };
 }
 
 /** A function that gives a text's features. */
-export function lexicalFeatures(lexical: Lexical): (text: string) => Pick<SparseRows, "columns" | "values"> {
+export function lexicalFeatures(lexical: Lexical): (text: string) => Features {
   const count = counter(lexical.buckets);
   return (text) => {
-    const features = countsOf(count(text));
+    const { columns, counts } = count(text);
+    const found = { columns: new Uint16Array(columns.length), values: new Float32Array(columns.length) };
+    let size = 0;
+    for (const bucket of columns) {
+      const column = place(lexical.seen, bucket);
+      if (column < 0) continue;
+      found.columns[size] = column;
+      found.values[size++] = counts[bucket] as number;
+    }
+    const features = { columns: found.columns.subarray(0, size), values: found.values.subarray(0, size) };
     weigh(features.columns, features.values, lexical);
     return features;
   };
 }
 
-function countsOf({ columns: found, counts }: Counts): Pick<SparseRows, "columns" | "values"> {
+/** Where a number is among others, which ascend, or −1. */
+function place(ascending: Uint16Array, number: number): number {
+  let low = 0;
+  let high = ascending.length - 1;
+  while (low <= high) {
+    const middle = (low + high) >> 1;
+    const found = ascending[middle] as number;
+    if (found === number) return middle;
+    if (found < number) low = middle + 1;
+    else high = middle - 1;
+  }
+  return -1;
+}
+
+function countsOf({ columns: found, counts }: Counts): Features {
   const columns = Uint16Array.from(found);
   const values = new Float32Array(columns.length);
   for (let m = 0; m < columns.length; m++) values[m] = counts[columns[m] as number] as number;
   return { columns, values };
 }
 
-function frequencies({ starts, columns }: SparseRows, width: number): Float32Array {
-  const rows = new Float64Array(width);
+function frequencies({ starts, columns }: SparseRows, width: number): Pick<Lexical, "seen" | "idf"> {
+  const rows = new Uint32Array(width);
   for (let m = 0; m < columns.length; m++) {
-    const column = columns[m] as number;
-    rows[column] = (rows[column] as number) + 1;
+    const bucket = columns[m] as number;
+    rows[bucket] = (rows[bucket] as number) + 1;
   }
+  const seen = Uint16Array.from(Array.from(rows.keys()).filter((bucket) => rows[bucket] !== 0));
   const examples = starts.length - 1;
-  const idf = new Float32Array(width);
-  for (let j = 0; j < width; j++) {
-    const having = rows[j] as number;
-    idf[j] = having === 0 ? 0 : Math.log((1 + examples) / (1 + having)) + 1;
-  }
-  return idf;
+  const idf = new Float32Array(seen.length);
+  for (let j = 0; j < seen.length; j++)
+    idf[j] = Math.log((1 + examples) / (1 + (rows[seen[j] as number] as number))) + 1;
+  return { seen, idf };
+}
+
+/** Turns buckets into columns, in place. */
+function toColumns(buckets: Uint16Array, seen: Uint16Array): void {
+  const columns = new Uint16Array((seen.at(-1) ?? 0) + 1);
+  for (let j = 0; j < seen.length; j++) columns[seen[j] as number] = j;
+  for (let m = 0; m < buckets.length; m++) buckets[m] = columns[buckets[m] as number] as number;
 }
 
 /** Turns one text's counts into its features, in place. */
-function weigh(columns: Uint16Array, values: Float32Array, { buckets, idf, scale }: Lexical): void {
+function weigh(columns: Uint16Array, values: Float32Array, { buckets, seen, idf, scale }: Lexical): void {
   let ofWords = 0;
   let ofCharacters = 0;
   for (let m = 0; m < columns.length; m++) {
     const column = columns[m] as number;
     const value = (1 + Math.log(values[m] as number)) * (idf[column] as number);
     values[m] = value;
-    if (column < buckets) ofWords += value * value;
+    if ((seen[column] as number) < buckets) ofWords += value * value;
     else ofCharacters += value * value;
   }
   const word = scale / (Math.sqrt(ofWords) || 1);
   const character = scale / (Math.sqrt(ofCharacters) || 1);
   for (let m = 0; m < columns.length; m++)
-    values[m] = (values[m] as number) * ((columns[m] as number) < buckets ? word : character);
+    values[m] = (values[m] as number) * ((seen[columns[m] as number] as number) < buckets ? word : character);
 }
