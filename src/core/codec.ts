@@ -4,7 +4,7 @@
  *
  *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
  *          "GHD1" is the same without `offset`, which is then 0
- *          "GHD3" has `lexical`, the buckets, as well, and at the end | idf, scale, scales f32 | weights of lexical features i8
+ *          "GHD3" has `lexical` as well, {buckets, columns}, and then | idf, scale, scales f32 | seen u16 | lexical weights i8
  *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
  */
 import type { Head, Task } from "./head.ts";
@@ -24,7 +24,7 @@ interface HeadHeader {
   temperature: number;
   out_of_scope_threshold: number | null;
   conformal: number;
-  lexical?: number;
+  lexical?: { buckets: number; columns: number };
 }
 
 /** Heads without lexical features stay readable by versions that know of none. */
@@ -38,7 +38,7 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
     conformal: head.conformal.length,
-    ...(lexical === null ? {} : { lexical: lexical.buckets }),
+    ...(lexical === null ? {} : { lexical: { buckets: lexical.buckets, columns: lexical.seen.length } }),
   };
   const json = asciiJson(header);
   const padded = Math.ceil(json.length / 4) * 4;
@@ -48,8 +48,8 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     head.conformal,
     ...(lexical === null ? [] : [lexical.idf, Float32Array.of(lexical.scale), lexical.scales]),
   ];
-  const tail = lexical?.weights ?? new Int8Array(0);
-  const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, tail.length));
+  const tail = lexical === null ? 0 : lexical.seen.byteLength + lexical.weights.length;
+  const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, tail));
   const view = new DataView(bytes.buffer);
   view.setUint32(0, lexical === null ? HEAD_2 : HEAD_3, true);
   view.setUint32(4, padded, true);
@@ -60,7 +60,10 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     new Float32Array(bytes.buffer, offset, array.length).set(array);
     offset += array.byteLength;
   }
-  new Int8Array(bytes.buffer, offset).set(tail);
+  if (lexical !== null) {
+    new Uint16Array(bytes.buffer, offset, lexical.seen.length).set(lexical.seen);
+    new Int8Array(bytes.buffer, offset + lexical.seen.byteLength).set(lexical.weights);
+  }
   return bytes;
 }
 
@@ -75,17 +78,11 @@ export function decodeHead(bytes: Uint8Array): Head | null {
   const header = parseHeader(aligned.subarray(8, 8 + padded));
   if (header === null) return null;
   const outputs = header.task === "regression" ? 1 : header.labels.length;
-  const buckets = magic === HEAD_3 ? (header.lexical ?? 0) : 0;
-  const lengths = [
-    outputs * header.dimensions,
-    outputs,
-    header.conformal,
-    2 * buckets,
-    buckets && 1,
-    buckets && outputs,
-  ] as const;
-  const floats = lengths.reduce((sum: number, length) => sum + length, 0);
-  const bytesOfLexical = 2 * buckets * outputs;
+  const { buckets, columns } = (magic === HEAD_3 && header.lexical) || { buckets: 0, columns: 0 };
+  const ofLexical = buckets === 0 ? [0, 0, 0] : [columns, 1, outputs];
+  const lengths = [outputs * header.dimensions, outputs, header.conformal, ...ofLexical];
+  const floats = lengths.reduce((sum, length) => sum + length, 0);
+  const bytesOfLexical = 2 * columns + columns * outputs;
   if (aligned.length !== 8 + padded + 4 * floats + bytesOfLexical) return null;
   let at = aligned.byteOffset + 8 + padded;
   const [weights, bias, conformal, idf, scale, scales] = lengths.map((length) => {
@@ -103,7 +100,14 @@ export function decodeHead(bytes: Uint8Array): Head | null {
     lexical:
       buckets === 0
         ? null
-        : { buckets, idf, scale: scale[0] ?? 1, scales, weights: new Int8Array(aligned.buffer, at, bytesOfLexical) },
+        : {
+            buckets,
+            scale: scale[0] ?? 1,
+            seen: new Uint16Array(aligned.buffer, at, columns),
+            idf,
+            scales,
+            weights: new Int8Array(aligned.buffer, at + 2 * columns, columns * outputs),
+          },
     offset: magic === HEAD_1 ? 0 : header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,

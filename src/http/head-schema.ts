@@ -130,6 +130,7 @@ export const headExport = z
       .object({
         buckets: z.number().int(),
         scale: z.number(),
+        seen: z.array(z.number().int()),
         idf: z.array(z.number()),
         weights: z.array(z.array(z.number())),
       })

@@ -198,11 +198,11 @@ const formulas: Record<Task, string> = {
 
 const WITH_LEXICAL = "embedding + lexical.weights · features";
 
-function exportLexical({ buckets, scale, idf, weights, scales }: LexicalWeights, outputs: number) {
+function exportLexical({ buckets, scale, seen, idf, weights, scales }: LexicalWeights, outputs: number) {
   const rows = Array.from({ length: outputs }, (_, k) =>
     Array.from(idf, (_, j) => (weights[j * outputs + k] ?? 0) * (scales[k] ?? 0)),
   );
-  return { buckets, scale, idf: Array.from(idf), weights: rows };
+  return { buckets, scale, seen: Array.from(seen), idf: Array.from(idf), weights: rows };
 }
 
 async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {

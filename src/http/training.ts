@@ -96,13 +96,17 @@ export async function runTraining(
     if (prepared?.ok === false) return prepared;
     const refused = await take(trainingPlace);
     if (refused !== null) return { ok: false, failure: refused };
-    const turn = async () => {
+    const breath = async () => {
       await scheduler.wait(0);
-      if (abandoned) return displaced.failure;
+      return abandoned ? displaced.failure : null;
+    };
+    const turn = async () => {
+      const refused = await breath();
+      if (refused !== null) return refused;
       // All of it was there a moment ago, and to ask a remote backbone here would keep every training waiting.
       return source.prepare === null ? null : unread.failure;
     };
-    const lexical = await lexicalFeatures(source, shape, options, turn);
+    const lexical = await lexicalFeatures(source, shape, options, breath);
     if (!lexical.ok) return lexical;
     const gathered = await source.features((block, values) => {
       if (abandoned) return;
