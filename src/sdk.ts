@@ -181,6 +181,7 @@ export interface Head {
     readonly objective: number;
     readonly l2: number;
     readonly temperature: number;
+    readonly lexical?: boolean;
     readonly milliseconds: number;
   };
   readonly evaluation: Evaluation | null;
