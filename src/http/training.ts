@@ -2,7 +2,7 @@
 import { encodeHead } from "../core/codec.ts";
 import { estimate, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import { hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
+import { FEWEST_BUCKETS, hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
@@ -142,8 +142,8 @@ export async function runTraining(
 const MOST_ENTRIES = edgeBudget.bytes / 12;
 
 /**
- * The texts' lexical features, or null where there are no texts, the head is to have none, or under `auto` where the
- * training would not fit with them.
+ * The texts' lexical features, in as many buckets as there is room for; or null where there are no texts, the head is to
+ * have none, or under `auto` where the training would not fit with any.
  */
 async function lexicalFeatures(
   source: TrainingSource,
@@ -154,20 +154,22 @@ async function lexicalFeatures(
   const wanted = options.lexical === true;
   if (source.texts === null || options.lexical === false || (!wanted && !hasLexicalRoom(shape.outputs)))
     return ok(null);
-  const buckets = lexicalBuckets(shape.outputs);
-  const reader = readLexical(buckets);
-  const beyond = (entries: number) => beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries } }, options);
-  const visit = (text: string) => {
-    if (reader.entries() <= MOST_ENTRIES) reader.add(text);
-  };
-  // Their columns alone may be too much, before any is read.
-  if (beyond(0) === null) {
-    const read = await source.texts(visit, turn);
-    if (!read.ok) return read;
+  const beyond = (buckets: number, entries: number) =>
+    beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries } }, options);
+  for (let buckets = lexicalBuckets(shape.outputs); ; buckets /= 2) {
+    const reader = readLexical(buckets);
+    // Their columns alone may be too much, before any text is read.
+    let failure = beyond(buckets, 0);
+    if (failure === null) {
+      const read = await source.texts((text) => {
+        if (reader.entries() <= MOST_ENTRIES) reader.add(text);
+      }, turn);
+      if (!read.ok) return read;
+      failure = beyond(buckets, reader.entries());
+    }
+    if (failure === null) return ok(reader.fit());
+    if (buckets <= FEWEST_BUCKETS) return wanted ? { ok: false, failure } : ok(null);
   }
-  const failure = beyond(reader.entries());
-  if (failure === null) return ok(reader.fit());
-  return wanted ? { ok: false, failure } : ok(null);
 }
 
 /** Stores a trained head: bytes first, then the ledger, which publishes them. */
