@@ -166,7 +166,7 @@ it("gives every list room for the longest words and texts that a batch can have"
     expect(factors).toBeLessThanOrEqual(room(own.factorRows, own.factors));
     expect(factors).toBeLessThanOrEqual(room(own.rowMembers, own.rowFactors));
   }
-  expect(most).toBeGreaterThan(40 * 2 * BATCH);
+  expect(most).toBeGreaterThan(36 * 2 * BATCH);
   expect(own.scratch).toBeLessThan(next.textStarts);
   expect(at.bytes).toBeGreaterThan(next.scratch);
 });
