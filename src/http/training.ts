@@ -4,6 +4,7 @@ import { estimate, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
+import { SPARSE_BYTES } from "../core/sparse.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
 import type { Turn } from "../store/embeddings.ts";
@@ -106,7 +107,7 @@ export async function runTraining(
       // All of it was there a moment ago, and to ask a remote backbone here would keep every training waiting.
       return source.prepare === null ? null : unread.failure;
     };
-    const lexical = await lexicalFeatures(source, shape, options, breath);
+    const lexical = await readFeatures(source, shape, options, breath);
     if (!lexical.ok) return lexical;
     const gathered = await source.features((block, values) => {
       if (abandoned) return;
@@ -138,14 +139,14 @@ export async function runTraining(
   }
 }
 
-/** More numbers of lexical features take more memory than a training may: six bytes each, twice while they are copied. */
-const MOST_ENTRIES = edgeBudget.bytes / 12;
+/** More numbers of lexical features take more memory than a training may: they are there twice while they are copied. */
+const MOST_ENTRIES = edgeBudget.bytes / (2 * SPARSE_BYTES);
 
 /**
  * The texts' lexical features, or null where there are no texts, the head is to have none, or under `auto` where the
  * training would not fit with them.
  */
-async function lexicalFeatures(
+async function readFeatures(
   source: TrainingSource,
   shape: TrainingShape,
   options: Omit<TrainingOptions, "budget">,
@@ -156,13 +157,16 @@ async function lexicalFeatures(
     return ok(null);
   const buckets = lexicalBuckets(shape.outputs);
   const reader = readLexical(buckets);
-  const beyond = (entries: number) => beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries } }, options);
+  const textBytes = source.texts.bytes;
+  const beyond = (entries: number) =>
+    beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries, textBytes } }, options);
   const visit = (text: string) => {
-    if (reader.entries() <= MOST_ENTRIES) reader.add(text);
+    reader.add(text);
+    return reader.entries() <= MOST_ENTRIES;
   };
-  // Their columns alone may be too much, before any is read.
+  // Their columns alone, or the texts, may be too much before any is read.
   if (beyond(0) === null) {
-    const read = await source.texts(visit, turn);
+    const read = await source.texts.show(visit, turn);
     if (!read.ok) return read;
   }
   const failure = beyond(reader.entries());
