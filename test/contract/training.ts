@@ -3,7 +3,7 @@ import type { Head } from "../../src/core/head.ts";
 import { predict } from "../../src/core/head.ts";
 import type { Targets } from "../../src/core/objective.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import type { Tensors } from "../../src/core/tensors.ts";
+import type { SparseRows, Tensors } from "../../src/core/tensors.ts";
 import { type Trained, type TrainingOptions, type TrainingSet, train } from "../../src/core/train.ts";
 
 /** Runs a generator to its end. */
@@ -69,6 +69,21 @@ export function predictions(head: Head, features: Float32Array): number[] {
     all.push(...predict(head, features.subarray(at, at + head.dimensions)));
   }
   return all;
+}
+
+/** Rows of up to `most` numbers each in (0, 1), in random columns, ascending. */
+export function sparseRows(rows: number, columns: number, most: number, seed: number): SparseRows {
+  const random = seededRandom(seed);
+  const starts = new Uint32Array(rows + 1);
+  const found: number[] = [];
+  for (let i = 0; i < rows; i++) {
+    const own = new Set(
+      Array.from({ length: Math.floor(random() * (most + 1)) }, () => Math.floor(random() * columns)),
+    );
+    found.push(...[...own].sort((a, b) => a - b));
+    starts[i + 1] = found.length;
+  }
+  return { starts, columns: Uint16Array.from(found), values: Float32Array.from(found, () => random()) };
 }
 
 /** Rows around a centre for each class, in turn; `spread` is their standard deviation over the centres'. */
