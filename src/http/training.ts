@@ -158,20 +158,29 @@ async function readFeatures(
   const buckets = lexicalBuckets(shape.outputs);
   const reader = readLexical(buckets);
   const textBytes = source.texts.bytes;
-  const beyond = (entries: number) =>
-    beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries, textBytes } }, options);
+  const beyond = (columns: number, entries: number) =>
+    beyondBudget({ ...shape, lexical: { columns, entries, textBytes } }, options);
   const visit = (text: string) => {
     reader.add(text);
     return reader.entries() <= MOST_ENTRIES;
   };
   // Their columns alone, or the texts, may be too much before any is read.
-  if (beyond(0) === null) {
+  let failure = beyond(2 * buckets, 0);
+  if (failure === null) {
     const read = await source.texts.show(visit, turn);
     if (!read.ok) return read;
+    failure = beyond(2 * buckets, reader.entries());
   }
-  const failure = beyond(reader.entries());
-  if (failure === null) return ok(reader.fit());
-  return wanted ? { ok: false, failure } : ok(null);
+  if (failure === null) {
+    const features = reader.fit();
+    // Of fewer columns a training may do more, such as cross-validate.
+    failure = beyond(features.columns, features.entries);
+    if (failure === null) return ok(features);
+  }
+  if (!wanted) return ok(null);
+  const message =
+    "With lexical features this training is beyond what one request may use. Leave 'lexical' at 'auto', which goes without them, or use fewer examples or shorter texts.";
+  return { ok: false, failure: { ...failure, message, param: "hyperparameters.lexical" } };
 }
 
 /** Stores a trained head: bytes first, then the ledger, which publishes them. */

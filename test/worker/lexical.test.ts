@@ -173,7 +173,7 @@ test("of texts too long for them there are none, and where they are wanted the t
   expect(imported.json).toMatchObject({ added: 320 });
   const body = { name: "h", dataset: "long", evaluation: none };
   const refused = await call("POST", "/v1/heads", fresh, { ...body, hyperparameters: { l2: 1, lexical: true } });
-  expectRefused(refused, 413, "edge_budget_exceeded");
+  expectRefused(refused, 413, "edge_budget_exceeded", "hyperparameters.lexical");
   const { estimate, budget } = refused.json.error.details;
   expect(estimate.bytes).toBeGreaterThan(budget.bytes);
   const head = await trained({ ...body, hyperparameters: { l2: 1 } }, fresh);
