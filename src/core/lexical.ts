@@ -142,17 +142,21 @@ export function readLexical(buckets: number): LexicalReader {
   const chunks: Features[] = [];
   const starts = [0];
   let entries = 0;
-  const addOne = (bucket: number, times: number) => {
-    const at = entries++ % CHUNK;
-    if (at === 0) chunks.push({ columns: new Uint16Array(CHUNK), values: new Float32Array(CHUNK) });
-    const { columns, values } = chunks.at(-1) as Features;
-    columns[at] = bucket;
-    values[at] = times;
-  };
+  let columns = new Uint16Array(0);
+  let values = new Float32Array(0);
   return {
     add(text) {
       const { found, counts } = count(text);
-      for (const bucket of found) addOne(bucket, counts[bucket] as number);
+      for (const bucket of found) {
+        const at = entries++ % CHUNK;
+        if (at === 0) {
+          columns = new Uint16Array(CHUNK);
+          values = new Float32Array(CHUNK);
+          chunks.push({ columns, values });
+        }
+        columns[at] = bucket;
+        values[at] = counts[bucket] as number;
+      }
       starts.push(entries);
     },
     entries: () => entries,

@@ -1,6 +1,7 @@
 /** Lexical features over the API: what a training answers, an export holds, and what does not fit. */
 import { beforeAll, describe, expect, test } from "vitest";
 import { lexicalFeatures } from "../../src/core/lexical.ts";
+import { limits } from "../../src/core/limits.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { words } from "../../src/core/words.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
@@ -165,12 +166,12 @@ test("of texts too long for them there are none, and where they are wanted the t
   const random = seededRandom(1);
   const word = () => Math.floor(random() * 36 ** 5).toString(36);
   await call("POST", "/v1/datasets", fresh, { name: "long", task: "single_label", modality: "text" });
-  const lines = Array.from({ length: 320 }, (_, i) =>
+  const lines = Array.from({ length: 260 }, (_, i) =>
     JSON.stringify({ text: Array.from({ length: 5_400 }, word).join(" ").slice(0, 32_768), label: `label ${i % 2}` }),
   );
   const headers = { "content-type": "application/x-ndjson" };
   const imported = await call("POST", "/v1/datasets/long/examples", fresh, lines.join("\n"), headers);
-  expect(imported.json).toMatchObject({ added: 320 });
+  expect(imported.json).toMatchObject({ added: 260 });
   const body = { name: "h", dataset: "long", evaluation: none };
   const refused = await call("POST", "/v1/heads", fresh, { ...body, hyperparameters: { l2: 1, lexical: true } });
   expectRefused(refused, 413, "edge_budget_exceeded", "hyperparameters.lexical");
@@ -188,4 +189,13 @@ test("of more labels than leave room for them there are none, unless they are wa
   const wanted = await trained({ name: "wanted", ...body, hyperparameters: { l2: 1, lexical: true } }, fresh);
   expect(wanted.training.lexical).toBe(true);
   expect((await exported("wanted", fresh)).lexical.buckets).toBe(256);
+});
+
+test("predictions of more text than is read in one stretch are as each alone", async () => {
+  await trained({ name: "long-inputs", dataset: "tickets", evaluation: none, hyperparameters: { lexical: true } });
+  const predict = async (input: string | string[]) =>
+    (await call("POST", "/v1/heads/long-inputs/predict", key, { input })).json.data;
+  const input = tickets().map(({ text }) => `${text} `.repeat(500).slice(0, limits.text_characters));
+  const all = await predict(input);
+  for (const [index, text] of input.entries()) expect(all[index]).toEqual({ ...(await predict(text))[0], index });
 });
