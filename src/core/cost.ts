@@ -72,6 +72,8 @@ const OPERATIONS_A_TEXT_BYTE = 10_000;
 const FEATURE_BLOCK_ROWS = 2048;
 /** Penalties that the choice of l2 may try. */
 export const GRID = 11;
+/** And where one is known that is near the best. */
+export const NEAR_GRID = 6;
 /** Operations that the choice of l2 should take, in so many evaluations of the objective for each fold. */
 const SELECTION_OPERATIONS = 8e9;
 const SELECTION_EVALUATIONS = 40;
@@ -151,8 +153,9 @@ export function estimate(shape: TrainingShape, options: Options, budget: Pick<Co
     inversion +
     temperatureOperations(triedLogits) +
     2 * triedLogits * ELEMENTWISE_OPERATIONS;
-  const trials = (options.l2 === "auto" ? GRID : 1) * (choosesLexical(shape, options) ? 2 : 1);
-  const selects = options.l2 === "auto" || choosesLexical(shape, options);
+  const chooses = choosesLexical(shape, options);
+  const trials = options.l2 === "auto" ? GRID + (chooses ? NEAR_GRID : 0) : 2;
+  const selects = options.l2 === "auto" || chooses;
   const operations =
     OPERATIONS_A_TEXT_BYTE *
       ((shape.textBytes ?? 0) + (options.lexical === false ? 0 : (shape.lexical?.textBytes ?? 0))) +
@@ -196,19 +199,19 @@ function arrays(shape: TrainingShape, options: Options) {
   const sample = 4 * Math.min(examples, FEATURE_BLOCK_ROWS) * shape.dimensions;
   const lexical = options.lexical === false ? null : shape.lexical;
   const sparse = SPARSE_BYTES * (lexical?.entries ?? 0);
-  const subset = selects && plan.rows < examples ? 4 * plan.rows * dimensions : 0;
-  const held = 4 * (heldLogits + (selects ? plan.rows * outputs : 0));
-  const models = Math.max(1, fits, selects ? plan.folds : 0);
-  const parameters = 3 * 8 * (dimensions + columns + 1) * outputs * models;
+  const part = selects && plan.rows < examples ? plan.rows / examples : 0;
   const fit = fitBytes(dimensions, columns, outputs, blockRows(examples, dimensions, outputs));
-  // Sparse rows are there twice while they are copied, and so is the part of them that l2 is chosen on.
+  const models = (count: number) => 3 * 8 * (dimensions + columns + 1) * outputs * count;
+  // The features' sparse rows are there twice while they are copied. Then l2 is chosen, on a copy of some rows where there are
+  // many, of which the sparse ones are there three times while they are picked; then the head is judged and fitted.
   const copying = sample + 2 * sparse;
-  const share = subset === 0 ? 0 : plan.rows / examples;
-  const picking = (1 + 3 * share) * sparse + subset;
-  const training = (1 + share) * sparse + reduction + subset + held + parameters + fit;
+  const picking = part * design + (1 + 3 * part) * sparse;
+  const choosing = sparse + part * (design + sparse) + 4 * plan.rows * outputs + models(plan.folds);
+  const judging = sparse + 4 * heldLogits + models(Math.max(1, fits));
+  const fitting = reduction + fit + Math.max(selects ? choosing : 0, judging);
   return {
-    least: design + given + Math.max(copying, picking, training),
-    transposes: design + given + subset,
+    least: design + given + Math.max(copying, picking, fitting),
+    transposes: design + given + part * design,
   };
 }
 

@@ -1,6 +1,6 @@
 /** Fits that leave folds out: the logits of every held-out row, and the l2 that predicts held-out rows best. */
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "./calibration.ts";
-import { evaluationLimits, GRID, workload } from "./cost.ts";
+import { evaluationLimits, GRID, NEAR_GRID, workload } from "./cost.ts";
 import type { Design } from "./design.ts";
 import {
   type Bounds,
@@ -140,7 +140,7 @@ export function* selectL2(
         ? among.from * AROUND
         : among.only;
   const least = among === "all" ? ALWAYS_TRIED : "from" in among ? TRIED_AROUND : 1;
-  let most = among !== "all" && "only" in among ? 1 : GRID;
+  let most = among === "all" ? GRID : "from" in among ? NEAR_GRID : 1;
   let best: Selection = { l2: strongest, loss: Number.POSITIVE_INFINITY, parameters: null };
   let lowest = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;

@@ -37,7 +37,7 @@ const CHARACTERS_SEED = 0x01234567;
 
 /** Parameters beside the dense ones that a head should have at most, and bounds of the buckets. */
 const MOST_WEIGHTS = 160_000;
-const FEWEST_BUCKETS = 256;
+export const FEWEST_BUCKETS = 256;
 const MOST_BUCKETS = 8_192;
 
 /** How many buckets a head of so many outputs hashes into: fewer where each costs more weights. A power of two. */
@@ -129,6 +129,10 @@ export interface LexicalReader {
   add(text: string): void;
   /** Numbers so far. */
   entries(): number;
+  /** Buckets of words and pairs, and as many of n-grams. */
+  buckets(): number;
+  /** Goes on with half as many buckets, as if it had begun with them. */
+  halve(): void;
   /** Ends the reader. */
   fit(): LexicalFeatures;
 }
@@ -136,14 +140,14 @@ export interface LexicalReader {
 /** Numbers that are read into one array: an array of each text's own would be larger than what it holds. */
 const CHUNK = 65_536;
 
-/** A reader that hashes into so many buckets of words and pairs, and as many of n-grams. */
-export function readLexical(buckets: number): LexicalReader {
-  const count = counter(buckets);
+/** A reader that hashes into so many buckets of words and pairs, a power of two, and as many of n-grams. */
+export function readLexical(most: number): LexicalReader {
+  let buckets = most;
+  let count = counter(buckets);
   const chunks: Features[] = [];
   const starts = [0];
   let entries = 0;
-  let columns = new Uint16Array(0);
-  let values = new Float32Array(0);
+  let { columns, values }: Features = { columns: new Uint16Array(0), values: new Float32Array(0) };
   return {
     add(text) {
       const { found, counts } = count(text);
@@ -160,6 +164,14 @@ export function readLexical(buckets: number): LexicalReader {
       starts.push(entries);
     },
     entries: () => entries,
+    buckets: () => buckets,
+    halve() {
+      entries = halveBuckets(chunks, starts, buckets);
+      buckets /= 2;
+      count = counter(buckets);
+      chunks.length = Math.ceil(entries / CHUNK);
+      ({ columns, values } = chunks.at(-1) ?? { columns, values });
+    },
     fit() {
       const rows = { starts: Uint32Array.from(starts), ...joinChunks(chunks, entries) };
       chunks.length = 0;
@@ -181,6 +193,32 @@ export function readLexical(buckets: number): LexicalReader {
       return { lexical, columns: lexical.seen.length, entries, takeRows };
     },
   };
+}
+
+/** Puts each two buckets that half as many would be one into one, text by text, in place; answers how many numbers are left. */
+function halveBuckets(chunks: readonly Features[], starts: number[], buckets: number): number {
+  const half = buckets / 2;
+  /** One more than where each new bucket was last put. */
+  const last = new Uint32Array(2 * half);
+  let to = 0;
+  let from = 0;
+  for (let text = 1; text < starts.length; text++) {
+    const first = to;
+    for (const end = starts[text] as number; from < end; from++) {
+      const { columns, values } = chunks[Math.floor(from / CHUNK)] as Features;
+      const old = columns[from % CHUNK] as number;
+      const times = values[from % CHUNK] as number;
+      const bucket = (old & (half - 1)) + (old < buckets ? 0 : half);
+      const known = (last[bucket] as number) - 1;
+      const at = known >= first ? known : to++;
+      last[bucket] = at + 1;
+      const target = chunks[Math.floor(at / CHUNK)] as Features;
+      target.columns[at % CHUNK] = bucket;
+      target.values[at % CHUNK] = at === known ? (target.values[at % CHUNK] as number) + times : times;
+    }
+    starts[text] = to;
+  }
+  return to;
 }
 
 function joinChunks(chunks: readonly Features[], entries: number): Features {

@@ -35,8 +35,8 @@ export interface Evaluated {
 /** What a logit costs beside its products (exponential, residual, copies), in operations of a product. */
 export const ELEMENTWISE_OPERATIONS = 80;
 
-/** What a number of sparse rows costs in an evaluation, for each output: both its products, at half the speed of dense ones. */
-export const SPARSE_OPERATIONS = 8;
+/** What a number of sparse rows costs in an evaluation, for each output: both its products. */
+export const SPARSE_OPERATIONS = 4;
 
 /** The weights of the sparse columns, or null where there are none. */
 function sparseColumnWeights(

@@ -2,7 +2,7 @@
 import { encodeHead } from "../core/codec.ts";
 import { estimate, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import { hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
+import { FEWEST_BUCKETS, hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
 import { SPARSE_BYTES } from "../core/sparse.ts";
 import type { Matrix } from "../core/tensors.ts";
@@ -143,8 +143,8 @@ export async function runTraining(
 const MOST_ENTRIES = edgeBudget.bytes / (2 * SPARSE_BYTES);
 
 /**
- * The texts' lexical features, or null where there are no texts, the head is to have none, or under `auto` where the
- * training would not fit with them.
+ * The texts' lexical features, in as many buckets as there is room for; or null where there are no texts, the head is to
+ * have none, or under `auto` where the training would not fit with any.
  */
 async function readFeatures(
   source: TrainingSource,
@@ -155,22 +155,26 @@ async function readFeatures(
   const wanted = options.lexical === true;
   if (source.texts === null || options.lexical === false || (!wanted && !hasLexicalRoom(shape.outputs)))
     return ok(null);
-  const buckets = lexicalBuckets(shape.outputs);
-  const reader = readLexical(buckets);
+  const reader = readLexical(lexicalBuckets(shape.outputs));
   const textBytes = source.texts.bytes;
   const beyond = (columns: number, entries: number) =>
     beyondBudget({ ...shape, lexical: { columns, entries, textBytes } }, options);
+  const tooMuch = () => beyond(2 * reader.buckets(), reader.entries());
+  const shrinkWhile = (large: () => boolean) => {
+    while (large() && reader.buckets() > FEWEST_BUCKETS) reader.halve();
+    return !large();
+  };
   const visit = (text: string) => {
     reader.add(text);
-    return reader.entries() <= MOST_ENTRIES;
+    return shrinkWhile(() => reader.entries() > MOST_ENTRIES);
   };
   // Their columns alone, or the texts, may be too much before any is read.
-  let failure = beyond(2 * buckets, 0);
-  if (failure === null) {
+  if (shrinkWhile(() => tooMuch() !== null)) {
     const read = await source.texts.show(visit, turn);
     if (!read.ok) return read;
-    failure = beyond(2 * buckets, reader.entries());
+    shrinkWhile(() => tooMuch() !== null);
   }
+  let failure = tooMuch();
   if (failure === null) {
     const features = reader.fit();
     // Of fewer columns a training may do more, such as cross-validate.

@@ -73,9 +73,8 @@ lines = [
 ]
 for text in EXAMPLES + UNSEEN:
     values = sorted(reference["features"](lexical, text).items())
-    lines += ["  ["]
-    lines += [f"    {literal(text)},"]
-    lines += [f'    "{base64_of("H", [column for column, _ in values])}",']
-    lines += [f'    "{base64_of("f", [value for _, value in values])}",']
-    lines += ["  ],"]
+    columns = base64_of("H", [column for column, _ in values])
+    parts = [literal(text), f'"{columns}"', f'"{base64_of("f", [value for _, value in values])}"']
+    line = f"  [{', '.join(parts)}],"
+    lines += [line] if len(line) <= 120 else ["  [", *(f"    {part}," for part in parts), "  ],"]
 (HERE / "lexical.ts").write_text("\n".join([*lines, "];", ""]))

@@ -94,19 +94,7 @@ export const vectors: readonly (readonly [text: string, columns: string, values:
     "YABjAGUAawBsAHAAcgB2AH4AhgCHAJUAqACwALoAuwDHAMgAygDRANIA3gDtAPIA/gAAAQIBBQEGAQ8BEwEWAR4BHwE=",
     "BRbKPQUWyj3Hja09x42tPYWbiT2Fm4k9BRbKPQUWyj1NEVE9x42tPYWbiT2V5sA9hZuJPVVPmT3Hja09VU+ZPVVPmT1VT5k9hZuJPceNrT3Hja09E+0SPseNrT0FFso9x42tPceNrT3Hja09L455PceNrT2Fm4k9x42tPQUWyj3Hja09YP3oPQ==",
   ],
-  [
-    "́",
-    "kwDXAA==",
-    "nLmaPo3zyz4=",
-  ],
-  [
-    "\u0000",
-    "aQChAA==",
-    "EsqmPp81wj4=",
-  ],
-  [
-    " \t\n",
-    "",
-    "",
-  ],
+  ["́", "kwDXAA==", "nLmaPo3zyz4="],
+  ["\u0000", "aQChAA==", "EsqmPp81wj4="],
+  [" \t\n", "", ""],
 ];

@@ -236,6 +236,48 @@ describe("lexical features", () => {
     },
   );
 
+  it("are those of half as many buckets from the beginning, whenever they are halved", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(anyText, fc.nat(2)), { minLength: 1, maxLength: 12 }),
+        fc.constantFrom(16, 256, 8192),
+        (steps, most) => {
+          const reader = readLexical(most);
+          for (const [text, halvings] of steps) {
+            reader.add(text);
+            for (let i = 0; i < halvings && reader.buckets() > 1; i++) reader.halve();
+          }
+          const whole = fitted(
+            steps.map(([text]) => text),
+            reader.buckets(),
+          );
+          const { lexical, columns, entries, takeRows } = reader.fit();
+          expect({ lexical, columns, entries, rows: takeRows() }).toEqual({
+            lexical: whole.lexical,
+            columns: whole.columns,
+            entries: whole.entries,
+            rows: whole.rows,
+          });
+        },
+      ),
+    );
+  });
+
+  it("are those of half as many buckets also where they fill more than one array of the reader", () => {
+    const texts = Array.from({ length: 120 }, (_, i) =>
+      Array.from({ length: 300 }, (_, j) => `w${(i * 31 + j * j * j) % 4999}`).join(" "),
+    );
+    const reader = readLexical(8192);
+    for (const [i, text] of texts.entries()) {
+      reader.add(text);
+      if (i === 99) expect(reader.entries()).toBeGreaterThan(65_536);
+      if (i === 99 || i === 110) reader.halve();
+    }
+    const { lexical, takeRows } = reader.fit();
+    const whole = fitted(texts, 2048);
+    expect({ lexical, rows: takeRows() }).toEqual({ lexical: whole.lexical, rows: whole.rows });
+  });
+
   it("are given away once", () => {
     const reader = readLexical(16);
     reader.add("a");

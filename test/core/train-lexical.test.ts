@@ -130,16 +130,16 @@ describe.each([
       labels: ["x", "y"],
       targets: { kind: "multi", indices: Array.from(indices, (label) => [[0], [1], [0, 1]][label] as number[]) },
     };
-    const labels = trained(trainOn(wasm, multi));
-    expect(labels.training.lexical).toBe(true);
+    expect(trained(trainOn(wasm, multi)).training.lexical).toBe(true);
+    const labels = trained(trainOn(wasm, multi, { lexical: true }));
     expect(labels.evaluation.accuracy).toBeGreaterThan(0.8);
     const value: Data = {
       ...data,
       labels: [],
       targets: { kind: "value", values: Float64Array.from(indices, (label) => 100 + 10 * label) },
     };
-    const numbers = trained(trainOn(wasm, value));
-    expect(numbers.training.lexical).toBe(true);
+    expect(trained(trainOn(wasm, value)).training.lexical).toBe(true);
+    const numbers = trained(trainOn(wasm, value, { lexical: true }));
     expect(numbers.evaluation.r2).toBeGreaterThan(0.7);
     expect(
       distance(
@@ -213,14 +213,14 @@ describe("lexical features", () => {
   });
 
   it("choose their penalty on part of many rows, each with its own words", { timeout: 60_000 }, () => {
-    const [rows, classes] = [4_000, 120];
+    const [rows, classes] = [6_000, 150];
     const data = worded(rows, 16, classes, "words");
     const { entries, columns } = lexicalOf(data.texts ?? [], classes);
     expect(selectionPlan({ examples: rows, dimensions: 16, outputs: classes, entries, columns }).rows).toBeLessThan(
       rows / 2,
     );
     const before = wasm.memory().matrices;
-    const result = trainOn(wasm, data, { evaluation: none });
+    const result = trainOn(wasm, data, { evaluation: none, lexical: true });
     expect(wasm.memory().matrices).toBe(before);
     expect(trained(result).training.lexical).toBe(true);
     expect(accuracy(result, data)).toBeGreaterThan(0.9);

@@ -159,9 +159,7 @@ test("of embeddings of one's own there are none: true is refused, and the defaul
   expect((await exported("e", fresh)).lexical).toBeNull();
 });
 
-test("of texts too long for them there are none, and where they are wanted the training is refused", {
-  timeout: 60_000,
-}, async () => {
+test("of many long texts have as many buckets as there is room for", { timeout: 60_000 }, async () => {
   const { key: fresh } = await newTenant();
   const random = seededRandom(1);
   const word = () => Math.floor(random() * 36 ** 5).toString(36);
@@ -172,13 +170,11 @@ test("of texts too long for them there are none, and where they are wanted the t
   const headers = { "content-type": "application/x-ndjson" };
   const imported = await call("POST", "/v1/datasets/long/examples", fresh, lines.join("\n"), headers);
   expect(imported.json).toMatchObject({ added: 260 });
-  const body = { name: "h", dataset: "long", evaluation: none };
-  const refused = await call("POST", "/v1/heads", fresh, { ...body, hyperparameters: { l2: 1, lexical: true } });
-  expectRefused(refused, 413, "edge_budget_exceeded", "hyperparameters.lexical");
-  const { estimate, budget } = refused.json.error.details;
-  expect(estimate.bytes).toBeGreaterThan(budget.bytes);
-  const head = await trained({ ...body, hyperparameters: { l2: 1 } }, fresh);
-  expect(head.training.lexical).toBe(false);
+  const body = { dataset: "long", evaluation: none };
+  const head = await trained({ name: "h", ...body, hyperparameters: { l2: 1, lexical: true } }, fresh);
+  expect(head.training.lexical).toBe(true);
+  const { buckets } = (await exported("h", fresh)).lexical;
+  expect([256, 512, 1024, 2048, 4096]).toContain(buckets);
 });
 
 test("of more labels than leave room for them there are none, unless they are wanted", async () => {
@@ -189,6 +185,24 @@ test("of more labels than leave room for them there are none, unless they are wa
   const wanted = await trained({ name: "wanted", ...body, hyperparameters: { l2: 1, lexical: true } }, fresh);
   expect(wanted.training.lexical).toBe(true);
   expect((await exported("wanted", fresh)).lexical.buckets).toBe(256);
+});
+
+test("of so many labels that there is no room at all are refused where they are wanted", async () => {
+  const { key: fresh } = await newTenant();
+  const examples = Array.from({ length: 900 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+  const body = { examples, evaluation: none, backbone: "hash-text-1" };
+  const refused = await call("POST", "/v1/heads", fresh, {
+    name: "h",
+    ...body,
+    hyperparameters: { l2: 1, lexical: true },
+  });
+  expectRefused(refused, 413, "edge_budget_exceeded", "hyperparameters.lexical");
+  const { estimate, budget } = refused.json.error.details;
+  expect(estimate.bytes).toBeGreaterThan(budget.bytes);
+  for (const lexical of ["auto", false])
+    expect((await trained({ name: "h", ...body, hyperparameters: { l2: 1, lexical } }, fresh)).training.lexical).toBe(
+      false,
+    );
 });
 
 test("predictions of more text than is read in one stretch are as each alone", async () => {

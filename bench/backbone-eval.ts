@@ -1,0 +1,38 @@
+/**
+ * How well heads do on a trained table, in Node and without the service around it, right after a training:
+ *
+ *   npm run backbone:eval -- [--model DIR] [--data DIR]
+ *
+ * Test accuracy on each labelled set (text-sets.ts): on embeddings alone, and with lexical features beside them.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { encode, readTable } from "../src/backbones/text-static.ts";
+import { mean } from "../src/core/metrics.ts";
+import { probe } from "./probe.ts";
+import { textSets } from "./text-sets.ts";
+
+const { values } = parseArgs({
+  options: {
+    model: { type: "string", default: "models/text-static-1" },
+    data: { type: "string", default: "../shared/data/tasks" },
+  },
+});
+const vocabulary = readFileSync(join(values.model, "vocabulary.txt"), "utf8");
+const table = readTable(vocabulary, readFileSync(join(values.model, "table.bin")));
+const sets = textSets(values.data);
+if (sets.length === 0) {
+  console.error(`'${values.data}' has none of the sets of bench/text-sets.ts.`);
+  process.exitCode = 1;
+}
+for (const { name, seen, splits } of sets) {
+  const found = [];
+  for (const lexical of [false, true]) {
+    const accuracies = [];
+    for (const split of splits)
+      accuracies.push((await probe((text) => encode(table, text), table.dimensions, split, lexical)).accuracy);
+    found.push(mean(accuracies).toFixed(4));
+  }
+  console.log(`${name.padEnd(28)}${found.join("  ")}${seen ? "  seen in pre-training" : ""}`);
+}

@@ -1,0 +1,40 @@
+"""scikit-learn for bench/backbone.ts: one JSON command a line in, one JSON answer a line out.
+
+svm: TF-IDF of words and word pairs and of the character 2- to 4-grams of words, sublinear, with LinearSVC as it comes.
+logistic: LogisticRegression as it comes but for max_iter = 100, on embeddings: what MTEB's classification tasks do.
+"""
+import json
+import sys
+import warnings
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.svm import LinearSVC
+
+warnings.filterwarnings("ignore")
+
+
+def svm(command):
+    model = make_pipeline(
+        make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]"),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True),
+        ),
+        LinearSVC(random_state=0),
+    )
+    model.fit(command["texts"], command["labels"])
+    return model.predict(command["test"]).tolist()
+
+
+def logistic(command):
+    x, test = (np.fromfile(command[name], np.float32).reshape(-1, command["dimensions"]) for name in ("x", "test"))
+    rows = command["rows"]
+    model = LogisticRegression(max_iter=100).fit(x[rows], np.array(command["labels"])[rows])
+    return model.predict(test).tolist()
+
+
+for line in sys.stdin:
+    command = json.loads(line)
+    print(json.dumps({"svm": svm, "logistic": logistic}[command["do"]](command)), flush=True)

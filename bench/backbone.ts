@@ -1,0 +1,301 @@
+/**
+ * What the default backbone knows, through the HTTP API of the real Worker:
+ *
+ *   npm run bench -- backbone --data DIR
+ *
+ * DIR holds labelled sets (text-sets.ts). For each, test accuracy of a head on the embeddings alone and of one with lexical
+ * features beside them as `auto` chooses, against TF-IDF of words and characters with a linear SVM (Debian's
+ * python3-sklearn). Then MTEB's protocol (8 examples a class, scikit-learn's logistic regression, 10 draws), typing errors,
+ * and what lexical features cost a training.
+ */
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
+import { textStatic } from "../src/backbones/node.ts";
+import { mean } from "../src/core/metrics.ts";
+import { seededRandom } from "../src/core/random.ts";
+import type { Client } from "../src/sdk.ts";
+import { type LocalWorker, withWorker } from "./local-worker.ts";
+import { median, paired, type Row } from "./report.ts";
+import { draw, type LabelledText, type Split, type TextSet, textSets } from "./text-sets.ts";
+
+const BATCH = 1_024;
+const DRAWS = 10;
+const SHOTS = 8;
+const TRAININGS = 5;
+const CLASSES = 77;
+const EXAMPLES_A_CLASS = 130;
+/** Accuracy that is the same as a peer's, and what typing errors may cost. */
+const SAME = 0.003;
+const TYPO_LOSS = 0.03;
+
+const targets: Record<string, { dense?: number; lexical?: number }> = {
+  "hwu64 5 a class": { dense: 0.71, lexical: 0.72 },
+  "hwu64 10 a class": { dense: 0.78, lexical: 0.785 },
+  "hwu64 full": { dense: 0.885, lexical: 0.895 },
+  "snips train_small": { lexical: 0.99 },
+  clinc150_full: { lexical: 0.935 },
+  "mr_polarity 10-fold": { lexical: 0.78 },
+  bitext_support27: { lexical: 0.998 },
+};
+
+const noPeer = { peer: null, peer_value: null, ratio: null, spread: null };
+
+export async function run(): Promise<Row[]> {
+  const { values } = parseArgs({
+    allowPositionals: true,
+    options: { data: { type: "string", default: "../shared/data/tasks" }, json: { type: "string" } },
+  });
+  const sets = textSets(values.data);
+  if (sets.length === 0) throw new Error(`'${values.data}' has none of the sets of bench/text-sets.ts.`);
+  const peer = startPeer();
+  try {
+    return await withWorker(async (worker) => {
+      const rows: Row[] = [];
+      for (const set of sets) rows.push(...(await accuracies(worker.graft, peer, set)));
+      for (const name of ["hwu64 full", "clinc150_full"]) {
+        const set = sets.find((each) => each.name === name);
+        if (set) rows.push(await fewShot(worker, peer, set));
+      }
+      const hwu64 = sets.find(({ name }) => name === "hwu64 full");
+      if (hwu64) rows.push(await typos(worker.graft, hwu64));
+      const clinc150 = sets.find(({ name }) => name === "clinc150_full");
+      if (clinc150) rows.push(...(await costs(worker.graft, clinc150)));
+      return rows;
+    });
+  } finally {
+    peer.stop();
+  }
+}
+
+async function accuracies(graft: Client, peer: Peer, set: TextSet): Promise<Row[]> {
+  const dense: number[] = [];
+  const lexical: number[] = [];
+  const svm: number[] = [];
+  let chosen = 0;
+  for (const split of set.splits) {
+    await store(graft, split.train);
+    const alone = await graft.heads.train({ name: "alone", dataset: "data", hyperparameters: { lexical: false } });
+    dense.push(await accuracy(graft, alone.id, split.test));
+    const auto = await graft.heads.train({ name: "auto", dataset: "data" });
+    if (auto.training.lexical) chosen++;
+    lexical.push(await accuracy(graft, auto.id, split.test));
+    const predicted = await peer.ask({
+      do: "svm",
+      texts: split.train.map(({ text }) => text),
+      labels: split.train.map(({ label }) => label),
+      test: split.test.map(({ text }) => text),
+    });
+    svm.push(mean(split.test.map(({ label }, i) => Number(label === predicted[i]))));
+  }
+  const target = targets[set.name] ?? {};
+  const name = set.seen ? `${set.name} (seen in pre-training)` : set.name;
+  const words = chosen === 0 ? "embeddings, as auto chose" : "with lexical features, as auto chose";
+  console.error(`${name}: ${mean(dense).toFixed(4)}, ${mean(lexical).toFixed(4)}, SVM ${mean(svm).toFixed(4)}`);
+  const least = Math.max(target.lexical ?? 0, mean(svm) - SAME);
+  return [
+    {
+      case: name,
+      measure: "accuracy, embeddings alone",
+      value: mean(dense),
+      unit: "",
+      ...noPeer,
+      target: target.dense === undefined ? null : `≥ ${target.dense}`,
+      met: target.dense === undefined ? null : mean(dense) >= target.dense,
+    },
+    {
+      case: name,
+      measure: `accuracy, ${words}`,
+      value: mean(lexical),
+      unit: "",
+      peer: "TF-IDF word+char, linear SVM",
+      peer_value: mean(svm),
+      ratio: null,
+      spread: null,
+      target: `≥ ${least.toFixed(4)}`,
+      met: mean(lexical) >= least,
+    },
+  ];
+}
+
+/** Replaces the data set "data". */
+async function store(graft: Client, rows: readonly LabelledText[]): Promise<void> {
+  await graft.datasets.delete("data").catch(() => undefined);
+  await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
+  const lines = rows.map(({ text, label }) => JSON.stringify({ text, label })).join("\n");
+  await graft.datasets.import("data", lines, "application/x-ndjson");
+}
+
+async function accuracy(graft: Client, head: string, test: readonly LabelledText[]): Promise<number> {
+  let right = 0;
+  for (let first = 0; first < test.length; first += BATCH) {
+    const part = test.slice(first, first + BATCH);
+    const { data } = await graft.heads.predict(head, { input: part.map(({ text }) => text) });
+    part.forEach(({ label }, i) => {
+      if (data[i]?.label === label) right++;
+    });
+  }
+  return right / test.length;
+}
+
+/** Embeddings in Node, which are those of the Worker to the byte (test/contract/text-static.test.ts). */
+async function fewShot({ folder }: LocalWorker, peer: Peer, set: TextSet): Promise<Row> {
+  const { train, test } = set.splits[0] as Split;
+  const [x, t] = [join(folder, "x"), join(folder, "t")];
+  writeFileSync(x, await embeddings(train));
+  writeFileSync(t, await embeddings(test));
+  const place = new Map(train.map((row, i) => [row, i]));
+  const found: number[] = [];
+  for (let seed = 1; seed <= DRAWS; seed++) {
+    const rows = draw(train, SHOTS, seed).map((row) => place.get(row));
+    const labels = train.map(({ label }) => label);
+    const predicted = await peer.ask({ do: "logistic", x, test: t, dimensions: textStatic.dimensions, rows, labels });
+    found.push(mean(test.map(({ label }, i) => Number(label === predicted[i]))));
+  }
+  return {
+    case: `${set.name}${set.seen ? " (seen in pre-training)" : ""}, MTEB's protocol`,
+    measure: `accuracy, ${SHOTS} a class, ${DRAWS} draws`,
+    value: mean(found),
+    unit: "",
+    ...noPeer,
+    spread: [Math.min(...found), Math.max(...found)],
+    target: null,
+    met: null,
+  };
+}
+
+async function embeddings(texts: readonly LabelledText[]): Promise<Float32Array<ArrayBuffer>> {
+  const { rows } = await textStatic.embed(texts.map(({ text }) => text));
+  const values = new Float32Array(texts.length * textStatic.dimensions);
+  for (const [i, row] of rows.entries()) if (row) values.set(row, i * textStatic.dimensions);
+  return values;
+}
+
+/** One edit in a word of each test text. */
+async function typos(graft: Client, set: TextSet): Promise<Row> {
+  const { train, test } = set.splits[0] as Split;
+  await store(graft, train);
+  const { id } = await graft.heads.train({ name: "typos", dataset: "data" });
+  const random = seededRandom(1);
+  const clean = await accuracy(graft, id, test);
+  const edited = await accuracy(
+    graft,
+    id,
+    test.map(({ text, label }) => ({ text: edit(text, random), label })),
+  );
+  return {
+    case: `${set.name}, one typing error in each text`,
+    measure: "accuracy lost",
+    value: clean - edited,
+    unit: "",
+    ...noPeer,
+    target: `≤ ${TYPO_LOSS}`,
+    met: clean - edited <= TYPO_LOSS,
+  };
+}
+
+/** Leaves out, doubles, replaces or swaps a letter of one of a text's words, the longer ones if there are any. */
+function edit(text: string, random: () => number): string {
+  const words = [...text.matchAll(/\p{L}+/gu)];
+  const long = words.filter(([word]) => word.length >= 4);
+  const from = long.length > 0 ? long : words;
+  const match = from[Math.floor(random() * from.length)];
+  if (match === undefined) return text;
+  const [word] = match;
+  const at = Math.floor(random() * word.length);
+  const letter = String.fromCharCode(97 + Math.floor(26 * random()));
+  const edits = [
+    word.slice(0, at) + word.slice(at + 1),
+    word.slice(0, at) + letter + word.slice(at),
+    word.slice(0, at) + letter + word.slice(at + 1),
+    word.slice(0, at) +
+      word
+        .slice(at, at + 2)
+        .split("")
+        .reverse()
+        .join("") +
+      word.slice(at + 2),
+  ];
+  const edited = edits[Math.floor(random() * edits.length)] ?? word;
+  return text.slice(0, match.index) + edited + text.slice(match.index + word.length);
+}
+
+/** What lexical features add to a training of 10,010 examples of 77 classes, the first of a set's own; and the head's size. */
+async function costs(graft: Client, set: TextSet): Promise<Row[]> {
+  const { train, test } = set.splits[0] as Split;
+  const all = [...train, ...test];
+  const labels = [...new Set(all.map(({ label }) => label))].sort().slice(0, CLASSES);
+  const rows = draw(
+    all.filter(({ label }) => labels.includes(label)),
+    EXAMPLES_A_CLASS,
+    1,
+  );
+  await store(graft, rows);
+  const timed = async (lexical: boolean | "auto") => {
+    const { training, bytes } = await graft.heads.train({
+      name: "costs",
+      dataset: "data",
+      hyperparameters: { lexical },
+    });
+    return { milliseconds: training.milliseconds, bytes };
+  };
+  const without: number[] = [];
+  const withThem: number[] = [];
+  const auto: number[] = [];
+  let size = 0;
+  for (let i = -1; i < TRAININGS; i++) {
+    const alone = await timed(false);
+    const lexical = await timed(true);
+    const chosen = await timed("auto");
+    if (i < 0) continue;
+    without.push(alone.milliseconds);
+    withThem.push(lexical.milliseconds);
+    auto.push(chosen.milliseconds);
+    size = lexical.bytes;
+  }
+  const name = `${rows.length} examples × ${labels.length} classes`;
+  const peer = "without lexical features";
+  const row = (measure: string, values: number[], target: string | null): Row => {
+    const { ratio, spread } = paired(values, without);
+    const met = target === null ? null : ratio <= 2;
+    const value = median(values);
+    return { case: name, measure, value, unit: "ms", peer, peer_value: median(without), ratio, spread, target, met };
+  };
+  return [
+    row("training with lexical features", withThem, "ratio ≤ 2"),
+    row("training that chooses between both", auto, null),
+    {
+      case: name,
+      measure: "head with lexical features",
+      value: size / 1e6,
+      unit: "MB",
+      ...noPeer,
+      target: "≤ 2",
+      met: size <= 2e6,
+    },
+  ];
+}
+
+interface Peer {
+  ask(command: object): Promise<string[]>;
+  stop(): void;
+}
+
+function startPeer(): Peer {
+  const python = spawn("/usr/bin/python3", [join(import.meta.dirname, "backbone-peer.py")], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: { ...process.env, OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },
+  });
+  const lines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
+  return {
+    async ask(command) {
+      python.stdin.write(`${JSON.stringify(command)}\n`);
+      const { value, done } = await lines.next();
+      if (done) throw new Error("scikit-learn's process ended; the benchmark needs python3-sklearn.");
+      return JSON.parse(value) as string[];
+    },
+    stop: () => python.kill(),
+  };
+}
