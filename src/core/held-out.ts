@@ -34,10 +34,11 @@ const STEP = Math.sqrt(10);
 /** A penalty so strong that nothing is learnt has a flat loss, which must not pass for a minimum. */
 const ALWAYS_TRIED = 7;
 /**
- * Sparse columns can tell nearly every row from every other, so weaker penalties go on for ever to fit rows that are right already.
+ * Sparse columns can tell nearly every row from every other, so weaker penalties go on for ever to fit rows that are right
+ * already: none is tried, but where the dense columns alone asked for it.
  */
 const WEAKEST_BESIDE_SPARSE = 0.1;
-/** Where one is known to be near: how much stronger the first is, and how many are tried at least. */
+/** Where one is known to be near: how much stronger the first is, or 1 if that is stronger; and how many are tried at least. */
 const AROUND = 10;
 const TRIED_AROUND = 3;
 
@@ -137,10 +138,12 @@ export function* selectL2(
     among === "all"
       ? STRONGEST[data.targets.kind] * commonSquare(data.spread)
       : "from" in among
-        ? among.from * AROUND
+        ? Math.max(AROUND * among.from, 1)
         : among.only;
   const least = among === "all" ? ALWAYS_TRIED : "from" in among ? TRIED_AROUND : 1;
   let most = among === "all" ? GRID : "from" in among ? NEAR_GRID : 1;
+  const weakest =
+    among !== "all" && "from" in among ? Math.min(WEAKEST_BESIDE_SPARSE, among.from) : WEAKEST_BESIDE_SPARSE;
   let best: Selection = { l2: strongest, loss: Number.POSITIVE_INFINITY, parameters: null };
   let lowest = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
@@ -159,7 +162,7 @@ export function* selectL2(
     const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, preconditioner, starts, bounds);
     // A model that stopped early generalises as if its penalty were stronger: it says nothing of this one.
     if (!fit.converged && i > 0) break;
-    if (data.design.sparse !== null && l2 / STEP < WEAKEST_BESIDE_SPARSE) most = i;
+    if (data.design.sparse !== null && l2 / STEP < weakest) most = i;
     starts = fit.parameters;
     const loss: number = yield* lossOf(data.targets, fit.held);
     since = loss < lowest ? 0 : since + 1;

@@ -8,7 +8,9 @@ import type { Corpus, Source } from "./corpus.ts";
 /** Texts a batch; pairs have as many on each side. */
 export const BATCH = 512;
 /** How likely a word is left out of a text, but for halves. */
-const WORD_DROPOUT = 0.1;
+const WORD_DROPOUT = 0.2;
+/** How likely a word of the vocabulary is without its own row for a step, so that its n-grams learn to stand for it. */
+const ROW_DROPOUT = 0.25;
 /** Of a text dealt into halves, each side has so many words for certain. */
 const LEAST_HALF = 2;
 
@@ -24,6 +26,8 @@ export interface Batch {
   /** The batch's distinct words, as places in the corpus; the first `kindCount` numbers hold. */
   readonly kinds: Int32Array;
   readonly kindCount: number;
+  /** 1 for each of them that is without its own row, if it has one. */
+  readonly rowDropped: Uint8Array;
   /** Labelled: the class of each text. */
   readonly targets: Int32Array;
   /** Pairs: places (row · BATCH + column) of pairs that share a text, so that they are no negatives of each other. */
@@ -45,6 +49,7 @@ export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
   const textStarts = new Int32Array(2 * BATCH + 1);
   const textWords = new Int32Array(most.all);
   const kinds = new Int32Array(most.distinct);
+  const rowDropped = new Uint8Array(most.distinct);
   const targets = new Int32Array(BATCH);
   /** Where a word is in `kinds`, if the batch of the step that is stamped on it has it. */
   const place = new Int32Array(corpus.wordRows.starts.length - 1);
@@ -68,6 +73,7 @@ export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
       if (stamp[word] !== step) {
         stamp[word] = step;
         place[word] = kindCount;
+        rowDropped[kindCount] = random() < ROW_DROPOUT ? 1 : 0;
         kinds[kindCount++] = word;
       }
       textWords[length++] = place[word] as number;
@@ -127,7 +133,7 @@ export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
         masked = sharing(left, right);
       }
     }
-    return { source, sourceIndex, texts, textStarts, textWords, kinds, kindCount, targets, masked };
+    return { source, sourceIndex, texts, textStarts, textWords, kinds, kindCount, rowDropped, targets, masked };
   };
 }
 

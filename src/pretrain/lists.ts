@@ -1,17 +1,15 @@
 /** The lists that a step's sums go over, in the memory of the kernels: each thread makes its own copy of them. */
 import type { Batch } from "./batch.ts";
-import type { Corpus } from "./corpus.ts";
+import type { Corpus, Shape } from "./corpus.ts";
 import type { OwnLayout } from "./layout.ts";
 
 /**
  * Makes the function that writes a batch's lists. It answers how many rows the thread has in `rowList`: of all rows of the
  * batch's words, those whose number is `thread` modulo `threads`.
- *
- * @param rows how many rows the table has
  */
 export function listWriter(
   { wordRows: { starts, members }, wordFactors }: Corpus,
-  rows: number,
+  { vocabulary, buckets }: Pick<Shape, "vocabulary" | "buckets">,
   buffer: ArrayBufferLike,
   own: OwnLayout,
   thread: number,
@@ -31,8 +29,8 @@ export function listWriter(
   const rowMembers = ints(own.rowMembers);
   const rowFactors = floats(own.rowFactors);
   /** Where a row is in `rowList`, and how many words it is in; the counts are zero between two uses. */
-  const rowPlace = new Int32Array(rows);
-  const rowCount = new Int32Array(rows);
+  const rowPlace = new Int32Array(vocabulary + buckets);
+  const rowCount = new Int32Array(vocabulary + buckets);
   const mine = (row: number) => row % threads === thread;
 
   const listTexts = (batch: Batch) => {
@@ -51,13 +49,16 @@ export function listWriter(
     }
   };
 
-  const listFactors = ({ kinds, kindCount }: Batch) => {
+  const listFactors = ({ kinds, kindCount, rowDropped }: Batch) => {
     let at = 0;
     for (let kind = 0; kind < kindCount; kind++) {
       factorStarts[kind] = at;
       const word = kinds[kind] as number;
       const last = starts[word + 1] as number;
-      for (let i = starts[word] as number; i < last; i++, at++) {
+      let i = starts[word] as number;
+      // A word's own row comes first.
+      if (rowDropped[kind] === 1 && (members[i] as number) < vocabulary) i++;
+      for (; i < last; i++, at++) {
         factorRows[at] = members[i] as number;
         factors[at] = wordFactors[i] as number;
       }

@@ -99,7 +99,7 @@ export const groups: readonly Group[] = [
       "labelled_pros_cons.tsv",
     ],
   },
-  { name: "intents", kind: "labelled", weight: 0.4, power: 0.5, files: ["tasks/clinc150_full/train.csv"] },
+  { name: "intents", kind: "labelled", weight: 1.2, power: 0.5, files: ["tasks/clinc150_full/train.csv"] },
 ];
 
 /**
