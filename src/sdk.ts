@@ -181,6 +181,7 @@ export interface Head {
     readonly objective: number;
     readonly l2: number;
     readonly temperature: number;
+    /** Whether it reads words beside the embedding; heads of earlier versions do not say. */
     readonly lexical?: boolean;
     readonly milliseconds: number;
   };
@@ -188,6 +189,33 @@ export interface Head {
   readonly sha256: string;
   readonly bytes: number;
   readonly created_at: number;
+}
+
+/** All that a prediction needs, by `formula`. */
+export interface HeadExport {
+  readonly object: "head.export";
+  readonly id: string;
+  readonly version: number;
+  readonly format: "json";
+  readonly task: Task;
+  readonly labels: readonly string[];
+  readonly dimensions: number;
+  readonly backbone: { readonly id: string; readonly revision: string };
+  /** outputs × dimensions */
+  readonly weights: readonly (readonly number[])[];
+  /** How a text's lexical features are made and weighed (docs/lexical-features.md); null for a head without. */
+  readonly lexical: {
+    readonly buckets: number;
+    readonly scale: number;
+    readonly seen: readonly number[];
+    readonly idf: readonly number[];
+    /** outputs × columns */
+    readonly weights: readonly (readonly number[])[];
+  } | null;
+  readonly bias: readonly number[];
+  readonly temperature: number;
+  readonly out_of_scope_threshold: number | null;
+  readonly formula: string;
 }
 
 export interface NewHead {
@@ -395,6 +423,8 @@ export function createClient(options: ClientOptions) {
       get: (name: string, version?: number) =>
         get<Head>(version === undefined ? at("heads", name) : `${at("heads", name)}/versions/${version}`),
       versions: (name: string, page: Page = {}) => get<List<Head>>(`${at("heads", name)}/versions`, { ...page }),
+      /** A version's weights and labels, usable without this service. */
+      export: (name: string, version: number) => get<HeadExport>(`${at("heads", name)}/versions/${version}/export`),
       delete: (name: string) => remove<Deleted>(at("heads", name)),
       /** Makes a version the active one; everywhere within 30 seconds. */
       promote: (name: string, version: number, once?: Once) =>

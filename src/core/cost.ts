@@ -7,7 +7,8 @@ import type { Task } from "./head.ts";
 import { stepOperations } from "./minimise.ts";
 import { ELEMENTWISE_OPERATIONS, SPARSE_OPERATIONS } from "./objective.ts";
 import { DENSE_DIMENSIONS, inversionOperations } from "./preconditioner.ts";
-import { reductionCost, worksInRows } from "./row-space.ts";
+import { type Extent, reductionCost, worksInRows } from "./row-space.ts";
+import { SPARSE_BYTES } from "./sparse.ts";
 import type { TrainingOptions } from "./train.ts";
 
 /** What a training would cost at most. */
@@ -23,8 +24,11 @@ export interface TrainingShape {
   readonly outputs: number;
   /** Text that a local backbone may have to embed first, in bytes of UTF-8. */
   readonly textBytes?: number;
-  /** Lexical features: how many columns they have, and numbers at most; null where there are none or none are wanted. */
-  readonly lexical?: { readonly columns: number; readonly entries: number } | null;
+  /**
+   * Lexical features: how many columns they have, numbers at most, and text to be read for them first, in bytes of UTF-8;
+   * null where there are none or none are wanted.
+   */
+  readonly lexical?: { readonly columns: number; readonly entries: number; readonly textBytes?: number } | null;
 }
 
 type Options = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">;
@@ -53,14 +57,14 @@ function shapeWorkload({ examples, dimensions, outputs, lexical }: TrainingShape
     : { examples, dimensions, outputs, columns, entries };
 }
 
-/** Whether lexical features take part: the larger of the workloads that a training may have. */
+/** The larger of the workloads that a training may have: that with lexical features, unless there are to be none. */
 function largestWorkload(shape: TrainingShape, { lexical }: Pick<Options, "lexical">): Workload {
   return shapeWorkload(shape, lexical !== false);
 }
 
 export const DEFAULT_FOLDS = 5;
 /**
- * What embedding a byte of text by a local backbone counts for: text-static-1 takes 0.8 to 5 MB a second, least where it
+ * What embedding a byte of text by a local backbone counts for, and reading one for lexical features as well: text-static-1 takes 0.8 to 5 MB a second, least where it
  * knows no word (bench/encode.ts), hash-text-1 more, and training does about 12 GFLOP.
  */
 const OPERATIONS_A_TEXT_BYTE = 10_000;
@@ -76,8 +80,6 @@ const SELECTION_EVALUATIONS = 40;
 /** Operations up to which `auto` evaluates by cross-validation, at ten evaluations a fit. */
 const CROSS_VALIDATION_OPERATIONS = 1.5e10;
 const FIT_EVALUATIONS = 10;
-/** A number of sparse rows, and its column. */
-const SPARSE_BYTES = 6;
 
 /** `auto` is cross-validation while that is cheap, then a holdout. */
 export function evaluationMethod(
@@ -155,7 +157,8 @@ export function estimate(shape: TrainingShape, options: Options, budget: Pick<Co
   const trials = options.l2 === "auto" ? GRID + (chooses ? NEAR_GRID : 0) : 2;
   const selects = options.l2 === "auto" || chooses;
   const operations =
-    OPERATIONS_A_TEXT_BYTE * (shape.textBytes ?? 0) * (shape.lexical && options.lexical !== false ? 2 : 1) +
+    OPERATIONS_A_TEXT_BYTE *
+      ((shape.textBytes ?? 0) + (options.lexical === false ? 0 : (shape.lexical?.textBytes ?? 0))) +
     reduction.operations +
     (3 + fits) * gram +
     (2 + fits) * inversion +
@@ -173,8 +176,9 @@ function choosesLexical(shape: TrainingShape, { lexical }: Pick<Options, "lexica
   return lexical !== true && lexical !== false && !!shape.lexical;
 }
 
-function extent({ examples, dimensions, lexical }: TrainingShape, options: Pick<Options, "lexical">) {
-  return { rows: examples, dimensions, columns: options.lexical === false ? 0 : (lexical?.columns ?? 0) };
+function extent({ examples, dimensions, lexical }: TrainingShape, options: Pick<Options, "lexical">): Extent {
+  const { columns, entries } = (options.lexical === false ? null : lexical) ?? { columns: 0, entries: 0 };
+  return { rows: examples, dimensions, columns, entries };
 }
 
 /** Whether there is room to keep the design transposed as well, which the gradient needs, rather than transpose it each time. */
@@ -199,12 +203,14 @@ function arrays(shape: TrainingShape, options: Options) {
   const fit = fitBytes(dimensions, columns, outputs, blockRows(examples, dimensions, outputs));
   const models = (count: number) => 3 * 8 * (dimensions + columns + 1) * outputs * count;
   // The features' sparse rows are there twice while they are copied. Then l2 is chosen, on a copy of some rows where there are
-  // many; then the head is judged and fitted.
+  // many, of which the sparse ones are there three times while they are picked; then the head is judged and fitted.
   const copying = sample + 2 * sparse;
+  const picking = part * design + (1 + 3 * part) * sparse;
   const choosing = sparse + part * (design + sparse) + 4 * plan.rows * outputs + models(plan.folds);
   const judging = sparse + 4 * heldLogits + models(Math.max(1, fits));
+  const fitting = reduction + fit + Math.max(selects ? choosing : 0, judging);
   return {
-    least: design + given + Math.max(copying, reduction + fit + Math.max(selects ? choosing : 0, judging)),
+    least: design + given + Math.max(copying, picking, fitting),
     transposes: design + given + part * design,
   };
 }

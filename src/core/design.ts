@@ -45,9 +45,23 @@ function sparseDesign(tensors: Tensors, rows: SparseRows, columns: number, heigh
   return { columns, blocks };
 }
 
-/** All rows of a sparse design, copied out. */
+/** All rows of a sparse design, copied out: for few rows, since the copies are there twice while they are joined. */
 export function readSparseDesign(tensors: Tensors, { blocks }: SparseDesign): SparseRows {
   return joinRows(blocks.map((block) => tensors.readSparse(block)));
+}
+
+/** Some rows of a sparse design, ascending, copied out block by block. */
+function pickFromBlocks(tensors: Tensors, { blocks }: SparseDesign, rows: readonly number[]): SparseRows {
+  let first = 0;
+  let next = 0;
+  const parts = blocks.map((block) => {
+    const own: number[] = [];
+    for (; next < rows.length && (rows[next] as number) < first + block.rows; next++)
+      own.push((rows[next] as number) - first);
+    first += block.rows;
+    return pickRows(tensors.readSparse(block), own);
+  });
+  return joinRows(parts);
 }
 
 /** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
@@ -148,7 +162,6 @@ export function* makeDesign(
   }
   const heights = blocks.map((block) => block.rows);
   const beside = sparse === null ? null : sparseDesign(tensors, sparse.rows, sparse.columns, heights);
-  if (sparse !== null) yield 4 * sparse.rows.values.length;
   const design = { blocks, rows, dimensions, mean, scale, sparse: beside };
   return ok(transposed ? withTransposed(tensors, design) : { ...design, transposed: null });
 }
@@ -173,7 +186,7 @@ function standardise(from: Float32Array, mean: Float64Array, scale: number, to: 
   }
 }
 
-/** The design of some of its rows, in their order, transposed as it is; to be read once it needs no transpose, and is dense alone. */
+/** The design of some of its rows, ascending, transposed as it is; to be read once it needs no transpose, and is dense alone. */
 export function* subsetDesign(
   tensors: Tensors,
   design: Design,
@@ -210,7 +223,7 @@ export function* subsetDesign(
       ? null
       : sparseDesign(
           tensors,
-          pickRows(readSparseDesign(tensors, design.sparse), rows),
+          pickFromBlocks(tensors, design.sparse, rows),
           design.sparse.columns,
           blocks.map((block) => block.rows),
         );

@@ -9,7 +9,6 @@
  * beside embeddings whose spread is 1, as a training scales them (design.ts): s is ½ for few examples, where the embedding
  * should say most, and 1 for many.
  */
-import { joinRows } from "./sparse.ts";
 import type { SparseRows } from "./tensors.ts";
 import { words } from "./words.ts";
 
@@ -53,35 +52,34 @@ export function hasLexicalRoom(outputs: number): boolean {
   return 2 * FEWEST_BUCKETS * outputs <= MOST_WEIGHTS;
 }
 
-/** One text's buckets, each once, and how often it has each. */
+/** One text's buckets, each once, and how often it has each bucket. */
 interface Counts {
-  readonly columns: readonly number[];
+  readonly found: readonly number[];
   readonly counts: Uint32Array;
 }
 
 /** Counts one text after another; what it gives is valid until the next. */
 function counter(buckets: number): (text: string) => Counts {
   const counts = new Uint32Array(2 * buckets);
-  let columns: number[] = [];
+  let found: number[] = [];
   const add = (hash: number, first: number) => {
-    const column = first + (spread(hash) & (buckets - 1));
-    if (counts[column] === 0) columns.push(column);
-    counts[column] = (counts[column] as number) + 1;
+    const bucket = first + (spread(hash) & (buckets - 1));
+    if (counts[bucket] === 0) found.push(bucket);
+    counts[bucket] = (counts[bucket] as number) + 1;
   };
+  const addGram = (hash: number) => add(hash, buckets);
   return (text) => {
-    for (const column of columns) counts[column] = 0;
-    columns = [];
-    let previous = 0;
-    let any = false;
+    for (const bucket of found) counts[bucket] = 0;
+    found = [];
+    let previous: number | null = null;
     for (const word of words(text)) {
       const hash = hashOf(word);
       add(hash, 0);
-      if (any) add(step(step(PAIR_SEED, previous), hash), 0);
+      if (previous !== null) add(step(step(PAIR_SEED, previous), hash), 0);
       previous = hash;
-      any = true;
-      addCharacters(word, (gram) => add(gram, buckets));
+      addCharacters(word, addGram);
     }
-    return { columns, counts };
+    return { found, counts };
   };
 }
 
@@ -131,28 +129,57 @@ export interface LexicalReader {
   add(text: string): void;
   /** Numbers so far. */
   entries(): number;
+  /** Buckets of words and pairs, and as many of n-grams. */
+  buckets(): number;
+  /** Goes on with half as many buckets, as if it had begun with them. */
+  halve(): void;
   /** Ends the reader. */
   fit(): LexicalFeatures;
 }
 
-export function readLexical(buckets: number): LexicalReader {
-  const count = counter(buckets);
-  const texts: SparseRows[] = [];
+/** Numbers that are read into one array: an array of each text's own would be larger than what it holds. */
+const CHUNK = 65_536;
+
+/** A reader that hashes into so many buckets of words and pairs, a power of two, and as many of n-grams. */
+export function readLexical(most: number): LexicalReader {
+  let buckets = most;
+  let count = counter(buckets);
+  const chunks: Features[] = [];
+  const starts = [0];
   let entries = 0;
+  let { columns, values }: Features = { columns: new Uint16Array(0), values: new Float32Array(0) };
   return {
     add(text) {
-      const counted = countsOf(count(text));
-      entries += counted.values.length;
-      texts.push({ starts: Uint32Array.of(0, counted.values.length), ...counted });
+      const { found, counts } = count(text);
+      for (const bucket of found) {
+        const at = entries++ % CHUNK;
+        if (at === 0) {
+          columns = new Uint16Array(CHUNK);
+          values = new Float32Array(CHUNK);
+          chunks.push({ columns, values });
+        }
+        columns[at] = bucket;
+        values[at] = counts[bucket] as number;
+      }
+      starts.push(entries);
     },
     entries: () => entries,
+    buckets: () => buckets,
+    halve() {
+      entries = halveBuckets(chunks, starts, buckets);
+      buckets /= 2;
+      count = counter(buckets);
+      chunks.length = Math.ceil(entries / CHUNK);
+      ({ columns, values } = chunks.at(-1) ?? { columns, values });
+    },
     fit() {
-      const rows = joinRows(texts);
-      const scale = texts.length <= FEW ? 0.5 : 1;
-      const lexical = { buckets, scale, ...frequencies(rows, 2 * buckets) };
-      texts.length = 0;
+      const rows = { starts: Uint32Array.from(starts), ...joinChunks(chunks, entries) };
+      chunks.length = 0;
+      const examples = starts.length - 1;
+      const scale = examples <= FEW ? 0.5 : 1;
+      const lexical = { buckets, scale, ...frequencies(rows.columns, examples, 2 * buckets) };
       toColumns(rows.columns, lexical.seen);
-      for (let i = 0; i + 1 < rows.starts.length; i++) {
+      for (let i = 0; i < examples; i++) {
         const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
         weigh(rows.columns.subarray(from, to), rows.values.subarray(from, to), lexical);
       }
@@ -168,20 +195,57 @@ export function readLexical(buckets: number): LexicalReader {
   };
 }
 
+/** Puts each two buckets that half as many would be one into one, text by text, in place; answers how many numbers are left. */
+function halveBuckets(chunks: readonly Features[], starts: number[], buckets: number): number {
+  const half = buckets / 2;
+  /** One more than where each new bucket was last put. */
+  const last = new Uint32Array(2 * half);
+  let to = 0;
+  let from = 0;
+  for (let text = 1; text < starts.length; text++) {
+    const first = to;
+    for (const end = starts[text] as number; from < end; from++) {
+      const { columns, values } = chunks[Math.floor(from / CHUNK)] as Features;
+      const old = columns[from % CHUNK] as number;
+      const times = values[from % CHUNK] as number;
+      const bucket = (old & (half - 1)) + (old < buckets ? 0 : half);
+      const known = (last[bucket] as number) - 1;
+      const at = known >= first ? known : to++;
+      last[bucket] = at + 1;
+      const target = chunks[Math.floor(at / CHUNK)] as Features;
+      target.columns[at % CHUNK] = bucket;
+      target.values[at % CHUNK] = at === known ? (target.values[at % CHUNK] as number) + times : times;
+    }
+    starts[text] = to;
+  }
+  return to;
+}
+
+function joinChunks(chunks: readonly Features[], entries: number): Features {
+  const joined = { columns: new Uint16Array(entries), values: new Float32Array(entries) };
+  chunks.forEach(({ columns, values }, i) => {
+    const size = Math.min(CHUNK, entries - i * CHUNK);
+    joined.columns.set(columns.subarray(0, size), i * CHUNK);
+    joined.values.set(values.subarray(0, size), i * CHUNK);
+  });
+  return joined;
+}
+
 /** A function that gives a text's features. */
 export function lexicalFeatures(lexical: Lexical): (text: string) => Features {
   const count = counter(lexical.buckets);
   return (text) => {
-    const { columns, counts } = count(text);
-    const found = { columns: new Uint16Array(columns.length), values: new Float32Array(columns.length) };
+    const { found, counts } = count(text);
+    const columns = new Uint16Array(found.length);
+    const values = new Float32Array(found.length);
     let size = 0;
-    for (const bucket of columns) {
+    for (const bucket of found) {
       const column = place(lexical.seen, bucket);
       if (column < 0) continue;
-      found.columns[size] = column;
-      found.values[size++] = counts[bucket] as number;
+      columns[size] = column;
+      values[size++] = counts[bucket] as number;
     }
-    const features = { columns: found.columns.subarray(0, size), values: found.values.subarray(0, size) };
+    const features = { columns: columns.subarray(0, size), values: values.subarray(0, size) };
     weigh(features.columns, features.values, lexical);
     return features;
   };
@@ -201,21 +265,14 @@ function place(ascending: Uint16Array, number: number): number {
   return -1;
 }
 
-function countsOf({ columns: found, counts }: Counts): Features {
-  const columns = Uint16Array.from(found);
-  const values = new Float32Array(columns.length);
-  for (let m = 0; m < columns.length; m++) values[m] = counts[columns[m] as number] as number;
-  return { columns, values };
-}
-
-function frequencies({ starts, columns }: SparseRows, width: number): Pick<Lexical, "seen" | "idf"> {
+/** The buckets that are among those of the examples, each example's once, and their inverse document frequencies. */
+function frequencies(buckets: Uint16Array, examples: number, width: number): Pick<Lexical, "seen" | "idf"> {
   const rows = new Uint32Array(width);
-  for (let m = 0; m < columns.length; m++) {
-    const bucket = columns[m] as number;
+  for (let m = 0; m < buckets.length; m++) {
+    const bucket = buckets[m] as number;
     rows[bucket] = (rows[bucket] as number) + 1;
   }
   const seen = Uint16Array.from(Array.from(rows.keys()).filter((bucket) => rows[bucket] !== 0));
-  const examples = starts.length - 1;
   const idf = new Float32Array(seen.length);
   for (let j = 0; j < seen.length; j++)
     idf[j] = Math.log((1 + examples) / (1 + (rows[seen[j] as number] as number))) + 1;

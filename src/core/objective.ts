@@ -39,7 +39,12 @@ export const ELEMENTWISE_OPERATIONS = 80;
 export const SPARSE_OPERATIONS = 4;
 
 /** The weights of the sparse columns, or null where there are none. */
-function sparseWeights(tensors: Tensors, design: Design, outputs: number, parameters: Float64Array): Matrix | null {
+function sparseColumnWeights(
+  tensors: Tensors,
+  design: Design,
+  outputs: number,
+  parameters: Float64Array,
+): Matrix | null {
   if (design.sparse === null) return null;
   const from = design.dimensions * outputs;
   const { columns } = design.sparse;
@@ -61,29 +66,29 @@ export function* evaluateObjective(
   const gradient = new Float64Array(parameters.length);
   const biasGradient = gradient.subarray(size);
   const weights = tensors.matrix(design.dimensions, outputs, new Float32Array(parameters.subarray(0, dense)));
-  const lexicalWeights = sparseWeights(tensors, design, outputs, parameters);
-  const lexicalGradient =
+  const sparseWeights = sparseColumnWeights(tensors, design, outputs, parameters);
+  const sparseGradient =
     sparse === null ? null : tensors.matrix(sparse.columns, outputs, new Float32Array(sparse.columns * outputs));
   let value = 0;
   let first = 0;
   for (const [index, block] of design.blocks.entries()) {
     const logits = tensors.multiply(block, weights);
     const beside = sparse?.blocks[index];
-    if (beside !== undefined && lexicalWeights !== null) tensors.addSparseProduct(beside, lexicalWeights, logits);
+    if (beside !== undefined && sparseWeights !== null) tensors.addSparseProduct(beside, sparseWeights, logits);
     value += residuals(problem, first, block.rows, tensors.view(logits), parameters.subarray(size), biasGradient);
     const kept = design.transposed?.[index];
     const transposed = kept ?? tensors.transpose(block);
     const product = tensors.multiply(transposed, logits);
     addTo(gradient, tensors.view(product));
-    if (beside !== undefined && lexicalGradient !== null) tensors.addTransposedProduct(beside, logits, lexicalGradient);
+    if (beside !== undefined && sparseGradient !== null) tensors.addTransposedProduct(beside, logits, sparseGradient);
     for (const matrix of [logits, product]) tensors.free(matrix);
     if (kept === undefined) tensors.free(transposed);
     first += block.rows;
     yield block.rows * outputs * (4 * design.dimensions + ELEMENTWISE_OPERATIONS) +
       outputs * SPARSE_OPERATIONS * (beside?.entries ?? 0);
   }
-  if (lexicalGradient !== null) addTo(gradient.subarray(dense), tensors.view(lexicalGradient));
-  for (const matrix of [weights, lexicalWeights, lexicalGradient]) if (matrix !== null) tensors.free(matrix);
+  if (sparseGradient !== null) addTo(gradient.subarray(dense), tensors.view(sparseGradient));
+  for (const matrix of [weights, sparseWeights, sparseGradient]) if (matrix !== null) tensors.free(matrix);
   return { value: value + addPenalty(gradient, parameters, size, l2), gradient };
 }
 
@@ -169,12 +174,12 @@ export function* eachLogits(
   const dense = design.dimensions * outputs;
   const size = designWidth(design) * outputs;
   const weights = tensors.matrix(design.dimensions, outputs, new Float32Array(parameters.subarray(0, dense)));
-  const lexicalWeights = sparseWeights(tensors, design, outputs, parameters);
+  const sparseWeights = sparseColumnWeights(tensors, design, outputs, parameters);
   let first = 0;
   for (const [index, block] of design.blocks.entries()) {
     const product = tensors.multiply(block, weights);
     const beside = design.sparse?.blocks[index];
-    if (beside !== undefined && lexicalWeights !== null) tensors.addSparseProduct(beside, lexicalWeights, product);
+    if (beside !== undefined && sparseWeights !== null) tensors.addSparseProduct(beside, sparseWeights, product);
     const logits = tensors.view(product);
     addToRows(logits, parameters.subarray(size));
     visit(first, block.rows, logits);
@@ -183,7 +188,7 @@ export function* eachLogits(
     yield block.rows * outputs * (2 * design.dimensions + ELEMENTWISE_OPERATIONS) +
       (outputs * SPARSE_OPERATIONS * (beside?.entries ?? 0)) / 2;
   }
-  for (const matrix of [weights, lexicalWeights]) if (matrix !== null) tensors.free(matrix);
+  for (const matrix of [weights, sparseWeights]) if (matrix !== null) tensors.free(matrix);
 }
 
 /** Turns a block's products X W into residuals R in place, adds their column sums to `sums`, and returns Σ s ℓ. */

@@ -5,9 +5,9 @@
  * taken out of it (fit.ts).
  */
 import { factorise, factorOperations, invertLower } from "./cholesky.ts";
-import { type Design, freeDesign, readSparseDesign, type SparseDesign, subsetDesign } from "./design.ts";
+import { type Design, freeDesign, type SparseDesign, subsetDesign } from "./design.ts";
 import { seededRandom, shuffle } from "./random.ts";
-import type { Matrix, Tensors } from "./tensors.ts";
+import type { Matrix, SparseRows, Tensors } from "./tensors.ts";
 
 /**
  * Beyond so many dimensions only G's diagonal is used: G and what its inversion needs would not fit into memory, and
@@ -83,19 +83,14 @@ export function* measureSpread(
   return { design, weights, seed, mean: centred ? null : mean, total, squares, largest, gram: null, sparse };
 }
 
+/** The mean of sparse rows, and the sum of their squares less it, column by column. */
 function sparseSpread(tensors: Tensors, design: SparseDesign, weights: Float64Array, total: number) {
-  const { starts, columns, values } = readSparseDesign(tensors, design);
   const mean = new Float64Array(design.columns);
   const squares = new Float64Array(design.columns);
-  for (let i = 0; i < weights.length; i++) {
-    const weight = weights[i] as number;
-    if (weight === 0) continue;
-    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
-      const column = columns[m] as number;
-      const value = values[m] as number;
-      mean[column] = (mean[column] as number) + weight * value;
-      squares[column] = (squares[column] as number) + weight * value * value;
-    }
+  let first = 0;
+  for (const block of design.blocks) {
+    addSparseRows(tensors.readSparse(block), weights.subarray(first, first + block.rows), mean, squares);
+    first += block.rows;
   }
   for (let j = 0; j < mean.length; j++) {
     const average = (mean[j] as number) / Math.max(total, 1e-30);
@@ -103,6 +98,25 @@ function sparseSpread(tensors: Tensors, design: SparseDesign, weights: Float64Ar
     squares[j] = Math.max(0, (squares[j] as number) - total * average * average);
   }
   return { mean, squares };
+}
+
+/** Adds rows, and their squares, each times its weight. */
+function addSparseRows(
+  { starts, columns, values }: SparseRows,
+  weights: Float64Array,
+  sum: Float64Array,
+  squares: Float64Array,
+): void {
+  for (let i = 0; i < weights.length; i++) {
+    const weight = weights[i] as number;
+    if (weight === 0) continue;
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
+      const column = columns[m] as number;
+      const value = values[m] as number;
+      sum[column] = (sum[column] as number) + weight * value;
+      squares[column] = (squares[column] as number) + weight * value * value;
+    }
+  }
 }
 
 /** Rows have mean square 1, so a mean whose square is smaller is rounding. */

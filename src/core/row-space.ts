@@ -5,7 +5,7 @@
  */
 import { factoriseIndependent, factorOperations, invertLower } from "./cholesky.ts";
 import { type Design, readSparseDesign, withTransposed } from "./design.ts";
-import { pickRows } from "./sparse.ts";
+import { pickRows, SPARSE_BYTES } from "./sparse.ts";
 import type { Matrix, SparseRows, Tensors } from "./tensors.ts";
 
 /** Beyond so many rows the factorisation costs more than it saves, and beyond so many numbers the copies are too large. */
@@ -20,20 +20,23 @@ export interface Extent {
   readonly rows: number;
   readonly dimensions: number;
   readonly columns: number;
+  /** Numbers in the sparse columns. */
+  readonly entries: number;
 }
 
 /** Whether a training works in the span of its rows. */
-export function worksInRows({ rows, dimensions, columns }: Extent): boolean {
+export function worksInRows({ rows, dimensions, columns }: Omit<Extent, "entries">): boolean {
   return rows < dimensions + columns && rows <= MOST_ROWS && rows * dimensions <= MOST_NUMBERS;
 }
 
 /** What `reduceToRows` costs at most: operations, and bytes alive beside the design that is given. */
 export function reductionCost(extent: Extent): { operations: number; bytes: number } {
   if (!worksInRows(extent)) return { operations: 0, bytes: 0 };
-  const { rows, dimensions } = extent;
+  const { rows, dimensions, entries } = extent;
   return {
-    operations: 4 * rows ** 2 * dimensions + 4 * rows ** 3 + factorOperations(rows),
-    bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2,
+    operations: 4 * rows ** 2 * dimensions + 4 * rows ** 3 + factorOperations(rows) + SPARSE_PRODUCT * rows * entries,
+    // Sparse rows are copied out, and those of the span once more.
+    bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * SPARSE_BYTES * entries,
   };
 }
 
@@ -72,8 +75,11 @@ export function* reduceToRows(
   const sparse =
     design.sparse === null ? null : { rows: readSparseDesign(tensors, design.sparse), columns: design.sparse.columns };
   if (sparse !== null) {
-    addSparseProducts(sparse.rows, sparse.columns, all);
-    yield rows * sparse.rows.values.length;
+    const row = new Float64Array(sparse.columns);
+    for (let i = 0; i < rows; i++) {
+      addSparseProducts(sparse.rows, i, row, all);
+      yield SPARSE_PRODUCT * (sparse.rows.starts[i + 1] as number);
+    }
   }
 
   const used = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
@@ -92,9 +98,7 @@ export function* reduceToRows(
   const blocks: Matrix[] = [];
   first = 0;
   for (const block of design.blocks) {
-    const cross = new Float32Array(block.rows * rank);
-    for (let i = 0; i < block.rows; i++)
-      for (let j = 0; j < rank; j++) cross[i * rank + j] = all[(first + i) * rows + (spanning[j] as number)] as number;
+    const cross = pickColumns(all.subarray(first * rows, (first + block.rows) * rows), rows, spanning);
     const part = tensors.matrix(block.rows, rank, cross);
     blocks.push(tensors.multiply(part, inverse));
     tensors.free(part);
@@ -115,22 +119,34 @@ export function* reduceToRows(
   return { design: design.transposed === null ? reduced : withTransposed(tensors, reduced), span };
 }
 
-/** products[i][j] += the product of rows i and j. */
-function addSparseProducts({ starts, columns, values }: SparseRows, width: number, products: Float32Array): void {
+/** What the product of a number of sparse rows counts for, one at a time and out of order: as many of a matrix's. */
+const SPARSE_PRODUCT = 12;
+
+/** Adds the products of row i with itself and the rows before it, both ways. `row`: zeros, one a column, which it leaves. */
+function addSparseProducts(
+  { starts, columns, values }: SparseRows,
+  i: number,
+  row: Float64Array,
+  products: Float32Array,
+): void {
   const rows = starts.length - 1;
-  const row = new Float64Array(width);
-  for (let i = 0; i < rows; i++) {
-    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
-      row[columns[m] as number] = values[m] as number;
-    for (let j = 0; j <= i; j++) {
-      let sum = 0;
-      for (let m = starts[j] as number; m < (starts[j + 1] as number); m++)
-        sum += (row[columns[m] as number] as number) * (values[m] as number);
-      products[i * rows + j] = (products[i * rows + j] as number) + sum;
-      if (j < i) products[j * rows + i] = (products[j * rows + i] as number) + sum;
-    }
-    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = 0;
+  for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = values[m] as number;
+  for (let j = 0; j <= i; j++) {
+    let sum = 0;
+    for (let m = starts[j] as number; m < (starts[j + 1] as number); m++)
+      sum += (row[columns[m] as number] as number) * (values[m] as number);
+    products[i * rows + j] = (products[i * rows + j] as number) + sum;
+    if (j < i) products[j * rows + i] = (products[j * rows + i] as number) + sum;
   }
+  for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = 0;
+}
+
+/** Some columns of a matrix of `width` columns, row by row. */
+function pickColumns(from: Float32Array, width: number, columns: readonly number[]): Float32Array {
+  const picked = new Float32Array((from.length / width) * columns.length);
+  for (let start = 0, at = 0; start < from.length; start += width)
+    for (let j = 0; j < columns.length; j++) picked[at++] = from[start + (columns[j] as number)] as number;
+  return picked;
 }
 
 /** Parameters found in the span, B (r × outputs) and the intercepts, as those of all dimensions, dense before sparse: Zᵀ L⁻ᵀ B. */

@@ -1,5 +1,23 @@
-/** Sparse rows as plain arrays: cut, picked and joined. */
-import type { SparseRows } from "./tensors.ts";
+/** Sparse rows as plain arrays: checked, cut, picked and joined. */
+import type { Matrix, SparseRows } from "./tensors.ts";
+
+/** A number of sparse rows, and its column. */
+export const SPARSE_BYTES = 6;
+
+/** Throws where sparse rows are not whole, or have a column beyond `width`: a backend writes where the columns say. */
+export function checkSparse({ starts, columns, values }: SparseRows, width: number): void {
+  let whole = starts[0] === 0 && starts.at(-1) === values.length && columns.length === values.length && width <= 65_536;
+  for (let i = 1; i < starts.length; i++) whole &&= (starts[i - 1] as number) <= (starts[i] as number);
+  for (let m = 0; m < columns.length; m++) whole &&= (columns[m] as number) < width;
+  if (!whole)
+    throw new Error(`${values.length} values and ${columns.length} columns for ${starts.length - 1} rows of ${width}.`);
+}
+
+/** Throws where the product of a matrix of `rows` × `columns` with b has not the shape of `to`. */
+export function checkShapes([rows, columns]: readonly [number, number], b: Matrix, to: Matrix): void {
+  if (columns !== b.rows || to.rows !== rows || to.columns !== b.columns)
+    throw new Error(`Cannot add ${rows} × ${columns} by ${b.rows} × ${b.columns} to ${to.rows} × ${to.columns}.`);
+}
 
 /** Rows first…last. */
 export function sliceRows({ starts, columns, values }: SparseRows, first: number, last: number): SparseRows {

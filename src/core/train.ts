@@ -166,8 +166,16 @@ function* trainScoped(
   const weights = rowWeights(targets, rows, labels.length, options.classWeight);
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
   const transposed = keepsTransposes(shape, options, options.budget);
-  const sparse = lexical === null ? null : { rows: lexical.takeRows(), columns: lexical.columns };
-  const made = yield* makeDesign(tensors, set.features, dimensions, weights, outputs, transposed, sparse);
+  // No name for the rows here: it would keep them as long as the training lasts, beside the design's copy.
+  const made = yield* makeDesign(
+    tensors,
+    set.features,
+    dimensions,
+    weights,
+    outputs,
+    transposed,
+    lexical === null ? null : { rows: lexical.takeRows(), columns: lexical.columns },
+  );
   if (!made.ok) return made;
   const strata = strataOf(targets, labels.length);
   const method = evaluationMethod(shape, options);
@@ -180,10 +188,12 @@ function* trainScoped(
     folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < first && weights[row] !== 0);
 
   const given = options.l2 === "auto" ? null : options.l2 / made.value.scale ** 2;
-  const wanted = sparse === null ? [false] : options.lexical === true ? [true] : [false, true];
+  const wanted = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
   const candidates: Candidate[] = [];
   for (const each of wanted) candidates.push(yield* candidate(tensors, made.value, weights, each, options.seed));
   if (candidates.every(({ span }) => span !== null)) freeDesign(tensors, made.value);
+  else if (made.value.sparse !== null && candidates.every(({ design }) => design.sparse === null))
+    freeSparseDesign(tensors, made.value.sparse);
   const split = ({ design, spread }: Candidate): Splittable => ({ design, spread, targets, outputs, weights, folds });
   const plan = selectionPlan(workload((candidates.at(-1) as Candidate).design, outputs));
   const chooses = (given === null || candidates.length > 1) && anyHeldOut(Math.min(plan.folds, count));

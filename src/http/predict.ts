@@ -3,7 +3,7 @@ import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
 import { lexicalFeatures } from "../core/lexical.ts";
 import { limits } from "../core/limits.ts";
-import { embedInputs } from "../store/embeddings.ts";
+import { CHARACTERS_A_STRETCH, embedInputs } from "../store/embeddings.ts";
 import { getHead } from "../store/heads.ts";
 import { type ServedHead, servedHead } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
@@ -89,15 +89,33 @@ export function predictRoutes(app: App): void {
       const embedded = await embed(c.env, tenant, served.value, list, at, (work) => c.executionCtx.waitUntil(work));
       if (!embedded.ok) return failed(c, embedded.failure);
       c.set("figures", { inputs: list.length, version: served.value.version });
-      const { rows, texts } = embedded.value;
-      const read = head.lexical === null ? null : lexicalFeatures(head.lexical);
-      const data = rows.map((embedding, index) => {
-        const features = read === null ? null : read(texts[index] ?? "");
-        return { index, ...judge(head, predict(head, embedding, features), wanted) };
-      });
+      const outputs = await predictAll(head, embedded.value.rows, embedded.value.texts);
+      const data = outputs.map((each, index) => ({ index, ...judge(head, each, wanted) }));
       return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data }));
     },
   );
+}
+
+/** What the head says of each input. Lexical features are read a stretch of text at a time, and let others in between. */
+async function predictAll(
+  head: Head,
+  rows: readonly Float32Array[],
+  texts: readonly string[],
+): Promise<readonly Float64Array[]> {
+  if (head.lexical === null) return rows.map((embedding) => predict(head, embedding));
+  const read = lexicalFeatures(head.lexical);
+  const all: Float64Array[] = [];
+  let left = CHARACTERS_A_STRETCH;
+  for (const [index, embedding] of rows.entries()) {
+    const text = texts[index] ?? "";
+    if (left <= 0) {
+      await scheduler.wait(0);
+      left = CHARACTERS_A_STRETCH;
+    }
+    left -= text.length;
+    all.push(predict(head, embedding, read(text)));
+  }
+  return all;
 }
 
 /** Refuses more scores than an answer holds, or more work than one stretch of computation should take. */

@@ -3,7 +3,15 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import type { TrainingSet } from "../core/train.ts";
-import { BLOCK_ROWS, type BlockWork, embedInTurns, gatherBlocks, isInput, type Turn } from "../store/embeddings.ts";
+import {
+  BLOCK_ROWS,
+  type BlockWork,
+  CHARACTERS_A_STRETCH,
+  embedInTurns,
+  gatherBlocks,
+  isInput,
+  type Turn,
+} from "../store/embeddings.ts";
 import { hex } from "../store/hash.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
 import type { StoredExample } from "../tenant/examples.ts";
@@ -27,10 +35,20 @@ export interface TrainingSource {
    * no backbone is remote.
    */
   readonly prepare: ((turn: Turn) => Promise<Result<{ embedded: number }>>) | null;
-  /** Shows every row's text in order; null where the inputs are no texts. */
-  readonly texts: ((visit: (text: string) => void, turn: Turn) => Promise<Result<null>>) | null;
+  /** Every row's text; null where the inputs are no texts. */
+  readonly texts: Texts | null;
   /** Gathers the embeddings as blocks (rows × dimensions each), in any order; the blocks' numbers rise with the rows. */
   readonly features: (deliver: Deliver, turn: Turn) => Promise<Result<{ embedded: number }>>;
+}
+
+/** Takes a text; answers whether it wants more of them. */
+type Visit = (text: string) => boolean;
+
+interface Texts {
+  /** Of UTF-8. */
+  readonly bytes: number;
+  /** Shows the texts in order, until no more are wanted, with a turn for others before each stretch. */
+  readonly show: (visit: Visit, turn: Turn) => Promise<Result<null>>;
 }
 
 interface TargetSet {
@@ -94,7 +112,10 @@ export function datasetSource(
       backbone?.cost === "remote"
         ? (turn) => gather(backbone, (block, values, stored) => void (stored || kept.set(block, values)), turn)
         : null,
-    texts: backbone === null ? null : (visit, turn) => storedTexts(rows, inputs, visit, turn),
+    texts:
+      backbone === null
+        ? null
+        : { bytes: rows.inputBytes, show: (visit, turn) => showStored(rows, inputs, visit, turn) },
     features: async (deliver, turn) => {
       if (backbone === null) return ownEmbeddings(rows, dataset.dimensions ?? 0, inputs, deliver, turn);
       const passOn: Deliver = (block, values) => {
@@ -108,24 +129,43 @@ export function datasetSource(
 
 const changed = fail("dataset_changed", "The dataset was changed while it was read. Train again.", { retryAfter: 1 });
 
-/** The texts of a stored data set, some at a time. */
-async function storedTexts(
+/** Shows the texts of a stored data set, of which the ledger answers some at a time. */
+async function showStored(
   rows: TrainingRows,
   read: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
-  visit: (text: string) => void,
+  visit: Visit,
   turn: Turn,
 ): Promise<Result<null>> {
   for (let start = 0; start < rows.positions.length; ) {
-    const refused = await turn();
-    if (refused !== null) return { ok: false, failure: refused };
     const inputs = await read(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
-    for (const [i, input] of inputs.entries()) {
-      if (typeof input !== "string" || !isInput(input, rows.inputHashes, start + i)) return changed;
-      visit(input);
-    }
+    const texts = inputs.filter((input) => typeof input === "string");
+    if (
+      texts.length === 0 ||
+      texts.length < inputs.length ||
+      texts.some((text, i) => !isInput(text, rows.inputHashes, start + i))
+    )
+      return changed;
+    const shown = await showInTurns(texts, visit, turn);
+    if (!shown.ok) return shown;
+    if (!shown.value) break;
     start += inputs.length;
   }
   return ok(null);
+}
+
+/** Shows texts, with a turn before each stretch of them; answers whether more are wanted. */
+async function showInTurns(texts: readonly string[], visit: Visit, turn: Turn): Promise<Result<boolean>> {
+  let left = 0;
+  for (const text of texts) {
+    if (left <= 0) {
+      const refused = await turn();
+      if (refused !== null) return { ok: false, failure: refused };
+      left = CHARACTERS_A_STRETCH;
+    }
+    if (!visit(text)) return ok(false);
+    left -= text.length;
+  }
+  return ok(true);
 }
 
 /** The caller's own embeddings need no backbone and no cache: they are the inputs. */
@@ -177,13 +217,10 @@ export function inlineSource(
     }
     return ok({ embedded: backbone === null ? 0 : examples.length });
   };
-  const showTexts = async (visit: (text: string) => void, turn: Turn) => {
-    for (const [i, { input }] of examples.entries()) {
-      const refused = i % BLOCK_ROWS === 0 ? await turn() : null;
-      if (refused !== null) return { ok: false as const, failure: refused };
-      if (typeof input === "string") visit(input);
-    }
-    return ok(null);
+  const show = async (visit: Visit, turn: Turn): Promise<Result<null>> => {
+    const texts = examples.map(({ input }) => input).filter((input) => typeof input === "string");
+    const shown = await showInTurns(texts, visit, turn);
+    return shown.ok ? ok(null) : shown;
   };
   const kept = new Map<number, Float32Array>();
   const deliverKept = async (deliver: Deliver) => {
@@ -194,12 +231,13 @@ export function inlineSource(
     return ok({ embedded: 0 });
   };
   const remote = backbone?.cost === "remote";
+  const bytes = backbone === null ? 0 : examples.reduce((sum, { input }) => sum + Buffer.byteLength(input), 0);
   return {
     task,
     modality: backbone === null ? "embedding" : "text",
     dimensions,
     examples: examples.length,
-    textBytes: backbone?.cost === "local" ? examples.reduce((sum, { input }) => sum + Buffer.byteLength(input), 0) : 0,
+    textBytes: backbone?.cost === "local" ? bytes : 0,
     groups: Int32Array.from(examples, ({ groupHash }) => {
       const key = hex(groupHash);
       const number = groups.get(key) ?? groups.size;
@@ -211,7 +249,7 @@ export function inlineSource(
       examples.map(({ target }) => target),
       null,
     ),
-    texts: backbone === null ? null : showTexts,
+    texts: backbone === null ? null : { bytes, show },
     prepare: remote ? (turn) => gather((block, values) => void kept.set(block, values), turn) : null,
     features: remote ? deliverKept : gather,
   };

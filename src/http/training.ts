@@ -4,6 +4,7 @@ import { estimate, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { FEWEST_BUCKETS, hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
+import { SPARSE_BYTES } from "../core/sparse.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
 import type { Turn } from "../store/embeddings.ts";
@@ -106,7 +107,7 @@ export async function runTraining(
       // All of it was there a moment ago, and to ask a remote backbone here would keep every training waiting.
       return source.prepare === null ? null : unread.failure;
     };
-    const lexical = await lexicalFeatures(source, shape, options, breath);
+    const lexical = await readFeatures(source, shape, options, breath);
     if (!lexical.ok) return lexical;
     const gathered = await source.features((block, values) => {
       if (abandoned) return;
@@ -138,14 +139,14 @@ export async function runTraining(
   }
 }
 
-/** More numbers of lexical features take more memory than a training may: six bytes each, twice while they are copied. */
-const MOST_ENTRIES = edgeBudget.bytes / 12;
+/** More numbers of lexical features take more memory than a training may: they are there twice while they are copied. */
+const MOST_ENTRIES = edgeBudget.bytes / (2 * SPARSE_BYTES);
 
 /**
  * The texts' lexical features, in as many buckets as there is room for; or null where there are no texts, the head is to
  * have none, or under `auto` where the training would not fit with any.
  */
-async function lexicalFeatures(
+async function readFeatures(
   source: TrainingSource,
   shape: TrainingShape,
   options: Omit<TrainingOptions, "budget">,
@@ -154,22 +155,36 @@ async function lexicalFeatures(
   const wanted = options.lexical === true;
   if (source.texts === null || options.lexical === false || (!wanted && !hasLexicalRoom(shape.outputs)))
     return ok(null);
-  const beyond = (buckets: number, entries: number) =>
-    beyondBudget({ ...shape, lexical: { columns: 2 * buckets, entries } }, options);
-  for (let buckets = lexicalBuckets(shape.outputs); ; buckets /= 2) {
-    const reader = readLexical(buckets);
-    // Their columns alone may be too much, before any text is read.
-    let failure = beyond(buckets, 0);
-    if (failure === null) {
-      const read = await source.texts((text) => {
-        if (reader.entries() <= MOST_ENTRIES) reader.add(text);
-      }, turn);
-      if (!read.ok) return read;
-      failure = beyond(buckets, reader.entries());
-    }
-    if (failure === null) return ok(reader.fit());
-    if (buckets <= FEWEST_BUCKETS) return wanted ? { ok: false, failure } : ok(null);
+  const reader = readLexical(lexicalBuckets(shape.outputs));
+  const textBytes = source.texts.bytes;
+  const beyond = (columns: number, entries: number) =>
+    beyondBudget({ ...shape, lexical: { columns, entries, textBytes } }, options);
+  const tooMuch = () => beyond(2 * reader.buckets(), reader.entries());
+  const shrinkWhile = (large: () => boolean) => {
+    while (large() && reader.buckets() > FEWEST_BUCKETS) reader.halve();
+    return !large();
+  };
+  const visit = (text: string) => {
+    reader.add(text);
+    return shrinkWhile(() => reader.entries() > MOST_ENTRIES);
+  };
+  // Their columns alone, or the texts, may be too much before any is read.
+  if (shrinkWhile(() => tooMuch() !== null)) {
+    const read = await source.texts.show(visit, turn);
+    if (!read.ok) return read;
+    shrinkWhile(() => tooMuch() !== null);
   }
+  let failure = tooMuch();
+  if (failure === null) {
+    const features = reader.fit();
+    // Of fewer columns a training may do more, such as cross-validate.
+    failure = beyond(features.columns, features.entries);
+    if (failure === null) return ok(features);
+  }
+  if (!wanted) return ok(null);
+  const message =
+    "With lexical features this training is beyond what one request may use. Leave 'lexical' at 'auto', which goes without them, or use fewer examples or shorter texts.";
+  return { ok: false, failure: { ...failure, message, param: "hyperparameters.lexical" } };
 }
 
 /** Stores a trained head: bytes first, then the ledger, which publishes them. */

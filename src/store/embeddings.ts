@@ -12,8 +12,8 @@ import { blockKey, inputKey } from "./keys.ts";
 /** Blocks read at once: the platform opens six connections a request. Fewer where they are large. */
 const READS_AT_ONCE = 4;
 const READ_BYTES = 16_000_000;
-/** Characters that a local backbone embeds in one stretch: some tens of milliseconds at most. */
-const CHARACTERS_A_STRETCH = 50_000;
+/** Characters that are embedded by a local backbone, or read for lexical features, in one stretch: some tens of milliseconds at most. */
+export const CHARACTERS_A_STRETCH = 50_000;
 /** Reading a block does not renew it: one that has gone is made again. */
 const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
 const INPUT_TTL_SECONDS = 7 * 24 * 3600;

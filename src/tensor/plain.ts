@@ -1,9 +1,10 @@
+import { checkShapes, checkSparse } from "../core/sparse.ts";
 import type { Matrix, Sparse, SparseRows, Tensors } from "../core/tensors.ts";
 
 /** The reference backend: sums in 64-bit floats, results rounded once to the 32 bits that every matrix has. */
 export function plainTensors(): Tensors {
-  const alive = new Map<Matrix | Sparse, Float32Array>();
-  const sparseRows = new WeakMap<Sparse, SparseRows>();
+  const alive = new Map<Matrix, Float32Array>();
+  const aliveSparse = new Map<Matrix | Sparse, SparseRows>();
 
   const valuesOf = (matrix: Matrix): Float32Array => {
     const values = alive.get(matrix);
@@ -12,9 +13,8 @@ export function plainTensors(): Tensors {
   };
 
   const rowsOf = (sparse: Sparse): SparseRows => {
-    const rows = sparseRows.get(sparse);
-    if (rows === undefined || !alive.has(sparse))
-      throw new Error("These rows have been freed or belong to another backend.");
+    const rows = aliveSparse.get(sparse);
+    if (rows === undefined) throw new Error("These rows have been freed or belong to another backend.");
     return rows;
   };
 
@@ -60,8 +60,7 @@ export function plainTensors(): Tensors {
     sparse(rows, columns) {
       checkSparse(rows, columns);
       const sparse = { rows: rows.starts.length - 1, columns, entries: rows.values.length };
-      sparseRows.set(sparse, copyOf(rows));
-      alive.set(sparse, rows.values);
+      aliveSparse.set(sparse, copyOf(rows));
       return sparse;
     },
     addSparseProduct(a, b, to) {
@@ -93,25 +92,18 @@ export function plainTensors(): Tensors {
     readSparse: (a) => copyOf(rowsOf(a)),
     read: (a) => valuesOf(a).slice(),
     view: valuesOf,
-    free: (a) => void alive.delete(a),
+    free(a) {
+      alive.delete(a);
+      aliveSparse.delete(a);
+    },
     memory() {
       let bytes = 0;
       for (const values of alive.values()) bytes += values.byteLength;
-      return { matrices: alive.size, bytes };
+      for (const { starts, columns, values } of aliveSparse.values())
+        bytes += starts.byteLength + columns.byteLength + values.byteLength;
+      return { matrices: alive.size + aliveSparse.size, bytes };
     },
   };
-}
-
-/** Throws where sparse rows are not whole. */
-export function checkSparse({ starts, columns, values }: SparseRows, width: number): void {
-  if (starts[0] !== 0 || starts.at(-1) !== values.length || columns.length !== values.length || width > 65_536)
-    throw new Error(`${values.length} values and ${columns.length} columns for ${starts.length - 1} rows of ${width}.`);
-}
-
-/** Throws where the product of a matrix of `rows` × `columns` with b has not the shape of `to`. */
-export function checkShapes([rows, columns]: readonly [number, number], b: Matrix, to: Matrix): void {
-  if (columns !== b.rows || to.rows !== rows || to.columns !== b.columns)
-    throw new Error(`Cannot add ${rows} × ${columns} by ${b.rows} × ${b.columns} to ${to.rows} × ${to.columns}.`);
 }
 
 function copyOf({ starts, columns, values }: SparseRows): SparseRows {

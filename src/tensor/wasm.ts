@@ -11,8 +11,8 @@ import {
   tensor1d,
   tensor2d,
 } from "@tensorflow/tfjs-core";
+import { checkShapes, checkSparse } from "../core/sparse.ts";
 import type { Matrix, Sparse, Tensors } from "../core/tensors.ts";
-import { checkShapes, checkSparse } from "./plain.ts";
 
 /** What the package's types take from Emscripten's, which are not installed. */
 type Emscripten = BackendWasmModule & {
@@ -84,7 +84,7 @@ async function quietly<T>(run: () => Promise<T>): Promise<T> {
 
 function tensors(backend: BackendWasm, emscripten: Emscripten, kernels: SparseKernels): Tensors {
   const alive = new Map<Matrix, Tensor2D>();
-  const aliveSparse = new Map<Sparse, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
+  const aliveSparse = new Map<Matrix | Sparse, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
 
   const tensorOf = (matrix: Matrix): Tensor2D => {
     const tensor = alive.get(matrix);
@@ -145,29 +145,22 @@ function tensors(backend: BackendWasm, emscripten: Emscripten, kernels: SparseKe
     readSparse(a) {
       const { starts, columns, values } = sparseOf(a);
       return {
-        starts: new Uint32Array(starts.dataSync<"int32">()),
-        columns: new Uint16Array(columns.dataSync<"int32">().slice().buffer).slice(0, a.entries),
-        values: values.dataSync<"float32">().slice(),
+        starts: new Uint32Array(starts.dataSync<"int32">().buffer),
+        columns: new Uint16Array(columns.dataSync<"int32">().buffer, 0, a.entries),
+        values: values.dataSync<"float32">(),
       };
     },
     read: (a) => tensorOf(a).dataSync<"float32">(),
     view: (a) => backend.typedArrayFromHeap(tensorOf(a)) as Float32Array,
     free(a) {
-      if (isSparse(a)) {
-        const tensors = aliveSparse.get(a);
-        if (tensors !== undefined) for (const tensor of Object.values(tensors)) tensor.dispose();
-        aliveSparse.delete(a);
-        return;
-      }
       alive.get(a)?.dispose();
       alive.delete(a);
+      for (const tensor of Object.values(aliveSparse.get(a) ?? {})) tensor.dispose();
+      aliveSparse.delete(a);
     },
+    // Sparse rows are three tensors each.
     memory: () => ({ matrices: memory().numTensors - 2 * aliveSparse.size, bytes: emscripten.HEAPU8.byteLength }),
   };
-}
-
-function isSparse(a: Matrix | Sparse): a is Sparse {
-  return "entries" in a;
 }
 
 /** Writes `from` (rows × columns) transposed into `to`, by tiles that fit the cache: ten times as fast as tfjs's kernel. */

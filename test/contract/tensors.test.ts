@@ -1,10 +1,54 @@
 /** What both tensor backends promise, in Node and in workerd. */
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Matrix, Tensors } from "../../src/core/tensors.ts";
+import { seededRandom } from "../../src/core/random.ts";
+import type { Matrix, SparseRows, Tensors } from "../../src/core/tensors.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { wasmForTests } from "./platform.ts";
 
 const backends: Tensors[] = [plainTensors(), await wasmForTests()];
+
+/** Rows of numbers in (−1, 1), some of none; in the last column more often than chance has it. */
+function sparseOf(height: number, columns: number, seed: number): SparseRows {
+  const random = seededRandom(seed);
+  const starts = [0];
+  const found: number[] = [];
+  for (let i = 0; i < height; i++) {
+    const share = i % 3 === 1 ? 0 : random();
+    const last = columns - 1;
+    for (let j = 0; j < columns; j++)
+      if (random() < share || (share > 0 && j === last && random() < 0.5)) found.push(j);
+    starts.push(found.length);
+  }
+  return {
+    starts: Uint32Array.from(starts),
+    columns: Uint16Array.from(found),
+    values: Float32Array.from(found, () => 2 * random() - 1),
+  };
+}
+
+/** The same rows with their zeros, row-major. */
+function filled({ starts, columns, values }: SparseRows, width: number): Float64Array {
+  const all = new Float64Array((starts.length - 1) * width);
+  for (let i = 0; i + 1 < starts.length; i++)
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
+      all[i * width + (columns[m] as number)] = values[m] as number;
+  return all;
+}
+
+/** a (n × m, row-major) times b (m × k). */
+function definition(a: Float64Array, b: Float32Array, n: number, m: number, k: number): Float64Array {
+  return Float64Array.from({ length: n * k }, (_, at) => {
+    const [i, j] = [Math.floor(at / k), at % k];
+    let sum = 0;
+    for (let l = 0; l < m; l++) sum += (a[i * m + l] as number) * (b[l * k + j] as number);
+    return sum;
+  });
+}
+
+function transposed(a: Float64Array, n: number, m: number): Float64Array {
+  return a.map((_, at) => a[(at % n) * m + Math.floor(at / n)] as number);
+}
 
 describe.each(backends)("$name tensors", (tensors) => {
   const rows = (...values: number[][]): Matrix =>
@@ -75,6 +119,159 @@ describe.each(backends)("$name tensors", (tensors) => {
     const squared = tensors.multiply(product, product);
     expect([...tensors.read(squared)]).toEqual([7, 10, 15, 22]);
     for (const matrix of [identity, product, squared]) tensors.free(matrix);
+  });
+
+  /** Both products of sparse rows, added to numbers that are there, between matrices that nothing may write to. */
+  function expectProducts(height: number, columns: number, width: number, seed: number): void {
+    const random = seededRandom(seed);
+    const numbers = (length: number) => Float32Array.from({ length }, () => 2 * random() - 1);
+    const given = sparseOf(height, columns, seed);
+    const sparse = tensors.sparse(given, columns);
+    const all = filled(given, columns);
+    for (const turned of [false, true]) {
+      const [n, m] = turned ? [columns, height] : [height, columns];
+      const right = numbers(m * width);
+      const before = numbers(n * width);
+      const fence = numbers(64);
+      const [b, low, to, high] = [
+        tensors.matrix(m, width, right),
+        tensors.matrix(1, 64, fence),
+        tensors.matrix(n, width, before),
+        tensors.matrix(1, 64, fence),
+      ] as const;
+      if (turned) tensors.addTransposedProduct(sparse, b, to);
+      else tensors.addSparseProduct(sparse, b, to);
+      const product = definition(turned ? transposed(all, height, columns) : all, right, n, m, width);
+      tensors.read(to).forEach((value, at) => {
+        expect(Math.abs(value - (before[at] as number) - (product[at] as number))).toBeLessThan(1e-6 * (m + 10));
+      });
+      expect(tensors.read(b)).toEqual(right);
+      for (const one of [low, high]) expect(tensors.read(one)).toEqual(fence);
+      for (const matrix of [b, low, to, high]) tensors.free(matrix);
+    }
+    tensors.free(sparse);
+  }
+
+  it.each([1, 2, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 64, 77])(
+    "adds the products of sparse rows with matrices %i columns wide, empty rows among them",
+    (width) => {
+      for (const [seed, columns] of [1, 2, 7, 40].entries()) expectProducts(20, columns, width, seed);
+    },
+  );
+
+  it("adds the products of sparse rows whatever their shape", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 12 }),
+        fc.integer({ min: 1, max: 30 }),
+        fc.integer({ min: 1, max: 70 }),
+        fc.nat(),
+        expectProducts,
+      ),
+      { numRuns: 60 },
+    );
+  });
+
+  it("adds nothing for rows that are all empty", () => {
+    const none = { starts: new Uint32Array(4), columns: new Uint16Array(0), values: new Float32Array(0) };
+    const sparse = tensors.sparse(none, 5);
+    const [b, to] = [
+      tensors.matrix(5, 3, new Float32Array(15).fill(1)),
+      tensors.matrix(3, 3, new Float32Array(9).fill(2)),
+    ];
+    tensors.addSparseProduct(sparse, b, to);
+    expect(tensors.read(to)).toEqual(new Float32Array(9).fill(2));
+    tensors.addTransposedProduct(sparse, to, b);
+    expect(tensors.read(b)).toEqual(new Float32Array(15).fill(1));
+    expect(tensors.readSparse(sparse)).toEqual(none);
+    for (const each of [sparse, b, to]) tensors.free(each);
+  });
+
+  it("reaches the last of 65,536 columns", () => {
+    const width = 65_536;
+    const given = { starts: Uint32Array.of(0, 1), columns: Uint16Array.of(width - 1), values: Float32Array.of(3) };
+    const sparse = tensors.sparse(given, width);
+    const b = tensors.matrix(
+      width,
+      3,
+      Float32Array.from({ length: 3 * width }, (_, at) => at % 1000),
+    );
+    const to = tensors.matrix(1, 3, new Float32Array(3));
+    tensors.addSparseProduct(sparse, b, to);
+    expect([...tensors.read(to)]).toEqual([3, 2, 1].map((back) => 3 * ((3 * width - back) % 1000)));
+    expect(() => tensors.sparse(given, width + 1)).toThrow();
+    for (const each of [sparse, b, to]) tensors.free(each);
+  });
+
+  it("copies sparse rows that go in and come out", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 9 }), fc.nat(), (height, columns, seed) => {
+        const given = sparseOf(height, columns, seed);
+        const source = { starts: given.starts.slice(), columns: given.columns.slice(), values: given.values.slice() };
+        const sparse = tensors.sparse(source, columns);
+        expect(sparse).toEqual({ rows: height, columns, entries: given.values.length });
+        source.values.fill(9);
+        tensors.readSparse(sparse).values.fill(8);
+        expect(tensors.readSparse(sparse)).toEqual(given);
+        tensors.free(sparse);
+      }),
+    );
+  });
+
+  it.each<[string, SparseRows, number]>([
+    ["more values than columns", { ...sparseOf(2, 3, 1), columns: new Uint16Array(0) }, 3],
+    [
+      "fewer values than they say",
+      { starts: Uint32Array.of(0, 2), columns: Uint16Array.of(0), values: Float32Array.of(1) },
+      3,
+    ],
+    [
+      "a start beyond its end",
+      { starts: Uint32Array.of(0, 2, 1), columns: Uint16Array.of(0), values: Float32Array.of(1) },
+      3,
+    ],
+    ["no start of zero", { starts: Uint32Array.of(1, 1), columns: Uint16Array.of(0), values: Float32Array.of(1) }, 3],
+    [
+      "a column beyond their width",
+      { starts: Uint32Array.of(0, 1), columns: Uint16Array.of(3), values: Float32Array.of(1) },
+      3,
+    ],
+  ])("refuses sparse rows of %s", (_what, given, columns) => {
+    const before = tensors.memory().matrices;
+    expect(() => tensors.sparse(given, columns)).toThrow();
+    expect(tensors.memory().matrices).toBe(before);
+  });
+
+  it("refuses products of sparse rows whose shapes do not fit, and rows that are gone", () => {
+    const before = tensors.memory().matrices;
+    const sparse = tensors.sparse(sparseOf(4, 3, 1), 3);
+    const [three, four, two] = [rows([1], [2], [3]), rows([1], [2], [3], [4]), rows([1, 2], [3, 4], [5, 6])];
+    expect(tensors.memory().matrices).toBe(before + 4);
+    expect(() => tensors.addSparseProduct(sparse, four, four)).toThrow();
+    expect(() => tensors.addSparseProduct(sparse, three, three)).toThrow();
+    expect(() => tensors.addSparseProduct(sparse, two, four)).toThrow();
+    expect(() => tensors.addTransposedProduct(sparse, three, three)).toThrow();
+    expect(() => tensors.addTransposedProduct(sparse, four, four)).toThrow();
+    tensors.addSparseProduct(sparse, three, four);
+    tensors.addTransposedProduct(sparse, four, three);
+    tensors.free(sparse);
+    expect(tensors.memory().matrices).toBe(before + 3);
+    expect(() => tensors.addSparseProduct(sparse, three, four)).toThrow();
+    expect(() => tensors.addTransposedProduct(sparse, four, three)).toThrow();
+    expect(() => tensors.readSparse(sparse)).toThrow();
+    tensors.free(sparse);
+    for (const matrix of [three, four, two]) tensors.free(matrix);
+    expect(tensors.memory().matrices).toBe(before);
+  });
+
+  it("gives the memory of sparse rows back", () => {
+    const given = sparseOf(200, 300, 5);
+    const bytes = () => tensors.memory().bytes;
+    const once = () => tensors.free(tensors.sparse(given, 300));
+    once();
+    const before = bytes();
+    for (let i = 0; i < 200; i++) once();
+    expect(bytes()).toBe(before);
   });
 
   it("refuses shapes that do not fit, and matrices that are gone", () => {

@@ -4,7 +4,7 @@ import type { Tensors } from "../../src/core/tensors.ts";
 import { train } from "../../src/core/train.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { wasmForTests } from "./platform.ts";
-import { clusters, type Data, distance, options, predictions, trained, trainOn } from "./training.ts";
+import { clusters, type Data, distance, options, predictions, trained, trainOn, worded } from "./training.ts";
 
 const wasm = await wasmForTests();
 
@@ -30,6 +30,19 @@ it("leaves no tensor and no memory behind, over a hundred trainings, however the
     if (i === 9) bytes = wasm.memory().bytes;
   }
   expect(wasm.memory().bytes).toBe(bytes);
+});
+
+it("learns words as the reference backend does, and leaves none of their rows behind", () => {
+  for (const rows of [80, 700]) {
+    const data = worded(rows, 9, 3, "words");
+    const before = wasm.memory().matrices;
+    const [a, b] = [wasm, plainTensors()].map((tensors) => trained(trainOn(tensors, data, { lexical: true })));
+    expect(wasm.memory().matrices).toBe(before);
+    if (a === undefined || b === undefined) throw new Error("There are two.");
+    expect(a.evaluation.accuracy).toBeGreaterThan(0.6);
+    const [own, reference] = [a, b].map(({ head }) => predictions(head, data.features, data.texts));
+    expect(distance(own ?? [], reference ?? [])).toBeLessThan(0.02);
+  }
 });
 
 /** The backend, of which a product throws after so many. */

@@ -1,16 +1,17 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { makeDesign } from "../../src/core/design.ts";
+import { designWidth, makeDesign } from "../../src/core/design.ts";
 import { fitHead, makePreconditioner, startingPoint } from "../../src/core/fit.ts";
 import { evaluateObjective, type Problem, type Targets } from "../../src/core/objective.ts";
 import { measureSpread } from "../../src/core/preconditioner.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Tensors } from "../../src/core/tensors.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
-import { finish } from "../contract/training.ts";
+import { finish, sparseRows } from "../contract/training.ts";
 
 const kinds = ["single", "multi", "value"] as const;
 
+/** A problem of any shape; two in three have sparse columns beside the dense ones. */
 function problemOf(tensors: Tensors, kind: Targets["kind"], seed: number): Problem {
   const random = seededRandom(seed);
   const rows = 5 + Math.floor(random() * 20);
@@ -32,7 +33,9 @@ function problemOf(tensors: Tensors, kind: Targets["kind"], seed: number): Probl
         : { kind, values: Float64Array.from({ length: rows }, () => 4 * random() - 1) };
   const values = Float32Array.from({ length: rows * dimensions }, () => 2 * random() - 1);
   const features = [tensors.matrix(rows, dimensions, values)];
-  const design = finish(makeDesign(tensors, features, dimensions, weights, outputs, seed % 2 === 0, null));
+  const columns = 1 + Math.floor(random() * 9);
+  const sparse = seed % 3 === 0 ? null : { rows: sparseRows(rows, columns, 3, seed), columns };
+  const design = finish(makeDesign(tensors, features, dimensions, weights, outputs, seed % 2 === 0, sparse));
   if (!design.ok) throw new Error(design.failure.message);
   return { design: design.value, targets, outputs, weights, l2: random() };
 }
@@ -44,7 +47,7 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
         const tensors = plainTensors();
         const problem = problemOf(tensors, kind, seed);
         const random = seededRandom(seed + 1);
-        const at = Float64Array.from({ length: (problem.design.dimensions + 1) * problem.outputs }, () =>
+        const at = Float64Array.from({ length: (designWidth(problem.design) + 1) * problem.outputs }, () =>
           Math.fround(2 * random() - 1),
         );
         const value = (parameters: Float64Array) => finish(evaluateObjective(tensors, problem, parameters)).value;

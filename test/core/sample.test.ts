@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { makeDesign } from "../../src/core/design.ts";
+import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/design.ts";
 import { makePreconditioner } from "../../src/core/fit.ts";
 import { fitFolds } from "../../src/core/held-out.ts";
 import type { Targets } from "../../src/core/objective.ts";
@@ -63,6 +63,35 @@ it.each(["single", "multi", "value"] as const)("keeps each sampled row with its 
     const share = truth.filter((each) => each === k).length / truth.length;
     expect(Math.abs(share - 1 / CLASSES)).toBeLessThan(0.05);
   }
+});
+
+it("keeps each sampled row with its own sparse row", () => {
+  // The one number of a sparse row tells the row, as the feature does; every third row has none.
+  const features = Float32Array.from({ length: ROWS }, (_, row) => row);
+  const starts = Uint32Array.from({ length: ROWS + 1 }, (_, row) => row - Math.ceil(row / 3));
+  const withOne = Array.from(features.keys()).filter((row) => row % 3 !== 0);
+  const sparse = {
+    rows: { starts, columns: Uint16Array.from(withOne, (row) => row % 7), values: Float32Array.from(withOne) },
+    columns: 7,
+  };
+  const weights = new Float64Array(ROWS).fill(1);
+  const made = finish(makeDesign(tensors, [tensors.matrix(ROWS, 1, features)], 1, weights, 2, true, sparse));
+  if (!made.ok) throw new Error(made.failure.message);
+  const design = made.value;
+  const rows = [0, 1, 2, 5, 199, 200, 201, 202, 299, 300, 301, 451, 598, 599];
+  const before = tensors.memory().matrices;
+  const subset = finish(subsetDesign(tensors, design, rows, 2));
+  const values = subset.blocks.flatMap((block) => [...tensors.view(block)]);
+  // Added to zero, which has no sign then.
+  const told = values.map((value) => 0 + Math.round(value * design.scale + (design.mean[0] as number)));
+  expect(told).toEqual(rows);
+  const picked = readSparseDesign(tensors, subset.sparse ?? { columns: 0, blocks: [] });
+  const own = rows.map((_, i) => [...picked.values.slice(picked.starts[i], picked.starts[i + 1])]);
+  expect(own).toEqual(rows.map((row) => (row % 3 === 0 ? [] : [row])));
+  expect([...picked.columns]).toEqual(rows.filter((row) => row % 3 !== 0).map((row) => row % 7));
+  expect(subset.sparse?.blocks.map((block) => block.rows)).toEqual(subset.blocks.map((block) => block.rows));
+  freeDesign(tensors, subset);
+  expect(tensors.memory().matrices).toBe(before);
 });
 
 it("measures how rows spread, of many by a sample of them", () => {

@@ -198,6 +198,10 @@ describe("with a running Worker", () => {
     expect((await graft.heads.promote("colour", 2)).active_version).toBe(2);
     expect((await graft.heads.versions("colour")).data.map(({ version }) => version)).toEqual([2, 1]);
     expect((await graft.heads.get("colour", 1)).version).toBe(1);
+    const wordy = await graft.heads.train({ name: "wordy", dataset: "colours", hyperparameters: { lexical: true } });
+    expect(wordy.training.lexical).toBe(true);
+    const { lexical, labels } = await graft.heads.export("wordy", 1);
+    expect(lexical?.weights.map((row) => row.length)).toEqual(labels.map(() => lexical?.seen.length));
     const { data } = await graft.heads.predict("colour", { input: ["a blue door", { text: "a red cup" }] });
     expect(data.map(({ label }) => label)).toEqual(["blue", "red"]);
     const { id, graft: facts } = (await graft.models.list()).data[0] ?? expect.unreachable();

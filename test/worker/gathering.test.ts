@@ -70,7 +70,7 @@ async function datasetOf(texts: readonly string[]) {
   };
   const source = async (backbone: Backbone, kv: KVNamespace = env.KV) =>
     datasetSource(kv, id, tenant, await read(), backbone);
-  return { read, source };
+  return { read, source, key };
 }
 
 const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
@@ -127,6 +127,68 @@ describe("texts", () => {
     expect(source.textBytes).toBe(20 * limits.text_characters);
     expect(await runTraining(source, options)).toMatchObject({ ok: true, value: { embedded: 20 } });
     expect(backbone.calls).toEqual(Array(10).fill(2));
+  });
+
+  test.each(["local", "remote"] as const)(
+    "are read for lexical features a stretch at a time, stored or sent along, whatever backbone embeds them: %s",
+    async (cost) => {
+      const backbone = fakeBackbone(cost);
+      const { source } = await datasetOf(long);
+      const examples = long.map((text, i) => toStored(null, text, `label ${i % 2}`));
+      for (const made of [await source(backbone), inlineSource("single_label", examples, backbone, DIMENSIONS)]) {
+        expect(made.texts?.bytes).toBe(long.length * limits.text_characters);
+        const events: string[] = [];
+        const visit = (text: string) => {
+          events.push(text.slice(0, 3).trim());
+          return events.length < 80;
+        };
+        const turn = async () => {
+          events.push("turn");
+          return null;
+        };
+        expect(await made.texts?.show(visit, turn)).toEqual({ ok: true, value: null });
+        const stretches = long.map((text, i) => [...(i % 2 === 0 ? ["turn"] : []), text.slice(0, 3).trim()]);
+        expect(events).toEqual(stretches.flat().slice(0, 80));
+        const trained = await runTraining(made, { ...options, lexical: true });
+        expect(trained).toMatchObject({ ok: true, value: { training: { lexical: true } } });
+      }
+    },
+  );
+
+  test("that another request changes while they are read are refused, and so is a training in their place", async () => {
+    const texts = Array.from({ length: 20 }, (_, i) => `text ${i}`);
+    const { source, key } = await datasetOf(texts);
+    const made = await source(fakeBackbone("local"));
+    const [example] = (await call("GET", "/v1/datasets/texts/examples?limit=1", key)).json.data;
+    expect((await call("DELETE", `/v1/datasets/texts/examples/${example.id}`, key)).status).toBe(200);
+    const failure = { ok: false, failure: { code: "dataset_changed", retryAfter: 1 } };
+    expect(
+      await made.texts?.show(
+        () => true,
+        async () => null,
+      ),
+    ).toMatchObject(failure);
+    const before = (await workerdTensors()).memory().matrices;
+    expect(await runTraining(made, { ...options, lexical: true })).toMatchObject(failure);
+    expect((await workerdTensors()).memory().matrices).toBe(before);
+  });
+
+  test("count towards the budget where they are read for lexical features, also where a remote backbone embeds them", async () => {
+    const { source } = await datasetOf(["one", "two", "three", "four"]);
+    const backbone = fakeBackbone("remote");
+    const made = await source(backbone);
+    if (made.texts === null) throw new Error("There are texts.");
+    let shown = 0;
+    const show = async () => {
+      shown++;
+      return { ok: true, value: null } as const;
+    };
+    const large = { ...made, texts: { bytes: 100_000_000, show } };
+    const refused = await runTraining(large, { ...options, lexical: true });
+    expect(refused).toMatchObject({ ok: false, failure: { code: "edge_budget_exceeded" } });
+    const auto = await runTraining({ ...large, texts: { ...large.texts } }, options);
+    expect(auto).toMatchObject({ ok: true, value: { training: { lexical: false } } });
+    expect(shown).toBe(0);
   });
 
   test("count towards the budget where a local backbone embeds them, and are refused before it is asked", async () => {

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
+import { lexicalFeatures } from "../../src/core/lexical.ts";
 import { limits } from "../../src/core/limits.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
@@ -40,6 +41,7 @@ describe("training", () => {
         objective: expect.any(Number),
         l2: expect.any(Number),
         temperature: expect.any(Number),
+        lexical: expect.any(Boolean),
         milliseconds: expect.any(Number),
       },
       evaluation: expect.objectContaining({
@@ -126,6 +128,7 @@ describe("training", () => {
       backbone: "hash-text-1",
     });
     expect(head.training.l2).toBeCloseTo(0.5, 6);
+    expect(head.training.lexical).toBe(false);
     await trained({
       name: "tuned",
       dataset: "tickets",
@@ -328,10 +331,23 @@ describe("training", () => {
     ],
     ["what is not built yet: fine-tuning", { dataset: "tickets", method: "fine_tune" }, 422, "not_available", "method"],
     [
-      "what is not built yet: lexical features",
-      { dataset: "tickets", hyperparameters: { lexical: true } },
+      "lexical features of embeddings",
+      {
+        examples: [
+          { embedding: [1], label: "x" },
+          { embedding: [2], label: "y" },
+        ],
+        hyperparameters: { lexical: true },
+      },
       422,
-      "not_available",
+      "modality_mismatch",
+      "hyperparameters.lexical",
+    ],
+    [
+      "lexical features by another name",
+      { dataset: "tickets", hyperparameters: { lexical: "yes" } },
+      400,
+      "invalid_parameter",
       "hyperparameters.lexical",
     ],
     [
@@ -530,15 +546,18 @@ describe("versions", () => {
   test("an export holds all that a prediction needs", async () => {
     const answer = await call("GET", "/v1/heads/h/versions/2/export?format=json", fresh);
     expect(answer.status).toBe(200);
-    const { weights, bias, temperature, labels, dimensions } = answer.json;
+    const { weights, lexical, bias, temperature, labels, dimensions } = answer.json;
     expect(answer.json).toMatchObject({ object: "head.export", id: "h", version: 2, format: "json" });
     expect(weights).toHaveLength(labels.length);
     const input = "where is my parcel";
     const { embedding } = (await call("POST", "/v1/embeddings", fresh, { model: "text-static-1", input })).json.data[0];
     expect(embedding).toHaveLength(dimensions);
+    const features = lexical === null ? null : lexicalFeatures(lexical)(input);
+    const beside = (k: number) =>
+      features?.columns.reduce((sum, j, m) => sum + lexical.weights[k][j] * (features.values[m] ?? 0), 0) ?? 0;
     const logits = weights.map(
       (row: number[], k: number) =>
-        (row.reduce((sum, weight, j) => sum + weight * embedding[j], 0) + bias[k]) / temperature,
+        (row.reduce((sum, weight, j) => sum + weight * embedding[j], 0) + beside(k) + bias[k]) / temperature,
     );
     const total = logits.reduce((sum: number, logit: number) => sum + Math.exp(logit), 0);
     const own = new Map(labels.map((label: string, k: number) => [label, Math.exp(logits[k]) / total]));

@@ -12,6 +12,13 @@ beforeAll(async () => {
   for (const body of [
     { name: "single", dataset: "tickets" },
     { name: "multi", examples: many },
+    { name: "worded", dataset: "tickets", hyperparameters: { lexical: true } },
+    { name: "worded-multi", examples: many, hyperparameters: { lexical: true } },
+    {
+      name: "worded-value",
+      examples: tickets().map(({ text }, i) => ({ text, value: i })),
+      hyperparameters: { lexical: true },
+    },
     { name: "value", examples: values },
     { name: "few", examples: values.slice(0, 4) },
     {
@@ -98,23 +105,26 @@ test("regression on too few examples for the coverage says that it knows no inte
 });
 
 describe("inputs", () => {
-  test("as many out as in, in order, each as it is alone, in each of its forms", async () => {
-    const input = [
-      "refund",
-      { text: "late parcel" },
-      "log in",
-      { text: "refund" },
-      "\u0000",
-      "\ud800",
-      "\u{1f600} \u202e",
-    ];
-    const all = await predictions("single", { input });
-    expect(all.map(({ index }: { index: number }) => index)).toEqual(input.map((_, i) => i));
-    for (const [i, one] of input.entries()) {
-      const [alone] = await predictions("single", { input: one });
-      expect({ ...alone, index: i }).toEqual(all[i]);
-    }
-  });
+  test.each(["single", "worded", "worded-multi", "worded-value"])(
+    "as many out as in, in order, each as it is alone, in each of its forms: %s",
+    async (head) => {
+      const input = [
+        "refund",
+        { text: "late parcel" },
+        "log in",
+        { text: "refund" },
+        "\u0000",
+        "\ud800",
+        "\u{1f600} \u202e",
+      ];
+      const all = await predictions(head, { input });
+      expect(all.map(({ index }: { index: number }) => index)).toEqual(input.map((_, i) => i));
+      for (const [i, one] of input.entries()) {
+        const [alone] = await predictions(head, { input: one });
+        expect({ ...alone, index: i }).toEqual(all[i]);
+      }
+    },
+  );
 
   test("embeddings of one's own, alone or many", async () => {
     const all = await predictions("own", { input: [{ embedding: [0, 0] }, { embedding: [1, 0] }] });
