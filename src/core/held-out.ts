@@ -38,7 +38,7 @@ const ALWAYS_TRIED = 7;
  * already: none is tried, but where the dense columns alone asked for it.
  */
 const WEAKEST_BESIDE_SPARSE = 0.1;
-/** Where one is known to be near: how much stronger the first is, or 1 if that is stronger; and how many are tried at least. */
+/** Where one is known to be near: how much stronger the first is, but from 1 to 10; and how many are tried at least. */
 const AROUND = 10;
 const TRIED_AROUND = 3;
 
@@ -117,7 +117,7 @@ export interface Selection {
 }
 
 /** Losses this close are the same for all that so many held-out rows can tell. */
-const SAME = 1.01;
+export const SAME = 1.01;
 
 /**
  * The l2 (in the design's scale) that predicts held-out rows best: the strongest whose loss is within 1 % of the least. The
@@ -138,7 +138,7 @@ export function* selectL2(
     among === "all"
       ? STRONGEST[data.targets.kind] * commonSquare(data.spread)
       : "from" in among
-        ? Math.max(AROUND * among.from, 1)
+        ? Math.min(Math.max(AROUND * among.from, 1), 10)
         : among.only;
   const least = among === "all" ? ALWAYS_TRIED : "from" in among ? TRIED_AROUND : 1;
   let most = among === "all" ? GRID : "from" in among ? NEAR_GRID : 1;

@@ -38,7 +38,7 @@ const CHARACTERS_SEED = 0x01234567;
 /** Parameters beside the dense ones that a head should have at most, and bounds of the buckets. */
 const MOST_WEIGHTS = 160_000;
 export const FEWEST_BUCKETS = 256;
-const MOST_BUCKETS = 8_192;
+const MOST_BUCKETS = 32_768;
 
 /** How many buckets a head of so many outputs hashes into: fewer where each costs more weights. A power of two. */
 export function lexicalBuckets(outputs: number): number {

@@ -14,7 +14,15 @@ import { type Assessment, assess, type Evaluation, notEvaluated } from "./evalua
 import { fail, ok, type Result } from "./failure.ts";
 import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
 import { type Head, quantiseLexical, type Task } from "./head.ts";
-import { EVALUATION_TOLERANCE, fitFolds, foldsDiffer, type Selection, type Splittable, selectL2 } from "./held-out.ts";
+import {
+  EVALUATION_TOLERANCE,
+  fitFolds,
+  foldsDiffer,
+  SAME,
+  type Selection,
+  type Splittable,
+  selectL2,
+} from "./held-out.ts";
 import type { Lexical, LexicalFeatures } from "./lexical.ts";
 import type { Minimum } from "./minimise.ts";
 import type { Problem, Targets } from "./objective.ts";
@@ -210,7 +218,7 @@ function* trainScoped(
     if (!whole) freeDesign(tensors, data.design);
   }
   // Where nothing can be held out, nothing tells that more features are better.
-  const best = selections.length > 1 && loss(selections, 1) < loss(selections, 0) ? 1 : 0;
+  const best = selections.length > 1 && loss(selections, 1) * SAME < loss(selections, 0) ? 1 : 0;
   const selection = selections[best] ?? null;
   const chosen = candidates[best] as Candidate;
   for (const each of candidates) if (each !== chosen) freeBeside(tensors, each, chosen);

@@ -288,12 +288,12 @@ describe("lexical features", () => {
 });
 
 describe("the number of buckets", () => {
-  it("is a power of two from 256 to 8,192, the most of which the weights stay within 160,000", () => {
+  it("is a power of two from 256 to 32,768, the most of which the weights stay within 160,000", () => {
     for (let outputs = 1; outputs <= 10_000; outputs++) {
       const buckets = lexicalBuckets(outputs);
-      expect([256, 512, 1024, 2048, 4096, 8192]).toContain(buckets);
+      expect([256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768]).toContain(buckets);
       if (buckets > 256) expect(2 * buckets * outputs).toBeLessThanOrEqual(160_000);
-      if (buckets < 8192) expect(4 * buckets * outputs).toBeGreaterThan(160_000);
+      if (buckets < 32_768) expect(4 * buckets * outputs).toBeGreaterThan(160_000);
       expect(hasLexicalRoom(outputs)).toBe(2 * buckets * outputs <= 160_000);
     }
     expect([hasLexicalRoom(312), hasLexicalRoom(313)]).toEqual([true, false]);
