@@ -75,9 +75,11 @@ describe.each([
   });
 
   it("takes them by itself where only words tell classes apart, and loses nothing where words are noise", () => {
-    const words = trained(trainOn(wasm, worded(rows, 12, 3, "words")));
-    expect(words.training.lexical).toBe(true);
-    expect(words.head.lexical).not.toBeNull();
+    const [wordy, unseenWordy] = split(worded(rows + 300, 12, 3, "words"), rows);
+    const words = trainOn(wasm, wordy);
+    expect(trained(words).training.lexical).toBe(true);
+    expect(trained(words).head.lexical).not.toBeNull();
+    expect(accuracy(words, unseenWordy)).toBeGreaterThan(0.9);
     const [known, unseen] = split(worded(rows + 600, 12, 3, "embeddings"), rows);
     const without = accuracy(trainOn(wasm, known, { lexical: false }), unseen);
     expect(without).toBeGreaterThan(0.7);
