@@ -17,7 +17,7 @@ const usage = `Usage: npm run backbone:train -- --data DIR [--out DIR] [--steps 
 
   --data        the folder of raw text; the labelled tasks are in a folder 'tasks' beside it
   --out         models/text-static-1: where config.json, vocabulary.txt and table.bin are written
-  --steps       30000
+  --steps       12000
   --seed        1
   --threads     2; how many there are changes no result
   --checkpoint  .graft/pretrain.checkpoint: written every 10,000 steps, and removed once the files are written`;
@@ -25,7 +25,7 @@ const usage = `Usage: npm run backbone:train -- --data DIR [--out DIR] [--steps 
 const options = {
   data: { type: "string" },
   out: { type: "string", default: "models/text-static-1" },
-  steps: { type: "string", default: "30000" },
+  steps: { type: "string", default: "12000" },
   seed: { type: "string", default: "1" },
   threads: { type: "string", default: "2" },
   checkpoint: { type: "string", default: ".graft/pretrain.checkpoint" },

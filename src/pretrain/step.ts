@@ -4,7 +4,7 @@
  * in the same order however many there are.
  *
  *   v(word) = Σ_r factor_r · table[r],   x(text) = Σ_words v,   u = x / ‖x‖
- *   pairs:     −½ Σ_i (log softmax_j(10 u_i·u'_j)_i + log softmax_j(10 u_j·u'_i)_i) / n    (InfoNCE both ways; the
+ *   pairs:     −½ Σ_i (log softmax_j(20 u_i·u'_j)_i + log softmax_j(20 u_j·u'_i)_i) / n    (InfoNCE both ways; the
  *              negatives are the batch's other pairs that share no text)
  *   labelled:  −Σ_i log softmax(10 H u_i + c)_class / n                    (a head H and intercepts c for each source)
  *
@@ -25,7 +25,7 @@ export interface Hyperparameters {
   readonly warmUp: number;
 }
 
-const PAIR_SCALE = 10;
+const PAIR_SCALE = 20;
 const LABEL_SCALE = 10;
 const BETA1 = 0.9;
 const BETA2 = 0.999;

@@ -51,7 +51,7 @@ function lossOf(of: Corpus, batch: Batch, table: Float64Array, head: Float64Arra
   const masked = new Set(batch.masked);
   const logits = Array.from({ length: BATCH }, (_, i) =>
     Array.from({ length: BATCH }, (_, j) =>
-      masked.has(i * BATCH + j) ? Number.NEGATIVE_INFINITY : 10 * dot(units[i], units[BATCH + j]),
+      masked.has(i * BATCH + j) ? Number.NEGATIVE_INFINITY : 20 * dot(units[i], units[BATCH + j]),
     ),
   );
   for (let i = 0; i < BATCH; i++) {
