@@ -13,7 +13,7 @@ import type { Done, Setup, Work } from "./thread.ts";
 const SPREAD = 0.05;
 /** Steps between two lines of progress, and between two checkpoints. */
 const REPORT = 1_000;
-const CHECKPOINT = 10_000;
+const CHECKPOINT = 3_000;
 
 export interface Run {
   readonly threads: number;
