@@ -1,7 +1,7 @@
 /**
  * How well heads do on a trained table, in Node and without the service around it, right after a training:
  *
- *   npm run backbone:eval -- [--model DIR] [--data DIR]
+ *   npm run backbone:eval -- --data DIR [--model DIR]
  *
  * Test accuracy on each labelled set (text-sets.ts): on embeddings alone, and with lexical features beside them.
  */
@@ -16,14 +16,14 @@ import { textSets } from "./text-sets.ts";
 const { values } = parseArgs({
   options: {
     model: { type: "string", default: "models/text-static-1" },
-    data: { type: "string", default: "../shared/data/tasks" },
+    data: { type: "string", default: "" },
   },
 });
 const vocabulary = readFileSync(join(values.model, "vocabulary.txt"), "utf8");
 const table = readTable(vocabulary, readFileSync(join(values.model, "table.bin")));
 const sets = textSets(values.data);
 if (sets.length === 0) {
-  console.error(`'${values.data}' has none of the sets of bench/text-sets.ts.`);
+  console.error(`--data '${values.data}' has none of the sets of bench/text-sets.ts.`);
   process.exitCode = 1;
 }
 for (const { name, seen, splits } of sets) {

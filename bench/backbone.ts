@@ -47,10 +47,10 @@ const noPeer = { peer: null, peer_value: null, ratio: null, spread: null };
 export async function run(): Promise<Row[]> {
   const { values } = parseArgs({
     allowPositionals: true,
-    options: { data: { type: "string", default: "../shared/data/tasks" }, json: { type: "string" } },
+    options: { data: { type: "string", default: "" }, json: { type: "string" } },
   });
   const sets = textSets(values.data);
-  if (sets.length === 0) throw new Error(`'${values.data}' has none of the sets of bench/text-sets.ts.`);
+  if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets of bench/text-sets.ts.`);
   const peer = startPeer();
   try {
     return await withWorker(async (worker) => {
