@@ -31,7 +31,7 @@ for (const { name, seen, splits } of sets) {
   for (const lexical of [false, true]) {
     const accuracies = [];
     for (const split of splits)
-      accuracies.push((await probe((text) => encode(table, text), table.dimensions, split, lexical)).accuracy);
+      accuracies.push(await probe((text) => encode(table, text), table.dimensions, split, lexical));
     found.push(mean(accuracies).toFixed(4));
   }
   console.log(`${name.padEnd(28)}${found.join("  ")}${seen ? "  seen in pre-training" : ""}`);

@@ -9,17 +9,16 @@
  * asks the wrong ones: there lexical features are asked for. Then MTEB's protocol (8 examples a class, scikit-learn's logistic regression, 10 draws), typing errors,
  * and what lexical features cost a training.
  */
-import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
 import { mean } from "../src/core/metrics.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { type Client, GraftError } from "../src/sdk.ts";
 import { type LocalWorker, withWorker } from "./local-worker.ts";
-import { median, paired, type Row } from "./report.ts";
+import { type Peer, startPeer } from "./peer.ts";
+import { median, noPeer, paired, type Row } from "./report.ts";
 import { draw, type LabelledText, type Split, type TextSet, textSets } from "./text-sets.ts";
 
 const BATCH = 1_024;
@@ -42,8 +41,6 @@ const targets: Record<string, { dense?: number; lexical?: number }> = {
   bitext_support27: { lexical: 0.998 },
 };
 
-const noPeer = { peer: null, peer_value: null, ratio: null, spread: null };
-
 export async function run(): Promise<Row[]> {
   const { values } = parseArgs({
     allowPositionals: true,
@@ -51,7 +48,7 @@ export async function run(): Promise<Row[]> {
   });
   const sets = textSets(values.data);
   if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets of bench/text-sets.ts.`);
-  const peer = startPeer();
+  const peer = startPeer<string[]>("backbone-peer.py");
   try {
     return await withWorker(async (worker) => {
       const rows: Row[] = [];
@@ -71,7 +68,7 @@ export async function run(): Promise<Row[]> {
   }
 }
 
-async function accuracies(graft: Client, peer: Peer, set: TextSet): Promise<Row[]> {
+async function accuracies(graft: Client, peer: Peer<string[]>, set: TextSet): Promise<Row[]> {
   const dense: number[] = [];
   const lexical: number[] = [];
   const svm: number[] = [];
@@ -146,7 +143,7 @@ async function accuracy(graft: Client, head: string, test: readonly LabelledText
 }
 
 /** Embeddings in Node, which are those of the Worker to the byte (test/contract/text-static.test.ts). */
-async function fewShot({ folder }: LocalWorker, peer: Peer, set: TextSet): Promise<Row> {
+async function fewShot({ folder }: LocalWorker, peer: Peer<string[]>, set: TextSet): Promise<Row> {
   const { train, test } = set.splits[0] as Split;
   const [x, t] = [join(folder, "x"), join(folder, "t")];
   writeFileSync(x, await embeddings(train));
@@ -281,26 +278,4 @@ async function costs(graft: Client, set: TextSet): Promise<Row[]> {
       met: size <= 2e6,
     },
   ];
-}
-
-interface Peer {
-  ask(command: object): Promise<string[]>;
-  stop(): void;
-}
-
-function startPeer(): Peer {
-  const python = spawn("/usr/bin/python3", [join(import.meta.dirname, "backbone-peer.py")], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { ...process.env, OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },
-  });
-  const lines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
-  return {
-    async ask(command) {
-      python.stdin.write(`${JSON.stringify(command)}\n`);
-      const { value, done } = await lines.next();
-      if (done) throw new Error("scikit-learn's process ended; the benchmark needs python3-sklearn.");
-      return JSON.parse(value) as string[];
-    },
-    stop: () => python.kill(),
-  };
 }

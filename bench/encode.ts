@@ -20,7 +20,7 @@ import { textStatic } from "../src/backbones/node.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { build, serve } from "../src/serve.ts";
 import { inUse } from "./memory.ts";
-import { median, paired, type Row } from "./report.ts";
+import { median, noPeer, paired, type Row } from "./report.ts";
 
 export const runs = 7;
 const ROUND_MS = 1000;
@@ -28,8 +28,6 @@ const TARGET = 30_000;
 const FIRST_MS = 60;
 const HELD_MB = 24;
 const LONGEST_TEXT = 32_768;
-
-const noPeer = { peer: null, peer_value: null, ratio: null, spread: null };
 
 function textsOf(file: string): string[] {
   return (parse(readFileSync(file), { columns: true }) as { text: string }[]).map(({ text }) => text);

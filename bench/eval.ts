@@ -12,35 +12,29 @@
  *   *_ms       wall time: of the import, of POST /v1/heads, of all predictions in requests of 256 texts;
  *              predict_p50_ms is the median of 200 requests of one text, one after the other
  */
-import { createReadStream, readFileSync, writeFileSync } from "node:fs";
+import { createReadStream, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { parse } from "csv-parse/sync";
 import { expectedCalibrationError, mean, perClass } from "../src/core/metrics.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
 import { peakMemory, quantile, withWorker } from "./local-worker.ts";
+import { type LabelledText, readTexts } from "./text-sets.ts";
 
 const BATCH = 256;
 const SINGLE_REQUESTS = 200;
 
-interface LabelledText {
-  readonly text: string;
-  readonly label: string;
-}
-
 /** Why there is nothing to evaluate: told in one line. */
 class Problem extends Error {}
 
-function readTexts(file: string): LabelledText[] {
-  let rows: Partial<LabelledText>[];
+function readAll(file: string): LabelledText[] {
+  let rows: LabelledText[];
   try {
-    rows = parse(readFileSync(file), { bom: true, columns: true, skip_empty_lines: true, relax_column_count: true });
+    rows = readTexts(file);
   } catch (error) {
     throw new Problem(`'${file}' cannot be read: ${(error as Error).message}`);
   }
-  const good = rows.filter((row): row is LabelledText => !!row.text?.trim() && !!row.label);
-  if (good.length === 0) throw new Problem(`'${file}' has no rows with both a text and a label.`);
-  return good;
+  if (rows.length === 0) throw new Problem(`'${file}' has no rows with both a text and a label.`);
+  return rows;
 }
 
 async function timed<T>(work: () => Promise<T>): Promise<readonly [T, number]> {
@@ -82,8 +76,8 @@ function judge(predictions: readonly Prediction[], truth: readonly string[]) {
 /** Trains on one file of a folder, tests on its test.csv, and tells every figure. */
 export async function evaluate(folder: string, train: string, backbone: string | undefined) {
   const trainFile = join(folder, train);
-  const known = new Set(readTexts(trainFile).map(({ label }) => label));
-  const all = readTexts(join(folder, "test.csv"));
+  const known = new Set(readAll(trainFile).map(({ label }) => label));
+  const all = readAll(join(folder, "test.csv"));
   const test = all.filter(({ label }) => known.has(label));
   if (test.length === 0) throw new Problem("No label of test.csv is in the training file.");
   const texts = test.map(({ text }) => text);

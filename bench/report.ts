@@ -17,6 +17,9 @@ export interface Row {
   readonly met: boolean | null;
 }
 
+/** For a figure that stands alone. */
+export const noPeer = { peer: null, peer_value: null, ratio: null, spread: null };
+
 /** What a file of bench/ exports: how often each row was measured (once if it does not say), and the measurement. */
 export interface Bench {
   readonly runs?: number;

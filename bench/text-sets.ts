@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "csv-parse/sync";
-import { seededRandom } from "../src/core/random.ts";
+import { seededRandom, shuffle } from "../src/core/random.ts";
 
 export interface LabelledText {
   readonly text: string;
@@ -79,7 +79,7 @@ export function readTexts(file: string): LabelledText[] {
 
 /** Ten folds, each once the test; shuffled with a fixed seed. */
 function folds(rows: readonly LabelledText[]): Split[] {
-  const shuffled = shuffle(rows, seededRandom(1));
+  const shuffled = shuffle([...rows], seededRandom(1));
   return Array.from({ length: FOLDS }, (_, fold) => ({
     train: shuffled.filter((_, i) => i % FOLDS !== fold),
     test: shuffled.filter((_, i) => i % FOLDS === fold),
@@ -89,21 +89,9 @@ function folds(rows: readonly LabelledText[]): Split[] {
 /** `each` examples of every label, drawn anew for each seed. */
 export function draw(rows: readonly LabelledText[], each: number, seed: number): LabelledText[] {
   const taken = new Map<string, number>();
-  return shuffle(rows, seededRandom(seed)).filter(({ label }) => {
+  return shuffle([...rows], seededRandom(seed)).filter(({ label }) => {
     const count = (taken.get(label) ?? 0) + 1;
     taken.set(label, count);
     return count <= each;
   });
-}
-
-/** Fisher and Yates. */
-function shuffle<T>(values: readonly T[], random: () => number): T[] {
-  const shuffled = [...values];
-  for (let i = shuffled.length - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    const held = shuffled[i] as T;
-    shuffled[i] = shuffled[j] as T;
-    shuffled[j] = held;
-  }
-  return shuffled;
 }

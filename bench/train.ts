@@ -3,12 +3,11 @@
  * Ours stops at its shipped tolerance; scikit-learn gets the smallest max_iter that brings it within the same
  * relative gap of the optimum. Runs of both alternate, so that the machine's drift meets both.
  */
-import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { createInterface } from "node:readline";
 import { seededRandom } from "../src/core/random.ts";
 import { build, type Server, serve } from "../src/serve.ts";
+import { type Peer, startPeer } from "./peer.ts";
 import { median, paired, type Row } from "./report.ts";
 
 export const runs = 7;
@@ -32,7 +31,7 @@ export async function run(): Promise<Row[]> {
   await build(`${folder}/worker`, `${import.meta.dirname}/train-worker.ts`);
   const options = { port: 0, stateDir: `${folder}/state`, adminKey: "", log: () => undefined };
   const worker = await serve(`${folder}/worker`, options);
-  const peer = startPeer();
+  const peer = startPeer<Answer>("train-peer.py");
   const rows: Row[] = [];
   try {
     for (const shape of SHAPES) {
@@ -55,6 +54,8 @@ export async function run(): Promise<Row[]> {
   return rows;
 }
 
+type Answer = Record<string, number>;
+
 interface Shape {
   readonly rows: number;
   readonly dimensions: number;
@@ -72,7 +73,7 @@ function nameOf({ rows, dimensions, classes }: Shape): string {
   return `${rows} × ${dimensions}, ${classes} classes`;
 }
 
-async function compare(worker: Server, peer: Peer, folder: string, shape: Shape, c: number): Promise<Row[]> {
+async function compare(worker: Server, peer: Peer<Answer>, folder: string, shape: Shape, c: number): Promise<Row[]> {
   const name = `${nameOf(shape)}, C = ${c}`;
   const { iterations } = await peer.ask({ do: "prepare", c, gap: GAP });
   const ours: number[] = [];
@@ -191,26 +192,4 @@ export function synthesise({ rows, dimensions, classes }: Shape): {
     );
   });
   return { features, labels };
-}
-
-interface Peer {
-  ask(command: object): Promise<Record<string, number>>;
-  stop(): void;
-}
-
-function startPeer(): Peer {
-  const python = spawn("/usr/bin/python3", [`${import.meta.dirname}/train-peer.py`], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { ...process.env, OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },
-  });
-  const lines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
-  return {
-    async ask(command) {
-      python.stdin.write(`${JSON.stringify(command)}\n`);
-      const { value, done } = await lines.next();
-      if (done) throw new Error("scikit-learn's process ended; the benchmark needs python3-sklearn.");
-      return JSON.parse(value) as Record<string, number>;
-    },
-    stop: () => python.kill(),
-  };
 }

@@ -38,7 +38,7 @@ const ALWAYS_TRIED = 7;
  * already: none is tried, but where the dense columns alone asked for it.
  */
 const WEAKEST_BESIDE_SPARSE = 0.1;
-/** Where one is known to be near: how much stronger the first is, but from 1 to 10; and how many are tried at least. */
+/** Where one is known to be near: how much stronger the first is, but itself from 1 to as much; and how many are tried at least. */
 const AROUND = 10;
 const TRIED_AROUND = 3;
 
@@ -138,12 +138,12 @@ export function* selectL2(
     among === "all"
       ? STRONGEST[data.targets.kind] * commonSquare(data.spread)
       : "from" in among
-        ? Math.min(Math.max(AROUND * among.from, 1), 10)
+        ? Math.min(Math.max(AROUND * among.from, 1), AROUND)
         : among.only;
   const least = among === "all" ? ALWAYS_TRIED : "from" in among ? TRIED_AROUND : 1;
-  let most = among === "all" ? GRID : "from" in among ? NEAR_GRID : 1;
-  const weakest =
-    among !== "all" && "from" in among ? Math.min(WEAKEST_BESIDE_SPARSE, among.from) : WEAKEST_BESIDE_SPARSE;
+  const most = among === "all" ? GRID : "from" in among ? NEAR_GRID : 1;
+  const asked = among !== "all" && "from" in among ? among.from : Number.POSITIVE_INFINITY;
+  const weakest = data.design.sparse === null ? 0 : Math.min(WEAKEST_BESIDE_SPARSE, asked);
   let best: Selection = { l2: strongest, loss: Number.POSITIVE_INFINITY, parameters: null };
   let lowest = Number.POSITIVE_INFINITY;
   let starts: readonly Float64Array[] | null = null;
@@ -153,7 +153,8 @@ export function* selectL2(
     maxEvaluations: evaluationLimits(workload(data.design, data.outputs)).held,
   };
   let preconditioner: Preconditioner | null = null;
-  for (let i = 0, since = 0; i < most && (i < least || since < 2); i++, l2 /= STEP) {
+  const goesOn = (i: number, since: number) => i === 0 || (i < most && l2 >= weakest && (i < least || since < 2));
+  for (let i = 0, since = 0; goesOn(i, since); i++, l2 /= STEP) {
     // One for two penalties, of what is between them: another step of L-BFGS costs less than another inversion.
     if (preconditioner === null || i % 2 === 0) {
       if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
@@ -162,7 +163,6 @@ export function* selectL2(
     const fit: HeldOutFit = yield* fitFolds(tensors, data, count, l2, preconditioner, starts, bounds);
     // A model that stopped early generalises as if its penalty were stronger: it says nothing of this one.
     if (!fit.converged && i > 0) break;
-    if (data.design.sparse !== null && l2 / STEP < weakest) most = i;
     starts = fit.parameters;
     const loss: number = yield* lossOf(data.targets, fit.held);
     since = loss < lowest ? 0 : since + 1;

@@ -52,35 +52,32 @@ export function hasLexicalRoom(outputs: number): boolean {
   return 2 * FEWEST_BUCKETS * outputs <= MOST_WEIGHTS;
 }
 
-/** One text's buckets, each once, and how often it has each bucket. */
-interface Counts {
-  readonly found: readonly number[];
-  readonly counts: Uint32Array;
-}
+/** Room to count in, all zeros between two texts: one of its own for each prediction would cost more than the counting. */
+const counts = new Uint32Array(2 * MOST_BUCKETS);
 
-/** Counts one text after another; what it gives is valid until the next. */
-function counter(buckets: number): (text: string) => Counts {
-  const counts = new Uint32Array(2 * buckets);
-  let found: number[] = [];
+/** A text's buckets, each once, and how often it has each. */
+function count(
+  text: string,
+  buckets: number,
+): { readonly found: readonly number[]; readonly times: readonly number[] } {
+  const found: number[] = [];
   const add = (hash: number, first: number) => {
     const bucket = first + (spread(hash) & (buckets - 1));
     if (counts[bucket] === 0) found.push(bucket);
     counts[bucket] = (counts[bucket] as number) + 1;
   };
   const addGram = (hash: number) => add(hash, buckets);
-  return (text) => {
-    for (const bucket of found) counts[bucket] = 0;
-    found = [];
-    let previous: number | null = null;
-    for (const word of words(text)) {
-      const hash = hashOf(word);
-      add(hash, 0);
-      if (previous !== null) add(step(step(PAIR_SEED, previous), hash), 0);
-      previous = hash;
-      addCharacters(word, addGram);
-    }
-    return { found, counts };
-  };
+  let previous: number | null = null;
+  for (const word of words(text)) {
+    const hash = hashOf(word);
+    add(hash, 0);
+    if (previous !== null) add(step(step(PAIR_SEED, previous), hash), 0);
+    previous = hash;
+    addCharacters(word, addGram);
+  }
+  const times = found.map((bucket) => counts[bucket] as number);
+  for (const bucket of found) counts[bucket] = 0;
+  return { found, times };
 }
 
 function step(hash: number, unit: number): number {
@@ -143,15 +140,14 @@ const CHUNK = 65_536;
 /** A reader that hashes into so many buckets of words and pairs, a power of two, and as many of n-grams. */
 export function readLexical(most: number): LexicalReader {
   let buckets = most;
-  let count = counter(buckets);
   const chunks: Features[] = [];
   const starts = [0];
   let entries = 0;
   let { columns, values }: Features = { columns: new Uint16Array(0), values: new Float32Array(0) };
   return {
     add(text) {
-      const { found, counts } = count(text);
-      for (const bucket of found) {
+      const { found, times } = count(text, buckets);
+      for (const [i, bucket] of found.entries()) {
         const at = entries++ % CHUNK;
         if (at === 0) {
           columns = new Uint16Array(CHUNK);
@@ -159,7 +155,7 @@ export function readLexical(most: number): LexicalReader {
           chunks.push({ columns, values });
         }
         columns[at] = bucket;
-        values[at] = counts[bucket] as number;
+        values[at] = times[i] as number;
       }
       starts.push(entries);
     },
@@ -168,7 +164,6 @@ export function readLexical(most: number): LexicalReader {
     halve() {
       entries = halveBuckets(chunks, starts, buckets);
       buckets /= 2;
-      count = counter(buckets);
       chunks.length = Math.ceil(entries / CHUNK);
       ({ columns, values } = chunks.at(-1) ?? { columns, values });
     },
@@ -233,17 +228,16 @@ function joinChunks(chunks: readonly Features[], entries: number): Features {
 
 /** A function that gives a text's features. */
 export function lexicalFeatures(lexical: Lexical): (text: string) => Features {
-  const count = counter(lexical.buckets);
   return (text) => {
-    const { found, counts } = count(text);
+    const { found, times } = count(text, lexical.buckets);
     const columns = new Uint16Array(found.length);
     const values = new Float32Array(found.length);
     let size = 0;
-    for (const bucket of found) {
+    for (const [i, bucket] of found.entries()) {
       const column = place(lexical.seen, bucket);
       if (column < 0) continue;
       columns[size] = column;
-      values[size++] = counts[bucket] as number;
+      values[size++] = times[i] as number;
     }
     const features = { columns: columns.subarray(0, size), values: values.subarray(0, size) };
     weigh(features.columns, features.values, lexical);

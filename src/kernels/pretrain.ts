@@ -16,7 +16,7 @@ function at(base: usize, index: i32): usize {
 }
 
 /** eˣ, after Cephes' expf; 0 below −87. */
-// @ts-expect-error
+// @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function exp4(x: v128): v128 {
   const low = f32x4.splat(-87.0);
@@ -36,7 +36,7 @@ function exp4(x: v128): v128 {
   return v128.andnot(f32x4.mul(p, power), small);
 }
 
-// @ts-expect-error
+// @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function sum4(x: v128): f32 {
   return f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + (f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3));

@@ -1,0 +1,27 @@
+/** A Python process that answers each JSON command, a line, with a line of JSON: scikit-learn, for comparison. */
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+export interface Peer<Answer> {
+  ask(command: object): Promise<Answer>;
+  stop(): void;
+}
+
+/** Starts a script of this folder, on one thread. */
+export function startPeer<Answer>(script: string): Peer<Answer> {
+  const python = spawn("/usr/bin/python3", [join(import.meta.dirname, script)], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: { ...process.env, OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },
+  });
+  const lines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
+  return {
+    async ask(command) {
+      python.stdin.write(`${JSON.stringify(command)}\n`);
+      const { value, done } = await lines.next();
+      if (done) throw new Error("scikit-learn's process ended; the benchmark needs python3-sklearn.");
+      return JSON.parse(value) as Answer;
+    },
+    stop: () => python.kill(),
+  };
+}
