@@ -1,0 +1,183 @@
+/**
+ * What the Worker and a batch endpoint say to each other, as schemas that both sides check; docs/batch-endpoint.md is made
+ * from them. Both ignore fields that they do not know, so that either may be updated first.
+ */
+import { z } from "zod";
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "a SHA-256 is 64 hex digits");
+const count = z.int().min(0);
+
+/** Bytes that were uploaded, named by their SHA-256. */
+export const artifact = z.object({ sha256, bytes: z.int().min(1) }).meta({ title: "Artifact" });
+export type Artifact = z.infer<typeof artifact>;
+
+/** `PUT <batch endpoint>/v1/jobs/{id}/attempts/{n}`: run this attempt of a job. Sent again, it is the same attempt. */
+export const submission = z
+  .object({
+    object: z.literal("batch.job"),
+    id: z.string().regex(/^ftjob-[0-9a-f]{32}$/),
+    attempt: z.int().min(1),
+    tenant: z.string().min(1).meta({ description: "whose job it is: for a fair order, and for logs" }),
+    token: z.string().min(1).meta({ description: "the bearer token of this attempt's callbacks, and of nothing else" }),
+    created_at: z.int().meta({ description: "Unix seconds: when the job was created" }),
+    task: z.enum(["single_label", "multi_label", "regression"]),
+    modality: z.enum(["text", "embedding"]),
+    backbone: z
+      .object({ id: z.string(), revision: z.string() })
+      .nullable()
+      .meta({ description: "null where the inputs are embeddings" }),
+    dimensions: z.int().min(1),
+    out_of_scope_label: z.string().nullable(),
+    trainable: z.literal("head"),
+    hyperparameters: z.object({
+      l2: z.union([z.literal("auto"), z.number().positive()]),
+      class_weight: z.literal("balanced").nullable(),
+      lexical: z.union([z.literal("auto"), z.boolean()]),
+      seed: z.int().min(0),
+    }),
+    evaluation: z.object({
+      method: z.enum(["auto", "cross_validation", "holdout", "none"]),
+      folds: z.int().min(2).optional(),
+      fraction: z.number().positive().optional(),
+    }),
+    edge_budget: z
+      .object({ bytes: count, operations: count })
+      .meta({ description: "what the frozen head that the job is compared with may cost" }),
+    checkpoint: artifact.nullable().meta({ description: "the last that an earlier attempt uploaded" }),
+    heartbeat_seconds: z.number().positive().meta({ description: "the longest silence between two messages" }),
+  })
+  .meta({ title: "Submission" });
+export type Submission = z.infer<typeof submission>;
+
+/** `POST <batch endpoint>/v1/jobs/{id}/attempts/{n}/stop`: end the attempt; `pause` uploads a checkpoint first. */
+export const stop = z
+  .object({
+    object: z.literal("batch.stop"),
+    id: z.string(),
+    attempt: z.int().min(1),
+    action: z.enum(["cancel", "pause"]),
+  })
+  .meta({ title: "Stop" });
+export type Stop = z.infer<typeof stop>;
+
+/** What a submission or a stop is answered with. */
+export const acknowledgement = z
+  .object({
+    object: z.literal("batch.attempt"),
+    id: z.string(),
+    attempt: z.int(),
+    status: z.enum(["running", "stopping", "ended"]),
+  })
+  .meta({ title: "Acknowledgement" });
+
+/** `GET <batch endpoint>/health` */
+export const health = z
+  .object({ status: z.enum(["ok", "stopping"]), running: count, capacity: count })
+  .meta({ title: "Health" });
+
+/** One line of `GET …/data`: an example; the last line has `end`, and without it the data is not whole. */
+export const dataLine = z
+  .union([
+    z.object({
+      text: z.string().optional(),
+      embedding: z.string().optional().meta({ description: "base64 of 32-bit floats, little-endian" }),
+      target: z
+        .union([z.string(), z.array(z.string()), z.number()])
+        .meta({ description: "a label, a list of labels or a number, as the task wants" }),
+      group: z.string().meta({ description: "the same for inputs that differ in case and spacing alone" }),
+      held_out: z.boolean().meta({ description: "judges the candidates, which are trained without it" }),
+    }),
+    z.object({
+      end: z.literal(true),
+      rows: count,
+      revision: z.int().nullable().meta({ description: "of the data set; null for files" }),
+    }),
+  ])
+  .meta({ title: "DataLine" });
+export type DataLine = z.infer<typeof dataLine>;
+
+const candidate = z.enum(["head", "fine_tuned"]);
+export type Candidate = z.infer<typeof candidate>;
+
+/** How both candidates did on the held-out examples. */
+export const judgement = z
+  .object({
+    test_examples: count,
+    head_accuracy: z.number().meta({ description: "for regression, R²" }),
+    fine_tuned_accuracy: z.number(),
+    only_head: count.meta({ description: "examples that the head alone got right; for regression, nearer" }),
+    only_fine_tuned: count,
+  })
+  .meta({ title: "Judgement" });
+export type Judgement = z.infer<typeof judgement>;
+
+/** Names all that an attempt made; signed as every message is. */
+const manifest = z.object({
+  artifact,
+  candidate,
+  dataset: z.object({ revision: z.int().nullable(), examples: z.int().min(1) }),
+  training: z.object({
+    examples: z.int().min(1),
+    iterations: count,
+    converged: z.boolean(),
+    objective: z.number(),
+    l2: z.number(),
+    temperature: z.number(),
+    lexical: z.boolean(),
+    milliseconds: count,
+  }),
+  evaluation: z.looseObject({ method: z.string() }).nullable(),
+});
+export type Manifest = z.infer<typeof manifest>;
+
+const metrics = z.record(z.string().max(64), z.number());
+
+const said = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("heartbeat") }),
+  z.object({
+    type: z.literal("progress"),
+    step: count.meta({ description: "rises over the attempt; one event a step is kept" }),
+    message: z.string().max(500),
+    metrics,
+  }),
+  z.object({ type: z.literal("checkpoint"), step: count, artifact, metrics }),
+  z.object({ type: z.literal("evaluated"), judgement }),
+  z.object({ type: z.literal("finished"), manifest }),
+  z.object({
+    type: z.literal("failed"),
+    message: z.string().max(1000),
+    retryable: z.boolean().meta({ description: "whether another attempt may do better" }),
+  }),
+  z
+    .object({ type: z.literal("stopped") })
+    .meta({ description: "the attempt has ended as it was told to, or because its machine goes away" }),
+]);
+
+/** `POST …/messages`: what an attempt tells. Any of them is a sign of life. */
+export const message = z
+  .intersection(z.object({ id: z.string().meta({ description: "of the job" }), attempt: z.int().min(1) }), said)
+  .meta({ title: "Message" });
+export type Message = z.infer<typeof said>;
+
+/** What a message is answered with. */
+export const directive = z
+  .object({
+    object: z.literal("batch.directive"),
+    directive: z
+      .enum(["continue", "pause", "cancel", "end"])
+      .meta({ description: "pause: upload a checkpoint, then stop; end: the attempt is over, nothing more is needed" }),
+    refit: candidate.nullable().meta({ description: "after `evaluated`: which candidate to train on all examples" }),
+  })
+  .meta({ title: "Directive" });
+export type Directive = z.infer<typeof directive>;
+
+/** `POST …/artifacts/{sha256}/uploads`: an upload in parts, which all but the last have exactly `part_bytes`. */
+export const upload = z
+  .object({ object: z.literal("batch.upload"), upload_id: z.string(), part_bytes: z.int() })
+  .meta({ title: "Upload" });
+export const uploadedPart = z.object({ part: z.int().min(1), etag: z.string() }).meta({ title: "UploadedPart" });
+export const completion = z.object({ parts: z.array(uploadedPart).min(1).max(10_000) }).meta({ title: "Completion" });
+
+/** An artifact of more bytes is uploaded in parts. */
+export const LARGEST_SINGLE_UPLOAD = 64 * 1024 * 1024;
+export const PART_BYTES = 16 * 1024 * 1024;

@@ -1,0 +1,34 @@
+/** Messages between the Worker and a batch endpoint are signed, both ways, as Standard Webhooks 1.0 says, with one shared secret. */
+import { Webhook, WebhookVerificationError } from "standardwebhooks";
+
+/** Seconds that the library lets a message's time be off: an id need not be remembered for longer than twice that. */
+export const TOLERANCE_SECONDS = 300;
+
+/** The headers that sign a body. `id` is new at each sending, so that one sent again is not taken for a replay; `now` is in milliseconds. */
+export function sign(secret: string, body: string, id: string, now: number): Record<string, string> {
+  const at = new Date(now);
+  return {
+    "webhook-id": id,
+    "webhook-timestamp": String(Math.floor(now / 1000)),
+    "webhook-signature": new Webhook(secret).sign(id, at, body),
+  };
+}
+
+/** The id of a body that one of the secrets signed within the last five minutes, else null. */
+export function verify(secrets: readonly string[], body: string, headers: Headers): string | null {
+  const id = headers.get("webhook-id") ?? "";
+  if (!/^[\x21-\x7e]{1,100}$/.test(id)) return null;
+  const given = Object.fromEntries(
+    ["id", "timestamp", "signature"].map((part) => [`webhook-${part}`, headers.get(`webhook-${part}`) ?? ""]),
+  );
+  const holds = (secret: string) => {
+    try {
+      new Webhook(secret).verify(body, given, { jsonParse: false });
+      return true;
+    } catch (error) {
+      if (error instanceof WebhookVerificationError) return false;
+      throw error;
+    }
+  };
+  return secrets.some(holds) ? id : null;
+}
