@@ -1,0 +1,52 @@
+/** Which of two candidates is better, on examples that neither was trained on. */
+
+export type Candidate = "head" | "fine_tuned";
+export type Verdict = "better" | "not_better" | "inconclusive";
+
+/** How both candidates did on the held-out examples. */
+export interface Judgement {
+  readonly test_examples: number;
+  /** For regression, R². */
+  readonly head_accuracy: number;
+  readonly fine_tuned_accuracy: number;
+  /** Examples that the head alone got right; for regression, where it was nearer. */
+  readonly only_head: number;
+  readonly only_fine_tuned: number;
+}
+
+const HELD_OUT = 0.2;
+/** A chance of being wrong that a promotion may have. */
+const SIGNIFICANT = 0.1;
+
+/**
+ * Whether an input belongs to the held-out part of its data set, a fifth of it: by the hash of the normalised input alone
+ * (at least four bytes, uniform), so that duplicates stay together, and the part stays the same as the data grows.
+ */
+export function isHeldOut(groupHash: Uint8Array): boolean {
+  const [a = 0, b = 0, c = 0, d = 0] = groupHash;
+  return a * 2 ** 24 + b * 2 ** 16 + c * 2 ** 8 + d < HELD_OUT * 2 ** 32;
+}
+
+/**
+ * McNemar's exact test, two-sided (McNemar 1947): the probability of a split at least as uneven of the examples that
+ * just one of two models got right, were either as likely to. For regression, of those where one is nearer, it is the
+ * sign test.
+ */
+export function mcNemar(onlyFirst: number, onlySecond: number): number {
+  const n = onlyFirst + onlySecond;
+  let log = -n * Math.LN2;
+  let tail = Math.exp(log);
+  for (let i = 1; i <= Math.min(onlyFirst, onlySecond); i++) {
+    log += Math.log((n - i + 1) / i);
+    tail += Math.exp(log);
+  }
+  return Math.min(1, 2 * tail);
+}
+
+/** `better`: a higher accuracy that is hardly chance; `inconclusive`: higher, but it may be; without examples as well. */
+export function compare(judgement: Judgement): { readonly p_value: number; readonly verdict: Verdict } {
+  const p_value = mcNemar(judgement.only_head, judgement.only_fine_tuned);
+  if (judgement.test_examples === 0) return { p_value, verdict: "inconclusive" };
+  if (judgement.fine_tuned_accuracy <= judgement.head_accuracy) return { p_value, verdict: "not_better" };
+  return { p_value, verdict: p_value < SIGNIFICANT ? "better" : "inconclusive" };
+}

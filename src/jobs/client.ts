@@ -1,0 +1,95 @@
+/** The batch endpoint as the Worker calls it: signed, with a time limit, and every answer as one of few outcomes. */
+import { acknowledgement, type Stop, type Submission } from "./protocol.ts";
+import { sign } from "./sign.ts";
+
+export interface BatchEndpoint {
+  /** Takes a path; `fetch` at the endpoint's address. */
+  readonly send: (path: string, init: RequestInit) => Promise<Response>;
+  readonly secret: string;
+  readonly timeoutMs: number;
+}
+
+/** What came of a submission; `retryAfter`, in milliseconds, is what the endpoint asked for. */
+export type Submitted =
+  | { readonly type: "accepted" }
+  | { readonly type: "ended" }
+  | { readonly type: "busy"; readonly retryAfter: number | null }
+  | { readonly type: "unanswered"; readonly reason: string; readonly retryAfter: number | null }
+  | { readonly type: "rejected"; readonly message: string };
+
+const ANSWER_BYTES = 10_000;
+
+async function call(endpoint: BatchEndpoint, method: string, path: string, content: object) {
+  const body = JSON.stringify(content);
+  const id = `msg_${crypto.randomUUID().replaceAll("-", "")}`;
+  const headers = { "content-type": "application/json", ...sign(endpoint.secret, body, id, Date.now()) };
+  const signal = AbortSignal.timeout(endpoint.timeoutMs);
+  const response = await endpoint.send(path, { method, headers, body, signal, redirect: "manual" });
+  return { response, text: await readStart(response) };
+}
+
+/** The beginning of an answer: the rest of an endless one is not waited for. */
+async function readStart(response: Response): Promise<string> {
+  const reader = response.body?.getReader();
+  if (!reader) return "";
+  const chunks: Uint8Array[] = [];
+  for (let bytes = 0; bytes < ANSWER_BYTES; ) {
+    const { done, value } = await reader.read();
+    if (done) return Buffer.concat(chunks).toString();
+    chunks.push(value);
+    bytes += value.length;
+  }
+  await reader.cancel();
+  return Buffer.concat(chunks).toString();
+}
+
+function json(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** Seconds or a date (RFC 9110, section 10.2.3) as milliseconds from `now`; null where there is neither. */
+export function parseRetryAfter(header: string | null, now: number): number | null {
+  if (header === null) return null;
+  if (/^\d{1,9}$/.test(header.trim())) return Number(header) * 1000;
+  const at = Date.parse(header);
+  return Number.isNaN(at) ? null : Math.max(0, at - now);
+}
+
+/** Asks the batch endpoint to run an attempt. Asked again, it is the same attempt. */
+export async function submitAttempt(endpoint: BatchEndpoint, submission: Submission): Promise<Submitted> {
+  const path = `/v1/jobs/${submission.id}/attempts/${submission.attempt}`;
+  try {
+    const { response, text } = await call(endpoint, "PUT", path, submission);
+    const retryAfter = parseRetryAfter(response.headers.get("retry-after"), Date.now());
+    const { status } = response;
+    if (status === 200 || status === 202) {
+      const answer = acknowledgement.safeParse(json(text));
+      if (!answer.success) return { type: "unanswered", reason: "its answer is not as agreed.", retryAfter };
+      return { type: answer.data.status === "running" ? "accepted" : "ended" };
+    }
+    if (status === 429) return { type: "busy", retryAfter };
+    if (status === 422) return { type: "rejected", message: messageOf(text) };
+    return { type: "unanswered", reason: `it answered ${status}.`, retryAfter };
+  } catch (error) {
+    const timedOut = error instanceof Error && error.name === "TimeoutError";
+    return { type: "unanswered", reason: timedOut ? "no answer in time." : "it cannot be reached.", retryAfter: null };
+  }
+}
+
+/** Tells the batch endpoint to end an attempt; whether it said that the attempt has ended. */
+export async function stopAttempt(endpoint: BatchEndpoint, stop: Stop): Promise<boolean> {
+  const path = `/v1/jobs/${stop.id}/attempts/${stop.attempt}/stop`;
+  const answered = await call(endpoint, "POST", path, stop).catch(() => null);
+  if (answered?.response.ok !== true) return false;
+  return acknowledgement.safeParse(json(answered.text)).data?.status === "ended";
+}
+
+function messageOf(text: string): string {
+  const message = (json(text) as { error?: { message?: unknown } } | null)?.error?.message;
+  const said = typeof message === "string" ? message : "it did not say why.";
+  return `The batch endpoint refused the job: ${said.slice(0, 500)}`;
+}
