@@ -15,5 +15,14 @@ declare namespace Cloudflare {
     /** JSON: remote backbones, see docs/backbones.md. */
     readonly BACKBONES?: string;
     readonly DEFAULT_BACKBONE?: string;
+    /** Where the batch endpoint is; without it, or BATCH, there are no fine-tuning jobs. */
+    readonly BATCH_URL?: string;
+    /** Signs what the Worker and the batch endpoint tell each other: `whsec_…`. */
+    readonly BATCH_SECRET?: string;
+    readonly PREVIOUS_BATCH_SECRET?: string;
+    /** Seconds after which a silent attempt at a job is given up; 600 where it is not set. */
+    readonly BATCH_SILENCE_SECONDS?: string;
+    /** Seconds that the batch endpoint has to answer; 10 where it is not set. */
+    readonly BATCH_TIMEOUT_SECONDS?: string;
   }
 }

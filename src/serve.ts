@@ -6,13 +6,16 @@
  *   STATE_DIR   .graft: keys, data sets, heads and the server's own secret; survives restarts
  *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
+ *   BATCH_URL   a batch endpoint that runs elsewhere, and BATCH_SECRET, which it shares; by default one is started here:
+ *   BATCH_PORT  8788, where that listens, on 127.0.0.1 alone; 0 takes any free one
+ *   BATCH_JOBS  1, how many fine-tuning jobs it runs at once; 0 starts none, and there are no such jobs
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { join, resolve } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
@@ -148,7 +151,8 @@ function endWithParent(runtime: ChildProcess): ChildProcess {
  * BACKBONES is wrong, because the Worker would start and answer nothing.
  */
 export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
-  const names = ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY"];
+  const names = ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY", "BATCH_URL", "BATCH_SECRET"];
+  names.push("PREVIOUS_BATCH_SECRET", "BATCH_SILENCE_SECONDS", "BATCH_TIMEOUT_SECONDS");
   const table = backbones(
     textStatic,
     env.BACKBONES,
@@ -162,53 +166,118 @@ export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> 
   return Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : [])));
 }
 
-/** The key that signs API keys: made once, then kept beside the state that it belongs to. */
-function serverKey(stateDir: string): string {
-  const file = join(stateDir, "server-key");
+/** A secret that is made once, then kept in `file` beside the state that it belongs to. */
+function keptSecret(file: string, make: () => string): string {
   try {
     return readFileSync(file, "utf8").trim();
   } catch {
-    const key = randomBytes(32).toString("hex");
-    writeFileSync(`${file}.new`, `${key}\n`, { mode: 0o600 });
+    const secret = make();
+    writeFileSync(`${file}.new`, `${secret}\n`, { mode: 0o600 });
     renameSync(`${file}.new`, file);
-    return key;
+    return secret;
   }
+}
+
+/** The key that signs API keys. */
+function serverKey(stateDir: string): string {
+  return keptSecret(join(stateDir, "server-key"), () => randomBytes(32).toString("hex"));
+}
+
+/** What signs the messages between the Worker and a batch endpoint on this machine. */
+function batchSecret(stateDir: string): string {
+  return keptSecret(join(stateDir, "batch-secret"), () => `whsec_${randomBytes(32).toString("base64")}`);
 }
 
 /** How an environment wants the Worker to be served; throws a Problem where it is wrong. */
 export function serveOptions(env: NodeJS.ProcessEnv): ServeOptions {
   const { PORT = "8787", STATE_DIR = ".graft", ADMIN_KEY } = env;
-  if (!/^\d{1,5}$/.test(PORT) || Number(PORT) > 65_535)
-    throw new Problem(`PORT is '${PORT}', which is not a whole number from 0 to 65535.`);
   if (STATE_DIR === "") throw new Problem("STATE_DIR is empty. Name a folder, or leave it unset for '.graft'.");
   return {
-    port: Number(PORT),
+    port: readPort("PORT", PORT),
     stateDir: resolve(STATE_DIR),
     adminKey: ADMIN_KEY || randomBytes(24).toString("hex"),
     variables: workerVariables(env),
   };
 }
 
-/** Throws a Problem where a port cannot be listened on. */
-async function checkPort(port: number): Promise<void> {
+/** A port that can be listened on: the one asked for, or with 0 a free one. Throws a Problem where it cannot. */
+async function findPort(name: string, port: number): Promise<number> {
   const trial = createServer().listen(port, "127.0.0.1");
   await once(trial, "listening").catch(({ code }) => {
-    throw new Problem(`PORT ${port} of 127.0.0.1 is ${code === "EADDRINUSE" ? "in use" : `not to be had (${code})`}.`);
+    throw new Problem(
+      `${name} ${port} of 127.0.0.1 is ${code === "EADDRINUSE" ? "in use" : `not to be had (${code})`}.`,
+    );
   });
+  const found = (trial.address() as AddressInfo).port;
   trial.close();
   await once(trial, "close");
+  return found;
+}
+
+function readPort(name: string, given: string): number {
+  if (/^\d{1,5}$/.test(given) && Number(given) <= 65_535) return Number(given);
+  throw new Problem(`${name} is '${given}', which is not a whole number from 0 to 65535.`);
+}
+
+/** How long a batch endpoint that ended by itself waits to be started again. */
+const BATCH_RESTART_MS = 1_000;
+
+/** Runs the batch endpoint as a process of its own, and again should it end; answers how to end it for good. */
+function startBatch(env: NodeJS.ProcessEnv): () => Promise<void> {
+  let child: ChildProcess;
+  let timer: NodeJS.Timeout | undefined;
+  let stopping = false;
+  const run = () => {
+    child = spawn(process.execPath, [join(root, "src", "batch.ts")], {
+      cwd: root,
+      env,
+      stdio: ["ignore", "inherit", "inherit"],
+    });
+    const guard = endWithParent(child);
+    child.once("exit", () => {
+      guard.kill();
+      if (!stopping) timer = setTimeout(run, BATCH_RESTART_MS);
+    });
+  };
+  run();
+  return async () => {
+    stopping = true;
+    clearTimeout(timer);
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill("SIGTERM");
+    await once(child, "exit");
+  };
 }
 
 async function start(): Promise<void> {
-  const options = serveOptions(process.env);
-  await checkPort(options.port);
+  const { env } = process;
+  const options = serveOptions(env);
+  await findPort("PORT", options.port);
+  // One that runs elsewhere, one started here, or none.
+  const batchPort =
+    env.BATCH_URL || env.BATCH_JOBS === "0"
+      ? null
+      : await findPort("BATCH_PORT", readPort("BATCH_PORT", env.BATCH_PORT ?? "8788"));
   const built = join(root, "dist");
   await build(built);
-  const { url, stop } = await serve(built, options);
+  mkdirSync(options.stateDir, { recursive: true });
+  const secret = batchSecret(options.stateDir);
+  const here = batchPort === null ? {} : { BATCH_URL: `http://127.0.0.1:${batchPort}`, BATCH_SECRET: secret };
+  const { url, stop } = await serve(built, { ...options, variables: { ...options.variables, ...here } });
+  const workDir = join(options.stateDir, "batch");
+  const stopBatch =
+    batchPort === null
+      ? async () => undefined
+      : startBatch({ ...env, ...here, BATCH_PORT: String(batchPort), GRAFT_URL: url, WORK_DIR: workDir });
   console.log(`Graft listens on ${url}, its state in ${options.stateDir}. The API is described at ${url}/docs.`);
-  if (!process.env.ADMIN_KEY)
+  if (!env.ADMIN_KEY)
     console.log(`ADMIN_KEY=${options.adminKey} (made for this run; set it in the environment to choose your own)`);
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop().then(() => process.exit(0)));
+  // The batch endpoint first: it hands back to the Worker what it has not done.
+  const end = () =>
+    stopBatch()
+      .then(stop)
+      .then(() => process.exit(0));
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, end);
 }
 
 if (import.meta.main) {

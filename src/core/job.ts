@@ -150,8 +150,8 @@ export function dueAt(state: JobState, rules: JobRules): number | null {
   return state.status === "running" ? state.heardAt + rules.silence : state.stopAt;
 }
 
-/** What is promoted: whether the version that a job made serves from now on. */
-function promotes(state: JobState, serves: boolean): boolean {
+/** Whether the version that a job made serves from now on; `serves`: whether another does now. */
+export function promotes(state: JobState, serves: boolean): boolean {
   if (state.promote !== "if_better") return state.promote === "always";
   // Where nothing serves, the winner does, whichever it is.
   return state.refit === "fine_tuned" || !serves;

@@ -6,6 +6,13 @@ export const limits = {
   heads: 1_000,
   versions_per_head: 1_000,
   api_keys: 1_000,
+  /** Fine-tuning jobs that have not ended; of those that have, the newest so many are kept. */
+  active_jobs: 100,
+  ended_jobs: 1_000,
+  /** Events kept of a job, metrics among them. */
+  events_per_job: 2_000,
+  /** What an attempt at a job may upload at once. */
+  artifact_bytes: 512 * 1024 * 1024,
   text_characters: 32_768,
   label_characters: 256,
   largest_value: 1e15,

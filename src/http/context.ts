@@ -1,4 +1,5 @@
 import { type OpenAPIHono, type RouteConfig, type RouteHandler, z } from "@hono/zod-openapi";
+import type { Attempt } from "../jobs/token.ts";
 import type { Scope } from "../tenant/api-keys.ts";
 
 /** Who is asking, taken from the verified key alone. */
@@ -13,6 +14,8 @@ export interface HttpEnv {
   Variables: {
     requestId: string;
     caller: Caller;
+    /** On the routes that a batch endpoint calls: whose token it was. */
+    attempt: Attempt;
     /** The request's claim of its `Idempotency-Key` in the ledger; null without a key. */
     claim: string | null;
     /** Further figures for the request's log line: never an input, never a secret. */

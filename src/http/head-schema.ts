@@ -54,7 +54,7 @@ const classFigures = z.object({
   f1: z.number(),
   support: z.number(),
 });
-const evaluation = z
+export const evaluation = z
   .object({
     method: z.enum(["cross_validation", "holdout", "none"]),
     folds: z.number().int().optional(),

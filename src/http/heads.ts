@@ -1,19 +1,22 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { Backbone } from "../backbones/backbone.ts";
-import { fail, ok, type Result } from "../core/failure.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { LexicalWeights, Task } from "../core/head.ts";
 import { getHead } from "../store/heads.ts";
 import type { StoredExample } from "../tenant/examples.ts";
+import { batchEndpoint } from "../tenant/job-work.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
 import { type App, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { parseExample } from "./example-input.ts";
+import { storeExamples } from "./files.ts";
 import { head, headExport, newHead, versionNumber } from "./head-schema.ts";
 import { idempotent } from "./idempotent.ts";
-import { findBackbone } from "./models.ts";
+import { job, jobSpec, startJob } from "./jobs.ts";
+import { chooseBackbone } from "./models.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
 import { beyondBudget, runTraining, storeHead } from "./training.ts";
 import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
@@ -34,6 +37,10 @@ export function headRoutes(app: App): void {
       request: { body: body(newHead) },
       responses: {
         201: json(head, "The next version of the head, evaluated, stored and, unless promote is false, active"),
+        202: json(
+          job,
+          "Beyond what one request may use, under 'auto': the job that makes the head's next version, at 'Location'",
+        ),
         ...errors,
       },
     }),
@@ -222,7 +229,7 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
   };
   const prepared =
     wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone, options);
-  if (!prepared.ok) return failed(c, prepared.failure);
+  if (!prepared.ok) return escalate(c, wanted, prepared.failure);
   const { source, backbone, dataset } = prepared.value;
   if (lexical === true && source.texts === null)
     return failed(c, {
@@ -231,7 +238,7 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
       param: "hyperparameters.lexical",
     });
   const fitted = await runTraining(source, options);
-  if (!fitted.ok) return failed(c, fitted.failure);
+  if (!fitted.ok) return escalate(c, wanted, fitted.failure);
   c.set("figures", { examples: source.examples, embedded: fitted.value.embedded, operations: fitted.value.operations });
   const head = {
     id: wanted.name,
@@ -251,6 +258,38 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
   );
   endHeadLeases(tenantId, wanted.name);
   return answer(c, result, 201);
+}
+
+/**
+ * Under `auto`, makes a fine-tuning job of what is beyond the budget of one request, where there is a batch endpoint;
+ * else answers why it failed.
+ */
+async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, failure: Failure): Promise<Response> {
+  if (failure.code !== "edge_budget_exceeded" || wanted.method !== "auto" || batchEndpoint(c.env) === null)
+    return failed(c, failure);
+  const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
+  const { method, folds, fraction } = wanted.evaluation;
+  const examples =
+    wanted.dataset === undefined
+      ? await storeExamples(c, wanted.name, wanted.examples ?? [])
+      : ok(`dataset:${wanted.dataset}`);
+  if (!examples.ok) return failed(c, examples.failure);
+  const spec = await jobSpec(c, examples.value, wanted.backbone, "backbone", {
+    validation_file: null,
+    head: wanted.name,
+    promote: wanted.promote ? "always" : "never",
+    trainable: "head",
+    suffix: null,
+    metadata: null,
+    seed,
+    hyperparameters: { n_epochs: "auto", batch_size: "auto", learning_rate_multiplier: "auto" },
+    training: { l2, class_weight, lexical },
+    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
+  });
+  if (!spec.ok) return failed(c, spec.failure);
+  const made = await startJob(c, spec.value, 202);
+  if (made.ok) c.header("location", `/v1/fine_tuning/jobs/${made.value.id}`);
+  return answer(c, made, 202);
 }
 
 /** What the contract names and this version does not do yet: refused, never quietly ignored. */
@@ -284,7 +323,7 @@ async function stored(
   const found = await tenant.getDataset(datasetName);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
   const { task, modality, examples, labels, out_of_scope_label } = found.value;
-  const backbone = chooseBackbone(c.env, modality, backboneId);
+  const backbone = chooseBackbone(c.env, modality, backboneId, "backbone");
   if (!backbone.ok) return backbone;
   const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
   const outputs = Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
@@ -317,7 +356,7 @@ async function inline(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Pro
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);
   }
-  const backbone = chooseBackbone(c.env, modality, wanted.backbone);
+  const backbone = chooseBackbone(c.env, modality, wanted.backbone, "backbone");
   if (!backbone.ok) return backbone;
   const source = inlineSource(
     task,
@@ -326,19 +365,4 @@ async function inline(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Pro
     backbone.value?.dimensions ?? first.embedding?.length ?? 0,
   );
   return ok({ source, backbone: backbone.value, dataset: { name: null, revision: null } });
-}
-
-/** The backbone for a modality; null for embeddings of the caller's own, which need none. */
-function chooseBackbone(
-  env: Cloudflare.Env,
-  modality: "text" | "embedding",
-  id: string | undefined,
-): Result<Backbone | null> {
-  if (modality === "embedding") {
-    if (id === undefined) return ok(null);
-    return fail("modality_mismatch", "Embeddings of your own need no backbone. Leave 'backbone' out.", {
-      param: "backbone",
-    });
-  }
-  return findBackbone(env, id, "backbone");
 }

@@ -53,6 +53,18 @@ export function findBackbone(env: Cloudflare.Env, id: string | undefined, param:
     : fail("not_found", `No model '${wanted}'. GET /v1/models lists those that exist.`, { param });
 }
 
+/** The backbone for a modality; null for embeddings of the caller's own, which need none. */
+export function chooseBackbone(
+  env: Cloudflare.Env,
+  modality: "text" | "embedding",
+  id: string | undefined,
+  param: string,
+): Result<Backbone | null> {
+  if (modality === "text") return findBackbone(env, id, param);
+  if (id === undefined) return ok(null);
+  return fail("modality_mismatch", `Embeddings of your own need no backbone. Leave '${param}' out.`, { param });
+}
+
 function toModel(backbone: Backbone): z.infer<typeof model> {
   const { id, kind, modality, dimensions, revision, license, parameters, bytes } = backbone;
   return {

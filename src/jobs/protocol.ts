@@ -171,7 +171,8 @@ export const directive = z
   .meta({ title: "Directive" });
 export type Directive = z.infer<typeof directive>;
 
-/** `POST …/artifacts/{sha256}/uploads`: an upload in parts, which all but the last have exactly `part_bytes`. */
+/** `POST …/artifacts/{sha256}/uploads` asks for an upload in parts, which all but the last have exactly `part_bytes`. */
+export const uploadRequest = z.object({ bytes: z.int().min(1) }).meta({ title: "UploadRequest" });
 export const upload = z
   .object({ object: z.literal("batch.upload"), upload_id: z.string(), part_bytes: z.int() })
   .meta({ title: "Upload" });

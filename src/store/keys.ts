@@ -23,6 +23,15 @@ export function inputKey(tenant: string, backbone: string, inputHash: string): s
   return `tenants/${tenant}/inputs/${backbone}/${inputHash}`;
 }
 
+/** R2: what the attempts at a job have uploaded, named by its SHA-256; all of a job's, or of all jobs. */
+export function artifactKey(tenant: string, job: string, sha256: string): string {
+  return `${artifactsPrefix(tenant, job)}${sha256}`;
+}
+
+export function artifactsPrefix(tenant: string, job?: string): string {
+  return `tenants/${tenant}/jobs/${job === undefined ? "" : `${job}/`}`;
+}
+
 /** R2 and KV: everything of a tenant. */
 export function tenantPrefix(tenant: string): string {
   return `tenants/${tenant}/`;

@@ -1,12 +1,14 @@
 /** What is done to KV and R2 because of what the ledger says. Each may run twice with the effect of once. */
 
+import { deleteArtifacts } from "../store/artifacts.ts";
 import { blockWrittenAt } from "../store/embeddings.ts";
 import { deleteHeadBytes, publishHead } from "../store/heads.ts";
-import { blocksPrefix, headKey, tenantPrefix } from "../store/keys.ts";
+import { artifactsPrefix, blocksPrefix, headKey, tenantPrefix } from "../store/keys.ts";
 import { DELETES_A_RUN, type Due } from "./due.ts";
 import { needsBytes } from "./heads.ts";
 import { expire } from "./idempotency.ts";
 import { dropImport } from "./imports.ts";
+import { isActiveJob, needsArtifact } from "./jobs.ts";
 import { needsBlock } from "./training-sets.ts";
 
 const DAY_MS = 24 * 3_600_000;
@@ -51,29 +53,38 @@ export async function runDue(
       return null;
     case "expire_answers":
       return expire(sql, Math.floor(now / 1000)) > 0 ? now + DAY_MS : null;
+    case "delete_artifacts": {
+      const [job = "", sha256] = due.ref.split("/");
+      const needed = sha256 === undefined ? isActiveJob(sql, job) : needsArtifact(sql, job, sha256);
+      if (!needed) await deleteArtifacts(bucket, tenant, job, sha256);
+      return null;
+    }
     case "sweep":
-      await sweepStored(bucket, sql, alone, tenant, now);
+      await sweepStored(bucket, alone, headKey(tenant, ""), now, (sha256) => needsBytes(sql, sha256));
+      await sweepStored(bucket, alone, artifactsPrefix(tenant), now, (name) => {
+        const [job = "", sha256 = ""] = name.split("/");
+        return needsArtifact(sql, job, sha256);
+      });
       return (await sweepPublished(kv, sql, tenant, now)) ? now + DAY_MS : now + LISTING_LAG_MS;
     default:
       throw new Error(`A newer Worker wrote work of kind '${due.kind}', and will do it.`);
   }
 }
 
-/** Deletes bytes of heads that no version has: left by a training that ended between R2 and the ledger. */
+/** Deletes bytes that the ledger does not know: left where a request or an attempt at a job ended between R2 and the ledger. */
 async function sweepStored(
   bucket: R2Bucket,
-  sql: SqlStorage,
   alone: Alone,
-  tenant: string,
+  prefix: string,
   now: number,
+  needs: (name: string) => boolean,
 ): Promise<void> {
-  const prefix = headKey(tenant, "");
   let cursor: string | undefined;
   do {
     cursor = await alone(async () => {
       const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
       const orphans = listed.objects.filter(
-        ({ key, uploaded }) => now - uploaded.getTime() > ORPHAN_AGE_MS && !needsBytes(sql, key.slice(prefix.length)),
+        ({ key, uploaded }) => now - uploaded.getTime() > ORPHAN_AGE_MS && !needs(key.slice(prefix.length)),
       );
       if (orphans.length > 0) await bucket.delete(orphans.map(({ key }) => key));
       return listed.truncated ? listed.cursor : undefined;

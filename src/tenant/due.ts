@@ -10,6 +10,9 @@ export type DueKind =
   | "delete_blocks"
   | "expire_import"
   | "expire_answers"
+  | "job"
+  | "submit_jobs"
+  | "delete_artifacts"
   | "sweep";
 
 /** KV deletes one key an operation. */
@@ -34,6 +37,9 @@ const operations: Readonly<Record<DueKind, number>> = {
   delete_blocks: DELETES_A_RUN + 2,
   expire_import: 0,
   expire_answers: 0,
+  job: 1,
+  submit_jobs: 1,
+  delete_artifacts: 20,
   sweep: 2 * DELETES_A_RUN + 4,
 };
 const FIRST_RETRY_MS = 1_000;
@@ -61,36 +67,73 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
   if (next !== null) await storage.setAlarm(next);
 }
 
+/** Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. */
+const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs"]);
+const OUTWARD_AT_ONCE = 3;
+/** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
+const PATIENCE_MS = 1_000;
+/** When work is looked at again that found its like still running, or no room beside others. */
+const AGAIN_MS = 250;
+
+/** Work under way in this object, by kind and reference. */
+export type Running = Map<string, Promise<void>>;
+
 /**
  * Runs what is due at `now` (milliseconds), as much as one alarm may. `run` answers when the same work is due again, or null when it is done.
- * Failures are reported to `failed` and retried; nothing is thrown.
+ * Failures are reported to `failed` and retried; nothing is thrown. `done` is called where work ends after the alarm.
  */
 export async function drain(
   storage: DurableObjectStorage,
   now: number,
   run: (due: Due) => Promise<number | null>,
   failed: (due: Due, error: unknown) => void,
+  running: Running = new Map(),
+  done: () => Promise<void> = async () => undefined,
 ): Promise<void> {
-  const rows = storage.sql
+  const { sql } = storage;
+  const rows = sql
     .exec<{ id: number; kind: DueKind; ref: string; attempts: number }>(
       "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
       now,
       BATCH,
     )
     .toArray();
+  const outward: Promise<void>[] = [];
   let left = OPERATIONS;
   for (const row of rows) {
+    const name = `${row.kind}\n${row.ref}`;
+    const isOutward = OUTWARD.has(row.kind);
+    if (running.has(name) || (isOutward && running.size >= OUTWARD_AT_ONCE)) {
+      sql.exec("UPDATE due SET run_at = ? WHERE id = ?", now + AGAIN_MS, row.id);
+      continue;
+    }
     left -= operations[row.kind] ?? 1;
     if (left < 0) break;
     // The retry is written before the attempt, so that work which takes the isolate down with it is put off as well.
     const wait = Math.min(FIRST_RETRY_MS * 4 ** row.attempts, LAST_RETRY_MS);
-    storage.sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);
-    try {
-      const again = await run(row);
-      if (again === null) storage.sql.exec("DELETE FROM due WHERE id = ?", row.id);
-      else storage.sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", again, row.id);
-    } catch (error) {
-      failed(row, error);
+    sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);
+    const work = runRow(sql, row, run, failed);
+    if (!isOutward) {
+      await work;
+      continue;
     }
+    running.set(name, work);
+    outward.push(work.finally(() => running.delete(name)).then(done));
+  }
+  if (outward.length > 0) await Promise.race([Promise.all(outward), scheduler.wait(PATIENCE_MS)]);
+}
+
+async function runRow(
+  sql: SqlStorage,
+  row: Due,
+  run: (due: Due) => Promise<number | null>,
+  failed: (due: Due, error: unknown) => void,
+): Promise<void> {
+  try {
+    const again = await run(row);
+    if (again === null) sql.exec("DELETE FROM due WHERE id = ?", row.id);
+    else sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", again, row.id);
+  } catch (error) {
+    failed(row, error);
   }
 }

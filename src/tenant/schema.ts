@@ -52,6 +52,20 @@ const migrations: readonly string[] = [
   `,
   "CREATE INDEX blocks_key ON blocks (key)",
   "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)",
+  `
+  CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, spec TEXT NOT NULL,
+    state TEXT NOT NULL, created_at INTEGER NOT NULL
+  );
+  CREATE INDEX jobs_status ON jobs (status, number);
+  CREATE TABLE job_events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT, record TEXT NOT NULL,
+    created_at INTEGER NOT NULL, UNIQUE (job, kind, key)
+  );
+  CREATE INDEX job_events_job ON job_events (job, kind, number);
+  CREATE TABLE batch_messages (id TEXT PRIMARY KEY, received_at INTEGER NOT NULL);
+  CREATE INDEX batch_messages_received_at ON batch_messages (received_at);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

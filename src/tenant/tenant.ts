@@ -6,15 +6,19 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import type { JobEvent } from "../core/job.ts";
+import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
 import { hasHead } from "../store/heads.ts";
 import * as apiKeys from "./api-keys.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
-import { arm, drain, schedule } from "./due.ts";
+import { arm, type Due, drain, type Running, schedule } from "./due.ts";
 import * as examples from "./examples.ts";
 import * as heads from "./heads.ts";
 import * as idempotency from "./idempotency.ts";
 import * as imports from "./imports.ts";
+import { jobRules, runJob, submitNext } from "./job-work.ts";
+import * as jobs from "./jobs.ts";
 import type { PageRequest } from "./page.ts";
 import { create, type Identity, identity, migrate } from "./schema.ts";
 import * as trainingSets from "./training-sets.ts";
@@ -33,6 +37,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
   #identity: Identity | null;
   #lastAlone: Promise<unknown> = Promise.resolve();
+  readonly #running: Running = new Map();
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
@@ -119,7 +124,12 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async usage(): Promise<Result<Record<string, number>>> {
     return this.#read((sql) =>
-      ok({ datasets: datasets.countDatasets(sql), heads: heads.countHeads(sql), api_keys: apiKeys.countApiKeys(sql) }),
+      ok({
+        datasets: datasets.countDatasets(sql),
+        heads: heads.countHeads(sql),
+        api_keys: apiKeys.countApiKeys(sql),
+        active_jobs: jobs.countActiveJobs(sql),
+      }),
     );
   }
 
@@ -246,15 +256,19 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Adds a version whose bytes were stored before. */
   async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
+    return this.#withBytes(head.sha256, () =>
+      this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { claim, status: 201 }),
+    );
+  }
+
+  /** Commits what needs the bytes of a head, while they are there and none are deleted. */
+  async #withBytes<T>(sha256: string, commit: () => Promise<Result<T>>): Promise<Result<T>> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined) return fail("not_found", "No such tenant.");
     return this.#alone(async () => {
       // Not there where those of an equal head were deleted meanwhile, or where R2 does not answer.
-      if (!(await hasHead(this.env.BUCKET, tenant, head.sha256).catch(() => false)))
-        return fail("storage_unavailable", "The head's bytes were not found in storage. Train again.", {
-          retryAfter: 1,
-        });
-      return this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { claim, status: 201 });
+      if (await hasHead(this.env.BUCKET, tenant, sha256).catch(() => false)) return commit();
+      return fail("storage_unavailable", "The head's bytes were not found in storage. Train again.", { retryAfter: 1 });
     });
   }
 
@@ -278,27 +292,115 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql, now) => heads.deleteHead(sql, name, now));
   }
 
+  // Fine-tuning jobs
+
+  async createJob(claim: string | null, id: string, spec: jobs.JobSpec, status: number): Promise<Result<jobs.Job>> {
+    return this.#change((sql, now) => jobs.createJob(sql, id, spec, now), { claim, status });
+  }
+
+  async getJob(id: string): Promise<Result<jobs.Job>> {
+    return this.#read((sql) => {
+      const job = jobs.findJob(sql, id);
+      return job.ok ? ok(jobs.toJob(job.value)) : job;
+    });
+  }
+
+  async listJobs(request: PageRequest) {
+    return this.#read((sql) => jobs.listJobs(sql, request));
+  }
+
+  async listJobEvents(id: string, request: PageRequest) {
+    return this.#read((sql) => jobs.listJobEvents(sql, id, request));
+  }
+
+  async listCheckpoints(id: string, request: PageRequest) {
+    return this.#read((sql) => jobs.listCheckpoints(sql, id, request));
+  }
+
+  async commandJob(
+    claim: string | null,
+    id: string,
+    command: "cancel" | "pause" | "resume",
+  ): Promise<Result<jobs.Job>> {
+    const rules = jobRules(this.env);
+    return this.#change((sql) => jobs.commandJob(sql, id, command, Date.now(), rules), { claim, status: 200 });
+  }
+
+  /** What the current attempt at a job is to do; refused to any other. */
+  async currentAttempt(id: string, attempt: number): Promise<Result<jobs.JobSpec>> {
+    return this.#read((sql) => {
+      const job = jobs.currentAttempt(sql, id, attempt);
+      return job.ok ? ok(job.value.spec) : job;
+    });
+  }
+
+  /** The same where its examples are there; where they are gone, null, and the job fails. */
+  async openJobData(id: string, attempt: number): Promise<Result<jobs.JobSpec | null>> {
+    return this.#change((sql) => {
+      const job = jobs.currentAttempt(sql, id, attempt);
+      return job.ok ? ok(jobs.openData(sql, job.value, Date.now(), jobRules(this.env))) : job;
+    });
+  }
+
+  /** The next rows of the data set that a job trains on, oldest first; none where none are left. */
+  async readJobRows(id: string, attempt: number, above: number) {
+    return this.#read((sql) => {
+      const job = jobs.currentAttempt(sql, id, attempt);
+      if (!job.ok) return job;
+      const { source } = job.value.spec;
+      return source.kind === "dataset"
+        ? trainingSets.readRows(sql, source.id, above)
+        : fail("not_found", "This job trains on a file.");
+    });
+  }
+
+  async receiveMessage(
+    id: string,
+    attempt: number,
+    messageId: string,
+    event: JobEvent,
+    message: Message,
+  ): Promise<Result<Directive>> {
+    const rules = jobRules(this.env);
+    return this.#change((sql) => {
+      const job = jobs.receiveMessage(sql, id, attempt, messageId, event, message, Date.now(), rules);
+      return job.ok ? ok(jobs.toDirective(job.value)) : job;
+    });
+  }
+
+  /** Ends a job with the version that its attempt made, whose bytes were stored before. */
+  async finishJob(
+    id: string,
+    attempt: number,
+    messageId: string,
+    manifest: Manifest,
+    head: heads.NewHead,
+  ): Promise<Result<Directive>> {
+    const rules = jobRules(this.env);
+    return this.#withBytes(head.sha256, () =>
+      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, now, rules)),
+    );
+  }
+
   override async alarm(): Promise<void> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined || !this.#active()) return;
+    const { storage } = this.ctx;
+    const run = async (due: Due): Promise<number | null> => {
+      if (!this.#active()) return null;
+      if (due.kind === "job") return runJob(this.env, storage, due.ref);
+      if (due.kind === "submit_jobs") return submitNext(this.env, storage, Date.now(), Math.random);
+      return runDue(this.env.KV, this.env.BUCKET, storage, this.#alone, tenant, due, Date.now());
+    };
+    const failed = ({ kind, attempts }: Due, error: unknown) =>
+      console.error(JSON.stringify({ event: "due_failed", tenant, kind, attempts, error: String(error) }));
+    const done = async () => {
+      if (this.#active()) await arm(storage);
+    };
     try {
-      await drain(
-        this.ctx.storage,
-        Date.now(),
-        (due) => runDue(this.env.KV, this.env.BUCKET, this.ctx.storage, this.#alone, tenant, due, Date.now()),
-        (due, error) =>
-          console.error(
-            JSON.stringify({
-              event: "due_failed",
-              tenant,
-              kind: due.kind,
-              attempts: due.attempts,
-              error: String(error),
-            }),
-          ),
-      );
+      await drain(storage, Date.now(), run, failed, this.#running, done);
     } finally {
-      await arm(this.ctx.storage);
+      await done();
     }
   }
 }

@@ -111,6 +111,42 @@ export function readInputs(
   return positions.filter((position) => position <= read).map((position) => wanted.get(position) ?? null);
 }
 
+/** A row as a batch endpoint trains on it. */
+export interface DataRow {
+  readonly input: string | Uint8Array;
+  readonly target: string;
+  readonly groupHash: Uint8Array;
+}
+
+/** The next rows above a position, oldest first, about a million characters of them: none where none are left; refused where the data set is gone. */
+export function readRows(
+  sql: SqlStorage,
+  dataset: number,
+  above: number,
+): Result<{ readonly rows: readonly DataRow[]; readonly last: number; readonly revision: number }> {
+  const found = sql.exec<{ revision: number }>("SELECT revision FROM datasets WHERE id = ?", dataset).toArray()[0];
+  if (found === undefined) return fail("not_found", "The dataset was deleted.");
+  const cursor = sql.exec<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
+    "SELECT position, input, target, group_hash FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
+    dataset,
+    above,
+  );
+  const rows: DataRow[] = [];
+  let last = above;
+  let size = 0;
+  for (const { position, input, target, group_hash } of cursor) {
+    rows.push({
+      input: typeof input === "string" ? input : new Uint8Array(input),
+      target,
+      groupHash: new Uint8Array(group_hash),
+    });
+    last = position;
+    size += (typeof input === "string" ? input.length : input.byteLength) + target.length;
+    if (size > 1_000_000) break;
+  }
+  return ok({ rows, last, revision: found.revision });
+}
+
 /** Whether the ledger counts on the block under this key. */
 export function needsBlock(sql: SqlStorage, key: string): boolean {
   return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;

@@ -1,0 +1,260 @@
+/**
+ * What a batch endpoint calls, under `/internal/batch/jobs/{id}/attempts/{n}`: the data it pulls, artifacts, and messages.
+ * Every call carries the token of its job and attempt; messages are signed as well. docs/batch-endpoint.md is the contract.
+ */
+import type { Context } from "hono";
+import { createMiddleware } from "hono/factory";
+import type { z } from "zod";
+import { decodeHead } from "../core/codec.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import type { Head } from "../core/head.ts";
+import { limits } from "../core/limits.ts";
+import {
+  completion,
+  LARGEST_SINGLE_UPLOAD,
+  type Manifest,
+  message,
+  PART_BYTES,
+  uploadRequest,
+} from "../jobs/protocol.ts";
+import { verify } from "../jobs/sign.ts";
+import { verifyToken } from "../jobs/token.ts";
+import { completeUpload, putArtifact } from "../store/artifacts.ts";
+import { putHead } from "../store/heads.ts";
+import { artifactKey, headKey } from "../store/keys.ts";
+import type { NewHead } from "../tenant/heads.ts";
+import type { JobSpec } from "../tenant/jobs.ts";
+import { ledger } from "../tenant/tenant.ts";
+import { endHeadLeases } from "./active-heads.ts";
+import { dataStream } from "./batch-data.ts";
+import type { App, HttpEnv } from "./context.ts";
+import { answer, failed, schemaFailure } from "./errors.ts";
+import { evaluation } from "./head-schema.ts";
+
+const ATTEMPT = "/internal/batch/jobs/:job/attempts/:attempt{[1-9][0-9]{0,8}}";
+const ARTIFACT = `${ATTEMPT}/artifacts/:sha256{[0-9a-f]{64}}`;
+const MESSAGE_BYTES = 2_500_000;
+
+/** Lets a call through with the token of the attempt that its path names, if that is the current one. */
+const currentAttempt = createMiddleware<HttpEnv>(async (c, next) => {
+  const token = /^Bearer (.+)$/i.exec(c.req.header("authorization") ?? "")?.[1] ?? "";
+  const serverKeys = [c.env.SERVER_KEY, c.env.PREVIOUS_SERVER_KEY].filter((key): key is string => !!key);
+  const attempt = verifyToken(serverKeys, token);
+  if (attempt === null || attempt.job !== c.req.param("job") || String(attempt.attempt) !== c.req.param("attempt")) {
+    const message = "The token is missing or wrong, or that of another job or attempt.";
+    return failed(c, { code: "invalid_api_key", message });
+  }
+  c.set("attempt", attempt);
+  await next();
+});
+
+/** The specification of the current attempt's job. */
+function spec(c: Context<HttpEnv>): Promise<Result<JobSpec>> {
+  const { tenant, job, attempt } = c.var.attempt;
+  return ledger(c.env.TENANT, tenant).currentAttempt(job, attempt);
+}
+
+/** Outside of the contract with callers, and of /openapi.json. */
+export function batchRoutes(app: App): void {
+  app.use(`${ATTEMPT}/*`, currentAttempt);
+
+  app.get(`${ATTEMPT}/data`, async (c) => {
+    const { tenant, job: id, attempt } = c.var.attempt;
+    const job = await ledger(c.env.TENANT, tenant).openJobData(id, attempt);
+    if (!job.ok) return failed(c, job.failure);
+    if (job.value === null)
+      return failed(c, { code: "attempt_ended", message: "The job's examples are gone, and it has failed." });
+    return c.body(dataStream(c.env, c.var.attempt, job.value), 200, { "content-type": "application/x-ndjson" });
+  });
+
+  app.get(ARTIFACT, async (c) => {
+    const job = await spec(c);
+    if (!job.ok) return failed(c, job.failure);
+    const object = await c.env.BUCKET.get(keyOf(c));
+    if (object === null) return failed(c, { code: "not_found", message: "No artifact of this job has this SHA-256." });
+    return c.body(object.body, 200, { "content-type": "application/octet-stream", "content-length": `${object.size}` });
+  });
+
+  app.put(ARTIFACT, async (c) => {
+    const bytes = contentLength(c, LARGEST_SINGLE_UPLOAD);
+    if (!bytes.ok) return failed(c, bytes.failure);
+    const job = await spec(c);
+    if (!job.ok) return failed(c, job.failure);
+    const sha256 = c.req.param("sha256");
+    const stored = await putArtifact(c.env.BUCKET, keyOf(c), sha256, c.req.raw.body ?? new ArrayBuffer(0));
+    return stored ? c.json({ sha256, bytes: bytes.value }) : failed(c, notThoseBytes);
+  });
+
+  app.post(`${ARTIFACT}/uploads`, async (c) => {
+    const wanted = await readJson(c, uploadRequest);
+    if (!wanted.ok) return failed(c, wanted.failure);
+    const actual = wanted.value.bytes;
+    if (actual > limits.artifact_bytes) return failed(c, tooLarge(limits.artifact_bytes, actual));
+    const job = await spec(c);
+    if (!job.ok) return failed(c, job.failure);
+    const { uploadId } = await c.env.BUCKET.createMultipartUpload(keyOf(c));
+    return c.json({ object: "batch.upload", upload_id: uploadId, part_bytes: PART_BYTES });
+  });
+
+  app.put(`${ARTIFACT}/uploads/:upload/:part{[1-9][0-9]{0,4}}`, async (c) => {
+    const bytes = contentLength(c, PART_BYTES);
+    if (!bytes.ok) return failed(c, bytes.failure);
+    const job = await spec(c);
+    if (!job.ok) return failed(c, job.failure);
+    const part = Number(c.req.param("part"));
+    const upload = c.env.BUCKET.resumeMultipartUpload(keyOf(c), c.req.param("upload"));
+    const uploaded = await upload.uploadPart(part, c.req.raw.body ?? new ArrayBuffer(0)).catch(() => null);
+    return uploaded ? c.json({ part, etag: uploaded.etag }) : failed(c, notThoseBytes);
+  });
+
+  app.post(`${ARTIFACT}/uploads/:upload`, async (c) => {
+    const wanted = await readJson(c, completion);
+    if (!wanted.ok) return failed(c, wanted.failure);
+    const job = await spec(c);
+    if (!job.ok) return failed(c, job.failure);
+    const { sha256, upload } = c.req.param();
+    if (!(await completeUpload(c.env.BUCKET, keyOf(c), sha256, upload, wanted.value.parts)))
+      return failed(c, notThoseBytes);
+    const object = await c.env.BUCKET.head(keyOf(c));
+    return object ? c.json({ sha256, bytes: object.size }) : failed(c, notThoseBytes);
+  });
+
+  app.post(`${ATTEMPT}/messages`, async (c) => {
+    const secrets = [c.env.BATCH_SECRET, c.env.PREVIOUS_BATCH_SECRET].filter((key): key is string => !!key);
+    const read = await readText(c);
+    if (!read.ok) return failed(c, read.failure);
+    const messageId = verify(secrets, read.value, c.req.raw.headers);
+    if (messageId === null) {
+      const message = "The signature is missing, wrong, or more than five minutes old.";
+      return failed(c, { code: "invalid_signature", message });
+    }
+    const parsed = parseJson(read.value, message);
+    if (!parsed.ok) return failed(c, parsed.failure);
+    const { tenant, job, attempt } = c.var.attempt;
+    const { id, attempt: told, ...said } = parsed.value;
+    if (id !== job || told !== attempt)
+      return failed(c, {
+        code: "invalid_parameter",
+        message: "The message is of another job or attempt.",
+        param: "id",
+      });
+    const owner = ledger(c.env.TENANT, tenant);
+    if (said.type === "finished") return answer(c, await finish(c, messageId, said.manifest));
+    const event =
+      said.type === "checkpoint"
+        ? { type: said.type, attempt, artifact: said.artifact }
+        : said.type === "evaluated"
+          ? { type: said.type, attempt, judgement: said.judgement }
+          : said.type === "failed"
+            ? { type: "attempt_failed" as const, attempt, message: said.message, retryable: said.retryable }
+            : { type: said.type === "stopped" ? said.type : ("heard" as const), attempt };
+    return answer(c, await owner.receiveMessage(job, attempt, messageId, event, said));
+  });
+}
+
+const { failure: notThoseBytes } = fail(
+  "invalid_artifact",
+  "The bytes are not those that the SHA-256 names, or did not come whole. Upload them again.",
+);
+
+function tooLarge(limit: number, actual: number): Failure {
+  const message = `At most ${limit} bytes are taken here; this has ${actual}.`;
+  return { code: "body_too_large", message, details: { limit, actual } };
+}
+
+function keyOf(c: Context<HttpEnv>): string {
+  return artifactKey(c.var.attempt.tenant, c.var.attempt.job, c.req.param("sha256") ?? "");
+}
+
+/** How many bytes a body says that it has: R2 takes none of unknown length. */
+function contentLength(c: Context<HttpEnv>, limit: number): Result<number> {
+  const bytes = Number(c.req.header("content-length") ?? Number.NaN);
+  if (!Number.isInteger(bytes) || bytes < 1)
+    return fail("missing_parameter", "Say by 'content-length' how many bytes there are.", { param: "content-length" });
+  return bytes > limit ? { ok: false, failure: tooLarge(limit, bytes) } : ok(bytes);
+}
+
+async function readText(c: Context<HttpEnv>): Promise<Result<string>> {
+  const bytes = contentLength(c, MESSAGE_BYTES);
+  if (!bytes.ok) return bytes;
+  const text = await c.req.text().catch(() => null);
+  return text === null ? fail("upload_incomplete", "The connection ended before the whole body had come.") : ok(text);
+}
+
+async function readJson<T>(c: Context<HttpEnv>, schema: z.ZodType<T>): Promise<Result<T>> {
+  const text = await readText(c);
+  return text.ok ? parseJson(text.value, schema) : text;
+}
+
+function parseJson<T>(text: string, schema: z.ZodType<T>): Result<T> {
+  let given: unknown;
+  try {
+    given = JSON.parse(text);
+  } catch {
+    return fail("invalid_json", "The body is not valid JSON.");
+  }
+  const parsed = schema.safeParse(given);
+  return parsed.success ? ok(parsed.data) : { ok: false, failure: schemaFailure(parsed.error, given) };
+}
+
+/** Ends a job by the head that its attempt uploaded: checked first, and stored as the edge stores those that it trains. */
+async function finish(c: Context<HttpEnv>, messageId: string, manifest: Manifest) {
+  const { tenant, job, attempt } = c.var.attempt;
+  const found = await spec(c);
+  if (!found.ok) return found;
+  const { sha256, bytes } = manifest.artifact;
+  const object = await c.env.BUCKET.get(artifactKey(tenant, job, sha256));
+  const stored = object === null ? null : new Uint8Array(await object.arrayBuffer());
+  const head = stored === null || stored.length !== bytes ? null : decodeHead(stored);
+  const wrong = head === null ? "There is no such head, or it cannot be read." : unfit(head, found.value);
+  if (stored === null || head === null || wrong !== null)
+    return fail("invalid_artifact", wrong ?? "It cannot be read.", { param: "manifest.artifact" });
+  const record = toHead(found.value, head, manifest);
+  if (!record.ok) return record;
+  await putHead(c.env.BUCKET, tenant, sha256, stored);
+  const owner = ledger(c.env.TENANT, tenant);
+  const done = await owner.finishJob(job, attempt, messageId, manifest, record.value);
+  if (!done.ok && done.failure.code === "not_found")
+    await c.env.BUCKET.delete(headKey(tenant, sha256)).catch(() => undefined);
+  endHeadLeases(tenant, found.value.head);
+  return done;
+}
+
+/** Why a head does not answer what its job asked for, or null. */
+function unfit(head: Head, { task, dimensions, modality }: JobSpec): string | null {
+  if (head.task !== task) return `The head is for the task '${head.task}', not '${task}'.`;
+  if (head.dimensions !== dimensions) return `The head has ${head.dimensions} dimensions, not ${dimensions}.`;
+  if (head.lexical !== null && modality !== "text")
+    return "The head has lexical features, and the inputs are no texts.";
+  const numbers = [head.weights, head.bias, [head.temperature, head.offset]];
+  const finite = numbers.every((list) => (list as readonly number[]).every(Number.isFinite));
+  return finite && head.temperature > 0 ? null : "The head holds a number that is not finite.";
+}
+
+function toHead(
+  job: JobSpec,
+  head: Head,
+  { dataset, training, evaluation: told, artifact }: Manifest,
+): Result<NewHead> {
+  const judged = evaluation.nullable().safeParse(told);
+  if (!judged.success) return { ok: false, failure: schemaFailure(judged.error, told, "The evaluation") };
+  const record: NewHead = {
+    id: job.head,
+    task: job.task,
+    modality: job.modality,
+    labels: head.labels,
+    dimensions: job.dimensions,
+    backbone: job.backbone ?? { id: "embedding", revision: "1" },
+    dataset: { name: job.source.kind === "dataset" ? job.source.name : null, ...dataset },
+    training: { method: "head", ...training },
+    // It has just been held against the schema of what the interface shows.
+    evaluation: judged.data as NewHead["evaluation"],
+    sha256: artifact.sha256,
+    bytes: artifact.bytes,
+  };
+  const actual = Buffer.byteLength(JSON.stringify(record));
+  const limit = limits.head_record_bytes;
+  if (actual <= limit) return ok(record);
+  const message = `A head's labels and evaluation have at most ${limit} bytes as JSON; these have ${actual}.`;
+  return fail("limit_exceeded", message, { details: { limit, actual } });
+}

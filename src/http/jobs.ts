@@ -1,0 +1,346 @@
+/** Fine-tuning jobs, in OpenAI's shape: fields that are not known here are ignored. */
+import { createRoute, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { fail, ok, type Result } from "../core/failure.ts";
+import { batchEndpoint } from "../tenant/job-work.ts";
+import type { JobSpec } from "../tenant/jobs.ts";
+import { ledger } from "../tenant/tenant.ts";
+import { tenantKey } from "./auth.ts";
+import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
+import { answer, failed } from "./errors.ts";
+import { idempotent } from "./idempotent.ts";
+import { chooseBackbone } from "./models.ts";
+import { body, errors, json, listOf, name, tenantSecurity, unixSeconds } from "./schema.ts";
+
+const setting = z.union([z.literal("auto"), z.number().positive()], { error: "it is 'auto' or a positive number" });
+const hyperparameters = z.looseObject({
+  n_epochs: setting.default("auto"),
+  batch_size: setting.default("auto"),
+  learning_rate_multiplier: setting.default("auto"),
+});
+const metadata = z
+  .record(z.string().max(64), z.string().max(512))
+  .refine((pairs) => Object.keys(pairs).length <= 16, { error: "metadata has at most 16 pairs" });
+
+const newJob = z
+  .looseObject({
+    model: z.string().min(1).max(200),
+    training_file: z.string().min(1).max(200).openapi({
+      description: "a file's id, or 'dataset:' and the name of a data set",
+      example: "dataset:tickets",
+    }),
+    validation_file: z.string().min(1).max(200).nullish(),
+    seed: z.number().int().min(0).max(4_294_967_295).nullish(),
+    suffix: z.string().min(1).max(64).nullish(),
+    metadata: metadata.nullish(),
+    head: name
+      .optional()
+      .openapi({ description: "the head that gets a new version; by default the suffix, or the job's id" }),
+    promote: z.enum(["if_better", "always", "never"]).default("if_better"),
+    hyperparameters: hyperparameters.optional(),
+    method: z
+      .looseObject({
+        type: z.literal("supervised", { error: "the method is 'supervised'" }),
+        supervised: z.looseObject({ hyperparameters: hyperparameters.optional() }).optional(),
+      })
+      .optional(),
+    trainable: z
+      .union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
+        error: "trainable is 'all', 'head' or {\"last_layers\": n}",
+      })
+      .default("head"),
+  })
+  .openapi("NewFineTuningJob");
+
+const shownHyperparameters = z.object({ n_epochs: setting, batch_size: setting, learning_rate_multiplier: setting });
+export const job = z
+  .object({
+    object: z.literal("fine_tuning.job"),
+    id: z.string(),
+    model: z.string(),
+    status: z.enum(["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]),
+    error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
+    created_at: unixSeconds,
+    finished_at: unixSeconds.nullable(),
+    estimated_finish: z.null(),
+    fine_tuned_model: z.string().nullable(),
+    training_file: z.string(),
+    validation_file: z.string().nullable(),
+    hyperparameters: shownHyperparameters,
+    method: z.object({
+      type: z.literal("supervised"),
+      supervised: z.object({ hyperparameters: shownHyperparameters }),
+    }),
+    seed: z.number().int(),
+    metadata: z.record(z.string(), z.string()).nullable(),
+    integrations: z.array(z.never()),
+    organization_id: z.string(),
+    result_files: z.array(z.string()),
+    trained_tokens: z.null(),
+    graft: z.object({
+      head: z.string(),
+      version: z.number().int().nullable(),
+      promoted: z.boolean(),
+      promote: z.enum(["if_better", "always", "never"]),
+      trainable: z.literal("head"),
+      attempt: z.number().int(),
+      comparison: z
+        .object({
+          head_accuracy: z.number(),
+          fine_tuned_accuracy: z.number(),
+          test_examples: z.number().int(),
+          p_value: z.number(),
+          verdict: z.enum(["better", "not_better", "inconclusive"]),
+        })
+        .nullable(),
+    }),
+  })
+  .openapi("FineTuningJob");
+
+const event = z
+  .object({
+    object: z.literal("fine_tuning.job.event"),
+    id: z.string(),
+    created_at: unixSeconds,
+    level: z.enum(["info", "warn", "error"]),
+    message: z.string(),
+    type: z.enum(["message", "metrics"]),
+    data: z.record(z.string(), z.number()).nullable(),
+  })
+  .openapi("FineTuningJobEvent");
+
+const checkpoint = z
+  .object({
+    object: z.literal("fine_tuning.job.checkpoint"),
+    id: z.string(),
+    created_at: unixSeconds,
+    fine_tuning_job_id: z.string(),
+    fine_tuned_model_checkpoint: z.string(),
+    step_number: z.number().int(),
+    metrics: z.record(z.string(), z.number()),
+  })
+  .openapi("FineTuningJobCheckpoint");
+
+const common = { tags: ["Fine-tuning"], security: tenantSecurity };
+const params = z.object({ id: z.string().min(1).max(100) });
+/** OpenAI's clients may ask for more than a page holds. */
+export const openAiPage = z.looseObject({
+  limit: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(20)
+    .transform((limit) => Math.min(limit, 100)),
+  after: z.string().min(1).max(256).optional(),
+});
+
+export function jobRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "post",
+      path: "/v1/fine_tuning/jobs",
+      summary: "Create a fine-tuning job",
+      middleware: [tenantKey("train"), idempotent("tenant")] as const,
+      request: { query: anyQuery, body: body(newJob) },
+      responses: { 200: json(job, "The job, which is validated and queued next"), ...errors },
+    }),
+    async (c) => {
+      const spec = await wantedSpec(c, c.req.valid("json"));
+      return spec.ok ? answer(c, await startJob(c, spec.value, 200)) : failed(c, spec.failure);
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs",
+      summary: "List fine-tuning jobs",
+      middleware: [tenantKey("train")] as const,
+      request: { query: openAiPage },
+      responses: { 200: json(listOf(job), "Jobs, newest first"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listJobs(c.req.valid("query"))),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs/{id}",
+      summary: "Get a fine-tuning job",
+      middleware: [tenantKey("train")] as const,
+      request: { query: anyQuery, params },
+      responses: { 200: json(job, "The job"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getJob(c.req.valid("param").id)),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs/{id}/events",
+      summary: "List what a job's events tell, its metrics among them",
+      middleware: [tenantKey("train")] as const,
+      request: { params, query: openAiPage },
+      responses: { 200: json(listOf(event), "Events, newest first"), ...errors },
+    }),
+    async (c) =>
+      answer(
+        c,
+        await ledger(c.env.TENANT, c.var.caller.tenant).listJobEvents(c.req.valid("param").id, c.req.valid("query")),
+      ),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs/{id}/checkpoints",
+      summary: "List a job's checkpoints",
+      middleware: [tenantKey("train")] as const,
+      request: { params, query: openAiPage },
+      responses: { 200: json(listOf(checkpoint), "Checkpoints, newest first"), ...errors },
+    }),
+    async (c) =>
+      answer(
+        c,
+        await ledger(c.env.TENANT, c.var.caller.tenant).listCheckpoints(c.req.valid("param").id, c.req.valid("query")),
+      ),
+  );
+  const commands = {
+    cancel: "Cancel a job for good",
+    pause: "Pause a job; what it has done is kept as a checkpoint",
+    resume: "Resume a paused job from its last checkpoint",
+  } as const;
+  for (const command of ["cancel", "pause", "resume"] as const) {
+    route(
+      app,
+      createRoute({
+        ...common,
+        method: "post",
+        path: `/v1/fine_tuning/jobs/{id}/${command}`,
+        summary: commands[command],
+        middleware: [tenantKey("train"), idempotent("tenant")] as const,
+        request: { query: anyQuery, params },
+        responses: { 200: json(job, "The job as it is then; the same again changes nothing"), ...errors },
+      }),
+      async (c) => {
+        const { id } = c.req.valid("param");
+        return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).commandJob(c.var.claim, id, command));
+      },
+    );
+  }
+}
+
+/** What is to be known of a job before it is made, beside where its examples are. */
+type Wanted = Omit<
+  JobSpec,
+  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "head"
+> & {
+  readonly head: string | null;
+};
+export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
+
+const noEndpoint = fail("not_available", "This instance has no batch endpoint, so there are no fine-tuning jobs.");
+
+/** Makes a job of a specification; `status` is that of the answer. */
+export async function startJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 202) {
+  if (batchEndpoint(c.env) === null) return noEndpoint;
+  const id = `ftjob-${crypto.randomUUID().replaceAll("-", "")}`;
+  const suffix = name.safeParse(spec.suffix);
+  const head = spec.head ?? (suffix.success ? suffix.data : id);
+  return ledger(c.env.TENANT, spec.tenant).createJob(c.var.claim, id, { ...spec, head }, status);
+}
+
+/** Reads what a caller wants to be done, and looks up what that names. */
+async function wantedSpec(c: Context<HttpEnv>, wanted: z.infer<typeof newJob>): Promise<Result<NewJob>> {
+  if (wanted.trainable !== "head")
+    return fail("not_available", "The backbone's layers cannot be trained yet. Use 'trainable': \"head\".", {
+      param: "trainable",
+    });
+  const given = wanted.method?.supervised?.hyperparameters ?? wanted.hyperparameters ?? hyperparameters.parse({});
+  const { n_epochs, batch_size, learning_rate_multiplier } = given;
+  return jobSpec(c, wanted.training_file, wanted.model, "model", {
+    validation_file: wanted.validation_file ?? null,
+    head: wanted.head ?? null,
+    promote: wanted.promote,
+    trainable: wanted.trainable,
+    suffix: wanted.suffix ?? null,
+    metadata: wanted.metadata ?? null,
+    seed: wanted.seed ?? 0,
+    hyperparameters: { n_epochs, batch_size, learning_rate_multiplier },
+    training: { l2: "auto", class_weight: null, lexical: "auto" },
+    evaluation: { method: "auto" },
+  });
+}
+
+const DATASET = "dataset:";
+
+/** A job's specification, with what the ledger knows of its examples; `param` is where its backbone was named. */
+export async function jobSpec(
+  c: Context<HttpEnv>,
+  trainingFile: string,
+  model: string | undefined,
+  param: "model" | "backbone",
+  wanted: Wanted,
+): Promise<Result<NewJob>> {
+  const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
+  const read = trainingFile.startsWith(DATASET)
+    ? await datasetShape(tenant, trainingFile.slice(DATASET.length))
+    : await fileShape(tenant, trainingFile, "training_file");
+  if (!read.ok) return read;
+  const { source, ...shape } = read.value;
+  if (wanted.validation_file !== null) {
+    const validation = await fileShape(tenant, wanted.validation_file, "validation_file");
+    if (!validation.ok) return validation;
+    const differs = (["task", "modality", "dimensions"] as const).find(
+      (field) => validation.value[field] !== shape[field],
+    );
+    if (differs !== undefined)
+      return fail(
+        "task_mismatch",
+        `The validation file's ${differs} is ${validation.value[differs]}, and that of the training examples ${shape[differs]}.`,
+        {
+          param: "validation_file",
+        },
+      );
+  }
+  const backbone = chooseBackbone(
+    c.env,
+    shape.modality,
+    shape.modality === "embedding" && model === "embedding" ? undefined : model,
+    param,
+  );
+  if (!backbone.ok) return backbone;
+  const { value } = backbone;
+  return ok({
+    ...wanted,
+    ...shape,
+    tenant: c.var.caller.tenant,
+    source,
+    dimensions: value?.dimensions ?? shape.dimensions ?? 0,
+    backbone: value === null ? null : { id: value.id, revision: value.revision },
+  });
+}
+
+type Shape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_label"> & {
+  readonly dimensions: number | null;
+};
+
+async function datasetShape(tenant: ReturnType<typeof ledger>, dataset: string): Promise<Result<Shape>> {
+  const found = await tenant.findDataset(dataset);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "training_file" } };
+  const { id, task, modality, dimensions, out_of_scope_label } = found.value;
+  return ok({ source: { kind: "dataset", name: dataset, id }, task, modality, dimensions, out_of_scope_label });
+}
+
+async function fileShape(tenant: ReturnType<typeof ledger>, id: string, param: string): Promise<Result<Shape>> {
+  const found = await tenant.getFile(id);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
+  const { task, modality, dimensions } = found.value.graft;
+  return ok({ source: { kind: "file", id }, task, modality, dimensions, out_of_scope_label: null });
+}

@@ -1,0 +1,54 @@
+/** What attempts at fine-tuning jobs upload: checkpoints and trained heads, in R2 until the job has ended. */
+import { hex } from "./hash.ts";
+import { artifactKey, artifactsPrefix } from "./keys.ts";
+
+/** Stores bytes of known length; R2 checks them against their hash. False where they are others, or fewer, than that names. */
+export async function putArtifact(
+  bucket: R2Bucket,
+  key: string,
+  sha256: string,
+  body: ReadableStream | ArrayBuffer,
+): Promise<boolean> {
+  return bucket.put(key, body, { sha256 }).then(
+    () => true,
+    () => false,
+  );
+}
+
+/**
+ * Completes an upload in parts. R2 has no hash of those, so what they have become is read once more; where it is not
+ * what its name says it is deleted again, and the answer is false.
+ */
+export async function completeUpload(
+  bucket: R2Bucket,
+  key: string,
+  sha256: string,
+  uploadId: string,
+  parts: readonly { readonly part: number; readonly etag: string }[],
+): Promise<boolean> {
+  const uploaded = parts.map(({ part, etag }) => ({ partNumber: part, etag }));
+  const completed = await bucket
+    .resumeMultipartUpload(key, uploadId)
+    .complete(uploaded)
+    .then(
+      () => true,
+      () => false,
+    );
+  const object = completed ? await bucket.get(key) : null;
+  if (object === null) return false;
+  const digest = new crypto.DigestStream("SHA-256");
+  await object.body.pipeTo(digest);
+  if (hex(new Uint8Array(await digest.digest)) === sha256) return true;
+  await bucket.delete(key);
+  return false;
+}
+
+/** Deletes an artifact of a job, or all of them. */
+export async function deleteArtifacts(bucket: R2Bucket, tenant: string, job: string, sha256?: string): Promise<void> {
+  if (sha256 !== undefined) return bucket.delete(artifactKey(tenant, job, sha256));
+  for (let truncated = true; truncated; ) {
+    const listed = await bucket.list({ prefix: artifactsPrefix(tenant, job) });
+    if (listed.objects.length > 0) await bucket.delete(listed.objects.map(({ key }) => key));
+    truncated = listed.truncated;
+  }
+}
