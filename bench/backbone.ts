@@ -75,13 +75,20 @@ async function accuracies(graft: Client, peer: Peer<string[]>, set: TextSet): Pr
   let chosen = 0;
   for (const split of set.splits) {
     await store(graft, split.train);
-    const alone = await graft.heads.train({ name: "alone", dataset: "data", hyperparameters: { lexical: false } });
+    const alone = await graft.heads.train({
+      name: "alone",
+      dataset: "data",
+      method: "head",
+      hyperparameters: { lexical: false },
+    });
     dense.push(await accuracy(graft, alone.id, split.test));
     const hyperparameters = set.seen ? { lexical: true } : {};
-    const beside = await graft.heads.train({ name: "beside", dataset: "data", hyperparameters }).catch((error) => {
-      if (error instanceof GraftError && error.code === "edge_budget_exceeded") return alone;
-      throw error;
-    });
+    const beside = await graft.heads
+      .train({ name: "beside", dataset: "data", method: "head", hyperparameters })
+      .catch((error) => {
+        if (error instanceof GraftError && error.code === "edge_budget_exceeded") return alone;
+        throw error;
+      });
     if (beside.training.lexical) chosen++;
     lexical.push(await accuracy(graft, beside.id, split.test));
     const predicted = await peer.ask({
@@ -179,7 +186,7 @@ async function embeddings(texts: readonly LabelledText[]): Promise<Float32Array<
 async function typos(graft: Client, set: TextSet): Promise<Row> {
   const { train, test } = set.splits[0] as Split;
   await store(graft, train);
-  const { id } = await graft.heads.train({ name: "typos", dataset: "data" });
+  const { id } = await graft.heads.train({ name: "typos", dataset: "data", method: "head" });
   const random = seededRandom(1);
   const clean = await accuracy(graft, id, test);
   const edited = await accuracy(
@@ -239,6 +246,7 @@ async function costs(graft: Client, set: TextSet): Promise<Row[]> {
     const { training, bytes } = await graft.heads.train({
       name: "costs",
       dataset: "data",
+      method: "head",
       hyperparameters: { lexical },
     });
     return { milliseconds: training.milliseconds, bytes };

@@ -88,7 +88,12 @@ export async function evaluate(folder: string, train: string, backbone: string |
       graft.datasets.import("data", createReadStream(trainFile), "text/csv"),
     );
     console.error(`Train on ${imported.dataset.examples} examples …`);
-    const wanted = { name: "head", dataset: "data", ...(backbone === undefined ? {} : { backbone }) };
+    const wanted = {
+      name: "head",
+      dataset: "data",
+      method: "head" as const,
+      ...(backbone === undefined ? {} : { backbone }),
+    };
     const [head, trainMs] = await timed(() => graft.heads.train(wanted));
     console.error(`Predict ${texts.length} texts …`);
     const [predictions, predictMs] = await timed(() => predictAll(graft, texts, head.labels.length));

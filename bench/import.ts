@@ -38,9 +38,9 @@ async function measure(
   }
   await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
   await step("import", () => graft.datasets.import("data", createReadStream(train), "text/csv"));
-  await step("train", () => graft.heads.train({ name: "head", dataset: "data" }));
+  await step("train", () => graft.heads.train({ name: "head", dataset: "data", method: "head" }));
   await step(`add ${ADDED} examples`, () => graft.datasets.add("data", more));
-  await step("train again", () => graft.heads.train({ name: "head", dataset: "data" }));
+  await step("train again", () => graft.heads.train({ name: "head", dataset: "data", method: "head" }));
   return steps;
 }
 

@@ -55,7 +55,7 @@ export async function run(): Promise<Row[]> {
   return withWorker(async ({ url, operator, graft, folder }) => {
     await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
     await graft.datasets.import("tickets", tickets.toString(), "text/csv");
-    await graft.heads.train({ name: "support", dataset: "tickets", evaluation: { method: "none" } });
+    await graft.heads.train({ name: "support", dataset: "tickets", method: "head", evaluation: { method: "none" } });
     const keys = await Promise.all(
       Array.from({ length: KEYS }, async (_, i) => {
         return (

@@ -345,7 +345,7 @@ async function demo(given: string | undefined): Promise<void> {
       graft.datasets.import("tickets", withoutRows(file, heldOut), "text/csv"),
     );
     const head = await step("Train and evaluate a head", () =>
-      graft.heads.train({ name: "support", dataset: "tickets" }),
+      graft.heads.train({ name: "support", dataset: "tickets", method: "head" }),
     );
     const predicted =
       texts.length === 0

@@ -4,7 +4,7 @@
  *   const graft = createClient({ baseUrl: "http://127.0.0.1:8787", key: "gk_acme_…" });
  *   await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
  *   await graft.datasets.import("tickets", csv, "text/csv");
- *   const head = await graft.heads.train({ name: "support", dataset: "tickets" });
+ *   const head = await graft.heads.train({ name: "support", dataset: "tickets", method: "head" });
  *   const { data } = await graft.heads.predict("support", { input: "I want my money back" });
  */
 import type { Code } from "./core/failure.ts";
@@ -240,6 +240,78 @@ export interface NewHead {
   readonly method?: "auto" | "head" | "fine_tune";
 }
 
+/** What a training answers: under `auto`, data beyond what one request may use makes a job. */
+export type TrainedOrQueued<T extends NewHead> = T extends { readonly method: "head" } ? Head : Head | FineTuningJob;
+
+export interface File {
+  readonly object: "file";
+  readonly id: string;
+  readonly bytes: number;
+  readonly created_at: number;
+  readonly filename: string;
+  readonly purpose: "fine-tune";
+  readonly status: "processed";
+  readonly graft: {
+    readonly task: Task;
+    readonly modality: "text" | "embedding";
+    readonly dimensions: number | null;
+    readonly examples: number;
+    readonly labels: number;
+  };
+}
+
+export interface NewFineTuningJob {
+  /** A backbone's id. */
+  readonly model: string;
+  /** A file's id, or `dataset:` and the name of a data set. */
+  readonly training_file: string;
+  readonly validation_file?: string;
+  readonly seed?: number;
+  readonly suffix?: string;
+  readonly metadata?: Readonly<Record<string, string>>;
+  /** The head that gets a new version; by default the suffix, or the job's id. */
+  readonly head?: string;
+  readonly promote?: "if_better" | "always" | "never";
+  readonly trainable?: "all" | "head" | { readonly last_layers: number };
+}
+
+export interface FineTuningJob {
+  readonly object: "fine_tuning.job";
+  readonly id: string;
+  readonly model: string;
+  readonly status: "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
+  readonly error: { readonly code: string; readonly message: string; readonly param: string | null } | null;
+  readonly created_at: number;
+  readonly finished_at: number | null;
+  readonly fine_tuned_model: string | null;
+  readonly training_file: string;
+  readonly validation_file: string | null;
+  readonly graft: {
+    readonly head: string;
+    readonly version: number | null;
+    readonly promoted: boolean;
+    readonly promote: "if_better" | "always" | "never";
+    readonly attempt: number;
+    readonly comparison: {
+      readonly head_accuracy: number;
+      readonly fine_tuned_accuracy: number;
+      readonly test_examples: number;
+      readonly p_value: number;
+      readonly verdict: "better" | "not_better" | "inconclusive";
+    } | null;
+  };
+}
+
+export interface FineTuningJobEvent {
+  readonly object: "fine_tuning.job.event";
+  readonly id: string;
+  readonly created_at: number;
+  readonly level: "info" | "warn" | "error";
+  readonly message: string;
+  readonly type: "message" | "metrics";
+  readonly data: Readonly<Record<string, number>> | null;
+}
+
 export interface PredictRequest {
   readonly input: Input | readonly Input[];
   readonly top_k?: number;
@@ -416,8 +488,11 @@ export function createClient(options: ClientOptions) {
     },
 
     heads: {
-      /** Trains the next version of a head; resolves when it is trained, evaluated and stored. */
-      train: (head: NewHead, once?: Once) => post<Head>("/v1/heads", head, once),
+      /**
+       * Trains the next version of a head; resolves when it is trained, evaluated and stored, or, unless `method` is
+       * `head`, when a job is made of what is beyond one request.
+       */
+      train: <const T extends NewHead>(head: T, once?: Once) => post<TrainedOrQueued<T>>("/v1/heads", head, once),
       list: (page: Page = {}) => get<List<Head>>("/v1/heads", { ...page }),
       /** The active version, or the given one. */
       get: (name: string, version?: number) =>
@@ -431,6 +506,31 @@ export function createClient(options: ClientOptions) {
         post<Head>(`${at("heads", name)}/promote`, { version }, once),
       /** As many predictions as inputs, in their order. */
       predict: (name: string, wanted: PredictRequest) => post<Predictions>(`${at("heads", name)}/predict`, wanted),
+    },
+
+    files: {
+      /** Uploads a file to train on: JSONL of labelled examples, or of chats whose last message is the label. */
+      async create(file: Blob, filename: string): Promise<File> {
+        const form = new FormData();
+        form.set("purpose", "fine-tune");
+        form.set("file", file, filename);
+        return (await request("POST", "/v1/files", { body: form })).json() as Promise<File>;
+      },
+      list: (page: Page = {}) => get<List<File>>("/v1/files", { ...page }),
+      get: (id: string) => get<File>(at("files", id)),
+      delete: (id: string) => remove<Deleted>(at("files", id)),
+    },
+
+    /** Fine-tuning jobs; OpenAI's client speaks to them as well. */
+    jobs: {
+      create: (job: NewFineTuningJob, once?: Once) => post<FineTuningJob>("/v1/fine_tuning/jobs", job, once),
+      list: (page: Page = {}) => get<List<FineTuningJob>>("/v1/fine_tuning/jobs", { ...page }),
+      get: (id: string) => get<FineTuningJob>(at("fine_tuning/jobs", id)),
+      events: (id: string, page: Page = {}) =>
+        get<List<FineTuningJobEvent>>(`${at("fine_tuning/jobs", id)}/events`, { ...page }),
+      cancel: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/cancel`, {}),
+      pause: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/pause`, {}),
+      resume: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/resume`, {}),
     },
   };
 }

@@ -192,13 +192,18 @@ describe("with a running Worker", () => {
     expect((await graft.datasets.examples("colours", { limit: 2, label: "red" })).data).toHaveLength(2);
     const exported = await new Response(await graft.datasets.export("colours")).text();
     expect(exported.trim().split("\n")).toHaveLength(37);
-    const first = await graft.heads.train({ name: "colour", dataset: "colours" });
-    const second = await graft.heads.train({ name: "colour", dataset: "colours", promote: false });
+    const first = await graft.heads.train({ name: "colour", dataset: "colours", method: "head" });
+    const second = await graft.heads.train({ name: "colour", dataset: "colours", method: "head", promote: false });
     expect([first.version, second.version]).toEqual([1, 2]);
     expect((await graft.heads.promote("colour", 2)).active_version).toBe(2);
     expect((await graft.heads.versions("colour")).data.map(({ version }) => version)).toEqual([2, 1]);
     expect((await graft.heads.get("colour", 1)).version).toBe(1);
-    const wordy = await graft.heads.train({ name: "wordy", dataset: "colours", hyperparameters: { lexical: true } });
+    const wordy = await graft.heads.train({
+      name: "wordy",
+      dataset: "colours",
+      method: "head",
+      hyperparameters: { lexical: true },
+    });
     expect(wordy.training.lexical).toBe(true);
     const { lexical, labels } = await graft.heads.export("wordy", 1);
     expect(lexical?.weights.map((row) => row.length)).toEqual(labels.map(() => lexical?.seen.length));
