@@ -6,6 +6,7 @@ export const limits = {
   heads: 1_000,
   versions_per_head: 1_000,
   api_keys: 1_000,
+  files: 1_000,
   text_characters: 32_768,
   label_characters: 256,
   largest_value: 1e15,
@@ -25,7 +26,8 @@ export const limits = {
   training_target_bytes: 8_000_000,
   json_body_bytes: 16 * 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,
-  /** Good rows, bad ones and, in NDJSON and CSV, empty lines. */
+  file_bytes: 100 * 1024 * 1024,
+  /** Good rows, bad ones and, in NDJSON and CSV, empty lines; the lines of a file as well. */
   import_rows: 400_000,
   import_line_bytes: 1024 * 1024,
 } as const;

@@ -9,6 +9,7 @@ import { documentationRoutes } from "./docs.ts";
 import { embeddingRoutes } from "./embeddings.ts";
 import { failed, schemaFailure } from "./errors.ts";
 import { exampleRoutes } from "./examples.ts";
+import { fileRoutes } from "./files.ts";
 import { headRoutes } from "./heads.ts";
 import { healthRoutes } from "./health.ts";
 import { limitRoutes } from "./limits.ts";
@@ -28,6 +29,7 @@ export function createApp(): App {
   apiKeyRoutes(app);
   datasetRoutes(app);
   exampleRoutes(app);
+  fileRoutes(app);
   modelRoutes(app);
   embeddingRoutes(app);
   headRoutes(app);

@@ -52,6 +52,13 @@ const migrations: readonly string[] = [
   `,
   "CREATE INDEX blocks_key ON blocks (key)",
   "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)",
+  `
+  CREATE TABLE files (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, filename TEXT NOT NULL, bytes INTEGER NOT NULL,
+    task TEXT NOT NULL, modality TEXT NOT NULL, dimensions INTEGER, examples INTEGER NOT NULL, labels INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+  )
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -6,12 +6,14 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { hasFile } from "../store/files.ts";
 import { hasHead } from "../store/heads.ts";
 import * as apiKeys from "./api-keys.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
 import { arm, drain, schedule } from "./due.ts";
 import * as examples from "./examples.ts";
+import * as files from "./files.ts";
 import * as heads from "./heads.ts";
 import * as idempotency from "./idempotency.ts";
 import * as imports from "./imports.ts";
@@ -74,8 +76,9 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   /**
-   * Committing a version and deleting heads' bytes take turns: the same data give the same bytes, so a training may
-   * have stored anew what is about to be deleted for a head that is gone.
+   * Committing a version or a file and deleting their bytes take turns: the same data give the same bytes, so a
+   * training may have stored anew what is about to be deleted for a head that is gone, and an upload may take longer
+   * than a sweep waits for its row.
    */
   readonly #alone: Alone = (work) => {
     const done = this.#lastAlone.then(work);
@@ -119,7 +122,12 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async usage(): Promise<Result<Record<string, number>>> {
     return this.#read((sql) =>
-      ok({ datasets: datasets.countDatasets(sql), heads: heads.countHeads(sql), api_keys: apiKeys.countApiKeys(sql) }),
+      ok({
+        datasets: datasets.countDatasets(sql),
+        heads: heads.countHeads(sql),
+        api_keys: apiKeys.countApiKeys(sql),
+        files: files.countFiles(sql),
+      }),
     );
   }
 
@@ -276,6 +284,33 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async deleteHead(name: string) {
     return this.#change((sql, now) => heads.deleteHead(sql, name, now));
+  }
+
+  // Files
+
+  /** Adds a file whose bytes were stored before. */
+  async commitFile(file: files.NewFile): Promise<Result<files.FileObject>> {
+    const tenant = this.#identity?.tenant;
+    if (tenant === undefined) return fail("not_found", "No such tenant.");
+    return this.#alone(async () => {
+      if (!(await hasFile(this.env.BUCKET, tenant, file.id).catch(() => false)))
+        return fail("storage_unavailable", "The file's bytes were not found in storage. Upload it again.", {
+          retryAfter: 1,
+        });
+      return this.#change((sql, now) => files.addFile(sql, file, now));
+    });
+  }
+
+  async getFile(id: string) {
+    return this.#read((sql) => files.getFile(sql, id));
+  }
+
+  async listFiles(request: files.FilePageRequest) {
+    return this.#read((sql) => files.listFiles(sql, request));
+  }
+
+  async deleteFile(id: string) {
+    return this.#change((sql, now) => files.deleteFile(sql, id, now));
   }
 
   override async alarm(): Promise<void> {

@@ -14,7 +14,7 @@ describe("GET /v1/limits", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     const answer = await call("GET", "/v1/limits", key);
     expect(answer.status).toBe(200);
-    const { datasets, heads, api_keys, ...others } = limits;
+    const { datasets, heads, api_keys, files, ...others } = limits;
     const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     expect(answer.json).toEqual({
       object: "limits",
@@ -24,6 +24,7 @@ describe("GET /v1/limits", () => {
         datasets: { limit: datasets, used: 1 },
         heads: { limit: heads, used: 1 },
         api_keys: { limit: api_keys, used: 1 },
+        files: { limit: files, used: 0 },
       },
     });
   });
