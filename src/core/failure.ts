@@ -13,6 +13,7 @@ export const codes = [
   "upload_incomplete",
   "invalid_csv",
   "import_rejected",
+  "invalid_training_file",
   "input_empty",
   "input_too_long",
   "invalid_embedding",

@@ -6,6 +6,7 @@ export const limits = {
   heads: 1_000,
   versions_per_head: 1_000,
   api_keys: 1_000,
+  files: 1_000,
   /** Fine-tuning jobs that have not ended; of those that have, the newest so many are kept. */
   active_jobs: 100,
   ended_jobs: 1_000,
@@ -32,7 +33,8 @@ export const limits = {
   training_target_bytes: 8_000_000,
   json_body_bytes: 16 * 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,
-  /** Good rows, bad ones and, in NDJSON and CSV, empty lines. */
+  file_bytes: 100 * 1024 * 1024,
+  /** Good rows, bad ones and, in NDJSON and CSV, empty lines; the lines of a file as well. */
   import_rows: 400_000,
   import_line_bytes: 1024 * 1024,
 } as const;

@@ -10,6 +10,7 @@ import { documentationRoutes } from "./docs.ts";
 import { embeddingRoutes } from "./embeddings.ts";
 import { failed, schemaFailure } from "./errors.ts";
 import { exampleRoutes } from "./examples.ts";
+import { fileRoutes } from "./files.ts";
 import { headRoutes } from "./heads.ts";
 import { healthRoutes } from "./health.ts";
 import { jobRoutes } from "./jobs.ts";
@@ -30,6 +31,7 @@ export function createApp(): App {
   apiKeyRoutes(app);
   datasetRoutes(app);
   exampleRoutes(app);
+  fileRoutes(app);
   modelRoutes(app);
   embeddingRoutes(app);
   headRoutes(app);

@@ -1,8 +1,8 @@
-/** What a body may be: JSON of bounded size, but for imports, which are read as streams with limits of their own. */
+/** What a body may be: JSON of bounded size, but for imports and files, which are read as streams with limits of their own. */
 import { isUtf8 } from "node:buffer";
 import { bodyLimit } from "hono/body-limit";
 import { createMiddleware } from "hono/factory";
-import type { Failure } from "../core/failure.ts";
+import { type Failure, fail } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import type { HttpEnv } from "./context.ts";
 import { failed } from "./errors.ts";
@@ -33,7 +33,12 @@ function wrongEncoding(contentType: string, contentEncoding: string): Failure | 
   return { code: "unsupported_media_type", message, param: "content-type" };
 }
 
-const IMPORT_PATH = /^\/v1\/datasets\/[^/]+\/examples$/;
+const STREAMED_PATH = /^\/v1\/(datasets\/[^/]+\/examples|files)$/;
+
+const cutOff: Failure = {
+  code: "upload_incomplete",
+  message: "The connection ended before the whole body had come. Nothing was changed; send it again.",
+};
 
 const jsonLimit = bodyLimit({
   maxSize: limits.json_body_bytes,
@@ -46,7 +51,7 @@ const jsonLimit = bodyLimit({
 });
 
 /**
- * Refuses bodies that no route takes, and reads the others whole, but for imports, so that what is thrown later is never
+ * Refuses bodies that no route takes, and reads the others whole, but for those read as streams, so that what is thrown later is never
  * the client's connection. It runs only for callers whose key is known.
  */
 export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
@@ -54,20 +59,15 @@ export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
   const type = c.req.header("content-type") ?? "";
   const encoded = wrongEncoding(type, c.req.header("content-encoding") ?? "");
   if (encoded) return failed(c, encoded);
-  const isImport = IMPORT_PATH.test(c.req.path);
+  const streamed = STREAMED_PATH.test(c.req.path);
   if (!JSON_TYPE.test(type)) {
-    return isImport || c.req.header("content-length") === "0" ? next() : failed(c, notJson(type));
+    return streamed || c.req.header("content-length") === "0" ? next() : failed(c, notJson(type));
   }
   let bytes: Uint8Array | null = null;
   const read = jsonLimit(c, async () => {
-    if (!isImport) bytes = new Uint8Array(await c.req.raw.arrayBuffer());
+    if (!streamed) bytes = new Uint8Array(await c.req.raw.arrayBuffer());
   });
-  const refused = await read.catch(() =>
-    failed(c, {
-      code: "upload_incomplete",
-      message: "The connection ended before the whole body had come. Nothing was changed; send it again.",
-    }),
-  );
+  const refused = await read.catch(() => failed(c, cutOff));
   if (refused) return refused;
   if (bytes !== null) {
     if (!isUtf8(bytes)) return failed(c, notUtf8);
@@ -76,3 +76,40 @@ export const boundedBody = createMiddleware<HttpEnv>(async (c, next) => {
   }
   return next();
 });
+
+/** Thrown while a body is read as a stream: it is not read on, and nothing of it counts. */
+export class BodyRefused extends Error {
+  readonly failure: Failure;
+  constructor(failure: Failure) {
+    super(failure.code);
+    this.failure = failure;
+  }
+}
+
+export function refuse(...args: Parameters<typeof fail>): BodyRefused {
+  return new BodyRefused(fail(...args).failure);
+}
+
+/** Passes a body on, counted: past the limit, or where the connection ends early, it throws a BodyRefused. */
+export async function* countBytes(
+  body: ReadableStream<Uint8Array> | null,
+  limit: number,
+  tooLarge: string,
+): AsyncGenerator<Uint8Array> {
+  if (body === null) return;
+  let actual = 0;
+  const reader = body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch(() => {
+        throw new BodyRefused(cutOff);
+      });
+      if (done) return;
+      actual += value.byteLength;
+      if (actual > limit) throw refuse("body_too_large", tooLarge, { details: { limit, actual } });
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => undefined);
+  }
+}

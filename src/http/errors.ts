@@ -30,6 +30,7 @@ const http: Record<Code, { status: ContentfulStatusCode; type: ErrorType }> = {
   upload_incomplete: { status: 400, type: "invalid_request_error" },
   invalid_csv: { status: 422, type: "invalid_request_error" },
   import_rejected: { status: 422, type: "invalid_request_error" },
+  invalid_training_file: { status: 422, type: "invalid_request_error" },
   input_empty: { status: 422, type: "invalid_request_error" },
   input_too_long: { status: 422, type: "invalid_request_error" },
   invalid_embedding: { status: 422, type: "invalid_request_error" },

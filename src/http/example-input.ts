@@ -15,6 +15,16 @@ export interface ExampleShape {
   readonly dimensions: number | null;
 }
 
+/** The shape that an example has itself, for a set whose first example decides. */
+export function shapeOf(example: { labels?: unknown; value?: unknown; embedding?: unknown }): ExampleShape {
+  const { labels, value, embedding } = example;
+  return {
+    task: labels !== undefined ? "multi_label" : value !== undefined ? "regression" : "single_label",
+    modality: embedding === undefined ? "text" : "embedding",
+    dimensions: Array.isArray(embedding) ? embedding.length : null,
+  };
+}
+
 const LARGEST_FLOAT32 = 3.4028234663852886e38;
 
 function isFloat32(value: number): boolean {
@@ -92,7 +102,7 @@ function readInput(example: LabelledExample, shape: ExampleShape, at: string): R
       param: join(at, field),
     });
   if (field !== shape.modality) {
-    return fail("modality_mismatch", `The dataset holds inputs of modality '${shape.modality}', not '${field}'.`, {
+    return fail("modality_mismatch", `The examples here have inputs of modality '${shape.modality}', not '${field}'.`, {
       param: join(at, field),
     });
   }
@@ -109,7 +119,7 @@ function readTarget(example: LabelledExample, task: Task, at: string): Result<st
     (field) => field !== wanted && example[field] !== undefined,
   );
   if (other !== undefined)
-    return fail("task_mismatch", `A dataset with the task '${task}' takes '${wanted}', not '${other}'.`, {
+    return fail("task_mismatch", `With the task '${task}' an example takes '${wanted}', not '${other}'.`, {
       param: join(at, other),
     });
   const target = example[wanted];

@@ -6,11 +6,12 @@ import { toExample } from "../tenant/examples.ts";
 import type { StagedExample } from "../tenant/imports.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { tenantKey } from "./auth.ts";
+import { BodyRefused } from "./body.ts";
 import { type App, type HttpEnv, route } from "./context.ts";
 import { dataset, nameParams } from "./datasets.ts";
 import { answer, failed } from "./errors.ts";
 import { parseExample } from "./example-input.ts";
-import { ERRORS_SHOWN, ImportFailed, importReader, type RowError, tooManyRows } from "./import.ts";
+import { ERRORS_SHOWN, importReader, type RowError, tooManyRows } from "./import.ts";
 import { body, deleted, errors, example, json, labelledExample, listOf, pageQuery, tenantSecurity } from "./schema.ts";
 
 const imported = z
@@ -186,7 +187,7 @@ async function importExamples(c: Context<HttpEnv>, name: string, abort: boolean)
     await tenant.dropImport(id);
     return failed(c, failure);
   };
-  const staged = await stageRows(read(c.req.raw.body ?? emptyBody(), begun.value), (rows) => tenant.stage(id, rows));
+  const staged = await stageRows(read(c.req.raw.body, begun.value), (rows) => tenant.stage(id, rows));
   if (!staged.ok) return drop(staged.failure);
   const { rejected, errors, firstParam, rows } = staged.value;
   c.set("figures", { rows, rejected });
@@ -203,10 +204,6 @@ async function importExamples(c: Context<HttpEnv>, name: string, abort: boolean)
   if (!merged.ok) return drop(merged.failure);
   const { dataset, ...counts } = merged.value;
   return answer(c, ok({ object: "dataset.import", id, ...counts, rejected, errors, dataset }));
-}
-
-function emptyBody(): ReadableStream<Uint8Array> {
-  return new ReadableStream({ start: (controller) => controller.close() });
 }
 
 interface Staged {
@@ -251,7 +248,7 @@ async function stageRows(
     const done = waiting.length === 0 ? ok(null) : await stage(waiting);
     return done.ok ? ok({ rows: read - empty, rejected, errors, firstParam }) : done;
   } catch (error) {
-    if (error instanceof ImportFailed) return { ok: false, failure: error.failure };
+    if (error instanceof BodyRefused) return { ok: false, failure: error.failure };
     throw error;
   }
 }

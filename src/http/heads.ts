@@ -11,8 +11,7 @@ import { endHeadLeases } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
 import { type App, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
-import { parseExample } from "./example-input.ts";
-import { storeExamples } from "./files.ts";
+import { parseExample, shapeOf } from "./example-input.ts";
 import { head, headExport, newHead, versionNumber } from "./head-schema.ts";
 import { idempotent } from "./idempotent.ts";
 import { job, jobSpec, startJob } from "./jobs.ts";
@@ -20,6 +19,7 @@ import { chooseBackbone } from "./models.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
 import { beyondBudget, runTraining, storeHead } from "./training.ts";
 import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
+import { storeExamples } from "./upload.ts";
 
 const common = { tags: ["Heads"], security: tenantSecurity };
 const nameParams = z.object({ name });
@@ -346,23 +346,16 @@ async function inline(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Pro
   const raw = wanted.examples ?? [];
   const first = raw[0];
   if (first === undefined) return fail("too_few_examples", "There are no examples to train on.", { param: "examples" });
-  const task: Task =
-    first.labels !== undefined ? "multi_label" : first.value !== undefined ? "regression" : "single_label";
-  const modality = first.embedding === undefined ? "text" : "embedding";
-  const shape = { task, modality, dimensions: first.embedding?.length ?? null } as const;
+  const shape = shapeOf(first);
   const examples: StoredExample[] = [];
   for (const [index, example] of raw.entries()) {
     const parsed = parseExample(example, shape, `examples[${index}]`);
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);
   }
-  const backbone = chooseBackbone(c.env, modality, wanted.backbone, "backbone");
+  const backbone = chooseBackbone(c.env, shape.modality, wanted.backbone, "backbone");
   if (!backbone.ok) return backbone;
-  const source = inlineSource(
-    task,
-    examples,
-    backbone.value,
-    backbone.value?.dimensions ?? first.embedding?.length ?? 0,
-  );
+  const dimensions = backbone.value?.dimensions ?? shape.dimensions ?? 0;
+  const source = inlineSource(shape.task, examples, backbone.value, dimensions);
   return ok({ source, backbone: backbone.value, dataset: { name: null, revision: null } });
 }

@@ -1,9 +1,10 @@
 /** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
 import { isUtf8 } from "node:buffer";
-import { type Code, type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { type Code, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import type { StoredExample } from "../tenant/examples.ts";
 import type { StagedExample } from "../tenant/imports.ts";
-import { notUtf8 } from "./body.ts";
+import { BodyRefused, countBytes, notUtf8, refuse } from "./body.ts";
 import { csvRecords } from "./csv.ts";
 import { formatPath } from "./errors.ts";
 import { type ExampleShape, parseExample } from "./example-input.ts";
@@ -14,35 +15,24 @@ export interface RowError {
   readonly code: Code;
   readonly message: string;
 }
-interface BadRow {
+export interface GoodRow {
+  readonly row: StagedExample;
+}
+export interface BadRow {
   readonly error: RowError;
   readonly param: string | undefined;
 }
 /** null: a line with nothing on it, which costs time to read all the same. */
-type ImportRow = { readonly row: StagedExample } | BadRow | null;
-
-/** Thrown while a body is read: the import as a whole cannot go on. */
-export class ImportFailed extends Error {
-  readonly failure: Failure;
-  constructor(failure: Failure) {
-    super(failure.code);
-    this.failure = failure;
-  }
-}
-
-function stop(...args: Parameters<typeof fail>): ImportFailed {
-  return new ImportFailed(fail(...args).failure);
-}
+type ImportRow = GoodRow | BadRow | null;
 
 /** Why an import of so many rows is not read on. */
-export function tooManyRows(actual: number): ImportFailed {
+export function tooManyRows(actual: number): BodyRefused {
   const limit = limits.import_rows;
   const message = `An import has at most ${limit} rows, good or bad; this one has more. Split it into several.`;
-  return stop("limit_exceeded", message, { details: { limit, actual } });
+  return refuse("limit_exceeded", message, { details: { limit, actual } });
 }
 
-function toRow(raw: unknown, shape: ExampleShape, line: number, at = ""): ImportRow {
-  const parsed = parseExample(raw, shape, at);
+function toRow(parsed: Result<StoredExample>, line: number): GoodRow | BadRow {
   if (parsed.ok) return { row: { ...parsed.value, line } };
   return { error: { line, code: parsed.failure.code, message: parsed.failure.message }, param: parsed.failure.param };
 }
@@ -51,33 +41,9 @@ function badRow(line: number, code: Code, message: string): BadRow {
   return { error: { line, code, message }, param: undefined };
 }
 
-/** Passes a body on, counted: past the limit, or where the connection ends early, it throws. */
-async function* countBytes(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let actual = 0;
-  const reader = body.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read().catch(() => {
-        throw stop(
-          "upload_incomplete",
-          "The connection ended before the whole body had come. The dataset is as it was; import again.",
-        );
-      });
-      if (done) return;
-      actual += value.byteLength;
-      if (actual > limits.import_body_bytes) {
-        const details = { limit: limits.import_body_bytes, actual };
-        throw stop(
-          "body_too_large",
-          `An import has at most ${limits.import_body_bytes} bytes. Split it into several.`,
-          { details },
-        );
-      }
-      yield value;
-    }
-  } finally {
-    reader.cancel().catch(() => undefined);
-  }
+function importBytes(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+  const limit = limits.import_body_bytes;
+  return countBytes(body, limit, `An import has at most ${limit} bytes. Split it into several.`);
 }
 
 /** How many rows' errors an import shows. */
@@ -86,31 +52,31 @@ export const ERRORS_SHOWN = 100;
 /** Which reader a content type has; JSON bodies are read whole, within their own limit. */
 export function importReader(
   contentType: string,
-): ((body: ReadableStream<Uint8Array>, shape: ExampleShape) => AsyncGenerator<ImportRow>) | null {
+): ((body: ReadableStream<Uint8Array> | null, shape: ExampleShape) => AsyncGenerator<ImportRow>) | null {
   const type = contentType.split(";")[0]?.trim().toLowerCase();
   if (type === "application/json") return readJson;
-  if (type === "application/x-ndjson" || type === "application/jsonl") return readNdjson;
+  if (type === "application/x-ndjson" || type === "application/jsonl") return importNdjson;
   if (type === "text/csv") return readCsv;
   return null;
 }
 
-async function* readJson(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
+async function* readJson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of countBytes(body)) chunks.push(chunk);
+  for await (const chunk of importBytes(body)) chunks.push(chunk);
   const bytes = Buffer.concat(chunks);
-  if (!isUtf8(bytes)) throw new ImportFailed(notUtf8);
+  if (!isUtf8(bytes)) throw new BodyRefused(notUtf8);
   const parsed = parseJson(new TextDecoder().decode(bytes));
-  if (!parsed.ok) throw new ImportFailed(parsed.failure);
+  if (!parsed.ok) throw new BodyRefused(parsed.failure);
   if (typeof parsed.value !== "object" || parsed.value === null || Array.isArray(parsed.value))
-    throw stop("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
+    throw refuse("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
   const { examples, ...rest } = parsed.value as Record<string, unknown>;
   const [field] = Object.keys(rest);
   const unknown = field === undefined ? undefined : formatPath([field]);
   if (unknown !== undefined)
-    throw stop("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
-  if (examples === undefined) throw stop("missing_parameter", "'examples' is required.", { param: "examples" });
-  if (!Array.isArray(examples)) throw stop("invalid_parameter", "'examples' must be a list.", { param: "examples" });
-  for (const [index, raw] of examples.entries()) yield toRow(raw, shape, index + 1, `examples[${index}]`);
+    throw refuse("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
+  if (examples === undefined) throw refuse("missing_parameter", "'examples' is required.", { param: "examples" });
+  if (!Array.isArray(examples)) throw refuse("invalid_parameter", "'examples' must be a list.", { param: "examples" });
+  for (const [index, raw] of examples.entries()) yield toRow(parseExample(raw, shape, `examples[${index}]`), index + 1);
 }
 
 function parseJson(text: string): Result<unknown> {
@@ -121,39 +87,52 @@ function parseJson(text: string): Result<unknown> {
   }
 }
 
-async function* readNdjson(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
+function importNdjson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
+  return readNdjson(importBytes(body), (raw) => parseExample(raw, shape, ""));
+}
+
+/** Reads lines of JSON as rows, each as `parse` finds it. */
+export async function* readNdjson(
+  body: AsyncIterable<Uint8Array>,
+  parse: (raw: unknown) => Result<StoredExample>,
+): AsyncGenerator<ImportRow> {
   let line = 0;
-  for await (const chunk of lines(countBytes(body), "\n")) {
-    for (const { text, utf8 } of chunk) yield ndjsonRow(text, utf8, ++line, shape);
+  for await (const chunk of lines(body, "\n")) {
+    for (const { text, utf8 } of chunk) yield ndjsonRow(text, utf8, ++line, parse);
   }
 }
 
-function ndjsonRow(text: string | null, utf8: boolean, line: number, shape: ExampleShape): ImportRow {
+function ndjsonRow(
+  text: string | null,
+  utf8: boolean,
+  line: number,
+  parse: (raw: unknown) => Result<StoredExample>,
+): ImportRow {
   if (text === null) return badRow(line, "input_too_long", `A line has at most ${limits.import_line_bytes} bytes.`);
   if (!utf8) return badRow(line, "invalid_json", "The line is not UTF-8, as JSON must be.");
   if (text.trim() === "") return null;
-  const parsed = parseJson(text.replace(/^\uFEFF/, ""));
-  return parsed.ok ? toRow(parsed.value, shape, line) : badRow(line, "invalid_json", "The line is not valid JSON.");
+  const json = parseJson(text.replace(/^\uFEFF/, ""));
+  return json.ok ? toRow(parse(json.value), line) : badRow(line, "invalid_json", "The line is not valid JSON.");
 }
 
 const targetColumn = { single_label: "label", multi_label: "labels", regression: "value" } as const;
 
-async function* readCsv(body: ReadableStream<Uint8Array>, shape: ExampleShape): AsyncGenerator<ImportRow> {
+async function* readCsv(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
   if (shape.modality !== "text")
-    throw stop("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
+    throw refuse("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
   const target = targetColumn[shape.task];
   let columns: string[] | null = null;
-  for await (const record of csvRecords(lines(countBytes(body), "any"))) {
+  for await (const record of csvRecords(lines(importBytes(body), "any"))) {
     if (record === null) yield null;
     else if (columns === null) {
-      if ("problem" in record) throw stop("invalid_csv", `The CSV's header cannot be read. ${record.problem}`);
+      if ("problem" in record) throw refuse("invalid_csv", `The CSV's header cannot be read. ${record.problem}`);
       columns = checkHeader(record.fields, target);
     } else if ("problem" in record) yield badRow(record.line, "invalid_csv", record.problem);
     // Such a row mostly holds an unquoted comma, so its fields are not what they seem.
     else if (record.fields.length > columns.length) {
       const message = `The row has ${record.fields.length} fields where the header has ${columns.length}. Quote what holds a comma.`;
       yield badRow(record.line, "invalid_csv", message);
-    } else yield toRow(csvExample(columns, record.fields), shape, record.line);
+    } else yield toRow(parseExample(csvExample(columns, record.fields), shape, ""), record.line);
   }
   if (columns === null) checkHeader([], target);
 }
@@ -162,7 +141,7 @@ function checkHeader(header: readonly string[], target: string): string[] {
   const names = header.map((column) => formatPath([column.trim().toLowerCase()]));
   const missing = ["text", target].find((column) => !names.includes(column));
   if (missing !== undefined) {
-    throw stop(
+    throw refuse(
       "invalid_csv",
       `The CSV's first line must name the columns, with 'text' and '${target}'; '${missing}' is missing.`,
       { param: missing },
@@ -172,7 +151,7 @@ function checkHeader(header: readonly string[], target: string): string[] {
     (column, index) => !["id", "text", target].includes(column) || names.indexOf(column) !== index,
   );
   if (unknown !== undefined)
-    throw stop("invalid_csv", `The CSV's column '${unknown}' is unknown or there twice; take it out.`, {
+    throw refuse("invalid_csv", `The CSV's column '${unknown}' is unknown or there twice; take it out.`, {
       param: unknown,
     });
   return names;

@@ -10,7 +10,7 @@ import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { idempotent } from "./idempotent.ts";
 import { chooseBackbone } from "./models.ts";
-import { body, errors, json, listOf, name, tenantSecurity, unixSeconds } from "./schema.ts";
+import { body, errors, json, listOf, name, openAiPage, tenantSecurity, unixSeconds } from "./schema.ts";
 
 const setting = z.union([z.literal("auto"), z.number().positive()], { error: "it is 'auto' or a positive number" });
 const hyperparameters = z.looseObject({
@@ -73,7 +73,7 @@ export const job = z
     }),
     seed: z.number().int(),
     metadata: z.record(z.string(), z.string()).nullable(),
-    integrations: z.array(z.never()),
+    integrations: z.array(z.string()),
     organization_id: z.string(),
     result_files: z.array(z.string()),
     trained_tokens: z.null(),
@@ -123,17 +123,6 @@ const checkpoint = z
 
 const common = { tags: ["Fine-tuning"], security: tenantSecurity };
 const params = z.object({ id: z.string().min(1).max(100) });
-/** OpenAI's clients may ask for more than a page holds. */
-export const openAiPage = z.looseObject({
-  limit: z.coerce
-    .number()
-    .int()
-    .min(1)
-    .default(20)
-    .transform((limit) => Math.min(limit, 100)),
-  after: z.string().min(1).max(256).optional(),
-});
-
 export function jobRoutes(app: App): void {
   route(
     app,

@@ -88,6 +88,18 @@ export const pageQuery = z.strictObject({
   after: z.string().min(1).max(256).optional(),
 });
 
+/** The same for OpenAI's clients, which may ask for more than a page holds, and for what is not known here. */
+export const openAiPage = z.looseObject({
+  limit: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(20)
+    .transform((limit) => Math.min(limit, 100))
+    .openapi({ description: "at most so many; a page has no more than 100" }),
+  after: z.string().min(1).max(256).optional(),
+});
+
 export function listOf<T extends z.ZodType>(item: T) {
   return z.object({
     object: z.literal("list"),

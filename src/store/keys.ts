@@ -1,11 +1,17 @@
 /**
  * Every KV and R2 key. A tenant's id is the first argument and the first part of each, so no key of one tenant can
- * name another's value. Values are immutable: a key holds a hash of what is stored under it or of what it was made of.
+ * name another's value. Values are immutable: a key holds a hash of what is stored under it or of what it was made of, or
+ * an id that is never given out twice.
  */
 
 /** R2 and KV: the bytes of a head. */
 export function headKey(tenant: string, sha256: string): string {
   return `tenants/${tenant}/heads/${sha256}`;
+}
+
+/** R2: the bytes of an uploaded file. */
+export function fileKey(tenant: string, id: string): string {
+  return `tenants/${tenant}/files/${id}`;
 }
 
 /** KV: a block of a data set's embeddings; `digest` is of the bytes. */

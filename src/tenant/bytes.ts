@@ -2,9 +2,11 @@
 
 import { deleteArtifacts } from "../store/artifacts.ts";
 import { blockWrittenAt } from "../store/embeddings.ts";
+import { deleteFileBytes } from "../store/files.ts";
 import { deleteHeadBytes, publishHead } from "../store/heads.ts";
-import { artifactsPrefix, blocksPrefix, headKey, tenantPrefix } from "../store/keys.ts";
+import { artifactsPrefix, blocksPrefix, fileKey, headKey, tenantPrefix } from "../store/keys.ts";
 import { DELETES_A_RUN, type Due } from "./due.ts";
+import { needsFile } from "./files.ts";
 import { needsBytes } from "./heads.ts";
 import { expire } from "./idempotency.ts";
 import { dropImport } from "./imports.ts";
@@ -17,7 +19,7 @@ const ORPHAN_AGE_MS = 3_600_000;
 /** For about so long KV's listings still show keys that are deleted. */
 const LISTING_LAG_MS = 60_000;
 
-/** Runs work while no version of a head is being committed: what it finds unneeded then stays so until it is done. */
+/** Runs work while no version of a head and no file is being committed: what it finds unneeded then stays so until it is done. */
 export type Alone = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
@@ -48,6 +50,9 @@ export async function runDue(
       return null;
     case "delete_blocks":
       return deletePrefix(kv, blocksPrefix(tenant, Number(due.ref)), now);
+    case "delete_file":
+      if (!needsFile(sql, due.ref)) await deleteFileBytes(bucket, tenant, due.ref);
+      return null;
     case "expire_import":
       storage.transactionSync(() => dropImport(sql, due.ref));
       return null;
@@ -60,31 +65,38 @@ export async function runDue(
       return null;
     }
     case "sweep":
-      await sweepStored(bucket, alone, headKey(tenant, ""), now, (sha256) => needsBytes(sql, sha256));
-      await sweepStored(bucket, alone, artifactsPrefix(tenant), now, (name) => {
-        const [job = "", sha256 = ""] = name.split("/");
-        return needsArtifact(sql, job, sha256);
-      });
+      await sweepStored(bucket, alone, headKey(tenant, ""), (sha256) => needsBytes(sql, sha256), now);
+      await sweepStored(bucket, alone, fileKey(tenant, ""), (id) => needsFile(sql, id), now);
+      await sweepStored(
+        bucket,
+        alone,
+        artifactsPrefix(tenant),
+        (name) => {
+          const [job = "", sha256 = ""] = name.split("/");
+          return needsArtifact(sql, job, sha256);
+        },
+        now,
+      );
       return (await sweepPublished(kv, sql, tenant, now)) ? now + DAY_MS : now + LISTING_LAG_MS;
     default:
       throw new Error(`A newer Worker wrote work of kind '${due.kind}', and will do it.`);
   }
 }
 
-/** Deletes bytes that the ledger does not know: left where a request or an attempt at a job ended between R2 and the ledger. */
+/** Deletes bytes below a prefix that the ledger does not need: left by what ended between R2 and the ledger. */
 async function sweepStored(
   bucket: R2Bucket,
   alone: Alone,
   prefix: string,
+  needed: (name: string) => boolean,
   now: number,
-  needs: (name: string) => boolean,
 ): Promise<void> {
   let cursor: string | undefined;
   do {
     cursor = await alone(async () => {
       const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
       const orphans = listed.objects.filter(
-        ({ key, uploaded }) => now - uploaded.getTime() > ORPHAN_AGE_MS && !needs(key.slice(prefix.length)),
+        ({ key, uploaded }) => now - uploaded.getTime() > ORPHAN_AGE_MS && !needed(key.slice(prefix.length)),
       );
       if (orphans.length > 0) await bucket.delete(orphans.map(({ key }) => key));
       return listed.truncated ? listed.cursor : undefined;

@@ -8,6 +8,7 @@ export type DueKind =
   | "delete_bytes"
   | "delete_block"
   | "delete_blocks"
+  | "delete_file"
   | "expire_import"
   | "expire_answers"
   | "job"
@@ -35,12 +36,13 @@ const operations: Readonly<Record<DueKind, number>> = {
   delete_bytes: 2,
   delete_block: 1,
   delete_blocks: DELETES_A_RUN + 2,
+  delete_file: 1,
   expire_import: 0,
   expire_answers: 0,
   job: 1,
   submit_jobs: 1,
   delete_artifacts: 20,
-  sweep: 2 * DELETES_A_RUN + 4,
+  sweep: 2 * DELETES_A_RUN + 8,
 };
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 3_600_000;

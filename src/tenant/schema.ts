@@ -53,6 +53,13 @@ const migrations: readonly string[] = [
   "CREATE INDEX blocks_key ON blocks (key)",
   "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)",
   `
+  CREATE TABLE files (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, filename TEXT NOT NULL, bytes INTEGER NOT NULL,
+    task TEXT NOT NULL, modality TEXT NOT NULL, dimensions INTEGER, examples INTEGER NOT NULL, labels INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+  )
+  `,
+  `
   CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, spec TEXT NOT NULL,
     state TEXT NOT NULL, created_at INTEGER NOT NULL

@@ -8,12 +8,14 @@ import { DurableObject } from "cloudflare:workers";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { JobEvent } from "../core/job.ts";
 import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
+import { hasFile } from "../store/files.ts";
 import { hasHead } from "../store/heads.ts";
 import * as apiKeys from "./api-keys.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
 import { arm, type Due, drain, type Running, schedule } from "./due.ts";
 import * as examples from "./examples.ts";
+import * as files from "./files.ts";
 import * as heads from "./heads.ts";
 import * as idempotency from "./idempotency.ts";
 import * as imports from "./imports.ts";
@@ -79,8 +81,9 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   /**
-   * Committing a version and deleting heads' bytes take turns: the same data give the same bytes, so a training may
-   * have stored anew what is about to be deleted for a head that is gone.
+   * Committing a version or a file and deleting their bytes take turns: the same data give the same bytes, so a
+   * training may have stored anew what is about to be deleted for a head that is gone, and an upload may take longer
+   * than a sweep waits for its row.
    */
   readonly #alone: Alone = (work) => {
     const done = this.#lastAlone.then(work);
@@ -129,6 +132,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         heads: heads.countHeads(sql),
         api_keys: apiKeys.countApiKeys(sql),
         active_jobs: jobs.countActiveJobs(sql),
+        files: files.countFiles(sql),
       }),
     );
   }
@@ -256,20 +260,29 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Adds a version whose bytes were stored before. */
   async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
-    return this.#withBytes(head.sha256, () =>
+    return this.#withHead(head.sha256, () =>
       this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { claim, status: 201 }),
     );
   }
 
-  /** Commits what needs the bytes of a head, while they are there and none are deleted. */
-  async #withBytes<T>(sha256: string, commit: () => Promise<Result<T>>): Promise<Result<T>> {
+  /** Commits what needs bytes, while they are there and none are deleted. */
+  async #withBytes<T>(
+    has: (bucket: R2Bucket, tenant: string) => Promise<boolean>,
+    lost: string,
+    commit: () => Promise<Result<T>>,
+  ): Promise<Result<T>> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined) return fail("not_found", "No such tenant.");
     return this.#alone(async () => {
-      // Not there where those of an equal head were deleted meanwhile, or where R2 does not answer.
-      if (await hasHead(this.env.BUCKET, tenant, sha256).catch(() => false)) return commit();
-      return fail("storage_unavailable", "The head's bytes were not found in storage. Train again.", { retryAfter: 1 });
+      // Not there where equal ones were deleted meanwhile, or where R2 does not answer.
+      if (await has(this.env.BUCKET, tenant).catch(() => false)) return commit();
+      return fail("storage_unavailable", lost, { retryAfter: 1 });
     });
+  }
+
+  #withHead<T>(sha256: string, commit: () => Promise<Result<T>>): Promise<Result<T>> {
+    const lost = "The head's bytes were not found in storage. Train again.";
+    return this.#withBytes((bucket, tenant) => hasHead(bucket, tenant, sha256), lost, commit);
   }
 
   async getHead(name: string, version: number | null) {
@@ -290,6 +303,29 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async deleteHead(name: string) {
     return this.#change((sql, now) => heads.deleteHead(sql, name, now));
+  }
+
+  // Files
+
+  /** Adds a file whose bytes were stored before. */
+  async commitFile(file: files.NewFile): Promise<Result<files.FileObject>> {
+    return this.#withBytes(
+      (bucket, tenant) => hasFile(bucket, tenant, file.id),
+      "The file's bytes were not found in storage. Upload it again.",
+      () => this.#change((sql, now) => files.addFile(sql, file, now)),
+    );
+  }
+
+  async getFile(id: string) {
+    return this.#read((sql) => files.getFile(sql, id));
+  }
+
+  async listFiles(request: files.FilePageRequest) {
+    return this.#read((sql) => files.listFiles(sql, request));
+  }
+
+  async deleteFile(id: string) {
+    return this.#change((sql, now) => files.deleteFile(sql, id, now));
   }
 
   // Fine-tuning jobs
@@ -377,7 +413,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     head: heads.NewHead,
   ): Promise<Result<Directive>> {
     const rules = jobRules(this.env);
-    return this.#withBytes(head.sha256, () =>
+    return this.#withHead(head.sha256, () =>
       this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, now, rules)),
     );
   }
