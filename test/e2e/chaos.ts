@@ -57,8 +57,62 @@ export async function createJob({ graft }: Tenant, head: string): Promise<string
   return id;
 }
 
-/** Throws unless a job that ended is whole: the right state, once, a head that serves, events that tell what happened. */
-export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<void> {
+/** Jobs of a tenant that are under way at any time, so that every kill finds some. */
+const UNDER_WAY = 2;
+
+export interface ChaosReport {
+  readonly kills: Readonly<Record<Side, number>>;
+  readonly jobs: number;
+  readonly succeeded: number;
+  /** After three lost attempts. */
+  readonly failed: number;
+  readonly lostAttempts: number;
+}
+
+/** Kills one process or the other at random times while jobs of every tenant are under way; checks each job's end. */
+export async function killAtRandom(
+  system: System,
+  tenants: readonly Tenant[],
+  count: number,
+  random: () => number,
+  told: (kills: number) => void = () => undefined,
+): Promise<ChaosReport> {
+  const kills = { worker: 0, batch: 0 };
+  const jobs: { tenant: Tenant; id: string }[] = [];
+  const topUp = async (tenant: Tenant) => {
+    const { data } = await eventually(() => tenant.graft.jobs.list({ limit: 100 }), "the jobs are listed");
+    const active = data.filter(({ finished_at }) => finished_at === null).length;
+    for (let n = active; n < UNDER_WAY; n++) {
+      const head = `random-${jobs.length}`;
+      const job = { tenant, id: "" };
+      jobs.push(job);
+      job.id = await createJob(tenant, head);
+    }
+  };
+  while (kills.worker + kills.batch < count) {
+    for (const tenant of tenants) await topUp(tenant);
+    await new Promise((resolve) => setTimeout(resolve, 1_000 * random()));
+    const side = random() < 0.5 ? "worker" : "batch";
+    await system.kill(side);
+    await system.start(side);
+    kills[side]++;
+    told(kills.worker + kills.batch);
+  }
+  let succeeded = 0;
+  let lostAttempts = 0;
+  for (const { tenant, id } of jobs) {
+    const job = await ended(tenant, id);
+    lostAttempts += await checkJob(tenant, job);
+    if (job.status === "succeeded") succeeded++;
+  }
+  return { kills, jobs: jobs.length, succeeded, failed: jobs.length - succeeded, lostAttempts };
+}
+
+/**
+ * Throws unless a job that ended is whole: the right state, once, a head that serves, events that tell what happened.
+ * Answers how many attempts were lost on its way.
+ */
+export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<number> {
   const { graft } = tenant;
   const what = `${job.id} (${job.status})`;
   const assert = (holds: boolean, message: string) => {
@@ -86,6 +140,7 @@ export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<void
     assert(data[0]?.label === "parcel", "its head does not predict");
     assert(count("The job has made version") === 1 && lost < ATTEMPTS, "its end was told more than once");
   } else assert(job.status === "failed" && lost === ATTEMPTS, `it ended so after ${lost} lost attempts`);
+  return lost;
 }
 
 /** Throws unless R2 holds what the ledger needs and nothing else, after a sweep. */
@@ -118,5 +173,3 @@ export async function startChaos(tenants: number): Promise<{ system: System; ten
   }
   return { system, tenants: made };
 }
-
-export { ended };
