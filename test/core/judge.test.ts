@@ -89,6 +89,7 @@ describe("the verdict", () => {
     ["not_better", "the same accuracy", { fine_tuned_accuracy: 0.8, only_head: 7, only_fine_tuned: 7 }],
     ["not_better", "a lower accuracy", { fine_tuned_accuracy: 0.79, only_head: 9, only_fine_tuned: 7 }],
     ["not_better", "a lower R², though nearer more often", { fine_tuned_accuracy: 0.7, only_fine_tuned: 90 }],
+    ["inconclusive", "a higher R², though farther off far more often", { only_head: 90, only_fine_tuned: 10 }],
     ["not_better", "an R² below that of the mean", { head_accuracy: -0.1, fine_tuned_accuracy: -0.2 }],
     [
       "inconclusive",
