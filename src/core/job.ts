@@ -36,7 +36,7 @@ export interface JobState {
   readonly unanswered: number;
   /** Not before this is a queued job submitted. */
   readonly submitAt: number;
-  /** When the current attempt gave a sign of life last. */
+  /** When the current attempt gave a sign of life last, or was submitted. */
   readonly heardAt: number;
   /** When the batch endpoint is told next that the attempt is to stop. */
   readonly stopAt: number;
@@ -220,7 +220,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       return giveUp(`nothing was heard of it for ${Math.round((now - state.heardAt) / 1000)} seconds.`);
     case "submitting":
       if (state.status !== "queued" || event.attempt !== state.attempt) return stay;
-      return to({ live: true });
+      return to({ live: true, heardAt: now });
   }
 
   // All that is left is said of an attempt, and counts where that is the current one.

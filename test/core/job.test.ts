@@ -283,6 +283,15 @@ describe("pause", () => {
     expect(dueAt(silent.state, rules)).toBe(10 * MINUTE);
     expect(live(silent, 1_000, clock).state).toMatchObject({ status: "paused", live: false, attempt: 2 });
   });
+
+  it("of an attempt that was just submitted is told though the job had waited for longer than an attempt may be silent", () => {
+    for (const command of [pause, cancel]) {
+      const stopping = live(queued, 60 * MINUTE, first.submitting, 1_000, command, clock);
+      expect(stopping.state.live).toBe(true);
+      expect(dueAt(stopping.state, rules)).toBe(stopping.now);
+      expect(dueAt(live(stopping, first.toldToStop).state, rules)).toBe(stopping.now + 15_000);
+    }
+  });
 });
 
 describe("cancel", () => {
