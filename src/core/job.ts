@@ -231,8 +231,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
     case "heard":
       return active ? running({}) : to({ heardAt: now });
     case "busy":
-      if (state.status === "queued") return to({ live: false, submitAt: now + event.retryAfter });
-      return state.status === "running" ? stay : to({ live: false });
+      // Whether it runs nonetheless is not known: its answer to a submission before may be lost, or another machine have it.
+      return state.status === "queued" ? to({ submitAt: now + event.retryAfter }) : stay;
     case "unanswered":
       if (state.status !== "queued") return stay;
       return to(
@@ -242,8 +242,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
           : []),
       );
     case "rejected":
-      if (state.status === "queued") return fail({ code: "batch_rejected", message: event.message, param: null });
-      return active ? stay : to({ live: false });
+      if (state.status !== "queued") return stay;
+      return fail({ code: "batch_rejected", message: event.message, param: null });
     case "checkpoint":
       return active ? running({ checkpoint: event.artifact }) : to({ heardAt: now, checkpoint: event.artifact });
     case "evaluated": {

@@ -97,6 +97,28 @@ describe("a submission", () => {
   it("says nothing of an attempt that runs by now: its own messages came first", () => {
     for (const answer of [first.busy, first.unanswered, first.rejected]) expect(live(running, answer)).toEqual(running);
   });
+
+  it("that only a second machine of the endpoint's calls busy may run on the first", () => {
+    const doubtful = live(submitted, first.unanswered, 1_000, first.submitting, first.busy);
+    expect(live(doubtful, first.heard).state.status).toBe("running");
+    for (const [command, action] of [
+      [pause, "pause"],
+      [cancel, "cancel"],
+    ] as const) {
+      const { state, now } = live(doubtful, command);
+      expect(dueAt(state, rules)).toBe(now);
+      expect(directiveOf(state)).toBe(action);
+      expect(isCurrent(state, 1)).toBe(true);
+    }
+  });
+
+  it.each(["busy", "rejected"] as const)("whose answer is %s too late does not end an attempt that runs", (answer) => {
+    for (const command of [pause, cancel]) {
+      const stopping = live(running, command, first[answer]);
+      expect(stopping.state).toEqual(live(running, command).state);
+      expect(live(stopping, first.stopped).state).toMatchObject({ live: false, attempt: 2 });
+    }
+  });
 });
 
 describe("an attempt", () => {
