@@ -197,8 +197,9 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
   switch (event.type) {
     case "validated":
       if (state.validated || hasEnded(state)) return stay;
+      if (state.status === "paused") return to({ validated: true }, info("The examples are valid."));
       return to(
-        { validated: true, submitAt: now, ...(state.status === "validating_files" ? { status: "queued" } : {}) },
+        { validated: true, submitAt: now, status: "queued" },
         info("The examples are valid, and the job is queued."),
       );
     case "invalid":

@@ -297,6 +297,14 @@ describe("pause", () => {
     expect(state).toMatchObject({ status: "paused", live: false, attempt: 2, lost: 0 });
   });
 
+  it("lets the validation go on, and does not call the job queued", () => {
+    const paused = live(born(), pause);
+    expect(told(paused, validated)).toEqual(["info: The examples are valid."]);
+    expect(live(paused, validated, resume).state.status).toBe("queued");
+    expect(live(paused, invalid).state).toMatchObject({ status: "failed", error: { code: "too_few_examples" } });
+    expect(live(paused, resume, validated).log.at(-1)).toBe("info: The examples are valid, and the job is queued.");
+  });
+
   it("is told to the batch endpoint every 15 seconds until the attempt has stopped, or was silent for too long", () => {
     const told = live(running, 1_000, pause, first.toldToStop);
     expect(dueAt(told.state, rules)).toBe(16_000);
