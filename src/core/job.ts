@@ -170,7 +170,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
   const giveUp = (why: string): Advanced => {
     if (state.status === "paused" || hasEnded(state)) return to(gone);
     const lost = state.lost + 1;
-    const reason = `Attempt ${state.attempt} was given up: ${why}`;
+    const reason = `Attempt ${state.attempt} was given up: ${/[.!?]$/.test(why) ? why : `${why}.`}`;
     if (lost >= rules.attempts) {
       const message = `${reason} No further attempt follows after ${lost}.`;
       return end(

@@ -31,9 +31,19 @@ function told(life: Life, ...steps: readonly (JobEvent | number)[]): readonly st
 
 describe("a job that nothing happens to", () => {
   it("is validated, submitted, run, judged and promoted", () => {
-    const { state, log } = live(born(), 1, validated, 1, first.submitting, 1, first.accepted, 1, first.better, 1, {
-      ...first.finished,
-    });
+    const { state, log } = live(
+      born(),
+      1,
+      validated,
+      1,
+      first.submitting,
+      1,
+      first.accepted,
+      1,
+      first.better,
+      1,
+      first.finished,
+    );
     expect(log).toEqual([
       "info: The examples are valid, and the job is queued.",
       "info: Attempt 1 is running at the batch endpoint.",
@@ -171,6 +181,12 @@ describe("an attempt", () => {
       "error: Attempt 3 was given up: The machine is out of memory. No further attempt follows after 3.",
     ]);
     expect(state).toMatchObject({ status: "failed", error: { code: "attempts_failed" } });
+  });
+
+  it("may tell why it failed without a full stop", () => {
+    expect(told(running, { ...first.failed, message: "out of memory" })).toEqual([
+      "warn: Attempt 1 was given up: out of memory. Attempt 2 follows.",
+    ]);
   });
 
   it("that fails for good ends the job", () => {
