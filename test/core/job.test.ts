@@ -87,7 +87,9 @@ describe("a submission", () => {
     expect(told(queued, first.submitting, first.unanswered, first.unanswered)).toEqual([
       "warn: The batch endpoint did not take the job: no answer in time.",
     ]);
+    expect(live(tried, 60 * MINUTE, clock).state).toEqual(tried.state);
     expect(live(tried, first.accepted).state).toMatchObject({ status: "running", unanswered: 0 });
+    expect(live(tried, first.failed).state).toMatchObject({ status: "queued", attempt: 2, unanswered: 0 });
   });
 
   it("waits as long as a busy endpoint asks, without a word", () => {
