@@ -22,7 +22,7 @@ import { backbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
 import { batchApp } from "./batch/app.ts";
 import { makeAttempts } from "./batch/attempts.ts";
-import type { Log } from "./batch/report.ts";
+import type { Log } from "./batch/log.ts";
 import { Problem, readSettings, type Settings } from "./batch/settings.ts";
 import { openWorkFolder } from "./batch/work-folder.ts";
 

@@ -1,10 +1,9 @@
 /** The attempts that run here, each on a thread of its own, and those that have ended. */
 import { Worker } from "node:worker_threads";
 import type { Submission } from "../jobs/protocol.ts";
-import { framesOf } from "./attempt.ts";
 import { type Caller, edgeOf, type Origin } from "./edge.ts";
 import type { Way } from "./ending.ts";
-import type { Log } from "./report.ts";
+import { framesOf, type Log } from "./log.ts";
 import type { Settings } from "./settings.ts";
 import type { Said, Setup } from "./thread.ts";
 import type { WorkFolder } from "./work-folder.ts";

@@ -2,8 +2,7 @@
 import type { Directive, Message } from "../jobs/protocol.ts";
 import type { Edge, Outcome } from "./edge.ts";
 import type { Ending } from "./ending.ts";
-
-export type Log = (event: string, fields?: Readonly<Record<string, string | number>>) => void;
+import type { Log } from "./log.ts";
 
 export interface Report {
   /** Numbers the attempt's steps from 0. */
