@@ -96,15 +96,16 @@ export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, t
 
   return {
     stateOf(id, attempt) {
-      const current = running.get(id)?.submission.attempt ?? 0;
-      if (current === attempt) return "running";
+      const entry = running.get(id);
+      const current = entry?.submission.attempt ?? 0;
+      if (current === attempt) return entry?.settled ? "ended" : "running";
       return attempt < current || attempt <= (ended.get(id) ?? 0) ? "ended" : null;
     },
     running: () => running.size,
     start,
     stop(id, attempt, way) {
       const entry = running.get(id);
-      if (entry?.submission.attempt !== attempt) return false;
+      if (entry?.submission.attempt !== attempt || entry.settled) return false;
       entry.thread.postMessage(way);
       return true;
     },

@@ -36,7 +36,7 @@ export function makeReport(edge: Edge, ending: Ending, log: Log): Report {
     nextStep: () => step++,
     progress(message, metrics) {
       const said = { type: "progress", step: step++, message, metrics } as const;
-      const send = async () => heed(said.type, await edge.tell(said, signals.pause));
+      const send = async () => heed(said.type, await edge.tell(said, signals.cancel));
       // It throws only where the attempt is to end, which whoever works on it will notice.
       outbox = outbox.then(send).catch(() => undefined);
     },
