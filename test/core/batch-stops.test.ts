@@ -3,9 +3,9 @@ import { describe, expect, it } from "vitest";
 import { encodeStages, nameOf, noStages } from "../../src/batch/checkpoint.ts";
 import type { Artifact, Manifest, Submission } from "../../src/jobs/protocol.ts";
 import { submissionOf, texts } from "./batch-data.ts";
-import { harness } from "./batch-harness.ts";
+import { harness, pace } from "./batch-harness.ts";
 import { progressOf, sha256Of, stop, submit, type Told } from "./batch-worker.ts";
-import { type EmbeddingServer, startEmbeddingServer } from "./embedding-server.ts";
+import { type EmbeddingServer, json, startEmbeddingServer } from "./embedding-server.ts";
 
 const h = harness();
 const lines = texts(90);
@@ -218,14 +218,17 @@ describe("a remote backbone's embeddings", () => {
 
   it("are kept as far as they came before it failed", async () => {
     const server = await startEmbeddingServer();
-    const fails = (response: Parameters<NonNullable<(typeof server.script)[number]>>[0]) =>
-      void response.writeHead(400).end("{}");
-    server.script.push(null, null, null, null, null, fails);
-    const { url } = await h.start({ backbones: { configuration: configuration(server.url), secrets: {} } });
+    const backbones = { configuration: configuration(server.url), secrets: {} };
+    const { url } = await h.start({ backbones, pace: { ...pace, patienceMs: 100 } });
+    server.script.push(null, null, null, null);
+    for (let i = 0; i < 1_000; i++) server.script.push((response) => json(response, 503, {}));
     const given = h.worker.offer(job({ backbone: { id: "remote", revision: "1" }, dimensions: 4 }), lines);
     await submit(url, given);
-    const failed = await h.worker.until("failed", given.id);
-    expect(failed.retryable).toBe(false);
+    expect(await h.worker.until("failed", given.id)).toMatchObject({ retryable: true });
+    server.script.length = 0;
+    server.calls.length = 0;
+    await resume(url, given, lastCheckpoint(h.worker.messages(given.id)));
+    expect(asked(server)).toBe(90 - 4 * 8);
     await server.close();
   });
 });
