@@ -17,6 +17,10 @@ declare namespace Cloudflare {
     readonly DEFAULT_BACKBONE?: string;
     /** Where the batch endpoint is; without it, or BATCH, there are no fine-tuning jobs. */
     readonly BATCH_URL?: string;
+    /** The batch endpoint in containers, one a job, where BATCH_URL is not set. */
+    readonly BATCH?: DurableObjectNamespace<import("./jobs/container.ts").BatchContainer>;
+    /** Where containers reach this Worker. */
+    readonly GRAFT_URL?: string;
     /** Signs what the Worker and the batch endpoint tell each other: `whsec_…`. */
     readonly BATCH_SECRET?: string;
     readonly PREVIOUS_BATCH_SECRET?: string;

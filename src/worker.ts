@@ -1,5 +1,6 @@
 import { createApp } from "./http/app.ts";
 
+export { BatchContainer } from "./jobs/container.ts";
 export { Directory } from "./tenant/directory.ts";
 export { Tenant } from "./tenant/tenant.ts";
 

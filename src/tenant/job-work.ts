@@ -21,12 +21,16 @@ export function jobRules(env: Cloudflare.Env): JobRules {
   return { silence: (Number(env.BATCH_SILENCE_SECONDS) || 600) * 1000, attempts: ATTEMPTS };
 }
 
-/** The batch endpoint that the Worker is configured with, or null. */
+/** The batch endpoint that the Worker is configured with, or null: one at BATCH_URL, or a container for each job. */
 export function batchEndpoint(env: Cloudflare.Env): BatchEndpoint | null {
-  const { BATCH_URL: url, BATCH_SECRET: secret } = env;
-  if (!url || !secret) return null;
+  const { BATCH_URL: url, BATCH: containers, BATCH_SECRET: secret } = env;
+  if (!secret) return null;
   const timeoutMs = (Number(env.BATCH_TIMEOUT_SECONDS) || 10) * 1000;
-  return { send: (path, init) => fetch(url.replace(/\/+$/, "") + path, init), secret, timeoutMs };
+  if (url) return { send: (path, init) => fetch(url.replace(/\/+$/, "") + path, init), secret, timeoutMs };
+  if (!containers || !env.GRAFT_URL) return null;
+  // A path begins with /v1/jobs/{id}.
+  const containerOf = (path: string) => containers.getByName(path.split("/")[3] ?? "");
+  return { send: (path, init) => containerOf(path).fetch(`http://batch${path}`, init), secret, timeoutMs };
 }
 
 /** Work on the job `id`; answers when it is due again in milliseconds, or null. Submissions are `submitNext`'s. */

@@ -1,0 +1,203 @@
+/**
+ * Makes what docs/batch-endpoint.md takes from the code (`npm run batch:schema`): the schemas of all messages, and an
+ * example of each exchange, signed by a secret that is on the page.
+ */
+import { createHash } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { encodeHead } from "../../src/core/codec.ts";
+import type { Head } from "../../src/core/head.ts";
+import { isHeldOut } from "../../src/core/judge.ts";
+import { edgeBudget } from "../../src/core/limits.ts";
+import * as protocol from "../../src/jobs/protocol.ts";
+import { sign } from "../../src/jobs/sign.ts";
+import { makeToken } from "../../src/jobs/token.ts";
+
+const docs = join(import.meta.dirname, "..", "..", "docs");
+export const schemaFile = join(docs, "batch-endpoint.schema.json");
+export const pageFile = join(docs, "batch-endpoint.md");
+
+/** All schemas of the protocol by their titles. */
+export const schemas = new Map(
+  Object.values(protocol).flatMap((each) =>
+    each instanceof z.ZodType ? [[z.globalRegistry.get(each)?.title ?? "", each] as const] : [],
+  ),
+);
+
+/** One JSON Schema document. It is of what a reader accepts: fields that it does not know are ignored. */
+export function makeSchema(): object {
+  const registry = z.registry<{ id: string }>();
+  for (const [id, schema] of schemas) registry.add(schema, { id });
+  const made = z.toJSONSchema(registry, {
+    target: "draft-2020-12",
+    io: "input",
+    uri: (id) => `#/$defs/${id}`,
+    override: ({ jsonSchema }) => {
+      // What a number of JSON holds anyway.
+      if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
+      if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+    },
+  });
+  const definitions = Object.entries(made.schemas).map(([id, { $schema: _, $id: __, ...schema }]) => [id, schema]);
+  return {
+    $schema: "https://json-schema.org/draft/2020-12/schema",
+    title: "What a Worker of Graft and its batch endpoint say to each other",
+    $comment: "Made from src/jobs/protocol.ts by `npm run batch:schema`.",
+    $defs: Object.fromEntries(definitions),
+  };
+}
+
+const hash = (text: string) => createHash("sha256").update(text);
+export const secret = `whsec_${hash("the secret of an example").digest("base64")}`;
+export const serverKey = "the server key of an example";
+/** 2026-01-01, in seconds. */
+export const start = 1_767_225_600;
+
+const id = `ftjob-${hash("the job of an example").digest("hex").slice(0, 32)}`;
+const attempt = 1;
+const submitted = `/v1/jobs/${id}/attempts/${attempt}`;
+const called = `/internal/batch/jobs/${id}/attempts/${attempt}`;
+const token = makeToken(serverKey, { tenant: "acme", job: id, attempt });
+
+export const head: Head = {
+  task: "single_label",
+  labels: ["invoice", "parcel"],
+  dimensions: 2,
+  weights: Float32Array.of(1.5, -1.5, -1.5, 1.5),
+  bias: Float32Array.of(0.25, -0.25),
+  lexical: null,
+  offset: 0,
+  temperature: 1,
+  outOfScopeThreshold: null,
+  conformal: new Float32Array(),
+};
+const headBytes = encodeHead(head);
+const artifact = { sha256: createHash("sha256").update(headBytes).digest("hex"), bytes: headBytes.length };
+
+const rows = Array.from({ length: 5 }, (_, i) => {
+  const group = hash(`example ${i}`).digest().subarray(0, 16);
+  const embedding = Buffer.from(Float32Array.of(i % 2, 1 - (i % 2)).buffer).toString("base64");
+  const target = i % 2 === 0 ? "parcel" : "invoice";
+  return { embedding, target, group: group.toString("hex"), held_out: isHeldOut(group) };
+});
+const tested = rows.filter(({ held_out }) => held_out).length;
+if (tested === 0) throw new Error("The example holds nothing out.");
+
+const submission = {
+  object: "batch.job",
+  id,
+  attempt,
+  tenant: "acme",
+  token,
+  created_at: start,
+  task: "single_label",
+  modality: "embedding",
+  backbone: null,
+  dimensions: 2,
+  out_of_scope_label: null,
+  trainable: "head",
+  hyperparameters: { l2: "auto", class_weight: null, lexical: "auto", seed: 0 },
+  evaluation: { method: "auto" },
+  edge_budget: edgeBudget,
+  checkpoint: null,
+  heartbeat_seconds: 15,
+} satisfies protocol.Submission;
+
+const judgement = { test_examples: tested, head_accuracy: 1, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 0 };
+const manifest = {
+  artifact,
+  candidate: "head",
+  dataset: { revision: 7, examples: rows.length },
+  training: {
+    examples: rows.length,
+    iterations: 9,
+    converged: true,
+    objective: 0.71,
+    l2: 1,
+    temperature: 1,
+    lexical: false,
+    milliseconds: 420,
+  },
+  evaluation: null,
+} satisfies protocol.Manifest;
+const progress = { step: 0, message: `Read ${rows.length} examples.`, metrics: { examples: rows.length } };
+
+/** The exchanges of a short job as Markdown: blocks of HTTP, each with the schema of its body behind `http`. */
+export function makeExample(): string {
+  let sent = 0;
+  const block = (schema: string, lines: readonly string[], body: string) =>
+    [
+      "```http",
+      schema === "" ? "" : ` ${schema}`,
+      "\n",
+      ...lines.map((line) => `${line}\n`),
+      "\n",
+      body,
+      "\n```\n",
+    ].join("");
+  const headers = (given: Readonly<Record<string, string>>) =>
+    Object.entries(given).map(([name, value]) => `${name}: ${value}`);
+  const json = { "content-type": "application/json" };
+  const bearer = { authorization: `Bearer ${token}` };
+  const signed = (schema: string, request: string, content: object, more: Readonly<Record<string, string>> = {}) => {
+    const body = JSON.stringify(content);
+    const message = `msg_${hash(`message ${sent}`).digest("hex").slice(0, 32)}`;
+    const signature = sign(secret, body, message, (start + 10 * sent++) * 1000);
+    return block(schema, [request, ...headers({ ...json, ...more, ...signature })], body);
+  };
+  const answer = (schema: string, status: number, content: object) =>
+    block(schema, [`HTTP/1.1 ${status}`, ...headers(json)], JSON.stringify(content));
+  const tell = (said: protocol.Message) =>
+    signed("Message", `POST ${called}/messages HTTP/1.1`, { id, attempt, ...said }, bearer);
+  const directive = (directive: protocol.Directive["directive"], refit: protocol.Candidate | null) =>
+    answer("Directive", 200, { object: "batch.directive", directive, refit });
+  const lines = [...rows, { end: true, rows: rows.length, revision: 7 }].map((line) => JSON.stringify(line));
+  const acknowledge = (status: string) =>
+    answer("Acknowledgement", 202, { object: "batch.attempt", id, attempt, status });
+
+  const parts = [
+    `The secret is \`${secret}\`, the time 2026-01-01 00:00 UTC (${start}).`,
+    "The Worker submits the attempt, and the endpoint takes it:",
+    signed("Submission", `PUT ${submitted} HTTP/1.1`, submission),
+    acknowledge("running"),
+    "The attempt fetches the examples:",
+    `\`\`\`http\nGET ${called}/data HTTP/1.1\nauthorization: Bearer ${token}\n\`\`\`\n`,
+    block("DataLine", ["HTTP/1.1 200", "content-type: application/x-ndjson"], lines.join("\n")),
+    "It tells how far it is, again and again:",
+    tell({ type: "progress", ...progress }),
+    directive("continue", null),
+    "Both candidates are trained, and compared on what was held out:",
+    tell({ type: "evaluated", judgement }),
+    directive("continue", "head"),
+    "The winner is trained on all examples, and its bytes are uploaded:",
+    `\`\`\`http\nPUT ${called}/artifacts/${artifact.sha256} HTTP/1.1\nauthorization: Bearer ${token}\ncontent-type: application/octet-stream\ncontent-length: ${artifact.bytes}\n\`\`\`\n`,
+    `The body is these ${artifact.bytes} bytes, in hexadecimal, 32 a line:`,
+    `\`\`\`hex\n${hexLines(headBytes)}\n\`\`\`\n`,
+    answer("Artifact", 200, artifact),
+    "The last message names them, and the job has succeeded:",
+    tell({ type: "finished", manifest }),
+    directive("end", "head"),
+    "Had the customer paused the job meanwhile, the Worker would have said so, in answer to the next message and by:",
+    signed("Stop", `POST ${submitted}/stop HTTP/1.1`, { object: "batch.stop", id, attempt, action: "pause" }),
+    acknowledge("stopping"),
+  ];
+  return parts.map((part) => (part.endsWith("\n") ? part : `${part}\n`)).join("\n");
+}
+
+function hexLines(bytes: Uint8Array): string {
+  return (
+    Buffer.from(bytes)
+      .toString("hex")
+      .match(/.{1,64}/g) ?? []
+  ).join("\n");
+}
+
+export const marks = ["<!-- made by npm run batch:schema -->\n", "<!-- end -->\n"] as const;
+
+if (import.meta.main) {
+  writeFileSync(schemaFile, `${JSON.stringify(makeSchema(), null, 2)}\n`);
+  const page = readFileSync(pageFile, "utf8");
+  const [from, to] = [page.indexOf(marks[0]) + marks[0].length, page.indexOf(marks[1])];
+  writeFileSync(pageFile, `${page.slice(0, from)}\n${makeExample()}\n${page.slice(to)}`);
+}
