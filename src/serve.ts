@@ -17,12 +17,12 @@ import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { join, resolve } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
 import { backbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
+import { lockFolder } from "./folder-lock.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const config = join(root, "wrangler.toml");
@@ -111,24 +111,16 @@ export async function serve(built: string, options: ServeOptions): Promise<Serve
   return { url, stop };
 }
 
-const SQLITE_BUSY = 5;
-
-/**
- * Keeps a second server off a state folder, where both would fail at every other request. The lock is the system's own
- * on an empty database, so that it ends with this process, however that ends.
- */
-function lockState(stateDir: string): DatabaseSync {
+/** Keeps a second server off a state folder, where both would fail at every other request. */
+function lockState(stateDir: string): { close(): void } {
+  let lock: ReturnType<typeof lockFolder>;
   try {
-    mkdirSync(stateDir, { recursive: true });
-    const lock = new DatabaseSync(join(stateDir, "lock"));
-    lock.exec("BEGIN EXCLUSIVE");
-    return lock;
+    lock = lockFolder(stateDir);
   } catch (error) {
-    const { errcode, message } = error as Error & { errcode?: number };
-    if (errcode === SQLITE_BUSY)
-      throw new Problem(`Another server runs on the state in '${stateDir}'. Stop it, or set another STATE_DIR.`);
-    throw new Problem(`The state cannot be kept in STATE_DIR '${stateDir}': ${message}.`);
+    throw new Problem(`The state cannot be kept in STATE_DIR '${stateDir}': ${(error as Error).message}.`);
   }
+  if (lock !== null) return lock;
+  throw new Problem(`Another server runs on the state in '${stateDir}'. Stop it, or set another STATE_DIR.`);
 }
 
 /**

@@ -172,6 +172,12 @@ export function estimate(shape: TrainingShape, options: Options, budget: Pick<Co
   return { operations: Math.ceil(operations), bytes: Math.ceil(least + kept) };
 }
 
+/** What a training of this shape would cost, where that is more than the budget; else null. */
+export function beyondBudget(shape: TrainingShape, options: Options, budget: Cost): Cost | null {
+  const cost = estimate(shape, options, budget);
+  return cost.bytes > budget.bytes || cost.operations > budget.operations ? cost : null;
+}
+
 function choosesLexical(shape: TrainingShape, { lexical }: Pick<Options, "lexical">): boolean {
   return lexical !== true && lexical !== false && !!shape.lexical;
 }

@@ -1,6 +1,7 @@
 import { subsetDesign } from "./design.ts";
 import type { Splittable } from "./held-out.ts";
 import { measureSpread } from "./preconditioner.ts";
+import { seededRandom, shuffle } from "./random.ts";
 import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
 import type { Tensors } from "./tensors.ts";
 
@@ -36,4 +37,22 @@ export function* subsample(
           : { kind: "value", values: Float64Array.from(chosen, (row) => targets.values[row] as number) },
     folds: stratifiedFolds(pick(strata), pick(groups), 4, seed),
   };
+}
+
+/**
+ * All rows in an order of which every beginning is a stratified sample: it has of each class in proportion to its rows, and
+ * of any class its first before another's second.
+ *
+ * @param strata each row's class
+ */
+export function stratifiedOrder(strata: Int32Array, seed: number): number[] {
+  const rowsOf = new Map<number, number[]>();
+  const random = seededRandom(seed);
+  for (const row of shuffle(Array.from(strata.keys()), random)) {
+    const rows = rowsOf.get(strata[row] as number);
+    if (rows === undefined) rowsOf.set(strata[row] as number, [row]);
+    else rows.push(row);
+  }
+  const ranked = [...rowsOf.values()].flatMap((rows) => rows.map((row, i) => ({ row, rank: i / rows.length })));
+  return ranked.sort((a, b) => a.rank - b.rank).map(({ row }) => row);
 }

@@ -1,7 +1,7 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
 import {
+  beyondBudget,
   DEFAULT_FOLDS,
-  estimate,
   evaluationLimits,
   evaluationMethod,
   keepsTransposes,
@@ -67,6 +67,8 @@ export interface TrainingOptions {
   readonly budget: { readonly operations: number; readonly bytes: number };
   /** Bound of the estimated relative gap (f − f*) / f at which a fit stops. */
   readonly tolerance?: number;
+  /** Called with the objective after each step of the head's own fit, on everything; it never rises. */
+  readonly onStep?: (objective: number) => void;
 }
 
 export interface Training {
@@ -164,10 +166,10 @@ function* trainScoped(
     outputs,
     lexical,
   };
-  const cost = estimate(shape, options, options.budget);
-  if (cost.operations > options.budget.operations || cost.bytes > options.budget.bytes) {
+  const beyond = beyondBudget(shape, options, options.budget);
+  if (beyond !== null) {
     return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
-      details: { estimate: cost, budget: options.budget },
+      details: { estimate: beyond, budget: options.budget },
     });
   }
 
@@ -246,10 +248,12 @@ function* trainScoped(
     start = average(fitted.parameters);
   }
 
-  const minimum = yield* fitHead(tensors, problem, preconditioner, start ?? startingPoint(problem), {
+  const bounds = {
     tolerance: options.tolerance ?? slack * DEFAULT_TOLERANCE,
     maxEvaluations: start === null ? limits.judged : limits.final,
-  });
+  };
+  const begin = start ?? startingPoint(problem);
+  const minimum = yield* fitHead(tensors, problem, preconditioner, begin, bounds, options.onStep);
   const { span } = chosen;
   const parameters = span === null ? minimum.parameters : expand(tensors, minimum.parameters, span, outputs);
   const used = chosen.lexical ? (lexical?.lexical ?? null) : null;
@@ -334,7 +338,7 @@ function rowWeights(targets: Targets, rows: number, labels: number, classWeight:
 }
 
 /** The class by which a row is spread over the folds; multi-label: its rarest label. */
-function strataOf(targets: Targets, labels: number): Int32Array {
+export function strataOf(targets: Targets, labels: number): Int32Array {
   switch (targets.kind) {
     case "single":
       return targets.indices;

@@ -17,7 +17,7 @@ import { idempotent } from "./idempotent.ts";
 import { job, jobSpec, startJob } from "./jobs.ts";
 import { chooseBackbone } from "./models.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
-import { beyondBudget, runTraining, storeHead } from "./training.ts";
+import { beyondRequest, runTraining, storeHead } from "./training.ts";
 import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
 import { storeExamples } from "./upload.ts";
 
@@ -328,7 +328,7 @@ async function stored(
   const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
   const outputs = Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
   // Before its rows are read: those of a set that is far too large would not fit into the ledger's memory.
-  const beyond = beyondBudget({ task, examples, dimensions, outputs }, options);
+  const beyond = beyondRequest({ task, examples, dimensions, outputs }, options);
   if (beyond) return { ok: false, failure: beyond };
   const rows = await tenant.readTrainingRows(
     datasetName,

@@ -2,7 +2,7 @@
 import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
-import type { TrainingSet } from "../core/train.ts";
+import { readTargets, type Target, type TargetSet } from "../core/targets.ts";
 import {
   BLOCK_ROWS,
   type BlockWork,
@@ -51,29 +51,8 @@ interface Texts {
   readonly show: (visit: Visit, turn: Turn) => Promise<Result<null>>;
 }
 
-interface TargetSet {
-  readonly labels: readonly string[];
-  readonly targets: TrainingSet["targets"];
-}
-
-/** Sorted labels, and each row's target in terms of them; rows of the out-of-scope label belong to none. */
-function readTargets(task: Task, json: readonly string[], outOfScopeLabel: string | null): TargetSet {
-  if (task === "regression")
-    return {
-      labels: [],
-      targets: { kind: "value", values: Float64Array.from(json, (text) => JSON.parse(text) as number) },
-    };
-  const parsed = json.map((text) => JSON.parse(text) as string | string[]);
-  const labels = [...new Set(parsed.flat())].filter((label) => label !== outOfScopeLabel).sort();
-  const index = new Map(labels.map((label, i) => [label, i]));
-  const at = (label: string) => index.get(label) ?? -1;
-  return {
-    labels,
-    targets:
-      task === "single_label"
-        ? { kind: "single", indices: Int32Array.from(parsed, (label) => at(label as string)) }
-        : { kind: "multi", indices: parsed.map((list) => (list as string[]).map(at)) },
-  };
+function parsed(targets: readonly string[]): Target[] {
+  return targets.map((json) => JSON.parse(json) as Target);
 }
 
 /** A stored data set as the source of a training. */
@@ -107,7 +86,7 @@ export function datasetSource(
     examples: rows.positions.length,
     textBytes: backbone?.cost === "local" ? rows.inputBytes : 0,
     groups: rows.groups,
-    targets: readTargets(dataset.task, rows.targets, dataset.out_of_scope_label),
+    targets: readTargets(dataset.task, parsed(rows.targets), dataset.out_of_scope_label),
     prepare:
       backbone?.cost === "remote"
         ? (turn) => gather(backbone, (block, values, stored) => void (stored || kept.set(block, values)), turn)
@@ -244,11 +223,7 @@ export function inlineSource(
       groups.set(key, number);
       return number;
     }),
-    targets: readTargets(
-      task,
-      examples.map(({ target }) => target),
-      null,
-    ),
+    targets: readTargets(task, parsed(examples.map(({ target }) => target)), null),
     texts: backbone === null ? null : { bytes, show },
     prepare: remote ? (turn) => gather((block, values) => void kept.set(block, values), turn) : null,
     features: remote ? deliverKept : gather,

@@ -1,10 +1,10 @@
 /** A training inside one request: gather embeddings, fit in steps, store the bytes, then commit to the ledger. */
 import { encodeHead } from "../core/codec.ts";
-import { estimate, type TrainingShape } from "../core/cost.ts";
+import { beyondBudget, type TrainingShape } from "../core/cost.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import { FEWEST_BUCKETS, hasLexicalRoom, type LexicalFeatures, lexicalBuckets, readLexical } from "../core/lexical.ts";
+import type { LexicalFeatures } from "../core/lexical.ts";
+import { readLexicalWithin } from "../core/lexical-budget.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
-import { SPARSE_BYTES } from "../core/sparse.ts";
 import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
 import type { Turn } from "../store/embeddings.ts";
@@ -26,12 +26,12 @@ interface Fitted extends Trained {
 }
 
 /** Why a training of this shape is beyond what one request may use, or null. */
-export function beyondBudget(
+export function beyondRequest(
   shape: TrainingShape,
   options: Pick<TrainingOptions, "l2" | "evaluation" | "lexical">,
 ): Failure | null {
-  const estimated = estimate(shape, options, edgeBudget);
-  if (!(estimated.bytes > edgeBudget.bytes || estimated.operations > edgeBudget.operations)) return null;
+  const estimated = beyondBudget(shape, options, edgeBudget);
+  if (estimated === null) return null;
   const message =
     "This training is beyond what one request may use. Use fewer examples, shorter texts, or a backbone of fewer dimensions.";
   return { code: "edge_budget_exceeded", message, details: { estimate: estimated, budget: edgeBudget } };
@@ -64,7 +64,7 @@ export async function runTraining(
     outputs: Math.max(1, source.targets.labels.length),
     textBytes: source.textBytes,
   };
-  const beyond = beyondBudget(shape, options);
+  const beyond = beyondRequest(shape, options);
   if (beyond) return { ok: false, failure: beyond };
   const tensors = await workerdTensors();
   const features = new Map<number, Matrix>();
@@ -139,9 +139,6 @@ export async function runTraining(
   }
 }
 
-/** More numbers of lexical features take more memory than a training may: they are there twice while they are copied. */
-const MOST_ENTRIES = edgeBudget.bytes / (2 * SPARSE_BYTES);
-
 /**
  * The texts' lexical features, in as many buckets as there is room for; or null where there are no texts, the head is to
  * have none, or under `auto` where the training would not fit with any.
@@ -152,39 +149,21 @@ async function readFeatures(
   options: Omit<TrainingOptions, "budget">,
   turn: Turn,
 ): Promise<Result<LexicalFeatures | null>> {
-  const wanted = options.lexical === true;
-  if (source.texts === null || options.lexical === false || (!wanted && !hasLexicalRoom(shape.outputs)))
-    return ok(null);
-  const reader = readLexical(lexicalBuckets(shape.outputs));
-  const textBytes = source.texts.bytes;
-  const beyond = (columns: number, entries: number) =>
-    beyondBudget({ ...shape, lexical: { columns, entries, textBytes } }, options);
-  const tooMuch = () => beyond(2 * reader.buckets(), reader.entries());
-  const shrinkWhile = (large: () => boolean) => {
-    while (large() && reader.buckets() > FEWEST_BUCKETS) reader.halve();
-    return !large();
-  };
-  const visit = (text: string) => {
-    reader.add(text);
-    return shrinkWhile(() => reader.entries() > MOST_ENTRIES);
-  };
-  // Their columns alone, or the texts, may be too much before any is read.
-  if (shrinkWhile(() => tooMuch() !== null)) {
-    const read = await source.texts.show(visit, turn);
+  if (source.texts === null) return ok(null);
+  const reader = readLexicalWithin(shape, options, edgeBudget, source.texts.bytes);
+  if (reader === null) return ok(null);
+  if (reader.wanted) {
+    const read = await source.texts.show(reader.add, turn);
     if (!read.ok) return read;
-    shrinkWhile(() => tooMuch() !== null);
   }
-  let failure = tooMuch();
-  if (failure === null) {
-    const features = reader.fit();
-    // Of fewer columns a training may do more, such as cross-validate.
-    failure = beyond(features.columns, features.entries);
-    if (failure === null) return ok(features);
-  }
-  if (!wanted) return ok(null);
+  const fitted = reader.fit();
+  if ("features" in fitted) return ok(fitted.features);
   const message =
     "With lexical features this training is beyond what one request may use. Leave 'lexical' at 'auto', which goes without them, or use fewer examples or shorter texts.";
-  return { ok: false, failure: { ...failure, message, param: "hyperparameters.lexical" } };
+  return fail("edge_budget_exceeded", message, {
+    details: { estimate: fitted.beyond, budget: edgeBudget },
+    param: "hyperparameters.lexical",
+  });
 }
 
 /** Stores a trained head: bytes first, then the ledger, which publishes them. */

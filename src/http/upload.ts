@@ -18,7 +18,7 @@ import { readTrainingFile } from "./training-file.ts";
 export const PURPOSE = "fine-tune";
 /** What a form may have around its file. */
 const FORM_BYTES = 1024 * 1024;
-const tooLarge = `A file has at most ${limits.file_bytes} bytes. Split it, or import its examples into a dataset.`;
+const TOO_LARGE = `A file has at most ${limits.file_bytes} bytes. Split it, or import its examples into a dataset.`;
 const FILENAME_CHARACTERS = 256;
 
 /** Stores the file of a form, bytes first, then its row; of one that is refused nothing stays. Answers the file. */
@@ -27,12 +27,10 @@ export async function uploadFile(c: Context<HttpEnv>): Promise<Response> {
   const id = newId();
   const writer = fileWriter(c.env.BUCKET, tenant, id);
   try {
-    const actual = Number(c.req.header("content-length"));
-    const limit = limits.file_bytes + FORM_BYTES;
-    if (actual > limit)
-      throw refuse("body_too_large", tooLarge, { param: "file", details: { limit: limits.file_bytes, actual } });
+    const declared = Number(c.req.header("content-length"));
+    if (declared > limits.file_bytes + FORM_BYTES) throw tooLarge(declared);
     const type = c.req.header("content-type") ?? "";
-    const body = countBytes(c.req.raw.body, limit, tooLarge);
+    const body = countBytes(c.req.raw.body, limits.file_bytes + FORM_BYTES, TOO_LARGE);
     const { fields, file } = await readForm(body, type, "file", async (bytes, name, before) => {
       // To be told only after 100 MB that this is wrong would be a pity.
       if (before.has("purpose")) checkPurpose(before.get("purpose"));
@@ -97,6 +95,10 @@ async function commit(c: Context<HttpEnv>, id: string, writer: FileWriter, file:
   return committed;
 }
 
+function tooLarge(actual: number): BodyRefused {
+  return refuse("body_too_large", TOO_LARGE, { param: "file", details: { limit: limits.file_bytes, actual } });
+}
+
 function notStored(): never {
   throw refuse("storage_unavailable", "The file could not be stored. Upload it again.", { retryAfter: 5 });
 }
@@ -137,11 +139,7 @@ async function checkLines(file: AsyncIterable<Uint8Array>, writer: FileWriter): 
   async function* written() {
     for await (const chunk of file) {
       bytes += chunk.length;
-      if (bytes > limits.file_bytes)
-        throw refuse("body_too_large", tooLarge, {
-          param: "file",
-          details: { limit: limits.file_bytes, actual: bytes },
-        });
+      if (bytes > limits.file_bytes) throw tooLarge(bytes);
       if (rejected === 0) await writer.write(chunk).catch(notStored);
       yield chunk;
     }

@@ -1,0 +1,82 @@
+/**
+ * The batch endpoint: trains heads for data beyond what one request at the edge may use. `npm run batch` runs it. The
+ * Worker submits attempts at jobs; they read their data from it, and tell it what comes of them.
+ *
+ *   BATCH_SECRET           whsec_…, which the Worker has as well; required
+ *   BATCH_PREVIOUS_SECRET  also accepted, while the secret is exchanged
+ *   GRAFT_URL              where the Worker is; required. Nothing but BACKBONES' models is called elsewhere
+ *   BATCH_PORT             8788; 0 takes any free one
+ *   BATCH_HOST             127.0.0.1
+ *   BATCH_JOBS             1: attempts at once, on a thread each
+ *   BATCH_MEMORY_BYTES     1.5e9: what an attempt's data and training may hold in memory
+ *   BATCH_OPERATIONS       1e14: floating-point operations of a training, about two hours and a half
+ *   BATCH_GRACE_SECONDS    30: how long attempts have to hand back what they have, when this program is to stop
+ *   WORK_DIR               .graft-batch: which attempts run here, so that lost ones are told after a crash
+ *   BACKBONES              as the Worker has it (docs/backbones.md), with the secrets that it names
+ */
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { createAdaptorServer } from "@hono/node-server";
+import { backbones } from "./backbones/index.ts";
+import { textStatic } from "./backbones/node.ts";
+import { batchApp } from "./batch/app.ts";
+import { makeAttempts } from "./batch/attempts.ts";
+import type { Log } from "./batch/report.ts";
+import { Problem, readSettings, type Settings } from "./batch/settings.ts";
+import { openWorkFolder } from "./batch/work-folder.ts";
+
+export interface BatchEndpoint {
+  readonly url: string;
+  /** Takes no more attempts, and lets those that run hand back what they have. */
+  readonly stop: () => Promise<void>;
+}
+
+const attemptThread = join(import.meta.dirname, "batch/thread.ts");
+
+/** Starts a batch endpoint; throws a Problem where the settings cannot be used. */
+export async function startBatch(settings: Settings, log: Log, thread = attemptThread): Promise<BatchEndpoint> {
+  const { configuration, secrets } = settings.backbones;
+  const table = backbones(textStatic, configuration, (name) => secrets[name], undefined);
+  if (!table.ok) throw new Problem(`${table.failure.message}.`);
+  const folder = openWorkFolder(settings.workDir);
+  const attempts = makeAttempts(settings, folder, log, thread);
+  let stopping = false;
+  const app = batchApp({ ...settings, backbones: table.value, attempts, stopping: () => stopping, log });
+  const server = createAdaptorServer({ fetch: app.fetch });
+  server.listen(settings.port, settings.host);
+  await once(server, "listening").catch(({ code }) => {
+    folder.close();
+    const what = code === "EADDRINUSE" ? "in use" : `not to be had (${code})`;
+    throw new Problem(`BATCH_PORT ${settings.port} of ${settings.host} is ${what}.`);
+  });
+  const { port, family, address } = server.address() as AddressInfo;
+  const stop = async () => {
+    stopping = true;
+    await attempts.close(settings.graceMs);
+    server.close();
+    if ("closeAllConnections" in server) server.closeAllConnections();
+    folder.close();
+  };
+  return { url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`, stop };
+}
+
+async function main(): Promise<void> {
+  const log: Log = (event, fields) => console.log(JSON.stringify({ time: new Date().toISOString(), event, ...fields }));
+  const { url, stop } = await startBatch(readSettings(process.env), log);
+  console.log(`Batch endpoint listens on ${url}`);
+  let signals = 0;
+  for (const signal of ["SIGINT", "SIGTERM"] as const)
+    process.on(signal, () => {
+      if (++signals > 1) process.exit(1);
+      log("stopping");
+      void stop().then(() => process.exit(0));
+    });
+}
+
+if (import.meta.main) {
+  await main().catch((error) => {
+    console.error(error instanceof Problem ? error.message : error);
+    process.exit(1);
+  });
+}

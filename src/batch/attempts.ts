@@ -1,0 +1,136 @@
+/** The attempts that run here, each on a thread of its own, and those that have ended. */
+import { Worker } from "node:worker_threads";
+import type { Submission } from "../jobs/protocol.ts";
+import { framesOf } from "./attempt.ts";
+import { type Caller, edgeOf, type Origin } from "./edge.ts";
+import type { Way } from "./ending.ts";
+import type { Log } from "./report.ts";
+import type { Settings } from "./settings.ts";
+import type { Said, Setup } from "./thread.ts";
+import type { WorkFolder } from "./work-folder.ts";
+
+export interface Attempts {
+  /** Null: unknown here. What is older than an attempt that is known has ended. */
+  stateOf(id: string, attempt: number): "running" | "ended" | null;
+  running(): number;
+  /** Starts an attempt, which must be unknown here. */
+  start(submission: Submission): void;
+  /** Asks an attempt that runs to end; answers whether there is one. */
+  stop(id: string, attempt: number, way: Way): boolean;
+  /** Ends what runs of a job without a word: the Worker has given it up. */
+  drop(id: string): Promise<void>;
+  /** Lets all attempts hand back what they have, for so many milliseconds at most. */
+  close(graceMs: number): Promise<void>;
+}
+
+interface Running {
+  readonly submission: Submission;
+  readonly thread: Worker;
+  readonly ended: Promise<void>;
+  /** Nothing needs to be told any more. */
+  settled: boolean;
+}
+
+/** What a thread takes beside an attempt's data. */
+const HEAP_MB = 256;
+/** Jobs of which it is known which attempt ended last. */
+const MOST_ENDED = 10_000;
+
+/** @param thread the file that runs an attempt; another one in tests */
+export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, thread: string): Attempts {
+  const origin: Origin = { url: settings.graftUrl, secret: settings.secrets[0], pace: settings.pace };
+  const running = new Map<string, Running>();
+  const ended = new Map<string, number>();
+  const closing = new AbortController();
+
+  const end = ({ id, attempt }: Caller) => {
+    const last = Math.max(attempt, ended.get(id) ?? 0);
+    ended.delete(id);
+    ended.set(id, last);
+    if (ended.size > MOST_ENDED) ended.delete(ended.keys().next().value as string);
+  };
+  /** Tells that an attempt is lost, and only then forgets it: another process may have to tell it. */
+  const tellLost = async (caller: Caller, message: string) => {
+    end(caller);
+    const edge = edgeOf(origin, caller);
+    const outcome = await edge.tell({ type: "failed", message, retryable: true }, closing.signal).catch(() => null);
+    if (outcome !== null && outcome.type !== "unreachable") folder.forget(caller);
+    log("lost", { id: caller.id, attempt: caller.attempt, told: outcome?.type ?? "not yet" });
+  };
+  for (const caller of folder.lost) void tellLost(caller, "The batch endpoint stopped before this attempt ended.");
+
+  const start = (submission: Submission) => {
+    const { id, attempt, tenant } = submission;
+    const of = { id, attempt, tenant };
+    folder.note(submission);
+    const setup: Setup = {
+      submission,
+      origin,
+      budget: settings.budget,
+      backbones: settings.backbones,
+      largestSingle: settings.largestSingle,
+    };
+    const worker = new Worker(thread, {
+      workerData: setup,
+      resourceLimits: { maxOldGenerationSizeMb: Math.ceil(settings.budget.bytes / 2 ** 20) + HEAP_MB },
+    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const entry: Running = { submission, thread: worker, ended: promise, settled: false };
+    running.set(id, entry);
+    log("started", of);
+    worker.on("message", (said: Said) => {
+      if (said.type === "log") return log(said.event, { ...of, ...said.fields });
+      log("ended", { ...of, how: said.how });
+      entry.settled = true;
+      folder.forget(submission);
+      void worker.terminate();
+    });
+    worker.on("error", (error) => log("crashed", { ...of, at: framesOf(error) }));
+    worker.on("exit", () => {
+      running.delete(id);
+      if (entry.settled) end(submission);
+      else
+        void tellLost(submission, "The batch endpoint lost this attempt: its thread ended before its work was done.");
+      resolve();
+    });
+  };
+
+  return {
+    stateOf(id, attempt) {
+      const current = running.get(id)?.submission.attempt ?? 0;
+      if (current === attempt) return "running";
+      return attempt < current || attempt <= (ended.get(id) ?? 0) ? "ended" : null;
+    },
+    running: () => running.size,
+    start,
+    stop(id, attempt, way) {
+      const entry = running.get(id);
+      if (entry?.submission.attempt !== attempt) return false;
+      entry.thread.postMessage(way);
+      return true;
+    },
+    async drop(id) {
+      const entry = running.get(id);
+      if (entry === undefined) return;
+      entry.settled = true;
+      folder.forget(entry.submission);
+      void entry.thread.terminate();
+      await entry.ended;
+    },
+    async close(graceMs) {
+      for (const { thread } of running.values()) thread.postMessage("pause" satisfies Way);
+      const all = Promise.all([...running.values()].map((entry) => entry.ended));
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      await Promise.race([
+        all,
+        new Promise((resolve) => {
+          timer = setTimeout(resolve, graceMs);
+        }),
+      ]);
+      clearTimeout(timer);
+      closing.abort();
+      // Its record stays, so that the next process tells that it is lost.
+      await Promise.all([...running.values()].map(({ thread }) => thread.terminate()));
+    },
+  };
+}

@@ -1,0 +1,58 @@
+/** Embeds texts one stretch after another, and goes on from where it was. */
+import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
+import { ok, type Result } from "../core/failure.ts";
+import { type Pace, persist } from "./edge.ts";
+import { unless } from "./ending.ts";
+import type { Rows } from "./rows.ts";
+
+/** Of a local backbone, some tens of milliseconds. */
+const CHARACTERS_A_STRETCH = 50_000;
+/** Of a remote one: what is lost when an attempt is cut off meanwhile. */
+const INPUTS_A_STRETCH = 512;
+
+const MAY_PASS: ReadonlySet<string> = new Set(["backend_unavailable", "backend_timeout", "backend_rate_limited"]);
+
+/**
+ * Adds to `rows` until it has one for each text. A remote backbone that fails is asked again for as long as patience
+ * lasts; what it gave before a failure is kept. Throws the reason of an aborted signal.
+ */
+export async function embedTexts(
+  backbone: Backbone,
+  texts: readonly string[],
+  rows: Rows,
+  pace: Pace,
+  turn: () => Promise<void>,
+  signal: AbortSignal,
+): Promise<Result<null>> {
+  while (rows.count() < texts.length) {
+    let failure = unfinished;
+    const outcome = await persist(pace, signal, async () => {
+      const part = stretch(backbone, texts, rows.count());
+      await turn();
+      const embedded = await unless(signal, backbone.embed(part));
+      const missing = embedded.rows.findIndex((row) => row?.length !== backbone.dimensions);
+      for (const row of embedded.rows.slice(0, missing === -1 ? part.length : missing)) rows.push(row as Float32Array);
+      if (embedded.failure === null && missing === -1 && embedded.rows.length === part.length)
+        return { type: "answer", value: null };
+      failure = embedded.failure ?? unfinished;
+      return MAY_PASS.has(failure.code)
+        ? { type: "again", after: (failure.retryAfter ?? 0) * 1000 }
+        : { type: "refused", status: 0 };
+    });
+    if (outcome.type !== "answer") return { ok: false, failure };
+  }
+  return ok(null);
+}
+
+const unfinished: BackboneFailure = {
+  code: "backend_invalid_answer",
+  message: "The backbone answered fewer embeddings than it was asked for.",
+};
+
+function stretch({ cost }: Backbone, texts: readonly string[], from: number): readonly string[] {
+  if (cost === "remote") return texts.slice(from, from + INPUTS_A_STRETCH);
+  let to = from;
+  for (let characters = 0; to < texts.length && characters < CHARACTERS_A_STRETCH; to++)
+    characters += texts[to]?.length ?? 0;
+  return texts.slice(from, to);
+}

@@ -1,0 +1,222 @@
+/**
+ * The stages of an attempt:
+ *
+ *   data → embeddings → both candidates, without the held-out rows → their comparison → the winner, on all rows → its bytes
+ */
+import { setImmediate as eventLoop } from "node:timers/promises";
+import { decodeHead, encodeHead } from "../core/codec.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import type { Trained } from "../core/train.ts";
+import type { Candidate, Judgement } from "../jobs/protocol.ts";
+import { artifactOf, download, upload } from "./artifact.ts";
+import { keep, type Progress, type Work } from "./attempt.ts";
+import { beyondEndpoint, isSame, type Material, prepare, trainBy } from "./candidates.ts";
+import { decodeStages, nameOf, type Stages } from "./checkpoint.ts";
+import { compareHeads, notJudged } from "./compare.ts";
+import { type Examples, readExamples } from "./data.ts";
+import { persist } from "./edge.ts";
+import { embedTexts } from "./embed.ts";
+import type { Report } from "./report.ts";
+import { makeRows } from "./rows.ts";
+
+const names: Readonly<Record<Candidate, string>> = { head: "frozen head", fine_tuned: "fine-tuned candidate" };
+/** Steps of the last fit that are told each, and how far apart those after them are. */
+const EACH_STEP = 50;
+const STEPS_APART = 10;
+/** Where rows are held out too few may be left to train on: nothing is judged then. */
+const TOO_FEW: ReadonlySet<string> = new Set<Failure["code"]>(["too_few_labels", "too_few_examples"]);
+
+interface Run {
+  readonly work: Work;
+  readonly report: Report;
+  readonly stages: Stages;
+  readonly material: Material;
+  /** Every row's number. */
+  readonly all: readonly number[];
+  readonly keep: () => Promise<void>;
+  readonly started: number;
+}
+
+/** Does the stages that are not done, and tells of them; throws where the attempt is to end. */
+export async function runStages(work: Work, report: Report, progress: Progress): Promise<Result<null>> {
+  const begun = await begin(work, report, progress);
+  if (!begun.ok) return begun;
+  const run = begun.value;
+  const { stages } = run;
+  if (stages.judgement === null) {
+    const judged = await judge(run);
+    if (!judged.ok) return judged;
+    stages.judgement = judged.value;
+    await run.keep();
+  }
+  const stop = work.ending.signals.pause;
+  const told = await report.tell({ type: "evaluated", judgement: stages.judgement }, stop);
+  stop.throwIfAborted();
+  const winner = told?.refit ?? null;
+  if (winner === null)
+    return fail("internal_error", "The Worker did not say which candidate is trained on all examples.");
+  if (stages.fitted?.candidate !== winner) {
+    const refitted = await refit(run, winner);
+    if (!refitted.ok) return refitted;
+  }
+  return finish(run);
+}
+
+/** Reads the data, and takes up what an earlier attempt has done of it. */
+async function begin(work: Work, report: Report, progress: Progress): Promise<Result<Run>> {
+  const { submission, backbone, budget } = work;
+  const started = performance.now();
+  const stop = work.ending.signals.pause;
+  const pulled = await pullExamples(work);
+  if (!pulled.ok) return pulled;
+  const examples = pulled.value;
+  const all = [...examples.targets.keys()];
+  const heldOut = examples.heldOut.filter(Boolean).length;
+  report.progress(`Read ${all.length} examples.`, { examples: all.length, held_out: heldOut });
+
+  progress.of = nameOf(submission, examples.digest);
+  const bytes = submission.checkpoint && (await download(work.edge, submission.checkpoint, stop));
+  const earlier = bytes && decodeStages(bytes, progress.of, submission.dimensions);
+  if (earlier) progress.stages = earlier;
+  else progress.kept = null;
+  if (earlier) report.progress("Goes on from a checkpoint.", {});
+
+  const { stages } = progress;
+  const remote = backbone?.cost === "remote";
+  stages.embeddings = remote ? (stages.embeddings ?? makeRows(submission.dimensions)) : null;
+  const taken =
+    4 * submission.dimensions * all.length + examples.texts.reduce((sum, { length }) => sum + 2 * length, 0);
+  const material: Material = {
+    submission,
+    examples,
+    embeddings: stages.embeddings ?? (backbone === null ? examples.embeddings : makeRows(submission.dimensions)),
+    embedsLocally: backbone !== null && !remote,
+    budget: { bytes: budget.bytes - taken, operations: budget.operations },
+    turn: async () => {
+      await eventLoop();
+      stop.throwIfAborted();
+    },
+  };
+  const beyond = beyondEndpoint(material, all);
+  if (beyond !== null) return { ok: false, failure: beyond };
+  return ok({ work, report, stages, material, all, started, keep: () => keep(work, report, progress, stop) });
+}
+
+async function pullExamples({ submission, edge, ending, budget }: Work): Promise<Result<Examples>> {
+  const outcome = await persist(edge.pace, ending.signals.pause, () =>
+    edge.pull("data", (chunks) => readExamples(chunks, submission, budget.bytes), ending.signals.pause),
+  );
+  if (outcome.type === "answer") return outcome.value;
+  if (outcome.type === "over") ending.ask("end");
+  ending.signals.pause.throwIfAborted();
+  return fail("storage_unavailable", "The examples could not be read from the Worker.");
+}
+
+/** Sees to it that every row has its embedding. */
+async function embed({ work, report, material, keep }: Run): Promise<Result<null>> {
+  const { texts } = material.examples;
+  if (work.backbone === null || material.embeddings.count() === texts.length) return ok(null);
+  const done = await embedTexts(
+    work.backbone,
+    texts,
+    material.embeddings,
+    work.edge.pace,
+    material.turn,
+    work.ending.signals.pause,
+  );
+  if (!done.ok) return done;
+  report.progress(`Embedded ${texts.length} texts.`, { examples: texts.length });
+  await keep();
+  return done;
+}
+
+/** Trains both candidates without the held-out rows, and compares them on those. */
+async function judge(run: Run): Promise<Result<Judgement>> {
+  const { work, material, all, stages } = run;
+  const { heldOut } = material.examples;
+  const rest = all.filter((row) => !heldOut[row]);
+  if (rest.length === all.length || rest.length < 2) return ok(notJudged);
+  const embedded = await embed(run);
+  if (!embedded.ok) return embedded;
+  const ofHead = await prepare("head", material, rest);
+  const ofFineTuned = await prepare("fine_tuned", material, rest);
+  if (!ofFineTuned.ok) return ofFineTuned;
+  const same = ofHead.ok && isSame(ofHead.value, ofFineTuned.value);
+  const train = async (candidate: Candidate, recipe: typeof ofHead): Promise<Result<Uint8Array | null>> => {
+    const done = stages.heads[candidate];
+    if (done !== undefined) return ok(done);
+    // No part of the rows that is within the edge's budget: there is no frozen head to compare with.
+    if (!recipe.ok) return ok(null);
+    const fitted = await trainBy(work.tensors, material, recipe.value, { judge: true });
+    if (fitted.ok) tellTrained(run, candidate, fitted.value);
+    else if (!TOO_FEW.has(fitted.failure.code)) return fitted;
+    stages.heads[candidate] = fitted.ok ? encodeHead(fitted.value.head) : null;
+    await run.keep();
+    return ok(stages.heads[candidate] ?? null);
+  };
+  const head = await train("head", ofHead);
+  if (!head.ok) return head;
+  const fineTuned = same ? head : await train("fine_tuned", ofFineTuned);
+  if (!fineTuned.ok) return fineTuned;
+  const [a, b] = [head.value && decodeHead(head.value), fineTuned.value && decodeHead(fineTuned.value)];
+  const judged = all.filter((row) => heldOut[row]);
+  return ok(a && b ? await compareHeads(material, judged, a, same ? a : b) : notJudged);
+}
+
+/** Trains the winner on all rows. */
+async function refit(run: Run, candidate: Candidate): Promise<Result<null>> {
+  const { work, report, material, stages, started } = run;
+  const embedded = await embed(run);
+  if (!embedded.ok) return embedded;
+  const recipe = await prepare(candidate, material, run.all);
+  if (!recipe.ok) return recipe;
+  const rows = recipe.value.rows.length;
+  let steps = 0;
+  const onStep = (objective: number, operations: number) => {
+    if (++steps > EACH_STEP && steps % STEPS_APART !== 0) return;
+    const metrics = { train_loss: objective / rows, examples: rows, operations };
+    report.progress(`Step ${steps} of training the ${names[candidate]} on all examples.`, metrics);
+  };
+  const fitted = await trainBy(work.tensors, material, recipe.value, { judge: false, onStep });
+  if (!fitted.ok) return fitted;
+  tellTrained(run, candidate, fitted.value);
+  const { examples, iterations, converged, objective, l2, temperature, lexical } = fitted.value.training;
+  const milliseconds = Math.round(performance.now() - started);
+  stages.fitted = {
+    candidate,
+    training: { examples, iterations, converged, objective, l2, temperature, lexical, milliseconds },
+    evaluation: { ...fitted.value.evaluation },
+    head: encodeHead(fitted.value.head),
+  };
+  await run.keep();
+  return ok(null);
+}
+
+function tellTrained({ report }: Run, candidate: Candidate, { training, evaluation }: Trained): void {
+  const { examples, iterations, operations, objective } = training;
+  const accuracy = evaluation.accuracy ?? evaluation.r2;
+  report.progress(`Trained the ${names[candidate]} on ${examples} examples.`, {
+    train_loss: objective / examples,
+    examples,
+    iterations,
+    operations,
+    ...(accuracy === undefined ? {} : { valid_accuracy: accuracy }),
+  });
+}
+
+/** Uploads the head, and says that it is there. */
+async function finish({ work, report, stages, material, all }: Run): Promise<Result<null>> {
+  const { ending, edge } = work;
+  const stop = ending.signals.pause;
+  if (stages.fitted === null) throw new Error("Nothing was trained.");
+  const { head, ...fitted } = stages.fitted;
+  const artifact = artifactOf([head]);
+  const uploaded = await upload(edge, [head], artifact, work.largestSingle, stop);
+  if (uploaded.type === "over") ending.ask("end");
+  stop.throwIfAborted();
+  const dataset = { revision: material.examples.revision, examples: all.length };
+  const refused = fail("storage_unavailable", "The trained head could not be stored by the Worker.");
+  if (uploaded.type !== "answer") return refused;
+  const told = await report.tell({ type: "finished", manifest: { ...fitted, artifact, dataset } }, ending.signals.end);
+  return told === null ? refused : ok(null);
+}

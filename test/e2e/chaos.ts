@@ -1,0 +1,175 @@
+/**
+ * kill -9 of the Worker or the batch endpoint at a step of a job's way there and back: as a request of that step arrives,
+ * or when it has been answered and the answer is not there yet.
+ */
+
+import type { FineTuningJob, FineTuningJobEvent } from "../../src/sdk.ts";
+import { createDataset, ended, eventually, type Side, type System, startSystem, type Tenant } from "./batch-system.ts";
+import type { Fault, Passing } from "./faulty-proxy.ts";
+
+/** What passes between the two on the way of every job. */
+export const steps = ["submit", "data", "progress", "checkpoint", "evaluated", "artifact", "finished"] as const;
+
+export interface Kill {
+  readonly side: Side;
+  readonly step: (typeof steps)[number];
+  /** Whether the request was answered before, and the answer is lost. */
+  readonly answered: boolean;
+}
+
+/** Attempts that may be lost before a job fails. */
+const ATTEMPTS = 3;
+
+export const chaosVariables = { BATCH_SILENCE_SECONDS: "3" };
+
+export function everyKill(): Kill[] {
+  return steps.flatMap((step) =>
+    (["worker", "batch"] as const).flatMap((side) => [false, true].map((answered) => ({ side, step, answered }))),
+  );
+}
+
+/** Arms the proxies: at the next request of that step the process is killed and started again. Resolves when it is back. */
+export function killAt(system: System, { side, step, answered }: Kill): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let armed = true;
+    const fault: Fault = async (passing: Passing, forward) => {
+      if (!armed || passing.what !== step) return forward();
+      armed = false;
+      if (answered) await forward();
+      system.submissions.fault = null;
+      system.callbacks.fault = null;
+      system
+        .kill(side)
+        .then(() => system.start(side))
+        .then(resolve, reject);
+      return null;
+    };
+    system.submissions.fault = fault;
+    system.callbacks.fault = fault;
+  });
+}
+
+/** Creates a job whose head is named after it. */
+export async function createJob({ graft }: Tenant, head: string): Promise<string> {
+  const job = { model: "text-static-1", training_file: "dataset:tickets", head, promote: "always" } as const;
+  // Killed in between, the same call with the same key makes one job.
+  const { id } = await eventually(() => graft.jobs.create(job, { idempotencyKey: head }), "the job is created");
+  return id;
+}
+
+/** Jobs of a tenant that are under way at any time, so that every kill finds some. */
+const UNDER_WAY = 2;
+
+export interface ChaosReport {
+  readonly kills: Readonly<Record<Side, number>>;
+  readonly jobs: number;
+  readonly succeeded: number;
+  /** After three lost attempts. */
+  readonly failed: number;
+  readonly lostAttempts: number;
+}
+
+/** Kills one process or the other at random times while jobs of every tenant are under way; checks each job's end. */
+export async function killAtRandom(
+  system: System,
+  tenants: readonly Tenant[],
+  count: number,
+  random: () => number,
+  told: (kills: number) => void = () => undefined,
+): Promise<ChaosReport> {
+  const kills = { worker: 0, batch: 0 };
+  const jobs: { tenant: Tenant; id: string }[] = [];
+  const topUp = async (tenant: Tenant) => {
+    const { data } = await eventually(() => tenant.graft.jobs.list({ limit: 100 }), "the jobs are listed");
+    const active = data.filter(({ finished_at }) => finished_at === null).length;
+    for (let n = active; n < UNDER_WAY; n++) {
+      const head = `random-${jobs.length}`;
+      const job = { tenant, id: "" };
+      jobs.push(job);
+      job.id = await createJob(tenant, head);
+    }
+  };
+  while (kills.worker + kills.batch < count) {
+    for (const tenant of tenants) await topUp(tenant);
+    await new Promise((resolve) => setTimeout(resolve, 1_000 * random()));
+    const side = random() < 0.5 ? "worker" : "batch";
+    await system.kill(side);
+    await system.start(side);
+    kills[side]++;
+    told(kills.worker + kills.batch);
+  }
+  let succeeded = 0;
+  let lostAttempts = 0;
+  for (const { tenant, id } of jobs) {
+    const job = await ended(tenant, id);
+    lostAttempts += await checkJob(tenant, job);
+    if (job.status === "succeeded") succeeded++;
+  }
+  return { kills, jobs: jobs.length, succeeded, failed: jobs.length - succeeded, lostAttempts };
+}
+
+/**
+ * Throws unless a job that ended is whole: the right state, once, a head that serves, events that tell what happened.
+ * Answers how many attempts were lost on its way.
+ */
+export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<number> {
+  const { graft } = tenant;
+  const what = `${job.id} (${job.status})`;
+  const assert = (holds: boolean, message: string) => {
+    if (!holds) throw new Error(`${what}: ${message}`);
+  };
+  const events: FineTuningJobEvent[] = [];
+  for (let after: string | undefined; ; after = events.at(-1)?.id) {
+    const page = await graft.jobs.events(job.id, { limit: 100, ...(after === undefined ? {} : { after }) });
+    events.push(...page.data);
+    if (!page.has_more) break;
+  }
+  const told = events.filter(({ type }) => type === "message").map(({ message }) => message);
+  const count = (start: string) => told.filter((message) => message.startsWith(start)).length;
+  const lost = told.filter((message) => /^Attempt \d+ was given up/.test(message)).length;
+  const metrics = events.filter(({ type }) => type === "metrics").map(({ data }) => JSON.stringify(data));
+  assert(told.at(-1) === "The job was created.", "its first event is not its creation");
+  assert(count("The job was created.") === 1 && count("The examples are valid") === 1, "something was done twice");
+  assert(new Set(events.map(({ id }) => id)).size === events.length && metrics.length > 0, "its events are not whole");
+  if (job.status === "succeeded") {
+    const { head, version, promoted } = job.graft;
+    const versions = (await graft.heads.versions(head)).data;
+    assert(versions.length === 1 && version === 1 && promoted, `it made ${versions.length} versions`);
+    assert(versions[0]?.active_version === 1, "its version is not active");
+    const { data } = await graft.heads.predict(head, { input: "my parcel is wrong" });
+    assert(data[0]?.label === "parcel", "its head does not predict");
+    assert(count("The job has made version") === 1 && lost < ATTEMPTS, "its end was told more than once");
+  } else assert(job.status === "failed" && lost === ATTEMPTS, `it ended so after ${lost} lost attempts`);
+  return lost;
+}
+
+/** Throws unless R2 holds what the ledger needs and nothing else, after a sweep. */
+export async function checkStorage(system: System, tenant: Tenant): Promise<void> {
+  await system.sweep(tenant.id);
+  const needed = new Set<string>();
+  for (let after: string | undefined; ; ) {
+    const page = await tenant.graft.heads.list({ limit: 100, ...(after === undefined ? {} : { after }) });
+    for (const { id } of page.data)
+      for (const { sha256 } of (await tenant.graft.heads.versions(id)).data)
+        needed.add(`tenants/${tenant.id}/heads/${sha256}`);
+    if (!page.has_more) break;
+    after = page.last_id ?? undefined;
+  }
+  const { r2 } = await system.stored(tenant.id);
+  const orphans = r2.filter((key) => !needed.has(key));
+  const missing = [...needed].filter((key) => !r2.includes(key));
+  if (orphans.length + missing.length > 0)
+    throw new Error(`R2 has ${orphans.join(", ") || "no"} orphans and lacks ${missing.join(", ") || "nothing"}`);
+}
+
+/** Starts both processes, with silence that is noticed in seconds. */
+export async function startChaos(tenants: number): Promise<{ system: System; tenants: Tenant[] }> {
+  const system = await startSystem({ BATCH_JOBS: "2" }, chaosVariables);
+  const made: Tenant[] = [];
+  for (let i = 0; i < tenants; i++) {
+    const tenant = await system.createTenant(`tenant-${i}`);
+    await createDataset(tenant.graft, "tickets", 120);
+    made.push(tenant);
+  }
+  return { system, tenants: made };
+}

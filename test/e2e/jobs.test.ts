@@ -1,0 +1,78 @@
+/** Fine-tuning jobs from a client to the batch endpoint and back, each a real process, with nothing wrong. */
+import OpenAI, { toFile } from "openai";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { createDataset, ended, eventually, examples, type System, startSystem, type Tenant } from "./batch-system.ts";
+
+let system: System;
+let acme: Tenant;
+let openai: OpenAI;
+
+beforeAll(async () => {
+  system = await startSystem();
+  acme = await system.createTenant("acme");
+  openai = new OpenAI({ apiKey: acme.key, baseURL: `${system.url}/v1`, maxRetries: 0 });
+});
+afterAll(() => system.close());
+
+test("OpenAI's client uploads a file, fine-tunes on it, and the head predicts", async () => {
+  const chats = examples(200).map(({ text, label }) => ({
+    messages: [
+      { role: "system", content: "Route the ticket." },
+      { role: "user", content: text },
+      { role: "assistant", content: label },
+    ],
+  }));
+  const jsonl = chats.map((chat) => JSON.stringify(chat)).join("\n");
+  const file = await openai.files.create({ file: await toFile(Buffer.from(jsonl), "t.jsonl"), purpose: "fine-tune" });
+  const job = await openai.fineTuning.jobs.create({ model: "text-static-1", training_file: file.id, suffix: "router" });
+  expect(job).toMatchObject({ object: "fine_tuning.job", status: "validating_files", training_file: file.id });
+  const done = await eventually(async () => {
+    const now = await openai.fineTuning.jobs.retrieve(job.id);
+    return now.status === "succeeded" && now;
+  }, "the job succeeds");
+  expect(done.fine_tuned_model).toBe("ft:text-static-1:router");
+  expect(done).toMatchObject({ graft: { head: "router", version: 1, promoted: true, attempt: 1 } });
+  const events: OpenAI.FineTuning.FineTuningJobEvent[] = [];
+  for await (const event of openai.fineTuning.jobs.listEvents(job.id, { limit: 5 })) events.push(event);
+  expect(events.at(-1)?.message).toBe("The job was created.");
+  expect(events[0]?.message).toMatch(/^The job has made version 1, which is active now/);
+  expect(events.filter(({ type }) => type === "metrics").length).toBeGreaterThan(3);
+  const checkpoints = await openai.fineTuning.jobs.checkpoints.list(job.id);
+  expect(checkpoints.data[0]?.fine_tuning_job_id).toBe(job.id);
+  const all = await openai.fineTuning.jobs.list();
+  expect(all.data.map(({ id }) => id)).toEqual([job.id]);
+  const { data } = await acme.graft.heads.predict("router", { input: "my parcel is wrong" });
+  expect(data[0]?.label).toBe("parcel");
+});
+
+test("a data set beyond the edge's budget becomes a job, and the head's next version", async () => {
+  const { graft } = acme;
+  await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
+  const rows = Array.from({ length: 60_000 }, (_, i) => `{"text":"${i % 7} apples and ${i} pears","value":${i % 7}}`);
+  await graft.datasets.import("prices", rows.join("\n"), "application/x-ndjson");
+  const wanted = { name: "price", dataset: "prices", hyperparameters: { l2: 1, lexical: false } } as const;
+  await expect(graft.heads.train({ ...wanted, method: "head" })).rejects.toMatchObject({
+    code: "edge_budget_exceeded",
+  });
+  const job = await graft.heads.train({ ...wanted, evaluation: { method: "none" } });
+  if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
+  const done = await ended(acme, job.id, 100_000);
+  expect(done).toMatchObject({ status: "succeeded", graft: { head: "price", version: 1, promoted: true } });
+  expect((await graft.heads.get("price")).training.examples).toBe(60_000);
+});
+
+test("pausing keeps what is done, resuming goes on, and cancelling ends a job for good", async () => {
+  const { graft } = acme;
+  await createDataset(graft, "tickets", 400);
+  const jobs = openai.fineTuning.jobs;
+  const create = () => jobs.create({ model: "text-static-1", training_file: "dataset:tickets" });
+  const job = await create();
+  expect((await jobs.pause(job.id)).status).toBe("paused");
+  expect((await jobs.pause(job.id)).status).toBe("paused");
+  expect(["queued", "validating_files"]).toContain((await jobs.resume(job.id)).status);
+  expect((await ended(acme, job.id)).status).toBe("succeeded");
+  const other = await create();
+  expect((await jobs.cancel(other.id)).status).toBe("cancelled");
+  expect((await jobs.cancel(other.id)).status).toBe("cancelled");
+  await expect(jobs.resume(other.id)).rejects.toMatchObject({ status: 409, code: "job_ended" });
+});
