@@ -157,7 +157,10 @@ interface Signing {
 let messages = 0;
 
 /** The headers that sign a body, by the library alone. */
-export function signed(body: string, { id = `msg_${++messages}`, secret = SECRET, at = Date.now(), headers = {} }: Signing) {
+export function signed(
+  body: string,
+  { id = `msg_${++messages}`, secret = SECRET, at = Date.now(), headers = {} }: Signing,
+) {
   const timestamp = new Date(at);
   return {
     "webhook-id": id,
