@@ -253,8 +253,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       const { verdict } = compare(judgement);
       const refit = state.promote !== "if_better" || verdict === "better" ? "fine_tuned" : "head";
       const again = state.refit === refit && JSON.stringify(state.judgement) === JSON.stringify(judgement);
-      const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
-      const message = `On ${judgement.test_examples} held-out examples the frozen head has ${percent(judgement.head_accuracy)}, the fine-tuned model ${percent(judgement.fine_tuned_accuracy)}: ${verdict}.`;
+      const { test_examples, head_accuracy, fine_tuned_accuracy } = judgement;
+      const message = `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}.`;
       return running({ judgement, refit }, ...(again ? [] : [info(message)]));
     }
     case "finished": {

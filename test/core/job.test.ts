@@ -47,7 +47,7 @@ describe("a job that nothing happens to", () => {
     expect(log).toEqual([
       "info: The examples are valid, and the job is queued.",
       "info: Attempt 1 is running at the batch endpoint.",
-      "info: On 200 held-out examples the frozen head has 80.0 %, the fine-tuned model 90.0 %: better.",
+      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.900: better.",
       "info: The job has made version 3, which is active now.",
     ]);
     expect(state).toMatchObject({ status: "succeeded", version: 3, promoted: true, refit: "fine_tuned", lost: 0 });
@@ -219,7 +219,7 @@ describe("an attempt", () => {
     const again = live(judged, first.failed, second.submitting, second.accepted, second.notBetter);
     expect(again.state).toMatchObject({ refit: "head", judgement: second.notBetter.judgement });
     expect(again.log.at(-1)).toBe(
-      "info: On 200 held-out examples the frozen head has 80.0 %, the fine-tuned model 75.0 %: not_better.",
+      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better.",
     );
     // What it trained on all examples has to be the winner.
     expect(live(again, second.finished)).toEqual(again);
