@@ -250,6 +250,9 @@ describe("Retry-After", () => {
     ["a date gone by", "Wed, 31 Dec 2025 23:59:59 GMT", 0],
     ["nothing", "", null],
     ["a word", "soon", null],
+    ["less than nothing", "-5", null],
+    ["a fraction", "1.5", null],
+    ["two values", "5, 10", null],
     ["more seconds than anyone waits", "9999999999", null],
     ["a day of no calendar", "Thu, 32 Jan 2026 00:00:07 GMT", null],
   ])("of %s", (_, header, milliseconds) => {
