@@ -3,6 +3,7 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { schedule } from "./due.ts";
+import { emit } from "./events.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 
 /** A version of a head as the contract shows it, but for `active_version`, which moves. */
@@ -117,18 +118,31 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   const active = promote ? version : row.value.active_version;
   sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
   schedule(sql, "publish_head", head.sha256, now * 1000);
-  return ok({ ...record, active_version: active });
+  const made = { ...record, active_version: active };
+  emit(sql, "head.trained", headData(made), now);
+  if (promote) emit(sql, "head.promoted", headData(made), now);
+  return ok(made);
+}
+
+/** What events tell of a version of a head. */
+function headData({ object, id, version, active_version, task, dataset, training, evaluation }: HeadObject) {
+  const { accuracy = null, macro_f1 = null } = evaluation ?? {};
+  const { method, examples } = training;
+  return { object, id, version, active_version, task, dataset, training: { method, examples }, accuracy, macro_f1 };
 }
 
 export function countHeads(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM heads").one().n;
 }
 
-export function promoteHead(sql: SqlStorage, name: string, version: number): Result<HeadObject> {
+export function promoteHead(sql: SqlStorage, name: string, version: number, now: number): Result<HeadObject> {
   const head = getHead(sql, name, version);
   if (!head.ok) return head;
+  const promoted = { ...head.value, active_version: version };
+  if (head.value.active_version === version) return ok(promoted);
   sql.exec("UPDATE heads SET active_version = ? WHERE name = ?", version, name);
-  return ok({ ...head.value, active_version: version });
+  emit(sql, "head.promoted", headData(promoted), now);
+  return ok(promoted);
 }
 
 export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<HeadObject>> {

@@ -6,6 +6,7 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { checkLabels, type Dataset, type DatasetRow, findDataset, toDataset, touch } from "./datasets.ts";
 import { schedule } from "./due.ts";
+import { emit } from "./events.ts";
 import type { StoredExample } from "./examples.ts";
 
 export interface StagedExample extends StoredExample {
@@ -153,5 +154,16 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
   dropImport(sql, id);
   const merged = findDataset(sql, dataset.name);
   if (!merged.ok) return merged;
-  return ok({ added, updated, unchanged: staged - added - updated, dataset: toDataset(sql, merged.value) });
+  const counts = { added, updated, unchanged: staged - added - updated };
+  const imported = toDataset(sql, merged.value);
+  if (added + updated > 0) {
+    const { name, revision, examples } = imported;
+    emit(
+      sql,
+      "dataset.imported",
+      { object: "dataset.import", id, dataset: { name, revision, examples }, ...counts },
+      now,
+    );
+  }
+  return ok({ ...counts, dataset: imported });
 }

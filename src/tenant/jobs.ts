@@ -1,4 +1,6 @@
 /** Fine-tuning jobs: what each is to do, where it is in its life (core/job.ts), and what its events tell. */
+
+import type { EventType } from "../core/event.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import {
@@ -23,6 +25,7 @@ import { TOLERANCE_SECONDS } from "../jobs/sign.ts";
 import type { DatasetModality } from "./datasets.ts";
 import { countLabels, findDataset } from "./datasets.ts";
 import { schedule } from "./due.ts";
+import { emit } from "./events.ts";
 import { getFile } from "./files.ts";
 import { commitHead, getHead, type NewHead } from "./heads.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
@@ -179,6 +182,7 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
   const job = findJob(sql, id);
   if (!job.ok) return job;
   addLog(sql, job.value, { level: "info", message: "The job was created." }, now);
+  emit(sql, "fine_tuning.job.created", jobData(job.value), now);
   schedule(sql, "job", id, now * 1000);
   return ok(toJob(job.value));
 }
@@ -203,6 +207,8 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   for (const entry of log) addLog(sql, job, entry, seconds);
   if (state === job.state) return job;
   sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, JSON.stringify(state), job.number);
+  const told = toldOf(state.status);
+  if (told !== null && state.status !== job.state.status) emit(sql, told, jobData({ ...job, state }), seconds);
   const due = dueAt(state, rules);
   if (due !== null) schedule(sql, "job", job.id, due);
   if (state.status === "queued") schedule(sql, "submit_jobs", "", state.submitAt);
@@ -213,6 +219,18 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   if (before !== undefined && before !== state.checkpoint?.sha256)
     schedule(sql, "delete_artifacts", `${job.id}/${before}`, now);
   return { ...job, state };
+}
+
+/** The event that tells of a job's new status; null where none does. */
+function toldOf(status: JobState["status"]): EventType | null {
+  return status === "validating_files" || status === "queued" ? null : `fine_tuning.job.${status}`;
+}
+
+/** What events tell of a job. */
+function jobData(row: JobRow) {
+  const { object, id, status, model, fine_tuned_model, training_file, error, graft } = toJob(row);
+  const { head, version, promoted, comparison } = graft;
+  return { object, id, status, model, fine_tuned_model, training_file, error, head, version, promoted, comparison };
 }
 
 /** Whether a job needs what is stored for it under this name. */

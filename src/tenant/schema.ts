@@ -73,6 +73,13 @@ const migrations: readonly string[] = [
   CREATE TABLE batch_messages (id TEXT PRIMARY KEY, received_at INTEGER NOT NULL);
   CREATE INDEX batch_messages_received_at ON batch_messages (received_at);
   `,
+  `
+  CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, data TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+  );
+  CREATE INDEX events_created_at ON events (created_at);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -298,7 +298,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async promoteHead(claim: string | null, name: string, version: number) {
-    return this.#change((sql) => heads.promoteHead(sql, name, version), { claim, status: 200 });
+    return this.#change((sql, now) => heads.promoteHead(sql, name, version, now), { claim, status: 200 });
   }
 
   async deleteHead(name: string) {
