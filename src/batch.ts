@@ -22,7 +22,7 @@ import { backbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
 import { batchApp } from "./batch/app.ts";
 import { makeAttempts } from "./batch/attempts.ts";
-import type { Log } from "./batch/report.ts";
+import type { Log } from "./batch/log.ts";
 import { Problem, readSettings, type Settings } from "./batch/settings.ts";
 import { openWorkFolder } from "./batch/work-folder.ts";
 
@@ -41,22 +41,26 @@ export async function startBatch(settings: Settings, log: Log, thread = attemptT
   if (!table.ok) throw new Problem(`${table.failure.message}.`);
   const folder = openWorkFolder(settings.workDir);
   const attempts = makeAttempts(settings, folder, log, thread);
-  let stopping = false;
-  const app = batchApp({ ...settings, backbones: table.value, attempts, stopping: () => stopping, log });
+  let closed: Promise<void> | null = null;
+  const app = batchApp({ ...settings, backbones: table.value, attempts, stopping: () => closed !== null, log });
   const server = createAdaptorServer({ fetch: app.fetch });
   server.listen(settings.port, settings.host);
-  await once(server, "listening").catch(({ code }) => {
+  await once(server, "listening").catch(async ({ code }) => {
+    await attempts.close(0);
     folder.close();
     const what = code === "EADDRINUSE" ? "in use" : `not to be had (${code})`;
     throw new Problem(`BATCH_PORT ${settings.port} of ${settings.host} is ${what}.`);
   });
   const { port, family, address } = server.address() as AddressInfo;
-  const stop = async () => {
-    stopping = true;
+  const close = async () => {
     await attempts.close(settings.graceMs);
     server.close();
     if ("closeAllConnections" in server) server.closeAllConnections();
     folder.close();
+  };
+  const stop = () => {
+    closed ??= close();
+    return closed;
   };
   return { url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`, stop };
 }

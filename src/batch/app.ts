@@ -6,10 +6,9 @@ import type { z } from "zod";
 import type { Backbone } from "../backbones/backbone.ts";
 import { type acknowledgement, type health, type Submission, stop, submission } from "../jobs/protocol.ts";
 import { TOLERANCE_SECONDS, verify } from "../jobs/sign.ts";
-import { framesOf } from "./attempt.ts";
 import type { Attempts } from "./attempts.ts";
 import { makeLine } from "./line.ts";
-import type { Log } from "./report.ts";
+import { framesOf, type Log } from "./log.ts";
 
 const BODY_BYTES = 256 * 1024;
 const MOST_IDS = 100_000;
@@ -31,7 +30,8 @@ export function batchApp({ secrets, capacity, backbones, attempts, stopping, log
 
   const refuse = (c: Context, status: ContentfulStatusCode, code: string, message: string, retryAfter?: number) => {
     if (retryAfter !== undefined) c.header("retry-after", String(retryAfter));
-    log("answered", { path: c.req.path, status, code });
+    // Those that wait for a place ask every other second.
+    if (status !== 429) log("answered", { path: c.req.path, status, code });
     return c.json({ error: { message, code } }, status);
   };
 

@@ -8,7 +8,8 @@ import { artifactOf, upload } from "./artifact.ts";
 import { encodeStages, noStages, type Stages } from "./checkpoint.ts";
 import type { Edge } from "./edge.ts";
 import type { Ending } from "./ending.ts";
-import { type Log, makeReport, type Report } from "./report.ts";
+import { framesOf, type Log } from "./log.ts";
+import { makeReport, type Report } from "./report.ts";
 import { runStages } from "./stages.ts";
 
 export interface Work {
@@ -43,6 +44,7 @@ const MAY_PASS: ReadonlySet<string> = new Set<Failure["code"]>([
   "internal_error",
 ]);
 
+const MOST_CHARACTERS = 1000;
 /** A part of the longest silence, so that a message which takes its time is not too late. */
 const BEAT = 0.75;
 
@@ -70,7 +72,9 @@ export async function runAttempt(work: Work): Promise<"finished" | "failed" | "s
       await unlessEnded(() => keep(work, report, progress, ending.signals.cancel));
     if (ending.asked() === "end") return "end";
     const last: Message =
-      outcome === null ? { type: "stopped" } : { type: "failed", message: outcome.failure.message, retryable };
+      outcome === null
+        ? { type: "stopped" }
+        : { type: "failed", message: outcome.failure.message.slice(0, MOST_CHARACTERS), retryable };
     await unlessEnded(() => report.tell(last, ending.signals.end));
     return last.type;
   } finally {
@@ -88,14 +92,8 @@ export async function keep(work: Work, report: Report, progress: Progress, signa
   const artifact = artifactOf(parts);
   if (artifact.sha256 === progress.kept) return;
   const outcome = await upload(work.edge, parts, artifact, work.largestSingle, signal);
+  if (outcome.type === "over") return work.ending.ask("end");
   if (outcome.type !== "answer") return work.log("checkpoint_lost", { why: outcome.type });
   await report.tell({ type: "checkpoint", step: report.nextStep(), artifact, metrics: {} }, signal);
   progress.kept = artifact.sha256;
-}
-
-/** Where an error was thrown. Its message may quote an input. */
-export function framesOf(error: unknown): string {
-  if (!(error instanceof Error)) return "unknown";
-  const frames = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
-  return [error.name, ...frames.slice(0, 6)].join("\n");
 }

@@ -1,10 +1,9 @@
 /** The attempts that run here, each on a thread of its own, and those that have ended. */
 import { Worker } from "node:worker_threads";
 import type { Submission } from "../jobs/protocol.ts";
-import { framesOf } from "./attempt.ts";
 import { type Caller, edgeOf, type Origin } from "./edge.ts";
 import type { Way } from "./ending.ts";
-import type { Log } from "./report.ts";
+import { framesOf, type Log } from "./log.ts";
 import type { Settings } from "./settings.ts";
 import type { Said, Setup } from "./thread.ts";
 import type { WorkFolder } from "./work-folder.ts";
@@ -97,15 +96,16 @@ export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, t
 
   return {
     stateOf(id, attempt) {
-      const current = running.get(id)?.submission.attempt ?? 0;
-      if (current === attempt) return "running";
+      const entry = running.get(id);
+      const current = entry?.submission.attempt ?? 0;
+      if (current === attempt) return entry?.settled ? "ended" : "running";
       return attempt < current || attempt <= (ended.get(id) ?? 0) ? "ended" : null;
     },
     running: () => running.size,
     start,
     stop(id, attempt, way) {
       const entry = running.get(id);
-      if (entry?.submission.attempt !== attempt) return false;
+      if (entry?.submission.attempt !== attempt || entry.settled) return false;
       entry.thread.postMessage(way);
       return true;
     },

@@ -79,7 +79,7 @@ export function edgeOf({ url, secret, pace }: Origin, { id, attempt, token }: Ca
         const value = await read(response);
         return value === null ? { type: "again", after: 0 } : { type: "answer", value };
       }
-      await response.body?.cancel();
+      await response.body?.cancel().catch(() => undefined);
       const { status } = response;
       if (OVER.has(status)) return { type: "over" };
       if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };

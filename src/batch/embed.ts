@@ -12,17 +12,26 @@ const INPUTS_A_STRETCH = 512;
 
 const MAY_PASS: ReadonlySet<string> = new Set(["backend_unavailable", "backend_timeout", "backend_rate_limited"]);
 
+/** How an attempt goes about it. */
+export interface Manner {
+  readonly pace: Pace;
+  /** Throws the reason of an aborted one. */
+  readonly signal: AbortSignal;
+  /** Lets the event loop turn. */
+  readonly turn: () => Promise<void>;
+  /** Called after each stretch. */
+  readonly grown: () => Promise<void>;
+}
+
 /**
  * Adds to `rows` until it has one for each text. A remote backbone that fails is asked again for as long as patience
- * lasts; what it gave before a failure is kept. Throws the reason of an aborted signal.
+ * lasts; what it gave before a failure is kept.
  */
 export async function embedTexts(
   backbone: Backbone,
   texts: readonly string[],
   rows: Rows,
-  pace: Pace,
-  turn: () => Promise<void>,
-  signal: AbortSignal,
+  { pace, signal, turn, grown }: Manner,
 ): Promise<Result<null>> {
   while (rows.count() < texts.length) {
     let failure = unfinished;
@@ -40,6 +49,7 @@ export async function embedTexts(
         : { type: "refused", status: 0 };
     });
     if (outcome.type !== "answer") return { ok: false, failure };
+    await grown();
   }
   return ok(null);
 }

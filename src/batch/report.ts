@@ -2,8 +2,7 @@
 import type { Directive, Message } from "../jobs/protocol.ts";
 import type { Edge, Outcome } from "./edge.ts";
 import type { Ending } from "./ending.ts";
-
-export type Log = (event: string, fields?: Readonly<Record<string, string | number>>) => void;
+import type { Log } from "./log.ts";
 
 export interface Report {
   /** Numbers the attempt's steps from 0. */
@@ -37,7 +36,7 @@ export function makeReport(edge: Edge, ending: Ending, log: Log): Report {
     nextStep: () => step++,
     progress(message, metrics) {
       const said = { type: "progress", step: step++, message, metrics } as const;
-      const send = async () => heed(said.type, await edge.tell(said, signals.pause));
+      const send = async () => heed(said.type, await edge.tell(said, signals.cancel));
       // It throws only where the attempt is to end, which whoever works on it will notice.
       outbox = outbox.then(send).catch(() => undefined);
     },

@@ -23,6 +23,8 @@ const names: Readonly<Record<Candidate, string>> = { head: "frozen head", fine_t
 /** Steps of the last fit that are told each, and how far apart those after them are. */
 const EACH_STEP = 50;
 const STEPS_APART = 10;
+/** Embeddings from which on they are kept before all are there. */
+const FEWEST_KEPT = 10_000;
 /** Where rows are held out too few may be left to train on: nothing is judged then. */
 const TOO_FEW: ReadonlySet<string> = new Set<Failure["code"]>(["too_few_labels", "too_few_examples"]);
 
@@ -112,18 +114,19 @@ async function pullExamples({ submission, edge, ending, budget }: Work): Promise
   return fail("storage_unavailable", "The examples could not be read from the Worker.");
 }
 
-/** Sees to it that every row has its embedding. */
-async function embed({ work, report, material, keep }: Run): Promise<Result<null>> {
+/** Sees to it that every row has its embedding. A remote backbone's are kept meanwhile, each time that there are half as many again. */
+async function embed({ work, report, material, stages, keep }: Run): Promise<Result<null>> {
   const { texts } = material.examples;
-  if (work.backbone === null || material.embeddings.count() === texts.length) return ok(null);
-  const done = await embedTexts(
-    work.backbone,
-    texts,
-    material.embeddings,
-    work.edge.pace,
-    material.turn,
-    work.ending.signals.pause,
-  );
+  const rows = material.embeddings;
+  if (work.backbone === null || rows.count() === texts.length) return ok(null);
+  let next = Math.max(FEWEST_KEPT, 1.5 * rows.count());
+  const grown = async () => {
+    if (stages.embeddings === null || rows.count() < next || rows.count() === texts.length) return;
+    next = 1.5 * rows.count();
+    await keep();
+  };
+  const manner = { pace: work.edge.pace, signal: work.ending.signals.pause, turn: material.turn, grown };
+  const done = await embedTexts(work.backbone, texts, rows, manner);
   if (!done.ok) return done;
   report.progress(`Embedded ${texts.length} texts.`, { examples: texts.length });
   await keep();

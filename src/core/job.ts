@@ -36,7 +36,7 @@ export interface JobState {
   readonly unanswered: number;
   /** Not before this is a queued job submitted. */
   readonly submitAt: number;
-  /** When the current attempt gave a sign of life last. */
+  /** When the current attempt gave a sign of life last, or was submitted. */
   readonly heardAt: number;
   /** When the batch endpoint is told next that the attempt is to stop. */
   readonly stopAt: number;
@@ -170,7 +170,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
   const giveUp = (why: string): Advanced => {
     if (state.status === "paused" || hasEnded(state)) return to(gone);
     const lost = state.lost + 1;
-    const reason = `Attempt ${state.attempt} was given up: ${why}`;
+    const reason = `Attempt ${state.attempt} was given up: ${/[.!?]$/.test(why) ? why : `${why}.`}`;
     if (lost >= rules.attempts) {
       const message = `${reason} No further attempt follows after ${lost}.`;
       return end(
@@ -197,8 +197,9 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
   switch (event.type) {
     case "validated":
       if (state.validated || hasEnded(state)) return stay;
+      if (state.status === "paused") return to({ validated: true }, info("The examples are valid."));
       return to(
-        { validated: true, submitAt: now, ...(state.status === "validating_files" ? { status: "queued" } : {}) },
+        { validated: true, submitAt: now, status: "queued" },
         info("The examples are valid, and the job is queued."),
       );
     case "invalid":
@@ -220,7 +221,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       return giveUp(`nothing was heard of it for ${Math.round((now - state.heardAt) / 1000)} seconds.`);
     case "submitting":
       if (state.status !== "queued" || event.attempt !== state.attempt) return stay;
-      return to({ live: true });
+      return to({ live: true, heardAt: now });
   }
 
   // All that is left is said of an attempt, and counts where that is the current one.
@@ -231,8 +232,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
     case "heard":
       return active ? running({}) : to({ heardAt: now });
     case "busy":
-      if (state.status === "queued") return to({ live: false, submitAt: now + event.retryAfter });
-      return state.status === "running" ? stay : to({ live: false });
+      // Whether it runs nonetheless is not known: its answer to a submission before may be lost, or another machine have it.
+      return state.status === "queued" ? to({ submitAt: now + event.retryAfter }) : stay;
     case "unanswered":
       if (state.status !== "queued") return stay;
       return to(
@@ -242,8 +243,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
           : []),
       );
     case "rejected":
-      if (state.status === "queued") return fail({ code: "batch_rejected", message: event.message, param: null });
-      return active ? stay : to({ live: false });
+      if (state.status !== "queued") return stay;
+      return fail({ code: "batch_rejected", message: event.message, param: null });
     case "checkpoint":
       return active ? running({ checkpoint: event.artifact }) : to({ heardAt: now, checkpoint: event.artifact });
     case "evaluated": {
@@ -252,8 +253,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       const { verdict } = compare(judgement);
       const refit = state.promote !== "if_better" || verdict === "better" ? "fine_tuned" : "head";
       const again = state.refit === refit && JSON.stringify(state.judgement) === JSON.stringify(judgement);
-      const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
-      const message = `On ${judgement.test_examples} held-out examples the frozen head has ${percent(judgement.head_accuracy)}, the fine-tuned model ${percent(judgement.fine_tuned_accuracy)}: ${verdict}.`;
+      const { test_examples, head_accuracy, fine_tuned_accuracy } = judgement;
+      const message = `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}.`;
       return running({ judgement, refit }, ...(again ? [] : [info(message)]));
     }
     case "finished": {

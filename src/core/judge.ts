@@ -43,10 +43,14 @@ export function mcNemar(onlyFirst: number, onlySecond: number): number {
   return Math.min(1, 2 * tail);
 }
 
-/** `better`: a higher accuracy that is hardly chance; `inconclusive`: higher, but it may be; without examples as well. */
+/**
+ * `better`: a higher accuracy that is hardly chance; `inconclusive`: higher, but it may be; without examples as well. The
+ * test is two-sided, and R² may be higher where fewer values are nearer: what it finds has to speak for the fine-tuned one.
+ */
 export function compare(judgement: Judgement): { readonly p_value: number; readonly verdict: Verdict } {
   const p_value = mcNemar(judgement.only_head, judgement.only_fine_tuned);
   if (judgement.test_examples === 0) return { p_value, verdict: "inconclusive" };
   if (judgement.fine_tuned_accuracy <= judgement.head_accuracy) return { p_value, verdict: "not_better" };
-  return { p_value, verdict: p_value < SIGNIFICANT ? "better" : "inconclusive" };
+  const ahead = judgement.only_fine_tuned > judgement.only_head;
+  return { p_value, verdict: ahead && p_value < SIGNIFICANT ? "better" : "inconclusive" };
 }

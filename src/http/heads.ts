@@ -212,6 +212,12 @@ function exportLexical({ buckets, scale, seen, idf, weights, scales }: LexicalWe
   return { buckets, scale, seen: Array.from(seen), idf: Array.from(idf), weights: rows };
 }
 
+const noTexts = fail(
+  "modality_mismatch",
+  "Lexical features are of texts, and these inputs are embeddings. Leave 'lexical' out.",
+  { param: "hyperparameters.lexical" },
+);
+
 async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {
   const started = Date.now();
   const unavailable = notAvailable(wanted);
@@ -231,12 +237,7 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
     wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone, options);
   if (!prepared.ok) return escalate(c, wanted, prepared.failure);
   const { source, backbone, dataset } = prepared.value;
-  if (lexical === true && source.texts === null)
-    return failed(c, {
-      code: "modality_mismatch",
-      message: "Lexical features are of texts, and these inputs are embeddings. Leave 'lexical' out.",
-      param: "hyperparameters.lexical",
-    });
+  if (lexical === true && source.texts === null) return failed(c, noTexts.failure);
   const fitted = await runTraining(source, options);
   if (!fitted.ok) return escalate(c, wanted, fitted.failure);
   c.set("figures", { examples: source.examples, embedded: fitted.value.embedded, operations: fitted.value.operations });
@@ -267,14 +268,28 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
 async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, failure: Failure): Promise<Response> {
   if (failure.code !== "edge_budget_exceeded" || wanted.method !== "auto" || batchEndpoint(c.env) === null)
     return failed(c, failure);
-  const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
-  const { method, folds, fraction } = wanted.evaluation;
   const examples =
     wanted.dataset === undefined
       ? await storeExamples(c, wanted.name, wanted.examples ?? [])
       : ok(`dataset:${wanted.dataset}`);
-  if (!examples.ok) return failed(c, examples.failure);
-  const spec = await jobSpec(c, examples.value, wanted.backbone, "backbone", {
+  const made = examples.ok ? await makeJob(c, wanted, examples.value) : examples;
+  if (made.ok) {
+    c.header("location", `/v1/fine_tuning/jobs/${made.value.id}`);
+    return answer(c, made, 202);
+  }
+  // Nobody asked for a file: without a job nothing of it stays.
+  if (examples.ok && wanted.dataset === undefined)
+    await ledger(c.env.TENANT, c.var.caller.tenant).deleteFile(examples.value);
+  const { param } = made.failure;
+  if (param !== "file" && param !== "training_file") return failed(c, made.failure);
+  return failed(c, { ...made.failure, param: wanted.dataset === undefined ? "examples" : "dataset" });
+}
+
+/** Makes the job that trains what was wanted on a file or a data set. */
+async function makeJob(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, trainingFile: string) {
+  const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
+  const { method, folds, fraction } = wanted.evaluation;
+  const spec = await jobSpec(c, trainingFile, wanted.backbone, "backbone", {
     validation_file: null,
     head: wanted.name,
     promote: wanted.promote ? "always" : "never",
@@ -286,10 +301,7 @@ async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, fa
     training: { l2, class_weight, lexical },
     evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
   });
-  if (!spec.ok) return failed(c, spec.failure);
-  const made = await startJob(c, spec.value, 202);
-  if (made.ok) c.header("location", `/v1/fine_tuning/jobs/${made.value.id}`);
-  return answer(c, made, 202);
+  return spec.ok ? startJob(c, spec.value, 202) : spec;
 }
 
 /** What the contract names and this version does not do yet: refused, never quietly ignored. */
@@ -325,6 +337,7 @@ async function stored(
   const { task, modality, examples, labels, out_of_scope_label } = found.value;
   const backbone = chooseBackbone(c.env, modality, backboneId, "backbone");
   if (!backbone.ok) return backbone;
+  if (options.lexical === true && modality !== "text") return noTexts;
   const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
   const outputs = Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
   // Before its rows are read: those of a set that is far too large would not fit into the ledger's memory.

@@ -268,6 +268,8 @@ async function wantedSpec(c: Context<HttpEnv>, wanted: z.infer<typeof newJob>): 
 }
 
 const DATASET = "dataset:";
+/** The model of a job whose inputs are embeddings: OpenAI's clients always name one. */
+const OWN_EMBEDDINGS = "embedding";
 
 /** A job's specification, with what the ledger knows of its examples; `param` is where its backbone was named. */
 export async function jobSpec(
@@ -298,12 +300,16 @@ export async function jobSpec(
         },
       );
   }
-  const backbone = chooseBackbone(
-    c.env,
-    shape.modality,
-    shape.modality === "embedding" && model === "embedding" ? undefined : model,
-    param,
-  );
+  const ownEmbeddings = shape.modality === "embedding" && param === "model";
+  if (ownEmbeddings && model !== OWN_EMBEDDINGS)
+    return fail(
+      "modality_mismatch",
+      `Embeddings of your own need no backbone: name '${OWN_EMBEDDINGS}' as the model.`,
+      {
+        param,
+      },
+    );
+  const backbone = chooseBackbone(c.env, shape.modality, ownEmbeddings ? undefined : model, param);
   if (!backbone.ok) return backbone;
   const { value } = backbone;
   return ok({

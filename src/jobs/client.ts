@@ -55,7 +55,8 @@ function json(text: string): unknown {
 export function parseRetryAfter(header: string | null, now: number): number | null {
   if (header === null) return null;
   if (/^\d{1,9}$/.test(header.trim())) return Number(header) * 1000;
-  const at = Date.parse(header);
+  // Date.parse reads even "-5" as a year, long gone by; an HTTP date begins with the day's name.
+  const at = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
   return Number.isNaN(at) ? null : Math.max(0, at - now);
 }
 

@@ -60,3 +60,8 @@ export function embeddings(count: number, targetOf: (value: number) => Line["tar
 }
 
 export const ofEmbeddings = { modality: "embedding", backbone: null, dimensions: 8 } as const;
+
+/** An embedding as numbers. */
+export function floats(embedding: string | undefined): Float32Array {
+  return new Float32Array(new Uint8Array(Buffer.from(embedding ?? "", "base64")).buffer);
+}

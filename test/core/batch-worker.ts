@@ -208,3 +208,13 @@ export function stop(url: string, { id, attempt }: Submission, action: "cancel" 
   const body = { object: "batch.stop", id, attempt, action };
   return call(url, "POST", `/v1/jobs/${id}/attempts/${attempt}/stop`, body);
 }
+
+/** Never answers the calls that a predicate holds for. */
+export function hang(worker: FakeWorker, holds: (path: string) => boolean): void {
+  worker.meddle = ({ path }) => (holds(path) ? new Promise<Response>(() => undefined) : null);
+}
+
+/** What was told of an attempt's progress, or that part of it which begins so. */
+export function progressOf(told: readonly Told[], start = ""): string[] {
+  return told.flatMap((each) => (each.type === "progress" && each.message.startsWith(start) ? [each.message] : []));
+}

@@ -1,10 +1,11 @@
+import fc from "fast-check";
 import { expect, it } from "vitest";
 import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/design.ts";
 import { makePreconditioner } from "../../src/core/fit.ts";
 import { fitFolds } from "../../src/core/held-out.ts";
 import type { Targets } from "../../src/core/objective.ts";
 import { gramOf, measureSpread } from "../../src/core/preconditioner.ts";
-import { subsample } from "../../src/core/sample.ts";
+import { stratifiedOrder, subsample } from "../../src/core/sample.ts";
 import { stratifiedFolds } from "../../src/core/split.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { clusters, finish } from "../contract/training.ts";
@@ -153,4 +154,24 @@ it("starts each fold's model from its own earlier one, never from one that has s
   const { parameters, held } = finish(fitFolds(tensors, splittable, 4, 1, preconditioner, starts, bounds));
   expect(parameters).toEqual(starts);
   expect([...held.rows].sort((a, b) => a - b)).toEqual([...groups]);
+});
+
+it("orders rows so that every beginning has of each class in proportion, and of each at least one", () => {
+  const classes = fc.array(fc.integer({ min: -1, max: 5 }), { minLength: 1, maxLength: 300 });
+  fc.assert(
+    fc.property(classes, fc.nat(), (strata, seed) => {
+      const order = stratifiedOrder(Int32Array.from(strata), seed);
+      expect([...order].sort((a, b) => a - b)).toEqual([...strata.keys()]);
+      expect(stratifiedOrder(Int32Array.from(strata), seed)).toEqual(order);
+      const all = new Set(strata);
+      expect(new Set(order.slice(0, all.size).map((row) => strata[row])).size).toBe(all.size);
+      for (let size = all.size; size <= order.length; size += 7) {
+        for (const each of all) {
+          const share = strata.filter((stratum) => stratum === each).length / strata.length;
+          const count = order.slice(0, size).filter((row) => strata[row] === each).length;
+          expect(Math.abs(count - share * size)).toBeLessThanOrEqual(all.size);
+        }
+      }
+    }),
+  );
 });

@@ -42,6 +42,14 @@ describe("a training", () => {
     expect(trainOn(wasm, data, {}, 60)).toEqual(trainOn(wasm, data, {}, 7));
   });
 
+  it("tells the objective after each step of its last fit, which never rises", () => {
+    const told: number[] = [];
+    const { training } = trained(trainOn(wasm, clusters(60, 9, 4, 1), { onStep: (value) => void told.push(value) }));
+    expect(told).toHaveLength(training.iterations);
+    expect(told.at(-1)).toBe(training.objective);
+    expect(told).toEqual([...told].sort((a, b) => b - a));
+  });
+
   it("permutes the head when the labels are permuted", () => {
     const data = clusters(40, 6, 4, 1);
     const renamed = [2, 0, 3, 1];

@@ -22,10 +22,13 @@ const ATTEMPTS = 3;
 
 export const chaosVariables = { BATCH_SILENCE_SECONDS: "3" };
 
-export function everyKill(): Kill[] {
-  return steps.flatMap((step) =>
-    (["worker", "batch"] as const).flatMap((side) => [false, true].map((answered) => ({ side, step, answered }))),
+/** Either process at every step; by default before and after the answer in turn. */
+export function killsAtSteps(all: boolean): Kill[] {
+  const kills = [false, true].flatMap((answered) =>
+    steps.flatMap((step) => (["worker", "batch"] as const).map((side) => ({ side, step, answered }))),
   );
+  const turn = ({ side, step }: Kill) => (steps.indexOf(step) + (side === "batch" ? 1 : 0)) % 2 === 1;
+  return kills.filter((kill) => all || kill.answered === turn(kill));
 }
 
 /** Arms the proxies: at the next request of that step the process is killed and started again. Resolves when it is back. */
@@ -57,8 +60,62 @@ export async function createJob({ graft }: Tenant, head: string): Promise<string
   return id;
 }
 
-/** Throws unless a job that ended is whole: the right state, once, a head that serves, events that tell what happened. */
-export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<void> {
+/** Jobs of a tenant that are under way at any time, so that every kill finds some. */
+const UNDER_WAY = 2;
+
+export interface ChaosReport {
+  readonly kills: Readonly<Record<Side, number>>;
+  readonly jobs: number;
+  readonly succeeded: number;
+  /** After three lost attempts. */
+  readonly failed: number;
+  readonly lostAttempts: number;
+}
+
+/** Kills one process or the other at random times while jobs of every tenant are under way; checks each job's end. */
+export async function killAtRandom(
+  system: System,
+  tenants: readonly Tenant[],
+  count: number,
+  random: () => number,
+  told: (kills: number) => void = () => undefined,
+): Promise<ChaosReport> {
+  const kills = { worker: 0, batch: 0 };
+  const jobs: { tenant: Tenant; id: string }[] = [];
+  const topUp = async (tenant: Tenant) => {
+    const { data } = await eventually(() => tenant.graft.jobs.list({ limit: 100 }), "the jobs are listed");
+    const active = data.filter(({ finished_at }) => finished_at === null).length;
+    for (let n = active; n < UNDER_WAY; n++) {
+      const head = `random-${jobs.length}`;
+      const job = { tenant, id: "" };
+      jobs.push(job);
+      job.id = await createJob(tenant, head);
+    }
+  };
+  while (kills.worker + kills.batch < count) {
+    for (const tenant of tenants) await topUp(tenant);
+    await new Promise((resolve) => setTimeout(resolve, 1_000 * random()));
+    const side = random() < 0.5 ? "worker" : "batch";
+    await system.kill(side);
+    await system.start(side);
+    kills[side]++;
+    told(kills.worker + kills.batch);
+  }
+  let succeeded = 0;
+  let lostAttempts = 0;
+  for (const { tenant, id } of jobs) {
+    const job = await ended(tenant, id);
+    lostAttempts += await checkJob(tenant, job);
+    if (job.status === "succeeded") succeeded++;
+  }
+  return { kills, jobs: jobs.length, succeeded, failed: jobs.length - succeeded, lostAttempts };
+}
+
+/**
+ * Throws unless a job that ended is whole: the right state, once, a head that serves, events that tell what happened.
+ * Answers how many attempts were lost on its way.
+ */
+export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<number> {
   const { graft } = tenant;
   const what = `${job.id} (${job.status})`;
   const assert = (holds: boolean, message: string) => {
@@ -76,8 +133,9 @@ export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<void
   const metrics = events.filter(({ type }) => type === "metrics").map(({ data }) => JSON.stringify(data));
   assert(told.at(-1) === "The job was created.", "its first event is not its creation");
   assert(count("The job was created.") === 1 && count("The examples are valid") === 1, "something was done twice");
-  assert(new Set(events.map(({ id }) => id)).size === events.length && metrics.length > 0, "its events are not whole");
+  assert(new Set(events.map(({ id }) => id)).size === events.length, "an event is listed twice");
   if (job.status === "succeeded") {
+    assert(metrics.length > 0, "it told no metrics");
     const { head, version, promoted } = job.graft;
     const versions = (await graft.heads.versions(head)).data;
     assert(versions.length === 1 && version === 1 && promoted, `it made ${versions.length} versions`);
@@ -86,6 +144,7 @@ export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<void
     assert(data[0]?.label === "parcel", "its head does not predict");
     assert(count("The job has made version") === 1 && lost < ATTEMPTS, "its end was told more than once");
   } else assert(job.status === "failed" && lost === ATTEMPTS, `it ended so after ${lost} lost attempts`);
+  return lost;
 }
 
 /** Throws unless R2 holds what the ledger needs and nothing else, after a sweep. */
@@ -118,5 +177,3 @@ export async function startChaos(tenants: number): Promise<{ system: System; ten
   }
   return { system, tenants: made };
 }
-
-export { ended };

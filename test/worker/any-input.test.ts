@@ -29,6 +29,20 @@ const good: Record<string, { path?: string; token?: string; body: unknown }> = {
   "POST /v1/datasets/{name}/examples": { path: "/v1/datasets/other/examples", body: { examples } },
   "PATCH /v1/datasets/{name}/examples/{id}": { path: "/v1/datasets/other/examples/e", body: { text: "a", label: "x" } },
   "POST /v1/embeddings": { body: { model: "hash-text-1", input: ["a", "b"], encoding_format: "float" } },
+  "POST /v1/fine_tuning/jobs": {
+    body: {
+      model: "hash-text-1",
+      training_file: "dataset:tickets",
+      validation_file: null,
+      seed: 1,
+      suffix: "s",
+      metadata: { a: "b" },
+      head: "h",
+      promote: "never",
+      trainable: "head",
+      method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 1, batch_size: "auto" } } },
+    },
+  },
   "POST /v1/heads": {
     body: {
       name: "h",
@@ -186,7 +200,19 @@ test("any JSON values as the lines of a file", async () => {
 
 test("any path and query", async () => {
   const segment = fc.oneof(
-    fc.constantFrom("v1", "datasets", "tickets", "examples", "heads", "support", "versions", "models", "files"),
+    fc.constantFrom(
+      "v1",
+      "datasets",
+      "tickets",
+      "examples",
+      "heads",
+      "support",
+      "versions",
+      "models",
+      "files",
+      "fine_tuning",
+      "jobs",
+    ),
     fc.string({ unit: "binary", maxLength: 20 }).map((text) => encodeURIComponent(text.toWellFormed())),
     fc.string({ maxLength: 10 }).map((text) => text.replace(/[\\#?]/g, "%")),
   );

@@ -388,7 +388,7 @@ describe("training", () => {
     const headers = { "content-type": "application/x-ndjson" };
     const imported = await call("POST", "/v1/datasets/big/examples", fresh, lines.join(""), headers);
     expect(imported.json).toMatchObject({ added: 4000 });
-    const answer = await train({ name: "h", dataset: "big" }, fresh);
+    const answer = await train({ name: "h", dataset: "big", method: "head" }, fresh);
     expectRefused(answer, 413, "edge_budget_exceeded");
     const { estimate, budget } = answer.json.error.details;
     expect(estimate.bytes > budget.bytes || estimate.operations > budget.operations).toBe(true);
@@ -405,7 +405,7 @@ describe("training", () => {
     const headers = { "content-type": "application/x-ndjson" };
     const imported = await call("POST", "/v1/datasets/wide/examples", fresh, lines.join("\n"), headers);
     expect(imported.json, imported.text).toMatchObject({ added: 45 });
-    const answer = await train({ name: "h", dataset: "wide" }, fresh);
+    const answer = await train({ name: "h", dataset: "wide", method: "head" }, fresh);
     expectRefused(answer, 413, "edge_budget_exceeded");
     const { estimate, budget } = answer.json.error.details;
     expect(budget).toEqual({ bytes: limits.training_target_bytes });

@@ -194,6 +194,7 @@ test("of so many labels that there is no room at all are refused where they are 
   const refused = await call("POST", "/v1/heads", fresh, {
     name: "h",
     ...body,
+    method: "head",
     hyperparameters: { l2: 1, lexical: true },
   });
   expectRefused(refused, 413, "edge_budget_exceeded", "hyperparameters.lexical");

@@ -40,6 +40,15 @@ export interface MetricVectors {
 
 export const metricVectors = read("metrics.json") as MetricVectors;
 
+/** One split of McNemar's test: mcnemar.json, made by mcnemar.py. */
+export interface McNemarVector {
+  readonly only_first: number;
+  readonly only_second: number;
+  readonly p_value: number;
+}
+
+export const mcNemarVectors = read("mcnemar.json") as McNemarVector[];
+
 /** A vector's training set, rows of weight 2 as two rows. */
 export function dataOf(vector: FitVector): Data {
   const rows = [...Array(vector.rows).keys(), ...vector.repeat];

@@ -1,0 +1,51 @@
+/**
+ * Kills the Worker and the batch endpoint 200 times (kill -9), at random times, while jobs of five tenants run. It throws
+ * where a job ends in a state that it should not, is promoted twice, tells not what happened, or leaves anything in R2.
+ *
+ *   npm run bench -- chaos
+ */
+import { seededRandom } from "../src/core/random.ts";
+import { checkStorage, killAtRandom, startChaos } from "../test/e2e/chaos.ts";
+import { noPeer, type Row } from "./report.ts";
+
+const KILLS = 200;
+const TENANTS = 5;
+
+export async function run(): Promise<Row[]> {
+  const { system, tenants } = await startChaos(TENANTS);
+  try {
+    const started = Date.now();
+    const told = (kills: number) => kills % 20 === 0 && console.error(`${kills} kills …`);
+    const report = await killAtRandom(system, tenants, KILLS, seededRandom(1), told);
+    for (const tenant of tenants) await checkStorage(system, tenant);
+    const row = (
+      measure: string,
+      value: number,
+      unit = "",
+      target: string | null = null,
+      met: boolean | null = null,
+    ) => ({
+      case: `${KILLS} kills`,
+      measure,
+      value,
+      unit,
+      ...noPeer,
+      target,
+      met,
+    });
+    return [
+      row("kills of the Worker", report.kills.worker),
+      row("kills of the batch endpoint", report.kills.batch),
+      row("jobs", report.jobs),
+      row("succeeded, one version each", report.succeeded),
+      row("failed, after three lost attempts each", report.failed),
+      row("lost attempts", report.lostAttempts),
+      // What is checked of each job throws where it does not hold.
+      row("jobs in a wrong state, promoted twice or without their events", 0, "", "0", true),
+      row("orphans in R2 after the sweep", 0, "", "0", true),
+      row("time", (Date.now() - started) / 60_000, "min"),
+    ];
+  } finally {
+    await system.close();
+  }
+}

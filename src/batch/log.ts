@@ -1,0 +1,11 @@
+/** Lines for whoever runs the endpoint: no inputs, no secrets, no tokens. */
+
+export type Log = (event: string, fields?: Readonly<Record<string, string | number>>) => void;
+
+/** What an error was and where it was thrown, without its message, which may quote an input. */
+export function framesOf(error: unknown): string {
+  if (!(error instanceof Error)) return "unknown";
+  const { code } = error as { code?: unknown };
+  const frames = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
+  return [typeof code === "string" ? code : error.name, ...frames.slice(0, 6)].join("\n");
+}

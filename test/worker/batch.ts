@@ -1,0 +1,280 @@
+/**
+ * The batch endpoint of the tests, played by them: it takes what the Worker submits, and calls back as an attempt does.
+ * How it behaves is told tenant by tenant, since jobs of earlier tests may still be under way.
+ */
+import { runInDurableObject, SELF } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { Webhook } from "standardwebhooks";
+import { beforeAll, expect, vi } from "vitest";
+import type { z } from "zod";
+import { type dataLine, type Message, type Submission, submission } from "../../src/jobs/protocol.ts";
+import { sha256Hex } from "../../src/store/hash.ts";
+import { headKey } from "../../src/store/keys.ts";
+import { arm } from "../../src/tenant/due.ts";
+import type { Tenant } from "../../src/tenant/tenant.ts";
+import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { checkAnswer } from "./openapi.ts";
+
+export const SECRET = env.BATCH_SECRET ?? "";
+const ORIGIN = "http://batch.test/";
+const PATIENCE = { timeout: 10_000, interval: 10 };
+
+/** A call of the Worker's. */
+export interface Received {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: Headers;
+  readonly text: string;
+}
+type Behaviour = (received: Received, signal: AbortSignal) => Response | Promise<Response>;
+interface Endpoint {
+  readonly submissions: Received[];
+  readonly stops: Received[];
+  submit: Behaviour;
+  stop: Behaviour;
+}
+
+/** An answer to a submission or a stop. */
+export const acknowledge =
+  (status: "running" | "stopping" | "ended", code = 200): Behaviour =>
+  ({ text }) => {
+    const { id, attempt } = JSON.parse(text) as Submission;
+    return Response.json({ object: "batch.attempt", id, attempt, status }, { status: code });
+  };
+/** No answer, for as long as the Worker waits. */
+export const hang: Behaviour = (_, signal) =>
+  new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+export const respond =
+  (status: number, body: string | object = "", headers: Record<string, string> = {}): Behaviour =>
+  () =>
+    new Response(typeof body === "string" ? body : JSON.stringify(body), { status, headers });
+
+const endpoints = new Map<string, Endpoint>();
+const owners = new Map<string, string>();
+
+/** What the endpoint has been told of a tenant, and how it behaves towards it: it takes and stops everything at first. */
+export function endpointOf(tenant: string): Endpoint {
+  const known = endpoints.get(tenant);
+  if (known !== undefined) return known;
+  const made = { submissions: [], stops: [], submit: acknowledge("running", 202), stop: acknowledge("ended") };
+  endpoints.set(tenant, made);
+  return made;
+}
+
+/** Has this file's submissions come here. */
+export function playBatchEndpoint(): void {
+  beforeAll(() => {
+    const real = globalThis.fetch;
+    vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
+      if (typeof input !== "string" || !input.startsWith(ORIGIN)) return real(input, init);
+      const received = {
+        method: init?.method ?? "GET",
+        url: input,
+        headers: new Headers(init?.headers),
+        text: String(init?.body),
+      };
+      const { id, tenant } = JSON.parse(received.text) as Submission;
+      if (tenant !== undefined) owners.set(id, tenant);
+      const endpoint = endpointOf(owners.get(id) ?? "");
+      (input.endsWith("/stop") ? endpoint.stops : endpoint.submissions).push(received);
+      return (input.endsWith("/stop") ? endpoint.stop : endpoint.submit)(received, init?.signal as AbortSignal);
+    });
+  });
+}
+
+/** The tenant's submission number `count`, once it has come. */
+export async function submitted(tenant: string, count = 1): Promise<Submission> {
+  const { submissions } = endpointOf(tenant);
+  await vi.waitUntil(() => submissions.length >= count, PATIENCE);
+  return submission.parse(JSON.parse(submissions[count - 1]?.text ?? ""));
+}
+
+/** A job as the tenant sees it, once it is as wanted. */
+// biome-ignore lint/suspicious/noExplicitAny: as an answer's body
+export async function jobUntil(key: string, id: string, wanted: string | ((job: any) => boolean)): Promise<any> {
+  const is = typeof wanted === "string" ? (job: { status: string }) => job.status === wanted : wanted;
+  let last: unknown = null;
+  try {
+    return await vi.waitUntil(async () => {
+      last = (await call("GET", `/v1/fine_tuning/jobs/${id}`, key)).json;
+      return is(last as { status: string }) ? last : false;
+    }, PATIENCE);
+  } catch {
+    throw new Error(`The job did not become as wanted: ${JSON.stringify(last)}`);
+  }
+}
+
+export async function eventsOf(key: string, id: string): Promise<{ level: string; message: string; type: string }[]> {
+  return (await call("GET", `/v1/fine_tuning/jobs/${id}/events?limit=100`, key)).json.data.toReversed();
+}
+
+export const stubOf = (tenant: string) => env.TENANT.get(env.TENANT.idFromName(tenant));
+
+export function inLedger<T>(tenant: string, work: (storage: DurableObjectStorage, instance: Tenant) => T | Promise<T>) {
+  return runInDurableObject(stubOf(tenant), (instance: Tenant, { storage }) => work(storage, instance));
+}
+
+/** Rows of a tenant's `due` table, of one kind or of all but the daily sweep. */
+export function dueOf(tenant: string, kind?: string) {
+  return inLedger(tenant, ({ sql }) =>
+    sql
+      .exec<{ kind: string; ref: string; run_at: number; attempts: number }>(
+        "SELECT kind, ref, run_at, attempts FROM due WHERE iif(?1 IS NULL, kind <> 'sweep', kind = ?1) ORDER BY id",
+        kind ?? null,
+      )
+      .toArray(),
+  );
+}
+
+/** As if so much time had passed: all that a ledger has noted of its jobs, and what is due, is that much earlier. */
+export function pass(tenant: string, seconds: number): Promise<void> {
+  return inLedger(tenant, (storage) => {
+    storage.transactionSync(() => {
+      const earlier = (name: string) => `'$.${name}', json_extract(state, '$.${name}') - ?1`;
+      const times = ["submitAt", "heardAt", "stopAt"].map(earlier).join(", ");
+      storage.sql.exec(`UPDATE jobs SET state = json_set(state, ${times})`, 1000 * seconds);
+      storage.sql.exec("UPDATE batch_messages SET received_at = received_at - ?", seconds);
+      storage.sql.exec("UPDATE due SET run_at = run_at - ? WHERE kind <> 'sweep'", 1000 * seconds);
+    });
+    return arm(storage);
+  });
+}
+
+/** What a tenant has in R2, below a part of its own. */
+export async function stored(tenant: string, part = ""): Promise<string[]> {
+  const prefix = `tenants/${tenant}/${part}`;
+  return (await env.BUCKET.list({ prefix })).objects.map(({ key }) => key.slice(prefix.length));
+}
+
+type Sent = string | Uint8Array<ArrayBuffer> | ReadableStream | undefined;
+interface Signing {
+  readonly id?: string;
+  readonly secret?: string;
+  readonly at?: number;
+  readonly headers?: Record<string, string>;
+}
+
+let messages = 0;
+
+/** The headers that sign a body, by the library alone. */
+export function signed(
+  body: string,
+  { id = `msg_${++messages}`, secret = SECRET, at = Date.now(), headers = {} }: Signing,
+) {
+  const timestamp = new Date(at);
+  return {
+    "webhook-id": id,
+    "webhook-timestamp": String(Math.floor(at / 1000)),
+    "webhook-signature": new Webhook(secret).sign(id, timestamp, body),
+    ...headers,
+  };
+}
+
+export type DataLine = z.infer<typeof dataLine>;
+
+/** What an attempt at a job calls. */
+export function attemptOf({ id, attempt, token }: Pick<Submission, "id" | "attempt" | "token">) {
+  const path = `/internal/batch/jobs/${id}/attempts/${attempt}`;
+  const send = async (method: string, rest: string, body?: Sent, headers: Record<string, string> = {}) => {
+    const response = await SELF.fetch(`http://graft.test${path}${rest}`, {
+      method,
+      headers: { authorization: `Bearer ${token}`, ...headers },
+      ...(body === undefined ? {} : { body }),
+    });
+    expect(response.headers.get("x-request-id")).toMatch(/^req_[0-9a-f]{32}$/);
+    return response;
+  };
+  const callback = async (...args: Parameters<typeof send>): Promise<Answer> => {
+    const response = await send(...args);
+    const text = await response.text();
+    const json = response.headers.get("content-type")?.startsWith("application/json") ? JSON.parse(text) : null;
+    expect(response.status, text).not.toBe(500);
+    if (response.status >= 400) await checkAnswer(args[0], path, response, json);
+    return { status: response.status, headers: response.headers, text, json };
+  };
+  const post = (body: string, signing: Signing = {}) => callback("POST", "/messages", body, signed(body, signing));
+  const tell = (said: Message | object, signing: Signing = {}) =>
+    post(JSON.stringify({ id, attempt, ...said }), signing);
+  return {
+    path,
+    send,
+    callback,
+    post,
+    tell,
+    /** Tells what is taken; answers what the attempt is to do. */
+    async told(said: Message, signing: Signing = {}): Promise<{ directive: string; refit: string | null }> {
+      const answer = await tell(said, signing);
+      expect(answer.status, answer.text).toBe(200);
+      return answer.json;
+    },
+    async pull(): Promise<DataLine[]> {
+      const answer = await callback("GET", "/data");
+      expect(answer.status, answer.text).toBe(200);
+      return answer.text
+        .split("\n")
+        .filter((line) => line !== "")
+        .map((line) => JSON.parse(line) as DataLine);
+    },
+    put: (bytes: Uint8Array<ArrayBuffer>, sha256 = sha256Hex(bytes)) =>
+      callback("PUT", `/artifacts/${sha256}`, bytes, { "content-length": String(bytes.length) }),
+  };
+}
+
+export const artifactOf = (bytes: Uint8Array) => ({ sha256: sha256Hex(bytes), bytes: bytes.length });
+
+interface Made {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  // biome-ignore lint/suspicious/noExplicitAny: as an answer's body
+  readonly head: any;
+}
+const made = new Map<string, Promise<Made>>();
+
+/** A head that was trained on the tickets, as a tenant apart has it; each of these names gives other bytes. */
+export function trainedHead(name: "one" | "two" | "three" = "one"): Promise<Made> {
+  const train = async () => {
+    const { id, key } = await newTenant();
+    const hyperparameters = { l2: { one: 0.1, two: 0.2, three: 0.3 }[name] };
+    const { json } = await call("POST", "/v1/heads", key, { name, examples: tickets(), hyperparameters });
+    const object = await env.BUCKET.get(headKey(id, json.sha256));
+    if (object === null) throw new Error("The head has no bytes.");
+    return { bytes: new Uint8Array(await object.arrayBuffer()), head: json };
+  };
+  const kept = made.get(name) ?? train();
+  made.set(name, kept);
+  return kept;
+}
+
+/** What an attempt tells of a head at its end. */
+export function manifestOf({ bytes, head }: Made, candidate: "head" | "fine_tuned" = "head") {
+  const { method: _method, ...training } = head.training;
+  return {
+    artifact: artifactOf(bytes),
+    candidate,
+    dataset: { revision: 1, examples: 18 },
+    training,
+    evaluation: head.evaluation,
+  };
+}
+
+export const judgements = {
+  better: { test_examples: 50, head_accuracy: 0.8, fine_tuned_accuracy: 0.96, only_head: 1, only_fine_tuned: 9 },
+  not_better: { test_examples: 50, head_accuracy: 0.8, fine_tuned_accuracy: 0.7, only_head: 6, only_fine_tuned: 1 },
+  inconclusive: { test_examples: 50, head_accuracy: 0.8, fine_tuned_accuracy: 0.82, only_head: 4, only_fine_tuned: 5 },
+} as const;
+
+/** A tenant with the tickets, and a job on them that runs; `job` adds to what is asked for. */
+export async function runningJob(job: object = {}) {
+  const tenant = await tenantWithTickets();
+  return { ...tenant, ...(await startedJob(tenant, job)) };
+}
+
+/** A further job of a tenant's, which runs. */
+export async function startedJob({ id: tenant, key }: { id: string; key: string }, job: object = {}) {
+  const count = endpointOf(tenant).submissions.length;
+  const body = { model: "text-static-1", training_file: "dataset:tickets", ...job };
+  const made = await call("POST", "/v1/fine_tuning/jobs", key, body);
+  expect(made.status, made.text).toBe(200);
+  const submission = await submitted(tenant, count + 1);
+  await jobUntil(key, made.json.id, "running");
+  return { tenant, key, job: made.json.id as string, submission, attempt: attemptOf(submission) };
+}

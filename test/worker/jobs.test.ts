@@ -1,0 +1,831 @@
+/** Fine-tuning jobs as their owner sees them. */
+import { createExecutionContext, SELF } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import OpenAI, { toFile } from "openai";
+import { beforeAll, describe, expect, test } from "vitest";
+import type { Code } from "../../src/core/failure.ts";
+import { type JobState, newJobState } from "../../src/core/job.ts";
+import { limits } from "../../src/core/limits.ts";
+import { createApp } from "../../src/http/app.ts";
+import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import {
+  artifactOf,
+  endpointOf,
+  eventsOf,
+  inLedger,
+  jobUntil,
+  judgements,
+  manifestOf,
+  playBatchEndpoint,
+  respond,
+  runningJob,
+  startedJob,
+  stored,
+  submitted,
+  trainedHead,
+} from "./batch.ts";
+import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+
+const JOBS = "/v1/fine_tuning/jobs";
+const model = "text-static-1";
+const ask = { model, training_file: "dataset:tickets" };
+const busy = respond(429, "", { "retry-after": "600" });
+const auto = { n_epochs: "auto", batch_size: "auto", learning_rate_multiplier: "auto" };
+let tenant: string;
+let key: string;
+
+playBatchEndpoint();
+beforeAll(async () => {
+  ({ id: tenant, key } = await tenantWithTickets());
+  endpointOf(tenant).submit = busy;
+});
+
+const create = (body: object, token = key, headers: Record<string, string> = {}) =>
+  call("POST", JOBS, token, body, headers);
+
+async function created(body: object = {}, token = key) {
+  const answer = await create({ ...ask, ...body }, token);
+  expect(answer.status, answer.text).toBe(200);
+  return answer.json;
+}
+
+async function uploaded(lines: readonly object[], token = key): Promise<string> {
+  const form = new FormData();
+  form.set("purpose", "fine-tune");
+  form.set("file", new File([lines.map((line) => `${JSON.stringify(line)}\n`).join("")], "train.jsonl"));
+  const encoded = new Response(form);
+  const headers = { "content-type": encoded.headers.get("content-type") ?? "" };
+  const answer = await call("POST", "/v1/files", token, new Uint8Array(await encoded.arrayBuffer()), headers);
+  expect(answer.status, answer.text).toBe(200);
+  return answer.json.id;
+}
+
+/** A call of the same application without a batch endpoint. */
+async function withoutEndpoint(path: string, body?: object, token = key): Promise<Answer> {
+  const request = new Request(`http://graft.test${path}`, {
+    method: body === undefined ? "GET" : "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const { BATCH_URL: _url, BATCH_SECRET: _secret, ...others } = env;
+  const response = await createApp().fetch(request, others as Cloudflare.Env, createExecutionContext());
+  const text = await response.text();
+  return { status: response.status, headers: response.headers, text, json: JSON.parse(text) };
+}
+
+describe("OpenAI's own client", () => {
+  let client: OpenAI;
+  beforeAll(() => {
+    client = new OpenAI({
+      apiKey: key,
+      baseURL: "http://graft.test/v1",
+      maxRetries: 0,
+      fetch: (url, init) => SELF.fetch(url as string, init as RequestInit),
+    });
+  });
+
+  test("uploads a file, and makes, lists, finds, pauses, resumes and cancels a job on it", async () => {
+    const content = tickets()
+      .map(({ text, label }) =>
+        JSON.stringify({
+          messages: [
+            { role: "user", content: text },
+            { role: "assistant", content: label },
+          ],
+        }),
+      )
+      .join("\n");
+    const file = await client.files.create({
+      file: await toFile(Buffer.from(content), "a.jsonl"),
+      purpose: "fine-tune",
+    });
+    const job = await client.fineTuning.jobs.create({
+      model,
+      training_file: file.id,
+      validation_file: file.id,
+      seed: 7,
+      suffix: "support",
+      metadata: { team: "a" },
+      method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 3 } } },
+    });
+    expect(job).toMatchObject({
+      object: "fine_tuning.job",
+      training_file: file.id,
+      validation_file: file.id,
+      seed: 7,
+      metadata: { team: "a" },
+      method: { type: "supervised", supervised: { hyperparameters: { ...auto, n_epochs: 3 } } },
+      finished_at: null,
+      fine_tuned_model: null,
+      error: null,
+    });
+    expect(await client.fineTuning.jobs.retrieve(job.id)).toMatchObject({ id: job.id, created_at: job.created_at });
+    expect((await client.fineTuning.jobs.list({ limit: 1 })).data.map(({ id }) => id)).toEqual([job.id]);
+    expect((await client.fineTuning.jobs.pause(job.id)).status).toBe("paused");
+    expect((await client.fineTuning.jobs.resume(job.id)).status).toMatch(/^(validating_files|queued)$/);
+    expect((await client.fineTuning.jobs.cancel(job.id)).status).toBe("cancelled");
+    await expect(client.fineTuning.jobs.resume(job.id)).rejects.toMatchObject({ status: 409, code: "job_ended" });
+    await expect(client.fineTuning.jobs.retrieve("ftjob-none")).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+  });
+
+  test("reads every job, event and checkpoint, page after page", async () => {
+    const { key: apiKey, job, attempt, ...owner } = await runningJob();
+    const own = new OpenAI({
+      apiKey,
+      baseURL: client.baseURL,
+      fetch: (url, init) => SELF.fetch(url as string, init as RequestInit),
+    });
+    const others = [job];
+    for (let i = 0; i < 2; i++) others.unshift((await startedJob({ id: owner.id, key: apiKey })).job);
+    const jobs: string[] = [];
+    for await (const { id } of own.fineTuning.jobs.list({ limit: 2 })) jobs.push(id);
+    expect(jobs).toEqual(others);
+
+    for (let step = 1; step <= 5; step++) {
+      await attempt.told({ type: "progress", step, message: `step ${step}`, metrics: { train_loss: 1 / step } });
+      const artifact = { sha256: `${step}`.repeat(64), bytes: 10 };
+      await attempt.told({ type: "checkpoint", step, artifact, metrics: { train_loss: 1 / step } });
+    }
+    const events: { message: string; type?: string; data?: unknown }[] = [];
+    for await (const event of own.fineTuning.jobs.listEvents(job, { limit: 3 })) {
+      expect(event).toMatchObject({ object: "fine_tuning.job.event", id: expect.any(String), level: "info" });
+      events.unshift(event);
+    }
+    expect(events.map(({ message }) => message)).toEqual([
+      "The job was created.",
+      "The examples are valid, and the job is queued.",
+      "Attempt 1 is running at the batch endpoint.",
+      ...[1, 2, 3, 4, 5].map((step) => `step ${step}`),
+    ]);
+    expect(events[0]).toMatchObject({ type: "message", data: null });
+    expect(events.at(-1)).toMatchObject({ type: "metrics", data: { step: 5, train_loss: 0.2 } });
+    const checkpoints: unknown[] = [];
+    for await (const checkpoint of own.fineTuning.jobs.checkpoints.list(job, { limit: 2 }))
+      checkpoints.unshift(checkpoint);
+    expect(checkpoints).toEqual(
+      [1, 2, 3, 4, 5].map((step) => ({
+        object: "fine_tuning.job.checkpoint",
+        id: expect.stringMatching(/^ftckpt-\d+$/),
+        created_at: expect.any(Number),
+        fine_tuning_job_id: job,
+        fine_tuned_model_checkpoint: expect.stringMatching(/^text-static-1:ftckpt-\d+$/),
+        step_number: step,
+        metrics: { step, train_loss: 1 / step },
+      })),
+    );
+  });
+});
+
+describe("a job", () => {
+  test("is answered in OpenAI's shape, with what is Graft's own beside it", async () => {
+    const job = await created();
+    expect(job).toEqual({
+      object: "fine_tuning.job",
+      id: expect.stringMatching(/^ftjob-[0-9a-f]{32}$/),
+      model,
+      status: "validating_files",
+      error: null,
+      created_at: expect.any(Number),
+      finished_at: null,
+      estimated_finish: null,
+      fine_tuned_model: null,
+      training_file: "dataset:tickets",
+      validation_file: null,
+      hyperparameters: auto,
+      method: { type: "supervised", supervised: { hyperparameters: auto } },
+      seed: 0,
+      metadata: null,
+      integrations: [],
+      organization_id: tenant,
+      result_files: [],
+      trained_tokens: null,
+      graft: {
+        head: job.id,
+        version: null,
+        promoted: false,
+        promote: "if_better",
+        trainable: "head",
+        attempt: 1,
+        comparison: null,
+      },
+    });
+    const queued = await jobUntil(key, job.id, "queued");
+    expect(queued).toEqual({ ...job, status: "queued" });
+  });
+
+  test("takes what it knows, ignores what it does not, and null where OpenAI's clients send it", async () => {
+    const known = {
+      seed: 4_294_967_295,
+      suffix: "s".repeat(64),
+      metadata: { ["k".repeat(64)]: "v".repeat(512), b: "" },
+    };
+    const job = await created({
+      ...known,
+      validation_file: null,
+      head: "support.2",
+      promote: "never",
+      trainable: "head",
+      integrations: [{ type: "wandb" }],
+      method: {
+        type: "supervised",
+        supervised: { hyperparameters: { batch_size: 8, unknown: 1 }, unknown: 1 },
+        unknown: 1,
+      },
+    });
+    expect(job).toMatchObject({
+      seed: known.seed,
+      metadata: known.metadata,
+      graft: { head: "support.2", promote: "never" },
+    });
+    expect(job.method.supervised.hyperparameters).toEqual({ ...auto, batch_size: 8 });
+    const nulls = await created({ seed: null, suffix: null, metadata: null, validation_file: null });
+    expect(nulls).toMatchObject({ seed: 0, metadata: null, validation_file: null });
+    expect((await call("GET", `${JOBS}?limit=500&order=x`, key)).status).toBe(200);
+    expect((await call("GET", `${JOBS}/${job.id}?include=x`, key)).status).toBe(200);
+  });
+
+  test.each<[string, object, object]>([
+    ["hyperparameters alone", { hyperparameters: { n_epochs: 2 } }, { ...auto, n_epochs: 2 }],
+    [
+      "a method's before others",
+      {
+        hyperparameters: { n_epochs: 2 },
+        method: { type: "supervised", supervised: { hyperparameters: { learning_rate_multiplier: 0.5 } } },
+      },
+      { ...auto, learning_rate_multiplier: 0.5 },
+    ],
+    ["a method without any", { method: { type: "supervised" } }, auto],
+  ])("shows %s in both places", async (_what, body, shown) => {
+    const job = await created(body);
+    expect([job.hyperparameters, job.method.supervised.hyperparameters]).toEqual([shown, shown]);
+  });
+
+  test("makes a version of the head that it names, else of one named as its suffix, where that is a name", async () => {
+    const head = async (body: object) => (await created(body)).graft.head;
+    expect(await head({ head: "named", suffix: "other" })).toBe("named");
+    expect(await head({ suffix: "my-suffix.1" })).toBe("my-suffix.1");
+    const { id, graft } = await created({ suffix: "My suffix" });
+    expect(graft.head).toBe(id);
+  });
+
+  test("trains on files and data sets of each kind", async () => {
+    const { id, key: own } = await tenantWithTickets();
+    endpointOf(id).submit = busy;
+    const embedded = [0, 1, 2].map((i) => ({ embedding: [i, 1], value: i }));
+    await call("POST", "/v1/datasets", own, {
+      name: "points",
+      task: "regression",
+      modality: "embedding",
+      dimensions: 2,
+    });
+    await call("POST", "/v1/datasets/points/examples", own, { examples: embedded });
+    for (const training_file of ["dataset:points", await uploaded(embedded, own)])
+      expect(await created({ model: "embedding", training_file }, own)).toMatchObject({
+        model: "embedding",
+        training_file,
+      });
+    const multi = await uploaded(
+      [
+        { text: "a", labels: ["x"] },
+        { text: "b", labels: [] },
+      ],
+      own,
+    );
+    for (const model of ["hash-text-1", "text-static-1"])
+      expect(await created({ model, training_file: multi, validation_file: multi }, own)).toMatchObject({ model });
+  });
+
+  test("made twice with one Idempotency-Key is one job", async () => {
+    const headers = { "idempotency-key": "one job" };
+    const before = (await call("GET", `${JOBS}?limit=100`, key)).json.data.length;
+    const first = await create(ask, key, headers);
+    const again = await create(ask, key, headers);
+    expect(again.headers.get("idempotent-replayed")).toBe("true");
+    expect(again.json).toEqual(first.json);
+    expect((await call("GET", `${JOBS}?limit=100`, key)).json.data).toHaveLength(before + 1);
+    expectRefused(await create({ ...ask, seed: 1 }, key, headers), 422, "idempotency_key_reused", "Idempotency-Key");
+    const paused = await call("POST", `${JOBS}/${first.json.id}/pause`, key, undefined, { "idempotency-key": "pause" });
+    await call("POST", `${JOBS}/${first.json.id}/cancel`, key);
+    const replayed = await call("POST", `${JOBS}/${first.json.id}/pause`, key, undefined, {
+      "idempotency-key": "pause",
+    });
+    expect(replayed.json).toEqual(paused.json);
+  });
+
+  test("is counted while it has not ended", async () => {
+    const { id, key: own } = await tenantWithTickets();
+    endpointOf(id).submit = busy;
+    const used = async () => (await call("GET", "/v1/limits", own)).json.limits.active_jobs.used;
+    const jobs = [await created({}, own), await created({}, own)];
+    expect(await used()).toBe(2);
+    await call("POST", `${JOBS}/${jobs[0].id}/cancel`, own);
+    expect(await used()).toBe(1);
+  });
+});
+
+describe("a job is refused", () => {
+  test.each<[string, object, number, Code, string | null]>([
+    ["without a model", { model: undefined }, 400, "missing_parameter", "model"],
+    ["without a training file", { training_file: undefined }, 400, "missing_parameter", "training_file"],
+    ["for an unknown model", { model: "gpt-4o" }, 404, "not_found", "model"],
+    ["for a text set's model 'embedding'", { model: "embedding" }, 404, "not_found", "model"],
+    ["for an empty model", { model: "" }, 400, "invalid_parameter", "model"],
+    ["for an unknown file", { training_file: "file-abc123" }, 404, "not_found", "training_file"],
+    ["for an unknown data set", { training_file: "dataset:none" }, 404, "not_found", "training_file"],
+    ["for a data set without a name", { training_file: "dataset:" }, 404, "not_found", "training_file"],
+    ["for a data set's bare name", { training_file: "tickets" }, 404, "not_found", "training_file"],
+    ["for an unknown validation file", { validation_file: "file-abc123" }, 404, "not_found", "validation_file"],
+    ["for a data set as validation file", { validation_file: "dataset:tickets" }, 404, "not_found", "validation_file"],
+    ["for all layers", { trainable: "all" }, 422, "not_available", "trainable"],
+    ["for the last layers", { trainable: { last_layers: 2 } }, 422, "not_available", "trainable"],
+    ["for no layers", { trainable: { last_layers: 0 } }, 400, "invalid_parameter", "trainable.last_layers"],
+    ["for unknown layers", { trainable: "none" }, 400, "invalid_parameter", "trainable"],
+    ["for an unknown promotion", { promote: true }, 400, "invalid_parameter", "promote"],
+    ["for a head that is no name", { head: "No Name" }, 400, "invalid_parameter", "head"],
+    ["for a long suffix", { suffix: "s".repeat(65) }, 400, "invalid_parameter", "suffix"],
+    ["for an empty suffix", { suffix: "" }, 400, "invalid_parameter", "suffix"],
+    ["for a seed that is none", { seed: 1.5 }, 400, "invalid_parameter", "seed"],
+    ["for a seed below zero", { seed: -1 }, 400, "invalid_parameter", "seed"],
+    ["for a long key", { metadata: { ["k".repeat(65)]: "v" } }, 400, "invalid_parameter", `metadata.${"k".repeat(65)}`],
+    ["for a long value", { metadata: { k: "v".repeat(513) } }, 400, "invalid_parameter", "metadata.k"],
+    ["for a value that is no text", { metadata: { k: 1 } }, 400, "invalid_parameter", "metadata.k"],
+    [
+      "for many pairs",
+      { metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`k${i}`, "v"])) },
+      400,
+      "invalid_parameter",
+      "metadata",
+    ],
+    ["for another method", { method: { type: "dpo" } }, 400, "invalid_parameter", "method.type"],
+    ["for a method without a type", { method: {} }, 400, "missing_parameter", "method.type"],
+    [
+      "for no epochs",
+      { method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 0 } } } },
+      400,
+      "invalid_parameter",
+      "method.supervised.hyperparameters.n_epochs",
+    ],
+    [
+      "for a batch size of words",
+      { hyperparameters: { batch_size: "large" } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.batch_size",
+    ],
+  ])("%s", async (_what, body, status, code, param) => {
+    expectRefused(await create({ ...ask, ...body }), status, code, param);
+  });
+
+  test("for a body that is no object, and no JSON", async () => {
+    expectRefused(
+      await call("POST", JOBS, key, "[]", { "content-type": "application/json" }),
+      400,
+      "invalid_parameter",
+    );
+    expectRefused(await call("POST", JOBS, key, "{", { "content-type": "application/json" }), 400, "invalid_json");
+    expectRefused(
+      await call("POST", JOBS, key, "a=b", { "content-type": "text/plain" }),
+      415,
+      "unsupported_media_type",
+      "content-type",
+    );
+  });
+
+  test("for embeddings with a backbone of texts, and says which model is right", async () => {
+    const training_file = await uploaded([
+      { embedding: [1], label: "x" },
+      { embedding: [2], label: "y" },
+    ]);
+    const answer = await create({ model, training_file });
+    expectRefused(answer, 422, "modality_mismatch", "model");
+    expect(answer.json.error.message).toContain("'embedding'");
+  });
+
+  test("for a validation file of other examples", async () => {
+    const text = await uploaded([
+      { text: "a", label: "x" },
+      { text: "b", label: "y" },
+    ]);
+    const others = [
+      await uploaded([
+        { text: "a", value: 1 },
+        { text: "b", value: 2 },
+      ]),
+      await uploaded([
+        { text: "a", labels: [] },
+        { text: "b", labels: ["x"] },
+      ]),
+      await uploaded([
+        { embedding: [1], label: "x" },
+        { embedding: [2], label: "y" },
+      ]),
+    ];
+    for (const training_file of [text, "dataset:tickets"])
+      for (const validation_file of others)
+        expectRefused(await create({ model, training_file, validation_file }), 422, "task_mismatch", "validation_file");
+    const wide = await uploaded([
+      { embedding: [1, 2], label: "x" },
+      { embedding: [2, 3], label: "y" },
+    ]);
+    const answer = await create({ model: "embedding", training_file: wide, validation_file: others[2] });
+    expectRefused(answer, 422, "task_mismatch", "validation_file");
+  });
+
+  test("for another tenant's file or data set, as for those that do not exist", async () => {
+    const owner = await newTenant();
+    const foreign = await uploaded(
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "y" },
+      ],
+      owner.key,
+    );
+    await call("POST", "/v1/datasets", owner.key, { name: "theirs", task: "single_label", modality: "text" });
+    await call("POST", "/v1/datasets/theirs/examples", owner.key, { examples: tickets() });
+    expectRefused(await create({ model, training_file: foreign }), 404, "not_found", "training_file");
+    expectRefused(await create({ ...ask, validation_file: foreign }), 404, "not_found", "validation_file");
+    expectRefused(await create({ model, training_file: "dataset:theirs" }), 404, "not_found", "training_file");
+  });
+
+  test("for a file that was deleted", async () => {
+    const file = await uploaded([
+      { text: "a", label: "x" },
+      { text: "b", label: "y" },
+    ]);
+    expect((await call("DELETE", `/v1/files/${file}`, key)).status).toBe(200);
+    expectRefused(await create({ model, training_file: file }), 404, "not_found", "training_file");
+    expectRefused(await create({ ...ask, validation_file: file }), 404, "not_found", "validation_file");
+  });
+
+  test.each<[string, object, object[], Code]>([
+    ["examples", { task: "single_label" }, [], "too_few_examples"],
+    ["examples", { task: "regression" }, [{ text: "a", value: 1 }], "too_few_examples"],
+    [
+      "labels",
+      { task: "single_label" },
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "x" },
+      ],
+      "too_few_labels",
+    ],
+    [
+      "labels in scope",
+      { task: "single_label", out_of_scope_label: "other" },
+      [
+        { text: "a", label: "x" },
+        { text: "b", label: "other" },
+      ],
+      "too_few_labels",
+    ],
+    [
+      "labels of any number",
+      { task: "multi_label" },
+      [
+        { text: "a", labels: [] },
+        { text: "b", labels: [] },
+      ],
+      "too_few_labels",
+    ],
+  ])("for a data set of too few %s: %j", async (_what, shape, examples, code) => {
+    const { key: own } = await newTenant();
+    await call("POST", "/v1/datasets", own, { name: "few", modality: "text", ...shape });
+    if (examples.length > 0) await call("POST", "/v1/datasets/few/examples", own, { examples });
+    expectRefused(await create({ model, training_file: "dataset:few" }, own), 422, code, "training_file");
+  });
+
+  test("beyond the number of active jobs, with the limit and the figure", async () => {
+    const { id, key: own } = await tenantWithTickets();
+    endpointOf(id).submit = busy;
+    const first = await created({}, own);
+    await jobUntil(own, first.id, "queued");
+    await copies(id, limits.active_jobs - 1, () => ({ status: "paused" }));
+    const answer = await create(ask, own);
+    expectRefused(answer, 422, "limit_exceeded");
+    expect(answer.json.error.details).toEqual({ limit: limits.active_jobs, actual: limits.active_jobs });
+    await call("POST", `${JOBS}/${first.id}/cancel`, own);
+    await created({}, own);
+  });
+
+  test("where the instance has no batch endpoint, and what there is can still be read", async () => {
+    const job = await created();
+    expectRefused(await withoutEndpoint(JOBS, ask), 422, "not_available");
+    expect((await withoutEndpoint(`${JOBS}/${job.id}`)).status).toBe(200);
+    expect((await withoutEndpoint(JOBS)).json.data[0].id).toBe(job.id);
+  });
+});
+
+/** Further jobs of a tenant's, as its first one but for their state: no work is due for them. Answers their ids. */
+function copies(of: string, count: number, state: (i: number) => Partial<JobState>): Promise<string[]> {
+  return inLedger(of, ({ sql }) =>
+    Array.from({ length: count }, (_, i) => {
+      const id = `ftjob-${crypto.randomUUID().replaceAll("-", "")}`;
+      const made = { ...newJobState("if_better", Date.now()), ...state(i) };
+      sql.exec(
+        "INSERT INTO jobs (id, status, spec, state, created_at) SELECT ?, ?, spec, ?, created_at FROM jobs ORDER BY number LIMIT 1",
+        id,
+        made.status,
+        JSON.stringify(made),
+      );
+      return id;
+    }),
+  );
+}
+
+const ended = { finishedAt: 1_790_000_000_000 };
+const states = {
+  validating_files: {},
+  queued: { validated: true, submitAt: Date.now() + 3_600_000 },
+  running: { validated: true, live: true },
+  paused: { validated: true },
+  succeeded: { validated: true, ...ended },
+  failed: ended,
+  cancelled: ended,
+};
+type Status = keyof typeof states;
+
+describe("a command", () => {
+  const untouched: Record<string, readonly Status[]> = {
+    cancel: ["cancelled"],
+    pause: ["paused"],
+    resume: ["validating_files", "queued", "running"],
+  };
+  const refusedIn: Record<string, readonly Status[]> = {
+    cancel: ["succeeded", "failed"],
+    pause: ["succeeded", "failed", "cancelled"],
+    resume: ["succeeded", "failed", "cancelled"],
+  };
+  const becomes: Record<string, string> = { cancel: "cancelled", pause: "paused", resume: "queued" };
+  const cases = ["cancel", "pause", "resume"].flatMap((command) =>
+    (Object.keys(states) as Status[]).map((status) => [command, status] as const),
+  );
+
+  test.each(cases)("%s of a job that is %s has the effect of once", async (command, status) => {
+    await created();
+    const [id] = await copies(tenant, 1, () => ({ ...states[status], status }));
+    const path = `${JOBS}/${id}`;
+    const before = (await call("GET", path, key)).json;
+    expect(before.status).toBe(status);
+    const events = (await eventsOf(key, id ?? "")).length;
+    const answers = [await call("POST", `${path}/${command}`, key), await call("POST", `${path}/${command}`, key)];
+    const after = (await call("GET", path, key)).json;
+    if (refusedIn[command]?.includes(status)) {
+      for (const answer of answers) expectRefused(answer, 409, "job_ended");
+      expect(after).toEqual(before);
+      return;
+    }
+    for (const answer of answers) expect(answer.json).toEqual(after);
+    if (untouched[command]?.includes(status)) {
+      expect(after).toEqual(before);
+      expect(await eventsOf(key, id ?? "")).toHaveLength(events);
+      return;
+    }
+    expect(after.status).toBe(becomes[command]);
+    expect(after.finished_at).toEqual(command === "cancel" ? expect.any(Number) : null);
+    expect(await eventsOf(key, id ?? "")).toHaveLength(events + 1);
+  });
+
+  test("takes a body that OpenAI's clients do not send, and none at all", async () => {
+    const { id } = await created();
+    for (const body of [undefined, {}, { reason: "x" }])
+      expect((await call("POST", `${JOBS}/${id}/pause`, key, body)).json.status).toBe("paused");
+  });
+
+  test("resume before the examples were checked has them checked", async () => {
+    await created();
+    const [id = ""] = await copies(tenant, 1, () => ({ status: "paused" }));
+    expect((await call("POST", `${JOBS}/${id}/resume`, key)).json.status).toBe("validating_files");
+    await jobUntil(key, id, "queued");
+  });
+});
+
+describe("every route", () => {
+  const body = (path: string, method: string) => (path === JOBS && method === "POST" ? ask : undefined);
+  const routes = [
+    ["POST", JOBS],
+    ["GET", JOBS],
+    ["GET", `${JOBS}/ID`],
+    ["GET", `${JOBS}/ID/events`],
+    ["GET", `${JOBS}/ID/checkpoints`],
+    ["POST", `${JOBS}/ID/cancel`],
+    ["POST", `${JOBS}/ID/pause`],
+    ["POST", `${JOBS}/ID/resume`],
+  ] as const;
+
+  test.each(routes)("%s %s wants a key with the scope train", async (method, path) => {
+    const { id } = await created();
+    await expectGuarded(key, "train", method, path.replace("ID", id), body(path, method));
+  });
+
+  test.each(routes.slice(2))("%s %s finds no job of another tenant's", async (method, path) => {
+    const { id: owner, key: own } = await tenantWithTickets();
+    endpointOf(owner).submit = busy;
+    const { id } = await created({}, own);
+    const remove = () => inLedger(owner, ({ sql }) => sql.exec("DELETE FROM jobs"));
+    await expectHidden(method, path.replace("ID", id), undefined, remove);
+    expectRefused(await call(method, path.replace("ID", id), own), 404, "not_found");
+    expectRefused(await call(method, path.replace("ID", "x".repeat(101)), own), 400, "invalid_parameter", "id");
+  });
+
+  test.each([JOBS, `${JOBS}/ID/events`, `${JOBS}/ID/checkpoints`])("GET %s pages in OpenAI's way", async (path) => {
+    const { id } = await created();
+    const at = path.replace("ID", id);
+    expectRefused(await call("GET", `${at}?limit=0`, key), 400, "invalid_parameter", "limit");
+    expectRefused(await call("GET", `${at}?limit=x`, key), 400, "invalid_parameter", "limit");
+    for (const after of ["none", "ftevent-", "ftckpt-1", `ftevent-${"9".repeat(16)}`])
+      expectRefused(await call("GET", `${at}?after=${after}`, key), 400, "invalid_parameter", "after");
+    const { json } = await call("GET", at, key);
+    expect(json).toMatchObject({
+      object: "list",
+      first_id: json.data[0]?.id ?? null,
+      last_id: json.data.at(-1)?.id ?? null,
+    });
+  });
+
+  test("of events and checkpoints takes those of its own job alone", async () => {
+    const other = await created();
+    const { id } = await created();
+    const foreign = (await call("GET", `${JOBS}/${other.id}/events`, key)).json.first_id;
+    expectRefused(await call("GET", `${JOBS}/${id}/events?after=${foreign}`, key), 400, "invalid_parameter", "after");
+  });
+});
+
+describe("POST /v1/heads beyond the budget of a request", () => {
+  const many = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+  const head = (body: object, token: string, headers: Record<string, string> = {}) =>
+    call("POST", "/v1/heads", token, { name: "many", ...body }, headers);
+
+  async function tenantWithMany(): Promise<{ id: string; key: string }> {
+    const owner = await newTenant();
+    await call("POST", "/v1/datasets", owner.key, { name: "many", task: "single_label", modality: "text" });
+    const imported = await call("POST", "/v1/datasets/many/examples", owner.key, { examples: many });
+    expect(imported.json).toMatchObject({ added: many.length });
+    return owner;
+  }
+
+  test("makes a job of a data set, which makes the head's next version", async () => {
+    const { id, key: own } = await tenantWithMany();
+    const wanted = {
+      dataset: "many",
+      hyperparameters: { l2: 2, class_weight: "balanced", lexical: false, seed: 5 },
+      evaluation: { method: "holdout", fraction: 0.25 },
+    };
+    const answer = await head(wanted, own, { "idempotency-key": "many" });
+    expect(answer.status, answer.text).toBe(202);
+    expect(answer.headers.get("location")).toBe(`${JOBS}/${answer.json.id}`);
+    expect(answer.json).toMatchObject({
+      object: "fine_tuning.job",
+      model,
+      training_file: "dataset:many",
+      seed: 5,
+      graft: { head: "many", promote: "always" },
+    });
+    const submission = await submitted(id);
+    expect(submission).toMatchObject({
+      id: answer.json.id,
+      hyperparameters: wanted.hyperparameters,
+      evaluation: wanted.evaluation,
+    });
+    const again = await head(wanted, own, { "idempotency-key": "many" });
+    expect([again.status, again.json]).toEqual([202, answer.json]);
+    expect((await call("GET", JOBS, own)).json.data).toHaveLength(1);
+    expectRefused(await call("GET", "/v1/heads/many", own), 404, "not_found");
+  });
+
+  test("makes a job of examples in the request, which are kept as a file", async () => {
+    const { id, key: own } = await newTenant();
+    endpointOf(id).submit = busy;
+    const answer = await head({ examples: many, promote: false }, own);
+    expect(answer.status, answer.text).toBe(202);
+    expect(answer.json.graft).toMatchObject({ head: "many", promote: "never" });
+    const { data } = (await call("GET", "/v1/files", own)).json;
+    expect(data).toHaveLength(1);
+    expect(data[0]).toMatchObject({ id: answer.json.training_file, filename: "many.jsonl" });
+    expect(data[0].graft).toEqual({
+      task: "single_label",
+      modality: "text",
+      dimensions: null,
+      examples: 1500,
+      labels: 1500,
+    });
+    const content = await call("GET", `/v1/files/${data[0].id}`, own);
+    expect(content.status).toBe(200);
+  });
+
+  test("is refused where the head is to be trained in the request, or there is no batch endpoint", async () => {
+    const { key: own } = await tenantWithMany();
+    for (const body of [{ dataset: "many" }, { examples: many }]) {
+      expectRefused(await head({ ...body, method: "head" }, own), 413, "edge_budget_exceeded");
+      const answer = await withoutEndpoint("/v1/heads", { name: "many", ...body }, own);
+      expectRefused(answer, 413, "edge_budget_exceeded");
+      expect(Object.keys(answer.json.error.details)).toEqual(["estimate", "budget"]);
+    }
+    expect((await call("GET", JOBS, own)).json.data).toEqual([]);
+    expect((await call("GET", "/v1/files", own)).json.data).toEqual([]);
+  });
+
+  test("is refused where a tenant has too many jobs, and its examples are not kept", async () => {
+    const { id, key: own } = await tenantWithTickets();
+    endpointOf(id).submit = busy;
+    await jobUntil(own, (await created({}, own)).id, "queued");
+    await copies(id, limits.active_jobs - 1, () => ({ status: "paused" }));
+    expectRefused(await head({ examples: many }, own), 422, "limit_exceeded");
+    expect((await call("GET", "/v1/files", own)).json.data).toEqual([]);
+    await expect.poll(() => stored(id, "files/")).toEqual([]);
+  });
+
+  test("is refused with what is wrong with it, in the words of its own parameters", async () => {
+    const { key: own } = await newTenant();
+    const embedding = Array(4096).fill(0);
+    await call("POST", "/v1/datasets", own, {
+      name: "wide",
+      task: "single_label",
+      modality: "embedding",
+      dimensions: 4096,
+    });
+    const lines = Array.from({ length: 3600 }, (_, i) => {
+      const line = JSON.stringify({ embedding: embedding.with(i, 1), label: `label ${i % 100}` });
+      return `${line}\n`;
+    });
+    const headers = { "content-type": "application/x-ndjson" };
+    await call("POST", "/v1/datasets/wide/examples", own, lines.join(""), headers);
+    const lexical = await head({ dataset: "wide", hyperparameters: { lexical: true } }, own);
+    expectRefused(lexical, 422, "modality_mismatch", "hyperparameters.lexical");
+    const named = await head({ dataset: "wide", backbone: "text-static-1" }, own);
+    expectRefused(named, 422, "modality_mismatch", "backbone");
+    await call("POST", "/v1/datasets", own, {
+      name: "alike",
+      task: "single_label",
+      modality: "embedding",
+      dimensions: 4096,
+    });
+    const alike = lines.map((line) => line.replace(/label \d+/, "x")).join("");
+    await call("POST", "/v1/datasets/alike/examples", own, alike, headers);
+    expectRefused(await head({ dataset: "alike" }, own), 422, "too_few_labels", "dataset");
+    expect((await call("GET", JOBS, own)).json.data).toEqual([]);
+  });
+});
+
+describe("what a job made", () => {
+  test("serves, and stays when the job's data set and its head's other versions go", async () => {
+    const { id, key: own, job, attempt } = await runningJob({ head: "support" });
+    const made = await trainedHead();
+    await attempt.put(made.bytes);
+    await attempt.told({ type: "evaluated", judgement: judgements.not_better });
+    expect(await attempt.told({ type: "finished", manifest: manifestOf(made) })).toMatchObject({ directive: "end" });
+    const ended = (await call("GET", `${JOBS}/${job}`, own)).json;
+    expect(ended).toMatchObject({
+      status: "succeeded",
+      finished_at: expect.any(Number),
+      fine_tuned_model: `ft:${model}:${job}`,
+      graft: { head: "support", version: 1, promoted: true },
+    });
+    expect(ended.graft.comparison).toEqual({
+      test_examples: 50,
+      head_accuracy: 0.8,
+      fine_tuned_accuracy: 0.7,
+      p_value: expect.closeTo(0.125, 9),
+      verdict: "not_better",
+    });
+    const head = (await call("GET", "/v1/heads/support", own)).json;
+    expect(head).toMatchObject({
+      version: 1,
+      active_version: 1,
+      dataset: { name: "tickets", revision: 1, examples: 18 },
+      evaluation: made.head.evaluation,
+      ...artifactOf(made.bytes),
+    });
+    await call("DELETE", "/v1/datasets/tickets", own);
+    const input = ["I want a refund of the charge", "the password reset page rejects me"];
+    const predicted = await call("POST", "/v1/heads/support/predict", own, { input });
+    expect(predicted.json.data.map(({ label }: { label: string }) => label)).toEqual(["billing", "login"]);
+    expect((await call("GET", `${JOBS}/${job}`, own)).json).toEqual(ended);
+    expect(await stored(id, "heads/")).toEqual([artifactOf(made.bytes).sha256]);
+  });
+});
+
+describe("old jobs", () => {
+  test("that have ended are forgotten with their events, oldest first, and no other", async () => {
+    const { id, key: own } = await tenantWithTickets();
+    endpointOf(id).submit = busy;
+    const first = await created({}, own);
+    await jobUntil(own, first.id, "queued");
+    const old = await copies(id, limits.ended_jobs + 5, () => ({ ...states.succeeded, status: "succeeded" }));
+    await inLedger(id, ({ sql }) =>
+      sql.exec(
+        "INSERT INTO job_events (job, kind, key, record, created_at) SELECT number, 'event', 'x', '{}', 0 FROM jobs",
+      ),
+    );
+    await created({}, own);
+    const left = await inLedger(id, ({ sql }) => ({
+      ids: sql.exec<{ id: string }>("SELECT id FROM jobs WHERE status = 'succeeded' ORDER BY number").toArray(),
+      orphans: sql.exec("SELECT 1 FROM job_events WHERE job NOT IN (SELECT number FROM jobs)").toArray(),
+    }));
+    expect(left.orphans).toEqual([]);
+    expect(left.ids.length).toBeLessThanOrEqual(limits.ended_jobs);
+    expect(left.ids.length).toBeGreaterThan(limits.ended_jobs - 10);
+    expect(left.ids.map((row) => row.id)).toEqual(old.slice(-left.ids.length));
+    expect((await call("GET", `${JOBS}/${first.id}`, own)).status).toBe(200);
+    expectRefused(await call("GET", `${JOBS}/${old[0]}`, own), 404, "not_found");
+  });
+});
