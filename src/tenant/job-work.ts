@@ -15,6 +15,7 @@ const FIRST_BACKOFF_MS = 1_000;
 const LAST_BACKOFF_MS = 60_000;
 /** Where a busy batch endpoint does not say when to ask again. */
 const BUSY_MS = 5_000;
+const SHORTEST_RETRY_AFTER_MS = 1_000;
 const LONGEST_RETRY_AFTER_MS = 600_000;
 
 export function jobRules(env: Cloudflare.Env): JobRules {
@@ -99,9 +100,11 @@ export async function submitNext(
     case "rejected":
       tell({ type: "rejected", attempt, message: answer.message });
       break;
-    case "busy":
-      tell({ type: "busy", attempt, retryAfter: Math.min(answer.retryAfter ?? BUSY_MS, LONGEST_RETRY_AFTER_MS) });
+    case "busy": {
+      const asked = Math.max(answer.retryAfter ?? BUSY_MS, SHORTEST_RETRY_AFTER_MS);
+      tell({ type: "busy", attempt, retryAfter: Math.min(asked, LONGEST_RETRY_AFTER_MS) });
       break;
+    }
     case "unanswered": {
       const doubled = Math.min(FIRST_BACKOFF_MS * 2 ** next.state.unanswered, LAST_BACKOFF_MS);
       const asked = Math.min(answer.retryAfter ?? 0, LONGEST_RETRY_AFTER_MS);

@@ -144,7 +144,8 @@ test("each job has a container of its own, unless the endpoint is elsewhere", as
     }),
   } as unknown as DurableObjectNamespace<BatchContainer>;
   const { BATCH_SECRET, GRAFT_URL } = settings;
-  const endpoint = batchEndpoint({ ...env, BATCH, BATCH_SECRET, GRAFT_URL });
+  const { BATCH_URL: _url, BATCH_SECRET: _secret, ...bare } = env;
+  const endpoint = batchEndpoint({ ...bare, BATCH, BATCH_SECRET, GRAFT_URL });
   await endpoint?.send("/v1/jobs/ftjob-1/attempts/2", { method: "PUT" });
   await endpoint?.send("/v1/jobs/ftjob-2/attempts/1/stop", { method: "POST" });
   expect(asked).toEqual([
@@ -152,9 +153,9 @@ test("each job has a container of its own, unless the endpoint is elsewhere", as
     "ftjob-2: POST http://batch/v1/jobs/ftjob-2/attempts/1/stop",
   ]);
 
-  expect(batchEndpoint({ ...env, BATCH, GRAFT_URL })).toBeNull();
-  expect(batchEndpoint({ ...env, BATCH, BATCH_SECRET })).toBeNull();
-  expect(batchEndpoint({ ...env, BATCH_SECRET, GRAFT_URL })).toBeNull();
+  expect(batchEndpoint({ ...bare, BATCH, GRAFT_URL })).toBeNull();
+  expect(batchEndpoint({ ...bare, BATCH, BATCH_SECRET })).toBeNull();
+  expect(batchEndpoint({ ...bare, BATCH_SECRET, GRAFT_URL })).toBeNull();
 
   const elsewhere = vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response());
   await batchEndpoint({ ...env, BATCH, BATCH_SECRET, GRAFT_URL, BATCH_URL: "https://batch.test/" })?.send(
