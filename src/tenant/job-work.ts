@@ -15,7 +15,6 @@ const FIRST_BACKOFF_MS = 1_000;
 const LAST_BACKOFF_MS = 60_000;
 /** Where a busy batch endpoint does not say when to ask again. */
 const BUSY_MS = 5_000;
-const SHORTEST_RETRY_AFTER_MS = 1_000;
 const LONGEST_RETRY_AFTER_MS = 600_000;
 
 export function jobRules(env: Cloudflare.Env): JobRules {
@@ -101,8 +100,8 @@ export async function submitNext(
       tell({ type: "rejected", attempt, message: answer.message });
       break;
     case "busy": {
-      const asked = Math.max(answer.retryAfter ?? BUSY_MS, SHORTEST_RETRY_AFTER_MS);
-      tell({ type: "busy", attempt, retryAfter: Math.min(asked, LONGEST_RETRY_AFTER_MS) });
+      const asked = Math.min(answer.retryAfter ?? BUSY_MS, LONGEST_RETRY_AFTER_MS);
+      tell({ type: "busy", attempt, retryAfter: Math.max(asked, FIRST_BACKOFF_MS) });
       break;
     }
     case "unanswered": {

@@ -331,7 +331,7 @@ export function finishJob(
   if (!job.ok) return job;
   const { state } = job.value;
   // A job that is to pause or was cancelled takes no result.
-  if (directiveOf(state) !== "continue") return ok(toDirective(job.value));
+  if (directiveOf(state) !== "continue") return ok(toDirective(job.value, attempt));
   if (state.refit !== manifest.candidate)
     return fail(
       "invalid_artifact",
@@ -346,11 +346,13 @@ export function finishJob(
   const event: JobEvent = committed.ok
     ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, serves }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
-  return ok(toDirective(applyEvent(sql, job.value, event, now * 1000, rules)));
+  return ok(toDirective(applyEvent(sql, job.value, event, now * 1000, rules), attempt));
 }
 
-export function toDirective({ state }: JobRow): Directive {
-  return { object: "batch.directive", directive: directiveOf(state), refit: state.refit };
+/** What an attempt is to do; one that is over, by what it has just told among others, is to end. */
+export function toDirective({ state }: JobRow, attempt: number): Directive {
+  const directive = isCurrent(state, attempt) ? directiveOf(state) : "end";
+  return { object: "batch.directive", directive, refit: state.refit };
 }
 
 function addLog(sql: SqlStorage, job: JobRow, { level, message }: JobLog, now: number): void {

@@ -65,7 +65,7 @@ export function endpointOf(tenant: string): Endpoint {
 export function playBatchEndpoint(): void {
   beforeAll(() => {
     const real = globalThis.fetch;
-    vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
+    globalThis.fetch = async (input, init) => {
       if (typeof input !== "string" || !input.startsWith(ORIGIN)) return real(input, init);
       const received = {
         method: init?.method ?? "GET",
@@ -78,7 +78,7 @@ export function playBatchEndpoint(): void {
       const endpoint = endpointOf(owners.get(id) ?? "");
       (input.endsWith("/stop") ? endpoint.stops : endpoint.submissions).push(received);
       return (input.endsWith("/stop") ? endpoint.stop : endpoint.submit)(received, init?.signal as AbortSignal);
-    });
+    };
   });
 }
 
