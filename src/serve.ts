@@ -269,7 +269,11 @@ async function start(): Promise<void> {
     stopBatch()
       .then(stop)
       .then(() => process.exit(0));
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, end);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    // Miniflare's own listeners would end this process at once.
+    process.removeAllListeners(signal);
+    process.once(signal, end);
+  }
 }
 
 if (import.meta.main) {
