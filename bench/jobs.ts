@@ -1,11 +1,13 @@
 /**
  * Fine-tuning jobs on this machine, the Worker and the batch endpoint each a process: what the way there and back takes,
- * and 100 jobs of 20 tenants on one runner.
+ * 100 jobs of 20 tenants on one runner, and what jobs of several sizes take.
  *
  *   npm run bench -- jobs
  */
 import { readdirSync, readFileSync } from "node:fs";
+import { seededRandom } from "../src/core/random.ts";
 import { createDataset, ended, eventually, type System, startSystem, type Tenant } from "../test/e2e/batch-system.ts";
+import { peakMemory, resetPeak } from "./local-worker.ts";
 import { median, noPeer, type Row } from "./report.ts";
 
 const ALONE = 15;
@@ -13,6 +15,14 @@ const TENANTS = 20;
 const JOBS_A_TENANT = 5;
 /** So few that training them takes next to nothing. */
 const EXAMPLES = 40;
+
+/** Examples and labels of the jobs whose memory and time are measured. */
+const SIZES = [
+  [1_000, 20],
+  [10_000, 50],
+  [50_000, 50],
+  [100_000, 20],
+] as const;
 
 export const runs = 1;
 
@@ -98,6 +108,48 @@ async function crowd(system: System, tenants: readonly Tenant[]): Promise<Crowd>
   return { seconds: (performance.now() - started) / 1000, lead, succeeded, memory: memories };
 }
 
+interface Size {
+  readonly name: string;
+  readonly seconds: number;
+  /** The most that the endpoint's process had in RAM, in MB of 10^6 bytes. */
+  readonly megabytes: number;
+}
+
+/** One job of each size, of texts of about 60 characters whose words belong to a label or to none. */
+async function sizes(system: System, { graft }: Tenant): Promise<Size[]> {
+  const random = seededRandom(1);
+  const word = (from: number, count: number) => `w${from + Math.floor(count * random())}`;
+  const measured: Size[] = [];
+  for (const [examples, labels] of SIZES) {
+    const name = `${examples} × 256, ${labels} labels`;
+    console.error(`${name} …`);
+    const dataset = `size-${examples}`;
+    await graft.datasets.create({ name: dataset, task: "single_label", modality: "text" });
+    const rows = Array.from({ length: examples }, (_, i) => {
+      const label = i % labels;
+      const own = Array.from({ length: 4 }, () => word(1_000 + 40 * label, 60)).join(" ");
+      return `{"text":"${own} ${Array.from({ length: 8 }, () => word(0, 1_000)).join(" ")}","label":"label ${label}"}`;
+    });
+    await graft.datasets.import(dataset, rows.join("\n"), "application/x-ndjson");
+    resetPeak(system.pid("batch"));
+    const started = performance.now();
+    const wanted = { model: "text-static-1", training_file: `dataset:${dataset}`, head: dataset } as const;
+    const { id } = await graft.jobs.create(wanted);
+    await eventually(
+      async () => {
+        const { status, error } = await graft.jobs.get(id);
+        if (status === "failed") console.error(error?.message);
+        return status === "succeeded" || status === "failed";
+      },
+      "the job ends",
+      3_600_000,
+    );
+    const seconds = (performance.now() - started) / 1000;
+    measured.push({ name, seconds, megabytes: peakMemory(system.pid("batch")) ?? Number.NaN });
+  }
+  return measured;
+}
+
 export async function run(): Promise<Row[]> {
   const system = await startSystem({ BATCH_JOBS: "1" }, { BATCH_SILENCE_SECONDS: "60" });
   try {
@@ -111,6 +163,7 @@ export async function run(): Promise<Row[]> {
     const seconds = await alone(tenants[0] as Tenant);
     console.error(`${TENANTS * JOBS_A_TENANT} jobs …`);
     const figures = await crowd(system, tenants);
+    const large = await sizes(system, tenants[0] as Tenant);
     const [early, late] = [figures.memory[1], figures.memory.at(-1)];
     const total = TENANTS * JOBS_A_TENANT;
     const row = (
@@ -155,6 +208,10 @@ export async function run(): Promise<Row[]> {
       row(many, "the batch endpoint's, the same", grown("batch"), "", "≤ 1.1", grown("batch") <= 1.1),
       row(many, "the Worker's memory after all", late?.worker ?? Number.NaN, "MB", null, null),
       row(many, "the batch endpoint's", late?.batch ?? Number.NaN, "MB", null, null),
+      ...large.flatMap(({ name, seconds, megabytes }) => [
+        row(name, "create to the end", seconds, "s", null, null),
+        row(name, "the batch endpoint's peak memory", megabytes, "MB", null, null),
+      ]),
     ];
   } finally {
     await system.close();
