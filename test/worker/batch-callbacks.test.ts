@@ -31,6 +31,7 @@ import {
   stored,
   submitted,
   trainedHead,
+  uploadedFile,
 } from "./batch.ts";
 import { expectRefused } from "./expect.ts";
 
@@ -46,17 +47,6 @@ const progress = (step: number, message = `step ${step}`): Message => ({
 type Row = Exclude<DataLine, { end: true }>;
 
 playBatchEndpoint();
-
-async function uploaded(lines: readonly object[], key: string): Promise<string> {
-  const form = new FormData();
-  form.set("purpose", "fine-tune");
-  form.set("file", new File([lines.map((line) => `${JSON.stringify(line)}\n`).join("")], "train.jsonl"));
-  const encoded = new Response(form);
-  const headers = { "content-type": encoded.headers.get("content-type") ?? "" };
-  const answer = await call("POST", "/v1/files", key, new Uint8Array(await encoded.arrayBuffer()), headers);
-  expect(answer.status, answer.text).toBe(200);
-  return answer.json.id;
-}
 
 /** The rows of a stream, which ends as it says. */
 function rowsOf(lines: readonly DataLine[], revision: number | null): Row[] {
@@ -445,7 +435,7 @@ describe("the data", () => {
       { embedding: [0, 2, 3], labels: [] },
     ];
     await call("POST", "/v1/datasets/points/examples", owner.key, { examples });
-    const file = await uploaded(examples, owner.key);
+    const file = await uploadedFile(examples, owner.key);
     for (const [training_file, revision] of [
       ["dataset:points", 1],
       [file, null],
@@ -473,7 +463,7 @@ describe("the data", () => {
             ],
           },
     );
-    const { attempt } = await startedJob(owner, { training_file: await uploaded(chats, owner.key) });
+    const { attempt } = await startedJob(owner, { training_file: await uploadedFile(chats, owner.key) });
     const ofDataset = rowsOf(await (await startedJob(owner)).attempt.pull(), 1);
     expect(rowsOf(await attempt.pull(), null)).toEqual(ofDataset);
   });
@@ -484,10 +474,10 @@ describe("the data", () => {
       const owner = await tenantWithTickets();
       const { key } = owner;
       const held = Array.from({ length: count }, (_, i) => ({ text: `Held ${i}`, label: `${i % 2}` }));
-      const validation_file = await uploaded(held, key);
+      const validation_file = await uploadedFile(held, key);
       const more = held.slice(0, 5).map(({ text }) => ({ text: ` ${text.toUpperCase()}`, label: "z" }));
       await call("POST", "/v1/datasets/tickets/examples", key, { examples: more });
-      const training_file = await uploaded([...more, ...tickets()], key);
+      const training_file = await uploadedFile([...more, ...tickets()], key);
       for (const [source, revision] of [
         ["dataset:tickets", 2],
         [training_file, null],
@@ -506,9 +496,9 @@ describe("the data", () => {
 
   test("of a file that was deleted is gone, and its job has failed", async () => {
     const owner = await tenantWithTickets();
-    const file = await uploaded(tickets(), owner.key);
+    const file = await uploadedFile(tickets(), owner.key);
     for (const body of [{ training_file: file }, { validation_file: file }]) {
-      const again = await uploaded(tickets(), owner.key);
+      const again = await uploadedFile(tickets(), owner.key);
       const named = Object.fromEntries(Object.keys(body).map((field) => [field, again]));
       const { attempt, job } = await startedJob(owner, named);
       await call("DELETE", `/v1/files/${again}`, owner.key);
