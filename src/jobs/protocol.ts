@@ -138,7 +138,9 @@ const manifest = z.object({
 });
 export type Manifest = z.infer<typeof manifest>;
 
-const metrics = z.record(z.string().max(64), z.number());
+const metrics = z
+  .record(z.string().max(64), z.number())
+  .refine((given) => Object.keys(given).length <= 100, { error: "there are at most 100 metrics" });
 
 const said = z.discriminatedUnion("type", [
   z.object({ type: z.literal("heartbeat") }),

@@ -559,6 +559,20 @@ describe("a new instance of the ledger", () => {
     await jobUntil(key, job, ({ graft }) => graft.attempt === 2);
   });
 
+  test("goes on telling an attempt to stop", async () => {
+    const { tenant, key, job } = await runningJob();
+    endpointOf(tenant).stop = respond(500);
+    await command(key, job, "cancel");
+    await stateUntil(tenant, job, ({ stopAt }) => stopAt > Date.now());
+    await settled(tenant);
+    // This pool waits for an alarm that is set for the next half minute or so, and evicts nothing until then.
+    await pass(tenant, -100);
+    await evictDurableObject(stubOf(tenant));
+    endpointOf(tenant).stop = acknowledge("ended");
+    await pass(tenant, 116);
+    await stateUntil(tenant, job, ({ live }) => !live);
+  });
+
   test("submits again, as the same attempt, what the one before did not see answered", async () => {
     const { id: tenant, key } = await tenantWithTickets();
     const endpoint = endpointOf(tenant);
