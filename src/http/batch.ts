@@ -82,7 +82,8 @@ export function batchRoutes(app: App): void {
     if (!job.ok) return failed(c, job.failure);
     const sha256 = c.req.param("sha256");
     const stored = await putArtifact(c.env.BUCKET, keyOf(c), sha256, c.req.raw.body ?? new ArrayBuffer(0));
-    return stored ? c.json({ sha256, bytes: bytes.value }) : failed(c, notThoseBytes);
+    if (stored === "stored") return c.json({ sha256, bytes: bytes.value });
+    return failed(c, stored === "wrong" ? notThoseBytes : notStored);
   });
 
   app.post(`${ARTIFACT}/uploads`, async (c) => {
@@ -156,6 +157,10 @@ const { failure: notThoseBytes } = fail(
   "invalid_artifact",
   "The bytes are not those that the SHA-256 names, or did not come whole. Upload them again.",
 );
+
+const { failure: notStored } = fail("storage_unavailable", "The bytes could not be stored. Upload them again.", {
+  retryAfter: 1,
+});
 
 function tooLarge(limit: number, actual: number): Failure {
   const message = `At most ${limit} bytes are taken here; this has ${actual}.`;

@@ -23,7 +23,7 @@ import { TOLERANCE_SECONDS } from "../jobs/sign.ts";
 import type { DatasetModality } from "./datasets.ts";
 import { countLabels, findDataset } from "./datasets.ts";
 import { schedule } from "./due.ts";
-import { getFile } from "./files.ts";
+import { deleteFile, getFile } from "./files.ts";
 import { commitHead, getHead, type NewHead } from "./heads.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 
@@ -32,7 +32,8 @@ export interface JobSpec {
   readonly tenant: string;
   readonly source:
     | { readonly kind: "dataset"; readonly name: string; readonly id: number }
-    | { readonly kind: "file"; readonly id: string };
+    /** `own`: made for this job, and gone with its end. */
+    | { readonly kind: "file"; readonly id: string; readonly own: boolean };
   readonly validation_file: string | null;
   readonly task: Task;
   readonly modality: DatasetModality;
@@ -188,7 +189,7 @@ export function countActiveJobs(sql: SqlStorage): number {
 }
 
 function forgetOldJobs(sql: SqlStorage): void {
-  const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs - 1}`;
+  const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs}`;
   sql.exec(`DELETE FROM job_events WHERE job IN (${old})`);
   sql.exec(`DELETE FROM jobs WHERE number IN (${old})`);
 }
@@ -206,6 +207,8 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   const due = dueAt(state, rules);
   if (due !== null) schedule(sql, "job", job.id, due);
   if (state.status === "queued") schedule(sql, "submit_jobs", "", state.submitAt);
+  const { source } = job.spec;
+  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, seconds);
   // An attempt that is told to stop may still upload something.
   if (hasEnded(state) && (!hasEnded(job.state) || (job.state.live && !state.live)))
     schedule(sql, "delete_artifacts", job.id, now);
