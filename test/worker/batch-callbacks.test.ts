@@ -144,7 +144,7 @@ describe("every call", () => {
     expectRefused(await attempt.tell(heartbeat), 409, "attempt_ended");
     await next.told(heartbeat);
     expect(await statusOf(key, job)).toBe("running");
-    expect(await messagesOf(key, job)).toContain("Attempt 1 was given up: out of memory Attempt 2 follows.");
+    expect(await messagesOf(key, job)).toContain("Attempt 1 was given up: out of memory. Attempt 2 follows.");
   });
 });
 
@@ -244,7 +244,7 @@ describe("a message", () => {
       "step 3",
       "step 2",
       "step 1",
-      "On 50 held-out examples the frozen head has 80.0 %, the fine-tuned model 96.0 %: better.",
+      "On 50 held-out examples the frozen head has 0.800, the fine-tuned model 0.960: better.",
       "The job has made version 1, which is active now.",
     ]);
     expect((await call("GET", `${JOBS}/${job}/checkpoints`, key)).json.data).toHaveLength(1);
@@ -601,8 +601,8 @@ describe("an artifact", () => {
     await writer.write(bytes.slice(0, 500));
     await writer.abort(new Error("connection lost")).catch(() => undefined);
     const answer = await answering;
-    expect(answer.status).toBe(422);
-    expect(await answer.json()).toMatchObject({ error: { code: "invalid_artifact" } });
+    expect(answer.status).toBe(503);
+    expect(await answer.json()).toMatchObject({ error: { code: "storage_unavailable" } });
     expect(await stored(tenant)).toEqual([]);
   });
 

@@ -528,11 +528,12 @@ describe("an attempt that is to stop", () => {
   test("before anything was submitted is told nothing", async () => {
     const { id: tenant, key } = await tenantWithTickets();
     endpointOf(tenant).submit = respond(429, "", { "retry-after": "60" });
-    const job = await created(key);
+    await created(key);
     await seen("submissions", tenant, 1);
+    // It waits behind the first.
+    const job = await created(key);
     await stateUntil(tenant, job, ({ live, validated }) => validated && !live);
     await command(key, job, "pause");
-    await pass(tenant, 100);
     await settled(tenant);
     await command(key, job, "cancel");
     await settled(tenant);
