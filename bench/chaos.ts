@@ -10,13 +10,17 @@ import { noPeer, type Row } from "./report.ts";
 
 const KILLS = 200;
 const TENANTS = 5;
+/** Between a process being back and the next kill: half of it on average, about three times what a job takes. */
+const LONGEST_PAUSE_MS = 4_000;
+/** Longer than either takes to be back. */
+const SILENCE_SECONDS = 8;
 
 export async function run(): Promise<Row[]> {
-  const { system, tenants } = await startChaos(TENANTS);
+  const { system, tenants } = await startChaos(TENANTS, SILENCE_SECONDS);
   try {
     const started = Date.now();
     const told = (kills: number) => kills % 20 === 0 && console.error(`${kills} kills …`);
-    const report = await killAtRandom(system, tenants, KILLS, seededRandom(1), told);
+    const report = await killAtRandom(system, tenants, KILLS, seededRandom(1), LONGEST_PAUSE_MS, told);
     for (const tenant of tenants) await checkStorage(system, tenant);
     const row = (
       measure: string,

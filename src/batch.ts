@@ -7,7 +7,7 @@
  *   GRAFT_URL              where the Worker is; required. Nothing but BACKBONES' models is called elsewhere
  *   BATCH_PORT             8788; 0 takes any free one
  *   BATCH_HOST             127.0.0.1
- *   BATCH_JOBS             1: attempts at once, on a thread each
+ *   BATCH_JOBS             1: attempts at once, in a process each
  *   BATCH_MEMORY_BYTES     1.5e9: what an attempt's data and training may hold in memory
  *   BATCH_OPERATIONS       1e14: floating-point operations of a training, about two hours and a half
  *   BATCH_GRACE_SECONDS    30: how long attempts have to hand back what they have, when this program is to stop
@@ -32,15 +32,15 @@ export interface BatchEndpoint {
   readonly stop: () => Promise<void>;
 }
 
-const attemptThread = join(import.meta.dirname, "batch/thread.ts");
+const attemptProgram = join(import.meta.dirname, "batch/child.ts");
 
 /** Starts a batch endpoint; throws a Problem where the settings cannot be used. */
-export async function startBatch(settings: Settings, log: Log, thread = attemptThread): Promise<BatchEndpoint> {
+export async function startBatch(settings: Settings, log: Log, program = attemptProgram): Promise<BatchEndpoint> {
   const { configuration, secrets } = settings.backbones;
   const table = backbones(textStatic, configuration, (name) => secrets[name], undefined);
   if (!table.ok) throw new Problem(`${table.failure.message}.`);
   const folder = openWorkFolder(settings.workDir);
-  const attempts = makeAttempts(settings, folder, log, thread);
+  const attempts = makeAttempts(settings, folder, log, program);
   let closed: Promise<void> | null = null;
   const app = batchApp({ ...settings, backbones: table.value, attempts, stopping: () => closed !== null, log });
   const server = createAdaptorServer({ fetch: app.fetch });

@@ -7,7 +7,7 @@
  *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
  *   BATCH_URL   a batch endpoint that runs elsewhere, and BATCH_SECRET, which it shares; by default one is started here:
- *   BATCH_PORT  8788, where that listens, on 127.0.0.1 alone; 0 takes any free one
+ *   BATCH_PORT  any free one; where that listens, on 127.0.0.1 alone
  *   BATCH_JOBS  1, how many fine-tuning jobs it runs at once; 0 starts none, and there are no such jobs
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
@@ -249,7 +249,7 @@ async function start(): Promise<void> {
   const batchPort =
     env.BATCH_URL || env.BATCH_JOBS === "0"
       ? null
-      : await findPort("BATCH_PORT", readPort("BATCH_PORT", env.BATCH_PORT ?? "8788"));
+      : await findPort("BATCH_PORT", readPort("BATCH_PORT", env.BATCH_PORT ?? "0"));
   const built = join(root, "dist");
   await build(built);
   mkdirSync(options.stateDir, { recursive: true });
@@ -269,7 +269,11 @@ async function start(): Promise<void> {
     stopBatch()
       .then(stop)
       .then(() => process.exit(0));
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, end);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    // Miniflare's own listeners would end this process at once.
+    process.removeAllListeners(signal);
+    process.once(signal, end);
+  }
 }
 
 if (import.meta.main) {

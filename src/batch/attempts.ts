@@ -1,11 +1,11 @@
-/** The attempts that run here, each on a thread of its own, and those that have ended. */
-import { Worker } from "node:worker_threads";
+/** The attempts that run here, each in a process of its own, and those that have ended. */
+import { type ChildProcess, fork } from "node:child_process";
 import type { Submission } from "../jobs/protocol.ts";
+import type { Heard, Said, Setup } from "./child.ts";
 import { type Caller, edgeOf, type Origin } from "./edge.ts";
 import type { Way } from "./ending.ts";
-import { framesOf, type Log } from "./log.ts";
+import type { Log } from "./log.ts";
 import type { Settings } from "./settings.ts";
-import type { Said, Setup } from "./thread.ts";
 import type { WorkFolder } from "./work-folder.ts";
 
 export interface Attempts {
@@ -24,19 +24,19 @@ export interface Attempts {
 
 interface Running {
   readonly submission: Submission;
-  readonly thread: Worker;
+  readonly child: ChildProcess;
   readonly ended: Promise<void>;
   /** Nothing needs to be told any more. */
   settled: boolean;
 }
 
-/** What a thread takes beside an attempt's data. */
+/** What a process takes beside an attempt's data. */
 const HEAP_MB = 256;
 /** Jobs of which it is known which attempt ended last. */
 const MOST_ENDED = 10_000;
 
-/** @param thread the file that runs an attempt; another one in tests */
-export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, thread: string): Attempts {
+/** @param program the file that runs an attempt; another one in tests */
+export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, program: string): Attempts {
   const origin: Origin = { url: settings.graftUrl, secret: settings.secrets[0], pace: settings.pace };
   const running = new Map<string, Running>();
   const ended = new Map<string, number>();
@@ -69,29 +69,38 @@ export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, t
       backbones: settings.backbones,
       largestSingle: settings.largestSingle,
     };
-    const worker = new Worker(thread, {
-      workerData: setup,
-      resourceLimits: { maxOldGenerationSizeMb: Math.ceil(settings.budget.bytes / 2 ** 20) + HEAP_MB },
+    const heapMb = Math.ceil(settings.budget.bytes / 2 ** 20) + HEAP_MB;
+    const child = fork(program, [], {
+      execArgv: [`--max-old-space-size=${heapMb}`],
+      stdio: ["ignore", "inherit", "inherit", "ipc"],
+      // A terminal's Ctrl-C is for this process alone, which lets attempts hand back what they have.
+      detached: true,
     });
     const { promise, resolve } = Promise.withResolvers<void>();
-    const entry: Running = { submission, thread: worker, ended: promise, settled: false };
+    const entry: Running = { submission, child, ended: promise, settled: false };
     running.set(id, entry);
-    log("started", of);
-    worker.on("message", (said: Said) => {
+    log("started", { ...of, pid: child.pid ?? 0 });
+    tell(child, { type: "setup", setup });
+    child.on("message", (said: Said) => {
       if (said.type === "log") return log(said.event, { ...of, ...said.fields });
       log("ended", { ...of, how: said.how });
       entry.settled = true;
       folder.forget(submission);
-      void worker.terminate();
+      child.kill("SIGKILL");
     });
-    worker.on("error", (error) => log("crashed", { ...of, at: framesOf(error) }));
-    worker.on("exit", () => {
+    const exited = (code: number | null, signal: string | null) => {
+      if (running.get(id) !== entry) return;
       running.delete(id);
       if (entry.settled) end(submission);
-      else
-        void tellLost(submission, "The batch endpoint lost this attempt: its thread ended before its work was done.");
+      else {
+        log("exited", { ...of, code: code ?? signal ?? "" });
+        void tellLost(submission, "The batch endpoint lost this attempt: its process ended before its work was done.");
+      }
       resolve();
-    });
+    };
+    child.on("exit", exited);
+    // Where it could not be started, it does not exit either.
+    child.on("error", ({ name }) => child.pid === undefined && exited(null, name));
   };
 
   return {
@@ -106,7 +115,7 @@ export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, t
     stop(id, attempt, way) {
       const entry = running.get(id);
       if (entry?.submission.attempt !== attempt || entry.settled) return false;
-      entry.thread.postMessage(way);
+      tell(entry.child, { type: "stop", way });
       return true;
     },
     async drop(id) {
@@ -114,12 +123,13 @@ export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, t
       if (entry === undefined) return;
       entry.settled = true;
       folder.forget(entry.submission);
-      void entry.thread.terminate();
+      entry.child.kill("SIGKILL");
       await entry.ended;
     },
     async close(graceMs) {
-      for (const { thread } of running.values()) thread.postMessage("pause" satisfies Way);
-      const all = Promise.all([...running.values()].map((entry) => entry.ended));
+      const left = [...running.values()];
+      for (const { child } of left) tell(child, { type: "stop", way: "pause" });
+      const all = Promise.all(left.map((entry) => entry.ended));
       let timer: ReturnType<typeof setTimeout> | undefined;
       await Promise.race([
         all,
@@ -130,7 +140,13 @@ export function makeAttempts(settings: Settings, folder: WorkFolder, log: Log, t
       clearTimeout(timer);
       closing.abort();
       // Its record stays, so that the next process tells that it is lost.
-      await Promise.all([...running.values()].map(({ thread }) => thread.terminate()));
+      for (const { child } of left) child.kill("SIGKILL");
+      await all;
     },
   };
+}
+
+function tell(child: ChildProcess, heard: Heard): void {
+  // One that ends meanwhile will not hear it.
+  child.send(heard, () => undefined);
 }

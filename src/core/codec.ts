@@ -81,6 +81,7 @@ export function decodeHead(bytes: Uint8Array): Head | null {
   const { buckets, columns } = (magic === HEAD_3 && header.lexical) || { buckets: 0, columns: 0 };
   const ofLexical = buckets === 0 ? [0, 0, 0] : [columns, 1, outputs];
   const lengths = [outputs * header.dimensions, outputs, header.conformal, ...ofLexical];
+  if (!lengths.every((length) => Number.isInteger(length) && length >= 0)) return null;
   const floats = lengths.reduce((sum, length) => sum + length, 0);
   const bytesOfLexical = 2 * columns + columns * outputs;
   if (aligned.length !== 8 + padded + 4 * floats + bytesOfLexical) return null;

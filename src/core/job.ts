@@ -95,6 +95,8 @@ export interface Advanced {
   readonly log: readonly JobLog[];
 }
 
+/** After an attempt was handed back: to where that is going away. */
+const HANDED_BACK_MS = 1_000;
 /** How long the batch endpoint has to act on being told to stop before it is told again. */
 const STOP_AGAIN_MS = 15_000;
 const ENDED: ReadonlySet<JobStatus> = new Set(["succeeded", "failed", "cancelled"]);
@@ -233,7 +235,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       return active ? running({}) : to({ heardAt: now });
     case "busy":
       // Whether it runs nonetheless is not known: its answer to a submission before may be lost, or another machine have it.
-      return state.status === "queued" ? to({ submitAt: now + event.retryAfter }) : stay;
+      return state.status === "queued" ? to({ submitAt: now + event.retryAfter, unanswered: 0 }) : stay;
     case "unanswered":
       if (state.status !== "queued") return stay;
       return to(
@@ -254,7 +256,10 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       const refit = state.promote !== "if_better" || verdict === "better" ? "fine_tuned" : "head";
       const again = state.refit === refit && JSON.stringify(state.judgement) === JSON.stringify(judgement);
       const { test_examples, head_accuracy, fine_tuned_accuracy } = judgement;
-      const message = `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}.`;
+      const message =
+        test_examples === 0
+          ? "No held-out examples can tell which candidate is better."
+          : `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}.`;
       return running({ judgement, refit }, ...(again ? [] : [info(message)]));
     }
     case "finished": {
@@ -269,7 +274,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
     case "stopped":
       if (!active) return to(gone);
       return to(
-        { ...gone, status: "queued", submitAt: now, unanswered: 0 },
+        { ...gone, status: "queued", submitAt: now + HANDED_BACK_MS, unanswered: 0 },
         info(`Attempt ${state.attempt} was handed back by the batch endpoint. Attempt ${state.attempt + 1} follows.`),
       );
     case "told_to_stop":

@@ -14,6 +14,8 @@ export const limits = {
   events_per_job: 2_000,
   /** What an attempt at a job may upload at once. */
   artifact_bytes: 512 * 1024 * 1024,
+  /** A head's weights: KV, from which every location reads them, holds no larger value. */
+  head_bytes: 25 * 1024 * 1024,
   text_characters: 32_768,
   label_characters: 256,
   largest_value: 1e15,

@@ -82,7 +82,8 @@ export function batchRoutes(app: App): void {
     if (!job.ok) return failed(c, job.failure);
     const sha256 = c.req.param("sha256");
     const stored = await putArtifact(c.env.BUCKET, keyOf(c), sha256, c.req.raw.body ?? new ArrayBuffer(0));
-    return stored ? c.json({ sha256, bytes: bytes.value }) : failed(c, notThoseBytes);
+    if (stored === "stored") return c.json({ sha256, bytes: bytes.value });
+    return failed(c, stored === "wrong" ? notThoseBytes : notStored);
   });
 
   app.post(`${ARTIFACT}/uploads`, async (c) => {
@@ -157,6 +158,10 @@ const { failure: notThoseBytes } = fail(
   "The bytes are not those that the SHA-256 names, or did not come whole. Upload them again.",
 );
 
+const { failure: notStored } = fail("storage_unavailable", "The bytes could not be stored. Upload them again.", {
+  retryAfter: 1,
+});
+
 function tooLarge(limit: number, actual: number): Failure {
   const message = `At most ${limit} bytes are taken here; this has ${actual}.`;
   return { code: "body_too_large", message, details: { limit, actual } };
@@ -203,12 +208,21 @@ async function finish(c: Context<HttpEnv>, messageId: string, manifest: Manifest
   const found = await spec(c);
   if (!found.ok) return found;
   const { sha256, bytes } = manifest.artifact;
+  const param = "manifest.artifact";
   const object = await c.env.BUCKET.get(artifactKey(tenant, job, sha256));
-  const stored = object === null ? null : new Uint8Array(await object.arrayBuffer());
-  const head = stored === null || stored.length !== bytes ? null : decodeHead(stored);
-  const wrong = head === null ? "There is no such head, or it cannot be read." : unfit(head, found.value);
-  if (stored === null || head === null || wrong !== null)
-    return fail("invalid_artifact", wrong ?? "It cannot be read.", { param: "manifest.artifact" });
+  const limit = limits.head_bytes;
+  if (object === null || object.size !== bytes || bytes > limit) {
+    await object?.body.cancel();
+    if (object?.size !== bytes)
+      return fail("invalid_artifact", "There is no artifact of this hash and length.", { param });
+    const message = `A head has at most ${limit} bytes; this one has ${bytes}. Use fewer labels, or a backbone of fewer dimensions.`;
+    return fail("limit_exceeded", message, { param, details: { limit, actual: bytes } });
+  }
+  const stored = new Uint8Array(await object.arrayBuffer());
+  const head = decodeHead(stored);
+  if (head === null) return fail("invalid_artifact", "This is no head, or one that cannot be read.", { param });
+  const wrong = unfit(head, found.value);
+  if (wrong !== null) return fail("invalid_artifact", wrong, { param });
   const record = toHead(found.value, head, manifest);
   if (!record.ok) return record;
   await putHead(c.env.BUCKET, tenant, sha256, stored);
@@ -226,7 +240,18 @@ function unfit(head: Head, { task, dimensions, modality }: JobSpec): string | nu
   if (head.dimensions !== dimensions) return `The head has ${head.dimensions} dimensions, not ${dimensions}.`;
   if (head.lexical !== null && modality !== "text")
     return "The head has lexical features, and the inputs are no texts.";
-  const numbers = [head.weights, head.bias, [head.temperature, head.offset]];
+  const { labels, lexical } = head;
+  if (labels.some((label) => typeof label !== "string") || new Set(labels).size < labels.length)
+    return "The head's labels are not texts that differ.";
+  if ((labels.length === 0) !== (task === "regression")) return `The head has ${labels.length} labels.`;
+  const ofLexical = lexical === null ? [] : [[lexical.scale], lexical.idf, lexical.scales];
+  const numbers = [
+    head.weights,
+    head.bias,
+    head.conformal,
+    [head.temperature, head.offset, head.outOfScopeThreshold ?? 0],
+    ...ofLexical,
+  ];
   const finite = numbers.every((list) => (list as readonly number[]).every(Number.isFinite));
   return finite && head.temperature > 0 ? null : "The head holds a number that is not finite.";
 }

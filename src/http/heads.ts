@@ -301,7 +301,9 @@ async function makeJob(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, tra
     training: { l2, class_weight, lexical },
     evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
   });
-  return spec.ok ? startJob(c, spec.value, 202) : spec;
+  if (!spec.ok) return spec;
+  const { source } = spec.value;
+  return startJob(c, { ...spec.value, source: source.kind === "file" ? { ...source, own: true } : source }, 202);
 }
 
 /** What the contract names and this version does not do yet: refused, never quietly ignored. */

@@ -1,6 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { ok } from "../core/failure.ts";
+import { isSecret } from "../jobs/sign.ts";
 import { directory } from "../tenant/directory.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
 import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
@@ -59,6 +60,8 @@ function tell(c: Context<HttpEnv>, ready: boolean): Response {
 
 async function check(env: Cloudflare.Env): Promise<boolean> {
   if (!env.SERVER_KEY || !env.ADMIN_KEY) throw new Error("the secrets SERVER_KEY and ADMIN_KEY are not both set");
+  for (const secret of [env.BATCH_SECRET, env.PREVIOUS_BATCH_SECRET])
+    if (secret && !isSecret(secret)) throw new Error("the secret of the batch endpoint is not 'whsec_' and base64");
   const tensors = await workerdTensors();
   const one = tensors.matrix(1, 1, Float32Array.of(2));
   const product = tensors.multiply(one, one);

@@ -337,5 +337,5 @@ async function fileShape(tenant: ReturnType<typeof ledger>, id: string, param: s
   const found = await tenant.getFile(id);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
   const { task, modality, dimensions } = found.value.graft;
-  return ok({ source: { kind: "file", id }, task, modality, dimensions, out_of_scope_label: null });
+  return ok({ source: { kind: "file", id, own: false }, task, modality, dimensions, out_of_scope_label: null });
 }

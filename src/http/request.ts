@@ -15,7 +15,7 @@ export const request = createMiddleware<HttpEnv>(async (c, next) => {
   await next();
   const line = {
     request_id: requestId,
-    tenant: c.var.caller?.tenant ?? null,
+    tenant: c.var.caller?.tenant ?? c.var.attempt?.tenant ?? null,
     route: `${c.req.method} ${routePath(c, -1)}`,
     status: c.res.status,
     milliseconds: Date.now() - started,

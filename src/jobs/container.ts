@@ -46,6 +46,8 @@ export class BatchContainer extends Container<ContainerEnv> {
   /** Answers as the endpoint does; where the platform has no container left, as an endpoint that is full. */
   override async fetch(request: Request): Promise<Response> {
     const response = await super.fetch(request);
+    // It was started before the secret was exchanged, and every call would keep it awake: the next one starts it anew.
+    if (response.status === 401) await this.onActivityExpired();
     const own = response.headers.get("content-type")?.startsWith("application/json");
     if (response.status !== 503 || own) return response;
     await response.body?.cancel();

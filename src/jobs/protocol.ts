@@ -99,14 +99,22 @@ export type DataLine = z.infer<typeof dataLine>;
 const candidate = z.enum(["head", "fine_tuned"]);
 export type Candidate = z.infer<typeof candidate>;
 
+const MOST_EXAMPLES = 1_000_000;
+
 /** How both candidates did on the held-out examples. */
 export const judgement = z
   .object({
-    test_examples: count,
+    test_examples: count.max(MOST_EXAMPLES),
     head_accuracy: z.number().meta({ description: "for regression, R²" }),
     fine_tuned_accuracy: z.number(),
-    only_head: count.meta({ description: "examples that the head alone got right; for regression, nearer" }),
-    only_fine_tuned: count,
+    only_head: count
+      .max(MOST_EXAMPLES)
+      .meta({ description: "examples that the head alone got right; for regression, nearer" }),
+    only_fine_tuned: count.max(MOST_EXAMPLES),
+  })
+  .refine(({ test_examples, only_head, only_fine_tuned }) => only_head + only_fine_tuned <= test_examples, {
+    error: "more examples were decided than there are",
+    path: ["test_examples"],
   })
   .meta({ title: "Judgement" });
 export type Judgement = z.infer<typeof judgement>;
@@ -130,7 +138,9 @@ const manifest = z.object({
 });
 export type Manifest = z.infer<typeof manifest>;
 
-const metrics = z.record(z.string().max(64), z.number());
+const metrics = z
+  .record(z.string().max(64), z.number())
+  .refine((given) => Object.keys(given).length <= 100, { error: "there are at most 100 metrics" });
 
 const said = z.discriminatedUnion("type", [
   z.object({ type: z.literal("heartbeat") }),

@@ -4,6 +4,16 @@ import { Webhook, WebhookVerificationError } from "standardwebhooks";
 /** Seconds that the library lets a message's time be off: an id need not be remembered for longer than twice that. */
 export const TOLERANCE_SECONDS = 300;
 
+/** Whether this is a secret that messages can be signed with. */
+export function isSecret(secret: string): boolean {
+  try {
+    new Webhook(secret);
+    return secret.startsWith("whsec_");
+  } catch {
+    return false;
+  }
+}
+
 /** The headers that sign a body. `id` is new at each sending, so that one sent again is not taken for a replay; `now` is in milliseconds. */
 export function sign(secret: string, body: string, id: string, now: number): Record<string, string> {
   const at = new Date(now);

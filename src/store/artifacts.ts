@@ -2,16 +2,19 @@
 import { hex } from "./hash.ts";
 import { artifactKey, artifactsPrefix } from "./keys.ts";
 
-/** Stores bytes of known length; R2 checks them against their hash. False where they are others, or fewer, than that names. */
+/** R2's own code for bytes that are not those that a hash names. */
+const BAD_DIGEST = "10037";
+
+/** Stores bytes of known length; R2 checks them against their hash. `wrong`: they are others than that names. */
 export async function putArtifact(
   bucket: R2Bucket,
   key: string,
   sha256: string,
   body: ReadableStream | ArrayBuffer,
-): Promise<boolean> {
+): Promise<"stored" | "wrong" | "unavailable"> {
   return bucket.put(key, body, { sha256 }).then(
-    () => true,
-    () => false,
+    () => "stored",
+    (error) => (String(error).includes(BAD_DIGEST) ? "wrong" : "unavailable"),
   );
 }
 

@@ -99,9 +99,11 @@ export async function submitNext(
     case "rejected":
       tell({ type: "rejected", attempt, message: answer.message });
       break;
-    case "busy":
-      tell({ type: "busy", attempt, retryAfter: Math.min(answer.retryAfter ?? BUSY_MS, LONGEST_RETRY_AFTER_MS) });
+    case "busy": {
+      const asked = Math.min(answer.retryAfter ?? BUSY_MS, LONGEST_RETRY_AFTER_MS);
+      tell({ type: "busy", attempt, retryAfter: Math.max(asked, FIRST_BACKOFF_MS) });
       break;
+    }
     case "unanswered": {
       const doubled = Math.min(FIRST_BACKOFF_MS * 2 ** next.state.unanswered, LAST_BACKOFF_MS);
       const asked = Math.min(answer.retryAfter ?? 0, LONGEST_RETRY_AFTER_MS);

@@ -26,7 +26,7 @@ import type { DatasetModality } from "./datasets.ts";
 import { countLabels, findDataset } from "./datasets.ts";
 import { schedule } from "./due.ts";
 import { emit } from "./events.ts";
-import { getFile } from "./files.ts";
+import { deleteFile, getFile } from "./files.ts";
 import { commitHead, getHead, type NewHead } from "./heads.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 
@@ -35,7 +35,8 @@ export interface JobSpec {
   readonly tenant: string;
   readonly source:
     | { readonly kind: "dataset"; readonly name: string; readonly id: number }
-    | { readonly kind: "file"; readonly id: string };
+    /** `own`: made for this job, and gone with its end. */
+    | { readonly kind: "file"; readonly id: string; readonly own: boolean };
   readonly validation_file: string | null;
   readonly task: Task;
   readonly modality: DatasetModality;
@@ -192,7 +193,7 @@ export function countActiveJobs(sql: SqlStorage): number {
 }
 
 function forgetOldJobs(sql: SqlStorage): void {
-  const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs - 1}`;
+  const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs}`;
   sql.exec(`DELETE FROM job_events WHERE job IN (${old})`);
   sql.exec(`DELETE FROM jobs WHERE number IN (${old})`);
 }
@@ -212,6 +213,8 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   const due = dueAt(state, rules);
   if (due !== null) schedule(sql, "job", job.id, due);
   if (state.status === "queued") schedule(sql, "submit_jobs", "", state.submitAt);
+  const { source } = job.spec;
+  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, seconds);
   // An attempt that is told to stop may still upload something.
   if (hasEnded(state) && (!hasEnded(job.state) || (job.state.live && !state.live)))
     schedule(sql, "delete_artifacts", job.id, now);
@@ -349,7 +352,7 @@ export function finishJob(
   if (!job.ok) return job;
   const { state } = job.value;
   // A job that is to pause or was cancelled takes no result.
-  if (directiveOf(state) !== "continue") return ok(toDirective(job.value));
+  if (directiveOf(state) !== "continue") return ok(toDirective(job.value, attempt));
   if (state.refit !== manifest.candidate)
     return fail(
       "invalid_artifact",
@@ -364,11 +367,13 @@ export function finishJob(
   const event: JobEvent = committed.ok
     ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, serves }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
-  return ok(toDirective(applyEvent(sql, job.value, event, now * 1000, rules)));
+  return ok(toDirective(applyEvent(sql, job.value, event, now * 1000, rules), attempt));
 }
 
-export function toDirective({ state }: JobRow): Directive {
-  return { object: "batch.directive", directive: directiveOf(state), refit: state.refit };
+/** What an attempt is to do; one that is over, by what it has just told among others, is to end. */
+export function toDirective({ state }: JobRow, attempt: number): Directive {
+  const directive = isCurrent(state, attempt) ? directiveOf(state) : "end";
+  return { object: "batch.directive", directive, refit: state.refit };
 }
 
 function addLog(sql: SqlStorage, job: JobRow, { level, message }: JobLog, now: number): void {

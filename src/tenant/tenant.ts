@@ -400,7 +400,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     const rules = jobRules(this.env);
     return this.#change((sql) => {
       const job = jobs.receiveMessage(sql, id, attempt, messageId, event, message, Date.now(), rules);
-      return job.ok ? ok(jobs.toDirective(job.value)) : job;
+      return job.ok ? ok(jobs.toDirective(job.value, attempt)) : job;
     });
   }
 

@@ -1,11 +1,12 @@
-/** A batch endpoint beside a Worker, a backbone and threads that fail. */
+/** A batch endpoint beside a Worker, a backbone and processes that fail. */
 import type { IncomingMessage } from "node:http";
 import type { Context } from "hono";
 import { describe, expect, it } from "vitest";
+import { edgeOf } from "../../src/batch/edge.ts";
 import type { Submission } from "../../src/jobs/protocol.ts";
 import { ofEmbeddings, submissionOf, texts } from "./batch-data.ts";
-import { harness, pace } from "./batch-harness.ts";
-import { type Call, hang, type Line, ndjson, progressOf, stop, submit } from "./batch-worker.ts";
+import { harness, pace, soon } from "./batch-harness.ts";
+import { type Call, hang, type Line, ndjson, secret, stop, submit } from "./batch-worker.ts";
 import { json, startEmbeddingServer } from "./embedding-server.ts";
 
 const h = harness();
@@ -52,17 +53,20 @@ async function submitted(more: Partial<Submission> = {}, data: readonly Line[] =
 }
 
 describe("a job is done where the Worker", () => {
-  it.each<[string, ((c: Context, call: Call) => Response | Promise<Response>)[]]>([
-    ["answers 500, 502 and 408", [status(500), status(502), status(408)]],
-    ["breaks connections", [cut, cut]],
-    ["answers nothing", [() => new Promise(() => undefined)]],
-    ["answers what is no directive", [(c) => c.text("<html>"), (c) => c.json({ directive: "continue" })]],
-    ["redirects elsewhere", [(c) => c.redirect("http://127.0.0.1:9/")]],
-  ])("%s to messages", async (_, ways) => {
+  it("fails in every way to answer messages", async () => {
+    const ways = [
+      ...[500, 502, 408].map((code) => status(code)),
+      cut,
+      () => new Promise<Response>(() => undefined),
+      (c: Context) => c.text("<html>"),
+      (c: Context) => c.json({ directive: "continue" }),
+      (c: Context) => c.redirect("http://127.0.0.1:9/"),
+    ];
     spoil(isMessage, ways);
     const given = await submitted();
     await h.worker.until("finished", given.id);
-    expect(progressOf(h.worker.messages(given.id))[0]).toBe("Read 60 examples.");
+    const tries = h.worker.calls.filter(({ told }) => told?.type === "progress" && told.step === 0);
+    expect(tries).toHaveLength(ways.length + 1);
   });
 
   it("asks for patience with messages", async () => {
@@ -91,36 +95,33 @@ describe("a job is done where the Worker", () => {
   const whole = ndjson(lines);
   const begun = (c: Context) =>
     c.body(new ReadableStream({ start: (to) => to.enqueue(new TextEncoder().encode(whole.slice(0, 1_001))) }));
-  it.each<[string, (c: Context) => Response | Promise<Response>]>([
-    ["ends them in the middle of a line", (c) => c.body(whole.slice(0, 1_001))],
-    ["ends them between two lines", (c) => c.body(whole.slice(0, whole.indexOf("\n", 1_000) + 1))],
-    ["leaves lines out", (c) => c.body(whole.slice(whole.indexOf("\n") + 1))],
-    [
-      "breaks off",
-      (c) => {
+  it("fails in every way to send the data whole", async () => {
+    const ways = [
+      status(500),
+      cut,
+      (c: Context) => c.body(whole.slice(0, 1_001)),
+      (c: Context) => c.body(whole.slice(0, whole.indexOf("\n", 1_000) + 1)),
+      // A line is left out.
+      (c: Context) => c.body(whole.slice(whole.indexOf("\n") + 1)),
+      (c: Context) => {
         setTimeout(() => cut(c), 50);
         return begun(c);
       },
-    ],
-    ["stands still", begun],
-    ["answers 500", status(500)],
-  ])("sends the data and %s", async (_, way) => {
-    spoil(({ path }) => path === "data", [way]);
+      begun,
+    ];
+    spoil(({ path }) => path === "data", ways);
     const given = await submitted();
     const { manifest } = await h.worker.until("finished", given.id);
     expect(manifest.dataset.examples).toBe(60);
-    expect(h.worker.calls.filter(({ path }) => path === "data")).toHaveLength(2);
+    expect(h.worker.calls.filter(({ path }) => path === "data")).toHaveLength(ways.length + 1);
   });
 
-  it.each<[string, ((c: Context) => Response | Promise<Response>)[]]>([
-    ["breaks connections", [cut, cut, cut]],
-    ["takes other bytes for them", [status(422), status(422)]],
-    ["has no room at first", [status(503), status(507)]],
-  ])("is sent artifacts and %s", async (_, ways) => {
-    spoil(isUpload, ways);
+  it("fails in every way to take artifacts", async () => {
+    spoil(isUpload, [cut, status(422), status(503), cut, status(422), status(507)]);
     const given = await submitted();
     const { manifest } = await h.worker.until("finished", given.id);
     expect(h.worker.artifacts.has(manifest.artifact.sha256)).toBe(true);
+    expect(h.log).not.toContain("checkpoint_lost");
   });
 
   it("loses a part of an artifact, which is sent again as a whole", async () => {
@@ -167,13 +168,20 @@ describe("an attempt fails, and another may do better, where the Worker", () => 
 });
 
 describe("an attempt is over without a word", () => {
-  it.each([401, 404, 409, 410])("where a message is answered by %i", async (code) => {
-    h.worker.meddle = ({ told }, c) => (told?.type === "evaluated" ? c.json({}, code as 404) : null);
+  it("where a message is answered so", async () => {
+    h.worker.meddle = ({ told }, c) => (told?.type === "evaluated" ? c.json({}, 409) : null);
     const given = await submitted();
     await h.logged("ended end");
     expect(h.worker.calls.at(-1)?.told?.type).toBe("evaluated");
     expect(h.worker.messages(given.id).map(({ type }) => type)).not.toContain("finished");
     expect(h.records()).toEqual([]);
+  });
+
+  it.each([401, 404, 409, 410])("which %i is", async (code) => {
+    h.worker.meddle = (_, c) => c.json({}, code as 404);
+    const edge = edgeOf({ url: h.worker.url, secret, pace }, job());
+    expect(await edge.tell({ type: "stopped" }, new AbortController().signal)).toEqual({ type: "over" });
+    expect(h.worker.calls).toHaveLength(1);
   });
 
   it("where it may not read the data", async () => {
@@ -198,7 +206,7 @@ describe("an attempt is over without a word", () => {
     await h.logged("ended end");
     h.worker.meddle = () => null;
     const next = h.worker.offer(job({ tenant: "other" }), lines);
-    await expect.poll(async () => (await submit(url, next)).status).toBe(202);
+    await soon(async () => (await submit(url, next)).status).toBe(202);
     await h.worker.until("finished", next.id);
   });
 });
@@ -209,17 +217,17 @@ describe("signs of life", () => {
     const { url } = await h.start({ pace: { ...pace, timeoutMs: 10_000 } });
     const given = h.worker.offer(job({ heartbeat_seconds: 0.04 }), lines);
     await submit(url, given);
-    await expect.poll(() => h.worker.messages(given.id).length).toBeGreaterThan(4);
+    await soon(() => h.worker.messages(given.id).length).toBeGreaterThan(4);
     expect(new Set(h.worker.messages(given.id).map(({ type }) => type))).toEqual(new Set(["heartbeat"]));
     await stop(url, given, "cancel");
     await h.worker.until("stopped", given.id);
   });
 });
 
-describe("a thread that", () => {
-  it.each(["throws", "exits", "takes all memory"])("%s is told as a lost attempt", async (tenant) => {
-    const thread = new URL("./batch-crashing-thread.ts", import.meta.url).pathname;
-    const { url } = await h.start({ budget: { bytes: 1e6, operations: 1e9 } }, thread);
+describe("a process that", () => {
+  it.each(["is killed", "exits", "takes all memory"])("%s is told as a lost attempt", async (tenant) => {
+    const program = new URL("./batch-crashing-child.ts", import.meta.url).pathname;
+    const { url } = await h.start({ budget: { bytes: 1e6, operations: 1e9 } }, program);
     const given = h.worker.offer(job({ tenant }), lines);
     await submit(url, given);
     const failed = await h.worker.until("failed", given.id);
@@ -284,7 +292,7 @@ describe("a remote backbone that", () => {
     const { url } = await h.start({ backbones });
     const given = h.worker.offer(job(remote), lines);
     await submit(url, given);
-    await expect.poll(() => server.calls.length).toBe(1);
+    await soon(() => server.calls.length).toBe(1);
     await stop(url, given, "cancel");
     await h.worker.until("stopped", given.id);
     await server.close();

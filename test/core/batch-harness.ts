@@ -14,7 +14,7 @@ export interface Harness {
   folder: string;
   /** What was logged, as `event how`. */
   readonly log: string[];
-  start(more?: Partial<Settings>, thread?: string): Promise<BatchEndpoint>;
+  start(more?: Partial<Settings>, program?: string): Promise<BatchEndpoint>;
   /** The names of what WORK_DIR has for the attempts that run. */
   records(): string[];
   /** Waits until a line is logged. */
@@ -22,6 +22,11 @@ export interface Harness {
 }
 
 export const pace = { timeoutMs: 1_000, patienceMs: 5_000, firstWaitMs: 5, longestWaitMs: 20 };
+
+/** Asks until an expectation holds, for longer than a busy machine takes. */
+export function soon<T>(ask: () => T): ReturnType<typeof expect.poll<T>> {
+  return expect.poll(ask, { timeout: 15_000, interval: 20 });
+}
 
 /** Starts a fake Worker before each test, and stops everything after it. */
 export function harness(): Harness {
@@ -36,9 +41,9 @@ export function harness(): Harness {
     worker: undefined as unknown as FakeWorker,
     folder: "",
     log: [],
-    async start(more = {}, thread) {
+    async start(more = {}, program) {
       const env = { BATCH_SECRET: secret, GRAFT_URL: self.worker.url, BATCH_PORT: "0", WORK_DIR: self.folder };
-      const endpoint = await startBatch({ ...readSettings(env), pace, graceMs: 1_000, ...more }, note, thread);
+      const endpoint = await startBatch({ ...readSettings(env), pace, graceMs: 1_000, ...more }, note, program);
       open.push(endpoint);
       return endpoint;
     },

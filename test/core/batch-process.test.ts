@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { Problem, readSettings } from "../../src/batch/settings.ts";
 import { submissionOf, texts } from "./batch-data.ts";
-import { harness } from "./batch-harness.ts";
+import { harness, soon } from "./batch-harness.ts";
 import { hang, secret, submit } from "./batch-worker.ts";
 
 const h = harness();
@@ -47,16 +47,28 @@ async function start(env: Record<string, string> = {}) {
 
 const lines = texts(60);
 
+function lives(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
 describe("a batch endpoint that is killed", () => {
   it("tells at its next start which attempts are lost, and of nothing else", async () => {
     hang(h.worker, (path) => path === "data");
-    const { child, ended, url } = await start();
+    const { child, said, ended, url } = await start();
     const given = h.worker.offer(submissionOf(), lines);
     expect((await submit(url, given)).status).toBe(202);
+    await soon(() => h.worker.calls.length).toBe(1);
     const record = join(h.folder, `${given.id}.1.json`);
     expect(statSync(record).mode & 0o777).toBe(0o600);
+    const pid = Number(/"event":"started".*"pid":(\d+)/.exec(said.out)?.[1]);
+    expect(lives(pid)).toBe(true);
     child.kill("SIGKILL");
     await ended;
+    await soon(() => lives(pid)).toBe(false);
     writeFileSync(join(h.folder, "half.json.new"), "{");
     writeFileSync(join(h.folder, `${given.id}.7.json`), "{");
 
@@ -68,7 +80,7 @@ describe("a batch endpoint that is killed", () => {
       message: "The batch endpoint stopped before this attempt ended.",
       retryable: true,
     });
-    await expect.poll(() => h.records()).toEqual([]);
+    await soon(() => h.records()).toEqual([]);
     expect(await (await submit(next.url, given)).json()).toMatchObject({ status: "ended" });
     expect(h.worker.messages(given.id)).toHaveLength(1);
   });
@@ -130,7 +142,7 @@ describe("a batch endpoint that is stopped", () => {
     const { child, said, ended, url } = await start();
     await submit(url, h.worker.offer(submissionOf(), lines));
     child.kill("SIGTERM");
-    await expect.poll(() => said.out).toContain("stopping");
+    await soon(() => said.out).toContain("stopping");
     child.kill("SIGTERM");
     expect(await ended).toBe(1);
   });

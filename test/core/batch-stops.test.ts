@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { encodeStages, nameOf, noStages } from "../../src/batch/checkpoint.ts";
 import type { Artifact, Manifest, Submission } from "../../src/jobs/protocol.ts";
 import { submissionOf, texts } from "./batch-data.ts";
-import { harness, pace } from "./batch-harness.ts";
+import { harness, pace, soon } from "./batch-harness.ts";
 import { progressOf, sha256Of, stop, submit, type Told } from "./batch-worker.ts";
 import { type EmbeddingServer, json, startEmbeddingServer } from "./embedding-server.ts";
 
@@ -27,7 +27,7 @@ function lastCheckpoint(told: readonly Told[]): Artifact | null {
 async function resume(url: string, before: Submission, checkpoint: Artifact | null) {
   h.worker.direct = () => ({});
   const given = h.worker.offer({ ...before, attempt: before.attempt + 1, checkpoint }, lines);
-  await expect.poll(async () => (await submit(url, given)).status).toBe(202);
+  await soon(async () => (await submit(url, given)).status).toBe(202);
   const { manifest } = await h.worker.until("finished", given.id, given.attempt);
   return { manifest, told: h.worker.messages(given.id, given.attempt) };
 }
@@ -38,7 +38,7 @@ let wholeManifest: Manifest | null = null;
 async function undisturbed(url: string): Promise<Manifest> {
   if (wholeManifest !== null) return wholeManifest;
   const given = h.worker.offer(job({ tenant: "other" }), lines);
-  await expect.poll(async () => (await submit(url, given)).status).toBe(202);
+  await soon(async () => (await submit(url, given)).status).toBe(202);
   const { manifest } = await h.worker.until("finished", given.id);
   expect(progressOf(h.worker.messages(given.id), "Trained")).toEqual(trainings);
   wholeManifest = manifest;
@@ -47,9 +47,7 @@ async function undisturbed(url: string): Promise<Manifest> {
 
 const stages: [string, (told: Told) => boolean][] = [
   ["its data are read", (told) => told.type === "progress" && told.message.startsWith("Read")],
-  ["its texts are embedded", (told) => told.type === "progress" && told.message.startsWith("Embedded")],
   ["the frozen head is trained", (told) => told.type === "progress" && told.message === trainings[0]],
-  ["a first checkpoint is there", (told) => told.type === "checkpoint"],
   ["both candidates are trained", (told) => told.type === "progress" && told.message === trainings[1]],
   ["they are compared", (told) => told.type === "evaluated"],
   ["it is in the last training", (told) => told.type === "progress" && told.message.startsWith("Step 2 ")],
@@ -62,7 +60,7 @@ describe("an attempt that is paused", () => {
     const whole = await undisturbed(url);
     h.worker.direct = (told) => (holds(told) ? { directive: "pause" } : {});
     const given = h.worker.offer(job(), lines);
-    await expect.poll(async () => (await submit(url, given)).status).toBe(202);
+    await soon(async () => (await submit(url, given)).status).toBe(202);
     await h.worker.until("stopped", given.id);
     const before = h.worker.messages(given.id);
     expect(before.at(-1)?.type).toBe("stopped");
@@ -131,41 +129,38 @@ describe("an attempt that is cancelled", () => {
 });
 
 describe("a checkpoint", () => {
-  const of = (given: Submission) => nameOf(given, sha256Of(Buffer.from("other data")));
-  it.each<[string, (given: Submission, bytes: Buffer) => Buffer | null]>([
-    ["is gone", () => null],
-    ["has other bytes than it should", (_, bytes) => bytes.with(9, 0x21) as Buffer],
-    ["is cut off", (_, bytes) => bytes.subarray(0, bytes.length - 1)],
-    [
-      "is of other data",
-      (given) => Buffer.concat(encodeStages({ ...noStages(), heads: { head: null } }, of(given)) ?? []),
-    ],
-    ["is none at all", () => Buffer.from("GBC1 but not so")],
-  ])("that %s is as none", async (what, spoil) => {
+  const digest = sha256Of(Buffer.from(lines.map((line) => `${JSON.stringify(line)}\n`).join("")));
+  const judgement = { test_examples: 18, head_accuracy: 0.5, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 9 };
+  const madeOf = (given: Submission, of = digest) =>
+    Buffer.concat(encodeStages({ ...noStages(), judgement }, nameOf(given, of)) ?? []);
+  const otherOptions = (given: Submission) => ({ ...given, hyperparameters: { ...given.hyperparameters, seed: 2 } });
+  it.each<[string, boolean, (given: Submission) => Buffer]>([
+    ["of the same is taken up", true, (given) => madeOf(given)],
+    ["of other data is not", false, (given) => madeOf(given, sha256Of(Buffer.from("other data")))],
+    ["of other options is not", false, (given) => madeOf(otherOptions(given))],
+    ["that is cut off is not", false, (given) => madeOf(given).subarray(0, -1)],
+    ["that is none is not", false, () => Buffer.from("GBC1 but not so")],
+  ])("%s", async (_, used, make) => {
     const { url } = await h.start();
-    h.worker.direct = (told) => (told.type === "evaluated" ? { directive: "pause" } : {});
-    const given = h.worker.offer(job(), lines);
-    await submit(url, given);
-    await h.worker.until("stopped", given.id);
-    const { sha256 } = lastCheckpoint(h.worker.messages(given.id)) as Artifact;
-    const spoilt = spoil(given, h.worker.artifacts.get(sha256) as Buffer);
-    const name = what === "has other bytes than it should" || spoilt === null ? sha256 : sha256Of(spoilt);
-    h.worker.artifacts.clear();
-    if (spoilt !== null) h.worker.artifacts.set(name, Buffer.from(spoilt));
-    const { told } = await resume(url, given, { sha256: name, bytes: spoilt?.length ?? 100 });
-    expect(progressOf(told, "Trained")).toEqual(trainings);
-    expect(progressOf(told)).not.toContain("Goes on from a checkpoint.");
+    const before = { ...job(), attempt: 1 };
+    const bytes = make(before);
+    h.worker.artifacts.set(sha256Of(bytes), bytes);
+    const { told } = await resume(url, before, { sha256: sha256Of(bytes), bytes: bytes.length });
+    expect(progressOf(told).includes("Goes on from a checkpoint.")).toBe(used);
+    expect(progressOf(told, "Trained")).toEqual(trainings.slice(used ? 2 : 0));
   });
 
-  it("of other options is as none", async () => {
+  it.each([
+    ["is gone", null],
+    ["has other bytes than its hash names", "spoilt"],
+  ])("that %s is not taken up", async (_, spoilt) => {
     const { url } = await h.start();
-    h.worker.direct = (told) => (told.type === "evaluated" ? { directive: "pause" } : {});
-    const given = h.worker.offer(job(), lines);
-    await submit(url, given);
-    await h.worker.until("stopped", given.id);
-    const other = { ...given, hyperparameters: { ...given.hyperparameters, seed: 2 } };
-    const { told } = await resume(url, other, lastCheckpoint(h.worker.messages(given.id)));
-    expect(progressOf(told, "Trained")).toHaveLength(3);
+    const before = job();
+    const bytes = madeOf(before);
+    if (spoilt !== null)
+      h.worker.artifacts.set(sha256Of(bytes), Buffer.concat([bytes.subarray(0, -6), Buffer.from(spoilt)]));
+    const { told } = await resume(url, before, { sha256: sha256Of(bytes), bytes: bytes.length });
+    expect(progressOf(told, "Trained")).toEqual(trainings);
   });
 
   it("that another candidate won still spares the comparison", async () => {
@@ -178,7 +173,7 @@ describe("a checkpoint", () => {
     const checkpoint = lastCheckpoint(h.worker.messages(given.id));
     const next = h.worker.offer({ ...given, attempt: 2, checkpoint }, lines);
     h.worker.direct = (told) => (told.type === "evaluated" ? { refit: "head" } : {});
-    await expect.poll(async () => (await submit(url, next)).status).toBe(202);
+    await soon(async () => (await submit(url, next)).status).toBe(202);
     const { manifest } = await h.worker.until("finished", given.id, 2);
     expect(manifest.candidate).toBe("head");
     expect(progressOf(h.worker.messages(given.id, 2), "Trained")).toHaveLength(1);

@@ -8,7 +8,7 @@ import { train } from "../../src/core/train.ts";
 import type { Submission } from "../../src/jobs/protocol.ts";
 import { nodeTensors } from "../../src/tensor/node.ts";
 import { embeddings, floats, jobId, ofEmbeddings, submissionOf, texts } from "./batch-data.ts";
-import { harness } from "./batch-harness.ts";
+import { harness, soon } from "./batch-harness.ts";
 import { call, hang, type Line, progressOf, secret, stop, submit } from "./batch-worker.ts";
 
 const h = harness();
@@ -215,7 +215,7 @@ describe("a submission", () => {
     }
     await h.logged("ended finished");
     expect(h.worker.calls.filter(({ path }) => path === "data")).toHaveLength(1);
-    await expect.poll(async () => (await submit(url, given)).status).toBe(200);
+    await soon(async () => (await submit(url, given)).status).toBe(200);
     expect(await (await submit(url, given)).json()).toMatchObject({ status: "ended" });
     expect(h.records()).toEqual([]);
   });
@@ -297,7 +297,7 @@ describe("places", () => {
     }
     const free = async (running: Submission) => {
       expect((await stop(url, running, "cancel")).status).toBe(202);
-      await expect.poll(async () => (await stop(url, running, "cancel")).status).toBe(200);
+      await soon(async () => (await stop(url, running, "cancel")).status).toBe(200);
     };
     await free(first);
     expect((await submit(url, second)).status).toBe(429);

@@ -52,4 +52,20 @@ it("answers null for what is no whole head of a known version", () => {
   other.fill(0x20, 8, 8 + new DataView(bytes.buffer).getUint32(4, true));
   other.set(new TextEncoder().encode('{"x":1}'), 8);
   expect(decodeHead(other)).toBeNull();
+  // As long as it says, in all.
+  const { labels, dimensions, task } = head;
+  const odd = encodeHead({ ...head, lexical: null, conformal: new Float32Array(10) });
+  const change = new TextEncoder().encode(
+    JSON.stringify({
+      task,
+      labels,
+      dimensions: dimensions + 11 / labels.length,
+      offset: 0,
+      temperature: 1,
+      conformal: -1,
+    }),
+  );
+  odd.fill(0x20, 8, 8 + new DataView(odd.buffer).getUint32(4, true));
+  odd.set(change, 8);
+  expect(decodeHead(odd)).toBeNull();
 });

@@ -20,8 +20,6 @@ export interface Kill {
 /** Attempts that may be lost before a job fails. */
 const ATTEMPTS = 3;
 
-export const chaosVariables = { BATCH_SILENCE_SECONDS: "3" };
-
 /** Either process at every step; by default before and after the answer in turn. */
 export function killsAtSteps(all: boolean): Kill[] {
   const kills = [false, true].flatMap((answered) =>
@@ -78,6 +76,7 @@ export async function killAtRandom(
   tenants: readonly Tenant[],
   count: number,
   random: () => number,
+  longestPauseMs = 1_000,
   told: (kills: number) => void = () => undefined,
 ): Promise<ChaosReport> {
   const kills = { worker: 0, batch: 0 };
@@ -94,7 +93,7 @@ export async function killAtRandom(
   };
   while (kills.worker + kills.batch < count) {
     for (const tenant of tenants) await topUp(tenant);
-    await new Promise((resolve) => setTimeout(resolve, 1_000 * random()));
+    await new Promise((resolve) => setTimeout(resolve, longestPauseMs * random()));
     const side = random() < 0.5 ? "worker" : "batch";
     await system.kill(side);
     await system.start(side);
@@ -167,8 +166,8 @@ export async function checkStorage(system: System, tenant: Tenant): Promise<void
 }
 
 /** Starts both processes, with silence that is noticed in seconds. */
-export async function startChaos(tenants: number): Promise<{ system: System; tenants: Tenant[] }> {
-  const system = await startSystem({ BATCH_JOBS: "2" }, chaosVariables);
+export async function startChaos(tenants: number, silenceSeconds = 3): Promise<{ system: System; tenants: Tenant[] }> {
+  const system = await startSystem({ BATCH_JOBS: "2" }, { BATCH_SILENCE_SECONDS: String(silenceSeconds) });
   const made: Tenant[] = [];
   for (let i = 0; i < tenants; i++) {
     const tenant = await system.createTenant(`tenant-${i}`);

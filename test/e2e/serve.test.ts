@@ -91,6 +91,19 @@ test("a state folder serves one server at a time, and the next one after it", as
   await next.stop();
 });
 
+test("SIGTERM ends the batch endpoint first, which hands back what it has, and then the Worker", async () => {
+  const env = { ...process.env, PORT: "0", STATE_DIR: join(folder, "both"), ADMIN_KEY: "operator" };
+  const child = execFile(process.execPath, [join(root, "src/serve.ts")], { cwd: root, env });
+  let out = "";
+  const told = (what: string) =>
+    new Promise<void>((found) => child.stdout?.on("data", () => out.includes(what) && found()));
+  child.stdout?.on("data", (text) => (out += text));
+  await Promise.all([told("Graft listens on"), told("Batch endpoint listens on")]);
+  child.kill("SIGTERM");
+  expect(await once(child, "close")).toEqual([0, null]);
+  expect(out).toContain('"event":"stopping"');
+});
+
 describe("a wrong environment is told at the start", () => {
   test.each([
     [{ PORT: "abc" }, "PORT is 'abc', which is not a whole number from 0 to 65535."],

@@ -65,7 +65,7 @@ export function endpointOf(tenant: string): Endpoint {
 export function playBatchEndpoint(): void {
   beforeAll(() => {
     const real = globalThis.fetch;
-    vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
+    globalThis.fetch = async (input, init) => {
       if (typeof input !== "string" || !input.startsWith(ORIGIN)) return real(input, init);
       const received = {
         method: init?.method ?? "GET",
@@ -78,7 +78,7 @@ export function playBatchEndpoint(): void {
       const endpoint = endpointOf(owners.get(id) ?? "");
       (input.endsWith("/stop") ? endpoint.stops : endpoint.submissions).push(received);
       return (input.endsWith("/stop") ? endpoint.stop : endpoint.submit)(received, init?.signal as AbortSignal);
-    });
+    };
   });
 }
 
@@ -261,6 +261,18 @@ export const judgements = {
   not_better: { test_examples: 50, head_accuracy: 0.8, fine_tuned_accuracy: 0.7, only_head: 6, only_fine_tuned: 1 },
   inconclusive: { test_examples: 50, head_accuracy: 0.8, fine_tuned_accuracy: 0.82, only_head: 4, only_fine_tuned: 5 },
 } as const;
+
+/** The id of a file of these lines. */
+export async function uploadedFile(lines: readonly object[], key: string): Promise<string> {
+  const form = new FormData();
+  form.set("purpose", "fine-tune");
+  form.set("file", new File([lines.map((line) => `${JSON.stringify(line)}\n`).join("")], "train.jsonl"));
+  const encoded = new Response(form);
+  const headers = { "content-type": encoded.headers.get("content-type") ?? "" };
+  const answer = await call("POST", "/v1/files", key, new Uint8Array(await encoded.arrayBuffer()), headers);
+  expect(answer.status, answer.text).toBe(200);
+  return answer.json.id;
+}
 
 /** A tenant with the tickets, and a job on them that runs; `job` adds to what is asked for. */
 export async function runningJob(job: object = {}) {

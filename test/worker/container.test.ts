@@ -110,6 +110,18 @@ test("an idle container is told to stop, as is one that does not answer; one tha
   });
 });
 
+test("a container that does not know the secret any more is stopped, unless it runs an attempt", async () => {
+  const fake = fakeContainer((request) => (request.url.endsWith("/health") ? told(health) : told({}, 401)));
+  await inContainer(fake, async (container) => {
+    health = { ...health, running: 1 };
+    expect((await ask(container)).status).toBe(401);
+    expect(fake.signal).not.toHaveBeenCalled();
+    health = { ...health, running: 0 };
+    expect((await ask(container)).status).toBe(401);
+    expect(fake.signal.mock.calls).toEqual([[SIGTERM]]);
+  });
+});
+
 test("where there is no container left the endpoint is full; what it says itself is passed on", async () => {
   const none = new Error("there is no container instance that can be provided to this durable object");
   await inContainer(
@@ -144,7 +156,8 @@ test("each job has a container of its own, unless the endpoint is elsewhere", as
     }),
   } as unknown as DurableObjectNamespace<BatchContainer>;
   const { BATCH_SECRET, GRAFT_URL } = settings;
-  const endpoint = batchEndpoint({ ...env, BATCH, BATCH_SECRET, GRAFT_URL });
+  const { BATCH_URL: _, BATCH_SECRET: __, ...bare } = env;
+  const endpoint = batchEndpoint({ ...bare, BATCH, BATCH_SECRET, GRAFT_URL });
   await endpoint?.send("/v1/jobs/ftjob-1/attempts/2", { method: "PUT" });
   await endpoint?.send("/v1/jobs/ftjob-2/attempts/1/stop", { method: "POST" });
   expect(asked).toEqual([
@@ -152,12 +165,12 @@ test("each job has a container of its own, unless the endpoint is elsewhere", as
     "ftjob-2: POST http://batch/v1/jobs/ftjob-2/attempts/1/stop",
   ]);
 
-  expect(batchEndpoint({ ...env, BATCH, GRAFT_URL })).toBeNull();
-  expect(batchEndpoint({ ...env, BATCH, BATCH_SECRET })).toBeNull();
-  expect(batchEndpoint({ ...env, BATCH_SECRET, GRAFT_URL })).toBeNull();
+  expect(batchEndpoint({ ...bare, BATCH, GRAFT_URL })).toBeNull();
+  expect(batchEndpoint({ ...bare, BATCH, BATCH_SECRET })).toBeNull();
+  expect(batchEndpoint({ ...bare, BATCH_SECRET, GRAFT_URL })).toBeNull();
 
   const elsewhere = vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response());
-  await batchEndpoint({ ...env, BATCH, BATCH_SECRET, GRAFT_URL, BATCH_URL: "https://batch.test/" })?.send(
+  await batchEndpoint({ ...bare, BATCH, BATCH_SECRET, GRAFT_URL, BATCH_URL: "https://batch.test/" })?.send(
     "/health",
     {},
   );

@@ -23,6 +23,7 @@ import {
   stored,
   submitted,
   trainedHead,
+  uploadedFile,
 } from "./batch.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
 
@@ -40,6 +41,8 @@ beforeAll(async () => {
   endpointOf(tenant).submit = busy;
 });
 
+const uploaded = (lines: readonly object[], token = key) => uploadedFile(lines, token);
+
 const create = (body: object, token = key, headers: Record<string, string> = {}) =>
   call("POST", JOBS, token, body, headers);
 
@@ -47,17 +50,6 @@ async function created(body: object = {}, token = key) {
   const answer = await create({ ...ask, ...body }, token);
   expect(answer.status, answer.text).toBe(200);
   return answer.json;
-}
-
-async function uploaded(lines: readonly object[], token = key): Promise<string> {
-  const form = new FormData();
-  form.set("purpose", "fine-tune");
-  form.set("file", new File([lines.map((line) => `${JSON.stringify(line)}\n`).join("")], "train.jsonl"));
-  const encoded = new Response(form);
-  const headers = { "content-type": encoded.headers.get("content-type") ?? "" };
-  const answer = await call("POST", "/v1/files", token, new Uint8Array(await encoded.arrayBuffer()), headers);
-  expect(answer.status, answer.text).toBe(200);
-  return answer.json.id;
 }
 
 /** A call of the same application without a batch endpoint. */

@@ -1,5 +1,4 @@
-/** The thread of one attempt, which takes all its memory with it when it ends. */
-import { parentPort, workerData } from "node:worker_threads";
+/** The process of one attempt, which takes all its memory with it when it ends, and nothing else when it runs out of it. */
 import { backbones } from "../backbones/index.ts";
 import type { Cost } from "../core/cost.ts";
 import type { Submission } from "../jobs/protocol.ts";
@@ -7,6 +6,7 @@ import { nodeTensors } from "../tensor/node.ts";
 import { runAttempt } from "./attempt.ts";
 import { edgeOf, type Origin } from "./edge.ts";
 import { makeEnding, type Way } from "./ending.ts";
+import { framesOf } from "./log.ts";
 import type { BackboneSettings } from "./settings.ts";
 
 export interface Setup {
@@ -17,19 +17,34 @@ export interface Setup {
   readonly largestSingle: number;
 }
 
-/** What the thread says: lines for the log, and in the end how the attempt ended. */
+/** What the process hears: first what to do, later perhaps how to end. */
+export type Heard = { readonly type: "setup"; readonly setup: Setup } | { readonly type: "stop"; readonly way: Way };
+
+/** What it says: lines for the log, and in the end how the attempt ended. */
 export type Said =
   | { readonly type: "log"; readonly event: string; readonly fields: Readonly<Record<string, string | number>> }
   | { readonly type: "ended"; readonly how: string };
 
-const { submission, origin, budget, largestSingle, ...setup } = workerData as Setup;
-const say = (said: Said) => parentPort?.postMessage(said);
+const say = (said: Said, then?: () => void) => process.send?.(said, undefined, undefined, then);
 const ending = makeEnding();
-parentPort?.on("message", (way: Way) => ending.ask(way));
+const { promise: setup, resolve } = Promise.withResolvers<Setup>();
+process.on("message", (heard: Heard) => {
+  if (heard.type === "setup") resolve(heard.setup);
+  else ending.ask(heard.way);
+});
+// Whoever started it is gone, and tells of a lost attempt when it is there again.
+process.on("disconnect", () => process.exit(1));
+if (!process.connected) process.exit(1);
+// As it would be printed, an error's message may quote an input.
+process.on("uncaughtException", (error) => {
+  say({ type: "log", event: "crashed", fields: { at: framesOf(error) } }, () => process.exit(1));
+});
+
+const { submission, origin, budget, largestSingle, backbones: configured } = await setup;
 
 async function backboneOf(id: string) {
   const { textStatic } = await import("../backbones/node.ts");
-  const { configuration, secrets } = setup.backbones;
+  const { configuration, secrets } = configured;
   const table = backbones(textStatic, configuration, (name) => secrets[name], undefined);
   return (table.ok && table.value.get(id)) || null;
 }
