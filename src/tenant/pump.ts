@@ -58,7 +58,7 @@ export function createPump(
     // Disabled ones may still have attempts under way.
     const rows = sql
       .exec<Waiting>(
-        "SELECT *, (SELECT min(due_at) FROM deliveries WHERE endpoint = number AND status = 'pending') AS due_at FROM webhook_endpoints",
+        "SELECT e.*, (SELECT min(d.due_at) FROM deliveries d WHERE d.endpoint = e.number AND d.status = 'pending') AS due_at FROM webhook_endpoints e",
       )
       .toArray();
     const all = standings(rows);
