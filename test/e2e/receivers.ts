@@ -25,7 +25,7 @@ export const respond =
   (response: ServerResponse) =>
     response.writeHead(status, headers).end(body);
 
-export async function startReceiver(port = 0): Promise<Receiver> {
+export async function startReceiver(): Promise<Receiver> {
   const server: Server = createServer(async (request, response) => {
     const at = Date.now();
     const chunks: Buffer[] = [];
@@ -34,13 +34,14 @@ export async function startReceiver(port = 0): Promise<Receiver> {
     const arrival = { path: request.url ?? "", headers: request.headers, text, at, event: JSON.parse(text) };
     receiver.arrivals.push(arrival);
     receiver.answer(response, arrival);
-  }).listen(port, "127.0.0.1");
+  }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const receiver: Receiver = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     arrivals: [],
     answer: respond(204),
     async close() {
+      if (!server.listening) return;
       server.closeAllConnections();
       server.close();
       await once(server, "close");
