@@ -28,5 +28,9 @@ declare namespace Cloudflare {
     readonly BATCH_SILENCE_SECONDS?: string;
     /** Seconds that the batch endpoint has to answer; 10 where it is not set. */
     readonly BATCH_TIMEOUT_SECONDS?: string;
+    /** Origins to which webhooks may go though they are not public, comma-separated: for machines of one's own. */
+    readonly WEBHOOK_ORIGINS?: string;
+    /** Seconds that a webhook endpoint has to answer; 20 where it is not set. */
+    readonly WEBHOOK_TIMEOUT_SECONDS?: string;
   }
 }

@@ -7,6 +7,7 @@
  *   const head = await graft.heads.train({ name: "support", dataset: "tickets", method: "head" });
  *   const { data } = await graft.heads.predict("support", { input: "I want my money back" });
  */
+import type { EventType } from "./core/event.ts";
 import type { Code } from "./core/failure.ts";
 import type { Task } from "./core/head.ts";
 
@@ -312,6 +313,60 @@ export interface FineTuningJobEvent {
   readonly data: Readonly<Record<string, number>> | null;
 }
 
+export interface WebhookEndpoint {
+  readonly object: "webhook_endpoint";
+  readonly id: string;
+  readonly url: string;
+  readonly events: readonly (EventType | "*")[];
+  readonly description: string | null;
+  readonly enabled: boolean;
+  readonly disabled_reason: "request" | "gone" | "failing" | null;
+  readonly failing_since: number | null;
+  readonly created_at: number;
+  /** Shown only in the answer that made it. */
+  readonly secret?: string;
+}
+
+export interface NewWebhookEndpoint {
+  readonly url: string;
+  /** `["*"]` for all. */
+  readonly events: readonly (EventType | "*")[];
+  readonly description?: string | null;
+}
+
+export interface WebhookDelivery {
+  readonly object: "webhook_delivery";
+  readonly id: string;
+  /** The endpoint's id. */
+  readonly endpoint: string;
+  readonly event: { readonly id: string; readonly type: EventType; readonly sequence: number };
+  readonly status: "pending" | "succeeded" | "failed";
+  readonly attempt_count: number;
+  readonly next_attempt_at: number | null;
+  readonly created_at: number;
+}
+
+export interface WebhookDeliveryWithAttempts extends WebhookDelivery {
+  /** Oldest first. */
+  readonly attempts: readonly {
+    readonly number: number;
+    readonly created_at: number;
+    readonly milliseconds: number | null;
+    /** The HTTP status. */
+    readonly status: number | null;
+    /** The first KiB. */
+    readonly answer: string | null;
+    readonly error: string | null;
+  }[];
+}
+
+export interface WebhookRedelivery {
+  readonly object: "webhook_endpoint.redelivery";
+  readonly id: string;
+  readonly deliveries: number;
+  readonly has_more: boolean;
+}
+
 export interface PredictRequest {
   readonly input: Input | readonly Input[];
   readonly top_k?: number;
@@ -413,6 +468,10 @@ export function createClient(options: ClientOptions) {
     const idempotency = once.idempotencyKey === undefined ? {} : { "idempotency-key": once.idempotencyKey };
     const headers = { "content-type": "application/json", ...idempotency };
     return (await request("POST", path, { headers, body: JSON.stringify(body) })).json() as Promise<T>;
+  }
+  async function patch<T>(path: string, body: unknown): Promise<T> {
+    const headers = { "content-type": "application/json" };
+    return (await request("PATCH", path, { headers, body: JSON.stringify(body) })).json() as Promise<T>;
   }
   async function remove<T>(path: string): Promise<T> {
     return (await request("DELETE", path)).json() as Promise<T>;
@@ -531,6 +590,34 @@ export function createClient(options: ClientOptions) {
       cancel: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/cancel`, {}),
       pause: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/pause`, {}),
       resume: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/resume`, {}),
+    },
+
+    /** Where events are told of; docs/webhooks.md says how to receive them. */
+    webhookEndpoints: {
+      create: (endpoint: NewWebhookEndpoint, once?: Once) =>
+        post<WebhookEndpoint>("/v1/webhook_endpoints", endpoint, once),
+      list: (page: Page = {}) => get<List<WebhookEndpoint>>("/v1/webhook_endpoints", { ...page }),
+      get: (id: string) => get<WebhookEndpoint>(at("webhook_endpoints", id)),
+      update: (id: string, change: Partial<NewWebhookEndpoint> & { readonly enabled?: boolean }) =>
+        patch<WebhookEndpoint>(at("webhook_endpoints", id), change),
+      delete: (id: string) => remove<Deleted>(at("webhook_endpoints", id)),
+      /** The secret before signs as well for 24 hours. */
+      rotateSecret: (id: string, once?: Once) =>
+        post<WebhookEndpoint>(`${at("webhook_endpoints", id)}/rotate_secret`, {}, once),
+      /** Sends the event `webhook.test` to this endpoint alone. */
+      test: (id: string, once?: Once) => post<WebhookDelivery>(`${at("webhook_endpoints", id)}/test`, {}, once),
+      /** Sends again what has failed, of the events since a time in Unix seconds. */
+      redeliver: (id: string, since: number, once?: Once) =>
+        post<WebhookRedelivery>(`${at("webhook_endpoints", id)}/redeliver`, { since }, once),
+    },
+
+    webhookDeliveries: {
+      list: (query: Page & { endpoint?: string; status?: WebhookDelivery["status"] } = {}) =>
+        get<List<WebhookDelivery>>("/v1/webhook_deliveries", { ...query }),
+      get: (id: string) => get<WebhookDeliveryWithAttempts>(at("webhook_deliveries", id)),
+      /** Sends an event again, under the same id, whatever has become of it. */
+      redeliver: (id: string, once?: Once) =>
+        post<WebhookDelivery>(`${at("webhook_deliveries", id)}/redeliver`, {}, once),
     },
   };
 }

@@ -6,6 +6,7 @@
  *   STATE_DIR   .graft: keys, data sets, heads and the server's own secret; survives restarts
  *   ADMIN_KEY   the operator's key; a random one is made and printed when it is not set
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
+ *   WEBHOOK_ORIGINS  origins that webhooks may go to though they are not public (docs/webhooks.md)
  *   BATCH_URL   a batch endpoint that runs elsewhere, and BATCH_SECRET, which it shares; by default one is started here:
  *   BATCH_PORT  any free one; where that listens, on 127.0.0.1 alone
  *   BATCH_JOBS  1, how many fine-tuning jobs it runs at once; 0 starts none, and there are no such jobs
@@ -23,6 +24,7 @@ import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
 import { backbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
 import { lockFolder } from "./folder-lock.ts";
+import { parseOrigins } from "./webhooks/address.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const config = join(root, "wrangler.toml");
@@ -140,11 +142,16 @@ function endWithParent(runtime: ChildProcess): ChildProcess {
 
 /**
  * What the Worker gets of an environment: its variables, and the secrets that BACKBONES names. Throws a Problem where
- * BACKBONES is wrong, because the Worker would start and answer nothing.
+ * BACKBONES or WEBHOOK_ORIGINS is wrong, because the Worker would start nonetheless.
  */
 export function workerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
   const names = ["BACKBONES", "DEFAULT_BACKBONE", "PREVIOUS_SERVER_KEY", "BATCH_URL", "BATCH_SECRET"];
   names.push("PREVIOUS_BATCH_SECRET", "BATCH_SILENCE_SECONDS", "BATCH_TIMEOUT_SECONDS");
+  names.push("WEBHOOK_ORIGINS", "WEBHOOK_TIMEOUT_SECONDS");
+  if (parseOrigins(env.WEBHOOK_ORIGINS) === null)
+    throw new Problem(
+      `WEBHOOK_ORIGINS is '${env.WEBHOOK_ORIGINS}', which is not a list such as 'http://127.0.0.1:9000'.`,
+    );
   const table = backbones(
     textStatic,
     env.BACKBONES,

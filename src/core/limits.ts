@@ -7,6 +7,7 @@ export const limits = {
   versions_per_head: 1_000,
   api_keys: 1_000,
   files: 1_000,
+  webhook_endpoints: 50,
   /** Fine-tuning jobs that have not ended; of those that have, the newest so many are kept. */
   active_jobs: 100,
   ended_jobs: 1_000,

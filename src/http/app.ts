@@ -18,6 +18,8 @@ import { limitRoutes } from "./limits.ts";
 import { modelRoutes } from "./models.ts";
 import { predictRoutes } from "./predict.ts";
 import { request } from "./request.ts";
+import { deliveryRoutes } from "./webhook-deliveries.ts";
+import { endpointRoutes } from "./webhook-endpoints.ts";
 
 /** The whole HTTP interface. */
 export function createApp(): App {
@@ -37,6 +39,8 @@ export function createApp(): App {
   headRoutes(app);
   predictRoutes(app);
   jobRoutes(app);
+  endpointRoutes(app);
+  deliveryRoutes(app);
   batchRoutes(app);
   limitRoutes(app);
   healthRoutes(app);

@@ -1,4 +1,5 @@
 /** The batch endpoint as the Worker calls it: signed, with a time limit, and every answer as one of few outcomes. */
+import { parseRetryAfter } from "../core/retry-after.ts";
 import { acknowledgement, type Stop, type Submission } from "./protocol.ts";
 import { sign } from "./sign.ts";
 
@@ -49,15 +50,6 @@ function json(text: string): unknown {
   } catch {
     return null;
   }
-}
-
-/** Seconds or a date (RFC 9110, section 10.2.3) as milliseconds from `now`; null where there is neither. */
-export function parseRetryAfter(header: string | null, now: number): number | null {
-  if (header === null) return null;
-  if (/^\d{1,9}$/.test(header.trim())) return Number(header) * 1000;
-  // Date.parse reads even "-5" as a year, long gone by; an HTTP date begins with the day's name.
-  const at = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
-  return Number.isNaN(at) ? null : Math.max(0, at - now);
 }
 
 /** Asks the batch endpoint to run an attempt. Asked again, it is the same attempt. */

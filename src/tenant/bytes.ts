@@ -5,7 +5,8 @@ import { blockWrittenAt } from "../store/embeddings.ts";
 import { deleteFileBytes } from "../store/files.ts";
 import { deleteHeadBytes, publishHead } from "../store/heads.ts";
 import { artifactsPrefix, blocksPrefix, fileKey, headKey, tenantPrefix } from "../store/keys.ts";
-import { DELETES_A_RUN, type Due } from "./due.ts";
+import { deleteDeliveriesTo, expireEvents } from "./deliveries.ts";
+import { DELETES_A_RUN, type Due, schedule } from "./due.ts";
 import { needsFile } from "./files.ts";
 import { needsBytes } from "./heads.ts";
 import { expire } from "./idempotency.ts";
@@ -64,7 +65,12 @@ export async function runDue(
       if (!needed) await deleteArtifacts(bucket, tenant, job, sha256);
       return null;
     }
+    case "delete_deliveries":
+      return storage.transactionSync(() => deleteDeliveriesTo(sql, Number(due.ref))) ? now : null;
+    case "expire_events":
+      return storage.transactionSync(() => expireEvents(sql, now)) ? now : null;
     case "sweep":
+      if (storage.transactionSync(() => expireEvents(sql, now))) schedule(sql, "expire_events", "", now);
       await sweepStored(bucket, alone, headKey(tenant, ""), (sha256) => needsBytes(sql, sha256), now);
       await sweepStored(bucket, alone, fileKey(tenant, ""), (id) => needsFile(sql, id), now);
       await sweepStored(

@@ -14,6 +14,9 @@ export type DueKind =
   | "job"
   | "submit_jobs"
   | "delete_artifacts"
+  | "deliver"
+  | "delete_deliveries"
+  | "expire_events"
   | "sweep";
 
 /** KV deletes one key an operation. */
@@ -42,6 +45,9 @@ const operations: Readonly<Record<DueKind, number>> = {
   job: 1,
   submit_jobs: 1,
   delete_artifacts: 20,
+  deliver: 0,
+  delete_deliveries: 0,
+  expire_events: 0,
   sweep: 2 * DELETES_A_RUN + 8,
 };
 const FIRST_RETRY_MS = 1_000;
@@ -69,7 +75,10 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
   if (next !== null) await storage.setAlarm(next);
 }
 
-/** Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. */
+/**
+ * Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. `deliver` is not of
+ * these: it only sets going what goes on by itself (pump.ts), and that first of all.
+ */
 const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs"]);
 const OUTWARD_AT_ONCE = 3;
 /** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
@@ -95,7 +104,7 @@ export async function drain(
   const { sql } = storage;
   const rows = sql
     .exec<{ id: number; kind: DueKind; ref: string; attempts: number }>(
-      "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
+      "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY kind <> 'deliver', run_at LIMIT ?",
       now,
       BATCH,
     )

@@ -3,7 +3,7 @@
  * afterwards. STORAGE.md says of each table who writes it and what losing it costs.
  *
  * `staged` and `examples` are clustered by data set, so listing, export and training read one range. Times are Unix
- * seconds, except `due.run_at`, which is in milliseconds.
+ * seconds, except `due.run_at`, `deliveries.due_at` and `delivery_attempts.started_at`, which are in milliseconds.
  */
 const migrations: readonly string[] = [
   `
@@ -79,6 +79,25 @@ const migrations: readonly string[] = [
     created_at INTEGER NOT NULL
   );
   CREATE INDEX events_created_at ON events (created_at);
+  `,
+  `
+  CREATE TABLE webhook_endpoints (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, url TEXT NOT NULL, events TEXT NOT NULL,
+    description TEXT, enabled INTEGER NOT NULL, disabled_reason TEXT, secret TEXT NOT NULL, previous_secret TEXT,
+    previous_until INTEGER NOT NULL DEFAULT 0, health TEXT NOT NULL, created_at INTEGER NOT NULL
+  );
+  CREATE TABLE deliveries (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, event INTEGER NOT NULL, endpoint INTEGER NOT NULL,
+    status TEXT NOT NULL, attempt INTEGER NOT NULL, before INTEGER NOT NULL, live INTEGER NOT NULL, due_at INTEGER,
+    UNIQUE (event, endpoint)
+  );
+  CREATE INDEX deliveries_endpoint ON deliveries (endpoint, number);
+  CREATE INDEX deliveries_pending ON deliveries (endpoint, due_at) WHERE status = 'pending';
+  CREATE INDEX deliveries_failed ON deliveries (endpoint, number) WHERE status = 'failed';
+  CREATE TABLE delivery_attempts (
+    delivery INTEGER NOT NULL, attempt INTEGER NOT NULL, started_at INTEGER NOT NULL, milliseconds INTEGER,
+    status INTEGER, answer TEXT, error TEXT, PRIMARY KEY (delivery, attempt)
+  ) WITHOUT ROWID;
   `,
 ];
 

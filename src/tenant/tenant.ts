@@ -13,6 +13,7 @@ import { hasHead } from "../store/heads.ts";
 import * as apiKeys from "./api-keys.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
+import * as deliveries from "./deliveries.ts";
 import { arm, type Due, drain, type Running, schedule } from "./due.ts";
 import * as examples from "./examples.ts";
 import * as files from "./files.ts";
@@ -22,8 +23,10 @@ import * as imports from "./imports.ts";
 import { jobRules, runJob, submitNext } from "./job-work.ts";
 import * as jobs from "./jobs.ts";
 import type { PageRequest } from "./page.ts";
+import { createPump, type Pump } from "./pump.ts";
 import { create, type Identity, identity, migrate } from "./schema.ts";
 import * as trainingSets from "./training-sets.ts";
+import * as webhooks from "./webhook-endpoints.ts";
 
 const DAY_MS = 24 * 3_600_000;
 
@@ -40,11 +43,19 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   #identity: Identity | null;
   #lastAlone: Promise<unknown> = Promise.resolve();
   readonly #running: Running = new Map();
+  readonly #pump: Pump;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#identity = identity(this.#sql);
     if (this.#identity) migrate(ctx.storage);
+    this.#pump = createPump(
+      env,
+      ctx.storage,
+      () => this.#active(),
+      (work) => ctx.waitUntil(work),
+      (error) => this.#report("delivery_failed", { error: String(error) }),
+    );
   }
 
   #active(): boolean {
@@ -133,6 +144,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         api_keys: apiKeys.countApiKeys(sql),
         active_jobs: jobs.countActiveJobs(sql),
         files: files.countFiles(sql),
+        webhook_endpoints: webhooks.countEndpoints(sql),
       }),
     );
   }
@@ -418,6 +430,56 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     );
   }
 
+  // Webhooks
+
+  async createWebhookEndpoint(claim: string | null, endpoint: webhooks.NewWebhookEndpoint) {
+    return this.#change((sql, now) => webhooks.createEndpoint(sql, endpoint, now), { claim, status: 201 });
+  }
+
+  async getWebhookEndpoint(id: string) {
+    return this.#read((sql) => webhooks.getEndpoint(sql, id));
+  }
+
+  async listWebhookEndpoints(request: PageRequest) {
+    return this.#read((sql) => webhooks.listEndpoints(sql, request));
+  }
+
+  async changeWebhookEndpoint(id: string, change: webhooks.WebhookEndpointChange) {
+    return this.#change((sql) => webhooks.changeEndpoint(sql, id, change));
+  }
+
+  async rotateWebhookSecret(claim: string | null, id: string, secret: string) {
+    return this.#change((sql, now) => webhooks.rotateSecret(sql, id, secret, now), { claim, status: 200 });
+  }
+
+  async deleteWebhookEndpoint(id: string) {
+    return this.#change((sql, now) => webhooks.deleteEndpoint(sql, id, now));
+  }
+
+  async testWebhookEndpoint(claim: string | null, id: string) {
+    return this.#change((sql, now) => deliveries.testEndpoint(sql, id, now), { claim, status: 200 });
+  }
+
+  async redeliverFailed(claim: string | null, id: string, since: number) {
+    return this.#change((sql) => deliveries.redeliverFailed(sql, id, since, Date.now()), { claim, status: 200 });
+  }
+
+  async listWebhookDeliveries(request: deliveries.DeliveryPageRequest) {
+    return this.#read((sql) => deliveries.listDeliveries(sql, request));
+  }
+
+  async getWebhookDelivery(id: string) {
+    return this.#read((sql) => deliveries.getDelivery(sql, id));
+  }
+
+  async redeliver(claim: string | null, id: string) {
+    return this.#change((sql) => deliveries.redeliver(sql, id, Date.now()), { claim, status: 200 });
+  }
+
+  #report(event: string, figures: Readonly<Record<string, string | number>>): void {
+    console.error(JSON.stringify({ event, tenant: this.#identity?.tenant, ...figures }));
+  }
+
   override async alarm(): Promise<void> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined || !this.#active()) return;
@@ -425,11 +487,12 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     const run = async (due: Due): Promise<number | null> => {
       if (!this.#active()) return null;
       if (due.kind === "job") return runJob(this.env, storage, due.ref);
+      if (due.kind === "deliver") return this.#pump.kick();
       if (due.kind === "submit_jobs") return submitNext(this.env, storage, Date.now(), Math.random);
       return runDue(this.env.KV, this.env.BUCKET, storage, this.#alone, tenant, due, Date.now());
     };
     const failed = ({ kind, attempts }: Due, error: unknown) =>
-      console.error(JSON.stringify({ event: "due_failed", tenant, kind, attempts, error: String(error) }));
+      this.#report("due_failed", { kind, attempts, error: String(error) });
     const done = async () => {
       if (this.#active()) await arm(storage);
     };

@@ -2,7 +2,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type BatchEndpoint, parseRetryAfter, stopAttempt, submitAttempt } from "../../src/jobs/client.ts";
+import { parseRetryAfter } from "../../src/core/retry-after.ts";
+import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../src/jobs/client.ts";
 import { type Stop, type Submission, stop, submission } from "../../src/jobs/protocol.ts";
 import { verify } from "../../src/jobs/sign.ts";
 

@@ -1,0 +1,146 @@
+/** Receivers of webhooks, played by the tests: each has a URL of its own, keeps what comes, and answers as it is told. */
+import { runDurableObjectAlarm } from "cloudflare:test";
+import { Webhook } from "standardwebhooks";
+import { afterAll, beforeAll, expect, vi } from "vitest";
+import { call, newTenant } from "./api.ts";
+import { inLedger, stubOf } from "./batch.ts";
+
+export interface Arrival {
+  readonly url: string;
+  readonly headers: Headers;
+  readonly text: string;
+  readonly redirect: string | undefined;
+  /** By the clock that the ledger sees. */
+  readonly at: number;
+}
+type Behaviour = (arrival: Arrival, signal: AbortSignal) => Response | Promise<Response>;
+
+export interface Receiver {
+  readonly url: string;
+  readonly arrivals: Arrival[];
+  answer: Behaviour;
+}
+
+export const respond =
+  (status: number, headers: Record<string, string> = {}, body: string | null = null): Behaviour =>
+  () =>
+    new Response(body, { status, headers });
+export const hang: Behaviour = (_, signal) =>
+  new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+
+const receivers = new Map<string, Receiver>();
+
+/** A receiver that answers 204 at first. */
+export function newReceiver(): Receiver {
+  const host = `hooks-${receivers.size + 1}.example.com`;
+  const receiver = { url: `https://${host}/in?x=1`, arrivals: [], answer: respond(204) };
+  receivers.set(host, receiver);
+  return receiver;
+}
+
+/** Has this file's webhooks come here; what goes anywhere else is an error. */
+export function playReceivers(): void {
+  beforeAll(() => {
+    vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
+      const url = String(input);
+      const receiver = receivers.get(new URL(url).hostname);
+      if (receiver === undefined) throw new TypeError("Network connection lost.");
+      const { redirect } = init as RequestInit;
+      const arrival = { url, headers: new Headers(init?.headers), text: String(init?.body), redirect, at: Date.now() };
+      receiver.arrivals.push(arrival);
+      return receiver.answer(arrival, init?.signal as AbortSignal);
+    });
+  });
+  afterAll(() => vi.useRealTimers());
+}
+
+/** The body of what came, once its signature was checked by the library with this secret. */
+export function verified(arrival: Arrival | undefined, secret: string) {
+  if (arrival === undefined) throw new Error("nothing has come");
+  const headers = Object.fromEntries(arrival.headers);
+  // The library goes by the clock, which a test may have set.
+  return new Webhook(secret).verify(arrival.text, headers) as {
+    id: string;
+    object: string;
+    type: string;
+    created_at: number;
+    timestamp: string;
+    sequence: number;
+    data: Record<string, unknown>;
+  };
+}
+
+export interface Endpoint extends Receiver {
+  readonly tenant: string;
+  readonly key: string;
+  readonly id: string;
+  readonly secret: string;
+}
+
+/** A tenant's endpoint at a receiver of its own. */
+export async function newEndpoint(
+  { id: tenant, key }: { id: string; key: string },
+  body: object = {},
+): Promise<Endpoint> {
+  const receiver = newReceiver();
+  const answer = await call("POST", "/v1/webhook_endpoints", key, { url: receiver.url, events: ["*"], ...body });
+  expect(answer.status, answer.text).toBe(201);
+  return Object.assign(receiver, { tenant, key, id: answer.json.id, secret: answer.json.secret });
+}
+
+export async function tenantWithEndpoint(body: object = {}): Promise<Endpoint> {
+  return newEndpoint(await newTenant(), body);
+}
+
+/** Emits webhook.test to the endpoint; answers its delivery. */
+export async function ping({ id, key }: Endpoint): Promise<{ id: string; event: { id: string } }> {
+  const answer = await call("POST", `/v1/webhook_endpoints/${id}/test`, key);
+  expect(answer.status, answer.text).toBe(200);
+  return answer.json;
+}
+
+export async function deliveryOf({ key }: Endpoint, id: string) {
+  const answer = await call("GET", `/v1/webhook_deliveries/${id}`, key);
+  expect(answer.status, answer.text).toBe(200);
+  return answer.json;
+}
+
+export async function endpointOf({ key, id }: Endpoint) {
+  return (await call("GET", `/v1/webhook_endpoints/${id}`, key)).json;
+}
+
+/** Waits until none of the tenant's attempts is under way. */
+export async function settled(tenant: string): Promise<void> {
+  await vi.waitUntil(
+    () =>
+      inLedger(tenant, ({ sql }) => {
+        const open = "SELECT count(*) AS n FROM deliveries WHERE live = 1 AND due_at > ?";
+        return sql.exec<{ n: number }>(open, Date.now()).one().n === 0;
+      }),
+    { timeout: 10_000, interval: 5 },
+  );
+}
+
+/** When the alarm is due next; null without one. */
+export function alarmOf(tenant: string): Promise<number | null> {
+  return inLedger(
+    tenant,
+    ({ sql }) => sql.exec<{ at: number | null }>("SELECT min(run_at) AS at FROM due WHERE kind = 'deliver'").one().at,
+  );
+}
+
+/**
+ * Lets so much time pass by a clock of the test's own, from one time at which webhooks are due to the next, as the platform's
+ * alarm would. Nothing runs by itself meanwhile.
+ */
+export async function pass(tenant: string, milliseconds: number): Promise<void> {
+  const until = Date.now() + milliseconds;
+  for (;;) {
+    const next = await alarmOf(tenant);
+    if (next === null || next > until) break;
+    vi.setSystemTime(Math.max(next, Date.now()));
+    await runDurableObjectAlarm(stubOf(tenant));
+    await settled(tenant);
+  }
+  vi.setSystemTime(until);
+}
