@@ -10,14 +10,18 @@ import { documentationRoutes } from "./docs.ts";
 import { embeddingRoutes } from "./embeddings.ts";
 import { failed, schemaFailure } from "./errors.ts";
 import { exampleRoutes } from "./examples.ts";
+import { feedbackRoutes } from "./feedback.ts";
 import { fileRoutes } from "./files.ts";
 import { headRoutes } from "./heads.ts";
 import { healthRoutes } from "./health.ts";
+import { inboundRoutes } from "./inbound.ts";
+import { inboundHookRoutes } from "./inbound-hooks.ts";
 import { jobRoutes } from "./jobs.ts";
 import { limitRoutes } from "./limits.ts";
 import { modelRoutes } from "./models.ts";
 import { predictRoutes } from "./predict.ts";
 import { request } from "./request.ts";
+import { retrainingRoutes } from "./retraining.ts";
 
 /** The whole HTTP interface. */
 export function createApp(): App {
@@ -36,6 +40,10 @@ export function createApp(): App {
   embeddingRoutes(app);
   headRoutes(app);
   predictRoutes(app);
+  feedbackRoutes(app);
+  retrainingRoutes(app);
+  inboundHookRoutes(app);
+  inboundRoutes(app);
   jobRoutes(app);
   batchRoutes(app);
   limitRoutes(app);

@@ -14,6 +14,7 @@ export type DueKind =
   | "job"
   | "submit_jobs"
   | "delete_artifacts"
+  | "retrain"
   | "sweep";
 
 /** KV deletes one key an operation. */
@@ -42,6 +43,7 @@ const operations: Readonly<Record<DueKind, number>> = {
   job: 1,
   submit_jobs: 1,
   delete_artifacts: 20,
+  retrain: 1,
   sweep: 2 * DELETES_A_RUN + 8,
 };
 const FIRST_RETRY_MS = 1_000;
@@ -70,7 +72,7 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
 }
 
 /** Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. */
-const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs"]);
+const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs", "retrain"]);
 const OUTWARD_AT_ONCE = 3;
 /** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
 const PATIENCE_MS = 1_000;

@@ -197,6 +197,9 @@ export function deleteHead(
     .toArray();
   sql.exec("DELETE FROM head_versions WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM heads WHERE id = ?", head.value.id);
+  sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
   for (const { sha256 } of hashes) if (!needsBytes(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
   return ok({ id: name, object: "head", deleted: true });
 }
