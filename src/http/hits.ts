@@ -46,6 +46,5 @@ function isHit(
   // As in an evaluation, what belongs to no label does not count.
   if (task === "single_label") return target === outOfScope ? null : predicted.label === target;
   const labels = [...(predicted.labels ?? [])].sort();
-  const wanted = (target as readonly string[]).filter((label) => label !== outOfScope);
-  return labels.length === wanted.length && labels.every((label, i) => label === wanted[i]);
+  return labels.length === target.length && labels.every((label, i) => label === target[i]);
 }
