@@ -168,7 +168,7 @@ export function replaceExample(
   const labels = example.target === row.value.target ? ok(null) : checkLabels(sql, dataset);
   if (!labels.ok) return labels;
   touch(sql, dataset.id, now);
-  considerRetraining(sql, dataset.name, now);
+  considerRetraining(sql, dataset.id, now);
   const after = getExample(sql, dataset, id);
   return after.ok ? ok(toExample(dataset.task, after.value)) : after;
 }

@@ -167,7 +167,7 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
       { object: "dataset.import", id, dataset: { name, revision, examples }, ...counts },
       now,
     );
-    considerRetraining(sql, name, now);
+    considerRetraining(sql, dataset.id, now);
   }
   return ok({ ...counts, dataset: imported });
 }

@@ -193,10 +193,8 @@ export function beginMessage(
   if (kept !== null) return ok(kept);
   const { dataset: name } = toHook(row.value);
   const dataset = name === null ? null : findDataset(sql, name);
-  return ok({
-    dataset: dataset?.ok ? dataset.value : null,
-    learners: name === null ? [] : learnersOf(sql, name),
-  });
+  if (!dataset?.ok) return ok({ dataset: null, learners: [] });
+  return ok({ dataset: dataset.value, learners: learnersOf(sql, dataset.value.id) });
 }
 
 /**

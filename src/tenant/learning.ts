@@ -142,7 +142,7 @@ export function learn(
     const within = checkSize(sql, name, grown);
     if (!within.ok) return within;
     touch(sql, id, now);
-    considerRetraining(sql, name, now);
+    considerRetraining(sql, id, now);
   }
   for (const { head, version, hits: of } of hits.values()) noteHits(sql, head, version, of, now);
   return ok(learnt);

@@ -14,7 +14,7 @@ import {
   retrainingBackoff,
   type Seen,
 } from "../core/policy.ts";
-import { type DatasetRow, findDataset } from "./datasets.ts";
+import type { DatasetRow } from "./datasets.ts";
 import { schedule } from "./due.ts";
 import { emit } from "./events.ts";
 import { commitHead, getHead, type HeadObject, type HeadRecord, type NewHead } from "./heads.ts";
@@ -60,7 +60,7 @@ interface Learner {
   /** The active version; null where none is. */
   readonly serving: HeadObject | null;
   readonly newest: HeadRecord;
-  /** The data set of the active version, or else of the newest; null where there is none that fits. */
+  /** What the active version, or else the newest, was trained on; null where that is gone, or was no data set. */
   readonly dataset: DatasetRow | null;
 }
 
@@ -73,15 +73,16 @@ function findLearner(sql: SqlStorage, name: string): Result<Learner> {
       name,
     )
     .one();
-  const newest = shown.value.version === row.last_version ? shown : getHead(sql, name, row.last_version);
+  const { version } = shown.value;
+  const dataset = sql
+    .exec<DatasetRow>(
+      "SELECT datasets.* FROM head_versions JOIN datasets ON datasets.id = dataset WHERE head = ? AND version = ?",
+      row.id,
+      version,
+    )
+    .toArray()[0];
+  const newest = version === row.last_version ? shown : getHead(sql, name, row.last_version);
   if (!newest.ok) return newest;
-  const { task, modality, dimensions, dataset } = shown.value;
-  const found = dataset.name === null ? null : findDataset(sql, dataset.name);
-  const fits =
-    found?.ok === true &&
-    found.value.task === task &&
-    found.value.modality === modality &&
-    (modality === "text" || found.value.dimensions === dimensions);
   return ok({
     id: row.id,
     name,
@@ -89,7 +90,7 @@ function findLearner(sql: SqlStorage, name: string): Result<Learner> {
     state: row.state === null ? fresh : (JSON.parse(row.state) as Learning),
     serving: shown.value.active_version === null ? null : shown.value,
     newest: newest.value,
-    dataset: fits ? found.value : null,
+    dataset: dataset ?? null,
   });
 }
 
@@ -103,21 +104,22 @@ function saveState(sql: SqlStorage, { id, state }: Learner, change: Partial<Lear
   return changed;
 }
 
-/** Examples that are new or changed since the newest version was trained, or a training of them was tried. */
-function countNew(sql: SqlStorage, { serving, newest, state, dataset }: Learner): number {
+/** Examples that are new or changed since the newest version was trained on them, or that was tried. */
+function countNew(sql: SqlStorage, { id, state, dataset }: Learner): number {
   if (dataset === null) return 0;
-  // A version that is older than the data set was trained on another of this name.
-  const trained = [serving, newest].map((version) =>
-    version?.dataset.name === dataset.name && dataset.created_at <= version.created_at
-      ? (version.dataset.revision ?? 0)
-      : 0,
-  );
+  const { trained } = sql
+    .exec<{ trained: number }>(
+      "SELECT json_extract(record, '$.dataset.revision') AS trained FROM head_versions WHERE head = ? AND dataset = ? ORDER BY version DESC LIMIT 1",
+      id,
+      dataset.id,
+    )
+    .one();
   const tried = state.tried?.dataset === dataset.id ? state.tried.revision : 0;
   return sql
     .exec<{ n: number }>(
       "SELECT count(*) AS n FROM examples WHERE dataset = ? AND revision > ?",
       dataset.id,
-      Math.max(tried, ...trained),
+      Math.max(tried, trained),
     )
     .one().n;
 }
@@ -191,13 +193,13 @@ export function openFeedback(sql: SqlStorage, name: string): Result<{ version: n
 /** Heads with a policy whose active version was trained on a data set; at most so many are looked at. */
 const LEARNERS = 10;
 
-export function learnersOf(sql: SqlStorage, dataset: string): string[] {
+export function learnersOf(sql: SqlStorage, dataset: number): string[] {
   return sql
     .exec<{ name: string }>(
       `SELECT heads.name FROM head_versions
        JOIN heads ON heads.id = head_versions.head AND version = coalesce(active_version, last_version)
        JOIN head_learning ON head_learning.head = heads.id AND policy IS NOT NULL
-       WHERE json_extract(record, '$.dataset.name') = ? ORDER BY heads.id LIMIT ?`,
+       WHERE dataset = ? ORDER BY heads.id LIMIT ?`,
       dataset,
       LEARNERS,
     )
@@ -206,7 +208,7 @@ export function learnersOf(sql: SqlStorage, dataset: string): string[] {
 }
 
 /** Call it in each transaction that changes examples. `now` in seconds. */
-export function considerRetraining(sql: SqlStorage, dataset: string, now: number): void {
+export function considerRetraining(sql: SqlStorage, dataset: number, now: number): void {
   for (const name of learnersOf(sql, dataset)) {
     const learner = findLearner(sql, name);
     if (learner.ok && isWanted(sql, learner.value)) request(sql, learner.value, now);
@@ -265,12 +267,10 @@ export function beginRetraining(sql: SqlStorage, name: string, now: number): { a
   const { state } = found.value;
   if (state.nextAt > now) return state.nextAt;
   if (state.job !== null && isActiveJob(sql, state.job)) return now + JOB_LOOK_MS;
-  const failures = state.failures + 1;
-  const backoff = retrainingBackoff(failures);
-  if (state.open && backoff === null)
+  if (state.open && retrainingBackoff(state.failures) === null)
     return giveUp(sql, found.value, { code: "internal_error", message: "The training was lost each time." }, now);
-  const attempt = state.attempt + 1;
-  saveState(sql, found.value, { attempt, open: true, failures, nextAt: now + (backoff ?? 0) });
+  const [attempt, failures] = [state.attempt + 1, state.failures + 1];
+  saveState(sql, found.value, { attempt, open: true, failures, nextAt: now + (retrainingBackoff(failures) ?? 0) });
   return { attempt };
 }
 

@@ -84,7 +84,11 @@ const migrations: readonly string[] = [
   ALTER TABLE examples ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
   CREATE INDEX examples_revision ON examples (dataset, revision);
   CREATE INDEX examples_input ON examples (dataset, input_hash);
-  CREATE INDEX head_versions_dataset ON head_versions (json_extract(record, '$.dataset.name'));
+  ALTER TABLE head_versions ADD COLUMN dataset INTEGER;
+  UPDATE head_versions SET dataset = (
+    SELECT id FROM datasets WHERE name = json_extract(record, '$.dataset.name') AND created_at <= json_extract(record, '$.created_at')
+  );
+  CREATE INDEX head_versions_dataset ON head_versions (dataset);
   CREATE TABLE inbound_hooks (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token_hash TEXT NOT NULL UNIQUE,
     spec TEXT NOT NULL, secret TEXT, created_at INTEGER NOT NULL
