@@ -9,7 +9,7 @@ import type { DatasetRow } from "../tenant/datasets.ts";
 import type { Answered, InboundHook, MessageName } from "../tenant/inbound.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { servedHead } from "./active-heads.ts";
-import { BodyRefused, countBytes, notUtf8 } from "./body.ts";
+import { BodyRefused, countBytes, notUtf8, wrongEncoding } from "./body.ts";
 import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { parseExample } from "./example-input.ts";
@@ -99,7 +99,7 @@ async function receive(c: Context<HttpEnv>): Promise<Response> {
   const begun = await owner.beginMessage(hook.id, message.message);
   if (!begun.ok) return failed(c, noHook);
   if ("answer" in begun.value) return told(c, ok(begun.value));
-  const body = readJson(bytes.value);
+  const body = readJson(c, bytes.value);
   if (!body.ok) return failed(c, body.failure);
   const challenge = (body.value as { challenge?: unknown } | null)?.challenge;
   if (typeof challenge === "string" && challenge.length <= CHALLENGE_CHARACTERS)
@@ -130,7 +130,9 @@ async function readBody(c: Context<HttpEnv>): Promise<Result<Uint8Array>> {
   return ok(Buffer.concat(parts));
 }
 
-function readJson(bytes: Uint8Array): Result<unknown> {
+function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
+  const encoded = wrongEncoding(c.req.header("content-type") ?? "", c.req.header("content-encoding") ?? "");
+  if (encoded) return { ok: false, failure: encoded };
   if (!isUtf8(bytes)) return { ok: false, failure: notUtf8 };
   try {
     return ok(JSON.parse(new TextDecoder().decode(bytes)));

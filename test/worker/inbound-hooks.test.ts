@@ -425,6 +425,24 @@ describe("what is posted", () => {
     expect(answer.json.label).toBe("shipping");
   });
 
+  test("in another encoding is refused, once it is verified", async () => {
+    const hook = await newHook(key, {}, "github");
+    for (const [headers, param] of [
+      [{ "content-encoding": "gzip" }, "content-encoding"],
+      [{ "content-type": "application/json; charset=latin1" }, "content-type"],
+    ] as const) {
+      const body = JSON.stringify({ text: "parcel", param });
+      const signed = { ...headers, ...signatureOf(hook, body) };
+      expectRefused(await call("POST", hook.path, undefined, body, signed), 415, "unsupported_media_type", param);
+      expectRefused(await call("POST", hook.path, undefined, body, headers), 401, "invalid_signature");
+    }
+  });
+
+  test("nested 100,000 levels deep is refused", async () => {
+    const deep = `{"text":${"[".repeat(100_000)}${"]".repeat(100_000)}}`;
+    expectRefused(await post(await newHook(key), deep), 422, "invalid_payload", "fields.text");
+  });
+
   test("as a challenge is answered with it, once it is verified", async () => {
     const hook = await learnHook(key, {}, "github");
     const challenge = "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P <b>";
