@@ -1,4 +1,8 @@
 declare namespace Cloudflare {
+  /** What the Worker's own parts can be called by, over `ctx.exports`. */
+  interface GlobalProps {
+    mainModule: typeof import("./worker.ts");
+  }
   /** The Worker's bindings, variables and secrets, as wrangler.toml declares them. */
   interface Env {
     readonly KV: KVNamespace;

@@ -395,6 +395,90 @@ export interface Predictions {
   readonly data: readonly Prediction[];
 }
 
+export interface HeadPolicySettings {
+  /** New or changed examples after which the head trains again; null, the default, for never. */
+  readonly retrain_after_examples?: number | null;
+  readonly retrain_on_drift?: boolean;
+  readonly promote?: "if_not_worse" | "always" | "never";
+}
+
+export interface HeadPolicy extends Required<HeadPolicySettings> {
+  readonly object: "head.policy";
+  readonly id: string;
+  /** New or changed since the newest version was trained. */
+  readonly new_examples: number;
+  readonly retraining: boolean;
+  /** Of the last examples learnt, how many the active version had predicted right. */
+  readonly recent: { readonly judged: number; readonly hits: number };
+  readonly drifting: boolean;
+  readonly last_failure: { readonly code: string; readonly message: string } | null;
+}
+
+export interface HeadFeedback {
+  readonly object: "head.feedback";
+  readonly id: string;
+  readonly head: string;
+  readonly version: number;
+  readonly added: number;
+  readonly updated: number;
+  readonly unchanged: number;
+  readonly rejected: number;
+  /** The first hundred; `line` is an example's place, from 1. */
+  readonly errors: readonly { readonly line: number; readonly code: Code; readonly message: string }[];
+  /** Examples whose input the data set did not have, and how many of them the version predicted right. */
+  readonly judged: number;
+  readonly hits: number;
+  readonly policy: HeadPolicy;
+}
+
+/** JSON Pointers into what another system posts. */
+export interface HookFields {
+  readonly text: string | readonly string[];
+  readonly label?: string;
+  readonly labels?: string;
+  readonly value?: string;
+  readonly id?: string;
+}
+
+interface HmacScheme {
+  readonly scheme: "hmac_sha256";
+  readonly header: string;
+  readonly prefix?: string;
+  readonly encoding: "hex" | "base64";
+}
+
+export interface NewInboundHook {
+  readonly name: string;
+  readonly action: "predict" | "learn";
+  /** What a hook that predicts asks. */
+  readonly head?: string;
+  /** What a hook that learns adds to. */
+  readonly dataset?: string;
+  readonly fields: HookFields;
+  readonly on_unknown_label?: "reject" | "add";
+  /** A secret is given where the other system makes it; else one is made. */
+  readonly verify:
+    | { readonly scheme: "standard_webhooks"; readonly secret?: string }
+    | (HmacScheme & { readonly secret?: string })
+    | { readonly scheme: "none" };
+}
+
+export interface InboundHook {
+  readonly object: "inbound_hook";
+  readonly id: string;
+  readonly name: string;
+  readonly action: "predict" | "learn";
+  readonly head: string | null;
+  readonly dataset: string | null;
+  readonly fields: HookFields;
+  readonly on_unknown_label: "reject" | "add" | null;
+  readonly verify: { readonly scheme: "standard_webhooks" } | Required<HmacScheme> | { readonly scheme: "none" };
+  readonly created_at: number;
+  /** Shown, as the secret is, only in the answer that made the hook. */
+  readonly url?: string;
+  readonly secret?: string;
+}
+
 export interface Model {
   readonly object: "model";
   readonly id: string;
@@ -472,6 +556,10 @@ export function createClient(options: ClientOptions) {
   async function patch<T>(path: string, body: unknown): Promise<T> {
     const headers = { "content-type": "application/json" };
     return (await request("PATCH", path, { headers, body: JSON.stringify(body) })).json() as Promise<T>;
+  }
+  async function put<T>(path: string, body: unknown): Promise<T> {
+    const init = { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+    return (await request("PUT", path, init)).json() as Promise<T>;
   }
   async function remove<T>(path: string): Promise<T> {
     return (await request("DELETE", path)).json() as Promise<T>;
@@ -565,6 +653,22 @@ export function createClient(options: ClientOptions) {
         post<Head>(`${at("heads", name)}/promote`, { version }, once),
       /** As many predictions as inputs, in their order. */
       predict: (name: string, wanted: PredictRequest) => post<Predictions>(`${at("heads", name)}/predict`, wanted),
+      /** Teaches a head: the newer label of an input takes the place of the older. */
+      feedback: (name: string, examples: readonly Example[], once?: Once) =>
+        post<HeadFeedback>(`${at("heads", name)}/feedback`, { examples }, once),
+      /** When the head trains again by itself; with settings, sets all of them. */
+      policy: async (name: string, settings?: HeadPolicySettings): Promise<HeadPolicy> => {
+        const path = `${at("heads", name)}/policy`;
+        return settings === undefined ? get<HeadPolicy>(path) : put<HeadPolicy>(path, settings);
+      },
+    },
+
+    /** URLs to which other systems post their own JSON, to have it classified or learnt. */
+    inboundHooks: {
+      create: (hook: NewInboundHook, once?: Once) => post<InboundHook>("/v1/inbound_hooks", hook, once),
+      list: (page: Page = {}) => get<List<InboundHook>>("/v1/inbound_hooks", { ...page }),
+      get: (id: string) => get<InboundHook>(at("inbound_hooks", id)),
+      delete: (id: string) => remove<Deleted>(at("inbound_hooks", id)),
     },
 
     files: {

@@ -18,6 +18,7 @@ export const codes = [
   "input_too_long",
   "invalid_embedding",
   "invalid_label",
+  "invalid_payload",
   "modality_not_supported",
   "modality_mismatch",
   "task_mismatch",

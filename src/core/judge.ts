@@ -1,4 +1,5 @@
 /** Which of two candidates is better, on examples that neither was trained on. */
+import { binomialTail } from "./binomial.ts";
 
 export type Candidate = "head" | "fine_tuned";
 export type Verdict = "better" | "not_better" | "inconclusive";
@@ -33,14 +34,7 @@ export function isHeldOut(groupHash: Uint8Array): boolean {
  * sign test.
  */
 export function mcNemar(onlyFirst: number, onlySecond: number): number {
-  const n = onlyFirst + onlySecond;
-  let log = -n * Math.LN2;
-  let tail = Math.exp(log);
-  for (let i = 1; i <= Math.min(onlyFirst, onlySecond); i++) {
-    log += Math.log((n - i + 1) / i);
-    tail += Math.exp(log);
-  }
-  return Math.min(1, 2 * tail);
+  return Math.min(1, 2 * binomialTail(Math.min(onlyFirst, onlySecond), onlyFirst + onlySecond, 0.5));
 }
 
 /**

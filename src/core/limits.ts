@@ -8,6 +8,7 @@ export const limits = {
   api_keys: 1_000,
   files: 1_000,
   webhook_endpoints: 50,
+  inbound_hooks: 1_000,
   /** Fine-tuning jobs that have not ended; of those that have, the newest so many are kept. */
   active_jobs: 100,
   ended_jobs: 1_000,
@@ -34,7 +35,11 @@ export const limits = {
   examples_per_training_request: 10_000,
   /** Targets of a data set that is trained on, as UTF-8 of their JSON: all of them go through one message. */
   training_target_bytes: 8_000_000,
+  /** Examples of one request for feedback: each is predicted before it is learnt. */
+  examples_per_feedback: 1_000,
   json_body_bytes: 16 * 1024 * 1024,
+  /** What another system posts to an inbound hook. */
+  inbound_body_bytes: 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,
   file_bytes: 100 * 1024 * 1024,
   /** Good rows, bad ones and, in NDJSON and CSV, empty lines; the lines of a file as well. */

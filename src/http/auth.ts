@@ -1,14 +1,14 @@
 import type { Context } from "hono";
 import { createMiddleware } from "hono/factory";
 import type { Failure } from "../core/failure.ts";
-import { sha256Hex } from "../store/hash.ts";
+import { sameSecret, sha256Hex } from "../store/hash.ts";
 import { Lru } from "../store/lru.ts";
 import type { KeyLease, Scope } from "../tenant/api-keys.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { boundedBody } from "./body.ts";
 import type { HttpEnv } from "./context.ts";
 import { failed } from "./errors.ts";
-import { sameSecret, verifyKey } from "./keys.ts";
+import { serverKeysOf, verifyKey } from "./keys.ts";
 import { overRateLimit } from "./rate-limit.ts";
 
 /** How long an isolate relies on what the ledger said of a key: a revocation holds everywhere within 30 s. */
@@ -21,7 +21,7 @@ interface Lease {
 }
 const leases = new Lru<Lease>(20_000);
 
-function bearer(c: Context<HttpEnv>): string | undefined {
+export function bearer(c: Context<HttpEnv>): string | undefined {
   return /^Bearer (.+)$/i.exec(c.req.header("authorization") ?? "")?.[1];
 }
 
@@ -29,8 +29,7 @@ async function lease(env: Cloudflare.Env, token: string): Promise<Lease | null> 
   const now = Date.now();
   const held = leases.get(token);
   if (held && held.until > now) return held;
-  const serverKeys = [env.SERVER_KEY, env.PREVIOUS_SERVER_KEY].filter((key): key is string => !!key);
-  const tenant = verifyKey(serverKeys, token);
+  const tenant = verifyKey(serverKeysOf(env), token);
   if (tenant === null) return null;
   const key = await ledger(env.TENANT, tenant).leaseApiKey(sha256Hex(token));
   const fresh = { tenant, key, until: now + LEASE_MS };

@@ -26,10 +26,12 @@ import type { NewHead } from "../tenant/heads.ts";
 import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
+import { bearer } from "./auth.ts";
 import { dataStream } from "./batch-data.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { answer, failed, schemaFailure } from "./errors.ts";
 import { evaluation } from "./head-schema.ts";
+import { serverKeysOf } from "./keys.ts";
 
 const ATTEMPT = "/internal/batch/jobs/:job/attempts/:attempt{[1-9][0-9]{0,8}}";
 const ARTIFACT = `${ATTEMPT}/artifacts/:sha256{[0-9a-f]{64}}`;
@@ -37,9 +39,7 @@ const MESSAGE_BYTES = 2_500_000;
 
 /** Lets a call through with the token of the attempt that its path names, if that is the current one. */
 const currentAttempt = createMiddleware<HttpEnv>(async (c, next) => {
-  const token = /^Bearer (.+)$/i.exec(c.req.header("authorization") ?? "")?.[1] ?? "";
-  const serverKeys = [c.env.SERVER_KEY, c.env.PREVIOUS_SERVER_KEY].filter((key): key is string => !!key);
-  const attempt = verifyToken(serverKeys, token);
+  const attempt = verifyToken(serverKeysOf(c.env), bearer(c) ?? "");
   if (attempt === null || attempt.job !== c.req.param("job") || String(attempt.attempt) !== c.req.param("attempt")) {
     const message = "The token is missing or wrong, or that of another job or attempt.";
     return failed(c, { code: "invalid_api_key", message });

@@ -21,7 +21,7 @@ export const notUtf8: Failure = {
 };
 
 /** Why a body in an encoding that no route reads is refused; null where it may be read. */
-function wrongEncoding(contentType: string, contentEncoding: string): Failure | null {
+export function wrongEncoding(contentType: string, contentEncoding: string): Failure | null {
   const encoding = contentEncoding.trim().toLowerCase();
   if (encoding !== "" && encoding !== "identity") {
     const message = `The body must be sent as it is, not with the content-encoding '${encoding.slice(0, 100)}'.`;

@@ -35,6 +35,7 @@ const http: Record<Code, { status: ContentfulStatusCode; type: ErrorType }> = {
   input_too_long: { status: 422, type: "invalid_request_error" },
   invalid_embedding: { status: 422, type: "invalid_request_error" },
   invalid_label: { status: 422, type: "invalid_request_error" },
+  invalid_payload: { status: 422, type: "invalid_request_error" },
   modality_not_supported: { status: 422, type: "invalid_request_error" },
   modality_mismatch: { status: 422, type: "invalid_request_error" },
   task_mismatch: { status: 422, type: "invalid_request_error" },

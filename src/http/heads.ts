@@ -1,24 +1,20 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import type { Backbone } from "../backbones/backbone.ts";
-import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { type Failure, ok } from "../core/failure.ts";
 import type { LexicalWeights, Task } from "../core/head.ts";
 import { getHead } from "../store/heads.ts";
-import type { StoredExample } from "../tenant/examples.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
+import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
 import { type App, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
-import { parseExample, shapeOf } from "./example-input.ts";
 import { head, headExport, newHead, versionNumber } from "./head-schema.ts";
 import { idempotent } from "./idempotent.ts";
-import { job, jobSpec, startJob } from "./jobs.ts";
-import { chooseBackbone } from "./models.ts";
+import { job, startJob } from "./jobs.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
-import { beyondRequest, runTraining, storeHead } from "./training.ts";
-import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
+import { trainingJob, trainVersion } from "./train-version.ts";
 import { storeExamples } from "./upload.ts";
 
 const common = { tags: ["Heads"], security: tenantSecurity };
@@ -212,53 +208,12 @@ function exportLexical({ buckets, scale, seen, idf, weights, scales }: LexicalWe
   return { buckets, scale, seen: Array.from(seen), idf: Array.from(idf), weights: rows };
 }
 
-const noTexts = fail(
-  "modality_mismatch",
-  "Lexical features are of texts, and these inputs are embeddings. Leave 'lexical' out.",
-  { param: "hyperparameters.lexical" },
-);
-
 async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {
-  const started = Date.now();
   const unavailable = notAvailable(wanted);
   if (unavailable) return failed(c, unavailable);
-  const { tenant: tenantId } = c.var.caller;
-  const tenant = ledger(c.env.TENANT, tenantId);
-  const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
-  const { method, folds, fraction } = wanted.evaluation;
-  const options: Options = {
-    l2,
-    classWeight: class_weight,
-    seed,
-    lexical,
-    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
-  };
-  const prepared =
-    wanted.dataset === undefined ? await inline(c, wanted) : await stored(c, wanted.dataset, wanted.backbone, options);
-  if (!prepared.ok) return escalate(c, wanted, prepared.failure);
-  const { source, backbone, dataset } = prepared.value;
-  if (lexical === true && source.texts === null) return failed(c, noTexts.failure);
-  const fitted = await runTraining(source, options);
-  if (!fitted.ok) return escalate(c, wanted, fitted.failure);
-  c.set("figures", { examples: source.examples, embedded: fitted.value.embedded, operations: fitted.value.operations });
-  const head = {
-    id: wanted.name,
-    modality: source.modality,
-    backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
-    dataset: { ...dataset, examples: source.examples },
-  };
-  const result = await storeHead(
-    c.env.BUCKET,
-    tenantId,
-    tenant,
-    fitted.value,
-    head,
-    Date.now() - started,
-    wanted.promote,
-    c.var.claim,
-  );
-  endHeadLeases(tenantId, wanted.name);
-  return answer(c, result, 201);
+  const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
+  const made = await trainVersion(c, wanted, (head) => tenant.commitHead(c.var.claim, head, wanted.promote));
+  return made.ok ? answer(c, made, 201) : escalate(c, wanted, made.failure);
 }
 
 /**
@@ -272,7 +227,10 @@ async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, fa
     wanted.dataset === undefined
       ? await storeExamples(c, wanted.name, wanted.examples ?? [])
       : ok(`dataset:${wanted.dataset}`);
-  const made = examples.ok ? await makeJob(c, wanted, examples.value) : examples;
+  const spec = examples.ok
+    ? await trainingJob(c, wanted, examples.value, wanted.promote ? "always" : "never")
+    : examples;
+  const made = spec.ok ? await startJob(c, { ...spec.value, source: owned(spec.value.source) }, 202) : spec;
   if (made.ok) {
     c.header("location", `/v1/fine_tuning/jobs/${made.value.id}`);
     return answer(c, made, 202);
@@ -285,25 +243,9 @@ async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, fa
   return failed(c, { ...made.failure, param: wanted.dataset === undefined ? "examples" : "dataset" });
 }
 
-/** Makes the job that trains what was wanted on a file or a data set. */
-async function makeJob(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, trainingFile: string) {
-  const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
-  const { method, folds, fraction } = wanted.evaluation;
-  const spec = await jobSpec(c, trainingFile, wanted.backbone, "backbone", {
-    validation_file: null,
-    head: wanted.name,
-    promote: wanted.promote ? "always" : "never",
-    trainable: "head",
-    suffix: null,
-    metadata: null,
-    seed,
-    hyperparameters: { n_epochs: "auto", batch_size: "auto", learning_rate_multiplier: "auto" },
-    training: { l2, class_weight, lexical },
-    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
-  });
-  if (!spec.ok) return spec;
-  const { source } = spec.value;
-  return startJob(c, { ...spec.value, source: source.kind === "file" ? { ...source, own: true } : source }, 202);
+/** A file that was made for a job alone goes with it. */
+function owned(source: JobSpec["source"]): JobSpec["source"] {
+  return source.kind === "file" ? { ...source, own: true } : source;
 }
 
 /** What the contract names and this version does not do yet: refused, never quietly ignored. */
@@ -316,61 +258,4 @@ function notAvailable(wanted: z.infer<typeof newHead>) {
   if (wanted.method === "fine_tune") return refused("method", "Use 'auto' or 'head'.");
   if (wanted.evaluation.detail === "full") return refused("evaluation.detail", "Use 'summary'.");
   return null;
-}
-
-type Options = Parameters<typeof runTraining>[1];
-
-interface Prepared {
-  readonly source: TrainingSource;
-  readonly backbone: Backbone | null;
-  readonly dataset: { readonly name: string | null; readonly revision: number | null };
-}
-
-async function stored(
-  c: Context<HttpEnv>,
-  datasetName: string,
-  backboneId: string | undefined,
-  options: Options,
-): Promise<Result<Prepared>> {
-  const tenantId = c.var.caller.tenant;
-  const tenant = ledger(c.env.TENANT, tenantId);
-  const found = await tenant.getDataset(datasetName);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
-  const { task, modality, examples, labels, out_of_scope_label } = found.value;
-  const backbone = chooseBackbone(c.env, modality, backboneId, "backbone");
-  if (!backbone.ok) return backbone;
-  if (options.lexical === true && modality !== "text") return noTexts;
-  const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
-  const outputs = Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
-  // Before its rows are read: those of a set that is far too large would not fit into the ledger's memory.
-  const beyond = beyondRequest({ task, examples, dimensions, outputs }, options);
-  if (beyond) return { ok: false, failure: beyond };
-  const rows = await tenant.readTrainingRows(
-    datasetName,
-    backbone.value ? `${backbone.value.id}@${backbone.value.revision}` : "",
-  );
-  if (!rows.ok) return rows;
-  return ok({
-    source: datasetSource(c.env.KV, tenantId, tenant, rows.value, backbone.value),
-    backbone: backbone.value,
-    dataset: { name: datasetName, revision: rows.value.dataset.revision },
-  });
-}
-
-async function inline(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Result<Prepared>> {
-  const raw = wanted.examples ?? [];
-  const first = raw[0];
-  if (first === undefined) return fail("too_few_examples", "There are no examples to train on.", { param: "examples" });
-  const shape = shapeOf(first);
-  const examples: StoredExample[] = [];
-  for (const [index, example] of raw.entries()) {
-    const parsed = parseExample(example, shape, `examples[${index}]`);
-    if (!parsed.ok) return parsed;
-    examples.push(parsed.value);
-  }
-  const backbone = chooseBackbone(c.env, shape.modality, wanted.backbone, "backbone");
-  if (!backbone.ok) return backbone;
-  const dimensions = backbone.value?.dimensions ?? shape.dimensions ?? 0;
-  const source = inlineSource(shape.task, examples, backbone.value, dimensions);
-  return ok({ source, backbone: backbone.value, dataset: { name: null, revision: null } });
 }

@@ -236,10 +236,14 @@ export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
 
 const noEndpoint = fail("not_available", "This instance has no batch endpoint, so there are no fine-tuning jobs.");
 
+export function newJobId(): string {
+  return `ftjob-${crypto.randomUUID().replaceAll("-", "")}`;
+}
+
 /** Makes a job of a specification; `status` is that of the answer. */
 export async function startJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 202) {
   if (batchEndpoint(c.env) === null) return noEndpoint;
-  const id = `ftjob-${crypto.randomUUID().replaceAll("-", "")}`;
+  const id = newJobId();
   const suffix = name.safeParse(spec.suffix);
   const head = spec.head ?? (suffix.success ? suffix.data : id);
   return ledger(c.env.TENANT, spec.tenant).createJob(c.var.claim, id, { ...spec, head }, status);

@@ -1,4 +1,5 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
 import { lexicalFeatures } from "../core/lexical.ts";
@@ -7,7 +8,7 @@ import { CHARACTERS_A_STRETCH, embedInputs } from "../store/embeddings.ts";
 import { getHead } from "../store/heads.ts";
 import { type ServedHead, servedHead } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
-import { type App, route } from "./context.ts";
+import { type App, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkEmbedding, checkText } from "./example-input.ts";
 import { backboneTable } from "./models.ts";
@@ -22,11 +23,11 @@ const request = z.strictObject({
   coverage: z.number().min(0.5).max(0.999).optional(),
   out_of_scope_threshold: z.number().min(0).max(1).optional(),
 });
-type Request = z.infer<typeof request>;
-type Input = z.infer<typeof input>;
+type Wanted = Omit<z.infer<typeof request>, "input">;
+export type Input = z.infer<typeof input>;
 
 const scored = z.object({ label: z.string(), score: z.number() });
-const prediction = z.object({
+export const prediction = z.object({
   index: z.number().int(),
   label: z.string().optional(),
   labels: z.array(z.string()).optional(),
@@ -45,7 +46,7 @@ const prediction = z.object({
 const predictions = z
   .object({ object: z.literal("list"), model: z.string(), data: z.array(prediction) })
   .openapi("Predictions");
-type Prediction = z.infer<typeof prediction>;
+export type Prediction = z.infer<typeof prediction>;
 
 const DEFAULT_COVERAGE = 0.9;
 
@@ -76,24 +77,33 @@ export function predictRoutes(app: App): void {
         return failed(c, { code: "task_mismatch", message, param: "out_of_scope_threshold" });
       }
       const list = Array.isArray(wanted.input) ? wanted.input : [wanted.input];
-      const excess = beyondLimits(served.value, list.length, wanted);
-      if (excess) return failed(c, excess);
-      const head = await getHead(c.env.KV, c.env.BUCKET, tenant, served.value.sha256);
-      if (head === null)
-        return failed(c, {
-          code: "storage_unavailable",
-          message: "The head's weights could not be read. Try again.",
-          retryAfter: 5,
-        });
       const at = (index: number) => (Array.isArray(wanted.input) ? `input[${index}]` : "input");
-      const embedded = await embed(c.env, tenant, served.value, list, at, (work) => c.executionCtx.waitUntil(work));
-      if (!embedded.ok) return failed(c, embedded.failure);
+      const data = await predictInputs(c, served.value, list, at, wanted);
+      if (!data.ok) return failed(c, data.failure);
       c.set("figures", { inputs: list.length, version: served.value.version });
-      const outputs = await predictAll(head, embedded.value.rows, embedded.value.texts);
-      const data = outputs.map((each, index) => ({ index, ...judge(head, each, wanted) }));
-      return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data }));
+      return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data: data.value }));
     },
   );
+}
+
+/** What a head of the caller's says of inputs, as many as they are. `at` is an input's path in the request. */
+export async function predictInputs(
+  c: Context<HttpEnv>,
+  served: ServedHead,
+  inputs: readonly Input[],
+  at: (index: number) => string,
+  wanted: Wanted = {},
+): Promise<Result<Prediction[]>> {
+  const { tenant } = c.var.caller;
+  const excess = beyondLimits(served, inputs.length, wanted);
+  if (excess) return { ok: false, failure: excess };
+  const head = await getHead(c.env.KV, c.env.BUCKET, tenant, served.sha256);
+  if (head === null)
+    return fail("storage_unavailable", "The head's weights could not be read. Try again.", { retryAfter: 5 });
+  const embedded = await embed(c.env, tenant, served, inputs, at, (work) => c.executionCtx.waitUntil(work));
+  if (!embedded.ok) return embedded;
+  const outputs = await predictAll(head, embedded.value.rows, embedded.value.texts);
+  return ok(outputs.map((each, index) => ({ index, ...judge(head, each, wanted) })));
 }
 
 /** What the head says of each input. Lexical features are read a stretch of text at a time, and let others in between. */
@@ -119,7 +129,7 @@ async function predictAll(
 }
 
 /** Refuses more scores than an answer holds, or more work than one stretch of computation should take. */
-function beyondLimits(head: ServedHead, inputs: number, wanted: Request): Failure | null {
+function beyondLimits(head: ServedHead, inputs: number, wanted: Wanted): Failure | null {
   const outputs = Math.max(1, head.labelCount);
   // A coverage may show every label, and so may a head of many labels an input.
   const all = wanted.coverage !== undefined || head.task === "multi_label";
@@ -182,7 +192,7 @@ async function embed(
   return embedded.ok ? ok({ rows: embedded.value.rows, texts }) : embedded;
 }
 
-function judge(head: Head, outputs: Float64Array, wanted: Request): Omit<Prediction, "index"> {
+function judge(head: Head, outputs: Float64Array, wanted: Wanted): Omit<Prediction, "index"> {
   if (head.task === "regression") {
     const value = outputs[0] ?? 0;
     const interval = predictionInterval(head, value, wanted.coverage ?? DEFAULT_COVERAGE);

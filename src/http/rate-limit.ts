@@ -39,7 +39,7 @@ export async function overRateLimit(c: Context<HttpEnv>, keyId: string): Promise
 function refusal(seconds: number): Failure {
   return {
     code: "rate_limited",
-    message: `This API key has sent more than ${UNITS * REQUESTS_A_UNIT} requests in ${WINDOW_SECONDS} seconds. Wait and try again; put many inputs into one request.`,
+    message: `This API key or hook has sent more than ${UNITS * REQUESTS_A_UNIT} requests in ${WINDOW_SECONDS} seconds. Wait and try again; put many inputs into one request.`,
     retryAfter: seconds,
   };
 }

@@ -12,7 +12,6 @@ import { sha256Hex } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
 import { headKey } from "../store/keys.ts";
 import type { HeadObject, NewHead } from "../tenant/heads.ts";
-import type { Remote, Tenant } from "../tenant/tenant.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
 import { gatheringPlace, type Place, takePlace, trainingPlace } from "./place.ts";
 import type { TrainingSource } from "./training-source.ts";
@@ -166,16 +165,14 @@ async function readFeatures(
   });
 }
 
-/** Stores a trained head: bytes first, then the ledger, which publishes them. */
+/** Stores a trained head: bytes first, then the ledger by `commit`, which publishes them. */
 export async function storeHead(
   bucket: R2Bucket,
   tenantId: string,
-  tenant: Remote<Tenant>,
   fitted: Fitted,
   head: Omit<NewHead, "labels" | "dimensions" | "training" | "evaluation" | "sha256" | "bytes" | "task">,
   milliseconds: number,
-  promote: boolean,
-  claim: string | null,
+  commit: (head: NewHead) => Promise<Result<HeadObject>>,
 ): Promise<Result<HeadObject>> {
   const bytes = encodeHead(fitted.head);
   const sha256 = sha256Hex(bytes);
@@ -201,7 +198,7 @@ export async function storeHead(
       () => true,
       () => false,
     );
-    if (stored) return tenant.commitHead(claim, record, promote);
+    if (stored) return commit(record);
     return fail("storage_unavailable", "The head's weights could not be stored. Train again.", { retryAfter: 5 });
   };
   const first = await store();

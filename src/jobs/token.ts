@@ -1,8 +1,9 @@
 /**
- * The token of one attempt at a job: `gb_<tenant>_<job>_<attempt>_<32 hex digits>`, the last a MAC of all before it by a
- * server key, checked before anything is looked up, as that of an API key is.
+ * Tokens of one attempt, whose last 32 hex digits are a MAC of all before them by a server key, checked before anything is
+ * looked up, as that of an API key is: `gb_<tenant>_<job>_<attempt>_…` of an attempt at a fine-tuning job, and
+ * `gr_<tenant>_<attempt>_<head>_…` of one at training a head again.
  */
-import { createHmac, timingSafeEqual } from "node:crypto";
+import { isMac, mac } from "../store/hash.ts";
 
 export interface Attempt {
   readonly tenant: string;
@@ -10,11 +11,14 @@ export interface Attempt {
   readonly attempt: number;
 }
 
-const TOKEN = /^(gb_([a-z0-9][a-z0-9-]{1,39})_(ftjob-[0-9a-f]{32})_([1-9]\d{0,8}))_([0-9a-f]{32})$/;
-
-function mac(serverKey: string, body: string): string {
-  return createHmac("sha256", serverKey).update(body).digest("hex").slice(0, 32);
+export interface Retraining {
+  readonly tenant: string;
+  readonly head: string;
+  readonly attempt: number;
 }
+
+const TOKEN = /^(gb_([a-z0-9][a-z0-9-]{1,39})_(ftjob-[0-9a-f]{32})_([1-9]\d{0,8}))_([0-9a-f]{32})$/;
+const RETRAINING = /^(gr_([a-z0-9][a-z0-9-]{1,39})_([1-9]\d{0,8})_([a-z0-9][a-z0-9._-]{0,63}))_([0-9a-f]{32})$/;
 
 export function makeToken(serverKey: string, { tenant, job, attempt }: Attempt): string {
   const body = `gb_${tenant}_${job}_${attempt}`;
@@ -25,6 +29,17 @@ export function makeToken(serverKey: string, { tenant, job, attempt }: Attempt):
 export function verifyToken(serverKeys: readonly string[], token: string): Attempt | null {
   const [, body, tenant, job, attempt, given] = TOKEN.exec(token) ?? [];
   if (body === undefined || tenant === undefined || job === undefined || given === undefined) return null;
-  const holds = serverKeys.some((key) => timingSafeEqual(Buffer.from(mac(key, body)), Buffer.from(given)));
-  return holds ? { tenant, job, attempt: Number(attempt) } : null;
+  return isMac(serverKeys, body, given) ? { tenant, job, attempt: Number(attempt) } : null;
+}
+
+export function makeRetrainingToken(serverKey: string, { tenant, head, attempt }: Retraining): string {
+  const body = `gr_${tenant}_${attempt}_${head}`;
+  return `${body}_${mac(serverKey, body)}`;
+}
+
+/** The retraining that a token was made for by one of the server keys, or null. */
+export function verifyRetrainingToken(serverKeys: readonly string[], token: string): Retraining | null {
+  const [, body, tenant, attempt, head, given] = RETRAINING.exec(token) ?? [];
+  if (body === undefined || tenant === undefined || head === undefined || given === undefined) return null;
+  return isMac(serverKeys, body, given) ? { tenant, head, attempt: Number(attempt) } : null;
 }

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { HASH_BYTES } from "../core/codec.ts";
 
 export function sha256Hex(bytes: Uint8Array | string): string {
@@ -10,6 +10,23 @@ export function shortHash(...parts: readonly (Uint8Array | string)[]): Uint8Arra
   const hash = createHash("sha256");
   for (const part of parts) hash.update(`${part.length}:`).update(part);
   return new Uint8Array(hash.digest().subarray(0, HASH_BYTES));
+}
+
+const MAC_DIGITS = 32;
+
+/** A MAC of what a token says by a server key: 32 hexadecimal digits. */
+export function mac(serverKey: string, said: string): string {
+  return createHmac("sha256", serverKey).update(said).digest("hex").slice(0, MAC_DIGITS);
+}
+
+/** Whether one of the server keys made this MAC. */
+export function isMac(serverKeys: readonly string[], said: string, given: string): boolean {
+  return serverKeys.some((serverKey) => sameSecret(mac(serverKey, said), given));
+}
+
+/** Compares in a time that tells nothing of where the two differ. */
+export function sameSecret(a: string, b: string): boolean {
+  return timingSafeEqual(Buffer.from(sha256Hex(a)), Buffer.from(sha256Hex(b)));
 }
 
 export function hex(bytes: Uint8Array): string {

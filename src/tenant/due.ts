@@ -17,6 +17,7 @@ export type DueKind =
   | "deliver"
   | "delete_deliveries"
   | "expire_events"
+  | "retrain"
   | "sweep";
 
 /** KV deletes one key an operation. */
@@ -48,6 +49,7 @@ const operations: Readonly<Record<DueKind, number>> = {
   deliver: 0,
   delete_deliveries: 0,
   expire_events: 0,
+  retrain: 1,
   sweep: 2 * DELETES_A_RUN + 8,
 };
 const FIRST_RETRY_MS = 1_000;
@@ -79,7 +81,7 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
  * Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. `deliver` is not of
  * these: it only sets going what goes on by itself (pump.ts), and that first of all.
  */
-const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs"]);
+const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs", "retrain"]);
 const OUTWARD_AT_ONCE = 3;
 /** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
 const PATIENCE_MS = 1_000;

@@ -2,6 +2,7 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { checkLabels, type DatasetRow, findDataset, touch } from "./datasets.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
+import { considerRetraining } from "./policies.ts";
 
 /** An example as it is stored: hashes are made where the input is read, so that the ledger only compares them. */
 export interface StoredExample {
@@ -155,7 +156,7 @@ export function replaceExample(
       retryAfter: 1,
     });
   sql.exec(
-    "UPDATE examples SET input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ? WHERE dataset = ? AND position = ?",
+    "UPDATE examples SET input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ?, revision = (SELECT revision + 1 FROM datasets WHERE id = ?6) WHERE dataset = ?6 AND position = ?7",
     example.inputHash,
     example.groupHash,
     example.contentHash,
@@ -167,6 +168,7 @@ export function replaceExample(
   const labels = example.target === row.value.target ? ok(null) : checkLabels(sql, dataset);
   if (!labels.ok) return labels;
   touch(sql, dataset.id, now);
+  considerRetraining(sql, dataset.id, now);
   const after = getExample(sql, dataset, id);
   return after.ok ? ok(toExample(dataset.task, after.value)) : after;
 }

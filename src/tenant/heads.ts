@@ -108,12 +108,14 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   }
   const record: HeadRecord = { object: "head", ...head, version, created_at: now };
   sql.exec(
-    "INSERT INTO head_versions (head, version, record, sha256, bytes) VALUES (?, ?, ?, ?, ?)",
+    "INSERT INTO head_versions (head, version, record, sha256, bytes, dataset) VALUES (?, ?, ?, ?, ?, (SELECT id FROM datasets WHERE name = ? AND revision >= ?))",
     row.value.id,
     version,
     JSON.stringify(record),
     head.sha256,
     head.bytes,
+    head.dataset.name,
+    head.dataset.revision,
   );
   const active = promote ? version : row.value.active_version;
   sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
@@ -197,6 +199,9 @@ export function deleteHead(
     .toArray();
   sql.exec("DELETE FROM head_versions WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM heads WHERE id = ?", head.value.id);
+  sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
   for (const { sha256 } of hashes) if (!needsBytes(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
   return ok({ id: name, object: "head", deleted: true });
 }

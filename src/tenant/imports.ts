@@ -8,6 +8,7 @@ import { checkLabels, type Dataset, type DatasetRow, findDataset, toDataset, tou
 import { schedule } from "./due.ts";
 import { emit } from "./events.ts";
 import type { StoredExample } from "./examples.ts";
+import { considerRetraining } from "./policies.ts";
 
 export interface StagedExample extends StoredExample {
   /** Where in the body the row stood; unique within the import. */
@@ -101,21 +102,23 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
   );
   if (replaced > 0) {
     sql.exec(
-      "UPDATE examples SET input_hash = s.input_hash, group_hash = s.group_hash, content_hash = s.content_hash, input = s.input, target = s.target FROM staged AS s WHERE s.import = ? AND examples.dataset = ? AND examples.id = s.id AND examples.content_hash <> s.content_hash",
+      "UPDATE examples SET input_hash = s.input_hash, group_hash = s.group_hash, content_hash = s.content_hash, input = s.input, target = s.target, revision = ? FROM staged AS s WHERE s.import = ? AND examples.dataset = ? AND examples.id = s.id AND examples.content_hash <> s.content_hash",
+      dataset.revision + 1,
       id,
       dataset.id,
     );
   }
   const insert = (which: string, position: number) =>
     sql.exec(
-      `INSERT INTO examples (dataset, position, id, input_hash, group_hash, content_hash, input, target, created_at)
+      `INSERT INTO examples (dataset, position, id, input_hash, group_hash, content_hash, input, target, created_at, revision)
        SELECT ?1, ?2 + row_number() OVER (ORDER BY s.line) - 1, coalesce(s.id, 'ex_' || substr(?3, 8) || '_' || s.line),
-              s.input_hash, s.group_hash, s.content_hash, s.input, s.target, ?4
+              s.input_hash, s.group_hash, s.content_hash, s.input, s.target, ?4, ?5
        FROM staged AS s WHERE s.import = ?3 AND ${which}`,
       dataset.id,
       position,
       id,
       now,
+      dataset.revision + 1,
     );
   const nextPosition = () =>
     count("SELECT coalesce(max(position) + 1, 0) AS n FROM examples WHERE dataset = ?", dataset.id);
@@ -164,6 +167,7 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
       { object: "dataset.import", id, dataset: { name, revision, examples }, ...counts },
       now,
     );
+    considerRetraining(sql, dataset.id, now);
   }
   return ok({ ...counts, dataset: imported });
 }

@@ -99,6 +99,30 @@ const migrations: readonly string[] = [
     status INTEGER, answer TEXT, error TEXT, PRIMARY KEY (delivery, attempt)
   ) WITHOUT ROWID;
   `,
+  `
+  ALTER TABLE examples ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+  CREATE INDEX examples_revision ON examples (dataset, revision);
+  CREATE INDEX examples_input ON examples (dataset, input_hash);
+  ALTER TABLE head_versions ADD COLUMN dataset INTEGER;
+  UPDATE head_versions SET dataset = (
+    SELECT id FROM datasets WHERE name = json_extract(record, '$.dataset.name') AND created_at <= json_extract(record, '$.created_at')
+  );
+  CREATE INDEX head_versions_dataset ON head_versions (dataset);
+  CREATE TABLE inbound_hooks (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, token_hash TEXT NOT NULL UNIQUE,
+    spec TEXT NOT NULL, secret TEXT, created_at INTEGER NOT NULL
+  );
+  CREATE TABLE inbound_messages (
+    hook INTEGER NOT NULL, message TEXT NOT NULL, answer TEXT NOT NULL, expires_at INTEGER NOT NULL,
+    PRIMARY KEY (hook, message)
+  ) WITHOUT ROWID;
+  CREATE INDEX inbound_messages_expires_at ON inbound_messages (expires_at);
+  CREATE TABLE head_learning (head INTEGER PRIMARY KEY, policy TEXT, state TEXT NOT NULL);
+  CREATE TABLE judged_examples (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, head INTEGER NOT NULL, version INTEGER NOT NULL, hit INTEGER NOT NULL
+  );
+  CREATE INDEX judged_examples_head ON judged_examples (head, number);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -7,6 +7,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { JobEvent } from "../core/job.ts";
+import type { Policy } from "../core/policy.ts";
 import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
 import { hasFile } from "../store/files.ts";
 import { hasHead } from "../store/heads.ts";
@@ -20,10 +21,14 @@ import * as files from "./files.ts";
 import * as heads from "./heads.ts";
 import * as idempotency from "./idempotency.ts";
 import * as imports from "./imports.ts";
+import * as inbound from "./inbound.ts";
 import { jobRules, runJob, submitNext } from "./job-work.ts";
 import * as jobs from "./jobs.ts";
+import * as learning from "./learning.ts";
 import type { PageRequest } from "./page.ts";
+import * as policies from "./policies.ts";
 import { createPump, type Pump } from "./pump.ts";
+import { runRetraining } from "./retraining.ts";
 import { create, type Identity, identity, migrate } from "./schema.ts";
 import * as trainingSets from "./training-sets.ts";
 import * as webhooks from "./webhook-endpoints.ts";
@@ -145,6 +150,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         active_jobs: jobs.countActiveJobs(sql),
         files: files.countFiles(sql),
         webhook_endpoints: webhooks.countEndpoints(sql),
+        inbound_hooks: inbound.countHooks(sql),
       }),
     );
   }
@@ -315,6 +321,88 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async deleteHead(name: string) {
     return this.#change((sql, now) => heads.deleteHead(sql, name, now));
+  }
+
+  // Heads that learn by themselves
+
+  async getPolicy(name: string) {
+    return this.#read((sql) => policies.getPolicy(sql, name));
+  }
+
+  async setPolicy(name: string, policy: Policy) {
+    return this.#change((sql, now) => policies.setPolicy(sql, name, policy, now));
+  }
+
+  async openFeedback(name: string) {
+    return this.#read((sql) => policies.openFeedback(sql, name));
+  }
+
+  async giveFeedback(
+    claim: string | null,
+    name: string,
+    dataset: datasets.DatasetRow,
+    version: number,
+    examples: readonly learning.NewLearning[],
+    rejected: learning.Rejected,
+  ) {
+    return this.#change((sql, now) => learning.giveFeedback(sql, name, dataset, version, examples, rejected, now), {
+      claim,
+      status: 200,
+    });
+  }
+
+  async openRetraining(name: string, attempt: number) {
+    return this.#read((sql) => policies.openRetraining(sql, name, attempt));
+  }
+
+  /** Adds the version that an attempt at a retraining made, whose bytes were stored before. */
+  async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<heads.HeadObject>> {
+    return this.#withHead(head.sha256, () =>
+      this.#change((sql, now) => policies.commitRetraining(sql, attempt, head, now)),
+    );
+  }
+
+  async createRetrainingJob(attempt: number, id: string, spec: jobs.JobSpec): Promise<Result<jobs.Job>> {
+    return this.#change((sql, now) => policies.createRetrainingJob(sql, attempt, id, spec, now));
+  }
+
+  // Inbound hooks
+
+  async createHook(claim: string | null, hook: inbound.NewHook): Promise<Result<inbound.InboundHook>> {
+    return this.#change((sql, now) => inbound.createHook(sql, hook, now), { claim, status: 201 });
+  }
+
+  async getHook(id: string) {
+    return this.#read((sql) => inbound.getHook(sql, id));
+  }
+
+  async listHooks(request: PageRequest) {
+    return this.#read((sql) => inbound.listHooks(sql, request));
+  }
+
+  async deleteHook(id: string) {
+    return this.#change((sql) => inbound.deleteHook(sql, id));
+  }
+
+  async openHook(tokenHash: string) {
+    return this.#read((sql) => inbound.openHook(sql, tokenHash));
+  }
+
+  async beginMessage(id: string, message: string) {
+    return this.#read((sql) => inbound.beginMessage(sql, id, message, seconds()));
+  }
+
+  async predicted(id: string, name: inbound.MessageName, made: inbound.Predicted): Promise<Result<inbound.Answered>> {
+    return this.#change((sql, now) => inbound.predicted(sql, id, name, made, now));
+  }
+
+  async learnt(
+    id: string,
+    name: inbound.MessageName,
+    dataset: datasets.DatasetRow,
+    example: learning.NewLearning,
+  ): Promise<Result<inbound.Answered>> {
+    return this.#change((sql, now) => inbound.learnt(sql, id, name, dataset, example, now));
   }
 
   // Files
@@ -488,6 +576,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       if (!this.#active()) return null;
       if (due.kind === "job") return runJob(this.env, storage, due.ref);
       if (due.kind === "deliver") return this.#pump.kick();
+      if (due.kind === "retrain") return runRetraining(this.env, this.ctx, tenant, due.ref);
       if (due.kind === "submit_jobs") return submitNext(this.env, storage, Date.now(), Math.random);
       return runDue(this.env.KV, this.env.BUCKET, storage, this.#alone, tenant, due, Date.now());
     };

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -102,6 +102,25 @@ test("SIGTERM ends the batch endpoint first, which hands back what it has, and t
   child.kill("SIGTERM");
   expect(await once(child, "close")).toEqual([0, null]);
   expect(out).toContain('"event":"stopping"');
+});
+
+test("a head trains again by its policy, in the Worker that its ledger calls", async () => {
+  const server = await serve(built, options("policy"));
+  try {
+    const { key } = await createClient({ baseUrl: server.url, key: "operator" }).tenants.create();
+    const graft = createClient({ baseUrl: server.url, key: key.secret });
+    await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
+    const csv = readFileSync(join(root, "examples/support-tickets.csv"), "utf8");
+    await graft.datasets.import("tickets", csv, "text/csv");
+    await graft.heads.train({ name: "support", dataset: "tickets", method: "head" });
+    await graft.heads.policy("support", { retrain_after_examples: 1, promote: "always" });
+    await graft.heads.feedback("support", [{ text: "charge me once, not twice", label: "billing_refund" }]);
+    const made = () => graft.heads.get("support");
+    await expect.poll(made, { timeout: 60_000, interval: 200 }).toMatchObject({ version: 2, active_version: 2 });
+    expect(await graft.heads.policy("support")).toMatchObject({ new_examples: 0, last_failure: null });
+  } finally {
+    await server.stop();
+  }
 });
 
 describe("a wrong environment is told at the start", () => {

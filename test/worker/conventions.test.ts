@@ -227,6 +227,8 @@ describe("bodies", () => {
     expect(taking.length).toBeGreaterThan(8);
     const json = { "content-type": "application/json" };
     for (const [method = "", template = ""] of taking) {
+      // It verifies a body before it looks at that; test/worker/inbound-hooks.test.ts does the same to it.
+      if (template === "/v1/inbound/{token}") continue;
       const path = template.replace("{version}", "1").replace(/\{\w+\}/g, "none");
       const token = path.startsWith("/v1/admin/") ? env.ADMIN_KEY : key;
       const gzip = await call(method, path, token, "{}", { ...json, "content-encoding": "gzip" });
@@ -340,7 +342,7 @@ describe("queries", () => {
 });
 
 describe("lists", () => {
-  const lists = ["/v1/datasets", "/v1/datasets/tickets/examples", "/v1/heads", "/v1/api_keys"];
+  const lists = ["/v1/datasets", "/v1/datasets/tickets/examples", "/v1/heads", "/v1/api_keys", "/v1/inbound_hooks"];
 
   test.each(lists)("%s: limit is 1 to 100, and after names an object of the list", async (path) => {
     for (const limit of ["0", "101", "-1", "1.5", "many", "", "1e9", "NaN"]) {

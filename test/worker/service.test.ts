@@ -14,7 +14,7 @@ describe("GET /v1/limits", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     const answer = await call("GET", "/v1/limits", key);
     expect(answer.status).toBe(200);
-    const { datasets, heads, api_keys, files, active_jobs, ...others } = limits;
+    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, ...others } = limits;
     const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     expect(answer.json).toEqual({
       object: "limits",
@@ -26,6 +26,7 @@ describe("GET /v1/limits", () => {
         api_keys: { limit: api_keys, used: 1 },
         files: { limit: files, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
+        inbound_hooks: { limit: inbound_hooks, used: 0 },
       },
     });
   });
@@ -140,7 +141,9 @@ describe("documentation", () => {
         expect(operation.responses.default?.content?.["application/json"]?.schema, path).toEqual({
           $ref: "#/components/schemas/Error",
         });
-        expect(operation.security, path).toEqual(path.startsWith("/v1/admin/") ? [{ adminKey: [] }] : [{ apiKey: [] }]);
+        // What is posted to an inbound hook is signed.
+        const keyed = path.startsWith("/v1/admin/") ? [{ adminKey: [] }] : [{ apiKey: [] }];
+        expect(operation.security, path).toEqual(path.startsWith("/v1/inbound/") ? [] : keyed);
       }
     }
   });

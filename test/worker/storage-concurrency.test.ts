@@ -363,7 +363,8 @@ describe("tenants", () => {
       backbone: { id: hashText.id, revision: hashText.revision },
       dataset: { name: null, revision: null, examples: examples.length },
     } as const;
-    const store = (to: Remote<Tenant>) => storeHead(env.BUCKET, id, to, fitted.value, head, 1, true, null);
+    const store = (to: Remote<Tenant>) =>
+      storeHead(env.BUCKET, id, fitted.value, head, 1, (made) => to.commitHead(null, made, true));
     const stored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
 
     const full: Remote<Tenant> = Object.create(tenant, {

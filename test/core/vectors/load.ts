@@ -49,6 +49,16 @@ export interface McNemarVector {
 
 export const mcNemarVectors = read("mcnemar.json") as McNemarVector[];
 
+/** P(X ≤ k) of n trials: binomial.json, made by binomial.py. */
+export interface BinomialVector {
+  readonly k: number;
+  readonly n: number;
+  readonly p: number;
+  readonly tail: number;
+}
+
+export const binomialVectors = read("binomial.json") as BinomialVector[];
+
 /** A vector's training set, rows of weight 2 as two rows. */
 export function dataOf(vector: FitVector): Data {
   const rows = [...Array(vector.rows).keys(), ...vector.repeat];

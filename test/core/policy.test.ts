@@ -1,0 +1,156 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { binomialTail } from "../../src/core/binomial.ts";
+import type { Evaluation } from "../../src/core/evaluation.ts";
+import type { Task } from "../../src/core/head.ts";
+import { driftChance, isDrifting, isNotWorse, promotesMade, retrainingBackoff } from "../../src/core/policy.ts";
+import { binomialVectors } from "./vectors/load.ts";
+
+const trials = fc.tuple(fc.integer({ min: 1, max: 300 }), fc.nat(), fc.double({ min: 0, max: 1, noNaN: true }));
+
+describe("the tail of a binomial distribution", () => {
+  it("is as scipy has it", () => {
+    expect(binomialVectors.length).toBeGreaterThan(200);
+    for (const { k, n, p, tail } of binomialVectors) {
+      const given = binomialTail(k, n, p);
+      const off = tail < 1e-290 ? given - tail : (given - tail) / tail;
+      expect(Math.abs(off), `${k} of ${n} at ${p}`).toBeLessThan(1e-9);
+    }
+  });
+
+  it("rises with k, falls with p, and is a probability", () => {
+    fc.assert(
+      fc.property(trials, fc.double({ min: 0, max: 1, noNaN: true }), ([n, seed, p], other) => {
+        const k = seed % (n + 1);
+        const [less, more] = [Math.min(p, other), Math.max(p, other)];
+        expect(binomialTail(k - 1, n, p)).toBeLessThanOrEqual(binomialTail(k, n, p) * (1 + 1e-9));
+        expect(binomialTail(k, n, more)).toBeLessThanOrEqual(binomialTail(k, n, less) * (1 + 1e-9));
+        expect(binomialTail(k, n, p)).toBeGreaterThanOrEqual(0);
+        expect(binomialTail(k, n, p)).toBeLessThanOrEqual(1);
+      }),
+    );
+  });
+
+  it("mirrored is the rest", () => {
+    fc.assert(
+      fc.property(trials, ([n, seed, p]) => {
+        const k = seed % n;
+        expect(binomialTail(k, n, p) + binomialTail(n - k - 1, n, 1 - p)).toBeCloseTo(1, 9);
+      }),
+    );
+  });
+});
+
+const held = (change: Partial<Evaluation>): Evaluation => ({
+  method: "cross_validation",
+  detail: "summary",
+  examples: 100,
+  ...change,
+});
+const figure = { single_label: "accuracy", multi_label: "micro_f1", regression: "r2" } as const;
+
+describe("a new version", () => {
+  it.each<[Task, number, number, boolean]>([
+    // One standard error of 0.8 on 100 is 0.04.
+    ["single_label", 0.8, 0.761, true],
+    ["single_label", 0.8, 0.759, false],
+    ["single_label", 1, 1, true],
+    ["single_label", 1, 0.99, false],
+    ["multi_label", 0.5, 0.451, true],
+    ["multi_label", 0.5, 0.449, false],
+    ["regression", 0.8, 0.761, true],
+    ["regression", 0.8, 0.759, false],
+    // An R² below that of the mean has no such error.
+    ["regression", -0.5, -0.5, true],
+    ["regression", -0.5, -0.51, false],
+  ])("%s: of %d to %d is not worse: %s", (task, active, made, expected) => {
+    expect(isNotWorse(task, held({ [figure[task]]: made }), held({ [figure[task]]: active }))).toBe(expected);
+  });
+
+  it("is judged by its task's own figure", () => {
+    const made = held({ accuracy: 0.1, micro_f1: 0.9 });
+    expect(isNotWorse("multi_label", made, held({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(true);
+    expect(isNotWorse("single_label", made, held({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(false);
+  });
+
+  it("without a figure is worse than one with, and nothing is worse than one without", () => {
+    const none = { method: "none", detail: "summary", examples: 0 } as const;
+    expect(isNotWorse("single_label", none, held({ accuracy: 0.5 }))).toBe(false);
+    expect(isNotWorse("single_label", null, held({ accuracy: 0.5 }))).toBe(false);
+    for (const active of [none, null]) {
+      expect(isNotWorse("single_label", held({ accuracy: 0.1 }), active)).toBe(true);
+      expect(isNotWorse("single_label", null, active)).toBe(true);
+    }
+  });
+
+  it("that is as good or better is never worse, and the more examples, the closer it has to be", () => {
+    const share = fc.double({ min: 0, max: 1, noNaN: true });
+    fc.assert(
+      fc.property(share, share, fc.integer({ min: 1, max: 1e6 }), (a, b, examples) => {
+        const active = held({ accuracy: a, examples });
+        if (b >= a) expect(isNotWorse("single_label", held({ accuracy: b }), active)).toBe(true);
+        const fewer = held({ accuracy: a, examples: Math.ceil(examples / 4) });
+        if (isNotWorse("single_label", held({ accuracy: b }), active))
+          expect(isNotWorse("single_label", held({ accuracy: b }), fewer)).toBe(true);
+      }),
+    );
+  });
+
+  it("is promoted as the policy says", () => {
+    const [good, bad] = [held({ accuracy: 0.9 }), held({ accuracy: 0.1 })];
+    const active = { evaluation: held({ accuracy: 0.9 }) };
+    expect(promotesMade("always", "single_label", bad, active)).toBe(true);
+    expect(promotesMade("never", "single_label", good, active)).toBe(false);
+    expect(promotesMade("if_not_worse", "single_label", good, active)).toBe(true);
+    expect(promotesMade("if_not_worse", "single_label", bad, active)).toBe(false);
+    expect(promotesMade("if_not_worse", "single_label", bad, null)).toBe(true);
+  });
+});
+
+describe("drift", () => {
+  const evaluation = held({ accuracy: 0.9, examples: 1000 });
+
+  it("takes twenty examples, and an accuracy", () => {
+    expect(driftChance({ judged: 19, hits: 0 }, evaluation)).toBeNull();
+    expect(driftChance({ judged: 20, hits: 0 }, evaluation)).toBeLessThan(1e-15);
+    for (const without of [null, held({ r2: 0.9 }), held({ accuracy: 0.9, examples: 0 })]) {
+      expect(driftChance({ judged: 100, hits: 0 }, without)).toBeNull();
+      expect(isDrifting({ judged: 100, hits: 0 }, without)).toBe(false);
+    }
+  });
+
+  it("is seen at a chance of a hundredth", () => {
+    // scipy.stats.binom.cdf(81, 100, 901 / 1002) is 0.00499, of 82 0.01081.
+    expect(driftChance({ judged: 100, hits: 81 }, evaluation)).toBeCloseTo(0.00499, 5);
+    expect(driftChance({ judged: 100, hits: 82 }, evaluation)).toBeCloseTo(0.01081, 5);
+    expect(isDrifting({ judged: 100, hits: 81 }, evaluation)).toBe(true);
+    expect(isDrifting({ judged: 100, hits: 82 }, evaluation)).toBe(false);
+  });
+
+  it("of a version that got its few held-out examples all right takes more than one miss", () => {
+    const perfect = held({ accuracy: 1, examples: 18 });
+    expect(isDrifting({ judged: 20, hits: 19 }, perfect)).toBe(false);
+    expect(isDrifting({ judged: 20, hits: 12 }, perfect)).toBe(true);
+  });
+
+  it("is never seen where the version is as good as it was held to be, and more surely the fewer hits", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 20, max: 100 }),
+        fc.nat(),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (judged, seed, accuracy) => {
+          const hits = seed % (judged + 1);
+          const active = held({ accuracy });
+          if (hits / judged >= Math.max(accuracy, 0.5)) expect(isDrifting({ judged, hits }, active)).toBe(false);
+          if (hits > 0 && isDrifting({ judged, hits }, active))
+            expect(isDrifting({ judged, hits: hits - 1 }, active)).toBe(true);
+        },
+      ),
+    );
+  });
+});
+
+it("a retraining that fails waits longer each time, five times", () => {
+  expect([1, 2, 3, 4, 5, 6].map(retrainingBackoff)).toEqual([10_000, 40_000, 160_000, 640_000, null, null]);
+});
