@@ -1,26 +1,17 @@
 /**
  * Heads that learn by themselves: their policy, how the active version did on what it then learnt, and when a training
- * is due. A retraining is a row of `due` by the head's name, so that requests for it are one; what it has to know beside
- * the policy is a row of `head_learning`. An attempt has a number: what an older one brings has no effect.
+ * is due. A retraining (retraining.ts) is a row of `due` by the head's name, so that requests for it are one; what it has
+ * to know beside the policy is a row of `head_learning`.
  */
-import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import {
-  DRIFT_WINDOW,
-  defaultPolicy,
-  driftChance,
-  isDrifting,
-  type Policy,
-  promotesMade,
-  retrainingBackoff,
-  type Seen,
-} from "../core/policy.ts";
+import { fail, ok, type Result } from "../core/failure.ts";
+import { DRIFT_WINDOW, defaultPolicy, driftChance, isDrifting, type Policy, type Seen } from "../core/policy.ts";
 import type { DatasetRow } from "./datasets.ts";
 import { schedule } from "./due.ts";
 import { emit } from "./events.ts";
-import { commitHead, getHead, type HeadObject, type HeadRecord, type NewHead } from "./heads.ts";
-import { createJob, isActiveJob, type Job, type JobSpec } from "./jobs.ts";
+import { getHead, type HeadObject, type HeadRecord } from "./heads.ts";
+import { isActiveJob } from "./jobs.ts";
 
-interface Learning {
+export interface Learning {
   readonly attempt: number;
   /** Whether that attempt may still bring something. */
   readonly open: boolean;
@@ -49,10 +40,7 @@ const fresh: Learning = {
   failed: null,
 };
 
-/** While a job trains the head, a retraining that is wanted again looks so often whether it has ended. */
-const JOB_LOOK_MS = 60_000;
-
-interface Learner {
+export interface Learner {
   readonly id: number;
   readonly name: string;
   readonly policy: Policy;
@@ -64,7 +52,8 @@ interface Learner {
   readonly dataset: DatasetRow | null;
 }
 
-function findLearner(sql: SqlStorage, name: string): Result<Learner> {
+/** A head with all that its policy is about. */
+export function findLearner(sql: SqlStorage, name: string): Result<Learner> {
   const shown = getHead(sql, name, null);
   if (!shown.ok) return shown;
   const row = sql
@@ -94,7 +83,7 @@ function findLearner(sql: SqlStorage, name: string): Result<Learner> {
   });
 }
 
-function saveState(sql: SqlStorage, { id, state }: Learner, change: Partial<Learning>): Learning {
+export function saveState(sql: SqlStorage, { id, state }: Learner, change: Partial<Learning>): Learning {
   const changed = { ...state, ...change };
   sql.exec(
     "INSERT INTO head_learning (head, state) VALUES (?, ?) ON CONFLICT (head) DO UPDATE SET state = excluded.state",
@@ -124,7 +113,8 @@ function countNew(sql: SqlStorage, { id, state, dataset }: Learner): number {
     .one().n;
 }
 
-function isWanted(sql: SqlStorage, learner: Learner): boolean {
+/** Whether the policy calls for a training now. */
+export function isWanted(sql: SqlStorage, learner: Learner): boolean {
   const { retrain_after_examples: after } = learner.policy;
   if (learner.dataset === null) return false;
   return learner.state.driftWanted || (after !== null && countNew(sql, learner) >= after);
@@ -174,7 +164,7 @@ export function setPolicy(sql: SqlStorage, name: string, policy: Policy, now: nu
   return ok(toPolicy(sql, changed));
 }
 
-function noDataset(name: string) {
+export function noDataset(name: string) {
   return fail(
     "not_available",
     `Head '${name}' has no dataset to learn into: it was trained on examples sent along, or its dataset is gone. Train it on a dataset.`,
@@ -255,112 +245,4 @@ export function noteHits(sql: SqlStorage, name: string, version: number, hits: r
   const driftWanted = learner.policy.retrain_on_drift;
   const state = saveState(sql, learner, { toldOf: version, driftWanted });
   if (driftWanted) request(sql, { name, state }, now);
-}
-
-/**
- * Begins an attempt at a retraining that is still wanted: its number; or when to look again in milliseconds, or null where
- * there is nothing to do. An attempt that is lost with its object counts as one that failed. `now` in milliseconds.
- */
-export function beginRetraining(sql: SqlStorage, name: string, now: number): { attempt: number } | number | null {
-  const found = findLearner(sql, name);
-  if (!found.ok || !isWanted(sql, found.value)) return null;
-  const { state } = found.value;
-  if (state.nextAt > now) return state.nextAt;
-  if (state.job !== null && isActiveJob(sql, state.job)) return now + JOB_LOOK_MS;
-  if (state.open && retrainingBackoff(state.failures) === null)
-    return giveUp(sql, found.value, { code: "internal_error", message: "The training was lost each time." }, now);
-  const [attempt, failures] = [state.attempt + 1, state.failures + 1];
-  saveState(sql, found.value, { attempt, open: true, failures, nextAt: now + (retrainingBackoff(failures) ?? 0) });
-  return { attempt };
-}
-
-const ended = fail("attempt_ended", "Another retraining of this head has begun, or this one has ended.");
-
-function openAttempt(sql: SqlStorage, name: string, attempt: number): Result<Learner> {
-  const learner = findLearner(sql, name);
-  if (!learner.ok) return learner;
-  return learner.value.state.open && learner.value.state.attempt === attempt ? learner : ended;
-}
-
-/** What an attempt is to train, and by which policy. */
-export function openRetraining(
-  sql: SqlStorage,
-  name: string,
-  attempt: number,
-): Result<{ dataset: string; backbone: string | null; promote: Policy["promote"] }> {
-  const learner = openAttempt(sql, name, attempt);
-  if (!learner.ok) return learner;
-  const { dataset, policy, serving, newest } = learner.value;
-  if (dataset === null) return noDataset(name);
-  const { modality, backbone } = serving ?? newest;
-  return ok({
-    dataset: dataset.name,
-    backbone: modality === "embedding" ? null : backbone.id,
-    promote: policy.promote,
-  });
-}
-
-/** Adds the version that an attempt made, and promotes it where the policy says so. `now` in seconds. */
-export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<HeadObject> {
-  const learner = openAttempt(sql, head.id, attempt);
-  if (!learner.ok) return learner;
-  const { policy, serving } = learner.value;
-  const promote = promotesMade(policy.promote, head.task, head.evaluation, serving);
-  const made = commitHead(sql, head, promote, now);
-  if (made.ok) saveState(sql, learner.value, { ...done, job: null });
-  return made;
-}
-
-const done = { open: false, failures: 0, nextAt: 0, driftWanted: false, failed: null } as const;
-
-/** Makes the fine-tuning job of what is beyond one request; its examples count as trained on. `now` in seconds. */
-export function createRetrainingJob(
-  sql: SqlStorage,
-  attempt: number,
-  id: string,
-  spec: JobSpec,
-  now: number,
-): Result<Job> {
-  const learner = openAttempt(sql, spec.head, attempt);
-  if (!learner.ok) return learner;
-  const job = createJob(sql, id, spec, now);
-  if (job.ok) saveState(sql, learner.value, { ...done, job: id, tried: triedOf(learner.value) });
-  return job;
-}
-
-function triedOf({ dataset }: Learner): Learning["tried"] {
-  return dataset === null ? null : { dataset: dataset.id, revision: dataset.revision };
-}
-
-/**
- * Ends an attempt that failed: what may be tried again is, later each time; the rest is told of, and not tried again until
- * there are as many new examples once more. Answers when it is due again, or null. `now` in milliseconds.
- */
-export function failRetraining(
-  sql: SqlStorage,
-  name: string,
-  attempt: number,
-  failure: Pick<Failure, "code" | "message" | "retryAfter">,
-  now: number,
-): number | null {
-  const learner = openAttempt(sql, name, attempt);
-  if (!learner.ok) return null;
-  const backoff = retrainingBackoff(learner.value.state.failures);
-  if (failure.retryAfter === undefined || backoff === null) return giveUp(sql, learner.value, failure, now);
-  const nextAt = now + Math.max(backoff, failure.retryAfter * 1000);
-  saveState(sql, learner.value, { open: false, nextAt });
-  return nextAt;
-}
-
-function giveUp(
-  sql: SqlStorage,
-  learner: Learner,
-  { code, message }: Pick<Failure, "code" | "message">,
-  now: number,
-): null {
-  const reason = { code, message };
-  const version = learner.serving?.version ?? null;
-  emit(sql, "head.failed", { id: learner.name, object: "head", version, reason }, Math.floor(now / 1000));
-  saveState(sql, learner, { ...done, failed: reason, tried: triedOf(learner) });
-  return null;
 }

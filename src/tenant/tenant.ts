@@ -28,7 +28,7 @@ import * as learning from "./learning.ts";
 import type { PageRequest } from "./page.ts";
 import * as policies from "./policies.ts";
 import { createPump, type Pump } from "./pump.ts";
-import { runRetraining } from "./retraining.ts";
+import * as retraining from "./retraining.ts";
 import { create, type Identity, identity, migrate } from "./schema.ts";
 import * as trainingSets from "./training-sets.ts";
 import * as webhooks from "./webhook-endpoints.ts";
@@ -352,18 +352,18 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async openRetraining(name: string, attempt: number) {
-    return this.#read((sql) => policies.openRetraining(sql, name, attempt));
+    return this.#read((sql) => retraining.openRetraining(sql, name, attempt));
   }
 
   /** Adds the version that an attempt at a retraining made, whose bytes were stored before. */
   async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<heads.HeadObject>> {
     return this.#withHead(head.sha256, () =>
-      this.#change((sql, now) => policies.commitRetraining(sql, attempt, head, now)),
+      this.#change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
     );
   }
 
   async createRetrainingJob(attempt: number, id: string, spec: jobs.JobSpec): Promise<Result<jobs.Job>> {
-    return this.#change((sql, now) => policies.createRetrainingJob(sql, attempt, id, spec, now));
+    return this.#change((sql, now) => retraining.createRetrainingJob(sql, attempt, id, spec, now));
   }
 
   // Inbound hooks
@@ -576,7 +576,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       if (!this.#active()) return null;
       if (due.kind === "job") return runJob(this.env, storage, due.ref);
       if (due.kind === "deliver") return this.#pump.kick();
-      if (due.kind === "retrain") return runRetraining(this.env, this.ctx, tenant, due.ref);
+      if (due.kind === "retrain") return retraining.runRetraining(this.env, this.ctx, tenant, due.ref);
       if (due.kind === "submit_jobs") return submitNext(this.env, storage, Date.now(), Math.random);
       return runDue(this.env.KV, this.env.BUCKET, storage, this.#alone, tenant, due, Date.now());
     };

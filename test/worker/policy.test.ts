@@ -6,7 +6,8 @@ import type { Code } from "../../src/core/failure.ts";
 import { trainingPlace } from "../../src/http/place.ts";
 import { makeRetrainingToken } from "../../src/jobs/token.ts";
 import { arm } from "../../src/tenant/due.ts";
-import { beginRetraining, failRetraining, getPolicy } from "../../src/tenant/policies.ts";
+import { getPolicy } from "../../src/tenant/policies.ts";
+import { beginRetraining, failRetraining } from "../../src/tenant/retraining.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { dueOf, endpointOf, inLedger, jobUntil, playBatchEndpoint, respond, submitted } from "./batch.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
@@ -391,6 +392,20 @@ describe("a retraining that fails", () => {
       expect(told.map(({ data }) => data.reason.code)).toEqual([lost ? "internal_error" : failure.code]);
     }
   });
+});
+
+test("a retraining that was lost and is no longer wanted ends", async () => {
+  const owner = await withHead({});
+  await add(owner, fresh(1));
+  const setAfter = (after: number) =>
+    inLedger(owner.id, ({ sql }) => {
+      sql.exec("UPDATE head_learning SET policy = json_set(policy, '$.retrain_after_examples', ?)", after);
+      return beginRetraining(sql, "support", Date.now());
+    });
+  expect(await setAfter(1)).toEqual({ attempt: 1 });
+  expect((await policyOf(owner)).retraining).toBe(true);
+  expect(await setAfter(100)).toBeNull();
+  expect((await policyOf(owner)).retraining).toBe(false);
 });
 
 describe("what is deleted in between", () => {
