@@ -5,7 +5,7 @@
  *   npm run bench -- webhooks
  */
 import { type Client, createClient } from "../src/sdk.ts";
-import { type Receiver, respond, startReceiver } from "../test/e2e/receivers.ts";
+import { type Receiver, respond, startReceiver, trainTwice } from "../test/e2e/receivers.ts";
 import { type LocalWorker, quantile, withWorker } from "./local-worker.ts";
 import { noPeer, type Row } from "./report.ts";
 
@@ -14,6 +14,8 @@ const ALONE = 300;
 const TENANTS = 100;
 const EVENTS = 100;
 const CLIENTS = 16;
+/** Events of a tenant before it has endpoints: two versions were trained and promoted. */
+const EARLIER = 4;
 
 export const runs = 1;
 
@@ -93,10 +95,10 @@ async function crowd(
   await many(TENANTS, 4, async (i) => {
     const { key } = await worker.operator.tenants.create({ id: `${name}-${i}` });
     const graft = createClient({ baseUrl: worker.url, key: key.secret });
-    await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
+    await trainTwice(graft, "head");
     for (const { url } of [healthy, flaky])
-      await graft.webhookEndpoints.create({ url: `${url}/${name}-${i}`, events: ["dataset.imported"] });
-    tenants.push(graft);
+      await graft.webhookEndpoints.create({ url: `${url}/${name}-${i}`, events: ["head.promoted"] });
+    tenants[i] = graft;
   });
   for (const receiver of [healthy, flaky]) receiver.arrivals.length = 0;
   const failed = new Set<string>();
@@ -110,13 +112,14 @@ async function crowd(
   const total = TENANTS * EVENTS;
   const started = performance.now();
   await many(total, CLIENTS, async (i) => {
-    const at = Date.now();
-    const example = { text: `ticket ${i}`, label: "a" };
-    const made = await (tenants[i % TENANTS] as Client).datasets.add("tickets", [example]);
-    sent.set(made.id, at);
+    const [tenant, turn] = [i % TENANTS, Math.floor(i / TENANTS)];
+    sent.set(`/${name}-${tenant} ${EARLIER + turn + 1}`, Date.now());
+    await (tenants[tenant] as Client).heads.promote("head", 1 + (turn % 2));
   });
   await until(() => distinct(healthy) === total && distinct(flaky) === total, 120);
-  const latencies = healthy.arrivals.map(({ at, event }) => at - (sent.get((event.data as { id: string }).id) ?? at));
+  const latencies = healthy.arrivals.map(
+    ({ at, path, event }) => at - (sent.get(`${path} ${event.sequence}`) ?? Number.NaN),
+  );
   return {
     seconds: (performance.now() - started) / 1000,
     lost: 2 * total - distinct(healthy) - distinct(flaky),

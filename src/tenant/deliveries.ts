@@ -10,7 +10,7 @@ import {
 } from "../core/delivery.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Answered, Message } from "../webhooks/send.ts";
-import { schedule } from "./due.ts";
+import { FIRST_OF_ALL, schedule } from "./due.ts";
 import { emit } from "./events.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 import { type EndpointRow, findEnabled, findEndpoint, giveUpEndpoint, secretsOf } from "./webhook-endpoints.ts";
@@ -151,7 +151,7 @@ export function redeliver(sql: SqlStorage, id: string, now: number): Result<Webh
   const enabled = findEnabled(sql, row.value.endpoint_id);
   if (!enabled.ok) return enabled;
   apply(sql, row.value, { type: "redeliver" }, now);
-  schedule(sql, "deliver", "", now);
+  schedule(sql, "deliver", "", FIRST_OF_ALL);
   const after = findRow(sql, id);
   return after.ok ? ok(toDelivery(after.value)) : after;
 }
@@ -170,7 +170,7 @@ export function redeliverFailed(sql: SqlStorage, endpoint: string, since: number
     .toArray();
   const wanted = rows.slice(0, REDELIVERED_AT_ONCE);
   for (const row of wanted) apply(sql, row, { type: "redeliver" }, now);
-  if (wanted.length > 0) schedule(sql, "deliver", "", now);
+  if (wanted.length > 0) schedule(sql, "deliver", "", FIRST_OF_ALL);
   return ok({
     object: "webhook_endpoint.redelivery" as const,
     id: endpoint,

@@ -30,6 +30,9 @@ export interface Due {
   readonly attempts: number;
 }
 
+/** The time of work that goes ahead of all else that is due; an alarm cannot be set to 0. */
+export const FIRST_OF_ALL = 1;
+
 /** Rows run in one alarm; the rest follow in the next, at once. */
 const BATCH = 50;
 /** Calls of KV and R2 that the platform allows an alarm are 1,000; some are kept back for a sweep's longer listings. */
@@ -79,7 +82,7 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
 
 /**
  * Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. `deliver` is not of
- * these: it only sets going what goes on by itself (pump.ts), and that first of all.
+ * these: it only sets going what goes on by itself (pump.ts).
  */
 const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs", "retrain"]);
 const OUTWARD_AT_ONCE = 3;
@@ -106,7 +109,7 @@ export async function drain(
   const { sql } = storage;
   const rows = sql
     .exec<{ id: number; kind: DueKind; ref: string; attempts: number }>(
-      "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY kind <> 'deliver', run_at LIMIT ?",
+      "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
       now,
       BATCH,
     )

@@ -1,7 +1,7 @@
 /** What other systems are told of: each event is written in the transaction of the change that it tells of. */
 import { newDelivery } from "../core/delivery.ts";
 import type { EventType } from "../core/event.ts";
-import { schedule } from "./due.ts";
+import { FIRST_OF_ALL, schedule } from "./due.ts";
 
 /** What an event tells is thin: enough to act on, and ids to ask for the rest by. */
 export type EventData = Readonly<Record<string, unknown>> & { readonly id: string };
@@ -57,7 +57,7 @@ export function emit(
     );
     due ||= enabled === 1;
   }
-  if (due) schedule(sql, "deliver", "", now * 1000);
+  if (due) schedule(sql, "deliver", "", FIRST_OF_ALL);
 }
 
 function wants(events: readonly string[], type: EventType): boolean {

@@ -64,7 +64,7 @@ export function createPump(
     const all = standings(rows);
     const waiting = rows.flatMap((row) => {
       const standing = all.get(row.number);
-      if (standing === undefined || row.due_at === null) return [];
+      if (standing === undefined || row.enabled === 0 || row.due_at === null) return [];
       return [{ row, standing, at: Math.max(row.due_at, standing.health.openUntil) }];
     });
     const ready = waiting.filter(({ at }) => at <= now).sort((a, b) => a.at - b.at);

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Webhook } from "standardwebhooks";
+import type { Client, NewHead } from "../../src/sdk.ts";
 
 export interface Arrival {
   readonly path: string;
@@ -63,4 +64,18 @@ export function isSigned({ text, headers }: Arrival, secret: string): boolean {
 /** The ids of the events that have come, each as often as it has. */
 export function idsOf({ arrivals }: Receiver): string[] {
   return arrivals.map(({ event }) => event.id);
+}
+
+const examples = ["one", "two", "three", "four"].map((text, i) => ({ text, label: i % 2 === 0 ? "odd" : "even" }));
+
+/** Trains a head's two versions; promoting the other one again and again is the cheapest way to many events. */
+export async function trainTwice(graft: Client, name: string): Promise<void> {
+  const head = {
+    name,
+    examples,
+    method: "head",
+    evaluation: { method: "none" },
+    hyperparameters: { l2: 1, lexical: false },
+  };
+  for (const _ of [1, 2]) await graft.heads.train(head as NewHead);
 }

@@ -132,6 +132,7 @@ describe("a wrong environment is told at the start", () => {
     [{ PORT: "" }, "PORT is ''"],
     [{ STATE_DIR: "" }, "STATE_DIR is empty."],
     [{ BACKBONES: "{" }, "BACKBONES: is not JSON."],
+    [{ WEBHOOK_ORIGINS: "127.0.0.1:9000" }, "WEBHOOK_ORIGINS is '127.0.0.1:9000', which is not a list"],
   ])("%j", (env, message) => {
     expect(() => serveOptions(env)).toThrow(message);
     expect(() => serveOptions(env)).toThrow(Problem);
