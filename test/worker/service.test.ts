@@ -14,7 +14,7 @@ describe("GET /v1/limits", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     const answer = await call("GET", "/v1/limits", key);
     expect(answer.status).toBe(200);
-    const { datasets, heads, api_keys, files, active_jobs, ...others } = limits;
+    const { datasets, heads, api_keys, files, active_jobs, webhook_endpoints, ...others } = limits;
     const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     expect(answer.json).toEqual({
       object: "limits",
@@ -26,6 +26,7 @@ describe("GET /v1/limits", () => {
         api_keys: { limit: api_keys, used: 1 },
         files: { limit: files, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
+        webhook_endpoints: { limit: webhook_endpoints, used: 0 },
       },
     });
   });
