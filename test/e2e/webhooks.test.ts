@@ -8,7 +8,7 @@ import type { WebhookDeliveryWithAttempts, WebhookEndpoint } from "../../src/sdk
 import { eventually, type System, startSystem, type Tenant } from "./batch-system.ts";
 import { type Arrival, idsOf, isSigned, type Receiver, respond, startReceiver, trainTwice } from "./receivers.ts";
 
-const TIMEOUT_SECONDS = 10;
+const TIMEOUT_SECONDS = 6;
 
 let system: System;
 const free: Receiver[] = [];

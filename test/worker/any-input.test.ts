@@ -6,18 +6,25 @@ import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { openApiDocument } from "./openapi.ts";
 
 let key: string;
+/** Of what has an id that is not chosen: the URL's path, and the id. */
+let inbound: string;
+let endpoint: string;
 
 beforeAll(async () => {
   key = (await tenantWithTickets()).key;
   const trained = await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets" });
   expect(trained.status, trained.text).toBe(201);
   await call("POST", "/v1/datasets/tickets/examples", key, { examples: [{ id: "e", text: "a", label: "billing" }] });
+  const hook = { name: "h", action: "predict", head: "support", fields: { text: "/text" }, verify: { scheme: "none" } };
+  inbound = new URL((await call("POST", "/v1/inbound_hooks", key, hook)).json.url).pathname;
+  const listener = { url: "https://example.com/hook", events: ["webhook.test"] };
+  endpoint = (await call("POST", "/v1/webhook_endpoints", key, listener)).json.id;
 });
 
 const examples = tickets().slice(0, 4);
 
 /** A body that each route takes: the beginning of most that are sent. */
-const good: Record<string, { path?: string; token?: string; body: unknown }> = {
+const good: Record<string, { path?: string | (() => string); token?: string; body: unknown }> = {
   "POST /v1/admin/tenants": { token: env.ADMIN_KEY, body: { id: "acme", name: "Acme" } },
   "POST /v1/admin/tenants/{id}/api_keys": {
     path: "/v1/admin/tenants/other-tenant/api_keys",
@@ -54,6 +61,33 @@ const good: Record<string, { path?: string; token?: string; body: unknown }> = {
     },
   },
   "POST /v1/heads/{name}/promote": { path: "/v1/heads/support/promote", body: { version: 1 } },
+  "POST /v1/heads/{name}/feedback": { path: "/v1/heads/absent/feedback", body: { examples } },
+  "PUT /v1/heads/{name}/policy": {
+    path: "/v1/heads/support/policy",
+    body: { retrain_after_examples: null, retrain_on_drift: false, promote: "never" },
+  },
+  "POST /v1/inbound_hooks": {
+    body: {
+      name: "n",
+      action: "learn",
+      dataset: "other",
+      fields: { text: ["/a", "/b"], label: "/label", id: "/id" },
+      on_unknown_label: "add",
+      verify: { scheme: "hmac_sha256", header: "x-signature", prefix: "", encoding: "hex" },
+    },
+  },
+  "POST /v1/inbound/{token}": { path: () => inbound, body: { text: "my card was charged twice" } },
+  "POST /v1/webhook_endpoints": {
+    body: { url: "https://example.com/hook", events: ["webhook.test"], description: "d" },
+  },
+  "PATCH /v1/webhook_endpoints/{id}": {
+    path: () => `/v1/webhook_endpoints/${endpoint}`,
+    body: { url: "https://example.com/hook", events: ["webhook.test"], enabled: true, description: null },
+  },
+  "POST /v1/webhook_endpoints/{id}/redeliver": {
+    path: () => `/v1/webhook_endpoints/${endpoint}/redeliver`,
+    body: { since: 1_700_000_000 },
+  },
   "POST /v1/heads/{name}/predict": {
     path: "/v1/heads/support/predict",
     body: { input: ["a", { text: "b" }], top_k: 2, version: 1, coverage: 0.9, out_of_scope_threshold: 0.5 },
@@ -88,7 +122,8 @@ test("every route that takes JSON is tried here", async () => {
       requestBody?.content["application/json"] ? [`${method.toUpperCase()} ${path}`] : [],
     ),
   );
-  expect(Object.keys(good).toSorted()).toEqual(taking.toSorted());
+  // What is posted to a hook is read as JSON, whatever it is said to be.
+  expect(Object.keys(good).toSorted()).toEqual([...taking, "POST /v1/inbound/{token}"].toSorted());
 });
 
 describe("any JSON value as a body, or as a part of a good one", () => {
@@ -109,7 +144,8 @@ describe("any JSON value as a body, or as a part of a good one", () => {
       fc.asyncProperty(bodies, async (sent) => {
         // The JSON itself is sent: `undefined` and lone surrogates included, in whatever form JSON gives them.
         const json = JSON.stringify(sent) ?? "null";
-        await call(method, path ?? template, token ?? key, json, { "content-type": "application/json" });
+        const at = typeof path === "function" ? path() : (path ?? template);
+        await call(method, at, token ?? key, json, { "content-type": "application/json" });
       }),
       { numRuns: 40 },
     );

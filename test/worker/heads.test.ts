@@ -436,7 +436,7 @@ describe("training", () => {
       expect(
         (await trained({ name: dataset, dataset, evaluation: none, hyperparameters }, fresh)).dataset.examples,
       ).toBe(dataset === "long" ? 900 : 700);
-  });
+  }, 120_000);
 
   test("on odd data gives a head or says why not", async () => {
     const { key: fresh } = await newTenant();

@@ -14,7 +14,7 @@ describe("GET /v1/limits", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     const answer = await call("GET", "/v1/limits", key);
     expect(answer.status).toBe(200);
-    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, ...others } = limits;
+    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, webhook_endpoints, ...others } = limits;
     const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     expect(answer.json).toEqual({
       object: "limits",
@@ -27,6 +27,7 @@ describe("GET /v1/limits", () => {
         files: { limit: files, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
         inbound_hooks: { limit: inbound_hooks, used: 0 },
+        webhook_endpoints: { limit: webhook_endpoints, used: 0 },
       },
     });
   });
