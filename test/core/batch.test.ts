@@ -297,7 +297,7 @@ describe("places", () => {
     }
     const free = async (running: Submission) => {
       expect((await stop(url, running, "cancel")).status).toBe(202);
-      await soon(async () => (await (await fetch(`${url}/health`)).json()).running).toBe(0);
+      await soon(async () => (await fetch(`${url}/health`)).json()).toMatchObject({ running: 0 });
     };
     await free(first);
     expect((await submit(url, second)).status).toBe(429);
