@@ -68,7 +68,6 @@ export async function startBatch(settings: Settings, log: Log, program = attempt
 async function main(): Promise<void> {
   const log: Log = (event, fields) => console.log(JSON.stringify({ time: new Date().toISOString(), event, ...fields }));
   const { url, stop } = await startBatch(readSettings(process.env), log);
-  console.log(`Batch endpoint listens on ${url}`);
   let signals = 0;
   for (const signal of ["SIGINT", "SIGTERM"] as const)
     process.on(signal, () => {
@@ -76,6 +75,7 @@ async function main(): Promise<void> {
       log("stopping");
       void stop().then(() => process.exit(0));
     });
+  console.log(`Batch endpoint listens on ${url}`);
 }
 
 if (import.meta.main) {

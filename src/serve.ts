@@ -268,9 +268,6 @@ async function start(): Promise<void> {
     batchPort === null
       ? async () => undefined
       : startBatch({ ...env, ...here, BATCH_PORT: String(batchPort), GRAFT_URL: url, WORK_DIR: workDir });
-  console.log(`Graft listens on ${url}, its state in ${options.stateDir}. The API is described at ${url}/docs.`);
-  if (!env.ADMIN_KEY)
-    console.log(`ADMIN_KEY=${options.adminKey} (made for this run; set it in the environment to choose your own)`);
   // The batch endpoint first: it hands back to the Worker what it has not done.
   const end = () =>
     stopBatch()
@@ -281,6 +278,9 @@ async function start(): Promise<void> {
     process.removeAllListeners(signal);
     process.once(signal, end);
   }
+  console.log(`Graft listens on ${url}, its state in ${options.stateDir}. The API is described at ${url}/docs.`);
+  if (!env.ADMIN_KEY)
+    console.log(`ADMIN_KEY=${options.adminKey} (made for this run; set it in the environment to choose your own)`);
 }
 
 if (import.meta.main) {
