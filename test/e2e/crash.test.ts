@@ -2,7 +2,7 @@
  * kill -9 between any two writes. The real Worker runs in a process of its own; ahead of the n-th write of a request,
  * and of the alarms that follow it, the whole process group is killed and started again on the same state. What was
  * answered must hold, what was not is absent or whole, the same request works again, and nothing refers to bytes
- * that are not there. By default each operation is killed at a quarter of its writes; CRASH_POINTS=all takes all.
+ * that are not there. By default each operation is killed at a sixth of its writes; CRASH_POINTS=all takes all.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -14,7 +14,7 @@ import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { build } from "../../src/serve.ts";
 
-const STEP = process.env.CRASH_POINTS === "all" ? 1 : 4;
+const STEP = process.env.CRASH_POINTS === "all" ? 1 : 6;
 const root = join(import.meta.dirname, "..", "..");
 const folder = mkdtempSync(join(tmpdir(), "graft-crash-"));
 const [built, stateDir] = [join(folder, "built"), join(folder, "state")];
