@@ -2,7 +2,7 @@
  * A whole data set through the API of the real Worker: streamed in, trained with the default evaluation, ten examples
  * added, trained again. Time, and the most memory that the runtime's process had, of each step.
  *
- *   npm run bench -- import [--data DIR]     DIR holds train.csv and val.csv; by default CLINC150's 15,000 rows
+ *   npm run bench -- import --data DIR     DIR holds train.csv and val.csv, such as CLINC150's 15,000 rows
  *
  * The process's memory is the whole runtime's, not the isolate's alone: the row "idle" is what it has before anything.
  */
@@ -47,8 +47,7 @@ async function measure(
 /** Measures each step in several runs, each with a fresh Worker. */
 export async function run(): Promise<Row[]> {
   const { values } = parseArgs({ options: { data: { type: "string" } }, strict: false });
-  const folder =
-    typeof values.data === "string" ? values.data : join(import.meta.dirname, "../../shared/data/tasks/clinc150_full");
+  const folder = typeof values.data === "string" ? values.data : ".";
   const train = join(folder, "train.csv");
   if (!existsSync(train)) throw new Error(`There is no ${train}; name a folder with train.csv and val.csv by --data.`);
   const held = parse(readFileSync(join(folder, "val.csv")), { bom: true, columns: true }) as {
