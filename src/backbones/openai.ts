@@ -3,6 +3,7 @@
  * norm is the model's matter. No message of a failure repeats the key, an input or the endpoint's own words.
  */
 import { z } from "zod";
+import { parseRetryAfter } from "../core/retry-after.ts";
 import type { Backbone, Identity } from "./backbone.ts";
 import {
   type Attempt,
@@ -142,11 +143,10 @@ const LONGEST_WAIT_SECONDS = 86_400;
  * Retry-After (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from `now` (in milliseconds), a day at most.
  */
 export function retryAfterSeconds(header: string | null, now: number): number | undefined {
-  if (header === null) return undefined;
-  if (/^\d+(\.\d+)?$/.test(header)) return Math.min(Number(header), LONGEST_WAIT_SECONDS);
-  // Date.parse reads even "-5" as a year; an HTTP date begins with the day's name.
-  const date = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
-  return Number.isNaN(date) ? undefined : Math.min(Math.max(0, Math.ceil((date - now) / 1000)), LONGEST_WAIT_SECONDS);
+  // Some endpoints answer fractions of a second, which the RFC does not know, or more than anyone waits.
+  if (header !== null && /^\d+(\.\d+)?$/.test(header)) return Math.min(Number(header), LONGEST_WAIT_SECONDS);
+  const asked = parseRetryAfter(header, now);
+  return asked === null ? undefined : Math.min(Math.ceil(asked / 1000), LONGEST_WAIT_SECONDS);
 }
 
 function readAnswer(text: string, inputs: number, dimensions: number): Attempt {

@@ -1,6 +1,7 @@
 /** What an attempt says to the Worker and fetches from it: each call within a time limit, and again where it may help. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
+import { parseRetryAfter } from "../core/retry-after.ts";
 import { type Directive, directive, type Message } from "../jobs/protocol.ts";
 import { sign } from "../jobs/sign.ts";
 
@@ -83,7 +84,7 @@ export function edgeOf({ url, secret, pace }: Origin, { id, attempt, token }: Ca
       const { status } = response;
       if (OVER.has(status)) return { type: "over" };
       if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };
-      return { type: "again", after: secondsIn(response.headers.get("retry-after")) * 1000 };
+      return { type: "again", after: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
     } catch {
       signal.throwIfAborted();
       return { type: "again", after: 0 };
@@ -111,10 +112,6 @@ export function edgeOf({ url, secret, pace }: Origin, { id, attempt, token }: Ca
   };
   const tell: Edge["tell"] = (message, signal) => persist(pace, signal, () => tellOnce(message, signal));
   return { pace, call, pull, tellOnce, tell };
-}
-
-function secondsIn(header: string | null): number {
-  return header !== null && /^\d{1,5}$/.test(header.trim()) ? Number(header) : 0;
 }
 
 /** Waits exponentially longer between tries, with jitter; at least as long as it is asked to. Throws the reason of an aborted signal. */

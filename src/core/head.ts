@@ -10,6 +10,9 @@ import { sigmoid, softmax } from "./probability.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
 
+/** Which field of an example has its target. */
+export const targetField = { single_label: "label", multi_label: "labels", regression: "value" } as const;
+
 export interface Head {
   readonly task: Task;
   /** Empty for regression. */

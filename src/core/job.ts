@@ -232,7 +232,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
   switch (event.type) {
     case "accepted":
     case "heard":
-      return active ? running({}) : to({ heardAt: now });
+      return running({});
     case "busy":
       // Whether it runs nonetheless is not known: its answer to a submission before may be lost, or another machine have it.
       return state.status === "queued" ? to({ submitAt: now + event.retryAfter, unanswered: 0 }) : stay;
@@ -248,7 +248,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       if (state.status !== "queued") return stay;
       return fail({ code: "batch_rejected", message: event.message, param: null });
     case "checkpoint":
-      return active ? running({ checkpoint: event.artifact }) : to({ heardAt: now, checkpoint: event.artifact });
+      return running({ checkpoint: event.artifact });
     case "evaluated": {
       if (!active) return to({ heardAt: now });
       const { judgement } = event;

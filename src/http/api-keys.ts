@@ -1,6 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { ok } from "../core/failure.ts";
 import { sha256Hex } from "../store/hash.ts";
+import { newId } from "../store/id.ts";
 import { type ApiKey, type NewApiKey, scopes } from "../tenant/api-keys.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endLeases, tenantKey } from "./auth.ts";
@@ -38,7 +39,7 @@ export function newKey(
   expiresAt: number | null,
 ) {
   const secret = makeKey(env.SERVER_KEY, tenantId, crypto.getRandomValues(new Uint8Array(16)));
-  const id = `key_${crypto.randomUUID().replaceAll("-", "")}`;
+  const id = newId("key_");
   const key: NewApiKey = { id, name, hash: sha256Hex(secret), scopes: [...new Set(granted)], expires_at: expiresAt };
   return { secret, key };
 }

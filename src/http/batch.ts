@@ -20,18 +20,19 @@ import {
 import { verify } from "../jobs/sign.ts";
 import { verifyToken } from "../jobs/token.ts";
 import { completeUpload, putArtifact } from "../store/artifacts.ts";
-import { putHead } from "../store/heads.ts";
-import { artifactKey, headKey } from "../store/keys.ts";
+import { artifactKey } from "../store/keys.ts";
 import type { NewHead } from "../tenant/heads.ts";
 import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
 import { bearer } from "./auth.ts";
 import { dataStream } from "./batch-data.ts";
+import { parseJson } from "./body.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { answer, failed, schemaFailure } from "./errors.ts";
 import { evaluation } from "./head-schema.ts";
 import { serverKeysOf } from "./keys.ts";
+import { storeHead } from "./training.ts";
 
 const ATTEMPT = "/internal/batch/jobs/:job/attempts/:attempt{[1-9][0-9]{0,8}}";
 const ARTIFACT = `${ATTEMPT}/artifacts/:sha256{[0-9a-f]{64}}`;
@@ -129,7 +130,7 @@ export function batchRoutes(app: App): void {
       const message = "The signature is missing, wrong, or more than five minutes old.";
       return failed(c, { code: "invalid_signature", message });
     }
-    const parsed = parseJson(read.value, message);
+    const parsed = readAs(read.value, message);
     if (!parsed.ok) return failed(c, parsed.failure);
     const { tenant, job, attempt } = c.var.attempt;
     const { id, attempt: told, ...said } = parsed.value;
@@ -188,18 +189,14 @@ async function readText(c: Context<HttpEnv>): Promise<Result<string>> {
 
 async function readJson<T>(c: Context<HttpEnv>, schema: z.ZodType<T>): Promise<Result<T>> {
   const text = await readText(c);
-  return text.ok ? parseJson(text.value, schema) : text;
+  return text.ok ? readAs(text.value, schema) : text;
 }
 
-function parseJson<T>(text: string, schema: z.ZodType<T>): Result<T> {
-  let given: unknown;
-  try {
-    given = JSON.parse(text);
-  } catch {
-    return fail("invalid_json", "The body is not valid JSON.");
-  }
-  const parsed = schema.safeParse(given);
-  return parsed.success ? ok(parsed.data) : { ok: false, failure: schemaFailure(parsed.error, given) };
+function readAs<T>(text: string, schema: z.ZodType<T>): Result<T> {
+  const given = parseJson(text);
+  if (!given.ok) return given;
+  const parsed = schema.safeParse(given.value);
+  return parsed.success ? ok(parsed.data) : { ok: false, failure: schemaFailure(parsed.error, given.value) };
 }
 
 /** Ends a job by the head that its attempt uploaded: checked first, and stored as the edge stores those that it trains. */
@@ -225,11 +222,10 @@ async function finish(c: Context<HttpEnv>, messageId: string, manifest: Manifest
   if (wrong !== null) return fail("invalid_artifact", wrong, { param });
   const record = toHead(found.value, head, manifest);
   if (!record.ok) return record;
-  await putHead(c.env.BUCKET, tenant, sha256, stored);
   const owner = ledger(c.env.TENANT, tenant);
-  const done = await owner.finishJob(job, attempt, messageId, manifest, record.value);
-  if (!done.ok && done.failure.code === "not_found")
-    await c.env.BUCKET.delete(headKey(tenant, sha256)).catch(() => undefined);
+  const done = await storeHead(c.env.BUCKET, tenant, stored, record.value, (made) =>
+    owner.finishJob(job, attempt, messageId, manifest, made),
+  );
   endHeadLeases(tenant, found.value.head);
   return done;
 }
@@ -263,7 +259,7 @@ function toHead(
 ): Result<NewHead> {
   const judged = evaluation.nullable().safeParse(told);
   if (!judged.success) return { ok: false, failure: schemaFailure(judged.error, told, "The evaluation") };
-  const record: NewHead = {
+  return ok({
     id: job.head,
     task: job.task,
     modality: job.modality,
@@ -276,10 +272,5 @@ function toHead(
     evaluation: judged.data as NewHead["evaluation"],
     sha256: artifact.sha256,
     bytes: artifact.bytes,
-  };
-  const actual = Buffer.byteLength(JSON.stringify(record));
-  const limit = limits.head_record_bytes;
-  if (actual <= limit) return ok(record);
-  const message = `A head's labels and evaluation have at most ${limit} bytes as JSON; these have ${actual}.`;
-  return fail("limit_exceeded", message, { details: { limit, actual } });
+  });
 }

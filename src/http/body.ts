@@ -2,7 +2,7 @@
 import { isUtf8 } from "node:buffer";
 import { bodyLimit } from "hono/body-limit";
 import { createMiddleware } from "hono/factory";
-import { type Failure, fail } from "../core/failure.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import type { HttpEnv } from "./context.ts";
 import { failed } from "./errors.ts";
@@ -113,5 +113,14 @@ export async function* countBytes(
     }
   } finally {
     reader.cancel().catch(() => undefined);
+  }
+}
+
+/** What a body says, where it is JSON. */
+export function parseJson(text: string): Result<unknown> {
+  try {
+    return ok(JSON.parse(text));
+  } catch {
+    return fail("invalid_json", "The body is not valid JSON. Check quotes, commas and brackets.");
   }
 }

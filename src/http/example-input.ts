@@ -1,6 +1,6 @@
 /** From an example as it came in to one as it is stored, or to what is wrong with it. Pure but for hashing. */
 import { fail, ok, type Result } from "../core/failure.ts";
-import type { Task } from "../core/head.ts";
+import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { shortHash } from "../store/hash.ts";
 import type { DatasetModality } from "../tenant/datasets.ts";
@@ -110,8 +110,6 @@ function readInput(example: LabelledExample, shape: ExampleShape, at: string): R
     ? checkEmbedding(example.embedding ?? [], shape.dimensions, join(at, "embedding"))
     : checkText(example.text, join(at, "text"));
 }
-
-const targetField = { single_label: "label", multi_label: "labels", regression: "value" } as const;
 
 function readTarget(example: LabelledExample, task: Task, at: string): Result<string | string[] | number> {
   const wanted = targetField[task];

@@ -2,6 +2,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { codes, type Failure, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { newId } from "../store/id.ts";
 import { toExample } from "../tenant/examples.ts";
 import type { StagedExample } from "../tenant/imports.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -179,7 +180,7 @@ async function importExamples(c: Context<HttpEnv>, name: string, abort: boolean)
     });
   }
   const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-  const id = `import_${crypto.randomUUID().replaceAll("-", "")}`;
+  const id = newId("import_");
   const begun = await tenant.beginImport(name, id);
   if (!begun.ok) return failed(c, begun.failure);
 

@@ -1,10 +1,11 @@
 /** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
 import { isUtf8 } from "node:buffer";
-import { type Code, fail, ok, type Result } from "../core/failure.ts";
+import type { Code, Result } from "../core/failure.ts";
+import { targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import type { StoredExample } from "../tenant/examples.ts";
 import type { StagedExample } from "../tenant/imports.ts";
-import { BodyRefused, countBytes, notUtf8, refuse } from "./body.ts";
+import { BodyRefused, countBytes, notUtf8, parseJson, refuse } from "./body.ts";
 import { csvRecords } from "./csv.ts";
 import { formatPath } from "./errors.ts";
 import { type ExampleShape, parseExample } from "./example-input.ts";
@@ -79,14 +80,6 @@ async function* readJson(body: ReadableStream<Uint8Array> | null, shape: Example
   for (const [index, raw] of examples.entries()) yield toRow(parseExample(raw, shape, `examples[${index}]`), index + 1);
 }
 
-function parseJson(text: string): Result<unknown> {
-  try {
-    return ok(JSON.parse(text));
-  } catch {
-    return fail("invalid_json", "The body is not valid JSON. Check quotes, commas and brackets.");
-  }
-}
-
 function importNdjson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
   return readNdjson(importBytes(body), (raw) => parseExample(raw, shape, ""));
 }
@@ -115,12 +108,10 @@ function ndjsonRow(
   return json.ok ? toRow(parse(json.value), line) : badRow(line, "invalid_json", "The line is not valid JSON.");
 }
 
-const targetColumn = { single_label: "label", multi_label: "labels", regression: "value" } as const;
-
 async function* readCsv(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
   if (shape.modality !== "text")
     throw refuse("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
-  const target = targetColumn[shape.task];
+  const target = targetField[shape.task];
   let columns: string[] | null = null;
   for await (const record of csvRecords(lines(importBytes(body), "any"))) {
     if (record === null) yield null;

@@ -1,6 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { ok } from "../core/failure.ts";
 import { sha256Hex } from "../store/hash.ts";
+import { newId } from "../store/id.ts";
 import type { HookSpec, InboundHook } from "../tenant/inbound.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { tenantKey } from "./auth.ts";
@@ -154,7 +155,7 @@ export function inboundHookRoutes(app: App): void {
       const token = makeKey(c.env.SERVER_KEY, tenant, crypto.getRandomValues(new Uint8Array(16)), "gi");
       const own = "secret" in wanted.verify ? wanted.verify.secret : undefined;
       const secret = own ?? newSecret(wanted.verify.scheme);
-      const id = `hook_${crypto.randomUUID().replaceAll("-", "")}`;
+      const id = newId("hook_");
       const hook = { id, tokenHash: sha256Hex(token), secret, spec: toSpec(wanted) };
       const made = await ledger(c.env.TENANT, tenant).createHook(c.var.claim, hook);
       if (!made.ok) return failed(c, made.failure);

@@ -9,7 +9,7 @@ import type { DatasetRow } from "../tenant/datasets.ts";
 import type { Answered, InboundHook, MessageName } from "../tenant/inbound.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { servedHead } from "./active-heads.ts";
-import { BodyRefused, countBytes, notUtf8, wrongEncoding } from "./body.ts";
+import { BodyRefused, countBytes, notUtf8, parseJson, wrongEncoding } from "./body.ts";
 import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { parseExample } from "./example-input.ts";
@@ -134,11 +134,10 @@ function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
   const encoded = wrongEncoding(c.req.header("content-type") ?? "", c.req.header("content-encoding") ?? "");
   if (encoded) return { ok: false, failure: encoded };
   if (!isUtf8(bytes)) return { ok: false, failure: notUtf8 };
-  try {
-    return ok(JSON.parse(new TextDecoder().decode(bytes)));
-  } catch {
-    return fail("invalid_json", "The body is not valid JSON. Have the other system send JSON, not a form.");
-  }
+  const parsed = parseJson(new TextDecoder().decode(bytes));
+  return parsed.ok
+    ? parsed
+    : fail("invalid_json", "The body is not valid JSON. Have the other system send JSON, not a form.");
 }
 
 async function predict(

@@ -1,7 +1,9 @@
 /** Fine-tuning jobs, in OpenAI's shape: fields that are not known here are ignored. */
+
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { fail, ok, type Result } from "../core/failure.ts";
+import { newId } from "../store/id.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
 import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
@@ -237,7 +239,7 @@ export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
 const noEndpoint = fail("not_available", "This instance has no batch endpoint, so there are no fine-tuning jobs.");
 
 export function newJobId(): string {
-  return `ftjob-${crypto.randomUUID().replaceAll("-", "")}`;
+  return newId("ftjob-");
 }
 
 /** Makes a job of a specification; `status` is that of the answer. */

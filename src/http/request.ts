@@ -1,12 +1,13 @@
 import { createMiddleware } from "hono/factory";
 import { routePath } from "hono/route";
+import { newId } from "../store/id.ts";
 import type { HttpEnv } from "./context.ts";
 import { RATE_LIMIT_POLICY } from "./rate-limit.ts";
 
 /** Gives the request its id, and writes its one log line: no inputs, no secrets. */
 export const request = createMiddleware<HttpEnv>(async (c, next) => {
   const started = Date.now();
-  const requestId = `req_${crypto.randomUUID().replaceAll("-", "")}`;
+  const requestId = newId("req_");
   c.set("requestId", requestId);
   c.set("claim", null);
   c.set("figures", {});

@@ -13,7 +13,7 @@ import { parseExample, shapeOf } from "./example-input.ts";
 import type { newHead } from "./head-schema.ts";
 import { jobSpec, type NewJob } from "./jobs.ts";
 import { chooseBackbone } from "./models.ts";
-import { beyondRequest, runTraining, storeHead } from "./training.ts";
+import { beyondRequest, recordOf, runTraining, storeHead } from "./training.ts";
 import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
 
 type Wanted = z.infer<typeof newHead>;
@@ -48,7 +48,8 @@ export async function trainVersion(
     backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
     dataset: { ...dataset, examples: source.examples },
   };
-  const result = await storeHead(c.env.BUCKET, tenant, fitted.value, head, Date.now() - started, commit);
+  const { bytes, record } = recordOf(fitted.value, head, Date.now() - started);
+  const result = await storeHead(c.env.BUCKET, tenant, bytes, record, commit);
   endHeadLeases(tenant, wanted.name);
   return result;
 }

@@ -11,7 +11,7 @@ import type { Turn } from "../store/embeddings.ts";
 import { sha256Hex } from "../store/hash.ts";
 import { putHead } from "../store/heads.ts";
 import { headKey } from "../store/keys.ts";
-import type { HeadObject, NewHead } from "../tenant/heads.ts";
+import type { NewHead } from "../tenant/heads.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
 import { gatheringPlace, type Place, takePlace, trainingPlace } from "./place.ts";
 import type { TrainingSource } from "./training-source.ts";
@@ -165,28 +165,37 @@ async function readFeatures(
   });
 }
 
-/** Stores a trained head: bytes first, then the ledger by `commit`, which publishes them. */
-export async function storeHead(
-  bucket: R2Bucket,
-  tenantId: string,
+/** A head that was trained here, as bytes and as the record of its version. */
+export function recordOf(
   fitted: Fitted,
   head: Omit<NewHead, "labels" | "dimensions" | "training" | "evaluation" | "sha256" | "bytes" | "task">,
   milliseconds: number,
-  commit: (head: NewHead) => Promise<Result<HeadObject>>,
-): Promise<Result<HeadObject>> {
+): { readonly bytes: Uint8Array; readonly record: NewHead } {
   const bytes = encodeHead(fitted.head);
-  const sha256 = sha256Hex(bytes);
+  const { task, labels, dimensions } = fitted.head;
   const { examples, iterations, converged, objective, l2, temperature, lexical } = fitted.training;
   const record: NewHead = {
     ...head,
-    task: fitted.head.task,
-    labels: fitted.head.labels,
-    dimensions: fitted.head.dimensions,
+    task,
+    labels,
+    dimensions,
     training: { method: "head", examples, iterations, converged, objective, l2, temperature, lexical, milliseconds },
     evaluation: fitted.evaluation,
-    sha256,
+    sha256: sha256Hex(bytes),
     bytes: bytes.length,
   };
+  return { bytes, record };
+}
+
+/** Stores a head, trained here or at a batch endpoint: bytes first, then the ledger by `commit`, which publishes them. */
+export async function storeHead<T>(
+  bucket: R2Bucket,
+  tenantId: string,
+  bytes: Uint8Array,
+  record: NewHead,
+  commit: (head: NewHead) => Promise<Result<T>>,
+): Promise<Result<T>> {
+  const { sha256 } = record;
   const size = Buffer.byteLength(JSON.stringify(record));
   if (size > limits.head_record_bytes) {
     const limit = limits.head_record_bytes;

@@ -1,8 +1,10 @@
 /** Uploads of files to train on: each is checked line by line while its bytes go to R2. */
+
 import type { Context } from "hono";
 import { ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { deleteFileBytes, type FileWriter, fileWriter } from "../store/files.ts";
+import { newId } from "../store/id.ts";
 import type { NewFile } from "../tenant/files.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { BodyRefused, countBytes, refuse } from "./body.ts";
@@ -24,7 +26,7 @@ const FILENAME_CHARACTERS = 256;
 /** Stores the file of a form, bytes first, then its row; of one that is refused nothing stays. Answers the file. */
 export async function uploadFile(c: Context<HttpEnv>): Promise<Response> {
   const { tenant } = c.var.caller;
-  const id = newId();
+  const id = newId("file-");
   const writer = fileWriter(c.env.BUCKET, tenant, id);
   try {
     const declared = Number(c.req.header("content-length"));
@@ -58,7 +60,7 @@ export async function storeExamples(
   name: string,
   examples: readonly LabelledExample[],
 ): Promise<Result<string>> {
-  const id = newId();
+  const id = newId("file-");
   const writer = fileWriter(c.env.BUCKET, c.var.caller.tenant, id);
   async function* lines() {
     for (let start = 0; start < examples.length; start += LINES)
@@ -78,10 +80,6 @@ export async function storeExamples(
   } finally {
     await writer.abort();
   }
-}
-
-function newId(): string {
-  return `file-${crypto.randomUUID().replaceAll("-", "")}`;
 }
 
 /** Ends a file that was written: bytes first, then its row. */

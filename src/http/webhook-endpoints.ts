@@ -1,8 +1,10 @@
 /** Webhook endpoints: where a tenant's systems are told of events (docs/webhooks.md). */
+
 import { randomBytes } from "node:crypto";
 import { createRoute, z } from "@hono/zod-openapi";
 import { eventTypes } from "../core/event.ts";
 import { ok } from "../core/failure.ts";
+import { newId } from "../store/id.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { checkAddress, parseOrigins } from "../webhooks/address.ts";
 import { tenantKey } from "./auth.ts";
@@ -86,7 +88,7 @@ export function endpointRoutes(app: App): void {
       const allowed = address(c.env, wanted.url);
       if (!allowed.ok) return failed(c, allowed.failure);
       const secret = makeSecret();
-      const id = `we_${crypto.randomUUID().replaceAll("-", "")}`;
+      const id = newId("we_");
       const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
       const made = await tenant.createWebhookEndpoint(c.var.claim, { id, ...wanted, description, secret });
       return made.ok ? answer(c, ok({ ...made.value, secret }), 201) : failed(c, made.failure);

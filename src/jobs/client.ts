@@ -1,5 +1,8 @@
 /** The batch endpoint as the Worker calls it: signed, with a time limit, and every answer as one of few outcomes. */
+
 import { parseRetryAfter } from "../core/retry-after.ts";
+import { newId } from "../store/id.ts";
+import { readStart } from "../webhooks/answer.ts";
 import { acknowledgement, type Stop, type Submission } from "./protocol.ts";
 import { sign } from "./sign.ts";
 
@@ -22,26 +25,11 @@ const ANSWER_BYTES = 10_000;
 
 async function call(endpoint: BatchEndpoint, method: string, path: string, content: object) {
   const body = JSON.stringify(content);
-  const id = `msg_${crypto.randomUUID().replaceAll("-", "")}`;
+  const id = newId("msg_");
   const headers = { "content-type": "application/json", ...sign(endpoint.secret, body, id, Date.now()) };
   const signal = AbortSignal.timeout(endpoint.timeoutMs);
   const response = await endpoint.send(path, { method, headers, body, signal, redirect: "manual" });
-  return { response, text: await readStart(response) };
-}
-
-/** The beginning of an answer: the rest of an endless one is not waited for. */
-async function readStart(response: Response): Promise<string> {
-  const reader = response.body?.getReader();
-  if (!reader) return "";
-  const chunks: Uint8Array[] = [];
-  for (let bytes = 0; bytes < ANSWER_BYTES; ) {
-    const { done, value } = await reader.read();
-    if (done) return Buffer.concat(chunks).toString();
-    chunks.push(value);
-    bytes += value.length;
-  }
-  await reader.cancel();
-  return Buffer.concat(chunks).toString();
+  return { response, text: new TextDecoder().decode(await readStart(response, ANSWER_BYTES)) };
 }
 
 function json(text: string): unknown {

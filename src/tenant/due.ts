@@ -81,18 +81,19 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
 }
 
 /**
- * Work that waits for other systems: it runs beside the rest, so many at a time, and holds up nothing. `deliver` is not of
- * these: it only sets going what goes on by itself (pump.ts).
+ * Work that waits for other systems: it runs beside the rest, of each kind so many at a time, and holds up nothing, nor
+ * does one kind another. `deliver` is not of these: it only sets going what goes on by itself (pump.ts).
  */
-const OUTWARD: ReadonlySet<DueKind> = new Set(["job", "submit_jobs", "retrain"]);
-const OUTWARD_AT_ONCE = 3;
+const OUTWARD_AT_ONCE: Readonly<Partial<Record<DueKind, number>>> = { job: 3, submit_jobs: 1, retrain: 1 };
 /** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
 const PATIENCE_MS = 1_000;
-/** When work is looked at again that found its like still running, or no room beside others. */
-const AGAIN_MS = 250;
+/** When work is looked at again that found no room beside others of its kind. */
+const AGAIN_MS = 1_000;
+/** When at the latest, where it runs already: with the end of that it is due at once. */
+const UNDER_WAY_MS = 60_000;
 
-/** Work under way in this object, by kind and reference. */
-export type Running = Map<string, Promise<void>>;
+/** Work under way in this object, by kind and reference, and whether it was due again meanwhile. */
+export type Running = Map<string, { dueAgain: boolean }>;
 
 /**
  * Runs what is due at `now` (milliseconds), as much as one alarm may. `run` answers when the same work is due again, or null when it is done.
@@ -118,9 +119,11 @@ export async function drain(
   let left = OPERATIONS;
   for (const row of rows) {
     const name = `${row.kind}\n${row.ref}`;
-    const isOutward = OUTWARD.has(row.kind);
-    if (running.has(name) || (isOutward && running.size >= OUTWARD_AT_ONCE)) {
-      sql.exec("UPDATE due SET run_at = ? WHERE id = ?", now + AGAIN_MS, row.id);
+    const atOnce = OUTWARD_AT_ONCE[row.kind];
+    const underWay = running.get(name);
+    if (underWay || (atOnce !== undefined && ofKind(running, row.kind) >= atOnce)) {
+      if (underWay) underWay.dueAgain = true;
+      sql.exec("UPDATE due SET run_at = ? WHERE id = ?", now + (underWay ? UNDER_WAY_MS : AGAIN_MS), row.id);
       continue;
     }
     left -= operations[row.kind] ?? 1;
@@ -128,15 +131,20 @@ export async function drain(
     // The retry is written before the attempt, so that work which takes the isolate down with it is put off as well.
     const wait = Math.min(FIRST_RETRY_MS * 4 ** row.attempts, LAST_RETRY_MS);
     sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);
-    const work = runRow(sql, row, run, failed);
-    if (!isOutward) {
+    const state = { dueAgain: false };
+    const work = runRow(sql, row, run, failed, state, now);
+    if (atOnce === undefined) {
       await work;
       continue;
     }
-    running.set(name, work);
+    running.set(name, state);
     outward.push(work.finally(() => running.delete(name)).then(done));
   }
   if (outward.length > 0) await Promise.race([Promise.all(outward), scheduler.wait(PATIENCE_MS)]);
+}
+
+function ofKind(running: Running, kind: DueKind): number {
+  return [...running.keys()].filter((name) => name.startsWith(`${kind}\n`)).length;
 }
 
 async function runRow(
@@ -144,11 +152,16 @@ async function runRow(
   row: Due,
   run: (due: Due) => Promise<number | null>,
   failed: (due: Due, error: unknown) => void,
+  state: { readonly dueAgain: boolean },
+  now: number,
 ): Promise<void> {
   try {
     const again = await run(row);
     if (again === null) sql.exec("DELETE FROM due WHERE id = ?", row.id);
     else sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", again, row.id);
+    // What was asked for meanwhile is a row of its own.
+    if (state.dueAgain)
+      sql.exec("UPDATE due SET run_at = ? WHERE kind = ? AND ref = ? AND id <> ?", now, row.kind, row.ref, row.id);
   } catch (error) {
     failed(row, error);
   }

@@ -1,6 +1,7 @@
 /** What other systems are told of: each event is written in the transaction of the change that it tells of. */
 import { newDelivery } from "../core/delivery.ts";
 import type { EventType } from "../core/event.ts";
+import { newId } from "../store/id.ts";
 import { FIRST_OF_ALL, schedule } from "./due.ts";
 
 /** What an event tells is thin: enough to act on, and ids to ask for the rest by. */
@@ -32,7 +33,7 @@ export function emit(
   const { sequence } = sql
     .exec<{ sequence: number }>(
       "INSERT INTO events (id, type, data, created_at) VALUES (?, ?, ?, ?) RETURNING sequence",
-      makeId("evt"),
+      newId("evt_"),
       type,
       kept,
       now,
@@ -47,7 +48,7 @@ export function emit(
     const { status, attempt, before, dueAt } = newDelivery(enabled === 1, now * 1000);
     sql.exec(
       "INSERT INTO deliveries (id, event, endpoint, status, attempt, before, live, due_at) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
-      makeId("whd"),
+      newId("whd_"),
       sequence,
       number,
       status,
@@ -62,8 +63,4 @@ export function emit(
 
 function wants(events: readonly string[], type: EventType): boolean {
   return events.includes("*") || events.includes(type);
-}
-
-export function makeId(prefix: string): string {
-  return `${prefix}_${crypto.randomUUID().replaceAll("-", "")}`;
 }

@@ -1,5 +1,6 @@
 /** Inbound hooks: what other systems may post, what is done with it, and the answers kept so that a replay does nothing. */
 import { fail, ok, type Result } from "../core/failure.ts";
+import { targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { type DatasetRow, findDataset } from "./datasets.ts";
 import { emit } from "./events.ts";
@@ -67,8 +68,6 @@ function findRow(sql: SqlStorage, id: string): Result<Row> {
   const row = sql.exec<Row>("SELECT * FROM inbound_hooks WHERE id = ?", id).toArray()[0];
   return row ? ok(row) : fail("not_found", `No inbound hook '${id}'.`);
 }
-
-const targetField = { single_label: "label", multi_label: "labels", regression: "value" } as const;
 
 /** Refuses a hook whose head or data set is not there, or takes something else than it would be given. */
 function checkSpec(sql: SqlStorage, { head: headName, dataset: datasetName, fields }: HookSpec): Result<null> {

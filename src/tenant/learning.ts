@@ -1,6 +1,8 @@
 /** Feedback and corrections: the newer label takes the place of an older one for the same input, or the same id. */
+
 import { type Code, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { newId } from "../store/id.ts";
 import { checkLabels, countLabels, type DatasetRow, findDataset, touch } from "./datasets.ts";
 import type { StoredExample } from "./examples.ts";
 import { considerRetraining, getPolicy, noteHits, openFeedback, type PolicyObject } from "./policies.ts";
@@ -52,7 +54,7 @@ function learnOne(sql: SqlStorage, dataset: DatasetRow, example: StoredExample, 
   const unseen = rows.every(({ same_input }) => same_input === 0);
   const [first, ...others] = rows;
   if (first === undefined) {
-    const id = given ?? `ex_${crypto.randomUUID().replaceAll("-", "")}`;
+    const id = given ?? newId("ex_");
     const { next } = sql
       .exec<{ next: number }>(
         "UPDATE datasets SET next_position = max(next_position, (SELECT coalesce(max(position) + 1, 0) FROM examples WHERE dataset = ?1)) + 1 WHERE id = ?1 RETURNING next_position AS next",

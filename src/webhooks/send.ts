@@ -2,6 +2,7 @@
 import { Webhook } from "standardwebhooks";
 import { parseRetryAfter } from "../core/retry-after.ts";
 import { checkAddress } from "./address.ts";
+import { readStart } from "./answer.ts";
 
 export interface Message {
   readonly url: string;
@@ -62,7 +63,7 @@ export async function sendMessage(
     });
     status = response.status;
     retryAfter = parseRetryAfter(response.headers.get("retry-after"), Date.now());
-    return { status, answer: await readStart(response), error: null, retryAfter };
+    return { status, answer: await readText(response), error: null, retryAfter };
   } catch {
     const [late, lost] =
       status === null
@@ -73,18 +74,6 @@ export async function sendMessage(
   }
 }
 
-/** The beginning of an answer; what follows is cancelled. */
-async function readStart(response: Response): Promise<string> {
-  const reader = response.body?.getReader();
-  if (!reader) return "";
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  while (bytes < ANSWER_BYTES) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    chunks.push(value);
-    bytes += value.length;
-  }
-  reader.cancel().catch(() => undefined);
-  return Buffer.concat(chunks).subarray(0, ANSWER_BYTES).toString();
+async function readText(response: Response): Promise<string> {
+  return new TextDecoder().decode((await readStart(response, ANSWER_BYTES)).subarray(0, ANSWER_BYTES));
 }

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { hashText } from "../../src/backbones/hash-text.ts";
 import { fail } from "../../src/core/failure.ts";
 import { toStored } from "../../src/http/example-input.ts";
-import { runTraining, storeHead } from "../../src/http/training.ts";
+import { recordOf, runTraining, storeHead } from "../../src/http/training.ts";
 import { inlineSource, type TrainingSource } from "../../src/http/training-source.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
 import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
@@ -363,8 +363,9 @@ describe("tenants", () => {
       backbone: { id: hashText.id, revision: hashText.revision },
       dataset: { name: null, revision: null, examples: examples.length },
     } as const;
+    const { bytes, record } = recordOf(fitted.value, head, 1);
     const store = (to: Remote<Tenant>) =>
-      storeHead(env.BUCKET, id, fitted.value, head, 1, (made) => to.commitHead(null, made, true));
+      storeHead(env.BUCKET, id, bytes, record, (made) => to.commitHead(null, made, true));
     const stored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
 
     const full: Remote<Tenant> = Object.create(tenant, {
