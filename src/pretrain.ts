@@ -7,9 +7,10 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { quantise } from "./backbones/quantise.ts";
 import { readCorpus } from "./pretrain/corpus.ts";
+import { foldedRows } from "./pretrain/fold.ts";
 import { Problem } from "./pretrain/problem.ts";
-import { foldedRows, quantise } from "./pretrain/quantise.ts";
 import { pretrain } from "./pretrain/run.ts";
 import { groups } from "./pretrain/sources.ts";
 

@@ -28,7 +28,7 @@ export interface Backbone {
   readonly revision: string;
   readonly modality: Modality;
   readonly dimensions: number;
-  readonly kind: "hash" | "static" | "openai" | "workers_ai";
+  readonly kind: "hash" | "static" | "fine_tuned" | "openai" | "workers_ai";
   readonly license: string;
   readonly parameters: number;
   readonly bytes: number;

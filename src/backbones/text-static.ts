@@ -18,8 +18,15 @@ const MAGIC = 0x31545347;
 const HEADER = 16;
 /** Rows that are summed together: as many as the processor's nearest cache holds beside the sum. */
 const BATCH = 128;
-const batchRows = new Uint32Array(BATCH);
-const batchWeights = new Float64Array(BATCH);
+/** Rows of one table that are to be added to a sum. */
+interface Gathered {
+  count: number;
+  readonly rows: Uint32Array;
+  readonly weights: Float64Array;
+}
+const gathered = (): Gathered => ({ count: 0, rows: new Uint32Array(BATCH), weights: new Float64Array(BATCH) });
+const ofTable = gathered();
+const ofOwn = gathered();
 
 export interface StaticTable {
   /** A multiple of eight. */
@@ -43,14 +50,26 @@ export interface StaticConfig {
   readonly buckets: number;
 }
 
+export interface StaticBackbone extends Backbone {
+  /** Reads the table, once; throws as `embed` does where it is not whole. */
+  table(): StaticTable;
+}
+
 /**
  * The backbone of a model's three files. The table is read by the first call of `embed`, and stays where it lies; one that
  * is not whole, or not the configuration's, makes that call throw.
  */
-export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: Uint8Array): Backbone {
+export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: Uint8Array): StaticBackbone {
   const { id, revision, license, dimensions, buckets } = config;
-  let table: StaticTable | undefined;
+  let read: StaticTable | undefined;
+  const table = () => {
+    const ready = read ?? readTable(vocabulary, bytes);
+    if (ready.dimensions !== dimensions) throw new Error("The table and its configuration do not belong together.");
+    read = ready;
+    return ready;
+  };
   return {
+    table,
     id,
     revision,
     modality: "text",
@@ -61,9 +80,7 @@ export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: 
     bytes: bytes.length + Buffer.byteLength(vocabulary),
     cost: "local",
     embed: async (inputs) => {
-      const ready = table ?? readTable(vocabulary, bytes);
-      if (ready.dimensions !== dimensions) throw new Error("The table and its configuration do not belong together.");
-      table = ready;
+      const ready = table();
       return { rows: inputs.map((text) => encode(ready, text)), failure: null };
     },
   };
@@ -98,22 +115,28 @@ function inWords(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(buffer, byteOffset, length / 4);
 }
 
-/** The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros, any other text does not. */
-export function encode(table: StaticTable, text: string): Float32Array {
-  const { dimensions, vocabulary, buckets, scales, packed } = table;
+/**
+ * The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros, any other text does
+ * not. A word that `own` knows has its row there instead; it may know word pairs too ("new york"), whose rows are added.
+ */
+export function encode(table: StaticTable, text: string, own?: StaticTable): Float32Array {
+  const { dimensions, vocabulary, buckets } = table;
   const sum = new Float64Array(dimensions);
-  let count = 0;
-  const add = (row: number, factor: number) => {
-    if (count === BATCH) {
-      addBatch(sum, packed, count);
-      count = 0;
-    }
-    batchRows[count] = row;
-    batchWeights[count++] = factor * (scales[row] as number);
-  };
+  const add = (row: number, factor: number) => gather(ofTable, sum, table, row, factor);
   const found = words(text);
+  let previous: string | null = null;
   for (const word of found) {
     const name = entry(word);
+    if (own !== undefined) {
+      const pair = previous === null ? undefined : own.vocabulary.get(`${previous} ${name}`);
+      if (pair !== undefined) gather(ofOwn, sum, own, pair, 1);
+      previous = name;
+      const row = own.vocabulary.get(name);
+      if (row !== undefined) {
+        gather(ofOwn, sum, own, row, 1);
+        continue;
+      }
+    }
     const row = vocabulary.get(name);
     if (row !== undefined) {
       add(row, 1);
@@ -122,7 +145,8 @@ export function encode(table: StaticTable, text: string): Float32Array {
     const factor = 1 / Math.sqrt(subwordCount(name));
     eachSubword(name, buckets, (bucket) => add(vocabulary.size + bucket, factor));
   }
-  addBatch(sum, packed, count);
+  addGathered(ofTable, sum, table);
+  if (own !== undefined) addGathered(ofOwn, sum, own);
 
   // Rows may be zeros, or cancel: the text is then its n-grams, hashed into the dimensions.
   if (found.length > 0 && sum.every((value) => value === 0))
@@ -137,8 +161,16 @@ export function encode(table: StaticTable, text: string): Float32Array {
   return embedding;
 }
 
-/** Adds the first `count` rows of the batch, times their weights: eight columns after the other, so that their sums need no memory. */
-function addBatch(sum: Float64Array, packed: Uint32Array, count: number): void {
+function gather(into: Gathered, sum: Float64Array, table: StaticTable, row: number, factor: number): void {
+  if (into.count === BATCH) addGathered(into, sum, table);
+  into.rows[into.count] = row;
+  into.weights[into.count++] = factor * (table.scales[row] as number);
+}
+
+/** Adds the rows, times their weights: eight columns after the other, so that their sums need no memory. */
+function addGathered(from: Gathered, sum: Float64Array, { packed }: StaticTable): void {
+  const { count, rows, weights } = from;
+  from.count = 0;
   const width = sum.length / 8;
   for (let column = 0; column < width; column++) {
     let s0 = 0,
@@ -150,8 +182,8 @@ function addBatch(sum: Float64Array, packed: Uint32Array, count: number): void {
       s6 = 0,
       s7 = 0;
     for (let i = 0; i < count; i++) {
-      const weight = batchWeights[i] as number;
-      const eight = packed[(batchRows[i] as number) * width + column] as number;
+      const weight = weights[i] as number;
+      const eight = packed[(rows[i] as number) * width + column] as number;
       s0 += weight * ((eight & 15) - 8);
       s1 += weight * (((eight >>> 4) & 15) - 8);
       s2 += weight * (((eight >>> 8) & 15) - 8);

@@ -2,14 +2,15 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, describe, expect, it } from "vitest";
+import { quantise } from "../../src/backbones/quantise.ts";
 import { eachSubword } from "../../src/backbones/subwords.ts";
 import { encode, readTable } from "../../src/backbones/text-static.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { words } from "../../src/core/words.ts";
 import { BATCH, type Batch, batches } from "../../src/pretrain/batch.ts";
 import { type Corpus, readCorpus } from "../../src/pretrain/corpus.ts";
+import { foldedRows } from "../../src/pretrain/fold.ts";
 import { Problem } from "../../src/pretrain/problem.ts";
-import { foldedRows, quantise } from "../../src/pretrain/quantise.ts";
 import type { Group } from "../../src/pretrain/sources.ts";
 import { folderOf, only, removeFolder, shape, smallCorpus } from "./pretrain-data.ts";
 

@@ -1,39 +1,16 @@
-/** The trained table as the backbone's file: see src/backbones/text-static.ts for the format. */
-import type { Corpus, Shape } from "./corpus.ts";
-
 const LARGEST = 7;
 /** Of the scale at which a row's largest number just fits: smaller ones cut it off and are finer for the rest. */
 const SCALES = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6];
 
-/**
- * A word's row in the file is its own row and its n-grams' together, so that reading it is one row's work.
- *
- * @param table rows × dimensions: the words' own rows, then the n-grams'
- */
-export function foldedRows(corpus: Corpus, shape: Shape, table: Float32Array): Float32Array {
-  const { dimensions, vocabulary } = shape;
-  const folded = table.slice();
-  folded.fill(0, 0, vocabulary * dimensions);
-  const { starts, members } = corpus.wordRows;
-  for (let word = 0; word + 1 < starts.length; word++) {
-    const first = starts[word] as number;
-    const own = members[first] as number;
-    if (own >= vocabulary) continue;
-    for (let i = first; i < (starts[word + 1] as number); i++) {
-      const row = members[i] as number;
-      const factor = corpus.wordFactors[i] as number;
-      for (let j = 0; j < dimensions; j++) {
-        const at = own * dimensions + j;
-        folded[at] = (folded[at] as number) + factor * (table[row * dimensions + j] as number);
-      }
-    }
-  }
-  return folded;
-}
-
-/** Rows of four-bit integers, each with the scale (of half precision) that has the least squared error. */
-export function quantise(rows: Float32Array, shape: Shape): Uint8Array {
-  const { dimensions, vocabulary, buckets } = shape;
+/** A static table's file (text-static.ts has the format): each row with the scale, of half precision, that has the least squared error. */
+export function quantise(
+  rows: Float32Array,
+  {
+    dimensions,
+    vocabulary,
+    buckets,
+  }: { readonly dimensions: number; readonly vocabulary: number; readonly buckets: number },
+): Uint8Array {
   const count = vocabulary + buckets;
   const bytes = new Uint8Array(16 + count * (2 + dimensions / 2));
   const view = new DataView(bytes.buffer);
