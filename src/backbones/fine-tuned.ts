@@ -1,40 +1,79 @@
 /**
- * A static backbone whose rows a tenant's fine-tuning has trained, as a delta over the shared one: the rows of words that
- * its examples have, and of pairs of words, which the shared one does not know. Every other word has its row of the base.
+ * A static backbone that fine-tuning has trained for a tenant, as a delta over the shared one: rows of the words that its
+ * examples have, and a convolution over the words of a text (src/finetune/network.ts). The embedding is the shared one's,
+ * with what each filter found beside it:
  *
- *   delta   "GFT1" | u32 bytes of JSON | u32 bytes of names | JSON | names | a static table without n-grams (text-static.ts)
- *           the JSON and the names each padded with spaces to a multiple of 4; the names one a line, pairs with a space between
+ *   (base(text), h)    h_f = max(0, c_f + max_t K_f · (x_{t−1}, x_t, x_{t+1}))    x_t: the row of word t, zeros beyond the text
+ *
+ * A word that the delta has no row of has that of the base, times `scale`. K_f is filterScales[f] times eight-bit integers.
+ *
+ *   delta   "GFT1" | u32 bytes of JSON | u32 bytes of names | JSON | names | filters × f32 scale | filters × f32 c |
+ *           filters × 3 dimensions × i8 | a static table without n-grams (text-static.ts)
+ *           little-endian; the JSON and the names (one a line) each padded with spaces to a multiple of 4
  */
+import { words } from "../core/words.ts";
 import type { Backbone } from "./backbone.ts";
 import { quantise } from "./quantise.ts";
-import { encode, readTable, type StaticBackbone, type StaticTable } from "./text-static.ts";
+import { entry } from "./subwords.ts";
+import { encode, readTable, type StaticBackbone, type StaticTable, wordVector } from "./text-static.ts";
 
 const MAGIC = 0x31544647;
 const HEADER = 12;
+const WINDOW = 3;
+/** Words whose products with the kernel are kept: those of a language's most frequent words are most of its texts'. */
+const KEPT_WORDS = 2048;
 
-export interface Delta {
+interface About {
   readonly base: { readonly id: string; readonly revision: string };
+  /** Of the base. */
+  readonly dimensions: number;
+  readonly scale: number;
+  readonly filters: number;
+}
+
+export interface Delta extends About {
   readonly rows: StaticTable;
+  /** filters × 3 dimensions. */
+  readonly kernel: Float32Array;
+  readonly bias: Float32Array;
 }
 
-/** The bytes of a delta. `rows` has the row of each name, in their order. */
-export function encodeDelta(base: Delta["base"], names: readonly string[], rows: Float32Array): Uint8Array {
-  const table = quantise(rows, {
-    dimensions: rows.length / Math.max(1, names.length),
-    vocabulary: names.length,
-    buckets: 0,
-  });
-  const json = padded(JSON.stringify({ base: { id: base.id, revision: base.revision } }));
+/** What a training has made: `rows` has the row of each name, in their order. */
+export interface FineTuned extends Pick<About, "base" | "dimensions" | "scale"> {
+  readonly names: readonly string[];
+  readonly rows: Float32Array;
+  readonly kernel: Float32Array;
+  readonly bias: Float32Array;
+}
+
+/** The bytes of a delta. */
+export function encodeDelta({ base, dimensions, scale, names, rows, kernel, bias }: FineTuned): Uint8Array {
+  const filters = bias.length;
+  const about: About = { base: { id: base.id, revision: base.revision }, dimensions, scale, filters };
+  const json = padded(JSON.stringify(about));
   const listed = padded(names.join("\n"));
-  const start = new Uint8Array(HEADER);
-  const view = new DataView(start.buffer);
+  const start = Buffer.alloc(HEADER);
   [MAGIC, json.length, listed.length].forEach((value, i) => {
-    view.setUint32(4 * i, value, true);
+    start.writeUInt32LE(value, 4 * i);
   });
-  return new Uint8Array(Buffer.concat([start, json, listed, table]));
+  const scales = new Float32Array(filters);
+  const quantised = new Int8Array(kernel.length);
+  const width = kernel.length / filters;
+  for (let f = 0; f < filters; f++) {
+    const row = kernel.subarray(f * width, (f + 1) * width);
+    const unit = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
+    scales[f] = unit;
+    row.forEach((value, j) => {
+      quantised[f * width + j] = Math.round(value / (unit || 1));
+    });
+  }
+  const table = quantise(rows, { dimensions, vocabulary: names.length, buckets: 0 });
+  const bytes = ({ buffer, byteOffset, byteLength }: Float32Array | Int8Array) =>
+    new Uint8Array(buffer, byteOffset, byteLength);
+  return new Uint8Array(Buffer.concat([start, json, listed, bytes(scales), bytes(bias), bytes(quantised), table]));
 }
 
-function padded(text: string): Uint8Array {
+function padded(text: string): Buffer {
   const bytes = Buffer.from(text);
   return Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4, " ")]);
 }
@@ -44,39 +83,119 @@ export function decodeDelta(bytes: Uint8Array): Delta | null {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < HEADER || view.getUint32(0, true) !== MAGIC) return null;
   const names = HEADER + view.getUint32(4, true);
-  const table = names + view.getUint32(8, true);
+  const numbers = names + view.getUint32(8, true);
   try {
     const text = (from: number, to: number) =>
       new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(from, to));
-    const { base } = JSON.parse(text(HEADER, names)) as Delta;
-    if (typeof base?.id !== "string" || typeof base.revision !== "string") return null;
-    const rows = readTable(text(names, table), bytes.subarray(table));
-    return rows.scales.every(Number.isFinite) ? { base, rows } : null;
+    const { base, scale, dimensions, filters } = JSON.parse(text(HEADER, names)) as About;
+    if (typeof base?.id !== "string" || typeof base.revision !== "string" || !Number.isInteger(filters)) return null;
+    const floats = (from: number) => new Float32Array(bytes.slice(from, from + 4 * filters).buffer);
+    const scales = floats(numbers);
+    const bias = floats(numbers + 4 * filters);
+    const kernelAt = numbers + 8 * filters;
+    const width = WINDOW * dimensions;
+    const rows = readTable(text(names, numbers), bytes.subarray(kernelAt + filters * width));
+    const kernel = new Float32Array(filters * width);
+    for (let i = 0; i < kernel.length; i++)
+      kernel[i] = view.getInt8(kernelAt + i) * (scales[Math.floor(i / width)] as number);
+    const finite = [[scale], scales, bias, rows.scales].every((list) =>
+      (list as readonly number[]).every(Number.isFinite),
+    );
+    return finite && rows.dimensions === dimensions && rows.buckets === 0
+      ? { base, scale, dimensions, filters, rows, kernel, bias }
+      : null;
   } catch {
     return null;
   }
 }
 
-/** The backbone of a delta over the base that it names. */
+/** How many numbers a delta holds beside those of its base. */
+export function trainedParameters({ rows, kernel, bias }: Delta): number {
+  return rows.vocabulary.size * rows.dimensions + kernel.length + bias.length;
+}
+
+/** The backbone of a delta over the base that it names. `bytes` are the delta's. */
 export function fineTunedBackbone(
   base: StaticBackbone,
   { id, revision }: Pick<Backbone, "id" | "revision">,
-  { rows }: Delta,
+  delta: Delta,
   bytes: number,
 ): Backbone {
+  const kept = new Map<string, Float32Array>();
   return {
     id,
     revision,
     modality: "text",
-    dimensions: base.dimensions,
+    dimensions: base.dimensions + delta.filters,
     kind: "fine_tuned",
     license: base.license,
-    parameters: base.parameters + rows.vocabulary.size * base.dimensions,
+    parameters: base.parameters + trainedParameters(delta),
     bytes,
     cost: "local",
     embed: async (inputs) => {
       const table = base.table();
-      return { rows: inputs.map((text) => encode(table, text, rows)), failure: null };
+      const rows = inputs.map((text) => {
+        const embedding = new Float32Array(base.dimensions + delta.filters);
+        embedding.set(encode(table, text));
+        addFeatures(embedding.subarray(base.dimensions), table, delta, text, kept);
+        return embedding;
+      });
+      return { rows, failure: null };
     },
   };
+}
+
+/** Writes h of a text, of zeros. */
+function addFeatures(
+  features: Float32Array,
+  table: StaticTable,
+  delta: Delta,
+  text: string,
+  kept: Map<string, Float32Array>,
+): void {
+  const { filters, bias } = delta;
+  const found = words(text).map((word) => products(table, delta, entry(word), kept));
+  if (found.length === 0) return;
+  const most = new Float64Array(filters).fill(Number.NEGATIVE_INFINITY);
+  for (let t = 0; t < found.length; t++)
+    takeLarger(most, found[t - 1], found[t] as Float32Array, found[t + 1], filters);
+  for (let f = 0; f < filters; f++) features[f] = Math.max(0, (most[f] as number) + (bias[f] as number));
+}
+
+function takeLarger(
+  most: Float64Array,
+  before: Float32Array | undefined,
+  here: Float32Array,
+  after: Float32Array | undefined,
+  filters: number,
+): void {
+  for (let f = 0; f < filters; f++) {
+    let sum = here[filters + f] as number;
+    if (before !== undefined) sum += before[f] as number;
+    if (after !== undefined) sum += after[2 * filters + f] as number;
+    if (sum > (most[f] as number)) most[f] = sum;
+  }
+}
+
+/** A word's products with each filter's part for the word before, here and after: 3 × filters. */
+function products(table: StaticTable, delta: Delta, name: string, kept: Map<string, Float32Array>): Float32Array {
+  const known = kept.get(name);
+  if (known !== undefined) return known;
+  const { filters, kernel, rows, scale } = delta;
+  const d = rows.dimensions;
+  const own = rows.vocabulary.has(name);
+  const x = wordVector(own ? rows : table, name);
+  if (!own) for (let j = 0; j < d; j++) x[j] = (x[j] as number) * scale;
+  const made = new Float32Array(WINDOW * filters);
+  for (let f = 0; f < filters; f++)
+    for (let o = 0; o < WINDOW; o++) made[o * filters + f] = product(kernel, (f * WINDOW + o) * d, x);
+  if (kept.size === KEPT_WORDS) kept.clear();
+  kept.set(name, made);
+  return made;
+}
+
+function product(kernel: Float32Array, from: number, x: Float64Array): number {
+  let sum = 0;
+  for (let j = 0; j < x.length; j++) sum += (kernel[from + j] as number) * (x[j] as number);
+  return sum;
 }

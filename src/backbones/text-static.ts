@@ -18,15 +18,10 @@ const MAGIC = 0x31545347;
 const HEADER = 16;
 /** Rows that are summed together: as many as the processor's nearest cache holds beside the sum. */
 const BATCH = 128;
-/** Rows of one table that are to be added to a sum. */
-interface Gathered {
-  count: number;
-  readonly rows: Uint32Array;
-  readonly weights: Float64Array;
-}
-const gathered = (): Gathered => ({ count: 0, rows: new Uint32Array(BATCH), weights: new Float64Array(BATCH) });
-const ofTable = gathered();
-const ofOwn = gathered();
+const batchRows = new Uint32Array(BATCH);
+const batchWeights = new Float64Array(BATCH);
+/** How many rows wait there. */
+let gathered = 0;
 
 export interface StaticTable {
   /** A multiple of eight. */
@@ -115,38 +110,13 @@ function inWords(bytes: Uint8Array): Uint32Array {
   return new Uint32Array(buffer, byteOffset, length / 4);
 }
 
-/**
- * The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros, any other text does
- * not. A word that `own` knows has its row there instead; it may know word pairs too ("new york"), whose rows are added.
- */
-export function encode(table: StaticTable, text: string, own?: StaticTable): Float32Array {
-  const { dimensions, vocabulary, buckets } = table;
+/** The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros, any other text does not. */
+export function encode(table: StaticTable, text: string): Float32Array {
+  const { dimensions } = table;
   const sum = new Float64Array(dimensions);
-  const add = (row: number, factor: number) => gather(ofTable, sum, table, row, factor);
   const found = words(text);
-  let previous: string | null = null;
-  for (const word of found) {
-    const name = entry(word);
-    if (own !== undefined) {
-      const pair = previous === null ? undefined : own.vocabulary.get(`${previous} ${name}`);
-      if (pair !== undefined) gather(ofOwn, sum, own, pair, 1);
-      previous = name;
-      const row = own.vocabulary.get(name);
-      if (row !== undefined) {
-        gather(ofOwn, sum, own, row, 1);
-        continue;
-      }
-    }
-    const row = vocabulary.get(name);
-    if (row !== undefined) {
-      add(row, 1);
-      continue;
-    }
-    const factor = 1 / Math.sqrt(subwordCount(name));
-    eachSubword(name, buckets, (bucket) => add(vocabulary.size + bucket, factor));
-  }
-  addGathered(ofTable, sum, table);
-  if (own !== undefined) addGathered(ofOwn, sum, own);
+  for (const word of found) gatherWord(sum, table, entry(word));
+  addGathered(sum, table);
 
   // Rows may be zeros, or cancel: the text is then its n-grams, hashed into the dimensions.
   if (found.length > 0 && sum.every((value) => value === 0))
@@ -161,16 +131,35 @@ export function encode(table: StaticTable, text: string, own?: StaticTable): Flo
   return embedding;
 }
 
-function gather(into: Gathered, sum: Float64Array, table: StaticTable, row: number, factor: number): void {
-  if (into.count === BATCH) addGathered(into, sum, table);
-  into.rows[into.count] = row;
-  into.weights[into.count++] = factor * (table.scales[row] as number);
+/** v(w) of a word (subwords.ts: `entry`), as it goes into the sum. */
+export function wordVector(table: StaticTable, name: string): Float64Array {
+  const sum = new Float64Array(table.dimensions);
+  gatherWord(sum, table, name);
+  addGathered(sum, table);
+  return sum;
 }
 
-/** Adds the rows, times their weights: eight columns after the other, so that their sums need no memory. */
-function addGathered(from: Gathered, sum: Float64Array, { packed }: StaticTable): void {
-  const { count, rows, weights } = from;
-  from.count = 0;
+/** Sees to it that v(w) is added to the sum, by `addGathered` at the latest. */
+function gatherWord(sum: Float64Array, table: StaticTable, name: string): void {
+  const { vocabulary, buckets, scales } = table;
+  const add = (row: number, factor: number) => {
+    if (gathered === BATCH) addGathered(sum, table);
+    batchRows[gathered] = row;
+    batchWeights[gathered++] = factor * (scales[row] as number);
+  };
+  const row = vocabulary.get(name);
+  if (row !== undefined) {
+    add(row, 1);
+    return;
+  }
+  const factor = 1 / Math.sqrt(subwordCount(name));
+  eachSubword(name, buckets, (bucket) => add(vocabulary.size + bucket, factor));
+}
+
+/** Adds the rows of the batch, times their weights: eight columns after the other, so that their sums need no memory. */
+function addGathered(sum: Float64Array, { packed }: StaticTable): void {
+  const count = gathered;
+  gathered = 0;
   const width = sum.length / 8;
   for (let column = 0; column < width; column++) {
     let s0 = 0,
@@ -182,8 +171,8 @@ function addGathered(from: Gathered, sum: Float64Array, { packed }: StaticTable)
       s6 = 0,
       s7 = 0;
     for (let i = 0; i < count; i++) {
-      const weight = weights[i] as number;
-      const eight = packed[(rows[i] as number) * width + column] as number;
+      const weight = batchWeights[i] as number;
+      const eight = packed[(batchRows[i] as number) * width + column] as number;
       s0 += weight * ((eight & 15) - 8);
       s1 += weight * (((eight >>> 4) & 15) - 8);
       s2 += weight * (((eight >>> 8) & 15) - 8);

@@ -1,0 +1,49 @@
+/** The kernels of src/kernels/finetune.ts, compiled by `npm run kernels`, in a memory of their own. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+const PAGE = 65_536;
+const MOST_PAGES = 65_536;
+
+/** Numbers and byte offsets into the memory, as src/kernels/finetune.ts and src/kernels/pretrain.ts say for each kernel. */
+type Kernel = (...values: number[]) => void;
+export type Kernels = Readonly<
+  Record<
+    "multiply" | "adam" | "adamRows" | "logSumRows" | "maxPool" | "convolutionBack" | "pullRows" | "shrink",
+    Kernel
+  >
+>;
+
+/** Memory that is given out piece by piece, and kernels that work in it. */
+export interface Workspace {
+  readonly kernels: Kernels;
+  /** Where `count` numbers of four bytes, all zero, begin: a multiple of 16. Views made before may be detached by it. */
+  reserve(count: number): number;
+  floats(offset: number, count: number): Float32Array;
+  integers(offset: number, count: number): Int32Array;
+}
+
+/** Missing from the types of workerd, where compiling at run time is forbidden. */
+const { Module } = WebAssembly as unknown as { Module: new (bytes: Uint8Array) => WebAssembly.Module };
+let compiled: WebAssembly.Module | undefined;
+
+/** A workspace of its own: its memory goes when it does. Reserving more than 4 GiB throws. */
+export function makeWorkspace(): Workspace {
+  compiled ??= new Module(readFileSync(join(import.meta.dirname, "kernels.wasm")));
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: MOST_PAGES });
+  const { exports } = new WebAssembly.Instance(compiled, { env: { memory } });
+  // The first page may hold the module's own data.
+  let end = PAGE;
+  return {
+    kernels: exports as unknown as Kernels,
+    reserve(count) {
+      const start = end;
+      end = Math.ceil((end + 4 * count) / 16) * 16;
+      const missing = Math.ceil((end - memory.buffer.byteLength) / PAGE);
+      if (missing > 0) memory.grow(missing);
+      return start;
+    },
+    floats: (offset, count) => new Float32Array(memory.buffer, offset, count),
+    integers: (offset, count) => new Int32Array(memory.buffer, offset, count),
+  };
+}
