@@ -50,6 +50,10 @@ export interface StaticBackbone extends Backbone {
   table(): StaticTable;
 }
 
+export function isStatic(backbone: Backbone): backbone is StaticBackbone {
+  return backbone.kind === "static";
+}
+
 /**
  * The backbone of a model's three files. The table is read by the first call of `embed`, and stays where it lies; one that
  * is not whole, or not the configuration's, makes that call throw.

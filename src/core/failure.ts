@@ -36,6 +36,7 @@ export const codes = [
   "request_in_progress",
   "dataset_changed",
   "job_ended",
+  "model_in_use",
   "endpoint_disabled",
   "attempt_ended",
   "invalid_signature",

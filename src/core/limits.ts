@@ -5,6 +5,7 @@ export const limits = {
   labels_per_dataset: 10_000,
   heads: 1_000,
   versions_per_head: 1_000,
+  fine_tuned_backbones: 100,
   api_keys: 1_000,
   files: 1_000,
   webhook_endpoints: 50,
@@ -18,6 +19,8 @@ export const limits = {
   artifact_bytes: 512 * 1024 * 1024,
   /** A head's weights: KV, from which every location reads them, holds no larger value. */
   head_bytes: 25 * 1024 * 1024,
+  /** What fine-tuning changed of a backbone: an isolate keeps a few of them in memory. */
+  backbone_bytes: 12 * 1024 * 1024,
   text_characters: 32_768,
   label_characters: 256,
   largest_value: 1e15,

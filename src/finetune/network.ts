@@ -10,7 +10,7 @@
  * rows that a batch has, and draw them back towards where pre-training left them.
  */
 import { seededRandom } from "../core/random.ts";
-import type { Kernels, Workspace } from "./kernels.ts";
+import type { Workspace } from "./kernels.ts";
 
 export const WINDOW = 3;
 export const BATCH_ROOM = 1024;
@@ -240,9 +240,14 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
         kernels.adamRows(0, rows, ...ofRows, rates.rows * correction, ...adam);
         kernels.pullRows(rows, list, d, table, anchors, rates.rows * rates.pull);
       }
-      return stepOperations(shape, texts);
+      return stepOperations(shape, wordsOf(texts), texts.length, 1);
     },
   };
+}
+
+/** How many words of texts a step has. */
+export function wordsOf(texts: readonly Int32Array[]): number {
+  return texts.reduce((sum, { length }) => sum + Math.min(MOST_WORDS, length), 0);
 }
 
 /** Writes which trained rows the texts have, each once, and in which places; answers how many they are. */
@@ -285,16 +290,14 @@ function listRows(
   return index;
 }
 
-/** Floating-point operations of a step on these texts. */
-export function stepOperations({ dimensions, filters, outputs }: Shape, texts: readonly Int32Array[]): number {
-  let words = 0;
-  for (const text of texts) words += Math.min(MOST_WORDS, text.length) + 1;
+/** Floating-point operations of steps on texts that have so many words together. */
+export function stepOperations(
+  { dimensions, filters, outputs }: Shape,
+  words: number,
+  texts: number,
+  steps: number,
+): number {
   const window = 2 * WINDOW * dimensions * filters;
-  return (
-    words * window +
-    texts.length * (2 * window + 6 * filters * outputs) +
-    10 * filters * (WINDOW * dimensions + outputs)
-  );
+  const update = 10 * filters * (WINDOW * dimensions + outputs);
+  return (words + texts) * window + texts * (2 * window + 6 * filters * outputs) + steps * update;
 }
-
-export type { Kernels };

@@ -5,6 +5,8 @@
 import type { Context } from "hono";
 import { createMiddleware } from "hono/factory";
 import type { z } from "zod";
+import { decodeDelta } from "../backbones/fine-tuned.ts";
+import { isStatic } from "../backbones/text-static.ts";
 import { decodeHead } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { Head } from "../core/head.ts";
@@ -21,8 +23,9 @@ import { verify } from "../jobs/sign.ts";
 import { verifyToken } from "../jobs/token.ts";
 import { completeUpload, putArtifact } from "../store/artifacts.ts";
 import { artifactKey } from "../store/keys.ts";
+import type { FineTunedRecord } from "../tenant/backbones.ts";
 import type { NewHead } from "../tenant/heads.ts";
-import type { JobSpec } from "../tenant/jobs.ts";
+import { fineTunedId, type JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
 import { bearer } from "./auth.ts";
@@ -32,6 +35,7 @@ import type { App, HttpEnv } from "./context.ts";
 import { answer, failed, schemaFailure } from "./errors.ts";
 import { evaluation } from "./head-schema.ts";
 import { serverKeysOf } from "./keys.ts";
+import { backboneTable } from "./models.ts";
 import { storeHead } from "./training.ts";
 
 const ATTEMPT = "/internal/batch/jobs/:job/attempts/:attempt{[1-9][0-9]{0,8}}";
@@ -218,16 +222,78 @@ async function finish(c: Context<HttpEnv>, messageId: string, manifest: Manifest
   const stored = new Uint8Array(await object.arrayBuffer());
   const head = decodeHead(stored);
   if (head === null) return fail("invalid_artifact", "This is no head, or one that cannot be read.", { param });
-  const wrong = unfit(head, found.value);
+  const layers = await trainedLayers(c, found.value, manifest);
+  if (!layers.ok) return layers;
+  const wrong = unfit(head, { ...found.value, dimensions: layers.value?.record.dimensions ?? found.value.dimensions });
   if (wrong !== null) return fail("invalid_artifact", wrong, { param });
-  const record = toHead(found.value, head, manifest);
+  const backbone = layers.value?.record ?? unchanged(c.env, job, found.value);
+  const record = toHead(found.value, head, manifest, layers.value === null ? null : backbone);
   if (!record.ok) return record;
   const owner = ledger(c.env.TENANT, tenant);
-  const done = await storeHead(c.env.BUCKET, tenant, stored, record.value, (made) =>
-    owner.finishJob(job, attempt, messageId, manifest, made),
-  );
+  const commit = (made: NewHead) => owner.finishJob(job, attempt, messageId, manifest, made, backbone);
+  const done = await storeHead(c.env.BUCKET, tenant, stored, record.value, commit, layers.value);
   endHeadLeases(tenant, found.value.head);
   return done;
+}
+
+/** The layers that an attempt trained, checked; null where it trained none. */
+async function trainedLayers(
+  c: Context<HttpEnv>,
+  spec: JobSpec,
+  { backbone: named, candidate }: Manifest,
+): Promise<Result<{ readonly bytes: Uint8Array; readonly record: FineTunedRecord } | null>> {
+  if (!named) return ok(null);
+  const { tenant, job } = c.var.attempt;
+  const param = "manifest.backbone";
+  const wrong = (message: string) => fail("invalid_artifact", message, { param });
+  const base = spec.backbone && backboneTable(c.env).get(spec.backbone.id);
+  if (!base || !isStatic(base) || spec.trainable === "head" || candidate !== "fine_tuned")
+    return wrong("No layers of the backbone were to be trained.");
+  const { sha256, bytes } = named.artifact;
+  const object = await c.env.BUCKET.get(artifactKey(tenant, job, sha256));
+  const limit = limits.backbone_bytes;
+  if (object === null || object.size !== bytes || bytes > limit) {
+    await object?.body.cancel();
+    if (object?.size !== bytes) return wrong("There is no artifact of this hash and length.");
+    const message = `What is trained of a backbone has at most ${limit} bytes; this has ${bytes}.`;
+    return fail("limit_exceeded", message, { param, details: { limit, actual: bytes } });
+  }
+  const stored = new Uint8Array(await object.arrayBuffer());
+  const delta = decodeDelta(stored);
+  if (delta === null) return wrong("These are no trained layers, or some that cannot be read.");
+  const { id, revision } = delta.base;
+  if (id !== spec.backbone?.id || revision !== spec.backbone.revision || delta.dimensions !== base.dimensions)
+    return wrong(`These layers are of ${id}@${revision}, not of the backbone that the job names.`);
+  const dimensions = base.dimensions + delta.filters;
+  if (named.dimensions !== dimensions)
+    return wrong(`The backbone has ${dimensions} dimensions, not ${named.dimensions}.`);
+  const record: FineTunedRecord = {
+    id: fineTunedId({ id: job, spec }),
+    revision: sha256,
+    base: { id, revision },
+    sha256,
+    bytes,
+    parameters: named.parameters,
+    dimensions,
+  };
+  return ok({ bytes: stored, record });
+}
+
+/** The backbone under the name that the job's result has, where nothing was trained of it; null where there is none. */
+function unchanged(env: Cloudflare.Env, job: string, spec: JobSpec): FineTunedRecord | null {
+  if (spec.backbone === null) return null;
+  const { id, revision } = spec.backbone;
+  if (backboneTable(env).get(id)?.revision !== revision) return null;
+  const name = fineTunedId({ id: job, spec });
+  return {
+    id: name,
+    revision,
+    base: { id, revision },
+    sha256: null,
+    bytes: 0,
+    parameters: 0,
+    dimensions: spec.dimensions,
+  };
 }
 
 /** Why a head does not answer what its job asked for, or null. */
@@ -256,6 +322,7 @@ function toHead(
   job: JobSpec,
   head: Head,
   { dataset, training, evaluation: told, artifact }: Manifest,
+  own: FineTunedRecord | null,
 ): Result<NewHead> {
   const judged = evaluation.nullable().safeParse(told);
   if (!judged.success) return { ok: false, failure: schemaFailure(judged.error, told, "The evaluation") };
@@ -264,10 +331,11 @@ function toHead(
     task: job.task,
     modality: job.modality,
     labels: head.labels,
-    dimensions: job.dimensions,
-    backbone: job.backbone ?? { id: "embedding", revision: "1" },
+    dimensions: head.dimensions,
+    backbone:
+      own === null ? (job.backbone ?? { id: "embedding", revision: "1" }) : { id: own.id, revision: own.revision },
     dataset: { name: job.source.kind === "dataset" ? job.source.name : null, ...dataset },
-    training: { method: "head", ...training },
+    training: { method: own === null ? "head" : "fine_tune", ...training },
     // It has just been held against the schema of what the interface shows.
     evaluation: judged.data as NewHead["evaluation"],
     sha256: artifact.sha256,

@@ -53,6 +53,7 @@ const http: Record<Code, { status: ContentfulStatusCode; type: ErrorType }> = {
   request_in_progress: { status: 409, type: "conflict_error" },
   dataset_changed: { status: 409, type: "conflict_error" },
   job_ended: { status: 409, type: "conflict_error" },
+  model_in_use: { status: 409, type: "conflict_error" },
   endpoint_disabled: { status: 409, type: "conflict_error" },
   attempt_ended: { status: 409, type: "conflict_error" },
   invalid_signature: { status: 401, type: "authentication_error" },

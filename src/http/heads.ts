@@ -2,6 +2,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { type Failure, ok } from "../core/failure.ts";
 import type { LexicalWeights, Task } from "../core/head.ts";
+import type { Promote } from "../core/job.ts";
 import { getHead } from "../store/heads.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
 import type { JobSpec } from "../tenant/jobs.ts";
@@ -211,6 +212,7 @@ function exportLexical({ buckets, scale, seen, idf, weights, scales }: LexicalWe
 async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {
   const unavailable = notAvailable(wanted);
   if (unavailable) return failed(c, unavailable);
+  if (wanted.method === "fine_tune") return trainByJob(c, wanted, null);
   const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
   const made = await trainVersion(c, wanted, (head) => tenant.commitHead(c.var.claim, head, wanted.promote));
   return made.ok ? answer(c, made, 201) : escalate(c, wanted, made.failure);
@@ -223,12 +225,21 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
 async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, failure: Failure): Promise<Response> {
   if (failure.code !== "edge_budget_exceeded" || wanted.method !== "auto" || batchEndpoint(c.env) === null)
     return failed(c, failure);
+  return trainByJob(c, wanted, "head");
+}
+
+/** Makes the job that trains what is wanted: the head alone, or by default (null) all layers that can be trained. */
+async function trainByJob(
+  c: Context<HttpEnv>,
+  wanted: z.infer<typeof newHead>,
+  trainable: "head" | null,
+): Promise<Response> {
   const examples =
     wanted.dataset === undefined
       ? await storeExamples(c, wanted.name, wanted.examples ?? [])
       : ok(`dataset:${wanted.dataset}`);
   const spec = examples.ok
-    ? await trainingJob(c, wanted, examples.value, wanted.promote ? "always" : "never")
+    ? await trainingJob(c, wanted, examples.value, promoteOf(wanted, trainable), trainable)
     : examples;
   const made = spec.ok ? await startJob(c, { ...spec.value, source: owned(spec.value.source) }, 202) : spec;
   if (made.ok) {
@@ -243,6 +254,12 @@ async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, fa
   return failed(c, { ...made.failure, param: wanted.dataset === undefined ? "examples" : "dataset" });
 }
 
+/** A head that is too large for a request has nothing to be compared with; layers have the frozen head. */
+function promoteOf({ promote }: z.infer<typeof newHead>, trainable: "head" | null): Promote {
+  if (!promote) return "never";
+  return trainable === "head" ? "always" : "if_better";
+}
+
 /** A file that was made for a job alone goes with it. */
 function owned(source: JobSpec["source"]): JobSpec["source"] {
   return source.kind === "file" ? { ...source, own: true } : source;
@@ -255,7 +272,6 @@ function notAvailable(wanted: z.infer<typeof newHead>) {
     message: `'${param}' is not available yet. ${instead}`,
     param,
   });
-  if (wanted.method === "fine_tune") return refused("method", "Use 'auto' or 'head'.");
   if (wanted.evaluation.detail === "full") return refused("evaluation.detail", "Use 'summary'.");
   return null;
 }

@@ -2,6 +2,7 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { isStatic } from "../backbones/text-static.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { newId } from "../store/id.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
@@ -15,10 +16,17 @@ import { chooseBackbone } from "./models.ts";
 import { body, errors, json, listOf, name, openAiPage, tenantSecurity, unixSeconds } from "./schema.ts";
 
 const setting = z.union([z.literal("auto"), z.number().positive()], { error: "it is 'auto' or a positive number" });
+const auto = z.literal("auto");
+const count = (most: number) =>
+  z
+    .union([auto, z.number().int().min(1).max(most)], { error: `it is 'auto' or a whole number from 1 to ${most}` })
+    .default("auto");
 const hyperparameters = z.looseObject({
-  n_epochs: setting.default("auto"),
-  batch_size: setting.default("auto"),
-  learning_rate_multiplier: setting.default("auto"),
+  n_epochs: count(100),
+  batch_size: count(1024),
+  learning_rate_multiplier: z
+    .union([auto, z.number().positive().max(100)], { error: "it is 'auto' or a positive number up to 100" })
+    .default("auto"),
 });
 const metadata = z
   .record(z.string().max(64), z.string().max(512))
@@ -50,7 +58,11 @@ const newJob = z
       .union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
         error: "trainable is 'all', 'head' or {\"last_layers\": n}",
       })
-      .default("head"),
+      .optional()
+      .openapi({
+        description:
+          "the layers to train; from the last: the head, the convolution, the rows of words. By default all, where the model is a static backbone, else the head",
+      }),
   })
   .openapi("NewFineTuningJob");
 
@@ -84,7 +96,7 @@ export const job = z
       version: z.number().int().nullable(),
       promoted: z.boolean(),
       promote: z.enum(["if_better", "always", "never"]),
-      trainable: z.literal("head"),
+      trainable: z.union([z.enum(["all", "head"]), z.object({ last_layers: z.number().int() })]),
       attempt: z.number().int(),
       comparison: z
         .object({
@@ -230,9 +242,11 @@ export function jobRoutes(app: App): void {
 /** What is to be known of a job before it is made, beside where its examples are. */
 type Wanted = Omit<
   JobSpec,
-  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "head"
+  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "head" | "trainable"
 > & {
   readonly head: string | null;
+  /** null: all layers where they can be trained, else the head. */
+  readonly trainable: JobSpec["trainable"] | null;
 };
 export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
 
@@ -253,17 +267,13 @@ export async function startJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 
 
 /** Reads what a caller wants to be done, and looks up what that names. */
 async function wantedSpec(c: Context<HttpEnv>, wanted: z.infer<typeof newJob>): Promise<Result<NewJob>> {
-  if (wanted.trainable !== "head")
-    return fail("not_available", "The backbone's layers cannot be trained yet. Use 'trainable': \"head\".", {
-      param: "trainable",
-    });
   const given = wanted.method?.supervised?.hyperparameters ?? wanted.hyperparameters ?? hyperparameters.parse({});
   const { n_epochs, batch_size, learning_rate_multiplier } = given;
   return jobSpec(c, wanted.training_file, wanted.model, "model", {
     validation_file: wanted.validation_file ?? null,
     head: wanted.head ?? null,
     promote: wanted.promote,
-    trainable: wanted.trainable,
+    trainable: wanted.trainable ?? null,
     suffix: wanted.suffix ?? null,
     metadata: wanted.metadata ?? null,
     seed: wanted.seed ?? 0,
@@ -315,12 +325,29 @@ export async function jobSpec(
         param,
       },
     );
-  const backbone = chooseBackbone(c.env, shape.modality, ownEmbeddings ? undefined : model, param);
+  const caller = c.var.caller.tenant;
+  const backbone = await chooseBackbone(c.env, caller, shape.modality, ownEmbeddings ? undefined : model, param);
   if (!backbone.ok) return backbone;
   const { value } = backbone;
+  if (value?.kind === "fine_tuned" || value?.id.startsWith("ft:"))
+    return fail(
+      "not_available",
+      "A fine-tuned model cannot be trained further. Name the shared one that it came from.",
+      {
+        param,
+      },
+    );
+  const layers = value !== null && isStatic(value);
+  if (!layers && wanted.trainable !== null && wanted.trainable !== "head")
+    return fail(
+      "not_available",
+      `The layers of ${value === null ? "embeddings of your own" : `'${value.id}'`} cannot be trained here. Use 'trainable': "head".`,
+      { param: "trainable" },
+    );
   return ok({
     ...wanted,
     ...shape,
+    trainable: wanted.trainable ?? (layers ? "all" : "head"),
     tenant: c.var.caller.tenant,
     source,
     dimensions: value?.dimensions ?? shape.dimensions ?? 0,

@@ -11,7 +11,7 @@ import { tenantKey } from "./auth.ts";
 import { type App, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkEmbedding, checkText } from "./example-input.ts";
-import { backboneTable } from "./models.ts";
+import { backboneAt } from "./models.ts";
 import { body, errors, input, json, limited, name, tenantSecurity } from "./schema.ts";
 
 const request = z.strictObject({
@@ -180,15 +180,9 @@ async function embed(
     else own.push(checked.value);
   }
   if (head.modality === "embedding") return ok({ rows: own, texts });
-  const backbone = backboneTable(env).get(head.backbone.id);
-  if (backbone === undefined || backbone.revision !== head.backbone.revision) {
-    const wanted = `${head.backbone.id}@${head.backbone.revision}`;
-    return fail(
-      "not_available",
-      `Head '${head.id}' needs the backbone ${wanted}, which this instance no longer has. Train the head again.`,
-    );
-  }
-  const embedded = await embedInputs(env.KV, tenant, backbone, texts, later);
+  const backbone = await backboneAt(env, tenant, head.backbone);
+  if (!backbone.ok) return backbone;
+  const embedded = await embedInputs(env.KV, tenant, backbone.value, texts, later);
   return embedded.ok ? ok({ rows: embedded.value.rows, texts }) : embedded;
 }
 

@@ -42,7 +42,7 @@ async function retrain(c: Context<HttpEnv>, head: string, attempt: number): Prom
   const wanted = newHead.parse({ name: head, dataset, ...(backbone === null ? {} : { backbone }) });
   const made = await trainVersion(c, wanted, (version) => tenant.commitRetraining(attempt, version));
   if (made.ok || made.failure.code !== "edge_budget_exceeded" || batchEndpoint(c.env) === null) return made;
-  const spec = await trainingJob(c, wanted, `dataset:${dataset}`, promoteOf[promote]);
+  const spec = await trainingJob(c, wanted, `dataset:${dataset}`, promoteOf[promote], "head");
   if (!spec.ok) return spec;
   return tenant.createRetrainingJob(attempt, newJobId(), { ...spec.value, head });
 }

@@ -64,13 +64,14 @@ export async function trainingJob(
   wanted: Wanted,
   trainingFile: string,
   promote: Promote,
+  trainable: "head" | null,
 ): Promise<Result<NewJob>> {
   const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
   return jobSpec(c, trainingFile, wanted.backbone, "backbone", {
     validation_file: null,
     head: wanted.name,
     promote,
-    trainable: "head",
+    trainable,
     suffix: null,
     metadata: null,
     seed,
@@ -99,7 +100,7 @@ async function stored(
   const found = await tenant.getDataset(datasetName);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
   const { task, modality, examples, labels, out_of_scope_label } = found.value;
-  const backbone = chooseBackbone(c.env, modality, backboneId, "backbone");
+  const backbone = await chooseBackbone(c.env, tenantId, modality, backboneId, "backbone");
   if (!backbone.ok) return backbone;
   if (options.lexical === true && modality !== "text") return noTexts;
   const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
@@ -130,7 +131,7 @@ async function inline(c: Context<HttpEnv>, wanted: Wanted): Promise<Result<Prepa
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);
   }
-  const backbone = chooseBackbone(c.env, shape.modality, wanted.backbone, "backbone");
+  const backbone = await chooseBackbone(c.env, c.var.caller.tenant, shape.modality, wanted.backbone, "backbone");
   if (!backbone.ok) return backbone;
   const dimensions = backbone.value?.dimensions ?? shape.dimensions ?? 0;
   const source = inlineSource(shape.task, examples, backbone.value, dimensions);

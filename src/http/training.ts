@@ -194,6 +194,7 @@ export async function storeHead<T>(
   bytes: Uint8Array,
   record: NewHead,
   commit: (head: NewHead) => Promise<Result<T>>,
+  layers: { readonly bytes: Uint8Array; readonly record: { readonly revision: string } } | null = null,
 ): Promise<Result<T>> {
   const { sha256 } = record;
   const size = Buffer.byteLength(JSON.stringify(record));
@@ -203,7 +204,11 @@ export async function storeHead<T>(
     return fail("limit_exceeded", message, { details: { limit, actual: size } });
   }
   const store = async () => {
-    const stored = await putHead(bucket, tenantId, sha256, bytes).then(
+    const both = [
+      putHead(bucket, tenantId, sha256, bytes),
+      ...(layers === null ? [] : [putHead(bucket, tenantId, layers.record.revision, layers.bytes)]),
+    ];
+    const stored = await Promise.all(both).then(
       () => true,
       () => false,
     );
@@ -215,6 +220,8 @@ export async function storeHead<T>(
   const committed = first.ok || first.failure.code !== "storage_unavailable" ? first : await store();
   // The tenant is gone, and with it every version that could have these bytes: nothing else would find them any more.
   if (!committed.ok && committed.failure.code === "not_found")
-    await bucket.delete(headKey(tenantId, sha256)).catch(() => undefined);
+    await bucket
+      .delete([sha256, ...(layers === null ? [] : [layers.record.revision])].map((hash) => headKey(tenantId, hash)))
+      .catch(() => undefined);
   return committed;
 }

@@ -4,9 +4,11 @@ import { sha256Hex } from "./hash.ts";
 import { headKey } from "./keys.ts";
 import { Lru } from "./lru.ts";
 
-/** Bytes of decoded heads that an isolate keeps. */
+/** Bytes of decoded heads and fine-tuned backbones that an isolate keeps. */
 const KEPT_BYTES = 24_000_000;
-const hot = new Lru<Head>(KEPT_BYTES);
+const hot = new Lru<unknown>(KEPT_BYTES);
+/** What is being loaded: those who ask for it meanwhile wait for the same. */
+const loading = new Map<string, Promise<unknown>>();
 
 /** Stores a head's bytes durably; R2 checks them against their hash. Doing it again changes nothing. */
 export async function putHead(bucket: R2Bucket, tenant: string, sha256: string, bytes: Uint8Array): Promise<void> {
@@ -34,19 +36,42 @@ export async function deleteHeadBytes(
   await bucket.delete(headKey(tenant, sha256));
 }
 
+/** A head's weights; null where the bytes are nowhere to be had. */
+export function getHead(kv: KVNamespace, bucket: R2Bucket, tenant: string, sha256: string): Promise<Head | null> {
+  return getWeights(kv, bucket, tenant, sha256, "", (bytes) => {
+    const head = decodeHead(bytes);
+    return head && { value: head, size: bytes.byteLength };
+  });
+}
+
 /**
- * A head: from the isolate's memory, else KV, else R2. Whatever KV answers (nothing, an error, other bytes) costs the
- * read from R2 and no more. Null where the bytes are nowhere to be had.
+ * Weights: from the isolate's memory, else KV, else R2. Whatever KV answers (nothing, an error, other bytes) costs the
+ * read from R2 and no more. Null where the bytes are nowhere to be had, or `decode` makes nothing of them; `as` tells
+ * apart what the same bytes are decoded to.
  */
-export async function getHead(kv: KVNamespace, bucket: R2Bucket, tenant: string, sha256: string): Promise<Head | null> {
+export async function getWeights<T>(
+  kv: KVNamespace,
+  bucket: R2Bucket,
+  tenant: string,
+  sha256: string,
+  as: string,
+  decode: (bytes: Uint8Array) => { readonly value: T; readonly size: number } | null,
+): Promise<T | null> {
   const key = headKey(tenant, sha256);
-  const kept = hot.get(key);
-  if (kept) return kept;
-  const bytes = (await readPublished(kv, key, sha256)) ?? (await readStored(bucket, key));
-  if (!bytes) return null;
-  const head = decodeHead(bytes);
-  if (head) hot.set(key, head, bytes.byteLength);
-  return head;
+  const name = `${as}${key}`;
+  const kept = hot.get(name);
+  if (kept !== undefined) return kept as T;
+  const begun = loading.get(name);
+  if (begun !== undefined) return begun as Promise<T | null>;
+  const load = async () => {
+    const bytes = (await readPublished(kv, key, sha256)) ?? (await readStored(bucket, key));
+    const decoded = bytes && decode(bytes);
+    if (decoded) hot.set(name, decoded.value, decoded.size);
+    return decoded?.value ?? null;
+  };
+  const loaded = load().finally(() => loading.delete(name));
+  loading.set(name, loaded);
+  return loaded;
 }
 
 async function readPublished(kv: KVNamespace, key: string, sha256: string): Promise<Uint8Array | null> {

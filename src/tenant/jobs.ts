@@ -22,6 +22,7 @@ import { compare } from "../core/judge.ts";
 import { limits } from "../core/limits.ts";
 import type { Directive, Manifest, Message, Submission } from "../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../jobs/sign.ts";
+import { beyondBackbones, commitBackbone, type FineTunedRecord } from "./backbones.ts";
 import type { DatasetModality } from "./datasets.ts";
 import { countLabels, findDataset } from "./datasets.ts";
 import { schedule } from "./due.ts";
@@ -50,9 +51,9 @@ export interface JobSpec {
   readonly suffix: string | null;
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly seed: number;
-  /** As the caller gave them; they are for training the backbone's layers. */
+  /** As the caller gave them: of training the backbone's layers. */
   readonly hyperparameters: Readonly<Record<"n_epochs" | "batch_size" | "learning_rate_multiplier", number | "auto">>;
-  readonly training: Omit<Submission["hyperparameters"], "seed">;
+  readonly training: Pick<Submission["hyperparameters"], "l2" | "class_weight" | "lexical">;
   readonly evaluation: Submission["evaluation"];
 }
 
@@ -91,7 +92,7 @@ export function toJob({ id, spec, state, created_at }: JobRow) {
     created_at,
     finished_at: state.finishedAt === null ? null : Math.floor(state.finishedAt / 1000),
     estimated_finish: null,
-    fine_tuned_model: state.status === "succeeded" ? `ft:${model}:${spec.suffix ?? id}` : null,
+    fine_tuned_model: state.status === "succeeded" ? fineTunedId({ id, spec }) : null,
     training_file: spec.source.kind === "dataset" ? `dataset:${spec.source.name}` : spec.source.id,
     validation_file: spec.validation_file,
     hyperparameters: spec.hyperparameters,
@@ -120,6 +121,11 @@ export function toJob({ id, spec, state, created_at }: JobRow) {
             },
     },
   };
+}
+
+/** What the backbone is called that a job makes. */
+export function fineTunedId({ id, spec }: Pick<JobRow, "id" | "spec">): string {
+  return `ft:${spec.backbone?.id ?? "embedding"}:${spec.suffix ?? id}`;
 }
 
 const ACTIVE = "status NOT IN ('succeeded', 'failed', 'cancelled')";
@@ -161,6 +167,8 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
 export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<Job> {
   const checked = checkSource(sql, spec);
   if (!checked.ok) return checked;
+  const room = spec.backbone === null ? ok(null) : beyondBackbones(sql, fineTunedId({ id, spec }));
+  if (!room.ok) return room;
   const active = countActiveJobs(sql);
   if (active >= limits.active_jobs)
     return fail(
@@ -345,6 +353,7 @@ export function finishJob(
   messageId: string,
   manifest: Manifest,
   head: NewHead,
+  backbone: FineTunedRecord | null,
   now: number,
   rules: JobRules,
 ): Result<Directive> {
@@ -363,7 +372,9 @@ export function finishJob(
   if (!fresh.ok) return fresh;
   const before = getHead(sql, head.id, null);
   const serves = before.ok && before.value.active_version !== null;
-  const committed = commitHead(sql, head, promotes(state, serves), now);
+  const room = backbone === null ? ok(null) : beyondBackbones(sql, backbone.id);
+  const committed = room.ok ? commitHead(sql, head, promotes(state, serves), now) : room;
+  if (committed.ok && backbone !== null) commitBackbone(sql, backbone, now);
   const event: JobEvent = committed.ok
     ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, serves }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };

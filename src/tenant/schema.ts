@@ -123,6 +123,13 @@ const migrations: readonly string[] = [
   );
   CREATE INDEX judged_examples_head ON judged_examples (head, number);
   `,
+  `
+  CREATE TABLE backbones (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, revision TEXT NOT NULL, sha256 TEXT,
+    record TEXT NOT NULL, created_at INTEGER NOT NULL, UNIQUE (id, revision)
+  );
+  CREATE INDEX backbones_sha256 ON backbones (sha256);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -12,6 +12,7 @@ import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
 import { hasFile } from "../store/files.ts";
 import { hasHead } from "../store/heads.ts";
 import * as apiKeys from "./api-keys.ts";
+import * as backbones from "./backbones.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
 import * as deliveries from "./deliveries.ts";
@@ -146,6 +147,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       ok({
         datasets: datasets.countDatasets(sql),
         heads: heads.countHeads(sql),
+        fine_tuned_backbones: backbones.countBackbones(sql),
         api_keys: apiKeys.countApiKeys(sql),
         active_jobs: jobs.countActiveJobs(sql),
         files: files.countFiles(sql),
@@ -299,8 +301,14 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   #withHead<T>(sha256: string, commit: () => Promise<Result<T>>): Promise<Result<T>> {
+    return this.#withWeights([sha256], commit);
+  }
+
+  #withWeights<T>(hashes: readonly string[], commit: () => Promise<Result<T>>): Promise<Result<T>> {
     const lost = "The head's bytes were not found in storage. Train again.";
-    return this.#withBytes((bucket, tenant) => hasHead(bucket, tenant, sha256), lost, commit);
+    const has = async (bucket: R2Bucket, tenant: string) =>
+      (await Promise.all(hashes.map((sha256) => hasHead(bucket, tenant, sha256)))).every(Boolean);
+    return this.#withBytes(has, lost, commit);
   }
 
   async getHead(name: string, version: number | null) {
@@ -321,6 +329,20 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async deleteHead(name: string) {
     return this.#change((sql, now) => heads.deleteHead(sql, name, now));
+  }
+
+  // Fine-tuned backbones
+
+  async listBackbones() {
+    return this.#read((sql) => ok(backbones.listBackbones(sql)));
+  }
+
+  async getBackbone(id: string) {
+    return this.#read((sql) => backbones.findBackbone(sql, id));
+  }
+
+  async deleteBackbone(id: string) {
+    return this.#change((sql, now) => backbones.deleteBackbone(sql, id, now));
   }
 
   // Heads that learn by themselves
@@ -511,10 +533,12 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     messageId: string,
     manifest: Manifest,
     head: heads.NewHead,
+    backbone: backbones.FineTunedRecord | null,
   ): Promise<Result<Directive>> {
     const rules = jobRules(this.env);
-    return this.#withHead(head.sha256, () =>
-      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, now, rules)),
+    const bytes = [head.sha256, ...(backbone?.sha256 ? [backbone.sha256] : [])];
+    return this.#withWeights(bytes, () =>
+      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, backbone, now, rules)),
     );
   }
 
