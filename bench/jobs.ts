@@ -54,8 +54,10 @@ function memory(pid: number): number {
   return (kibibytes * 1024) / 1e6;
 }
 
+const ofHeads = { model: "text-static-1", trainable: "head" } as const;
+
 async function create({ graft }: Tenant, head: string): Promise<string> {
-  const job = { model: "text-static-1", training_file: "dataset:tickets", head, promote: "always" } as const;
+  const job = { ...ofHeads, training_file: "dataset:tickets", head, promote: "always" } as const;
   return (await graft.jobs.create(job)).id;
 }
 
@@ -143,7 +145,7 @@ async function sizes(system: System, { graft }: Tenant): Promise<Size[]> {
       megabytes = Math.max(megabytes, memory(system.pid("batch")));
     }, 100);
     const started = performance.now();
-    const wanted = { model: "text-static-1", training_file: `dataset:${dataset}`, head: dataset } as const;
+    const wanted = { ...ofHeads, training_file: `dataset:${dataset}`, head: dataset } as const;
     const { id } = await graft.jobs.create(wanted);
     await eventually(
       async () => {

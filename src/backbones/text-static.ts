@@ -97,7 +97,7 @@ export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   if (dimensions % 8 !== 0 || bytes.length !== start + (rows * dimensions) / 2)
     throw new Error("The table is not as long as it says.");
   const names = new Map<string, number>();
-  for (const name of vocabulary.trimEnd().split("\n")) names.set(name, names.size);
+  for (const [name] of vocabulary.matchAll(/\S+/gu)) names.set(name, names.size);
   if (names.size !== known) throw new Error("The table and its vocabulary do not belong together.");
   return {
     dimensions,

@@ -102,16 +102,23 @@ export async function tune(
     },
     options,
   );
+  let done = 0;
   for (let sinceTurn = 0; ; ) {
     const step = steps.next();
     if (step.done) {
       const tuned = step.value;
       const known = Array.from(weights.keys()).filter((i) => weights[i] !== 0);
       const { delta, parameters, head } = compose(base, frozen, tuned, known);
-      const training = { ...fitted.value.training, iterations: tuned.steps, converged: tuned.converged };
+      const training = {
+        ...fitted.value.training,
+        iterations: tuned.steps,
+        converged: tuned.converged,
+        operations: fitted.value.training.operations + done,
+      };
       return ok({ head, delta, parameters, plan: tuned.plan, training });
     }
     sinceTurn += step.value;
+    done += step.value;
     if (sinceTurn < OPERATIONS_A_TURN) continue;
     sinceTurn = 0;
     await turn();

@@ -114,7 +114,9 @@ test("trains the last layers, of many labels and of values", async () => {
       trainable: { last_layers: 2 },
     };
     const job = await openai.fineTuning.jobs.create(body as never);
-    expect(await ended(acme, job.id)).toMatchObject({
+    const done = await ended(acme, job.id);
+    expect(done.error).toBeNull();
+    expect(done).toMatchObject({
       status: "succeeded",
       graft: { promoted: true, trainable: { last_layers: 2 } },
     });
