@@ -84,7 +84,10 @@ export async function trainHead({ material, train }: Prepared): Promise<Trained>
   };
 }
 
-/** The fine-tuned model: of the rows too, or of the convolution and the head alone. */
+/**
+ * The fine-tuned model as a job makes it: of the rows too, or of the convolution and the head alone. Trained first without a
+ * tenth of the examples, which say how long it pays, then on all of them.
+ */
 export async function trainLayers(
   { material, train }: Prepared,
   rows: boolean,
@@ -93,13 +96,16 @@ export async function trainLayers(
   const tensors = await nodeTensors();
   const started = performance.now();
   const work = { tensors, submission: material.submission } as unknown as Parameters<typeof tune>[0];
-  const tuned = orThrow(await tune(work, { base: textStatic, rows }, material, train, null, onEpoch));
-  const { head, delta, parameters, training } = tuned;
+  const layers = { base: textStatic, rows };
+  const first = orThrow(await tune(work, layers, material, train, null, onEpoch));
+  const { head, delta, parameters, training } = orThrow(
+    await tune(work, layers, material, train, first.plan, () => undefined),
+  );
   const lexical = head.lexical?.weights.length ?? 0;
   return {
     model: modelOf(material, textStatic, head, delta),
     parameters: parameters + head.weights.length + head.bias.length + lexical,
-    operations: training.operations,
+    operations: first.training.operations + training.operations,
     seconds: (performance.now() - started) / 1000,
   };
 }
