@@ -273,7 +273,20 @@ export interface NewFineTuningJob {
   /** The head that gets a new version; by default the suffix, or the job's id. */
   readonly head?: string;
   readonly promote?: "if_better" | "always" | "never";
-  readonly trainable?: "all" | "head" | { readonly last_layers: number };
+  /** By default all layers, where the backbone is a static one; from the last: the head, the convolution, the rows of words. */
+  readonly trainable?: Trainable;
+  readonly method?: {
+    readonly type: "supervised";
+    readonly supervised?: { readonly hyperparameters?: Partial<FineTuningHyperparameters> };
+  };
+}
+
+export type Trainable = "all" | "head" | { readonly last_layers: number };
+
+export interface FineTuningHyperparameters {
+  readonly n_epochs: "auto" | number;
+  readonly batch_size: "auto" | number;
+  readonly learning_rate_multiplier: "auto" | number;
 }
 
 export interface FineTuningJob {
@@ -292,6 +305,7 @@ export interface FineTuningJob {
     readonly version: number | null;
     readonly promoted: boolean;
     readonly promote: "if_better" | "always" | "never";
+    readonly trainable: Trainable;
     readonly attempt: number;
     readonly comparison: {
       readonly head_accuracy: number;
@@ -627,6 +641,8 @@ export function createClient(options: ClientOptions) {
     models: {
       list: () => get<{ readonly object: "list"; readonly data: readonly Model[] }>("/v1/models"),
       get: (id: string) => get<Model>(at("models", id)),
+      /** Deletes a fine-tuned backbone that no head needs. */
+      delete: (id: string) => remove<Deleted>(at("models", id)),
     },
 
     embeddings: {

@@ -329,7 +329,7 @@ describe("training", () => {
       "invalid_parameter",
       "evaluation.method",
     ],
-    ["what is not built yet: fine-tuning", { dataset: "tickets", method: "fine_tune" }, 422, "not_available", "method"],
+    ["fine-tuning on what is not there", { dataset: "none", method: "fine_tune" }, 404, "not_found", "dataset"],
     [
       "lexical features of embeddings",
       {
