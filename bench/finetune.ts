@@ -62,6 +62,14 @@ export async function run(): Promise<Row[]> {
   try {
     const tenant = await system.createTenant("bench");
     const rows: Row[] = [];
+    // What takes longest comes last, so that a measurement which is cut off has told most.
+    for (const { name, splits } of sets)
+      console.error(name, await kept("finetune", `${name} accuracies`, () => accuracies(tenant, splits[0] as Split)));
+    const ofColdDelta = await kept("finetune", "cold", () => cold(tenant));
+    const ofSizes: Row[] = [];
+    for (const size of SIZES)
+      ofSizes.push(...(await kept("finetune", `memory ${size}`, () => ofSize(system, tenant, size))));
+    console.error(ofColdDelta, ofSizes);
     const gains: { always: number; promoted: number }[] = [];
     for (const { name, splits } of sets) {
       const split = splits[0] as Split;
@@ -120,9 +128,7 @@ export async function run(): Promise<Row[]> {
     });
     const ofPromoted = mean(gains.map(({ promoted }) => promoted));
     rows.push({ ...all, measure: "the same, promoted by if_better", value: ofPromoted, target: null, met: null });
-    rows.push(...(await kept("finetune", "cold", () => cold(tenant))));
-    for (const size of SIZES)
-      rows.push(...(await kept("finetune", `memory ${size}`, () => ofSize(system, tenant, size))));
+    rows.push(...ofColdDelta, ...ofSizes);
     return rows;
   } finally {
     peer.stop();

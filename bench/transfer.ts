@@ -4,7 +4,7 @@
  *
  *   npm run bench -- transfer --data DIR
  *
- * The report is docs/transfer-vs-fine-tuning.md's; bench/transfer-plots.ts draws from it. A set's training and test files are
+ * Writes the tables and plots of docs/transfer-vs-fine-tuning.md (transfer-doc.ts). A set's training and test files are
  * those of text-sets.ts, of the test texts at most 2,000. Every run is kept, so that a measurement which was cut off goes on.
  */
 import { parseArgs } from "node:util";
@@ -14,6 +14,7 @@ import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, train
 import { kept } from "./kept.ts";
 import { noPeer, type Row } from "./report.ts";
 import { draw, type Split, textSets } from "./text-sets.ts";
+import { writeDoc } from "./transfer-doc.ts";
 
 const SETS =
   /^(hwu64 full|clinc150_full|snips full|bitext_support27|query_wellformedness|multidogo_airline|goemotions_ekman single|mr_polarity 10-fold)$/;
@@ -99,6 +100,7 @@ export async function run(): Promise<Row[]> {
     options: { data: { type: "string", default: "" }, json: { type: "string" } },
   });
   const all = await measure(values.data);
+  writeDoc(all);
   const rows: Row[] = [];
   for (const group of Map.groupBy(all, ({ set, size, method }) => `${set}, ${size} a class, ${method}`).entries()) {
     const [name, of] = group;
