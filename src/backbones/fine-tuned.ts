@@ -114,6 +114,14 @@ export function trainedParameters({ rows, kernel, bias }: Delta): number {
   return rows.vocabulary.size * rows.dimensions + kernel.length + bias.length;
 }
 
+/** Of a name in a map, beside its letters. */
+const NAME_BYTES = 96;
+
+/** About what a backbone of a delta of so many bytes holds in memory, with all that it may come to keep. */
+export function residentBytes({ rows, kernel, filters }: Delta, bytes: number): number {
+  return bytes + NAME_BYTES * rows.vocabulary.size + 4 * (kernel.length + KEPT_WORDS * WINDOW * filters);
+}
+
 /** The backbone of a delta over the base that it names. `bytes` are the delta's. */
 export function fineTunedBackbone(
   base: StaticBackbone,

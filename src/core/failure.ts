@@ -33,6 +33,7 @@ export const codes = [
   "missing_scope",
   "not_found",
   "already_exists",
+  "model_in_use",
   "request_in_progress",
   "dataset_changed",
   "job_ended",

@@ -6,6 +6,8 @@ export const limits = {
   heads: 1_000,
   versions_per_head: 1_000,
   api_keys: 1_000,
+  /** Whose layers were trained; several revisions of one count as one. */
+  fine_tuned_backbones: 100,
   files: 1_000,
   webhook_endpoints: 50,
   inbound_hooks: 1_000,
@@ -18,6 +20,8 @@ export const limits = {
   artifact_bytes: 512 * 1024 * 1024,
   /** A head's weights: KV, from which every location reads them, holds no larger value. */
   head_bytes: 25 * 1024 * 1024,
+  /** The trained layers of a fine-tuned backbone: decoded they are about twice as large, and wait in memory beside a training. */
+  backbone_bytes: 8 * 1024 * 1024,
   text_characters: 32_768,
   label_characters: 256,
   largest_value: 1e15,

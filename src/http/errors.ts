@@ -50,6 +50,7 @@ const http: Record<Code, { status: ContentfulStatusCode; type: ErrorType }> = {
   missing_scope: { status: 403, type: "permission_error" },
   not_found: { status: 404, type: "not_found_error" },
   already_exists: { status: 409, type: "conflict_error" },
+  model_in_use: { status: 409, type: "conflict_error" },
   request_in_progress: { status: 409, type: "conflict_error" },
   dataset_changed: { status: 409, type: "conflict_error" },
   job_ended: { status: 409, type: "conflict_error" },

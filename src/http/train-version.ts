@@ -6,13 +6,14 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import type { Promote } from "../core/job.ts";
 import type { StoredExample } from "../tenant/examples.ts";
 import type { HeadObject, NewHead } from "../tenant/heads.ts";
+import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
+import { chooseBackbone } from "./backbones.ts";
 import type { HttpEnv } from "./context.ts";
 import { parseExample, shapeOf } from "./example-input.ts";
 import type { newHead } from "./head-schema.ts";
 import { jobSpec, type NewJob } from "./jobs.ts";
-import { chooseBackbone } from "./models.ts";
 import { beyondRequest, recordOf, runTraining, storeHead } from "./training.ts";
 import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
 
@@ -64,13 +65,14 @@ export async function trainingJob(
   wanted: Wanted,
   trainingFile: string,
   promote: Promote,
+  trainable: JobSpec["trainable"],
 ): Promise<Result<NewJob>> {
   const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
   return jobSpec(c, trainingFile, wanted.backbone, "backbone", {
     validation_file: null,
     head: wanted.name,
     promote,
-    trainable: "head",
+    trainable,
     suffix: null,
     metadata: null,
     seed,
@@ -99,7 +101,7 @@ async function stored(
   const found = await tenant.getDataset(datasetName);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
   const { task, modality, examples, labels, out_of_scope_label } = found.value;
-  const backbone = chooseBackbone(c.env, modality, backboneId, "backbone");
+  const backbone = await chooseBackbone(c.env, tenantId, modality, backboneId, "backbone");
   if (!backbone.ok) return backbone;
   if (options.lexical === true && modality !== "text") return noTexts;
   const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
@@ -130,7 +132,7 @@ async function inline(c: Context<HttpEnv>, wanted: Wanted): Promise<Result<Prepa
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);
   }
-  const backbone = chooseBackbone(c.env, shape.modality, wanted.backbone, "backbone");
+  const backbone = await chooseBackbone(c.env, c.var.caller.tenant, shape.modality, wanted.backbone, "backbone");
   if (!backbone.ok) return backbone;
   const dimensions = backbone.value?.dimensions ?? shape.dimensions ?? 0;
   const source = inlineSource(shape.task, examples, backbone.value, dimensions);

@@ -9,8 +9,8 @@ import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
 import type { Turn } from "../store/embeddings.ts";
 import { sha256Hex } from "../store/hash.ts";
-import { putHead } from "../store/heads.ts";
 import { headKey } from "../store/keys.ts";
+import { storeBytes } from "../store/published.ts";
 import type { NewHead } from "../tenant/heads.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
 import { gatheringPlace, type Place, takePlace, trainingPlace } from "./place.ts";
@@ -203,7 +203,7 @@ export async function storeHead<T>(
     return fail("limit_exceeded", message, { details: { limit, actual: size } });
   }
   const store = async () => {
-    const stored = await putHead(bucket, tenantId, sha256, bytes).then(
+    const stored = await storeBytes(bucket, headKey(tenantId, sha256), bytes).then(
       () => true,
       () => false,
     );

@@ -11,6 +11,14 @@ const count = z.int().min(0);
 export const artifact = z.object({ sha256, bytes: z.int().min(1) }).meta({ title: "Artifact" });
 export type Artifact = z.infer<typeof artifact>;
 
+/** Which layers are trained: all of them, the last n, or none but the head. */
+export const trainable = z
+  .union([z.enum(["all", "head"]), z.object({ last_layers: z.int().min(1) })])
+  .meta({ title: "Trainable" });
+export type Trainable = z.infer<typeof trainable>;
+
+const setting = z.union([z.literal("auto"), z.number().positive()]).optional();
+
 /** `PUT <batch endpoint>/v1/jobs/{id}/attempts/{n}`: run this attempt of a job. Sent again, it is the same attempt. */
 export const submission = z
   .object({
@@ -28,8 +36,11 @@ export const submission = z
       .meta({ description: "null where the inputs are embeddings" }),
     dimensions: z.int().min(1),
     out_of_scope_label: z.string().nullable(),
-    trainable: z.literal("head"),
+    trainable,
     hyperparameters: z.object({
+      epochs: setting,
+      batch_size: setting,
+      learning_rate_multiplier: setting,
       l2: z.union([z.literal("auto"), z.number().positive()]),
       class_weight: z.literal("balanced").nullable(),
       lexical: z.union([z.literal("auto"), z.boolean()]),
@@ -121,7 +132,11 @@ export type Judgement = z.infer<typeof judgement>;
 
 /** Names all that an attempt made; signed as every message is. */
 const manifest = z.object({
-  artifact,
+  artifact: artifact.meta({ description: "the head" }),
+  backbone: z
+    .object({ artifact, parameters: count, dimensions: z.int().min(1) })
+    .nullish()
+    .meta({ description: "the trained layers, and how many numbers they are; null where the backbone is as it was" }),
   candidate,
   dataset: z.object({ revision: z.int().nullable(), examples: z.int().min(1) }),
   training: z.object({

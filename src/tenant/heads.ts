@@ -2,6 +2,7 @@ import type { Evaluation } from "../core/evaluation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { dropUnneeded } from "./backbones.ts";
 import { schedule } from "./due.ts";
 import { emit } from "./events.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
@@ -203,6 +204,7 @@ export function deleteHead(
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
   for (const { sha256 } of hashes) if (!needsBytes(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
+  dropUnneeded(sql, now);
   return ok({ id: name, object: "head", deleted: true });
 }
 

@@ -10,8 +10,10 @@ import type { JobEvent } from "../core/job.ts";
 import type { Policy } from "../core/policy.ts";
 import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
 import { hasFile } from "../store/files.ts";
-import { hasHead } from "../store/heads.ts";
+import { backboneKey, headKey } from "../store/keys.ts";
+import { hasBytes } from "../store/published.ts";
 import * as apiKeys from "./api-keys.ts";
+import * as backbones from "./backbones.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
 import * as datasets from "./datasets.ts";
 import * as deliveries from "./deliveries.ts";
@@ -146,6 +148,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       ok({
         datasets: datasets.countDatasets(sql),
         heads: heads.countHeads(sql),
+        fine_tuned_backbones: backbones.countBackbones(sql),
         api_keys: apiKeys.countApiKeys(sql),
         active_jobs: jobs.countActiveJobs(sql),
         files: files.countFiles(sql),
@@ -278,9 +281,11 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Adds a version whose bytes were stored before. */
   async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
-    return this.#withHead(head.sha256, () =>
-      this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { claim, status: 201 }),
-    );
+    const change = (sql: SqlStorage, now: number) => {
+      const there = backbones.stillThere(sql, head.backbone);
+      return there.ok ? heads.commitHead(sql, head, promote, now) : there;
+    };
+    return this.#withTrained(head, null, () => this.#change(change, { claim, status: 201 }));
   }
 
   /** Commits what needs bytes, while they are there and none are deleted. */
@@ -298,9 +303,27 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  #withHead<T>(sha256: string, commit: () => Promise<Result<T>>): Promise<Result<T>> {
+  #withTrained<T>(
+    head: heads.NewHead,
+    layers: jobs.TrainedLayers | null,
+    commit: () => Promise<Result<T>>,
+  ): Promise<Result<T>> {
     const lost = "The head's bytes were not found in storage. Train again.";
-    return this.#withBytes((bucket, tenant) => hasHead(bucket, tenant, sha256), lost, commit);
+    const has = async (bucket: R2Bucket, tenant: string) =>
+      (await hasBytes(bucket, headKey(tenant, head.sha256))) &&
+      (layers === null || (await hasBytes(bucket, backboneKey(tenant, layers.sha256))));
+    return this.#withBytes(has, lost, commit);
+  }
+
+  /** A version with what serving it needs beside its record: the SHA-256 of its backbone's layers, null for a shared one. */
+  async serveHead(
+    name: string,
+    version: number | null,
+  ): Promise<Result<{ head: heads.HeadObject; layers: string | null }>> {
+    return this.#read((sql) => {
+      const head = heads.getHead(sql, name, version);
+      return head.ok ? ok({ head: head.value, layers: backbones.layersOf(sql, head.value.backbone) }) : head;
+    });
   }
 
   async getHead(name: string, version: number | null) {
@@ -321,6 +344,20 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   async deleteHead(name: string) {
     return this.#change((sql, now) => heads.deleteHead(sql, name, now));
+  }
+
+  // Fine-tuned backbones
+
+  async findBackbone(id: string) {
+    return this.#read((sql) => backbones.findBackbone(sql, id));
+  }
+
+  async listBackbones() {
+    return this.#read((sql) => ok(backbones.listBackbones(sql)));
+  }
+
+  async deleteBackbone(id: string) {
+    return this.#change((sql, now) => backbones.deleteBackbone(sql, id, now));
   }
 
   // Heads that learn by themselves
@@ -357,7 +394,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Adds the version that an attempt at a retraining made, whose bytes were stored before. */
   async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<heads.HeadObject>> {
-    return this.#withHead(head.sha256, () =>
+    return this.#withTrained(head, null, () =>
       this.#change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
     );
   }
@@ -504,17 +541,18 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  /** Ends a job with the version that its attempt made, whose bytes were stored before. */
+  /** Ends a job with the version that its attempt made, and the layers that it trained, whose bytes were stored before. */
   async finishJob(
     id: string,
     attempt: number,
     messageId: string,
     manifest: Manifest,
     head: heads.NewHead,
+    layers: jobs.TrainedLayers | null,
   ): Promise<Result<Directive>> {
     const rules = jobRules(this.env);
-    return this.#withHead(head.sha256, () =>
-      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, now, rules)),
+    return this.#withTrained(head, layers, () =>
+      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, layers, now, rules)),
     );
   }
 

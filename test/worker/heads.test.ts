@@ -329,7 +329,26 @@ describe("training", () => {
       "invalid_parameter",
       "evaluation.method",
     ],
-    ["what is not built yet: fine-tuning", { dataset: "tickets", method: "fine_tune" }, 422, "not_available", "method"],
+    [
+      "fine-tuning of a backbone without layers",
+      { dataset: "tickets", method: "fine_tune", backbone: "hash-text-1" },
+      422,
+      "not_available",
+      "method",
+    ],
+    [
+      "fine-tuning of embeddings",
+      {
+        examples: [
+          { embedding: [1], label: "x" },
+          { embedding: [2], label: "y" },
+        ],
+        method: "fine_tune",
+      },
+      422,
+      "not_available",
+      "method",
+    ],
     [
       "lexical features of embeddings",
       {
