@@ -34,6 +34,8 @@ export const limits = {
   prediction_operations: 1_000_000_000,
   /** Inputs times dimensions of an answer of embeddings. */
   embedding_numbers_per_request: 1_000_000,
+  /** Texts of a request that a fine-tuned backbone embeds, in all: a word that it has not met lately costs some 0.2 ms. */
+  fine_tuned_characters_per_request: 2_000_000,
   /** A head's record as JSON, with its labels and evaluation: a row of the ledger has at most 2 MB. */
   head_record_bytes: 1_900_000,
   examples_per_training_request: 10_000,

@@ -118,6 +118,28 @@ describe("a job that trained layers", () => {
     );
   });
 
+  test("makes a model that embeds so many characters in a request, as predictions by it do", async () => {
+    const input = Array(64).fill("a".repeat(32_000));
+    const details = { limit: limits.fine_tuned_characters_per_request, actual: 64 * 32_000 };
+    for (const answer of [
+      await embed(owner.key, id, input),
+      await call("POST", "/v1/heads/support/predict", owner.key, { input }),
+    ]) {
+      expectRefused(answer, 422, "limit_exceeded", "input");
+      expect(answer.json.error.details).toEqual(details);
+    }
+    const long = [...Array(3).fill("one word and another "), "x ".repeat(16_000)];
+    expect(rowsOf((await embed(owner.key, id, long)).json)).toEqual(await embeddedBy(delta, long));
+  });
+
+  test("makes a model on which a training counts what embedding may cost", async () => {
+    const words = (from: number) => Array.from({ length: 5000 }, (_, i) => (from + i).toString(36)).join(" ");
+    const examples = Array.from({ length: 150 }, (_, i) => ({ text: words(5000 * i), label: `${i % 2}` }));
+    const wanted = { name: "costly", examples, method: "head", evaluation: { method: "none" } };
+    const answer = await call("POST", "/v1/heads", owner.key, { ...wanted, backbone: id });
+    expectRefused(answer, 413, "edge_budget_exceeded");
+  });
+
   test("makes a model that other heads are trained on, from data sets and from examples, whose blocks are its revision's", async () => {
     for (const examples of [{ dataset: "tickets" }, { examples: tickets() }]) {
       const made = await call("POST", "/v1/heads", owner.key, { name: "other", backbone: id, ...examples });
