@@ -28,7 +28,7 @@ const SIZES = [
 export const runs = 1;
 
 /** The memory in RAM of a process and all that it started, in MB of 10^6 bytes. */
-function memory(pid: number): number {
+export function memory(pid: number): number {
   const parents = new Map<number, number>();
   for (const name of readdirSync("/proc")) {
     try {
@@ -54,8 +54,10 @@ function memory(pid: number): number {
   return (kibibytes * 1024) / 1e6;
 }
 
+const ofHeads = { model: "text-static-1", trainable: "head" } as const;
+
 async function create({ graft }: Tenant, head: string): Promise<string> {
-  const job = { model: "text-static-1", training_file: "dataset:tickets", head, promote: "always" } as const;
+  const job = { ...ofHeads, training_file: "dataset:tickets", head, promote: "always" } as const;
   return (await graft.jobs.create(job)).id;
 }
 
@@ -122,28 +124,33 @@ interface Size {
   readonly megabytes: number;
 }
 
-/** One job of each size, of texts of about 60 characters whose words belong to a label or to none. */
-async function sizes(system: System, { graft }: Tenant): Promise<Size[]> {
+/** Examples of about 60 characters whose words belong to a label or to none, as lines of JSON. */
+export function syntheticTexts(examples: number, labels: number): string[] {
   const random = seededRandom(1);
   const word = (from: number, count: number) => `w${from + Math.floor(count * random())}`;
+  return Array.from({ length: examples }, (_, i) => {
+    const label = i % labels;
+    const own = Array.from({ length: 4 }, () => word(1_000 + 40 * label, 60)).join(" ");
+    return `{"text":"${own} ${Array.from({ length: 8 }, () => word(0, 1_000)).join(" ")}","label":"label ${label}"}`;
+  });
+}
+
+/** One job of each size. */
+async function sizes(system: System, { graft }: Tenant): Promise<Size[]> {
   const measured: Size[] = [];
   for (const [examples, labels] of SIZES) {
     const name = `${examples} × 256, ${labels} labels`;
     console.error(`${name} …`);
     const dataset = `size-${examples}`;
     await graft.datasets.create({ name: dataset, task: "single_label", modality: "text" });
-    const rows = Array.from({ length: examples }, (_, i) => {
-      const label = i % labels;
-      const own = Array.from({ length: 4 }, () => word(1_000 + 40 * label, 60)).join(" ");
-      return `{"text":"${own} ${Array.from({ length: 8 }, () => word(0, 1_000)).join(" ")}","label":"label ${label}"}`;
-    });
+    const rows = syntheticTexts(examples, labels);
     await graft.datasets.import(dataset, rows.join("\n"), "application/x-ndjson");
     let megabytes = 0;
     const watch = setInterval(() => {
       megabytes = Math.max(megabytes, memory(system.pid("batch")));
     }, 100);
     const started = performance.now();
-    const wanted = { model: "text-static-1", training_file: `dataset:${dataset}`, head: dataset } as const;
+    const wanted = { ...ofHeads, training_file: `dataset:${dataset}`, head: dataset } as const;
     const { id } = await graft.jobs.create(wanted);
     await eventually(
       async () => {

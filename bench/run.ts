@@ -8,7 +8,19 @@ const { values, positionals } = parseArgs({
   options: { json: { type: "string" }, data: { type: "string" } },
 });
 const [name = ""] = positionals;
-const names = ["backbone", "chaos", "encode", "import", "jobs", "memory", "predict", "train", "webhooks"];
+const names = [
+  "backbone",
+  "chaos",
+  "encode",
+  "finetune",
+  "import",
+  "jobs",
+  "memory",
+  "predict",
+  "train",
+  "transfer",
+  "webhooks",
+];
 if (!names.includes(name)) {
   console.error(`usage: npm run bench -- NAME [--json FILE] [--data DIR], where NAME is one of ${names.join(", ")}`);
   process.exit(2);

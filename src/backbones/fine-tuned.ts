@@ -21,7 +21,7 @@ const MAGIC = 0x31544647;
 const HEADER = 12;
 const WINDOW = 3;
 /** Words whose products with the kernel are kept: those of a language's most frequent words are most of its texts'. */
-const KEPT_WORDS = 2048;
+const KEPT_WORDS = 1024;
 
 interface About {
   readonly base: { readonly id: string; readonly revision: string };

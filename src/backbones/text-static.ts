@@ -50,6 +50,10 @@ export interface StaticBackbone extends Backbone {
   table(): StaticTable;
 }
 
+export function isStatic(backbone: Backbone): backbone is StaticBackbone {
+  return backbone.kind === "static";
+}
+
 /**
  * The backbone of a model's three files. The table is read by the first call of `embed`, and stays where it lies; one that
  * is not whole, or not the configuration's, makes that call throw.
@@ -93,7 +97,7 @@ export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   if (dimensions % 8 !== 0 || bytes.length !== start + (rows * dimensions) / 2)
     throw new Error("The table is not as long as it says.");
   const names = new Map<string, number>();
-  for (const name of vocabulary.trimEnd().split("\n")) names.set(name, names.size);
+  for (const [name] of vocabulary.matchAll(/\S+/gu)) names.set(name, names.size);
   if (names.size !== known) throw new Error("The table and its vocabulary do not belong together.");
   return {
     dimensions,

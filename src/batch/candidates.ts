@@ -117,9 +117,10 @@ function largest(most: number, fits: (size: number) => boolean): number {
   return within;
 }
 
-function targetsOf({ submission, examples }: Material, rows: readonly number[]) {
+/** Rows' targets, in terms of the labels that they have or of those given. */
+export function targetsOf({ submission, examples }: Material, rows: readonly number[], labels?: readonly string[]) {
   const given = rows.map((row) => examples.targets[row] as Examples["targets"][number]);
-  return readTargets(submission.task, given, submission.out_of_scope_label);
+  return readTargets(submission.task, given, submission.out_of_scope_label, labels);
 }
 
 function shapeOf(material: Material, rows: readonly number[]): TrainingShape & { textBytes: number } {

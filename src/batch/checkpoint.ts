@@ -1,28 +1,52 @@
 /**
  * The stages that an attempt has done, from which another goes on:
  *
- *   "GBC1" | u32 length of JSON | JSON, padded with spaces to a multiple of 4 | embeddings f32 | heads, as core/codec.ts stores them
+ *   "GBC2" | u32 length of JSON | JSON, padded with spaces to a multiple of 4 | embeddings f32 | heads and deltas, as they are stored
  *
  * Numbers are little-endian. The JSON says what the stages are of; of anything else they are no use.
  */
 import { createHash } from "node:crypto";
+import type { Assessment } from "../core/evaluation.ts";
+import type { Plan } from "../finetune/train.ts";
 import type { Candidate, Judgement, Manifest, Submission } from "../jobs/protocol.ts";
 import { makeRows, type Rows } from "./rows.ts";
 
-const MAGIC = 0x31434247;
+const MAGIC = 0x32434247;
+
+/** What a training made: a head, and where layers were trained their delta and what the held-out examples told of it. */
+export interface Made {
+  readonly head: Uint8Array;
+  readonly delta: Uint8Array | null;
+  readonly plan: Plan | null;
+}
+
+/** What judging the fine-tuned candidate told, for the one that is trained on all rows. */
+export interface Told {
+  readonly plan: Plan;
+  readonly assessment: Omit<Assessment, "conformal"> & { readonly conformal: readonly number[] };
+}
+
+type Fitted = Pick<Manifest, "candidate" | "training" | "evaluation"> & {
+  /** How many numbers of the backbone were trained. */
+  readonly parameters: number;
+  readonly head: Uint8Array;
+  readonly delta: Uint8Array | null;
+};
 
 export interface Stages {
   /** Of the first texts, or of all of them. A local backbone's are not kept: they cost less than their transfer. */
   embeddings: Rows | null;
   /** Trained without the held-out rows; null: that cannot be. */
-  heads: { [of in Candidate]?: Uint8Array | null };
+  made: { [of in Candidate]?: Made | null };
   judgement: Judgement | null;
+  /** null where no layers were judged. */
+  told: Told | null;
   /** Trained on all rows. */
-  fitted: (Pick<Manifest, "candidate" | "training" | "evaluation"> & { readonly head: Uint8Array }) | null;
+  fitted: Fitted | null;
 }
 
 export function noStages(): Stages {
-  return { embeddings: null, heads: {}, judgement: null, fitted: null };
+  return { embeddings: null, made: {}, judgement: null, told: null, fitted: null };
 }
 
 /** Names what stages are of: the data, and all of the submission that changes what comes of them. */
@@ -34,29 +58,39 @@ export function nameOf(submission: Submission, digest: string): string {
   return createHash("sha256").update(all).digest("hex");
 }
 
+/** Lengths stand for bytes. */
 interface Header {
   readonly of: string;
   readonly embeddings: number;
-  /** Each head's bytes, in their order; null as in `Stages`. */
-  readonly heads: readonly (readonly [Candidate, number | null])[];
+  readonly made: readonly (readonly [Candidate, (Pick<Made, "plan"> & Lengths) | null])[];
   readonly judgement: Judgement | null;
-  readonly fitted: (Pick<Manifest, "candidate" | "training" | "evaluation"> & { readonly bytes: number }) | null;
+  readonly told: Told | null;
+  readonly fitted: (Omit<Fitted, "head" | "delta"> & Lengths) | null;
+}
+interface Lengths {
+  readonly head: number;
+  readonly delta: number | null;
 }
 
 /** The checkpoint in parts, one after another; null where there is nothing to keep. */
 export function encodeStages(stages: Stages, of: string): Uint8Array[] | null {
-  const { judgement, fitted } = stages;
+  const { judgement, told, fitted } = stages;
   // What comes after it makes a stage needless.
-  const heads = judgement === null ? (Object.entries(stages.heads) as [Candidate, Uint8Array | null][]) : [];
+  const made = judgement === null ? (Object.entries(stages.made) as [Candidate, Made | null][]) : [];
   const embeddings = fitted === null ? stages.embeddings : null;
   const rows = embeddings?.count() ?? 0;
-  if (rows === 0 && heads.length === 0 && judgement === null) return null;
+  if (rows === 0 && made.length === 0 && judgement === null) return null;
+  const lengths = ({ head, delta }: Pick<Made, "head" | "delta">) => ({
+    head: head.length,
+    delta: delta?.length ?? null,
+  });
   const header: Header = {
     of,
     embeddings: rows,
-    heads: heads.map(([candidate, head]) => [candidate, head?.length ?? null]),
+    made: made.map(([candidate, each]) => [candidate, each && { plan: each.plan, ...lengths(each) }]),
     judgement,
-    fitted: fitted && { ...without(fitted), bytes: fitted.head.length },
+    told,
+    fitted: fitted && { ...fitted, ...lengths(fitted) },
   };
   const json = Buffer.from(JSON.stringify(header));
   const padded = Math.ceil(json.length / 4) * 4;
@@ -64,12 +98,8 @@ export function encodeStages(stages: Stages, of: string): Uint8Array[] | null {
   start.writeUInt32LE(MAGIC, 0);
   start.writeUInt32LE(padded, 4);
   json.copy(start, 8);
-  const bytes = [...heads.map(([, head]) => head), fitted?.head ?? null].filter((head) => head !== null);
-  return [start, ...(embeddings?.bytes() ?? []), ...bytes];
-}
-
-function without({ head: _, ...rest }: NonNullable<Stages["fitted"]>) {
-  return rest;
+  const bytes = [...made.map(([, each]) => each), fitted].flatMap((each) => [each?.head, each?.delta]);
+  return [start, ...(embeddings?.bytes() ?? []), ...bytes.filter((part) => part != null)];
 }
 
 /** The stages in a checkpoint, or null where it is none, is not whole, or is of something else. */
@@ -78,9 +108,12 @@ export function decodeStages(bytes: Buffer, of: string, dimensions: number): Sta
   let at = 8 + bytes.readUInt32LE(4);
   const header = parse(bytes.subarray(8, at));
   if (header?.of !== of) return null;
+  const { judgement, told, fitted } = header;
+  const lengths = [...header.made.map(([, each]) => each), fitted].map(
+    (each) => (each?.head ?? 0) + (each?.delta ?? 0),
+  );
   const floats = header.embeddings * dimensions;
-  const sizes = [...header.heads.map(([, size]) => size ?? 0), header.fitted?.bytes ?? 0];
-  if (bytes.length !== at + 4 * floats + sizes.reduce((sum, size) => sum + size, 0)) return null;
+  if (bytes.length !== at + 4 * floats + lengths.reduce((sum, size) => sum + size, 0)) return null;
   const embeddings = makeRows(dimensions);
   for (let row = 0; row < header.embeddings; row++) {
     // A copy of its own: a row of floats begins at a multiple of four, which one in a buffer of Node's may not.
@@ -91,13 +124,11 @@ export function decodeStages(bytes: Buffer, of: string, dimensions: number): Sta
     at += size;
     return new Uint8Array(bytes.subarray(at - size, at));
   };
-  const heads = Object.fromEntries(
-    header.heads.map(([candidate, size]) => [candidate, size === null ? null : take(size)]),
+  const takeBoth = ({ head, delta }: Lengths) => ({ head: take(head), delta: delta === null ? null : take(delta) });
+  const made = Object.fromEntries(
+    header.made.map(([candidate, each]) => [candidate, each && { plan: each.plan, ...takeBoth(each) }]),
   );
-  const { fitted, judgement } = header;
-  if (fitted === null) return { embeddings, heads, judgement, fitted };
-  const { bytes: size, ...rest } = fitted;
-  return { embeddings, heads, judgement, fitted: { ...rest, head: take(size) } };
+  return { embeddings, made, judgement, told, fitted: fitted && { ...fitted, ...takeBoth(fitted) } };
 }
 
 function parse(json: Buffer): Header | null {

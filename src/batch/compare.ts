@@ -6,6 +6,8 @@ import type { Judgement } from "../jobs/protocol.ts";
 import type { Material } from "./candidates.ts";
 
 const OPERATIONS_A_TURN = 50_000_000;
+/** Trained layers have a product for each word that they see for the first time. */
+const OPERATIONS_A_CHARACTER = 10_000;
 
 export const notJudged: Judgement = {
   test_examples: 0,
@@ -22,14 +24,14 @@ export const notJudged: Judgement = {
 export async function compareHeads(
   material: Material,
   heldOut: readonly number[],
-  head: Head,
-  fineTuned: Head,
+  { head, embed }: Model,
+  fineTuned: Model,
 ): Promise<Judgement> {
   const { submission, examples } = material;
   const rows = heldOut.filter((row) => examples.targets[row] !== (submission.out_of_scope_label ?? undefined));
   if (rows.length === 0) return notJudged;
-  const byHead = await predictions(material, rows, head);
-  const byFineTuned = head === fineTuned ? byHead : await predictions(material, rows, fineTuned);
+  const byHead = await predictions(material, rows, { head, embed });
+  const byFineTuned = head === fineTuned.head ? byHead : await predictions(material, rows, fineTuned);
   let onlyHead = 0;
   let onlyFineTuned = 0;
   const count = (ofHead: number, ofFineTuned: number) => {
@@ -56,7 +58,7 @@ export async function compareHeads(
     Number(isRight(of, outputs as Float64Array, examples.targets[row] as string | readonly string[]));
   let [ofHead, ofFineTuned] = [0, 0];
   rows.forEach((row, i) => {
-    const [a, b] = [right(head, byHead[i], row), right(fineTuned, byFineTuned[i], row)];
+    const [a, b] = [right(head, byHead[i], row), right(fineTuned.head, byFineTuned[i], row)];
     ofHead += a;
     ofFineTuned += b;
     count(a, b);
@@ -64,14 +66,25 @@ export async function compareHeads(
   return answer(ofHead / rows.length, ofFineTuned / rows.length);
 }
 
-async function predictions(material: Material, rows: readonly number[], head: Head): Promise<Float64Array[]> {
+/** A head, and what gives it the embedding of a row. */
+export interface Model {
+  readonly head: Head;
+  readonly embed: (row: number) => Float32Array | Promise<Float32Array>;
+}
+
+/** What a model says of rows: the outputs of `predict`. */
+export async function predictions(
+  material: Material,
+  rows: readonly number[],
+  { head, embed }: Model,
+): Promise<Float64Array[]> {
   const read = head.lexical === null ? null : lexicalFeatures(head.lexical);
   const all: Float64Array[] = [];
   let operations = 0;
   for (const row of rows) {
     const text = material.examples.texts[row] ?? "";
-    all.push(predict(head, material.embeddings.at(row), read === null ? null : read(text)));
-    operations += head.weights.length + 100 * text.length;
+    all.push(predict(head, await embed(row), read === null ? null : read(text)));
+    operations += head.weights.length + OPERATIONS_A_CHARACTER * text.length;
     if (operations < OPERATIONS_A_TURN) continue;
     operations = 0;
     await material.turn();

@@ -5,17 +5,20 @@
  */
 import { setImmediate as eventLoop } from "node:timers/promises";
 import { decodeHead, encodeHead } from "../core/codec.ts";
+import { notEvaluated } from "../core/evaluation.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import type { Trained } from "../core/train.ts";
-import type { Candidate, Judgement } from "../jobs/protocol.ts";
+import type { Trained, Training } from "../core/train.ts";
+import type { Epoch } from "../finetune/train.ts";
+import type { Artifact, Candidate, Judgement, Manifest } from "../jobs/protocol.ts";
 import { artifactOf, download, upload } from "./artifact.ts";
 import { keep, type Progress, type Work } from "./attempt.ts";
 import { beyondEndpoint, isSame, type Material, prepare, trainBy } from "./candidates.ts";
-import { decodeStages, nameOf, type Stages } from "./checkpoint.ts";
+import { decodeStages, type Made, nameOf, type Stages } from "./checkpoint.ts";
 import { compareHeads, notJudged } from "./compare.ts";
 import { type Examples, readExamples } from "./data.ts";
 import { persist } from "./edge.ts";
 import { embedTexts } from "./embed.ts";
+import { modelOf, told, trainedBackbone, tune } from "./fine-tune.ts";
 import type { Report } from "./report.ts";
 import { makeRows } from "./rows.ts";
 
@@ -141,29 +144,69 @@ async function judge(run: Run): Promise<Result<Judgement>> {
   if (rest.length === all.length || rest.length < 2) return ok(notJudged);
   const embedded = await embed(run);
   if (!embedded.ok) return embedded;
+  const layers = trainedBackbone(work);
   const ofHead = await prepare("head", material, rest);
-  const ofFineTuned = await prepare("fine_tuned", material, rest);
-  if (!ofFineTuned.ok) return ofFineTuned;
-  const same = ofHead.ok && isSame(ofHead.value, ofFineTuned.value);
-  const train = async (candidate: Candidate, recipe: typeof ofHead): Promise<Result<Uint8Array | null>> => {
-    const done = stages.heads[candidate];
-    if (done !== undefined) return ok(done);
+  const ofFineTuned = layers === null ? await prepare("fine_tuned", material, rest) : null;
+  if (ofFineTuned?.ok === false) return ofFineTuned;
+  const same = ofFineTuned !== null && ofHead.ok && isSame(ofHead.value, ofFineTuned.value);
+  const trainHead = async (candidate: Candidate, recipe: typeof ofHead): Promise<Result<Made | null>> => {
     // No part of the rows that is within the edge's budget: there is no frozen head to compare with.
     if (!recipe.ok) return ok(null);
     const fitted = await trainBy(work.tensors, material, recipe.value, { judge: true });
-    if (fitted.ok) tellTrained(run, candidate, fitted.value);
-    else if (!TOO_FEW.has(fitted.failure.code)) return fitted;
-    stages.heads[candidate] = fitted.ok ? encodeHead(fitted.value.head) : null;
-    await run.keep();
-    return ok(stages.heads[candidate] ?? null);
+    if (!fitted.ok) return fitted;
+    tellTrained(run, candidate, fitted.value);
+    return ok({ head: encodeHead(fitted.value.head), delta: null, plan: null });
   };
-  const head = await train("head", ofHead);
+  const make = async (
+    candidate: Candidate,
+    train: () => Promise<Result<Made | null>>,
+  ): Promise<Result<Made | null>> => {
+    const done = stages.made[candidate];
+    if (done !== undefined) return ok(done);
+    const made = await train();
+    if (!made.ok && !TOO_FEW.has(made.failure.code)) return made;
+    stages.made[candidate] = made.ok ? made.value : null;
+    await run.keep();
+    return ok(stages.made[candidate] ?? null);
+  };
+  const head = await make("head", () => trainHead("head", ofHead));
   if (!head.ok) return head;
-  const fineTuned = same ? head : await train("fine_tuned", ofFineTuned);
+  const fineTuned = same
+    ? head
+    : await make("fine_tuned", () =>
+        ofFineTuned === null ? tuneLayers(run, rest) : trainHead("fine_tuned", ofFineTuned),
+      );
   if (!fineTuned.ok) return fineTuned;
-  const [a, b] = [head.value && decodeHead(head.value), fineTuned.value && decodeHead(fineTuned.value)];
   const judged = all.filter((row) => heldOut[row]);
-  return ok(a && b ? await compareHeads(material, judged, a, same ? a : b) : notJudged);
+  const model = (made: Made | null) => {
+    const decoded = made && decodeHead(made.head);
+    return decoded && modelOf(material, layers?.base ?? null, decoded, made.delta);
+  };
+  const [a, b] = [model(head.value), model(fineTuned.value)];
+  if (!a || !b) return ok(notJudged);
+  const plan = fineTuned.value?.plan ?? null;
+  if (plan !== null) stages.told = await told(material, judged, b, plan);
+  return ok(await compareHeads(material, judged, a, same ? a : b));
+}
+
+/** Trains the layers without the held-out rows. */
+async function tuneLayers({ work, report, material }: Run, rows: readonly number[]): Promise<Result<Made>> {
+  const layers = trainedBackbone(work);
+  if (layers === null) throw new Error("No layers are to be trained.");
+  const tuned = await tune(work, layers, material, rows, null, tellEpoch(report));
+  if (!tuned.ok) return tuned;
+  const { head, delta, plan } = tuned.value;
+  return ok({ head: encodeHead(head), delta, plan });
+}
+
+function tellEpoch(report: Report) {
+  return ({ epoch, of, trainLoss, validLoss, validAccuracy }: Epoch) =>
+    report.progress(`Epoch ${epoch} of ${of}.`, {
+      epoch,
+      train_loss: trainLoss,
+      ...(validLoss === undefined ? {} : { valid_loss: validLoss }),
+      ...(validAccuracy === undefined ? {} : { valid_accuracy: validAccuracy }),
+    });
 }
 
 /** Trains the winner on all rows. */
@@ -171,6 +214,25 @@ async function refit(run: Run, candidate: Candidate): Promise<Result<null>> {
   const { work, report, material, stages, started } = run;
   const embedded = await embed(run);
   if (!embedded.ok) return embedded;
+  const layers = candidate === "fine_tuned" ? trainedBackbone(work) : null;
+  if (layers !== null) {
+    const tuned = await tune(work, layers, material, run.all, stages.told?.plan ?? null, tellEpoch(report));
+    if (!tuned.ok) return tuned;
+    const { head, delta, parameters, training } = tuned.value;
+    const { evaluation, ...calibration } = stages.told?.assessment ?? notEvaluated;
+    const conformal = Float32Array.from(calibration.conformal);
+    const temperature = head.task === "regression" ? 1 : calibration.temperature;
+    stages.fitted = {
+      candidate,
+      training: shown(training, temperature, started),
+      evaluation: { ...evaluation },
+      parameters,
+      head: encodeHead({ ...head, ...calibration, temperature, conformal }),
+      delta,
+    };
+    await run.keep();
+    return ok(null);
+  }
   const recipe = await prepare(candidate, material, run.all);
   if (!recipe.ok) return recipe;
   const rows = recipe.value.rows.length;
@@ -183,16 +245,23 @@ async function refit(run: Run, candidate: Candidate): Promise<Result<null>> {
   const fitted = await trainBy(work.tensors, material, recipe.value, { judge: false, onStep });
   if (!fitted.ok) return fitted;
   tellTrained(run, candidate, fitted.value);
-  const { examples, iterations, converged, objective, l2, temperature, lexical } = fitted.value.training;
-  const milliseconds = Math.round(performance.now() - started);
+  const { training, evaluation, head } = fitted.value;
   stages.fitted = {
     candidate,
-    training: { examples, iterations, converged, objective, l2, temperature, lexical, milliseconds },
-    evaluation: { ...fitted.value.evaluation },
-    head: encodeHead(fitted.value.head),
+    training: shown(training, training.temperature, started),
+    evaluation: { ...evaluation },
+    parameters: 0,
+    head: encodeHead(head),
+    delta: null,
   };
   await run.keep();
   return ok(null);
+}
+
+function shown(training: Training, temperature: number, started: number): Manifest["training"] {
+  const { examples, iterations, converged, objective, l2, lexical } = training;
+  const milliseconds = Math.round(performance.now() - started);
+  return { examples, iterations, converged, objective, l2, temperature, lexical, milliseconds };
 }
 
 function tellTrained({ report }: Run, candidate: Candidate, { training, evaluation }: Trained): void {
@@ -207,19 +276,27 @@ function tellTrained({ report }: Run, candidate: Candidate, { training, evaluati
   });
 }
 
-/** Uploads the head, and says that it is there. */
+/** Uploads the trained layers, if there are any, and the head, and says that they are there. */
 async function finish({ work, report, stages, material, all }: Run): Promise<Result<null>> {
-  const { ending, edge } = work;
+  const { ending } = work;
   const stop = ending.signals.pause;
   if (stages.fitted === null) throw new Error("Nothing was trained.");
-  const { head, ...fitted } = stages.fitted;
-  const artifact = artifactOf([head]);
-  const uploaded = await upload(edge, [head], artifact, work.largestSingle, stop);
-  if (uploaded.type === "over") ending.ask("end");
-  stop.throwIfAborted();
+  const { head, delta, parameters, ...fitted } = stages.fitted;
+  const artifacts: Artifact[] = [];
+  const refused = fail("storage_unavailable", "What was trained could not be stored by the Worker.");
+  for (const bytes of delta === null ? [head] : [head, delta]) {
+    const artifact = artifactOf([bytes]);
+    const uploaded = await upload(work.edge, [bytes], artifact, work.largestSingle, stop);
+    if (uploaded.type === "over") ending.ask("end");
+    stop.throwIfAborted();
+    if (uploaded.type !== "answer") return refused;
+    artifacts.push(artifact);
+  }
+  const [artifact, ofDelta] = artifacts as [Artifact, Artifact?];
+  const dimensions = decodeHead(head)?.dimensions ?? 0;
+  const backbone = ofDelta === undefined ? null : { artifact: ofDelta, parameters, dimensions };
   const dataset = { revision: material.examples.revision, examples: all.length };
-  const refused = fail("storage_unavailable", "The trained head could not be stored by the Worker.");
-  if (uploaded.type !== "answer") return refused;
-  const told = await report.tell({ type: "finished", manifest: { ...fitted, artifact, dataset } }, ending.signals.end);
+  const manifest = { ...fitted, artifact, backbone, dataset };
+  const told = await report.tell({ type: "finished", manifest }, ending.signals.end);
   return told === null ? refused : ok(null);
 }

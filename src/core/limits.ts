@@ -20,8 +20,8 @@ export const limits = {
   artifact_bytes: 512 * 1024 * 1024,
   /** A head's weights: KV, from which every location reads them, holds no larger value. */
   head_bytes: 25 * 1024 * 1024,
-  /** The trained layers of a fine-tuned backbone: decoded they are about twice as large, and wait in memory beside a training. */
-  backbone_bytes: 8 * 1024 * 1024,
+  /** What fine-tuning changed of a backbone: decoded it is about twice as large, and an isolate keeps it in memory. */
+  backbone_bytes: 10 * 1024 * 1024,
   text_characters: 32_768,
   label_characters: 256,
   largest_value: 1e15,

@@ -25,7 +25,7 @@ export function softplus(x: number): number {
 }
 
 /** log Σ eˣ, whatever the size of the x. */
-export function logSumExp(values: Float64Array): number {
+export function logSumExp(values: Float64Array | Float32Array): number {
   let top = Number.NEGATIVE_INFINITY;
   for (const value of values) top = Math.max(top, value);
   let sum = 0;

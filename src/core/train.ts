@@ -321,7 +321,12 @@ function refuse(set: TrainingSet, { classWeight }: TrainingOptions): ReturnType<
 }
 
 /** scikit-learn's "balanced": rows / (classes × rows of the class). */
-function rowWeights(targets: Targets, rows: number, labels: number, classWeight: "balanced" | null): Float64Array {
+export function rowWeights(
+  targets: Targets,
+  rows: number,
+  labels: number,
+  classWeight: "balanced" | null,
+): Float64Array {
   if (targets.kind !== "single") return new Float64Array(rows).fill(1);
   const counts = new Float64Array(labels);
   let total = 0;

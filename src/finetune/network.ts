@@ -10,10 +10,9 @@
  * rows that a batch has, and draw them back towards where pre-training left them.
  */
 import { seededRandom } from "../core/random.ts";
-import type { Kernels, Workspace } from "./kernels.ts";
+import type { Workspace } from "./kernels.ts";
 
 export const WINDOW = 3;
-export const BATCH_ROOM = 1024;
 /** Of a text in training; what follows is left out. */
 export const MOST_WORDS = 128;
 const BETA1 = 0.9;
@@ -24,7 +23,7 @@ export interface Shape {
   readonly dimensions: number;
   readonly filters: number;
   readonly outputs: number;
-  /** Words that have rows, and how many of them, the first, are trained. */
+  /** Words that have rows, and how many of them, the first, are trained. `dimensions` are a multiple of 32, `filters` of 8. */
   readonly words: number;
   readonly trained: number;
   /** Texts of a batch, at most. */
@@ -49,6 +48,8 @@ export interface Network {
   anchor(): void;
   /** filters × 3 dimensions, outputs × filters (outputs padded), filters, outputs (padded). */
   layers(): { kernel: Float32Array; weights: Float32Array; filterBias: Float32Array; bias: Float32Array };
+  /** What the last step found for `layers`, and for the words in their places: text after text, a place of zeros before each. */
+  gradients(): ReturnType<Network["layers"]> & { readonly words: Float32Array };
   /** The numbers that steps change, to keep and to put back. */
   snapshot(): Float32Array[];
   restore(snapshot: readonly Float32Array[]): void;
@@ -113,6 +114,13 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
 
   let steps = 0;
 
+  const layersAt = (offset: number) => ({
+    kernel: floats(offset, filters * width),
+    weights: floats(offset + weightsAt, stride * filters),
+    filterBias: floats(offset + filterBiasAt, filters),
+    bias: floats(offset + biasAt, stride),
+  });
+
   /** Lays out the texts' words, zeros between them, and answers how many places there are. */
   const layOut = (texts: readonly Int32Array[]): number => {
     const from = floats(table, words * d);
@@ -172,12 +180,8 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
     shape,
     rows: () => floats(table, words * d),
     anchor: () => floats(anchors, trained * d).set(floats(table, trained * d)),
-    layers: () => ({
-      kernel: floats(parameters, filters * width),
-      weights: floats(parameters + weightsAt, stride * filters),
-      filterBias: floats(parameters + filterBiasAt, filters),
-      bias: floats(parameters + biasAt, stride),
-    }),
+    layers: () => layersAt(parameters),
+    gradients: () => ({ ...layersAt(gradients), words: floats(xGradient, places * d) }),
     snapshot: () => [floats(parameters, size).slice(), floats(table, trained * d).slice()],
     restore([layers, rows]) {
       if (layers === undefined || rows === undefined) throw new Error("This is no snapshot.");
@@ -240,9 +244,14 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
         kernels.adamRows(0, rows, ...ofRows, rates.rows * correction, ...adam);
         kernels.pullRows(rows, list, d, table, anchors, rates.rows * rates.pull);
       }
-      return stepOperations(shape, texts);
+      return stepOperations(shape, wordsOf(texts), texts.length, 1);
     },
   };
+}
+
+/** How many words of texts a step has. */
+export function wordsOf(texts: readonly Int32Array[]): number {
+  return texts.reduce((sum, { length }) => sum + Math.min(MOST_WORDS, length), 0);
 }
 
 /** Writes which trained rows the texts have, each once, and in which places; answers how many they are. */
@@ -285,16 +294,14 @@ function listRows(
   return index;
 }
 
-/** Floating-point operations of a step on these texts. */
-export function stepOperations({ dimensions, filters, outputs }: Shape, texts: readonly Int32Array[]): number {
-  let words = 0;
-  for (const text of texts) words += Math.min(MOST_WORDS, text.length) + 1;
+/** Floating-point operations of steps on texts that have so many words together. */
+export function stepOperations(
+  { dimensions, filters, outputs }: Shape,
+  words: number,
+  texts: number,
+  steps: number,
+): number {
   const window = 2 * WINDOW * dimensions * filters;
-  return (
-    words * window +
-    texts.length * (2 * window + 6 * filters * outputs) +
-    10 * filters * (WINDOW * dimensions + outputs)
-  );
+  const update = 10 * filters * (WINDOW * dimensions + outputs);
+  return (words + texts) * window + texts * (2 * window + 6 * filters * outputs) + steps * update;
 }
-
-export type { Kernels };

@@ -26,7 +26,8 @@ export function numberWords(
   texts: readonly string[],
   teaches: (text: number) => boolean,
 ): TrainedWords {
-  const entries = texts.map((text) => words(text).map(entry));
+  // Half a surrogate pair would not be the same word any more when it is read again.
+  const entries = texts.map((text) => words(text.toWellFormed()).map(entry));
   const textsWith = new Map<string, number>();
   entries.forEach((list, i) => {
     for (const name of new Set(list)) textsWith.set(name, (textsWith.get(name) ?? 0) + (teaches(i) ? 1 : 0));

@@ -12,8 +12,6 @@ export type ServedHead = Pick<
   HeadObject,
   "id" | "version" | "task" | "modality" | "dimensions" | "backbone" | "sha256"
 > & {
-  /** The SHA-256 of its backbone's layers; null where that is a shared one. */
-  readonly layers: string | null;
   /** How many labels it has; none for regression. */
   readonly labelCount: number;
 };
@@ -31,14 +29,13 @@ export async function servedHead(
   const now = Date.now();
   const held = leases.get(key);
   if (held && held.until > now) return { ok: true, value: held.head };
-  const found = await ledger(env.TENANT, tenant).serveHead(name, version);
+  const found = await ledger(env.TENANT, tenant).getHead(name, version);
   if (!found.ok) return found;
-  if (version === null && found.value.head.active_version === null) {
+  if (version === null && found.value.active_version === null) {
     return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
   }
-  const { id, version: number, task, modality, labels, dimensions, backbone, sha256 } = found.value.head;
-  const { layers } = found.value;
-  const head = { id, version: number, task, modality, labelCount: labels.length, dimensions, backbone, sha256, layers };
+  const { id, version: number, task, modality, labels, dimensions, backbone, sha256 } = found.value;
+  const head = { id, version: number, task, modality, labelCount: labels.length, dimensions, backbone, sha256 };
   leases.set(key, { tenant, name, head, until: now + LEASE_MS }, 1);
   return { ok: true, value: head };
 }

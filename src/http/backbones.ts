@@ -1,7 +1,7 @@
 /** Which backbone a request means: one of those that this instance has for all, or one that fine-tuning made for its tenant. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { backbones } from "../backbones/index.ts";
-import type { StaticBackbone } from "../backbones/text-static.ts";
+import { isStatic, type StaticBackbone } from "../backbones/text-static.ts";
 import { textStatic } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { getBackbone } from "../store/backbones.ts";
@@ -46,7 +46,7 @@ export async function findBackbone(
   const found = await ledger(env.TENANT, tenant).findBackbone(id);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
   const { base, sha256 } = found.value;
-  return sha256 === null ? sharedBackbone(env, base, param) : fineTuned(env, tenant, { id, sha256 });
+  return sha256 === null ? sharedBackbone(env, base, param) : fineTuned(env, tenant, { id, revision: sha256 });
 }
 
 /** The backbone for a modality; null for embeddings of the caller's own, which need none. */
@@ -66,10 +66,10 @@ export async function chooseBackbone(
 export async function backboneOf(
   env: Cloudflare.Env,
   tenant: string,
-  { id, modality, backbone, layers }: ServedHead,
+  { id, modality, backbone }: ServedHead,
 ): Promise<Result<Backbone | null>> {
   if (modality === "embedding") return ok(null);
-  if (layers !== null) return fineTuned(env, tenant, { id: backbone.id, sha256: layers });
+  if (isFineTuned(backbone.id)) return fineTuned(env, tenant, backbone);
   const shared = sharedBackbones(env).get(backbone.id);
   if (shared?.revision === backbone.revision) return ok(shared);
   return fail(
@@ -78,7 +78,7 @@ export async function backboneOf(
   );
 }
 
-function fineTuned(env: Cloudflare.Env, tenant: string, named: { id: string; sha256: string }) {
+function fineTuned(env: Cloudflare.Env, tenant: string, named: Pick<Backbone, "id" | "revision">) {
   return getBackbone(env.KV, env.BUCKET, tenant, named, (id, revision) => trainable(env, { id, revision }));
 }
 
@@ -89,8 +89,4 @@ export function trainable(
 ): StaticBackbone | null {
   const backbone = sharedBackbones(env).get(id);
   return backbone?.revision === revision && isStatic(backbone) ? backbone : null;
-}
-
-function isStatic(backbone: Backbone): backbone is StaticBackbone {
-  return backbone.kind === "static" && "table" in backbone;
 }

@@ -7,7 +7,6 @@ import { trainsLayers } from "../core/job.ts";
 import { limits } from "../core/limits.ts";
 import type { Artifact, Directive, Manifest } from "../jobs/protocol.ts";
 import type { Attempt } from "../jobs/token.ts";
-import { revisionOf } from "../store/backbones.ts";
 import { artifactKey, backboneKey } from "../store/keys.ts";
 import { storeBytes } from "../store/published.ts";
 import { fineTunedId } from "../tenant/backbones.ts";
@@ -138,7 +137,7 @@ function toRecord(
   const judged = evaluation.nullable().safeParse(told);
   if (!judged.success) return { ok: false, failure: schemaFailure(judged.error, told, "The evaluation") };
   const shared = job.backbone ?? { id: "embedding", revision: "1" };
-  const own = layers && { id: fineTunedId(shared.id, job.suffix, id), revision: revisionOf(layers.sha256) };
+  const own = layers && { id: fineTunedId(shared.id, job.suffix, id), revision: layers.sha256 };
   return ok({
     id: job.head,
     task: job.task,

@@ -2,6 +2,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { type Failure, ok, type Result } from "../core/failure.ts";
 import type { LexicalWeights, Task } from "../core/head.ts";
+import type { Promote } from "../core/job.ts";
 import { getHead } from "../store/heads.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
 import type { Job, JobSpec } from "../tenant/jobs.ts";
@@ -263,13 +264,19 @@ async function makeJob(c: Context<HttpEnv>, wanted: Wanted, trainable: "head" | 
       ? await storeExamples(c, wanted.name, wanted.examples ?? [])
       : ok(`dataset:${wanted.dataset}`);
   const spec = examples.ok
-    ? await trainingJob(c, wanted, examples.value, wanted.promote ? "always" : "never", trainable)
+    ? await trainingJob(c, wanted, examples.value, promoteOf(wanted, trainable), trainable)
     : examples;
   const made = spec.ok ? await startJob(c, { ...spec.value, source: owned(spec.value.source) }, 202) : spec;
   // Nobody asked for a file: without a job nothing of it stays.
   if (!made.ok && examples.ok && wanted.dataset === undefined)
     await ledger(c.env.TENANT, c.var.caller.tenant).deleteFile(examples.value);
   return made;
+}
+
+/** A head that is too large for a request has nothing to be compared with; layers have the frozen head. */
+function promoteOf({ promote }: Wanted, trainable: "head" | "all"): Promote {
+  if (!promote) return "never";
+  return trainable === "head" ? "always" : "if_better";
 }
 
 /** A file that was made for a job alone goes with it. */

@@ -15,7 +15,7 @@ import { idempotent } from "./idempotent.ts";
 import { body, errors, json, listOf, name, openAiPage, tenantSecurity, unixSeconds } from "./schema.ts";
 
 const MOST_EPOCHS = 100;
-const LARGEST_BATCH = 4_096;
+const LARGEST_BATCH = 1_024;
 const LARGEST_MULTIPLIER = 100;
 const whole = (most: number) =>
   z.union([z.literal("auto"), z.number().int().min(1).max(most)], {
@@ -67,7 +67,7 @@ const newJob = z
       .optional(),
     trainable: layers.optional().openapi({
       description:
-        "which layers are trained, the head being the last; by default 'all' where the model has layers that can be trained, else 'head'",
+        "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
     }),
   })
   .openapi("NewFineTuningJob");

@@ -129,7 +129,8 @@ export function modelRoutes(app: App): void {
       if (!isFineTuned(id)) {
         const found = sharedBackbone(c.env, id, "id");
         if (!found.ok) return failed(c, found.failure);
-        return answer(c, fail("not_available", `'${id}' is shared, and cannot be deleted.`, { param: "id" }));
+        const message = `'${id}' is shared by all tenants, and cannot be deleted. Fine-tuned models can: their ids begin with 'ft:'.`;
+        return answer(c, fail("invalid_parameter", message, { param: "id" }));
       }
       const gone = await ledger(c.env.TENANT, c.var.caller.tenant).deleteBackbone(id);
       return answer(c, gone.ok ? gone : { ok: false, failure: { ...gone.failure, param: "id" } });

@@ -12,9 +12,7 @@ export const artifact = z.object({ sha256, bytes: z.int().min(1) }).meta({ title
 export type Artifact = z.infer<typeof artifact>;
 
 /** Which layers are trained: all of them, the last n, or none but the head. */
-export const trainable = z
-  .union([z.enum(["all", "head"]), z.object({ last_layers: z.int().min(1) })])
-  .meta({ title: "Trainable" });
+const trainable = z.union([z.enum(["all", "head"]), z.object({ last_layers: z.int().min(1) })]);
 export type Trainable = z.infer<typeof trainable>;
 
 const setting = z.union([z.literal("auto"), z.number().positive()]).optional();

@@ -1,4 +1,4 @@
-/** Fine-tuned backbones of tenants: what training changed of a shared one, as bytes named by their SHA-256. */
+/** Fine-tuned backbones of tenants: what training changed of a shared one, as bytes whose SHA-256 is the revision. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { decodeDelta, fineTunedBackbone, residentBytes } from "../backbones/fine-tuned.ts";
 import type { StaticBackbone } from "../backbones/text-static.ts";
@@ -13,13 +13,6 @@ const PATIENCE_MS = 3_000;
 /** When the loads under way in this isolate began, by key. */
 const loading = new Map<string, number>();
 
-const REVISION_DIGITS = 12;
-
-/** The revision of the backbone that these bytes make. */
-export function revisionOf(sha256: string): string {
-  return sha256.slice(0, REVISION_DIGITS);
-}
-
 /**
  * A fine-tuned backbone: from the isolate's memory, else KV, else R2. Asked for many times at once it is loaded once.
  * `base` answers a shared backbone, null where this instance has none of that id and revision.
@@ -28,10 +21,10 @@ export async function getBackbone(
   kv: KVNamespace,
   bucket: R2Bucket,
   tenant: string,
-  { id, sha256 }: { readonly id: string; readonly sha256: string },
+  { id, revision }: Pick<Backbone, "id" | "revision">,
   base: (id: string, revision: string) => StaticBackbone | null,
 ): Promise<Result<Backbone>> {
-  const key = backboneKey(tenant, sha256);
+  const key = backboneKey(tenant, revision);
   // Equal bytes under two names are two backbones.
   const name = `${key}/${id}`;
   for (;;) {
@@ -55,7 +48,7 @@ export async function getBackbone(
         `'${id}' was made of the backbone ${wanted}, which this instance no longer has. Fine-tune again.`,
       );
     }
-    const made = fineTunedBackbone(shared, { id, revision: revisionOf(sha256) }, delta, bytes.length);
+    const made = fineTunedBackbone(shared, { id, revision }, delta, bytes.length);
     hot.set(name, made, residentBytes(delta, bytes.length));
     return ok(made);
   } finally {

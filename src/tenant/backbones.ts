@@ -9,6 +9,7 @@ import { schedule } from "./due.ts";
 
 export interface FineTunedBackbone extends Record<string, SqlStorageValue> {
   readonly id: string;
+  /** The SHA-256, or that of the shared backbone. */
   readonly revision: string;
   /** The shared backbone that it was made of. */
   readonly base: string;
@@ -125,20 +126,12 @@ export function deleteBackbone(
   return ok({ id, object: "model", deleted: true });
 }
 
-/** The SHA-256 of the layers behind a head's backbone; null where that is a shared one. */
-export function layersOf(sql: SqlStorage, { id, revision }: { id: string; revision: string }): string | null {
-  const row = sql.exec<{ sha256: string | null }>(
-    "SELECT sha256 FROM backbones WHERE id = ? AND revision = ?",
-    id,
-    revision,
-  );
-  return row.toArray()[0]?.sha256 ?? null;
-}
-
 /** Refuses a head whose fine-tuned backbone was deleted, or replaced, while it was trained. */
 export function stillThere(sql: SqlStorage, backbone: { id: string; revision: string }): Result<null> {
-  if (!backbone.id.startsWith("ft:") || layersOf(sql, backbone) !== null) return ok(null);
-  return fail("not_available", `Model '${backbone.id}' was changed while the head was trained. Train again.`, {
+  const { id, revision } = backbone;
+  const row = () => sql.exec("SELECT 1 FROM backbones WHERE id = ? AND revision = ?", id, revision).toArray()[0];
+  if (!id.startsWith("ft:") || row() !== undefined) return ok(null);
+  return fail("not_available", `Model '${id}' was changed while the head was trained. Train again.`, {
     param: "backbone",
     retryAfter: 1,
   });

@@ -315,17 +315,6 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#withBytes(has, lost, commit);
   }
 
-  /** A version with what serving it needs beside its record: the SHA-256 of its backbone's layers, null for a shared one. */
-  async serveHead(
-    name: string,
-    version: number | null,
-  ): Promise<Result<{ head: heads.HeadObject; layers: string | null }>> {
-    return this.#read((sql) => {
-      const head = heads.getHead(sql, name, version);
-      return head.ok ? ok({ head: head.value, layers: backbones.layersOf(sql, head.value.backbone) }) : head;
-    });
-  }
-
   async getHead(name: string, version: number | null) {
     return this.#read((sql) => heads.getHead(sql, name, version));
   }

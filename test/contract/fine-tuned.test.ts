@@ -30,6 +30,6 @@ describe("a fine-tuned backbone", () => {
     const embedded = Buffer.concat(rows.map((row) => new Uint8Array((row ?? new Float32Array()).buffer)));
     expect([digest(bytes), digest(embedded)]).toEqual(["8b22ea77dbc318fe", "ec214f23e610af7d"]);
     // All that it holds, and room for the words that it comes to keep.
-    expect(residentBytes(delta, bytes.length)).toBeGreaterThan(bytes.length + 4 * 2048 * 3 * filters);
+    expect(residentBytes(delta, bytes.length)).toBeGreaterThan(bytes.length + 4 * 1024 * 3 * filters);
   });
 });

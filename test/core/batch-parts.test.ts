@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Material } from "../../src/batch/candidates.ts";
 import { decodeStages, encodeStages, noStages, type Stages } from "../../src/batch/checkpoint.ts";
-import { compareHeads } from "../../src/batch/compare.ts";
+import { compareHeads, type Model } from "../../src/batch/compare.ts";
 import { type Examples, readExamples } from "../../src/batch/data.ts";
 import { makeRows } from "../../src/batch/rows.ts";
 import type { Head, Task } from "../../src/core/head.ts";
@@ -86,7 +86,14 @@ describe("data", () => {
 
 describe("a checkpoint", () => {
   const bytes = fc.uint8Array({ maxLength: 50 });
-  const head = fc.option(bytes);
+  const plan = { of: 8, epochs: 5, headTemperature: 0.5, layersTemperature: 2 };
+  const assessment = {
+    evaluation: { method: "holdout", detail: "summary", examples: 3 },
+    temperature: 2,
+    outOfScopeThreshold: null,
+    conformal: [0.5],
+  } as const;
+  const made = fc.option(fc.record({ head: bytes, delta: fc.option(bytes), plan: fc.constantFrom(null, plan) }));
   const judgement = { test_examples: 3, head_accuracy: 0.5, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 1 };
   const training = {
     examples: 9,
@@ -104,10 +111,16 @@ describe("a checkpoint", () => {
       for (let i = 0; i < count; i++) rows.push(Float32Array.of(i, i / 3, -i));
       return rows;
     }),
-    heads: fc.oneof(fc.constant({}), fc.record({ head }), fc.record({ head, fine_tuned: head })),
+    made: fc.oneof(fc.constant({}), fc.record({ head: made }), fc.record({ head: made, fine_tuned: made })),
     judgement: fc.constantFrom(null, judgement),
+    told: fc.constantFrom(null, { plan, assessment }),
     fitted: fc.option(
-      bytes.map((made) => ({ candidate: "head", training, evaluation: { method: "none" }, head: made }) as const),
+      fc
+        .tuple(bytes, fc.option(bytes))
+        .map(
+          ([head, delta]) =>
+            ({ candidate: "head", training, evaluation: { method: "none" }, parameters: 7, head, delta }) as const,
+        ),
     ),
   });
   const possible = stages.filter(({ judgement, fitted }) => judgement !== null || fitted === null);
@@ -124,9 +137,9 @@ describe("a checkpoint", () => {
         }
         const whole = Buffer.concat(parts);
         const read = decodeStages(whole, "this", 3);
-        expect(read?.heads).toEqual(given.judgement === null ? given.heads : {});
+        expect(read?.made).toEqual(given.judgement === null ? given.made : {});
         expect(read && rowsOf(read)).toEqual(given.fitted === null ? rowsOf(given) : []);
-        expect([read?.judgement, read?.fitted]).toEqual([given.judgement, given.fitted]);
+        expect([read?.judgement, read?.told, read?.fitted]).toEqual([given.judgement, given.told, given.fitted]);
         expect(decodeStages(whole, "that", 3)).toBeNull();
         expect(decodeStages(whole.subarray(0, cut % whole.length), "this", 3)).toBeNull();
       }),
@@ -169,11 +182,13 @@ describe("the comparison", () => {
     } as unknown as Material;
   };
 
+  const model = (given: Material, head: Head): Model => ({ head, embed: (row) => given.embeddings.at(row) });
+
   it("counts labels that are the most probable, and leaves out those out of scope", async () => {
     const given = material("single_label", [1, -1, 1, 1], ["a", "b", "none", "c"], "none");
     const right = head("single_label", ["a", "b"], 1, -1);
     const onlyA = head("single_label", ["a", "b"], 0, 0);
-    expect(await compareHeads(given, [0, 1, 2, 3], onlyA, right)).toEqual({
+    expect(await compareHeads(given, [0, 1, 2, 3], model(given, onlyA), model(given, right))).toEqual({
       test_examples: 3,
       head_accuracy: 1 / 3,
       fine_tuned_accuracy: 2 / 3,
@@ -186,7 +201,7 @@ describe("the comparison", () => {
     const given = material("multi_label", [1, -1, 1], [["a"], ["b"], ["a", "b"]]);
     const apart = head("multi_label", ["a", "b"], 1, -1);
     const both = head("multi_label", ["a", "b"], 1, 1);
-    expect(await compareHeads(given, [0, 1, 2], apart, both)).toEqual({
+    expect(await compareHeads(given, [0, 1, 2], model(given, apart), model(given, both))).toEqual({
       test_examples: 3,
       head_accuracy: 2 / 3,
       fine_tuned_accuracy: 1 / 3,
@@ -197,7 +212,8 @@ describe("the comparison", () => {
 
   it("counts values that are nearer, and those alike for neither", async () => {
     const given = material("regression", [0, 1, 2, 3], [0, 1, 2, 3]);
-    const judged = await compareHeads(given, [0, 1, 2, 3], head("regression", [], 0), head("regression", [], 1));
+    const [zero, right] = [0, 1].map((weight) => model(given, head("regression", [], weight)));
+    const judged = await compareHeads(given, [0, 1, 2, 3], zero as Model, right as Model);
     expect(judged).toEqual({
       test_examples: 4,
       head_accuracy: expect.closeTo(1 - 14 / 5),

@@ -52,7 +52,8 @@ export function killAt(system: System, { side, step, answered }: Kill): Promise<
 
 /** Creates a job whose head is named after it. */
 export async function createJob({ graft }: Tenant, head: string): Promise<string> {
-  const job = { model: "text-static-1", training_file: "dataset:tickets", head, promote: "always" } as const;
+  const data = { model: "text-static-1", training_file: "dataset:tickets" } as const;
+  const job = { ...data, trainable: "head", head, promote: "always" } as const;
   // Killed in between, the same call with the same key makes one job.
   const { id } = await eventually(() => graft.jobs.create(job, { idempotencyKey: head }), "the job is created");
   return id;

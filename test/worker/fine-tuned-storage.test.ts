@@ -15,7 +15,7 @@ import { call, tenantWithTickets } from "./api.ts";
 import { inLedger, playBatchEndpoint, stored } from "./batch.ts";
 import { expectRefused } from "./expect.ts";
 import { failingKv, watchKv } from "./faulty-kv.ts";
-import { embeddedBy, fineTune, layers, model, revisionOf } from "./fine-tuned.ts";
+import { embeddedBy, fineTune, layers, model } from "./fine-tuned.ts";
 
 const HOUR = 3_600_000;
 const PATIENCE = { timeout: 10_000, interval: 20 };
@@ -32,7 +32,7 @@ const published = async (tenant: string) =>
 const predict = (head = "support") =>
   call("POST", `/v1/heads/${head}/predict`, owner.key, { input: "refund my invoice", top_k: 3 });
 const load = (bytes: Uint8Array, kv = env.KV, bucket = env.BUCKET, id = "ft:a:b") =>
-  getBackbone(kv, bucket, owner.id, { id, sha256: sha256Hex(bytes) }, (base, revision) =>
+  getBackbone(kv, bucket, owner.id, { id, revision: sha256Hex(bytes) }, (base, revision) =>
     base === model && revision === textStatic.revision ? textStatic : null,
   );
 
@@ -91,7 +91,7 @@ describe("a cold backbone", () => {
     const loaded = await Promise.all(Array.from({ length: 20 }, () => load(bytes, kv)));
     expect(operations.get).toBe(1);
     expect(new Set(loaded.map((each) => each.ok && each.value)).size).toBe(1);
-    expect(loaded[0]).toMatchObject({ ok: true, value: { id: "ft:a:b", revision: revisionOf(bytes) } });
+    expect(loaded[0]).toMatchObject({ ok: true, value: { id: "ft:a:b", revision: sha256Hex(bytes) } });
     await load(bytes, kv);
     expect(operations.get).toBe(1);
   });

@@ -21,7 +21,6 @@ import {
   judgedJob,
   layers,
   model,
-  revisionOf,
 } from "./fine-tuned.ts";
 
 const PATIENCE = { timeout: 10_000, interval: 20 };
@@ -61,7 +60,7 @@ describe("a job that trained layers", () => {
         kind: "fine_tuned",
         modality: "text",
         dimensions: 256 + FILTERS,
-        revision: revisionOf(delta),
+        revision: sha256Hex(delta),
         license: shared.graft.license,
         parameters: shared.graft.parameters + 1000,
         bytes: delta.length,
@@ -81,10 +80,10 @@ describe("a job that trained layers", () => {
       version: 1,
       active_version: 1,
       dimensions: 256 + FILTERS,
-      backbone: { id, revision: revisionOf(delta) },
+      backbone: { id, revision: sha256Hex(delta) },
       training: { method: "fine_tune" },
     });
-    expect(head.backbone).toEqual({ id, revision: revisionOf(delta) });
+    expect(head.backbone).toEqual({ id, revision: sha256Hex(delta) });
     const exported = (await call("GET", "/v1/heads/support/versions/1/export", owner.key)).json;
     expect(exported).toMatchObject({ backbone: head.backbone, dimensions: 256 + FILTERS });
     const answer = await call("POST", "/v1/heads/support/predict", owner.key, { input: texts[0], top_k: 3 });
@@ -146,7 +145,7 @@ describe("a job that trained layers", () => {
       expect(made.status, made.text).toBe(201);
       expect(made.json).toMatchObject({
         dimensions: 256 + FILTERS,
-        backbone: { id, revision: revisionOf(delta) },
+        backbone: { id, revision: sha256Hex(delta) },
         training: { method: "head" },
       });
       const answer = await call("POST", "/v1/heads/other/predict", owner.key, { input: "reset my password" });
@@ -155,7 +154,7 @@ describe("a job that trained layers", () => {
     const blocks = await inLedger(owner.id, ({ sql }) =>
       sql.exec<{ backbone: string }>("SELECT backbone FROM blocks").toArray(),
     );
-    expect(blocks).toEqual([{ backbone: `${id}@${revisionOf(delta)}` }]);
+    expect(blocks).toEqual([{ backbone: `${id}@${sha256Hex(delta)}` }]);
     expect((await call("DELETE", "/v1/heads/other", owner.key)).status).toBe(200);
   });
 
@@ -314,9 +313,9 @@ describe("fine-tuned again under one suffix, a backbone", () => {
     const before = (await predict(owner.key, "a")).json;
     await fineTune(owner, second, { suffix, head: "b" });
     expect(await ids(owner.key)).toEqual([id]);
-    expect((await call("GET", pathOf(id), owner.key)).json.graft.revision).toBe(revisionOf(second));
+    expect((await call("GET", pathOf(id), owner.key)).json.graft.revision).toBe(sha256Hex(second));
     expect(rowsOf((await embed(owner.key, id)).json)).toEqual(await embeddedBy(second, texts));
-    expect((await call("GET", "/v1/heads/a", owner.key)).json.backbone).toEqual({ id, revision: revisionOf(first) });
+    expect((await call("GET", "/v1/heads/a", owner.key)).json.backbone).toEqual({ id, revision: sha256Hex(first) });
     expect((await predict(owner.key, "a")).json).toEqual(before);
     expect((await predict(owner.key, "b")).json.data).not.toEqual(before.data);
     expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(first), sha256Hex(second)].sort());
@@ -349,7 +348,7 @@ describe("fine-tuned again under one suffix, a backbone", () => {
     await call("POST", "/v1/heads", owner.key, { name: "c", dataset: "tickets", backbone: id });
     const blocks = () =>
       inLedger(owner.id, ({ sql }) => sql.exec<{ backbone: string }>("SELECT backbone FROM blocks").toArray());
-    expect(await blocks()).toEqual([{ backbone: `${id}@${revisionOf(first)}` }]);
+    expect(await blocks()).toEqual([{ backbone: `${id}@${sha256Hex(first)}` }]);
     await call("DELETE", "/v1/heads/c", owner.key);
     await fineTune(owner, second, { suffix, head: "a" });
     await vi.waitUntil(async () => (await stored(owner.id, "backbones/")).length === 1, PATIENCE);
@@ -409,7 +408,7 @@ test("the typed client fine-tunes, finds and deletes", async () => {
 describe("deleting", () => {
   test("a shared backbone is refused, and one that does not exist not found", async () => {
     const { key } = await newTenant();
-    expectRefused(await call("DELETE", pathOf(model), key), 422, "not_available", "id");
+    expectRefused(await call("DELETE", pathOf(model), key), 400, "invalid_parameter", "id");
     expectRefused(await call("DELETE", pathOf("none"), key), 404, "not_found", "id");
     expectRefused(await call("DELETE", pathOf("ft:none"), key), 404, "not_found", "id");
   });

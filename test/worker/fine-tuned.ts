@@ -4,7 +4,6 @@ import { decodeDelta, encodeDelta, fineTunedBackbone } from "../../src/backbones
 import { textStatic } from "../../src/backbones/workerd.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { sha256Hex } from "../../src/store/hash.ts";
 import { artifactOf, type attemptOf, jobUntil, judgements, manifestOf, startedJob, trainedHead } from "./batch.ts";
 
 export const model = "text-static-1";
@@ -36,8 +35,6 @@ export async function embeddedBy(bytes: Uint8Array, texts: readonly string[]): P
   return (await backbone.embed(texts)).rows.map((row) => Array.from(row ?? []));
 }
 
-export const revisionOf = (bytes: Uint8Array) => sha256Hex(bytes).slice(0, 12);
-
 /** A head on such a backbone, which adds to what the frozen one of the tests says what the filters found. */
 export async function headOn(filters = FILTERS) {
   const frozen = await trainedHead();
@@ -67,7 +64,7 @@ export async function judgedJob(
   job: object = {},
   judged: keyof typeof judgements = "better",
 ): Promise<{ attempt: Attempt; job: string }> {
-  const running = await startedJob(owner, { head: "support", ...job });
+  const running = await startedJob(owner, { head: "support", trainable: undefined, ...job });
   await running.attempt.told({ type: "evaluated", judgement: judgements[judged] });
   return running;
 }

@@ -329,6 +329,7 @@ describe("training", () => {
       "invalid_parameter",
       "evaluation.method",
     ],
+    ["fine-tuning on what is not there", { dataset: "none", method: "fine_tune" }, 404, "not_found", "dataset"],
     [
       "fine-tuning of a backbone without layers",
       { dataset: "tickets", method: "fine_tune", backbone: "hash-text-1" },

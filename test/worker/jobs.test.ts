@@ -385,10 +385,11 @@ describe("a job is refused", () => {
       "invalid_parameter",
       "hyperparameters.n_epochs",
     ],
+    ["for a fine-tuned model that is not there", { model: "ft:text-static-1:none" }, 404, "not_found", "model"],
     ["for half an epoch", { hyperparameters: { n_epochs: 1.5 } }, 400, "invalid_parameter", "hyperparameters.n_epochs"],
     [
       "for a huge batch",
-      { hyperparameters: { batch_size: 4097 } },
+      { hyperparameters: { batch_size: 1025 } },
       400,
       "invalid_parameter",
       "hyperparameters.batch_size",
@@ -742,7 +743,7 @@ describe("POST /v1/heads beyond the budget of a request", () => {
       expect(answer.json).toMatchObject({
         model,
         training_file,
-        graft: { head: "many", promote: "always", trainable: "all" },
+        graft: { head: "many", promote: "if_better", trainable: "all" },
       });
     }
     const answer = await withoutEndpoint("/v1/heads", { name: "a", dataset: "tickets", method: "fine_tune" }, own);

@@ -1,0 +1,326 @@
+/**
+ * Full fine-tuning, the Worker and the batch endpoint each a process, on labelled sets whole:
+ *
+ *   npm run bench -- finetune --data DIR
+ *
+ * DIR holds labelled sets (text-sets.ts). Test accuracy of the frozen head and of the fine-tuned model, and of what `if_better`
+ * would have promoted, against fastText (Debian's) and TF-IDF with a linear SVM (Debian's python3-sklearn); the time to
+ * fastText's accuracy on one thread; what a delta takes; a cold one's first prediction; memory by size. Cases are kept, so
+ * that a measurement which was cut off goes on.
+ */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { textStatic } from "../src/backbones/node.ts";
+import { mean } from "../src/core/metrics.ts";
+import { words } from "../src/core/words.ts";
+import type { Client } from "../src/sdk.ts";
+import { ended, type System, startSystem, type Tenant } from "../test/e2e/batch-system.ts";
+import { accuracyOn, prepareSplit, trainHead, trainLayers } from "./in-process.ts";
+import { memory, syntheticTexts } from "./jobs.ts";
+import { kept } from "./kept.ts";
+import { startPeer } from "./peer.ts";
+import { median, noPeer, type Row } from "./report.ts";
+import { type LabelledText, type Split, textSets } from "./text-sets.ts";
+
+const SETS = /^(clinc150_full|hwu64 full|multidogo_(airline|finance|insurance)|goemotions_ekman single)$/;
+const SIZES = [1_000, 10_000, 50_000, 100_000];
+const LABELS = 20;
+const BATCH = 1_024;
+const WARM = 20;
+const PATIENCE_MS = 3_600_000;
+
+export const runs = 1;
+
+interface Accuracies {
+  readonly frozen: number;
+  readonly fineTuned: number;
+  readonly verdict: string;
+  readonly headOnHeldOut: number;
+  readonly fineTunedOnHeldOut: number;
+  readonly seconds: number;
+  readonly deltaBytes: number;
+}
+
+interface FastText {
+  readonly accuracy: number;
+  readonly seconds: number;
+  readonly options: string;
+}
+
+export async function run(): Promise<Row[]> {
+  const { values } = parseArgs({
+    allowPositionals: true,
+    options: { data: { type: "string", default: "" }, json: { type: "string" } },
+  });
+  const sets = textSets(values.data, SETS);
+  if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets that are asked for.`);
+  const system = await startSystem({ BATCH_JOBS: "1" }, { BATCH_SILENCE_SECONDS: "120" });
+  const peer = startPeer<string[]>("backbone-peer.py");
+  try {
+    const tenant = await system.createTenant("bench");
+    const rows: Row[] = [];
+    const gains: { always: number; promoted: number }[] = [];
+    for (const { name, splits } of sets) {
+      const split = splits[0] as Split;
+      const ours = await kept("finetune", `${name} accuracies`, () => accuracies(tenant, split));
+      const fastText = await kept("finetune", `${name} fastText`, async () => bestFastText(split));
+      const svm = await kept("finetune", `${name} SVM`, async () => {
+        const [texts, labels] = [split.train.map(({ text }) => text), split.train.map(({ label }) => label)];
+        const predicted = await peer.ask({ do: "svm", texts, labels, test: split.test.map(({ text }) => text) });
+        return mean(split.test.map(({ label }, i) => Number(label === predicted[i])));
+      });
+      const time = await kept("finetune", `${name} time`, () => timeTo(fastText.accuracy, split));
+      console.error(name, ours, fastText, { svm, time });
+      const promoted = ours.verdict === "better" ? ours.fineTuned : ours.frozen;
+      gains.push({ always: ours.fineTuned - ours.frozen, promoted: promoted - ours.frozen });
+      const row = (measure: string, value: number, more: Partial<Row> = {}) =>
+        rows.push({ case: name, measure, value, unit: "", ...noPeer, target: null, met: null, ...more });
+      row("test accuracy, frozen head", ours.frozen);
+      row("test accuracy, fine-tuned", ours.fineTuned, {
+        peer: `fastText (${fastText.options})`,
+        peer_value: fastText.accuracy,
+        target: "ahead",
+        met: ours.fineTuned > fastText.accuracy,
+      });
+      row("test accuracy, fine-tuned", ours.fineTuned, {
+        peer: "TF-IDF, linear SVM",
+        peer_value: svm,
+        target: "ahead",
+        met: ours.fineTuned > svm,
+      });
+      row(`promoted by if_better (${ours.verdict}), over the frozen head`, promoted - ours.frozen, {
+        target: "≥ -0.005",
+        met: promoted - ours.frozen >= -0.005,
+      });
+      row("time to fastText's accuracy", time.seconds, {
+        unit: "s",
+        peer: "fastText",
+        peer_value: fastText.seconds,
+        ratio: time.seconds / fastText.seconds,
+        target: "≤ 0.5",
+        met: time.seconds / fastText.seconds <= 0.5,
+      });
+      row("job, create to the end", ours.seconds, { unit: "s" });
+      row(`delta of ${split.train.length} examples, of the base`, ours.deltaBytes / textStatic.bytes, {
+        target: "≤ 0.25",
+        met: ours.deltaBytes / textStatic.bytes <= 0.25,
+      });
+    }
+    const average = mean(gains.map(({ always }) => always));
+    const all = { case: "all sets", unit: "", ...noPeer };
+    rows.push({
+      ...all,
+      measure: "mean gain over the frozen head",
+      value: average,
+      target: "≥ 0.01",
+      met: average >= 0.01,
+    });
+    const ofPromoted = mean(gains.map(({ promoted }) => promoted));
+    rows.push({ ...all, measure: "the same, promoted by if_better", value: ofPromoted, target: null, met: null });
+    rows.push(...(await kept("finetune", "cold", () => cold(tenant))));
+    for (const size of SIZES)
+      rows.push(...(await kept("finetune", `memory ${size}`, () => ofSize(system, tenant, size))));
+    return rows;
+  } finally {
+    peer.stop();
+    await system.close();
+  }
+}
+
+async function store(graft: Client, name: string, rows: readonly LabelledText[]): Promise<void> {
+  await graft.datasets.delete(name).catch(() => undefined);
+  await graft.datasets.create({ name, task: "single_label", modality: "text" });
+  const lines = rows.map(({ text, label }) => JSON.stringify({ text, label })).join("\n");
+  await graft.datasets.import(name, lines, "application/x-ndjson");
+}
+
+async function accuracyOf(graft: Client, head: string, test: readonly LabelledText[]): Promise<number> {
+  let hits = 0;
+  for (let first = 0; first < test.length; first += BATCH) {
+    const batch = test.slice(first, first + BATCH);
+    const { data } = await graft.heads.predict(head, { input: batch.map(({ text }) => text) });
+    hits += batch.filter(({ label }, i) => data[i]?.label === label).length;
+  }
+  return hits / test.length;
+}
+
+async function accuracies(tenant: Tenant, { train, test }: Split): Promise<Accuracies> {
+  const { graft } = tenant;
+  await store(graft, "data", train);
+  for (const name of ["frozen", "tuned"]) await graft.heads.delete(name).catch(() => undefined);
+  await graft.heads.train({ name: "frozen", dataset: "data", method: "head" });
+  const started = performance.now();
+  const wanted = { model: textStatic.id, training_file: "dataset:data", head: "tuned", suffix: "tuned" } as const;
+  const { id } = await graft.jobs.create({ ...wanted, trainable: "all", promote: "always" });
+  const job = await ended(tenant, id, PATIENCE_MS);
+  const { comparison } = job.graft;
+  if (job.status !== "succeeded" || comparison === null) throw new Error(job.error?.message ?? "nothing was compared");
+  const model = await graft.models.get(job.fine_tuned_model as string);
+  return {
+    frozen: await accuracyOf(graft, "frozen", test),
+    fineTuned: await accuracyOf(graft, "tuned", test),
+    verdict: comparison.verdict,
+    headOnHeldOut: comparison.head_accuracy,
+    fineTunedOnHeldOut: comparison.fine_tuned_accuracy,
+    seconds: (performance.now() - started) / 1000,
+    deltaBytes: model.graft.bytes - textStatic.bytes,
+  };
+}
+
+/** fastText's best test accuracy over its options, on one thread, and the time of that training. */
+function bestFastText({ train, test }: Split): FastText {
+  const folder = mkdtempSync(join(tmpdir(), "fasttext-"));
+  try {
+    const labels = [...new Set(train.map(({ label }) => label))];
+    const line = ({ text, label }: LabelledText) => `__label__${labels.indexOf(label)} ${words(text).join(" ")}`;
+    const [trainFile, testFile, model] = ["train", "test", "model"].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    writeFileSync(trainFile, train.map(line).join("\n"));
+    writeFileSync(testFile, test.map((row) => words(row.text).join(" ") || " ").join("\n"));
+    let best: FastText = { accuracy: -1, seconds: 0, options: "" };
+    for (const lr of [0.1, 0.5, 1]) {
+      for (const epoch of [25, 50]) {
+        const started = performance.now();
+        const options = [
+          "-lr",
+          lr,
+          "-epoch",
+          epoch,
+          "-wordNgrams",
+          2,
+          "-minn",
+          2,
+          "-maxn",
+          4,
+          "-thread",
+          1,
+          "-verbose",
+          0,
+        ];
+        execFileSync("fasttext", ["supervised", "-input", trainFile, "-output", model, ...options.map(String)], {
+          stdio: "ignore",
+        });
+        const seconds = (performance.now() - started) / 1000;
+        const said = execFileSync("fasttext", ["predict", `${model}.bin`, testFile], {
+          encoding: "utf8",
+          maxBuffer: 1e8,
+        });
+        const predicted = said.trimEnd().split("\n");
+        const accuracy = mean(test.map(({ label }, i) => Number(predicted[i] === `__label__${labels.indexOf(label)}`)));
+        if (accuracy > best.accuracy) best = { accuracy, seconds, options: `lr ${lr}, ${epoch} epochs` };
+      }
+    }
+    return best;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** How long it takes, from texts, until a model has an accuracy: the frozen head, one that reads words too, the layers. */
+async function timeTo(accuracy: number, split: Split): Promise<{ seconds: number; by: string; reached: number }> {
+  const started = performance.now();
+  const embedded = await prepareSplit(split, 0, false);
+  let seconds =
+    ((performance.now() - started) / 1000) * (split.train.length / (split.train.length + split.test.length));
+  let reached = 0;
+  for (const by of ["frozen head", "frozen head that reads words", "layers"]) {
+    const prepared = by === "frozen head" ? embedded : await prepareSplit(split, 0, true);
+    const trained = await (by === "layers" ? trainLayers(prepared, true) : trainHead(prepared));
+    seconds += trained.seconds;
+    reached = await accuracyOn(prepared, prepared.test, trained.model);
+    if (reached >= accuracy) return { seconds, by, reached };
+  }
+  return { seconds: Number.POSITIVE_INFINITY, by: "nothing", reached };
+}
+
+/** The first prediction after a promotion whose delta no isolate has, against those after it. */
+async function cold(tenant: Tenant): Promise<Row[]> {
+  const { graft } = tenant;
+  const first: number[] = [];
+  const warm: number[] = [];
+  await store(
+    graft,
+    "cold",
+    syntheticTexts(10_000, 50).map((line) => JSON.parse(line) as LabelledText),
+  );
+  for (let i = 0; i < 3; i++) {
+    const wanted = { model: textStatic.id, training_file: "dataset:cold", head: `cold-${i}`, seed: i } as const;
+    const { id } = await graft.jobs.create({ ...wanted, trainable: "all", promote: "always" });
+    await ended(tenant, id, PATIENCE_MS);
+    const time = async () => {
+      const started = performance.now();
+      await graft.heads.predict(`cold-${i}`, { input: `w1000 w1001 w1002 w1003 w7 w8 and a few words more` });
+      return performance.now() - started;
+    };
+    first.push(await time());
+    const after: number[] = [];
+    for (let n = 0; n < WARM; n++) after.push(await time());
+    warm.push(median(after));
+  }
+  const more = median(first) - median(warm);
+  return [
+    {
+      case: "first prediction after promotion, cold delta of 10,000 examples",
+      measure: "more than a warm one",
+      value: more,
+      unit: "ms",
+      peer: "warm",
+      peer_value: median(warm),
+      ratio: null,
+      spread: [Math.min(...first) - median(warm), Math.max(...first) - median(warm)],
+      target: "≤ 150",
+      met: more <= 150,
+    },
+  ];
+}
+
+/** What a job of so many examples takes. */
+async function ofSize(system: System, tenant: Tenant, examples: number): Promise<Row[]> {
+  const { graft } = tenant;
+  const name = `size-${examples}`;
+  await store(
+    graft,
+    name,
+    syntheticTexts(examples, LABELS).map((line) => JSON.parse(line) as LabelledText),
+  );
+  let megabytes = 0;
+  const rest = memory(system.pid("batch"));
+  const watch = setInterval(() => {
+    megabytes = Math.max(megabytes, memory(system.pid("batch")));
+  }, 100);
+  const started = performance.now();
+  const { id } = await graft.jobs.create({
+    model: textStatic.id,
+    training_file: `dataset:${name}`,
+    trainable: "all",
+    promote: "always",
+  });
+  const { status, error } = await ended(tenant, id, PATIENCE_MS);
+  clearInterval(watch);
+  if (status !== "succeeded") throw new Error(error?.message);
+  const row = { case: `${examples} examples of 12 words, ${LABELS} labels`, ...noPeer };
+  return [
+    {
+      ...row,
+      measure: "job, create to the end",
+      value: (performance.now() - started) / 1000,
+      unit: "s",
+      target: null,
+      met: null,
+    },
+    {
+      ...row,
+      measure: `the batch endpoint's peak memory (${rest.toFixed(0)} MB at rest)`,
+      value: megabytes,
+      unit: "MB",
+      target: "≤ 1000",
+      met: megabytes <= 1000,
+    },
+  ];
+}

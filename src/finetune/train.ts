@@ -1,0 +1,325 @@
+/**
+ * Fine-tunes a static backbone for one task: head first on the frozen backbone, then the layers (Kumar et al. 2022,
+ * "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution"). The layers learn the task by
+ * themselves, and are then put beside the frozen head as two equal experts, each at its own temperature:
+ *
+ *   z = ½ z_head / T_head + ½ z_layers / T_layers
+ *
+ * so that where the layers have learnt nothing the head's answers stay. Both temperatures are those of examples that were
+ * held out of the training; they stop it as well, and the best epoch is kept.
+ */
+import type { StaticTable } from "../backbones/text-static.ts";
+import { fitTemperature, type HeldOut, heldOutLogLoss } from "../core/calibration.ts";
+import type { Targets } from "../core/objective.ts";
+import { logSumExp, sigmoid } from "../core/probability.ts";
+import { seededRandom, shuffle } from "../core/random.ts";
+import { words } from "../core/words.ts";
+import { makeWorkspace } from "./kernels.ts";
+import { makeNetwork, type Network, stepOperations, wordsOf } from "./network.ts";
+import { fillRows, numberWords, type TrainedWords } from "./words.ts";
+
+export interface FineTuning {
+  readonly texts: readonly string[];
+  readonly targets: Targets;
+  readonly outputs: number;
+  /** One for each text; those of weight zero take no part. */
+  readonly weights: Float64Array;
+  /** Texts that are held out of the training, none where `plan` says how long it is. */
+  readonly heldOut: readonly number[];
+  /** The frozen head's logits of the held-out texts, one after another. */
+  readonly headLogits: Float32Array;
+  /** The frozen head's own, where nothing is held out here. */
+  readonly headTemperature: number;
+}
+
+export interface FineTuningOptions {
+  readonly epochs: number | "auto";
+  readonly batchSize: number | "auto";
+  /** Times the rates that are the default. */
+  readonly rate: number | "auto";
+  /** Whether the rows are trained, or the convolution and its head alone. */
+  readonly rows: boolean;
+  readonly seed: number;
+  /** What another training on the same task has found, to do the same without held-out texts. */
+  readonly plan: Plan | null;
+  readonly onEpoch?: (epoch: Epoch) => void;
+}
+
+/** What held-out texts tell: how long to train, and how sure both experts may be. */
+export interface Plan {
+  /** Of how many the rates' schedule is, and how many of them are done. */
+  readonly of: number;
+  readonly epochs: number;
+  readonly headTemperature: number;
+  readonly layersTemperature: number;
+}
+
+export interface Epoch {
+  readonly epoch: number;
+  readonly of: number;
+  readonly trainLoss: number;
+  /** Of both experts together; absent where nothing is held out. */
+  readonly validLoss?: number;
+  readonly validAccuracy?: number;
+}
+
+export interface FineTunedNetwork {
+  readonly network: Network;
+  readonly words: TrainedWords;
+  readonly plan: Plan;
+  /** Regression: outputs are (value − mean) / deviation. */
+  readonly mean: number;
+  readonly deviation: number;
+  readonly steps: number;
+  readonly converged: boolean;
+}
+
+/** Chosen on data sets of intents, emotions and film reviews (docs/benchmarks.md), and for none of them alone. */
+const DEFAULTS = {
+  filters: 256,
+  batch: 64,
+  layersRate: 1e-3,
+  /** Of rows of length 4: a third of the layers' steps, in proportion to the numbers that there are. */
+  rowsRate: 8e-3,
+  weightDecay: 0.01,
+  pull: 0.1,
+  warmUp: 0.05,
+  wordDropout: 0.2,
+  featureDropout: 0.5,
+  labelSmoothing: 0.1,
+  patience: 4,
+} as const;
+const STEPS = 1500;
+const FEWEST_EPOCHS = 4;
+const MOST_EPOCHS = 24;
+
+function epochsOf({ epochs }: FineTuningOptions, examples: number, batch: number): number {
+  if (epochs !== "auto") return epochs;
+  return Math.max(FEWEST_EPOCHS, Math.min(MOST_EPOCHS, Math.ceil((STEPS * batch) / examples)));
+}
+
+/** The operations that a training takes, at most. */
+export function fineTuningOperations(
+  {
+    dimensions,
+    outputs,
+    texts,
+  }: { readonly dimensions: number; readonly outputs: number; readonly texts: readonly string[] },
+  options: FineTuningOptions,
+): number {
+  const batch = options.batchSize === "auto" ? DEFAULTS.batch : options.batchSize;
+  const shape = { dimensions, filters: DEFAULTS.filters, outputs, words: 0, trained: 0, batch };
+  const lengths = texts.reduce((sum, text) => sum + words(text).length, 0);
+  const epoch = stepOperations(shape, lengths, texts.length, Math.ceil(texts.length / batch));
+  return epoch * (options.plan?.epochs ?? epochsOf(options, texts.length, batch));
+}
+
+/** A generator: it yields the floating-point operations done since its last yield. The same arguments give the same network. */
+export function* fineTune(
+  table: StaticTable,
+  set: FineTuning,
+  options: FineTuningOptions,
+): Generator<number, FineTunedNetwork, void> {
+  const { targets, outputs, weights } = set;
+  const held = new Set(set.heldOut);
+  const taught = Array.from(weights.keys()).filter((text) => weights[text] !== 0 && !held.has(text));
+  const teaches = new Set(taught);
+  const numbered = numberWords(table, set.texts, (text) => teaches.has(text));
+  const batch = options.batchSize === "auto" ? DEFAULTS.batch : options.batchSize;
+  const shape = { dimensions: table.dimensions, filters: DEFAULTS.filters, outputs, words: numbered.names.length };
+  const trained = options.rows ? numbered.trained : 0;
+  const network = makeNetwork(makeWorkspace(), { ...shape, trained, batch }, options.seed);
+  fillRows(network.rows(), table, numbered);
+  network.anchor();
+  const { mean, deviation } = spreadOf(targets, taught);
+  const loss = lossOf(targets, weights, outputs, { mean, deviation });
+
+  const { plan } = options;
+  const of = plan?.of ?? epochsOf(options, taught.length, batch);
+  const last = plan?.epochs ?? of;
+  const multiplier = options.rate === "auto" ? 1 : options.rate;
+  const random = seededRandom(options.seed ^ 0x5bd1e995);
+  const batches = Math.ceil(taught.length / batch);
+  let best: { loss: number; plan: Plan; snapshot: Float32Array[] | null } | null = null;
+  let step = 0;
+  let stoppedEarly = false;
+  for (let epoch = 1; epoch <= last && taught.length > 0; epoch++) {
+    const order = shuffle([...taught], random);
+    let total = 0;
+    for (let first = 0; first < order.length; first += batch) {
+      const rows = order.slice(first, first + batch);
+      const progress = step++ / (of * batches);
+      const part = Math.min(1, progress / DEFAULTS.warmUp + 1 / (DEFAULTS.warmUp * of * batches)) * (1 - progress);
+      const rates = {
+        layers: multiplier * DEFAULTS.layersRate * part,
+        rows: options.rows ? multiplier * DEFAULTS.rowsRate * part : 0,
+        weightDecay: DEFAULTS.weightDecay,
+        pull: DEFAULTS.pull,
+      };
+      const texts = rows.map((row) => leaveOut(numbered.texts[row] as Int32Array, random));
+      const keep = dropout(rows.length * DEFAULTS.filters, random);
+      yield network.step(texts, keep, (logits, stride) => (total += loss(logits, stride, rows)), rates);
+    }
+    const trainLoss = total / taught.length;
+    if (set.heldOut.length === 0 || plan !== null) {
+      options.onEpoch?.({ epoch, of: last, trainLoss });
+      continue;
+    }
+    const layers = yield* logitsOf(network, set.heldOut, numbered, { mean, deviation });
+    const judged = yield* judgeExperts(targets, set.heldOut, outputs, set.headLogits, layers);
+    options.onEpoch?.({ epoch, of, trainLoss, validLoss: judged.loss, validAccuracy: judged.accuracy });
+    if (best === null || judged.loss < best.loss) {
+      const { headTemperature, layersTemperature } = judged;
+      best = {
+        loss: judged.loss,
+        plan: { of, epochs: epoch, headTemperature, layersTemperature },
+        snapshot: epoch === last ? null : network.snapshot(),
+      };
+    } else if (epoch - best.plan.epochs >= DEFAULTS.patience) {
+      stoppedEarly = true;
+      break;
+    }
+  }
+  if (best !== null && best.snapshot !== null && best.plan.epochs < last) network.restore(best.snapshot);
+  const found = best?.plan ?? plan ?? { of, epochs: last, headTemperature: 1, layersTemperature: 1 };
+  return {
+    network,
+    words: numbered,
+    plan: found,
+    mean,
+    deviation,
+    steps: step,
+    converged: plan !== null || stoppedEarly || best !== null,
+  };
+}
+
+/** A text without some of its words, but never without all. */
+function leaveOut(text: Int32Array, random: () => number): Int32Array {
+  const left = text.filter(() => random() >= DEFAULTS.wordDropout);
+  return left.length === 0 ? text : left;
+}
+
+function dropout(count: number, random: () => number): Float32Array {
+  const keep = new Float32Array(count);
+  for (let i = 0; i < count; i++) keep[i] = random() < DEFAULTS.featureDropout ? 0 : 1 / (1 - DEFAULTS.featureDropout);
+  return keep;
+}
+
+function spreadOf(targets: Targets, rows: readonly number[]): { mean: number; deviation: number } {
+  if (targets.kind !== "value" || rows.length === 0) return { mean: 0, deviation: 1 };
+  const values = rows.map((row) => targets.values[row] as number);
+  const mean = values.reduce((sum, value) => sum + value / values.length, 0);
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2 / values.length, 0);
+  return { mean, deviation: Math.sqrt(variance) || 1 };
+}
+
+/**
+ * Makes the function that turns logits of rows into the gradient of their mean loss, in place, and answers the sum of
+ * their losses: cross-entropy with label smoothing (Szegedy et al. 2016), binary cross-entropies, or half the square.
+ */
+export function lossOf(
+  targets: Targets,
+  weights: Float64Array,
+  outputs: number,
+  { mean, deviation }: { readonly mean: number; readonly deviation: number },
+): (logits: Float32Array, stride: number, rows: readonly number[]) => number {
+  const smoothed = DEFAULTS.labelSmoothing / outputs;
+  return (logits, stride, rows) => {
+    let total = 0;
+    rows.forEach((row, i) => {
+      const z = logits.subarray(i * stride, i * stride + outputs);
+      const weight = weights[row] as number;
+      const factor = weight / rows.length;
+      if (targets.kind === "value") {
+        const error = (z[0] as number) - ((targets.values[row] as number) - mean) / deviation;
+        total += (weight * error * error) / 2;
+        z[0] = factor * error;
+      } else if (targets.kind === "single") {
+        total += weight * crossEntropy(z, targets.indices[row] as number, smoothed, factor);
+      } else {
+        total += weight * binaryCrossEntropies(z, new Set(targets.indices[row]), factor);
+      }
+    });
+    return total;
+  };
+}
+
+function crossEntropy(z: Float32Array, target: number, smoothed: number, factor: number): number {
+  const sum = logSumExp(z);
+  let value = 0;
+  for (let k = 0; k < z.length; k++) {
+    const log = (z[k] as number) - sum;
+    const truth = smoothed + (k === target ? 1 - smoothed * z.length : 0);
+    value -= truth * log;
+    z[k] = factor * (Math.exp(log) - truth);
+  }
+  return value;
+}
+
+function binaryCrossEntropies(z: Float32Array, positive: ReadonlySet<number>, factor: number): number {
+  let value = 0;
+  for (let k = 0; k < z.length; k++) {
+    const logit = z[k] as number;
+    const truth = positive.has(k) ? 1 : 0;
+    value += Math.max(logit, 0) - truth * logit + Math.log1p(Math.exp(-Math.abs(logit)));
+    z[k] = factor * (sigmoid(logit) - truth);
+  }
+  return value;
+}
+
+/** The layers' logits (values, for regression) of texts, one after another. */
+function* logitsOf(
+  network: Network,
+  rows: readonly number[],
+  words: TrainedWords,
+  { mean, deviation }: { readonly mean: number; readonly deviation: number },
+): Generator<number, Float32Array, void> {
+  const { outputs, batch } = network.shape;
+  const all = new Float32Array(rows.length * outputs);
+  for (let first = 0; first < rows.length; first += batch) {
+    const texts = rows.slice(first, first + batch).map((row) => words.texts[row] as Int32Array);
+    const { logits, stride } = network.forward(texts);
+    texts.forEach((_, i) => {
+      for (let k = 0; k < outputs; k++)
+        all[(first + i) * outputs + k] = deviation * (logits[i * stride + k] as number) + mean;
+    });
+    yield stepOperations(network.shape, wordsOf(texts), texts.length, 0);
+  }
+  return all;
+}
+
+/** How both experts do together, each at the temperature that is best for it alone. */
+function* judgeExperts(
+  targets: Targets,
+  rows: readonly number[],
+  outputs: number,
+  head: Float32Array,
+  layers: Float32Array,
+): Generator<number, { loss: number; accuracy: number; headTemperature: number; layersTemperature: number }, void> {
+  const all = Array.from(rows.keys());
+  const held = (logits: Float32Array): HeldOut => ({ rows: Int32Array.from(rows), logits, outputs });
+  if (targets.kind === "value") {
+    let squares = 0;
+    rows.forEach((row, at) => {
+      const value = ((head[at] as number) + (layers[at] as number)) / 2;
+      squares += (value - (targets.values[row] as number)) ** 2;
+    });
+    return { loss: squares / rows.length, accuracy: 0, headTemperature: 1, layersTemperature: 1 };
+  }
+  const headTemperature = yield* fitTemperature(targets, held(head), all);
+  const layersTemperature = yield* fitTemperature(targets, held(layers), all);
+  const both = head.map((z, i) => z / headTemperature / 2 + (layers[i] as number) / layersTemperature / 2);
+  // Two that agree may be surer than either: the scale is the least part of what is judged here.
+  const temperature = yield* fitTemperature(targets, held(both), all);
+  const loss = heldOutLogLoss(targets, held(both), all, temperature);
+  let hits = 0;
+  rows.forEach((row, at) => {
+    const z = both.subarray(at * outputs, (at + 1) * outputs);
+    if (targets.kind === "single") hits += Number(z.indexOf(Math.max(...z)) === targets.indices[row]);
+    else {
+      const positive = new Set(targets.indices[row]);
+      hits += Number(z.every((logit, k) => logit >= 0 === positive.has(k)));
+    }
+  });
+  return { loss, accuracy: hits / rows.length, headTemperature, layersTemperature };
+}

@@ -1,0 +1,151 @@
+import { describe, expect, it } from "vitest";
+import { textStatic } from "../../src/backbones/node.ts";
+import type { Targets } from "../../src/core/objective.ts";
+import { seededRandom } from "../../src/core/random.ts";
+import {
+  type Epoch,
+  type FineTuningOptions,
+  fineTune,
+  fineTuningOperations,
+  lossOf,
+} from "../../src/finetune/train.ts";
+
+const table = textStatic.table();
+const things = ["parcel", "invoice", "refund", "password"];
+
+/** What a sum of words cannot tell: which of two things is asked for and which is only named. */
+function ordered(count: number, seed: number) {
+  const random = seededRandom(seed);
+  const pick = () => Math.floor(random() * things.length);
+  return Array.from({ length: count }, () => {
+    const [wanted, named] = [pick(), pick()];
+    return { text: `send ${things[wanted]} but keep ${things[named]}`, label: wanted };
+  });
+}
+
+function train(
+  rows: ReturnType<typeof ordered>,
+  targets: Targets,
+  outputs: number,
+  more: Partial<FineTuningOptions> = {},
+) {
+  const heldOut = more.plan ? [] : rows.flatMap((_, i) => (i % 5 === 0 ? [i] : []));
+  const epochs: Epoch[] = [];
+  const steps = fineTune(
+    table,
+    {
+      texts: rows.map(({ text }) => text),
+      targets,
+      outputs,
+      weights: new Float64Array(rows.length).fill(1),
+      heldOut,
+      // A head that knows nothing.
+      headLogits: new Float32Array(heldOut.length * outputs),
+      headTemperature: 1,
+    },
+    {
+      epochs: 12,
+      batchSize: 32,
+      rate: "auto",
+      rows: true,
+      seed: 1,
+      plan: null,
+      onEpoch: (epoch) => epochs.push(epoch),
+      ...more,
+    },
+  );
+  let operations = 0;
+  for (;;) {
+    const step = steps.next();
+    if (step.done) return { tuned: step.value, epochs, operations };
+    operations += step.value;
+  }
+}
+
+const single = (rows: ReturnType<typeof ordered>): Targets => ({
+  kind: "single",
+  indices: Int32Array.from(rows, ({ label }) => label),
+});
+
+describe("fine-tuning", () => {
+  it("learns what the order of words says", () => {
+    const rows = ordered(400, 1);
+    const { epochs, tuned } = train(rows, single(rows), things.length);
+    expect(Math.max(...epochs.map(({ validAccuracy }) => validAccuracy ?? 0))).toBeGreaterThan(0.97);
+    expect(tuned.plan.epochs).toBeGreaterThan(1);
+  });
+
+  it("keeps the epoch that was best on what is held out, and another training of that plan ends there", () => {
+    const rows = ordered(200, 2);
+    // Labels that nothing explains: the longer, the worse.
+    const random = seededRandom(9);
+    const targets: Targets = { kind: "single", indices: Int32Array.from(rows, () => Math.floor(2 * random())) };
+    const { epochs, tuned } = train(rows, targets, 2, { epochs: 40 });
+    const losses = epochs.map(({ validLoss }) => validLoss as number);
+    expect(tuned.plan.epochs).toBe(1 + losses.indexOf(Math.min(...losses)));
+    expect(epochs.length).toBeLessThan(40);
+    const again = train(rows, targets, 2, { plan: tuned.plan });
+    expect(again.epochs).toHaveLength(tuned.plan.epochs);
+    expect(again.tuned.plan).toEqual(tuned.plan);
+  });
+
+  it("gives the same numbers for the same seed, and others for another", () => {
+    const rows = ordered(60, 3);
+    const run = (seed: number) =>
+      train(rows, single(rows), things.length, { epochs: 2, seed }).tuned.network.snapshot();
+    expect(run(4)).toEqual(run(4));
+    expect(run(5)).not.toEqual(run(4));
+  });
+
+  it("leaves the rows as they are where the last layers alone are trained", () => {
+    const rows = ordered(60, 3);
+    const { tuned } = train(rows, single(rows), things.length, { epochs: 2, rows: false });
+    expect(tuned.network.shape.trained).toBe(0);
+  });
+
+  it("takes no more operations than it was said to", () => {
+    const rows = ordered(100, 5);
+    const { operations } = train(rows, single(rows), things.length, { epochs: 3 });
+    const options = { epochs: 3, batchSize: 32, rate: "auto", rows: true, seed: 1, plan: null } as const;
+    const texts = rows.map(({ text }) => text);
+    const most = fineTuningOperations({ dimensions: table.dimensions, outputs: things.length, texts }, options);
+    expect(operations).toBeGreaterThan(0.5 * most);
+    expect(operations).toBeLessThan(1.2 * most);
+  });
+
+  it("learns any number of labels, and values far from zero", () => {
+    const rows = ordered(300, 6);
+    const multi: Targets = { kind: "multi", indices: rows.map(({ label }) => (label === 0 ? [] : [0, label])) };
+    expect(train(rows, multi, things.length).epochs.at(-1)?.validAccuracy).toBeGreaterThan(0.9);
+    const value: Targets = { kind: "value", values: Float64Array.from(rows, ({ label }) => 1e6 + 100 * label) };
+    const { tuned, epochs } = train(rows, value, 1);
+    expect(tuned.mean).toBeGreaterThan(1e6);
+    // The head that knows nothing says 0, and the layers are half of the answer: what they learn is in their own loss.
+    expect(epochs.at(-1)?.trainLoss).toBeLessThan(0.2);
+  });
+});
+
+describe("the loss", () => {
+  const spread = { mean: 2, deviation: 3 };
+  it.each<[string, Targets]>([
+    ["one label", { kind: "single", indices: Int32Array.of(1, 2, 0) }],
+    ["labels", { kind: "multi", indices: [[0, 2], [], [1]] }],
+    ["a value", { kind: "value", values: Float64Array.of(1, 5, -3) }],
+  ])("of %s has the gradient that it writes", (_, targets) => {
+    const outputs = targets.kind === "value" ? 1 : 3;
+    const weights = Float64Array.of(1, 0.5, 2);
+    const random = seededRandom(3);
+    const logits = Float32Array.from({ length: 3 * 4 }, () => 2 * random() - 1);
+    const loss = lossOf(targets, weights, outputs, spread);
+    const at = (values: Float32Array) => loss(values.slice(), 4, [0, 1, 2]) / 3;
+    const gradient = logits.slice();
+    loss(gradient, 4, [0, 1, 2]);
+    for (let i = 0; i < 3; i++)
+      for (let k = 0; k < outputs; k++) {
+        const [up, down] = [logits.slice(), logits.slice()];
+        up[4 * i + k] = (up[4 * i + k] as number) + 1e-2;
+        down[4 * i + k] = (down[4 * i + k] as number) - 1e-2;
+        expect(gradient[4 * i + k]).toBeCloseTo((at(up) - at(down)) / 2e-2, 3);
+      }
+  });
+});

@@ -1,0 +1,156 @@
+/** Full fine-tuning from a client to the batch endpoint and back, each a real process: layers are trained, and serve. */
+import OpenAI from "openai";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createDataset, ended, eventually, type System, startSystem, type Tenant } from "./batch-system.ts";
+
+let system: System;
+let acme: Tenant;
+let openai: OpenAI;
+
+beforeAll(async () => {
+  system = await startSystem();
+  acme = await system.createTenant("acme");
+  openai = new OpenAI({ apiKey: acme.key, baseURL: `${system.url}/v1`, maxRetries: 0 });
+});
+afterAll(() => system.close());
+
+const BASE = "text-static-1";
+const wanted = { model: BASE, training_file: "dataset:tickets", promote: "always" } as const;
+const embed = async (model: string, input: string) =>
+  (await openai.embeddings.create({ model, input })).data[0]?.embedding ?? [];
+
+describe("a job that trains all layers", () => {
+  beforeAll(async () => {
+    await createDataset(acme.graft, "tickets", 400);
+    const job = await openai.fineTuning.jobs.create({ ...wanted, suffix: "support", n: 1 } as never);
+    const done = await ended(acme, job.id);
+    expect(done).toMatchObject({
+      status: "succeeded",
+      fine_tuned_model: "ft:text-static-1:support",
+      graft: {
+        head: "support",
+        version: 1,
+        promoted: true,
+        trainable: "all",
+        comparison: { test_examples: expect.any(Number) },
+      },
+    });
+    const events = await openai.fineTuning.jobs.listEvents(job.id, { limit: 100 });
+    const epochs = events.data.filter(({ message }) => message.startsWith("Epoch "));
+    expect(epochs.length).toBeGreaterThan(3);
+    expect(epochs.at(-1)?.data).toMatchObject({
+      epoch: 1,
+      train_loss: expect.any(Number),
+      valid_loss: expect.any(Number),
+    });
+  });
+
+  test("makes a backbone of the tenant's, which lists, embeds and is nobody else's", async () => {
+    const id = "ft:text-static-1:support";
+    const models = await openai.models.list();
+    expect(models.data.map((model) => model.id)).toContain(id);
+    const model = await openai.models.retrieve(id);
+    expect(model).toMatchObject({ owned_by: "acme", graft: { kind: "fine_tuned", modality: "text", dimensions: 512 } });
+    const [own, base] = [await embed(id, "my parcel is wrong"), await embed(BASE, "my parcel is wrong")];
+    expect(own.slice(0, 256)).toEqual(base);
+    expect(own).toHaveLength(512);
+    expect(Math.max(...own.slice(256))).toBeGreaterThan(0);
+    const globex = await system.createTenant("globex");
+    const other = new OpenAI({ apiKey: globex.key, baseURL: `${system.url}/v1`, maxRetries: 0 });
+    await expect(other.models.retrieve(id)).rejects.toMatchObject({ status: 404, code: "not_found" });
+    await expect(other.embeddings.create({ model: id, input: "x" })).rejects.toMatchObject({ status: 404 });
+    expect((await other.models.list()).data.map((model) => model.id)).not.toContain(id);
+  });
+
+  test("makes a head that predicts on it, with figures from held-out examples", async () => {
+    const head = await acme.graft.heads.get("support");
+    expect(head).toMatchObject({
+      training: { method: "fine_tune", examples: 400 },
+      backbone: { id: "ft:text-static-1:support", revision: expect.stringMatching(/^[0-9a-f]{64}$/) },
+      evaluation: { method: "holdout", accuracy: expect.any(Number) },
+    });
+    const { data } = await acme.graft.heads.predict("support", {
+      input: ["my parcel is wrong", "the invoice is wrong"],
+    });
+    expect(data.map(({ label }) => label)).toEqual(["parcel", "invoice"]);
+  });
+
+  test("leaves a backbone that other heads are trained on, and that stays while they need it", async () => {
+    const id = "ft:text-static-1:support";
+    const head = await acme.graft.heads.train({ name: "second", dataset: "tickets", backbone: id });
+    expect(head).toMatchObject({ object: "head", backbone: { id }, training: { method: "head" } });
+    const { data } = await acme.graft.heads.predict("second", { input: "my parcel is wrong" });
+    expect(data[0]?.label).toBe("parcel");
+    await expect(openai.models.delete(id)).rejects.toMatchObject({ status: 409, code: "model_in_use" });
+    await acme.graft.heads.delete("support");
+    await expect(openai.models.delete(id)).rejects.toMatchObject({ status: 409, code: "model_in_use" });
+    await acme.graft.heads.delete("second");
+    expect(await openai.models.delete(id)).toEqual({ id, object: "model", deleted: true });
+    await expect(openai.models.retrieve(id)).rejects.toMatchObject({ status: 404 });
+    await expect(openai.models.delete(id)).rejects.toMatchObject({ status: 404 });
+    await expect(openai.models.delete(BASE)).rejects.toMatchObject({ status: 400 });
+  });
+});
+
+test("trains the last layers, of many labels and of values", async () => {
+  const { graft } = acme;
+  await graft.datasets.create({ name: "tags", task: "multi_label", modality: "text" });
+  await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
+  const things = ["invoice", "parcel", "refund", "password"];
+  const rows = Array.from({ length: 300 }, (_, i) => {
+    const [a, b] = [things[i % 4] as string, things[Math.floor(i / 4) % 4] as string];
+    return { text: `about the ${a} and then the ${b}, case ${i}`, labels: [...new Set([a, b])], value: (i % 4) * 10 };
+  });
+  const lines = (field: "labels" | "value") =>
+    rows.map((row) => JSON.stringify({ text: row.text, [field]: row[field] })).join("\n");
+  await graft.datasets.import("tags", lines("labels"), "application/x-ndjson");
+  await graft.datasets.import("prices", lines("value"), "application/x-ndjson");
+  for (const name of ["tags", "prices"]) {
+    const body = {
+      ...wanted,
+      training_file: `dataset:${name}`,
+      head: name,
+      suffix: name,
+      trainable: { last_layers: 2 },
+    };
+    const job = await openai.fineTuning.jobs.create(body as never);
+    const done = await ended(acme, job.id);
+    expect(done.error).toBeNull();
+    expect(done).toMatchObject({
+      status: "succeeded",
+      graft: { promoted: true, trainable: { last_layers: 2 } },
+    });
+  }
+  const tags = await graft.heads.predict("tags", { input: "about the parcel and then the refund" });
+  expect(tags.data[0]?.labels?.toSorted()).toEqual(["parcel", "refund"]);
+  const prices = await graft.heads.predict("prices", { input: "about the refund and then the parcel" });
+  expect(prices.data[0]?.value).toBeGreaterThan(14);
+  expect(prices.data[0]?.value).toBeLessThan(26);
+});
+
+test("a head that asks for fine-tuning becomes a job, and where the frozen head is as good its model is the base", async () => {
+  const { graft } = acme;
+  const job = await graft.heads.train({ name: "asked", dataset: "tickets", method: "fine_tune" });
+  if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
+  const done = await ended(acme, job.id);
+  expect(done).toMatchObject({
+    status: "succeeded",
+    graft: { head: "asked", version: 1, promoted: true, trainable: "all" },
+  });
+  const model = done.fine_tuned_model as string;
+  const head = await graft.heads.get("asked");
+  if (done.graft.comparison?.verdict !== "better") {
+    expect(head).toMatchObject({ training: { method: "head" }, backbone: { id: BASE } });
+    expect(await embed(model, "hello there")).toEqual(await embed(BASE, "hello there"));
+  }
+  expect((await openai.models.retrieve(model)).id).toBe(model);
+});
+
+test("another attempt goes on from what one had trained", async () => {
+  const jobs = openai.fineTuning.jobs;
+  const job = await jobs.create({ ...wanted, suffix: "paused" } as never);
+  await eventually(async () => (await jobs.checkpoints.list(job.id)).data.length > 0, "a checkpoint is there");
+  await jobs.pause(job.id);
+  await jobs.resume(job.id);
+  expect(await ended(acme, job.id)).toMatchObject({ status: "succeeded", fine_tuned_model: "ft:text-static-1:paused" });
+});
