@@ -241,8 +241,12 @@ export interface NewHead {
   readonly method?: "auto" | "head" | "fine_tune";
 }
 
-/** What a training answers: under `auto`, data beyond what one request may use makes a job. */
-export type TrainedOrQueued<T extends NewHead> = T extends { readonly method: "head" } ? Head : Head | FineTuningJob;
+/** What a training answers: under `auto`, data beyond what one request may use makes a job, and `fine_tune` always does. */
+export type TrainedOrQueued<T extends NewHead> = T extends { readonly method: "head" }
+  ? Head
+  : T extends { readonly method: "fine_tune" }
+    ? FineTuningJob
+    : Head | FineTuningJob;
 
 export interface File {
   readonly object: "file";
@@ -261,6 +265,15 @@ export interface File {
   };
 }
 
+/** Which layers of the backbone a job trains, the head being the last. */
+export type Trainable = "all" | "head" | { readonly last_layers: number };
+
+export interface FineTuningHyperparameters {
+  readonly n_epochs: "auto" | number;
+  readonly batch_size: "auto" | number;
+  readonly learning_rate_multiplier: "auto" | number;
+}
+
 export interface NewFineTuningJob {
   /** A backbone's id. */
   readonly model: string;
@@ -268,25 +281,18 @@ export interface NewFineTuningJob {
   readonly training_file: string;
   readonly validation_file?: string;
   readonly seed?: number;
+  /** Names the fine-tuned model; the same again makes a new revision of it. */
   readonly suffix?: string;
   readonly metadata?: Readonly<Record<string, string>>;
   /** The head that gets a new version; by default the suffix, or the job's id. */
   readonly head?: string;
   readonly promote?: "if_better" | "always" | "never";
-  /** By default all layers, where the backbone is a static one; from the last: the head, the convolution, the rows of words. */
+  /** By default "all" where the model has layers that can be trained, else "head". */
   readonly trainable?: Trainable;
   readonly method?: {
     readonly type: "supervised";
     readonly supervised?: { readonly hyperparameters?: Partial<FineTuningHyperparameters> };
   };
-}
-
-export type Trainable = "all" | "head" | { readonly last_layers: number };
-
-export interface FineTuningHyperparameters {
-  readonly n_epochs: "auto" | number;
-  readonly batch_size: "auto" | number;
-  readonly learning_rate_multiplier: "auto" | number;
 }
 
 export interface FineTuningJob {
@@ -297,9 +303,11 @@ export interface FineTuningJob {
   readonly error: { readonly code: string; readonly message: string; readonly param: string | null } | null;
   readonly created_at: number;
   readonly finished_at: number | null;
+  /** A model of the tenant's own, once the job has succeeded; on embeddings of your own only a name. */
   readonly fine_tuned_model: string | null;
   readonly training_file: string;
   readonly validation_file: string | null;
+  readonly hyperparameters: FineTuningHyperparameters;
   readonly graft: {
     readonly head: string;
     readonly version: number | null;
@@ -506,6 +514,9 @@ export interface Model {
     readonly license: string;
     readonly parameters: number;
     readonly bytes: number;
+    /** Of one that a fine-tuning job made: the shared backbone that it was made of, and the job. */
+    readonly base?: { readonly id: string; readonly revision: string };
+    readonly job?: string;
   };
 }
 
@@ -641,7 +652,7 @@ export function createClient(options: ClientOptions) {
     models: {
       list: () => get<{ readonly object: "list"; readonly data: readonly Model[] }>("/v1/models"),
       get: (id: string) => get<Model>(at("models", id)),
-      /** Deletes a fine-tuned backbone that no head needs. */
+      /** Deletes one that a fine-tuning job made; refused while heads need it. */
       delete: (id: string) => remove<Deleted>(at("models", id)),
     },
 
@@ -653,7 +664,7 @@ export function createClient(options: ClientOptions) {
     heads: {
       /**
        * Trains the next version of a head; resolves when it is trained, evaluated and stored, or, unless `method` is
-       * `head`, when a job is made of what is beyond one request.
+       * `head`, when a job is made of what is beyond one request. Under `fine_tune` it always makes a job.
        */
       train: <const T extends NewHead>(head: T, once?: Once) => post<TrainedOrQueued<T>>("/v1/heads", head, once),
       list: (page: Page = {}) => get<List<Head>>("/v1/heads", { ...page }),

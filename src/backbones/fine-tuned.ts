@@ -22,8 +22,6 @@ const HEADER = 12;
 const WINDOW = 3;
 /** Words whose products with the kernel are kept: those of a language's most frequent words are most of its texts'. */
 const KEPT_WORDS = 1024;
-/** What they take, at most, of a backbone of 256 filters. */
-export const KEPT_BYTES = KEPT_WORDS * WINDOW * 256 * 4;
 
 interface About {
   readonly base: { readonly id: string; readonly revision: string };
@@ -114,6 +112,14 @@ export function decodeDelta(bytes: Uint8Array): Delta | null {
 /** How many numbers a delta holds beside those of its base. */
 export function trainedParameters({ rows, kernel, bias }: Delta): number {
   return rows.vocabulary.size * rows.dimensions + kernel.length + bias.length;
+}
+
+/** Of a name in a map, beside its letters. */
+const NAME_BYTES = 96;
+
+/** About what a backbone of a delta of so many bytes holds in memory, with all that it may come to keep. */
+export function residentBytes({ rows, kernel, filters }: Delta, bytes: number): number {
+  return bytes + NAME_BYTES * rows.vocabulary.size + 4 * (kernel.length + KEPT_WORDS * WINDOW * filters);
 }
 
 /** The backbone of a delta over the base that it names. `bytes` are the delta's. */

@@ -127,6 +127,11 @@ export function newJobState(promote: Promote, now: number): JobState {
   };
 }
 
+/** Whether a job trains layers of its backbone. The head is the last of them, and every job trains it. */
+export function trainsLayers(trainable: "all" | "head" | { readonly last_layers: number }): boolean {
+  return typeof trainable === "string" ? trainable === "all" : trainable.last_layers > 1;
+}
+
 /** Whether an attempt is the one that runs, or may run: what it says counts. */
 export function isCurrent(state: JobState, attempt: number): boolean {
   return state.attempt === attempt && (state.live || state.status === "queued");

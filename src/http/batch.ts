@@ -5,38 +5,22 @@
 import type { Context } from "hono";
 import { createMiddleware } from "hono/factory";
 import type { z } from "zod";
-import { decodeDelta } from "../backbones/fine-tuned.ts";
-import { isStatic } from "../backbones/text-static.ts";
-import { decodeHead } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import type { Head } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
-import {
-  completion,
-  LARGEST_SINGLE_UPLOAD,
-  type Manifest,
-  message,
-  PART_BYTES,
-  uploadRequest,
-} from "../jobs/protocol.ts";
+import { completion, LARGEST_SINGLE_UPLOAD, message, PART_BYTES, uploadRequest } from "../jobs/protocol.ts";
 import { verify } from "../jobs/sign.ts";
 import { verifyToken } from "../jobs/token.ts";
 import { completeUpload, putArtifact } from "../store/artifacts.ts";
 import { artifactKey } from "../store/keys.ts";
-import type { FineTunedRecord } from "../tenant/backbones.ts";
-import type { NewHead } from "../tenant/heads.ts";
-import { fineTunedId, type JobSpec } from "../tenant/jobs.ts";
+import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
-import { endHeadLeases } from "./active-heads.ts";
 import { bearer } from "./auth.ts";
 import { dataStream } from "./batch-data.ts";
+import { finish } from "./batch-finish.ts";
 import { parseJson } from "./body.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { answer, failed, schemaFailure } from "./errors.ts";
-import { evaluation } from "./head-schema.ts";
 import { serverKeysOf } from "./keys.ts";
-import { backboneTable } from "./models.ts";
-import { storeHead } from "./training.ts";
 
 const ATTEMPT = "/internal/batch/jobs/:job/attempts/:attempt{[1-9][0-9]{0,8}}";
 const ARTIFACT = `${ATTEMPT}/artifacts/:sha256{[0-9a-f]{64}}`;
@@ -145,7 +129,7 @@ export function batchRoutes(app: App): void {
         param: "id",
       });
     const owner = ledger(c.env.TENANT, tenant);
-    if (said.type === "finished") return answer(c, await finish(c, messageId, said.manifest));
+    if (said.type === "finished") return answer(c, await finish(c.env, c.var.attempt, messageId, said.manifest));
     const event =
       said.type === "checkpoint"
         ? { type: said.type, attempt, artifact: said.artifact }
@@ -201,144 +185,4 @@ function readAs<T>(text: string, schema: z.ZodType<T>): Result<T> {
   if (!given.ok) return given;
   const parsed = schema.safeParse(given.value);
   return parsed.success ? ok(parsed.data) : { ok: false, failure: schemaFailure(parsed.error, given.value) };
-}
-
-/** Ends a job by the head that its attempt uploaded: checked first, and stored as the edge stores those that it trains. */
-async function finish(c: Context<HttpEnv>, messageId: string, manifest: Manifest) {
-  const { tenant, job, attempt } = c.var.attempt;
-  const found = await spec(c);
-  if (!found.ok) return found;
-  const { sha256, bytes } = manifest.artifact;
-  const param = "manifest.artifact";
-  const object = await c.env.BUCKET.get(artifactKey(tenant, job, sha256));
-  const limit = limits.head_bytes;
-  if (object === null || object.size !== bytes || bytes > limit) {
-    await object?.body.cancel();
-    if (object?.size !== bytes)
-      return fail("invalid_artifact", "There is no artifact of this hash and length.", { param });
-    const message = `A head has at most ${limit} bytes; this one has ${bytes}. Use fewer labels, or a backbone of fewer dimensions.`;
-    return fail("limit_exceeded", message, { param, details: { limit, actual: bytes } });
-  }
-  const stored = new Uint8Array(await object.arrayBuffer());
-  const head = decodeHead(stored);
-  if (head === null) return fail("invalid_artifact", "This is no head, or one that cannot be read.", { param });
-  const layers = await trainedLayers(c, found.value, manifest);
-  if (!layers.ok) return layers;
-  const wrong = unfit(head, { ...found.value, dimensions: layers.value?.record.dimensions ?? found.value.dimensions });
-  if (wrong !== null) return fail("invalid_artifact", wrong, { param });
-  const backbone = layers.value?.record ?? unchanged(c.env, job, found.value);
-  const record = toHead(found.value, head, manifest, layers.value === null ? null : backbone);
-  if (!record.ok) return record;
-  const owner = ledger(c.env.TENANT, tenant);
-  const commit = (made: NewHead) => owner.finishJob(job, attempt, messageId, manifest, made, backbone);
-  const done = await storeHead(c.env.BUCKET, tenant, stored, record.value, commit, layers.value);
-  endHeadLeases(tenant, found.value.head);
-  return done;
-}
-
-/** The layers that an attempt trained, checked; null where it trained none. */
-async function trainedLayers(
-  c: Context<HttpEnv>,
-  spec: JobSpec,
-  { backbone: named, candidate }: Manifest,
-): Promise<Result<{ readonly bytes: Uint8Array; readonly record: FineTunedRecord } | null>> {
-  if (!named) return ok(null);
-  const { tenant, job } = c.var.attempt;
-  const param = "manifest.backbone";
-  const wrong = (message: string) => fail("invalid_artifact", message, { param });
-  const base = spec.backbone && backboneTable(c.env).get(spec.backbone.id);
-  if (!base || !isStatic(base) || spec.trainable === "head" || candidate !== "fine_tuned")
-    return wrong("No layers of the backbone were to be trained.");
-  const { sha256, bytes } = named.artifact;
-  const object = await c.env.BUCKET.get(artifactKey(tenant, job, sha256));
-  const limit = limits.backbone_bytes;
-  if (object === null || object.size !== bytes || bytes > limit) {
-    await object?.body.cancel();
-    if (object?.size !== bytes) return wrong("There is no artifact of this hash and length.");
-    const message = `What is trained of a backbone has at most ${limit} bytes; this has ${bytes}.`;
-    return fail("limit_exceeded", message, { param, details: { limit, actual: bytes } });
-  }
-  const stored = new Uint8Array(await object.arrayBuffer());
-  const delta = decodeDelta(stored);
-  if (delta === null) return wrong("These are no trained layers, or some that cannot be read.");
-  const { id, revision } = delta.base;
-  if (id !== spec.backbone?.id || revision !== spec.backbone.revision || delta.dimensions !== base.dimensions)
-    return wrong(`These layers are of ${id}@${revision}, not of the backbone that the job names.`);
-  const dimensions = base.dimensions + delta.filters;
-  if (named.dimensions !== dimensions)
-    return wrong(`The backbone has ${dimensions} dimensions, not ${named.dimensions}.`);
-  const record: FineTunedRecord = {
-    id: fineTunedId({ id: job, spec }),
-    revision: sha256,
-    base: { id, revision },
-    sha256,
-    bytes,
-    parameters: named.parameters,
-    dimensions,
-  };
-  return ok({ bytes: stored, record });
-}
-
-/** The backbone under the name that the job's result has, where nothing was trained of it; null where there is none. */
-function unchanged(env: Cloudflare.Env, job: string, spec: JobSpec): FineTunedRecord | null {
-  if (spec.backbone === null) return null;
-  const { id, revision } = spec.backbone;
-  if (backboneTable(env).get(id)?.revision !== revision) return null;
-  const name = fineTunedId({ id: job, spec });
-  return {
-    id: name,
-    revision,
-    base: { id, revision },
-    sha256: null,
-    bytes: 0,
-    parameters: 0,
-    dimensions: spec.dimensions,
-  };
-}
-
-/** Why a head does not answer what its job asked for, or null. */
-function unfit(head: Head, { task, dimensions, modality }: JobSpec): string | null {
-  if (head.task !== task) return `The head is for the task '${head.task}', not '${task}'.`;
-  if (head.dimensions !== dimensions) return `The head has ${head.dimensions} dimensions, not ${dimensions}.`;
-  if (head.lexical !== null && modality !== "text")
-    return "The head has lexical features, and the inputs are no texts.";
-  const { labels, lexical } = head;
-  if (labels.some((label) => typeof label !== "string") || new Set(labels).size < labels.length)
-    return "The head's labels are not texts that differ.";
-  if ((labels.length === 0) !== (task === "regression")) return `The head has ${labels.length} labels.`;
-  const ofLexical = lexical === null ? [] : [[lexical.scale], lexical.idf, lexical.scales];
-  const numbers = [
-    head.weights,
-    head.bias,
-    head.conformal,
-    [head.temperature, head.offset, head.outOfScopeThreshold ?? 0],
-    ...ofLexical,
-  ];
-  const finite = numbers.every((list) => (list as readonly number[]).every(Number.isFinite));
-  return finite && head.temperature > 0 ? null : "The head holds a number that is not finite.";
-}
-
-function toHead(
-  job: JobSpec,
-  head: Head,
-  { dataset, training, evaluation: told, artifact }: Manifest,
-  own: FineTunedRecord | null,
-): Result<NewHead> {
-  const judged = evaluation.nullable().safeParse(told);
-  if (!judged.success) return { ok: false, failure: schemaFailure(judged.error, told, "The evaluation") };
-  return ok({
-    id: job.head,
-    task: job.task,
-    modality: job.modality,
-    labels: head.labels,
-    dimensions: head.dimensions,
-    backbone:
-      own === null ? (job.backbone ?? { id: "embedding", revision: "1" }) : { id: own.id, revision: own.revision },
-    dataset: { name: job.source.kind === "dataset" ? job.source.name : null, ...dataset },
-    training: { method: own === null ? "head" : "fine_tune", ...training },
-    // It has just been held against the schema of what the interface shows.
-    evaluation: judged.data as NewHead["evaluation"],
-    sha256: artifact.sha256,
-    bytes: artifact.bytes,
-  });
 }

@@ -3,10 +3,10 @@ import { ok } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { embedInputs } from "../store/embeddings.ts";
 import { tenantKey } from "./auth.ts";
+import { findBackbone } from "./backbones.ts";
 import { type App, anyQuery, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkText } from "./example-input.ts";
-import { tenantBackbone } from "./models.ts";
 import { body, errors, json, limited, tenantSecurity } from "./schema.ts";
 
 // OpenAI's shape, so fields that are not known here are ignored.
@@ -48,7 +48,7 @@ export function embeddingRoutes(app: App): void {
     }),
     async (c) => {
       const { model, input, encoding_format, dimensions } = c.req.valid("json");
-      const backbone = await tenantBackbone(c.env, c.var.caller.tenant, model, "model");
+      const backbone = await findBackbone(c.env, c.var.caller.tenant, model, "model");
       if (!backbone.ok) return failed(c, backbone.failure);
       if (dimensions !== undefined && dimensions !== backbone.value.dimensions) {
         const message = `The embeddings of '${model}' have ${backbone.value.dimensions} dimensions, and cannot be cut.`;

@@ -1,11 +1,11 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { type Failure, ok } from "../core/failure.ts";
+import { type Failure, ok, type Result } from "../core/failure.ts";
 import type { LexicalWeights, Task } from "../core/head.ts";
 import type { Promote } from "../core/job.ts";
 import { getHead } from "../store/heads.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
-import type { JobSpec } from "../tenant/jobs.ts";
+import type { Job, JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
@@ -17,6 +17,8 @@ import { job, startJob } from "./jobs.ts";
 import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity } from "./schema.ts";
 import { trainingJob, trainVersion } from "./train-version.ts";
 import { storeExamples } from "./upload.ts";
+
+type Wanted = z.infer<typeof newHead>;
 
 const common = { tags: ["Heads"], security: tenantSecurity };
 const nameParams = z.object({ name });
@@ -209,10 +211,12 @@ function exportLexical({ buckets, scale, seen, idf, weights, scales }: LexicalWe
   return { buckets, scale, seen: Array.from(seen), idf: Array.from(idf), weights: rows };
 }
 
-async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): Promise<Response> {
-  const unavailable = notAvailable(wanted);
-  if (unavailable) return failed(c, unavailable);
-  if (wanted.method === "fine_tune") return trainByJob(c, wanted, null);
+async function trainHead(c: Context<HttpEnv>, wanted: Wanted): Promise<Response> {
+  if (wanted.evaluation.detail === "full") {
+    const message = "'evaluation.detail' is not available yet. Use 'summary'.";
+    return failed(c, { code: "not_available", message, param: "evaluation.detail" });
+  }
+  if (wanted.method === "fine_tune") return fineTuneHead(c, wanted);
   const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
   const made = await trainVersion(c, wanted, (head) => tenant.commitHead(c.var.claim, head, wanted.promote));
   return made.ok ? answer(c, made, 201) : escalate(c, wanted, made.failure);
@@ -222,18 +226,39 @@ async function trainHead(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>): 
  * Under `auto`, makes a fine-tuning job of what is beyond the budget of one request, where there is a batch endpoint;
  * else answers why it failed.
  */
-async function escalate(c: Context<HttpEnv>, wanted: z.infer<typeof newHead>, failure: Failure): Promise<Response> {
+async function escalate(c: Context<HttpEnv>, wanted: Wanted, failure: Failure): Promise<Response> {
   if (failure.code !== "edge_budget_exceeded" || wanted.method !== "auto" || batchEndpoint(c.env) === null)
     return failed(c, failure);
-  return trainByJob(c, wanted, "head");
+  const made = await makeJob(c, wanted, "head");
+  // No batch endpoint has the layers of a fine-tuned backbone: what is beyond one request on it is beyond all.
+  const isOwn = !made.ok && made.failure.code === "not_available" && made.failure.param === "backbone";
+  return isOwn ? failed(c, failure) : queued(c, wanted, made);
 }
 
-/** Makes the job that trains what is wanted: the head alone, or by default (null) all layers that can be trained. */
-async function trainByJob(
-  c: Context<HttpEnv>,
-  wanted: z.infer<typeof newHead>,
-  trainable: "head" | null,
-): Promise<Response> {
+/** Makes the job that trains the backbone's layers with the head, where it has any. */
+async function fineTuneHead(c: Context<HttpEnv>, wanted: Wanted): Promise<Response> {
+  const refused = (message: string) => failed(c, { code: "not_available", message, param: "method" });
+  if (batchEndpoint(c.env) === null)
+    return refused("This instance has no batch endpoint, which fine-tuning needs. Use 'auto' or 'head'.");
+  const made = await makeJob(c, wanted, "all");
+  const untrainable = !made.ok && made.failure.code === "not_available" && made.failure.param === "trainable";
+  if (untrainable) return refused("These inputs have no backbone whose layers can be trained. Use 'auto' or 'head'.");
+  return queued(c, wanted, made);
+}
+
+/** The answer of a training that became a job, or could not. */
+function queued(c: Context<HttpEnv>, wanted: Wanted, made: Result<Job>): Response {
+  if (made.ok) {
+    c.header("location", `/v1/fine_tuning/jobs/${made.value.id}`);
+    return answer(c, made, 202);
+  }
+  const { param } = made.failure;
+  if (param !== "file" && param !== "training_file") return failed(c, made.failure);
+  return failed(c, { ...made.failure, param: wanted.dataset === undefined ? "examples" : "dataset" });
+}
+
+/** Makes the job that trains what is wanted, on a file of its own where the examples came along. */
+async function makeJob(c: Context<HttpEnv>, wanted: Wanted, trainable: "head" | "all"): Promise<Result<Job>> {
   const examples =
     wanted.dataset === undefined
       ? await storeExamples(c, wanted.name, wanted.examples ?? [])
@@ -242,20 +267,14 @@ async function trainByJob(
     ? await trainingJob(c, wanted, examples.value, promoteOf(wanted, trainable), trainable)
     : examples;
   const made = spec.ok ? await startJob(c, { ...spec.value, source: owned(spec.value.source) }, 202) : spec;
-  if (made.ok) {
-    c.header("location", `/v1/fine_tuning/jobs/${made.value.id}`);
-    return answer(c, made, 202);
-  }
   // Nobody asked for a file: without a job nothing of it stays.
-  if (examples.ok && wanted.dataset === undefined)
+  if (!made.ok && examples.ok && wanted.dataset === undefined)
     await ledger(c.env.TENANT, c.var.caller.tenant).deleteFile(examples.value);
-  const { param } = made.failure;
-  if (param !== "file" && param !== "training_file") return failed(c, made.failure);
-  return failed(c, { ...made.failure, param: wanted.dataset === undefined ? "examples" : "dataset" });
+  return made;
 }
 
 /** A head that is too large for a request has nothing to be compared with; layers have the frozen head. */
-function promoteOf({ promote }: z.infer<typeof newHead>, trainable: "head" | null): Promote {
+function promoteOf({ promote }: Wanted, trainable: "head" | "all"): Promote {
   if (!promote) return "never";
   return trainable === "head" ? "always" : "if_better";
 }
@@ -263,15 +282,4 @@ function promoteOf({ promote }: z.infer<typeof newHead>, trainable: "head" | nul
 /** A file that was made for a job alone goes with it. */
 function owned(source: JobSpec["source"]): JobSpec["source"] {
   return source.kind === "file" ? { ...source, own: true } : source;
-}
-
-/** What the contract names and this version does not do yet: refused, never quietly ignored. */
-function notAvailable(wanted: z.infer<typeof newHead>) {
-  const refused = (param: string, instead: string) => ({
-    code: "not_available" as const,
-    message: `'${param}' is not available yet. ${instead}`,
-    param,
-  });
-  if (wanted.evaluation.detail === "full") return refused("evaluation.detail", "Use 'summary'.");
-  return null;
 }

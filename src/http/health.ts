@@ -4,9 +4,9 @@ import { ok } from "../core/failure.ts";
 import { isSecret } from "../jobs/sign.ts";
 import { directory } from "../tenant/directory.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
+import { sharedBackbone } from "./backbones.ts";
 import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
 import { answer } from "./errors.ts";
-import { findBackbone } from "./models.ts";
 import { json } from "./schema.ts";
 
 /** Anyone may ask, and each check asks the storage that all tenants share: an isolate checks once in so many milliseconds. */
@@ -68,7 +68,7 @@ async function check(env: Cloudflare.Env): Promise<boolean> {
   const four = tensors.read(product)[0];
   tensors.free(one);
   tensors.free(product);
-  const backbone = findBackbone(env, undefined, "");
+  const backbone = sharedBackbone(env, undefined, "");
   if (!backbone.ok) return false;
   const [embedded] = await Promise.all([
     Promise.race([backbone.value.embed(["ready"]), scheduler.wait(BACKBONE_MS)]),

@@ -2,31 +2,36 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { isStatic } from "../backbones/text-static.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { newId } from "../store/id.ts";
 import { batchEndpoint } from "../tenant/job-work.ts";
 import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { tenantKey } from "./auth.ts";
+import { chooseBackbone, isFineTuned, trainable } from "./backbones.ts";
 import { type App, anyQuery, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { idempotent } from "./idempotent.ts";
-import { chooseBackbone } from "./models.ts";
 import { body, errors, json, listOf, name, openAiPage, tenantSecurity, unixSeconds } from "./schema.ts";
 
-const setting = z.union([z.literal("auto"), z.number().positive()], { error: "it is 'auto' or a positive number" });
-const auto = z.literal("auto");
-const count = (most: number) =>
-  z
-    .union([auto, z.number().int().min(1).max(most)], { error: `it is 'auto' or a whole number from 1 to ${most}` })
-    .default("auto");
+const MOST_EPOCHS = 100;
+const LARGEST_BATCH = 1_024;
+const LARGEST_MULTIPLIER = 100;
+const whole = (most: number) =>
+  z.union([z.literal("auto"), z.number().int().min(1).max(most)], {
+    error: `it is 'auto' or a whole number from 1 to ${most}`,
+  });
+const multiplier = z.union([z.literal("auto"), z.number().positive().max(LARGEST_MULTIPLIER)], {
+  error: `it is 'auto' or a number above 0, at most ${LARGEST_MULTIPLIER}`,
+});
 const hyperparameters = z.looseObject({
-  n_epochs: count(100),
-  batch_size: count(1024),
-  learning_rate_multiplier: z
-    .union([auto, z.number().positive().max(100)], { error: "it is 'auto' or a positive number up to 100" })
-    .default("auto"),
+  n_epochs: whole(MOST_EPOCHS).default("auto"),
+  batch_size: whole(LARGEST_BATCH).default("auto"),
+  learning_rate_multiplier: multiplier.default("auto"),
+});
+const auto = hyperparameters.parse({});
+const layers = z.union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
+  error: "trainable is 'all', 'head' or {\"last_layers\": n}",
 });
 const metadata = z
   .record(z.string().max(64), z.string().max(512))
@@ -41,7 +46,13 @@ const newJob = z
     }),
     validation_file: z.string().min(1).max(200).nullish(),
     seed: z.number().int().min(0).max(4_294_967_295).nullish(),
-    suffix: z.string().min(1).max(64).nullish(),
+    suffix: z
+      .string()
+      .min(1)
+      .max(64)
+      .refine((text) => text.isWellFormed() && !/\p{Cc}/u.test(text), { error: "a suffix has no control characters" })
+      .nullish()
+      .openapi({ description: "names the fine-tuned model; the same again makes a new revision of it" }),
     metadata: metadata.nullish(),
     head: name
       .optional()
@@ -54,18 +65,14 @@ const newJob = z
         supervised: z.looseObject({ hyperparameters: hyperparameters.optional() }).optional(),
       })
       .optional(),
-    trainable: z
-      .union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
-        error: "trainable is 'all', 'head' or {\"last_layers\": n}",
-      })
-      .optional()
-      .openapi({
-        description:
-          "the layers to train; from the last: the head, the convolution, the rows of words. By default all, where the model is a static backbone, else the head",
-      }),
+    trainable: layers.optional().openapi({
+      description:
+        "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
+    }),
   })
   .openapi("NewFineTuningJob");
 
+const setting = z.union([z.literal("auto"), z.number().positive()]);
 const shownHyperparameters = z.object({ n_epochs: setting, batch_size: setting, learning_rate_multiplier: setting });
 export const job = z
   .object({
@@ -96,7 +103,7 @@ export const job = z
       version: z.number().int().nullable(),
       promoted: z.boolean(),
       promote: z.enum(["if_better", "always", "never"]),
-      trainable: z.union([z.enum(["all", "head"]), z.object({ last_layers: z.number().int() })]),
+      trainable: layers,
       attempt: z.number().int(),
       comparison: z
         .object({
@@ -245,7 +252,7 @@ type Wanted = Omit<
   "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "head" | "trainable"
 > & {
   readonly head: string | null;
-  /** null: all layers where they can be trained, else the head. */
+  /** null: all layers where there are any. */
   readonly trainable: JobSpec["trainable"] | null;
 };
 export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
@@ -267,7 +274,7 @@ export async function startJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 
 
 /** Reads what a caller wants to be done, and looks up what that names. */
 async function wantedSpec(c: Context<HttpEnv>, wanted: z.infer<typeof newJob>): Promise<Result<NewJob>> {
-  const given = wanted.method?.supervised?.hyperparameters ?? wanted.hyperparameters ?? hyperparameters.parse({});
+  const given = wanted.method?.supervised?.hyperparameters ?? wanted.hyperparameters ?? auto;
   const { n_epochs, batch_size, learning_rate_multiplier } = given;
   return jobSpec(c, wanted.training_file, wanted.model, "model", {
     validation_file: wanted.validation_file ?? null,
@@ -325,29 +332,33 @@ export async function jobSpec(
         param,
       },
     );
-  const caller = c.var.caller.tenant;
-  const backbone = await chooseBackbone(c.env, caller, shape.modality, ownEmbeddings ? undefined : model, param);
+  if (shape.modality === "text" && isFineTuned(model)) {
+    const own = await tenant.findBackbone(model);
+    if (!own.ok) return { ok: false, failure: { ...own.failure, param } };
+    const { base } = own.value;
+    const message = `'${model}' is fine-tuned already, and batch endpoints train shared backbones alone. Name '${base}', of which it was made.`;
+    return fail("not_available", message, { param });
+  }
+  const backbone = await chooseBackbone(
+    c.env,
+    c.var.caller.tenant,
+    shape.modality,
+    ownEmbeddings ? undefined : model,
+    param,
+  );
   if (!backbone.ok) return backbone;
   const { value } = backbone;
-  if (value?.kind === "fine_tuned" || value?.id.startsWith("ft:"))
-    return fail(
-      "not_available",
-      "A fine-tuned model cannot be trained further. Name the shared one that it came from.",
-      {
-        param,
-      },
-    );
-  const layers = value !== null && isStatic(value);
-  if (!layers && wanted.trainable !== null && wanted.trainable !== "head")
-    return fail(
-      "not_available",
-      `The layers of ${value === null ? "embeddings of your own" : `'${value.id}'`} cannot be trained here. Use 'trainable': "head".`,
-      { param: "trainable" },
-    );
+  const hasLayers = value !== null && trainable(c.env, value) !== null;
+  const wantedLayers = wanted.trainable ?? (hasLayers ? "all" : "head");
+  if (wantedLayers !== "head" && !hasLayers) {
+    const what = value === null ? "Embeddings of your own have" : `The backbone '${value.id}' has`;
+    const message = `${what} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;
+    return fail("not_available", message, { param: "trainable" });
+  }
   return ok({
     ...wanted,
     ...shape,
-    trainable: wanted.trainable ?? (layers ? "all" : "head"),
+    trainable: wantedLayers,
     tenant: c.var.caller.tenant,
     source,
     dimensions: value?.dimensions ?? shape.dimensions ?? 0,

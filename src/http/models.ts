@@ -1,17 +1,13 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Backbone } from "../backbones/backbone.ts";
-import { backbones } from "../backbones/index.ts";
-import { textStatic } from "../backbones/workerd.ts";
-import { fail, ok, type Result } from "../core/failure.ts";
-import { getFineTuned } from "../store/backbones.ts";
-import type { StoredBackbone } from "../tenant/backbones.ts";
+import { fail, ok } from "../core/failure.ts";
+import type { FineTunedBackbone } from "../tenant/backbones.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { tenantKey } from "./auth.ts";
+import { isFineTuned, sharedBackbone, sharedBackbones } from "./backbones.ts";
 import { type App, anyQuery, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
-import { errors, json, tenantSecurity } from "./schema.ts";
-
-export const DEFAULT_BACKBONE = textStatic.id;
+import { deleted, errors, json, tenantSecurity } from "./schema.ts";
 
 const model = z
   .object({
@@ -27,84 +23,22 @@ const model = z
       license: z.string(),
       parameters: z.number(),
       bytes: z.number(),
+      base: z
+        .object({ id: z.string(), revision: z.string() })
+        .optional()
+        .openapi({ description: "of one that a fine-tuning job made: the shared backbone that it was made of" }),
+      job: z.string().optional().openapi({ description: "the job that made it" }),
     }),
   })
   .openapi("Model");
+type Model = z.infer<typeof model>;
+
 /** When the shared backbones were first served: OpenAI's list has a time, which no backbone here depends on. */
 const CREATED = 1_790_000_000;
 const common = { tags: ["Backbones"], security: tenantSecurity };
-const modelParams = z.object({ id: z.string().min(1).max(200) });
+const params = z.object({ id: z.string().min(1).max(200) });
 
-let table: { configuration: string | undefined; env: Cloudflare.Env; result: ReturnType<typeof backbones> } | undefined;
-
-/** The backbones of this instance by id: those in the box and those that its configuration names. */
-export function backboneTable(env: Cloudflare.Env): ReadonlyMap<string, Backbone> {
-  if (table === undefined || table.env !== env || table.configuration !== env.BACKBONES) {
-    const secrets = env as unknown as Record<string, unknown>;
-    const secret = (name: string) => (typeof secrets[name] === "string" ? secrets[name] : undefined);
-    table = { configuration: env.BACKBONES, env, result: backbones(textStatic, env.BACKBONES, secret, env.AI) };
-  }
-  if (!table.result.ok) throw new Error(table.result.failure.message);
-  return table.result.value;
-}
-
-/** A backbone by id, or this instance's default one. */
-export function findBackbone(env: Cloudflare.Env, id: string | undefined, param: string): Result<Backbone> {
-  const wanted = id ?? env.DEFAULT_BACKBONE ?? DEFAULT_BACKBONE;
-  const backbone = backboneTable(env).get(wanted);
-  return backbone
-    ? ok(backbone)
-    : fail("not_found", `No model '${wanted}'. GET /v1/models lists those that exist.`, { param });
-}
-
-const FINE_TUNED = "ft:";
-
-/** A backbone by id, a shared one or a tenant's own in its newest revision, or this instance's default one. */
-export async function tenantBackbone(
-  env: Cloudflare.Env,
-  tenant: string,
-  id: string | undefined,
-  param: string,
-): Promise<Result<Backbone>> {
-  if (!id?.startsWith(FINE_TUNED)) return findBackbone(env, id, param);
-  const found = await ledger(env.TENANT, tenant).getBackbone(id);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
-  return backboneAt(env, tenant, found.value);
-}
-
-/** A backbone at a revision: that of a head, which is not asked for in the ledger. */
-export async function backboneAt(
-  env: Cloudflare.Env,
-  tenant: string,
-  { id, revision }: Pick<Backbone, "id" | "revision">,
-): Promise<Result<Backbone>> {
-  const shared = backboneTable(env);
-  const gone = `The backbone ${id}@${revision} is needed here, which this instance no longer has. Train again.`;
-  // Of a fine-tuned one that changed nothing the revision is its base's.
-  const base = shared.get(id.startsWith(FINE_TUNED) ? (id.split(":")[1] ?? "") : id);
-  if (base?.revision === revision) return ok(base.id === id ? base : { ...base, id });
-  if (!id.startsWith(FINE_TUNED)) return fail("not_available", gone);
-  const loaded = await getFineTuned(env.KV, env.BUCKET, tenant, shared, { id, revision });
-  if (loaded === "unfit") return fail("not_available", gone);
-  if (loaded === null)
-    return fail("storage_unavailable", `The weights of '${id}' could not be read. Try again.`, { retryAfter: 5 });
-  return ok(loaded);
-}
-
-/** The backbone for a modality; null for embeddings of the caller's own, which need none. */
-export async function chooseBackbone(
-  env: Cloudflare.Env,
-  tenant: string,
-  modality: "text" | "embedding",
-  id: string | undefined,
-  param: string,
-): Promise<Result<Backbone | null>> {
-  if (modality === "text") return tenantBackbone(env, tenant, id, param);
-  if (id === undefined) return ok(null);
-  return fail("modality_mismatch", `Embeddings of your own need no backbone. Leave '${param}' out.`, { param });
-}
-
-function toModel(backbone: Backbone): z.infer<typeof model> {
+function toModel(backbone: Backbone): Model {
   const { id, kind, modality, dimensions, revision, license, parameters, bytes } = backbone;
   return {
     id,
@@ -115,25 +49,20 @@ function toModel(backbone: Backbone): z.infer<typeof model> {
   };
 }
 
-/** A tenant's own, as the ledger tells of it: its weights are not loaded for that. */
-function toOwnModel(env: Cloudflare.Env, tenant: string, stored: StoredBackbone): z.infer<typeof model> {
-  const base = backboneTable(env).get(stored.base.id);
-  const trained = stored.sha256 !== null;
-  return {
-    id: stored.id,
-    object: "model",
-    created: stored.created_at,
-    owned_by: tenant,
-    graft: {
-      kind: trained ? "fine_tuned" : (base?.kind ?? "unknown"),
-      modality: "text",
-      dimensions: stored.dimensions,
-      revision: stored.revision,
-      license: base?.license ?? "unknown",
-      parameters: (base?.parameters ?? 0) + stored.parameters,
-      bytes: (base?.bytes ?? 0) + stored.bytes,
-    },
-  };
+/** A backbone of a tenant's own. One that is a shared backbone unchanged is null where this instance no longer has that. */
+function toOwnModel(env: Cloudflare.Env, tenant: string, own: FineTunedBackbone): Model | null {
+  const shared = sharedBackbones(env).get(own.base);
+  const { id, revision, dimensions, bytes, job, sha256 } = own;
+  const named = { id, object: "model" as const, created: own.created_at, owned_by: tenant };
+  if (sha256 === null) {
+    if (shared === undefined) return null;
+    return { ...named, graft: { ...toModel(shared).graft, base: { id: own.base, revision: shared.revision }, job } };
+  }
+  const base = { id: own.base, revision: own.base_revision };
+  const parameters = (shared?.parameters ?? 0) + own.parameters;
+  const license = shared?.license ?? "unknown";
+  const made = { kind: "fine_tuned", modality: "text" as const, dimensions, revision, license, parameters, bytes };
+  return { ...named, graft: { ...made, base, job } };
 }
 
 export function modelRoutes(app: App): void {
@@ -143,7 +72,7 @@ export function modelRoutes(app: App): void {
       ...common,
       method: "get",
       path: "/v1/models",
-      summary: "List backbones",
+      summary: "List backbones: the shared ones, then those that fine-tuning jobs of the tenant have made",
       middleware: [tenantKey(null)] as const,
       request: { query: anyQuery },
       responses: {
@@ -155,11 +84,9 @@ export function modelRoutes(app: App): void {
       const { tenant } = c.var.caller;
       const own = await ledger(c.env.TENANT, tenant).listBackbones();
       if (!own.ok) return failed(c, own.failure);
-      const shared = [...backboneTable(c.env).values()].map(toModel);
-      return answer(
-        c,
-        ok({ object: "list", data: [...shared, ...own.value.map((each) => toOwnModel(c.env, tenant, each))] }),
-      );
+      const shared = [...sharedBackbones(c.env).values()].map(toModel);
+      const made = own.value.map((each) => toOwnModel(c.env, tenant, each)).filter((each) => each !== null);
+      return answer(c, ok({ object: "list", data: [...shared, ...made] }));
     },
   );
   route(
@@ -170,18 +97,20 @@ export function modelRoutes(app: App): void {
       path: "/v1/models/{id}",
       summary: "Get a backbone",
       middleware: [tenantKey(null)] as const,
-      request: { query: anyQuery, params: modelParams },
+      request: { query: anyQuery, params },
       responses: { 200: json(model, "The backbone"), ...errors },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
       const { tenant } = c.var.caller;
-      if (!id.startsWith(FINE_TUNED)) {
-        const found = findBackbone(c.env, id, "id");
+      if (!isFineTuned(id)) {
+        const found = sharedBackbone(c.env, id, "id");
         return answer(c, found.ok ? ok(toModel(found.value)) : found);
       }
-      const own = await ledger(c.env.TENANT, tenant).getBackbone(id);
-      return own.ok ? answer(c, ok(toOwnModel(c.env, tenant, own.value))) : failed(c, { ...own.failure, param: "id" });
+      const own = await ledger(c.env.TENANT, tenant).findBackbone(id);
+      const shown = own.ok ? toOwnModel(c.env, tenant, own.value) : null;
+      // Shared backbones have no such id: this says that there is none, in the words for every other.
+      return shown === null ? answer(c, sharedBackbone(c.env, id, "id")) : answer(c, ok(shown));
     },
   );
   route(
@@ -190,27 +119,21 @@ export function modelRoutes(app: App): void {
       ...common,
       method: "delete",
       path: "/v1/models/{id}",
-      summary: "Delete a fine-tuned backbone that no head needs",
-      middleware: [tenantKey("manage")] as const,
-      request: { query: anyQuery, params: modelParams },
-      responses: {
-        200: json(z.object({ id: z.string(), object: z.literal("model"), deleted: z.literal(true) }), "It is gone"),
-        ...errors,
-      },
+      summary: "Delete a backbone that a fine-tuning job made, with all its revisions",
+      middleware: [tenantKey("train")] as const,
+      request: { query: anyQuery, params },
+      responses: { 200: json(deleted("model"), "It is gone"), ...errors },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
-      if (id.startsWith(FINE_TUNED)) {
-        const deleted = await ledger(c.env.TENANT, c.var.caller.tenant).deleteBackbone(id);
-        return deleted.ok ? answer(c, deleted) : failed(c, { ...deleted.failure, param: "id" });
+      if (!isFineTuned(id)) {
+        const found = sharedBackbone(c.env, id, "id");
+        if (!found.ok) return failed(c, found.failure);
+        const message = `'${id}' is shared by all tenants, and cannot be deleted. Fine-tuned models can: their ids begin with 'ft:'.`;
+        return answer(c, fail("invalid_parameter", message, { param: "id" }));
       }
-      const found = findBackbone(c.env, id, "id");
-      if (!found.ok) return failed(c, found.failure);
-      return failed(c, {
-        code: "invalid_parameter",
-        message: `'${id}' is shared by all tenants, and cannot be deleted. Fine-tuned models can: their ids begin with 'ft:'.`,
-        param: "id",
-      });
+      const gone = await ledger(c.env.TENANT, c.var.caller.tenant).deleteBackbone(id);
+      return answer(c, gone.ok ? gone : { ok: false, failure: { ...gone.failure, param: "id" } });
     },
   );
 }

@@ -1,5 +1,6 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import type { Backbone } from "../backbones/backbone.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
 import { lexicalFeatures } from "../core/lexical.ts";
@@ -8,10 +9,10 @@ import { CHARACTERS_A_STRETCH, embedInputs } from "../store/embeddings.ts";
 import { getHead } from "../store/heads.ts";
 import { type ServedHead, servedHead } from "./active-heads.ts";
 import { tenantKey } from "./auth.ts";
+import { backboneOf } from "./backbones.ts";
 import { type App, type HttpEnv, route } from "./context.ts";
 import { answer, failed } from "./errors.ts";
 import { checkEmbedding, checkText } from "./example-input.ts";
-import { backboneAt } from "./models.ts";
 import { body, errors, input, json, limited, name, tenantSecurity } from "./schema.ts";
 
 const request = z.strictObject({
@@ -97,10 +98,16 @@ export async function predictInputs(
   const { tenant } = c.var.caller;
   const excess = beyondLimits(served, inputs.length, wanted);
   if (excess) return { ok: false, failure: excess };
-  const head = await getHead(c.env.KV, c.env.BUCKET, tenant, served.sha256);
+  const [head, backbone] = await Promise.all([
+    getHead(c.env.KV, c.env.BUCKET, tenant, served.sha256),
+    backboneOf(c.env, tenant, served),
+  ]);
   if (head === null)
     return fail("storage_unavailable", "The head's weights could not be read. Try again.", { retryAfter: 5 });
-  const embedded = await embed(c.env, tenant, served, inputs, at, (work) => c.executionCtx.waitUntil(work));
+  if (!backbone.ok) return backbone;
+  const embedded = await embed(c.env, tenant, served, backbone.value, inputs, at, (work) =>
+    c.executionCtx.waitUntil(work),
+  );
   if (!embedded.ok) return embedded;
   const outputs = await predictAll(head, embedded.value.rows, embedded.value.texts);
   return ok(outputs.map((each, index) => ({ index, ...judge(head, each, wanted) })));
@@ -152,6 +159,7 @@ async function embed(
   env: Cloudflare.Env,
   tenant: string,
   head: ServedHead,
+  backbone: Backbone | null,
   inputs: readonly Input[],
   at: (index: number) => string,
   later: (work: Promise<unknown>) => void,
@@ -179,10 +187,8 @@ async function embed(
     if (typeof checked.value === "string") texts.push(checked.value);
     else own.push(checked.value);
   }
-  if (head.modality === "embedding") return ok({ rows: own, texts });
-  const backbone = await backboneAt(env, tenant, head.backbone);
-  if (!backbone.ok) return backbone;
-  const embedded = await embedInputs(env.KV, tenant, backbone.value, texts, later);
+  if (backbone === null) return ok({ rows: own, texts });
+  const embedded = await embedInputs(env.KV, tenant, backbone, texts, later);
   return embedded.ok ? ok({ rows: embedded.value.rows, texts }) : embedded;
 }
 

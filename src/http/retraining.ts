@@ -43,6 +43,7 @@ async function retrain(c: Context<HttpEnv>, head: string, attempt: number): Prom
   const made = await trainVersion(c, wanted, (version) => tenant.commitRetraining(attempt, version));
   if (made.ok || made.failure.code !== "edge_budget_exceeded" || batchEndpoint(c.env) === null) return made;
   const spec = await trainingJob(c, wanted, `dataset:${dataset}`, promoteOf[promote], "head");
-  if (!spec.ok) return spec;
+  // No batch endpoint has the layers of a fine-tuned backbone.
+  if (!spec.ok) return spec.failure.code === "not_available" ? made : spec;
   return tenant.createRetrainingJob(attempt, newJobId(), { ...spec.value, head });
 }

@@ -6,13 +6,14 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import type { Promote } from "../core/job.ts";
 import type { StoredExample } from "../tenant/examples.ts";
 import type { HeadObject, NewHead } from "../tenant/heads.ts";
+import type { JobSpec } from "../tenant/jobs.ts";
 import { ledger } from "../tenant/tenant.ts";
 import { endHeadLeases } from "./active-heads.ts";
+import { chooseBackbone } from "./backbones.ts";
 import type { HttpEnv } from "./context.ts";
 import { parseExample, shapeOf } from "./example-input.ts";
 import type { newHead } from "./head-schema.ts";
 import { jobSpec, type NewJob } from "./jobs.ts";
-import { chooseBackbone } from "./models.ts";
 import { beyondRequest, recordOf, runTraining, storeHead } from "./training.ts";
 import { datasetSource, inlineSource, type TrainingSource } from "./training-source.ts";
 
@@ -64,7 +65,7 @@ export async function trainingJob(
   wanted: Wanted,
   trainingFile: string,
   promote: Promote,
-  trainable: "head" | null,
+  trainable: JobSpec["trainable"],
 ): Promise<Result<NewJob>> {
   const { l2, class_weight, lexical, seed } = wanted.hyperparameters;
   return jobSpec(c, trainingFile, wanted.backbone, "backbone", {

@@ -7,6 +7,7 @@ import {
   BLOCK_ROWS,
   type BlockWork,
   CHARACTERS_A_STRETCH,
+  effortOf,
   embedInTurns,
   gatherBlocks,
   isInput,
@@ -26,7 +27,7 @@ export interface TrainingSource {
   readonly modality: DatasetModality;
   readonly dimensions: number;
   readonly examples: number;
-  /** Text that a local backbone may have to embed, in bytes of UTF-8. */
+  /** Text that a local backbone may have to embed, in bytes of UTF-8, times its effort. */
   readonly textBytes: number;
   readonly groups: Int32Array;
   readonly targets: TargetSet;
@@ -84,7 +85,7 @@ export function datasetSource(
     modality: dataset.modality,
     dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
     examples: rows.positions.length,
-    textBytes: backbone?.cost === "local" ? rows.inputBytes : 0,
+    textBytes: backbone?.cost === "local" ? rows.inputBytes * effortOf(backbone) : 0,
     groups: rows.groups,
     targets: readTargets(dataset.task, parsed(rows.targets), dataset.out_of_scope_label),
     prepare:
@@ -216,7 +217,7 @@ export function inlineSource(
     modality: backbone === null ? "embedding" : "text",
     dimensions,
     examples: examples.length,
-    textBytes: backbone?.cost === "local" ? bytes : 0,
+    textBytes: backbone?.cost === "local" ? bytes * effortOf(backbone) : 0,
     groups: Int32Array.from(examples, ({ groupHash }) => {
       const key = hex(groupHash);
       const number = groups.get(key) ?? groups.size;

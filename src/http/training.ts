@@ -9,8 +9,8 @@ import type { Matrix } from "../core/tensors.ts";
 import { type Trained, type TrainingOptions, train } from "../core/train.ts";
 import type { Turn } from "../store/embeddings.ts";
 import { sha256Hex } from "../store/hash.ts";
-import { putHead } from "../store/heads.ts";
 import { headKey } from "../store/keys.ts";
+import { storeBytes } from "../store/published.ts";
 import type { NewHead } from "../tenant/heads.ts";
 import { workerdTensors } from "../tensor/workerd.ts";
 import { gatheringPlace, type Place, takePlace, trainingPlace } from "./place.ts";
@@ -194,7 +194,6 @@ export async function storeHead<T>(
   bytes: Uint8Array,
   record: NewHead,
   commit: (head: NewHead) => Promise<Result<T>>,
-  layers: { readonly bytes: Uint8Array; readonly record: { readonly revision: string } } | null = null,
 ): Promise<Result<T>> {
   const { sha256 } = record;
   const size = Buffer.byteLength(JSON.stringify(record));
@@ -204,11 +203,7 @@ export async function storeHead<T>(
     return fail("limit_exceeded", message, { details: { limit, actual: size } });
   }
   const store = async () => {
-    const both = [
-      putHead(bucket, tenantId, sha256, bytes),
-      ...(layers === null ? [] : [putHead(bucket, tenantId, layers.record.revision, layers.bytes)]),
-    ];
-    const stored = await Promise.all(both).then(
+    const stored = await storeBytes(bucket, headKey(tenantId, sha256), bytes).then(
       () => true,
       () => false,
     );
@@ -220,8 +215,6 @@ export async function storeHead<T>(
   const committed = first.ok || first.failure.code !== "storage_unavailable" ? first : await store();
   // The tenant is gone, and with it every version that could have these bytes: nothing else would find them any more.
   if (!committed.ok && committed.failure.code === "not_found")
-    await bucket
-      .delete([sha256, ...(layers === null ? [] : [layers.record.revision])].map((hash) => headKey(tenantId, hash)))
-      .catch(() => undefined);
+    await bucket.delete(headKey(tenantId, sha256)).catch(() => undefined);
   return committed;
 }

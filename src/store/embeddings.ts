@@ -6,12 +6,15 @@
 import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
 import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
 import { hex, shortHash } from "./hash.ts";
 import { blockKey, inputKey } from "./keys.ts";
 
 /** Blocks read at once: the platform opens six connections a request. Fewer where they are large. */
 const READS_AT_ONCE = 4;
 const READ_BYTES = 16_000_000;
+/** How many times as long as another local backbone a fine-tuned one takes for a text, at most: for words that it has not met lately. */
+const FINE_TUNED_EFFORT = 25;
 /** Characters that are embedded by a local backbone, or read for lexical features, in one stretch: some tens of milliseconds at most. */
 export const CHARACTERS_A_STRETCH = 50_000;
 /** Reading a block does not renew it: one that has gone is made again. */
@@ -196,7 +199,8 @@ export async function embedInTurns(
   while (rows.length < inputs.length) {
     const refused = await turn();
     if (refused !== null) return { rows, failure: refused };
-    const asked = backbone.cost === "remote" ? inputs : stretch(inputs, rows.length);
+    const characters = CHARACTERS_A_STRETCH / effortOf(backbone);
+    const asked = backbone.cost === "remote" ? inputs : stretch(inputs, rows.length, characters);
     const answered = await backbone.embed(asked);
     for (const i of asked.keys()) {
       const row = answered.rows[i];
@@ -208,11 +212,15 @@ export async function embedInTurns(
   return { rows, failure: null };
 }
 
-/** The inputs from `start` on that are embedded in one stretch: at least one. */
-function stretch(inputs: readonly string[], start: number): readonly string[] {
+/** What a character counts for where work is bounded: those of the shared local backbones for one. */
+export function effortOf({ kind }: Pick<Backbone, "kind">): number {
+  return kind === "fine_tuned" ? FINE_TUNED_EFFORT : 1;
+}
+
+/** The inputs from `start` on that are embedded in one stretch, of so many characters: at least one. */
+function stretch(inputs: readonly string[], start: number, most: number): readonly string[] {
   let end = start;
-  for (let characters = 0; end < inputs.length && characters < CHARACTERS_A_STRETCH; end++)
-    characters += inputs[end]?.length ?? 0;
+  for (let characters = 0; end < inputs.length && characters < most; end++) characters += inputs[end]?.length ?? 0;
   return inputs.slice(start, end);
 }
 
@@ -300,6 +308,12 @@ export async function embedInputs(
   inputs: readonly string[],
   later: (work: Promise<unknown>) => void,
 ): Promise<Result<EmbeddedInputs>> {
+  if (backbone.kind === "fine_tuned") {
+    const limit = limits.fine_tuned_characters_per_request;
+    const actual = inputs.reduce((sum, { length }) => sum + length, 0);
+    const message = `A fine-tuned backbone embeds at most ${limit} characters in a request; these are ${actual}. Send fewer inputs in a request.`;
+    if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
+  }
   const name = `${backbone.id}@${backbone.revision}`;
   const keys = backbone.cost === "remote" ? inputs.map((input) => inputKey(tenant, name, hex(shortHash(input)))) : [];
   const cached = await readInputs(kv, keys, backbone.dimensions);

@@ -9,6 +9,11 @@ export function headKey(tenant: string, sha256: string): string {
   return `tenants/${tenant}/heads/${sha256}`;
 }
 
+/** R2 and KV: the bytes of what fine-tuning has trained of a backbone. */
+export function backboneKey(tenant: string, sha256: string): string {
+  return `tenants/${tenant}/backbones/${sha256}`;
+}
+
 /** R2: the bytes of an uploaded file. */
 export function fileKey(tenant: string, id: string): string {
   return `tenants/${tenant}/files/${id}`;

@@ -3,8 +3,9 @@
 import { deleteArtifacts } from "../store/artifacts.ts";
 import { blockWrittenAt } from "../store/embeddings.ts";
 import { deleteFileBytes } from "../store/files.ts";
-import { deleteHeadBytes, publishHead } from "../store/heads.ts";
-import { artifactsPrefix, blocksPrefix, fileKey, headKey, tenantPrefix } from "../store/keys.ts";
+import { artifactsPrefix, backboneKey, blocksPrefix, fileKey, headKey, tenantPrefix } from "../store/keys.ts";
+import { deleteBytes, publishBytes } from "../store/published.ts";
+import { needsLayers } from "./backbones.ts";
 import { deleteDeliveriesTo, expireEvents } from "./deliveries.ts";
 import { DELETES_A_RUN, type Due, schedule } from "./due.ts";
 import { needsFile } from "./files.ts";
@@ -39,11 +40,19 @@ export async function runDue(
   const sql = storage.sql;
   switch (due.kind) {
     case "publish_head":
-      if (needsBytes(sql, due.ref)) await publishHead(kv, bucket, tenant, due.ref);
+      if (needsBytes(sql, due.ref)) await publishBytes(kv, bucket, headKey(tenant, due.ref));
       return null;
     case "delete_bytes":
       await alone(async () => {
-        if (!needsBytes(sql, due.ref)) await deleteHeadBytes(kv, bucket, tenant, due.ref);
+        if (!needsBytes(sql, due.ref)) await deleteBytes(kv, bucket, headKey(tenant, due.ref));
+      });
+      return null;
+    case "publish_backbone":
+      if (needsLayers(sql, due.ref)) await publishBytes(kv, bucket, backboneKey(tenant, due.ref));
+      return null;
+    case "delete_backbone":
+      await alone(async () => {
+        if (!needsLayers(sql, due.ref)) await deleteBytes(kv, bucket, backboneKey(tenant, due.ref));
       });
       return null;
     case "delete_block":
@@ -72,6 +81,7 @@ export async function runDue(
     case "sweep":
       if (storage.transactionSync(() => expireEvents(sql, now))) schedule(sql, "expire_events", "", now);
       await sweepStored(bucket, alone, headKey(tenant, ""), (sha256) => needsBytes(sql, sha256), now);
+      await sweepStored(bucket, alone, backboneKey(tenant, ""), (sha256) => needsLayers(sql, sha256), now);
       await sweepStored(bucket, alone, fileKey(tenant, ""), (id) => needsFile(sql, id), now);
       await sweepStored(
         bucket,
@@ -112,30 +122,37 @@ async function sweepStored(
 
 /** Deletes published copies that the ledger does not know, as many as one run may; true when none is left. */
 async function sweepPublished(kv: KVNamespace, sql: SqlStorage, tenant: string, now: number): Promise<boolean> {
-  const heads = headKey(tenant, "");
-  if (!(await deleteListed(kv, heads, ({ name }) => !needsBytes(sql, name.slice(heads.length))))) return false;
-  return deleteListed(
-    kv,
-    blocksPrefix(tenant),
-    (key) => now - blockWrittenAt(key) > ORPHAN_AGE_MS && !needsBlock(sql, key.name),
-  );
+  const [heads, backbones, blocks] = [headKey(tenant, ""), backboneKey(tenant, ""), blocksPrefix(tenant)];
+  const orphaned = new Map<string, (key: KVNamespaceListKey<unknown>) => boolean>([
+    [heads, ({ name }) => !needsBytes(sql, name.slice(heads.length))],
+    [backbones, ({ name }) => !needsLayers(sql, name.slice(backbones.length))],
+    [blocks, (key) => now - blockWrittenAt(key) > ORPHAN_AGE_MS && !needsBlock(sql, key.name)],
+  ]);
+  let left = DELETES_A_RUN;
+  for (const [prefix, isOrphaned] of orphaned) {
+    left -= await deleteListed(kv, prefix, isOrphaned, left);
+    if (left === 0) return false;
+  }
+  return true;
 }
 
+/** Deletes at most so many of the keys below a prefix that are orphaned; answers how many. */
 async function deleteListed(
   kv: KVNamespace,
   prefix: string,
   orphaned: (key: KVNamespaceListKey<unknown>) => boolean,
-): Promise<boolean> {
+  most: number,
+): Promise<number> {
   let deleted = 0;
   let cursor: string | null = null;
   do {
     const listed: KVNamespaceListResult<unknown> = await kv.list({ prefix, cursor });
-    const orphans = listed.keys.filter(orphaned).slice(0, DELETES_A_RUN - deleted);
+    const orphans = listed.keys.filter(orphaned).slice(0, most - deleted);
     await Promise.all(orphans.map(({ name }) => kv.delete(name)));
     deleted += orphans.length;
     cursor = listed.list_complete ? null : listed.cursor;
-  } while (cursor !== null && deleted < DELETES_A_RUN);
-  return deleted < DELETES_A_RUN;
+  } while (cursor !== null && deleted < most);
+  return deleted;
 }
 
 /**

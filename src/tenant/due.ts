@@ -6,6 +6,8 @@
 export type DueKind =
   | "publish_head"
   | "delete_bytes"
+  | "publish_backbone"
+  | "delete_backbone"
   | "delete_block"
   | "delete_blocks"
   | "delete_file"
@@ -41,6 +43,8 @@ const OPERATIONS = 900;
 const operations: Readonly<Record<DueKind, number>> = {
   publish_head: 2,
   delete_bytes: 2,
+  publish_backbone: 2,
+  delete_backbone: 2,
   delete_block: 1,
   delete_blocks: DELETES_A_RUN + 2,
   delete_file: 1,
@@ -53,7 +57,7 @@ const operations: Readonly<Record<DueKind, number>> = {
   delete_deliveries: 0,
   expire_events: 0,
   retrain: 1,
-  sweep: 2 * DELETES_A_RUN + 8,
+  sweep: DELETES_A_RUN + 20,
 };
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 3_600_000;

@@ -2,6 +2,7 @@ import type { Evaluation } from "../core/evaluation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { dropUnneeded } from "./backbones.ts";
 import { schedule } from "./due.ts";
 import { emit } from "./events.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
@@ -85,8 +86,6 @@ export function getHead(sql: SqlStorage, name: string, version: number | null): 
 
 /** Adds the next version of a head whose bytes are stored already, and moves the active pointer if `promote`. */
 export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<HeadObject> {
-  const stands = standsOn(sql, head);
-  if (!stands.ok) return stands;
   if (!findHead(sql, head.id).ok) {
     const count = countHeads(sql);
     if (count >= limits.heads)
@@ -126,14 +125,6 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   emit(sql, "head.trained", headData(made), now);
   if (promote) emit(sql, "head.promoted", headData(made), now);
   return ok(made);
-}
-
-/** Whether the tenant's own backbone is still there that a head was trained on; one that comes with it is added next. */
-function standsOn(sql: SqlStorage, { backbone, training }: NewHead): Result<null> {
-  const { id, revision } = backbone;
-  if (!id.startsWith("ft:") || training.method === "fine_tune") return ok(null);
-  const there = sql.exec("SELECT 1 FROM backbones WHERE id = ? AND revision = ?", id, revision).toArray().length > 0;
-  return there ? ok(null) : fail("not_found", `The model '${id}' was deleted or trained anew meanwhile. Train again.`);
 }
 
 /** What events tell of a version of a head. */
@@ -213,11 +204,11 @@ export function deleteHead(
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
   for (const { sha256 } of hashes) if (!needsBytes(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
+  dropUnneeded(sql, now);
   return ok({ id: name, object: "head", deleted: true });
 }
 
-/** Whether any version of a head, or of a fine-tuned backbone, has these bytes. */
+/** Whether any version has these bytes. */
 export function needsBytes(sql: SqlStorage, sha256: string): boolean {
-  const of = (table: string) => `SELECT 1 FROM ${table} WHERE sha256 = ?1`;
-  return sql.exec(`${of("head_versions")} UNION ALL ${of("backbones")} LIMIT 1`, sha256).toArray().length > 0;
+  return sql.exec("SELECT 1 FROM head_versions WHERE sha256 = ? LIMIT 1", sha256).toArray().length > 0;
 }

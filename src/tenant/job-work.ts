@@ -117,6 +117,7 @@ export async function submitNext(
 
 function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobRow): Submission {
   const { attempt, checkpoint } = state;
+  const { n_epochs, batch_size, learning_rate_multiplier } = spec.hyperparameters;
   const silence = jobRules(env).silence / 1000;
   return {
     object: "batch.job",
@@ -131,13 +132,7 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     dimensions: spec.dimensions,
     out_of_scope_label: spec.out_of_scope_label,
     trainable: spec.trainable,
-    hyperparameters: {
-      ...spec.training,
-      seed: spec.seed,
-      epochs: spec.hyperparameters.n_epochs,
-      batch_size: spec.hyperparameters.batch_size,
-      learning_rate_multiplier: spec.hyperparameters.learning_rate_multiplier,
-    },
+    hyperparameters: { ...spec.training, epochs: n_epochs, batch_size, learning_rate_multiplier, seed: spec.seed },
     evaluation: spec.evaluation,
     edge_budget: edgeBudget,
     checkpoint,

@@ -17,12 +17,13 @@ import {
   type Promote,
   promotes,
   refusal,
+  trainsLayers,
 } from "../core/job.ts";
 import { compare } from "../core/judge.ts";
 import { limits } from "../core/limits.ts";
 import type { Directive, Manifest, Message, Submission } from "../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../jobs/sign.ts";
-import { beyondBackbones, commitBackbone, type FineTunedRecord } from "./backbones.ts";
+import { addBackbone, type FineTunedBackbone, fineTunedId, roomFor } from "./backbones.ts";
 import type { DatasetModality } from "./datasets.ts";
 import { countLabels, findDataset } from "./datasets.ts";
 import { schedule } from "./due.ts";
@@ -51,7 +52,7 @@ export interface JobSpec {
   readonly suffix: string | null;
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly seed: number;
-  /** As the caller gave them: of training the backbone's layers. */
+  /** As the caller gave them; they are for training the backbone's layers. */
   readonly hyperparameters: Readonly<Record<"n_epochs" | "batch_size" | "learning_rate_multiplier", number | "auto">>;
   readonly training: Pick<Submission["hyperparameters"], "l2" | "class_weight" | "lexical">;
   readonly evaluation: Submission["evaluation"];
@@ -92,7 +93,7 @@ export function toJob({ id, spec, state, created_at }: JobRow) {
     created_at,
     finished_at: state.finishedAt === null ? null : Math.floor(state.finishedAt / 1000),
     estimated_finish: null,
-    fine_tuned_model: state.status === "succeeded" ? fineTunedId({ id, spec }) : null,
+    fine_tuned_model: state.status === "succeeded" ? fineTunedId(model, spec.suffix, id) : null,
     training_file: spec.source.kind === "dataset" ? `dataset:${spec.source.name}` : spec.source.id,
     validation_file: spec.validation_file,
     hyperparameters: spec.hyperparameters,
@@ -121,11 +122,6 @@ export function toJob({ id, spec, state, created_at }: JobRow) {
             },
     },
   };
-}
-
-/** What the backbone is called that a job makes. */
-export function fineTunedId({ id, spec }: Pick<JobRow, "id" | "spec">): string {
-  return `ft:${spec.backbone?.id ?? "embedding"}:${spec.suffix ?? id}`;
 }
 
 const ACTIVE = "status NOT IN ('succeeded', 'failed', 'cancelled')";
@@ -167,8 +163,6 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
 export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<Job> {
   const checked = checkSource(sql, spec);
   if (!checked.ok) return checked;
-  const room = spec.backbone === null ? ok(null) : beyondBackbones(sql, fineTunedId({ id, spec }));
-  if (!room.ok) return room;
   const active = countActiveJobs(sql);
   if (active >= limits.active_jobs)
     return fail(
@@ -178,6 +172,10 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
         details: { limit: limits.active_jobs, actual: active },
       },
     );
+  if (spec.backbone !== null && trainsLayers(spec.trainable)) {
+    const room = roomFor(sql, fineTunedId(spec.backbone.id, spec.suffix, id));
+    if (!room.ok) return room;
+  }
   forgetOldJobs(sql);
   const state = newJobState(spec.promote, now * 1000);
   sql.exec(
@@ -342,9 +340,15 @@ export function receiveMessage(
   return ok(after);
 }
 
+/** What an attempt has trained of its job's backbone. */
+export type TrainedLayers = Pick<FineTunedBackbone, "bytes" | "parameters" | "dimensions"> & {
+  readonly sha256: string;
+};
+
 /**
- * Ends a job with the version that its attempt made: adds it, and promotes it where the job says so. A head that the
- * ledger does not take, such as one version too many, ends the job as failed. `now` in seconds; call it in a transaction.
+ * Ends a job with the version that its attempt made: adds it, and promotes it where the job says so, and adds the backbone
+ * that came with it (null: its layers are as they were). What the ledger does not take, such as one version too many, ends
+ * the job as failed. `now` in seconds; call it in a transaction.
  */
 export function finishJob(
   sql: SqlStorage,
@@ -353,7 +357,7 @@ export function finishJob(
   messageId: string,
   manifest: Manifest,
   head: NewHead,
-  backbone: FineTunedRecord | null,
+  layers: TrainedLayers | null,
   now: number,
   rules: JobRules,
 ): Result<Directive> {
@@ -372,9 +376,16 @@ export function finishJob(
   if (!fresh.ok) return fresh;
   const before = getHead(sql, head.id, null);
   const serves = before.ok && before.value.active_version !== null;
-  const room = backbone === null ? ok(null) : beyondBackbones(sql, backbone.id);
+  const { backbone: base, suffix, dimensions } = job.value.spec;
+  const model = base && fineTunedId(base.id, suffix, id);
+  const room = model !== null && layers !== null ? roomFor(sql, model) : ok(null);
   const committed = room.ok ? commitHead(sql, head, promotes(state, serves), now) : room;
-  if (committed.ok && backbone !== null) commitBackbone(sql, backbone, now);
+  if (committed.ok && base !== null && model !== null) {
+    const unchanged = { sha256: null, revision: base.revision, bytes: 0, parameters: 0, dimensions };
+    const made = layers === null ? unchanged : { ...layers, revision: head.backbone.revision };
+    const origin = { id: model, base: base.id, base_revision: base.revision, job: id, created_at: now };
+    addBackbone(sql, { ...origin, ...made }, now);
+  }
   const event: JobEvent = committed.ok
     ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, serves }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };

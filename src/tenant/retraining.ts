@@ -6,6 +6,7 @@
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Policy, promotesMade, retrainingBackoff } from "../core/policy.ts";
 import { makeRetrainingToken } from "../jobs/token.ts";
+import { stillThere } from "./backbones.ts";
 import { emit } from "./events.ts";
 import { commitHead, type HeadObject, type NewHead } from "./heads.ts";
 import { createJob, isActiveJob, type Job, type JobSpec } from "./jobs.ts";
@@ -109,6 +110,8 @@ export function openRetraining(
 export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<HeadObject> {
   const learner = openAttempt(sql, head.id, attempt);
   if (!learner.ok) return learner;
+  const there = stillThere(sql, head.backbone);
+  if (!there.ok) return there;
   const { policy, serving } = learner.value;
   const promote = promotesMade(policy.promote, head.task, head.evaluation, serving);
   const made = commitHead(sql, head, promote, now);

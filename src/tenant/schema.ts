@@ -125,10 +125,19 @@ const migrations: readonly string[] = [
   `,
   `
   CREATE TABLE backbones (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, revision TEXT NOT NULL, sha256 TEXT,
-    record TEXT NOT NULL, created_at INTEGER NOT NULL, UNIQUE (id, revision)
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, revision TEXT NOT NULL, base TEXT NOT NULL,
+    base_revision TEXT NOT NULL, job TEXT NOT NULL, sha256 TEXT, bytes INTEGER NOT NULL, parameters INTEGER NOT NULL,
+    dimensions INTEGER NOT NULL, created_at INTEGER NOT NULL, UNIQUE (id, revision)
   );
+  CREATE INDEX backbones_id ON backbones (id, number);
   CREATE INDEX backbones_sha256 ON backbones (sha256);
+  CREATE INDEX head_versions_backbone ON head_versions (json_extract(record, '$.backbone.id'), json_extract(record, '$.backbone.revision'));
+  INSERT OR REPLACE INTO backbones (id, revision, base, base_revision, job, bytes, parameters, dimensions, created_at)
+  SELECT
+    'ft:' || json_extract(spec, '$.backbone.id') || ':' || coalesce(json_extract(spec, '$.suffix'), id), json_extract(spec, '$.backbone.revision'),
+    json_extract(spec, '$.backbone.id'), json_extract(spec, '$.backbone.revision'), id, 0, 0, json_extract(spec, '$.dimensions'),
+    json_extract(state, '$.finishedAt') / 1000
+  FROM jobs WHERE status = 'succeeded' AND json_extract(spec, '$.backbone.id') IS NOT NULL ORDER BY number
   `,
 ];
 

@@ -10,7 +10,8 @@ import type { JobEvent } from "../core/job.ts";
 import type { Policy } from "../core/policy.ts";
 import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
 import { hasFile } from "../store/files.ts";
-import { hasHead } from "../store/heads.ts";
+import { backboneKey, headKey } from "../store/keys.ts";
+import { hasBytes } from "../store/published.ts";
 import * as apiKeys from "./api-keys.ts";
 import * as backbones from "./backbones.ts";
 import { type Alone, erase, runDue } from "./bytes.ts";
@@ -280,9 +281,11 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Adds a version whose bytes were stored before. */
   async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
-    return this.#withHead(head.sha256, () =>
-      this.#change((sql, now) => heads.commitHead(sql, head, promote, now), { claim, status: 201 }),
-    );
+    const change = (sql: SqlStorage, now: number) => {
+      const there = backbones.stillThere(sql, head.backbone);
+      return there.ok ? heads.commitHead(sql, head, promote, now) : there;
+    };
+    return this.#withTrained(head, null, () => this.#change(change, { claim, status: 201 }));
   }
 
   /** Commits what needs bytes, while they are there and none are deleted. */
@@ -300,14 +303,15 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  #withHead<T>(sha256: string, commit: () => Promise<Result<T>>): Promise<Result<T>> {
-    return this.#withWeights([sha256], commit);
-  }
-
-  #withWeights<T>(hashes: readonly string[], commit: () => Promise<Result<T>>): Promise<Result<T>> {
+  #withTrained<T>(
+    head: heads.NewHead,
+    layers: jobs.TrainedLayers | null,
+    commit: () => Promise<Result<T>>,
+  ): Promise<Result<T>> {
     const lost = "The head's bytes were not found in storage. Train again.";
     const has = async (bucket: R2Bucket, tenant: string) =>
-      (await Promise.all(hashes.map((sha256) => hasHead(bucket, tenant, sha256)))).every(Boolean);
+      (await hasBytes(bucket, headKey(tenant, head.sha256))) &&
+      (layers === null || (await hasBytes(bucket, backboneKey(tenant, layers.sha256))));
     return this.#withBytes(has, lost, commit);
   }
 
@@ -333,12 +337,12 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // Fine-tuned backbones
 
-  async listBackbones() {
-    return this.#read((sql) => ok(backbones.listBackbones(sql)));
+  async findBackbone(id: string) {
+    return this.#read((sql) => backbones.findBackbone(sql, id));
   }
 
-  async getBackbone(id: string) {
-    return this.#read((sql) => backbones.findBackbone(sql, id));
+  async listBackbones() {
+    return this.#read((sql) => ok(backbones.listBackbones(sql)));
   }
 
   async deleteBackbone(id: string) {
@@ -379,7 +383,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Adds the version that an attempt at a retraining made, whose bytes were stored before. */
   async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<heads.HeadObject>> {
-    return this.#withHead(head.sha256, () =>
+    return this.#withTrained(head, null, () =>
       this.#change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
     );
   }
@@ -526,19 +530,18 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  /** Ends a job with the version that its attempt made, whose bytes were stored before. */
+  /** Ends a job with the version that its attempt made, and the layers that it trained, whose bytes were stored before. */
   async finishJob(
     id: string,
     attempt: number,
     messageId: string,
     manifest: Manifest,
     head: heads.NewHead,
-    backbone: backbones.FineTunedRecord | null,
+    layers: jobs.TrainedLayers | null,
   ): Promise<Result<Directive>> {
     const rules = jobRules(this.env);
-    const bytes = [head.sha256, ...(backbone?.sha256 ? [backbone.sha256] : [])];
-    return this.#withWeights(bytes, () =>
-      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, backbone, now, rules)),
+    return this.#withTrained(head, layers, () =>
+      this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, layers, now, rules)),
     );
   }
 

@@ -4,8 +4,8 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
 import { sha256Hex } from "../../src/store/hash.ts";
-import { publishHead, putHead } from "../../src/store/heads.ts";
-import { blockKey, blocksPrefix, headKey } from "../../src/store/keys.ts";
+import { backboneKey, blockKey, blocksPrefix, headKey } from "../../src/store/keys.ts";
+import { publishBytes, storeBytes } from "../../src/store/published.ts";
 import { erase, runDue } from "../../src/tenant/bytes.ts";
 import type { Directory } from "../../src/tenant/directory.ts";
 import { arm, DELETES_A_RUN, type Due, type DueKind, drain, schedule } from "../../src/tenant/due.ts";
@@ -72,7 +72,7 @@ async function trainedHead(name = "support") {
     outOfScopeThreshold: null,
   });
   const sha256 = sha256Hex(bytes);
-  await putHead(env.BUCKET, tenant, sha256, bytes);
+  await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);
   const training = { method: "head", examples: 1, iterations: 1, converged: true, objective: 0, l2: 1 } as const;
   const record: NewHead = {
     id: name,
@@ -113,7 +113,7 @@ describe("each kind of work, run twice, has the effect of once", () => {
 
   test("delete_bytes", async () => {
     const { sha256 } = await trainedHead();
-    await publishHead(env.KV, env.BUCKET, tenant, sha256);
+    await publishBytes(env.KV, env.BUCKET, headKey(tenant, sha256));
     for (const _ of [1, 2]) {
       expect(await run("delete_bytes", sha256)).toBeNull();
       expect(await stored()).toEqual({ kv: [], r2: [] });
@@ -131,6 +131,22 @@ describe("each kind of work, run twice, has the effect of once", () => {
     await remote.deleteHead("b");
     await runDurableObjectAlarm(stub);
     expect(await stored()).toEqual({ kv: [], r2: [] });
+  });
+
+  test("publish_backbone and delete_backbone, of one that no row names", async () => {
+    const { bytes } = await trainedHead();
+    await env.BUCKET.delete(headKey(tenant, sha256Hex(bytes)));
+    const key = backboneKey(tenant, sha256Hex(bytes));
+    await storeBytes(env.BUCKET, key, bytes);
+    for (const _ of [1, 2]) {
+      expect(await run("publish_backbone", sha256Hex(bytes))).toBeNull();
+      expect(await stored()).toEqual({ kv: [], r2: [key] });
+    }
+    await publishBytes(env.KV, env.BUCKET, key);
+    for (const _ of [1, 2]) {
+      expect(await run("delete_backbone", sha256Hex(bytes))).toBeNull();
+      expect(await stored()).toEqual({ kv: [], r2: [] });
+    }
   });
 
   test("delete_block", async () => {
@@ -206,9 +222,9 @@ describe("each kind of work, run twice, has the effect of once", () => {
   test("sweep", async () => {
     const kept = await trainedHead("kept");
     await commit(kept.record);
-    await publishHead(env.KV, env.BUCKET, tenant, kept.sha256);
+    await publishBytes(env.KV, env.BUCKET, headKey(tenant, kept.sha256));
     const orphan = await trainedHead("orphan");
-    await publishHead(env.KV, env.BUCKET, tenant, orphan.sha256);
+    await publishBytes(env.KV, env.BUCKET, headKey(tenant, orphan.sha256));
     const dataset = await newDataset();
     const block = blockKey(tenant, dataset, "b@1", 0, "kept");
     await remote.recordBlocks(dataset, "b@1", new Map([[0, block]]));
@@ -275,7 +291,7 @@ describe("bytes that are deleted while an equal head is trained", () => {
       failure: { code: "storage_unavailable", retryAfter: 1 },
     });
     expect(await remote.getHead("support", null)).toMatchObject({ ok: false });
-    await putHead(env.BUCKET, tenant, sha256, bytes);
+    await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);
     await commit(record);
     await run("delete_bytes", sha256);
     expect((await stored()).r2).toEqual([headKey(tenant, sha256)]);
@@ -365,7 +381,7 @@ describe("the table", () => {
         );
         alarms.push(ran);
       }
-      expect(alarms).toEqual([2, 2, 1, 2]);
+      expect(alarms).toEqual([2, 2, 3]);
     });
   });
 
@@ -493,7 +509,7 @@ describe("the alarm", () => {
 
   test("work on bytes throws where KV fails, so that it is retried, and is whole once KV works", async () => {
     const { sha256 } = await trainedHead();
-    await publishHead(env.KV, env.BUCKET, tenant, sha256);
+    await publishBytes(env.KV, env.BUCKET, headKey(tenant, sha256));
     const block = blockKey(tenant, 7, "b@1", 0, "digest");
     await env.KV.put(block, "bytes");
     const work = [
@@ -561,7 +577,7 @@ describe("the alarm", () => {
     expect((await erasure()).at).toBeGreaterThan(Date.now() + HOUR / 2);
 
     const late = await trainedHead();
-    await publishHead(env.KV, env.BUCKET, tenant, late.sha256);
+    await publishBytes(env.KV, env.BUCKET, headKey(tenant, late.sha256));
     await inDirectory(async (sql, storage) => {
       sql.exec("UPDATE tenants SET erase_at = ? WHERE id = ?", Date.now(), tenant);
       await storage.setAlarm(Date.now());

@@ -10,8 +10,9 @@ import { toStored } from "../../src/http/example-input.ts";
 import { inlineSource } from "../../src/http/training-source.ts";
 import { BLOCK_ROWS, type EmbeddedRows, embedInputs, gatherBlocks } from "../../src/store/embeddings.ts";
 import { sha256Hex, shortHash } from "../../src/store/hash.ts";
-import { getHead, publishHead, putHead } from "../../src/store/heads.ts";
+import { getHead } from "../../src/store/heads.ts";
 import { headKey } from "../../src/store/keys.ts";
+import { publishBytes, storeBytes } from "../../src/store/published.ts";
 import { call, newTenant, tickets } from "./api.ts";
 import {
   failingKv,
@@ -295,17 +296,17 @@ describe("a head's bytes", () => {
   const sha256 = sha256Hex(bytes);
 
   test.each(Object.entries(faults))("are read right where %s", async (_, fault) => {
-    await putHead(env.BUCKET, tenant, sha256, bytes);
+    await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);
     const { kv } = fault();
-    await publishHead(kv, env.BUCKET, tenant, sha256).catch(() => undefined);
+    await publishBytes(kv, env.BUCKET, headKey(tenant, sha256)).catch(() => undefined);
     expect(await getHead(kv, env.BUCKET, tenant, sha256)).toEqual(head());
   });
 
   test("come from R2 for as long as KV remembers that there were none", async () => {
     const { kv, operations } = staleKv(env.KV, now);
-    await putHead(env.BUCKET, tenant, sha256, bytes);
+    await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);
     await kv.get(headKey(tenant, sha256), "arrayBuffer");
-    await publishHead(kv, env.BUCKET, tenant, sha256);
+    await publishBytes(kv, env.BUCKET, headKey(tenant, sha256));
     expect(await kv.get(headKey(tenant, sha256), "arrayBuffer")).toBeNull();
     expect(await getHead(kv, env.BUCKET, tenant, sha256)).toEqual(head());
     const before = operations.get;
@@ -315,7 +316,7 @@ describe("a head's bytes", () => {
 
   test("of another tenant under the key are not believed, nor are those of another head", async () => {
     const other = encodeHead(head(2));
-    await putHead(env.BUCKET, tenant, sha256, bytes);
+    await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);
     await env.KV.put(headKey(tenant, sha256), other);
     expect(await getHead(env.KV, env.BUCKET, tenant, sha256)).toEqual(head());
   });
@@ -331,7 +332,7 @@ describe("a head's bytes", () => {
   });
 
   test("are refused by R2 where they are not what their name says", async () => {
-    await expect(putHead(env.BUCKET, tenant, sha256, encodeHead(head(3)))).rejects.toThrow();
+    await expect(storeBytes(env.BUCKET, headKey(tenant, sha256), encodeHead(head(3)))).rejects.toThrow();
     expect(await env.BUCKET.head(headKey(tenant, sha256))).toBeNull();
   });
 });

@@ -331,6 +331,26 @@ describe("training", () => {
     ],
     ["fine-tuning on what is not there", { dataset: "none", method: "fine_tune" }, 404, "not_found", "dataset"],
     [
+      "fine-tuning of a backbone without layers",
+      { dataset: "tickets", method: "fine_tune", backbone: "hash-text-1" },
+      422,
+      "not_available",
+      "method",
+    ],
+    [
+      "fine-tuning of embeddings",
+      {
+        examples: [
+          { embedding: [1], label: "x" },
+          { embedding: [2], label: "y" },
+        ],
+        method: "fine_tune",
+      },
+      422,
+      "not_available",
+      "method",
+    ],
+    [
       "lexical features of embeddings",
       {
         examples: [

@@ -93,7 +93,8 @@ function expectSigned({ text, headers }: Received): void {
 describe("a submission", () => {
   test("names all that the batch endpoint needs, is signed, and its token opens the job's data", async () => {
     const { id: tenant, key } = await tenantWithTickets();
-    const body = { seed: 9, trainable: "head", suffix: "s" };
+    const hyperparameters = { n_epochs: 3, learning_rate_multiplier: 0.5 };
+    const body = { seed: 9, trainable: "head", suffix: "s", hyperparameters };
     const job = await created(key, body);
     const submission = await submitted(tenant);
     const running = await jobUntil(key, job, "running");
@@ -110,7 +111,15 @@ describe("a submission", () => {
       dimensions: 256,
       out_of_scope_label: null,
       trainable: "head",
-      hyperparameters: { l2: "auto", class_weight: null, lexical: "auto", seed: 9 },
+      hyperparameters: {
+        epochs: 3,
+        batch_size: "auto",
+        learning_rate_multiplier: 0.5,
+        l2: "auto",
+        class_weight: null,
+        lexical: "auto",
+        seed: 9,
+      },
       evaluation: { method: "auto" },
       edge_budget: { bytes: 56_000_000, operations: 800_000_000_000 },
       checkpoint: null,

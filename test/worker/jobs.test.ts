@@ -216,7 +216,7 @@ describe("a job", () => {
       validation_file: null,
       head: "support.2",
       promote: "never",
-      trainable: "head",
+      trainable: { last_layers: 2 },
       integrations: [{ type: "wandb" }],
       method: {
         type: "supervised",
@@ -227,7 +227,7 @@ describe("a job", () => {
     expect(job).toMatchObject({
       seed: known.seed,
       metadata: known.metadata,
-      graft: { head: "support.2", promote: "never" },
+      graft: { head: "support.2", promote: "never", trainable: { last_layers: 2 } },
     });
     expect(job.method.supervised.hyperparameters).toEqual({ ...auto, batch_size: 8 });
     const nulls = await created({ seed: null, suffix: null, metadata: null, validation_file: null });
@@ -271,11 +271,20 @@ describe("a job", () => {
       dimensions: 2,
     });
     await call("POST", "/v1/datasets/points/examples", own, { examples: embedded });
-    for (const training_file of ["dataset:points", await uploaded(embedded, own)])
+    for (const training_file of ["dataset:points", await uploaded(embedded, own)]) {
       expect(await created({ model: "embedding", training_file }, own)).toMatchObject({
         model: "embedding",
         training_file,
+        graft: { trainable: "head" },
       });
+      for (const trainable of ["all", { last_layers: 1 }])
+        expectRefused(
+          await create({ model: "embedding", training_file, trainable }, own),
+          422,
+          "not_available",
+          "trainable",
+        );
+    }
     const multi = await uploaded(
       [
         { text: "a", labels: ["x"] },
@@ -283,8 +292,14 @@ describe("a job", () => {
       ],
       own,
     );
-    for (const model of ["hash-text-1", "text-static-1"])
-      expect(await created({ model, training_file: multi, validation_file: multi }, own)).toMatchObject({ model });
+    for (const [model, trainable] of [
+      ["hash-text-1", "head"],
+      ["text-static-1", "all"],
+    ])
+      expect(await created({ model, training_file: multi, validation_file: multi }, own)).toMatchObject({
+        model,
+        graft: { trainable },
+      });
   });
 
   test("made twice with one Idempotency-Key is one job", async () => {
@@ -328,22 +343,13 @@ describe("a job is refused", () => {
     ["for a data set's bare name", { training_file: "tickets" }, 404, "not_found", "training_file"],
     ["for an unknown validation file", { validation_file: "file-abc123" }, 404, "not_found", "validation_file"],
     ["for a data set as validation file", { validation_file: "dataset:tickets" }, 404, "not_found", "validation_file"],
-    ["for all layers of hashes", { trainable: "all", model: "hash-text-1" }, 422, "not_available", "trainable"],
+    ["for all layers of what has none", { model: "hash-text-1", trainable: "all" }, 422, "not_available", "trainable"],
     [
-      "for the last layers of hashes",
-      { trainable: { last_layers: 2 }, model: "hash-text-1" },
+      "for the last layers of what has none",
+      { model: "hash-text-1", trainable: { last_layers: 2 } },
       422,
       "not_available",
       "trainable",
-    ],
-    ["for a fine-tuned model that is not there", { model: "ft:text-static-1:none" }, 404, "not_found", "model"],
-    ["for half an epoch", { hyperparameters: { n_epochs: 0.5 } }, 400, "invalid_parameter", "hyperparameters.n_epochs"],
-    [
-      "for too large batches",
-      { hyperparameters: { batch_size: 2000 } },
-      400,
-      "invalid_parameter",
-      "hyperparameters.batch_size",
     ],
     ["for no layers", { trainable: { last_layers: 0 } }, 400, "invalid_parameter", "trainable.last_layers"],
     ["for unknown layers", { trainable: "none" }, 400, "invalid_parameter", "trainable"],
@@ -372,6 +378,31 @@ describe("a job is refused", () => {
       "invalid_parameter",
       "method.supervised.hyperparameters.n_epochs",
     ],
+    [
+      "for too many epochs",
+      { hyperparameters: { n_epochs: 101 } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.n_epochs",
+    ],
+    ["for a fine-tuned model that is not there", { model: "ft:text-static-1:none" }, 404, "not_found", "model"],
+    ["for half an epoch", { hyperparameters: { n_epochs: 1.5 } }, 400, "invalid_parameter", "hyperparameters.n_epochs"],
+    [
+      "for a huge batch",
+      { hyperparameters: { batch_size: 1025 } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.batch_size",
+    ],
+    ...[0, 101].map((learning_rate_multiplier): [string, object, number, Code, string] => [
+      `for a learning rate ${learning_rate_multiplier} times as high`,
+      { hyperparameters: { learning_rate_multiplier } },
+      400,
+      "invalid_parameter",
+      "hyperparameters.learning_rate_multiplier",
+    ]),
+    ["for a suffix of control characters", { suffix: "a\nb" }, 400, "invalid_parameter", "suffix"],
+    ["for a suffix of half a character", { suffix: "\ud800" }, 400, "invalid_parameter", "suffix"],
     [
       "for a batch size of words",
       { hyperparameters: { batch_size: "large" } },
@@ -685,7 +716,7 @@ describe("POST /v1/heads beyond the budget of a request", () => {
       model,
       training_file: "dataset:many",
       seed: 5,
-      graft: { head: "many", promote: "always" },
+      graft: { head: "many", promote: "always", trainable: "head" },
     });
     const submission = await submitted(id);
     expect(submission).toMatchObject({
@@ -697,6 +728,29 @@ describe("POST /v1/heads beyond the budget of a request", () => {
     expect([again.status, again.json]).toEqual([202, answer.json]);
     expect((await call("GET", JOBS, own)).json.data).toHaveLength(1);
     expectRefused(await call("GET", "/v1/heads/many", own), 404, "not_found");
+  });
+
+  test("is what a fine-tuning asked for by its method always is", async () => {
+    const { id, key: own } = await tenantWithTickets();
+    endpointOf(id).submit = busy;
+    for (const [examples, training_file] of [
+      [{ dataset: "tickets" }, "dataset:tickets"],
+      [{ examples: tickets() }, expect.stringMatching(/^file-/)],
+    ] as const) {
+      const answer = await head({ ...examples, method: "fine_tune" }, own);
+      expect(answer.status, answer.text).toBe(202);
+      expect(answer.headers.get("location")).toBe(`${JOBS}/${answer.json.id}`);
+      expect(answer.json).toMatchObject({
+        model,
+        training_file,
+        graft: { head: "many", promote: "if_better", trainable: "all" },
+      });
+    }
+    const answer = await withoutEndpoint("/v1/heads", { name: "a", dataset: "tickets", method: "fine_tune" }, own);
+    expectRefused(answer, 422, "not_available", "method");
+    const none = await head({ examples: tickets(), method: "fine_tune", backbone: "hash-text-1" }, own);
+    expectRefused(none, 422, "not_available", "method");
+    expect((await call("GET", "/v1/files", own)).json.data).toHaveLength(1);
   });
 
   test("makes a job of examples in the request, which are kept as a file", async () => {

@@ -14,7 +14,8 @@ describe("GET /v1/limits", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     const answer = await call("GET", "/v1/limits", key);
     expect(answer.status).toBe(200);
-    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, webhook_endpoints, ...others } = limits;
+    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, webhook_endpoints, ...rest } = limits;
+    const { fine_tuned_backbones, ...others } = rest;
     const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     expect(answer.json).toEqual({
       object: "limits",
@@ -24,6 +25,7 @@ describe("GET /v1/limits", () => {
         datasets: { limit: datasets, used: 1 },
         heads: { limit: heads, used: 1 },
         api_keys: { limit: api_keys, used: 1 },
+        fine_tuned_backbones: { limit: fine_tuned_backbones, used: 0 },
         files: { limit: files, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
         inbound_hooks: { limit: inbound_hooks, used: 0 },

@@ -1,0 +1,44 @@
+/**
+ * Immutable bytes whose key ends in their SHA-256: in R2 for good, and copied to KV, from which every location reads them
+ * fast. Whatever KV answers (nothing, an error, other bytes) costs a read from R2 and no more.
+ */
+import { sha256Hex } from "./hash.ts";
+
+const HEX_DIGITS = 64;
+
+/** Stores bytes durably; R2 checks them against their hash. Doing it again changes nothing. */
+export async function storeBytes(bucket: R2Bucket, key: string, bytes: Uint8Array): Promise<void> {
+  await bucket.put(key, bytes, { sha256: key.slice(-HEX_DIGITS) });
+}
+
+/** Copies bytes from R2 to KV. */
+export async function publishBytes(kv: KVNamespace, bucket: R2Bucket, key: string): Promise<void> {
+  const object = await bucket.get(key);
+  if (object) await kv.put(key, await object.arrayBuffer());
+}
+
+/** Whether bytes are stored durably. */
+export async function hasBytes(bucket: R2Bucket, key: string): Promise<boolean> {
+  return (await bucket.head(key)) !== null;
+}
+
+export async function deleteBytes(kv: KVNamespace, bucket: R2Bucket, key: string): Promise<void> {
+  await kv.delete(key);
+  await bucket.delete(key);
+}
+
+/** Bytes from KV, else from R2; null where they are nowhere to be had. */
+export async function readBytes(kv: KVNamespace, bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
+  return (await readPublished(kv, key)) ?? (await readStored(bucket, key));
+}
+
+async function readPublished(kv: KVNamespace, key: string): Promise<Uint8Array | null> {
+  const bytes = await kv.get(key, "arrayBuffer").catch(() => null);
+  return bytes && sha256Hex(new Uint8Array(bytes)) === key.slice(-HEX_DIGITS) ? new Uint8Array(bytes) : null;
+}
+
+async function readStored(bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
+  const object = await bucket.get(key).catch(() => null);
+  const bytes = await object?.arrayBuffer().catch(() => null);
+  return bytes ? new Uint8Array(bytes) : null;
+}
