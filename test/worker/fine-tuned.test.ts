@@ -391,6 +391,29 @@ describe("fine-tuned again under one suffix, a backbone", () => {
   });
 });
 
+test("a head on one learns from feedback, and trains again on its newest revision", async () => {
+  const owner = await tenantWithTickets();
+  const suffix = "learner";
+  const { fine_tuned_model: id } = await fineTune(owner, layers(61), { suffix });
+  await fineTune(owner, layers(62), { suffix, head: "newer" });
+  const policy = { retrain_after_examples: 1, promote: "always" };
+  expect((await call("PUT", "/v1/heads/support/policy", owner.key, policy)).status).toBe(200);
+  const examples = [{ text: "bill me never again", label: "billing" }];
+  const told = await call("POST", "/v1/heads/support/feedback", owner.key, { examples });
+  expect(told.json).toMatchObject({ added: 1, judged: 1, version: 1 });
+  const head = await vi.waitUntil(async () => {
+    const { json } = await call("GET", "/v1/heads/support", owner.key);
+    return json.version === 2 && json;
+  }, PATIENCE);
+  expect(head).toMatchObject({
+    active_version: 2,
+    backbone: { id, revision: sha256Hex(layers(62)) },
+    training: { method: "head", examples: 19 },
+  });
+  const answer = await call("POST", "/v1/heads/support/predict", owner.key, { input: "reset my password" });
+  expect(answer.json.data[0].label).toBe("login");
+});
+
 test("the typed client fine-tunes, finds and deletes", async () => {
   const owner = await tenantWithTickets();
   const options = { baseUrl: "http://graft.test", key: owner.key, fetch: SELF.fetch.bind(SELF) as typeof fetch };
