@@ -173,7 +173,7 @@ async function accuracies(tenant: Tenant, { train, test }: Split): Promise<Accur
     headOnHeldOut: comparison.head_accuracy,
     fineTunedOnHeldOut: comparison.fine_tuned_accuracy,
     seconds: (performance.now() - started) / 1000,
-    deltaBytes: model.graft.bytes - textStatic.bytes,
+    deltaBytes: model.graft.bytes,
   };
 }
 
