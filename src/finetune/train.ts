@@ -87,7 +87,11 @@ const DEFAULTS = {
   wordDropout: 0.2,
   featureDropout: 0.5,
   labelSmoothing: 0.1,
+  /** Of the epochs: before it the layers are hardly better than where they began, whatever few held-out texts say. */
+  firstJudged: 1 / 3,
   patience: 4,
+  /** The same, as a part of the epochs: those of few examples are a few steps each. */
+  patiencePart: 1 / 4,
 } as const;
 const STEPS = 1500;
 const FEWEST_EPOCHS = 4;
@@ -168,6 +172,7 @@ export function* fineTune(
     const layers = yield* logitsOf(network, set.heldOut, numbered, { mean, deviation });
     const judged = yield* judgeExperts(targets, set.heldOut, outputs, set.headLogits, layers);
     options.onEpoch?.({ epoch, of, trainLoss, validLoss: judged.loss, validAccuracy: judged.accuracy });
+    if (epoch < DEFAULTS.firstJudged * of) continue;
     if (best === null || judged.loss < best.loss) {
       const { headTemperature, layersTemperature } = judged;
       best = {
@@ -175,7 +180,7 @@ export function* fineTune(
         plan: { of, epochs: epoch, headTemperature, layersTemperature },
         snapshot: epoch === last ? null : network.snapshot(),
       };
-    } else if (epoch - best.plan.epochs >= DEFAULTS.patience) {
+    } else if (epoch - best.plan.epochs >= Math.max(DEFAULTS.patience, DEFAULTS.patiencePart * of)) {
       stoppedEarly = true;
       break;
     }
