@@ -112,7 +112,6 @@ export async function tune(
       const training = {
         ...fitted.value.training,
         iterations: tuned.steps,
-        converged: tuned.converged,
         operations: fitted.value.training.operations + done,
       };
       return ok({ head, delta, parameters, plan: tuned.plan, training });

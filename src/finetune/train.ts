@@ -71,7 +71,6 @@ export interface FineTunedNetwork {
   readonly mean: number;
   readonly deviation: number;
   readonly steps: number;
-  readonly converged: boolean;
 }
 
 /** Chosen on data sets of intents, emotions and film reviews (docs/benchmarks.md), and for none of them alone. */
@@ -146,7 +145,6 @@ export function* fineTune(
   const batches = Math.ceil(taught.length / batch);
   let best: { loss: number; plan: Plan; snapshot: Float32Array[] | null } | null = null;
   let step = 0;
-  let stoppedEarly = false;
   for (let epoch = 1; epoch <= last && taught.length > 0; epoch++) {
     const order = shuffle([...taught], random);
     let total = 0;
@@ -181,12 +179,11 @@ export function* fineTune(
         snapshot: epoch === last ? null : network.snapshot(),
       };
     } else if (epoch - best.plan.epochs >= Math.max(DEFAULTS.patience, DEFAULTS.patiencePart * of)) {
-      stoppedEarly = true;
       break;
     }
   }
   if (best !== null && best.snapshot !== null && best.plan.epochs < last) network.restore(best.snapshot);
-  const found = best?.plan ?? plan ?? { of, epochs: last, headTemperature: 1, layersTemperature: 1 };
+  const found = best?.plan ?? plan ?? { of, epochs: last, headTemperature: set.headTemperature, layersTemperature: 1 };
   return {
     network,
     words: numbered,
@@ -194,7 +191,6 @@ export function* fineTune(
     mean,
     deviation,
     steps: step,
-    converged: plan !== null || stoppedEarly || best !== null,
   };
 }
 
