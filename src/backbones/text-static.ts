@@ -97,7 +97,7 @@ export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   if (dimensions % 8 !== 0 || bytes.length !== start + (rows * dimensions) / 2)
     throw new Error("The table is not as long as it says.");
   const names = new Map<string, number>();
-  for (const [name] of vocabulary.matchAll(/\S+/gu)) names.set(name, names.size);
+  for (const name of vocabulary.trimEnd().split("\n")) if (name !== "") names.set(name, names.size);
   if (names.size !== known) throw new Error("The table and its vocabulary do not belong together.");
   return {
     dimensions,
@@ -145,19 +145,17 @@ export function wordVector(table: StaticTable, name: string): Float64Array {
 
 /** Sees to it that v(w) is added to the sum, by `addGathered` at the latest. */
 function gatherWord(sum: Float64Array, table: StaticTable, name: string): void {
-  const { vocabulary, buckets, scales } = table;
-  const add = (row: number, factor: number) => {
-    if (gathered === BATCH) addGathered(sum, table);
-    batchRows[gathered] = row;
-    batchWeights[gathered++] = factor * (scales[row] as number);
-  };
+  const { vocabulary, buckets } = table;
   const row = vocabulary.get(name);
-  if (row !== undefined) {
-    add(row, 1);
-    return;
-  }
+  if (row !== undefined) return gatherRow(sum, table, row, 1);
   const factor = 1 / Math.sqrt(subwordCount(name));
-  eachSubword(name, buckets, (bucket) => add(vocabulary.size + bucket, factor));
+  eachSubword(name, buckets, (bucket) => gatherRow(sum, table, vocabulary.size + bucket, factor));
+}
+
+function gatherRow(sum: Float64Array, table: StaticTable, row: number, factor: number): void {
+  if (gathered === BATCH) addGathered(sum, table);
+  batchRows[gathered] = row;
+  batchWeights[gathered++] = factor * (table.scales[row] as number);
 }
 
 /** Adds the rows of the batch, times their weights: eight columns after the other, so that their sums need no memory. */

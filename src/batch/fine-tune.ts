@@ -1,17 +1,17 @@
 /** The fine-tuned candidate whose layers are trained: src/finetune does it, on what a job has of examples. */
 
-import type { Backbone } from "../backbones/backbone.ts";
 import { decodeDelta, fineTunedBackbone } from "../backbones/fine-tuned.ts";
 import { isStatic, type StaticBackbone } from "../backbones/text-static.ts";
 import { assess } from "../core/evaluation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Head } from "../core/head.ts";
+import { trainsLayers } from "../core/job.ts";
 import type { Targets } from "../core/objective.ts";
 import { holdoutFolds, stratifiedFolds } from "../core/split.ts";
 import { rowWeights, strataOf, type Training } from "../core/train.ts";
 import { compose } from "../finetune/compose.ts";
 import { type Epoch, fineTune, fineTuningOperations, type Plan } from "../finetune/train.ts";
-import type { Submission, Trainable } from "../jobs/protocol.ts";
+import type { Submission } from "../jobs/protocol.ts";
 import type { Work } from "./attempt.ts";
 import { type Material, prepare, targetsOf, trainBy } from "./candidates.ts";
 import type { Told } from "./checkpoint.ts";
@@ -35,13 +35,9 @@ export interface Tuned {
 
 /** The backbone whose layers a job trains, and which: the last two are the convolution and the head. null: the head alone. */
 export function trainedBackbone({ submission, backbone }: Work): { base: StaticBackbone; rows: boolean } | null {
-  const layers = lastLayers(submission.trainable);
-  return backbone !== null && isStatic(backbone) && layers > 1 ? { base: backbone, rows: layers > 2 } : null;
-}
-
-function lastLayers(trainable: Trainable): number {
-  if (trainable === "head") return 1;
-  return trainable === "all" ? Number.POSITIVE_INFINITY : trainable.last_layers;
+  const { trainable } = submission;
+  if (backbone === null || !isStatic(backbone) || !trainsLayers(trainable)) return null;
+  return { base: backbone, rows: typeof trainable === "string" || trainable.last_layers > 2 };
 }
 
 /** Trains head and layers on rows; `plan` is that of an earlier training on a part of them. */
@@ -152,17 +148,12 @@ function logitsOf({ task }: Head, outputs: readonly Float64Array[]): Float32Arra
   return Float32Array.from(outputs.flatMap((each) => Array.from(each, toLogit)));
 }
 
-/** The backbone that a delta makes of its base. */
-export function backboneOf(base: StaticBackbone, delta: Uint8Array): Backbone {
-  const decoded = decodeDelta(delta);
-  if (decoded === null) throw new Error("A delta that was made here cannot be read.");
-  return fineTunedBackbone(base, { id: `ft:${base.id}`, revision: "" }, decoded, delta.length);
-}
-
 /** The model of a head and a delta, or of a head alone. */
 export function modelOf(material: Material, base: StaticBackbone | null, head: Head, delta: Uint8Array | null): Model {
   if (base === null || delta === null) return { head, embed: (row) => material.embeddings.at(row) };
-  const backbone = backboneOf(base, delta);
+  const decoded = decodeDelta(delta);
+  if (decoded === null) throw new Error("A delta that was made here cannot be read.");
+  const backbone = fineTunedBackbone(base, { id: `ft:${base.id}`, revision: "" }, decoded, delta.length);
   return {
     head,
     embed: async (row) => {

@@ -183,9 +183,9 @@ async function judge(run: Run): Promise<Result<Judgement>> {
     return decoded && modelOf(material, layers?.base ?? null, decoded, made.delta);
   };
   const [a, b] = [model(head.value), model(fineTuned.value)];
-  if (!a || !b) return ok(notJudged);
   const plan = fineTuned.value?.plan ?? null;
-  if (plan !== null) stages.told = await told(material, judged, b, plan);
+  if (b && plan !== null) stages.told = await told(material, judged, b, plan);
+  if (!a || !b) return ok(notJudged);
   return ok(await compareHeads(material, judged, a, same ? a : b));
 }
 

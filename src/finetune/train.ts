@@ -73,7 +73,7 @@ export interface FineTunedNetwork {
   readonly steps: number;
 }
 
-/** Chosen on data sets of intents, emotions and film reviews (docs/benchmarks.md), and for none of them alone. */
+/** docs/fine-tuning.md tells why each, and what else was tried. */
 const DEFAULTS = {
   filters: 256,
   batch: 64,
