@@ -140,5 +140,5 @@ function lineChart(title: string, unit: string, series: readonly Series[], logar
     const at = TOP + 16 * n + 8;
     return `<polyline points="${drawn.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"/>${dots.join("")}<rect x="${WIDTH - RIGHT + 14}" y="${at - 8}" width="10" height="10" fill="${colour}"/><text x="${WIDTH - RIGHT + 30}" y="${at + 1}">${name}</text>`;
   });
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12"><rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/><text x="${LEFT}" y="20" font-size="14">${title}</text>${grid.join("")}${sizes.join("")}<text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">examples a class</text>${lines.join("")}</svg>\n`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="sans-serif" font-size="12"><title>${title}</title><rect width="${WIDTH}" height="${HEIGHT}" fill="#fff"/><text x="${LEFT}" y="20" font-size="14">${title}</text>${grid.join("")}${sizes.join("")}<text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">examples a class</text>${lines.join("")}</svg>\n`;
 }

@@ -147,7 +147,10 @@ export function wordVector(table: StaticTable, name: string): Float64Array {
 function gatherWord(sum: Float64Array, table: StaticTable, name: string): void {
   const { vocabulary, buckets } = table;
   const row = vocabulary.get(name);
-  if (row !== undefined) return gatherRow(sum, table, row, 1);
+  if (row !== undefined) {
+    gatherRow(sum, table, row, 1);
+    return;
+  }
   const factor = 1 / Math.sqrt(subwordCount(name));
   eachSubword(name, buckets, (bucket) => gatherRow(sum, table, vocabulary.size + bucket, factor));
 }
