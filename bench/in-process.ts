@@ -2,8 +2,8 @@
 import { textStatic } from "../src/backbones/node.ts";
 import { type Material, prepare, trainBy } from "../src/batch/candidates.ts";
 import { type Model, predictions } from "../src/batch/compare.ts";
+import { embedWhenAsked } from "../src/batch/embed.ts";
 import { modelOf, tune } from "../src/batch/fine-tune.ts";
-import { makeRows } from "../src/batch/rows.ts";
 import type { Result } from "../src/core/failure.ts";
 import type { Epoch } from "../src/finetune/train.ts";
 import type { Submission } from "../src/jobs/protocol.ts";
@@ -26,12 +26,10 @@ export interface Trained {
 
 const UNBOUNDED = { bytes: 4e9, operations: 1e15 };
 
-/** Embeds a split's texts. */
-export async function prepareSplit({ train, test }: Split, seed: number, lexical: "auto" | boolean): Promise<Prepared> {
+/** A split as the material of trainings, which embed its texts. */
+export function prepareSplit({ train, test }: Split, seed: number, lexical: "auto" | boolean): Prepared {
   const all: readonly LabelledText[] = [...train, ...test];
   const texts = all.map(({ text }) => text);
-  const embeddings = makeRows(textStatic.dimensions);
-  for (const row of (await textStatic.embed(texts)).rows) embeddings.push(row as Float32Array);
   const groups = new Map<string, number>();
   const groupOf = (text: string) => {
     const key = text.trim().toLowerCase();
@@ -56,8 +54,8 @@ export async function prepareSplit({ train, test }: Split, seed: number, lexical
       groups: Int32Array.from(texts, groupOf),
       heldOut: [],
     },
-    embeddings,
-    embedsLocally: false,
+    embed: embedWhenAsked(textStatic, texts),
+    embedsLocally: true,
     budget: UNBOUNDED,
     turn: async () => undefined,
   } as unknown as Material;

@@ -60,7 +60,7 @@ async function measure(folder: string): Promise<Run[]> {
           const name = `${set.name} ${size} ${method} ${seed}`;
           const done = await kept("transfer", name, async (): Promise<Run> => {
             const rows = size === "full" ? train : draw(train, size, seed);
-            prepared ??= await prepareSplit({ train: rows, test: tested }, seed, "auto");
+            prepared ??= prepareSplit({ train: rows, test: tested }, seed, "auto");
             const trained = await run(prepared);
             const { parameters, operations, seconds } = trained;
             return {

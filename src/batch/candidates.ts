@@ -12,13 +12,13 @@ import type { Matrix, Tensors } from "../core/tensors.ts";
 import { strataOf, type Trained, type TrainingOptions, train } from "../core/train.ts";
 import type { Candidate, Submission } from "../jobs/protocol.ts";
 import type { Examples } from "./data.ts";
-import type { Rows } from "./rows.ts";
 
 /** What all trainings of an attempt read. */
 export interface Material {
   readonly submission: Submission;
   readonly examples: Examples;
-  readonly embeddings: Rows;
+  /** The embedding of a row's input. */
+  readonly embed: (row: number) => Float32Array | Promise<Float32Array>;
   /** Whether embedding the texts counts towards the edge's budget. */
   readonly embedsLocally: boolean;
   /** What a training at this endpoint may cost. */
@@ -169,7 +169,7 @@ export async function trainBy(
   recipe: Recipe,
   how: { readonly judge: boolean; readonly onStep?: (objective: number, operations: number) => void },
 ): Promise<Result<Trained>> {
-  const { submission, examples, embeddings, turn } = material;
+  const { submission, examples, embed, turn } = material;
   const { rows, lexical, budget } = recipe;
   const { dimensions, task } = submission;
   const features: Matrix[] = [];
@@ -180,7 +180,14 @@ export async function trainBy(
     for (let first = 0; first < rows.length; first += BLOCK_ROWS) {
       const part = rows.slice(first, first + BLOCK_ROWS);
       const values = new Float32Array(part.length * dimensions);
-      part.forEach((row, i) => void values.set(embeddings.at(row), i * dimensions));
+      let characters = 0;
+      for (const [i, row] of part.entries()) {
+        values.set(await embed(row), i * dimensions);
+        characters += examples.texts[row]?.length ?? 0;
+        if (characters < CHARACTERS_A_TURN) continue;
+        characters = 0;
+        await turn();
+      }
       features.push(tensors.matrix(part.length, dimensions, values));
       await turn();
     }

@@ -18,20 +18,22 @@ export const notJudged: Judgement = {
 };
 
 /**
- * Compares heads on the held-out rows, those of the out-of-scope label left out. One label is right where it is the most
+ * Compares what two heads said of the held-out rows, those of the out-of-scope label left out. One label is right where it is the most
  * probable, labels where exactly those have at least ½; of two values the nearer one is.
  */
-export async function compareHeads(
-  material: Material,
+export function compareHeads(
+  { submission, examples }: Material,
   heldOut: readonly number[],
-  { head, embed }: Model,
-  fineTuned: Model,
-): Promise<Judgement> {
-  const { submission, examples } = material;
-  const rows = heldOut.filter((row) => examples.targets[row] !== (submission.out_of_scope_label ?? undefined));
+  frozen: Answers,
+  fineTuned: Answers,
+): Judgement {
+  const inScope = heldOut.map((row) => examples.targets[row] !== (submission.out_of_scope_label ?? undefined));
+  const rows = heldOut.filter((_, i) => inScope[i]);
   if (rows.length === 0) return notJudged;
-  const byHead = await predictions(material, rows, { head, embed });
-  const byFineTuned = head === fineTuned.head ? byHead : await predictions(material, rows, fineTuned);
+  const [byHead, byFineTuned] = [frozen, fineTuned].map(({ outputs }) => outputs.filter((_, i) => inScope[i])) as [
+    Float64Array[],
+    Float64Array[],
+  ];
   let onlyHead = 0;
   let onlyFineTuned = 0;
   const count = (ofHead: number, ofFineTuned: number) => {
@@ -58,7 +60,7 @@ export async function compareHeads(
     Number(isRight(of, outputs as Float64Array, examples.targets[row] as string | readonly string[]));
   let [ofHead, ofFineTuned] = [0, 0];
   rows.forEach((row, i) => {
-    const [a, b] = [right(head, byHead[i], row), right(fineTuned.head, byFineTuned[i], row)];
+    const [a, b] = [right(frozen.head, byHead[i], row), right(fineTuned.head, byFineTuned[i], row)];
     ofHead += a;
     ofFineTuned += b;
     count(a, b);
@@ -69,7 +71,13 @@ export async function compareHeads(
 /** A head, and what gives it the embedding of a row. */
 export interface Model {
   readonly head: Head;
-  readonly embed: (row: number) => Float32Array | Promise<Float32Array>;
+  readonly embed: Material["embed"];
+}
+
+/** A head, and what it said of some rows. */
+export interface Answers {
+  readonly head: Head;
+  readonly outputs: readonly Float64Array[];
 }
 
 /** What a model says of rows: the outputs of `predict`. */

@@ -1,13 +1,11 @@
-/** Embeds texts one stretch after another, and goes on from where it was. */
+/** Embeddings of texts: a remote backbone's are gathered one stretch after another, a local one's are made when they are asked for. */
 import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
 import { ok, type Result } from "../core/failure.ts";
 import { type Pace, persist } from "./edge.ts";
 import { unless } from "./ending.ts";
 import type { Rows } from "./rows.ts";
 
-/** Of a local backbone, some tens of milliseconds. */
-const CHARACTERS_A_STRETCH = 50_000;
-/** Of a remote one: what is lost when an attempt is cut off meanwhile. */
+/** What is lost when an attempt is cut off meanwhile. */
 const INPUTS_A_STRETCH = 512;
 
 const MAY_PASS: ReadonlySet<string> = new Set(["backend_unavailable", "backend_timeout", "backend_rate_limited"]);
@@ -24,7 +22,7 @@ export interface Manner {
 }
 
 /**
- * Adds to `rows` until it has one for each text. A remote backbone that fails is asked again for as long as patience
+ * Adds to `rows` until it has one for each text. A backbone that fails is asked again for as long as patience
  * lasts; what it gave before a failure is kept.
  */
 export async function embedTexts(
@@ -36,7 +34,7 @@ export async function embedTexts(
   while (rows.count() < texts.length) {
     let failure = unfinished;
     const outcome = await persist(pace, signal, async () => {
-      const part = stretch(backbone, texts, rows.count());
+      const part = texts.slice(rows.count(), rows.count() + INPUTS_A_STRETCH);
       await turn();
       const embedded = await unless(signal, backbone.embed(part));
       const missing = embedded.rows.findIndex((row) => row?.length !== backbone.dimensions);
@@ -54,15 +52,15 @@ export async function embedTexts(
   return ok(null);
 }
 
+/** A local backbone's embedding of a row's text: it costs less to make it again than to keep it. */
+export function embedWhenAsked(backbone: Backbone, texts: readonly string[]): (row: number) => Promise<Float32Array> {
+  return async (row) => {
+    const { rows } = await backbone.embed([texts[row] ?? ""]);
+    return rows[0] as Float32Array;
+  };
+}
+
 const unfinished: BackboneFailure = {
   code: "backend_invalid_answer",
   message: "The backbone answered fewer embeddings than it was asked for.",
 };
-
-function stretch({ cost }: Backbone, texts: readonly string[], from: number): readonly string[] {
-  if (cost === "remote") return texts.slice(from, from + INPUTS_A_STRETCH);
-  let to = from;
-  for (let characters = 0; to < texts.length && characters < CHARACTERS_A_STRETCH; to++)
-    characters += texts[to]?.length ?? 0;
-  return texts.slice(from, to);
-}

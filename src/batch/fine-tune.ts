@@ -15,7 +15,8 @@ import type { Submission } from "../jobs/protocol.ts";
 import type { Work } from "./attempt.ts";
 import { type Material, prepare, targetsOf, trainBy } from "./candidates.ts";
 import type { Told } from "./checkpoint.ts";
-import { type Model, predictions } from "./compare.ts";
+import { type Answers, type Model, predictions } from "./compare.ts";
+import { embedWhenAsked } from "./embed.ts";
 
 const OPERATIONS_A_TURN = 400_000_000;
 /** With fewer examples none is spared to tell when to stop. */
@@ -83,7 +84,7 @@ export async function tune(
   const byHead = await predictions(
     material,
     places.map((i) => rows[i] as number),
-    { head: { ...frozen, temperature: 1 }, embed: (row) => material.embeddings.at(row) },
+    { head: { ...frozen, temperature: 1 }, embed: material.embed },
   );
   const steps = fineTune(
     base.table(),
@@ -150,24 +151,21 @@ function logitsOf({ task }: Head, outputs: readonly Float64Array[]): Float32Arra
 
 /** The model of a head and a delta, or of a head alone. */
 export function modelOf(material: Material, base: StaticBackbone | null, head: Head, delta: Uint8Array | null): Model {
-  if (base === null || delta === null) return { head, embed: (row) => material.embeddings.at(row) };
+  if (base === null || delta === null) return { head, embed: material.embed };
   const decoded = decodeDelta(delta);
   if (decoded === null) throw new Error("A delta that was made here cannot be read.");
   const backbone = fineTunedBackbone(base, { id: `ft:${base.id}`, revision: "" }, decoded, delta.length);
-  return {
-    head,
-    embed: async (row) => {
-      const { rows } = await backbone.embed([material.examples.texts[row] ?? ""]);
-      return rows[0] as Float32Array;
-    },
-  };
+  return { head, embed: embedWhenAsked(backbone, material.examples.texts) };
 }
 
-/** What the judge's held-out rows tell of a model that was trained without them: how it does, and how sure it may be. */
-export async function told(material: Material, rows: readonly number[], model: Model, plan: Plan): Promise<Told> {
-  const { head } = model;
+/** What a model's answers to the judge's held-out rows, which it was trained without, tell of it: how it does, and how sure it may be. */
+export async function told(
+  material: Material,
+  rows: readonly number[],
+  { head, outputs }: Answers,
+  plan: Plan,
+): Promise<Told> {
   const all = targetsOf(material, rows, head.labels).targets;
-  const outputs = await predictions(material, rows, { ...model, head: { ...head, temperature: 1 } });
   const held = { rows: Int32Array.from(rows.keys()), logits: logitsOf(head, outputs), outputs: head.bias.length };
   const groups = Int32Array.from(rows, (row) => material.examples.groups[row] as number);
   const halves = stratifiedFolds(

@@ -14,10 +14,10 @@ import { artifactOf, download, upload } from "./artifact.ts";
 import { keep, type Progress, type Work } from "./attempt.ts";
 import { beyondEndpoint, isSame, type Material, prepare, trainBy } from "./candidates.ts";
 import { decodeStages, type Made, nameOf, type Stages } from "./checkpoint.ts";
-import { compareHeads, notJudged } from "./compare.ts";
+import { type Answers, compareHeads, notJudged, predictions } from "./compare.ts";
 import { type Examples, readExamples } from "./data.ts";
 import { persist } from "./edge.ts";
-import { embedTexts } from "./embed.ts";
+import { embedTexts, embedWhenAsked } from "./embed.ts";
 import { modelOf, told, trainedBackbone, tune } from "./fine-tune.ts";
 import type { Report } from "./report.ts";
 import { makeRows } from "./rows.ts";
@@ -89,12 +89,13 @@ async function begin(work: Work, report: Report, progress: Progress): Promise<Re
   const { stages } = progress;
   const remote = backbone?.cost === "remote";
   stages.embeddings = remote ? (stages.embeddings ?? makeRows(submission.dimensions)) : null;
-  const taken =
-    4 * submission.dimensions * all.length + examples.texts.reduce((sum, { length }) => sum + 2 * length, 0);
+  const gathered = stages.embeddings ?? examples.embeddings;
+  const ofEmbeddings = backbone !== null && !remote ? 0 : 4 * submission.dimensions * all.length;
+  const taken = ofEmbeddings + examples.texts.reduce((sum, { length }) => sum + 2 * length, 0);
   const material: Material = {
     submission,
     examples,
-    embeddings: stages.embeddings ?? (backbone === null ? examples.embeddings : makeRows(submission.dimensions)),
+    embed: backbone !== null && !remote ? embedWhenAsked(backbone, examples.texts) : (row) => gathered.at(row),
     embedsLocally: backbone !== null && !remote,
     budget: { bytes: budget.bytes - taken, operations: budget.operations },
     turn: async () => {
@@ -117,14 +118,14 @@ async function pullExamples({ submission, edge, ending, budget }: Work): Promise
   return fail("storage_unavailable", "The examples could not be read from the Worker.");
 }
 
-/** Sees to it that every row has its embedding. A remote backbone's are kept meanwhile, each time that there are half as many again. */
+/** Sees to it that every row has its embedding of a remote backbone. They are kept each time that there are half as many again. */
 async function embed({ work, report, material, stages, keep }: Run): Promise<Result<null>> {
   const { texts } = material.examples;
-  const rows = material.embeddings;
-  if (work.backbone === null || rows.count() === texts.length) return ok(null);
+  const rows = stages.embeddings;
+  if (work.backbone === null || rows === null || rows.count() === texts.length) return ok(null);
   let next = Math.max(FEWEST_KEPT, 1.5 * rows.count());
   const grown = async () => {
-    if (stages.embeddings === null || rows.count() < next || rows.count() === texts.length) return;
+    if (rows.count() < next || rows.count() === texts.length) return;
     next = 1.5 * rows.count();
     await keep();
   };
@@ -178,15 +179,18 @@ async function judge(run: Run): Promise<Result<Judgement>> {
       );
   if (!fineTuned.ok) return fineTuned;
   const judged = all.filter((row) => heldOut[row]);
-  const model = (made: Made | null) => {
+  const answers = async (made: Made | null): Promise<Answers | null> => {
     const decoded = made && decodeHead(made.head);
-    return decoded && modelOf(material, layers?.base ?? null, decoded, made.delta);
+    if (!decoded) return null;
+    const model = modelOf(material, layers?.base ?? null, decoded, made.delta);
+    return { head: decoded, outputs: await predictions(material, judged, model) };
   };
-  const [a, b] = [model(head.value), model(fineTuned.value)];
+  const a = await answers(head.value);
+  const b = same ? a : await answers(fineTuned.value);
   const plan = fineTuned.value?.plan ?? null;
   if (b && plan !== null) stages.told = await told(material, judged, b, plan);
   if (!a || !b) return ok(notJudged);
-  return ok(await compareHeads(material, judged, a, same ? a : b));
+  return ok(compareHeads(material, judged, a, b));
 }
 
 /** Trains the layers without the held-out rows. */

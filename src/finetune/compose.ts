@@ -66,7 +66,7 @@ export function compose(
 /** Of the features of so many of the texts as tell it. */
 function meanLength({ network, words }: FineTunedNetwork, texts: readonly number[]): number {
   const { filters, batch } = network.shape;
-  const some = texts.slice(0, batch).map((text) => words.texts[text] as Int32Array);
+  const some = texts.slice(0, batch).map(words.text);
   const { features } = network.forward(some);
   let sum = 0;
   some.forEach((_, i) => {

@@ -158,7 +158,7 @@ export function* fineTune(
         weightDecay: DEFAULTS.weightDecay,
         pull: DEFAULTS.pull,
       };
-      const texts = rows.map((row) => leaveOut(numbered.texts[row] as Int32Array, random));
+      const texts = rows.map((row) => leaveOut(numbered.text(row), random));
       const keep = dropout(rows.length * DEFAULTS.filters, random);
       yield network.step(texts, keep, (logits, stride) => (total += loss(logits, stride, rows)), rates);
     }
@@ -278,7 +278,7 @@ function* logitsOf(
   const { outputs, batch } = network.shape;
   const all = new Float32Array(rows.length * outputs);
   for (let first = 0; first < rows.length; first += batch) {
-    const texts = rows.slice(first, first + batch).map((row) => words.texts[row] as Int32Array);
+    const texts = rows.slice(first, first + batch).map(words.text);
     const { logits, stride } = network.forward(texts);
     texts.forEach((_, i) => {
       for (let k = 0; k < outputs; k++)

@@ -14,8 +14,8 @@ export interface TrainedWords {
   /** Those that are trained first. */
   readonly names: readonly string[];
   readonly trained: number;
-  /** Each text's words. */
-  readonly texts: readonly Int32Array[];
+  /** A text's words. */
+  text(text: number): Int32Array;
   /** What the base's rows are multiplied by. */
   readonly scale: number;
 }
@@ -26,22 +26,37 @@ export function numberWords(
   texts: readonly string[],
   teaches: (text: number) => boolean,
 ): TrainedWords {
-  // Half a surrogate pair would not be the same word any more when it is read again.
-  const entries = texts.map((text) => words(text.toWellFormed()).map(entry));
-  const textsWith = new Map<string, number>();
-  entries.forEach((list, i) => {
-    for (const name of new Set(list)) textsWith.set(name, (textsWith.get(name) ?? 0) + (teaches(i) ? 1 : 0));
+  // Numbered first as they come: a list of each text's words themselves would be the most of a training's memory.
+  const found = new Map<string, { readonly number: number; texts: number; last: number }>();
+  const all: number[] = [];
+  const starts = [0];
+  texts.forEach((text, i) => {
+    // Half a surrogate pair would not be the same word any more when it is read again.
+    for (const word of words(text.toWellFormed())) {
+      const name = entry(word);
+      let known = found.get(name);
+      if (known === undefined) {
+        known = { number: found.size, texts: 0, last: -1 };
+        found.set(name, known);
+      }
+      if (known.last !== i && teaches(i)) known.texts++;
+      known.last = i;
+      all.push(known.number);
+    }
+    starts.push(all.length);
   });
-  const all = [...textsWith].sort(([, a], [, b]) => b - a);
-  const repeated = all.findIndex(([, count]) => count < FEWEST_TEXTS);
-  const names = all.map(([name]) => name);
-  const numbers = new Map(names.map((name, i) => [name, i]));
+  const sorted = [...found].sort(([, a], [, b]) => b.texts - a.texts);
+  const repeated = sorted.findIndex(([, { texts }]) => texts < FEWEST_TEXTS);
+  const names = sorted.map(([name]) => name);
+  const numbers = new Int32Array(sorted.length);
+  for (const [i, [, { number }]] of sorted.entries()) numbers[number] = i;
+  const numbered = Int32Array.from(all, (number) => numbers[number] as number);
   let lengths = 0;
   for (const name of names) lengths += Math.hypot(...wordVector(table, name));
   return {
     names,
     trained: Math.min(MOST_TRAINED, repeated === -1 ? names.length : repeated),
-    texts: entries.map((list) => Int32Array.from(list, (name) => numbers.get(name) as number)),
+    text: (text) => numbered.subarray(starts[text], starts[text + 1]),
     scale: LENGTH / (lengths / Math.max(1, names.length) || 1),
   };
 }

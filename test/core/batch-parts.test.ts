@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Material } from "../../src/batch/candidates.ts";
 import { decodeStages, encodeStages, noStages, type Stages } from "../../src/batch/checkpoint.ts";
-import { compareHeads, type Model } from "../../src/batch/compare.ts";
+import { type Answers, compareHeads, predictions } from "../../src/batch/compare.ts";
 import { type Examples, readExamples } from "../../src/batch/data.ts";
 import { makeRows } from "../../src/batch/rows.ts";
 import type { Head, Task } from "../../src/core/head.ts";
@@ -177,18 +177,24 @@ describe("the comparison", () => {
     return {
       submission: { ...submissionOf(), task, out_of_scope_label: outOfScope },
       examples: { texts: [], targets },
-      embeddings: rows,
+      embed: (row: number) => rows.at(row),
       turn: async () => undefined,
     } as unknown as Material;
   };
 
-  const model = (given: Material, head: Head): Model => ({ head, embed: (row) => given.embeddings.at(row) });
+  const compare = async (given: Material, rows: readonly number[], frozen: Head, fineTuned: Head) => {
+    const answers = async (head: Head): Promise<Answers> => ({
+      head,
+      outputs: await predictions(given, rows, { head, embed: given.embed }),
+    });
+    return compareHeads(given, rows, await answers(frozen), await answers(fineTuned));
+  };
 
   it("counts labels that are the most probable, and leaves out those out of scope", async () => {
     const given = material("single_label", [1, -1, 1, 1], ["a", "b", "none", "c"], "none");
     const right = head("single_label", ["a", "b"], 1, -1);
     const onlyA = head("single_label", ["a", "b"], 0, 0);
-    expect(await compareHeads(given, [0, 1, 2, 3], model(given, onlyA), model(given, right))).toEqual({
+    expect(await compare(given, [0, 1, 2, 3], onlyA, right)).toEqual({
       test_examples: 3,
       head_accuracy: 1 / 3,
       fine_tuned_accuracy: 2 / 3,
@@ -201,7 +207,7 @@ describe("the comparison", () => {
     const given = material("multi_label", [1, -1, 1], [["a"], ["b"], ["a", "b"]]);
     const apart = head("multi_label", ["a", "b"], 1, -1);
     const both = head("multi_label", ["a", "b"], 1, 1);
-    expect(await compareHeads(given, [0, 1, 2], model(given, apart), model(given, both))).toEqual({
+    expect(await compare(given, [0, 1, 2], apart, both)).toEqual({
       test_examples: 3,
       head_accuracy: 2 / 3,
       fine_tuned_accuracy: 1 / 3,
@@ -212,9 +218,8 @@ describe("the comparison", () => {
 
   it("counts values that are nearer, and those alike for neither", async () => {
     const given = material("regression", [0, 1, 2, 3], [0, 1, 2, 3]);
-    const [zero, right] = [0, 1].map((weight) => model(given, head("regression", [], weight)));
-    const judged = await compareHeads(given, [0, 1, 2, 3], zero as Model, right as Model);
-    expect(judged).toEqual({
+    const [zero, right] = [head("regression", [], 0), head("regression", [], 1)];
+    expect(await compare(given, [0, 1, 2, 3], zero, right)).toEqual({
       test_examples: 4,
       head_accuracy: expect.closeTo(1 - 14 / 5),
       fine_tuned_accuracy: 1,

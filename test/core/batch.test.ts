@@ -51,11 +51,7 @@ describe("a job", () => {
     const [row] = (await hashText.embed([text])).rows;
     const features = head.lexical && lexicalFeatures(head.lexical)(text);
     expect(predict(head, row as Float32Array, features)[0]).toBeGreaterThan(0.5);
-    expect(progressOf(told).slice(0, 3)).toEqual([
-      "Read 240 examples.",
-      "Embedded 240 texts.",
-      "Trained the frozen head on 128 examples.",
-    ]);
+    expect(progressOf(told).slice(0, 2)).toEqual(["Read 240 examples.", "Trained the frozen head on 128 examples."]);
     const steps = told.flatMap((each) => ("step" in each ? [each.step] : []));
     expect(steps).toEqual([...steps.keys()]);
     const losses = told.flatMap((each) =>

@@ -103,7 +103,7 @@ describe("a fine-tuned backbone", () => {
       bias: filterBias,
     });
     const rows = await embed(delta, texts);
-    const { features } = network.forward(numbered.texts.slice(0, texts.length));
+    const { features } = network.forward(texts.map((_, i) => numbered.text(i)));
     rows.forEach((row, i) => {
       expect(row.subarray(0, d)).toEqual(encode(table, texts[i] as string));
       for (let f = 0; f < filters; f++) expect(row[d + f]).toBeCloseTo(features[i * filters + f] as number, 1);
@@ -131,10 +131,10 @@ describe("a fine-tuned backbone", () => {
 describe("the words of a training", () => {
   it("have rows that are trained where two of its texts have them, the most frequent first", () => {
     const texts = ["red apple", "red pear", "red pear tree", "a tree held out", "tree"];
-    const { names, trained, texts: numbered } = numberWords(table, texts, (text) => text < 3);
+    const { names, trained, text } = numberWords(table, texts, (text) => text < 3);
     expect(names.slice(0, trained)).toEqual(["red", "pear"]);
-    numbered.forEach((list, i) => {
-      expect(Array.from(list, (word) => names[word])).toEqual(words(texts[i] as string).map(entry));
+    texts.forEach((each, i) => {
+      expect(Array.from(text(i), (word) => names[word])).toEqual(words(each).map(entry));
     });
   });
 
