@@ -13,7 +13,7 @@ export interface Composed {
 }
 
 /**
- * Both experts' logits are sums of products with what the backbone gives, so their mean is one head. Features are given the
+ * Both experts' logits are sums of products with what the backbone gives, so their weighted mean is one head. Features are given the
  * mean length 1, as the embedding before them has, so that other heads find both of one size.
  */
 export function compose(
@@ -22,7 +22,7 @@ export function compose(
   tuned: FineTunedNetwork,
   texts: readonly number[],
 ): Composed {
-  const { network, words, plan, mean, deviation } = tuned;
+  const { network, words, plan, share, mean, deviation } = tuned;
   const { dimensions: d, filters, outputs, trained } = network.shape;
   const factor = 1 / meanLength(tuned, texts);
   const { kernel, weights, filterBias, bias } = network.layers();
@@ -38,8 +38,8 @@ export function compose(
     bias: filterBias.map((value) => factor * value),
   });
 
-  const ofHead = 1 / (2 * plan.headTemperature);
-  const ofLayers = deviation / (2 * plan.layersTemperature);
+  const ofHead = (1 - share) / plan.headTemperature;
+  const ofLayers = (share * deviation) / plan.layersTemperature;
   const width = frozen.dimensions + filters;
   const joined = new Float32Array(outputs * width);
   for (let k = 0; k < outputs; k++) {
@@ -55,7 +55,7 @@ export function compose(
     weights: joined,
     bias: frozen.bias.map((value, k) => ofHead * value + ofLayers * (bias[k] as number)),
     lexical: lexical && { ...lexical, scales: lexical.scales.map((value) => ofHead * value) },
-    offset: frozen.task === "regression" ? frozen.offset / 2 + mean / 2 : 0,
+    offset: frozen.task === "regression" ? (1 - share) * frozen.offset + share * mean : 0,
     temperature: 1,
     outOfScopeThreshold: null,
     conformal: new Float32Array(0),

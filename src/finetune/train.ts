@@ -1,12 +1,12 @@
 /**
  * Fine-tunes a static backbone for one task: head first on the frozen backbone, then the layers (Kumar et al. 2022,
  * "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution"). The layers learn the task by
- * themselves, and are then put beside the frozen head as two equal experts, each at its own temperature:
+ * themselves, and are then put beside the frozen head as two experts, each at its own temperature:
  *
- *   z = ½ z_head / T_head + ½ z_layers / T_layers
+ *   z = (1 − s) z_head / T_head + s z_layers / T_layers    s = ½ min(1, examples a label / 40)
  *
- * so that where the layers have learnt nothing the head's answers stay. Both temperatures are those of examples that were
- * held out of the training; they stop it as well, and the best epoch is kept.
+ * so that where the layers have learnt nothing, or too little, the head's answers stay. Both temperatures are those of
+ * examples that were held out of the training; they stop it as well, and the best epoch is kept.
  */
 import type { StaticTable } from "../backbones/text-static.ts";
 import { fitTemperature, type HeldOut, heldOutLogLoss } from "../core/calibration.ts";
@@ -67,6 +67,8 @@ export interface FineTunedNetwork {
   readonly network: Network;
   readonly words: TrainedWords;
   readonly plan: Plan;
+  /** s, the layers' part of the answer. */
+  readonly share: number;
   /** Regression: outputs are (value − mean) / deviation. */
   readonly mean: number;
   readonly deviation: number;
@@ -92,6 +94,9 @@ const DEFAULTS = {
   /** The same, as a part of the epochs: those of few examples are a few steps each. */
   patiencePart: 1 / 4,
 } as const;
+/** Of both experts' answer the layers' part, and the examples a label from which on it is so large. */
+const LAYERS_SHARE = 0.5;
+const ENOUGH = 40;
 const STEPS = 1500;
 const FEWEST_EPOCHS = 4;
 const MOST_EPOCHS = 24;
@@ -138,6 +143,7 @@ export function* fineTune(
   const loss = lossOf(targets, weights, outputs, { mean, deviation });
 
   const { plan } = options;
+  const share = LAYERS_SHARE * Math.min(1, taught.length / outputs / ENOUGH);
   const of = plan?.of ?? epochsOf(options, taught.length, batch);
   const last = plan?.epochs ?? of;
   const multiplier = options.rate === "auto" ? 1 : options.rate;
@@ -168,7 +174,7 @@ export function* fineTune(
       continue;
     }
     const layers = yield* logitsOf(network, set.heldOut, numbered, { mean, deviation });
-    const judged = yield* judgeExperts(targets, set.heldOut, outputs, set.headLogits, layers);
+    const judged = yield* judgeExperts(targets, set.heldOut, outputs, set.headLogits, layers, share);
     options.onEpoch?.({ epoch, of, trainLoss, validLoss: judged.loss, validAccuracy: judged.accuracy });
     if (epoch < DEFAULTS.firstJudged * of) continue;
     if (best === null || judged.loss < best.loss) {
@@ -188,6 +194,7 @@ export function* fineTune(
     network,
     words: numbered,
     plan: found,
+    share,
     mean,
     deviation,
     steps: step,
@@ -296,20 +303,22 @@ function* judgeExperts(
   outputs: number,
   head: Float32Array,
   layers: Float32Array,
+  share: number,
 ): Generator<number, { loss: number; accuracy: number; headTemperature: number; layersTemperature: number }, void> {
   const all = Array.from(rows.keys());
   const held = (logits: Float32Array): HeldOut => ({ rows: Int32Array.from(rows), logits, outputs });
   if (targets.kind === "value") {
     let squares = 0;
     rows.forEach((row, at) => {
-      const value = ((head[at] as number) + (layers[at] as number)) / 2;
+      const value = (1 - share) * (head[at] as number) + share * (layers[at] as number);
       squares += (value - (targets.values[row] as number)) ** 2;
     });
     return { loss: squares / rows.length, accuracy: 0, headTemperature: 1, layersTemperature: 1 };
   }
   const headTemperature = yield* fitTemperature(targets, held(head), all);
   const layersTemperature = yield* fitTemperature(targets, held(layers), all);
-  const both = head.map((z, i) => z / headTemperature / 2 + (layers[i] as number) / layersTemperature / 2);
+  const [ofHead, ofLayers] = [(1 - share) / headTemperature, share / layersTemperature];
+  const both = head.map((z, i) => ofHead * z + ofLayers * (layers[i] as number));
   // Two that agree may be surer than either: the scale is the least part of what is judged here.
   const temperature = yield* fitTemperature(targets, held(both), all);
   const loss = heldOutLogLoss(targets, held(both), all, temperature);

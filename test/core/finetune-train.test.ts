@@ -1,7 +1,11 @@
 import { describe, expect, it } from "vitest";
+import { decodeDelta, fineTunedBackbone } from "../../src/backbones/fine-tuned.ts";
 import { textStatic } from "../../src/backbones/node.ts";
+import { encode } from "../../src/backbones/text-static.ts";
+import type { Head } from "../../src/core/head.ts";
 import type { Targets } from "../../src/core/objective.ts";
 import { seededRandom } from "../../src/core/random.ts";
+import { compose } from "../../src/finetune/compose.ts";
 import {
   type Epoch,
   type FineTuningOptions,
@@ -121,10 +125,85 @@ describe("fine-tuning", () => {
     const value: Targets = { kind: "value", values: Float64Array.from(rows, ({ label }) => 1e6 + 100 * label) };
     const { tuned, epochs } = train(rows, value, 1);
     expect(tuned.mean).toBeGreaterThan(1e6);
-    // The head that knows nothing says 0, and the layers are half of the answer: what they learn is in their own loss.
+    // The head that knows nothing says 0, and its half of the answer spoils it: what the layers learn is in their own loss.
     expect(epochs.at(-1)?.trainLoss).toBeLessThan(0.2);
   });
 });
+
+describe("the model of a head and layers", () => {
+  const draw = (count: number, seed: number) => {
+    const random = seededRandom(seed);
+    return Float32Array.from({ length: count }, () => 4 * random() - 2);
+  };
+  const frozenHead = (task: Head["task"], labels: readonly string[]): Head => {
+    const outputs = Math.max(1, labels.length);
+    return {
+      task,
+      labels,
+      dimensions: table.dimensions,
+      weights: draw(outputs * table.dimensions, 7),
+      bias: draw(outputs, 8),
+      lexical: null,
+      offset: task === "regression" ? 50 : 0,
+      temperature: 1,
+      outOfScopeThreshold: null,
+      conformal: new Float32Array(0),
+    };
+  };
+
+  const halfSure = { of: 2, epochs: 2, headTemperature: 2, layersTemperature: 0.5 };
+
+  it.each([
+    [40, 0.125],
+    [80, 0.25],
+    [160, 0.5],
+    [200, 0.5],
+  ])("of %i examples of four labels has %f of its answer from the layers", (count, share) => {
+    expect(train(ordered(count, 9), single(ordered(count, 9)), 4, { epochs: 1, plan: halfSure }).tuned.share).toBe(
+      share,
+    );
+  });
+
+  it.each(["single_label", "multi_label", "regression"] as const)(
+    "says of %s what both say, each by its part and at its temperature",
+    async (task) => {
+      const rows = ordered(100, 10);
+      const value: Targets = { kind: "value", values: Float64Array.from(rows, ({ label }) => 30 + 5 * label) };
+      const multi: Targets = { kind: "multi", indices: rows.map(({ label }) => [label]) };
+      const targets = { single_label: single(rows), multi_label: multi, regression: value }[task];
+      const outputs = task === "regression" ? 1 : things.length;
+      const plan = task === "regression" ? { ...halfSure, headTemperature: 1, layersTemperature: 1 } : halfSure;
+      const { tuned } = train(rows, targets, outputs, { plan });
+      const frozen = frozenHead(task, task === "regression" ? [] : things);
+      const { delta, head } = compose({ id: textStatic.id, revision: textStatic.revision }, frozen, tuned, [
+        ...rows.keys(),
+      ]);
+      const decoded = decodeDelta(delta);
+      if (decoded === null) throw new Error("no delta");
+      const backbone = fineTunedBackbone(textStatic, { id: "ft:x", revision: "1" }, decoded, delta.length);
+      for (const text of [0, 1, 2]) {
+        const { text: input } = rows[text] as { text: string };
+        const [embedding] = (await backbone.embed([input])).rows as [Float32Array];
+        const { logits } = tuned.network.forward([tuned.words.text(text)]);
+        const ofHead = logitsBy(frozen, encode(table, input));
+        const expected = Array.from(ofHead, (z, k) => {
+          const ofLayers = tuned.deviation * (logits[k] as number) + tuned.mean;
+          return ((1 - tuned.share) * z) / plan.headTemperature + (tuned.share * ofLayers) / plan.layersTemperature;
+        });
+        // Rows have four bits a number.
+        logitsBy(head, embedding).forEach((z, k) => {
+          expect(Math.abs(z - (expected[k] as number))).toBeLessThan(0.15 * tuned.deviation);
+        });
+      }
+    },
+  );
+});
+
+function logitsBy({ weights, bias, offset, dimensions }: Head, embedding: Float32Array): number[] {
+  return Array.from(bias, (start, k) =>
+    embedding.reduce((sum, x, j) => sum + x * (weights[k * dimensions + j] as number), start + offset),
+  );
+}
 
 describe("the loss", () => {
   const spread = { mean: 2, deviation: 3 };
