@@ -89,7 +89,7 @@ export function decodeDelta(bytes: Uint8Array): Delta | null {
       new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(from, to));
     const { base, scale, dimensions, filters } = JSON.parse(text(HEADER, names)) as About;
     if (typeof base?.id !== "string" || typeof base.revision !== "string" || !Number.isInteger(filters)) return null;
-    const floats = (from: number) => new Float32Array(bytes.slice(from, from + 4 * filters).buffer);
+    const floats = (from: number) => new Float32Array(new Uint8Array(bytes.subarray(from, from + 4 * filters)).buffer);
     const scales = floats(numbers);
     const bias = floats(numbers + 4 * filters);
     const kernelAt = numbers + 8 * filters;

@@ -1,6 +1,8 @@
 /** What a batch endpoint makes of jobs, and what it answers to the Worker. */
 import { describe, expect, it } from "vitest";
+import { decodeDelta } from "../../src/backbones/fine-tuned.ts";
 import { hashText } from "../../src/backbones/hash-text.ts";
+import { textStatic } from "../../src/backbones/node.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { predict } from "../../src/core/head.ts";
 import { lexicalFeatures } from "../../src/core/lexical.ts";
@@ -137,6 +139,43 @@ describe("a job", () => {
     expect(other.judgement).toEqual(judgement);
     expect(other.manifest).toMatchObject({ candidate: "head", dataset: { examples: 600 } });
     expect(other.manifest.training.examples).toBeLessThan(400);
+  });
+
+  describe("of layers", () => {
+    const ofLayers = {
+      trainable: "all",
+      backbone: { id: textStatic.id, revision: textStatic.revision },
+      dimensions: textStatic.dimensions,
+    } as const;
+
+    it("uploads what was trained of the backbone beside the head, and says of it what the held-out rows told", async () => {
+      const { url } = await h.start();
+      const { manifest, judgement, told } = await run(url, submissionOf(ofLayers), texts(300));
+      expect(judgement).toMatchObject({ test_examples: 60, head_accuracy: 1, fine_tuned_accuracy: 1 });
+      expect(manifest).toMatchObject({
+        candidate: "fine_tuned",
+        evaluation: { method: "holdout", accuracy: 1, examples: 60 },
+        backbone: { dimensions: 2 * textStatic.dimensions },
+        dataset: { examples: 300 },
+      });
+      const delta = h.worker.artifacts.get(manifest.backbone?.artifact.sha256 ?? "");
+      expect(delta && decodeDelta(delta)?.base).toEqual(ofLayers.backbone);
+      expect(progressOf(told, "Epoch 1 of").length).toBe(2);
+    });
+
+    it("that no head at the edge could stand beside are judged by nothing, and still say what the held-out rows told", async () => {
+      const { url } = await h.start();
+      const given = submissionOf({ ...ofLayers, edge_budget: { bytes: 1, operations: 1 } });
+      const { manifest, judgement, told } = await run(url, given, texts(300));
+      expect(judgement.test_examples).toBe(0);
+      expect(manifest.evaluation).toMatchObject({ method: "holdout", accuracy: 1, examples: 60 });
+      // The last training goes as far as the one that was judged did best, of what follows the first third.
+      const of = Number(/ of (\d+)/.exec(progressOf(told, "Epoch 1 of")[0] ?? "")?.[1]);
+      const epochs = told.flatMap((each) => (each.type === "progress" && each.metrics.epoch ? [each.metrics] : []));
+      const losses = epochs.flatMap(({ valid_loss }) => (valid_loss === undefined ? [] : [valid_loss]));
+      const late = losses.slice(Math.ceil(of / 3) - 1);
+      expect(epochs.length - losses.length).toBe(losses.indexOf(Math.min(...late)) + 1);
+    });
   });
 
   it.each([
