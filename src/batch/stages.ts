@@ -2,6 +2,8 @@
  * The stages of an attempt:
  *
  *   data → embeddings → both candidates, without the held-out rows → their comparison → the winner, on all rows → its bytes
+ *
+ * Embeddings are a stage of their own where a remote backbone makes them.
  */
 import { setImmediate as eventLoop } from "node:timers/promises";
 import { decodeHead, encodeHead } from "../core/codec.ts";
