@@ -5,7 +5,7 @@
  *
  *   z = (1 − s) z_head / T_head + s z_layers / T_layers    s = ½ min(1, examples a label / 40)
  *
- * so that where the layers have learnt nothing, or too little, the head's answers stay. Both temperatures are those of
+ * so that where the layers have learnt nothing the head's answers stay. Both temperatures are those of
  * examples that were held out of the training; they stop it as well, and the best epoch is kept.
  */
 import type { StaticTable } from "../backbones/text-static.ts";
