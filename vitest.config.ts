@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    // Most tests wait more than they compute; those of e2e run one file at a time all the same.
+    // Most tests wait more than they compute: two files at a time, on a machine of any size, keep their clocks honest.
     maxWorkers: 2,
     projects: [
       {
@@ -40,7 +40,6 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 120_000,
         },
