@@ -18,8 +18,8 @@ export const notJudged: Judgement = {
 };
 
 /**
- * Compares what two heads said of the held-out rows, those of the out-of-scope label left out. One label is right where it is the most
- * probable, labels where exactly those have at least ½; of two values the nearer one is.
+ * Compares what two heads said of the held-out rows, those of the out-of-scope label left out. One label is right where it
+ * is the most probable, labels where exactly those have at least ½; of two values the nearer one is.
  */
 export function compareHeads(
   { submission, examples }: Material,
@@ -27,13 +27,12 @@ export function compareHeads(
   frozen: Answers,
   fineTuned: Answers,
 ): Judgement {
-  const inScope = heldOut.map((row) => examples.targets[row] !== (submission.out_of_scope_label ?? undefined));
-  const rows = heldOut.filter((_, i) => inScope[i]);
+  const outOfScope = submission.out_of_scope_label ?? undefined;
+  const inScope = <T>(list: readonly T[]) =>
+    list.filter((_, i) => examples.targets[heldOut[i] as number] !== outOfScope);
+  const rows = inScope(heldOut);
   if (rows.length === 0) return notJudged;
-  const [byHead, byFineTuned] = [frozen, fineTuned].map(({ outputs }) => outputs.filter((_, i) => inScope[i])) as [
-    Float64Array[],
-    Float64Array[],
-  ];
+  const [byHead, byFineTuned] = [inScope(frozen.outputs), inScope(fineTuned.outputs)];
   let onlyHead = 0;
   let onlyFineTuned = 0;
   const count = (ofHead: number, ofFineTuned: number) => {

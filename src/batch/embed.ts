@@ -1,4 +1,4 @@
-/** Embeddings of texts: a remote backbone's are gathered one stretch after another, a local one's are made when they are asked for. */
+/** Embeddings of texts: a remote backbone's, one stretch after another, and a local one's, made when they are asked for. */
 import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
 import { ok, type Result } from "../core/failure.ts";
 import { type Pace, persist } from "./edge.ts";

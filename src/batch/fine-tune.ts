@@ -158,7 +158,10 @@ export function modelOf(material: Material, base: StaticBackbone | null, head: H
   return { head, embed: embedWhenAsked(backbone, material.examples.texts) };
 }
 
-/** What a model's answers to the judge's held-out rows, which it was trained without, tell of it: how it does, and how sure it may be. */
+/**
+ * What a model's answers to the judge's held-out rows, which it was trained without, tell of it: how it does, and how sure
+ * it may be. Its head is one that `compose` made: at temperature 1.
+ */
 export async function told(
   material: Material,
   rows: readonly number[],

@@ -89,16 +89,17 @@ async function begin(work: Work, report: Report, progress: Progress): Promise<Re
   if (earlier) report.progress("Goes on from a checkpoint.", {});
 
   const { stages } = progress;
+  const local = backbone?.cost === "local" ? backbone : null;
   const remote = backbone?.cost === "remote";
   stages.embeddings = remote ? (stages.embeddings ?? makeRows(submission.dimensions)) : null;
   const gathered = stages.embeddings ?? examples.embeddings;
-  const ofEmbeddings = backbone !== null && !remote ? 0 : 4 * submission.dimensions * all.length;
+  const ofEmbeddings = local === null ? 4 * submission.dimensions * all.length : 0;
   const taken = ofEmbeddings + examples.texts.reduce((sum, { length }) => sum + 2 * length, 0);
   const material: Material = {
     submission,
     examples,
-    embed: backbone !== null && !remote ? embedWhenAsked(backbone, examples.texts) : (row) => gathered.at(row),
-    embedsLocally: backbone !== null && !remote,
+    embed: local === null ? gathered.at : embedWhenAsked(local, examples.texts),
+    embedsLocally: local !== null,
     budget: { bytes: budget.bytes - taken, operations: budget.operations },
     turn: async () => {
       await eventLoop();
@@ -120,7 +121,7 @@ async function pullExamples({ submission, edge, ending, budget }: Work): Promise
   return fail("storage_unavailable", "The examples could not be read from the Worker.");
 }
 
-/** Sees to it that every row has its embedding of a remote backbone. They are kept each time that there are half as many again. */
+/** Sees to it that every row has its embedding of a remote backbone; they are kept each time that there are half as many again. */
 async function embed({ work, report, material, stages, keep }: Run): Promise<Result<null>> {
   const { texts } = material.examples;
   const rows = stages.embeddings;

@@ -13,8 +13,8 @@ export interface Composed {
 }
 
 /**
- * Both experts' logits are sums of products with what the backbone gives, so their weighted mean is one head. Features are given the
- * mean length 1, as the embedding before them has, so that other heads find both of one size.
+ * Both experts' logits are sums of products with what the backbone gives, so their weighted mean is one head. Features are
+ * given the mean length 1, as the embedding before them has, so that other heads find both of one size.
  */
 export function compose(
   base: FineTuned["base"],
