@@ -9,7 +9,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { encode, readTable } from "../src/backbones/text-static.ts";
-import { mean } from "../src/core/metrics.ts";
+import { mean } from "../src/core/evaluation/metrics.ts";
 import { probe } from "./probe.ts";
 import { textSets } from "./text-sets.ts";
 

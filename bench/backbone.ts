@@ -13,7 +13,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
-import { mean } from "../src/core/metrics.ts";
+import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { type Client, GraftError } from "../src/sdk.ts";
 import { type LocalWorker, withWorker } from "./local-worker.ts";

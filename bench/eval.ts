@@ -15,7 +15,7 @@
 import { createReadStream, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { expectedCalibrationError, mean, perClass } from "../src/core/metrics.ts";
+import { expectedCalibrationError, mean, perClass } from "../src/core/evaluation/metrics.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
 import { peakMemory, quantile, withWorker } from "./local-worker.ts";
 import { type LabelledText, readTexts } from "./text-sets.ts";

@@ -1,9 +1,9 @@
 /** Heads and fine-tuned models as the batch endpoint trains them, without its processes: for measurements of training alone. */
 import { textStatic } from "../src/backbones/node.ts";
-import { type Material, prepare, trainBy } from "../src/batch/candidates.ts";
-import { type Model, predictions } from "../src/batch/compare.ts";
-import { embedWhenAsked } from "../src/batch/embed.ts";
-import { modelOf, tune } from "../src/batch/fine-tune.ts";
+import { type Material, prepare, trainBy } from "../src/batch/attempt/candidates.ts";
+import { type Model, predictions } from "../src/batch/attempt/comparison.ts";
+import { embedWhenAsked } from "../src/batch/attempt/embed.ts";
+import { modelOf, tune } from "../src/batch/attempt/fine-tune.ts";
 import type { Result } from "../src/core/failure.ts";
 import type { Epoch } from "../src/finetune/train.ts";
 import type { Submission } from "../src/jobs/protocol.ts";

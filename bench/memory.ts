@@ -9,7 +9,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { edgeBudget } from "../src/core/limits.ts";
 import type { Matrix, Tensors } from "../src/core/tensors.ts";
-import { train } from "../src/core/train.ts";
+import { train } from "../src/core/linear/train.ts";
 import { nodeTensors } from "../src/tensor/node.ts";
 import type { Row } from "./report.ts";
 import { synthesise } from "./train.ts";

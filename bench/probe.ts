@@ -1,7 +1,7 @@
 /** The shipped training and prediction on a set of texts, in Node: a linear probe of a backbone. */
 import { predict } from "../src/core/head.ts";
-import { hasLexicalRoom, lexicalBuckets, lexicalFeatures, readLexical } from "../src/core/lexical.ts";
-import { train } from "../src/core/train.ts";
+import { hasLexicalRoom, lexicalBuckets, lexicalFeatures, readLexical } from "../src/core/text/lexical.ts";
+import { train } from "../src/core/linear/train.ts";
 import { nodeTensors } from "../src/tensor/node.ts";
 import type { Split } from "./text-sets.ts";
 

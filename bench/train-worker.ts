@@ -1,7 +1,7 @@
 /** The Worker that bench/train.ts measures: it keeps one data set, and fits heads on it by the shipped path. */
 import { edgeBudget } from "../src/core/limits.ts";
 import type { Matrix } from "../src/core/tensors.ts";
-import { type Trained, type TrainingOptions, train } from "../src/core/train.ts";
+import { type Trained, type TrainingOptions, train } from "../src/core/linear/train.ts";
 import { workerdTensors } from "../src/tensor/workerd.ts";
 
 // wrangler.toml binds them, and this Worker is started with the same configuration as the real one.

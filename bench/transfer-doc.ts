@@ -1,6 +1,6 @@
 /** The tables and plots of docs/transfer-vs-fine-tuning.md, from the runs of bench/transfer.ts. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { mean } from "../src/core/metrics.ts";
+import { mean } from "../src/core/evaluation/metrics.ts";
 import type { Run } from "./transfer.ts";
 
 const DOC = "docs/transfer-vs-fine-tuning.md";

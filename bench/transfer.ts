@@ -8,7 +8,7 @@
  * those of text-sets.ts, of the test texts at most 2,000. Every run is kept, so that a measurement which was cut off goes on.
  */
 import { parseArgs } from "node:util";
-import { mean } from "../src/core/metrics.ts";
+import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
 import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./in-process.ts";
 import { kept } from "./kept.ts";

@@ -20,11 +20,11 @@ import { join } from "node:path";
 import { createAdaptorServer } from "@hono/node-server";
 import { backbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
-import { batchApp } from "./batch/app.ts";
-import { makeAttempts } from "./batch/attempts.ts";
+import { batchApp } from "./batch/server/app.ts";
+import { makeAttempts } from "./batch/server/supervisor.ts";
 import type { Log } from "./batch/log.ts";
-import { Problem, readSettings, type Settings } from "./batch/settings.ts";
-import { openWorkFolder } from "./batch/work-folder.ts";
+import { Problem, readSettings, type Settings } from "./batch/server/settings.ts";
+import { openWorkFolder } from "./batch/server/work-folder.ts";
 
 export interface BatchEndpoint {
   readonly url: string;
@@ -32,7 +32,7 @@ export interface BatchEndpoint {
   readonly stop: () => Promise<void>;
 }
 
-const attemptProgram = join(import.meta.dirname, "batch/child.ts");
+const attemptProgram = join(import.meta.dirname, "batch/attempt/child.ts");
 
 /** Starts a batch endpoint; throws a Problem where the settings cannot be used. */
 export async function startBatch(settings: Settings, log: Log, program = attemptProgram): Promise<BatchEndpoint> {

@@ -7,7 +7,7 @@
  *   const head = await graft.heads.train({ name: "support", dataset: "tickets", method: "head" });
  *   const { data } = await graft.heads.predict("support", { input: "I want my money back" });
  */
-import type { EventType } from "./core/event.ts";
+import type { EventType } from "./core/lifecycle/event.ts";
 import type { Code } from "./core/failure.ts";
 import type { Task } from "./core/head.ts";
 

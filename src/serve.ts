@@ -23,7 +23,7 @@ import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOp
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
 import { backbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
-import { lockFolder } from "./folder-lock.ts";
+import { lockFolder } from "./lib/folder-lock.ts";
 import { parseOrigins } from "./webhooks/address.ts";
 
 const root = resolve(import.meta.dirname, "..");

@@ -11,7 +11,7 @@
  *           filters × 3 dimensions × i8 | a static table without n-grams (text-static.ts)
  *           little-endian; the JSON and the names (one a line) each padded with spaces to a multiple of 4
  */
-import { words } from "../core/words.ts";
+import { words } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
 import { quantise } from "./quantise.ts";
 import { entry } from "./subwords.ts";

@@ -10,7 +10,7 @@
  * words; φ(feature) = ±1 in one of 384 dimensions, both taken from the feature's hash. A word is a run of letters,
  * marks and digits of any script; every other character that is not white space is a word of its own.
  */
-import { fold } from "../core/words.ts";
+import { fold } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
 
 const DIMENSIONS = 384;

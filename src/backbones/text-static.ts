@@ -10,7 +10,7 @@
  *   table   "GST1" | u32 dimensions | u32 words | u32 n-gram rows | rows × f16 scale | rows × dimensions × 4 bit
  *           little-endian; of two numbers in a byte the first is the lower half; a number is (half − 8) · scale
  */
-import { words } from "../core/words.ts";
+import { words } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
 import { eachSubword, entry, subwordCount } from "./subwords.ts";
 

@@ -5,8 +5,8 @@
  *                                  t: a text's lexical features (lexical.ts) and V their weights, where the head has any
  *   single_label: softmax(logits); multi_label: a sigmoid of each logit; regression: the one output, T = 1
  */
-import type { Features, Lexical } from "./lexical.ts";
-import { sigmoid, softmax } from "./probability.ts";
+import type { Features, Lexical } from "./text/lexical.ts";
+import { sigmoid, softmax } from "./evaluation/probability.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
 

@@ -9,11 +9,11 @@
  * examples that were held out of the training; they stop it as well, and the best epoch is kept.
  */
 import type { StaticTable } from "../backbones/text-static.ts";
-import { fitTemperature, type HeldOut, heldOutLogLoss } from "../core/calibration.ts";
-import type { Targets } from "../core/objective.ts";
-import { logSumExp, sigmoid } from "../core/probability.ts";
+import { fitTemperature, type HeldOut, heldOutLogLoss } from "../core/evaluation/calibration.ts";
+import type { Targets } from "../core/linear/objective.ts";
+import { logSumExp, sigmoid } from "../core/evaluation/probability.ts";
 import { seededRandom, shuffle } from "../core/random.ts";
-import { words } from "../core/words.ts";
+import { words } from "../core/text/words.ts";
 import { makeWorkspace } from "./kernels.ts";
 import { makeNetwork, type Network, stepOperations, wordsOf } from "./network.ts";
 import { fillRows, numberWords, type TrainedWords } from "./words.ts";

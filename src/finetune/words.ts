@@ -1,7 +1,7 @@
 /** The words of a training's texts, numbered, and what a static backbone says of them. */
 import { entry } from "../backbones/subwords.ts";
 import { type StaticTable, wordVector } from "../backbones/text-static.ts";
-import { words } from "../core/words.ts";
+import { words } from "../core/text/words.ts";
 
 /** Rows that are trained, at most: a delta of as many is below a quarter of the base. */
 const MOST_TRAINED = 16_384;

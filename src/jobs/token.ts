@@ -3,7 +3,7 @@
  * looked up, as that of an API key is: `gb_<tenant>_<job>_<attempt>_…` of an attempt at a fine-tuning job, and
  * `gr_<tenant>_<attempt>_<head>_…` of one at training a head again.
  */
-import { isMac, mac } from "../store/hash.ts";
+import { isMac, mac } from "../lib/hash.ts";
 
 export interface Attempt {
   readonly tenant: string;

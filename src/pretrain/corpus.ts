@@ -1,6 +1,6 @@
 /** The text to train on as numbers: words as the rows that they are made of, texts as words, sources as texts. */
 import { eachSubword, entry, subwordCount } from "../backbones/subwords.ts";
-import { words } from "../core/words.ts";
+import { words } from "../core/text/words.ts";
 import { Problem } from "./problem.ts";
 import { type Group, type Kind, readSource } from "./sources.ts";
 

@@ -1,5 +1,5 @@
 /** What attempts at fine-tuning jobs upload: checkpoints and trained heads, in R2 until the job has ended. */
-import { hex } from "./hash.ts";
+import { hex } from "../lib/hash.ts";
 import { artifactKey, artifactsPrefix } from "./keys.ts";
 
 /** R2's own code for bytes that are not those that a hash names. */

@@ -3,7 +3,7 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { decodeDelta, fineTunedBackbone, residentBytes } from "../backbones/fine-tuned.ts";
 import type { StaticBackbone } from "../backbones/text-static.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import { hot } from "./hot.ts";
+import { hot } from "./isolate-cache.ts";
 import { backboneKey } from "./keys.ts";
 import { readBytes } from "./published.ts";
 

@@ -7,7 +7,7 @@ import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
 import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
-import { hex, shortHash } from "./hash.ts";
+import { hex, shortHash } from "../lib/hash.ts";
 import { blockKey, inputKey } from "./keys.ts";
 
 /** Blocks read at once: the platform opens six connections a request. Fewer where they are large. */

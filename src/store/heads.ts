@@ -1,6 +1,6 @@
 import { decodeHead } from "../core/codec.ts";
 import type { Head } from "../core/head.ts";
-import { hot } from "./hot.ts";
+import { hot } from "./isolate-cache.ts";
 import { headKey } from "./keys.ts";
 import { readBytes } from "./published.ts";
 

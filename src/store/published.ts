@@ -2,7 +2,7 @@
  * Immutable bytes whose key ends in their SHA-256: in R2 for good, and copied to KV, from which every location reads them
  * fast. Whatever KV answers (nothing, an error, other bytes) costs a read from R2 and no more.
  */
-import { sha256Hex } from "./hash.ts";
+import { sha256Hex } from "../lib/hash.ts";
 
 const HEX_DIGITS = 64;
 

@@ -5,7 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { ApiKey, NewApiKey } from "./api-keys.ts";
-import { erase } from "./bytes.ts";
+import { erase } from "./tasks/maintenance.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Page, type PageRequest, page } from "./page.ts";
 import { ledger, type Remote } from "./tenant.ts";

@@ -1,4 +1,4 @@
-import { checkShapes, checkSparse } from "../core/sparse.ts";
+import { checkShapes, checkSparse } from "../core/linear/sparse.ts";
 import type { Matrix, Sparse, SparseRows, Tensors } from "../core/tensors.ts";
 
 /** The reference backend: sums in 64-bit floats, results rounded once to the 32 bits that every matrix has. */

@@ -11,7 +11,7 @@ import {
   tensor1d,
   tensor2d,
 } from "@tensorflow/tfjs-core";
-import { checkShapes, checkSparse } from "../core/sparse.ts";
+import { checkShapes, checkSparse } from "../core/linear/sparse.ts";
 import type { Matrix, Sparse, Tensors } from "../core/tensors.ts";
 
 /** What the package's types take from Emscripten's, which are not installed. */

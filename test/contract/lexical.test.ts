@@ -1,6 +1,6 @@
 /** Lexical features against the Python reference of docs/lexical-features.md, in Node and in workerd. */
 import { describe, expect, it } from "vitest";
-import { type Features, lexicalFeatures, readLexical } from "../../src/core/lexical.ts";
+import { type Features, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
 import { buckets, examples, idf, seen, vectors } from "./lexical.ts";
 
 const bytesOf = (base64: string) => Uint8Array.from(Buffer.from(base64, "base64")).buffer;

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { encode, readTable, type StaticTable, staticBackbone } from "../../src/backbones/text-static.ts";
-import { words } from "../../src/core/words.ts";
+import { words } from "../../src/core/text/words.ts";
 import { textStaticForTests } from "./platform.ts";
 import { revision, vectors } from "./text-static-1.ts";
 

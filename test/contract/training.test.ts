@@ -1,7 +1,7 @@
 /** Trainings on the WASM backend in both runtimes, and what they leave behind. */
 import { expect, it } from "vitest";
 import type { Tensors } from "../../src/core/tensors.ts";
-import { train } from "../../src/core/train.ts";
+import { train } from "../../src/core/linear/train.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { wasmForTests } from "./platform.ts";
 import { clusters, type Data, distance, options, predictions, trained, trainOn, worded } from "./training.ts";

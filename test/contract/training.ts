@@ -1,11 +1,11 @@
 import type { Result } from "../../src/core/failure.ts";
 import type { Head } from "../../src/core/head.ts";
 import { predict } from "../../src/core/head.ts";
-import { type LexicalFeatures, lexicalBuckets, lexicalFeatures, readLexical } from "../../src/core/lexical.ts";
-import type { Targets } from "../../src/core/objective.ts";
+import { type LexicalFeatures, lexicalBuckets, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
+import type { Targets } from "../../src/core/linear/objective.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { SparseRows, Tensors } from "../../src/core/tensors.ts";
-import { type Trained, type TrainingOptions, type TrainingSet, train } from "../../src/core/train.ts";
+import { type Trained, type TrainingOptions, type TrainingSet, train } from "../../src/core/linear/train.ts";
 
 /** Runs a generator to its end. */
 export function finish<T>(steps: Generator<number, T, void>): T {

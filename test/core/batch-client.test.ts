@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { parseRetryAfter } from "../../src/core/retry-after.ts";
+import { parseRetryAfter } from "../../src/lib/retry-after.ts";
 import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../src/jobs/client.ts";
 import { type Stop, type Submission, stop, submission } from "../../src/jobs/protocol.ts";
 import { verify } from "../../src/jobs/sign.ts";

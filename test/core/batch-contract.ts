@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
-import { isHeldOut } from "../../src/core/judge.ts";
+import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
 import * as protocol from "../../src/jobs/protocol.ts";
 import { sign } from "../../src/jobs/sign.ts";

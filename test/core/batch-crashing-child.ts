@@ -1,5 +1,5 @@
 /** A process that ends without a word, in the way that the job's tenant is called. */
-import type { Heard } from "../../src/batch/child.ts";
+import type { Heard } from "../../src/batch/attempt/child.ts";
 
 process.on("message", (heard: Heard) => {
   const tenant = heard.type === "setup" ? heard.setup.submission.tenant : "";

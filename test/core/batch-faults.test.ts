@@ -2,7 +2,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Context } from "hono";
 import { describe, expect, it } from "vitest";
-import { edgeOf } from "../../src/batch/edge.ts";
+import { edgeOf } from "../../src/batch/client/worker-client.ts";
 import type { Submission } from "../../src/jobs/protocol.ts";
 import { ofEmbeddings, submissionOf, texts } from "./batch-data.ts";
 import { harness, pace, soon } from "./batch-harness.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect } from "vitest";
 import type { Log } from "../../src/batch/log.ts";
-import { readSettings, type Settings } from "../../src/batch/settings.ts";
+import { readSettings, type Settings } from "../../src/batch/server/settings.ts";
 import { type BatchEndpoint, startBatch } from "../../src/batch.ts";
 import { type FakeWorker, secret, startFakeWorker } from "./batch-worker.ts";
 

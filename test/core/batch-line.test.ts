@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Asking, makeLine } from "../../src/batch/line.ts";
+import { type Asking, makeLine } from "../../src/batch/server/fair-queue.ts";
 
 const job = (tenant: string, name: string, createdAt = 0): Asking => ({ tenant, job: `${tenant}/${name}`, createdAt });
 const granted = { granted: true };

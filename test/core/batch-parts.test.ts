@@ -1,11 +1,11 @@
 /** The parts of a batch endpoint that read and reckon. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Material } from "../../src/batch/candidates.ts";
-import { decodeStages, encodeStages, noStages, type Stages } from "../../src/batch/checkpoint.ts";
-import { type Answers, compareHeads, predictions } from "../../src/batch/compare.ts";
-import { type Examples, readExamples } from "../../src/batch/data.ts";
-import { makeRows } from "../../src/batch/rows.ts";
+import type { Material } from "../../src/batch/attempt/candidates.ts";
+import { decodeStages, encodeStages, noStages, type Stages } from "../../src/batch/attempt/checkpoint.ts";
+import { type Answers, compareHeads, predictions } from "../../src/batch/attempt/comparison.ts";
+import { type Examples, readExamples } from "../../src/batch/attempt/data.ts";
+import { makeRows } from "../../src/batch/attempt/rows.ts";
 import type { Head, Task } from "../../src/core/head.ts";
 import { embeddings, floats, ofEmbeddings, submissionOf, texts } from "./batch-data.ts";
 import { ndjson, sha256Of } from "./batch-worker.ts";

@@ -5,7 +5,7 @@ import { statSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { Problem, readSettings } from "../../src/batch/settings.ts";
+import { Problem, readSettings } from "../../src/batch/server/settings.ts";
 import { submissionOf, texts } from "./batch-data.ts";
 import { harness, soon } from "./batch-harness.ts";
 import { hang, secret, submit } from "./batch-worker.ts";

@@ -1,6 +1,6 @@
 /** Attempts that are stopped on their way, and others that go on from their checkpoints. */
 import { describe, expect, it } from "vitest";
-import { encodeStages, nameOf, noStages } from "../../src/batch/checkpoint.ts";
+import { encodeStages, nameOf, noStages } from "../../src/batch/attempt/checkpoint.ts";
 import type { Artifact, Manifest, Submission } from "../../src/jobs/protocol.ts";
 import { submissionOf, texts } from "./batch-data.ts";
 import { harness, pace, soon } from "./batch-harness.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { factorise, factoriseIndependent, invertLower } from "../../src/core/cholesky.ts";
+import { factorise, factoriseIndependent, invertLower } from "../../src/core/linear/cholesky.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { finish } from "../contract/training.ts";
 

@@ -16,7 +16,7 @@ import {
   SLOW,
   type Standing,
   WAITS,
-} from "../../src/core/delivery.ts";
+} from "../../src/core/lifecycle/delivery.ts";
 
 const [SECOND, MINUTE, HOUR, DAY] = [1_000, 60_000, 3_600_000, 86_400_000];
 const LEASE = 25 * SECOND;

@@ -5,7 +5,7 @@ import { textStatic } from "../../src/backbones/node.ts";
 import { entry } from "../../src/backbones/subwords.ts";
 import { encode, wordVector } from "../../src/backbones/text-static.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { words } from "../../src/core/words.ts";
+import { words } from "../../src/core/text/words.ts";
 import { makeWorkspace } from "../../src/finetune/kernels.ts";
 import { makeNetwork } from "../../src/finetune/network.ts";
 import { fillRows, numberWords } from "../../src/finetune/words.ts";

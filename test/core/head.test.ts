@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { type Head, predict, quantiseLexical } from "../../src/core/head.ts";
-import { type Features, type Lexical, lexicalFeatures, readLexical } from "../../src/core/lexical.ts";
+import { type Features, type Lexical, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
 import { seededRandom } from "../../src/core/random.ts";
 
 const DIMENSIONS = 3;

@@ -1,6 +1,6 @@
 /** Jobs' lives, event by event. */
-import { advance, type JobEvent, type JobRules, type JobState, newJobState, type Promote } from "../../src/core/job.ts";
-import type { Judgement } from "../../src/core/judge.ts";
+import { advance, type JobEvent, type JobRules, type JobState, newJobState, type Promote } from "../../src/core/lifecycle/job.ts";
+import type { Judgement } from "../../src/core/evaluation/comparison.ts";
 
 export const MINUTE = 60_000;
 export const rules: JobRules = { silence: 10 * MINUTE, attempts: 3 };

@@ -11,7 +11,7 @@ import {
   type JobState,
   newJobState,
   refusal,
-} from "../../src/core/job.ts";
+} from "../../src/core/lifecycle/job.ts";
 import { cancel, clock, invalid, MINUTE, of, pause, resume, rules, validated } from "./job-life.ts";
 
 const STOP_AGAIN = 15_000;

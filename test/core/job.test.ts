@@ -1,6 +1,6 @@
 /** The life of a fine-tuning job, way by way. What holds of any order of events is in job-properties.test.ts. */
 import { describe, expect, it } from "vitest";
-import { directiveOf, dueAt, hasEnded, isCurrent, type JobEvent, type Promote, refusal } from "../../src/core/job.ts";
+import { directiveOf, dueAt, hasEnded, isCurrent, type JobEvent, type Promote, refusal } from "../../src/core/lifecycle/job.ts";
 import {
   born,
   cancel,

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { compare, isHeldOut, type Judgement, mcNemar } from "../../src/core/judge.ts";
+import { compare, isHeldOut, type Judgement, mcNemar } from "../../src/core/evaluation/comparison.ts";
 import { mcNemarVectors } from "./vectors/load.ts";
 
 /** What a double no longer holds in full. */

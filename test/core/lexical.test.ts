@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { hasLexicalRoom, type Lexical, lexicalBuckets, lexicalFeatures, readLexical } from "../../src/core/lexical.ts";
-import { words } from "../../src/core/words.ts";
+import { hasLexicalRoom, type Lexical, lexicalBuckets, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
+import { words } from "../../src/core/text/words.ts";
 
 /** A feature as what it is of, and the kind whose hashes it has. */
 type Named = readonly [kind: "word" | "pair" | "gram", of: readonly (string | number)[]];

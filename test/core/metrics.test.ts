@@ -6,8 +6,8 @@ import {
   fitTemperature,
   heldOutLogLoss,
   heldOutProbabilities,
-} from "../../src/core/calibration.ts";
-import { assess } from "../../src/core/evaluation.ts";
+} from "../../src/core/evaluation/calibration.ts";
+import { assess } from "../../src/core/evaluation/evaluation.ts";
 import {
   confusionMatrix,
   expectedCalibrationError,
@@ -16,9 +16,9 @@ import {
   perClass,
   regressionFigures,
   wilsonInterval,
-} from "../../src/core/metrics.ts";
-import type { Targets } from "../../src/core/objective.ts";
-import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "../../src/core/split.ts";
+} from "../../src/core/evaluation/metrics.ts";
+import type { Targets } from "../../src/core/linear/objective.ts";
+import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
 import { finish } from "../contract/training.ts";
 import { metricVectors as v } from "./vectors/load.ts";
 

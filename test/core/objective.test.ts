@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { designWidth, makeDesign } from "../../src/core/design.ts";
-import { fitHead, makePreconditioner, startingPoint } from "../../src/core/fit.ts";
-import { evaluateObjective, type Problem, type Targets } from "../../src/core/objective.ts";
-import { measureSpread } from "../../src/core/preconditioner.ts";
+import { designWidth, makeDesign } from "../../src/core/linear/design.ts";
+import { fitHead, makePreconditioner, startingPoint } from "../../src/core/linear/fit.ts";
+import { evaluateObjective, type Problem, type Targets } from "../../src/core/linear/objective.ts";
+import { measureSpread } from "../../src/core/linear/preconditioner.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Tensors } from "../../src/core/tensors.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";

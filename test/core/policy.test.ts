@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { binomialTail } from "../../src/core/binomial.ts";
-import type { Evaluation } from "../../src/core/evaluation.ts";
+import { binomialTail } from "../../src/core/evaluation/binomial.ts";
+import type { Evaluation } from "../../src/core/evaluation/evaluation.ts";
 import type { Task } from "../../src/core/head.ts";
-import { driftChance, isDrifting, isNotWorse, promotesMade, retrainingBackoff } from "../../src/core/policy.ts";
+import { driftChance, isDrifting, isNotWorse, promotesMade, retrainingBackoff } from "../../src/core/lifecycle/policy.ts";
 import { binomialVectors } from "./vectors/load.ts";
 
 const trials = fc.tuple(fc.integer({ min: 1, max: 300 }), fc.nat(), fc.double({ min: 0, max: 1, noNaN: true }));

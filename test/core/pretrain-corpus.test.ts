@@ -6,7 +6,7 @@ import { quantise } from "../../src/backbones/quantise.ts";
 import { eachSubword } from "../../src/backbones/subwords.ts";
 import { encode, readTable } from "../../src/backbones/text-static.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { words } from "../../src/core/words.ts";
+import { words } from "../../src/core/text/words.ts";
 import { BATCH, type Batch, batches } from "../../src/pretrain/batch.ts";
 import { type Corpus, readCorpus } from "../../src/pretrain/corpus.ts";
 import { foldedRows } from "../../src/pretrain/fold.ts";

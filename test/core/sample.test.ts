@@ -1,12 +1,12 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/design.ts";
-import { makePreconditioner } from "../../src/core/fit.ts";
-import { fitFolds } from "../../src/core/held-out.ts";
-import type { Targets } from "../../src/core/objective.ts";
-import { gramOf, measureSpread } from "../../src/core/preconditioner.ts";
-import { stratifiedOrder, subsample } from "../../src/core/sample.ts";
-import { stratifiedFolds } from "../../src/core/split.ts";
+import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/linear/design.ts";
+import { makePreconditioner } from "../../src/core/linear/fit.ts";
+import { fitFolds } from "../../src/core/linear/cross-validation.ts";
+import type { Targets } from "../../src/core/linear/objective.ts";
+import { gramOf, measureSpread } from "../../src/core/linear/preconditioner.ts";
+import { stratifiedOrder, subsample } from "../../src/core/linear/subsample.ts";
+import { stratifiedFolds } from "../../src/core/linear/split.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { clusters, finish } from "../contract/training.ts";
 

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
-import { estimate, selectionPlan } from "../../src/core/cost.ts";
+import { estimate, selectionPlan } from "../../src/core/linear/cost.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { SPARSE_BYTES } from "../../src/core/sparse.ts";
+import { SPARSE_BYTES } from "../../src/core/linear/sparse.ts";
 import type { Matrix, Sparse, Tensors } from "../../src/core/tensors.ts";
-import { train } from "../../src/core/train.ts";
+import { train } from "../../src/core/linear/train.ts";
 import { nodeTensors } from "../../src/tensor/node.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import {

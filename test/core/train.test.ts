@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
-import { estimate } from "../../src/core/cost.ts";
+import { estimate } from "../../src/core/linear/cost.ts";
 import { predict, predictionInterval, predictionSet } from "../../src/core/head.ts";
 import { seededRandom, shuffle } from "../../src/core/random.ts";
 import type { Matrix, Tensors } from "../../src/core/tensors.ts";
-import { train } from "../../src/core/train.ts";
+import { train } from "../../src/core/linear/train.ts";
 import { nodeTensors } from "../../src/tensor/node.ts";
 import { plainTensors } from "../../src/tensor/plain.ts";
 import { clusters, type Data, distance, options, predictions, trained, trainOn } from "../contract/training.ts";

@@ -1,7 +1,7 @@
 import { createExecutionContext, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
-import { newKey } from "../../src/http/api-keys.ts";
+import { newKey } from "../../src/http/routes/api-keys.ts";
 import { createApp } from "../../src/http/app.ts";
 import { type Directory, directory } from "../../src/tenant/directory.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";

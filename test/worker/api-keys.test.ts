@@ -1,7 +1,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
-import { makeKey } from "../../src/http/keys.ts";
-import { sha256Hex } from "../../src/store/hash.ts";
+import { makeKey } from "../../src/http/middleware/keys.ts";
+import { sha256Hex } from "../../src/lib/hash.ts";
 import { call, newTenant } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused, keyWith } from "./expect.ts";
 

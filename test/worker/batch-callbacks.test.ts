@@ -4,12 +4,12 @@ import { env } from "cloudflare:workers";
 import { describe, expect, test, vi } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
-import { isHeldOut } from "../../src/core/judge.ts";
+import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { LARGEST_SINGLE_UPLOAD, type Message, PART_BYTES } from "../../src/jobs/protocol.ts";
 import { makeToken } from "../../src/jobs/token.ts";
-import { sha256Hex } from "../../src/store/hash.ts";
+import { sha256Hex } from "../../src/lib/hash.ts";
 import { artifactKey } from "../../src/store/keys.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import {

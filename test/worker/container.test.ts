@@ -5,7 +5,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import type { z } from "zod";
 import { BatchContainer, type ContainerEnv } from "../../src/jobs/container.ts";
 import type { health as healthSchema } from "../../src/jobs/protocol.ts";
-import { batchEndpoint } from "../../src/tenant/job-work.ts";
+import { batchEndpoint } from "../../src/tenant/jobs/job-runner.ts";
 
 const SIGTERM = 15;
 const openai = { kind: "openai", id: "small", model: "m", dimensions: 3, base_url: "https://a.test", secret: "A_KEY" };

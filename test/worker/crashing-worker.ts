@@ -3,7 +3,7 @@
  * it prints a marker and stands still, so that the test can kill the process between that write and the one before.
  */
 
-import { runDue } from "../../src/tenant/bytes.ts";
+import { runDue } from "../../src/tenant/tasks/maintenance.ts";
 import { Directory as RealDirectory } from "../../src/tenant/directory.ts";
 import { Tenant as RealTenant } from "../../src/tenant/tenant.ts";
 import worker from "../../src/worker.ts";

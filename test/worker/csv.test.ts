@@ -2,8 +2,8 @@
 import { parse } from "csv-parse/sync";
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { csvRecords } from "../../src/http/csv.ts";
-import { lines } from "../../src/http/lines.ts";
+import { csvRecords } from "../../src/ingest/csv.ts";
+import { lines } from "../../src/ingest/lines.ts";
 
 async function read(text: string, chunk: number): Promise<string[][]> {
   const bytes = new TextEncoder().encode(text);

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { expect, test } from "vitest";
 import { codes } from "../../src/core/failure.ts";
 import type { HttpEnv } from "../../src/http/context.ts";
-import { failed } from "../../src/http/errors.ts";
+import { failed } from "../../src/http/middleware/errors.ts";
 
 const pages = import.meta.glob<string>("../../docs/errors/*.md", { query: "?raw", import: "default", eager: true });
 const page = (name: string) => pages[`../../docs/errors/${name}.md`] ?? "";

@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
-import { toStored } from "../../src/http/example-input.ts";
+import { toStored } from "../../src/ingest/example.ts";
 import { ledger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";

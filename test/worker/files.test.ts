@@ -7,7 +7,7 @@ import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { PART_BYTES } from "../../src/store/files.ts";
 import { fileKey } from "../../src/store/keys.ts";
-import { runDue } from "../../src/tenant/bytes.ts";
+import { runDue } from "../../src/tenant/tasks/maintenance.ts";
 import { ledger, type Tenant } from "../../src/tenant/tenant.ts";
 import { type Answer, call, newTenant } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { lexicalFeatures } from "../../src/core/lexical.ts";
+import { lexicalFeatures } from "../../src/core/text/lexical.ts";
 import { limits } from "../../src/core/limits.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";

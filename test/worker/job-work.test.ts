@@ -3,12 +3,12 @@ import { evictDurableObject, runDurableObjectAlarm } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { Webhook } from "standardwebhooks";
 import { describe, expect, test, vi } from "vitest";
-import { type JobState, newJobState } from "../../src/core/job.ts";
+import { type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
 import { limits } from "../../src/core/limits.ts";
 import { stop as stopSchema } from "../../src/jobs/protocol.ts";
 import { artifactKey, headKey } from "../../src/store/keys.ts";
-import { runDue } from "../../src/tenant/bytes.ts";
-import { arm, schedule } from "../../src/tenant/due.ts";
+import { runDue } from "../../src/tenant/tasks/maintenance.ts";
+import { arm, schedule } from "../../src/tenant/tasks/tasks.ts";
 import { identity } from "../../src/tenant/schema.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import {

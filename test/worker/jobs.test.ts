@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import OpenAI, { toFile } from "openai";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Code } from "../../src/core/failure.ts";
-import { type JobState, newJobState } from "../../src/core/job.ts";
+import { type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";

@@ -1,9 +1,9 @@
 /** Lexical features over the API: what a training answers, an export holds, and what does not fit. */
 import { beforeAll, describe, expect, test } from "vitest";
-import { lexicalFeatures } from "../../src/core/lexical.ts";
+import { lexicalFeatures } from "../../src/core/text/lexical.ts";
 import { limits } from "../../src/core/limits.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { words } from "../../src/core/words.ts";
+import { words } from "../../src/core/text/words.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectRefused } from "./expect.ts";
 

@@ -1,8 +1,8 @@
 /** The reader of forms by itself: whatever comes, it answers, and gives a file's bytes as they are or not at all. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BodyRefused } from "../../src/http/body.ts";
-import { readForm, type TakeFile } from "../../src/http/multipart.ts";
+import { BodyRefused } from "../../src/http/middleware/body.ts";
+import { readForm, type TakeFile } from "../../src/ingest/multipart.ts";
 
 const TYPE = "multipart/form-data; boundary=xx";
 const disposition = (name: string, rest = "") => `content-disposition: form-data; name="${name}"${rest}\r\n\r\n`;

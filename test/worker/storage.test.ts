@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
 import { BLOCK_ROWS, type EmbeddedRows, gatherBlocks } from "../../src/store/embeddings.ts";
-import { shortHash } from "../../src/store/hash.ts";
+import { shortHash } from "../../src/lib/hash.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
 import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";

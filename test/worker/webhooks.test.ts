@@ -1,9 +1,9 @@
 /** Webhook endpoints and deliveries as their owner sees them. */
 import OpenAI from "openai";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { eventTypes } from "../../src/core/event.ts";
+import { eventTypes } from "../../src/core/lifecycle/event.ts";
 import { limits } from "../../src/core/limits.ts";
-import { emit } from "../../src/tenant/events.ts";
+import { emit } from "../../src/tenant/hooks/events.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { inLedger } from "./batch.ts";
 import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";

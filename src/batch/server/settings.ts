@@ -1,0 +1,100 @@
+/** What the environment says of how a batch endpoint is to run. */
+import { resolve } from "node:path";
+import { backbones } from "../../backbones/index.ts";
+import { textStatic } from "../../backbones/node.ts";
+import type { Cost } from "../../core/linear/cost.ts";
+import { LARGEST_SINGLE_UPLOAD } from "../../jobs/protocol.ts";
+import { defaultPace, type Pace } from "../client/worker-client.ts";
+
+/** A problem with what the user gave: told in one line, without a stack. */
+export class Problem extends Error {}
+
+export interface Settings {
+  readonly host: string;
+  readonly port: number;
+  /** The first signs; what any of them signed is accepted. */
+  readonly secrets: readonly [string, ...string[]];
+  /** Where the Worker is, without a slash at its end. */
+  readonly graftUrl: string;
+  /** Attempts at once. */
+  readonly capacity: number;
+  readonly workDir: string;
+  /** What one attempt may hold in memory, and a training of it compute. */
+  readonly budget: Cost;
+  readonly graceMs: number;
+  readonly backbones: BackboneSettings;
+  readonly pace: Pace;
+  /** An artifact of more bytes is uploaded in parts. */
+  readonly largestSingle: number;
+}
+
+/** As `backbones` takes them. */
+export interface BackboneSettings {
+  readonly configuration: string | undefined;
+  readonly secrets: Readonly<Record<string, string>>;
+}
+
+/** The settings in an environment; throws a Problem where one is wrong or missing. */
+export function readSettings(env: NodeJS.ProcessEnv): Settings {
+  const previous = env.BATCH_PREVIOUS_SECRET ? [secret("BATCH_PREVIOUS_SECRET", env.BATCH_PREVIOUS_SECRET)] : [];
+  return {
+    host: env.BATCH_HOST || "127.0.0.1",
+    port: whole("BATCH_PORT", env.BATCH_PORT, 8788, 0, 65_535),
+    secrets: [secret("BATCH_SECRET", env.BATCH_SECRET), ...previous],
+    graftUrl: url("GRAFT_URL", env.GRAFT_URL),
+    capacity: whole("BATCH_JOBS", env.BATCH_JOBS, 1, 1, 256),
+    workDir: resolve(env.WORK_DIR || ".graft-batch"),
+    budget: {
+      bytes: whole("BATCH_MEMORY_BYTES", env.BATCH_MEMORY_BYTES, 1.5e9, 1e6, 4e9),
+      operations: whole("BATCH_OPERATIONS", env.BATCH_OPERATIONS, 1e14, 1e6, Number.MAX_SAFE_INTEGER),
+    },
+    graceMs: 1000 * whole("BATCH_GRACE_SECONDS", env.BATCH_GRACE_SECONDS, 30, 0, 3600),
+    backbones: backboneSettings(env),
+    pace: defaultPace,
+    largestSingle: LARGEST_SINGLE_UPLOAD,
+  };
+}
+
+/** A whole number, which may be written as 1.5e9. */
+function whole(name: string, value: string | undefined, otherwise: number, least: number, most: number): number {
+  if (value === undefined || value === "") return otherwise;
+  const number = /^\d+(\.\d+)?(e\d+)?$/i.test(value) ? Number(value) : Number.NaN;
+  if (Number.isInteger(number) && number >= least && number <= most) return number;
+  throw new Problem(`${name} is '${value}', which is not a whole number from ${least} to ${most}.`);
+}
+
+function secret(name: string, value: string | undefined): string {
+  if (!value) throw new Problem(`${name} is missing: the secret that the Worker shares, 'whsec_' and base64.`);
+  const [, base64 = ""] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(value) ?? [];
+  if (Buffer.from(base64, "base64").length >= 24) return value;
+  throw new Problem(`${name} is not a secret: 'whsec_' and at least 24 bytes as base64.`);
+}
+
+function url(name: string, value: string | undefined): string {
+  if (!value) throw new Problem(`${name} is missing: where the Worker is, such as http://127.0.0.1:8787.`);
+  const parsed = URL.canParse(value) ? new URL(value) : null;
+  if (
+    parsed &&
+    /^https?:$/.test(parsed.protocol) &&
+    parsed.username + parsed.password + parsed.search + parsed.hash === ""
+  )
+    return parsed.href.replace(/\/+$/, "");
+  throw new Problem(`${name} is not an http: or https: URL without user, query and fragment.`);
+}
+
+/** What BACKBONES says, and the secrets that it names. */
+function backboneSettings(env: NodeJS.ProcessEnv): BackboneSettings {
+  const secrets: Record<string, string> = {};
+  const table = backbones(
+    textStatic,
+    env.BACKBONES,
+    (name) => {
+      const value = env[name];
+      if (value) secrets[name] = value;
+      return value;
+    },
+    undefined,
+  );
+  if (!table.ok) throw new Problem(`${table.failure.message}.`);
+  return { configuration: env.BACKBONES, secrets };
+}

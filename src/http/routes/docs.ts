@@ -1,0 +1,48 @@
+import { Scalar } from "@scalar/hono-api-reference";
+import type { App } from "../context.ts";
+
+const description = `Train, evaluate, calibrate and serve small classifiers (heads) on frozen embeddings, one set for each of your customers.
+Every error has a code from a closed list, with a page on each in docs/errors/.`;
+
+/** A version, not whatever is newest: people type their keys into this page. */
+const VIEWER = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.72.1";
+
+/** The OpenAPI document, made from the routes' own schemas, and a page to read it in. */
+export function documentationRoutes(app: App): void {
+  app.openAPIRegistry.registerComponent("securitySchemes", "apiKey", {
+    type: "http",
+    scheme: "bearer",
+    description: "gk_<tenant>_<secret>",
+  });
+  app.openAPIRegistry.registerComponent("securitySchemes", "adminKey", {
+    type: "http",
+    scheme: "bearer",
+    description: "the operator's ADMIN_KEY",
+  });
+  const make = () => {
+    const document = app.getOpenAPI31Document({
+      openapi: "3.1.0",
+      info: {
+        title: "Graft",
+        version: "1",
+        description,
+        license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
+      },
+    });
+    // The import reads JSON as a stream too, so its validator must not; the document says so all the same.
+    const body = document.paths?.["/v1/datasets/{name}/examples"]?.post?.requestBody;
+    if (body && "content" in body) {
+      const examples = { type: "array" as const, items: { $ref: "#/components/schemas/LabelledExample" } };
+      body.content["application/json"] = {
+        schema: { type: "object", properties: { examples }, required: ["examples"], additionalProperties: false },
+      };
+    }
+    return document;
+  };
+  let document: ReturnType<typeof make> | undefined;
+  app.get("/openapi.json", (c) => {
+    document ??= make();
+    return c.json({ ...document, servers: [{ url: new URL(c.req.url).origin }] });
+  });
+  app.get("/docs", Scalar({ url: "/openapi.json", pageTitle: "Graft API", cdn: VIEWER }));
+}

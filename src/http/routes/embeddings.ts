@@ -1,0 +1,90 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import { ok } from "../../core/failure.ts";
+import { limits } from "../../core/limits.ts";
+import { embedInputs } from "../../store/embeddings.ts";
+import { tenantKey } from "../middleware/auth.ts";
+import { findBackbone } from "../../serving/backbones.ts";
+import { type App, anyQuery, route } from "../context.ts";
+import { answer, failed } from "../middleware/errors.ts";
+import { checkText } from "../../ingest/example.ts";
+import { body, errors, json, limited, tenantSecurity } from "../../api/schema.ts";
+
+// OpenAI's shape, so fields that are not known here are ignored.
+const request = z.looseObject({
+  model: z.string().min(1).max(200),
+  input: z.union([z.string(), limited(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
+    error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
+  }),
+  encoding_format: z.enum(["float", "base64"]).default("float"),
+  dimensions: z.number().int().positive().optional(),
+});
+const embeddings = z
+  .object({
+    object: z.literal("list"),
+    data: z.array(
+      z.object({
+        object: z.literal("embedding"),
+        index: z.number().int(),
+        embedding: z.union([z.array(z.number()), z.string()]),
+      }),
+    ),
+    model: z.string(),
+    usage: z.object({ prompt_tokens: z.number().int(), total_tokens: z.number().int() }),
+  })
+  .openapi("Embeddings");
+
+export function embeddingRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      tags: ["Backbones"],
+      security: tenantSecurity,
+      method: "post",
+      path: "/v1/embeddings",
+      summary: "Embed texts by a backbone",
+      middleware: [tenantKey("predict")] as const,
+      request: { query: anyQuery, body: body(request) },
+      responses: { 200: json(embeddings, "OpenAI's list of embeddings"), ...errors },
+    }),
+    async (c) => {
+      const { model, input, encoding_format, dimensions } = c.req.valid("json");
+      const backbone = await findBackbone(c.env, c.var.caller.tenant, model, "model");
+      if (!backbone.ok) return failed(c, backbone.failure);
+      if (dimensions !== undefined && dimensions !== backbone.value.dimensions) {
+        const message = `The embeddings of '${model}' have ${backbone.value.dimensions} dimensions, and cannot be cut.`;
+        return failed(c, { code: "invalid_parameter", message, param: "dimensions" });
+      }
+      const list = typeof input === "string" ? [input] : input;
+      const numbers = list.length * backbone.value.dimensions;
+      if (numbers > limits.embedding_numbers_per_request) {
+        const limit = limits.embedding_numbers_per_request;
+        const message = `An answer has at most ${limit} numbers; this one would have ${numbers}. Send fewer inputs in a request.`;
+        return failed(c, { code: "limit_exceeded", message, param: "input", details: { limit, actual: numbers } });
+      }
+      const texts: string[] = [];
+      for (const [index, text] of list.entries()) {
+        const checked = checkText(text, typeof input === "string" ? "input" : `input[${index}]`);
+        if (!checked.ok) return failed(c, checked.failure);
+        texts.push(checked.value);
+      }
+      const embedded = await embedInputs(c.env.KV, c.var.caller.tenant, backbone.value, texts, (work) =>
+        c.executionCtx.waitUntil(work),
+      );
+      if (!embedded.ok) return failed(c, embedded.failure);
+      const { rows, hits } = embedded.value;
+      c.header("x-cache", `hit=${hits}, miss=${rows.length - hits}`);
+      c.set("figures", { inputs: rows.length, hits });
+      const data = rows.map((row, index) => ({
+        object: "embedding",
+        index,
+        embedding:
+          encoding_format === "float"
+            ? Array.from(row)
+            : Buffer.from(row.buffer, row.byteOffset, row.byteLength).toString("base64"),
+      }));
+      // Backbones count no tokens alike; words stand in for them.
+      const tokens = texts.reduce((sum, text) => sum + text.trim().split(/\s+/).length, 0);
+      return answer(c, ok({ object: "list", data, model, usage: { prompt_tokens: tokens, total_tokens: tokens } }));
+    },
+  );
+}

@@ -1,0 +1,145 @@
+import { createRoute, z } from "@hono/zod-openapi";
+import { ok } from "../../core/failure.ts";
+import { readFile } from "../../store/files.ts";
+import { ledger } from "../../tenant/tenant.ts";
+import { tenantKey } from "../middleware/auth.ts";
+import { type App, anyQuery, route } from "../context.ts";
+import { answer, failed } from "../middleware/errors.ts";
+import { deleted, errors, json, listOf, openAiPage, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { PURPOSE, uploadFile } from "./upload.ts";
+
+const file = z
+  .object({
+    object: z.literal("file"),
+    id: z.string(),
+    bytes: z.number().int(),
+    created_at: unixSeconds,
+    filename: z.string(),
+    purpose: z.literal(PURPOSE),
+    status: z.literal("processed"),
+    status_details: z.null(),
+    expires_at: z.null(),
+    graft: z.object({
+      task: z.enum(["single_label", "multi_label", "regression"]),
+      modality: z.enum(["text", "embedding"]),
+      dimensions: z.number().int().nullable(),
+      examples: z.number().int(),
+      labels: z.number().int().openapi({ description: "different ones; 0 for regression" }),
+    }),
+  })
+  .openapi("File");
+const common = { tags: ["Files"], security: tenantSecurity };
+const idParams = z.object({ id: z.string().min(1).max(200) });
+const listQuery = openAiPage.extend({
+  order: z.enum(["asc", "desc"]).default("desc"),
+  purpose: z.string().max(256).optional(),
+});
+
+export function fileRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "post",
+      path: "/v1/files",
+      summary: "Upload a file to fine-tune on",
+      middleware: [tenantKey("train")] as const,
+      request: {
+        query: anyQuery,
+        body: {
+          required: true,
+          content: {
+            "multipart/form-data": {
+              // No zod schema: its validator would read the form whole into memory.
+              schema: {
+                type: "object",
+                properties: {
+                  purpose: { type: "string", enum: [PURPOSE] },
+                  file: {
+                    type: "string",
+                    format: "binary",
+                    description: "JSONL: on each line a labelled example, or a chat whose last message is the label",
+                  },
+                },
+                required: ["purpose", "file"],
+              },
+            },
+          },
+        },
+      },
+      responses: { 200: json(file, "The file, checked and stored; one with a bad line is not stored"), ...errors },
+    }),
+    (c) => uploadFile(c),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/files",
+      summary: "List files",
+      middleware: [tenantKey("train")] as const,
+      request: { query: listQuery },
+      responses: { 200: json(listOf(file), "Files, newest first unless asked otherwise"), ...errors },
+    }),
+    async (c) => {
+      const { limit, after, order, purpose = PURPOSE } = c.req.valid("query");
+      if (purpose !== PURPOSE)
+        return answer(c, ok({ object: "list", data: [], first_id: null, last_id: null, has_more: false }));
+      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listFiles({ limit, after, order }));
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/files/{id}",
+      summary: "Get a file's description",
+      middleware: [tenantKey("train")] as const,
+      request: { query: anyQuery, params: idParams },
+      responses: { 200: json(file, "The file"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getFile(c.req.valid("param").id)),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "delete",
+      path: "/v1/files/{id}",
+      summary: "Delete a file",
+      middleware: [tenantKey("train")] as const,
+      request: { query: anyQuery, params: idParams },
+      responses: { 200: json(deleted("file"), "It is gone; what was trained on it stays"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).deleteFile(c.req.valid("param").id)),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/files/{id}/content",
+      summary: "Get a file's bytes as they were uploaded",
+      middleware: [tenantKey("train")] as const,
+      request: { query: anyQuery, params: idParams },
+      responses: {
+        200: {
+          description: "The bytes",
+          content: { "application/octet-stream": { schema: z.string().openapi({ format: "binary" }) } },
+        },
+        ...errors,
+      },
+    }),
+    async (c) => {
+      const { tenant } = c.var.caller;
+      const found = await ledger(c.env.TENANT, tenant).getFile(c.req.valid("param").id);
+      if (!found.ok) return failed(c, found.failure);
+      const bytes = await readFile(c.env.BUCKET, tenant, found.value.id).catch(() => null);
+      if (bytes) return c.body(bytes, 200, { "content-type": "application/octet-stream" });
+      const message = "The file's bytes could not be read. Try again in a few seconds.";
+      return failed(c, { code: "storage_unavailable", message, retryAfter: 5 });
+    },
+  );
+}

@@ -1,0 +1,385 @@
+/** Fine-tuning jobs, in OpenAI's shape: fields that are not known here are ignored. */
+
+import { createRoute, z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { fail, ok, type Result } from "../../core/failure.ts";
+import { newId } from "../../lib/id.ts";
+import { batchEndpoint } from "../../tenant/jobs/job-runner.ts";
+import type { JobSpec } from "../../tenant/jobs/jobs.ts";
+import { ledger } from "../../tenant/tenant.ts";
+import { tenantKey } from "../middleware/auth.ts";
+import { chooseBackbone, isFineTuned, trainable } from "../../serving/backbones.ts";
+import { type App, anyQuery, type HttpEnv, route } from "../context.ts";
+import { answer, failed } from "../middleware/errors.ts";
+import { idempotent } from "../middleware/idempotency.ts";
+import { body, errors, json, listOf, name, openAiPage, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+
+const MOST_EPOCHS = 100;
+const LARGEST_BATCH = 1_024;
+const LARGEST_MULTIPLIER = 100;
+const whole = (most: number) =>
+  z.union([z.literal("auto"), z.number().int().min(1).max(most)], {
+    error: `it is 'auto' or a whole number from 1 to ${most}`,
+  });
+const multiplier = z.union([z.literal("auto"), z.number().positive().max(LARGEST_MULTIPLIER)], {
+  error: `it is 'auto' or a number above 0, at most ${LARGEST_MULTIPLIER}`,
+});
+const hyperparameters = z.looseObject({
+  n_epochs: whole(MOST_EPOCHS).default("auto"),
+  batch_size: whole(LARGEST_BATCH).default("auto"),
+  learning_rate_multiplier: multiplier.default("auto"),
+});
+const auto = hyperparameters.parse({});
+const layers = z.union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
+  error: "trainable is 'all', 'head' or {\"last_layers\": n}",
+});
+const metadata = z
+  .record(z.string().max(64), z.string().max(512))
+  .refine((pairs) => Object.keys(pairs).length <= 16, { error: "metadata has at most 16 pairs" });
+
+const newJob = z
+  .looseObject({
+    model: z.string().min(1).max(200),
+    training_file: z.string().min(1).max(200).openapi({
+      description: "a file's id, or 'dataset:' and the name of a data set",
+      example: "dataset:tickets",
+    }),
+    validation_file: z.string().min(1).max(200).nullish(),
+    seed: z.number().int().min(0).max(4_294_967_295).nullish(),
+    suffix: z
+      .string()
+      .min(1)
+      .max(64)
+      .refine((text) => text.isWellFormed() && !/\p{Cc}/u.test(text), { error: "a suffix has no control characters" })
+      .nullish()
+      .openapi({ description: "names the fine-tuned model; the same again makes a new revision of it" }),
+    metadata: metadata.nullish(),
+    head: name
+      .optional()
+      .openapi({ description: "the head that gets a new version; by default the suffix, or the job's id" }),
+    promote: z.enum(["if_better", "always", "never"]).default("if_better"),
+    hyperparameters: hyperparameters.optional(),
+    method: z
+      .looseObject({
+        type: z.literal("supervised", { error: "the method is 'supervised'" }),
+        supervised: z.looseObject({ hyperparameters: hyperparameters.optional() }).optional(),
+      })
+      .optional(),
+    trainable: layers.optional().openapi({
+      description:
+        "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
+    }),
+  })
+  .openapi("NewFineTuningJob");
+
+const setting = z.union([z.literal("auto"), z.number().positive()]);
+const shownHyperparameters = z.object({ n_epochs: setting, batch_size: setting, learning_rate_multiplier: setting });
+export const job = z
+  .object({
+    object: z.literal("fine_tuning.job"),
+    id: z.string(),
+    model: z.string(),
+    status: z.enum(["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]),
+    error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
+    created_at: unixSeconds,
+    finished_at: unixSeconds.nullable(),
+    estimated_finish: z.null(),
+    fine_tuned_model: z.string().nullable(),
+    training_file: z.string(),
+    validation_file: z.string().nullable(),
+    hyperparameters: shownHyperparameters,
+    method: z.object({
+      type: z.literal("supervised"),
+      supervised: z.object({ hyperparameters: shownHyperparameters }),
+    }),
+    seed: z.number().int(),
+    metadata: z.record(z.string(), z.string()).nullable(),
+    integrations: z.array(z.string()),
+    organization_id: z.string(),
+    result_files: z.array(z.string()),
+    trained_tokens: z.null(),
+    graft: z.object({
+      head: z.string(),
+      version: z.number().int().nullable(),
+      promoted: z.boolean(),
+      promote: z.enum(["if_better", "always", "never"]),
+      trainable: layers,
+      attempt: z.number().int(),
+      comparison: z
+        .object({
+          head_accuracy: z.number(),
+          fine_tuned_accuracy: z.number(),
+          test_examples: z.number().int(),
+          p_value: z.number(),
+          verdict: z.enum(["better", "not_better", "inconclusive"]),
+        })
+        .nullable(),
+    }),
+  })
+  .openapi("FineTuningJob");
+
+const event = z
+  .object({
+    object: z.literal("fine_tuning.job.event"),
+    id: z.string(),
+    created_at: unixSeconds,
+    level: z.enum(["info", "warn", "error"]),
+    message: z.string(),
+    type: z.enum(["message", "metrics"]),
+    data: z.record(z.string(), z.number()).nullable(),
+  })
+  .openapi("FineTuningJobEvent");
+
+const checkpoint = z
+  .object({
+    object: z.literal("fine_tuning.job.checkpoint"),
+    id: z.string(),
+    created_at: unixSeconds,
+    fine_tuning_job_id: z.string(),
+    fine_tuned_model_checkpoint: z.string(),
+    step_number: z.number().int(),
+    metrics: z.record(z.string(), z.number()),
+  })
+  .openapi("FineTuningJobCheckpoint");
+
+const common = { tags: ["Fine-tuning"], security: tenantSecurity };
+const params = z.object({ id: z.string().min(1).max(100) });
+export function jobRoutes(app: App): void {
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "post",
+      path: "/v1/fine_tuning/jobs",
+      summary: "Create a fine-tuning job",
+      middleware: [tenantKey("train"), idempotent("tenant")] as const,
+      request: { query: anyQuery, body: body(newJob) },
+      responses: { 200: json(job, "The job, which is validated and queued next"), ...errors },
+    }),
+    async (c) => {
+      const spec = await wantedSpec(c, c.req.valid("json"));
+      return spec.ok ? answer(c, await startJob(c, spec.value, 200)) : failed(c, spec.failure);
+    },
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs",
+      summary: "List fine-tuning jobs",
+      middleware: [tenantKey("train")] as const,
+      request: { query: openAiPage },
+      responses: { 200: json(listOf(job), "Jobs, newest first"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listJobs(c.req.valid("query"))),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs/{id}",
+      summary: "Get a fine-tuning job",
+      middleware: [tenantKey("train")] as const,
+      request: { query: anyQuery, params },
+      responses: { 200: json(job, "The job"), ...errors },
+    }),
+    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getJob(c.req.valid("param").id)),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs/{id}/events",
+      summary: "List what a job's events tell, its metrics among them",
+      middleware: [tenantKey("train")] as const,
+      request: { params, query: openAiPage },
+      responses: { 200: json(listOf(event), "Events, newest first"), ...errors },
+    }),
+    async (c) =>
+      answer(
+        c,
+        await ledger(c.env.TENANT, c.var.caller.tenant).listJobEvents(c.req.valid("param").id, c.req.valid("query")),
+      ),
+  );
+  route(
+    app,
+    createRoute({
+      ...common,
+      method: "get",
+      path: "/v1/fine_tuning/jobs/{id}/checkpoints",
+      summary: "List a job's checkpoints",
+      middleware: [tenantKey("train")] as const,
+      request: { params, query: openAiPage },
+      responses: { 200: json(listOf(checkpoint), "Checkpoints, newest first"), ...errors },
+    }),
+    async (c) =>
+      answer(
+        c,
+        await ledger(c.env.TENANT, c.var.caller.tenant).listCheckpoints(c.req.valid("param").id, c.req.valid("query")),
+      ),
+  );
+  const commands = {
+    cancel: "Cancel a job for good",
+    pause: "Pause a job; what it has done is kept as a checkpoint",
+    resume: "Resume a paused job from its last checkpoint",
+  } as const;
+  for (const command of ["cancel", "pause", "resume"] as const) {
+    route(
+      app,
+      createRoute({
+        ...common,
+        method: "post",
+        path: `/v1/fine_tuning/jobs/{id}/${command}`,
+        summary: commands[command],
+        middleware: [tenantKey("train"), idempotent("tenant")] as const,
+        request: { query: anyQuery, params },
+        responses: { 200: json(job, "The job as it is then; the same again changes nothing"), ...errors },
+      }),
+      async (c) => {
+        const { id } = c.req.valid("param");
+        return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).commandJob(c.var.claim, id, command));
+      },
+    );
+  }
+}
+
+/** What is to be known of a job before it is made, beside where its examples are. */
+type Wanted = Omit<
+  JobSpec,
+  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "head" | "trainable"
+> & {
+  readonly head: string | null;
+  /** null: all layers where there are any. */
+  readonly trainable: JobSpec["trainable"] | null;
+};
+export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
+
+const noEndpoint = fail("not_available", "This instance has no batch endpoint, so there are no fine-tuning jobs.");
+
+export function newJobId(): string {
+  return newId("ftjob-");
+}
+
+/** Makes a job of a specification; `status` is that of the answer. */
+export async function startJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 202) {
+  if (batchEndpoint(c.env) === null) return noEndpoint;
+  const id = newJobId();
+  const suffix = name.safeParse(spec.suffix);
+  const head = spec.head ?? (suffix.success ? suffix.data : id);
+  return ledger(c.env.TENANT, spec.tenant).createJob(c.var.claim, id, { ...spec, head }, status);
+}
+
+/** Reads what a caller wants to be done, and looks up what that names. */
+async function wantedSpec(c: Context<HttpEnv>, wanted: z.infer<typeof newJob>): Promise<Result<NewJob>> {
+  const given = wanted.method?.supervised?.hyperparameters ?? wanted.hyperparameters ?? auto;
+  const { n_epochs, batch_size, learning_rate_multiplier } = given;
+  return jobSpec(c, wanted.training_file, wanted.model, "model", {
+    validation_file: wanted.validation_file ?? null,
+    head: wanted.head ?? null,
+    promote: wanted.promote,
+    trainable: wanted.trainable ?? null,
+    suffix: wanted.suffix ?? null,
+    metadata: wanted.metadata ?? null,
+    seed: wanted.seed ?? 0,
+    hyperparameters: { n_epochs, batch_size, learning_rate_multiplier },
+    training: { l2: "auto", class_weight: null, lexical: "auto" },
+    evaluation: { method: "auto" },
+  });
+}
+
+const DATASET = "dataset:";
+/** The model of a job whose inputs are embeddings: OpenAI's clients always name one. */
+const OWN_EMBEDDINGS = "embedding";
+
+/** A job's specification, with what the ledger knows of its examples; `param` is where its backbone was named. */
+export async function jobSpec(
+  c: Context<HttpEnv>,
+  trainingFile: string,
+  model: string | undefined,
+  param: "model" | "backbone",
+  wanted: Wanted,
+): Promise<Result<NewJob>> {
+  const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
+  const read = trainingFile.startsWith(DATASET)
+    ? await datasetShape(tenant, trainingFile.slice(DATASET.length))
+    : await fileShape(tenant, trainingFile, "training_file");
+  if (!read.ok) return read;
+  const { source, ...shape } = read.value;
+  if (wanted.validation_file !== null) {
+    const validation = await fileShape(tenant, wanted.validation_file, "validation_file");
+    if (!validation.ok) return validation;
+    const differs = (["task", "modality", "dimensions"] as const).find(
+      (field) => validation.value[field] !== shape[field],
+    );
+    if (differs !== undefined)
+      return fail(
+        "task_mismatch",
+        `The validation file's ${differs} is ${validation.value[differs]}, and that of the training examples ${shape[differs]}.`,
+        {
+          param: "validation_file",
+        },
+      );
+  }
+  const ownEmbeddings = shape.modality === "embedding" && param === "model";
+  if (ownEmbeddings && model !== OWN_EMBEDDINGS)
+    return fail(
+      "modality_mismatch",
+      `Embeddings of your own need no backbone: name '${OWN_EMBEDDINGS}' as the model.`,
+      {
+        param,
+      },
+    );
+  if (shape.modality === "text" && isFineTuned(model)) {
+    const own = await tenant.findBackbone(model);
+    if (!own.ok) return { ok: false, failure: { ...own.failure, param } };
+    const { base } = own.value;
+    const message = `'${model}' is fine-tuned already, and batch endpoints train shared backbones alone. Name '${base}', of which it was made.`;
+    return fail("not_available", message, { param });
+  }
+  const backbone = await chooseBackbone(
+    c.env,
+    c.var.caller.tenant,
+    shape.modality,
+    ownEmbeddings ? undefined : model,
+    param,
+  );
+  if (!backbone.ok) return backbone;
+  const { value } = backbone;
+  const hasLayers = value !== null && trainable(c.env, value) !== null;
+  const wantedLayers = wanted.trainable ?? (hasLayers ? "all" : "head");
+  if (wantedLayers !== "head" && !hasLayers) {
+    const what = value === null ? "Embeddings of your own have" : `The backbone '${value.id}' has`;
+    const message = `${what} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;
+    return fail("not_available", message, { param: "trainable" });
+  }
+  return ok({
+    ...wanted,
+    ...shape,
+    trainable: wantedLayers,
+    tenant: c.var.caller.tenant,
+    source,
+    dimensions: value?.dimensions ?? shape.dimensions ?? 0,
+    backbone: value === null ? null : { id: value.id, revision: value.revision },
+  });
+}
+
+type Shape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_label"> & {
+  readonly dimensions: number | null;
+};
+
+async function datasetShape(tenant: ReturnType<typeof ledger>, dataset: string): Promise<Result<Shape>> {
+  const found = await tenant.findDataset(dataset);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "training_file" } };
+  const { id, task, modality, dimensions, out_of_scope_label } = found.value;
+  return ok({ source: { kind: "dataset", name: dataset, id }, task, modality, dimensions, out_of_scope_label });
+}
+
+async function fileShape(tenant: ReturnType<typeof ledger>, id: string, param: string): Promise<Result<Shape>> {
+  const found = await tenant.getFile(id);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
+  const { task, modality, dimensions } = found.value.graft;
+  return ok({ source: { kind: "file", id, own: false }, task, modality, dimensions, out_of_scope_label: null });
+}

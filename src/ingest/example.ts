@@ -1,0 +1,156 @@
+/** From an example as it came in to one as it is stored, or to what is wrong with it. Pure but for hashing. */
+import { fail, ok, type Result } from "../core/failure.ts";
+import { type Task, targetField } from "../core/head.ts";
+import { limits } from "../core/limits.ts";
+import { shortHash } from "../lib/hash.ts";
+import type { DatasetModality } from "../tenant/data/datasets.ts";
+import type { StoredExample } from "../tenant/data/examples.ts";
+import { schemaFailure } from "../http/middleware/errors.ts";
+import { type LabelledExample, labelledExample } from "../api/schema.ts";
+
+/** What an example must be to belong to a data set. */
+export interface ExampleShape {
+  readonly task: Task;
+  readonly modality: DatasetModality;
+  readonly dimensions: number | null;
+}
+
+/** The shape that an example has itself, for a set whose first example decides. */
+export function shapeOf(example: { labels?: unknown; value?: unknown; embedding?: unknown }): ExampleShape {
+  const { labels, value, embedding } = example;
+  return {
+    task: labels !== undefined ? "multi_label" : value !== undefined ? "regression" : "single_label",
+    modality: embedding === undefined ? "text" : "embedding",
+    dimensions: Array.isArray(embedding) ? embedding.length : null,
+  };
+}
+
+const LARGEST_FLOAT32 = 3.4028234663852886e38;
+
+function isFloat32(value: number): boolean {
+  return Math.abs(value) <= LARGEST_FLOAT32;
+}
+
+/** A text as it is embedded and stored: lone surrogates, which no UTF-8 can hold, become U+FFFD. */
+export function checkText(text: string, param: string): Result<string> {
+  if (text.length > limits.text_characters) {
+    return fail(
+      "input_too_long",
+      `A text has at most ${limits.text_characters} characters; this one has ${text.length}.`,
+      {
+        param,
+        details: { limit: limits.text_characters, actual: text.length },
+      },
+    );
+  }
+  if (text.trim() === "")
+    return fail("input_empty", "The text is empty. Send a text with at least one visible character.", { param });
+  return ok(text.toWellFormed());
+}
+
+/** An embedding as 32-bit floats. */
+export function checkEmbedding(
+  values: readonly number[],
+  dimensions: number | null,
+  param: string,
+): Result<Float32Array> {
+  if (values.length === 0) return fail("invalid_embedding", "The embedding is empty.", { param });
+  if (dimensions !== null && values.length !== dimensions) {
+    return fail("invalid_embedding", `The embedding has ${values.length} numbers where ${dimensions} are expected.`, {
+      param,
+    });
+  }
+  const wrong = values.findIndex((value) => !isFloat32(value));
+  if (wrong >= 0)
+    return fail("invalid_embedding", "The embedding holds a number that is not a finite 32-bit float.", {
+      param: `${param}[${wrong}]`,
+    });
+  // -0 and 0 are the same number, but not the same bytes.
+  return ok(Float32Array.from(values).map((value) => value + 0));
+}
+
+/** Reads one example of unknown shape. `at` is its path in the request, such as `examples[3]`. */
+export function parseExample(raw: unknown, shape: ExampleShape, at: string): Result<StoredExample> {
+  const parsed = labelledExample.safeParse(raw);
+  if (!parsed.success) {
+    const failure = schemaFailure(parsed.error, raw, "The example");
+    const param = join(at, failure.param ?? "");
+    return { ok: false, failure: param === "" ? failure : { ...failure, param } };
+  }
+  const input = readInput(parsed.data, shape, at);
+  if (!input.ok) return input;
+  const target = readTarget(parsed.data, shape.task, at);
+  if (!target.ok) return target;
+  return ok(toStored(parsed.data.id?.toWellFormed() ?? null, input.value, target.value));
+}
+
+function join(at: string, param: string): string {
+  return at === "" ? param : param === "" ? at : `${at}.${param}`;
+}
+
+function readInput(example: LabelledExample, shape: ExampleShape, at: string): Result<string | Float32Array> {
+  const given = (["text", "embedding", "image"] as const).filter((field) => example[field] !== undefined);
+  const field = given[0];
+  if (given.length > 1)
+    return fail("invalid_parameter", `An example has one input, not ${given.join(" and ")}.`, {
+      param: join(at, given[1] ?? ""),
+    });
+  if (field === undefined)
+    return fail("missing_parameter", `The example needs '${shape.modality}'.`, { param: join(at, shape.modality) });
+  if (field === "image")
+    return fail("modality_not_supported", "No image backbone exists yet. Send texts or embeddings.", {
+      param: join(at, field),
+    });
+  if (field !== shape.modality) {
+    return fail("modality_mismatch", `The examples here have inputs of modality '${shape.modality}', not '${field}'.`, {
+      param: join(at, field),
+    });
+  }
+  return example.text === undefined
+    ? checkEmbedding(example.embedding ?? [], shape.dimensions, join(at, "embedding"))
+    : checkText(example.text, join(at, "text"));
+}
+
+function readTarget(example: LabelledExample, task: Task, at: string): Result<string | string[] | number> {
+  const wanted = targetField[task];
+  const other = (["label", "labels", "value"] as const).find(
+    (field) => field !== wanted && example[field] !== undefined,
+  );
+  if (other !== undefined)
+    return fail("task_mismatch", `With the task '${task}' an example takes '${wanted}', not '${other}'.`, {
+      param: join(at, other),
+    });
+  const target = example[wanted];
+  if (target === undefined)
+    return fail("missing_parameter", `The example needs '${wanted}'.`, { param: join(at, wanted) });
+  if (typeof target === "number") {
+    if (Math.abs(target) <= limits.largest_value) return ok(target);
+    return fail("invalid_label", `A value is at most ${limits.largest_value} in size. Measure it in larger units.`, {
+      param: join(at, wanted),
+      details: { limit: limits.largest_value, actual: target },
+    });
+  }
+  if (typeof target === "string") return ok(target.toWellFormed());
+  return ok([...new Set(target.map((label) => label.toWellFormed()))].sort());
+}
+
+export function toStored(
+  id: string | null,
+  input: string | Float32Array,
+  target: string | readonly string[] | number,
+): StoredExample {
+  const bytes = typeof input === "string" ? input : new Uint8Array(input.buffer, input.byteOffset, input.byteLength);
+  const json = JSON.stringify(target);
+  const inputHash = shortHash(bytes);
+  return {
+    id,
+    inputHash,
+    groupHash:
+      typeof bytes === "string"
+        ? shortHash(bytes.normalize("NFKC").toLowerCase().trim().replace(/\s+/g, " "))
+        : inputHash,
+    contentHash: shortHash(bytes, json),
+    input: bytes,
+    target: json,
+  };
+}

@@ -1,0 +1,164 @@
+/** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
+import { isUtf8 } from "node:buffer";
+import type { Code, Result } from "../core/failure.ts";
+import { targetField } from "../core/head.ts";
+import { limits } from "../core/limits.ts";
+import type { StoredExample } from "../tenant/data/examples.ts";
+import type { StagedExample } from "../tenant/data/imports.ts";
+import { BodyRefused, countBytes, notUtf8, parseJson, refuse } from "../http/middleware/body.ts";
+import { csvRecords } from "./csv.ts";
+import { formatPath } from "../http/middleware/errors.ts";
+import { type ExampleShape, parseExample } from "./example.ts";
+import { lines } from "./lines.ts";
+
+export interface RowError {
+  readonly line: number;
+  readonly code: Code;
+  readonly message: string;
+}
+export interface GoodRow {
+  readonly row: StagedExample;
+}
+export interface BadRow {
+  readonly error: RowError;
+  readonly param: string | undefined;
+}
+/** null: a line with nothing on it, which costs time to read all the same. */
+type ImportRow = GoodRow | BadRow | null;
+
+/** Why an import of so many rows is not read on. */
+export function tooManyRows(actual: number): BodyRefused {
+  const limit = limits.import_rows;
+  const message = `An import has at most ${limit} rows, good or bad; this one has more. Split it into several.`;
+  return refuse("limit_exceeded", message, { details: { limit, actual } });
+}
+
+function toRow(parsed: Result<StoredExample>, line: number): GoodRow | BadRow {
+  if (parsed.ok) return { row: { ...parsed.value, line } };
+  return { error: { line, code: parsed.failure.code, message: parsed.failure.message }, param: parsed.failure.param };
+}
+
+function badRow(line: number, code: Code, message: string): BadRow {
+  return { error: { line, code, message }, param: undefined };
+}
+
+function importBytes(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+  const limit = limits.import_body_bytes;
+  return countBytes(body, limit, `An import has at most ${limit} bytes. Split it into several.`);
+}
+
+/** How many rows' errors an import shows. */
+export const ERRORS_SHOWN = 100;
+
+/** Which reader a content type has; JSON bodies are read whole, within their own limit. */
+export function importReader(
+  contentType: string,
+): ((body: ReadableStream<Uint8Array> | null, shape: ExampleShape) => AsyncGenerator<ImportRow>) | null {
+  const type = contentType.split(";")[0]?.trim().toLowerCase();
+  if (type === "application/json") return readJson;
+  if (type === "application/x-ndjson" || type === "application/jsonl") return importNdjson;
+  if (type === "text/csv") return readCsv;
+  return null;
+}
+
+async function* readJson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of importBytes(body)) chunks.push(chunk);
+  const bytes = Buffer.concat(chunks);
+  if (!isUtf8(bytes)) throw new BodyRefused(notUtf8);
+  const parsed = parseJson(new TextDecoder().decode(bytes));
+  if (!parsed.ok) throw new BodyRefused(parsed.failure);
+  if (typeof parsed.value !== "object" || parsed.value === null || Array.isArray(parsed.value))
+    throw refuse("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
+  const { examples, ...rest } = parsed.value as Record<string, unknown>;
+  const [field] = Object.keys(rest);
+  const unknown = field === undefined ? undefined : formatPath([field]);
+  if (unknown !== undefined)
+    throw refuse("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
+  if (examples === undefined) throw refuse("missing_parameter", "'examples' is required.", { param: "examples" });
+  if (!Array.isArray(examples)) throw refuse("invalid_parameter", "'examples' must be a list.", { param: "examples" });
+  for (const [index, raw] of examples.entries()) yield toRow(parseExample(raw, shape, `examples[${index}]`), index + 1);
+}
+
+function importNdjson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
+  return readNdjson(importBytes(body), (raw) => parseExample(raw, shape, ""));
+}
+
+/** Reads lines of JSON as rows, each as `parse` finds it. */
+export async function* readNdjson(
+  body: AsyncIterable<Uint8Array>,
+  parse: (raw: unknown) => Result<StoredExample>,
+): AsyncGenerator<ImportRow> {
+  let line = 0;
+  for await (const chunk of lines(body, "\n")) {
+    for (const { text, utf8 } of chunk) yield ndjsonRow(text, utf8, ++line, parse);
+  }
+}
+
+function ndjsonRow(
+  text: string | null,
+  utf8: boolean,
+  line: number,
+  parse: (raw: unknown) => Result<StoredExample>,
+): ImportRow {
+  if (text === null) return badRow(line, "input_too_long", `A line has at most ${limits.import_line_bytes} bytes.`);
+  if (!utf8) return badRow(line, "invalid_json", "The line is not UTF-8, as JSON must be.");
+  if (text.trim() === "") return null;
+  const json = parseJson(text.replace(/^\uFEFF/, ""));
+  return json.ok ? toRow(parse(json.value), line) : badRow(line, "invalid_json", "The line is not valid JSON.");
+}
+
+async function* readCsv(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
+  if (shape.modality !== "text")
+    throw refuse("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
+  const target = targetField[shape.task];
+  let columns: string[] | null = null;
+  for await (const record of csvRecords(lines(importBytes(body), "any"))) {
+    if (record === null) yield null;
+    else if (columns === null) {
+      if ("problem" in record) throw refuse("invalid_csv", `The CSV's header cannot be read. ${record.problem}`);
+      columns = checkHeader(record.fields, target);
+    } else if ("problem" in record) yield badRow(record.line, "invalid_csv", record.problem);
+    // Such a row mostly holds an unquoted comma, so its fields are not what they seem.
+    else if (record.fields.length > columns.length) {
+      const message = `The row has ${record.fields.length} fields where the header has ${columns.length}. Quote what holds a comma.`;
+      yield badRow(record.line, "invalid_csv", message);
+    } else yield toRow(parseExample(csvExample(columns, record.fields), shape, ""), record.line);
+  }
+  if (columns === null) checkHeader([], target);
+}
+
+function checkHeader(header: readonly string[], target: string): string[] {
+  const names = header.map((column) => formatPath([column.trim().toLowerCase()]));
+  const missing = ["text", target].find((column) => !names.includes(column));
+  if (missing !== undefined) {
+    throw refuse(
+      "invalid_csv",
+      `The CSV's first line must name the columns, with 'text' and '${target}'; '${missing}' is missing.`,
+      { param: missing },
+    );
+  }
+  const unknown = names.find(
+    (column, index) => !["id", "text", target].includes(column) || names.indexOf(column) !== index,
+  );
+  if (unknown !== undefined)
+    throw refuse("invalid_csv", `The CSV's column '${unknown}' is unknown or there twice; take it out.`, {
+      param: unknown,
+    });
+  return names;
+}
+
+/** Not all that JavaScript reads as a number: `0x10` is none in a table. */
+const DECIMAL = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
+
+/** A field left out by a short row is missing; an empty id is none. */
+function csvExample(columns: readonly string[], fields: readonly string[]): Record<string, unknown> {
+  const { id, text, label, labels, value } = Object.fromEntries(columns.map((column, i) => [column, fields[i]]));
+  return {
+    ...(id ? { id } : {}),
+    ...(text === undefined ? {} : { text }),
+    ...(label === undefined ? {} : { label }),
+    ...(labels === undefined ? {} : { labels: labels.split("|").filter((one) => one !== "") }),
+    ...(value === undefined ? {} : { value: DECIMAL.test(value.trim()) ? Number(value) : value }),
+  };
+}

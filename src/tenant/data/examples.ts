@@ -1,0 +1,189 @@
+import { fail, ok, type Result } from "../../core/failure.ts";
+import type { Task } from "../../core/head.ts";
+import { checkLabels, type DatasetRow, findDataset, touch } from "./datasets.ts";
+import { type Page, type PageRequest, page } from "../page.ts";
+import { considerRetraining } from "../heads/policies.ts";
+
+/** An example as it is stored: hashes are made where the input is read, so that the ledger only compares them. */
+export interface StoredExample {
+  /** The caller's own id, if given. */
+  readonly id: string | null;
+  readonly inputHash: Uint8Array;
+  /** Of the input without case and spacing: rows that share it are never separated by a split. */
+  readonly groupHash: Uint8Array;
+  /** Of input and target together. */
+  readonly contentHash: Uint8Array;
+  /** A text, or the bytes of an embedding as 32-bit floats. */
+  readonly input: string | Uint8Array;
+  /** JSON: a label, a sorted list of labels, or a number. */
+  readonly target: string;
+}
+
+export interface Example {
+  readonly object: "example";
+  readonly id: string;
+  readonly text?: string;
+  readonly embedding?: readonly number[];
+  readonly label?: string;
+  readonly labels?: readonly string[];
+  readonly value?: number;
+  readonly created_at: number;
+}
+
+export interface ExampleRow extends Record<string, SqlStorageValue> {
+  position: number;
+  id: string;
+  input: string | ArrayBuffer;
+  target: string;
+  created_at: number;
+}
+
+export function toExample(task: Task, row: ExampleRow): Example {
+  const target = JSON.parse(row.target);
+  return {
+    object: "example",
+    id: row.id,
+    ...(typeof row.input === "string" ? { text: row.input } : { embedding: Array.from(new Float32Array(row.input)) }),
+    ...(task === "single_label" ? { label: target } : task === "multi_label" ? { labels: target } : { value: target }),
+    created_at: row.created_at,
+  };
+}
+
+function findPosition(sql: SqlStorage, dataset: number, id: string): number | null {
+  const rows = sql
+    .exec<{ position: number }>("SELECT position FROM examples WHERE dataset = ? AND id = ?", dataset, id)
+    .toArray();
+  return rows[0]?.position ?? null;
+}
+
+export function listExamples(
+  sql: SqlStorage,
+  name: string,
+  label: string | undefined,
+  request: PageRequest,
+): Result<Page<Example>> {
+  const dataset = findDataset(sql, name);
+  if (!dataset.ok) return dataset;
+  const { id, task } = dataset.value;
+  // A single label is matched through the index on `target`; one of many labels inside the JSON.
+  const where =
+    label === undefined
+      ? "? IS NULL"
+      : task === "single_label"
+        ? "target = json_quote(?)"
+        : "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)";
+  return page(
+    request,
+    (example) => findPosition(sql, id, example),
+    (below, count) =>
+      sql.exec<ExampleRow>(
+        `SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position < ? AND ${where} ORDER BY position DESC LIMIT ?`,
+        id,
+        below,
+        label ?? null,
+        count,
+      ),
+    (row) => toExample(task, row),
+  );
+}
+
+/**
+ * The next examples above a position, oldest first, at most about a million characters of them: for export. None where
+ * none are left; refused where the data set is gone.
+ */
+export function readExamples(
+  sql: SqlStorage,
+  dataset: number,
+  task: Task,
+  above: number,
+): Result<{ examples: Example[]; last: number }> {
+  const examples: Example[] = [];
+  let last = above;
+  let size = 0;
+  const cursor = sql.exec<ExampleRow>(
+    "SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
+    dataset,
+    above,
+  );
+  for (const row of cursor) {
+    examples.push(toExample(task, row));
+    last = row.position;
+    size += row.id.length + row.target.length;
+    size += typeof row.input === "string" ? row.input.length : row.input.byteLength * 5;
+    if (size > 1_000_000) break;
+  }
+  if (examples.length === 0 && sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0)
+    return fail("not_found", "The dataset was deleted while it was read.");
+  return ok({ examples, last });
+}
+
+/** An example with the hash of its content, by which a later change sees whether it is still as it was read. */
+export interface ReadExample extends ExampleRow {
+  content_hash: ArrayBuffer;
+}
+
+export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ReadExample> {
+  const row = sql
+    .exec<ReadExample>(
+      "SELECT position, id, input, target, created_at, content_hash FROM examples WHERE dataset = ? AND id = ?",
+      dataset.id,
+      id,
+    )
+    .toArray()[0];
+  return row ? ok(row) : fail("not_found", `No example '${id}' in dataset '${dataset.name}'.`);
+}
+
+/**
+ * Writes a changed example in place of the one with its id, if that still has the content hash `before`; one that is
+ * the same changes nothing. Call it in a transaction that is rolled back on failure.
+ */
+export function replaceExample(
+  sql: SqlStorage,
+  dataset: DatasetRow,
+  id: string,
+  before: ArrayBuffer,
+  example: StoredExample,
+  now: number,
+): Result<Example> {
+  const row = getExample(sql, dataset, id);
+  if (!row.ok) return row;
+  const { position } = row.value;
+  const query = "SELECT 1 FROM examples WHERE dataset = ? AND position = ? AND content_hash = ?";
+  const holds = (hash: ArrayBuffer | Uint8Array) => sql.exec(query, dataset.id, position, hash).toArray().length > 0;
+  if (holds(example.contentHash)) return ok(toExample(dataset.task, row.value));
+  if (!holds(before))
+    return fail("dataset_changed", `Example '${id}' was changed by another request meanwhile. Send the change again.`, {
+      retryAfter: 1,
+    });
+  sql.exec(
+    "UPDATE examples SET input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ?, revision = (SELECT revision + 1 FROM datasets WHERE id = ?6) WHERE dataset = ?6 AND position = ?7",
+    example.inputHash,
+    example.groupHash,
+    example.contentHash,
+    example.input,
+    example.target,
+    dataset.id,
+    position,
+  );
+  const labels = example.target === row.value.target ? ok(null) : checkLabels(sql, dataset);
+  if (!labels.ok) return labels;
+  touch(sql, dataset.id, now);
+  considerRetraining(sql, dataset.id, now);
+  const after = getExample(sql, dataset, id);
+  return after.ok ? ok(toExample(dataset.task, after.value)) : after;
+}
+
+export function deleteExample(
+  sql: SqlStorage,
+  name: string,
+  id: string,
+  now: number,
+): Result<{ id: string; object: "example"; deleted: true }> {
+  const dataset = findDataset(sql, name);
+  if (!dataset.ok) return dataset;
+  const row = getExample(sql, dataset.value, id);
+  if (!row.ok) return row;
+  sql.exec("DELETE FROM examples WHERE dataset = ? AND position = ?", dataset.value.id, row.value.position);
+  touch(sql, dataset.value.id, now);
+  return ok({ id, object: "example", deleted: true });
+}

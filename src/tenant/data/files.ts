@@ -1,0 +1,150 @@
+/** Files that were uploaded to train on: their rows. Their bytes lie in R2 under their ids, which are never given out twice. */
+import { fail, ok, type Result } from "../../core/failure.ts";
+import type { Task } from "../../core/head.ts";
+import { limits } from "../../core/limits.ts";
+import type { DatasetModality } from "./datasets.ts";
+import { schedule } from "../tasks/tasks.ts";
+import { type Page, type PageRequest, page } from "../page.ts";
+
+/** A file in OpenAI's shape, with what its lines hold under `graft`. */
+export interface FileObject {
+  readonly object: "file";
+  readonly id: string;
+  readonly bytes: number;
+  readonly created_at: number;
+  readonly filename: string;
+  readonly purpose: "fine-tune";
+  readonly status: "processed";
+  readonly status_details: null;
+  readonly expires_at: null;
+  readonly graft: {
+    readonly task: Task;
+    readonly modality: DatasetModality;
+    readonly dimensions: number | null;
+    readonly examples: number;
+    /** Different ones; 0 for regression. */
+    readonly labels: number;
+  };
+}
+
+export interface NewFile {
+  readonly id: string;
+  readonly filename: string;
+  readonly bytes: number;
+  readonly task: Task;
+  readonly modality: DatasetModality;
+  readonly dimensions: number | null;
+  readonly examples: number;
+  readonly labels: number;
+}
+
+interface Row extends Record<string, SqlStorageValue> {
+  number: number;
+  id: string;
+  filename: string;
+  bytes: number;
+  task: Task;
+  modality: DatasetModality;
+  dimensions: number | null;
+  examples: number;
+  labels: number;
+  created_at: number;
+}
+
+function toFile({ id, bytes, created_at, filename, ...row }: Row): FileObject {
+  const { task, modality, dimensions, examples, labels } = row;
+  return {
+    object: "file",
+    id,
+    bytes,
+    created_at,
+    filename,
+    purpose: "fine-tune",
+    status: "processed",
+    status_details: null,
+    expires_at: null,
+    graft: { task, modality, dimensions, examples, labels },
+  };
+}
+
+/** Adds a file whose bytes were stored before. */
+export function addFile(sql: SqlStorage, file: NewFile, now: number): Result<FileObject> {
+  const count = countFiles(sql);
+  if (count >= limits.files) {
+    return fail(
+      "limit_exceeded",
+      `A tenant has at most ${limits.files} files; this one has ${count}. Delete one first.`,
+      {
+        details: { limit: limits.files, actual: count },
+      },
+    );
+  }
+  sql.exec(
+    "INSERT INTO files (id, filename, bytes, task, modality, dimensions, examples, labels, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    file.id,
+    file.filename,
+    file.bytes,
+    file.task,
+    file.modality,
+    file.dimensions,
+    file.examples,
+    file.labels,
+    now,
+  );
+  return getFile(sql, file.id);
+}
+
+function findFile(sql: SqlStorage, id: string): Row | undefined {
+  return sql.exec<Row>("SELECT * FROM files WHERE id = ?", id).toArray()[0];
+}
+
+export function getFile(sql: SqlStorage, id: string): Result<FileObject> {
+  const row = findFile(sql, id);
+  return row ? ok(toFile(row)) : fail("not_found", `No file '${id}'.`);
+}
+
+/** Whether a file's bytes are those of a row. */
+export function needsFile(sql: SqlStorage, id: string): boolean {
+  return findFile(sql, id) !== undefined;
+}
+
+export function countFiles(sql: SqlStorage): number {
+  return sql.exec<{ n: number }>("SELECT count(*) AS n FROM files").one().n;
+}
+
+export interface FilePageRequest extends PageRequest {
+  readonly order: "asc" | "desc";
+}
+
+export function listFiles(sql: SqlStorage, request: FilePageRequest): Result<Page<FileObject>> {
+  // A page goes by falling numbers, so the oldest come first where the numbers are turned round.
+  const sign = request.order === "asc" ? -1 : 1;
+  return page(
+    request,
+    (id) => {
+      const row = findFile(sql, id);
+      return row ? sign * row.number : null;
+    },
+    (below, count) =>
+      sql.exec<Row>(
+        "SELECT * FROM files WHERE ?1 * number < ?2 ORDER BY ?1 * number DESC LIMIT ?3",
+        sign,
+        below,
+        count,
+      ),
+    toFile,
+  );
+}
+
+/** Removes a file; its bytes follow through the `due` table. */
+export function deleteFile(
+  sql: SqlStorage,
+  id: string,
+  now: number,
+): Result<{ id: string; object: "file"; deleted: true }> {
+  const file = getFile(sql, id);
+  if (!file.ok) return file;
+  sql.exec("DELETE FROM files WHERE id = ?", id);
+  schedule(sql, "delete_file", id, now * 1000);
+  return ok({ id, object: "file", deleted: true });
+}

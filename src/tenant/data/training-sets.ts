@@ -1,0 +1,183 @@
+import { HASH_BYTES } from "../../core/codec.ts";
+import { fail, ok, type Result } from "../../core/failure.ts";
+import { limits } from "../../core/limits.ts";
+import type { EmbeddedRows } from "../../store/embeddings.ts";
+import { type DatasetRow, findDataset } from "./datasets.ts";
+
+/** All of a data set that training reads, but for its inputs: those are asked for only where no embedding is cached. */
+export interface TrainingRows extends EmbeddedRows {
+  readonly dataset: DatasetRow;
+  /** Rows with equal numbers hold the same input but for case and spacing. */
+  readonly groups: Int32Array;
+  /** JSON of each row's target. */
+  readonly targets: readonly string[];
+  /** Bytes of all inputs, texts in UTF-8. */
+  readonly inputBytes: number;
+}
+
+interface Row extends Record<string, SqlStorageValue> {
+  position: number;
+  input_hash: ArrayBuffer;
+  group_hash: ArrayBuffer;
+  target: string;
+  bytes: number;
+}
+
+/** About how much of inputs, in characters or bytes, one answer holds: a message has at most 32 MiB. */
+const INPUTS_SIZE = 4_000_000;
+
+/** Refuses targets that are too large for one message. `backbone` is `<id>@<revision>`. */
+export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
+  const dataset = findDataset(sql, name);
+  if (!dataset.ok) return dataset;
+  const { n, bytes } = sql
+    .exec<{ n: number; bytes: number }>(
+      "SELECT count(*) AS n, coalesce(sum(octet_length(target)), 0) AS bytes FROM examples WHERE dataset = ?",
+      dataset.value.id,
+    )
+    .one();
+  if (bytes > limits.training_target_bytes) {
+    return fail(
+      "edge_budget_exceeded",
+      "The labels of this dataset's examples are larger than one request may use. Use fewer examples, or fewer or shorter labels.",
+      { details: { estimate: { bytes }, budget: { bytes: limits.training_target_bytes } } },
+    );
+  }
+  const positions = new Uint32Array(n);
+  const inputHashes = new Uint8Array(n * HASH_BYTES);
+  const groups = new Int32Array(n);
+  const targets: string[] = [];
+  const groupNumbers = new Map<bigint, number>();
+  let inputBytes = 0;
+  const rows = sql.exec<Row>(
+    "SELECT position, input_hash, group_hash, target, octet_length(input) AS bytes FROM examples WHERE dataset = ? ORDER BY position",
+    dataset.value.id,
+  );
+  for (const row of rows) {
+    const index = targets.push(row.target) - 1;
+    inputBytes += row.bytes;
+    positions[index] = row.position;
+    inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
+    const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
+    groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
+    groupNumbers.set(hash, groups[index]);
+  }
+  const blocks = sql
+    .exec<{ block: number; key: string }>(
+      "SELECT block, key FROM blocks WHERE dataset = ? AND backbone = ?",
+      dataset.value.id,
+      backbone,
+    )
+    .toArray();
+  return ok({
+    dataset: dataset.value,
+    positions,
+    inputHashes,
+    groups,
+    targets,
+    inputBytes,
+    blocks: new Map(blocks.map((row) => [row.block, row.key])),
+  });
+}
+
+/**
+ * The inputs at these positions, which rise; null where an example is gone or no longer has that position. Where they
+ * are large only the first ones: at least one, to be asked again for the rest.
+ */
+export function readInputs(
+  sql: SqlStorage,
+  dataset: number,
+  positions: readonly number[],
+): (string | Uint8Array | null)[] {
+  const wanted = new Map<number, string | Uint8Array>();
+  const first = positions[0] ?? 0;
+  const last = positions.at(-1) ?? 0;
+  const cursor = sql.exec<{ position: number; input: string | ArrayBuffer }>(
+    "SELECT position, input FROM examples WHERE dataset = ? AND position BETWEEN ? AND ? ORDER BY position",
+    dataset,
+    first,
+    last,
+  );
+  let read = last;
+  let size = 0;
+  for (const row of cursor) {
+    const input = typeof row.input === "string" ? row.input : new Uint8Array(row.input);
+    wanted.set(row.position, input);
+    size += input.length;
+    if (size < INPUTS_SIZE) continue;
+    read = row.position;
+    break;
+  }
+  return positions.filter((position) => position <= read).map((position) => wanted.get(position) ?? null);
+}
+
+/** A row as a batch endpoint trains on it. */
+export interface DataRow {
+  readonly input: string | Uint8Array;
+  readonly target: string;
+  readonly groupHash: Uint8Array;
+}
+
+/** The next rows above a position, oldest first, about a million characters of them: none where none are left; refused where the data set is gone. */
+export function readRows(
+  sql: SqlStorage,
+  dataset: number,
+  above: number,
+): Result<{ readonly rows: readonly DataRow[]; readonly last: number; readonly revision: number }> {
+  const found = sql.exec<{ revision: number }>("SELECT revision FROM datasets WHERE id = ?", dataset).toArray()[0];
+  if (found === undefined) return fail("not_found", "The dataset was deleted.");
+  const cursor = sql.exec<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
+    "SELECT position, input, target, group_hash FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
+    dataset,
+    above,
+  );
+  const rows: DataRow[] = [];
+  let last = above;
+  let size = 0;
+  for (const { position, input, target, group_hash } of cursor) {
+    rows.push({
+      input: typeof input === "string" ? input : new Uint8Array(input),
+      target,
+      groupHash: new Uint8Array(group_hash),
+    });
+    last = position;
+    size += (typeof input === "string" ? input.length : input.byteLength) + target.length;
+    if (size > 1_000_000) break;
+  }
+  return ok({ rows, last, revision: found.revision });
+}
+
+/** Whether the ledger counts on the block under this key. */
+export function needsBlock(sql: SqlStorage, key: string): boolean {
+  return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;
+}
+
+/** Notes which KV value holds each block; returns the keys that no longer hold any. */
+export function recordBlocks(
+  sql: SqlStorage,
+  dataset: number,
+  backbone: string,
+  blocks: ReadonlyMap<number, string>,
+): string[] {
+  if (sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0) return [...blocks.values()];
+  const replaced: string[] = [];
+  for (const [block, key] of blocks) {
+    const old = sql
+      .exec<{ key: string }>(
+        "SELECT key FROM blocks WHERE dataset = ? AND backbone = ? AND block = ?",
+        dataset,
+        backbone,
+        block,
+      )
+      .toArray()[0]?.key;
+    if (old !== undefined && old !== key) replaced.push(old);
+    sql.exec(
+      "INSERT OR REPLACE INTO blocks (dataset, backbone, block, key) VALUES (?, ?, ?, ?)",
+      dataset,
+      backbone,
+      block,
+      key,
+    );
+  }
+  return replaced;
+}

@@ -1,0 +1,214 @@
+import type { Evaluation } from "../../core/evaluation/evaluation.ts";
+import { fail, ok, type Result } from "../../core/failure.ts";
+import type { Task } from "../../core/head.ts";
+import { limits } from "../../core/limits.ts";
+import { dropUnneeded } from "./backbones.ts";
+import { schedule } from "../tasks/tasks.ts";
+import { emit } from "../hooks/events.ts";
+import { type Page, type PageRequest, page } from "../page.ts";
+
+/** A version of a head as the contract shows it, but for `active_version`, which moves. */
+export interface HeadRecord {
+  readonly object: "head";
+  readonly id: string;
+  readonly version: number;
+  readonly task: Task;
+  readonly modality: "text" | "image" | "embedding";
+  readonly labels: readonly string[];
+  readonly dimensions: number;
+  readonly backbone: { readonly id: string; readonly revision: string };
+  readonly dataset: { readonly name: string | null; readonly revision: number | null; readonly examples: number };
+  readonly training: {
+    readonly method: "head" | "fine_tune";
+    readonly examples: number;
+    readonly iterations: number;
+    readonly converged: boolean;
+    readonly objective: number;
+    readonly l2: number;
+    readonly temperature: number;
+    /** Whether it reads words as well; heads from before there were lexical features do not say. */
+    readonly lexical?: boolean;
+    readonly milliseconds: number;
+  };
+  readonly evaluation: Evaluation | null;
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly created_at: number;
+}
+
+export interface HeadObject extends HeadRecord {
+  readonly active_version: number | null;
+}
+
+export type NewHead = Omit<HeadRecord, "object" | "version" | "created_at">;
+
+interface HeadRow extends Record<string, SqlStorageValue> {
+  id: number;
+  name: string;
+  active_version: number | null;
+  last_version: number;
+}
+
+interface VersionRow extends HeadRow {
+  version: number;
+  record: string;
+}
+
+function findHead(sql: SqlStorage, name: string): Result<HeadRow> {
+  const row = sql.exec<HeadRow>("SELECT * FROM heads WHERE name = ?", name).toArray()[0];
+  return row ? ok(row) : fail("not_found", `No head '${name}'.`);
+}
+
+function toHead(row: VersionRow): HeadObject {
+  return { ...(JSON.parse(row.record) as HeadRecord), active_version: row.active_version };
+}
+
+/** A version as lists show it: without the parts of its evaluation that grow with the labels. */
+function toSummary(row: VersionRow): HeadObject {
+  const head = toHead(row);
+  if (head.evaluation === null) return head;
+  const { per_class: _perClass, confusion: _confusion, ...evaluation } = head.evaluation;
+  return { ...head, evaluation };
+}
+
+const VERSIONS = "SELECT heads.*, version, record FROM heads JOIN head_versions ON head_versions.head = heads.id";
+
+/** One version of a head; without a number the active one, or the newest where none is active. */
+export function getHead(sql: SqlStorage, name: string, version: number | null): Result<HeadObject> {
+  const head = findHead(sql, name);
+  if (!head.ok) return head;
+  const wanted = version ?? head.value.active_version ?? head.value.last_version;
+  const row = sql
+    .exec<VersionRow>(`${VERSIONS} WHERE heads.id = ? AND version = ?`, head.value.id, wanted)
+    .toArray()[0];
+  return row ? ok(toHead(row)) : fail("not_found", `No version ${wanted} of head '${name}'.`);
+}
+
+/** Adds the next version of a head whose bytes are stored already, and moves the active pointer if `promote`. */
+export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<HeadObject> {
+  if (!findHead(sql, head.id).ok) {
+    const count = countHeads(sql);
+    if (count >= limits.heads)
+      return fail("limit_exceeded", `A tenant has at most ${limits.heads} heads; this one has ${count}.`, {
+        details: { limit: limits.heads, actual: count },
+      });
+    sql.exec("INSERT INTO heads (name, active_version, last_version) VALUES (?, NULL, 0)", head.id);
+  }
+  const row = findHead(sql, head.id);
+  if (!row.ok) return row;
+  const version = row.value.last_version + 1;
+  const stored = sql
+    .exec<{ n: number }>("SELECT count(*) AS n FROM head_versions WHERE head = ?", row.value.id)
+    .one().n;
+  if (stored >= limits.versions_per_head) {
+    return fail(
+      "limit_exceeded",
+      `A head has at most ${limits.versions_per_head} versions. Delete the head, or train under another name.`,
+      { details: { limit: limits.versions_per_head, actual: stored } },
+    );
+  }
+  const record: HeadRecord = { object: "head", ...head, version, created_at: now };
+  sql.exec(
+    "INSERT INTO head_versions (head, version, record, sha256, bytes, dataset) VALUES (?, ?, ?, ?, ?, (SELECT id FROM datasets WHERE name = ? AND revision >= ?))",
+    row.value.id,
+    version,
+    JSON.stringify(record),
+    head.sha256,
+    head.bytes,
+    head.dataset.name,
+    head.dataset.revision,
+  );
+  const active = promote ? version : row.value.active_version;
+  sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
+  schedule(sql, "publish_head", head.sha256, now * 1000);
+  const made = { ...record, active_version: active };
+  emit(sql, "head.trained", headData(made), now);
+  if (promote) emit(sql, "head.promoted", headData(made), now);
+  return ok(made);
+}
+
+/** What events tell of a version of a head. */
+function headData({ object, id, version, active_version, task, dataset, training, evaluation }: HeadObject) {
+  const { accuracy = null, macro_f1 = null } = evaluation ?? {};
+  const { method, examples } = training;
+  return { object, id, version, active_version, task, dataset, training: { method, examples }, accuracy, macro_f1 };
+}
+
+export function countHeads(sql: SqlStorage): number {
+  return sql.exec<{ n: number }>("SELECT count(*) AS n FROM heads").one().n;
+}
+
+export function promoteHead(sql: SqlStorage, name: string, version: number, now: number): Result<HeadObject> {
+  const head = getHead(sql, name, version);
+  if (!head.ok) return head;
+  const promoted = { ...head.value, active_version: version };
+  if (head.value.active_version === version) return ok(promoted);
+  sql.exec("UPDATE heads SET active_version = ? WHERE name = ?", version, name);
+  emit(sql, "head.promoted", headData(promoted), now);
+  return ok(promoted);
+}
+
+export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<HeadObject>> {
+  return page(
+    request,
+    (name) => sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
+    (below, count) =>
+      sql.exec<VersionRow>(
+        `${VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,
+        below,
+        count,
+      ),
+    toSummary,
+  );
+}
+
+export function listVersions(sql: SqlStorage, name: string, request: PageRequest): Result<Page<HeadObject>> {
+  const head = findHead(sql, name);
+  if (!head.ok) return head;
+  return page(
+    request,
+    (version) =>
+      sql
+        .exec<{ version: number }>(
+          "SELECT version FROM head_versions WHERE head = ? AND version = ?",
+          head.value.id,
+          /^\d{1,9}$/.test(version) ? Number(version) : 0,
+        )
+        .toArray()[0]?.version ?? null,
+    (below, count) =>
+      sql.exec<VersionRow>(
+        `${VERSIONS} WHERE heads.id = ? AND version < ? ORDER BY version DESC LIMIT ?`,
+        head.value.id,
+        below,
+        count,
+      ),
+    toSummary,
+    ({ version }) => String(version),
+  );
+}
+
+/** Removes a head with all its versions; bytes that no other version needs follow through the `due` table. */
+export function deleteHead(
+  sql: SqlStorage,
+  name: string,
+  now: number,
+): Result<{ id: string; object: "head"; deleted: true }> {
+  const head = findHead(sql, name);
+  if (!head.ok) return head;
+  const hashes = sql
+    .exec<{ sha256: string }>("SELECT DISTINCT sha256 FROM head_versions WHERE head = ?", head.value.id)
+    .toArray();
+  sql.exec("DELETE FROM head_versions WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM heads WHERE id = ?", head.value.id);
+  sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
+  for (const { sha256 } of hashes) if (!needsBytes(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
+  dropUnneeded(sql, now);
+  return ok({ id: name, object: "head", deleted: true });
+}
+
+/** Whether any version has these bytes. */
+export function needsBytes(sql: SqlStorage, sha256: string): boolean {
+  return sql.exec("SELECT 1 FROM head_versions WHERE sha256 = ? LIMIT 1", sha256).toArray().length > 0;
+}

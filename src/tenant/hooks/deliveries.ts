@@ -1,0 +1,290 @@
+/** Deliveries: what has become of each event at each webhook endpoint (core/delivery.ts), attempt by attempt. */
+import {
+  advance,
+  type Delivery,
+  type DeliveryEvent,
+  disables,
+  type Health,
+  heard,
+  outcomeOf,
+} from "../../core/lifecycle/delivery.ts";
+import { fail, ok, type Result } from "../../core/failure.ts";
+import type { Answered, Message } from "../../webhooks/send.ts";
+import { FIRST_OF_ALL, schedule } from "../tasks/tasks.ts";
+import { emit } from "./events.ts";
+import { type Page, type PageRequest, page } from "../page.ts";
+import { type EndpointRow, findEnabled, findEndpoint, giveUpEndpoint, secretsOf } from "./webhook-endpoints.ts";
+
+/** Events are kept for so long, and what became of them. */
+const KEPT_SECONDS = 30 * 24 * 3600;
+/** The newest so many attempts at a delivery are kept. */
+const ATTEMPTS_KEPT = 50;
+/** Deliveries that one call sends again, and that one run deletes. */
+const REDELIVERED_AT_ONCE = 10_000;
+const DELETED_AT_ONCE = 500;
+
+export type DeliveryStatus = Delivery["status"];
+
+interface Row extends Record<string, SqlStorageValue> {
+  number: number;
+  id: string;
+  event: number;
+  endpoint: number;
+  status: DeliveryStatus;
+  attempt: number;
+  before: number;
+  live: number;
+  due_at: number | null;
+  endpoint_id: string;
+  event_id: string;
+  type: string;
+  created_at: number;
+}
+
+interface AttemptRow extends Record<string, SqlStorageValue> {
+  attempt: number;
+  started_at: number;
+  milliseconds: number | null;
+  status: number | null;
+  answer: string | null;
+  error: string | null;
+}
+
+/** Those of endpoints that are still there, with the event that each tells of. */
+const JOINED = `SELECT d.*, e.id AS endpoint_id, v.id AS event_id, v.type, v.created_at FROM deliveries d
+  JOIN webhook_endpoints e ON e.number = d.endpoint JOIN events v ON v.sequence = d.event`;
+
+export type WebhookDelivery = ReturnType<typeof toDelivery>;
+
+function toDelivery(row: Row) {
+  return {
+    object: "webhook_delivery" as const,
+    id: row.id,
+    endpoint: row.endpoint_id,
+    event: { id: row.event_id, type: row.type, sequence: row.event },
+    status: row.status,
+    attempt_count: row.attempt,
+    next_attempt_at: row.due_at === null ? null : Math.ceil(row.due_at / 1000),
+    created_at: row.created_at,
+  };
+}
+
+function toAttempt({ attempt, started_at, milliseconds, status, answer, error }: AttemptRow, current: Row) {
+  const cutOff = milliseconds === null && !(current.live === 1 && attempt === current.attempt);
+  return {
+    number: attempt,
+    created_at: Math.floor(started_at / 1000),
+    milliseconds,
+    status,
+    answer,
+    error: cutOff ? "The service was interrupted; whether the event arrived is not known." : error,
+  };
+}
+
+function findRow(sql: SqlStorage, id: string): Result<Row> {
+  const row = sql.exec<Row>(`${JOINED} WHERE d.id = ?`, id).toArray()[0];
+  return row ? ok(row) : fail("not_found", `No webhook delivery '${id}'.`);
+}
+
+/** A delivery with its attempts, oldest first. */
+export function getDelivery(sql: SqlStorage, id: string) {
+  const row = findRow(sql, id);
+  if (!row.ok) return row;
+  const attempts = sql
+    .exec<AttemptRow>("SELECT * FROM delivery_attempts WHERE delivery = ? ORDER BY attempt", row.value.number)
+    .toArray();
+  return ok({ ...toDelivery(row.value), attempts: attempts.map((attempt) => toAttempt(attempt, row.value)) });
+}
+
+export interface DeliveryPageRequest extends PageRequest {
+  readonly endpoint?: string | undefined;
+  readonly status?: DeliveryStatus | undefined;
+}
+
+export function listDeliveries(sql: SqlStorage, request: DeliveryPageRequest): Result<Page<WebhookDelivery>> {
+  const endpoint = request.endpoint === undefined ? null : findEndpoint(sql, request.endpoint);
+  if (endpoint?.ok === false) return { ok: false, failure: { ...endpoint.failure, param: "endpoint" } };
+  const ofEndpoint = endpoint === null ? "" : `AND d.endpoint = ${endpoint.value.number}`;
+  // A status that is written out finds its partial index.
+  const ofStatus = request.status === undefined ? "" : `AND d.status = '${request.status}'`;
+  return page(
+    request,
+    (id) => {
+      const row = findRow(sql, id);
+      return row.ok ? row.value.number : null;
+    },
+    (below, count) =>
+      sql
+        .exec<Row>(
+          `${JOINED} WHERE d.number < ? ${ofEndpoint} ${ofStatus} ORDER BY d.number DESC LIMIT ?`,
+          below,
+          count,
+        )
+        .toArray(),
+    toDelivery,
+  );
+}
+
+function write(sql: SqlStorage, number: number, { status, attempt, before, live, dueAt }: Delivery): void {
+  sql.exec(
+    "UPDATE deliveries SET status = ?, attempt = ?, before = ?, live = ?, due_at = ? WHERE number = ?",
+    status,
+    attempt,
+    before,
+    live ? 1 : 0,
+    dueAt === null ? null : Math.round(dueAt),
+    number,
+  );
+}
+
+function apply(sql: SqlStorage, row: Row, event: DeliveryEvent, now: number, random = 0.5): Delivery {
+  const { status, attempt, before, live, due_at } = row;
+  const state = advance({ status, attempt, before, live: live === 1, dueAt: due_at }, event, now, random);
+  write(sql, row.number, state);
+  return state;
+}
+
+/** Sends a delivery again, whatever has become of it. `now` in milliseconds. */
+export function redeliver(sql: SqlStorage, id: string, now: number): Result<WebhookDelivery> {
+  const row = findRow(sql, id);
+  if (!row.ok) return row;
+  const enabled = findEnabled(sql, row.value.endpoint_id);
+  if (!enabled.ok) return enabled;
+  apply(sql, row.value, { type: "redeliver" }, now);
+  schedule(sql, "deliver", "", FIRST_OF_ALL);
+  const after = findRow(sql, id);
+  return after.ok ? ok(toDelivery(after.value)) : after;
+}
+
+/** Sends again what has failed at an endpoint of the events since `since` (seconds), oldest first, up to a bound. */
+export function redeliverFailed(sql: SqlStorage, endpoint: string, since: number, now: number) {
+  const found = findEnabled(sql, endpoint);
+  if (!found.ok) return found;
+  const rows = sql
+    .exec<Row>(
+      `${JOINED} WHERE d.endpoint = ? AND d.status = 'failed' AND v.created_at >= ? ORDER BY d.number LIMIT ?`,
+      found.value.number,
+      since,
+      REDELIVERED_AT_ONCE + 1,
+    )
+    .toArray();
+  const wanted = rows.slice(0, REDELIVERED_AT_ONCE);
+  for (const row of wanted) apply(sql, row, { type: "redeliver" }, now);
+  if (wanted.length > 0) schedule(sql, "deliver", "", FIRST_OF_ALL);
+  return ok({
+    object: "webhook_endpoint.redelivery" as const,
+    id: endpoint,
+    deliveries: wanted.length,
+    has_more: rows.length > wanted.length,
+  });
+}
+
+/** Emits `webhook.test` to an endpoint alone; answers its delivery. `now` in seconds. */
+export function testEndpoint(sql: SqlStorage, id: string, now: number): Result<WebhookDelivery> {
+  const endpoint = findEnabled(sql, id);
+  if (!endpoint.ok) return endpoint;
+  emit(sql, "webhook.test", { object: "webhook_endpoint", id }, now, { only: endpoint.value.number });
+  const query = `${JOINED} WHERE d.endpoint = ? ORDER BY d.number DESC LIMIT 1`;
+  return ok(toDelivery(sql.exec<Row>(query, endpoint.value.number).one()));
+}
+
+/** An attempt that has been written down and is to be made. */
+export interface Begun extends Message {
+  readonly delivery: number;
+  readonly attempt: number;
+  readonly endpoint: number;
+}
+
+/**
+ * Writes down an attempt at the endpoint's delivery that is due first; null where none is, or where the last attempt at it
+ * was cut off. Call it in a transaction; `now` and `lease` in milliseconds.
+ */
+export function beginAttempt(sql: SqlStorage, endpoint: EndpointRow, now: number, lease: number): Begun | null {
+  const row = sql
+    .exec<Row & { data: string }>(
+      `SELECT d.*, v.id AS event_id, v.type, v.created_at, v.data FROM deliveries d JOIN events v ON v.sequence = d.event
+        WHERE d.endpoint = ? AND d.status = 'pending' AND d.due_at <= ? ORDER BY d.due_at LIMIT 1`,
+      endpoint.number,
+      now,
+    )
+    .toArray()[0];
+  if (row === undefined) return null;
+  const { attempt } = apply(sql, row, { type: "begin", lease }, now);
+  if (attempt === row.attempt) return null;
+  sql.exec("INSERT INTO delivery_attempts (delivery, attempt, started_at) VALUES (?, ?, ?)", row.number, attempt, now);
+  if (attempt > ATTEMPTS_KEPT) {
+    const old = "DELETE FROM delivery_attempts WHERE delivery = ? AND attempt <= ?";
+    sql.exec(old, row.number, attempt - ATTEMPTS_KEPT);
+  }
+  const { event_id, type, created_at, event, data } = row;
+  const body = JSON.stringify({
+    id: event_id,
+    object: "event",
+    type,
+    created_at,
+    timestamp: new Date(created_at * 1000).toISOString(),
+    sequence: event,
+    data: JSON.parse(data),
+  });
+  const secrets = secretsOf(endpoint, now / 1000);
+  return { delivery: row.number, attempt, endpoint: endpoint.number, url: endpoint.url, secrets, id: event_id, body };
+}
+
+/** Notes what came of an attempt, of the delivery and of the endpoint. Call it in a transaction; `now` in milliseconds. */
+export function endAttempt(
+  sql: SqlStorage,
+  begun: Begun,
+  { status, answer, error, retryAfter }: Answered,
+  now: number,
+  random: number,
+): void {
+  const row = sql.exec<Row>("SELECT * FROM deliveries WHERE number = ?", begun.delivery).toArray()[0];
+  const endpoint = sql
+    .exec<EndpointRow>("SELECT * FROM webhook_endpoints WHERE number = ?", begun.endpoint)
+    .toArray()[0];
+  // Deleted meanwhile.
+  if (row === undefined || endpoint === undefined) return;
+  const outcome = outcomeOf(error === null ? status : null, retryAfter);
+  sql.exec(
+    "UPDATE delivery_attempts SET milliseconds = max(0, ? - started_at), status = ?, answer = ?, error = ? WHERE delivery = ? AND attempt = ?",
+    now,
+    status,
+    answer,
+    error,
+    begun.delivery,
+    begun.attempt,
+  );
+  apply(sql, row, { type: "ended", attempt: begun.attempt, outcome }, now, random);
+  // What another address answers says nothing of this one.
+  if (endpoint.url !== begun.url || endpoint.enabled === 0) return;
+  const health = heard(JSON.parse(endpoint.health) as Health, outcome, now);
+  sql.exec("UPDATE webhook_endpoints SET health = ? WHERE number = ?", JSON.stringify(health), endpoint.number);
+  const reason = disables(health, outcome, now);
+  if (reason !== null) giveUpEndpoint(sql, endpoint, reason, Math.floor(now / 1000));
+}
+
+/** Deletes deliveries that `where` finds, so many at once; whether some may be left. */
+function deleteDeliveries(sql: SqlStorage, where: string, value: number): boolean {
+  const old = `SELECT number FROM deliveries WHERE ${where} LIMIT ${DELETED_AT_ONCE}`;
+  sql.exec(`DELETE FROM delivery_attempts WHERE delivery IN (${old})`, value);
+  const deleted = sql.exec(`DELETE FROM deliveries WHERE number IN (${old}) RETURNING 1`, value).toArray().length;
+  return deleted === DELETED_AT_ONCE;
+}
+
+/** Deletes a bounded part of the deliveries to an endpoint that was deleted; whether some may be left. */
+export function deleteDeliveriesTo(sql: SqlStorage, endpoint: number): boolean {
+  return deleteDeliveries(sql, "endpoint = ?", endpoint);
+}
+
+/** Deletes a bounded part of what is older than 30 days; whether some may be left. `now` in milliseconds. */
+export function expireEvents(sql: SqlStorage, now: number): boolean {
+  const until = Math.floor(now / 1000) - KEPT_SECONDS;
+  const { last } = sql
+    .exec<{ last: number | null }>("SELECT max(sequence) AS last FROM events WHERE created_at <= ?", until)
+    .one();
+  if (last === null) return false;
+  if (deleteDeliveries(sql, "event <= ?", last)) return true;
+  const old = "SELECT sequence FROM events WHERE sequence <= ? LIMIT ?";
+  sql.exec(`DELETE FROM events WHERE sequence IN (${old})`, last, DELETED_AT_ONCE);
+  return sql.exec("SELECT 1 FROM events WHERE sequence <= ? LIMIT 1", last).toArray().length > 0;
+}

@@ -1,0 +1,186 @@
+/** Webhook endpoints: where a tenant wants to be told of events. */
+import { type Health, newHealth } from "../../core/lifecycle/delivery.ts";
+import type { EventType } from "../../core/lifecycle/event.ts";
+import { fail, ok, type Result } from "../../core/failure.ts";
+import { limits } from "../../core/limits.ts";
+import { schedule } from "../tasks/tasks.ts";
+import { emit } from "./events.ts";
+import { type Page, type PageRequest, page } from "../page.ts";
+
+/** After a rotation the secret before signs as well for so long. */
+const ROTATION_SECONDS = 24 * 3600;
+
+export interface NewWebhookEndpoint {
+  readonly id: string;
+  readonly url: string;
+  readonly events: readonly (EventType | "*")[];
+  readonly description: string | null;
+  readonly secret: string;
+}
+
+export interface WebhookEndpointChange {
+  readonly url?: string | undefined;
+  readonly events?: NewWebhookEndpoint["events"] | undefined;
+  readonly description?: string | null | undefined;
+  readonly enabled?: boolean | undefined;
+}
+
+/** A row as it is stored; `health` is JSON of a Health. */
+export interface EndpointRow extends Record<string, SqlStorageValue> {
+  number: number;
+  id: string;
+  url: string;
+  events: string;
+  description: string | null;
+  enabled: number;
+  disabled_reason: DisabledReason | null;
+  secret: string;
+  previous_secret: string | null;
+  previous_until: number;
+  health: string;
+  created_at: number;
+}
+
+/** `gone`: it answered 410; `failing`: it had only failed for days; `request`: as it was asked for. */
+export type DisabledReason = "request" | "gone" | "failing";
+
+export type WebhookEndpoint = ReturnType<typeof toEndpoint>;
+
+function toEndpoint(row: EndpointRow) {
+  const { failingSince } = JSON.parse(row.health) as Health;
+  return {
+    object: "webhook_endpoint" as const,
+    id: row.id,
+    url: row.url,
+    events: JSON.parse(row.events) as NewWebhookEndpoint["events"],
+    description: row.description,
+    enabled: row.enabled === 1,
+    disabled_reason: row.disabled_reason,
+    failing_since: failingSince === null ? null : Math.floor(failingSince / 1000),
+    created_at: row.created_at,
+  };
+}
+
+export function findEndpoint(sql: SqlStorage, id: string): Result<EndpointRow> {
+  const row = sql.exec<EndpointRow>("SELECT * FROM webhook_endpoints WHERE id = ?", id).toArray()[0];
+  return row ? ok(row) : fail("not_found", `No webhook endpoint '${id}'.`);
+}
+
+/** The same where it is enabled. */
+export function findEnabled(sql: SqlStorage, id: string): Result<EndpointRow> {
+  const row = findEndpoint(sql, id);
+  if (!row.ok || row.value.enabled === 1) return row;
+  return fail("endpoint_disabled", `The webhook endpoint '${id}' is disabled. Enable it first.`);
+}
+
+export function getEndpoint(sql: SqlStorage, id: string): Result<WebhookEndpoint> {
+  const row = findEndpoint(sql, id);
+  return row.ok ? ok(toEndpoint(row.value)) : row;
+}
+
+export function countEndpoints(sql: SqlStorage): number {
+  return sql.exec<{ n: number }>("SELECT count(*) AS n FROM webhook_endpoints").one().n;
+}
+
+export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, now: number): Result<WebhookEndpoint> {
+  const count = countEndpoints(sql);
+  const limit = limits.webhook_endpoints;
+  if (count >= limit) {
+    return fail("limit_exceeded", `A tenant has at most ${limit} webhook endpoints. Delete one first.`, {
+      details: { limit, actual: count },
+    });
+  }
+  sql.exec(
+    "INSERT INTO webhook_endpoints (id, url, events, description, enabled, secret, health, created_at) VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+    endpoint.id,
+    endpoint.url,
+    JSON.stringify(endpoint.events),
+    endpoint.description,
+    endpoint.secret,
+    JSON.stringify(newHealth),
+    now,
+  );
+  return getEndpoint(sql, endpoint.id);
+}
+
+export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Page<WebhookEndpoint>> {
+  return page(
+    request,
+    (id) => {
+      const row = findEndpoint(sql, id);
+      return row.ok ? row.value.number : null;
+    },
+    (below, count) =>
+      sql
+        .exec<EndpointRow>(
+          "SELECT * FROM webhook_endpoints WHERE number < ? ORDER BY number DESC LIMIT ?",
+          below,
+          count,
+        )
+        .toArray(),
+    toEndpoint,
+  );
+}
+
+/** Changes what is given. Where it is enabled, or goes elsewhere, nothing is known of its health any more. */
+export function changeEndpoint(sql: SqlStorage, id: string, change: WebhookEndpointChange): Result<WebhookEndpoint> {
+  const row = findEndpoint(sql, id);
+  if (!row.ok) return row;
+  const { number, url, events, description, enabled, health } = row.value;
+  const fresh = (change.enabled === true && enabled === 0) || (change.url !== undefined && change.url !== url);
+  sql.exec(
+    "UPDATE webhook_endpoints SET url = ?, events = ?, description = ?, health = ? WHERE number = ?",
+    change.url ?? url,
+    change.events === undefined ? events : JSON.stringify(change.events),
+    change.description === undefined ? description : change.description,
+    fresh ? JSON.stringify(newHealth) : health,
+    number,
+  );
+  if (change.enabled === true)
+    sql.exec("UPDATE webhook_endpoints SET enabled = 1, disabled_reason = NULL WHERE number = ?", number);
+  if (change.enabled === false && enabled === 1) disableEndpoint(sql, number, "request");
+  return getEndpoint(sql, id);
+}
+
+/** Disables an endpoint; what it was still to be told has failed, as `advance` of core/delivery.ts says of each. */
+function disableEndpoint(sql: SqlStorage, number: number, reason: DisabledReason): void {
+  sql.exec("UPDATE webhook_endpoints SET enabled = 0, disabled_reason = ? WHERE number = ?", reason, number);
+  sql.exec("UPDATE deliveries SET status = 'failed', due_at = NULL WHERE endpoint = ? AND status = 'pending'", number);
+}
+
+/** Disables an endpoint because of how it answers, and tells the others. `now` in seconds. */
+export function giveUpEndpoint(
+  sql: SqlStorage,
+  { id, number, description }: EndpointRow,
+  reason: "gone" | "failing",
+  now: number,
+): void {
+  disableEndpoint(sql, number, reason);
+  const data = { object: "webhook_endpoint", id, description, enabled: false, disabled_reason: reason };
+  emit(sql, "webhook_endpoint.disabled", data, now, { except: number });
+}
+
+/** Puts a new secret in the place of the one before, which signs as well for a day. */
+export function rotateSecret(sql: SqlStorage, id: string, secret: string, now: number): Result<WebhookEndpoint> {
+  sql.exec(
+    "UPDATE webhook_endpoints SET previous_secret = secret, previous_until = ?, secret = ? WHERE id = ?",
+    now + ROTATION_SECONDS,
+    secret,
+    id,
+  );
+  return getEndpoint(sql, id);
+}
+
+/** The secrets that sign at `now`, in seconds. */
+export function secretsOf(row: EndpointRow, now: number): string[] {
+  const { secret, previous_secret, previous_until } = row;
+  return previous_secret !== null && previous_until > now ? [secret, previous_secret] : [secret];
+}
+
+export function deleteEndpoint(sql: SqlStorage, id: string, now: number): Result<{ readonly id: string }> {
+  const row = findEndpoint(sql, id);
+  if (!row.ok) return row;
+  sql.exec("DELETE FROM webhook_endpoints WHERE number = ?", row.value.number);
+  schedule(sql, "delete_deliveries", String(row.value.number), now * 1000);
+  return ok({ id });
+}
