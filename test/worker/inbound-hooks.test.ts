@@ -7,8 +7,8 @@ import fc from "fast-check";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Code } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
-import { readFields } from "../../src/ingest/fields.ts";
 import { makeKey } from "../../src/http/middleware/keys.ts";
+import { readFields } from "../../src/ingest/fields.ts";
 import { type Answer, call, newTenant, tenantWithTickets } from "./api.ts";
 import { inLedger } from "./batch.ts";
 import { expectGuarded, expectHidden, expectRefused, withoutRequestId } from "./expect.ts";
@@ -815,27 +815,22 @@ describe("the examples of the documentation", () => {
     const csv = file("support-tickets.csv");
     await call("POST", "/v1/datasets/tickets/examples", desk.key, csv, { "content-type": "text/csv" });
     await call("POST", "/v1/heads", desk.key, { name: "support", dataset: "tickets" });
-    const classify = await newHook(desk.key, JSON.parse(file("inbound/help-desk-classify.hook.json")), "standard");
-    const created = await posted(classify, file("inbound/help-desk-ticket-created.json"));
+    const classify = await newHook(desk.key, JSON.parse(file("help-desk/classify.hook.json")), "standard");
+    const created = await posted(classify, file("help-desk/ticket-created.json"));
     expect(created.json).toMatchObject({ input_id: "48211", model: "support@1", label: "billing_refund" });
     const learn = await newHook(
       desk.key,
-      { head: undefined, ...JSON.parse(file("inbound/help-desk-learn.hook.json")) },
+      { head: undefined, ...JSON.parse(file("help-desk/learn.hook.json")) },
       "standard",
     );
-    const tagged = await posted(learn, file("inbound/help-desk-ticket-tagged.json"));
+    const tagged = await posted(learn, file("help-desk/ticket-tagged.json"));
     expect(tagged.json).toMatchObject({ dataset: "tickets", example: "48211", outcome: "added" });
     expect((await examplesOf(desk.key)).at(-1)).toMatchObject({ id: "48211", label: "billing_refund" });
     expect((await eventsOf(desk.id)).map(({ type }) => type).slice(-2)).toEqual([
       "inbound.predicted",
       "inbound.learned",
     ]);
-    expectRefused(
-      await post(learn, file("inbound/help-desk-ticket-created.json")),
-      422,
-      "invalid_payload",
-      "fields.label",
-    );
+    expectRefused(await post(learn, file("help-desk/ticket-created.json")), 422, "invalid_payload", "fields.label");
   });
 
   test("GitHub: the label of an issue is learnt", async () => {
@@ -843,10 +838,10 @@ describe("the examples of the documentation", () => {
     await call("POST", "/v1/datasets", team.key, { name: "issues", task: "single_label", modality: "text" });
     const hook = await newHook(
       team.key,
-      { head: undefined, ...JSON.parse(file("inbound/github-issues.hook.json")) },
+      { head: undefined, ...JSON.parse(file("github-issues/learn.hook.json")) },
       "github",
     );
-    const labeled = file("inbound/github-issue-labeled.json");
+    const labeled = file("github-issues/issue-labeled.json");
     expect((await posted(hook, labeled)).json).toMatchObject({ example: "2713358104", outcome: "added" });
     const issue = JSON.parse(labeled).issue;
     expect(await examplesOf(team.key, "issues")).toEqual([
