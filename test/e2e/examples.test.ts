@@ -109,8 +109,8 @@ describe("offline-head gives the service's own outputs", () => {
 });
 
 test("webhook-receiver: takes what is signed with its secret, once, and nothing else", async () => {
-  const { webhookEndpoints, webhookDeliveries } = tenant.graft;
-  const endpoint = await webhookEndpoints.create({ url: `${receiverUrl}/in?a=b`, events: ["webhook.test"] });
+  const { webhookEndpoints, webhookDeliveries } = (await system.createTenant("example")).graft;
+  const endpoint = await webhookEndpoints.create({ url: `${receiverUrl}/in?a=b`, events: ["*"] });
   const receiver = startWebhookReceiver(endpoint.secret ?? "");
   try {
     await eventually(async () => receiver.lines.includes("ready"), "the receiver is ready");
@@ -118,9 +118,7 @@ test("webhook-receiver: takes what is signed with its secret, once, and nothing 
     await eventually(async () => (await webhookDeliveries.get(id)).status === "succeeded", "it arrives");
     await webhookDeliveries.redeliver(id);
     await eventually(async () => (await webhookDeliveries.get(id)).attempts[1]?.status === 204, "again");
-    expect(receiver.lines.slice(1)).toEqual([
-      expect.stringMatching(new RegExp(`^\\d+ webhook\\.test {"object":"webhook_endpoint","id":"${endpoint.id}"}$`)),
-    ]);
+    expect(receiver.lines.slice(1)).toEqual([`1 webhook.test {"object":"webhook_endpoint","id":"${endpoint.id}"}`]);
     const forged = {
       "webhook-id": "evt_1",
       "webhook-timestamp": `${Math.floor(Date.now() / 1000)}`,
