@@ -18,7 +18,7 @@ export default defineConfig({
                 ADMIN_KEY: "operator-key-of-the-tests",
                 SERVER_KEY: "server-key-of-the-tests",
                 PREVIOUS_SERVER_KEY: "server-key-before",
-                // Nothing is there: test/worker/batch.ts plays it. An answer may take 0.3 seconds.
+                // Nothing is there: test/worker/fake-batch-endpoint.ts plays it. An answer may take 0.3 seconds.
                 BATCH_URL: "http://batch.test/graft/",
                 BATCH_SECRET: "whsec_c2VjcmV0IG9mIHRoZSBiYXRjaCBlbmRwb2ludCBvZiB0aGUgdGVzdHM=",
                 PREVIOUS_BATCH_SECRET: "whsec_c2VjcmV0IG9mIHRoZSBiYXRjaCBlbmRwb2ludCBiZWZvcmU=",

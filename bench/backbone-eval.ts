@@ -3,15 +3,15 @@
  *
  *   npm run backbone:eval -- --data DIR [--model DIR]
  *
- * Test accuracy on each labelled set (text-sets.ts): on embeddings alone, and with lexical features beside them.
+ * Test accuracy on each labelled set (text-datasets.ts): on embeddings alone, and with lexical features beside them.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { encode, readTable } from "../src/backbones/text-static.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
-import { probe } from "./probe.ts";
-import { textSets } from "./text-sets.ts";
+import { linearProbeAccuracy } from "./linear-probe.ts";
+import { readTextDatasets } from "./text-datasets.ts";
 
 const { values } = parseArgs({
   options: {
@@ -21,18 +21,20 @@ const { values } = parseArgs({
 });
 const vocabulary = readFileSync(join(values.model, "vocabulary.txt"), "utf8");
 const table = readTable(vocabulary, readFileSync(join(values.model, "table.bin")));
-const sets = textSets(values.data);
+const sets = readTextDatasets(values.data);
 if (sets.length === 0) {
-  console.error(`--data '${values.data}' has none of the sets of bench/text-sets.ts.`);
+  console.error(`--data '${values.data}' has none of the sets of bench/text-datasets.ts.`);
   process.exitCode = 1;
 }
-for (const { name, seen, splits } of sets) {
-  const found = [];
+for (const { name, seenInPretraining, splits } of sets) {
+  const meanAccuracies = [];
   for (const lexical of [false, true]) {
     const accuracies = [];
     for (const split of splits)
-      accuracies.push(await probe((text) => encode(table, text), table.dimensions, split, lexical));
-    found.push(mean(accuracies).toFixed(4));
+      accuracies.push(await linearProbeAccuracy((text) => encode(table, text), table.dimensions, split, lexical));
+    meanAccuracies.push(mean(accuracies).toFixed(4));
   }
-  console.log(`${name.padEnd(28)}${found.join("  ")}${seen ? "  seen in pre-training" : ""}`);
+  console.log(
+    `${name.padEnd(28)}${meanAccuracies.join("  ")}${seenInPretraining ? "  seenInPretraining in pre-training" : ""}`,
+  );
 }

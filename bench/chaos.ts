@@ -6,7 +6,7 @@
  *   npm run bench -- chaos
  */
 import { seededRandom } from "../src/core/random.ts";
-import { checkStorage, killAtRandom, startChaos } from "../test/e2e/chaos.ts";
+import { findStorageErrors, killRandomly, startChaosSystem } from "../test/e2e/chaos.ts";
 import { noPeer, type Row } from "./report.ts";
 
 const KILLS = 200;
@@ -17,14 +17,14 @@ const LONGEST_PAUSE_MS = 4_000;
 const SILENCE_SECONDS = 8;
 
 export async function run(): Promise<Row[]> {
-  const { system, tenants } = await startChaos(TENANTS, SILENCE_SECONDS);
+  const { system, tenants } = await startChaosSystem(TENANTS, SILENCE_SECONDS);
   try {
     const started = Date.now();
-    const told = (kills: number) => kills % 20 === 0 && console.error(`${kills} kills …`);
-    const report = await killAtRandom(system, tenants, KILLS, seededRandom(1), LONGEST_PAUSE_MS, told);
-    const stored = await Promise.all(tenants.map((tenant) => checkStorage(system, tenant)));
-    const orphans = stored.flatMap((each) => [...each.orphans, ...each.missing]);
-    for (const each of [...report.wrong, ...orphans]) console.error(each);
+    const onKill = (kills: number) => kills % 20 === 0 && console.error(`${kills} kills …`);
+    const report = await killRandomly(system, tenants, KILLS, seededRandom(1), LONGEST_PAUSE_MS, onKill);
+    const storageReports = await Promise.all(tenants.map((tenant) => findStorageErrors(system, tenant)));
+    const orphans = storageReports.flatMap((each) => [...each.orphans, ...each.missing]);
+    for (const each of [...report.errors, ...orphans]) console.error(each);
     const row = (
       measure: string,
       value: number,
@@ -49,10 +49,10 @@ export async function run(): Promise<Row[]> {
       row("lost attempts", report.lostAttempts),
       row(
         "jobs in a wrong state, promoted twice or without their events",
-        report.wrong.length,
+        report.errors.length,
         "",
         "0",
-        report.wrong.length === 0,
+        report.errors.length === 0,
       ),
       row("orphans in R2 after the sweep", orphans.length, "", "0", orphans.length === 0),
       row("time", (Date.now() - started) / 60_000, "min"),

@@ -18,28 +18,28 @@ import { parse } from "csv-parse/sync";
 import { encode } from "../src/backbones/hash-text.ts";
 import { textStatic } from "../src/backbones/node.ts";
 import { seededRandom } from "../src/core/random.ts";
-import { build, serve } from "../src/serve.ts";
-import { inUse } from "./memory.ts";
-import { median, noPeer, paired, type Row } from "./report.ts";
+import { buildWorker, serve } from "../src/serve.ts";
+import { measureMemory } from "./memory.ts";
+import { median, noPeer, pairedRatio, type Row } from "./report.ts";
 
 export const runs = 7;
 const ROUND_MS = 1000;
-const TARGET = 30_000;
-const FIRST_MS = 60;
-const HELD_MB = 24;
+const MIN_TEXTS_PER_SECOND = 30_000;
+const MAX_FIRST_EMBEDDING_MS = 60;
+const MAX_MEMORY_MB = 24;
 const LONGEST_TEXT = 32_768;
 
-function textsOf(file: string): string[] {
+function readTexts(file: string): string[] {
   return (parse(readFileSync(file), { columns: true }) as { text: string }[]).map(({ text }) => text);
 }
 
-function charactersOf(texts: readonly string[]): number {
+function meanLength(texts: readonly string[]): number {
   return Math.round(texts.reduce((sum, text) => sum + text.length, 0) / texts.length);
 }
 
 /** Texts a second of hash-text-1 and of scikit-learn, which take turns. */
-function measureHash(texts: readonly string[]): Row {
-  const textsASecond = () => {
+function measureHashText(texts: readonly string[]): Row {
+  const measureThroughput = () => {
     const start = performance.now();
     let done = 0;
     while (performance.now() - start < ROUND_MS) {
@@ -51,36 +51,36 @@ function measureHash(texts: readonly string[]): Row {
   const input = JSON.stringify([texts, ROUND_MS]);
   const peerScript = join(import.meta.dirname, "encode-peer.py");
   const ours: number[] = [];
-  const peer: number[] = [];
-  textsASecond();
+  const peers: number[] = [];
+  measureThroughput();
   for (let i = 0; i < runs; i++) {
-    ours.push(textsASecond());
-    peer.push(Number(execFileSync("/usr/bin/python3", [peerScript], { input, encoding: "utf8" })));
+    ours.push(measureThroughput());
+    peers.push(Number(execFileSync("/usr/bin/python3", [peerScript], { input, encoding: "utf8" })));
   }
   return {
-    case: `hash-text-1, ${charactersOf(texts)} characters a text`,
+    case: `hash-text-1, ${meanLength(texts)} characters a text`,
     measure: "texts a second",
     value: median(ours),
     unit: "1/s",
     peer: "scikit-learn HashingVectorizer, words 1–2 and characters 2–4",
-    peer_value: median(peer),
-    ...paired(ours, peer),
-    target: `value ≥ ${TARGET}`,
-    met: median(ours) >= TARGET,
+    peer_value: median(peers),
+    ...pairedRatio(ours, peers),
+    target: `value ≥ ${MIN_TEXTS_PER_SECOND}`,
+    met: median(ours) >= MIN_TEXTS_PER_SECOND,
   };
 }
 
 /** Each run has an isolate of its own: its first embedding, then rounds of each set of texts. */
-async function measureStatic(sets: readonly (readonly string[])[]): Promise<Row[]> {
+async function measureTextStatic(sets: readonly (readonly string[])[]): Promise<Row[]> {
   const folder = mkdtempSync(join(tmpdir(), "bench-encode-"));
-  const first: number[] = [];
+  const firstEmbeddingTimes: number[] = [];
   const rates: number[][] = sets.map(() => []);
-  const longest: number[] = [];
+  const longTextRates: number[] = [];
   const random = seededRandom(1);
   const letters = () => String.fromCharCode(97 + Math.floor(26 * random()));
-  const unknown = Array.from({ length: LONGEST_TEXT }, letters).join("");
+  const longText = Array.from({ length: LONGEST_TEXT }, letters).join("");
   try {
-    await build(join(folder, "worker"), join(import.meta.dirname, "encode-worker.ts"));
+    await buildWorker(join(folder, "worker"), join(import.meta.dirname, "encode-worker.ts"));
     for (let i = 0; i < runs; i++) {
       console.error(`isolate ${i + 1} of ${runs} …`);
       const options = { port: 0, stateDir: join(folder, `state-${i}`), adminKey: "", log: () => undefined };
@@ -91,14 +91,14 @@ async function measureStatic(sets: readonly (readonly string[])[]): Promise<Row[
         return (await answer.json()) as { done: number; elapsed: number };
       };
       try {
-        first.push((await embed(["hello"], 0)).elapsed);
+        firstEmbeddingTimes.push((await embed(["hello"], 0)).elapsed);
         for (const [s, texts] of sets.entries()) {
           await embed(texts, ROUND_MS);
           const { done, elapsed } = await embed(texts, ROUND_MS);
           rates[s]?.push((done * 1000) / elapsed);
         }
-        const { done, elapsed } = await embed([unknown], ROUND_MS);
-        longest.push((done * LONGEST_TEXT) / (elapsed * 1000));
+        const { done, elapsed } = await embed([longText], ROUND_MS);
+        longTextRates.push((done * LONGEST_TEXT) / (elapsed * 1000));
       } finally {
         await worker.stop();
       }
@@ -109,14 +109,14 @@ async function measureStatic(sets: readonly (readonly string[])[]): Promise<Row[
   return [
     ...sets.map((texts, s): Row => {
       const value = median(rates[s] ?? []);
-      const name = `text-static-1, ${charactersOf(texts)} characters a text`;
-      const target = { target: `value ≥ ${TARGET}`, met: value >= TARGET };
+      const name = `text-static-1, ${meanLength(texts)} characters a text`;
+      const target = { target: `value ≥ ${MIN_TEXTS_PER_SECOND}`, met: value >= MIN_TEXTS_PER_SECOND };
       return { case: name, measure: "texts a second", value, unit: "1/s", ...noPeer, ...target };
     }),
     {
       case: `text-static-1, one unknown word of ${LONGEST_TEXT} letters`,
       measure: "MB of text a second",
-      value: median(longest),
+      value: median(longTextRates),
       unit: "MB/s",
       ...noPeer,
       target: null,
@@ -125,23 +125,23 @@ async function measureStatic(sets: readonly (readonly string[])[]): Promise<Row[
     {
       case: "text-static-1, fresh isolate",
       measure: "first embedding",
-      value: median(first),
+      value: median(firstEmbeddingTimes),
       unit: "ms",
       ...noPeer,
-      target: `value ≤ ${FIRST_MS}`,
-      met: median(first) <= FIRST_MS,
+      target: `value ≤ ${MAX_FIRST_EMBEDDING_MS}`,
+      met: median(firstEmbeddingTimes) <= MAX_FIRST_EMBEDDING_MS,
     },
   ];
 }
 
 /** The files, and what the first embedding adds to them. */
-async function measureHeld(): Promise<Row> {
+async function measureTableMemory(): Promise<Row> {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
-  const before = await inUse(collect);
+  const before = await measureMemory(collect);
   await textStatic.embed(["hello"]);
-  const value = (textStatic.bytes + (await inUse(collect)) - before) / 1e6;
-  const target = { target: `value ≤ ${HELD_MB}`, met: value <= HELD_MB };
+  const value = (textStatic.bytes + (await measureMemory(collect)) - before) / 1e6;
+  const target = { target: `value ≤ ${MAX_MEMORY_MB}`, met: value <= MAX_MEMORY_MB };
   return {
     case: "text-static-1, table and vocabulary",
     measure: "bytes held",
@@ -158,8 +158,8 @@ export async function run(): Promise<Row[]> {
     allowPositionals: true,
     options: { json: { type: "string" }, data: { type: "string" } },
   });
-  const tickets = textsOf(join(import.meta.dirname, "..", "examples", "support-tickets.csv"));
-  const sets = values.data === undefined ? [tickets] : [tickets, textsOf(join(values.data, "test.csv"))];
-  const held = await measureHeld();
-  return [measureHash(tickets), ...(await measureStatic(sets)), held];
+  const tickets = readTexts(join(import.meta.dirname, "..", "examples", "support-tickets.csv"));
+  const sets = values.data === undefined ? [tickets] : [tickets, readTexts(join(values.data, "test.csv"))];
+  const memoryRow = await measureTableMemory();
+  return [measureHashText(tickets), ...(await measureTextStatic(sets)), memoryRow];
 }

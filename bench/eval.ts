@@ -15,29 +15,29 @@
 import { createReadStream, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { expectedCalibrationError, mean, perClass } from "../src/core/evaluation/metrics.ts";
+import { expectedCalibrationError, mean, perClassMetrics } from "../src/core/evaluation/metrics.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
-import { peakMemory, quantile, withWorker } from "./local-worker.ts";
-import { type LabelledText, readTexts } from "./text-sets.ts";
+import { peakMegabytes, quantile, withWorker } from "./local-worker.ts";
+import { type LabelledText, readTexts } from "./text-datasets.ts";
 
 const BATCH = 256;
 const SINGLE_REQUESTS = 200;
 
 /** Why there is nothing to evaluate: told in one line. */
-class Problem extends Error {}
+class UsageError extends Error {}
 
-function readAll(file: string): LabelledText[] {
+function readRows(file: string): LabelledText[] {
   let rows: LabelledText[];
   try {
     rows = readTexts(file);
   } catch (error) {
-    throw new Problem(`'${file}' cannot be read: ${(error as Error).message}`);
+    throw new UsageError(`'${file}' cannot be read: ${(error as Error).message}`);
   }
-  if (rows.length === 0) throw new Problem(`'${file}' has no rows with both a text and a label.`);
+  if (rows.length === 0) throw new UsageError(`'${file}' has no rows with both a text and a label.`);
   return rows;
 }
 
-async function timed<T>(work: () => Promise<T>): Promise<readonly [T, number]> {
+async function measureTime<T>(work: () => Promise<T>): Promise<readonly [T, number]> {
   const started = performance.now();
   const result = await work();
   return [result, performance.now() - started];
@@ -54,56 +54,58 @@ async function predictAll(graft: Client, texts: readonly string[], labels: numbe
 }
 
 /** The figures of predictions against the labels that their texts have. */
-function judge(predictions: readonly Prediction[], truth: readonly string[]) {
+function computeMetrics(predictions: readonly Prediction[], truth: readonly string[]) {
   const labels = [...new Set([...truth, ...predictions.map(({ label = "" }) => label)])];
   const index = new Map(labels.map((label, i) => [label, i]));
-  const at = (label = "") => index.get(label) ?? -1;
-  const hits = predictions.map(({ label }, i) => label === truth[i]);
-  const predicted = predictions.map(({ label }) => at(label));
-  const ofTest = perClass(labels, truth.map(at), predicted).filter(({ support }) => support > 0);
-  const ofTruth = predictions.map(({ scores }, i) => scores?.find(({ label }) => label === truth[i])?.score ?? 0);
+  const labelIndex = (label = "") => index.get(label) ?? -1;
+  const correct = predictions.map(({ label }, i) => label === truth[i]);
+  const predicted = predictions.map(({ label }) => labelIndex(label));
+  const classMetrics = perClassMetrics(labels, truth.map(labelIndex), predicted).filter(({ support }) => support > 0);
+  const trueLabelProbabilities = predictions.map(
+    ({ scores }, i) => scores?.find(({ label }) => label === truth[i])?.score ?? 0,
+  );
   return {
-    accuracy: mean(hits.map(Number)),
-    macro_f1: mean(ofTest.map(({ f1 }) => f1)),
+    accuracy: mean(correct.map(Number)),
+    macro_f1: mean(classMetrics.map(({ f1 }) => f1)),
     ece: expectedCalibrationError(
       predictions.map(({ score = 0 }) => score),
-      hits,
+      correct,
     ),
-    log_loss: -mean(ofTruth.map((p) => Math.log(Math.max(p, Number.MIN_VALUE)))),
+    log_loss: -mean(trueLabelProbabilities.map((p) => Math.log(Math.max(p, Number.MIN_VALUE)))),
   };
 }
 
 /** Trains on one file of a folder, tests on its test.csv, and tells every figure. */
 export async function evaluate(folder: string, train: string, backbone: string | undefined) {
   const trainFile = join(folder, train);
-  const known = new Set(readAll(trainFile).map(({ label }) => label));
-  const all = readAll(join(folder, "test.csv"));
-  const test = all.filter(({ label }) => known.has(label));
-  if (test.length === 0) throw new Problem("No label of test.csv is in the training file.");
+  const trainLabels = new Set(readRows(trainFile).map(({ label }) => label));
+  const testRows = readRows(join(folder, "test.csv"));
+  const test = testRows.filter(({ label }) => trainLabels.has(label));
+  if (test.length === 0) throw new UsageError("No label of test.csv is in the training file.");
   const texts = test.map(({ text }) => text);
   return withWorker(async ({ graft, pid }) => {
     await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
     console.error("Import …");
-    const [imported, importMs] = await timed(() =>
+    const [imported, importMs] = await measureTime(() =>
       graft.datasets.import("data", createReadStream(trainFile), "text/csv"),
     );
     console.error(`Train on ${imported.dataset.examples} examples …`);
-    const wanted = {
+    const params = {
       name: "head",
       dataset: "data",
       method: "head" as const,
       ...(backbone === undefined ? {} : { backbone }),
     };
-    const [head, trainMs] = await timed(() => graft.heads.train(wanted));
+    const [head, trainMs] = await measureTime(() => graft.heads.train(params));
     console.error(`Predict ${texts.length} texts …`);
-    const [predictions, predictMs] = await timed(() => predictAll(graft, texts, head.labels.length));
-    const peak = peakMemory(pid);
-    const single: number[] = [];
+    const [predictions, predictMs] = await measureTime(() => predictAll(graft, texts, head.labels.length));
+    const peak = peakMegabytes(pid);
+    const latencies: number[] = [];
     for (let i = 0; i < SINGLE_REQUESTS; i++) {
-      const [, ms] = await timed(() => graft.heads.predict("head", { input: texts[i % texts.length] ?? "" }));
-      single.push(ms);
+      const [, ms] = await measureTime(() => graft.heads.predict("head", { input: texts[i % texts.length] ?? "" }));
+      latencies.push(ms);
     }
-    const figures = judge(
+    const figures = computeMetrics(
       predictions,
       test.map(({ label }) => label),
     );
@@ -113,7 +115,7 @@ export async function evaluate(folder: string, train: string, backbone: string |
       examples: head.training.examples,
       labels: head.labels.length,
       test_examples: test.length,
-      left_out: all.length - test.length,
+      left_out: testRows.length - test.length,
       rejected: imported.rejected,
       duplicates: imported.unchanged,
       backbone: head.backbone.id,
@@ -129,7 +131,7 @@ export async function evaluate(folder: string, train: string, backbone: string |
       import_ms: Math.round(importMs),
       train_ms: Math.round(trainMs),
       predict_ms: Math.round(predictMs),
-      predict_p50_ms: round(quantile(single, 0.5), 2),
+      predict_p50_ms: round(quantile(latencies, 0.5), 2),
       peak_rss_mb: peak === null ? null : Math.round(peak),
     };
   });
@@ -149,14 +151,14 @@ if (import.meta.main) {
     const { values, positionals } = parseArgs({ options, allowPositionals: true });
     const [folder] = positionals;
     if (folder === undefined || positionals.length > 1) {
-      throw new Problem("Usage: npm run eval -- DIR [--train train_10.csv] [--backbone ID] [--json FILE]");
+      throw new UsageError("Usage: npm run eval -- DIR [--train train_10.csv] [--backbone ID] [--json FILE]");
     }
     const figures = await evaluate(folder, values.train, values.backbone);
     for (const [name, value] of Object.entries(figures)) console.log(`${name.padEnd(20)}${value}`);
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(figures, null, 2)}\n`);
   } catch (error) {
     const expected =
-      error instanceof Problem ||
+      error instanceof UsageError ||
       error instanceof GraftError ||
       (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
     console.error(expected ? (error as Error).message : error);

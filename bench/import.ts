@@ -10,11 +10,11 @@ import { createReadStream, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
-import { type LocalWorker, peakMemory, resetPeak, withWorker } from "./local-worker.ts";
+import { type LocalWorker, peakMegabytes, resetPeakMemory, withWorker } from "./local-worker.ts";
 import { median, type Row } from "./report.ts";
 
 export const runs = 3;
-const ADDED = 10;
+const ADDED_EXAMPLES = 10;
 
 interface Step {
   readonly name: string;
@@ -25,21 +25,21 @@ interface Step {
 async function measure(
   { graft, pid }: LocalWorker,
   train: string,
-  more: readonly { text: string; label: string }[],
+  extraExamples: readonly { text: string; label: string }[],
 ): Promise<Step[]> {
-  const steps: Step[] = [{ name: "idle", seconds: 0, megabytes: peakMemory(pid) }];
+  const steps: Step[] = [{ name: "idle", seconds: 0, megabytes: peakMegabytes(pid) }];
   async function step<T>(name: string, work: () => Promise<T>): Promise<T> {
     console.error(`${name} …`);
-    resetPeak(pid);
+    resetPeakMemory(pid);
     const started = performance.now();
     const result = await work();
-    steps.push({ name, seconds: (performance.now() - started) / 1000, megabytes: peakMemory(pid) });
+    steps.push({ name, seconds: (performance.now() - started) / 1000, megabytes: peakMegabytes(pid) });
     return result;
   }
   await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
   await step("import", () => graft.datasets.import("data", createReadStream(train), "text/csv"));
   await step("train", () => graft.heads.train({ name: "head", dataset: "data", method: "head" }));
-  await step(`add ${ADDED} examples`, () => graft.datasets.add("data", more));
+  await step(`add ${ADDED_EXAMPLES} examples`, () => graft.datasets.add("data", extraExamples));
   await step("train again", () => graft.heads.train({ name: "head", dataset: "data", method: "head" }));
   return steps;
 }
@@ -50,13 +50,13 @@ export async function run(): Promise<Row[]> {
   const folder = typeof values.data === "string" ? values.data : ".";
   const train = join(folder, "train.csv");
   if (!existsSync(train)) throw new Error(`There is no ${train}; name a folder with train.csv and val.csv by --data.`);
-  const held = parse(readFileSync(join(folder, "val.csv")), { bom: true, columns: true }) as {
+  const validationRows = parse(readFileSync(join(folder, "val.csv")), { bom: true, columns: true }) as {
     text: string;
     label: string;
   }[];
-  const more = held.slice(0, ADDED).map(({ text, label }) => ({ text, label }));
+  const extraExamples = validationRows.slice(0, ADDED_EXAMPLES).map(({ text, label }) => ({ text, label }));
   const measured: Step[][] = [];
-  for (let i = 0; i < runs; i++) measured.push(await withWorker((worker) => measure(worker, train, more)));
+  for (let i = 0; i < runs; i++) measured.push(await withWorker((worker) => measure(worker, train, extraExamples)));
   const names = measured[0]?.map(({ name }) => name) ?? [];
   return names.flatMap((name, i) => {
     const steps = measured.map((steps) => steps[i] as Step);

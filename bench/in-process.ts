@@ -1,17 +1,17 @@
 /** Heads and fine-tuned models as the batch endpoint trains them, without its processes: for measurements of training alone. */
 import { textStatic } from "../src/backbones/node.ts";
-import { type Material, prepare, trainBy } from "../src/batch/attempt/candidates.ts";
-import { type Model, predictions } from "../src/batch/attempt/comparison.ts";
-import { embedWhenAsked } from "../src/batch/attempt/embed.ts";
-import { modelOf, tune } from "../src/batch/attempt/fine-tune.ts";
+import { prepareTraining, runTraining, type TrainingContext } from "../src/batch/attempt/candidates.ts";
+import { type Model, predictRows } from "../src/batch/attempt/comparison.ts";
+import { embedLazily } from "../src/batch/attempt/embed.ts";
+import { fineTuneLayers, makeModel } from "../src/batch/attempt/fine-tune.ts";
 import type { Result } from "../src/core/failure.ts";
 import type { Epoch } from "../src/finetune/train.ts";
 import type { Submission } from "../src/jobs/protocol.ts";
-import { nodeTensors } from "../src/tensor/node.ts";
-import type { LabelledText, Split } from "./text-sets.ts";
+import { nodeTensorBackend } from "../src/tensor/node.ts";
+import type { LabelledText, Split } from "./text-datasets.ts";
 
 export interface Prepared {
-  readonly material: Material;
+  readonly material: TrainingContext;
   readonly train: readonly number[];
   readonly test: readonly number[];
 }
@@ -24,18 +24,18 @@ export interface Trained {
   readonly seconds: number;
 }
 
-const UNBOUNDED = { bytes: 4e9, operations: 1e15 };
+const UNLIMITED_BUDGET = { bytes: 4e9, operations: 1e15 };
 
 /** A split as the material of trainings, which embed its texts. */
 export function prepareSplit({ train, test }: Split, seed: number, lexical: "auto" | boolean): Prepared {
   const all: readonly LabelledText[] = [...train, ...test];
   const texts = all.map(({ text }) => text);
   const groups = new Map<string, number>();
-  const groupOf = (text: string) => {
+  const groupIndex = (text: string) => {
     const key = text.trim().toLowerCase();
-    const known = groups.get(key) ?? groups.size;
-    groups.set(key, known);
-    return known;
+    const group = groups.get(key) ?? groups.size;
+    groups.set(key, group);
+    return group;
   };
   const submission = {
     task: "single_label",
@@ -44,21 +44,21 @@ export function prepareSplit({ train, test }: Split, seed: number, lexical: "aut
     out_of_scope_label: null,
     hyperparameters: { l2: "auto", class_weight: null, lexical, seed },
     evaluation: { method: "none" },
-    edge_budget: UNBOUNDED,
+    edge_budget: UNLIMITED_BUDGET,
   } as unknown as Submission;
   const material = {
     submission,
     examples: {
       texts,
       targets: all.map(({ label }) => label),
-      groups: Int32Array.from(texts, groupOf),
+      groups: Int32Array.from(texts, groupIndex),
       heldOut: [],
     },
-    embed: embedWhenAsked(textStatic, texts),
+    embed: embedLazily(textStatic, texts),
     embedsLocally: true,
-    budget: UNBOUNDED,
+    budget: UNLIMITED_BUDGET,
     turn: async () => undefined,
-  } as unknown as Material;
+  } as unknown as TrainingContext;
   return { material, train: [...train.keys()], test: [...test.keys()].map((i) => train.length + i) };
 }
 
@@ -69,13 +69,13 @@ function orThrow<T>(result: Result<T>): T {
 
 /** The frozen head. */
 export async function trainHead({ material, train }: Prepared): Promise<Trained> {
-  const tensors = await nodeTensors();
+  const tensors = await nodeTensorBackend();
   const started = performance.now();
-  const recipe = orThrow(await prepare("fine_tuned", material, train));
-  const { head, training } = orThrow(await trainBy(tensors, material, recipe, { judge: true }));
+  const recipe = orThrow(await prepareTraining("fine_tuned", material, train));
+  const { head, training } = orThrow(await runTraining(tensors, material, recipe, { skipEvaluation: true }));
   const lexical = head.lexical?.weights.length ?? 0;
   return {
-    model: modelOf(material, null, head, null),
+    model: makeModel(material, null, head, null),
     parameters: head.weights.length + head.bias.length + lexical,
     operations: training.operations,
     seconds: (performance.now() - started) / 1000,
@@ -88,20 +88,20 @@ export async function trainHead({ material, train }: Prepared): Promise<Trained>
  */
 export async function trainLayers(
   { material, train }: Prepared,
-  rows: boolean,
+  trainRows: boolean,
   onEpoch: (epoch: Epoch) => void = () => undefined,
 ): Promise<Trained> {
-  const tensors = await nodeTensors();
+  const tensors = await nodeTensorBackend();
   const started = performance.now();
-  const work = { tensors, submission: material.submission } as unknown as Parameters<typeof tune>[0];
-  const layers = { base: textStatic, rows };
-  const first = orThrow(await tune(work, layers, material, train, null, onEpoch));
+  const work = { tensors, submission: material.submission } as unknown as Parameters<typeof fineTuneLayers>[0];
+  const layers = { base: textStatic, trainRows };
+  const first = orThrow(await fineTuneLayers(work, layers, material, train, null, onEpoch));
   const { head, delta, parameters, training } = orThrow(
-    await tune(work, layers, material, train, first.plan, () => undefined),
+    await fineTuneLayers(work, layers, material, train, first.plan, () => undefined),
   );
   const lexical = head.lexical?.weights.length ?? 0;
   return {
-    model: modelOf(material, textStatic, head, delta),
+    model: makeModel(material, textStatic, head, delta),
     parameters: parameters + head.weights.length + head.bias.length + lexical,
     operations: first.training.operations + training.operations,
     seconds: (performance.now() - started) / 1000,
@@ -110,11 +110,11 @@ export async function trainLayers(
 
 /** The share of rows whose label is the most probable. */
 export async function accuracyOn({ material }: Prepared, rows: readonly number[], model: Model): Promise<number> {
-  const outputs = await predictions(material, rows, model);
+  const outputs = await predictRows(material, rows, model);
   const { labels } = model.head;
-  const hits = rows.filter((row, i) => {
+  const correct = rows.filter((row, i) => {
     const probabilities = outputs[i] as Float64Array;
     return labels[probabilities.indexOf(Math.max(...probabilities))] === material.examples.targets[row];
   });
-  return hits.length / rows.length;
+  return correct.length / rows.length;
 }

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Client, createClient } from "../src/sdk.ts";
-import { build, type Server, serve, workerVariables } from "../src/serve.ts";
+import { buildWorker, readWorkerVariables, type Server, serve } from "../src/serve.ts";
 
 export interface LocalWorker {
   readonly url: string;
@@ -33,12 +33,12 @@ export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): 
   try {
     const adminKey = randomBytes(16).toString("hex");
     const built = join(folder, "worker");
-    await build(built);
-    const variables = workerVariables(process.env);
+    await buildWorker(built);
+    const variables = readWorkerVariables(process.env);
     const log = (line: string) => void (line.includes("_error") && process.stderr.write(`${line}\n`));
-    const before = runtimes();
+    const previousPids = workerdPids();
     server = await serve(built, { port: 0, stateDir: join(folder, "state"), adminKey, variables, log });
-    const pid = runtimes().find((one) => !before.includes(one)) ?? null;
+    const pid = workerdPids().find((candidate) => !previousPids.includes(candidate)) ?? null;
     const operator = createClient({ baseUrl: server.url, key: adminKey });
     const { key } = await operator.tenants.create({ id: "bench" });
     const graft = createClient({ baseUrl: server.url, key: key.secret });
@@ -53,7 +53,7 @@ export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): 
 }
 
 /** The workerd processes that this process has started. */
-function runtimes(): number[] {
+function workerdPids(): number[] {
   if (process.platform !== "linux") return [];
   return readdirSync("/proc").flatMap((name) => {
     try {
@@ -66,14 +66,14 @@ function runtimes(): number[] {
 }
 
 /** The most memory that a process has had in RAM since its start, or since `resetPeak`: VmHWM, in MB of 10^6 bytes. */
-export function peakMemory(pid: number | null): number | null {
+export function peakMegabytes(pid: number | null): number | null {
   if (pid === null) return null;
   const kibibytes = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return kibibytes === undefined ? null : (Number(kibibytes) * 1024) / 1e6;
 }
 
 /** Sets a process's peak to what it has now; proc(5), clear_refs. */
-export function resetPeak(pid: number | null): void {
+export function resetPeakMemory(pid: number | null): void {
   if (pid !== null) writeFileSync(`/proc/${pid}/clear_refs`, "5");
 }
 

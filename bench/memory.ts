@@ -8,22 +8,22 @@ import { setTimeout } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { edgeBudget } from "../src/core/limits.ts";
-import type { Matrix, Tensors } from "../src/core/tensors.ts";
 import { train } from "../src/core/linear/train.ts";
-import { nodeTensors } from "../src/tensor/node.ts";
+import type { Matrix, TensorBackend } from "../src/core/tensors.ts";
+import { nodeTensorBackend } from "../src/tensor/node.ts";
 import type { Row } from "./report.ts";
-import { synthesise } from "./train.ts";
+import { makeClassification } from "./train.ts";
 
 const SHAPES = [
   { rows: 10_000, dimensions: 384, classes: 64 },
   { rows: 15_000, dimensions: 384, classes: 150 },
 ] as const;
 const BLOCK_ROWS = 1024;
-const STEPS_A_COLLECTION = 50;
+const STEPS_PER_COLLECTION = 50;
 const ISOLATE_MB = 128;
 
 /** Bytes in use once garbage is gone; the runtime frees the memory of typed arrays a little after collecting them. */
-export async function inUse(collect: () => void): Promise<number> {
+export async function measureMemory(collect: () => void): Promise<number> {
   collect();
   await setTimeout(5);
   collect();
@@ -32,8 +32,8 @@ export async function inUse(collect: () => void): Promise<number> {
 }
 
 /** The features of a shape in blocks, as a training in a request gets them; their copy in JavaScript is garbage afterwards. */
-function upload(tensors: Tensors, shape: (typeof SHAPES)[number]): { features: Matrix[]; labels: Int32Array } {
-  const { features, labels } = synthesise(shape);
+function upload(tensors: TensorBackend, shape: (typeof SHAPES)[number]): { features: Matrix[]; labels: Int32Array } {
+  const { features, labels } = makeClassification(shape);
   const { rows, dimensions } = shape;
   const blocks: Matrix[] = [];
   for (let first = 0; first < rows; first += BLOCK_ROWS) {
@@ -47,8 +47,8 @@ function upload(tensors: Tensors, shape: (typeof SHAPES)[number]): { features: M
 export async function run(): Promise<Row[]> {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
-  const tensors = await nodeTensors();
-  const before = await inUse(collect);
+  const tensors = await nodeTensorBackend();
+  const initialBytes = await measureMemory(collect);
   const rows: Row[] = [];
   for (const shape of SHAPES) {
     const { features, labels } = upload(tensors, shape);
@@ -64,20 +64,20 @@ export async function run(): Promise<Row[]> {
       },
       { l2: "auto", classWeight: null, seed: 1, evaluation: { method: "auto" }, budget: edgeBudget },
     );
-    let alive = 0;
+    let liveBytes = 0;
     let count = 0;
     for (let step = steps.next(); !step.done; step = steps.next()) {
-      if (++count % STEPS_A_COLLECTION !== 0) continue;
-      alive = Math.max(alive, (await inUse(collect)) - before);
+      if (++count % STEPS_PER_COLLECTION !== 0) continue;
+      liveBytes = Math.max(liveBytes, (await measureMemory(collect)) - initialBytes);
     }
     const name = `${shape.rows} × ${shape.dimensions}, ${shape.classes} classes`;
     const row = { case: name, unit: "MB", peer: null, peer_value: null, ratio: null, spread: null };
-    const wasm = tensors.memory().bytes / 1e6;
-    const both = wasm + alive / 1e6;
+    const wasmMegabytes = tensors.memory().bytes / 1e6;
+    const totalMegabytes = wasmMegabytes + liveBytes / 1e6;
     rows.push(
-      { ...row, measure: "WASM heap", value: wasm, target: null, met: null },
-      { ...row, measure: "alive in JavaScript", value: alive / 1e6, target: null, met: null },
-      { ...row, measure: "both", value: both, target: `< ${ISOLATE_MB}`, met: both < ISOLATE_MB },
+      { ...row, measure: "WASM heap", value: wasmMegabytes, target: null, met: null },
+      { ...row, measure: "alive in JavaScript", value: liveBytes / 1e6, target: null, met: null },
+      { ...row, measure: "both", value: totalMegabytes, target: `< ${ISOLATE_MB}`, met: totalMegabytes < ISOLATE_MB },
     );
   }
   return rows;

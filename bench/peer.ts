@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 export interface Peer<Answer> {
-  ask(command: object): Promise<Answer>;
+  request(command: object): Promise<Answer>;
   stop(): void;
 }
 
@@ -16,7 +16,7 @@ export function startPeer<Answer>(script: string): Peer<Answer> {
   });
   const lines = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
   return {
-    async ask(command) {
+    async request(command) {
       python.stdin.write(`${JSON.stringify(command)}\n`);
       const { value, done } = await lines.next();
       if (done) throw new Error("scikit-learn's process ended; the benchmark needs python3-sklearn.");

@@ -6,10 +6,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "csv-parse/sync";
-import { build, serve } from "../src/serve.ts";
-import { type Figures, load } from "./load.ts";
+import { buildWorker, serve } from "../src/serve.ts";
+import { generateLoad, type LoadResult } from "./load-generator.ts";
 import { withWorker } from "./local-worker.ts";
-import { median, paired, type Row } from "./report.ts";
+import { median, pairedRatio, type Row } from "./report.ts";
 
 const root = join(import.meta.dirname, "..");
 const CONCURRENCIES = [1, 16, 64];
@@ -32,7 +32,7 @@ function httpRequest(path: string, body: unknown, key: string): Buffer {
 }
 
 /** A measure of both sides, each the median of its rounds. */
-function toRow(name: string, measure: keyof Figures, ours: readonly Figures[], echo: readonly Figures[]): Row {
+function toRow(name: string, measure: keyof LoadResult, ours: readonly LoadResult[], echo: readonly LoadResult[]): Row {
   const values = ours.map((figures) => figures[measure]);
   const peers = echo.map((figures) => figures[measure]);
   return {
@@ -42,7 +42,7 @@ function toRow(name: string, measure: keyof Figures, ours: readonly Figures[], e
     unit: measure === "requests" ? "1/s" : "ms",
     peer: "Hono JSON echo on workerd",
     peer_value: median(peers),
-    ...paired(values, peers),
+    ...pairedRatio(values, peers),
     target: null,
     met: null,
   };
@@ -65,7 +65,7 @@ export async function run(): Promise<Row[]> {
     );
     const requests = (path: string) => texts.map((input, i) => httpRequest(path, { input }, keys[i % KEYS] ?? ""));
     const built = join(folder, "echo");
-    await build(built, join(import.meta.dirname, "echo.ts"));
+    await buildWorker(built, join(import.meta.dirname, "echo.ts"));
     const options = { port: 0, stateDir: join(folder, "echo-state"), adminKey: "", log: () => undefined };
     const server = await serve(built, options);
     try {
@@ -74,13 +74,13 @@ export async function run(): Promise<Row[]> {
       const rows: Row[] = [];
       for (const concurrency of CONCURRENCIES) {
         const round = { concurrency, milliseconds: ROUND_MS };
-        const figures = { ours: [] as Figures[], echo: [] as Figures[] };
-        await load({ ...ours, ...round });
-        await load({ ...echo, ...round });
+        const figures = { ours: [] as LoadResult[], echo: [] as LoadResult[] };
+        await generateLoad({ ...ours, ...round });
+        await generateLoad({ ...echo, ...round });
         for (let i = 0; i < runs; i++) {
           console.error(`${concurrency} at once, round ${i + 1} of ${runs} …`);
-          figures.ours.push(await load({ ...ours, ...round }));
-          figures.echo.push(await load({ ...echo, ...round }));
+          figures.ours.push(await generateLoad({ ...ours, ...round }));
+          figures.echo.push(await generateLoad({ ...echo, ...round }));
         }
         const name = `${concurrency} at once`;
         for (const measure of ["requests", "p50", "p99"] as const)

@@ -35,7 +35,7 @@ export function median(values: readonly number[]): number {
 }
 
 /** Paired runs as a ratio and its spread. */
-export function paired(
+export function pairedRatio(
   values: readonly number[],
   peers: readonly number[],
 ): { ratio: number; spread: [number, number] } {
@@ -44,15 +44,15 @@ export function paired(
 }
 
 export function printTable(rows: readonly Row[]): void {
-  const shown = (value: number) =>
+  const formatNumber = (value: number) =>
     value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(1) : value.toFixed(Math.abs(value) < 10 ? 2 : 0);
   const cells = rows.map((row) => [
     row.case,
     row.measure,
-    `${shown(row.value)} ${row.unit}`.trim(),
-    row.peer === null || row.peer_value === null ? "" : `${row.peer}: ${shown(row.peer_value)}`,
-    row.ratio === null ? "" : shown(row.ratio),
-    row.spread === null ? "" : row.spread.map(shown).join(" … "),
+    `${formatNumber(row.value)} ${row.unit}`.trim(),
+    row.peer === null || row.peer_value === null ? "" : `${row.peer}: ${formatNumber(row.peer_value)}`,
+    row.ratio === null ? "" : formatNumber(row.ratio),
+    row.spread === null ? "" : row.spread.map(formatNumber).join(" … "),
     row.target ?? "",
     row.met === null ? "" : row.met ? "met" : "MISSED",
   ]);

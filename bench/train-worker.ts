@@ -1,8 +1,8 @@
 /** The Worker that bench/train.ts measures: it keeps one data set, and fits heads on it by the shipped path. */
 import { edgeBudget } from "../src/core/limits.ts";
+import { type TrainingOptions, type TrainingResult, train } from "../src/core/linear/train.ts";
 import type { Matrix } from "../src/core/tensors.ts";
-import { type Trained, type TrainingOptions, train } from "../src/core/linear/train.ts";
-import { workerdTensors } from "../src/tensor/workerd.ts";
+import { workerdTensorBackend } from "../src/tensor/workerd.ts";
 
 // wrangler.toml binds them, and this Worker is started with the same configuration as the real one.
 export class Tenant {}
@@ -13,7 +13,7 @@ const BLOCK_ROWS = 1024;
 let features = new Float32Array(0);
 let labels = new Int32Array(0);
 let dimensions = 0;
-let latest: Trained | null = null;
+let latest: TrainingResult | null = null;
 
 export default {
   async fetch(request: Request): Promise<Response> {
@@ -27,13 +27,13 @@ export default {
       return Response.json({});
     }
     if (url.pathname === "/fit") {
-      const evaluated = url.searchParams.has("auto");
+      const isEvaluated = url.searchParams.has("auto");
       return Response.json(
         await measure({
-          l2: evaluated ? "auto" : 1 / number("c"),
+          l2: isEvaluated ? "auto" : 1 / number("c"),
           classWeight: null,
           seed: 1,
-          evaluation: { method: evaluated ? "auto" : "none" },
+          evaluation: { method: isEvaluated ? "auto" : "none" },
           budget: edgeBudget,
         }),
       );
@@ -45,7 +45,7 @@ export default {
 
 /** One training, timed from the embeddings in JavaScript's memory to the head. */
 async function measure(options: TrainingOptions): Promise<unknown> {
-  const tensors = await workerdTensors();
+  const tensors = await workerdTensorBackend();
   const classes = Math.max(...labels) + 1;
   const rows = labels.length;
   const start = performance.now();

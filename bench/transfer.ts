@@ -5,23 +5,23 @@
  *   npm run bench -- transfer --data DIR
  *
  * Writes the tables and plots of docs/transfer-vs-fine-tuning.md (transfer-doc.ts). A set's training and test files are
- * those of text-sets.ts, of the test texts at most 2,000. Every run is kept, so that a measurement which was cut off goes on.
+ * those of text-datasets.ts, of the test texts at most 2,000. Every run is kept, so that a measurement which was cut off goes on.
  */
 import { parseArgs } from "node:util";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
+import { cached } from "./cached.ts";
 import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./in-process.ts";
-import { kept } from "./kept.ts";
 import { noPeer, type Row } from "./report.ts";
-import { draw, type Split, textSets } from "./text-sets.ts";
+import { readTextDatasets, type Split, sampleByLabel } from "./text-datasets.ts";
 import { writeDoc } from "./transfer-doc.ts";
 
 const SETS =
   /^(hwu64 full|clinc150_full|snips full|bitext_support27|query_wellformedness|multidogo_airline|goemotions_ekman single|mr_polarity 10-fold)$/;
 const SIZES = [2, 5, 10, 20, 50, 100, "full"] as const;
-const SMALL = 10;
+const SMALL_SIZE = 10;
 const SEEDS = 3;
-const MOST_TESTED = 2_000;
+const MAX_TEST_ROWS = 2_000;
 
 const methods: Record<string, (prepared: Prepared) => Promise<Trained>> = {
   head: trainHead,
@@ -46,21 +46,21 @@ export interface Run {
 /** Every run, measured now or before. */
 async function measure(folder: string): Promise<Run[]> {
   const all: Run[] = [];
-  for (const set of textSets(folder, SETS)) {
+  for (const set of readTextDatasets(folder, SETS)) {
     const { train, test } = set.splits[0] as Split;
-    const tested = some(test, MOST_TESTED);
+    const testRows = subsample(test, MAX_TEST_ROWS);
     const labels = new Set(train.map(({ label }) => label)).size;
     for (const size of SIZES) {
-      const seeds = size !== "full" && size <= SMALL ? SEEDS : 1;
+      const seeds = size !== "full" && size <= SMALL_SIZE ? SEEDS : 1;
       // A draw that is nearly everything says what everything does.
       if (size !== "full" && size * labels > 0.8 * train.length) continue;
       for (let seed = 0; seed < seeds; seed++) {
         let prepared: Prepared | null = null;
         for (const [method, run] of Object.entries(methods)) {
           const name = `${set.name} ${size} ${method} ${seed}`;
-          const done = await kept("transfer", name, async (): Promise<Run> => {
-            const rows = size === "full" ? train : draw(train, size, seed);
-            prepared ??= prepareSplit({ train: rows, test: tested }, seed, "auto");
+          const result = await cached("transfer", name, async (): Promise<Run> => {
+            const rows = size === "full" ? train : sampleByLabel(train, size, seed);
+            prepared ??= prepareSplit({ train: rows, test: testRows }, seed, "auto");
             const trained = await run(prepared);
             const { parameters, operations, seconds } = trained;
             return {
@@ -71,16 +71,16 @@ async function measure(folder: string): Promise<Run[]> {
               examples: rows.length,
               labels,
               test: await accuracyOn(prepared, prepared.test, trained.model),
-              train: await accuracyOn(prepared, some(prepared.train, MOST_TESTED), trained.model),
+              train: await accuracyOn(prepared, subsample(prepared.train, MAX_TEST_ROWS), trained.model),
               parameters,
               operations,
               seconds,
             };
           });
           console.error(
-            `${name}: ${done.test.toFixed(3)} (train ${done.train.toFixed(3)}), ${done.seconds.toFixed(1)} s`,
+            `${name}: ${result.test.toFixed(3)} (train ${result.train.toFixed(3)}), ${result.seconds.toFixed(1)} s`,
           );
-          all.push(done);
+          all.push(result);
         }
       }
     }
@@ -88,8 +88,8 @@ async function measure(folder: string): Promise<Run[]> {
   return all;
 }
 
-function some<T>(rows: readonly T[], most: number): readonly T[] {
-  return rows.length <= most ? rows : shuffle([...rows], seededRandom(7)).slice(0, most);
+function subsample<T>(rows: readonly T[], limit: number): readonly T[] {
+  return rows.length <= limit ? rows : shuffle([...rows], seededRandom(7)).slice(0, limit);
 }
 
 export async function run(): Promise<Row[]> {
@@ -101,18 +101,18 @@ export async function run(): Promise<Row[]> {
   writeDoc(all);
   const rows: Row[] = [];
   for (const group of Map.groupBy(all, ({ set, size, method }) => `${set}, ${size} a class, ${method}`).entries()) {
-    const [name, of] = group;
-    const figure = (measure: string, value: (run: Run) => number, unit = "") => {
-      const values = of.map(value);
-      const spread = of.length > 1 ? ([Math.min(...values), Math.max(...values)] as const) : null;
+    const [name, groupRuns] = group;
+    const addRow = (measure: string, value: (run: Run) => number, unit = "") => {
+      const values = groupRuns.map(value);
+      const spread = groupRuns.length > 1 ? ([Math.min(...values), Math.max(...values)] as const) : null;
       rows.push({ case: name, measure, value: mean(values), unit, ...noPeer, spread, target: null, met: null });
     };
-    figure("examples", ({ examples }) => examples);
-    figure("test accuracy", ({ test }) => test);
-    figure("train accuracy", ({ train }) => train);
-    figure("parameters", ({ parameters }) => parameters);
-    figure("operations", ({ operations }) => operations);
-    figure("time", ({ seconds }) => seconds, "s");
+    addRow("examples", ({ examples }) => examples);
+    addRow("test accuracy", ({ test }) => test);
+    addRow("train accuracy", ({ train }) => train);
+    addRow("parameters", ({ parameters }) => parameters);
+    addRow("operations", ({ operations }) => operations);
+    addRow("time", ({ seconds }) => seconds, "s");
   }
   return rows;
 }

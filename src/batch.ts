@@ -18,12 +18,12 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createAdaptorServer } from "@hono/node-server";
-import { backbones } from "./backbones/index.ts";
+import { makeBackbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
-import { batchApp } from "./batch/server/app.ts";
-import { makeAttempts } from "./batch/server/supervisor.ts";
 import type { Log } from "./batch/log.ts";
-import { Problem, readSettings, type Settings } from "./batch/server/settings.ts";
+import { makeBatchApp } from "./batch/server/app.ts";
+import { readSettings, type Settings, UsageError } from "./batch/server/settings.ts";
+import { makeSupervisor } from "./batch/server/supervisor.ts";
 import { openWorkFolder } from "./batch/server/work-folder.ts";
 
 export interface BatchEndpoint {
@@ -35,39 +35,49 @@ export interface BatchEndpoint {
 const attemptProgram = join(import.meta.dirname, "batch/attempt/child.ts");
 
 /** Starts a batch endpoint; throws a Problem where the settings cannot be used. */
-export async function startBatch(settings: Settings, log: Log, program = attemptProgram): Promise<BatchEndpoint> {
+export async function startBatchEndpoint(
+  settings: Settings,
+  log: Log,
+  program = attemptProgram,
+): Promise<BatchEndpoint> {
   const { configuration, secrets } = settings.backbones;
-  const table = backbones(textStatic, configuration, (name) => secrets[name], undefined);
-  if (!table.ok) throw new Problem(`${table.failure.message}.`);
+  const table = makeBackbones(textStatic, configuration, (name) => secrets[name], undefined);
+  if (!table.ok) throw new UsageError(`${table.failure.message}.`);
   const folder = openWorkFolder(settings.workDir);
-  const attempts = makeAttempts(settings, folder, log, program);
-  let closed: Promise<void> | null = null;
-  const app = batchApp({ ...settings, backbones: table.value, attempts, stopping: () => closed !== null, log });
+  const supervisor = makeSupervisor(settings, folder, log, program);
+  let closing: Promise<void> | null = null;
+  const app = makeBatchApp({
+    ...settings,
+    backbones: table.value,
+    supervisor,
+    isStopping: () => closing !== null,
+    log,
+  });
   const server = createAdaptorServer({ fetch: app.fetch });
   server.listen(settings.port, settings.host);
   await once(server, "listening").catch(async ({ code }) => {
-    await attempts.close(0);
+    await supervisor.close(0);
     folder.close();
-    const what = code === "EADDRINUSE" ? "in use" : `not to be had (${code})`;
-    throw new Problem(`BATCH_PORT ${settings.port} of ${settings.host} is ${what}.`);
+    const reason = code === "EADDRINUSE" ? "in use" : `not to be had (${code})`;
+    throw new UsageError(`BATCH_PORT ${settings.port} of ${settings.host} is ${reason}.`);
   });
   const { port, family, address } = server.address() as AddressInfo;
   const close = async () => {
-    await attempts.close(settings.graceMs);
+    await supervisor.close(settings.graceMs);
     server.close();
     if ("closeAllConnections" in server) server.closeAllConnections();
     folder.close();
   };
   const stop = () => {
-    closed ??= close();
-    return closed;
+    closing ??= close();
+    return closing;
   };
   return { url: `http://${family === "IPv6" ? `[${address}]` : address}:${port}`, stop };
 }
 
 async function main(): Promise<void> {
   const log: Log = (event, fields) => console.log(JSON.stringify({ time: new Date().toISOString(), event, ...fields }));
-  const { url, stop } = await startBatch(readSettings(process.env), log);
+  const { url, stop } = await startBatchEndpoint(readSettings(process.env), log);
   let signals = 0;
   for (const signal of ["SIGINT", "SIGTERM"] as const)
     process.on(signal, () => {
@@ -80,7 +90,7 @@ async function main(): Promise<void> {
 
 if (import.meta.main) {
   await main().catch((error) => {
-    console.error(error instanceof Problem ? error.message : error);
+    console.error(error instanceof UsageError ? error.message : error);
     process.exit(1);
   });
 }

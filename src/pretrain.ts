@@ -9,10 +9,10 @@ import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { quantise } from "./backbones/quantise.ts";
 import { readCorpus } from "./pretrain/corpus.ts";
-import { foldedRows } from "./pretrain/fold.ts";
-import { Problem } from "./pretrain/problem.ts";
+import { foldNgrams } from "./pretrain/fold.ts";
 import { pretrain } from "./pretrain/run.ts";
 import { groups } from "./pretrain/sources.ts";
+import { UsageError } from "./pretrain/usage-error.ts";
 
 const usage = `Usage: npm run backbone:train -- --data DIR [--out DIR] [--steps N] [--seed N] [--threads N] [--checkpoint FILE]
 
@@ -40,15 +40,15 @@ function readOptions() {
   try {
     return parseArgs({ options }).values;
   } catch (error) {
-    throw new Problem((error as Error).message);
+    throw new UsageError((error as Error).message);
   }
 }
 
 /** The whole number from `least` to `most` that an option is. */
-function wholeNumber(name: string, value: string, least: number, most: number): number {
+function parseInteger(name: string, value: string, min: number, max: number): number {
   const number = Number(value);
-  if (/^\d+$/.test(value) && number >= least && number <= most) return number;
-  throw new Problem(`--${name} is '${value}', which is not a whole number from ${least} to ${most}.`);
+  if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+  throw new UsageError(`--${name} is '${value}', which is not a whole number from ${min} to ${max}.`);
 }
 
 async function main(): Promise<void> {
@@ -58,15 +58,15 @@ async function main(): Promise<void> {
     return;
   }
   const hyperparameters = {
-    steps: wholeNumber("steps", numbers.steps, 1, 10_000_000),
-    seed: wholeNumber("seed", numbers.seed, 0, 0xffffffff),
+    steps: parseInteger("steps", numbers.steps, 1, 10_000_000),
+    seed: parseInteger("seed", numbers.seed, 0, 0xffffffff),
     rate: 0.01,
     headRate: 0.003,
     warmUp: 0.05,
   };
-  const threads = wholeNumber("threads", numbers.threads, 1, 64);
-  if (data === undefined) throw new Problem("--data is missing: the folder of the text to train on.");
-  if (!existsSync(data)) throw new Problem(`There is no folder '${data}'.`);
+  const threads = parseInteger("threads", numbers.threads, 1, 64);
+  if (data === undefined) throw new UsageError("--data is missing: the folder of the text to train on.");
+  if (!existsSync(data)) throw new UsageError(`There is no folder '${data}'.`);
 
   const started = performance.now();
   const progress = (line: string) =>
@@ -85,7 +85,7 @@ async function main(): Promise<void> {
   };
   writeFileSync(join(out, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
   writeFileSync(join(out, "vocabulary.txt"), `${corpus.vocabulary.join("\n")}\n`);
-  writeFileSync(join(out, "table.bin"), quantise(foldedRows(corpus, shape, table), shape));
+  writeFileSync(join(out, "table.bin"), quantise(foldNgrams(corpus, shape, table), shape));
   rmSync(checkpoint, { force: true });
   progress(`Written to ${out}.`);
 }
@@ -95,13 +95,13 @@ function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true });
   } catch (error) {
-    throw new Problem(`The folder '${folder}' cannot be made: ${(error as Error).message}`);
+    throw new UsageError(`The folder '${folder}' cannot be made: ${(error as Error).message}`);
   }
 }
 
 try {
   await main();
 } catch (error) {
-  console.error(error instanceof Problem ? error.message : error);
+  console.error(error instanceof UsageError ? error.message : error);
   process.exitCode = 1;
 }

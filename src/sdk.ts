@@ -7,16 +7,17 @@
  *   const head = await graft.heads.train({ name: "support", dataset: "tickets", method: "head" });
  *   const { data } = await graft.heads.predict("support", { input: "I want my money back" });
  */
-import type { EventType } from "./core/lifecycle/event.ts";
-import type { Code } from "./core/failure.ts";
+
+import type { ErrorCode } from "./core/failure.ts";
 import type { Task } from "./core/head.ts";
+import type { EventType } from "./core/lifecycle/event.ts";
 
 /** An answer of the API that is an error. `code` is from the closed list in docs/errors/. */
 export class GraftError extends Error {
   override readonly name = "GraftError";
   readonly status: number;
   /** null where something between the client and the API answered. */
-  readonly code: Code | null;
+  readonly code: ErrorCode | null;
   /** The path into the request of what was wrong, such as `examples[3].label`. */
   readonly param: string | null;
   readonly requestId: string | null;
@@ -38,7 +39,7 @@ export class GraftError extends Error {
 
 interface ErrorBody {
   readonly message: string;
-  readonly code: Code;
+  readonly code: ErrorCode;
   readonly param: string | null;
   readonly request_id: string;
   readonly details?: Readonly<Record<string, unknown>>;
@@ -55,7 +56,7 @@ export interface List<T> {
 }
 
 /** Newest first; `after` continues behind the last id of the page before. */
-export interface Page {
+export interface PageRequest {
   readonly limit?: number;
   readonly after?: string;
 }
@@ -125,7 +126,7 @@ export interface DatasetImport {
   readonly unchanged: number;
   readonly rejected: number;
   /** The first hundred. */
-  readonly errors: readonly { readonly line: number; readonly code: Code; readonly message: string }[];
+  readonly errors: readonly { readonly line: number; readonly code: ErrorCode; readonly message: string }[];
   readonly dataset: Dataset;
 }
 
@@ -242,7 +243,7 @@ export interface NewHead {
 }
 
 /** What a training answers: under `auto`, data beyond what one request may use makes a job, and `fine_tune` always does. */
-export type TrainedOrQueued<T extends NewHead> = T extends { readonly method: "head" }
+export type TrainResponse<T extends NewHead> = T extends { readonly method: "head" }
   ? Head
   : T extends { readonly method: "fine_tune" }
     ? FineTuningJob
@@ -446,7 +447,7 @@ export interface HeadFeedback {
   readonly unchanged: number;
   readonly rejected: number;
   /** The first hundred; `line` is an example's place, from 1. */
-  readonly errors: readonly { readonly line: number; readonly code: Code; readonly message: string }[];
+  readonly errors: readonly { readonly line: number; readonly code: ErrorCode; readonly message: string }[];
   /** Examples whose input the data set did not have, and how many of them the version predicted right. */
   readonly judged: number;
   readonly hits: number;
@@ -531,7 +532,7 @@ export interface Embeddings {
   readonly usage: { readonly prompt_tokens: number; readonly total_tokens: number };
 }
 
-export interface Deleted {
+export interface DeletedObject {
   readonly id: string;
   readonly object: string;
   readonly deleted: true;
@@ -546,7 +547,7 @@ export interface ClientOptions {
 }
 
 /** For calls that create or change something: the same key within 24 hours does it once. */
-export interface Once {
+export interface RequestOptions {
   readonly idempotencyKey?: string;
 }
 
@@ -573,8 +574,9 @@ export function createClient(options: ClientOptions) {
   async function get<T>(path: string, query?: Query): Promise<T> {
     return (await request("GET", path, {}, query)).json() as Promise<T>;
   }
-  async function post<T>(path: string, body: unknown, once: Once = {}): Promise<T> {
-    const idempotency = once.idempotencyKey === undefined ? {} : { "idempotency-key": once.idempotencyKey };
+  async function post<T>(path: string, body: unknown, requestOptions: RequestOptions = {}): Promise<T> {
+    const idempotency =
+      requestOptions.idempotencyKey === undefined ? {} : { "idempotency-key": requestOptions.idempotencyKey };
     const headers = { "content-type": "application/json", ...idempotency };
     return (await request("POST", path, { headers, body: JSON.stringify(body) })).json() as Promise<T>;
   }
@@ -589,7 +591,7 @@ export function createClient(options: ClientOptions) {
   async function remove<T>(path: string): Promise<T> {
     return (await request("DELETE", path)).json() as Promise<T>;
   }
-  const at = (collection: string, name: string | number) => `/v1/${collection}/${encodeURIComponent(name)}`;
+  const resourcePath = (collection: string, name: string | number) => `/v1/${collection}/${encodeURIComponent(name)}`;
 
   return {
     /** Whether the server is ready to serve: its tensors, storage and default backbone answer. */
@@ -601,24 +603,25 @@ export function createClient(options: ClientOptions) {
 
     /** For the operator's key alone. */
     tenants: {
-      create: (tenant: { id?: string; name?: string } = {}, once?: Once) =>
-        post<NewTenant>("/v1/admin/tenants", tenant, once),
-      list: (page: Page = {}) => get<List<Tenant>>("/v1/admin/tenants", { ...page }),
-      get: (id: string) => get<Tenant>(at("admin/tenants", id)),
+      create: (tenant: { id?: string; name?: string } = {}, requestOptions?: RequestOptions) =>
+        post<NewTenant>("/v1/admin/tenants", tenant, requestOptions),
+      list: (page: PageRequest = {}) => get<List<Tenant>>("/v1/admin/tenants", { ...page }),
+      get: (id: string) => get<Tenant>(resourcePath("admin/tenants", id)),
       /** Begins the deletion of everything that the tenant has. */
-      delete: (id: string) => remove<Tenant>(at("admin/tenants", id)),
+      delete: (id: string) => remove<Tenant>(resourcePath("admin/tenants", id)),
       createApiKey: (
         id: string,
         apiKey: { name: string; scopes: readonly Scope[]; expires_at?: number },
-        once?: Once,
-      ) => post<ApiKey>(`${at("admin/tenants", id)}/api_keys`, apiKey, once),
+        requestOptions?: RequestOptions,
+      ) => post<ApiKey>(`${resourcePath("admin/tenants", id)}/api_keys`, apiKey, requestOptions),
     },
 
     datasets: {
-      create: (dataset: NewDataset, once?: Once) => post<Dataset>("/v1/datasets", dataset, once),
-      list: (page: Page = {}) => get<List<Dataset>>("/v1/datasets", { ...page }),
-      get: (name: string) => get<Dataset>(at("datasets", name)),
-      delete: (name: string) => remove<Deleted>(at("datasets", name)),
+      create: (dataset: NewDataset, requestOptions?: RequestOptions) =>
+        post<Dataset>("/v1/datasets", dataset, requestOptions),
+      list: (page: PageRequest = {}) => get<List<Dataset>>("/v1/datasets", { ...page }),
+      get: (name: string) => get<Dataset>(resourcePath("datasets", name)),
+      delete: (name: string) => remove<DeletedObject>(resourcePath("datasets", name)),
       /**
        * Adds labelled examples. A stream (Node's `createReadStream` too) is sent as it is read, never whole in memory.
        * The import becomes visible as a whole; rows that are not valid are left out and told of, or with
@@ -631,34 +634,34 @@ export function createClient(options: ClientOptions) {
         query: { on_error?: "continue" | "abort" } = {},
       ): Promise<DatasetImport> {
         // `duplex` is what the Fetch standard asks for with a stream; TypeScript's types do not have it everywhere.
-        const streamed = typeof body === "object" && Symbol.asyncIterator in body ? toStream(body) : body;
-        const init = { headers: { "content-type": contentType }, body: streamed, duplex: "half" } as RequestInit;
+        const requestBody = typeof body === "object" && Symbol.asyncIterator in body ? toStream(body) : body;
+        const init = { headers: { "content-type": contentType }, body: requestBody, duplex: "half" } as RequestInit;
         return (
-          await request("POST", `${at("datasets", name)}/examples`, init, query)
+          await request("POST", `${resourcePath("datasets", name)}/examples`, init, query)
         ).json() as Promise<DatasetImport>;
       },
       /** Adds examples from memory. */
       add: (name: string, examples: readonly Example[]) =>
-        post<DatasetImport>(`${at("datasets", name)}/examples`, { examples }),
-      examples: (name: string, page: Page & { label?: string } = {}) =>
-        get<List<Example & { readonly id: string }>>(`${at("datasets", name)}/examples`, { ...page }),
+        post<DatasetImport>(`${resourcePath("datasets", name)}/examples`, { examples }),
+      examples: (name: string, page: PageRequest & { label?: string } = {}) =>
+        get<List<Example & { readonly id: string }>>(`${resourcePath("datasets", name)}/examples`, { ...page }),
       /** Every example as NDJSON, oldest first. */
       async export(name: string): Promise<ReadableStream<Uint8Array>> {
-        const { body } = await request("GET", `${at("datasets", name)}/export`);
+        const { body } = await request("GET", `${resourcePath("datasets", name)}/export`);
         return body ?? new ReadableStream({ start: (controller) => controller.close() });
       },
     },
 
     models: {
       list: () => get<{ readonly object: "list"; readonly data: readonly Model[] }>("/v1/models"),
-      get: (id: string) => get<Model>(at("models", id)),
+      get: (id: string) => get<Model>(resourcePath("models", id)),
       /** Deletes one that a fine-tuning job made; refused while heads need it. */
-      delete: (id: string) => remove<Deleted>(at("models", id)),
+      delete: (id: string) => remove<DeletedObject>(resourcePath("models", id)),
     },
 
     embeddings: {
-      create: (wanted: { model: string; input: string | readonly string[] }) =>
-        post<Embeddings>("/v1/embeddings", wanted),
+      create: (params: { model: string; input: string | readonly string[] }) =>
+        post<Embeddings>("/v1/embeddings", params),
     },
 
     heads: {
@@ -666,36 +669,43 @@ export function createClient(options: ClientOptions) {
        * Trains the next version of a head; resolves when it is trained, evaluated and stored, or, unless `method` is
        * `head`, when a job is made of what is beyond one request. Under `fine_tune` it always makes a job.
        */
-      train: <const T extends NewHead>(head: T, once?: Once) => post<TrainedOrQueued<T>>("/v1/heads", head, once),
-      list: (page: Page = {}) => get<List<Head>>("/v1/heads", { ...page }),
+      train: <const T extends NewHead>(head: T, requestOptions?: RequestOptions) =>
+        post<TrainResponse<T>>("/v1/heads", head, requestOptions),
+      list: (page: PageRequest = {}) => get<List<Head>>("/v1/heads", { ...page }),
       /** The active version, or the given one. */
       get: (name: string, version?: number) =>
-        get<Head>(version === undefined ? at("heads", name) : `${at("heads", name)}/versions/${version}`),
-      versions: (name: string, page: Page = {}) => get<List<Head>>(`${at("heads", name)}/versions`, { ...page }),
+        get<Head>(
+          version === undefined ? resourcePath("heads", name) : `${resourcePath("heads", name)}/versions/${version}`,
+        ),
+      versions: (name: string, page: PageRequest = {}) =>
+        get<List<Head>>(`${resourcePath("heads", name)}/versions`, { ...page }),
       /** A version's weights and labels, usable without this service. */
-      export: (name: string, version: number) => get<HeadExport>(`${at("heads", name)}/versions/${version}/export`),
-      delete: (name: string) => remove<Deleted>(at("heads", name)),
+      export: (name: string, version: number) =>
+        get<HeadExport>(`${resourcePath("heads", name)}/versions/${version}/export`),
+      delete: (name: string) => remove<DeletedObject>(resourcePath("heads", name)),
       /** Makes a version the active one; everywhere within 30 seconds. */
-      promote: (name: string, version: number, once?: Once) =>
-        post<Head>(`${at("heads", name)}/promote`, { version }, once),
+      promote: (name: string, version: number, requestOptions?: RequestOptions) =>
+        post<Head>(`${resourcePath("heads", name)}/promote`, { version }, requestOptions),
       /** As many predictions as inputs, in their order. */
-      predict: (name: string, wanted: PredictRequest) => post<Predictions>(`${at("heads", name)}/predict`, wanted),
+      predict: (name: string, params: PredictRequest) =>
+        post<Predictions>(`${resourcePath("heads", name)}/predict`, params),
       /** Teaches a head: the newer label of an input takes the place of the older. */
-      feedback: (name: string, examples: readonly Example[], once?: Once) =>
-        post<HeadFeedback>(`${at("heads", name)}/feedback`, { examples }, once),
+      feedback: (name: string, examples: readonly Example[], requestOptions?: RequestOptions) =>
+        post<HeadFeedback>(`${resourcePath("heads", name)}/feedback`, { examples }, requestOptions),
       /** When the head trains again by itself; with settings, sets all of them. */
       policy: async (name: string, settings?: HeadPolicySettings): Promise<HeadPolicy> => {
-        const path = `${at("heads", name)}/policy`;
+        const path = `${resourcePath("heads", name)}/policy`;
         return settings === undefined ? get<HeadPolicy>(path) : put<HeadPolicy>(path, settings);
       },
     },
 
     /** URLs to which other systems post their own JSON, to have it classified or learnt. */
     inboundHooks: {
-      create: (hook: NewInboundHook, once?: Once) => post<InboundHook>("/v1/inbound_hooks", hook, once),
-      list: (page: Page = {}) => get<List<InboundHook>>("/v1/inbound_hooks", { ...page }),
-      get: (id: string) => get<InboundHook>(at("inbound_hooks", id)),
-      delete: (id: string) => remove<Deleted>(at("inbound_hooks", id)),
+      create: (hook: NewInboundHook, requestOptions?: RequestOptions) =>
+        post<InboundHook>("/v1/inbound_hooks", hook, requestOptions),
+      list: (page: PageRequest = {}) => get<List<InboundHook>>("/v1/inbound_hooks", { ...page }),
+      get: (id: string) => get<InboundHook>(resourcePath("inbound_hooks", id)),
+      delete: (id: string) => remove<DeletedObject>(resourcePath("inbound_hooks", id)),
     },
 
     files: {
@@ -706,56 +716,58 @@ export function createClient(options: ClientOptions) {
         form.set("file", file, filename);
         return (await request("POST", "/v1/files", { body: form })).json() as Promise<File>;
       },
-      list: (page: Page = {}) => get<List<File>>("/v1/files", { ...page }),
-      get: (id: string) => get<File>(at("files", id)),
-      delete: (id: string) => remove<Deleted>(at("files", id)),
+      list: (page: PageRequest = {}) => get<List<File>>("/v1/files", { ...page }),
+      get: (id: string) => get<File>(resourcePath("files", id)),
+      delete: (id: string) => remove<DeletedObject>(resourcePath("files", id)),
     },
 
     /** Fine-tuning jobs; OpenAI's client speaks to them as well. */
     jobs: {
-      create: (job: NewFineTuningJob, once?: Once) => post<FineTuningJob>("/v1/fine_tuning/jobs", job, once),
-      list: (page: Page = {}) => get<List<FineTuningJob>>("/v1/fine_tuning/jobs", { ...page }),
-      get: (id: string) => get<FineTuningJob>(at("fine_tuning/jobs", id)),
-      events: (id: string, page: Page = {}) =>
-        get<List<FineTuningJobEvent>>(`${at("fine_tuning/jobs", id)}/events`, { ...page }),
-      cancel: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/cancel`, {}),
-      pause: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/pause`, {}),
-      resume: (id: string) => post<FineTuningJob>(`${at("fine_tuning/jobs", id)}/resume`, {}),
+      create: (job: NewFineTuningJob, requestOptions?: RequestOptions) =>
+        post<FineTuningJob>("/v1/fine_tuning/jobs", job, requestOptions),
+      list: (page: PageRequest = {}) => get<List<FineTuningJob>>("/v1/fine_tuning/jobs", { ...page }),
+      get: (id: string) => get<FineTuningJob>(resourcePath("fine_tuning/jobs", id)),
+      events: (id: string, page: PageRequest = {}) =>
+        get<List<FineTuningJobEvent>>(`${resourcePath("fine_tuning/jobs", id)}/events`, { ...page }),
+      cancel: (id: string) => post<FineTuningJob>(`${resourcePath("fine_tuning/jobs", id)}/cancel`, {}),
+      pause: (id: string) => post<FineTuningJob>(`${resourcePath("fine_tuning/jobs", id)}/pause`, {}),
+      resume: (id: string) => post<FineTuningJob>(`${resourcePath("fine_tuning/jobs", id)}/resume`, {}),
     },
 
     /** Where events are told of; docs/webhooks.md says how to receive them. */
     webhookEndpoints: {
-      create: (endpoint: NewWebhookEndpoint, once?: Once) =>
-        post<WebhookEndpoint>("/v1/webhook_endpoints", endpoint, once),
-      list: (page: Page = {}) => get<List<WebhookEndpoint>>("/v1/webhook_endpoints", { ...page }),
-      get: (id: string) => get<WebhookEndpoint>(at("webhook_endpoints", id)),
+      create: (endpoint: NewWebhookEndpoint, requestOptions?: RequestOptions) =>
+        post<WebhookEndpoint>("/v1/webhook_endpoints", endpoint, requestOptions),
+      list: (page: PageRequest = {}) => get<List<WebhookEndpoint>>("/v1/webhook_endpoints", { ...page }),
+      get: (id: string) => get<WebhookEndpoint>(resourcePath("webhook_endpoints", id)),
       update: (id: string, change: Partial<NewWebhookEndpoint> & { readonly enabled?: boolean }) =>
-        patch<WebhookEndpoint>(at("webhook_endpoints", id), change),
-      delete: (id: string) => remove<Deleted>(at("webhook_endpoints", id)),
+        patch<WebhookEndpoint>(resourcePath("webhook_endpoints", id), change),
+      delete: (id: string) => remove<DeletedObject>(resourcePath("webhook_endpoints", id)),
       /** The secret before signs as well for 24 hours. */
-      rotateSecret: (id: string, once?: Once) =>
-        post<WebhookEndpoint>(`${at("webhook_endpoints", id)}/rotate_secret`, {}, once),
+      rotateSecret: (id: string, requestOptions?: RequestOptions) =>
+        post<WebhookEndpoint>(`${resourcePath("webhook_endpoints", id)}/rotate_secret`, {}, requestOptions),
       /** Sends the event `webhook.test` to this endpoint alone. */
-      test: (id: string, once?: Once) => post<WebhookDelivery>(`${at("webhook_endpoints", id)}/test`, {}, once),
+      test: (id: string, requestOptions?: RequestOptions) =>
+        post<WebhookDelivery>(`${resourcePath("webhook_endpoints", id)}/test`, {}, requestOptions),
       /** Sends again what has failed, of the events since a time in Unix seconds. */
-      redeliver: (id: string, since: number, once?: Once) =>
-        post<WebhookRedelivery>(`${at("webhook_endpoints", id)}/redeliver`, { since }, once),
+      redeliver: (id: string, since: number, requestOptions?: RequestOptions) =>
+        post<WebhookRedelivery>(`${resourcePath("webhook_endpoints", id)}/redeliver`, { since }, requestOptions),
     },
 
     webhookDeliveries: {
-      list: (query: Page & { endpoint?: string; status?: WebhookDelivery["status"] } = {}) =>
+      list: (query: PageRequest & { endpoint?: string; status?: WebhookDelivery["status"] } = {}) =>
         get<List<WebhookDelivery>>("/v1/webhook_deliveries", { ...query }),
-      get: (id: string) => get<WebhookDeliveryWithAttempts>(at("webhook_deliveries", id)),
+      get: (id: string) => get<WebhookDeliveryWithAttempts>(resourcePath("webhook_deliveries", id)),
       /** Sends an event again, under the same id, whatever has become of it. */
-      redeliver: (id: string, once?: Once) =>
-        post<WebhookDelivery>(`${at("webhook_deliveries", id)}/redeliver`, {}, once),
+      redeliver: (id: string, requestOptions?: RequestOptions) =>
+        post<WebhookDelivery>(`${resourcePath("webhook_deliveries", id)}/redeliver`, {}, requestOptions),
     },
   };
 }
 
 /** An iterable of bytes as what fetch takes; the next piece is asked for when the last one is sent. */
-function toStream(pieces: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
-  const iterator = pieces[Symbol.asyncIterator]();
+function toStream(chunks: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const iterator = chunks[Symbol.asyncIterator]();
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       const { done, value } = await iterator.next();

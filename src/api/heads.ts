@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
-import { label, labelledExample, limited, name, unixSeconds } from "./schema.ts";
+import { label, labelledExample, name, unixSeconds, withLimit } from "./schema.ts";
 
 export const task = z.enum(["single_label", "multi_label", "regression"]);
 /** A version in a path. */
@@ -14,7 +14,7 @@ export const newHead = z
   .strictObject({
     name,
     dataset: name.optional(),
-    examples: limited(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
+    examples: withLimit(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
     backbone: z.string().min(1).max(200).optional(),
     hyperparameters: z
       .strictObject({
@@ -41,13 +41,13 @@ export const newHead = z
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),
   })
-  .refine((wanted) => (wanted.dataset === undefined) !== (wanted.examples === undefined), {
+  .refine((params) => (params.dataset === undefined) !== (params.examples === undefined), {
     error: "give either a dataset or examples",
     path: ["dataset"],
   })
   .openapi("NewHead");
 
-const classFigures = z.object({
+const classMetrics = z.object({
   label,
   precision: z.number(),
   recall: z.number(),
@@ -67,7 +67,7 @@ export const evaluation = z
     log_loss: z.number().optional(),
     ece: z.number().optional(),
     ece_uncalibrated: z.number().optional(),
-    per_class: z.array(classFigures).optional(),
+    per_class: z.array(classMetrics).optional(),
     confusion: z.object({ labels: z.array(z.string()), matrix: z.array(z.array(z.number())) }).optional(),
     out_of_scope: z
       .object({ score: z.string(), threshold: z.number(), expected_recall: z.number().nullable() })

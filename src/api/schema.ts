@@ -1,6 +1,6 @@
 /** Schemas that more than one resource uses. */
 import { z } from "@hono/zod-openapi";
-import { codes } from "../core/failure.ts";
+import { errorCodes } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { errorTypes } from "../http/middleware/errors.ts";
 
@@ -9,10 +9,10 @@ export const name = z
   .regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, "a name begins with a letter or digit and has at most 64 of a-z 0-9 . _ -")
   .openapi({ example: "support" });
 
-const largest = { string: "maxLength", array: "maxItems", number: "maximum" } as const;
+const limitKeywords = { string: "maxLength", array: "maxItems", number: "maximum" } as const;
 
 /** A schema of at most `limit`, one of those that `GET /v1/limits` shows: what is beyond it fails as limit_exceeded. */
-export function limited<T extends z.ZodString | z.ZodArray | z.ZodNumber>(schema: T, limit: number, unit: string): T {
+export function withLimit<T extends z.ZodString | z.ZodArray | z.ZodNumber>(schema: T, limit: number, unit: string): T {
   const checked = schema.check(({ value, issues }: { value: string | unknown[] | number; issues: unknown[] }) => {
     const actual = typeof value === "number" ? value : value.length;
     const message = `at most ${limit} ${unit} are allowed, and this has ${actual}`;
@@ -20,10 +20,10 @@ export function limited<T extends z.ZodString | z.ZodArray | z.ZodNumber>(schema
     if (actual > limit)
       issues.push({ code: "custom", input: value, message, params: { limit, actual }, continue: true });
   });
-  return checked.openapi({ [largest[schema.type]]: limit }) as T;
+  return checked.openapi({ [limitKeywords[schema.type]]: limit }) as T;
 }
 
-export const label = limited(
+export const label = withLimit(
   z.string().min(1, "a label has at least 1 character"),
   limits.label_characters,
   "characters",
@@ -33,7 +33,7 @@ export const unixSeconds = z.number().int().openapi({ description: "Unix seconds
 
 const inputMessage = "an input is a text, or an object with one of 'text', 'embedding' and 'image'";
 const textField = z.string();
-const embeddingField = limited(z.array(z.number()), limits.embedding_dimensions, "numbers");
+const embeddingField = withLimit(z.array(z.number()), limits.embedding_dimensions, "numbers");
 const imageField = z.string().openapi({ description: "base64 of a PNG or JPEG" });
 
 export const input = z
@@ -62,7 +62,7 @@ export const labelledExample = z
     embedding: embeddingField.optional(),
     image: imageField.optional(),
     label: label.optional(),
-    labels: limited(z.array(label), limits.labels_per_example, "labels").optional(),
+    labels: withLimit(z.array(label), limits.labels_per_example, "labels").optional(),
     value: z.number().optional(),
   })
   .openapi("LabelledExample");
@@ -89,7 +89,7 @@ export const pageQuery = z.strictObject({
 });
 
 /** The same for OpenAI's clients, which may ask for more than a page holds, and for what is not known here. */
-export const openAiPage = z.looseObject({
+export const openAiPageQuery = z.looseObject({
   limit: z.coerce
     .number()
     .int()
@@ -115,7 +115,7 @@ export const error = z
     error: z.object({
       message: z.string(),
       type: z.enum(errorTypes),
-      code: z.enum(codes),
+      code: z.enum(errorCodes),
       param: z.string().nullable(),
       request_id: z.string(),
       details: z.record(z.string(), z.unknown()).optional(),
@@ -123,19 +123,19 @@ export const error = z
   })
   .openapi("Error");
 
-export function json<T extends z.ZodType>(schema: T, description: string) {
+export function jsonResponse<T extends z.ZodType>(schema: T, description: string) {
   return { description, content: { "application/json": { schema } } };
 }
 
-export function body<T extends z.ZodType>(schema: T) {
+export function jsonBody<T extends z.ZodType>(schema: T) {
   return { content: { "application/json": { schema } }, required: true } as const;
 }
 
-export function deleted(object: string) {
+export function deletedObject(object: string) {
   return z.object({ id: z.string(), object: z.literal(object), deleted: z.literal(true) });
 }
 
 /** Every route may answer with an error; its status and code are in docs/errors/. */
-export const errors = { default: json(error, "An error, with a page on each code in docs/errors/") };
+export const errorResponses = { default: jsonResponse(error, "An error, with a page on each code in docs/errors/") };
 export const tenantSecurity = [{ apiKey: [] }];
 export const operatorSecurity = [{ adminKey: [] }];

@@ -13,7 +13,7 @@ export interface BackboneFailure {
 }
 
 /** One row an input, in order. A row is missing exactly where the backbone failed; what did succeed is kept. */
-export interface Embedded {
+export interface EmbedResult {
   readonly rows: readonly (Float32Array | undefined)[];
   readonly failure: BackboneFailure | null;
 }
@@ -34,7 +34,7 @@ export interface Backbone {
   readonly bytes: number;
   /** "remote" embeddings cost more than a KV read, so each input is cached; "local" ones cost microseconds. */
   readonly cost: "local" | "remote";
-  embed(inputs: readonly string[]): Promise<Embedded>;
+  embed(inputs: readonly string[]): Promise<EmbedResult>;
 }
 
 /** What a remote backbone's configuration says about it. */

@@ -11,19 +11,19 @@
  *           filters × 3 dimensions × i8 | a static table without n-grams (text-static.ts)
  *           little-endian; the JSON and the names (one a line) each padded with spaces to a multiple of 4
  */
-import { words } from "../core/text/words.ts";
+import { splitWords } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
 import { quantise } from "./quantise.ts";
-import { entry } from "./subwords.ts";
+import { vocabularyKey } from "./subwords.ts";
 import { encode, readTable, type StaticBackbone, type StaticTable, wordVector } from "./text-static.ts";
 
 const MAGIC = 0x31544647;
 const HEADER = 12;
 const WINDOW = 3;
 /** Words whose products with the kernel are kept: those of a language's most frequent words are most of its texts'. */
-const KEPT_WORDS = 1024;
+const MAX_CACHED_WORDS = 1024;
 
-interface About {
+interface DeltaHeader {
   readonly base: { readonly id: string; readonly revision: string };
   /** Of the base. */
   readonly dimensions: number;
@@ -31,7 +31,7 @@ interface About {
   readonly filters: number;
 }
 
-export interface Delta extends About {
+export interface Delta extends DeltaHeader {
   readonly rows: StaticTable;
   /** filters × 3 dimensions. */
   readonly kernel: Float32Array;
@@ -39,41 +39,43 @@ export interface Delta extends About {
 }
 
 /** What a training has made: `rows` has the row of each name, in their order. */
-export interface FineTuned extends Pick<About, "base" | "dimensions" | "scale"> {
-  readonly names: readonly string[];
+export interface FineTunedWeights extends Pick<DeltaHeader, "base" | "dimensions" | "scale"> {
+  readonly vocabulary: readonly string[];
   readonly rows: Float32Array;
   readonly kernel: Float32Array;
   readonly bias: Float32Array;
 }
 
 /** The bytes of a delta. */
-export function encodeDelta({ base, dimensions, scale, names, rows, kernel, bias }: FineTuned): Uint8Array {
+export function encodeDelta({ base, dimensions, scale, vocabulary, rows, kernel, bias }: FineTunedWeights): Uint8Array {
   const filters = bias.length;
-  const about: About = { base: { id: base.id, revision: base.revision }, dimensions, scale, filters };
-  const json = padded(JSON.stringify(about));
-  const listed = padded(names.join("\n"));
+  const header: DeltaHeader = { base: { id: base.id, revision: base.revision }, dimensions, scale, filters };
+  const json = padTo4Bytes(JSON.stringify(header));
+  const namesBytes = padTo4Bytes(vocabulary.join("\n"));
   const start = Buffer.alloc(HEADER);
-  [MAGIC, json.length, listed.length].forEach((value, i) => {
+  [MAGIC, json.length, namesBytes.length].forEach((value, i) => {
     start.writeUInt32LE(value, 4 * i);
   });
   const scales = new Float32Array(filters);
-  const quantised = new Int8Array(kernel.length);
+  const quantisedKernel = new Int8Array(kernel.length);
   const width = kernel.length / filters;
   for (let f = 0; f < filters; f++) {
     const row = kernel.subarray(f * width, (f + 1) * width);
-    const unit = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
-    scales[f] = unit;
+    const filterScale = row.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127;
+    scales[f] = filterScale;
     row.forEach((value, j) => {
-      quantised[f * width + j] = Math.round(value / (unit || 1));
+      quantisedKernel[f * width + j] = Math.round(value / (filterScale || 1));
     });
   }
-  const table = quantise(rows, { dimensions, vocabulary: names.length, buckets: 0 });
+  const table = quantise(rows, { dimensions, vocabulary: vocabulary.length, buckets: 0 });
   const bytes = ({ buffer, byteOffset, byteLength }: Float32Array | Int8Array) =>
     new Uint8Array(buffer, byteOffset, byteLength);
-  return new Uint8Array(Buffer.concat([start, json, listed, bytes(scales), bytes(bias), bytes(quantised), table]));
+  return new Uint8Array(
+    Buffer.concat([start, json, namesBytes, bytes(scales), bytes(bias), bytes(quantisedKernel), table]),
+  );
 }
 
-function padded(text: string): Buffer {
+function padTo4Bytes(text: string): Buffer {
   const bytes = Buffer.from(text);
   return Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4, " ")]);
 }
@@ -82,19 +84,19 @@ function padded(text: string): Buffer {
 export function decodeDelta(bytes: Uint8Array): Delta | null {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < HEADER || view.getUint32(0, true) !== MAGIC) return null;
-  const names = HEADER + view.getUint32(4, true);
-  const numbers = names + view.getUint32(8, true);
+  const namesEnd = HEADER + view.getUint32(4, true);
+  const floatsStart = namesEnd + view.getUint32(8, true);
   try {
     const text = (from: number, to: number) =>
       new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(from, to));
-    const { base, scale, dimensions, filters } = JSON.parse(text(HEADER, names)) as About;
+    const { base, scale, dimensions, filters } = JSON.parse(text(HEADER, namesEnd)) as DeltaHeader;
     if (typeof base?.id !== "string" || typeof base.revision !== "string" || !Number.isInteger(filters)) return null;
     const floats = (from: number) => new Float32Array(new Uint8Array(bytes.subarray(from, from + 4 * filters)).buffer);
-    const scales = floats(numbers);
-    const bias = floats(numbers + 4 * filters);
-    const kernelAt = numbers + 8 * filters;
+    const scales = floats(floatsStart);
+    const bias = floats(floatsStart + 4 * filters);
+    const kernelAt = floatsStart + 8 * filters;
     const width = WINDOW * dimensions;
-    const rows = readTable(text(names, numbers), bytes.subarray(kernelAt + filters * width));
+    const rows = readTable(text(namesEnd, floatsStart), bytes.subarray(kernelAt + filters * width));
     const kernel = new Float32Array(filters * width);
     for (let i = 0; i < kernel.length; i++)
       kernel[i] = view.getInt8(kernelAt + i) * (scales[Math.floor(i / width)] as number);
@@ -119,7 +121,7 @@ const NAME_BYTES = 96;
 
 /** About what a backbone of a delta of so many bytes holds in memory, with all that it may come to keep. */
 export function residentBytes({ rows, kernel, filters }: Delta, bytes: number): number {
-  return bytes + NAME_BYTES * rows.vocabulary.size + 4 * (kernel.length + KEPT_WORDS * WINDOW * filters);
+  return bytes + NAME_BYTES * rows.vocabulary.size + 4 * (kernel.length + MAX_CACHED_WORDS * WINDOW * filters);
 }
 
 /** The backbone of a delta over the base that it names. `bytes` are the delta's. */
@@ -129,7 +131,7 @@ export function fineTunedBackbone(
   delta: Delta,
   bytes: number,
 ): Backbone {
-  const kept = new Map<string, Float32Array>();
+  const cache = new Map<string, Float32Array>();
   return {
     id,
     revision,
@@ -145,7 +147,7 @@ export function fineTunedBackbone(
       const rows = inputs.map((text) => {
         const embedding = new Float32Array(base.dimensions + delta.filters);
         embedding.set(encode(table, text));
-        addFeatures(embedding.subarray(base.dimensions), table, delta, text, kept);
+        writeFeatures(embedding.subarray(base.dimensions), table, delta, text, cache);
         return embedding;
       });
       return { rows, failure: null };
@@ -154,55 +156,60 @@ export function fineTunedBackbone(
 }
 
 /** Writes h of a text, of zeros. */
-function addFeatures(
+function writeFeatures(
   features: Float32Array,
   table: StaticTable,
   delta: Delta,
   text: string,
-  kept: Map<string, Float32Array>,
+  cache: Map<string, Float32Array>,
 ): void {
   const { filters, bias } = delta;
-  const found = words(text).map((word) => products(table, delta, entry(word), kept));
-  if (found.length === 0) return;
-  const most = new Float64Array(filters).fill(Number.NEGATIVE_INFINITY);
-  for (let t = 0; t < found.length; t++)
-    takeLarger(most, found[t - 1], found[t] as Float32Array, found[t + 1], filters);
-  for (let f = 0; f < filters; f++) features[f] = Math.max(0, (most[f] as number) + (bias[f] as number));
+  const wordProducts = splitWords(text).map((word) => computeProducts(table, delta, vocabularyKey(word), cache));
+  if (wordProducts.length === 0) return;
+  const maxima = new Float64Array(filters).fill(Number.NEGATIVE_INFINITY);
+  for (let t = 0; t < wordProducts.length; t++)
+    maxPool(maxima, wordProducts[t - 1], wordProducts[t] as Float32Array, wordProducts[t + 1], filters);
+  for (let f = 0; f < filters; f++) features[f] = Math.max(0, (maxima[f] as number) + (bias[f] as number));
 }
 
-function takeLarger(
-  most: Float64Array,
-  before: Float32Array | undefined,
-  here: Float32Array,
-  after: Float32Array | undefined,
+function maxPool(
+  maxima: Float64Array,
+  previous: Float32Array | undefined,
+  current: Float32Array,
+  next: Float32Array | undefined,
   filters: number,
 ): void {
   for (let f = 0; f < filters; f++) {
-    let sum = here[filters + f] as number;
-    if (before !== undefined) sum += before[f] as number;
-    if (after !== undefined) sum += after[2 * filters + f] as number;
-    if (sum > (most[f] as number)) most[f] = sum;
+    let sum = current[filters + f] as number;
+    if (previous !== undefined) sum += previous[f] as number;
+    if (next !== undefined) sum += next[2 * filters + f] as number;
+    if (sum > (maxima[f] as number)) maxima[f] = sum;
   }
 }
 
 /** A word's products with each filter's part for the word before, here and after: 3 × filters. */
-function products(table: StaticTable, delta: Delta, name: string, kept: Map<string, Float32Array>): Float32Array {
-  const known = kept.get(name);
-  if (known !== undefined) return known;
+function computeProducts(
+  table: StaticTable,
+  delta: Delta,
+  name: string,
+  cache: Map<string, Float32Array>,
+): Float32Array {
+  const cachedProducts = cache.get(name);
+  if (cachedProducts !== undefined) return cachedProducts;
   const { filters, kernel, rows, scale } = delta;
   const d = rows.dimensions;
-  const own = rows.vocabulary.has(name);
-  const x = wordVector(own ? rows : table, name);
-  if (!own) for (let j = 0; j < d; j++) x[j] = (x[j] as number) * scale;
-  const made = new Float32Array(WINDOW * filters);
+  const isTrained = rows.vocabulary.has(name);
+  const x = wordVector(isTrained ? rows : table, name);
+  if (!isTrained) for (let j = 0; j < d; j++) x[j] = (x[j] as number) * scale;
+  const result = new Float32Array(WINDOW * filters);
   for (let f = 0; f < filters; f++)
-    for (let o = 0; o < WINDOW; o++) made[o * filters + f] = product(kernel, (f * WINDOW + o) * d, x);
-  if (kept.size === KEPT_WORDS) kept.clear();
-  kept.set(name, made);
-  return made;
+    for (let o = 0; o < WINDOW; o++) result[o * filters + f] = dot(kernel, (f * WINDOW + o) * d, x);
+  if (cache.size === MAX_CACHED_WORDS) cache.clear();
+  cache.set(name, result);
+  return result;
 }
 
-function product(kernel: Float32Array, from: number, x: Float64Array): number {
+function dot(kernel: Float32Array, from: number, x: Float64Array): number {
   let sum = 0;
   for (let j = 0; j < x.length; j++) sum += (kernel[from + j] as number) * (x[j] as number);
   return sum;

@@ -10,12 +10,12 @@
  * words; φ(feature) = ±1 in one of 384 dimensions, both taken from the feature's hash. A word is a run of letters,
  * marks and digits of any script; every other character that is not white space is a word of its own.
  */
-import { fold } from "../core/text/words.ts";
+import { normaliseText } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
 
 const DIMENSIONS = 384;
-const SHORTEST = 2;
-const LONGEST = 4;
+const MIN_NGRAM = 2;
+const MAX_NGRAM = 4;
 const CHARACTERS_WEIGHT = 2;
 const PAIR_WEIGHT = 0.3;
 
@@ -25,18 +25,18 @@ const PAIR_SEED = 0x9dc5811c;
 const CHARACTERS_SEED = 0x01234567;
 const WORDS = /[\p{L}\p{M}\p{N}]+|\S/gu;
 /** One FNV-1a step over a UTF-16 code unit. */
-function step(hash: number, unit: number): number {
+function fnv1aStep(hash: number, unit: number): number {
   return Math.imul(hash ^ unit, 0x01000193);
 }
 
 function hashOf(text: string, seed: number): number {
   let hash = seed;
-  for (let i = 0; i < text.length; i++) hash = step(hash, text.charCodeAt(i));
+  for (let i = 0; i < text.length; i++) hash = fnv1aStep(hash, text.charCodeAt(i));
   return hash;
 }
 
 /** Adds weight · φ(feature). MurmurHash3's finaliser spreads FNV's low bits over all 32. */
-function add(vector: Float64Array, hash: number, weight: number): void {
+function addFeature(vector: Float64Array, hash: number, weight: number): void {
   let h = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
   h ^= h >>> 16;
@@ -45,23 +45,23 @@ function add(vector: Float64Array, hash: number, weight: number): void {
 }
 
 /** Adds weight · Σ φ(g) over the 2- to 4-grams g of "<word>". */
-function addCharacters(vector: Float64Array, word: string, weight: number): void {
+function addCharacterNgrams(vector: Float64Array, word: string, weight: number): void {
   const bounded = `<${word}>`;
   const length = bounded.length;
   let count = 0;
-  for (let n = SHORTEST; n <= LONGEST; n++) count += Math.max(0, length - n + 1);
-  const each = (weight * CHARACTERS_WEIGHT) / Math.sqrt(Math.sqrt(count));
+  for (let n = MIN_NGRAM; n <= MAX_NGRAM; n++) count += Math.max(0, length - n + 1);
+  const ngramWeight = (weight * CHARACTERS_WEIGHT) / Math.sqrt(Math.sqrt(count));
   for (let start = 0; start < length - 1; start++) {
-    const end = Math.min(length, start + LONGEST);
-    let hash = step(CHARACTERS_SEED, bounded.charCodeAt(start));
+    const end = Math.min(length, start + MAX_NGRAM);
+    let hash = fnv1aStep(CHARACTERS_SEED, bounded.charCodeAt(start));
     for (let i = start + 1; i < end; i++) {
-      hash = step(hash, bounded.charCodeAt(i));
-      add(vector, hash, each);
+      hash = fnv1aStep(hash, bounded.charCodeAt(i));
+      addFeature(vector, hash, ngramWeight);
     }
   }
 }
 
-function count<T>(counts: Map<T, number>, key: T): void {
+function increment<T>(counts: Map<T, number>, key: T): void {
   counts.set(key, (counts.get(key) ?? 0) + 1);
 }
 
@@ -82,22 +82,22 @@ export function encode(text: string): Float32Array {
   const words = new Map<string, number>();
   const pairs = new Map<number, number>();
   let previous: string | undefined;
-  for (const word of fold(text).match(WORDS) ?? []) {
-    count(words, word);
-    if (previous !== undefined) count(pairs, hashOf(word, hashOf(`${previous} `, PAIR_SEED)));
+  for (const word of normaliseText(text).match(WORDS) ?? []) {
+    increment(words, word);
+    if (previous !== undefined) increment(pairs, hashOf(word, hashOf(`${previous} `, PAIR_SEED)));
     previous = word;
   }
 
   const vector = new Float64Array(DIMENSIONS);
   for (const [word, tf] of words) {
     const weight = 1 + Math.log(tf);
-    add(vector, hashOf(word, WORD_SEED), weight);
-    addCharacters(vector, word, weight);
+    addFeature(vector, hashOf(word, WORD_SEED), weight);
+    addCharacterNgrams(vector, word, weight);
   }
-  for (const [hash, tf] of pairs) add(vector, hash, PAIR_WEIGHT * (1 + Math.log(tf)));
+  for (const [hash, tf] of pairs) addFeature(vector, hash, PAIR_WEIGHT * (1 + Math.log(tf)));
 
   // A text of accents alone has no words, and features of opposite signs may cancel.
-  if (squaredNorm(vector) === 0 && text.trim() !== "") add(vector, hashOf(text, WORD_SEED), 1);
+  if (squaredNorm(vector) === 0 && text.trim() !== "") addFeature(vector, hashOf(text, WORD_SEED), 1);
   const scale = 1 / (Math.sqrt(squaredNorm(vector)) || 1);
   const embedding = new Float32Array(DIMENSIONS);
   for (let i = 0; i < DIMENSIONS; i++) embedding[i] = (vector[i] ?? 0) * scale;

@@ -5,15 +5,17 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import type { Backbone } from "./backbone.ts";
 import { hashText } from "./hash-text.ts";
 import { openAiBackbone } from "./openai.ts";
-import { type AiBinding, LARGEST_BATCH, workersAiBackbone } from "./workers-ai.ts";
+import { type AiBinding, MAX_BATCH_SIZE, workersAiBackbone } from "./workers-ai.ts";
 
-const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/, "must be 1 to 64 letters, digits, '.', '_' or '-'");
+const nameSchema = z
+  .string()
+  .regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/, "must be 1 to 64 letters, digits, '.', '_' or '-'");
 
-const common = {
-  id: name,
+const commonFields = {
+  id: nameSchema,
   model: z.string().min(1),
   dimensions: z.int().min(1).max(8192),
-  revision: name.optional(),
+  revision: nameSchema.optional(),
   license: z.string().min(1).default("unknown"),
   parameters: z.int().min(0).default(0),
   timeout_ms: z.int().min(100).max(120_000).default(20_000),
@@ -23,7 +25,7 @@ const common = {
 const entrySchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("openai"),
-    ...common,
+    ...commonFields,
     base_url: z
       .string()
       .refine(isSafeUrl, "must be an https: URL (http: for this machine) without user, query or fragment"),
@@ -37,9 +39,9 @@ const entrySchema = z.discriminatedUnion("kind", [
   }),
   z.strictObject({
     kind: z.literal("workers_ai"),
-    ...common,
+    ...commonFields,
     pooling: z.enum(["mean", "cls"]).optional(),
-    batch_size: z.int().min(1).max(LARGEST_BATCH).default(LARGEST_BATCH),
+    batch_size: z.int().min(1).max(MAX_BATCH_SIZE).default(MAX_BATCH_SIZE),
   }),
 ]);
 
@@ -50,10 +52,10 @@ type Entry = z.infer<typeof entrySchema>;
  * `configuration` (JSON, see docs/backbones.md). `secrets` gives a secret's value by its name. A failure says which entry
  * and field is wrong and quotes no value.
  */
-export function backbones(
+export function makeBackbones(
   textStatic: Backbone,
   configuration: string | undefined,
-  secrets: (name: string) => string | undefined,
+  getSecret: (name: string) => string | undefined,
   ai: AiBinding | undefined,
 ): Result<ReadonlyMap<string, Backbone>> {
   const table = new Map([textStatic, hashText].map((backbone) => [backbone.id, backbone]));
@@ -62,32 +64,39 @@ export function backbones(
   try {
     json = JSON.parse(configuration);
   } catch {
-    return wrong([], "is not JSON");
+    return invalidConfiguration([], "is not JSON");
   }
   const parsed = z.array(entrySchema).safeParse(json);
   const issue = parsed.error?.issues[0];
-  if (!parsed.success) return wrong(issue?.path ?? [], issue?.message ?? "is wrong");
+  if (!parsed.success) return invalidConfiguration(issue?.path ?? [], issue?.message ?? "is wrong");
   for (const [i, entry] of parsed.data.entries()) {
-    if (table.has(entry.id)) return wrong([i, "id"], `'${entry.id}' is taken`);
+    if (table.has(entry.id)) return invalidConfiguration([i, "id"], `'${entry.id}' is taken`);
     const { id, license, parameters, model, dimensions } = entry;
     const identity = { id, revision: entry.revision ?? revisionOf(entry), license, parameters };
-    const calls = { model, dimensions, batchSize: entry.batch_size, timeout: entry.timeout_ms, retries: entry.retries };
+    const callOptions = {
+      model,
+      dimensions,
+      batchSize: entry.batch_size,
+      timeout: entry.timeout_ms,
+      retries: entry.retries,
+    };
     if (entry.kind === "workers_ai") {
       if (ai === undefined)
-        return wrong([i, "kind"], "workers_ai needs the binding AI, which this Worker does not have");
-      table.set(id, workersAiBackbone(identity, { ...calls, pooling: entry.pooling }, ai));
+        return invalidConfiguration([i, "kind"], "workers_ai needs the binding AI, which this Worker does not have");
+      table.set(id, workersAiBackbone(identity, { ...callOptions, pooling: entry.pooling }, ai));
       continue;
     }
-    const key = entry.secret === undefined ? undefined : secrets(entry.secret);
-    if (entry.secret !== undefined && !key) return wrong([i, "secret"], `the secret ${entry.secret} is not set`);
+    const key = entry.secret === undefined ? undefined : getSecret(entry.secret);
+    if (entry.secret !== undefined && !key)
+      return invalidConfiguration([i, "secret"], `the secret ${entry.secret} is not set`);
     const baseUrl = entry.base_url.replace(/\/+$/, "");
     const format = { sendDimensions: entry.send_dimensions, encodingFormat: entry.encoding_format };
-    table.set(id, openAiBackbone(identity, { ...calls, ...format, baseUrl, key }));
+    table.set(id, openAiBackbone(identity, { ...callOptions, ...format, baseUrl, key }));
   }
   return ok(table);
 }
 
-function wrong(path: readonly PropertyKey[], what: string) {
+function invalidConfiguration(path: readonly PropertyKey[], what: string) {
   const where = path.map((step) => (typeof step === "number" ? `[${step}]` : `.${String(step)}`)).join("");
   return fail("internal_error", `BACKBONES${where}: ${what}`);
 }

@@ -6,13 +6,13 @@ import { z } from "zod";
 import { parseRetryAfter } from "../lib/retry-after.ts";
 import type { Backbone, Identity } from "./backbone.ts";
 import {
-  type Attempt,
-  checkedRow,
-  embedRemotely,
-  failed,
-  type Pace,
-  platformPace,
+  type CallResult,
+  callFailure,
+  embedInBatches,
+  platformRetryIo,
   type RemoteOptions,
+  type RetryIo,
+  validateRow,
 } from "./remote.ts";
 
 export interface OpenAiOptions extends RemoteOptions {
@@ -28,18 +28,18 @@ export interface OpenAiOptions extends RemoteOptions {
 }
 
 /** What happens outside: the network, randomness, waiting and the time in milliseconds. */
-export interface OpenAiIo extends Pace {
+export interface OpenAiIo extends RetryIo {
   fetch(url: string, init: RequestInit): Promise<Response>;
   now(): number;
 }
 
-const platform: OpenAiIo = { ...platformPace, fetch: (url, init) => fetch(url, init), now: Date.now };
+const platformIo: OpenAiIo = { ...platformRetryIo, fetch: (url, init) => fetch(url, init), now: Date.now };
 
-const answerSchema = z.object({
+const responseSchema = z.object({
   data: z.array(z.object({ index: z.int(), embedding: z.union([z.string(), z.array(z.number())]) })),
 });
 
-export function openAiBackbone(identity: Identity, options: OpenAiOptions, io: OpenAiIo = platform): Backbone {
+export function openAiBackbone(identity: Identity, options: OpenAiOptions, io: OpenAiIo = platformIo): Backbone {
   const call = (batch: readonly string[], signal: AbortSignal) => request(batch, options, signal, io);
   return {
     ...identity,
@@ -48,7 +48,7 @@ export function openAiBackbone(identity: Identity, options: OpenAiOptions, io: O
     kind: "openai",
     bytes: 0,
     cost: "remote",
-    embed: (inputs) => embedRemotely(inputs, call, options, io),
+    embed: (inputs) => embedInBatches(inputs, call, options, io),
   };
 }
 
@@ -57,7 +57,7 @@ async function request(
   options: OpenAiOptions,
   signal: AbortSignal,
   io: OpenAiIo,
-): Promise<Attempt> {
+): Promise<CallResult> {
   const headers: Record<string, string> = { "content-type": "application/json", accept: "application/json" };
   if (options.key !== undefined) headers.authorization = `Bearer ${options.key}`;
   const body = JSON.stringify({
@@ -77,21 +77,21 @@ async function request(
       signal,
       redirect: "manual",
     });
-    if (response.ok) text = await readBounded(response, longestAnswer(batch.length, options.dimensions));
+    if (response.ok) text = await readBounded(response, maxResponseBytes(batch.length, options.dimensions));
     else await response.body?.cancel();
   } catch {
-    return failed("backend_unavailable", "The backbone's endpoint could not be reached, or cut the connection.", {
+    return callFailure("backend_unavailable", "The backbone's endpoint could not be reached, or cut the connection.", {
       retry: true,
     });
   }
-  if (!response.ok) return refusal(response, io.now());
+  if (!response.ok) return responseFailure(response, io.now());
   if (text === null)
-    return failed("backend_invalid_answer", "The backbone's answer is far longer than its embeddings can be.");
-  return readAnswer(text, batch.length, options.dimensions);
+    return callFailure("backend_invalid_answer", "The backbone's answer is far longer than its embeddings can be.");
+  return parseResponse(text, batch.length, options.dimensions);
 }
 
 /** A double is at most 25 characters in JSON; the rest is for punctuation, indentation and the envelope. */
-function longestAnswer(inputs: number, dimensions: number): number {
+function maxResponseBytes(inputs: number, dimensions: number): number {
   return 65_536 + inputs * (256 + dimensions * 48);
 }
 
@@ -114,50 +114,50 @@ async function readBounded(response: Response, limit: number): Promise<string | 
   }
 }
 
-function refusal(response: Response, now: number): Attempt {
+function responseFailure(response: Response, now: number): CallResult {
   const { status } = response;
-  const asked = retryAfterSeconds(response.headers.get("retry-after"), now);
-  if (status === 429 || (status === 503 && asked !== undefined)) {
+  const retryAfter = parseRetryAfterSeconds(response.headers.get("retry-after"), now);
+  if (status === 429 || (status === 503 && retryAfter !== undefined)) {
     const message = `The backbone's endpoint is at its limit (HTTP ${status}).`;
-    return failed("backend_rate_limited", message, { retry: true, retryAfter: asked });
+    return callFailure("backend_rate_limited", message, { retry: true, retryAfter: retryAfter });
   }
   if (status >= 500 || status === 408) {
-    return failed("backend_unavailable", `The backbone's endpoint failed (HTTP ${status}).`, { retry: true });
+    return callFailure("backend_unavailable", `The backbone's endpoint failed (HTTP ${status}).`, { retry: true });
   }
   if (status === 401 || status === 403) {
-    return failed("backend_rejected", `The backbone's endpoint refused its key (HTTP ${status}).`);
+    return callFailure("backend_rejected", `The backbone's endpoint refused its key (HTTP ${status}).`);
   }
   if (status >= 300 && status < 400) {
-    return failed(
+    return callFailure(
       "backend_rejected",
       `The backbone's endpoint redirects (HTTP ${status}); redirects are not followed.`,
     );
   }
-  return failed("backend_rejected", `The backbone's endpoint refused the request (HTTP ${status}).`);
+  return callFailure("backend_rejected", `The backbone's endpoint refused the request (HTTP ${status}).`);
 }
 
 /** The longest wait that an endpoint's answer is passed on as: a longer one is a mistake, or no number that a header holds. */
-const LONGEST_WAIT_SECONDS = 86_400;
+const MAX_RETRY_AFTER_SECONDS = 86_400;
 
 /**
  * Retry-After (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from `now` (in milliseconds), a day at most.
  */
-export function retryAfterSeconds(header: string | null, now: number): number | undefined {
+export function parseRetryAfterSeconds(header: string | null, now: number): number | undefined {
   // Some endpoints answer fractions of a second, which the RFC does not know, or more than anyone waits.
-  if (header !== null && /^\d+(\.\d+)?$/.test(header)) return Math.min(Number(header), LONGEST_WAIT_SECONDS);
-  const asked = parseRetryAfter(header, now);
-  return asked === null ? undefined : Math.min(Math.ceil(asked / 1000), LONGEST_WAIT_SECONDS);
+  if (header !== null && /^\d+(\.\d+)?$/.test(header)) return Math.min(Number(header), MAX_RETRY_AFTER_SECONDS);
+  const milliseconds = parseRetryAfter(header, now);
+  return milliseconds === null ? undefined : Math.min(Math.ceil(milliseconds / 1000), MAX_RETRY_AFTER_SECONDS);
 }
 
-function readAnswer(text: string, inputs: number, dimensions: number): Attempt {
-  const invalid = (what: string) => failed("backend_invalid_answer", `The backbone's answer ${what}.`);
+function parseResponse(text: string, inputs: number, dimensions: number): CallResult {
+  const invalid = (what: string) => callFailure("backend_invalid_answer", `The backbone's answer ${what}.`);
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch {
     return invalid("is not JSON");
   }
-  const parsed = answerSchema.safeParse(json);
+  const parsed = responseSchema.safeParse(json);
   if (!parsed.success) return invalid(`is not OpenAI's, at ${parsed.error.issues[0]?.path.join(".") || "its top"}`);
   const { data } = parsed.data;
   if (data.length !== inputs) return invalid(`has ${data.length} embeddings for ${inputs} inputs`);
@@ -165,7 +165,7 @@ function readAnswer(text: string, inputs: number, dimensions: number): Attempt {
   for (const { index, embedding } of data) {
     if (index < 0 || index >= inputs || rows.has(index)) return invalid(`has index ${index} twice or out of range`);
     const values = typeof embedding === "string" ? decodeBase64(embedding) : embedding;
-    const row = values && checkedRow(values, dimensions);
+    const row = values && validateRow(values, dimensions);
     if (!row) return invalid(`has at index ${index} not ${dimensions} finite numbers`);
     rows.set(index, row);
   }

@@ -1,4 +1,4 @@
-const LARGEST = 7;
+const MAX_LEVEL = 7;
 /** Of the scale at which a row's largest number just fits: smaller ones cut it off and are finer for the rest. */
 const SCALES = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6];
 
@@ -21,36 +21,36 @@ export function quantise(
   const start = 16 + 2 * count;
   for (let row = 0; row < count; row++) {
     const x = rows.subarray(row * dimensions, (row + 1) * dimensions);
-    const most = x.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
+    const maxAbs = x.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
     let best = { bits: 0, scale: 1, error: Number.POSITIVE_INFINITY };
-    for (const part of SCALES) {
-      const bits = toHalf((most / LARGEST) * part);
-      const scale = halfValue(bits);
+    for (const factor of SCALES) {
+      const bits = toFloat16((maxAbs / MAX_LEVEL) * factor);
+      const scale = fromFloat16(bits);
       let error = 0;
-      for (const value of x) error += (value - scale * nearest(value, scale)) ** 2;
+      for (const value of x) error += (value - scale * nearestLevel(value, scale)) ** 2;
       if (error < best.error) best = { bits, scale, error };
     }
     view.setUint16(16 + 2 * row, best.bits, true);
     for (let j = 0; j < dimensions; j += 2) {
-      const low = nearest(x[j] as number, best.scale) + 8;
-      const high = nearest(x[j + 1] as number, best.scale) + 8;
+      const low = nearestLevel(x[j] as number, best.scale) + 8;
+      const high = nearestLevel(x[j + 1] as number, best.scale) + 8;
       bytes[start + (row * dimensions + j) / 2] = low | (high << 4);
     }
   }
   return bytes;
 }
 
-function nearest(value: number, scale: number): number {
-  return Math.max(-LARGEST, Math.min(LARGEST, Math.round(value / scale)));
+function nearestLevel(value: number, scale: number): number {
+  return Math.max(-MAX_LEVEL, Math.min(MAX_LEVEL, Math.round(value / scale)));
 }
 
 /** A positive number as the nearest normal IEEE 754 binary16. */
-function toHalf(value: number): number {
+function toFloat16(value: number): number {
   const exponent = Math.max(-14, Math.min(15, Math.floor(Math.log2(value))));
   const fraction = Math.round((value / 2 ** exponent - 1) * 1024);
   return Math.max(1 << 10, ((exponent + 15) << 10) + fraction);
 }
 
-function halfValue(bits: number): number {
+function fromFloat16(bits: number): number {
   return (1 + (bits & 1023) / 1024) * 2 ** ((bits >> 10) - 15);
 }

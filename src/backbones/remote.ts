@@ -2,15 +2,15 @@
  * What every remote backbone does alike: inputs go out in batches, a few at a time, each with a time-out and retries,
  * and what came back before a failure is kept.
  */
-import type { BackboneFailure, Embedded } from "./backbone.ts";
+import type { BackboneFailure, EmbedResult } from "./backbone.ts";
 
 /** One call's answer: a row an input, or why not and whether the same call may succeed later. */
-export type Attempt =
+export type CallResult =
   | { readonly ok: true; readonly rows: readonly Float32Array[] }
-  | { readonly ok: false; readonly failure: BackboneFailure; readonly retry: boolean };
+  | { readonly ok: false; readonly failure: BackboneFailure; readonly retryable: boolean };
 
 /** Randomness in [0, 1) and waiting, passed in so that tests decide both. */
-export interface Pace {
+export interface RetryIo {
   random(): number;
   sleep(milliseconds: number): Promise<void>;
 }
@@ -24,26 +24,26 @@ export interface RemoteOptions {
   readonly retries: number;
 }
 
-export const platformPace: Pace = {
+export const platformRetryIo: RetryIo = {
   random: Math.random,
   sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
 };
 
 /** The platform opens six connections a request; two are left for storage. */
-const IN_FLIGHT = 4;
-const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 10_000;
+const CONCURRENCY = 4;
+const INITIAL_BACKOFF_MS = 500;
+const MAX_BACKOFF_MS = 10_000;
 
 /**
  * Embeds `inputs` through `call`, which answers rather than throws. The first failing batch's failure is the answer's,
  * and stops batches that have not begun.
  */
-export async function embedRemotely(
+export async function embedInBatches(
   inputs: readonly string[],
-  call: (batch: readonly string[], signal: AbortSignal) => Promise<Attempt>,
+  call: (batch: readonly string[], signal: AbortSignal) => Promise<CallResult>,
   options: RemoteOptions,
-  pace: Pace,
-): Promise<Embedded> {
+  io: RetryIo,
+): Promise<EmbedResult> {
   const rows: (Float32Array | undefined)[] = new Array(inputs.length).fill(undefined);
   const failures = new Map<number, BackboneFailure>();
   let next = 0;
@@ -51,12 +51,12 @@ export async function embedRemotely(
     while (next < inputs.length && failures.size === 0) {
       const start = next;
       next += options.batchSize;
-      const attempt = await persist(inputs.slice(start, next), call, options, pace);
-      if (!attempt.ok) failures.set(start, attempt.failure);
-      else for (const [i, row] of attempt.rows.entries()) rows[start + i] = row;
+      const result = await withRetries(inputs.slice(start, next), call, options, io);
+      if (!result.ok) failures.set(start, result.failure);
+      else for (const [i, row] of result.rows.entries()) rows[start + i] = row;
     }
   };
-  await Promise.all(Array.from({ length: IN_FLIGHT }, worker));
+  await Promise.all(Array.from({ length: CONCURRENCY }, worker));
   return { rows, failure: failures.get(Math.min(...failures.keys())) ?? null };
 }
 
@@ -64,49 +64,49 @@ export async function embedRemotely(
  * Calls until an answer, a failure for good, or the last retry. Waits what the other side asks for, else exponentially
  * with full jitter (Brooker 2015, "Exponential Backoff And Jitter"); asked to wait too long, it fails at once.
  */
-async function persist(
+async function withRetries(
   batch: readonly string[],
-  call: (batch: readonly string[], signal: AbortSignal) => Promise<Attempt>,
+  call: (batch: readonly string[], signal: AbortSignal) => Promise<CallResult>,
   options: RemoteOptions,
-  pace: Pace,
-): Promise<Attempt> {
+  io: RetryIo,
+): Promise<CallResult> {
   for (let tries = 0; ; tries++) {
-    const attempt = await withTimeout((signal) => call(batch, signal), options.timeout);
-    if (attempt.ok || !attempt.retry || tries === options.retries) return attempt;
-    const { retryAfter } = attempt.failure;
-    const backoff = pace.random() * Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** tries);
+    const result = await withTimeout((signal) => call(batch, signal), options.timeout);
+    if (result.ok || !result.retryable || tries === options.retries) return result;
+    const { retryAfter } = result.failure;
+    const backoff = io.random() * Math.min(MAX_BACKOFF_MS, INITIAL_BACKOFF_MS * 2 ** tries);
     const wait = retryAfter === undefined ? backoff : retryAfter * 1000;
-    if (wait > LONGEST_WAIT_MS) return attempt;
-    await pace.sleep(wait);
+    if (wait > MAX_BACKOFF_MS) return result;
+    await io.sleep(wait);
   }
 }
 
-async function withTimeout(call: (signal: AbortSignal) => Promise<Attempt>, timeout: number): Promise<Attempt> {
+async function withTimeout(call: (signal: AbortSignal) => Promise<CallResult>, timeout: number): Promise<CallResult> {
   const controller = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<Attempt>((resolve) => {
+  const timeoutPromise = new Promise<CallResult>((resolve) => {
     timer = setTimeout(() => {
-      resolve(failed("backend_timeout", `The backbone did not answer within ${timeout} ms.`));
+      resolve(callFailure("backend_timeout", `The backbone did not answer within ${timeout} ms.`));
       controller.abort();
     }, timeout);
   });
   try {
-    return await Promise.race([call(controller.signal), late]);
+    return await Promise.race([call(controller.signal), timeoutPromise]);
   } finally {
     clearTimeout(timer);
   }
 }
 
-export function failed(
+export function callFailure(
   code: BackboneFailure["code"],
   message: string,
-  { retry = false, retryAfter }: { retry?: boolean; retryAfter?: number | undefined } = {},
-): Attempt {
-  return { ok: false, retry, failure: { code, message, ...(retryAfter === undefined ? {} : { retryAfter }) } };
+  { retry: retryable = false, retryAfter }: { retry?: boolean; retryAfter?: number | undefined } = {},
+): CallResult {
+  return { ok: false, retryable, failure: { code, message, ...(retryAfter === undefined ? {} : { retryAfter }) } };
 }
 
 /** A row of the right length whose every number float32 can hold, or null. */
-export function checkedRow(values: ArrayLike<number>, dimensions: number): Float32Array | null {
+export function validateRow(values: ArrayLike<number>, dimensions: number): Float32Array | null {
   if (values.length !== dimensions) return null;
   const row = Float32Array.from(values);
   return row.every(Number.isFinite) ? row : null;

@@ -10,18 +10,18 @@
  *   table   "GST1" | u32 dimensions | u32 words | u32 n-gram rows | rows × f16 scale | rows × dimensions × 4 bit
  *           little-endian; of two numbers in a byte the first is the lower half; a number is (half − 8) · scale
  */
-import { words } from "../core/text/words.ts";
+import { splitWords } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
-import { eachSubword, entry, subwordCount } from "./subwords.ts";
+import { forEachSubword, subwordCount, vocabularyKey } from "./subwords.ts";
 
 const MAGIC = 0x31545347;
-const HEADER = 16;
+const HEADER_BYTES = 16;
 /** Rows that are summed together: as many as the processor's nearest cache holds beside the sum. */
-const BATCH = 128;
-const batchRows = new Uint32Array(BATCH);
-const batchWeights = new Float64Array(BATCH);
+const BATCH_ROWS = 128;
+const batchRows = new Uint32Array(BATCH_ROWS);
+const batchWeights = new Float64Array(BATCH_ROWS);
 /** How many rows wait there. */
-let gathered = 0;
+let batchCount = 0;
 
 export interface StaticTable {
   /** A multiple of eight. */
@@ -60,12 +60,13 @@ export function isStatic(backbone: Backbone): backbone is StaticBackbone {
  */
 export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: Uint8Array): StaticBackbone {
   const { id, revision, license, dimensions, buckets } = config;
-  let read: StaticTable | undefined;
+  let cachedTable: StaticTable | undefined;
   const table = () => {
-    const ready = read ?? readTable(vocabulary, bytes);
-    if (ready.dimensions !== dimensions) throw new Error("The table and its configuration do not belong together.");
-    read = ready;
-    return ready;
+    const loadedTable = cachedTable ?? readTable(vocabulary, bytes);
+    if (loadedTable.dimensions !== dimensions)
+      throw new Error("The table and its configuration do not belong together.");
+    cachedTable = loadedTable;
+    return loadedTable;
   };
   return {
     table,
@@ -79,8 +80,8 @@ export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: 
     bytes: bytes.length + Buffer.byteLength(vocabulary),
     cost: "local",
     embed: async (inputs) => {
-      const ready = table();
-      return { rows: inputs.map((text) => encode(ready, text)), failure: null };
+      const loadedTable = table();
+      return { rows: inputs.map((text) => encode(loadedTable, text)), failure: null };
     },
   };
 }
@@ -88,28 +89,28 @@ export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: 
 /** Reads a table and the words of its rows, one a line. Throws when they are not whole, or not of this version. */
 export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (bytes.length < HEADER || view.getUint32(0, true) !== MAGIC) throw new Error("This is no static table.");
+  if (bytes.length < HEADER_BYTES || view.getUint32(0, true) !== MAGIC) throw new Error("This is no static table.");
   const dimensions = view.getUint32(4, true);
-  const known = view.getUint32(8, true);
+  const wordCount = view.getUint32(8, true);
   const buckets = view.getUint32(12, true);
-  const rows = known + buckets;
-  const start = HEADER + 2 * rows;
+  const rows = wordCount + buckets;
+  const start = HEADER_BYTES + 2 * rows;
   if (dimensions % 8 !== 0 || bytes.length !== start + (rows * dimensions) / 2)
     throw new Error("The table is not as long as it says.");
   const names = new Map<string, number>();
   for (const name of vocabulary.trimEnd().split("\n")) if (name !== "") names.set(name, names.size);
-  if (names.size !== known) throw new Error("The table and its vocabulary do not belong together.");
+  if (names.size !== wordCount) throw new Error("The table and its vocabulary do not belong together.");
   return {
     dimensions,
     vocabulary: names,
     buckets,
-    scales: new Float32Array(new Float16Array(new Uint8Array(bytes.subarray(HEADER, start)).buffer)),
-    packed: inWords(bytes.subarray(start)),
+    scales: new Float32Array(new Float16Array(new Uint8Array(bytes.subarray(HEADER_BYTES, start)).buffer)),
+    packed: toUint32Array(bytes.subarray(start)),
   };
 }
 
 /** The same bytes, four at a time: where they lie if that is possible there. */
-function inWords(bytes: Uint8Array): Uint32Array {
+function toUint32Array(bytes: Uint8Array): Uint32Array {
   const { buffer, byteOffset, length } = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
   return new Uint32Array(buffer, byteOffset, length / 4);
 }
@@ -118,13 +119,13 @@ function inWords(bytes: Uint8Array): Uint32Array {
 export function encode(table: StaticTable, text: string): Float32Array {
   const { dimensions } = table;
   const sum = new Float64Array(dimensions);
-  const found = words(text);
-  for (const word of found) gatherWord(sum, table, entry(word));
-  addGathered(sum, table);
+  const tokens = splitWords(text);
+  for (const word of tokens) gatherWord(sum, table, vocabularyKey(word));
+  flushBatch(sum, table);
 
   // Rows may be zeros, or cancel: the text is then its n-grams, hashed into the dimensions.
-  if (found.length > 0 && sum.every((value) => value === 0))
-    eachSubword(text, dimensions, (dimension) => {
+  if (tokens.length > 0 && sum.every((value) => value === 0))
+    forEachSubword(text, dimensions, (dimension) => {
       sum[dimension] = 1;
     });
   let squares = 0;
@@ -139,7 +140,7 @@ export function encode(table: StaticTable, text: string): Float32Array {
 export function wordVector(table: StaticTable, name: string): Float64Array {
   const sum = new Float64Array(table.dimensions);
   gatherWord(sum, table, name);
-  addGathered(sum, table);
+  flushBatch(sum, table);
   return sum;
 }
 
@@ -152,19 +153,19 @@ function gatherWord(sum: Float64Array, table: StaticTable, name: string): void {
     return;
   }
   const factor = 1 / Math.sqrt(subwordCount(name));
-  eachSubword(name, buckets, (bucket) => gatherRow(sum, table, vocabulary.size + bucket, factor));
+  forEachSubword(name, buckets, (bucket) => gatherRow(sum, table, vocabulary.size + bucket, factor));
 }
 
 function gatherRow(sum: Float64Array, table: StaticTable, row: number, factor: number): void {
-  if (gathered === BATCH) addGathered(sum, table);
-  batchRows[gathered] = row;
-  batchWeights[gathered++] = factor * (table.scales[row] as number);
+  if (batchCount === BATCH_ROWS) flushBatch(sum, table);
+  batchRows[batchCount] = row;
+  batchWeights[batchCount++] = factor * (table.scales[row] as number);
 }
 
 /** Adds the rows of the batch, times their weights: eight columns after the other, so that their sums need no memory. */
-function addGathered(sum: Float64Array, { packed }: StaticTable): void {
-  const count = gathered;
-  gathered = 0;
+function flushBatch(sum: Float64Array, { packed }: StaticTable): void {
+  const count = batchCount;
+  batchCount = 0;
   const width = sum.length / 8;
   for (let column = 0; column < width; column++) {
     let s0 = 0,

@@ -3,7 +3,7 @@
 export type Log = (event: string, fields?: Readonly<Record<string, string | number>>) => void;
 
 /** What an error was and where it was thrown, without its message, which may quote an input. */
-export function framesOf(error: unknown): string {
+export function redactedStack(error: unknown): string {
   if (!(error instanceof Error)) return "unknown";
   const { code } = error as { code?: unknown };
   const frames = (error.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));

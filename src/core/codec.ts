@@ -9,10 +9,10 @@
  */
 import type { Head, Task } from "./head.ts";
 
-const HEAD_1 = 0x31444847;
-const HEAD_2 = 0x32444847;
-const HEAD_3 = 0x33444847;
-const BLOCK = 0x31424547;
+const HEAD_V1_MAGIC = 0x31444847;
+const HEAD_V2_MAGIC = 0x32444847;
+const HEAD_V3_MAGIC = 0x33444847;
+const BLOCK_MAGIC = 0x31424547;
 /** Bytes of an input's hash: SHA-256 cut to 128 bits. */
 export const HASH_BYTES = 16;
 
@@ -38,31 +38,31 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
     conformal: head.conformal.length,
-    ...(lexical === null ? {} : { lexical: { buckets: lexical.buckets, columns: lexical.seen.length } }),
+    ...(lexical === null ? {} : { lexical: { buckets: lexical.buckets, columns: lexical.seenBuckets.length } }),
   };
   const json = asciiJson(header);
-  const padded = Math.ceil(json.length / 4) * 4;
+  const paddedLength = Math.ceil(json.length / 4) * 4;
   const floats = [
     head.weights,
     head.bias,
     head.conformal,
     ...(lexical === null ? [] : [lexical.idf, Float32Array.of(lexical.scale), lexical.scales]),
   ];
-  const tail = lexical === null ? 0 : lexical.seen.byteLength + lexical.weights.length;
-  const bytes = new Uint8Array(8 + padded + floats.reduce((sum, array) => sum + array.byteLength, tail));
+  const tailBytes = lexical === null ? 0 : lexical.seenBuckets.byteLength + lexical.weights.length;
+  const bytes = new Uint8Array(8 + paddedLength + floats.reduce((sum, array) => sum + array.byteLength, tailBytes));
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, lexical === null ? HEAD_2 : HEAD_3, true);
-  view.setUint32(4, padded, true);
-  bytes.fill(0x20, 8, 8 + padded);
+  view.setUint32(0, lexical === null ? HEAD_V2_MAGIC : HEAD_V3_MAGIC, true);
+  view.setUint32(4, paddedLength, true);
+  bytes.fill(0x20, 8, 8 + paddedLength);
   for (let i = 0; i < json.length; i++) bytes[8 + i] = json.charCodeAt(i);
-  let offset = 8 + padded;
+  let offset = 8 + paddedLength;
   for (const array of floats) {
     new Float32Array(bytes.buffer, offset, array.length).set(array);
     offset += array.byteLength;
   }
   if (lexical !== null) {
-    new Uint16Array(bytes.buffer, offset, lexical.seen.length).set(lexical.seen);
-    new Int8Array(bytes.buffer, offset + lexical.seen.byteLength).set(lexical.weights);
+    new Uint16Array(bytes.buffer, offset, lexical.seenBuckets.length).set(lexical.seenBuckets);
+    new Int8Array(bytes.buffer, offset + lexical.seenBuckets.byteLength).set(lexical.weights);
   }
   return bytes;
 }
@@ -72,23 +72,23 @@ export function decodeHead(bytes: Uint8Array): Head | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
   const magic = aligned.length < 8 ? 0 : view.getUint32(0, true);
-  if (magic !== HEAD_1 && magic !== HEAD_2 && magic !== HEAD_3) return null;
-  const padded = view.getUint32(4, true);
-  if (8 + padded > aligned.length) return null;
-  const header = parseHeader(aligned.subarray(8, 8 + padded));
+  if (magic !== HEAD_V1_MAGIC && magic !== HEAD_V2_MAGIC && magic !== HEAD_V3_MAGIC) return null;
+  const paddedLength = view.getUint32(4, true);
+  if (8 + paddedLength > aligned.length) return null;
+  const header = parseHeader(aligned.subarray(8, 8 + paddedLength));
   if (header === null) return null;
   const outputs = header.task === "regression" ? 1 : header.labels.length;
-  const { buckets, columns } = (magic === HEAD_3 && header.lexical) || { buckets: 0, columns: 0 };
-  const ofLexical = buckets === 0 ? [0, 0, 0] : [columns, 1, outputs];
-  const lengths = [outputs * header.dimensions, outputs, header.conformal, ...ofLexical];
+  const { buckets, columns } = (magic === HEAD_V3_MAGIC && header.lexical) || { buckets: 0, columns: 0 };
+  const lexicalLengths = buckets === 0 ? [0, 0, 0] : [columns, 1, outputs];
+  const lengths = [outputs * header.dimensions, outputs, header.conformal, ...lexicalLengths];
   if (!lengths.every((length) => Number.isInteger(length) && length >= 0)) return null;
-  const floats = lengths.reduce((sum, length) => sum + length, 0);
-  const bytesOfLexical = 2 * columns + columns * outputs;
-  if (aligned.length !== 8 + padded + 4 * floats + bytesOfLexical) return null;
-  let at = aligned.byteOffset + 8 + padded;
+  const floatCount = lengths.reduce((sum, length) => sum + length, 0);
+  const lexicalBytes = 2 * columns + columns * outputs;
+  if (aligned.length !== 8 + paddedLength + 4 * floatCount + lexicalBytes) return null;
+  let position = aligned.byteOffset + 8 + paddedLength;
   const [weights, bias, conformal, idf, scale, scales] = lengths.map((length) => {
-    const array = new Float32Array(aligned.buffer, at, length);
-    at += array.byteLength;
+    const array = new Float32Array(aligned.buffer, position, length);
+    position += array.byteLength;
     return array;
   }) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
   return {
@@ -104,12 +104,12 @@ export function decodeHead(bytes: Uint8Array): Head | null {
         : {
             buckets,
             scale: scale[0] ?? 1,
-            seen: new Uint16Array(aligned.buffer, at, columns),
+            seenBuckets: new Uint16Array(aligned.buffer, position, columns),
             idf,
             scales,
-            weights: new Int8Array(aligned.buffer, at + 2 * columns, columns * outputs),
+            weights: new Int8Array(aligned.buffer, position + 2 * columns, columns * outputs),
           },
-    offset: magic === HEAD_1 ? 0 : header.offset,
+    offset: magic === HEAD_V1_MAGIC ? 0 : header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,
   };
@@ -145,7 +145,7 @@ export interface Block {
 export function encodeBlock(block: Block): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(12 + block.hashes.length + block.rows.byteLength);
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, BLOCK, true);
+  view.setUint32(0, BLOCK_MAGIC, true);
   view.setUint32(4, block.dimensions, true);
   view.setUint32(8, block.hashes.length / HASH_BYTES, true);
   bytes.set(block.hashes, 12);
@@ -157,13 +157,14 @@ export function encodeBlock(block: Block): Uint8Array<ArrayBuffer> {
 export function decodeBlock(bytes: Uint8Array, dimensions: number): Block | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
-  if (aligned.length < 12 || view.getUint32(0, true) !== BLOCK || view.getUint32(4, true) !== dimensions) return null;
+  if (aligned.length < 12 || view.getUint32(0, true) !== BLOCK_MAGIC || view.getUint32(4, true) !== dimensions)
+    return null;
   const rows = view.getUint32(8, true);
   if (aligned.length !== 12 + rows * (HASH_BYTES + 4 * dimensions)) return null;
-  const floats = aligned.byteOffset + 12 + rows * HASH_BYTES;
+  const rowsOffset = aligned.byteOffset + 12 + rows * HASH_BYTES;
   return {
     dimensions,
     hashes: aligned.subarray(12, 12 + rows * HASH_BYTES),
-    rows: new Float32Array(aligned.buffer, floats, rows * dimensions),
+    rows: new Float32Array(aligned.buffer, rowsOffset, rows * dimensions),
   };
 }

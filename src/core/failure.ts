@@ -2,7 +2,7 @@
  * Every way in which a request can fail, as a closed set. `http/errors.ts` turns each into its status and type, and
  * each has a page under docs/errors/.
  */
-export const codes = [
+export const errorCodes = [
   "invalid_json",
   "invalid_parameter",
   "missing_parameter",
@@ -53,11 +53,11 @@ export const codes = [
   "internal_error",
 ] as const;
 
-export type Code = (typeof codes)[number];
+export type ErrorCode = (typeof errorCodes)[number];
 
 /** An expected failure. `param` is a path into the request such as `examples[3].label`; `retryAfter` is in seconds. */
 export interface Failure {
-  readonly code: Code;
+  readonly code: ErrorCode;
   readonly message: string;
   readonly param?: string;
   readonly retryAfter?: number;
@@ -71,9 +71,9 @@ export function ok<T>(value: T): Result<T> {
 }
 
 export function fail(
-  code: Code,
+  code: ErrorCode,
   message: string,
-  rest: Omit<Failure, "code" | "message"> = {},
+  extras: Omit<Failure, "code" | "message"> = {},
 ): { ok: false; failure: Failure } {
-  return { ok: false, failure: { code, message, ...rest } };
+  return { ok: false, failure: { code, message, ...extras } };
 }

@@ -5,8 +5,9 @@
  *                                  t: a text's lexical features (lexical.ts) and V their weights, where the head has any
  *   single_label: softmax(logits); multi_label: a sigmoid of each logit; regression: the one output, T = 1
  */
-import type { Features, Lexical } from "./text/lexical.ts";
+
 import { sigmoid, softmax } from "./evaluation/probability.ts";
+import type { LexicalVocabulary, SparseVector } from "./text/lexical.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
 
@@ -33,14 +34,14 @@ export interface Head {
 }
 
 /** V_k = scales[k] · weights[k]: eight bits are all that a sum of so many takes. */
-export interface LexicalWeights extends Lexical {
+export interface LexicalWeights extends LexicalVocabulary {
   /** Column by column: columns × outputs. */
   readonly weights: Int8Array;
   readonly scales: Float32Array;
 }
 
 /** Lexical weights (columns × outputs) at eight bits. */
-export function quantiseLexical(lexical: Lexical, weights: Float64Array, outputs: number): LexicalWeights {
+export function quantiseLexical(lexical: LexicalVocabulary, weights: Float64Array, outputs: number): LexicalWeights {
   const scales = new Float32Array(outputs);
   for (let i = 0; i < weights.length; i++) {
     const k = i % outputs;
@@ -52,7 +53,7 @@ export function quantiseLexical(lexical: Lexical, weights: Float64Array, outputs
   return { ...lexical, weights: quantised, scales };
 }
 
-function addLexical(logits: Float64Array, { weights, scales }: LexicalWeights, features: Features): void {
+function addLexicalLogits(logits: Float64Array, { weights, scales }: LexicalWeights, features: SparseVector): void {
   const outputs = logits.length;
   const sums = new Float64Array(outputs);
   for (let m = 0; m < features.columns.length; m++) {
@@ -67,7 +68,7 @@ function addLexical(logits: Float64Array, { weights, scales }: LexicalWeights, f
  * Each label's probability, or for regression the value alone. `features` are the text's, for a head with lexical weights.
  * Throws when the embedding's length is wrong, or features are missing.
  */
-export function predict(head: Head, embedding: Float32Array, features: Features | null = null): Float64Array {
+export function predict(head: Head, embedding: Float32Array, features: SparseVector | null = null): Float64Array {
   const { dimensions, weights, bias, offset, lexical } = head;
   if (embedding.length !== dimensions)
     throw new Error(`${embedding.length} numbers for a head of ${dimensions} dimensions.`);
@@ -80,7 +81,7 @@ export function predict(head: Head, embedding: Float32Array, features: Features 
   }
   if (lexical !== null) {
     if (features === null) throw new Error("This head needs its input's lexical features.");
-    addLexical(logits, lexical, features);
+    addLexicalLogits(logits, lexical, features);
   }
   for (let k = 0; k < logits.length; k++) logits[k] = (logits[k] as number) / head.temperature;
   if (head.task === "regression") return logits;
@@ -93,11 +94,11 @@ export function predict(head: Head, embedding: Float32Array, features: Features 
  * 2019, with split conformal's finite-sample quantile. Too few held-out examples for the coverage give every label.
  */
 export function predictionSet(head: Head, probabilities: Float64Array, coverage: number): number[] {
-  const largest = conformalQuantile(head.conformal, coverage);
+  const quantile = conformalQuantile(head.conformal, coverage);
   const ranked = Array.from(probabilities.keys()).sort(
     (a, b) => (probabilities[b] as number) - (probabilities[a] as number) || a - b,
   );
-  return ranked.filter((label, rank) => rank === 0 || 1 - (probabilities[label] as number) <= largest);
+  return ranked.filter((label, rank) => rank === 0 || 1 - (probabilities[label] as number) <= quantile);
 }
 
 /**
@@ -105,8 +106,8 @@ export function predictionSet(head: Head, probabilities: Float64Array, coverage:
  * split conformal prediction on absolute residuals (Lei et al. 2018). Infinite when too few examples were held out.
  */
 export function predictionInterval(head: Head, value: number, coverage: number): [number, number] {
-  const reach = conformalQuantile(head.conformal, coverage);
-  return [value - reach, value + reach];
+  const margin = conformalQuantile(head.conformal, coverage);
+  return [value - margin, value + margin];
 }
 
 /** The ⌈(n + 1) · coverage⌉-th smallest score; infinite when there are fewer. */

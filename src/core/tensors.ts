@@ -13,7 +13,7 @@ export interface SparseRows {
 }
 
 /** Sparse rows that live in a tensor backend's own memory until they are freed. */
-export interface Sparse {
+export interface SparseMatrix {
   readonly rows: number;
   readonly columns: number;
   /** Numbers that are there. */
@@ -24,7 +24,7 @@ export interface Sparse {
  * The linear algebra that training needs and nothing more. `tensor/wasm.ts` computes it with the TensorFlow.js WASM
  * backend, `tensor/plain.ts` in plain JavaScript as the reference; one contract suite holds for both.
  */
-export interface Tensors {
+export interface TensorBackend {
   readonly name: "wasm" | "plain";
   /** Copies `values` (rows × columns, row-major) into a new matrix. */
   matrix(rows: number, columns: number, values: Float32Array): Matrix;
@@ -35,13 +35,13 @@ export interface Tensors {
   multiply(a: Matrix, b: Matrix): Matrix;
   transpose(a: Matrix): Matrix;
   /** Copies sparse rows of `columns` columns, at most 65,536. */
-  sparse(rows: SparseRows, columns: number): Sparse;
+  sparseMatrix(rows: SparseRows, columns: number): SparseMatrix;
   /** to += a·b, in place. Throws when a.columns differs from b.rows, or the shape of `to` is not that of the product. */
-  addSparseProduct(a: Sparse, b: Matrix, to: Matrix): void;
+  addSparseProduct(a: SparseMatrix, b: Matrix, accumulator: Matrix): void;
   /** to += aᵀ·b, likewise. */
-  addTransposedProduct(a: Sparse, b: Matrix, to: Matrix): void;
+  addTransposedProduct(a: SparseMatrix, b: Matrix, accumulator: Matrix): void;
   /** Copies sparse rows out. */
-  readSparse(a: Sparse): SparseRows;
+  readSparse(a: SparseMatrix): SparseRows;
   /** Copies a matrix out, row-major. */
   read(a: Matrix): Float32Array;
   /**
@@ -50,7 +50,7 @@ export interface Tensors {
    */
   view(a: Matrix): Float32Array;
   /** Does nothing when `a` has been freed already. */
-  free(a: Matrix | Sparse): void;
+  free(a: Matrix | SparseMatrix): void;
   /** What is alive: matrices not yet freed, sparse ones too, and the bytes that the backend holds for them and for itself. */
   memory(): { readonly matrices: number; readonly bytes: number };
 }

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const PAGE = 65_536;
-const MOST_PAGES = 65_536;
+const MAX_PAGES = 65_536;
 
 /** Numbers and byte offsets into the memory, as src/kernels/finetune.ts and src/kernels/pretrain.ts say for each kernel. */
 type Kernel = (...values: number[]) => void;
@@ -30,7 +30,7 @@ let compiled: WebAssembly.Module | undefined;
 /** A workspace of its own: its memory goes when it does. Reserving more than 4 GiB throws. */
 export function makeWorkspace(): Workspace {
   compiled ??= new Module(readFileSync(join(import.meta.dirname, "kernels.wasm")));
-  const memory = new WebAssembly.Memory({ initial: 1, maximum: MOST_PAGES });
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES });
   const { exports } = new WebAssembly.Instance(compiled, { env: { memory } });
   // The first page may hold the module's own data.
   let end = PAGE;

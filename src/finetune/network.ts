@@ -14,20 +14,20 @@ import type { Workspace } from "./kernels.ts";
 
 export const WINDOW = 3;
 /** Of a text in training; what follows is left out. */
-export const MOST_WORDS = 128;
+export const MAX_WORDS = 128;
 const BETA1 = 0.9;
 const BETA2 = 0.999;
 const EPSILON = 1e-8;
 
-export interface Shape {
+export interface NetworkShape {
   readonly dimensions: number;
   readonly filters: number;
   readonly outputs: number;
   /** Words that have rows, and how many of them, the first, are trained. `dimensions` are a multiple of 32, `filters` of 8. */
-  readonly words: number;
-  readonly trained: number;
+  readonly wordCount: number;
+  readonly trainedCount: number;
   /** Texts of a batch, at most. */
-  readonly batch: number;
+  readonly batchSize: number;
 }
 
 /** The rates of one step. */
@@ -37,15 +37,15 @@ export interface Rates {
   readonly layers: number;
   readonly weightDecay: number;
   /** How much of the way back to its pre-trained row a row goes, times its rate. */
-  readonly pull: number;
+  readonly anchorDecay: number;
 }
 
 export interface Network {
-  readonly shape: Shape;
+  readonly shape: NetworkShape;
   /** words × dimensions. */
   rows(): Float32Array;
   /** Keeps the trained rows as they are now for `pull`. To be called once, when they are filled in. */
-  anchor(): void;
+  setAnchor(): void;
   /** filters × 3 dimensions, outputs × filters (outputs padded), filters, outputs (padded). */
   layers(): { kernel: Float32Array; weights: Float32Array; filterBias: Float32Array; bias: Float32Array };
   /** What the last step found for `layers`, and for the words in their places: text after text, a place of zeros before each. */
@@ -61,25 +61,29 @@ export interface Network {
    */
   step(
     texts: readonly Int32Array[],
-    keep: Float32Array,
-    gradient: (logits: Float32Array, stride: number) => void,
+    dropoutMask: Float32Array,
+    toLossGradient: (logits: Float32Array, stride: number) => void,
     rates: Rates,
   ): number;
 }
 
 /** A network whose layers are drawn by `seed`, and whose rows are zeros. */
-export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): Network {
-  const { dimensions: d, filters, outputs, words, trained, batch } = shape;
+export function makeNetwork(workspace: Workspace, shape: NetworkShape, seed: number): Network {
+  const { dimensions: d, filters, outputs, wordCount, trainedCount, batchSize } = shape;
   const { kernels } = workspace;
   const stride = Math.ceil(outputs / 8) * 8;
-  const room = Math.ceil(batch / 4) * 4;
+  const paddedBatch = Math.ceil(batchSize / 4) * 4;
   const width = WINDOW * d;
-  const places = room * (MOST_WORDS + 1) + WINDOW + 1;
+  const positions = paddedBatch * (MAX_WORDS + 1) + WINDOW + 1;
 
-  const table = workspace.reserve(words * d);
-  const [anchors, means, squares] = [0, 0, 0].map(() => workspace.reserve(trained * d)) as [number, number, number];
+  const table = workspace.reserve(wordCount * d);
+  const [anchors, rowMeans, rowSquares] = [0, 0, 0].map(() => workspace.reserve(trainedCount * d)) as [
+    number,
+    number,
+    number,
+  ];
   const size = filters * width + stride * filters + filters + stride;
-  const [parameters, gradients, ofMeans, ofSquares] = [0, 0, 0, 0].map(() => workspace.reserve(size)) as [
+  const [parameters, gradients, layerMeans, layerSquares] = [0, 0, 0, 0].map(() => workspace.reserve(size)) as [
     number,
     number,
     number,
@@ -88,29 +92,29 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
   const weightsAt = 4 * filters * width;
   const filterBiasAt = weightsAt + 4 * stride * filters;
   const biasAt = filterBiasAt + 4 * filters;
-  const x = workspace.reserve(places * d);
-  const xGradient = workspace.reserve(places * d);
-  const sums = workspace.reserve(places * filters);
-  const spans = workspace.reserve(2 * room);
-  const features = workspace.reserve(room * filters);
-  const maxima = workspace.reserve(room * filters);
-  const featureGradient = workspace.reserve(room * filters);
-  const logits = workspace.reserve(room * stride);
-  const panel = workspace.reserve(8 * Math.max(width, filters, stride, room));
-  const list = workspace.reserve(places);
-  const starts = workspace.reserve(places + 1);
-  const members = workspace.reserve(places);
+  const x = workspace.reserve(positions * d);
+  const xGradient = workspace.reserve(positions * d);
+  const convolutions = workspace.reserve(positions * filters);
+  const spans = workspace.reserve(2 * paddedBatch);
+  const features = workspace.reserve(paddedBatch * filters);
+  const maxima = workspace.reserve(paddedBatch * filters);
+  const featureGradient = workspace.reserve(paddedBatch * filters);
+  const logits = workspace.reserve(paddedBatch * stride);
+  const panel = workspace.reserve(8 * Math.max(width, filters, stride, paddedBatch));
+  const rowList = workspace.reserve(positions);
+  const starts = workspace.reserve(positions + 1);
+  const members = workspace.reserve(positions);
   const scratch = workspace.reserve(d);
 
   const floats = workspace.floats;
   const random = seededRandom(seed);
-  const draw = (offset: number, count: number, bound: number) => {
+  const fillUniform = (offset: number, count: number, bound: number) => {
     const values = floats(offset, count);
     for (let i = 0; i < count; i++) values[i] = (2 * random() - 1) * bound;
   };
-  draw(parameters, filters * width, 1 / Math.sqrt(width));
-  draw(parameters + weightsAt, outputs * filters, 1 / Math.sqrt(filters));
-  draw(parameters + filterBiasAt, filters, 1 / Math.sqrt(width));
+  fillUniform(parameters, filters * width, 1 / Math.sqrt(width));
+  fillUniform(parameters + weightsAt, outputs * filters, 1 / Math.sqrt(filters));
+  fillUniform(parameters + filterBiasAt, filters, 1 / Math.sqrt(width));
 
   let steps = 0;
 
@@ -122,41 +126,41 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
   });
 
   /** Lays out the texts' words, zeros between them, and answers how many places there are. */
-  const layOut = (texts: readonly Int32Array[]): number => {
-    const from = floats(table, words * d);
-    const to = floats(x, places * d);
-    const span = workspace.integers(spans, 2 * room);
-    let place = 0;
+  const writeInputs = (texts: readonly Int32Array[]): number => {
+    const from = floats(table, wordCount * d);
+    const to = floats(x, positions * d);
+    const span = workspace.integers(spans, 2 * paddedBatch);
+    let position = 0;
     to.fill(0, 0, d);
-    for (let i = 0; i < room; i++) {
+    for (let i = 0; i < paddedBatch; i++) {
       const text = texts[i];
-      const length = Math.min(MOST_WORDS, text?.length ?? 0);
-      span[2 * i] = place;
+      const length = Math.min(MAX_WORDS, text?.length ?? 0);
+      span[2 * i] = position;
       span[2 * i + 1] = length;
       if (text === undefined) continue;
       for (let t = 0; t < length; t++) {
         const row = text[t] as number;
-        to.set(from.subarray(row * d, (row + 1) * d), (place + 1 + t) * d);
+        to.set(from.subarray(row * d, (row + 1) * d), (position + 1 + t) * d);
       }
-      place += length + 1;
-      to.fill(0, place * d, (place + 1) * d);
+      position += length + 1;
+      to.fill(0, position * d, (position + 1) * d);
     }
-    const padded = Math.ceil(place / 4) * 4;
-    to.fill(0, (place + 1) * d, (padded + WINDOW) * d);
+    const padded = Math.ceil(position / 4) * 4;
+    to.fill(0, (position + 1) * d, (padded + WINDOW) * d);
     return padded;
   };
 
   const forward = (texts: readonly Int32Array[]): number => {
-    const count = layOut(texts);
-    kernels.multiply(0, count, filters, width, x, d, 1, parameters, 1, width, sums, panel, 1);
-    kernels.maxPool(room, spans, sums, filters, parameters + filterBiasAt, features, maxima);
+    const count = writeInputs(texts);
+    kernels.multiply(0, count, filters, width, x, d, 1, parameters, 1, width, convolutions, panel, 1);
+    kernels.maxPool(paddedBatch, spans, convolutions, filters, parameters + filterBiasAt, features, maxima);
     return count;
   };
 
-  const toLogits = () => {
+  const computeLogits = () => {
     kernels.multiply(
       0,
-      room,
+      paddedBatch,
       stride,
       filters,
       features,
@@ -169,37 +173,41 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
       panel,
       1,
     );
-    const values = floats(logits, room * stride);
+    const values = floats(logits, paddedBatch * stride);
     const bias = floats(parameters + biasAt, outputs);
-    for (let i = 0; i < room; i++)
+    for (let i = 0; i < paddedBatch; i++)
       for (let k = 0; k < outputs; k++)
         values[i * stride + k] = (values[i * stride + k] as number) + (bias[k] as number);
   };
 
   return {
     shape,
-    rows: () => floats(table, words * d),
-    anchor: () => floats(anchors, trained * d).set(floats(table, trained * d)),
+    rows: () => floats(table, wordCount * d),
+    setAnchor: () => floats(anchors, trainedCount * d).set(floats(table, trainedCount * d)),
     layers: () => layersAt(parameters),
-    gradients: () => ({ ...layersAt(gradients), words: floats(xGradient, places * d) }),
-    snapshot: () => [floats(parameters, size).slice(), floats(table, trained * d).slice()],
+    gradients: () => ({ ...layersAt(gradients), words: floats(xGradient, positions * d) }),
+    snapshot: () => [floats(parameters, size).slice(), floats(table, trainedCount * d).slice()],
     restore([layers, rows]) {
       if (layers === undefined || rows === undefined) throw new Error("This is no snapshot.");
       floats(parameters, size).set(layers);
-      floats(table, trained * d).set(rows);
+      floats(table, trainedCount * d).set(rows);
     },
     forward(texts) {
       forward(texts);
-      toLogits();
-      return { features: floats(features, room * filters), logits: floats(logits, room * stride), stride };
+      computeLogits();
+      return {
+        features: floats(features, paddedBatch * filters),
+        logits: floats(logits, paddedBatch * stride),
+        stride,
+      };
     },
-    step(texts, keep, gradient, rates) {
+    step(texts, dropoutMask, toLossGradient, rates) {
       const count = forward(texts);
-      const h = floats(features, room * filters);
-      for (let i = 0; i < texts.length * filters; i++) h[i] = (h[i] as number) * (keep[i] as number);
-      toLogits();
-      const z = floats(logits, room * stride);
-      gradient(z, stride);
+      const h = floats(features, paddedBatch * filters);
+      for (let i = 0; i < texts.length * filters; i++) h[i] = (h[i] as number) * (dropoutMask[i] as number);
+      computeLogits();
+      const z = floats(logits, paddedBatch * stride);
+      toLossGradient(z, stride);
       z.fill(0, texts.length * stride);
       for (let i = 0; i < texts.length; i++) z.fill(0, i * stride + outputs, (i + 1) * stride);
 
@@ -208,7 +216,7 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
         0,
         stride,
         filters,
-        room,
+        paddedBatch,
         logits,
         1,
         stride,
@@ -219,39 +227,39 @@ export function makeNetwork(workspace: Workspace, shape: Shape, seed: number): N
         panel,
         1,
       );
-      kernels.multiply(0, room, filters, stride, logits, stride, 1, W, filters, 1, featureGradient, panel, 1);
-      const g = floats(featureGradient, room * filters);
-      for (let i = 0; i < texts.length * filters; i++) g[i] = (g[i] as number) * (keep[i] as number);
+      kernels.multiply(0, paddedBatch, filters, stride, logits, stride, 1, W, filters, 1, featureGradient, panel, 1);
+      const g = floats(featureGradient, paddedBatch * filters);
+      for (let i = 0; i < texts.length * filters; i++) g[i] = (g[i] as number) * (dropoutMask[i] as number);
       const biasGradient = floats(gradients + biasAt, stride);
       biasGradient.fill(0);
       for (let i = 0; i < texts.length; i++)
         for (let k = 0; k < outputs; k++) biasGradient[k] = (biasGradient[k] as number) + (z[i * stride + k] as number);
 
-      const trainsRows = rates.rows > 0 && trained > 0;
+      const trainsRows = rates.rows > 0 && trainedCount > 0;
       floats(gradients, filters * width).fill(0);
       if (trainsRows) floats(xGradient, (count + WINDOW) * d).fill(0);
-      const ofFilters = [parameters, gradients, gradients + filterBiasAt, trainsRows ? xGradient : 0] as const;
-      kernels.convolutionBack(texts.length, filters, maxima, featureGradient, x, d, width, ...ofFilters);
+      const filterArguments = [parameters, gradients, gradients + filterBiasAt, trainsRows ? xGradient : 0] as const;
+      kernels.convolutionBack(texts.length, filters, maxima, featureGradient, x, d, width, ...filterArguments);
 
       steps++;
       const correction = Math.sqrt(1 - BETA2 ** steps) / (1 - BETA1 ** steps);
       const adam = [BETA1, BETA2, EPSILON] as const;
       kernels.shrink(parameters, filters * width + stride * filters, 1 - rates.layers * rates.weightDecay);
-      kernels.adam(parameters, ofMeans, ofSquares, gradients, size, rates.layers * correction, ...adam);
+      kernels.adam(parameters, layerMeans, layerSquares, gradients, size, rates.layers * correction, ...adam);
       if (trainsRows) {
-        const rows = listRows(workspace, texts, trained, list, starts, members);
-        const ofRows = [list, starts, members, 0, xGradient, d, table, means, squares, scratch] as const;
-        kernels.adamRows(0, rows, ...ofRows, rates.rows * correction, ...adam);
-        kernels.pullRows(rows, list, d, table, anchors, rates.rows * rates.pull);
+        const rows = listRows(workspace, texts, trainedCount, rowList, starts, members);
+        const rowArguments = [rowList, starts, members, 0, xGradient, d, table, rowMeans, rowSquares, scratch] as const;
+        kernels.adamRows(0, rows, ...rowArguments, rates.rows * correction, ...adam);
+        kernels.pullRows(rows, rowList, d, table, anchors, rates.rows * rates.anchorDecay);
       }
-      return stepOperations(shape, wordsOf(texts), texts.length, 1);
+      return stepOperations(shape, countWords(texts), texts.length, 1);
     },
   };
 }
 
 /** How many words of texts a step has. */
-export function wordsOf(texts: readonly Int32Array[]): number {
-  return texts.reduce((sum, { length }) => sum + Math.min(MOST_WORDS, length), 0);
+export function countWords(texts: readonly Int32Array[]): number {
+  return texts.reduce((sum, { length }) => sum + Math.min(MAX_WORDS, length), 0);
 }
 
 /** Writes which trained rows the texts have, each once, and in which places; answers how many they are. */
@@ -259,44 +267,44 @@ function listRows(
   workspace: Workspace,
   texts: readonly Int32Array[],
   trained: number,
-  list: number,
+  rowList: number,
   starts: number,
   members: number,
 ): number {
-  const placesOf = new Map<number, number[]>();
-  let place = 1;
+  const positionsOfRow = new Map<number, number[]>();
+  let position = 1;
   let count = 0;
   for (const text of texts) {
-    const length = Math.min(MOST_WORDS, text.length);
+    const length = Math.min(MAX_WORDS, text.length);
     for (let t = 0; t < length; t++) {
       const row = text[t] as number;
       if (row >= trained) continue;
       count++;
-      const known = placesOf.get(row);
-      if (known === undefined) placesOf.set(row, [place + t]);
-      else known.push(place + t);
+      const known = positionsOfRow.get(row);
+      if (known === undefined) positionsOfRow.set(row, [position + t]);
+      else known.push(position + t);
     }
-    place += length + 1;
+    position += length + 1;
   }
   const [rows, from, to] = [
-    workspace.integers(list, placesOf.size),
-    workspace.integers(starts, placesOf.size + 1),
+    workspace.integers(rowList, positionsOfRow.size),
+    workspace.integers(starts, positionsOfRow.size + 1),
     workspace.integers(members, count),
   ];
-  let at = 0;
+  let offset = 0;
   let index = 0;
-  for (const [row, places] of placesOf) {
+  for (const [row, places] of positionsOfRow) {
     rows[index] = row;
-    from[index++] = at;
-    for (const each of places) to[at++] = each;
+    from[index++] = offset;
+    for (const each of places) to[offset++] = each;
   }
-  from[index] = at;
+  from[index] = offset;
   return index;
 }
 
 /** Floating-point operations of steps on texts that have so many words together. */
 export function stepOperations(
-  { dimensions, filters, outputs }: Shape,
+  { dimensions, filters, outputs }: NetworkShape,
   words: number,
   texts: number,
   steps: number,

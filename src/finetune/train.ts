@@ -9,16 +9,16 @@
  * examples that were held out of the training; they stop it as well, and the best epoch is kept.
  */
 import type { StaticTable } from "../backbones/text-static.ts";
-import { fitTemperature, type HeldOut, heldOutLogLoss } from "../core/evaluation/calibration.ts";
-import type { Targets } from "../core/linear/objective.ts";
+import { fitTemperature, type HeldOutLogits, heldOutLogLoss } from "../core/evaluation/calibration.ts";
 import { logSumExp, sigmoid } from "../core/evaluation/probability.ts";
+import type { Targets } from "../core/linear/objective.ts";
 import { seededRandom, shuffle } from "../core/random.ts";
-import { words } from "../core/text/words.ts";
+import { splitWords } from "../core/text/words.ts";
 import { makeWorkspace } from "./kernels.ts";
-import { makeNetwork, type Network, stepOperations, wordsOf } from "./network.ts";
-import { fillRows, numberWords, type TrainedWords } from "./words.ts";
+import { countWords, makeNetwork, type Network, stepOperations } from "./network.ts";
+import { buildVocabulary, initialiseRows, type Vocabulary } from "./vocabulary.ts";
 
-export interface FineTuning {
+export interface FineTuningData {
   readonly texts: readonly string[];
   readonly targets: Targets;
   readonly outputs: number;
@@ -36,9 +36,9 @@ export interface FineTuningOptions {
   readonly epochs: number | "auto";
   readonly batchSize: number | "auto";
   /** Times the rates that are the default. */
-  readonly rate: number | "auto";
+  readonly learningRateMultiplier: number | "auto";
   /** Whether the rows are trained, or the convolution and its head alone. */
-  readonly rows: boolean;
+  readonly trainRows: boolean;
   readonly seed: number;
   /** What another training on the same task has found, to do the same without held-out texts. */
   readonly plan: Plan | null;
@@ -56,7 +56,7 @@ export interface Plan {
 
 export interface Epoch {
   readonly epoch: number;
-  readonly of: number;
+  readonly totalEpochs: number;
   readonly trainLoss: number;
   /** Of both experts together; absent where nothing is held out. */
   readonly validLoss?: number;
@@ -65,7 +65,7 @@ export interface Epoch {
 
 export interface FineTunedNetwork {
   readonly network: Network;
-  readonly words: TrainedWords;
+  readonly vocabulary: Vocabulary;
   readonly plan: Plan;
   /** s, the layers' part of the answer. */
   readonly share: number;
@@ -78,32 +78,32 @@ export interface FineTunedNetwork {
 /** docs/fine-tuning.md tells why each, and what else was tried. */
 const DEFAULTS = {
   filters: 256,
-  batch: 64,
+  batchSize: 64,
   layersRate: 1e-3,
   /** Of rows of length 4: a third of the layers' steps, in proportion to the numbers that there are. */
   rowsRate: 8e-3,
   weightDecay: 0.01,
-  pull: 0.1,
+  anchorDecay: 0.1,
   warmUp: 0.05,
   wordDropout: 0.2,
   featureDropout: 0.5,
   labelSmoothing: 0.1,
   /** Of the epochs: before it the layers are hardly better than where they began, whatever few held-out texts say. */
-  firstJudged: 1 / 3,
+  minEpochsFraction: 1 / 3,
   patience: 4,
   /** The same, as a part of the epochs: those of few examples are a few steps each. */
-  patiencePart: 1 / 4,
+  patienceFraction: 1 / 4,
 } as const;
 /** Of both experts' answer the layers' part, and the examples a label from which on it is so large. */
-const LAYERS_SHARE = 0.5;
-const ENOUGH = 40;
-const STEPS = 1500;
-const FEWEST_EPOCHS = 4;
-const MOST_EPOCHS = 24;
+const MAX_LAYERS_SHARE = 0.5;
+const EXAMPLES_FOR_FULL_SHARE = 40;
+const TARGET_STEPS = 1500;
+const MIN_EPOCHS = 4;
+const MAX_EPOCHS = 24;
 
-function epochsOf({ epochs }: FineTuningOptions, examples: number, batch: number): number {
+function epochsOf({ epochs }: FineTuningOptions, examples: number, batchSize: number): number {
   if (epochs !== "auto") return epochs;
-  return Math.max(FEWEST_EPOCHS, Math.min(MOST_EPOCHS, Math.ceil((STEPS * batch) / examples)));
+  return Math.max(MIN_EPOCHS, Math.min(MAX_EPOCHS, Math.ceil((TARGET_STEPS * batchSize) / examples)));
 }
 
 /** The operations that a training takes, at most. */
@@ -115,85 +115,93 @@ export function fineTuningOperations(
   }: { readonly dimensions: number; readonly outputs: number; readonly texts: readonly string[] },
   options: FineTuningOptions,
 ): number {
-  const batch = options.batchSize === "auto" ? DEFAULTS.batch : options.batchSize;
-  const shape = { dimensions, filters: DEFAULTS.filters, outputs, words: 0, trained: 0, batch };
-  const lengths = texts.reduce((sum, text) => sum + words(text).length, 0);
-  const epoch = stepOperations(shape, lengths, texts.length, Math.ceil(texts.length / batch));
-  return epoch * (options.plan?.epochs ?? epochsOf(options, texts.length, batch));
+  const batchSize = options.batchSize === "auto" ? DEFAULTS.batchSize : options.batchSize;
+  const shape = { dimensions, filters: DEFAULTS.filters, outputs, wordCount: 0, trainedCount: 0, batchSize };
+  const wordCount = texts.reduce((sum, text) => sum + splitWords(text).length, 0);
+  const epochOperations = stepOperations(shape, wordCount, texts.length, Math.ceil(texts.length / batchSize));
+  return epochOperations * (options.plan?.epochs ?? epochsOf(options, texts.length, batchSize));
 }
 
 /** A generator: it yields the floating-point operations done since its last yield. The same arguments give the same network. */
 export function* fineTune(
   table: StaticTable,
-  set: FineTuning,
+  data: FineTuningData,
   options: FineTuningOptions,
 ): Generator<number, FineTunedNetwork, void> {
-  const { targets, outputs, weights } = set;
-  const held = new Set(set.heldOut);
-  const taught = Array.from(weights.keys()).filter((text) => weights[text] !== 0 && !held.has(text));
-  const teaches = new Set(taught);
-  const numbered = numberWords(table, set.texts, (text) => teaches.has(text));
-  const batch = options.batchSize === "auto" ? DEFAULTS.batch : options.batchSize;
-  const shape = { dimensions: table.dimensions, filters: DEFAULTS.filters, outputs, words: numbered.names.length };
-  const trained = options.rows ? numbered.trained : 0;
-  const network = makeNetwork(makeWorkspace(), { ...shape, trained, batch }, options.seed);
-  fillRows(network.rows(), table, numbered);
-  network.anchor();
-  const { mean, deviation } = spreadOf(targets, taught);
-  const loss = lossOf(targets, weights, outputs, { mean, deviation });
+  const { targets, outputs, weights } = data;
+  const heldOutSet = new Set(data.heldOut);
+  const trainingRows = Array.from(weights.keys()).filter((text) => weights[text] !== 0 && !heldOutSet.has(text));
+  const trainingRowSet = new Set(trainingRows);
+  const vocabulary = buildVocabulary(table, data.texts, (text) => trainingRowSet.has(text));
+  const batchSize = options.batchSize === "auto" ? DEFAULTS.batchSize : options.batchSize;
+  const shape = { dimensions: table.dimensions, filters: DEFAULTS.filters, outputs, wordCount: vocabulary.keys.length };
+  const trainedCount = options.trainRows ? vocabulary.trainedCount : 0;
+  const network = makeNetwork(makeWorkspace(), { ...shape, trainedCount, batchSize }, options.seed);
+  initialiseRows(network.rows(), table, vocabulary);
+  network.setAnchor();
+  const { mean, deviation } = meanAndDeviation(targets, trainingRows);
+  const loss = makeLoss(targets, weights, outputs, { mean, deviation });
 
   const { plan } = options;
-  const share = LAYERS_SHARE * Math.min(1, taught.length / outputs / ENOUGH);
-  const of = plan?.of ?? epochsOf(options, taught.length, batch);
-  const last = plan?.epochs ?? of;
-  const multiplier = options.rate === "auto" ? 1 : options.rate;
+  const share = MAX_LAYERS_SHARE * Math.min(1, trainingRows.length / outputs / EXAMPLES_FOR_FULL_SHARE);
+  const totalEpochs = plan?.of ?? epochsOf(options, trainingRows.length, batchSize);
+  const lastEpoch = plan?.epochs ?? totalEpochs;
+  const multiplier = options.learningRateMultiplier === "auto" ? 1 : options.learningRateMultiplier;
   const random = seededRandom(options.seed ^ 0x5bd1e995);
-  const batches = Math.ceil(taught.length / batch);
+  const stepsPerEpoch = Math.ceil(trainingRows.length / batchSize);
   let best: { loss: number; plan: Plan; snapshot: Float32Array[] | null } | null = null;
   let step = 0;
-  for (let epoch = 1; epoch <= last && taught.length > 0; epoch++) {
-    const order = shuffle([...taught], random);
-    let total = 0;
-    for (let first = 0; first < order.length; first += batch) {
-      const rows = order.slice(first, first + batch);
-      const progress = step++ / (of * batches);
-      const part = Math.min(1, progress / DEFAULTS.warmUp + 1 / (DEFAULTS.warmUp * of * batches)) * (1 - progress);
+  for (let epoch = 1; epoch <= lastEpoch && trainingRows.length > 0; epoch++) {
+    const order = shuffle([...trainingRows], random);
+    let totalLoss = 0;
+    for (let first = 0; first < order.length; first += batchSize) {
+      const rows = order.slice(first, first + batchSize);
+      const progress = step++ / (totalEpochs * stepsPerEpoch);
+      const rateFactor =
+        Math.min(1, progress / DEFAULTS.warmUp + 1 / (DEFAULTS.warmUp * totalEpochs * stepsPerEpoch)) * (1 - progress);
       const rates = {
-        layers: multiplier * DEFAULTS.layersRate * part,
-        rows: options.rows ? multiplier * DEFAULTS.rowsRate * part : 0,
+        layers: multiplier * DEFAULTS.layersRate * rateFactor,
+        rows: options.trainRows ? multiplier * DEFAULTS.rowsRate * rateFactor : 0,
         weightDecay: DEFAULTS.weightDecay,
-        pull: DEFAULTS.pull,
+        anchorDecay: DEFAULTS.anchorDecay,
       };
-      const texts = rows.map((row) => leaveOut(numbered.text(row), random));
-      const keep = dropout(rows.length * DEFAULTS.filters, random);
-      yield network.step(texts, keep, (logits, stride) => (total += loss(logits, stride, rows)), rates);
+      const texts = rows.map((row) => dropWords(vocabulary.wordIds(row), random));
+      const dropoutMask = makeDropoutMask(rows.length * DEFAULTS.filters, random);
+      yield network.step(texts, dropoutMask, (logits, stride) => (totalLoss += loss(logits, stride, rows)), rates);
     }
-    const trainLoss = total / taught.length;
-    if (set.heldOut.length === 0 || plan !== null) {
-      options.onEpoch?.({ epoch, of: last, trainLoss });
+    const trainLoss = totalLoss / trainingRows.length;
+    if (data.heldOut.length === 0 || plan !== null) {
+      options.onEpoch?.({ epoch, totalEpochs: lastEpoch, trainLoss });
       continue;
     }
-    const layers = yield* logitsOf(network, set.heldOut, numbered, { mean, deviation });
-    const judged = yield* judgeExperts(targets, set.heldOut, outputs, set.headLogits, layers, share);
-    options.onEpoch?.({ epoch, of, trainLoss, validLoss: judged.loss, validAccuracy: judged.accuracy });
-    if (epoch < DEFAULTS.firstJudged * of) continue;
-    if (best === null || judged.loss < best.loss) {
-      const { headTemperature, layersTemperature } = judged;
+    const layers = yield* predictLogits(network, data.heldOut, vocabulary, { mean, deviation });
+    const evaluation = yield* evaluateExperts(targets, data.heldOut, outputs, data.headLogits, layers, share);
+    options.onEpoch?.({
+      epoch,
+      totalEpochs,
+      trainLoss,
+      validLoss: evaluation.loss,
+      validAccuracy: evaluation.accuracy,
+    });
+    if (epoch < DEFAULTS.minEpochsFraction * totalEpochs) continue;
+    if (best === null || evaluation.loss < best.loss) {
+      const { headTemperature, layersTemperature } = evaluation;
       best = {
-        loss: judged.loss,
-        plan: { of, epochs: epoch, headTemperature, layersTemperature },
-        snapshot: epoch === last ? null : network.snapshot(),
+        loss: evaluation.loss,
+        plan: { of: totalEpochs, epochs: epoch, headTemperature, layersTemperature },
+        snapshot: epoch === lastEpoch ? null : network.snapshot(),
       };
-    } else if (epoch - best.plan.epochs >= Math.max(DEFAULTS.patience, DEFAULTS.patiencePart * of)) {
+    } else if (epoch - best.plan.epochs >= Math.max(DEFAULTS.patience, DEFAULTS.patienceFraction * totalEpochs)) {
       break;
     }
   }
-  if (best !== null && best.snapshot !== null && best.plan.epochs < last) network.restore(best.snapshot);
-  const found = best?.plan ?? plan ?? { of, epochs: last, headTemperature: set.headTemperature, layersTemperature: 1 };
+  if (best !== null && best.snapshot !== null && best.plan.epochs < lastEpoch) network.restore(best.snapshot);
+  const finalPlan = best?.plan ??
+    plan ?? { of: totalEpochs, epochs: lastEpoch, headTemperature: data.headTemperature, layersTemperature: 1 };
   return {
     network,
-    words: numbered,
-    plan: found,
+    vocabulary,
+    plan: finalPlan,
     share,
     mean,
     deviation,
@@ -202,18 +210,18 @@ export function* fineTune(
 }
 
 /** A text without some of its words, but never without all. */
-function leaveOut(text: Int32Array, random: () => number): Int32Array {
-  const left = text.filter(() => random() >= DEFAULTS.wordDropout);
-  return left.length === 0 ? text : left;
+function dropWords(text: Int32Array, random: () => number): Int32Array {
+  const remaining = text.filter(() => random() >= DEFAULTS.wordDropout);
+  return remaining.length === 0 ? text : remaining;
 }
 
-function dropout(count: number, random: () => number): Float32Array {
-  const keep = new Float32Array(count);
-  for (let i = 0; i < count; i++) keep[i] = random() < DEFAULTS.featureDropout ? 0 : 1 / (1 - DEFAULTS.featureDropout);
-  return keep;
+function makeDropoutMask(count: number, random: () => number): Float32Array {
+  const mask = new Float32Array(count);
+  for (let i = 0; i < count; i++) mask[i] = random() < DEFAULTS.featureDropout ? 0 : 1 / (1 - DEFAULTS.featureDropout);
+  return mask;
 }
 
-function spreadOf(targets: Targets, rows: readonly number[]): { mean: number; deviation: number } {
+function meanAndDeviation(targets: Targets, rows: readonly number[]): { mean: number; deviation: number } {
   if (targets.kind !== "value" || rows.length === 0) return { mean: 0, deviation: 1 };
   const values = rows.map((row) => targets.values[row] as number);
   const mean = values.reduce((sum, value) => sum + value / values.length, 0);
@@ -225,7 +233,7 @@ function spreadOf(targets: Targets, rows: readonly number[]): { mean: number; de
  * Makes the function that turns logits of rows into the gradient of their mean loss, in place, and answers the sum of
  * their losses: cross-entropy with label smoothing (Szegedy et al. 2016), binary cross-entropies, or half the square.
  */
-export function lossOf(
+export function makeLoss(
   targets: Targets,
   weights: Float64Array,
   outputs: number,
@@ -276,28 +284,28 @@ function binaryCrossEntropies(z: Float32Array, positive: ReadonlySet<number>, fa
 }
 
 /** The layers' logits (values, for regression) of texts, one after another. */
-function* logitsOf(
+function* predictLogits(
   network: Network,
   rows: readonly number[],
-  words: TrainedWords,
+  vocabulary: Vocabulary,
   { mean, deviation }: { readonly mean: number; readonly deviation: number },
 ): Generator<number, Float32Array, void> {
-  const { outputs, batch } = network.shape;
+  const { outputs, batchSize } = network.shape;
   const all = new Float32Array(rows.length * outputs);
-  for (let first = 0; first < rows.length; first += batch) {
-    const texts = rows.slice(first, first + batch).map(words.text);
+  for (let first = 0; first < rows.length; first += batchSize) {
+    const texts = rows.slice(first, first + batchSize).map(vocabulary.wordIds);
     const { logits, stride } = network.forward(texts);
     texts.forEach((_, i) => {
       for (let k = 0; k < outputs; k++)
         all[(first + i) * outputs + k] = deviation * (logits[i * stride + k] as number) + mean;
     });
-    yield stepOperations(network.shape, wordsOf(texts), texts.length, 0);
+    yield stepOperations(network.shape, countWords(texts), texts.length, 0);
   }
   return all;
 }
 
 /** How both experts do together, each at the temperature that is best for it alone. */
-function* judgeExperts(
+function* evaluateExperts(
   targets: Targets,
   rows: readonly number[],
   outputs: number,
@@ -306,7 +314,7 @@ function* judgeExperts(
   share: number,
 ): Generator<number, { loss: number; accuracy: number; headTemperature: number; layersTemperature: number }, void> {
   const all = Array.from(rows.keys());
-  const held = (logits: Float32Array): HeldOut => ({ rows: Int32Array.from(rows), logits, outputs });
+  const toHeldOut = (logits: Float32Array): HeldOutLogits => ({ rows: Int32Array.from(rows), logits, outputs });
   if (targets.kind === "value") {
     let squares = 0;
     rows.forEach((row, at) => {
@@ -315,21 +323,21 @@ function* judgeExperts(
     });
     return { loss: squares / rows.length, accuracy: 0, headTemperature: 1, layersTemperature: 1 };
   }
-  const headTemperature = yield* fitTemperature(targets, held(head), all);
-  const layersTemperature = yield* fitTemperature(targets, held(layers), all);
-  const [ofHead, ofLayers] = [(1 - share) / headTemperature, share / layersTemperature];
-  const both = head.map((z, i) => ofHead * z + ofLayers * (layers[i] as number));
+  const headTemperature = yield* fitTemperature(targets, toHeldOut(head), all);
+  const layersTemperature = yield* fitTemperature(targets, toHeldOut(layers), all);
+  const [headFactor, layersFactor] = [(1 - share) / headTemperature, share / layersTemperature];
+  const combinedLogits = head.map((z, i) => headFactor * z + layersFactor * (layers[i] as number));
   // Two that agree may be surer than either: the scale is the least part of what is judged here.
-  const temperature = yield* fitTemperature(targets, held(both), all);
-  const loss = heldOutLogLoss(targets, held(both), all, temperature);
-  let hits = 0;
+  const temperature = yield* fitTemperature(targets, toHeldOut(combinedLogits), all);
+  const loss = heldOutLogLoss(targets, toHeldOut(combinedLogits), all, temperature);
+  let correct = 0;
   rows.forEach((row, at) => {
-    const z = both.subarray(at * outputs, (at + 1) * outputs);
-    if (targets.kind === "single") hits += Number(z.indexOf(Math.max(...z)) === targets.indices[row]);
+    const z = combinedLogits.subarray(at * outputs, (at + 1) * outputs);
+    if (targets.kind === "single") correct += Number(z.indexOf(Math.max(...z)) === targets.indices[row]);
     else {
       const positive = new Set(targets.indices[row]);
-      hits += Number(z.every((logit, k) => logit >= 0 === positive.has(k)));
+      correct += Number(z.every((logit, k) => logit >= 0 === positive.has(k)));
     }
   });
-  return { loss, accuracy: hits / rows.length, headTemperature, layersTemperature };
+  return { loss, accuracy: correct / rows.length, headTemperature, layersTemperature };
 }

@@ -17,9 +17,9 @@ export interface HttpEnv {
     /** On the routes that a batch endpoint calls: whose token it was. */
     attempt: Attempt;
     /** The request's claim of its `Idempotency-Key` in the ledger; null without a key. */
-    claim: string | null;
+    idempotencyClaim: string | null;
     /** Further figures for the request's log line: never an input, never a secret. */
-    figures: Record<string, number | string>;
+    logFields: Record<string, number | string>;
   };
 }
 
@@ -32,11 +32,11 @@ export const anyQuery = z.looseObject({});
  * Registers a route with its schemas; one that names no query takes none. Handlers answer failures as well as values, which the schemas of a route's good
  * answers do not describe, so their type is a plain response; the tests check answers against /openapi.json.
  */
-export function route<R extends RouteConfig & { getRoutingPath(): string }>(
+export function addRoute<R extends RouteConfig & { getRoutingPath(): string }>(
   app: App,
   config: R,
-  handle: (c: Parameters<RouteHandler<R, HttpEnv>>[0]) => Promise<Response> | Response,
+  handler: (c: Parameters<RouteHandler<R, HttpEnv>>[0]) => Promise<Response> | Response,
 ): void {
   const request = { query: z.strictObject({}), ...config.request };
-  app.openapi({ ...config, request }, handle as unknown as RouteHandler<R, HttpEnv>);
+  app.openapi({ ...config, request }, handler as unknown as RouteHandler<R, HttpEnv>);
 }

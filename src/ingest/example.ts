@@ -1,12 +1,13 @@
 /** From an example as it came in to one as it is stored, or to what is wrong with it. Pure but for hashing. */
+
+import { type LabelledExample, labelledExample } from "../api/schema.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { schemaFailure } from "../http/middleware/errors.ts";
 import { shortHash } from "../lib/hash.ts";
 import type { DatasetModality } from "../tenant/data/datasets.ts";
 import type { StoredExample } from "../tenant/data/examples.ts";
-import { schemaFailure } from "../http/middleware/errors.ts";
-import { type LabelledExample, labelledExample } from "../api/schema.ts";
 
 /** What an example must be to belong to a data set. */
 export interface ExampleShape {
@@ -16,7 +17,7 @@ export interface ExampleShape {
 }
 
 /** The shape that an example has itself, for a set whose first example decides. */
-export function shapeOf(example: { labels?: unknown; value?: unknown; embedding?: unknown }): ExampleShape {
+export function inferShape(example: { labels?: unknown; value?: unknown; embedding?: unknown }): ExampleShape {
   const { labels, value, embedding } = example;
   return {
     task: labels !== undefined ? "multi_label" : value !== undefined ? "regression" : "single_label",
@@ -60,73 +61,75 @@ export function checkEmbedding(
       param,
     });
   }
-  const wrong = values.findIndex((value) => !isFloat32(value));
-  if (wrong >= 0)
+  const invalidIndex = values.findIndex((value) => !isFloat32(value));
+  if (invalidIndex >= 0)
     return fail("invalid_embedding", "The embedding holds a number that is not a finite 32-bit float.", {
-      param: `${param}[${wrong}]`,
+      param: `${param}[${invalidIndex}]`,
     });
   // -0 and 0 are the same number, but not the same bytes.
   return ok(Float32Array.from(values).map((value) => value + 0));
 }
 
 /** Reads one example of unknown shape. `at` is its path in the request, such as `examples[3]`. */
-export function parseExample(raw: unknown, shape: ExampleShape, at: string): Result<StoredExample> {
+export function parseExample(raw: unknown, shape: ExampleShape, path: string): Result<StoredExample> {
   const parsed = labelledExample.safeParse(raw);
   if (!parsed.success) {
     const failure = schemaFailure(parsed.error, raw, "The example");
-    const param = join(at, failure.param ?? "");
+    const param = joinPath(path, failure.param ?? "");
     return { ok: false, failure: param === "" ? failure : { ...failure, param } };
   }
-  const input = readInput(parsed.data, shape, at);
+  const input = readInput(parsed.data, shape, path);
   if (!input.ok) return input;
-  const target = readTarget(parsed.data, shape.task, at);
+  const target = readTarget(parsed.data, shape.task, path);
   if (!target.ok) return target;
-  return ok(toStored(parsed.data.id?.toWellFormed() ?? null, input.value, target.value));
+  return ok(toStoredExample(parsed.data.id?.toWellFormed() ?? null, input.value, target.value));
 }
 
-function join(at: string, param: string): string {
-  return at === "" ? param : param === "" ? at : `${at}.${param}`;
+function joinPath(path: string, param: string): string {
+  return path === "" ? param : param === "" ? path : `${path}.${param}`;
 }
 
-function readInput(example: LabelledExample, shape: ExampleShape, at: string): Result<string | Float32Array> {
-  const given = (["text", "embedding", "image"] as const).filter((field) => example[field] !== undefined);
-  const field = given[0];
-  if (given.length > 1)
-    return fail("invalid_parameter", `An example has one input, not ${given.join(" and ")}.`, {
-      param: join(at, given[1] ?? ""),
+function readInput(example: LabelledExample, shape: ExampleShape, path: string): Result<string | Float32Array> {
+  const inputFields = (["text", "embedding", "image"] as const).filter((field) => example[field] !== undefined);
+  const field = inputFields[0];
+  if (inputFields.length > 1)
+    return fail("invalid_parameter", `An example has one input, not ${inputFields.join(" and ")}.`, {
+      param: joinPath(path, inputFields[1] ?? ""),
     });
   if (field === undefined)
-    return fail("missing_parameter", `The example needs '${shape.modality}'.`, { param: join(at, shape.modality) });
+    return fail("missing_parameter", `The example needs '${shape.modality}'.`, {
+      param: joinPath(path, shape.modality),
+    });
   if (field === "image")
     return fail("modality_not_supported", "No image backbone exists yet. Send texts or embeddings.", {
-      param: join(at, field),
+      param: joinPath(path, field),
     });
   if (field !== shape.modality) {
     return fail("modality_mismatch", `The examples here have inputs of modality '${shape.modality}', not '${field}'.`, {
-      param: join(at, field),
+      param: joinPath(path, field),
     });
   }
   return example.text === undefined
-    ? checkEmbedding(example.embedding ?? [], shape.dimensions, join(at, "embedding"))
-    : checkText(example.text, join(at, "text"));
+    ? checkEmbedding(example.embedding ?? [], shape.dimensions, joinPath(path, "embedding"))
+    : checkText(example.text, joinPath(path, "text"));
 }
 
-function readTarget(example: LabelledExample, task: Task, at: string): Result<string | string[] | number> {
-  const wanted = targetField[task];
-  const other = (["label", "labels", "value"] as const).find(
-    (field) => field !== wanted && example[field] !== undefined,
+function readTarget(example: LabelledExample, task: Task, path: string): Result<string | string[] | number> {
+  const expected = targetField[task];
+  const unexpected = (["label", "labels", "value"] as const).find(
+    (field) => field !== expected && example[field] !== undefined,
   );
-  if (other !== undefined)
-    return fail("task_mismatch", `With the task '${task}' an example takes '${wanted}', not '${other}'.`, {
-      param: join(at, other),
+  if (unexpected !== undefined)
+    return fail("task_mismatch", `With the task '${task}' an example takes '${expected}', not '${unexpected}'.`, {
+      param: joinPath(path, unexpected),
     });
-  const target = example[wanted];
+  const target = example[expected];
   if (target === undefined)
-    return fail("missing_parameter", `The example needs '${wanted}'.`, { param: join(at, wanted) });
+    return fail("missing_parameter", `The example needs '${expected}'.`, { param: joinPath(path, expected) });
   if (typeof target === "number") {
     if (Math.abs(target) <= limits.largest_value) return ok(target);
     return fail("invalid_label", `A value is at most ${limits.largest_value} in size. Measure it in larger units.`, {
-      param: join(at, wanted),
+      param: joinPath(path, expected),
       details: { limit: limits.largest_value, actual: target },
     });
   }
@@ -134,7 +137,7 @@ function readTarget(example: LabelledExample, task: Task, at: string): Result<st
   return ok([...new Set(target.map((label) => label.toWellFormed()))].sort());
 }
 
-export function toStored(
+export function toStoredExample(
   id: string | null,
   input: string | Float32Array,
   target: string | readonly string[] | number,

@@ -4,14 +4,14 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import type { HookFields } from "../tenant/hooks/inbound.ts";
 
 /** One token at least: the whole body is no text. */
-export const POINTER = /^(\/([^~/]|~[01])*)+$/;
+export const JSON_POINTER = /^(\/([^~/]|~[01])*)+$/;
 
 type Scalar = string | number | boolean;
 
 const isScalar = (value: unknown): value is Scalar => ["string", "number", "boolean"].includes(typeof value);
 
 /** What a body holds, as the fields of an example or an input: texts and labels that are numbers or true and false are written out. */
-export interface Found {
+export interface HookValues {
   readonly text: string;
   readonly id?: string;
   readonly label?: string;
@@ -20,51 +20,53 @@ export interface Found {
 }
 
 /** Refuses a body in which a field that is needed leads nowhere, or to what it cannot be. An id may be missing. */
-export function readFields(fields: HookFields, body: unknown): Result<Found> {
+export function readFields(fields: HookFields, body: unknown): Result<HookValues> {
   if (typeof body !== "object" || body === null)
     return fail("invalid_payload", "The body is no JSON object, so the hook's fields lead nowhere.");
-  const at = (pointer: string): unknown => jsonpointer.get(body, pointer);
-  const text = readText(fields.text, at);
+  const getAt = (pointer: string): unknown => jsonpointer.get(body, pointer);
+  const text = readText(fields.text, getAt);
   if (!text.ok) return text;
-  const id = fields.id === undefined ? undefined : at(fields.id);
-  const found: Found = { text: text.value, ...(isScalar(id) && id !== "" ? { id: String(id) } : {}) };
+  const id = fields.id === undefined ? undefined : getAt(fields.id);
+  const values: HookValues = { text: text.value, ...(isScalar(id) && id !== "" ? { id: String(id) } : {}) };
   if (fields.label !== undefined) {
-    const label = at(fields.label);
-    return isScalar(label) ? ok({ ...found, label: String(label) }) : nowhere("fields.label", fields.label, "a label");
+    const label = getAt(fields.label);
+    return isScalar(label)
+      ? ok({ ...values, label: String(label) })
+      : pointerFailure("fields.label", fields.label, "a label");
   }
   if (fields.labels !== undefined) {
-    const labels = at(fields.labels);
+    const labels = getAt(fields.labels);
     const list = isScalar(labels) ? [labels] : labels;
-    if (Array.isArray(list) && list.every(isScalar)) return ok({ ...found, labels: list.map(String) });
-    return nowhere("fields.labels", fields.labels, "a list of labels");
+    if (Array.isArray(list) && list.every(isScalar)) return ok({ ...values, labels: list.map(String) });
+    return pointerFailure("fields.labels", fields.labels, "a list of labels");
   }
   if (fields.value !== undefined) {
-    const value = at(fields.value);
+    const value = getAt(fields.value);
     const number = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
-    if (typeof number === "number" && Number.isFinite(number)) return ok({ ...found, value: number });
-    return nowhere("fields.value", fields.value, "a number");
+    if (typeof number === "number" && Number.isFinite(number)) return ok({ ...values, value: number });
+    return pointerFailure("fields.value", fields.value, "a number");
   }
-  return ok(found);
+  return ok(values);
 }
 
 /** Of several texts those that are missing or null are left out, but not all of them may be. */
-function readText(pointers: HookFields["text"], at: (pointer: string) => unknown): Result<string> {
+function readText(pointers: HookFields["text"], getAt: (pointer: string) => unknown): Result<string> {
   if (typeof pointers === "string") {
-    const text = at(pointers);
-    return isScalar(text) ? ok(String(text)) : nowhere("fields.text", pointers, "a text");
+    const text = getAt(pointers);
+    return isScalar(text) ? ok(String(text)) : pointerFailure("fields.text", pointers, "a text");
   }
   const parts: string[] = [];
   for (const [index, pointer] of pointers.entries()) {
-    const part = at(pointer) ?? null;
+    const part = getAt(pointer) ?? null;
     if (part === null) continue;
-    if (!isScalar(part)) return nowhere(`fields.text[${index}]`, pointer, "a text");
+    if (!isScalar(part)) return pointerFailure(`fields.text[${index}]`, pointer, "a text");
     parts.push(String(part));
   }
-  return parts.length > 0 ? ok(parts.join("\n")) : nowhere("fields.text", pointers.join("' and '"), "a text");
+  return parts.length > 0 ? ok(parts.join("\n")) : pointerFailure("fields.text", pointers.join("' and '"), "a text");
 }
 
-function nowhere(param: string, pointer: string, what: string) {
-  return fail("invalid_payload", `There is not ${what} at '${pointer}' of the body, where '${param}' points.`, {
+function pointerFailure(param: string, pointer: string, expected: string) {
+  return fail("invalid_payload", `There is not ${expected} at '${pointer}' of the body, where '${param}' points.`, {
     param,
   });
 }

@@ -17,54 +17,54 @@ const [LF, CR] = [10, 13];
  * Splits at `\n` alone, or at each of `\n`, `\r\n` and `\r`, also where a chunk ends between the two. Gives the lines of
  * each chunk together, to be read before the next: waiting for each of millions would take longer than reading it.
  */
-export async function* lines(
+export async function* splitLines(
   body: AsyncIterable<Uint8Array>,
-  splitAt: "\n" | "any",
+  separator: "\n" | "any",
 ): AsyncGenerator<Iterable<Line>, void> {
-  let kept: Uint8Array[] = [];
+  let parts: Uint8Array[] = [];
   let bytes = 0;
   let afterCr = false;
-  const keep = (part: Uint8Array) => {
+  const append = (part: Uint8Array) => {
     bytes += part.length;
-    if (bytes <= limits.import_line_bytes) kept.push(part);
-    else kept = [];
+    if (bytes <= limits.import_line_bytes) parts.push(part);
+    else parts = [];
   };
-  const take = (lineBreak: Line["lineBreak"]): Line => {
+  const endLine = (lineBreak: Line["lineBreak"]): Line => {
     if (bytes === 0) return { text: "", lineBreak, bytes, utf8: true };
-    const whole = bytes > limits.import_line_bytes ? null : Buffer.concat(kept);
-    const text = whole?.toString("utf8") ?? null;
+    const lineBytes = bytes > limits.import_line_bytes ? null : Buffer.concat(parts);
+    const text = lineBytes?.toString("utf8") ?? null;
     // Only where there is a U+FFFD may something have been replaced by it.
-    const utf8 = !text?.includes("\ufffd") || isUtf8(whole as Buffer);
+    const utf8 = !text?.includes("\ufffd") || isUtf8(lineBytes as Buffer);
     const line = { text, lineBreak, bytes, utf8 };
-    kept = [];
+    parts = [];
     bytes = 0;
     return line;
   };
   function* split(chunk: Uint8Array): Generator<Line> {
     let start = 0;
-    for (let at = 0; at < chunk.length; at++) {
-      const byte = chunk[at];
+    for (let index = 0; index < chunk.length; index++) {
+      const byte = chunk[index];
       if (afterCr) {
         afterCr = false;
         if (byte === LF) {
-          start = at + 1;
-          yield take("\r\n");
+          start = index + 1;
+          yield endLine("\r\n");
           continue;
         }
-        yield take("\r");
+        yield endLine("\r");
       }
-      if (byte !== LF && (byte !== CR || splitAt === "\n")) continue;
-      if (at > start) keep(chunk.subarray(start, at));
-      start = at + 1;
-      if (byte === LF) yield take("\n");
+      if (byte !== LF && (byte !== CR || separator === "\n")) continue;
+      if (index > start) append(chunk.subarray(start, index));
+      start = index + 1;
+      if (byte === LF) yield endLine("\n");
       else afterCr = true;
     }
-    if (start < chunk.length) keep(chunk.subarray(start));
+    if (start < chunk.length) append(chunk.subarray(start));
   }
-  function* last(): Generator<Line> {
-    if (afterCr) yield take("\r");
-    else if (bytes > 0) yield take("");
+  function* flush(): Generator<Line> {
+    if (afterCr) yield endLine("\r");
+    else if (bytes > 0) yield endLine("");
   }
   for await (const chunk of body) yield split(chunk);
-  yield last();
+  yield flush();
 }

@@ -1,19 +1,19 @@
 /** Reads a form of `multipart/form-data` as it comes: the file in it is a stream, and only the small fields are kept. */
 import { Busboy, type BusboyInstance } from "@fastify/busboy";
-import { refuse } from "../http/middleware/body.ts";
+import { bodyError } from "../http/middleware/body.ts";
 
 /** What a form may have beside its file. */
-const FIELD_BYTES = 1024;
-const PARTS = 100;
+const MAX_FIELD_BYTES = 1024;
+const MAX_PARTS = 100;
 
 /** What the form has besides files, by name; the last of a name counts. */
-export type Fields = ReadonlyMap<string, string>;
+export type FormFields = ReadonlyMap<string, string>;
 
 /** Reads the file to its end, or throws; `fields` are those that came before it. */
-export type TakeFile<T> = (file: AsyncIterable<Uint8Array>, filename: string, fields: Fields) => Promise<T>;
+export type FileHandler<T> = (file: AsyncIterable<Uint8Array>, filename: string, fields: FormFields) => Promise<T>;
 
 export interface Form<T> {
-  readonly fields: Fields;
+  readonly fields: FormFields;
   /** What `take` answered; null where the form has no such file. */
   readonly file: T | null;
 }
@@ -26,81 +26,81 @@ export async function readForm<T>(
   body: AsyncIterable<Uint8Array>,
   contentType: string,
   name: string,
-  take: TakeFile<T>,
+  handleFile: FileHandler<T>,
 ): Promise<Form<T>> {
-  const form = parser(contentType, name);
+  const busboy = createParser(contentType, name);
   const fields = new Map<string, string>();
   let file: Promise<T> | null = null;
   let parts = 0;
-  let abandon = (_error: unknown) => {};
+  let destroyFile = (_error: unknown) => {};
   let failure: { readonly error: unknown } | null = null;
-  let wake = () => {};
-  const stop = (error: unknown) => {
+  let endWait = () => {};
+  const failForm = (error: unknown) => {
     failure ??= { error };
-    wake();
+    endWait();
   };
-  form.on("field", (field, value) => {
+  busboy.on("field", (field, value) => {
     parts++;
     fields.set(field, value);
   });
-  form.on("file", (field, stream, filename: string | undefined) => {
+  busboy.on("file", (field, stream, filename: string | undefined) => {
     parts++;
     // Its reader gets the error as well, and none may be left without a listener.
     stream.on("error", () => undefined);
     if (field !== name || file !== null) return stream.resume();
-    abandon = (error) => stream.destroy(error as Error);
-    file = take(stream, filename ?? "", fields);
-    file.catch(stop);
+    destroyFile = (error) => stream.destroy(error as Error);
+    file = handleFile(stream, filename ?? "", fields);
+    file.catch(failForm);
   });
-  form.on("partsLimit", () => stop(refuse("invalid_parameter", `A form has at most ${PARTS} fields.`)));
-  form.on("error", () => stop(parts === 0 ? noForm() : brokenOff()));
+  busboy.on("partsLimit", () => failForm(bodyError("invalid_parameter", `A form has at most ${MAX_PARTS} fields.`)));
+  busboy.on("error", () => failForm(parts === 0 ? notAFormError() : incompleteFormError()));
   // Some forms that are not well-formed have ended for the parser before their last byte has come.
-  const ended = new Promise<void>((resolve) => form.once("finish", resolve));
+  const finished = new Promise<void>((resolve) => busboy.once("finish", resolve));
   /** Waits for `done`, or until the form or its file fails. */
-  const step = async (begin: (done: () => void) => void) => {
+  const runStep = async (start: (done: () => void) => void) => {
     await new Promise<void>((resolve) => {
-      wake = resolve;
+      endWait = resolve;
       if (failure) resolve();
-      else begin(resolve);
+      else start(resolve);
     });
     if (failure) throw failure.error;
   };
   try {
-    for await (const chunk of body) await step((done) => form.write(chunk, () => done()));
-    await step((done) => {
-      ended.then(done);
-      form.end();
+    for await (const chunk of body) await runStep((done) => busboy.write(chunk, () => done()));
+    await runStep((done) => {
+      finished.then(done);
+      busboy.end();
     });
     return { fields, file: await file };
   } catch (error) {
-    abandon(error);
+    destroyFile(error);
     await (file as Promise<T> | null)?.catch(() => undefined);
     throw error;
   }
 }
 
-function parser(contentType: string, name: string): BusboyInstance {
+function createParser(contentType: string, name: string): BusboyInstance {
   try {
     if (/^multipart\/form-data\s*;.*\bboundary="?[^";\s]/i.test(contentType))
       return new Busboy({
         headers: { "content-type": contentType },
         isPartAFile: (field, _type, filename) => field === name || filename !== undefined,
         preservePath: true,
-        limits: { fieldSize: FIELD_BYTES, parts: PARTS },
+        limits: { fieldSize: MAX_FIELD_BYTES, parts: MAX_PARTS },
       });
   } catch {
     // With a boundary that is too long to be one.
   }
   const message = `Send a form with the field '${name}' as 'multipart/form-data', with the boundary that separates its fields.`;
-  throw refuse("unsupported_media_type", message, { param: "content-type" });
+  throw bodyError("unsupported_media_type", message, { param: "content-type" });
 }
 
-function noForm() {
+function notAFormError() {
   const message = "The body is not a form whose fields are separated by the boundary that 'content-type' names.";
-  return refuse("invalid_parameter", message, { param: "content-type" });
+  return bodyError("invalid_parameter", message, { param: "content-type" });
 }
 
-function brokenOff() {
+function incompleteFormError() {
   const message = "The form ends before the boundary that closes it. Nothing was stored; send it again, whole.";
-  return refuse("upload_incomplete", message);
+  return bodyError("upload_incomplete", message);
 }

@@ -1,19 +1,19 @@
 /** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
 import { isUtf8 } from "node:buffer";
-import type { Code, Result } from "../core/failure.ts";
+import type { ErrorCode, Result } from "../core/failure.ts";
 import { targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { BodyError, bodyError, limitBytes, notUtf8Failure, parseJson } from "../http/middleware/body.ts";
+import { formatPath } from "../http/middleware/errors.ts";
 import type { StoredExample } from "../tenant/data/examples.ts";
 import type { StagedExample } from "../tenant/data/imports.ts";
-import { BodyRefused, countBytes, notUtf8, parseJson, refuse } from "../http/middleware/body.ts";
 import { csvRecords } from "./csv.ts";
-import { formatPath } from "../http/middleware/errors.ts";
 import { type ExampleShape, parseExample } from "./example.ts";
-import { lines } from "./lines.ts";
+import { splitLines } from "./lines.ts";
 
 export interface RowError {
   readonly line: number;
-  readonly code: Code;
+  readonly code: ErrorCode;
   readonly message: string;
 }
 export interface GoodRow {
@@ -27,10 +27,10 @@ export interface BadRow {
 type ImportRow = GoodRow | BadRow | null;
 
 /** Why an import of so many rows is not read on. */
-export function tooManyRows(actual: number): BodyRefused {
+export function tooManyRowsError(actual: number): BodyError {
   const limit = limits.import_rows;
   const message = `An import has at most ${limit} rows, good or bad; this one has more. Split it into several.`;
-  return refuse("limit_exceeded", message, { details: { limit, actual } });
+  return bodyError("limit_exceeded", message, { details: { limit, actual } });
 }
 
 function toRow(parsed: Result<StoredExample>, line: number): GoodRow | BadRow {
@@ -38,50 +38,51 @@ function toRow(parsed: Result<StoredExample>, line: number): GoodRow | BadRow {
   return { error: { line, code: parsed.failure.code, message: parsed.failure.message }, param: parsed.failure.param };
 }
 
-function badRow(line: number, code: Code, message: string): BadRow {
+function badRow(line: number, code: ErrorCode, message: string): BadRow {
   return { error: { line, code, message }, param: undefined };
 }
 
-function importBytes(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+function limitImportBytes(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
   const limit = limits.import_body_bytes;
-  return countBytes(body, limit, `An import has at most ${limit} bytes. Split it into several.`);
+  return limitBytes(body, limit, `An import has at most ${limit} bytes. Split it into several.`);
 }
 
 /** How many rows' errors an import shows. */
-export const ERRORS_SHOWN = 100;
+export const MAX_ERRORS_SHOWN = 100;
 
 /** Which reader a content type has; JSON bodies are read whole, within their own limit. */
-export function importReader(
+export function getImportReader(
   contentType: string,
 ): ((body: ReadableStream<Uint8Array> | null, shape: ExampleShape) => AsyncGenerator<ImportRow>) | null {
   const type = contentType.split(";")[0]?.trim().toLowerCase();
   if (type === "application/json") return readJson;
-  if (type === "application/x-ndjson" || type === "application/jsonl") return importNdjson;
+  if (type === "application/x-ndjson" || type === "application/jsonl") return readNdjsonImport;
   if (type === "text/csv") return readCsv;
   return null;
 }
 
 async function* readJson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
   const chunks: Uint8Array[] = [];
-  for await (const chunk of importBytes(body)) chunks.push(chunk);
+  for await (const chunk of limitImportBytes(body)) chunks.push(chunk);
   const bytes = Buffer.concat(chunks);
-  if (!isUtf8(bytes)) throw new BodyRefused(notUtf8);
+  if (!isUtf8(bytes)) throw new BodyError(notUtf8Failure);
   const parsed = parseJson(new TextDecoder().decode(bytes));
-  if (!parsed.ok) throw new BodyRefused(parsed.failure);
+  if (!parsed.ok) throw new BodyError(parsed.failure);
   if (typeof parsed.value !== "object" || parsed.value === null || Array.isArray(parsed.value))
-    throw refuse("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
-  const { examples, ...rest } = parsed.value as Record<string, unknown>;
-  const [field] = Object.keys(rest);
+    throw bodyError("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
+  const { examples, ...unknownFields } = parsed.value as Record<string, unknown>;
+  const [field] = Object.keys(unknownFields);
   const unknown = field === undefined ? undefined : formatPath([field]);
   if (unknown !== undefined)
-    throw refuse("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
-  if (examples === undefined) throw refuse("missing_parameter", "'examples' is required.", { param: "examples" });
-  if (!Array.isArray(examples)) throw refuse("invalid_parameter", "'examples' must be a list.", { param: "examples" });
+    throw bodyError("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
+  if (examples === undefined) throw bodyError("missing_parameter", "'examples' is required.", { param: "examples" });
+  if (!Array.isArray(examples))
+    throw bodyError("invalid_parameter", "'examples' must be a list.", { param: "examples" });
   for (const [index, raw] of examples.entries()) yield toRow(parseExample(raw, shape, `examples[${index}]`), index + 1);
 }
 
-function importNdjson(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
-  return readNdjson(importBytes(body), (raw) => parseExample(raw, shape, ""));
+function readNdjsonImport(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
+  return readNdjson(limitImportBytes(body), (raw) => parseExample(raw, shape, ""));
 }
 
 /** Reads lines of JSON as rows, each as `parse` finds it. */
@@ -90,7 +91,7 @@ export async function* readNdjson(
   parse: (raw: unknown) => Result<StoredExample>,
 ): AsyncGenerator<ImportRow> {
   let line = 0;
-  for await (const chunk of lines(body, "\n")) {
+  for await (const chunk of splitLines(body, "\n")) {
     for (const { text, utf8 } of chunk) yield ndjsonRow(text, utf8, ++line, parse);
   }
 }
@@ -110,15 +111,15 @@ function ndjsonRow(
 
 async function* readCsv(body: ReadableStream<Uint8Array> | null, shape: ExampleShape): AsyncGenerator<ImportRow> {
   if (shape.modality !== "text")
-    throw refuse("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
+    throw bodyError("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
   const target = targetField[shape.task];
   let columns: string[] | null = null;
-  for await (const record of csvRecords(lines(importBytes(body), "any"))) {
+  for await (const record of csvRecords(splitLines(limitImportBytes(body), "any"))) {
     if (record === null) yield null;
     else if (columns === null) {
-      if ("problem" in record) throw refuse("invalid_csv", `The CSV's header cannot be read. ${record.problem}`);
+      if ("error" in record) throw bodyError("invalid_csv", `The CSV's header cannot be read. ${record.error}`);
       columns = checkHeader(record.fields, target);
-    } else if ("problem" in record) yield badRow(record.line, "invalid_csv", record.problem);
+    } else if ("error" in record) yield badRow(record.line, "invalid_csv", record.error);
     // Such a row mostly holds an unquoted comma, so its fields are not what they seem.
     else if (record.fields.length > columns.length) {
       const message = `The row has ${record.fields.length} fields where the header has ${columns.length}. Quote what holds a comma.`;
@@ -132,7 +133,7 @@ function checkHeader(header: readonly string[], target: string): string[] {
   const names = header.map((column) => formatPath([column.trim().toLowerCase()]));
   const missing = ["text", target].find((column) => !names.includes(column));
   if (missing !== undefined) {
-    throw refuse(
+    throw bodyError(
       "invalid_csv",
       `The CSV's first line must name the columns, with 'text' and '${target}'; '${missing}' is missing.`,
       { param: missing },
@@ -142,7 +143,7 @@ function checkHeader(header: readonly string[], target: string): string[] {
     (column, index) => !["id", "text", target].includes(column) || names.indexOf(column) !== index,
   );
   if (unknown !== undefined)
-    throw refuse("invalid_csv", `The CSV's column '${unknown}' is unknown or there twice; take it out.`, {
+    throw bodyError("invalid_csv", `The CSV's column '${unknown}' is unknown or there twice; take it out.`, {
       param: unknown,
     });
   return names;

@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { schemaFailure } from "../http/middleware/errors.ts";
-import { type ExampleShape, parseExample, shapeOf } from "./example.ts";
+import { type ExampleShape, inferShape, parseExample } from "./example.ts";
 import { type BadRow, type GoodRow, readNdjson } from "./rows.ts";
 
 /** A line: a good one with the shape that all good ones have, a bad one, or null for one with nothing on it. */
@@ -16,19 +16,19 @@ export async function* readTrainingFile(
   body: AsyncIterable<Uint8Array>,
   shape: ExampleShape | null,
 ): AsyncGenerator<TrainingRow> {
-  let decided = shape;
+  let fileShape = shape;
   const parse = (raw: unknown) => {
     const example = isChat(raw) ? readChat(raw) : ok(raw);
     if (!example.ok) return example;
-    const wanted = decided ?? shapeOf(Object(example.value));
-    const parsed = parseExample(example.value, wanted, "");
-    if (parsed.ok) decided = wanted;
+    const expectedShape = fileShape ?? inferShape(Object(example.value));
+    const parsed = parseExample(example.value, expectedShape, "");
+    if (parsed.ok) fileShape = expectedShape;
     return parsed;
   };
   for await (const row of readNdjson(body, parse)) {
     if (row === null || "error" in row) yield row;
     // A good row has decided it.
-    else yield { ...row, shape: decided as ExampleShape };
+    else yield { ...row, shape: fileShape as ExampleShape };
   }
 }
 
@@ -52,17 +52,17 @@ function readChat(raw: unknown): Result<{ text: string; label: string | undefine
   const parsed = chat.safeParse(raw);
   if (!parsed.success) return { ok: false, failure: schemaFailure(parsed.error, raw, "The chat") };
   const { messages } = parsed.data;
-  const last = messages.at(-1);
-  const said = messages.slice(0, -1).filter(({ role }) => role !== "system" && role !== "developer");
-  if (last?.role !== "assistant" || !said.some(({ role }) => role === "user")) {
+  const lastMessage = messages.at(-1);
+  const promptMessages = messages.slice(0, -1).filter(({ role }) => role !== "system" && role !== "developer");
+  if (lastMessage?.role !== "assistant" || !promptMessages.some(({ role }) => role === "user")) {
     const message =
       "A chat has a message of the role 'user', and ends with one of the role 'assistant', which is its label.";
     return fail("invalid_parameter", message, { param: "messages" });
   }
-  const texts = said.map(textOf).filter((text) => text !== undefined);
-  return ok({ text: texts.join("\n"), label: textOf(last) });
+  const texts = promptMessages.map(getText).filter((text) => text !== undefined);
+  return ok({ text: texts.join("\n"), label: getText(lastMessage) });
 }
 
-function textOf({ content }: z.infer<typeof message>): string | undefined {
+function getText({ content }: z.infer<typeof message>): string | undefined {
   return typeof content === "object" ? content?.map(({ text }) => text).join("") : content;
 }

@@ -1,8 +1,8 @@
 /** The batch endpoint as the Worker calls it: signed, with a time limit, and every answer as one of few outcomes. */
 
-import { parseRetryAfter } from "../lib/retry-after.ts";
 import { newId } from "../lib/id.ts";
-import { readStart } from "../webhooks/answer.ts";
+import { parseRetryAfter } from "../lib/retry-after.ts";
+import { readBodyPrefix } from "../webhooks/response-body.ts";
 import { acknowledgement, type Stop, type Submission } from "./protocol.ts";
 import { sign } from "./sign.ts";
 
@@ -14,14 +14,14 @@ export interface BatchEndpoint {
 }
 
 /** What came of a submission; `retryAfter`, in milliseconds, is what the endpoint asked for. */
-export type Submitted =
+export type SubmitResult =
   | { readonly type: "accepted" }
   | { readonly type: "ended" }
   | { readonly type: "busy"; readonly retryAfter: number | null }
   | { readonly type: "unanswered"; readonly reason: string; readonly retryAfter: number | null }
   | { readonly type: "rejected"; readonly message: string };
 
-const ANSWER_BYTES = 10_000;
+const MAX_RESPONSE_BYTES = 10_000;
 
 async function call(endpoint: BatchEndpoint, method: string, path: string, content: object) {
   const body = JSON.stringify(content);
@@ -29,10 +29,10 @@ async function call(endpoint: BatchEndpoint, method: string, path: string, conte
   const headers = { "content-type": "application/json", ...sign(endpoint.secret, body, id, Date.now()) };
   const signal = AbortSignal.timeout(endpoint.timeoutMs);
   const response = await endpoint.send(path, { method, headers, body, signal, redirect: "manual" });
-  return { response, text: new TextDecoder().decode(await readStart(response, ANSWER_BYTES)) };
+  return { response, text: new TextDecoder().decode(await readBodyPrefix(response, MAX_RESPONSE_BYTES)) };
 }
 
-function json(text: string): unknown {
+function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
@@ -41,14 +41,14 @@ function json(text: string): unknown {
 }
 
 /** Asks the batch endpoint to run an attempt. Asked again, it is the same attempt. */
-export async function submitAttempt(endpoint: BatchEndpoint, submission: Submission): Promise<Submitted> {
+export async function submitAttempt(endpoint: BatchEndpoint, submission: Submission): Promise<SubmitResult> {
   const path = `/v1/jobs/${submission.id}/attempts/${submission.attempt}`;
   try {
     const { response, text } = await call(endpoint, "PUT", path, submission);
     const retryAfter = parseRetryAfter(response.headers.get("retry-after"), Date.now());
     const { status } = response;
     if (status === 200 || status === 202) {
-      const answer = acknowledgement.safeParse(json(text));
+      const answer = acknowledgement.safeParse(parseJson(text));
       if (!answer.success) return { type: "unanswered", reason: "its answer is not as agreed.", retryAfter };
       return { type: answer.data.status === "running" ? "accepted" : "ended" };
     }
@@ -64,13 +64,13 @@ export async function submitAttempt(endpoint: BatchEndpoint, submission: Submiss
 /** Tells the batch endpoint to end an attempt; whether it said that the attempt has ended. */
 export async function stopAttempt(endpoint: BatchEndpoint, stop: Stop): Promise<boolean> {
   const path = `/v1/jobs/${stop.id}/attempts/${stop.attempt}/stop`;
-  const answered = await call(endpoint, "POST", path, stop).catch(() => null);
-  if (answered?.response.ok !== true) return false;
-  return acknowledgement.safeParse(json(answered.text)).data?.status === "ended";
+  const reply = await call(endpoint, "POST", path, stop).catch(() => null);
+  if (reply?.response.ok !== true) return false;
+  return acknowledgement.safeParse(parseJson(reply.text)).data?.status === "ended";
 }
 
 function messageOf(text: string): string {
-  const message = (json(text) as { error?: { message?: unknown } } | null)?.error?.message;
-  const said = typeof message === "string" ? message : "it did not say why.";
-  return `The batch endpoint refused the job: ${said.slice(0, 500)}`;
+  const message = (parseJson(text) as { error?: { message?: unknown } } | null)?.error?.message;
+  const reason = typeof message === "string" ? message : "it did not say why.";
+  return `The batch endpoint refused the job: ${reason.slice(0, 500)}`;
 }

@@ -15,14 +15,14 @@ const PORT = 8788;
 const GRACE_SECONDS = 14 * 60;
 const HEALTH_TIMEOUT_MS = 10_000;
 /** When to ask again, where no container is to be had. */
-const FULL_SECONDS = 15;
+const RETRY_AFTER_SECONDS = 15;
 
 /** The environment of src/batch.ts. Workers AI cannot be reached from a container, so its backbones are left out. */
-function variables(env: ContainerEnv): Record<string, string> {
+function toContainerEnv(env: ContainerEnv): Record<string, string> {
   const all = JSON.parse(env.BACKBONES?.trim() || "[]") as readonly { kind: string; secret?: string }[];
   const backbones = all.filter(({ kind }) => kind !== "workers_ai");
   const secrets = backbones.flatMap(({ secret }) => (secret === undefined ? [] : [secret]));
-  const given: Record<string, unknown> = {
+  const values: Record<string, unknown> = {
     BATCH_HOST: "0.0.0.0",
     BATCH_PORT: String(PORT),
     BATCH_GRACE_SECONDS: String(GRACE_SECONDS),
@@ -33,7 +33,7 @@ function variables(env: ContainerEnv): Record<string, string> {
     ...Object.fromEntries(secrets.map((name) => [name, (env as Record<string, unknown>)[name]])),
   };
   return Object.fromEntries(
-    Object.entries(given).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+    Object.entries(values).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
   );
 }
 
@@ -41,17 +41,17 @@ export class BatchContainer extends Container<ContainerEnv> {
   override defaultPort = PORT;
   override pingEndpoint = "batch/health";
   override sleepAfter = "3m";
-  override envVars = variables(this.env);
+  override envVars = toContainerEnv(this.env);
 
   /** Answers as the endpoint does; where the platform has no container left, as an endpoint that is full. */
   override async fetch(request: Request): Promise<Response> {
     const response = await super.fetch(request);
     // It was started before the secret was exchanged, and every call would keep it awake: the next one starts it anew.
     if (response.status === 401) await this.onActivityExpired();
-    const own = response.headers.get("content-type")?.startsWith("application/json");
-    if (response.status !== 503 || own) return response;
+    const isEndpointResponse = response.headers.get("content-type")?.startsWith("application/json");
+    if (response.status !== 503 || isEndpointResponse) return response;
     await response.body?.cancel();
-    return new Response(null, { status: 429, headers: { "retry-after": String(FULL_SECONDS) } });
+    return new Response(null, { status: 429, headers: { "retry-after": String(RETRY_AFTER_SECONDS) } });
   }
 
   /** The Worker asks nothing of an attempt that runs: a container without requests may still be at work. */

@@ -15,7 +15,7 @@ export type Artifact = z.infer<typeof artifact>;
 const trainable = z.union([z.enum(["all", "head"]), z.object({ last_layers: z.int().min(1) })]);
 export type Trainable = z.infer<typeof trainable>;
 
-const setting = z.union([z.literal("auto"), z.number().positive()]).optional();
+const autoOrPositive = z.union([z.literal("auto"), z.number().positive()]).optional();
 
 /** `PUT <batch endpoint>/v1/jobs/{id}/attempts/{n}`: run this attempt of a job. Sent again, it is the same attempt. */
 export const submission = z
@@ -36,9 +36,9 @@ export const submission = z
     out_of_scope_label: z.string().nullable(),
     trainable,
     hyperparameters: z.object({
-      epochs: setting,
-      batch_size: setting,
-      learning_rate_multiplier: setting,
+      epochs: autoOrPositive,
+      batch_size: autoOrPositive,
+      learning_rate_multiplier: autoOrPositive,
       l2: z.union([z.literal("auto"), z.number().positive()]),
       class_weight: z.literal("balanced").nullable(),
       lexical: z.union([z.literal("auto"), z.boolean()]),
@@ -108,25 +108,25 @@ export type DataLine = z.infer<typeof dataLine>;
 const candidate = z.enum(["head", "fine_tuned"]);
 export type Candidate = z.infer<typeof candidate>;
 
-const MOST_EXAMPLES = 1_000_000;
+const MAX_EXAMPLES = 1_000_000;
 
 /** How both candidates did on the held-out examples. */
-export const judgement = z
+export const comparison = z
   .object({
-    test_examples: count.max(MOST_EXAMPLES),
+    test_examples: count.max(MAX_EXAMPLES),
     head_accuracy: z.number().meta({ description: "for regression, R²" }),
     fine_tuned_accuracy: z.number(),
     only_head: count
-      .max(MOST_EXAMPLES)
+      .max(MAX_EXAMPLES)
       .meta({ description: "examples that the head alone got right; for regression, nearer" }),
-    only_fine_tuned: count.max(MOST_EXAMPLES),
+    only_fine_tuned: count.max(MAX_EXAMPLES),
   })
   .refine(({ test_examples, only_head, only_fine_tuned }) => only_head + only_fine_tuned <= test_examples, {
     error: "more examples were decided than there are",
     path: ["test_examples"],
   })
   .meta({ title: "Judgement" });
-export type Judgement = z.infer<typeof judgement>;
+export type Comparison = z.infer<typeof comparison>;
 
 /** Names all that an attempt made; signed as every message is. */
 const manifest = z.object({
@@ -155,7 +155,7 @@ const metrics = z
   .record(z.string().max(64), z.number())
   .refine((given) => Object.keys(given).length <= 100, { error: "there are at most 100 metrics" });
 
-const said = z.discriminatedUnion("type", [
+const messageBody = z.discriminatedUnion("type", [
   z.object({ type: z.literal("heartbeat") }),
   z.object({
     type: z.literal("progress"),
@@ -164,7 +164,7 @@ const said = z.discriminatedUnion("type", [
     metrics,
   }),
   z.object({ type: z.literal("checkpoint"), step: count, artifact, metrics }),
-  z.object({ type: z.literal("evaluated"), judgement }),
+  z.object({ type: z.literal("evaluated"), judgement: comparison }),
   z.object({ type: z.literal("finished"), manifest }),
   z.object({
     type: z.literal("failed"),
@@ -178,9 +178,9 @@ const said = z.discriminatedUnion("type", [
 
 /** `POST …/messages`: what an attempt tells. Any of them is a sign of life. */
 export const message = z
-  .intersection(z.object({ id: z.string().meta({ description: "of the job" }), attempt: z.int().min(1) }), said)
+  .intersection(z.object({ id: z.string().meta({ description: "of the job" }), attempt: z.int().min(1) }), messageBody)
   .meta({ title: "Message" });
-export type Message = z.infer<typeof said>;
+export type Message = z.infer<typeof messageBody>;
 
 /** What a message is answered with. */
 export const directive = z
@@ -203,5 +203,5 @@ export const uploadedPart = z.object({ part: z.int().min(1), etag: z.string() })
 export const completion = z.object({ parts: z.array(uploadedPart).min(1).max(10_000) }).meta({ title: "Completion" });
 
 /** An artifact of more bytes is uploaded in parts. */
-export const LARGEST_SINGLE_UPLOAD = 64 * 1024 * 1024;
+export const MAX_SINGLE_UPLOAD_BYTES = 64 * 1024 * 1024;
 export const PART_BYTES = 16 * 1024 * 1024;

@@ -16,11 +16,11 @@ export function isSecret(secret: string): boolean {
 
 /** The headers that sign a body. `id` is new at each sending, so that one sent again is not taken for a replay; `now` is in milliseconds. */
 export function sign(secret: string, body: string, id: string, now: number): Record<string, string> {
-  const at = new Date(now);
+  const timestamp = new Date(now);
   return {
     "webhook-id": id,
     "webhook-timestamp": String(Math.floor(now / 1000)),
-    "webhook-signature": new Webhook(secret).sign(id, at, body),
+    "webhook-signature": new Webhook(secret).sign(id, timestamp, body),
   };
 }
 
@@ -28,17 +28,17 @@ export function sign(secret: string, body: string, id: string, now: number): Rec
 export function verify(secrets: readonly string[], body: string, headers: Headers): string | null {
   const id = headers.get("webhook-id") ?? "";
   if (!/^[\x21-\x7e]{1,100}$/.test(id)) return null;
-  const given = Object.fromEntries(
+  const signatureHeaders = Object.fromEntries(
     ["id", "timestamp", "signature"].map((part) => [`webhook-${part}`, headers.get(`webhook-${part}`) ?? ""]),
   );
-  const holds = (secret: string) => {
+  const isSignedBy = (secret: string) => {
     try {
-      new Webhook(secret).verify(body, given, { jsonParse: false });
+      new Webhook(secret).verify(body, signatureHeaders, { jsonParse: false });
       return true;
     } catch (error) {
       if (error instanceof WebhookVerificationError) return false;
       throw error;
     }
   };
-  return secrets.some(holds) ? id : null;
+  return secrets.some(isSignedBy) ? id : null;
 }

@@ -3,7 +3,7 @@
  * looked up, as that of an API key is: `gb_<tenant>_<job>_<attempt>_…` of an attempt at a fine-tuning job, and
  * `gr_<tenant>_<attempt>_<head>_…` of one at training a head again.
  */
-import { isMac, mac } from "../lib/hash.ts";
+import { mac, verifyMac } from "../lib/hash.ts";
 
 export interface Attempt {
   readonly tenant: string;
@@ -17,19 +17,19 @@ export interface Retraining {
   readonly attempt: number;
 }
 
-const TOKEN = /^(gb_([a-z0-9][a-z0-9-]{1,39})_(ftjob-[0-9a-f]{32})_([1-9]\d{0,8}))_([0-9a-f]{32})$/;
-const RETRAINING = /^(gr_([a-z0-9][a-z0-9-]{1,39})_([1-9]\d{0,8})_([a-z0-9][a-z0-9._-]{0,63}))_([0-9a-f]{32})$/;
+const ATTEMPT_TOKEN = /^(gb_([a-z0-9][a-z0-9-]{1,39})_(ftjob-[0-9a-f]{32})_([1-9]\d{0,8}))_([0-9a-f]{32})$/;
+const RETRAINING_TOKEN = /^(gr_([a-z0-9][a-z0-9-]{1,39})_([1-9]\d{0,8})_([a-z0-9][a-z0-9._-]{0,63}))_([0-9a-f]{32})$/;
 
-export function makeToken(serverKey: string, { tenant, job, attempt }: Attempt): string {
+export function makeAttemptToken(serverKey: string, { tenant, job, attempt }: Attempt): string {
   const body = `gb_${tenant}_${job}_${attempt}`;
   return `${body}_${mac(serverKey, body)}`;
 }
 
 /** The attempt that a token was made for by one of the server keys, or null. */
-export function verifyToken(serverKeys: readonly string[], token: string): Attempt | null {
-  const [, body, tenant, job, attempt, given] = TOKEN.exec(token) ?? [];
+export function verifyAttemptToken(serverKeys: readonly string[], token: string): Attempt | null {
+  const [, body, tenant, job, attempt, given] = ATTEMPT_TOKEN.exec(token) ?? [];
   if (body === undefined || tenant === undefined || job === undefined || given === undefined) return null;
-  return isMac(serverKeys, body, given) ? { tenant, job, attempt: Number(attempt) } : null;
+  return verifyMac(serverKeys, body, given) ? { tenant, job, attempt: Number(attempt) } : null;
 }
 
 export function makeRetrainingToken(serverKey: string, { tenant, head, attempt }: Retraining): string {
@@ -39,7 +39,7 @@ export function makeRetrainingToken(serverKey: string, { tenant, head, attempt }
 
 /** The retraining that a token was made for by one of the server keys, or null. */
 export function verifyRetrainingToken(serverKeys: readonly string[], token: string): Retraining | null {
-  const [, body, tenant, attempt, head, given] = RETRAINING.exec(token) ?? [];
+  const [, body, tenant, attempt, head, given] = RETRAINING_TOKEN.exec(token) ?? [];
   if (body === undefined || tenant === undefined || head === undefined || given === undefined) return null;
-  return isMac(serverKeys, body, given) ? { tenant, head, attempt: Number(attempt) } : null;
+  return verifyMac(serverKeys, body, given) ? { tenant, head, attempt: Number(attempt) } : null;
 }

@@ -15,20 +15,20 @@ export function shortHash(...parts: readonly (Uint8Array | string)[]): Uint8Arra
 const MAC_DIGITS = 32;
 
 /** A MAC of what a token says by a server key: 32 hexadecimal digits. */
-export function mac(serverKey: string, said: string): string {
-  return createHmac("sha256", serverKey).update(said).digest("hex").slice(0, MAC_DIGITS);
+export function mac(serverKey: string, message: string): string {
+  return createHmac("sha256", serverKey).update(message).digest("hex").slice(0, MAC_DIGITS);
 }
 
 /** Whether one of the server keys made this MAC. */
-export function isMac(serverKeys: readonly string[], said: string, given: string): boolean {
-  return serverKeys.some((serverKey) => sameSecret(mac(serverKey, said), given));
+export function verifyMac(serverKeys: readonly string[], message: string, receivedMac: string): boolean {
+  return serverKeys.some((serverKey) => constantTimeEqual(mac(serverKey, message), receivedMac));
 }
 
 /** Compares in a time that tells nothing of where the two differ. */
-export function sameSecret(a: string, b: string): boolean {
+export function constantTimeEqual(a: string, b: string): boolean {
   return timingSafeEqual(Buffer.from(sha256Hex(a)), Buffer.from(sha256Hex(b)));
 }
 
-export function hex(bytes: Uint8Array): string {
+export function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex");
 }

@@ -1,8 +1,8 @@
 /** A map that keeps the values used last, bounded by the sum of their sizes in bytes. */
-export class Lru<T> {
+export class LruCache<T> {
   readonly #capacity: number;
   readonly #entries = new Map<string, { value: T; size: number }>();
-  #used = 0;
+  #size = 0;
 
   constructor(capacity: number) {
     this.#capacity = capacity;
@@ -20,9 +20,9 @@ export class Lru<T> {
     this.delete(key);
     if (size > this.#capacity) return;
     this.#entries.set(key, { value, size });
-    this.#used += size;
+    this.#size += size;
     for (const oldest of this.#entries.keys()) {
-      if (this.#used <= this.#capacity) break;
+      if (this.#size <= this.#capacity) break;
       this.delete(oldest);
     }
   }
@@ -31,7 +31,7 @@ export class Lru<T> {
     const entry = this.#entries.get(key);
     if (entry === undefined) return;
     this.#entries.delete(key);
-    this.#used -= entry.size;
+    this.#size -= entry.size;
   }
 
   deleteWhere(matches: (value: T) => boolean): void {

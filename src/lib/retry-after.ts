@@ -3,6 +3,6 @@ export function parseRetryAfter(header: string | null, now: number): number | nu
   if (header === null) return null;
   if (/^\d{1,9}$/.test(header.trim())) return Number(header) * 1000;
   // Date.parse reads even "-5" as a year, long gone by; an HTTP date begins with the day's name.
-  const at = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
-  return Number.isNaN(at) ? null : Math.max(0, at - now);
+  const time = /^[A-Za-z]/.test(header) ? Date.parse(header) : Number.NaN;
+  return Number.isNaN(time) ? null : Math.max(0, time - now);
 }

@@ -6,115 +6,115 @@ import { seededRandom } from "../core/random.ts";
 import type { Corpus, Source } from "./corpus.ts";
 
 /** Texts a batch; pairs have as many on each side. */
-export const BATCH = 512;
+export const BATCH_SIZE = 512;
 /** How likely a word is left out of a text, but for halves. */
 const WORD_DROPOUT = 0.2;
 /** How likely a word of the vocabulary is without its own row for a step, so that its n-grams learn to stand for it. */
 const ROW_DROPOUT = 0.25;
 /** Of a text dealt into halves, each side has so many words for certain. */
-const LEAST_HALF = 2;
+const MIN_HALF_WORDS = 2;
 
 export interface Batch {
   readonly source: Source;
   /** Its place in the corpus's sources. */
   readonly sourceIndex: number;
   /** How many: BATCH, or the left sides and after them the right ones. */
-  readonly texts: number;
+  readonly textCount: number;
   /** Text i's words are `textWords` from `textStarts[i]` to `textStarts[i + 1]`, as places in `kinds`. */
   readonly textStarts: Int32Array;
   readonly textWords: Int32Array;
   /** The batch's distinct words, as places in the corpus; the first `kindCount` numbers hold. */
-  readonly kinds: Int32Array;
-  readonly kindCount: number;
+  readonly distinctWords: Int32Array;
+  readonly distinctCount: number;
   /** 1 for each of them that is without its own row, if it has one. */
   readonly rowDropped: Uint8Array;
   /** Labelled: the class of each text. */
   readonly targets: Int32Array;
   /** Pairs: places (row · BATCH + column) of pairs that share a text, so that they are no negatives of each other. */
-  readonly masked: readonly number[];
+  readonly maskedPairs: readonly number[];
 }
 
 /** How many words a batch has at most, in all and distinct. */
-export function mostWords({ texts, wordRows }: Corpus): { readonly all: number; readonly distinct: number } {
+export function maxWords({ texts, wordRows }: Corpus): { readonly all: number; readonly distinct: number } {
   let longest = 0;
   for (let i = 1; i < texts.starts.length; i++)
     longest = Math.max(longest, (texts.starts[i] as number) - (texts.starts[i - 1] as number));
-  const all = 2 * BATCH * longest;
+  const all = 2 * BATCH_SIZE * longest;
   return { all, distinct: Math.min(all, wordRows.starts.length - 1) };
 }
 
 /** Makes batches, in memory that it keeps: a batch is valid until the next. */
-export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
-  const most = mostWords(corpus);
-  const textStarts = new Int32Array(2 * BATCH + 1);
-  const textWords = new Int32Array(most.all);
-  const kinds = new Int32Array(most.distinct);
-  const rowDropped = new Uint8Array(most.distinct);
-  const targets = new Int32Array(BATCH);
+export function makeBatcher(corpus: Corpus, seed: number): (step: number) => Batch {
+  const limits = maxWords(corpus);
+  const textStarts = new Int32Array(2 * BATCH_SIZE + 1);
+  const textWords = new Int32Array(limits.all);
+  const distinctWords = new Int32Array(limits.distinct);
+  const rowDropped = new Uint8Array(limits.distinct);
+  const targets = new Int32Array(BATCH_SIZE);
   /** Where a word is in `kinds`, if the batch of the step that is stamped on it has it. */
-  const place = new Int32Array(corpus.wordRows.starts.length - 1);
-  const stamp = new Int32Array(place.length).fill(-1);
+  const wordIndex = new Int32Array(corpus.wordRows.starts.length - 1);
+  const stamp = new Int32Array(wordIndex.length).fill(-1);
   const { starts, members } = corpus.texts;
   const cumulative: number[] = [];
   for (const { share } of corpus.sources) cumulative.push((cumulative.at(-1) ?? 0) + share);
 
   return (step) => {
     const random = seededRandom(Math.imul(seed ^ Math.imul(step + 1, 0x9e3779b1), 0x85ebca6b));
-    const below = (count: number) => Math.floor(random() * count);
+    const randomBelow = (count: number) => Math.floor(random() * count);
     const drawn = random() * (cumulative.at(-1) as number);
     const sourceIndex = cumulative.findIndex((sum) => drawn < sum);
     const source = corpus.sources[sourceIndex] as Source;
-    const rows = Array.from({ length: BATCH }, () => below(source.left.length));
+    const rows = Array.from({ length: BATCH_SIZE }, () => randomBelow(source.left.length));
     const left = rows.map((row) => source.left[row] as number);
-    let kindCount = 0;
+    let distinctCount = 0;
     let length = 0;
-    let texts = 0;
-    const add = (word: number) => {
+    let textCount = 0;
+    const addWord = (word: number) => {
       if (stamp[word] !== step) {
         stamp[word] = step;
-        place[word] = kindCount;
-        rowDropped[kindCount] = random() < ROW_DROPOUT ? 1 : 0;
-        kinds[kindCount++] = word;
+        wordIndex[word] = distinctCount;
+        rowDropped[distinctCount] = random() < ROW_DROPOUT ? 1 : 0;
+        distinctWords[distinctCount++] = word;
       }
-      textWords[length++] = place[word] as number;
+      textWords[length++] = wordIndex[word] as number;
     };
     const endText = () => {
-      textStarts[++texts] = length;
+      textStarts[++textCount] = length;
     };
     const addText = (id: number) => {
       const first = starts[id] as number;
       const last = starts[id + 1] as number;
       const before = length;
-      for (let i = first; i < last; i++) if (random() >= WORD_DROPOUT) add(members[i] as number);
-      if (length === before) add(members[first + below(last - first)] as number);
+      for (let i = first; i < last; i++) if (random() >= WORD_DROPOUT) addWord(members[i] as number);
+      if (length === before) addWord(members[first + randomBelow(last - first)] as number);
       endText();
     };
     /** Adds some of a text's words, at random, and answers the others. */
     const addHalf = (id: number): number[] => {
       const words = Array.from(members.subarray(starts[id], starts[id + 1]));
-      for (let i = 0; i < 2 * LEAST_HALF; i++) {
-        const j = i + below(words.length - i);
-        const held = words[i] as number;
+      for (let i = 0; i < 2 * MIN_HALF_WORDS; i++) {
+        const j = i + randomBelow(words.length - i);
+        const swap = words[i] as number;
         words[i] = words[j] as number;
-        words[j] = held;
+        words[j] = swap;
       }
-      const rest: number[] = [];
+      const otherHalf: number[] = [];
       words.forEach((word, i) => {
-        if (i < LEAST_HALF || (i >= 2 * LEAST_HALF && random() < 0.5)) add(word);
-        else rest.push(word);
+        if (i < MIN_HALF_WORDS || (i >= 2 * MIN_HALF_WORDS && random() < 0.5)) addWord(word);
+        else otherHalf.push(word);
       });
       endText();
-      return rest;
+      return otherHalf;
     };
 
-    let masked: number[] = [];
+    let maskedPairs: number[] = [];
     switch (source.kind) {
       case "halves":
-        for (const rest of left.map(addHalf)) {
-          rest.forEach(add);
+        for (const otherHalf of left.map(addHalf)) {
+          otherHalf.forEach(addWord);
           endText();
         }
-        masked = sharing(left, left);
+        maskedPairs = pairsSharingText(left, left);
         break;
       case "labelled": {
         const { labels } = source;
@@ -122,7 +122,7 @@ export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
           addText(left[i] as number);
           const first = labels.starts[row] as number;
           const count = (labels.starts[row + 1] as number) - first;
-          targets[i] = labels.members[first + (count === 1 ? 0 : below(count))] as number;
+          targets[i] = labels.members[first + (count === 1 ? 0 : randomBelow(count))] as number;
         });
         break;
       }
@@ -130,26 +130,37 @@ export function batches(corpus: Corpus, seed: number): (step: number) => Batch {
         const right = rows.map((row) => source.right[row] as number);
         left.forEach(addText);
         right.forEach(addText);
-        masked = sharing(left, right);
+        maskedPairs = pairsSharingText(left, right);
       }
     }
-    return { source, sourceIndex, texts, textStarts, textWords, kinds, kindCount, rowDropped, targets, masked };
+    return {
+      source,
+      sourceIndex,
+      textCount,
+      textStarts,
+      textWords,
+      distinctWords,
+      distinctCount,
+      rowDropped,
+      targets,
+      maskedPairs,
+    };
   };
 }
 
 /** The places off the diagonal where two pairs share a text; one where they share both may come twice. */
-function sharing(left: readonly number[], right: readonly number[]): number[] {
-  const having = new Map<number, number[]>();
+function pairsSharingText(left: readonly number[], right: readonly number[]): number[] {
+  const pairsByText = new Map<number, number[]>();
   left.forEach((id, i) => {
     for (const text of [id, right[i] as number]) {
-      const pairs = having.get(text);
-      if (pairs === undefined) having.set(text, [i]);
+      const pairs = pairsByText.get(text);
+      if (pairs === undefined) pairsByText.set(text, [i]);
       else if (pairs.at(-1) !== i) pairs.push(i);
     }
   });
   const places: number[] = [];
-  for (const pairs of having.values()) {
-    for (const i of pairs) for (const j of pairs) if (i !== j) places.push(i * BATCH + j);
+  for (const pairs of pairsByText.values()) {
+    for (const i of pairs) for (const j of pairs) if (i !== j) places.push(i * BATCH_SIZE + j);
   }
   return places;
 }

@@ -1,11 +1,11 @@
 /** The text to train on as numbers: words as the rows that they are made of, texts as words, sources as texts. */
-import { eachSubword, entry, subwordCount } from "../backbones/subwords.ts";
-import { words } from "../core/text/words.ts";
-import { Problem } from "./problem.ts";
-import { type Group, type Kind, readSource } from "./sources.ts";
+import { forEachSubword, subwordCount, vocabularyKey } from "../backbones/subwords.ts";
+import { splitWords } from "../core/text/words.ts";
+import { readSource, type SourceGroup, type SourceKind } from "./sources.ts";
+import { UsageError } from "./usage-error.ts";
 
 /** Of the table: vocabulary + buckets rows of so many dimensions. */
-export interface Shape {
+export interface TableShape {
   readonly dimensions: number;
   /** Most frequent words with a row of their own; the n-grams' rows come after them. */
   readonly vocabulary: number;
@@ -14,7 +14,7 @@ export interface Shape {
 }
 
 /** Lists of whole numbers one after another: list i is `members` from `starts[i]` to `starts[i + 1]`. */
-export interface Lists {
+export interface RaggedArray {
   readonly starts: Int32Array;
   readonly members: Int32Array;
 }
@@ -22,14 +22,14 @@ export interface Lists {
 export interface Source {
   readonly name: string;
   readonly group: string;
-  readonly kind: Kind;
+  readonly kind: SourceKind;
   /** How likely a step draws it. */
   readonly share: number;
   /** Texts; for pairs and adjacent sentences `right` holds each one's other. */
   readonly left: Int32Array;
   readonly right: Int32Array;
   /** Labelled: the classes of each text, and how many there are. */
-  readonly labels: Lists;
+  readonly labels: RaggedArray;
   readonly classes: number;
 }
 
@@ -37,16 +37,16 @@ export interface Source {
 export interface Corpus {
   readonly vocabulary: readonly string[];
   /** The rows of each word that occurs, a row of its own first, and the factor of each row. */
-  readonly wordRows: Lists;
+  readonly wordRows: RaggedArray;
   readonly wordFactors: Float32Array;
-  readonly texts: Lists;
+  readonly texts: RaggedArray;
   readonly sources: readonly Source[];
 }
 
 /** Words of a text beyond these are left out of training. */
-const MOST_WORDS = 48;
+const MAX_WORDS = 48;
 /** Fewer words are not dealt into halves. */
-const LEAST_WORDS = 6;
+const MIN_WORDS_FOR_HALVES = 6;
 
 /**
  * Reads every source of the groups under `folder`. Equal texts are one text. Throws a Problem where a file is missing or
@@ -54,34 +54,34 @@ const LEAST_WORDS = 6;
  */
 export function readCorpus(
   folder: string,
-  groups: readonly Group[],
-  shape: Shape,
+  groups: readonly SourceGroup[],
+  shape: TableShape,
   progress: (line: string) => void,
 ): Corpus {
-  const texts = new Texts();
+  const textIndex = new TextIndex();
   const sources = groups.flatMap((group) => {
     const read = group.files.map((file) => {
       const rows = readSource(folder, file);
       progress(`${group.name}: ${file}, ${rows.length} rows`);
-      return sourceOf(group, file, rows, texts);
+      return makeSource(group, file, rows, textIndex);
     });
-    const powers = read.map(({ left }) => left.length ** group.power);
-    const total = sum(powers);
-    if (total === 0) throw new Problem(`The sources of '${group.name}' have no text to train on.`);
-    return read.map((source, i) => ({ ...source, share: (group.weight * (powers[i] as number)) / total }));
+    const weights = read.map(({ left }) => left.length ** group.power);
+    const total = sum(weights);
+    if (total === 0) throw new UsageError(`The sources of '${group.name}' have no text to train on.`);
+    return read.map((source, i) => ({ ...source, share: (group.weight * (weights[i] as number)) / total }));
   });
-  const whole = sum(sources.map(({ share }) => share));
-  const lists = texts.lists();
-  const names = texts.words();
+  const totalShare = sum(sources.map(({ share }) => share));
+  const lists = textIndex.toRaggedArray();
+  const names = textIndex.words();
   progress(`${lists.starts.length - 1} texts, ${lists.members.length} words of ${names.length} kinds`);
   if (names.length < shape.vocabulary)
-    throw new Problem(
+    throw new UsageError(
       `There are ${names.length} kinds of words, fewer than the vocabulary's ${shape.vocabulary} rows.`,
     );
   return {
-    ...rowsOfWords(names, texts.counts, shape),
+    ...assignRows(names, textIndex.counts, shape),
     texts: lists,
-    sources: sources.map((source) => ({ ...source, share: source.share / whole })),
+    sources: sources.map((source) => ({ ...source, share: source.share / totalShare })),
   };
 }
 
@@ -89,29 +89,29 @@ function sum(numbers: readonly number[]): number {
   return numbers.reduce((total, each) => total + each, 0);
 }
 
-function sourceOf(
-  { name: group, kind }: Group,
+function makeSource(
+  { name: group, kind }: SourceGroup,
   name: string,
   rows: readonly (readonly [string, string])[],
-  texts: Texts,
+  textIndex: TextIndex,
 ): Omit<Source, "share"> {
-  const none = shared([]);
-  const base = { name, group, kind, right: none, labels: { starts: none, members: none }, classes: 0 };
-  const idsOf = (column: readonly string[]) => shared(column.map((text) => texts.id(text)));
+  const empty = toSharedArray([]);
+  const base = { name, group, kind, right: empty, labels: { starts: empty, members: empty }, classes: 0 };
+  const idsOf = (column: readonly string[]) => toSharedArray(column.map((text) => textIndex.id(text)));
   const first = rows.map(([text]) => text);
   switch (kind) {
     case "pairs":
       return { ...base, left: idsOf(first), right: idsOf(rows.map(([, text]) => text)) };
     case "adjacent": {
       const ids = idsOf(first);
-      return { ...base, left: shared(ids.subarray(0, -1)), right: shared(ids.subarray(1)) };
+      return { ...base, left: toSharedArray(ids.subarray(0, -1)), right: toSharedArray(ids.subarray(1)) };
     }
     case "halves":
-      return { ...base, left: idsOf(first.filter((text) => wordsOf(text).length >= LEAST_WORDS)) };
+      return { ...base, left: idsOf(first.filter((text) => wordsOf(text).length >= MIN_WORDS_FOR_HALVES)) };
     case "labelled": {
       const classes = new Map<string, number>();
-      const starts = new Numbers();
-      const members = new Numbers();
+      const starts = new GrowableArray();
+      const members = new GrowableArray();
       for (const [, labels] of rows) {
         starts.push(members.length);
         for (const label of labels.split("|")) {
@@ -121,22 +121,22 @@ function sourceOf(
         }
       }
       starts.push(members.length);
-      const labels = { starts: starts.shared(), members: members.shared() };
+      const labels = { starts: starts.toSharedArray(), members: members.toSharedArray() };
       return { ...base, left: idsOf(first), labels, classes: classes.size };
     }
   }
 }
 
 function wordsOf(text: string): string[] {
-  return words(text).slice(0, MOST_WORDS);
+  return splitWords(text).slice(0, MAX_WORDS);
 }
 
 /** Numbers texts and words in the order in which they come. */
-class Texts {
+class TextIndex {
   readonly #textIds = new Map<string, number>();
   readonly #wordIds = new Map<string, number>();
-  readonly #starts = new Numbers();
-  readonly #members = new Numbers();
+  readonly #starts = new GrowableArray();
+  readonly #members = new GrowableArray();
   /** How often each word occurs. */
   readonly counts: number[] = [];
 
@@ -147,7 +147,7 @@ class Texts {
     this.#textIds.set(text, id);
     this.#starts.push(this.#members.length);
     for (const word of wordsOf(text)) {
-      const name = entry(word);
+      const name = vocabularyKey(word);
       const at = this.#wordIds.get(name) ?? this.#wordIds.size;
       this.#wordIds.set(name, at);
       this.counts[at] = (this.counts[at] ?? 0) + 1;
@@ -161,35 +161,35 @@ class Texts {
   }
 
   /** Once all texts are read. */
-  lists(): Lists {
+  toRaggedArray(): RaggedArray {
     this.#starts.push(this.#members.length);
-    return { starts: this.#starts.shared(), members: this.#members.shared() };
+    return { starts: this.#starts.toSharedArray(), members: this.#members.toSharedArray() };
   }
 }
 
 /** The most frequent words get a row of their own, beside those of the n-grams that every word has. */
-function rowsOfWords(
+function assignRows(
   names: readonly string[],
   counts: readonly number[],
-  shape: Shape,
+  shape: TableShape,
 ): Pick<Corpus, "vocabulary" | "wordRows" | "wordFactors"> {
   const ranked = Array.from(names.keys()).sort(
     (a, b) => (counts[b] as number) - (counts[a] as number) || ((names[a] as string) < (names[b] as string) ? -1 : 1),
   );
-  const known = ranked.slice(0, shape.vocabulary);
-  const own = new Map(known.map((word, row) => [word, row]));
-  const starts = new Numbers();
-  const rows = new Numbers();
+  const vocabularyWords = ranked.slice(0, shape.vocabulary);
+  const rowOfWord = new Map(vocabularyWords.map((word, row) => [word, row]));
+  const starts = new GrowableArray();
+  const rows = new GrowableArray();
   const factors: number[] = [];
   names.forEach((name, word) => {
     starts.push(rows.length);
-    const row = own.get(word);
+    const row = rowOfWord.get(word);
     if (row !== undefined) {
       rows.push(row);
       factors.push(1);
     }
     const factor = 1 / Math.sqrt(subwordCount(name));
-    eachSubword(name, shape.buckets, (bucket) => {
+    forEachSubword(name, shape.buckets, (bucket) => {
       rows.push(shape.vocabulary + bucket);
       factors.push(factor);
     });
@@ -198,20 +198,20 @@ function rowsOfWords(
   const wordFactors = new Float32Array(new SharedArrayBuffer(4 * factors.length));
   wordFactors.set(factors);
   return {
-    vocabulary: known.map((word) => names[word] as string),
-    wordRows: { starts: starts.shared(), members: rows.shared() },
+    vocabulary: vocabularyWords.map((word) => names[word] as string),
+    wordRows: { starts: starts.toSharedArray(), members: rows.toSharedArray() },
     wordFactors,
   };
 }
 
-function shared(values: readonly number[] | Int32Array): Int32Array {
+function toSharedArray(values: readonly number[] | Int32Array): Int32Array {
   const array = new Int32Array(new SharedArrayBuffer(4 * values.length));
   array.set(values);
   return array;
 }
 
 /** Grows as numbers are added. */
-class Numbers {
+class GrowableArray {
   #values = new Int32Array(1 << 10);
   length = 0;
   push(value: number): void {
@@ -222,7 +222,7 @@ class Numbers {
     }
     this.#values[this.length++] = value;
   }
-  shared(): Int32Array {
-    return shared(this.#values.subarray(0, this.length));
+  toSharedArray(): Int32Array {
+    return toSharedArray(this.#values.subarray(0, this.length));
   }
 }

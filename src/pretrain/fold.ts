@@ -1,12 +1,12 @@
 /** The trained table in the form that the backbone's file has (src/backbones/quantise.ts). */
-import type { Corpus, Shape } from "./corpus.ts";
+import type { Corpus, TableShape } from "./corpus.ts";
 
 /**
  * A word's row in the file is its own row and its n-grams' together, so that reading it is one row's work.
  *
  * @param table rows × dimensions: the words' own rows, then the n-grams'
  */
-export function foldedRows(corpus: Corpus, shape: Shape, table: Float32Array): Float32Array {
+export function foldNgrams(corpus: Corpus, shape: TableShape, table: Float32Array): Float32Array {
   const { dimensions, vocabulary } = shape;
   const folded = table.slice();
   folded.fill(0, 0, vocabulary * dimensions);

@@ -19,10 +19,10 @@ export interface Kernels {
 
 const PAGE = 65_536;
 /** The memory's pages that a 32-bit offset can reach. */
-const MOST_PAGES = 65_536;
-export const MOST_BYTES = PAGE * MOST_PAGES;
+const MAX_PAGES = 65_536;
+export const MAX_BYTES = PAGE * MAX_PAGES;
 /** Where the kernels' own data may lie: what shares the memory with them begins after it. */
-export const RESERVED = PAGE;
+export const RESERVED_BYTES = PAGE;
 
 /** Missing from the types of workerd, where compiling at run time is forbidden. */
 const { compile } = WebAssembly as unknown as { compile(bytes: Uint8Array): Promise<WebAssembly.Module> };
@@ -31,38 +31,38 @@ let compiled: Promise<WebAssembly.Module> | undefined;
 
 /** The kernels, compiled once. Throws, with the compiler's messages, where they are wrong. */
 export function compileKernels(): Promise<WebAssembly.Module> {
-  compiled ??= fromSource();
+  compiled ??= compileFromSource();
   return compiled;
 }
 
-async function fromSource(): Promise<WebAssembly.Module> {
+async function compileFromSource(): Promise<WebAssembly.Module> {
   // The compiler is large, and threads do without.
   const { default: asc } = await import("assemblyscript/asc");
-  const written: Uint8Array[] = [];
+  const outputs: Uint8Array[] = [];
   const { error, stderr } = await asc.main(
     [
       ...["pretrain.ts", "--baseDir", join(import.meta.dirname, "..", "kernels"), "--outFile", "pretrain.wasm"],
       ...["-O3", "--noAssert", "--runtime", "stub", "--enable", "simd", "--enable", "threads"],
-      ...["--importMemory", "--sharedMemory", "--initialMemory", "1", "--maximumMemory", `${MOST_PAGES}`],
+      ...["--importMemory", "--sharedMemory", "--initialMemory", "1", "--maximumMemory", `${MAX_PAGES}`],
     ],
     {
       writeFile: (_name, contents) => {
-        written.push(contents as Uint8Array);
+        outputs.push(contents as Uint8Array);
       },
     },
   );
-  const [wasm] = written;
+  const [wasm] = outputs;
   if (error !== null || wasm === undefined) throw new Error(`The kernels do not compile: ${stderr.toString()}`);
   return compile(wasm);
 }
 
 /** Shared memory of at least so many bytes, at most MOST_BYTES. */
 export function sharedMemory(bytes: number): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE), maximum: MOST_PAGES, shared: true });
+  return new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE), maximum: MAX_PAGES, shared: true });
 }
 
 /** The compiled kernels, working on a memory. */
-export async function kernelsOn(module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<Kernels> {
+export async function instantiateKernels(module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<Kernels> {
   const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
   return exports as unknown as Kernels;
 }

@@ -2,10 +2,10 @@
  * Where everything lies in the memory that the threads and the kernels share, as byte offsets. The sizes follow from the
  * corpus: no batch of it can have more words or rows.
  */
-import { BATCH, mostWords } from "./batch.ts";
-import type { Corpus, Shape } from "./corpus.ts";
-import { MOST_BYTES, RESERVED } from "./kernels.ts";
-import { Problem } from "./problem.ts";
+import { BATCH_SIZE, maxWords } from "./batch.ts";
+import type { Corpus, TableShape } from "./corpus.ts";
+import { MAX_BYTES, RESERVED_BYTES } from "./kernels.ts";
+import { UsageError } from "./usage-error.ts";
 
 export interface Layout {
   /** rows × dimensions, and Adam's means and squares of it. From here up to `wordVectors` is all that training changes. */
@@ -30,18 +30,18 @@ export interface Layout {
   /** One number a thread. */
   readonly losses: number;
   /** What each thread has for itself. */
-  readonly own: readonly OwnLayout[];
+  readonly threads: readonly ThreadLayout[];
   /** The size of the whole. */
   readonly bytes: number;
 }
 
 /** Lists as in corpus.ts: `…Starts` says where each one's members begin. */
-export interface OwnLayout {
+export interface ThreadLayout {
   /** The words of each text, and the texts of each word. */
   readonly textStarts: number;
   readonly textWords: number;
-  readonly kindStarts: number;
-  readonly kindTexts: number;
+  readonly wordTextStarts: number;
+  readonly wordTexts: number;
   /** The rows of each word, with their factors. */
   readonly factorStarts: number;
   readonly factorRows: number;
@@ -63,61 +63,61 @@ export function paddedClasses(classes: number): number {
 }
 
 /** Throws a Problem where the shape is none that the kernels can work on, or the whole is beyond what they can address. */
-export function layout(corpus: Corpus, shape: Shape, threads: number): Layout {
+export function makeLayout(corpus: Corpus, shape: TableShape, threads: number): Layout {
   const { dimensions: d } = shape;
-  if (d % 32 !== 0) throw new Problem(`A table has a multiple of 32 dimensions, not ${d}.`);
-  let bytes = RESERVED;
+  if (d % 32 !== 0) throw new UsageError(`A table has a multiple of 32 dimensions, not ${d}.`);
+  let bytes = RESERVED_BYTES;
   /** Room for so many 32-bit numbers. */
-  const take = (count: number) => {
+  const reserve = (count: number) => {
     const at = bytes;
     bytes += Math.ceil((4 * count) / 64) * 64;
     return at;
   };
   const rows = shape.vocabulary + shape.buckets;
-  const words = mostWords(corpus);
-  const factors = mostFactors(corpus, words.distinct);
-  const widest = Math.max(...corpus.sources.map(({ classes }) => paddedClasses(classes)));
-  const own = (): OwnLayout => ({
-    textStarts: take(2 * BATCH + 1),
-    textWords: take(words.all),
-    kindStarts: take(words.distinct + 1),
-    kindTexts: take(words.all),
-    factorStarts: take(words.distinct + 1),
-    factorRows: take(factors),
-    factors: take(factors),
-    rowList: take(rows),
-    rowStarts: take(rows + 1),
-    rowMembers: take(factors),
-    rowFactors: take(factors),
-    targets: take(BATCH),
-    panel: take(8 * Math.max(d, BATCH, widest)),
-    scratch: take(Math.max(d, widest)),
+  const words = maxWords(corpus);
+  const factors = maxFactors(corpus, words.distinct);
+  const maxClasses = Math.max(...corpus.sources.map(({ classes }) => paddedClasses(classes)));
+  const makeThreadLayout = (): ThreadLayout => ({
+    textStarts: reserve(2 * BATCH_SIZE + 1),
+    textWords: reserve(words.all),
+    wordTextStarts: reserve(words.distinct + 1),
+    wordTexts: reserve(words.all),
+    factorStarts: reserve(words.distinct + 1),
+    factorRows: reserve(factors),
+    factors: reserve(factors),
+    rowList: reserve(rows),
+    rowStarts: reserve(rows + 1),
+    rowMembers: reserve(factors),
+    rowFactors: reserve(factors),
+    targets: reserve(BATCH_SIZE),
+    panel: reserve(8 * Math.max(d, BATCH_SIZE, maxClasses)),
+    scratch: reserve(Math.max(d, maxClasses)),
   });
-  const all: Layout = {
-    table: take(rows * d),
-    means: take(rows * d),
-    squares: take(rows * d),
-    heads: corpus.sources.map(({ classes }) => take(3 * paddedClasses(classes) * (d + 1))),
-    wordVectors: take(words.distinct * d),
-    wordGradients: take(words.distinct * d),
-    sums: take(Math.max(2 * BATCH, widest) * d),
-    units: take(2 * BATCH * d),
-    gradients: take(2 * BATCH * d),
-    norms: take(2 * BATCH),
-    logits: take(BATCH * Math.max(BATCH, widest)),
-    rowSums: take(BATCH),
-    columnSums: take(BATCH),
-    losses: take(threads),
-    own: Array.from({ length: threads }, own),
+  const layout: Layout = {
+    table: reserve(rows * d),
+    means: reserve(rows * d),
+    squares: reserve(rows * d),
+    heads: corpus.sources.map(({ classes }) => reserve(3 * paddedClasses(classes) * (d + 1))),
+    wordVectors: reserve(words.distinct * d),
+    wordGradients: reserve(words.distinct * d),
+    sums: reserve(Math.max(2 * BATCH_SIZE, maxClasses) * d),
+    units: reserve(2 * BATCH_SIZE * d),
+    gradients: reserve(2 * BATCH_SIZE * d),
+    norms: reserve(2 * BATCH_SIZE),
+    logits: reserve(BATCH_SIZE * Math.max(BATCH_SIZE, maxClasses)),
+    rowSums: reserve(BATCH_SIZE),
+    columnSums: reserve(BATCH_SIZE),
+    losses: reserve(threads),
+    threads: Array.from({ length: threads }, makeThreadLayout),
     bytes,
   };
-  if (bytes > MOST_BYTES)
-    throw new Problem(`The training would need ${(bytes / 2 ** 30).toFixed(1)} GiB of memory, and can have 4.`);
-  return all;
+  if (bytes > MAX_BYTES)
+    throw new UsageError(`The training would need ${(bytes / 2 ** 30).toFixed(1)} GiB of memory, and can have 4.`);
+  return layout;
 }
 
 /** How many (word, row) pairs so many distinct words have at most. */
-function mostFactors({ wordRows: { starts } }: Corpus, distinct: number): number {
+function maxFactors({ wordRows: { starts } }: Corpus, distinct: number): number {
   const counts = Int32Array.from(
     { length: starts.length - 1 },
     (_, i) => (starts[i + 1] as number) - (starts[i] as number),

@@ -2,20 +2,20 @@
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { seededRandom } from "../core/random.ts";
-import { fingerprint, readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import type { Corpus, Shape } from "./corpus.ts";
+import { readCheckpoint, trainingFingerprint, writeCheckpoint } from "./checkpoint.ts";
+import type { Corpus, TableShape } from "./corpus.ts";
 import { compileKernels, sharedMemory } from "./kernels.ts";
-import { layout } from "./layout.ts";
+import { makeLayout } from "./layout.ts";
 import type { Hyperparameters } from "./step.ts";
-import type { Done, Setup, Work } from "./thread.ts";
+import type { SourceLosses, StepRange, ThreadSetup } from "./thread.ts";
 
 /** The standard deviation of the numbers that a table begins with. */
-const SPREAD = 0.05;
+const INITIAL_DEVIATION = 0.05;
 /** Steps between two lines of progress, and between two checkpoints. */
-const REPORT = 1_000;
-const CHECKPOINT = 3_000;
+const STEPS_PER_REPORT = 1_000;
+const STEPS_PER_CHECKPOINT = 3_000;
 
-export interface Run {
+export interface RunOptions {
   readonly threads: number;
   /** A file that is written while the training goes on, and taken up where it is found. It stays after the end. */
   readonly checkpoint: string;
@@ -31,21 +31,21 @@ export interface Run {
  */
 export async function pretrain(
   corpus: Corpus,
-  shape: Shape,
+  shape: TableShape,
   hyperparameters: Hyperparameters,
-  { threads, checkpoint, progress, stopAfter = Number.POSITIVE_INFINITY }: Run,
+  { threads, checkpoint, progress, stopAfter = Number.POSITIVE_INFINITY }: RunOptions,
 ): Promise<Float32Array | null> {
-  const at = layout(corpus, shape, threads);
-  const memory = sharedMemory(at.bytes);
-  const table = new Float32Array(memory.buffer, at.table, (shape.vocabulary + shape.buckets) * shape.dimensions);
-  const of = fingerprint(corpus, shape, hyperparameters);
-  const first = readCheckpoint(checkpoint, of, memory, at);
+  const layout = makeLayout(corpus, shape, threads);
+  const memory = sharedMemory(layout.bytes);
+  const table = new Float32Array(memory.buffer, layout.table, (shape.vocabulary + shape.buckets) * shape.dimensions);
+  const fingerprint = trainingFingerprint(corpus, shape, hyperparameters);
+  const first = readCheckpoint(checkpoint, fingerprint, memory, layout);
   if (first === 0) initialise(table, hyperparameters.seed);
   else progress(`Going on from step ${first}.`);
 
   const { steps } = hyperparameters;
   const end = Math.min(steps, first + stopAfter);
-  const setup: Omit<Setup, "index"> = {
+  const setup: Omit<ThreadSetup, "index"> = {
     threads,
     barrier: new Int32Array(new SharedArrayBuffer(8)),
     memory,
@@ -53,7 +53,7 @@ export async function pretrain(
     corpus: { ...corpus, vocabulary: [] },
     shape,
     hyperparameters,
-    layout: at,
+    layout: layout,
   };
   const workers: Worker[] = [];
   try {
@@ -62,14 +62,15 @@ export async function pretrain(
     await Promise.all(workers.map(nextMessage));
     const started = performance.now();
     for (let from = first; from < end; ) {
-      const to = Math.min(end, (Math.floor(from / REPORT) + 1) * REPORT);
+      const to = Math.min(end, (Math.floor(from / STEPS_PER_REPORT) + 1) * STEPS_PER_REPORT);
       const answers = workers.map(nextMessage);
-      for (const worker of workers) worker.postMessage({ from, to } satisfies Work);
-      const [done] = (await Promise.all(answers)) as [Done];
+      for (const worker of workers) worker.postMessage({ from, to } satisfies StepRange);
+      const [losses] = (await Promise.all(answers)) as [SourceLosses];
       from = to;
-      const left = ((performance.now() - started) / (from - first)) * (steps - from);
-      progress(`step ${from} of ${steps}, ${Math.round(left / 1000)} s left: ${lossesOf(corpus, done)}`);
-      if (from < steps && (from % CHECKPOINT === 0 || from === end)) writeCheckpoint(checkpoint, of, from, memory, at);
+      const remainingMs = ((performance.now() - started) / (from - first)) * (steps - from);
+      progress(`step ${from} of ${steps}, ${Math.round(remainingMs / 1000)} s left: ${formatLosses(corpus, losses)}`);
+      if (from < steps && (from % STEPS_PER_CHECKPOINT === 0 || from === end))
+        writeCheckpoint(checkpoint, fingerprint, from, memory, layout);
     }
     return end < steps ? null : table.slice();
   } finally {
@@ -89,7 +90,7 @@ export function nextMessage(worker: Worker): Promise<unknown> {
 function initialise(table: Float32Array, seed: number): void {
   const random = seededRandom(seed);
   for (let i = 0; i < table.length; i += 2) {
-    const radius = SPREAD * Math.sqrt(-2 * Math.log(1 - random()));
+    const radius = INITIAL_DEVIATION * Math.sqrt(-2 * Math.log(1 - random()));
     const angle = 2 * Math.PI * random();
     table[i] = radius * Math.cos(angle);
     table[i + 1] = radius * Math.sin(angle);
@@ -97,9 +98,9 @@ function initialise(table: Float32Array, seed: number): void {
 }
 
 /** The mean loss of each group of sources. */
-function lossesOf(corpus: Corpus, done: Done): string {
+function formatLosses(corpus: Corpus, losses: SourceLosses): string {
   const groups = new Map<string, { sum: number; steps: number }>();
-  for (const [source, { sum, steps }] of done) {
+  for (const [source, { sum, steps }] of losses) {
     const name = corpus.sources[source]?.group ?? "";
     const group = groups.get(name) ?? { sum: 0, steps: 0 };
     groups.set(name, { sum: group.sum + sum, steps: group.steps + steps });

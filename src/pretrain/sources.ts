@@ -11,13 +11,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { parse } from "csv-parse/sync";
-import { Problem } from "./problem.ts";
+import { UsageError } from "./usage-error.ts";
 
-export type Kind = "pairs" | "adjacent" | "halves" | "labelled";
+export type SourceKind = "pairs" | "adjacent" | "halves" | "labelled";
 
-export interface Group {
+export interface SourceGroup {
   readonly name: string;
-  readonly kind: Kind;
+  readonly kind: SourceKind;
   readonly weight: number;
   /** Sources of the group are drawn ∝ size^power. */
   readonly power: number;
@@ -36,7 +36,7 @@ const prose = [
 ];
 const domains = ["airline", "fastfood", "finance", "insurance", "media", "software"];
 
-export const groups: readonly Group[] = [
+export const groups: readonly SourceGroup[] = [
   {
     name: "dialogue",
     kind: "pairs",
@@ -108,15 +108,17 @@ export const groups: readonly Group[] = [
  */
 export function readSource(folder: string, file: string): [string, string][] {
   const path = file.startsWith("tasks/") ? join(folder, "..", file) : join(folder, `${file}.gz`);
-  if (!existsSync(path)) throw new Problem(`'${path}' is missing: models/text-static-1/CARD.md lists the data.`);
+  if (!existsSync(path)) throw new UsageError(`'${path}' is missing: models/text-static-1/CARD.md lists the data.`);
   try {
-    return file.endsWith(".csv") ? labelledRows(readFileSync(path)) : lines(gunzipSync(readFileSync(path)), file);
+    return file.endsWith(".csv")
+      ? parseLabelledRows(readFileSync(path))
+      : parseLines(gunzipSync(readFileSync(path)), file);
   } catch (error) {
-    throw new Problem(`'${path}' cannot be read: ${(error as Error).message}`);
+    throw new UsageError(`'${path}' cannot be read: ${(error as Error).message}`);
   }
 }
 
-function labelledRows(csv: Buffer): [string, string][] {
+function parseLabelledRows(csv: Buffer): [string, string][] {
   const rows: { text?: string; label?: string }[] = parse(csv, { bom: true, columns: true });
   return rows.flatMap(({ text, label }) => {
     if (text === undefined || label === undefined) throw new Error("it lacks the column 'text' or 'label'");
@@ -124,7 +126,7 @@ function labelledRows(csv: Buffer): [string, string][] {
   });
 }
 
-function lines(bytes: Buffer, file: string): [string, string][] {
+function parseLines(bytes: Buffer, file: string): [string, string][] {
   const columns = file.endsWith(".tsv") ? 2 : 1;
   return bytes
     .toString("utf8")

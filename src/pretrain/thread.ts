@@ -1,11 +1,11 @@
 /** One thread of the training: does the steps that it is sent, with the others. */
 import { parentPort, workerData } from "node:worker_threads";
-import type { Corpus, Shape } from "./corpus.ts";
-import { kernelsOn } from "./kernels.ts";
+import type { Corpus, TableShape } from "./corpus.ts";
+import { instantiateKernels } from "./kernels.ts";
 import type { Layout } from "./layout.ts";
-import { type Hyperparameters, trainer } from "./step.ts";
+import { type Hyperparameters, makeTrainer } from "./step.ts";
 
-export interface Setup {
+export interface ThreadSetup {
   readonly index: number;
   readonly threads: number;
   /** Two numbers: threads that wait, and how often all have waited. */
@@ -13,25 +13,25 @@ export interface Setup {
   readonly memory: WebAssembly.Memory;
   readonly module: WebAssembly.Module;
   readonly corpus: Corpus;
-  readonly shape: Shape;
+  readonly shape: TableShape;
   readonly hyperparameters: Hyperparameters;
   readonly layout: Layout;
 }
 
 /** Steps to do, from the first to before the last. */
-export interface Work {
+export interface StepRange {
   readonly from: number;
   readonly to: number;
 }
 
 /** The steps of that work that each source had, and their losses' sum. */
-export type Done = ReadonlyMap<number, { readonly sum: number; readonly steps: number }>;
+export type SourceLosses = ReadonlyMap<number, { readonly sum: number; readonly steps: number }>;
 
 /** Looks so often before it sleeps: the others are mostly a few microseconds behind. */
 const SPINS = 20_000;
 
 /** Returns when all threads have called it. */
-function wait(barrier: Int32Array, threads: number): void {
+function waitAtBarrier(barrier: Int32Array, threads: number): void {
   const round = Atomics.load(barrier, 1);
   if (Atomics.add(barrier, 0, 1) + 1 === threads) {
     Atomics.store(barrier, 0, 0);
@@ -43,18 +43,18 @@ function wait(barrier: Int32Array, threads: number): void {
   while (Atomics.load(barrier, 1) === round) Atomics.wait(barrier, 1, round);
 }
 
-const { index, threads, barrier, module, memory, corpus, shape, hyperparameters, layout } = workerData as Setup;
-const kernels = await kernelsOn(module, memory);
-const thread = { index, threads, wait: () => wait(barrier, threads) };
-const train = trainer(corpus, shape, hyperparameters, memory, kernels, layout, thread);
+const { index, threads, barrier, module, memory, corpus, shape, hyperparameters, layout } = workerData as ThreadSetup;
+const kernels = await instantiateKernels(module, memory);
+const thread = { index, threads, wait: () => waitAtBarrier(barrier, threads) };
+const train = makeTrainer(corpus, shape, hyperparameters, memory, kernels, layout, thread);
 
-parentPort?.on("message", ({ from, to }: Work) => {
-  const done = new Map<number, { sum: number; steps: number }>();
+parentPort?.on("message", ({ from, to }: StepRange) => {
+  const losses = new Map<number, { sum: number; steps: number }>();
   for (let step = from; step < to; step++) {
     const { source, loss } = train(step);
-    const { sum, steps } = done.get(source) ?? { sum: 0, steps: 0 };
-    done.set(source, { sum: sum + loss, steps: steps + 1 });
+    const { sum, steps } = losses.get(source) ?? { sum: 0, steps: 0 };
+    losses.set(source, { sum: sum + loss, steps: steps + 1 });
   }
-  parentPort?.postMessage(done satisfies Done);
+  parentPort?.postMessage(losses satisfies SourceLosses);
 });
 parentPort?.postMessage("ready");

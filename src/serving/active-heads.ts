@@ -1,11 +1,11 @@
 import { fail, type Result } from "../core/failure.ts";
-import { Lru } from "../lib/lru.ts";
+import { LruCache } from "../lib/lru.ts";
 import type { HeadObject } from "../tenant/heads/heads.ts";
-import { ledger } from "../tenant/tenant.ts";
+import { getLedger } from "../tenant/tenant.ts";
 
 /** How long an isolate relies on which version is active: a promotion holds everywhere within 30 s. */
 const LEASE_MS = 25_000;
-const KEPT = 2_000;
+const MAX_LEASES = 2_000;
 
 /** What a prediction needs of a version's record: its evaluation is large and stays in the ledger, its labels come with the weights. */
 export type ServedHead = Pick<
@@ -16,10 +16,10 @@ export type ServedHead = Pick<
   readonly labelCount: number;
 };
 
-const leases = new Lru<{ tenant: string; name: string; head: ServedHead; until: number }>(KEPT);
+const leases = new LruCache<{ tenant: string; name: string; head: ServedHead; expiresAt: number }>(MAX_LEASES);
 
 /** A head's record for serving: a pinned version, or the active one at most a lease old. */
-export async function servedHead(
+export async function getServedHead(
   env: Cloudflare.Env,
   tenant: string,
   name: string,
@@ -27,20 +27,20 @@ export async function servedHead(
 ): Promise<Result<ServedHead>> {
   const key = `${tenant}/${name}/${version ?? ""}`;
   const now = Date.now();
-  const held = leases.get(key);
-  if (held && held.until > now) return { ok: true, value: held.head };
-  const found = await ledger(env.TENANT, tenant).getHead(name, version);
+  const lease = leases.get(key);
+  if (lease && lease.expiresAt > now) return { ok: true, value: lease.head };
+  const found = await getLedger(env.TENANT, tenant).getHead(name, version);
   if (!found.ok) return found;
   if (version === null && found.value.active_version === null) {
     return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
   }
   const { id, version: number, task, modality, labels, dimensions, backbone, sha256 } = found.value;
   const head = { id, version: number, task, modality, labelCount: labels.length, dimensions, backbone, sha256 };
-  leases.set(key, { tenant, name, head, until: now + LEASE_MS }, 1);
+  leases.set(key, { tenant, name, head, expiresAt: now + LEASE_MS }, 1);
   return { ok: true, value: head };
 }
 
 /** Ends this isolate's leases of a head after a change that it made itself. */
 export function endHeadLeases(tenant: string, name: string): void {
-  leases.deleteWhere((held) => held.tenant === tenant && held.name === name);
+  leases.deleteWhere((lease) => lease.tenant === tenant && lease.name === name);
 }

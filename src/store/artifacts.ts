@@ -1,5 +1,5 @@
 /** What attempts at fine-tuning jobs upload: checkpoints and trained heads, in R2 until the job has ended. */
-import { hex } from "../lib/hash.ts";
+import { toHex } from "../lib/hash.ts";
 import { artifactKey, artifactsPrefix } from "./keys.ts";
 
 /** R2's own code for bytes that are not those that a hash names. */
@@ -41,7 +41,7 @@ export async function completeUpload(
   if (object === null) return false;
   const digest = new crypto.DigestStream("SHA-256");
   await object.body.pipeTo(digest);
-  if (hex(new Uint8Array(await digest.digest)) === sha256) return true;
+  if (toHex(new Uint8Array(await digest.digest)) === sha256) return true;
   await bucket.delete(key);
   return false;
 }

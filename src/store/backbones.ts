@@ -3,15 +3,15 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { decodeDelta, fineTunedBackbone, residentBytes } from "../backbones/fine-tuned.ts";
 import type { StaticBackbone } from "../backbones/text-static.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import { hot } from "./isolate-cache.ts";
+import { readBytes } from "./content-addressed.ts";
+import { isolateCache } from "./isolate-cache.ts";
 import { backboneKey } from "./keys.ts";
-import { readBytes } from "./published.ts";
 
 /** When others wait for a load they look so often whether it is done, and no longer: it may have ended with its request. */
-const LOOK_MS = 5;
-const PATIENCE_MS = 3_000;
+const POLL_INTERVAL_MS = 5;
+const LOAD_TIMEOUT_MS = 3_000;
 /** When the loads under way in this isolate began, by key. */
-const loading = new Map<string, number>();
+const loadStartedAt = new Map<string, number>();
 
 /**
  * A fine-tuned backbone: from the isolate's memory, else KV, else R2. Asked for many times at once it is loaded once.
@@ -22,36 +22,36 @@ export async function getBackbone(
   bucket: R2Bucket,
   tenant: string,
   { id, revision }: Pick<Backbone, "id" | "revision">,
-  base: (id: string, revision: string) => StaticBackbone | null,
+  getBase: (id: string, revision: string) => StaticBackbone | null,
 ): Promise<Result<Backbone>> {
   const key = backboneKey(tenant, revision);
   // Equal bytes under two names are two backbones.
-  const name = `${key}/${id}`;
+  const cacheKey = `${key}/${id}`;
   for (;;) {
-    const kept = hot.get(name);
-    if (kept) return ok(kept as Backbone);
-    const since = loading.get(name);
-    if (since === undefined || Date.now() - since > PATIENCE_MS) break;
-    await scheduler.wait(LOOK_MS);
+    const cached = isolateCache.get(cacheKey);
+    if (cached) return ok(cached as Backbone);
+    const startedAt = loadStartedAt.get(cacheKey);
+    if (startedAt === undefined || Date.now() - startedAt > LOAD_TIMEOUT_MS) break;
+    await scheduler.wait(POLL_INTERVAL_MS);
   }
-  loading.set(name, Date.now());
+  loadStartedAt.set(cacheKey, Date.now());
   try {
     const bytes = await readBytes(kv, bucket, key);
     const delta = bytes && decodeDelta(bytes);
     if (!bytes || !delta)
       return fail("storage_unavailable", `The layers of '${id}' could not be read. Try again.`, { retryAfter: 5 });
-    const shared = base(delta.base.id, delta.base.revision);
-    if (shared === null) {
-      const wanted = `${delta.base.id}@${delta.base.revision}`;
+    const baseBackbone = getBase(delta.base.id, delta.base.revision);
+    if (baseBackbone === null) {
+      const baseName = `${delta.base.id}@${delta.base.revision}`;
       return fail(
         "not_available",
-        `'${id}' was made of the backbone ${wanted}, which this instance no longer has. Fine-tune again.`,
+        `'${id}' was made of the backbone ${baseName}, which this instance no longer has. Fine-tune again.`,
       );
     }
-    const made = fineTunedBackbone(shared, { id, revision }, delta, bytes.length);
-    hot.set(name, made, residentBytes(delta, bytes.length));
-    return ok(made);
+    const backbone = fineTunedBackbone(baseBackbone, { id, revision }, delta, bytes.length);
+    isolateCache.set(cacheKey, backbone, residentBytes(delta, bytes.length));
+    return ok(backbone);
   } finally {
-    loading.delete(name);
+    loadStartedAt.delete(cacheKey);
   }
 }

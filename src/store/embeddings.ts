@@ -7,28 +7,28 @@ import type { Backbone, BackboneFailure } from "../backbones/backbone.ts";
 import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
-import { hex, shortHash } from "../lib/hash.ts";
+import { shortHash, toHex } from "../lib/hash.ts";
 import { blockKey, inputKey } from "./keys.ts";
 
 /** Blocks read at once: the platform opens six connections a request. Fewer where they are large. */
-const READS_AT_ONCE = 4;
-const READ_BYTES = 16_000_000;
+const MAX_CONCURRENT_READS = 4;
+const MAX_READ_BYTES = 16_000_000;
 /** How many times as long as another local backbone a fine-tuned one takes for a text, at most: for words that it has not met lately. */
-const FINE_TUNED_EFFORT = 25;
+const FINE_TUNED_COST_FACTOR = 25;
 /** Characters that are embedded by a local backbone, or read for lexical features, in one stretch: some tens of milliseconds at most. */
-export const CHARACTERS_A_STRETCH = 50_000;
+export const CHARACTERS_PER_CHUNK = 50_000;
 /** Reading a block does not renew it: one that has gone is made again. */
 const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
 const INPUT_TTL_SECONDS = 7 * 24 * 3600;
 /** KV's bulk get takes 100 keys an operation; a request has 1,000 operations, so writes are bounded too. */
-const KEYS_A_GET = 100;
-const PUTS_A_REQUEST = 200;
+const MAX_KEYS_PER_GET = 100;
+const MAX_PUTS_PER_REQUEST = 200;
 
 /** Positions that share a block of embeddings. */
 export const BLOCK_ROWS = 1024;
 
 /** A data set's rows as far as their embeddings go: the inputs themselves are read only where none is cached. */
-export interface EmbeddedRows {
+export interface RowsToEmbed {
   readonly dataset: { readonly id: number };
   /** One a row, rising. */
   readonly positions: Uint32Array;
@@ -39,28 +39,28 @@ export interface EmbeddedRows {
 }
 
 /** Awaited before each stretch of embedding: lets others in, and ends the work where it answers a failure. */
-export type Turn = () => Promise<Failure | null>;
+export type YieldToEventLoop = () => Promise<Failure | null>;
 
-export interface BlockWork {
+export interface GatherBlocksParams {
   readonly kv: KVNamespace;
   readonly tenant: string;
   readonly backbone: Backbone;
-  readonly rows: EmbeddedRows;
+  readonly rows: RowsToEmbed;
   /** The inputs at these positions, or where they are large only the first ones; null where an example has gone. */
-  readonly inputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>;
-  readonly turn: Turn;
+  readonly readInputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>;
+  readonly yieldToEventLoop: YieldToEventLoop;
   /**
    * Takes each block's embeddings (rows × dimensions), in any order; block numbers rise with the rows. `stored` says
    * whether KV has them, by its own answer where a remote backbone would have to be asked again.
    */
-  readonly deliver: (block: number, values: Float32Array, stored: boolean) => void;
+  readonly onBlock: (block: number, values: Float32Array, stored: boolean) => void;
   /** Notes in the ledger where a block was written, before the next is embedded: what is cut off goes on from there. */
-  readonly record: (block: number, key: string) => Promise<unknown>;
+  readonly recordBlock: (block: number, key: string) => Promise<unknown>;
   /** Blocks that an earlier gathering delivered and that KV did not keep. */
-  readonly kept: ReadonlyMap<number, Float32Array>;
+  readonly retainedBlocks: ReadonlyMap<number, Float32Array>;
 }
 
-export interface BlocksDone {
+export interface GatherResult {
   readonly embedded: number;
   readonly cached: number;
   readonly failure: Failure | null;
@@ -71,34 +71,34 @@ export interface BlocksDone {
  * has is embedded one block at a time, so that neither texts nor calls of a backbone add up. What was embedded before a
  * failure is kept.
  */
-export async function gatherBlocks(work: BlockWork): Promise<BlocksDone> {
-  const ranges = blockRanges(work.rows.positions);
-  const blockBytes = 4 * BLOCK_ROWS * work.backbone.dimensions;
-  const atOnce = Math.max(1, Math.min(READS_AT_ONCE, Math.floor(READ_BYTES / blockBytes)));
+export async function gatherBlocks(params: GatherBlocksParams): Promise<GatherResult> {
+  const ranges = splitIntoBlocks(params.rows.positions);
+  const blockBytes = 4 * BLOCK_ROWS * params.backbone.dimensions;
+  const concurrency = Math.max(1, Math.min(MAX_CONCURRENT_READS, Math.floor(MAX_READ_BYTES / blockBytes)));
   let embedded = 0;
   let cached = 0;
-  for (let start = 0; start < ranges.length; start += atOnce) {
-    const group = ranges.slice(start, start + atOnce);
-    const blocks = await Promise.all(group.map((range) => readKnown(work, range)));
+  for (let start = 0; start < ranges.length; start += concurrency) {
+    const group = ranges.slice(start, start + concurrency);
+    const blocks = await Promise.all(group.map((range) => readKnownBlock(params, range)));
     for (const [i, range] of group.entries()) {
-      const done = await gatherBlock(work, range, blocks[i] ?? null);
-      embedded += done.embedded;
-      cached += done.cached;
-      if (done.failure !== null) return { embedded, cached, failure: done.failure };
+      const result = await gatherBlock(params, range, blocks[i] ?? null);
+      embedded += result.embedded;
+      cached += result.cached;
+      if (result.failure !== null) return { embedded, cached, failure: result.failure };
     }
   }
   return { embedded, cached, failure: null };
 }
 
-interface Range {
+interface BlockRange {
   readonly block: number;
   readonly start: number;
   readonly end: number;
 }
 
 /** Which rows fall into which block of positions, in order. */
-function blockRanges(positions: Uint32Array): Range[] {
-  const ranges: Range[] = [];
+function splitIntoBlocks(positions: Uint32Array): BlockRange[] {
+  const ranges: BlockRange[] = [];
   let start = 0;
   for (let end = 1; end <= positions.length; end++) {
     const block = Math.floor((positions[start] ?? 0) / BLOCK_ROWS);
@@ -109,78 +109,81 @@ function blockRanges(positions: Uint32Array): Range[] {
   return ranges;
 }
 
-async function readKnown({ kv, rows, backbone, kept }: BlockWork, range: Range): Promise<Block | null> {
+async function readKnownBlock(
+  { kv, rows, backbone, retainedBlocks }: GatherBlocksParams,
+  range: BlockRange,
+): Promise<Block | null> {
   const { dimensions } = backbone;
-  const values = kept.get(range.block);
-  if (values !== undefined) return { dimensions, hashes: hashesOf(rows, range), rows: values };
+  const values = retainedBlocks.get(range.block);
+  if (values !== undefined) return { dimensions, hashes: hashesInRange(rows, range), rows: values };
   const key = rows.blocks.get(range.block);
   return key === undefined ? null : readBlock(kv, key, dimensions);
 }
 
-function hashesOf(rows: EmbeddedRows, range: Range): Uint8Array {
+function hashesInRange(rows: RowsToEmbed, range: BlockRange): Uint8Array {
   return rows.inputHashes.subarray(range.start * HASH_BYTES, range.end * HASH_BYTES);
 }
 
 /** One block's embeddings: those that `block` has, which KV answered, and the rest embedded now. */
-async function gatherBlock(work: BlockWork, range: Range, block: Block | null): Promise<BlocksDone> {
-  const { backbone, rows } = work;
+async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block: Block | null): Promise<GatherResult> {
+  const { backbone, rows } = params;
   const d = backbone.dimensions;
   const count = range.end - range.start;
-  const hashes = hashesOf(rows, range);
-  if (block && hex(block.hashes) === hex(hashes)) {
-    work.deliver(range.block, block.rows, true);
+  const hashes = hashesInRange(rows, range);
+  if (block && toHex(block.hashes) === toHex(hashes)) {
+    params.onBlock(range.block, block.rows, true);
     return { embedded: 0, cached: count, failure: null };
   }
 
   const values = new Float32Array(count * d);
-  const at = new Map<string, number>();
-  if (block) for (let i = 0; i < block.hashes.length / HASH_BYTES; i++) at.set(hashAt(block.hashes, i), i);
-  const known = new Set<number>();
-  const missing: number[] = [];
+  const rowByHash = new Map<string, number>();
+  if (block) for (let i = 0; i < block.hashes.length / HASH_BYTES; i++) rowByHash.set(hashAt(block.hashes, i), i);
+  const knownRows = new Set<number>();
+  const missingRows: number[] = [];
   for (let i = 0; i < count; i++) {
-    const found = at.get(hashAt(hashes, i));
+    const found = rowByHash.get(hashAt(hashes, i));
     if (block === null || found === undefined) {
-      missing.push(i);
+      missingRows.push(i);
       continue;
     }
     values.set(block.rows.subarray(found * d, (found + 1) * d), i * d);
-    known.add(i);
+    knownRows.add(i);
   }
-  const cached = known.size;
+  const cached = knownRows.size;
   let failure: Failure | null = null;
-  for (let done = 0; done < missing.length && failure === null; ) {
-    const inputs = await work.inputs(missing.slice(done).map((i) => rows.positions[range.start + i] ?? 0));
-    const part = missing.slice(done, done + inputs.length);
+  for (let offset = 0; offset < missingRows.length && failure === null; ) {
+    const inputs = await params.readInputs(missingRows.slice(offset).map((i) => rows.positions[range.start + i] ?? 0));
+    const chunk = missingRows.slice(offset, offset + inputs.length);
     const texts = inputs.filter((input) => typeof input === "string");
     if (
       texts.length === 0 ||
-      texts.length < part.length ||
-      texts.some((text, nth) => !isInput(text, hashes, part[nth] ?? 0))
+      texts.length < chunk.length ||
+      texts.some((text, nth) => !matchesHash(text, hashes, chunk[nth] ?? 0))
     ) {
-      failure = changed;
+      failure = datasetChangedFailure;
       break;
     }
-    const result = await embedInTurns(backbone, texts, work.turn);
-    for (const [nth, i] of part.entries()) {
+    const result = await embedInChunks(backbone, texts, params.yieldToEventLoop);
+    for (const [nth, i] of chunk.entries()) {
       const row = result.rows[nth];
       if (row === undefined) continue;
       values.set(row, i * d);
-      known.add(i);
+      knownRows.add(i);
     }
     failure = result.failure;
-    done += part.length;
+    offset += chunk.length;
   }
-  let stored = known.size === cached;
+  let stored = knownRows.size === cached;
   if (!stored) {
-    const key = await writeBlock(work, range.block, { dimensions: d, hashes, rows: values }, known);
-    if (key !== null) await work.record(range.block, key);
-    stored = key !== null && (backbone.cost === "local" || (await readBlock(work.kv, key, d)) !== null);
+    const key = await writeBlock(params, range.block, { dimensions: d, hashes, rows: values }, knownRows);
+    if (key !== null) await params.recordBlock(range.block, key);
+    stored = key !== null && (backbone.cost === "local" || (await readBlock(params.kv, key, d)) !== null);
   }
-  if (known.size === count) work.deliver(range.block, values, stored);
-  return { embedded: known.size - cached, cached, failure };
+  if (knownRows.size === count) params.onBlock(range.block, values, stored);
+  return { embedded: knownRows.size - cached, cached, failure };
 }
 
-const { failure: changed } = fail(
+const { failure: datasetChangedFailure } = fail(
   "dataset_changed",
   "The dataset was changed while its embeddings were gathered. Train again.",
   { retryAfter: 1 },
@@ -190,37 +193,38 @@ const { failure: changed } = fail(
  * Embeds inputs: by a remote backbone all at once, by a local one, which computes in this isolate, a stretch at a time.
  * One row an input, in order, as far as they go before a failure; those that the backbone did not give are undefined.
  */
-export async function embedInTurns(
+export async function embedInChunks(
   backbone: Backbone,
   inputs: readonly string[],
-  turn: Turn,
+  yieldToEventLoop: YieldToEventLoop,
 ): Promise<{ readonly rows: readonly (Float32Array | undefined)[]; readonly failure: Failure | null }> {
   const rows: (Float32Array | undefined)[] = [];
   while (rows.length < inputs.length) {
-    const refused = await turn();
-    if (refused !== null) return { rows, failure: refused };
-    const characters = CHARACTERS_A_STRETCH / effortOf(backbone);
-    const asked = backbone.cost === "remote" ? inputs : stretch(inputs, rows.length, characters);
-    const answered = await backbone.embed(asked);
-    for (const i of asked.keys()) {
-      const row = answered.rows[i];
+    const stopFailure = await yieldToEventLoop();
+    if (stopFailure !== null) return { rows, failure: stopFailure };
+    const characters = CHARACTERS_PER_CHUNK / costFactor(backbone);
+    const chunk = backbone.cost === "remote" ? inputs : takeChunk(inputs, rows.length, characters);
+    const embedding = await backbone.embed(chunk);
+    for (const i of chunk.keys()) {
+      const row = embedding.rows[i];
       rows.push(row?.length === backbone.dimensions ? row : undefined);
     }
-    const failure = answered.failure ?? (rows.includes(undefined) ? tooFew : null);
+    const failure = embedding.failure ?? (rows.includes(undefined) ? tooFewEmbeddings : null);
     if (failure !== null) return { rows, failure: toFailure(failure) };
   }
   return { rows, failure: null };
 }
 
 /** What a character counts for where work is bounded: those of the shared local backbones for one. */
-export function effortOf({ kind }: Pick<Backbone, "kind">): number {
-  return kind === "fine_tuned" ? FINE_TUNED_EFFORT : 1;
+export function costFactor({ kind }: Pick<Backbone, "kind">): number {
+  return kind === "fine_tuned" ? FINE_TUNED_COST_FACTOR : 1;
 }
 
 /** The inputs from `start` on that are embedded in one stretch, of so many characters: at least one. */
-function stretch(inputs: readonly string[], start: number, most: number): readonly string[] {
+function takeChunk(inputs: readonly string[], start: number, maxCharacters: number): readonly string[] {
   let end = start;
-  for (let characters = 0; end < inputs.length && characters < most; end++) characters += inputs[end]?.length ?? 0;
+  for (let characters = 0; end < inputs.length && characters < maxCharacters; end++)
+    characters += inputs[end]?.length ?? 0;
   return inputs.slice(start, end);
 }
 
@@ -229,7 +233,7 @@ async function readBlock(kv: KVNamespace, key: string, dimensions: number) {
   const value = await kv.get(key, "arrayBuffer").catch(() => null);
   if (value === null) return null;
   const bytes = new Uint8Array(value);
-  return key.endsWith(`-${hex(shortHash(bytes))}`) ? decodeBlock(bytes, dimensions) : null;
+  return key.endsWith(`-${toHex(shortHash(bytes))}`) ? decodeBlock(bytes, dimensions) : null;
 }
 
 /** When a block listed by KV was written, in milliseconds: KV tells when it ends, and every block lasts equally long. */
@@ -239,46 +243,46 @@ export function blockWrittenAt(key: KVNamespaceListKey<unknown>): number {
 
 /** Writes the `known` rows of a block; its key, or null where KV would not have it. */
 async function writeBlock(
-  { kv, tenant, backbone, rows }: BlockWork,
-  number: number,
+  { kv, tenant, backbone, rows }: GatherBlocksParams,
+  blockNumber: number,
   block: Block,
-  known: ReadonlySet<number>,
+  knownRows: ReadonlySet<number>,
 ): Promise<string | null> {
-  const whole = known.size * HASH_BYTES === block.hashes.length;
-  const bytes = encodeBlock(whole ? block : pickRows(block, known));
+  const isComplete = knownRows.size * HASH_BYTES === block.hashes.length;
+  const bytes = encodeBlock(isComplete ? block : selectRows(block, knownRows));
   const name = `${backbone.id}@${backbone.revision}`;
-  const key = blockKey(tenant, rows.dataset.id, name, number, hex(shortHash(bytes)));
+  const key = blockKey(tenant, rows.dataset.id, name, blockNumber, toHex(shortHash(bytes)));
   return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
     () => key,
     () => null,
   );
 }
 
-function pickRows({ dimensions, hashes, rows }: Block, wanted: ReadonlySet<number>): Block {
-  const picked = {
+function selectRows({ dimensions, hashes, rows }: Block, indices: ReadonlySet<number>): Block {
+  const selected = {
     dimensions,
-    hashes: new Uint8Array(wanted.size * HASH_BYTES),
-    rows: new Float32Array(wanted.size * dimensions),
+    hashes: new Uint8Array(indices.size * HASH_BYTES),
+    rows: new Float32Array(indices.size * dimensions),
   };
   let to = 0;
-  for (const from of wanted) {
-    picked.hashes.set(hashes.subarray(from * HASH_BYTES, (from + 1) * HASH_BYTES), to * HASH_BYTES);
-    picked.rows.set(rows.subarray(from * dimensions, (from + 1) * dimensions), to * dimensions);
+  for (const from of indices) {
+    selected.hashes.set(hashes.subarray(from * HASH_BYTES, (from + 1) * HASH_BYTES), to * HASH_BYTES);
+    selected.rows.set(rows.subarray(from * dimensions, (from + 1) * dimensions), to * dimensions);
     to++;
   }
-  return picked;
+  return selected;
 }
 
 function hashAt(hashes: Uint8Array, index: number): string {
-  return hex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
+  return toHex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
 }
 
 /** Whether an input is the one whose hash is at `index` of `hashes`. */
-export function isInput(input: string | Uint8Array, hashes: Uint8Array, index: number): boolean {
-  return hex(shortHash(input)) === hashAt(hashes, index);
+export function matchesHash(input: string | Uint8Array, hashes: Uint8Array, index: number): boolean {
+  return toHex(shortHash(input)) === hashAt(hashes, index);
 }
 
-const tooFew: BackboneFailure = {
+const tooFewEmbeddings: BackboneFailure = {
   code: "backend_invalid_answer",
   message: "The backbone answered fewer embeddings than it was asked for.",
   retryAfter: 5,
@@ -297,7 +301,7 @@ function toFailure(failure: BackboneFailure): Failure {
 export interface EmbeddedInputs {
   /** One row an input. */
   readonly rows: readonly Float32Array[];
-  readonly hits: number;
+  readonly cacheHits: number;
 }
 
 /** Embeds single inputs, through this tenant's cache where the backbone is remote. */
@@ -306,7 +310,7 @@ export async function embedInputs(
   tenant: string,
   backbone: Backbone,
   inputs: readonly string[],
-  later: (work: Promise<unknown>) => void,
+  waitUntil: (work: Promise<unknown>) => void,
 ): Promise<Result<EmbeddedInputs>> {
   if (backbone.kind === "fine_tuned") {
     const limit = limits.fine_tuned_characters_per_request;
@@ -315,27 +319,27 @@ export async function embedInputs(
     if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
   }
   const name = `${backbone.id}@${backbone.revision}`;
-  const keys = backbone.cost === "remote" ? inputs.map((input) => inputKey(tenant, name, hex(shortHash(input)))) : [];
+  const keys = backbone.cost === "remote" ? inputs.map((input) => inputKey(tenant, name, toHex(shortHash(input)))) : [];
   const cached = await readInputs(kv, keys, backbone.dimensions);
   const unique = [...new Set(inputs.filter((_, i) => !cached.has(keys[i] ?? "")))];
-  let turns = 0;
-  const fresh = await embedInTurns(backbone, unique, async () => {
-    if (turns++ > 0) await scheduler.wait(0);
+  let chunks = 0;
+  const newEmbeddings = await embedInChunks(backbone, unique, async () => {
+    if (chunks++ > 0) await scheduler.wait(0);
     return null;
   });
-  const rows = new Map<string, Float32Array>();
-  fresh.rows.forEach((row, i) => {
-    if (row !== undefined) rows.set(unique[i] ?? "", row);
+  const rowByInput = new Map<string, Float32Array>();
+  newEmbeddings.rows.forEach((row, i) => {
+    if (row !== undefined) rowByInput.set(unique[i] ?? "", row);
   });
-  if (backbone.cost === "remote") later(writeInputs(kv, tenant, name, rows));
-  if (fresh.failure) return { ok: false, failure: fresh.failure };
-  const found: Float32Array[] = [];
+  if (backbone.cost === "remote") waitUntil(writeInputs(kv, tenant, name, rowByInput));
+  if (newEmbeddings.failure) return { ok: false, failure: newEmbeddings.failure };
+  const orderedRows: Float32Array[] = [];
   for (const [i, input] of inputs.entries()) {
-    const row = cached.get(keys[i] ?? "") ?? rows.get(input);
-    if (row === undefined) return { ok: false, failure: toFailure(tooFew) };
-    found.push(row);
+    const row = cached.get(keys[i] ?? "") ?? rowByInput.get(input);
+    if (row === undefined) return { ok: false, failure: toFailure(tooFewEmbeddings) };
+    orderedRows.push(row);
   }
-  return ok({ rows: found, hits: inputs.filter((_, i) => cached.has(keys[i] ?? "")).length });
+  return ok({ rows: orderedRows, cacheHits: inputs.filter((_, i) => cached.has(keys[i] ?? "")).length });
 }
 
 async function readInputs(
@@ -344,9 +348,9 @@ async function readInputs(
   dimensions: number,
 ): Promise<Map<string, Float32Array>> {
   const found = new Map<string, Float32Array>();
-  for (let i = 0; i < keys.length; i += KEYS_A_GET) {
+  for (let i = 0; i < keys.length; i += MAX_KEYS_PER_GET) {
     const values = await kv
-      .get([...new Set(keys.slice(i, i + KEYS_A_GET))], "text")
+      .get([...new Set(keys.slice(i, i + MAX_KEYS_PER_GET))], "text")
       .catch(() => new Map<string, string | null>());
     for (const [key, text] of values) {
       const row = text === null ? null : decodeRow(key, text, dimensions);
@@ -362,8 +366,8 @@ async function writeInputs(
   backbone: string,
   rows: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
-  const writes = [...rows].slice(0, PUTS_A_REQUEST).map(([input, row]) => {
-    const key = inputKey(tenant, backbone, hex(shortHash(input)));
+  const writes = [...rows].slice(0, MAX_PUTS_PER_REQUEST).map(([input, row]) => {
+    const key = inputKey(tenant, backbone, toHex(shortHash(input)));
     return kv.put(key, encodeRow(key, row), { expirationTtl: INPUT_TTL_SECONDS });
   });
   await Promise.allSettled(writes);
@@ -375,13 +379,13 @@ async function writeInputs(
  */
 function encodeRow(key: string, row: Float32Array): string {
   const bytes = new Uint8Array(row.buffer, row.byteOffset, row.byteLength);
-  return `1:${hex(shortHash(key, bytes))}:${Buffer.from(bytes).toString("base64")}`;
+  return `1:${toHex(shortHash(key, bytes))}:${Buffer.from(bytes).toString("base64")}`;
 }
 
 function decodeRow(key: string, text: string, dimensions: number): Float32Array | null {
   const [version, digest, base64] = text.split(":");
   if (version !== "1" || base64 === undefined) return null;
   const bytes = new Uint8Array(Buffer.from(base64, "base64"));
-  if (bytes.length !== 4 * dimensions || digest !== hex(shortHash(key, bytes))) return null;
+  if (bytes.length !== 4 * dimensions || digest !== toHex(shortHash(key, bytes))) return null;
   return new Float32Array(bytes.buffer);
 }

@@ -2,51 +2,51 @@ import { fileKey } from "./keys.ts";
 
 /** R2 takes streams of a known length alone, and of an upload in parts all but the last must have the same size. */
 export const PART_BYTES = 8 * 1024 * 1024;
-const FIRST_ROOM = 64 * 1024;
+const INITIAL_BUFFER_BYTES = 64 * 1024;
 
 /** Bytes on their way to R2; nothing is there to be read before `finish`. */
 export interface FileWriter {
   /** Takes the next bytes, and waits while a part is stored. */
   write(bytes: Uint8Array): Promise<void>;
-  finish(): Promise<void>;
+  close(): Promise<void>;
   /** Forgets what was written; called after `finish` it changes nothing. Parts that R2 keeps all the same, it drops after 7 days. */
   abort(): Promise<void>;
 }
 
 /** Stores a file's bytes as they come, never more than a part of them in memory: small files at once, others in parts. */
-export function fileWriter(bucket: R2Bucket, tenant: string, id: string): FileWriter {
+export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): FileWriter {
   const key = fileKey(tenant, id);
   const parts: R2UploadedPart[] = [];
   let upload: R2MultipartUpload | null = null;
-  let part = new Uint8Array(FIRST_ROOM);
+  let buffer = new Uint8Array(INITIAL_BUFFER_BYTES);
   let filled = 0;
 
-  const makeRoom = (bytes: number) => {
-    if (bytes <= part.length) return;
-    const larger = new Uint8Array(Math.max(bytes, Math.min(2 * part.length, PART_BYTES)));
-    larger.set(part.subarray(0, filled));
-    part = larger;
+  const ensureCapacity = (bytes: number) => {
+    if (bytes <= buffer.length) return;
+    const larger = new Uint8Array(Math.max(bytes, Math.min(2 * buffer.length, PART_BYTES)));
+    larger.set(buffer.subarray(0, filled));
+    buffer = larger;
   };
   const storePart = async () => {
     upload ??= await bucket.createMultipartUpload(key);
-    parts.push(await upload.uploadPart(parts.length + 1, part.subarray(0, filled)));
+    parts.push(await upload.uploadPart(parts.length + 1, buffer.subarray(0, filled)));
     filled = 0;
   };
   return {
     async write(bytes) {
-      for (let at = 0; at < bytes.length; ) {
+      for (let offset = 0; offset < bytes.length; ) {
         // Not as soon as it is full: the last part, too, has at least a byte.
         if (filled === PART_BYTES) await storePart();
-        const taken = bytes.subarray(at, at + PART_BYTES - filled);
-        makeRoom(filled + taken.length);
-        part.set(taken, filled);
-        filled += taken.length;
-        at += taken.length;
+        const chunk = bytes.subarray(offset, offset + PART_BYTES - filled);
+        ensureCapacity(filled + chunk.length);
+        buffer.set(chunk, filled);
+        filled += chunk.length;
+        offset += chunk.length;
       }
     },
-    async finish() {
+    async close() {
       if (upload === null) {
-        await bucket.put(key, part.subarray(0, filled));
+        await bucket.put(key, buffer.subarray(0, filled));
         return;
       }
       await storePart();

@@ -1,17 +1,17 @@
 import { decodeHead } from "../core/codec.ts";
 import type { Head } from "../core/head.ts";
-import { hot } from "./isolate-cache.ts";
+import { readBytes } from "./content-addressed.ts";
+import { isolateCache } from "./isolate-cache.ts";
 import { headKey } from "./keys.ts";
-import { readBytes } from "./published.ts";
 
 /** A head: from the isolate's memory, else KV, else R2. Null where its bytes are nowhere to be had. */
 export async function getHead(kv: KVNamespace, bucket: R2Bucket, tenant: string, sha256: string): Promise<Head | null> {
   const key = headKey(tenant, sha256);
-  const kept = hot.get(key);
-  if (kept) return kept as Head;
+  const cached = isolateCache.get(key);
+  if (cached) return cached as Head;
   const bytes = await readBytes(kv, bucket, key);
   if (!bytes) return null;
   const head = decodeHead(bytes);
-  if (head) hot.set(key, head, bytes.byteLength);
+  if (head) isolateCache.set(key, head, bytes.byteLength);
   return head;
 }

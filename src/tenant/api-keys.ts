@@ -1,6 +1,6 @@
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
-import { type Page, type PageRequest, page } from "./page.ts";
+import { type Page, type PageRequest, paginate } from "./page.ts";
 
 export const scopes = ["predict", "train", "manage"] as const;
 export type Scope = (typeof scopes)[number];
@@ -76,14 +76,14 @@ export function countApiKeys(sql: SqlStorage): number {
 }
 
 export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<Page<ApiKey>> {
-  return page(
+  return paginate(
     request,
     (id) => sql.exec<{ rowid: number }>("SELECT rowid FROM api_keys WHERE id = ?", id).toArray()[0]?.rowid ?? null,
-    (below, count) =>
+    (cursor, count) =>
       sql
         .exec<Row>(
           "SELECT rowid, * FROM api_keys WHERE revoked_at IS NULL AND rowid < ? ORDER BY rowid DESC LIMIT ?",
-          below,
+          cursor,
           count,
         )
         .toArray(),
@@ -99,7 +99,7 @@ export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<A
 }
 
 /** Removes every key of this name, as if it had never been. */
-export function forgetApiKeys(sql: SqlStorage, name: string): void {
+export function deleteApiKeysByName(sql: SqlStorage, name: string): void {
   sql.exec("DELETE FROM api_keys WHERE name = ?", name);
 }
 

@@ -5,10 +5,10 @@
 import { DurableObject } from "cloudflare:workers";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { ApiKey, NewApiKey } from "./api-keys.ts";
-import { erase } from "./tasks/maintenance.ts";
 import * as idempotency from "./idempotency.ts";
-import { type Page, type PageRequest, page } from "./page.ts";
-import { ledger, type Remote } from "./tenant.ts";
+import { type Page, type PageRequest, paginate } from "./page.ts";
+import { eraseTenantBytes } from "./tasks/maintenance.ts";
+import { getLedger, type Remote } from "./tenant.ts";
 
 export interface TenantObject {
   readonly object: "tenant";
@@ -29,7 +29,7 @@ interface Row extends Record<string, SqlStorageValue> {
 
 const RETRY_MS = 5_000;
 /** KV's listing lags behind its writes, so what a late writer left is looked for once more. */
-const LAST_LOOK_MS = 3_600_000;
+const FINAL_SWEEP_DELAY_MS = 3_600_000;
 
 const schema = `
   CREATE TABLE IF NOT EXISTS tenants (
@@ -38,7 +38,8 @@ const schema = `
   CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL);
 `;
 /** What a directory that was made earlier lacks. */
-const claims = "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)";
+const addClaimColumn =
+  "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)";
 
 function toTenant(row: Row): TenantObject {
   return {
@@ -53,27 +54,29 @@ function toTenant(row: Row): TenantObject {
 export class Directory extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
   /** Ids whose creation is under way, so that a second caller does not take one for a creation that was cut off. */
-  readonly #creating = new Set<string>();
+  readonly #creatingIds = new Set<string>();
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#sql.exec(schema);
     if (this.#sql.exec("SELECT 1 FROM pragma_table_info('idempotency') WHERE name = 'claim'").toArray().length === 0)
-      this.#sql.exec(claims);
+      this.#sql.exec(addClaimColumn);
   }
 
   #find(id: string): Row | undefined {
     return this.#sql.exec<Row>("SELECT rowid, * FROM tenants WHERE id = ?", id).toArray()[0];
   }
 
-  async beginIdempotent(request: idempotency.Idempotency): Promise<Result<idempotency.Answer | null>> {
-    const now = seconds();
-    idempotency.expire(this.#sql, now);
-    return idempotency.begin(this.#sql, request, now);
+  async claimIdempotencyKey(
+    request: idempotency.IdempotentRequest,
+  ): Promise<Result<idempotency.StoredResponse | null>> {
+    const now = nowInSeconds();
+    idempotency.deleteExpiredResponses(this.#sql, now);
+    return idempotency.claimKey(this.#sql, request, now);
   }
 
-  async releaseIdempotent(claim: string): Promise<void> {
-    idempotency.release(this.#sql, claim);
+  async releaseIdempotencyKey(claim: string): Promise<void> {
+    idempotency.releaseKey(this.#sql, claim);
   }
 
   /** Takes the id and creates the tenant's ledger. A creation that was cut off is continued by the same call again. */
@@ -84,29 +87,32 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     claim: string | null,
   ): Promise<Result<{ tenant: TenantObject; key: ApiKey }>> {
     const existing = this.#find(id);
-    if (this.#creating.has(id))
+    if (this.#creatingIds.has(id))
       return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
     if (existing && existing.status !== "creating") {
-      const forGood = existing.status === "active" ? "" : "; ids of deleted tenants are not given out again";
-      return fail("already_exists", `The tenant id '${id}' is taken${forGood}.`, { param: "id" });
+      const explanation = existing.status === "active" ? "" : "; ids of deleted tenants are not given out again";
+      return fail("already_exists", `The tenant id '${id}' is taken${explanation}.`, { param: "id" });
     }
     this.#sql.exec(
       "INSERT INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
       id,
       name,
-      seconds(),
+      nowInSeconds(),
     );
-    this.#creating.add(id);
-    const created = await ledger(this.env.TENANT, id)
+    this.#creatingIds.add(id);
+    const created = await getLedger(this.env.TENANT, id)
       .create(id, name, key)
-      .finally(() => this.#creating.delete(id));
+      .finally(() => this.#creatingIds.delete(id));
     if (!created.ok) return created;
     return this.ctx.storage.transactionSync(() => {
       const row = this.#find(id);
       if (!row) return fail("not_found", `No tenant '${id}'.`);
       const tenant = toTenant(row);
-      const kept = idempotency.finish(this.#sql, claim, { status: 201, body: { ...tenant, key: created.value } });
-      if (!kept.ok) return kept;
+      const saveResult = idempotency.saveResponse(this.#sql, claim, {
+        status: 201,
+        body: { ...tenant, key: created.value },
+      });
+      if (!saveResult.ok) return saveResult;
       this.#sql.exec("UPDATE tenants SET status = 'active' WHERE id = ? AND status = 'creating'", id);
       return ok({ tenant, key: created.value });
     });
@@ -118,12 +124,12 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   }
 
   async list(request: PageRequest): Promise<Result<Page<TenantObject>>> {
-    return page(
+    return paginate(
       request,
       (id) => this.#find(id)?.rowid ?? null,
-      (below, count) =>
+      (cursor, count) =>
         this.#sql
-          .exec<Row>("SELECT rowid, * FROM tenants WHERE rowid < ? ORDER BY rowid DESC LIMIT ?", below, count)
+          .exec<Row>("SELECT rowid, * FROM tenants WHERE rowid < ? ORDER BY rowid DESC LIMIT ?", cursor, count)
           .toArray(),
       toTenant,
     );
@@ -133,12 +139,12 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   async delete(id: string): Promise<Result<TenantObject>> {
     const row = this.#find(id);
     if (!row) return fail("not_found", `No tenant '${id}'.`);
-    if (this.#creating.has(id))
+    if (this.#creatingIds.has(id))
       return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
     if (row.status === "deleted" || row.status === "deleting") return ok(toTenant(row));
     this.#sql.exec("UPDATE tenants SET status = 'deleting', erase_at = ? WHERE id = ?", Date.now(), id);
     await this.ctx.storage.setAlarm(Date.now());
-    await ledger(this.env.TENANT, id).suspend();
+    await getLedger(this.env.TENANT, id).suspend();
     return ok(toTenant({ ...row, status: "deleting" }));
   }
 
@@ -150,7 +156,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
       .toArray()[0];
     if (row) {
       try {
-        const next = await this.#eraseSome(row);
+        const next = await this.#eraseBatch(row);
         this.#sql.exec("UPDATE tenants SET erase_at = ? WHERE id = ?", next, row.id);
       } catch (error) {
         console.error(JSON.stringify({ event: "erase_failed", tenant: row.id, error: String(error) }));
@@ -162,19 +168,19 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   }
 
   /** One bounded step of a deletion; when to take the next, in milliseconds, or null when all is done. */
-  async #eraseSome(row: Row): Promise<number | null> {
-    if (row.status === "deleted") return erase(this.env.KV, this.env.BUCKET, row.id, Date.now());
-    const next = await ledger(this.env.TENANT, row.id).erase(row.id);
+  async #eraseBatch(row: Row): Promise<number | null> {
+    if (row.status === "deleted") return eraseTenantBytes(this.env.KV, this.env.BUCKET, row.id, Date.now());
+    const next = await getLedger(this.env.TENANT, row.id).erase(row.id);
     if (next !== null) return next;
     this.#sql.exec("UPDATE tenants SET status = 'deleted', name = NULL WHERE id = ?", row.id);
-    return Date.now() + LAST_LOOK_MS;
+    return Date.now() + FINAL_SWEEP_DELAY_MS;
   }
 }
 
-function seconds(): number {
+function nowInSeconds(): number {
   return Math.floor(Date.now() / 1000);
 }
 
-export function directory(namespace: Cloudflare.Env["DIRECTORY"]): Remote<Directory> {
+export function getDirectory(namespace: Cloudflare.Env["DIRECTORY"]): Remote<Directory> {
   return namespace.get(namespace.idFromName("directory")) as unknown as Remote<Directory>;
 }

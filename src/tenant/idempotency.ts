@@ -4,19 +4,19 @@ import { fail, ok, type Result } from "../core/failure.ts";
  * The first answer to each `Idempotency-Key`, kept for a day in the ledger that the request changes, and written in
  * the same transaction as the change: a request that was retried after a crash finds either both or neither.
  */
-const KEPT_SECONDS = 24 * 3600;
+const RETENTION_SECONDS = 24 * 3600;
 /** After this a request that has not ended counts as dead, and its key is free again. */
-const RUNNING_SECONDS = 600;
+const CLAIM_TIMEOUT_SECONDS = 600;
 
-export interface Answer {
+export interface StoredResponse {
   readonly status: number;
   readonly body: unknown;
 }
 
-export interface Idempotency {
+export interface IdempotentRequest {
   readonly key: string;
   /** A hash of method, path and body. */
-  readonly request: string;
+  readonly requestHash: string;
   /** Names this attempt at the request, and no other: one whose key a later attempt took over changes nothing more. */
   readonly claim: string;
 }
@@ -29,22 +29,26 @@ interface Row extends Record<string, SqlStorageValue> {
 }
 
 /** Claims the key for this request: null to go ahead, an answer to replay, or why neither. `now` in seconds. */
-export function begin(sql: SqlStorage, { key, request, claim }: Idempotency, now: number): Result<Answer | null> {
+export function claimKey(
+  sql: SqlStorage,
+  { key, requestHash, claim }: IdempotentRequest,
+  now: number,
+): Result<StoredResponse | null> {
   const row = sql
     .exec<Row>("SELECT request, status, body, started_at FROM idempotency WHERE key = ?", key)
     .toArray()[0];
-  const kept = row && now - row.started_at < (row.status === null ? RUNNING_SECONDS : KEPT_SECONDS);
-  if (!kept) {
+  const isRetained = row && now - row.started_at < (row.status === null ? CLAIM_TIMEOUT_SECONDS : RETENTION_SECONDS);
+  if (!isRetained) {
     sql.exec(
       "INSERT OR REPLACE INTO idempotency (key, request, started_at, claim) VALUES (?, ?, ?, ?)",
       key,
-      request,
+      requestHash,
       now,
       claim,
     );
     return ok(null);
   }
-  if (row.request !== request) {
+  if (row.request !== requestHash) {
     return fail(
       "idempotency_key_reused",
       "This Idempotency-Key was used for another request. Use a new key for each request.",
@@ -67,17 +71,17 @@ export function begin(sql: SqlStorage, { key, request, claim }: Idempotency, now
  * Keeps the answer of the running request; call it in the transaction of the change that the answer tells of, and roll
  * that back where this is refused: a later attempt has the key now.
  */
-export function finish(sql: SqlStorage, claim: string | null, answer: Answer): Result<null> {
+export function saveResponse(sql: SqlStorage, claim: string | null, response: StoredResponse): Result<null> {
   if (claim === null) return ok(null);
-  const kept = sql
+  const updatedRows = sql
     .exec(
       "UPDATE idempotency SET status = ?, body = ? WHERE claim = ? RETURNING 1",
-      answer.status,
-      JSON.stringify(answer.body),
+      response.status,
+      JSON.stringify(response.body),
       claim,
     )
     .toArray();
-  if (kept.length > 0) return ok(null);
+  if (updatedRows.length > 0) return ok(null);
   return fail(
     "request_in_progress",
     "This request took so long that another with its Idempotency-Key has taken its place. It changed nothing; send it again for the other's answer.",
@@ -86,12 +90,12 @@ export function finish(sql: SqlStorage, claim: string | null, answer: Answer): R
 }
 
 /** Frees the key of a request that failed and so changed nothing, if no later attempt has it. */
-export function release(sql: SqlStorage, claim: string): void {
+export function releaseKey(sql: SqlStorage, claim: string): void {
   sql.exec("DELETE FROM idempotency WHERE claim = ? AND status IS NULL", claim);
 }
 
 /** Forgets answers past their day; returns how many are left. */
-export function expire(sql: SqlStorage, now: number): number {
-  sql.exec("DELETE FROM idempotency WHERE started_at <= ?", now - KEPT_SECONDS);
+export function deleteExpiredResponses(sql: SqlStorage, now: number): number {
+  sql.exec("DELETE FROM idempotency WHERE started_at <= ?", now - RETENTION_SECONDS);
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM idempotency").one().n;
 }

@@ -149,14 +149,14 @@ export interface Identity extends Record<string, SqlStorageValue> {
 }
 
 /** Who this ledger belongs to, or null where nothing was ever created (or all was deleted): reading creates nothing. */
-export function identity(sql: SqlStorage): Identity | null {
+export function readIdentity(sql: SqlStorage): Identity | null {
   const exists = sql.exec("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger'").toArray().length > 0;
   if (!exists) return null;
   return sql.exec<Identity>("SELECT tenant, name, status, version FROM ledger").toArray()[0] ?? null;
 }
 
 /** Creates the ledger of a tenant. Running it again for the same tenant changes its name alone. */
-export function create(storage: DurableObjectStorage, tenant: string, name: string | null): void {
+export function createLedger(storage: DurableObjectStorage, tenant: string, name: string | null): void {
   storage.transactionSync(() => {
     storage.sql.exec(
       "CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, name TEXT, status TEXT NOT NULL, version INTEGER NOT NULL)",
@@ -172,7 +172,7 @@ export function create(storage: DurableObjectStorage, tenant: string, name: stri
 
 /** Brings an existing ledger's tables to the newest version of `steps`; a newer ledger is left as it is. */
 export function migrate(storage: DurableObjectStorage, steps: readonly string[] = migrations): void {
-  const version = identity(storage.sql)?.version ?? 0;
+  const version = readIdentity(storage.sql)?.version ?? 0;
   steps.slice(version).forEach((statements, index) => {
     storage.transactionSync(() => {
       storage.sql.exec(statements);

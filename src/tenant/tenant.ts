@@ -9,35 +9,35 @@ import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { JobEvent } from "../core/lifecycle/job.ts";
 import type { Policy } from "../core/lifecycle/policy.ts";
 import type { Directive, Manifest, Message } from "../jobs/protocol.ts";
+import { hasBytes } from "../store/content-addressed.ts";
 import { hasFile } from "../store/files.ts";
 import { backboneKey, headKey } from "../store/keys.ts";
-import { hasBytes } from "../store/published.ts";
 import * as apiKeys from "./api-keys.ts";
-import * as backbones from "./heads/backbones.ts";
-import { type Alone, erase, runDue } from "./tasks/maintenance.ts";
 import * as datasets from "./data/datasets.ts";
-import * as deliveries from "./hooks/deliveries.ts";
-import { arm, type Due, drain, type Running, schedule } from "./tasks/tasks.ts";
 import * as examples from "./data/examples.ts";
 import * as files from "./data/files.ts";
-import * as heads from "./heads/heads.ts";
-import * as idempotency from "./idempotency.ts";
 import * as imports from "./data/imports.ts";
-import * as inbound from "./hooks/inbound.ts";
-import { jobRules, runJob, submitNext } from "./jobs/job-runner.ts";
-import * as jobs from "./jobs/jobs.ts";
-import * as learning from "./heads/learning.ts";
-import type { PageRequest } from "./page.ts";
-import * as policies from "./heads/policies.ts";
-import { createPump, type Pump } from "./hooks/dispatcher.ts";
-import * as retraining from "./heads/retraining.ts";
-import { create, type Identity, identity, migrate } from "./schema.ts";
 import * as trainingSets from "./data/training-sets.ts";
+import * as backbones from "./heads/backbones.ts";
+import * as learning from "./heads/feedback.ts";
+import * as heads from "./heads/heads.ts";
+import * as policies from "./heads/policies.ts";
+import * as retraining from "./heads/retraining.ts";
+import * as deliveries from "./hooks/deliveries.ts";
+import { createDispatcher, type Dispatcher } from "./hooks/dispatcher.ts";
+import * as inbound from "./hooks/inbound.ts";
 import * as webhooks from "./hooks/webhook-endpoints.ts";
+import * as idempotency from "./idempotency.ts";
+import { getJobRules, runJob, submitNextJob } from "./jobs/job-runner.ts";
+import * as jobs from "./jobs/jobs.ts";
+import type { PageRequest } from "./page.ts";
+import { createLedger, type Identity, migrate, readIdentity } from "./schema.ts";
+import { eraseTenantBytes, type RunExclusive, runMaintenanceTask } from "./tasks/maintenance.ts";
+import { type RunningTasks, runDueTasks, type ScheduledTask, schedule, setNextAlarm } from "./tasks/tasks.ts";
 
 const DAY_MS = 24 * 3_600_000;
 
-class Refused extends Error {
+class FailureError extends Error {
   readonly failure: Failure;
   constructor(failure: Failure) {
     super(failure.code);
@@ -48,29 +48,29 @@ class Refused extends Error {
 export class Tenant extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
   #identity: Identity | null;
-  #lastAlone: Promise<unknown> = Promise.resolve();
-  readonly #running: Running = new Map();
-  readonly #pump: Pump;
+  #lastExclusive: Promise<unknown> = Promise.resolve();
+  readonly #runningTasks: RunningTasks = new Map();
+  readonly #dispatcher: Dispatcher;
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
-    this.#identity = identity(this.#sql);
+    this.#identity = readIdentity(this.#sql);
     if (this.#identity) migrate(ctx.storage);
-    this.#pump = createPump(
+    this.#dispatcher = createDispatcher(
       env,
       ctx.storage,
-      () => this.#active(),
+      () => this.#isActive(),
       (work) => ctx.waitUntil(work),
-      (error) => this.#report("delivery_failed", { error: String(error) }),
+      (error) => this.#logError("delivery_failed", { error: String(error) }),
     );
   }
 
-  #active(): boolean {
+  #isActive(): boolean {
     return this.#identity?.status === "active";
   }
 
   #read<T>(read: (sql: SqlStorage) => Result<T>): Result<T> {
-    return this.#active() ? read(this.#sql) : fail("not_found", "No such tenant.");
+    return this.#isActive() ? read(this.#sql) : fail("not_found", "No such tenant.");
   }
 
   /**
@@ -79,22 +79,25 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
    */
   async #change<T>(
     change: (sql: SqlStorage, now: number) => Result<T>,
-    answer: { claim: string | null; status: number } = { claim: null, status: 200 },
+    response: { claim: string | null; status: number } = { claim: null, status: 200 },
   ): Promise<Result<T>> {
-    if (!this.#active()) return fail("not_found", "No such tenant.");
+    if (!this.#isActive()) return fail("not_found", "No such tenant.");
     try {
       return this.ctx.storage.transactionSync(() => {
-        const result = change(this.#sql, seconds());
-        if (!result.ok) throw new Refused(result.failure);
-        const kept = idempotency.finish(this.#sql, answer.claim, { status: answer.status, body: result.value });
-        if (!kept.ok) throw new Refused(kept.failure);
+        const result = change(this.#sql, nowInSeconds());
+        if (!result.ok) throw new FailureError(result.failure);
+        const saveResult = idempotency.saveResponse(this.#sql, response.claim, {
+          status: response.status,
+          body: result.value,
+        });
+        if (!saveResult.ok) throw new FailureError(saveResult.failure);
         return result;
       });
     } catch (error) {
-      if (error instanceof Refused) return { ok: false, failure: error.failure };
+      if (error instanceof FailureError) return { ok: false, failure: error.failure };
       throw error;
     } finally {
-      await arm(this.ctx.storage);
+      await setNextAlarm(this.ctx.storage);
     }
   }
 
@@ -103,9 +106,9 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
    * training may have stored anew what is about to be deleted for a head that is gone, and an upload may take longer
    * than a sweep waits for its row.
    */
-  readonly #alone: Alone = (work) => {
-    const done = this.#lastAlone.then(work);
-    this.#lastAlone = done.catch(() => undefined);
+  readonly #exclusive: RunExclusive = (work) => {
+    const done = this.#lastExclusive.then(work);
+    this.#lastExclusive = done.catch(() => undefined);
     return done;
   };
 
@@ -116,11 +119,11 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
    * place of the first ones, which nobody has seen.
    */
   async create(tenant: string, name: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
-    create(this.ctx.storage, tenant, name);
-    this.#identity = identity(this.#sql);
+    createLedger(this.ctx.storage, tenant, name);
+    this.#identity = readIdentity(this.#sql);
     return this.#change((sql, now) => {
       schedule(sql, "sweep", "", now * 1000 + DAY_MS);
-      apiKeys.forgetApiKeys(sql, key.name);
+      apiKeys.deleteApiKeysByName(sql, key.name);
       return apiKeys.createApiKey(sql, key, now);
     });
   }
@@ -129,13 +132,13 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   async suspend(): Promise<void> {
     if (this.#identity === null) return;
     this.#sql.exec("UPDATE ledger SET status = 'deleting'");
-    this.#identity = identity(this.#sql);
+    this.#identity = readIdentity(this.#sql);
   }
 
   /** Deletes a bounded part of everything that the tenant has; when to go on, in milliseconds, or null when all is gone. */
   async erase(tenant: string): Promise<number | null> {
     await this.suspend();
-    const next = await erase(this.env.KV, this.env.BUCKET, tenant, Date.now());
+    const next = await eraseTenantBytes(this.env.KV, this.env.BUCKET, tenant, Date.now());
     if (next !== null) return next;
     await this.ctx.storage.deleteAlarm();
     await this.ctx.storage.deleteAll();
@@ -160,21 +163,23 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // Idempotency
 
-  async beginIdempotent(request: idempotency.Idempotency): Promise<Result<idempotency.Answer | null>> {
+  async claimIdempotencyKey(
+    request: idempotency.IdempotentRequest,
+  ): Promise<Result<idempotency.StoredResponse | null>> {
     return this.#change((sql, now) => {
       schedule(sql, "expire_answers", "", now * 1000 + DAY_MS);
-      return idempotency.begin(sql, request, now);
+      return idempotency.claimKey(sql, request, now);
     });
   }
 
-  async releaseIdempotent(claim: string): Promise<void> {
-    if (this.#active()) idempotency.release(this.#sql, claim);
+  async releaseIdempotencyKey(claim: string): Promise<void> {
+    if (this.#isActive()) idempotency.releaseKey(this.#sql, claim);
   }
 
   // API keys
 
   async leaseApiKey(hash: string): Promise<apiKeys.KeyLease | null> {
-    return this.#active() ? apiKeys.leaseApiKey(this.#sql, hash, seconds()) : null;
+    return this.#isActive() ? apiKeys.leaseApiKey(this.#sql, hash, nowInSeconds()) : null;
   }
 
   async createApiKey(claim: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
@@ -218,14 +223,14 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#read((sql) => examples.listExamples(sql, name, label, request));
   }
 
-  async readExamples(dataset: datasets.DatasetRow, above: number) {
-    return this.#read((sql) => examples.readExamples(sql, dataset.id, dataset.task, above));
+  async readExamples(dataset: datasets.DatasetRow, afterPosition: number) {
+    return this.#read((sql) => examples.readExamples(sql, dataset.id, dataset.task, afterPosition));
   }
 
   async getExample(
     name: string,
     id: string,
-  ): Promise<Result<{ dataset: datasets.DatasetRow; row: examples.ReadExample }>> {
+  ): Promise<Result<{ dataset: datasets.DatasetRow; row: examples.ExampleWithHash }>> {
     return this.#read((sql) => {
       const dataset = datasets.findDataset(sql, name);
       if (!dataset.ok) return dataset;
@@ -234,8 +239,13 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  async replaceExample(dataset: datasets.DatasetRow, id: string, before: ArrayBuffer, example: examples.StoredExample) {
-    return this.#change((sql, now) => examples.replaceExample(sql, dataset, id, before, example, now));
+  async replaceExample(
+    dataset: datasets.DatasetRow,
+    id: string,
+    expectedHash: ArrayBuffer,
+    example: examples.StoredExample,
+  ) {
+    return this.#change((sql, now) => examples.replaceExample(sql, dataset, id, expectedHash, example, now));
   }
 
   async deleteExample(name: string, id: string) {
@@ -246,8 +256,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql, now) => imports.beginImport(sql, name, id, now));
   }
 
-  async stage(id: string, rows: readonly imports.StagedExample[]): Promise<Result<null>> {
-    return this.#change((sql) => imports.stage(sql, id, rows));
+  async stageRows(id: string, rows: readonly imports.StagedExample[]): Promise<Result<null>> {
+    return this.#change((sql) => imports.stageRows(sql, id, rows));
   }
 
   async mergeImport(id: string) {
@@ -255,7 +265,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async dropImport(id: string): Promise<void> {
-    if (this.#active()) this.ctx.storage.transactionSync(() => imports.dropImport(this.#sql, id));
+    if (this.#isActive()) this.ctx.storage.transactionSync(() => imports.dropImport(this.#sql, id));
   }
 
   // Training sets
@@ -282,37 +292,37 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   /** Adds a version whose bytes were stored before. */
   async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
     const change = (sql: SqlStorage, now: number) => {
-      const there = backbones.stillThere(sql, head.backbone);
-      return there.ok ? heads.commitHead(sql, head, promote, now) : there;
+      const backboneCheck = backbones.checkBackboneExists(sql, head.backbone);
+      return backboneCheck.ok ? heads.commitHead(sql, head, promote, now) : backboneCheck;
     };
-    return this.#withTrained(head, null, () => this.#change(change, { claim, status: 201 }));
+    return this.#commitHeadIfStored(head, null, () => this.#change(change, { claim, status: 201 }));
   }
 
   /** Commits what needs bytes, while they are there and none are deleted. */
-  async #withBytes<T>(
-    has: (bucket: R2Bucket, tenant: string) => Promise<boolean>,
-    lost: string,
+  async #commitIfStored<T>(
+    isStored: (bucket: R2Bucket, tenant: string) => Promise<boolean>,
+    missingMessage: string,
     commit: () => Promise<Result<T>>,
   ): Promise<Result<T>> {
     const tenant = this.#identity?.tenant;
     if (tenant === undefined) return fail("not_found", "No such tenant.");
-    return this.#alone(async () => {
+    return this.#exclusive(async () => {
       // Not there where equal ones were deleted meanwhile, or where R2 does not answer.
-      if (await has(this.env.BUCKET, tenant).catch(() => false)) return commit();
-      return fail("storage_unavailable", lost, { retryAfter: 1 });
+      if (await isStored(this.env.BUCKET, tenant).catch(() => false)) return commit();
+      return fail("storage_unavailable", missingMessage, { retryAfter: 1 });
     });
   }
 
-  #withTrained<T>(
+  #commitHeadIfStored<T>(
     head: heads.NewHead,
     layers: jobs.TrainedLayers | null,
     commit: () => Promise<Result<T>>,
   ): Promise<Result<T>> {
-    const lost = "The head's bytes were not found in storage. Train again.";
-    const has = async (bucket: R2Bucket, tenant: string) =>
+    const missingMessage = "The head's bytes were not found in storage. Train again.";
+    const isStored = async (bucket: R2Bucket, tenant: string) =>
       (await hasBytes(bucket, headKey(tenant, head.sha256))) &&
       (layers === null || (await hasBytes(bucket, backboneKey(tenant, layers.sha256))));
-    return this.#withBytes(has, lost, commit);
+    return this.#commitIfStored(isStored, missingMessage, commit);
   }
 
   async getHead(name: string, version: number | null) {
@@ -359,31 +369,31 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql, now) => policies.setPolicy(sql, name, policy, now));
   }
 
-  async openFeedback(name: string) {
-    return this.#read((sql) => policies.openFeedback(sql, name));
+  async getFeedbackTarget(name: string) {
+    return this.#read((sql) => policies.getFeedbackTarget(sql, name));
   }
 
-  async giveFeedback(
+  async recordFeedback(
     claim: string | null,
     name: string,
     dataset: datasets.DatasetRow,
     version: number,
-    examples: readonly learning.NewLearning[],
-    rejected: learning.Rejected,
+    examples: readonly learning.FeedbackExample[],
+    rejected: learning.RejectedExamples,
   ) {
-    return this.#change((sql, now) => learning.giveFeedback(sql, name, dataset, version, examples, rejected, now), {
+    return this.#change((sql, now) => learning.recordFeedback(sql, name, dataset, version, examples, rejected, now), {
       claim,
       status: 200,
     });
   }
 
-  async openRetraining(name: string, attempt: number) {
-    return this.#read((sql) => retraining.openRetraining(sql, name, attempt));
+  async getRetrainingSpec(name: string, attempt: number) {
+    return this.#read((sql) => retraining.getRetrainingSpec(sql, name, attempt));
   }
 
   /** Adds the version that an attempt at a retraining made, whose bytes were stored before. */
   async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<heads.HeadObject>> {
-    return this.#withTrained(head, null, () =>
+    return this.#commitHeadIfStored(head, null, () =>
       this.#change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
     );
   }
@@ -410,32 +420,36 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql) => inbound.deleteHook(sql, id));
   }
 
-  async openHook(tokenHash: string) {
-    return this.#read((sql) => inbound.openHook(sql, tokenHash));
+  async findHookByToken(tokenHash: string) {
+    return this.#read((sql) => inbound.findHookByToken(sql, tokenHash));
   }
 
-  async beginMessage(id: string, message: string) {
-    return this.#read((sql) => inbound.beginMessage(sql, id, message, seconds()));
+  async getMessageContext(id: string, messageId: string) {
+    return this.#read((sql) => inbound.getMessageContext(sql, id, messageId, nowInSeconds()));
   }
 
-  async predicted(id: string, name: inbound.MessageName, made: inbound.Predicted): Promise<Result<inbound.Answered>> {
-    return this.#change((sql, now) => inbound.predicted(sql, id, name, made, now));
-  }
-
-  async learnt(
+  async recordPrediction(
     id: string,
-    name: inbound.MessageName,
+    messageKey: inbound.MessageKey,
+    hookPrediction: inbound.HookPrediction,
+  ): Promise<Result<inbound.HookResponse>> {
+    return this.#change((sql, now) => inbound.recordPrediction(sql, id, messageKey, hookPrediction, now));
+  }
+
+  async learnExample(
+    id: string,
+    messageKey: inbound.MessageKey,
     dataset: datasets.DatasetRow,
-    example: learning.NewLearning,
-  ): Promise<Result<inbound.Answered>> {
-    return this.#change((sql, now) => inbound.learnt(sql, id, name, dataset, example, now));
+    example: learning.FeedbackExample,
+  ): Promise<Result<inbound.HookResponse>> {
+    return this.#change((sql, now) => inbound.learnExample(sql, id, messageKey, dataset, example, now));
   }
 
   // Files
 
   /** Adds a file whose bytes were stored before. */
   async commitFile(file: files.NewFile): Promise<Result<files.FileObject>> {
-    return this.#withBytes(
+    return this.#commitIfStored(
       (bucket, tenant) => hasFile(bucket, tenant, file.id),
       "The file's bytes were not found in storage. Upload it again.",
       () => this.#change((sql, now) => files.addFile(sql, file, now)),
@@ -484,34 +498,34 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     id: string,
     command: "cancel" | "pause" | "resume",
   ): Promise<Result<jobs.Job>> {
-    const rules = jobRules(this.env);
+    const rules = getJobRules(this.env);
     return this.#change((sql) => jobs.commandJob(sql, id, command, Date.now(), rules), { claim, status: 200 });
   }
 
   /** What the current attempt at a job is to do; refused to any other. */
-  async currentAttempt(id: string, attempt: number): Promise<Result<jobs.JobSpec>> {
+  async getCurrentAttempt(id: string, attempt: number): Promise<Result<jobs.JobSpec>> {
     return this.#read((sql) => {
-      const job = jobs.currentAttempt(sql, id, attempt);
+      const job = jobs.getCurrentAttempt(sql, id, attempt);
       return job.ok ? ok(job.value.spec) : job;
     });
   }
 
   /** The same where its examples are there; where they are gone, null, and the job fails. */
-  async openJobData(id: string, attempt: number): Promise<Result<jobs.JobSpec | null>> {
+  async checkJobData(id: string, attempt: number): Promise<Result<jobs.JobSpec | null>> {
     return this.#change((sql) => {
-      const job = jobs.currentAttempt(sql, id, attempt);
-      return job.ok ? ok(jobs.openData(sql, job.value, Date.now(), jobRules(this.env))) : job;
+      const job = jobs.getCurrentAttempt(sql, id, attempt);
+      return job.ok ? ok(jobs.checkJobData(sql, job.value, Date.now(), getJobRules(this.env))) : job;
     });
   }
 
   /** The next rows of the data set that a job trains on, oldest first; none where none are left. */
-  async readJobRows(id: string, attempt: number, above: number) {
+  async readJobRows(id: string, attempt: number, afterPosition: number) {
     return this.#read((sql) => {
-      const job = jobs.currentAttempt(sql, id, attempt);
+      const job = jobs.getCurrentAttempt(sql, id, attempt);
       if (!job.ok) return job;
       const { source } = job.value.spec;
       return source.kind === "dataset"
-        ? trainingSets.readRows(sql, source.id, above)
+        ? trainingSets.readRows(sql, source.id, afterPosition)
         : fail("not_found", "This job trains on a file.");
     });
   }
@@ -523,7 +537,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     event: JobEvent,
     message: Message,
   ): Promise<Result<Directive>> {
-    const rules = jobRules(this.env);
+    const rules = getJobRules(this.env);
     return this.#change((sql) => {
       const job = jobs.receiveMessage(sql, id, attempt, messageId, event, message, Date.now(), rules);
       return job.ok ? ok(jobs.toDirective(job.value, attempt)) : job;
@@ -539,8 +553,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     head: heads.NewHead,
     layers: jobs.TrainedLayers | null,
   ): Promise<Result<Directive>> {
-    const rules = jobRules(this.env);
-    return this.#withTrained(head, layers, () =>
+    const rules = getJobRules(this.env);
+    return this.#commitHeadIfStored(head, layers, () =>
       this.#change((sql, now) => jobs.finishJob(sql, id, attempt, messageId, manifest, head, layers, now, rules)),
     );
   }
@@ -559,8 +573,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#read((sql) => webhooks.listEndpoints(sql, request));
   }
 
-  async changeWebhookEndpoint(id: string, change: webhooks.WebhookEndpointChange) {
-    return this.#change((sql) => webhooks.changeEndpoint(sql, id, change));
+  async updateWebhookEndpoint(id: string, patch: webhooks.WebhookEndpointPatch) {
+    return this.#change((sql) => webhooks.updateEndpoint(sql, id, patch));
   }
 
   async rotateWebhookSecret(claim: string | null, id: string, secret: string) {
@@ -591,36 +605,36 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql) => deliveries.redeliver(sql, id, Date.now()), { claim, status: 200 });
   }
 
-  #report(event: string, figures: Readonly<Record<string, string | number>>): void {
-    console.error(JSON.stringify({ event, tenant: this.#identity?.tenant, ...figures }));
+  #logError(event: string, fields: Readonly<Record<string, string | number>>): void {
+    console.error(JSON.stringify({ event, tenant: this.#identity?.tenant, ...fields }));
   }
 
   override async alarm(): Promise<void> {
     const tenant = this.#identity?.tenant;
-    if (tenant === undefined || !this.#active()) return;
+    if (tenant === undefined || !this.#isActive()) return;
     const { storage } = this.ctx;
-    const run = async (due: Due): Promise<number | null> => {
-      if (!this.#active()) return null;
-      if (due.kind === "job") return runJob(this.env, storage, due.ref);
-      if (due.kind === "deliver") return this.#pump.kick();
-      if (due.kind === "retrain") return retraining.runRetraining(this.env, this.ctx, tenant, due.ref);
-      if (due.kind === "submit_jobs") return submitNext(this.env, storage, Date.now(), Math.random);
-      return runDue(this.env.KV, this.env.BUCKET, storage, this.#alone, tenant, due, Date.now());
+    const run = async (task: ScheduledTask): Promise<number | null> => {
+      if (!this.#isActive()) return null;
+      if (task.kind === "job") return runJob(this.env, storage, task.ref);
+      if (task.kind === "deliver") return this.#dispatcher.dispatchDue();
+      if (task.kind === "retrain") return retraining.runRetraining(this.env, this.ctx, tenant, task.ref);
+      if (task.kind === "submit_jobs") return submitNextJob(this.env, storage, Date.now(), Math.random);
+      return runMaintenanceTask(this.env.KV, this.env.BUCKET, storage, this.#exclusive, tenant, task, Date.now());
     };
-    const failed = ({ kind, attempts }: Due, error: unknown) =>
-      this.#report("due_failed", { kind, attempts, error: String(error) });
-    const done = async () => {
-      if (this.#active()) await arm(storage);
+    const onError = ({ kind, attempts }: ScheduledTask, error: unknown) =>
+      this.#logError("due_failed", { kind, attempts, error: String(error) });
+    const onComplete = async () => {
+      if (this.#isActive()) await setNextAlarm(storage);
     };
     try {
-      await drain(storage, Date.now(), run, failed, this.#running, done);
+      await runDueTasks(storage, Date.now(), run, onError, this.#runningTasks, onComplete);
     } finally {
-      await done();
+      await onComplete();
     }
   }
 }
 
-function seconds(): number {
+function nowInSeconds(): number {
   return Math.floor(Date.now() / 1000);
 }
 
@@ -632,6 +646,6 @@ export type Remote<T> = {
 };
 
 /** The ledger of a tenant whose id was verified. */
-export function ledger(namespace: Cloudflare.Env["TENANT"], tenant: string): Remote<Tenant> {
+export function getLedger(namespace: Cloudflare.Env["TENANT"], tenant: string): Remote<Tenant> {
   return namespace.get(namespace.idFromName(tenant)) as unknown as Remote<Tenant>;
 }

@@ -1,17 +1,17 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import type { Tensors } from "../core/tensors.ts";
-import { wasmTensors } from "./wasm.ts";
+import type { TensorBackend } from "../core/tensors.ts";
+import { wasmTensorBackend } from "./wasm.ts";
 
 /** Missing from the types of workerd, where compiling at run time is forbidden. */
 const { compile } = WebAssembly as unknown as { compile(bytes: Uint8Array): Promise<WebAssembly.Module> };
 
 /** The WASM backend in Node, its module compiled from the installed package. */
-export async function nodeTensors(): Promise<Tensors> {
+export async function nodeTensorBackend(): Promise<TensorBackend> {
   const file = createRequire(import.meta.url).resolve(
     "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm",
   );
   const sparse = join(import.meta.dirname, "sparse.wasm");
-  return wasmTensors(await compile(await readFile(file)), await compile(await readFile(sparse)));
+  return wasmTensorBackend(await compile(await readFile(file)), await compile(await readFile(sparse)));
 }

@@ -1,26 +1,26 @@
-import { checkShapes, checkSparse } from "../core/linear/sparse.ts";
-import type { Matrix, Sparse, SparseRows, Tensors } from "../core/tensors.ts";
+import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
+import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../core/tensors.ts";
 
 /** The reference backend: sums in 64-bit floats, results rounded once to the 32 bits that every matrix has. */
-export function plainTensors(): Tensors {
-  const alive = new Map<Matrix, Float32Array>();
-  const aliveSparse = new Map<Matrix | Sparse, SparseRows>();
+export function plainTensorBackend(): TensorBackend {
+  const matrices = new Map<Matrix, Float32Array>();
+  const sparseMatrices = new Map<Matrix | SparseMatrix, SparseRows>();
 
   const valuesOf = (matrix: Matrix): Float32Array => {
-    const values = alive.get(matrix);
+    const values = matrices.get(matrix);
     if (values === undefined) throw new Error("This matrix has been freed or belongs to another backend.");
     return values;
   };
 
-  const rowsOf = (sparse: Sparse): SparseRows => {
-    const rows = aliveSparse.get(sparse);
+  const rowsOf = (sparse: SparseMatrix): SparseRows => {
+    const rows = sparseMatrices.get(sparse);
     if (rows === undefined) throw new Error("These rows have been freed or belong to another backend.");
     return rows;
   };
 
   const create = (rows: number, columns: number, values: Float32Array): Matrix => {
     const matrix = { rows, columns };
-    alive.set(matrix, values);
+    matrices.set(matrix, values);
     return matrix;
   };
 
@@ -57,17 +57,17 @@ export function plainTensors(): Tensors {
       }
       return create(a.columns, a.rows, transposed);
     },
-    sparse(rows, columns) {
-      checkSparse(rows, columns);
+    sparseMatrix(rows, columns) {
+      checkSparseRows(rows, columns);
       const sparse = { rows: rows.starts.length - 1, columns, entries: rows.values.length };
-      aliveSparse.set(sparse, copyOf(rows));
+      sparseMatrices.set(sparse, copyOf(rows));
       return sparse;
     },
-    addSparseProduct(a, b, to) {
-      checkShapes([a.rows, a.columns], b, to);
+    addSparseProduct(a, b, accumulator) {
+      checkShapes([a.rows, a.columns], b, accumulator);
       const { starts, columns, values } = rowsOf(a);
       const right = valuesOf(b);
-      const sums = valuesOf(to);
+      const sums = valuesOf(accumulator);
       for (let i = 0; i < a.rows; i++) {
         for (let j = 0; j < b.columns; j++) {
           let sum = sums[i * b.columns + j] as number;
@@ -77,11 +77,11 @@ export function plainTensors(): Tensors {
         }
       }
     },
-    addTransposedProduct(a, b, to) {
-      checkShapes([a.columns, a.rows], b, to);
+    addTransposedProduct(a, b, accumulator) {
+      checkShapes([a.columns, a.rows], b, accumulator);
       const { starts, columns, values } = rowsOf(a);
       const right = valuesOf(b);
-      const sums = valuesOf(to);
+      const sums = valuesOf(accumulator);
       for (let i = 0; i < a.rows; i++) {
         for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
           for (let j = 0, at = (columns[m] as number) * b.columns; j < b.columns; j++, at++)
@@ -93,15 +93,15 @@ export function plainTensors(): Tensors {
     read: (a) => valuesOf(a).slice(),
     view: valuesOf,
     free(a) {
-      alive.delete(a);
-      aliveSparse.delete(a);
+      matrices.delete(a);
+      sparseMatrices.delete(a);
     },
     memory() {
       let bytes = 0;
-      for (const values of alive.values()) bytes += values.byteLength;
-      for (const { starts, columns, values } of aliveSparse.values())
+      for (const values of matrices.values()) bytes += values.byteLength;
+      for (const { starts, columns, values } of sparseMatrices.values())
         bytes += starts.byteLength + columns.byteLength + values.byteLength;
-      return { matrices: alive.size + aliveSparse.size, bytes };
+      return { matrices: matrices.size + sparseMatrices.size, bytes };
     },
   };
 }

@@ -11,16 +11,16 @@ import {
   tensor1d,
   tensor2d,
 } from "@tensorflow/tfjs-core";
-import { checkShapes, checkSparse } from "../core/linear/sparse.ts";
-import type { Matrix, Sparse, Tensors } from "../core/tensors.ts";
+import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
+import type { Matrix, SparseMatrix, TensorBackend } from "../core/tensors.ts";
 
 /** What the package's types take from Emscripten's, which are not installed. */
-type Emscripten = BackendWasmModule & {
+type EmscriptenModule = BackendWasmModule & {
   readonly HEAPU8: Uint8Array;
   cwrap(name: string, returns: "number" | null, takes: "number"[]): (...values: number[]) => number;
 };
 
-let ready: Promise<Tensors> | null = null;
+let backendPromise: Promise<TensorBackend> | null = null;
 
 /** The kernels of src/kernels/sparse.ts, which work in the backend's memory. */
 type SparseKernels = Record<"addSparseProduct" | "addTransposedProduct", (...values: number[]) => void>;
@@ -30,19 +30,19 @@ type SparseKernels = Record<"addSparseProduct" | "addTransposedProduct", (...val
  * `@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm`, `sparse` the compiled `sparse.wasm` of this folder,
  * which `npm run kernels` makes. There is one backend a process: every call answers the first one's.
  */
-export function wasmTensors(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<Tensors> {
+export function wasmTensorBackend(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<TensorBackend> {
   // A start that failed is tried again by the next call.
-  ready ??= start(module, sparse).catch((error) => {
-    ready = null;
+  backendPromise ??= startBackend(module, sparse).catch((error) => {
+    backendPromise = null;
     throw error;
   });
-  return ready;
+  return backendPromise;
 }
 
 /** workerd may not compile WASM at run time, so the backend cannot load itself as it would in a browser. */
-async function start(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<Tensors> {
+async function startBackend(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<TensorBackend> {
   let env: WebAssembly.ModuleImports = {};
-  const emscripten = (await quietly(() =>
+  const emscripten = (await withoutProcessListeners(() =>
     createModule({
       instantiateWasm(imports: WebAssembly.Imports, done: (instance: WebAssembly.Instance) => void) {
         const instance = new WebAssembly.Instance(module, imports);
@@ -51,7 +51,7 @@ async function start(module: WebAssembly.Module, sparse: WebAssembly.Module): Pr
         return instance.exports;
       },
     }),
-  )) as Emscripten;
+  )) as EmscriptenModule;
   const call = emscripten.cwrap;
   emscripten.tfjs = {
     init: call("init", null, []),
@@ -66,81 +66,92 @@ async function start(module: WebAssembly.Module, sparse: WebAssembly.Module): Pr
   registerBackend("wasm", () => backend);
   await setBackend("wasm");
   const kernels = new WebAssembly.Instance(sparse, { env }).exports as SparseKernels;
-  return tensors(backend, emscripten, kernels);
+  return createBackend(backend, emscripten, kernels);
 }
 
 /** Emscripten's Node set-up rethrows every uncaught error of the process; those handlers are taken off again. */
-async function quietly<T>(run: () => Promise<T>): Promise<T> {
+async function withoutProcessListeners<T>(run: () => Promise<T>): Promise<T> {
   const events = ["uncaughtException", "unhandledRejection"] as const;
-  const before = events.map((event) => new Set(process.listeners(event as never)));
+  const previousListeners = events.map((event) => new Set(process.listeners(event as never)));
   const result = await run();
   events.forEach((event, i) => {
     for (const listener of process.listeners(event as never)) {
-      if (!before[i]?.has(listener)) process.removeListener(event, listener);
+      if (!previousListeners[i]?.has(listener)) process.removeListener(event, listener);
     }
   });
   return result;
 }
 
-function tensors(backend: BackendWasm, emscripten: Emscripten, kernels: SparseKernels): Tensors {
-  const alive = new Map<Matrix, Tensor2D>();
-  const aliveSparse = new Map<Matrix | Sparse, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
+function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kernels: SparseKernels): TensorBackend {
+  const matrices = new Map<Matrix, Tensor2D>();
+  const sparseMatrices = new Map<Matrix | SparseMatrix, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
 
   const tensorOf = (matrix: Matrix): Tensor2D => {
-    const tensor = alive.get(matrix);
+    const tensor = matrices.get(matrix);
     if (tensor === undefined) throw new Error("This matrix has been freed or belongs to another backend.");
     return tensor;
   };
 
-  const sparseOf = (sparse: Sparse) => {
-    const tensors = aliveSparse.get(sparse);
+  const sparseOf = (sparse: SparseMatrix) => {
+    const tensors = sparseMatrices.get(sparse);
     if (tensors === undefined) throw new Error("These rows have been freed or belong to another backend.");
     return tensors;
   };
 
   const offsetOf = (tensor: Tensor1D | Tensor2D) => backend.typedArrayFromHeap(tensor).byteOffset;
 
-  const placeOf = (sparse: Sparse): number[] => {
+  const sparseOffsets = (sparse: SparseMatrix): number[] => {
     const { starts, columns, values } = sparseOf(sparse);
     return [sparse.rows, offsetOf(starts), offsetOf(columns), offsetOf(values)];
   };
 
-  const keep = (tensor: Tensor2D): Matrix => {
+  const register = (tensor: Tensor2D): Matrix => {
     const matrix = { rows: tensor.shape[0], columns: tensor.shape[1] };
-    alive.set(matrix, tensor);
+    matrices.set(matrix, tensor);
     return matrix;
   };
 
   return {
     name: "wasm",
-    matrix: (rows, columns, values) => keep(tensor2d(values, [rows, columns], "float32")),
-    multiply: (a, b) => keep(matMul(tensorOf(a), tensorOf(b))),
+    matrix: (rows, columns, values) => register(tensor2d(values, [rows, columns], "float32")),
+    multiply: (a, b) => register(matMul(tensorOf(a), tensorOf(b))),
     transpose(a) {
       const values = new Float32Array(a.rows * a.columns);
       transposeTiles(backend.typedArrayFromHeap(tensorOf(a)) as Float32Array, values, a.rows, a.columns);
-      return keep(tensor2d(values, [a.columns, a.rows], "float32"));
+      return register(tensor2d(values, [a.columns, a.rows], "float32"));
     },
-    sparse(rows, columns) {
-      checkSparse(rows, columns);
+    sparseMatrix(rows, columns) {
+      checkSparseRows(rows, columns);
       const { starts, values } = rows;
       // Two columns a number: the backend has no 16-bit integers.
       const packed = new Int32Array(Math.ceil(values.length / 2));
       new Uint16Array(packed.buffer).set(rows.columns);
       const sparse = { rows: starts.length - 1, columns, entries: values.length };
-      aliveSparse.set(sparse, {
+      sparseMatrices.set(sparse, {
         starts: tensor1d(new Int32Array(starts), "int32"),
         columns: tensor1d(packed, "int32"),
         values: tensor1d(values, "float32"),
       });
       return sparse;
     },
-    addSparseProduct(a, b, to) {
-      checkShapes([a.rows, a.columns], b, to);
-      kernels.addSparseProduct(...placeOf(a), offsetOf(tensorOf(b)), b.rows, b.columns, offsetOf(tensorOf(to)));
+    addSparseProduct(a, b, accumulator) {
+      checkShapes([a.rows, a.columns], b, accumulator);
+      kernels.addSparseProduct(
+        ...sparseOffsets(a),
+        offsetOf(tensorOf(b)),
+        b.rows,
+        b.columns,
+        offsetOf(tensorOf(accumulator)),
+      );
     },
-    addTransposedProduct(a, b, to) {
-      checkShapes([a.columns, a.rows], b, to);
-      kernels.addTransposedProduct(...placeOf(a), offsetOf(tensorOf(b)), b.columns, offsetOf(tensorOf(to)));
+    addTransposedProduct(a, b, accumulator) {
+      checkShapes([a.columns, a.rows], b, accumulator);
+      kernels.addTransposedProduct(
+        ...sparseOffsets(a),
+        offsetOf(tensorOf(b)),
+        b.columns,
+        offsetOf(tensorOf(accumulator)),
+      );
     },
     readSparse(a) {
       const { starts, columns, values } = sparseOf(a);
@@ -153,25 +164,26 @@ function tensors(backend: BackendWasm, emscripten: Emscripten, kernels: SparseKe
     read: (a) => tensorOf(a).dataSync<"float32">(),
     view: (a) => backend.typedArrayFromHeap(tensorOf(a)) as Float32Array,
     free(a) {
-      alive.get(a)?.dispose();
-      alive.delete(a);
-      for (const tensor of Object.values(aliveSparse.get(a) ?? {})) tensor.dispose();
-      aliveSparse.delete(a);
+      matrices.get(a)?.dispose();
+      matrices.delete(a);
+      for (const tensor of Object.values(sparseMatrices.get(a) ?? {})) tensor.dispose();
+      sparseMatrices.delete(a);
     },
     // Sparse rows are three tensors each.
-    memory: () => ({ matrices: memory().numTensors - 2 * aliveSparse.size, bytes: emscripten.HEAPU8.byteLength }),
+    memory: () => ({ matrices: memory().numTensors - 2 * sparseMatrices.size, bytes: emscripten.HEAPU8.byteLength }),
   };
 }
 
 /** Writes `from` (rows × columns) transposed into `to`, by tiles that fit the cache: ten times as fast as tfjs's kernel. */
-function transposeTiles(from: Float32Array, to: Float32Array, rows: number, columns: number): void {
+function transposeTiles(source: Float32Array, destination: Float32Array, rows: number, columns: number): void {
   const tile = 16;
   for (let top = 0; top < rows; top += tile) {
     const bottom = Math.min(rows, top + tile);
     for (let left = 0; left < columns; left += tile) {
       const right = Math.min(columns, left + tile);
       for (let column = left; column < right; column++) {
-        for (let row = top; row < bottom; row++) to[column * rows + row] = from[row * columns + column] as number;
+        for (let row = top; row < bottom; row++)
+          destination[column * rows + row] = source[row * columns + column] as number;
       }
     }
   }

@@ -1,10 +1,10 @@
 /** One attempt at a delivery: signed as Standard Webhooks 1.0 says, with a time limit, and what came of it. */
 import { Webhook } from "standardwebhooks";
 import { parseRetryAfter } from "../lib/retry-after.ts";
-import { checkAddress } from "./address.ts";
-import { readStart } from "./answer.ts";
+import { readBodyPrefix } from "./response-body.ts";
+import { checkWebhookUrl } from "./url.ts";
 
-export interface Message {
+export interface WebhookMessage {
   readonly url: string;
   /** Each signs. */
   readonly secrets: readonly string[];
@@ -13,25 +13,28 @@ export interface Message {
   readonly body: string;
 }
 
-export interface Answered {
+export interface SendResult {
   readonly status: number | null;
   /** The first KiB of the answer. */
-  readonly answer: string | null;
+  readonly responseBody: string | null;
   /** Why there is no answer, or not a whole one, which then does not count. */
   readonly error: string | null;
   /** What it asked for, in milliseconds. */
   readonly retryAfter: number | null;
 }
 
-const ANSWER_BYTES = 1024;
+const MAX_RESPONSE_BYTES = 1024;
 
 /** The headers that sign a body; `now` is in milliseconds. */
-export function signatures({ secrets, id, body }: Omit<Message, "url">, now: number): Record<string, string> {
-  const at = new Date(now);
+export function signatureHeaders(
+  { secrets, id, body }: Omit<WebhookMessage, "url">,
+  now: number,
+): Record<string, string> {
+  const timestamp = new Date(now);
   return {
     "webhook-id": id,
     "webhook-timestamp": String(Math.floor(now / 1000)),
-    "webhook-signature": secrets.map((secret) => new Webhook(secret).sign(id, at, body)).join(" "),
+    "webhook-signature": secrets.map((secret) => new Webhook(secret).sign(id, timestamp, body)).join(" "),
   };
 }
 
@@ -40,22 +43,22 @@ export function signatures({ secrets, id, body }: Omit<Message, "url">, now: num
  * rest is not read, and a redirection not followed. Nothing is thrown.
  */
 export async function sendMessage(
-  message: Message,
-  allowed: ReadonlySet<string>,
+  message: WebhookMessage,
+  allowedOrigins: ReadonlySet<string>,
   timeoutMs: number,
-): Promise<Answered> {
-  const address = checkAddress(message.url, allowed);
-  if (!address.ok) return { status: null, answer: null, error: address.failure.message, retryAfter: null };
+): Promise<SendResult> {
+  const url = checkWebhookUrl(message.url, allowedOrigins);
+  if (!url.ok) return { status: null, responseBody: null, error: url.failure.message, retryAfter: null };
   const signal = AbortSignal.timeout(timeoutMs);
   let status: number | null = null;
   let retryAfter: number | null = null;
   try {
-    const response = await fetch(address.value.href, {
+    const response = await fetch(url.value.href, {
       method: "POST",
       headers: {
         "content-type": "application/json",
         "user-agent": "Graft-Webhooks/1.0",
-        ...signatures(message, Date.now()),
+        ...signatureHeaders(message, Date.now()),
       },
       body: message.body,
       signal,
@@ -63,17 +66,17 @@ export async function sendMessage(
     });
     status = response.status;
     retryAfter = parseRetryAfter(response.headers.get("retry-after"), Date.now());
-    return { status, answer: await readText(response), error: null, retryAfter };
+    return { status, responseBody: await readResponseText(response), error: null, retryAfter };
   } catch {
-    const [late, lost] =
+    const [timeoutMessage, connectionMessage] =
       status === null
         ? ["There was no answer", "It could not be reached."]
         : ["The answer was not there", "The connection broke before the answer had come."];
-    const error = signal.aborted ? `${late} within ${timeoutMs / 1000} seconds.` : lost;
-    return { status, answer: null, error, retryAfter };
+    const error = signal.aborted ? `${timeoutMessage} within ${timeoutMs / 1000} seconds.` : connectionMessage;
+    return { status, responseBody: null, error, retryAfter };
   }
 }
 
-async function readText(response: Response): Promise<string> {
-  return new TextDecoder().decode((await readStart(response, ANSWER_BYTES)).subarray(0, ANSWER_BYTES));
+async function readResponseText(response: Response): Promise<string> {
+  return new TextDecoder().decode((await readBodyPrefix(response, MAX_RESPONSE_BYTES)).subarray(0, MAX_RESPONSE_BYTES));
 }

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { backbones } from "../../src/backbones/index.ts";
-import { textStaticForTests } from "./platform.ts";
+import { makeBackbones } from "../../src/backbones/index.ts";
+import { loadTextStatic } from "./runtime.ts";
 
-const table = backbones(await textStaticForTests(), undefined, () => undefined, undefined);
+const table = makeBackbones(await loadTextStatic(), undefined, () => undefined, undefined);
 const local = table.ok ? [...table.value.values()].filter(({ cost }) => cost === "local") : [];
 
 /** Any text, lone surrogates and NUL included. */

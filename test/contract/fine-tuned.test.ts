@@ -3,23 +3,23 @@ import { describe, expect, it } from "vitest";
 import { decodeDelta, encodeDelta, fineTunedBackbone, residentBytes } from "../../src/backbones/fine-tuned.ts";
 import type { StaticBackbone } from "../../src/backbones/text-static.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { textStaticForTests } from "./platform.ts";
+import { loadTextStatic } from "./runtime.ts";
 
 const digest = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex").slice(0, 16);
 
 describe("a fine-tuned backbone", () => {
   it("is of the same bytes and embeds to the same numbers in every runtime", async () => {
-    const base = (await textStaticForTests()) as StaticBackbone;
+    const base = (await loadTextStatic()) as StaticBackbone;
     const random = seededRandom(1);
     const numbers = (count: number) => Float32Array.from({ length: count }, () => random() - 0.5);
-    const names = ["refund", "parcel", "мой"];
+    const vocabulary = ["refund", "parcel", "мой"];
     const filters = 8;
     const bytes = encodeDelta({
       base: { id: base.id, revision: "1" },
       dimensions: base.dimensions,
       scale: 0.5,
-      names,
-      rows: numbers(names.length * base.dimensions),
+      vocabulary,
+      rows: numbers(vocabulary.length * base.dimensions),
       kernel: numbers(filters * 3 * base.dimensions),
       bias: numbers(filters),
     });

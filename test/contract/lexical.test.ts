@@ -1,19 +1,19 @@
 /** Lexical features against the Python reference of docs/lexical-features.md, in Node and in workerd. */
 import { describe, expect, it } from "vitest";
-import { type Features, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
-import { buckets, examples, idf, seen, vectors } from "./lexical.ts";
+import { createLexicalReader, createLexicalVectorizer, type SparseVector } from "../../src/core/text/lexical.ts";
+import { buckets, fittedCount, idf, seen, vectors } from "./lexical.ts";
 
 const bytesOf = (base64: string) => Uint8Array.from(Buffer.from(base64, "base64")).buffer;
 const floats = (base64: string) => [...new Float32Array(bytesOf(base64))];
 const integers = (base64: string) => [...new Uint16Array(bytesOf(base64))];
 
-const reader = readLexical(buckets);
-for (const [text] of vectors.slice(0, examples)) reader.add(text);
-const fitted = reader.fit();
-const { lexical } = fitted;
-const features = lexicalFeatures(lexical);
+const reader = createLexicalReader(buckets);
+for (const [text] of vectors.slice(0, fittedCount)) reader.add(text);
+const fittedFeatures = reader.fit();
+const { vocabulary } = fittedFeatures;
+const features = createLexicalVectorizer(vocabulary);
 
-function ascending({ columns, values }: Features): [number, number][] {
+function sortedPairs({ columns, values }: SparseVector): [number, number][] {
   return Array.from(columns, (column, m): [number, number] => [column, values[m] as number]).sort(([a], [b]) => a - b);
 }
 
@@ -26,17 +26,17 @@ function expectClose(actual: readonly number[], expected: readonly number[]): vo
 
 describe("lexical features", () => {
   it("keep the buckets and frequencies that the Python reference keeps", () => {
-    expect(lexical.buckets).toBe(buckets);
-    expect(lexical.scale).toBe(0.5);
-    expect([...lexical.seen]).toEqual(integers(seen));
-    expectClose([...lexical.idf], floats(idf));
+    expect(vocabulary.buckets).toBe(buckets);
+    expect(vocabulary.scale).toBe(0.5);
+    expect([...vocabulary.seenBuckets]).toEqual(integers(seen));
+    expectClose([...vocabulary.idf], floats(idf));
   });
 
   it.each(vectors)("are those of the Python reference for %j", (text, columns, values) => {
-    const found = ascending(features(text));
-    expect(found.map(([column]) => column)).toEqual(integers(columns));
+    const pairs = sortedPairs(features(text));
+    expect(pairs.map(([column]) => column)).toEqual(integers(columns));
     expectClose(
-      found.map(([, value]) => value),
+      pairs.map(([, value]) => value),
       floats(values),
     );
   });

@@ -1,5 +1,5 @@
 /** Made by lexical.py: lexical features of a few texts, fitted on the first of them. Numbers as base64. */
-export const examples = 12;
+export const fittedCount = 12;
 export const buckets = 256;
 /** 16 bits each. */
 export const seen =

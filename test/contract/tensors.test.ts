@@ -2,33 +2,33 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
-import type { Matrix, SparseRows, Tensors } from "../../src/core/tensors.ts";
-import { plainTensors } from "../../src/tensor/plain.ts";
-import { wasmForTests } from "./platform.ts";
+import type { Matrix, SparseRows, TensorBackend } from "../../src/core/tensors.ts";
+import { plainTensorBackend } from "../../src/tensor/plain.ts";
+import { loadTensors } from "./runtime.ts";
 
-const backends: Tensors[] = [plainTensors(), await wasmForTests()];
+const backends: TensorBackend[] = [plainTensorBackend(), await loadTensors()];
 
 /** Rows of numbers in (−1, 1), some of none; in the last column more often than chance has it. */
-function sparseOf(height: number, columns: number, seed: number): SparseRows {
+function makeSparse(height: number, columns: number, seed: number): SparseRows {
   const random = seededRandom(seed);
   const starts = [0];
-  const found: number[] = [];
+  const indices: number[] = [];
   for (let i = 0; i < height; i++) {
     const share = i % 3 === 1 ? 0 : random();
     const last = columns - 1;
     for (let j = 0; j < columns; j++)
-      if (random() < share || (share > 0 && j === last && random() < 0.5)) found.push(j);
-    starts.push(found.length);
+      if (random() < share || (share > 0 && j === last && random() < 0.5)) indices.push(j);
+    starts.push(indices.length);
   }
   return {
     starts: Uint32Array.from(starts),
-    columns: Uint16Array.from(found),
-    values: Float32Array.from(found, () => 2 * random() - 1),
+    columns: Uint16Array.from(indices),
+    values: Float32Array.from(indices, () => 2 * random() - 1),
   };
 }
 
 /** The same rows with their zeros, row-major. */
-function filled({ starts, columns, values }: SparseRows, width: number): Float64Array {
+function toDense({ starts, columns, values }: SparseRows, width: number): Float64Array {
   const all = new Float64Array((starts.length - 1) * width);
   for (let i = 0; i + 1 < starts.length; i++)
     for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
@@ -37,17 +37,17 @@ function filled({ starts, columns, values }: SparseRows, width: number): Float64
 }
 
 /** a (n × m, row-major) times b (m × k). */
-function definition(a: Float64Array, b: Float32Array, n: number, m: number, k: number): Float64Array {
-  return Float64Array.from({ length: n * k }, (_, at) => {
-    const [i, j] = [Math.floor(at / k), at % k];
+function referenceProduct(a: Float64Array, b: Float32Array, n: number, m: number, k: number): Float64Array {
+  return Float64Array.from({ length: n * k }, (_, index) => {
+    const [i, j] = [Math.floor(index / k), index % k];
     let sum = 0;
     for (let l = 0; l < m; l++) sum += (a[i * m + l] as number) * (b[l * k + j] as number);
     return sum;
   });
 }
 
-function transposed(a: Float64Array, n: number, m: number): Float64Array {
-  return a.map((_, at) => a[(at % n) * m + Math.floor(at / n)] as number);
+function transpose(a: Float64Array, n: number, m: number): Float64Array {
+  return a.map((_, index) => a[(index % n) * m + Math.floor(index / n)] as number);
 }
 
 describe.each(backends)("$name tensors", (tensors) => {
@@ -77,10 +77,10 @@ describe.each(backends)("$name tensors", (tensors) => {
     const a = tensors.matrix(n, m, left);
     const b = tensors.matrix(m, k, right);
     const product = tensors.multiply(a, b);
-    tensors.view(product).forEach((value, at) => {
+    tensors.view(product).forEach((value, index) => {
       let sum = 0;
       for (let j = 0; j < m; j++)
-        sum += (left[Math.floor(at / k) * m + j] as number) * (right[j * k + (at % k)] as number);
+        sum += (left[Math.floor(index / k) * m + j] as number) * (right[j * k + (index % k)] as number);
       expect(Math.abs(value - sum)).toBeLessThan(1e-5 * m);
     });
     for (const matrix of [a, b, product]) tensors.free(matrix);
@@ -125,28 +125,30 @@ describe.each(backends)("$name tensors", (tensors) => {
   function expectProducts(height: number, columns: number, width: number, seed: number): void {
     const random = seededRandom(seed);
     const numbers = (length: number) => Float32Array.from({ length }, () => 2 * random() - 1);
-    const given = sparseOf(height, columns, seed);
-    const sparse = tensors.sparse(given, columns);
-    const all = filled(given, columns);
-    for (const turned of [false, true]) {
-      const [n, m] = turned ? [columns, height] : [height, columns];
+    const sparseRows = makeSparse(height, columns, seed);
+    const sparse = tensors.sparseMatrix(sparseRows, columns);
+    const all = toDense(sparseRows, columns);
+    for (const transposedDense of [false, true]) {
+      const [n, m] = transposedDense ? [columns, height] : [height, columns];
       const right = numbers(m * width);
-      const before = numbers(n * width);
-      const fence = numbers(64);
+      const initialValues = numbers(n * width);
+      const padding = numbers(64);
       const [b, low, to, high] = [
         tensors.matrix(m, width, right),
-        tensors.matrix(1, 64, fence),
-        tensors.matrix(n, width, before),
-        tensors.matrix(1, 64, fence),
+        tensors.matrix(1, 64, padding),
+        tensors.matrix(n, width, initialValues),
+        tensors.matrix(1, 64, padding),
       ] as const;
-      if (turned) tensors.addTransposedProduct(sparse, b, to);
+      if (transposedDense) tensors.addTransposedProduct(sparse, b, to);
       else tensors.addSparseProduct(sparse, b, to);
-      const product = definition(turned ? transposed(all, height, columns) : all, right, n, m, width);
-      tensors.read(to).forEach((value, at) => {
-        expect(Math.abs(value - (before[at] as number) - (product[at] as number))).toBeLessThan(1e-6 * (m + 10));
+      const product = referenceProduct(transposedDense ? transpose(all, height, columns) : all, right, n, m, width);
+      tensors.read(to).forEach((value, index) => {
+        expect(Math.abs(value - (initialValues[index] as number) - (product[index] as number))).toBeLessThan(
+          1e-6 * (m + 10),
+        );
       });
       expect(tensors.read(b)).toEqual(right);
-      for (const one of [low, high]) expect(tensors.read(one)).toEqual(fence);
+      for (const block of [low, high]) expect(tensors.read(block)).toEqual(padding);
       for (const matrix of [b, low, to, high]) tensors.free(matrix);
     }
     tensors.free(sparse);
@@ -174,7 +176,7 @@ describe.each(backends)("$name tensors", (tensors) => {
 
   it("adds nothing for rows that are all empty", () => {
     const none = { starts: new Uint32Array(4), columns: new Uint16Array(0), values: new Float32Array(0) };
-    const sparse = tensors.sparse(none, 5);
+    const sparse = tensors.sparseMatrix(none, 5);
     const [b, to] = [
       tensors.matrix(5, 3, new Float32Array(15).fill(1)),
       tensors.matrix(3, 3, new Float32Array(9).fill(2)),
@@ -184,42 +186,46 @@ describe.each(backends)("$name tensors", (tensors) => {
     tensors.addTransposedProduct(sparse, to, b);
     expect(tensors.read(b)).toEqual(new Float32Array(15).fill(1));
     expect(tensors.readSparse(sparse)).toEqual(none);
-    for (const each of [sparse, b, to]) tensors.free(each);
+    for (const matrix of [sparse, b, to]) tensors.free(matrix);
   });
 
   it("reaches the last of 65,536 columns", () => {
     const width = 65_536;
-    const given = { starts: Uint32Array.of(0, 1), columns: Uint16Array.of(width - 1), values: Float32Array.of(3) };
-    const sparse = tensors.sparse(given, width);
+    const sparseRows = { starts: Uint32Array.of(0, 1), columns: Uint16Array.of(width - 1), values: Float32Array.of(3) };
+    const sparse = tensors.sparseMatrix(sparseRows, width);
     const b = tensors.matrix(
       width,
       3,
-      Float32Array.from({ length: 3 * width }, (_, at) => at % 1000),
+      Float32Array.from({ length: 3 * width }, (_, index) => index % 1000),
     );
     const to = tensors.matrix(1, 3, new Float32Array(3));
     tensors.addSparseProduct(sparse, b, to);
-    expect([...tensors.read(to)]).toEqual([3, 2, 1].map((back) => 3 * ((3 * width - back) % 1000)));
-    expect(() => tensors.sparse(given, width + 1)).toThrow();
-    for (const each of [sparse, b, to]) tensors.free(each);
+    expect([...tensors.read(to)]).toEqual([3, 2, 1].map((offset) => 3 * ((3 * width - offset) % 1000)));
+    expect(() => tensors.sparseMatrix(sparseRows, width + 1)).toThrow();
+    for (const matrix of [sparse, b, to]) tensors.free(matrix);
   });
 
   it("copies sparse rows that go in and come out", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 9 }), fc.nat(), (height, columns, seed) => {
-        const given = sparseOf(height, columns, seed);
-        const source = { starts: given.starts.slice(), columns: given.columns.slice(), values: given.values.slice() };
-        const sparse = tensors.sparse(source, columns);
-        expect(sparse).toEqual({ rows: height, columns, entries: given.values.length });
+        const sparseRows = makeSparse(height, columns, seed);
+        const source = {
+          starts: sparseRows.starts.slice(),
+          columns: sparseRows.columns.slice(),
+          values: sparseRows.values.slice(),
+        };
+        const sparse = tensors.sparseMatrix(source, columns);
+        expect(sparse).toEqual({ rows: height, columns, entries: sparseRows.values.length });
         source.values.fill(9);
         tensors.readSparse(sparse).values.fill(8);
-        expect(tensors.readSparse(sparse)).toEqual(given);
+        expect(tensors.readSparse(sparse)).toEqual(sparseRows);
         tensors.free(sparse);
       }),
     );
   });
 
   it.each<[string, SparseRows, number]>([
-    ["more values than columns", { ...sparseOf(2, 3, 1), columns: new Uint16Array(0) }, 3],
+    ["more values than columns", { ...makeSparse(2, 3, 1), columns: new Uint16Array(0) }, 3],
     [
       "fewer values than they say",
       { starts: Uint32Array.of(0, 2), columns: Uint16Array.of(0), values: Float32Array.of(1) },
@@ -236,15 +242,15 @@ describe.each(backends)("$name tensors", (tensors) => {
       { starts: Uint32Array.of(0, 1), columns: Uint16Array.of(3), values: Float32Array.of(1) },
       3,
     ],
-  ])("refuses sparse rows of %s", (_what, given, columns) => {
+  ])("refuses sparse rows of %s", (_what, sparseRows, columns) => {
     const before = tensors.memory().matrices;
-    expect(() => tensors.sparse(given, columns)).toThrow();
+    expect(() => tensors.sparseMatrix(sparseRows, columns)).toThrow();
     expect(tensors.memory().matrices).toBe(before);
   });
 
   it("refuses products of sparse rows whose shapes do not fit, and rows that are gone", () => {
     const before = tensors.memory().matrices;
-    const sparse = tensors.sparse(sparseOf(4, 3, 1), 3);
+    const sparse = tensors.sparseMatrix(makeSparse(4, 3, 1), 3);
     const [three, four, two] = [rows([1], [2], [3]), rows([1], [2], [3], [4]), rows([1, 2], [3, 4], [5, 6])];
     expect(tensors.memory().matrices).toBe(before + 4);
     expect(() => tensors.addSparseProduct(sparse, four, four)).toThrow();
@@ -265,12 +271,12 @@ describe.each(backends)("$name tensors", (tensors) => {
   });
 
   it("gives the memory of sparse rows back", () => {
-    const given = sparseOf(200, 300, 5);
+    const sparseRows = makeSparse(200, 300, 5);
     const bytes = () => tensors.memory().bytes;
-    const once = () => tensors.free(tensors.sparse(given, 300));
-    once();
+    const allocateAndFree = () => tensors.free(tensors.sparseMatrix(sparseRows, 300));
+    allocateAndFree();
     const before = bytes();
-    for (let i = 0; i < 200; i++) once();
+    for (let i = 0; i < 200; i++) allocateAndFree();
     expect(bytes()).toBe(before);
   });
 
@@ -290,6 +296,6 @@ describe.each(backends)("$name tensors", (tensors) => {
 });
 
 it("starts the WASM backend once, and leaves the process's handlers of uncaught errors alone", async () => {
-  expect(await wasmForTests()).toBe(await wasmForTests());
+  expect(await loadTensors()).toBe(await loadTensors());
   expect(String(process.listeners("uncaughtException"))).not.toContain("ExitStatus");
 });

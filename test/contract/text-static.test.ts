@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { encode, readTable, type StaticTable, staticBackbone } from "../../src/backbones/text-static.ts";
-import { words } from "../../src/core/text/words.ts";
-import { textStaticForTests } from "./platform.ts";
+import { splitWords } from "../../src/core/text/words.ts";
+import { loadTextStatic } from "./runtime.ts";
 import { revision, vectors } from "./text-static-1.ts";
 
 const DIMENSIONS = 16;
@@ -19,12 +19,12 @@ const CONFIG = {
 };
 
 /** A table as plain numbers. Scales are sixteenths, which half precision holds. */
-interface Plain {
+interface PlainTable {
   readonly scales: readonly number[];
   readonly halves: readonly (readonly number[])[];
 }
 
-const plainTable: fc.Arbitrary<Plain> = fc.record({
+const plainTable: fc.Arbitrary<PlainTable> = fc.record({
   scales: fc.array(
     fc.integer({ min: 0, max: 64 }).map((n) => n / 16),
     { minLength: ROWS, maxLength: ROWS },
@@ -35,14 +35,14 @@ const plainTable: fc.Arbitrary<Plain> = fc.record({
   }),
 });
 
-const wave: Plain = {
+const waveTable: PlainTable = {
   scales: Array.from({ length: ROWS }, (_, row) => (1 + row) / 16),
   halves: Array.from({ length: ROWS }, (_, row) =>
     Array.from({ length: DIMENSIONS }, (_, j) => (7 * row + 5 * j) % 16),
   ),
 };
 
-function file({ scales, halves }: Plain): Uint8Array {
+function encodeTable({ scales, halves }: PlainTable): Uint8Array {
   const bytes = halves.flatMap((row) =>
     Array.from({ length: DIMENSIONS / 2 }, (_, i) => (row[2 * i] ?? 0) + 16 * (row[2 * i + 1] ?? 0)),
   );
@@ -55,7 +55,7 @@ function file({ scales, halves }: Plain): Uint8Array {
 }
 
 const vocabulary = `${WORDS.join("\n")}\n`;
-const tableOf = (plain: Plain): StaticTable => readTable(vocabulary, file(plain));
+const tableOf = (plain: PlainTable): StaticTable => readTable(vocabulary, encodeTable(plain));
 
 /** The n-grams of "<word>", each hashed by FNV-1a into one of `rows`. */
 function grams(word: string, rows: number): number[] {
@@ -70,8 +70,8 @@ function grams(word: string, rows: number): number[] {
 }
 
 /** The formula, word by word and number by number. */
-function reference({ scales, halves }: Plain, text: string): number[] {
-  const row = (at: number) => (halves[at] ?? []).map((half) => (half - 8) * (scales[at] ?? 0));
+function reference({ scales, halves }: PlainTable, text: string): number[] {
+  const row = (index: number) => (halves[index] ?? []).map((half) => (half - 8) * (scales[index] ?? 0));
   const add = (a: readonly number[], b: readonly number[]) => a.map((value, j) => value + (b[j] ?? 0));
   const zeros = Array<number>(DIMENSIONS).fill(0);
   const vector = (word: string) => {
@@ -81,7 +81,7 @@ function reference({ scales, halves }: Plain, text: string): number[] {
     const parts = grams(name, BUCKETS).map((bucket) => row(WORDS.length + bucket));
     return parts.reduce(add, zeros).map((value) => value / Math.sqrt(parts.length));
   };
-  let sum = words(text).map(vector).reduce(add, zeros);
+  let sum = splitWords(text).map(vector).reduce(add, zeros);
   if (sum.every((value) => value === 0) && text.trim() !== "") {
     const dimensions = grams(text, DIMENSIONS);
     sum = sum.map((_, j) => Number(dimensions.includes(j)));
@@ -107,9 +107,9 @@ function expectClose(actual: Float32Array, expected: readonly number[]) {
 
 describe("a static table", () => {
   it("embeds by the formula, whatever the text", () => {
-    const table = tableOf(wave);
+    const table = tableOf(waveTable);
     fc.assert(
-      fc.property(anyText, (text) => expectClose(encode(table, text), reference(wave, text))),
+      fc.property(anyText, (text) => expectClose(encode(table, text), reference(waveTable, text))),
       { numRuns: 500 },
     );
   });
@@ -126,18 +126,18 @@ describe("a static table", () => {
 
   it("embeds texts of more rows than are summed at once", () => {
     for (const text of ["my refund? ".repeat(200), "unknown ".repeat(40), "返金はどこですか".repeat(100)])
-      expectClose(encode(tableOf(wave), text), reference(wave, text));
+      expectClose(encode(tableOf(waveTable), text), reference(waveTable, text));
   });
 
   it("gives zeros for white space alone, also where rows are zeros or cancel", () => {
-    const zeros = { ...wave, scales: wave.scales.map(() => 0) };
-    const [first = [], , ...others] = wave.halves;
+    const zeroTable = { ...waveTable, scales: waveTable.scales.map(() => 0) };
+    const [first = [], , ...others] = waveTable.halves;
     const opposite = first.map((half) => 16 - Math.max(1, half));
-    const cancelling = {
-      scales: wave.scales.map(() => 1),
+    const cancellingTable = {
+      scales: waveTable.scales.map(() => 1),
       halves: [first.map((half) => Math.max(1, half)), opposite, ...others],
     };
-    for (const plain of [wave, zeros, cancelling]) {
+    for (const plain of [waveTable, zeroTable, cancellingTable]) {
       const table = tableOf(plain);
       for (const blank of ["", " ", "\t\n\u3000"]) expect(encode(table, blank)).toEqual(new Float32Array(DIMENSIONS));
       for (const text of ["my refund", "unknown", "?", "\u0301", "\ud800", "\0"]) {
@@ -149,40 +149,42 @@ describe("a static table", () => {
   });
 
   it("is read from any place in a buffer", () => {
-    const bytes = file(wave);
+    const bytes = encodeTable(waveTable);
     for (const offset of [1, 2, 3, 4]) {
       const shifted = new Uint8Array(bytes.length + offset);
       shifted.set(bytes, offset);
       for (const view of [shifted.subarray(offset), Buffer.from(shifted.buffer, offset)])
         expect(encode(readTable(vocabulary, view), "my unknown refund")).toEqual(
-          encode(tableOf(wave), "my unknown refund"),
+          encode(tableOf(waveTable), "my unknown refund"),
         );
     }
   });
 
   it.each<[string, string, Uint8Array]>([
     ["nothing", vocabulary, new Uint8Array()],
-    ["a header cut off", vocabulary, file(wave).subarray(0, 12)],
-    ["another format", vocabulary, file(wave).fill(0x32, 3, 4)],
-    ["a table cut off", vocabulary, file(wave).subarray(0, -1)],
-    ["a table with more behind it", vocabulary, new Uint8Array([...file(wave), 0])],
-    ["other dimensions than it says", vocabulary, file(wave).fill(DIMENSIONS + 8, 4, 5)],
-    ["an odd number of dimensions", vocabulary, file(wave).fill(DIMENSIONS + 1, 4, 5)],
-    ["a word too few", WORDS.slice(1).join("\n"), file(wave)],
-    ["a word too many", `${vocabulary}more\n`, file(wave)],
-    ["a word twice", vocabulary.replace("my", "refund"), file(wave)],
-  ])("is refused where it is %s", async (_what, names, bytes) => {
-    expect(() => readTable(names, bytes)).toThrow();
-    await expect(staticBackbone(CONFIG, names, bytes).embed(["my"])).rejects.toThrow();
+    ["a header cut off", vocabulary, encodeTable(waveTable).subarray(0, 12)],
+    ["another format", vocabulary, encodeTable(waveTable).fill(0x32, 3, 4)],
+    ["a table cut off", vocabulary, encodeTable(waveTable).subarray(0, -1)],
+    ["a table with more behind it", vocabulary, new Uint8Array([...encodeTable(waveTable), 0])],
+    ["other dimensions than it says", vocabulary, encodeTable(waveTable).fill(DIMENSIONS + 8, 4, 5)],
+    ["an odd number of dimensions", vocabulary, encodeTable(waveTable).fill(DIMENSIONS + 1, 4, 5)],
+    ["a word too few", WORDS.slice(1).join("\n"), encodeTable(waveTable)],
+    ["a word too many", `${vocabulary}more\n`, encodeTable(waveTable)],
+    ["a word twice", vocabulary.replace("my", "refund"), encodeTable(waveTable)],
+  ])("is refused where it is %s", async (_what, message, bytes) => {
+    expect(() => readTable(message, bytes)).toThrow();
+    await expect(staticBackbone(CONFIG, message, bytes).embed(["my"])).rejects.toThrow();
   });
 
   it("is refused where it is not the configuration's", async () => {
-    await expect(staticBackbone({ ...CONFIG, dimensions: 8 }, vocabulary, file(wave)).embed(["my"])).rejects.toThrow();
+    await expect(
+      staticBackbone({ ...CONFIG, dimensions: 8 }, vocabulary, encodeTable(waveTable)).embed(["my"]),
+    ).rejects.toThrow();
   });
 });
 
 describe("text-static-1", async () => {
-  const backbone = await textStaticForTests();
+  const backbone = await loadTextStatic();
   const embed = async (text: string) => {
     const [row] = (await backbone.embed([text])).rows;
     if (row === undefined) throw new Error("There is no embedding.");
@@ -211,8 +213,8 @@ describe("text-static-1", async () => {
   });
 
   it("folds case, accents and compatibility forms", async () => {
-    for (const same of ["crème brûlée", "CRÈME BRÛLÉE", "ｃｒｅｍｅ ｂｒｕｌｅｅ", "  creme\tbrulee\n"])
-      expect(await embed(same)).toEqual(await embed("creme brulee"));
+    for (const variant of ["crème brûlée", "CRÈME BRÛLÉE", "ｃｒｅｍｅ ｂｒｕｌｅｅ", "  creme\tbrulee\n"])
+      expect(await embed(variant)).toEqual(await embed("creme brulee"));
     expect(await embed("I can’t")).toEqual(await embed("i can't"));
   });
 

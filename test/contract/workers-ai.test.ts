@@ -10,7 +10,11 @@ type Input = Parameters<AiBinding["run"]>[1];
 type Behaviour = (input: Input) => unknown;
 
 const embeddingOf = (text: string) => [text.length, text.charCodeAt(0), 0.5];
-const right: Behaviour = ({ text }) => ({ shape: [text.length, 3], data: text.map(embeddingOf), pooling: "cls" });
+const correctAnswer: Behaviour = ({ text }) => ({
+  shape: [text.length, 3],
+  data: text.map(embeddingOf),
+  pooling: "cls",
+});
 const error =
   (message: string): Behaviour =>
   ({ text }) => {
@@ -20,13 +24,13 @@ const data =
   (change: (rows: number[][]) => unknown): Behaviour =>
   ({ text }) => ({ shape: [text.length, 3], data: change(text.map(embeddingOf)) });
 
-function fake(script: Behaviour[], options: Partial<WorkersAiOptions> = {}) {
+function fakeBackbone(script: Behaviour[], options: Partial<WorkersAiOptions> = {}) {
   const calls: { model: string; input: Input }[] = [];
   const slept: number[] = [];
   const ai: AiBinding = {
     async run(model, input) {
       calls.push({ model, input });
-      return (script.shift() ?? right)(input);
+      return (script.shift() ?? correctAnswer)(input);
     },
   };
   const pace = { random: () => 0.5, sleep: async (milliseconds: number) => void slept.push(milliseconds) };
@@ -34,28 +38,28 @@ function fake(script: Behaviour[], options: Partial<WorkersAiOptions> = {}) {
   return { calls, slept, backbone: workersAiBackbone(identity, { ...defaults, ...options }, ai, pace) };
 }
 
-const rowsOf = (texts: readonly string[]) => texts.map((text) => Float32Array.from(embeddingOf(text)));
-const texts = (count: number) => Array.from({ length: count }, (_, i) => `text ${i}`);
+const expectedRows = (texts: readonly string[]) => texts.map((text) => Float32Array.from(embeddingOf(text)));
+const makeTexts = (count: number) => Array.from({ length: count }, (_, i) => `text ${i}`);
 
 describe("a Workers AI backbone", () => {
   it("asks the model, with pooling where configured", async () => {
-    const plain = fake([]);
-    expect(await plain.backbone.embed(["a", "bb"])).toEqual({ rows: rowsOf(["a", "bb"]), failure: null });
+    const plain = fakeBackbone([]);
+    expect(await plain.backbone.embed(["a", "bb"])).toEqual({ rows: expectedRows(["a", "bb"]), failure: null });
     expect(plain.calls).toEqual([{ model: MODEL, input: { text: ["a", "bb"] } }]);
-    const pooled = fake([], { pooling: "cls" });
+    const pooled = fakeBackbone([], { pooling: "cls" });
     await pooled.backbone.embed(["a"]);
     expect(pooled.calls[0]?.input).toEqual({ text: ["a"], pooling: "cls" });
   });
 
   it("asks nothing for no input", async () => {
-    const { backbone, calls } = fake([]);
+    const { backbone, calls } = fakeBackbone([]);
     expect(await backbone.embed([])).toEqual({ rows: [], failure: null });
     expect(calls).toHaveLength(0);
   });
 
   it("keeps the order over batches of at most 100", async () => {
-    const { backbone, calls } = fake([]);
-    expect((await backbone.embed(texts(250))).rows).toEqual(rowsOf(texts(250)));
+    const { backbone, calls } = fakeBackbone([]);
+    expect((await backbone.embed(makeTexts(250))).rows).toEqual(expectedRows(makeTexts(250)));
     expect(calls.map(({ input }) => input.text.length)).toEqual([100, 100, 50]);
   });
 
@@ -70,7 +74,7 @@ describe("a Workers AI backbone", () => {
     ["Network connection lost.", "backend_unavailable", 4],
     ["1031: something new", "backend_unavailable", 4],
   ])("answers the error '%s' with %s after %i calls, without the text", async (message, code, expected) => {
-    const { backbone, calls } = fake(new Array(4).fill(error(message)));
+    const { backbone, calls } = fakeBackbone(new Array(4).fill(error(message)));
     const { rows, failure } = await backbone.embed([TEXT]);
     expect(rows).toEqual([undefined]);
     expect(failure?.code).toBe(code);
@@ -79,13 +83,13 @@ describe("a Workers AI backbone", () => {
   });
 
   it("tries again until it succeeds", async () => {
-    const { backbone, slept } = fake([error("3040: busy"), error("oops")]);
-    expect(await backbone.embed(["a"])).toEqual({ rows: rowsOf(["a"]), failure: null });
+    const { backbone, slept } = fakeBackbone([error("3040: busy"), error("oops")]);
+    expect(await backbone.embed(["a"])).toEqual({ rows: expectedRows(["a"]), failure: null });
     expect(slept).toEqual([250, 500]);
   });
 
   it("gives up after its time-out", async () => {
-    const { backbone, calls } = fake([() => new Promise(() => undefined)], { timeout: 50 });
+    const { backbone, calls } = fakeBackbone([() => new Promise(() => undefined)], { timeout: 50 });
     expect((await backbone.embed(["a"])).failure?.code).toBe("backend_timeout");
     expect(calls).toHaveLength(1);
   });
@@ -104,7 +108,7 @@ describe("a Workers AI backbone", () => {
     ["a number beyond float32", data((rows) => rows.map(() => [1, 1e39, 2]))],
     ["no arrays", data((rows) => rows.map(() => "AACAPw=="))],
   ])("refuses an answer with %s, at once", async (_, behaviour) => {
-    const { backbone, calls } = fake([behaviour]);
+    const { backbone, calls } = fakeBackbone([behaviour]);
     const { rows, failure } = await backbone.embed(["a", "b"]);
     expect(rows).toEqual([undefined, undefined]);
     expect(failure?.code).toBe("backend_invalid_answer");
@@ -112,9 +116,9 @@ describe("a Workers AI backbone", () => {
   });
 
   it("keeps the batches that succeeded when one fails", async () => {
-    const { backbone } = fake([right, error("5004: invalid data"), right], { batchSize: 2 });
-    const { rows, failure } = await backbone.embed(texts(6));
-    const expected = rowsOf(texts(6));
+    const { backbone } = fakeBackbone([correctAnswer, error("5004: invalid data"), correctAnswer], { batchSize: 2 });
+    const { rows, failure } = await backbone.embed(makeTexts(6));
+    const expected = expectedRows(makeTexts(6));
     expect(rows).toEqual([expected[0], expected[1], undefined, undefined, expected[4], expected[5]]);
     expect(failure?.code).toBe("backend_rejected");
   });

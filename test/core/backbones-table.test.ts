@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { backbones } from "../../src/backbones/index.ts";
+import { makeBackbones } from "../../src/backbones/index.ts";
 import { textStatic } from "../../src/backbones/node.ts";
 import type { AiBinding } from "../../src/backbones/workers-ai.ts";
 
@@ -25,25 +25,25 @@ const bge = {
   license: "MIT",
 };
 
-function tableOf(...entries: unknown[]) {
-  const table = backbones(textStatic, JSON.stringify(entries), secrets, ai);
+function buildTable(...entries: unknown[]) {
+  const table = makeBackbones(textStatic, JSON.stringify(entries), secrets, ai);
   if (!table.ok) throw new Error(table.failure.message);
   return table.value;
 }
 
-function problem(configuration: unknown, binding: AiBinding | undefined = ai): string {
+function configurationError(configuration: unknown, binding: AiBinding | undefined = ai): string {
   const text = typeof configuration === "string" ? configuration : JSON.stringify(configuration);
-  const table = backbones(textStatic, text, secrets, binding);
+  const table = makeBackbones(textStatic, text, secrets, binding);
   return table.ok ? "none" : table.failure.message;
 }
 
 it.each([undefined, "", "  ", "[]"])("has the backbones in the box alone when BACKBONES is %j", (configuration) => {
-  const table = backbones(textStatic, configuration, secrets, undefined);
+  const table = makeBackbones(textStatic, configuration, secrets, undefined);
   expect(table.ok && [...table.value.keys()]).toEqual(["text-static-1", "hash-text-1"]);
 });
 
 it("adds the configured backbones, and shows nothing of their key", () => {
-  const table = tableOf(openAi, bge);
+  const table = buildTable(openAi, bge);
   expect([...table.keys()]).toEqual(["text-static-1", "hash-text-1", "text-embedding-3-small", "bge-small-en-v1.5"]);
   expect(table.get("text-embedding-3-small")).toMatchObject({
     kind: "openai",
@@ -58,7 +58,7 @@ it("adds the configured backbones, and shows nothing of their key", () => {
 
 it("changes the revision with what changes the embeddings, and with nothing else", () => {
   const revision = (entry: typeof openAi | typeof bge | Record<string, unknown>) =>
-    tableOf(entry).get(String(entry.id))?.revision;
+    buildTable(entry).get(String(entry.id))?.revision;
   for (const change of [{ model: "other" }, { dimensions: 512 }, { revision: "2" }]) {
     expect(revision({ ...openAi, ...change })).not.toBe(revision(openAi));
   }
@@ -87,17 +87,17 @@ it.each([
   [[{ ...openAi, id: "text-static-1" }], "BACKBONES[0].id: 'text-static-1' is taken"],
   [[{ ...openAi, secret: "OTHER_KEY" }], "BACKBONES[0].secret: the secret OTHER_KEY is not set"],
 ])("says what is wrong with %j", (configuration, message) => {
-  expect(problem(configuration)).toContain(message);
+  expect(configurationError(configuration)).toContain(message);
 });
 
 it("does not repeat a key put where its name belongs", () => {
-  const message = problem([{ ...openAi, secret: KEY }]);
+  const message = configurationError([{ ...openAi, secret: KEY }]);
   expect(message).toContain("BACKBONES[0].secret: must be the name of a secret");
   expect(message).not.toContain(KEY);
 });
 
 it("needs the binding for Workers AI", () => {
-  const table = backbones(textStatic, JSON.stringify([bge]), secrets, undefined);
+  const table = makeBackbones(textStatic, JSON.stringify([bge]), secrets, undefined);
   expect(table.ok).toBe(false);
   expect(!table.ok && table.failure.message).toContain("BACKBONES[0].kind: workers_ai needs the binding AI");
 });
@@ -114,8 +114,8 @@ it.each([
   ["https://api.example.com/v1?key=1", false],
   ["ftp://localhost/v1", false],
   ["api.example.com", false],
-])("takes the base URL %s: %s", (base_url, taken) => {
-  const message = problem([{ ...openAi, base_url }]);
-  if (taken) expect(message).toBe("none");
+])("takes the base URL %s: %s", (base_url, isAccepted) => {
+  const message = configurationError([{ ...openAi, base_url }]);
+  if (isAccepted) expect(message).toBe("none");
   else expect(message).toContain("BACKBONES[0].base_url: must be an https: URL");
 });

@@ -2,14 +2,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { parseRetryAfter } from "../../src/lib/retry-after.ts";
 import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../src/jobs/client.ts";
 import { type Stop, type Submission, stop, submission } from "../../src/jobs/protocol.ts";
 import { verify } from "../../src/jobs/sign.ts";
+import { parseRetryAfter } from "../../src/lib/retry-after.ts";
 
 const secret = `whsec_${Buffer.from("a secret of 24 bytes ...").toString("base64")}`;
 const id = `ftjob-${"0123456789abcdef".repeat(2)}`;
-const asked: Submission = {
+const sampleSubmission: Submission = {
   object: "batch.job",
   id,
   attempt: 2,
@@ -28,7 +28,7 @@ const asked: Submission = {
   checkpoint: null,
   heartbeat_seconds: 15,
 };
-const stopping: Stop = { object: "batch.stop", id, attempt: 2, action: "pause" };
+const sampleStop: Stop = { object: "batch.stop", id, attempt: 2, action: "pause" };
 
 interface Call {
   readonly method: string | undefined;
@@ -36,11 +36,11 @@ interface Call {
   readonly headers: Headers;
   readonly body: string;
 }
-type Answer = (response: ServerResponse) => void;
+type Handler = (response: ServerResponse) => void;
 
 let server: Server;
 let calls: Call[];
-let answer: Answer;
+let handler: Handler;
 beforeEach(async () => {
   calls = [];
   server = createServer((request: IncomingMessage, response: ServerResponse) => {
@@ -49,7 +49,7 @@ beforeEach(async () => {
     request.on("end", () => {
       const headers = new Headers(request.headers as Record<string, string>);
       calls.push({ method: request.method, url: request.url, headers, body: Buffer.concat(chunks).toString() });
-      answer(response);
+      handler(response);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -63,50 +63,50 @@ async function close(): Promise<void> {
 }
 
 /** With a time limit that no answer of this machine's exceeds, unless it is left out. */
-function endpoint(timeoutMs = 20_000): BatchEndpoint {
+function batchEndpoint(timeoutMs = 20_000): BatchEndpoint {
   const { port } = server.address() as AddressInfo;
   return { send: (path, init) => fetch(`http://127.0.0.1:${port}${path}`, init), secret, timeoutMs };
 }
 
-const says =
-  (status: number, body: unknown, headers: Record<string, string> = {}): Answer =>
+const respond =
+  (status: number, body: unknown, headers: Record<string, string> = {}): Handler =>
   (response) =>
     response.writeHead(status, headers).end(typeof body === "string" ? body : JSON.stringify(body));
-const acknowledged = (status: unknown) => ({ object: "batch.attempt", id, attempt: 2, status });
+const acknowledgement = (status: unknown) => ({ object: "batch.attempt", id, attempt: 2, status });
 
-function submitted(how: Answer, timeoutMs?: number) {
-  answer = how;
-  return submitAttempt(endpoint(timeoutMs), asked);
+function submitWith(nextHandler: Handler, timeoutMs?: number) {
+  handler = nextHandler;
+  return submitAttempt(batchEndpoint(timeoutMs), sampleSubmission);
 }
 
-function stopped(how: Answer, timeoutMs?: number) {
-  answer = how;
-  return stopAttempt(endpoint(timeoutMs), stopping);
+function stopWith(nextHandler: Handler, timeoutMs?: number) {
+  handler = nextHandler;
+  return stopAttempt(batchEndpoint(timeoutMs), sampleStop);
 }
 
-const hangs: Answer = () => undefined;
-const hangsInBody: Answer = (response) => response.writeHead(202).write('{"object":');
-const resets: Answer = (response) => response.socket?.resetAndDestroy();
-const resetsInBody: Answer = (response) => {
+const neverRespond: Handler = () => undefined;
+const hangInBody: Handler = (response) => response.writeHead(202).write('{"object":');
+const resetConnection: Handler = (response) => response.socket?.resetAndDestroy();
+const resetInBody: Handler = (response) => {
   response.writeHead(202, { "content-length": "1000" });
   response.write("{", () => response.socket?.resetAndDestroy());
 };
 
-const notAsAgreed = { type: "unanswered", reason: "its answer is not as agreed.", retryAfter: null };
+const invalidAnswer = { type: "unanswered", reason: "its answer is not as agreed.", retryAfter: null };
 const unreachable = { type: "unanswered", reason: "it cannot be reached.", retryAfter: null };
-const late = { type: "unanswered", reason: "no answer in time.", retryAfter: null };
+const timedOut = { type: "unanswered", reason: "no answer in time.", retryAfter: null };
 
 describe("a submission", () => {
   it("is put at its attempt's path, signed anew each time it is sent", async () => {
-    await submitted(says(202, acknowledged("running")));
-    await submitted(says(202, acknowledged("running")));
+    await submitWith(respond(202, acknowledgement("running")));
+    await submitWith(respond(202, acknowledgement("running")));
     const ids = calls.map(({ body, headers }) => verify([secret], body, headers));
     expect(ids).toEqual([expect.stringMatching(/^msg_[0-9a-f]{32}$/), expect.stringMatching(/^msg_[0-9a-f]{32}$/)]);
     expect(new Set(ids).size).toBe(2);
     for (const { method, url, headers, body } of calls) {
       expect([method, url]).toEqual(["PUT", `/v1/jobs/${id}/attempts/2`]);
       expect(headers.get("content-type")).toBe("application/json");
-      expect(submission.parse(JSON.parse(body))).toEqual(asked);
+      expect(submission.parse(JSON.parse(body))).toEqual(sampleSubmission);
     }
   });
 
@@ -116,39 +116,42 @@ describe("a submission", () => {
     ["stopping", 202, "ended"],
     ["ended", 200, "ended"],
   ])("acknowledged as %s with %i is %s", async (status, code, type) => {
-    expect(await submitted(says(code, acknowledged(status)))).toEqual({ type });
+    expect(await submitWith(respond(code, acknowledgement(status)))).toEqual({ type });
   });
 
   it("may be acknowledged with more than was agreed", async () => {
-    expect(await submitted(says(202, { ...acknowledged("running"), machine: 7 }))).toEqual({ type: "accepted" });
+    expect(await submitWith(respond(202, { ...acknowledgement("running"), machine: 7 }))).toEqual({ type: "accepted" });
   });
 
   it.each([
     ["nothing", ""],
     ["no JSON", "<html>It works!</html>"],
-    ["half of it", JSON.stringify(acknowledged("running")).slice(0, -2)],
+    ["half of it", JSON.stringify(acknowledgement("running")).slice(0, -2)],
     ["null", "null"],
     ["another object", { status: "ok", running: 0, capacity: 1 }],
-    ["another status", acknowledged("done")],
-    ["a body longer than is read", `${JSON.stringify(acknowledged("running"))}${" ".repeat(20_000)}x`],
+    ["another status", acknowledgement("done")],
+    ["a body longer than is read", `${JSON.stringify(acknowledgement("running"))}${" ".repeat(20_000)}x`],
   ])("answered 202 with %s was not taken", async (_, body) => {
-    expect(await submitted(says(202, body))).toEqual(notAsAgreed);
+    expect(await submitWith(respond(202, body))).toEqual(invalidAnswer);
   });
 
   it.each([201, 204, 304, 400, 401, 403, 404, 409, 413, 500, 502, 503, 504])(
     "answered %i was not taken",
     async (code) => {
       const reason = `it answered ${code}.`;
-      expect(await submitted(says(code, ""))).toEqual({ type: "unanswered", reason, retryAfter: null });
-      expect(await submitted(says(code, "", { "retry-after": "30" }))).toMatchObject({ reason, retryAfter: 30_000 });
+      expect(await submitWith(respond(code, ""))).toEqual({ type: "unanswered", reason, retryAfter: null });
+      expect(await submitWith(respond(code, "", { "retry-after": "30" }))).toMatchObject({
+        reason,
+        retryAfter: 30_000,
+      });
     },
   );
 
   it("answered 429 is to be sent again when the endpoint says", async () => {
-    expect(await submitted(says(429, ""))).toEqual({ type: "busy", retryAfter: null });
-    expect(await submitted(says(429, "", { "retry-after": "7" }))).toEqual({ type: "busy", retryAfter: 7_000 });
+    expect(await submitWith(respond(429, ""))).toEqual({ type: "busy", retryAfter: null });
+    expect(await submitWith(respond(429, "", { "retry-after": "7" }))).toEqual({ type: "busy", retryAfter: 7_000 });
     const date = new Date(Date.now() + 60_000).toUTCString();
-    const outcome = await submitted(says(429, "", { "retry-after": date }));
+    const outcome = await submitWith(respond(429, "", { "retry-after": date }));
     expect(outcome.type).toBe("busy");
     const { retryAfter } = outcome as { retryAfter: number };
     expect(retryAfter).toBeGreaterThan(0);
@@ -163,80 +166,80 @@ describe("a submission", () => {
     ["no text", { error: { message: { en: "no" } } }, "it did not say why."],
     ["null", { error: null }, "it did not say why."],
     ["no object", "[]", "it did not say why."],
-  ])("answered 422 is refused for good: says %s", async (_, body, why) => {
-    const message = `The batch endpoint refused the job: ${why}`;
-    expect(await submitted(says(422, body))).toEqual({ type: "rejected", message });
+  ])("answered 422 is refused for good: says %s", async (_, body, reason) => {
+    const message = `The batch endpoint refused the job: ${reason}`;
+    expect(await submitWith(respond(422, body))).toEqual({ type: "rejected", message });
   });
 
   it.each([301, 302, 307, 308])("does not follow a redirect: %i", async (code) => {
     const { port } = server.address() as AddressInfo;
-    const outcome = await submitted(says(code, "", { location: `http://127.0.0.1:${port}/elsewhere` }));
+    const outcome = await submitWith(respond(code, "", { location: `http://127.0.0.1:${port}/elsewhere` }));
     expect(outcome).toEqual({ type: "unanswered", reason: `it answered ${code}.`, retryAfter: null });
     expect(calls.map(({ url }) => url)).toEqual([`/v1/jobs/${id}/attempts/2`]);
   });
 
   it.each([202, 422, 500])("reads the beginning of an endless answer alone: %i", async (code) => {
-    const { promise: left, resolve } = Promise.withResolvers<void>();
-    const outcome = await submitted((response) => {
+    const { promise: disconnected, resolve } = Promise.withResolvers<void>();
+    const outcome = await submitWith((response) => {
       response.on("close", resolve);
       response.writeHead(code);
       const chunk = "x".repeat(1_000);
-      const more = () => {
+      const writeMore = () => {
         while (!response.destroyed && response.write(chunk));
       };
-      response.on("drain", more);
-      more();
+      response.on("drain", writeMore);
+      writeMore();
     });
     expect(outcome.type).toBe(code === 422 ? "rejected" : "unanswered");
     // The connection is given up, rather than read to an end that never comes.
-    await left;
+    await disconnected;
   });
 
   it("waits no longer than its time limit for an answer, or for the end of one", async () => {
-    expect(await submitted(hangs, 100)).toEqual(late);
-    expect(await submitted(hangsInBody, 100)).toEqual(late);
+    expect(await submitWith(neverRespond, 100)).toEqual(timedOut);
+    expect(await submitWith(hangInBody, 100)).toEqual(timedOut);
   });
 
   it("was not taken where the connection is refused, or breaks", async () => {
-    expect(await submitted(resets)).toEqual(unreachable);
-    expect(await submitted(resetsInBody)).toEqual(unreachable);
-    const gone = endpoint();
+    expect(await submitWith(resetConnection)).toEqual(unreachable);
+    expect(await submitWith(resetInBody)).toEqual(unreachable);
+    const closedEndpoint = batchEndpoint();
     await close();
-    expect(await submitAttempt(gone, asked)).toEqual(unreachable);
+    expect(await submitAttempt(closedEndpoint, sampleSubmission)).toEqual(unreachable);
   });
 });
 
 describe("a stop", () => {
   it("is posted below its attempt's path, signed", async () => {
-    expect(await stopped(says(200, acknowledged("ended")))).toBe(true);
+    expect(await stopWith(respond(200, acknowledgement("ended")))).toBe(true);
     const [{ method, url, headers, body }] = calls as [Call];
     expect([method, url]).toEqual(["POST", `/v1/jobs/${id}/attempts/2/stop`]);
     expect(verify([secret], body, headers)).toMatch(/^msg_/);
-    expect(stop.parse(JSON.parse(body))).toEqual(stopping);
+    expect(stop.parse(JSON.parse(body))).toEqual(sampleStop);
   });
 
   it.each([
-    ["running", says(202, acknowledged("running"))],
-    ["stopping", says(202, acknowledged("stopping"))],
-    ["an error that says ended", says(500, acknowledged("ended"))],
-    ["not found", says(404, "")],
-    ["busy", says(429, "")],
-    ["a redirect", says(307, "", { location: "/elsewhere" })],
-    ["no JSON", says(200, "ended")],
-    ["nothing", says(200, "")],
-    ["a reset", resets],
-    ["half an answer", resetsInBody],
-  ])("has not ended the attempt where the answer is %s", async (_, how) => {
-    expect(await stopped(how)).toBe(false);
+    ["running", respond(202, acknowledgement("running"))],
+    ["stopping", respond(202, acknowledgement("stopping"))],
+    ["an error that says ended", respond(500, acknowledgement("ended"))],
+    ["not found", respond(404, "")],
+    ["busy", respond(429, "")],
+    ["a redirect", respond(307, "", { location: "/elsewhere" })],
+    ["no JSON", respond(200, "ended")],
+    ["nothing", respond(200, "")],
+    ["a reset", resetConnection],
+    ["half an answer", resetInBody],
+  ])("has not ended the attempt where the answer is %s", async (_, nextHandler) => {
+    expect(await stopWith(nextHandler)).toBe(false);
     expect(calls).toHaveLength(1);
   });
 
   it("waits no longer than its time limit, and tells nothing where nobody is there", async () => {
-    expect(await stopped(hangs, 100)).toBe(false);
-    expect(await stopped(hangsInBody, 100)).toBe(false);
-    const gone = endpoint();
+    expect(await stopWith(neverRespond, 100)).toBe(false);
+    expect(await stopWith(hangInBody, 100)).toBe(false);
+    const closedEndpoint = batchEndpoint();
     await close();
-    expect(await stopAttempt(gone, stopping)).toBe(false);
+    expect(await stopAttempt(closedEndpoint, sampleStop)).toBe(false);
   });
 });
 

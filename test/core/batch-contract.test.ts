@@ -6,14 +6,14 @@ import { Webhook } from "standardwebhooks";
 import { afterEach, expect, it, vi } from "vitest";
 import { decodeHead } from "../../src/core/codec.ts";
 import { limits } from "../../src/core/limits.ts";
-import { LARGEST_SINGLE_UPLOAD, PART_BYTES } from "../../src/jobs/protocol.ts";
-import { verifyToken } from "../../src/jobs/token.ts";
+import { MAX_SINGLE_UPLOAD_BYTES, PART_BYTES } from "../../src/jobs/protocol.ts";
+import { verifyAttemptToken } from "../../src/jobs/token.ts";
 import * as contract from "./batch-contract.ts";
 
 const page = readFileSync(contract.pageFile, "utf8");
 const document = JSON.parse(readFileSync(contract.schemaFile, "utf8")) as { $defs: Record<string, object> };
 const ajv = new Ajv2020({ strict: true, allowUnionTypes: true }).addSchema(document, "batch");
-const accepts = (name: string, value: unknown) => ajv.validate({ $ref: `batch#/$defs/${name}` }, value);
+const isValid = (name: string, value: unknown) => ajv.validate({ $ref: `batch#/$defs/${name}` }, value);
 
 /** The page's blocks of HTTP, in their order. */
 const blocks = [...page.matchAll(/^```http ?(\w*)\n([\s\S]*?)\n```$/gm)].map(([, schema = "", text = ""]) => {
@@ -37,8 +37,8 @@ it("the committed schemas are those of the code", () => {
 });
 
 it("the page's example is what the script makes", () => {
-  const [from, to] = contract.marks.map((mark) => page.indexOf(mark)) as [number, number];
-  expect(page.slice(from + contract.marks[0].length, to).trim()).toBe(contract.makeExample().trim());
+  const [from, to] = contract.markers.map((mark) => page.indexOf(mark)) as [number, number];
+  expect(page.slice(from + contract.markers[0].length, to).trim()).toBe(contract.makeExample().trim());
   expect(blocks.map(({ schema }) => schema)).toEqual(
     "Submission Acknowledgement  DataLine Message Directive Message Directive  Artifact Message Directive Stop Acknowledgement".split(
       " ",
@@ -49,8 +49,8 @@ it("the page's example is what the script makes", () => {
 it("every body of the example is as its schema says", () => {
   expect(withBody).toHaveLength(17);
   for (const { schema, value } of withBody) {
-    expect(accepts(schema, value), `${schema}: ${ajv.errorsText()}`).toBe(true);
-    expect(accepts(schema, { ...value, later: "a field of a newer version" })).toBe(true);
+    expect(isValid(schema, value), `${schema}: ${ajv.errorsText()}`).toBe(true);
+    expect(isValid(schema, { ...value, later: "a field of a newer version" })).toBe(true);
   }
 });
 
@@ -58,12 +58,12 @@ it("the schemas refuse what the code refuses", () => {
   for (const { schema, value } of withBody) {
     const read = contract.schemas.get(schema);
     for (const field of Object.keys(value)) {
-      const { [field]: _, ...without } = value;
-      const wrong = { ...value, [field]: { not: "that" } };
-      for (const other of [without, wrong])
-        expect(accepts(schema, other), `${schema}, ${field}`).toBe(read?.safeParse(other).success);
+      const { [field]: _, ...valueWithoutField } = value;
+      const invalidValue = { ...value, [field]: { not: "that" } };
+      for (const other of [valueWithoutField, invalidValue])
+        expect(isValid(schema, other), `${schema}, ${field}`).toBe(read?.safeParse(other).success);
     }
-    expect(accepts(schema, {})).toBe(false);
+    expect(isValid(schema, {})).toBe(false);
   }
 });
 
@@ -87,7 +87,7 @@ it("the example's signatures hold at their time, for their bytes and by their se
 it("the example's token is of its attempt, and its paths too", () => {
   const [submission] = withBody.map(({ value }) => value as { id: string; attempt: number; token: string });
   const { id, attempt, token } = submission ?? { id: "", attempt: 0, token: "" };
-  expect(verifyToken([contract.serverKey], token)).toEqual({ tenant: "acme", job: id, attempt });
+  expect(verifyAttemptToken([contract.serverKey], token)).toEqual({ tenant: "acme", job: id, attempt });
   for (const { first, headers } of blocks) {
     if (first.startsWith("HTTP/")) continue;
     expect(first).toContain(`/jobs/${id}/attempts/${attempt}`);
@@ -106,7 +106,7 @@ it("the example's head can be read, and is the one that is named", () => {
 });
 
 it("the page's limits are those of the code", () => {
-  const figures = [LARGEST_SINGLE_UPLOAD, PART_BYTES, limits.artifact_bytes, limits.head_record_bytes];
+  const figures = [MAX_SINGLE_UPLOAD_BYTES, PART_BYTES, limits.artifact_bytes, limits.head_record_bytes];
   figures.push(limits.examples_per_dataset, limits.events_per_job);
   for (const figure of figures) expect(page).toContain(figure.toLocaleString("en"));
   expect(page).toContain(`have not ended | ${limits.active_jobs} |`);

@@ -7,12 +7,12 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { encodeHead } from "../../src/core/codec.ts";
-import type { Head } from "../../src/core/head.ts";
 import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
+import type { Head } from "../../src/core/head.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
 import * as protocol from "../../src/jobs/protocol.ts";
 import { sign } from "../../src/jobs/sign.ts";
-import { makeToken } from "../../src/jobs/token.ts";
+import { makeAttemptToken } from "../../src/jobs/token.ts";
 
 const docs = join(import.meta.dirname, "..", "..", "docs");
 export const schemaFile = join(docs, "batch-endpoint.schema.json");
@@ -29,7 +29,7 @@ export const schemas = new Map(
 export function makeSchema(): object {
   const registry = z.registry<{ id: string }>();
   for (const [id, schema] of schemas) registry.add(schema, { id });
-  const made = z.toJSONSchema(registry, {
+  const jsonSchema = z.toJSONSchema(registry, {
     target: "draft-2020-12",
     io: "input",
     uri: (id) => `#/$defs/${id}`,
@@ -39,7 +39,10 @@ export function makeSchema(): object {
       if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
     },
   });
-  const definitions = Object.entries(made.schemas).map(([id, { $schema: _, $id: __, ...schema }]) => [id, schema]);
+  const definitions = Object.entries(jsonSchema.schemas).map(([id, { $schema: _, $id: __, ...schema }]) => [
+    id,
+    schema,
+  ]);
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "What a Worker of Graft and its batch endpoint say to each other",
@@ -48,17 +51,17 @@ export function makeSchema(): object {
   };
 }
 
-const hash = (text: string) => createHash("sha256").update(text);
-export const secret = `whsec_${hash("the secret of an example").digest("base64")}`;
+const sha256 = (text: string) => createHash("sha256").update(text);
+export const secret = `whsec_${sha256("the secret of an example").digest("base64")}`;
 export const serverKey = "the server key of an example";
 /** 2026-01-01, in seconds. */
-export const start = 1_767_225_600;
+export const startedAt = 1_767_225_600;
 
-const id = `ftjob-${hash("the job of an example").digest("hex").slice(0, 32)}`;
+const id = `ftjob-${sha256("the job of an example").digest("hex").slice(0, 32)}`;
 const attempt = 1;
-const submitted = `/v1/jobs/${id}/attempts/${attempt}`;
-const called = `/internal/batch/jobs/${id}/attempts/${attempt}`;
-const token = makeToken(serverKey, { tenant: "acme", job: id, attempt });
+const attemptPath = `/v1/jobs/${id}/attempts/${attempt}`;
+const callbackPath = `/internal/batch/jobs/${id}/attempts/${attempt}`;
+const token = makeAttemptToken(serverKey, { tenant: "acme", job: id, attempt });
 
 export const head: Head = {
   task: "single_label",
@@ -76,13 +79,13 @@ const headBytes = encodeHead(head);
 const artifact = { sha256: createHash("sha256").update(headBytes).digest("hex"), bytes: headBytes.length };
 
 const rows = Array.from({ length: 5 }, (_, i) => {
-  const group = hash(`example ${i}`).digest().subarray(0, 16);
+  const group = sha256(`example ${i}`).digest().subarray(0, 16);
   const embedding = Buffer.from(Float32Array.of(i % 2, 1 - (i % 2)).buffer).toString("base64");
   const target = i % 2 === 0 ? "parcel" : "invoice";
   return { embedding, target, group: group.toString("hex"), held_out: isHeldOut(group) };
 });
-const tested = rows.filter(({ held_out }) => held_out).length;
-if (tested === 0) throw new Error("The example holds nothing out.");
+const heldOutCount = rows.filter(({ held_out }) => held_out).length;
+if (heldOutCount === 0) throw new Error("The example holds nothing out.");
 
 const submission = {
   object: "batch.job",
@@ -90,7 +93,7 @@ const submission = {
   attempt,
   tenant: "acme",
   token,
-  created_at: start,
+  created_at: startedAt,
   task: "single_label",
   modality: "embedding",
   backbone: null,
@@ -104,7 +107,13 @@ const submission = {
   heartbeat_seconds: 15,
 } satisfies protocol.Submission;
 
-const judgement = { test_examples: tested, head_accuracy: 1, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 0 };
+const comparison = {
+  test_examples: heldOutCount,
+  head_accuracy: 1,
+  fine_tuned_accuracy: 1,
+  only_head: 0,
+  only_fine_tuned: 0,
+};
 const manifest = {
   artifact,
   candidate: "head",
@@ -125,7 +134,7 @@ const progress = { step: 0, message: `Read ${rows.length} examples.`, metrics: {
 
 /** The exchanges of a short job as Markdown: blocks of HTTP, each with the schema of its body behind `http`. */
 export function makeExample(): string {
-  let sent = 0;
+  let messageCount = 0;
   const block = (schema: string, lines: readonly string[], body: string) =>
     [
       "```http",
@@ -136,50 +145,55 @@ export function makeExample(): string {
       body,
       "\n```\n",
     ].join("");
-  const headers = (given: Readonly<Record<string, string>>) =>
-    Object.entries(given).map(([name, value]) => `${name}: ${value}`);
+  const headers = (headerValues: Readonly<Record<string, string>>) =>
+    Object.entries(headerValues).map(([name, value]) => `${name}: ${value}`);
   const json = { "content-type": "application/json" };
   const bearer = { authorization: `Bearer ${token}` };
-  const signed = (schema: string, request: string, content: object, more: Readonly<Record<string, string>> = {}) => {
+  const signedRequest = (
+    schema: string,
+    request: string,
+    content: object,
+    extraHeaders: Readonly<Record<string, string>> = {},
+  ) => {
     const body = JSON.stringify(content);
-    const message = `msg_${hash(`message ${sent}`).digest("hex").slice(0, 32)}`;
-    const signature = sign(secret, body, message, (start + 10 * sent++) * 1000);
-    return block(schema, [request, ...headers({ ...json, ...more, ...signature })], body);
+    const message = `msg_${sha256(`message ${messageCount}`).digest("hex").slice(0, 32)}`;
+    const signature = sign(secret, body, message, (startedAt + 10 * messageCount++) * 1000);
+    return block(schema, [request, ...headers({ ...json, ...extraHeaders, ...signature })], body);
   };
-  const answer = (schema: string, status: number, content: object) =>
+  const response = (schema: string, status: number, content: object) =>
     block(schema, [`HTTP/1.1 ${status}`, ...headers(json)], JSON.stringify(content));
-  const tell = (said: protocol.Message) =>
-    signed("Message", `POST ${called}/messages HTTP/1.1`, { id, attempt, ...said }, bearer);
+  const messageRequest = (message: protocol.Message) =>
+    signedRequest("Message", `POST ${callbackPath}/messages HTTP/1.1`, { id, attempt, ...message }, bearer);
   const directive = (directive: protocol.Directive["directive"], refit: protocol.Candidate | null) =>
-    answer("Directive", 200, { object: "batch.directive", directive, refit });
+    response("Directive", 200, { object: "batch.directive", directive, refit });
   const lines = [...rows, { end: true, rows: rows.length, revision: 7 }].map((line) => JSON.stringify(line));
   const acknowledge = (status: string) =>
-    answer("Acknowledgement", 202, { object: "batch.attempt", id, attempt, status });
+    response("Acknowledgement", 202, { object: "batch.attempt", id, attempt, status });
 
   const parts = [
-    `The secret is \`${secret}\`, the time 2026-01-01 00:00 UTC (${start}).`,
+    `The secret is \`${secret}\`, the time 2026-01-01 00:00 UTC (${startedAt}).`,
     "The Worker submits the attempt, and the endpoint takes it:",
-    signed("Submission", `PUT ${submitted} HTTP/1.1`, submission),
+    signedRequest("Submission", `PUT ${attemptPath} HTTP/1.1`, submission),
     acknowledge("running"),
     "The attempt fetches the examples:",
-    `\`\`\`http\nGET ${called}/data HTTP/1.1\nauthorization: Bearer ${token}\n\`\`\`\n`,
+    `\`\`\`http\nGET ${callbackPath}/data HTTP/1.1\nauthorization: Bearer ${token}\n\`\`\`\n`,
     block("DataLine", ["HTTP/1.1 200", "content-type: application/x-ndjson"], lines.join("\n")),
     "It tells how far it is, again and again:",
-    tell({ type: "progress", ...progress }),
+    messageRequest({ type: "progress", ...progress }),
     directive("continue", null),
     "Both candidates are trained, and compared on what was held out:",
-    tell({ type: "evaluated", judgement }),
+    messageRequest({ type: "evaluated", judgement: comparison }),
     directive("continue", "head"),
     "The winner is trained on all examples, and its bytes are uploaded:",
-    `\`\`\`http\nPUT ${called}/artifacts/${artifact.sha256} HTTP/1.1\nauthorization: Bearer ${token}\ncontent-type: application/octet-stream\ncontent-length: ${artifact.bytes}\n\`\`\`\n`,
+    `\`\`\`http\nPUT ${callbackPath}/artifacts/${artifact.sha256} HTTP/1.1\nauthorization: Bearer ${token}\ncontent-type: application/octet-stream\ncontent-length: ${artifact.bytes}\n\`\`\`\n`,
     `The body is these ${artifact.bytes} bytes, in hexadecimal, 32 a line:`,
     `\`\`\`hex\n${hexLines(headBytes)}\n\`\`\`\n`,
-    answer("Artifact", 200, artifact),
+    response("Artifact", 200, artifact),
     "The last message names them, and the job has succeeded:",
-    tell({ type: "finished", manifest }),
+    messageRequest({ type: "finished", manifest }),
     directive("end", "head"),
     "Had the customer paused the job meanwhile, the Worker would have said so, in answer to the next message and by:",
-    signed("Stop", `POST ${submitted}/stop HTTP/1.1`, { object: "batch.stop", id, attempt, action: "pause" }),
+    signedRequest("Stop", `POST ${attemptPath}/stop HTTP/1.1`, { object: "batch.stop", id, attempt, action: "pause" }),
     acknowledge("stopping"),
   ];
   return parts.map((part) => (part.endsWith("\n") ? part : `${part}\n`)).join("\n");
@@ -193,11 +207,11 @@ function hexLines(bytes: Uint8Array): string {
   ).join("\n");
 }
 
-export const marks = ["<!-- made by npm run batch:schema -->\n", "<!-- end -->\n"] as const;
+export const markers = ["<!-- made by npm run batch:schema -->\n", "<!-- end -->\n"] as const;
 
 if (import.meta.main) {
   writeFileSync(schemaFile, `${JSON.stringify(makeSchema(), null, 2)}\n`);
   const page = readFileSync(pageFile, "utf8");
-  const [from, to] = [page.indexOf(marks[0]) + marks[0].length, page.indexOf(marks[1])];
+  const [from, to] = [page.indexOf(markers[0]) + markers[0].length, page.indexOf(markers[1])];
   writeFileSync(pageFile, `${page.slice(0, from)}\n${makeExample()}\n${page.slice(to)}`);
 }

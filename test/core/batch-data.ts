@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Submission } from "../../src/jobs/protocol.ts";
-import type { Line } from "./batch-worker.ts";
+import type { DataRow } from "./fake-worker.ts";
 
 const topics = {
   money: ["card", "charge", "refund", "invoice", "price", "bank"],
@@ -11,14 +11,14 @@ const topics = {
 };
 export type Topic = keyof typeof topics;
 
-export function jobId(): string {
+export function newJobId(): string {
   return `ftjob-${randomBytes(16).toString("hex")}`;
 }
 
-export function submissionOf(more: Partial<Submission> = {}): Submission {
+export function makeSubmission(overrides: Partial<Submission> = {}): Submission {
   return {
     object: "batch.job",
-    id: jobId(),
+    id: newJobId(),
     attempt: 1,
     tenant: "acme",
     token: `gb_${randomBytes(8).toString("hex")}`,
@@ -34,12 +34,15 @@ export function submissionOf(more: Partial<Submission> = {}): Submission {
     edge_budget: { bytes: 56_000_000, operations: 800_000_000_000 },
     checkpoint: null,
     heartbeat_seconds: 5,
-    ...more,
+    ...overrides,
   };
 }
 
 /** Texts of a few topics, every fifth of them held out. */
-export function texts(count: number, targetOf: (topic: Topic, i: number) => Line["target"] = (topic) => topic): Line[] {
+export function makeTexts(
+  count: number,
+  targetOf: (topic: Topic, i: number) => DataRow["target"] = (topic) => topic,
+): DataRow[] {
   const random = seededRandom(count);
   const names = Object.keys(topics) as Topic[];
   return Array.from({ length: count }, (_, i) => {
@@ -50,7 +53,7 @@ export function texts(count: number, targetOf: (topic: Topic, i: number) => Line
 }
 
 /** Embeddings of eight dimensions, whose first tells the value. */
-export function embeddings(count: number, targetOf: (value: number) => Line["target"]): Line[] {
+export function makeEmbeddings(count: number, targetOf: (value: number) => DataRow["target"]): DataRow[] {
   const random = seededRandom(count);
   return Array.from({ length: count }, (_, i) => {
     const row = Float32Array.from({ length: 8 }, () => random() - 0.5);
@@ -59,9 +62,9 @@ export function embeddings(count: number, targetOf: (value: number) => Line["tar
   });
 }
 
-export const ofEmbeddings = { modality: "embedding", backbone: null, dimensions: 8 } as const;
+export const embeddingOptions = { modality: "embedding", backbone: null, dimensions: 8 } as const;
 
 /** An embedding as numbers. */
-export function floats(embedding: string | undefined): Float32Array {
+export function decodeFloats(embedding: string | undefined): Float32Array {
   return new Float32Array(new Uint8Array(Buffer.from(embedding ?? "", "base64")).buffer);
 }

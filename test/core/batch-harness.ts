@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect } from "vitest";
 import type { Log } from "../../src/batch/log.ts";
 import { readSettings, type Settings } from "../../src/batch/server/settings.ts";
-import { type BatchEndpoint, startBatch } from "../../src/batch.ts";
-import { type FakeWorker, secret, startFakeWorker } from "./batch-worker.ts";
+import { type BatchEndpoint, startBatchEndpoint } from "../../src/batch.ts";
+import { type FakeWorker, secret, startFakeWorker } from "./fake-worker.ts";
 
 export interface Harness {
   worker: FakeWorker;
@@ -18,51 +18,55 @@ export interface Harness {
   /** The names of what WORK_DIR has for the attempts that run. */
   records(): string[];
   /** Waits until a line is logged. */
-  logged(line: string): Promise<void>;
+  waitForLog(line: string): Promise<void>;
 }
 
-export const pace = { timeoutMs: 1_000, patienceMs: 5_000, firstWaitMs: 5, longestWaitMs: 20 };
+export const pace = { timeoutMs: 1_000, maxElapsedMs: 5_000, initialBackoffMs: 5, maxBackoffMs: 20 };
 
 /** Asks until an expectation holds, for longer than a busy machine takes. */
-export function soon<T>(ask: () => T): ReturnType<typeof expect.poll<T>> {
-  return expect.poll(ask, { timeout: 15_000, interval: 20 });
+export function poll<T>(read: () => T): ReturnType<typeof expect.poll<T>> {
+  return expect.poll(read, { timeout: 15_000, interval: 20 });
 }
 
 /** Starts a fake Worker before each test, and stops everything after it. */
-export function harness(): Harness {
-  const open: BatchEndpoint[] = [];
-  let arrived = Promise.withResolvers<void>();
-  const note: Log = (event, fields) => {
-    self.log.push([event, fields?.how ?? fields?.told ?? ""].join(" ").trim());
-    arrived.resolve();
-    arrived = Promise.withResolvers();
+export function setUpHarness(): Harness {
+  const endpoints: BatchEndpoint[] = [];
+  let nextLine = Promise.withResolvers<void>();
+  const writeLog: Log = (event, fields) => {
+    harness.log.push([event, fields?.how ?? fields?.told ?? ""].join(" ").trim());
+    nextLine.resolve();
+    nextLine = Promise.withResolvers();
   };
-  const self: Harness = {
+  const harness: Harness = {
     worker: undefined as unknown as FakeWorker,
     folder: "",
     log: [],
-    async start(more = {}, program) {
-      const env = { BATCH_SECRET: secret, GRAFT_URL: self.worker.url, BATCH_PORT: "0", WORK_DIR: self.folder };
-      const endpoint = await startBatch({ ...readSettings(env), pace, graceMs: 1_000, ...more }, note, program);
-      open.push(endpoint);
+    async start(overrides = {}, program) {
+      const env = { BATCH_SECRET: secret, GRAFT_URL: harness.worker.url, BATCH_PORT: "0", WORK_DIR: harness.folder };
+      const endpoint = await startBatchEndpoint(
+        { ...readSettings(env), retryPolicy: pace, graceMs: 1_000, ...overrides },
+        writeLog,
+        program,
+      );
+      endpoints.push(endpoint);
       return endpoint;
     },
-    records: () => readdirSync(self.folder).filter((name) => !name.startsWith("lock")),
-    async logged(line) {
-      while (!self.log.includes(line)) await arrived.promise;
+    records: () => readdirSync(harness.folder).filter((name) => !name.startsWith("lock")),
+    async waitForLog(line) {
+      while (!harness.log.includes(line)) await nextLine.promise;
     },
   };
   beforeEach(async () => {
-    self.worker = await startFakeWorker();
-    self.folder = mkdtempSync(join(tmpdir(), "graft-batch-"));
-    self.log.length = 0;
+    harness.worker = await startFakeWorker();
+    harness.folder = mkdtempSync(join(tmpdir(), "graft-batch-"));
+    harness.log.length = 0;
   });
   afterEach(async () => {
-    await Promise.all(open.splice(0).map((endpoint) => endpoint.stop()));
-    await self.worker.close();
-    rmSync(self.folder, { recursive: true });
-    expect(self.worker.violations).toEqual([]);
-    expect(self.log).not.toContain("error");
+    await Promise.all(endpoints.splice(0).map((endpoint) => endpoint.stop()));
+    await harness.worker.close();
+    rmSync(harness.folder, { recursive: true });
+    expect(harness.worker.violations).toEqual([]);
+    expect(harness.log).not.toContain("error");
   });
-  return self;
+  return harness;
 }

@@ -1,17 +1,22 @@
 /** The parts of a batch endpoint that read and reckon. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Material } from "../../src/batch/attempt/candidates.ts";
-import { decodeStages, encodeStages, noStages, type Stages } from "../../src/batch/attempt/checkpoint.ts";
-import { type Answers, compareHeads, predictions } from "../../src/batch/attempt/comparison.ts";
-import { type Examples, readExamples } from "../../src/batch/attempt/data.ts";
-import { makeRows } from "../../src/batch/attempt/rows.ts";
+import type { TrainingContext } from "../../src/batch/attempt/candidates.ts";
+import {
+  type Checkpoint,
+  decodeCheckpoint,
+  emptyCheckpoint,
+  encodeCheckpoint,
+} from "../../src/batch/attempt/checkpoint.ts";
+import { compareHeads, type Predictions, predictRows } from "../../src/batch/attempt/comparison.ts";
+import { makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
+import { type Examples, readExamples } from "../../src/batch/attempt/examples.ts";
 import type { Head, Task } from "../../src/core/head.ts";
-import { embeddings, floats, ofEmbeddings, submissionOf, texts } from "./batch-data.ts";
-import { ndjson, sha256Of } from "./batch-worker.ts";
+import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts } from "./batch-data.ts";
+import { ndjson, sha256Hex } from "./fake-worker.ts";
 
 /** The bytes cut into chunks of these lengths, over and over. */
-async function* chunksOf(bytes: Uint8Array, lengths: readonly number[]): AsyncGenerator<Uint8Array> {
+async function* splitChunks(bytes: Uint8Array, lengths: readonly number[]): AsyncGenerator<Uint8Array> {
   for (let from = 0, i = 0; from < bytes.length; i++) {
     const length = lengths[i % lengths.length] as number;
     yield bytes.subarray(from, from + length);
@@ -22,14 +27,14 @@ async function* chunksOf(bytes: Uint8Array, lengths: readonly number[]): AsyncGe
 const lengths = fc.array(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 9 });
 
 describe("data", () => {
-  const lines = texts(12, (topic, i) => (i === 3 ? "größer → 🎈" : topic));
-  const whole = Buffer.from(ndjson(lines));
-  const submission = submissionOf();
+  const lines = makeTexts(12, (topic, i) => (i === 3 ? "größer → 🎈" : topic));
+  const body = Buffer.from(ndjson(lines));
+  const submission = makeSubmission();
 
   it("are the same however they are cut into chunks", async () => {
     await fc.assert(
-      fc.asyncProperty(lengths, async (given) => {
-        const read = await readExamples(chunksOf(whole, given), submission, 1e6);
+      fc.asyncProperty(lengths, async (chunkLengths) => {
+        const read = await readExamples(splitChunks(body, chunkLengths), submission, 1e6);
         if (!read?.ok) throw new Error("They were not read.");
         expect(read.value).toMatchObject({
           texts: lines.map(({ text }) => text),
@@ -37,29 +42,31 @@ describe("data", () => {
           heldOut: lines.map(({ held_out }) => held_out),
           groups: Int32Array.from(lines.keys()),
           revision: 7,
-          digest: sha256Of(whole.subarray(0, whole.lastIndexOf("\n", whole.length - 2) + 1)),
+          digest: sha256Hex(body.subarray(0, body.lastIndexOf("\n", body.length - 2) + 1)),
         });
       }),
     );
   });
 
   it("are not whole wherever they are cut off", async () => {
-    const ends = fc.integer({ min: 0, max: whole.length - 2 });
+    const cutOffsets = fc.integer({ min: 0, max: body.length - 2 });
     await fc.assert(
-      fc.asyncProperty(ends, lengths, async (end, given) => {
-        expect(await readExamples(chunksOf(whole.subarray(0, end), given), submission, 1e6)).toBeNull();
+      fc.asyncProperty(cutOffsets, lengths, async (end, chunkLengths) => {
+        expect(await readExamples(splitChunks(body.subarray(0, end), chunkLengths), submission, 1e6)).toBeNull();
       }),
     );
-    const unended = whole.subarray(0, whole.length - 1);
-    expect(await readExamples(chunksOf(unended, [100]), submission, 1e6)).toMatchObject({ ok: true });
+    const unfinishedBody = body.subarray(0, body.length - 1);
+    expect(await readExamples(splitChunks(unfinishedBody, [100]), submission, 1e6)).toMatchObject({ ok: true });
   });
 
   it("of embeddings are the numbers that were sent, and rows of one group have one number", async () => {
-    const given = embeddings(5, () => 1).map((line, i) => ({ ...line, group: i < 2 ? "same" : `g${i}` }));
-    const task = { ...submission, ...ofEmbeddings, task: "regression" } as const;
-    const read = await readExamples(chunksOf(Buffer.from(ndjson(given)), [64]), task, 1e6);
+    const dataRows = makeEmbeddings(5, () => 1).map((line, i) => ({ ...line, group: i < 2 ? "same" : `g${i}` }));
+    const task = { ...submission, ...embeddingOptions, task: "regression" } as const;
+    const read = await readExamples(splitChunks(Buffer.from(ndjson(dataRows)), [64]), task, 1e6);
     if (!read?.ok) throw new Error("They were not read.");
-    expect(given.map((_, row) => read.value.embeddings.at(row))).toEqual(given.map((line) => floats(line.embedding)));
+    expect(dataRows.map((_, row) => read.value.embeddings.at(row))).toEqual(
+      dataRows.map((line) => decodeFloats(line.embedding)),
+    );
     expect([...read.value.groups]).toEqual([0, 0, 1, 2, 3]);
   });
 
@@ -71,16 +78,16 @@ describe("data", () => {
       `${JSON.stringify({ embedding: Buffer.from(Float32Array.of(1, Number.NaN).buffer).toString("base64"), target: "a", group: "a", held_out: false })}\n`,
     ],
   ])("that are %s are refused", async (_, text) => {
-    const wanted = { ...submission, ...ofEmbeddings, dimensions: 2 };
-    const read = await readExamples(chunksOf(Buffer.from(text), [9]), wanted, 1e6);
+    const embeddingSubmission = { ...submission, ...embeddingOptions, dimensions: 2 };
+    const read = await readExamples(splitChunks(Buffer.from(text), [9]), embeddingSubmission, 1e6);
     expect(read).toMatchObject({ ok: false, failure: { code: "invalid_parameter" } });
   });
 
   it("of an endless line are not read on for ever", async () => {
-    async function* endless() {
+    async function* endlessLine() {
       for (;;) yield new Uint8Array(1 << 16).fill(0x20);
     }
-    expect(await readExamples(endless(), submission, 1e9)).toBeNull();
+    expect(await readExamples(endlessLine(), submission, 1e9)).toBeNull();
   });
 });
 
@@ -93,7 +100,9 @@ describe("a checkpoint", () => {
     outOfScopeThreshold: null,
     conformal: [0.5],
   } as const;
-  const made = fc.option(fc.record({ head: bytes, delta: fc.option(bytes), plan: fc.constantFrom(null, plan) }));
+  const trainedCandidate = fc.option(
+    fc.record({ head: bytes, delta: fc.option(bytes), plan: fc.constantFrom(null, plan) }),
+  );
   const judgement = { test_examples: 3, head_accuracy: 0.5, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 1 };
   const training = {
     examples: 9,
@@ -105,16 +114,20 @@ describe("a checkpoint", () => {
     lexical: false,
     milliseconds: 5,
   };
-  const stages: fc.Arbitrary<Stages> = fc.record({
+  const stages: fc.Arbitrary<Checkpoint> = fc.record({
     embeddings: fc.integer({ min: 0, max: 5 }).map((count) => {
-      const rows = makeRows(3);
+      const rows = makeEmbeddingMatrix(3);
       for (let i = 0; i < count; i++) rows.push(Float32Array.of(i, i / 3, -i));
       return rows;
     }),
-    made: fc.oneof(fc.constant({}), fc.record({ head: made }), fc.record({ head: made, fine_tuned: made })),
-    judgement: fc.constantFrom(null, judgement),
-    told: fc.constantFrom(null, { plan, assessment }),
-    fitted: fc.option(
+    candidates: fc.oneof(
+      fc.constant({}),
+      fc.record({ head: trainedCandidate }),
+      fc.record({ head: trainedCandidate, fine_tuned: trainedCandidate }),
+    ),
+    comparison: fc.constantFrom(null, judgement),
+    fineTunedAssessment: fc.constantFrom(null, { plan, assessment }),
+    finalModel: fc.option(
       fc
         .tuple(bytes, fc.option(bytes))
         .map(
@@ -123,38 +136,42 @@ describe("a checkpoint", () => {
         ),
     ),
   });
-  const possible = stages.filter(({ judgement, fitted }) => judgement !== null || fitted === null);
-  const rowsOf = ({ embeddings }: Stages) =>
+  const checkpoints = stages.filter(({ comparison, finalModel }) => comparison !== null || finalModel === null);
+  const rowsOf = ({ embeddings }: Checkpoint) =>
     Array.from({ length: embeddings?.count() ?? 0 }, (_, row) => [...(embeddings?.at(row) ?? [])]);
 
   it("gives back what later stages need, and nothing when it is cut or of something else", () => {
     fc.assert(
-      fc.property(possible, fc.nat(), (given, cut) => {
-        const parts = encodeStages(given, "this");
+      fc.property(checkpoints, fc.nat(), (checkpoint, cut) => {
+        const parts = encodeCheckpoint(checkpoint, "this");
         if (parts === null) {
-          expect([rowsOf(given), given.judgement]).toEqual([[], null]);
+          expect([rowsOf(checkpoint), checkpoint.comparison]).toEqual([[], null]);
           return;
         }
-        const whole = Buffer.concat(parts);
-        const read = decodeStages(whole, "this", 3);
-        expect(read?.made).toEqual(given.judgement === null ? given.made : {});
-        expect(read && rowsOf(read)).toEqual(given.fitted === null ? rowsOf(given) : []);
-        expect([read?.judgement, read?.told, read?.fitted]).toEqual([given.judgement, given.told, given.fitted]);
-        expect(decodeStages(whole, "that", 3)).toBeNull();
-        expect(decodeStages(whole.subarray(0, cut % whole.length), "this", 3)).toBeNull();
+        const encodedCheckpoint = Buffer.concat(parts);
+        const read = decodeCheckpoint(encodedCheckpoint, "this", 3);
+        expect(read?.candidates).toEqual(checkpoint.comparison === null ? checkpoint.candidates : {});
+        expect(read && rowsOf(read)).toEqual(checkpoint.finalModel === null ? rowsOf(checkpoint) : []);
+        expect([read?.comparison, read?.fineTunedAssessment, read?.finalModel]).toEqual([
+          checkpoint.comparison,
+          checkpoint.fineTunedAssessment,
+          checkpoint.finalModel,
+        ]);
+        expect(decodeCheckpoint(encodedCheckpoint, "that", 3)).toBeNull();
+        expect(decodeCheckpoint(encodedCheckpoint.subarray(0, cut % encodedCheckpoint.length), "this", 3)).toBeNull();
       }),
     );
   });
 
   it("of nothing is none", () => {
-    expect(encodeStages(noStages(), "this")).toBeNull();
-    expect(decodeStages(Buffer.alloc(0), "this", 3)).toBeNull();
+    expect(encodeCheckpoint(emptyCheckpoint(), "this")).toBeNull();
+    expect(decodeCheckpoint(Buffer.alloc(0), "this", 3)).toBeNull();
   });
 });
 
 describe("the comparison", () => {
   /** A head of one dimension, whose outputs are x times the weights. */
-  const head = (task: Task, labels: readonly string[], ...weights: number[]): Head => ({
+  const makeHead = (task: Task, labels: readonly string[], ...weights: number[]): Head => ({
     task,
     labels,
     dimensions: 1,
@@ -166,35 +183,35 @@ describe("the comparison", () => {
     outOfScopeThreshold: null,
     conformal: new Float32Array(0),
   });
-  const material = (
+  const makeMaterial = (
     task: Task,
     inputs: readonly number[],
     targets: Examples["targets"],
     outOfScope: string | null = null,
   ) => {
-    const rows = makeRows(1);
+    const rows = makeEmbeddingMatrix(1);
     for (const x of inputs) rows.push(Float32Array.of(x));
     return {
-      submission: { ...submissionOf(), task, out_of_scope_label: outOfScope },
+      submission: { ...makeSubmission(), task, out_of_scope_label: outOfScope },
       examples: { texts: [], targets },
       embed: (row: number) => rows.at(row),
       turn: async () => undefined,
-    } as unknown as Material;
+    } as unknown as TrainingContext;
   };
 
-  const compare = async (given: Material, rows: readonly number[], frozen: Head, fineTuned: Head) => {
-    const answers = async (head: Head): Promise<Answers> => ({
+  const compare = async (trainingMaterial: TrainingContext, rows: readonly number[], frozen: Head, fineTuned: Head) => {
+    const answers = async (head: Head): Promise<Predictions> => ({
       head,
-      outputs: await predictions(given, rows, { head, embed: given.embed }),
+      outputs: await predictRows(trainingMaterial, rows, { head, embed: trainingMaterial.embed }),
     });
-    return compareHeads(given, rows, await answers(frozen), await answers(fineTuned));
+    return compareHeads(trainingMaterial, rows, await answers(frozen), await answers(fineTuned));
   };
 
   it("counts labels that are the most probable, and leaves out those out of scope", async () => {
-    const given = material("single_label", [1, -1, 1, 1], ["a", "b", "none", "c"], "none");
-    const right = head("single_label", ["a", "b"], 1, -1);
-    const onlyA = head("single_label", ["a", "b"], 0, 0);
-    expect(await compare(given, [0, 1, 2, 3], onlyA, right)).toEqual({
+    const trainingMaterial = makeMaterial("single_label", [1, -1, 1, 1], ["a", "b", "none", "c"], "none");
+    const right = makeHead("single_label", ["a", "b"], 1, -1);
+    const onlyA = makeHead("single_label", ["a", "b"], 0, 0);
+    expect(await compare(trainingMaterial, [0, 1, 2, 3], onlyA, right)).toEqual({
       test_examples: 3,
       head_accuracy: 1 / 3,
       fine_tuned_accuracy: 2 / 3,
@@ -204,10 +221,10 @@ describe("the comparison", () => {
   });
 
   it("counts sets of labels that are right as a whole", async () => {
-    const given = material("multi_label", [1, -1, 1], [["a"], ["b"], ["a", "b"]]);
-    const apart = head("multi_label", ["a", "b"], 1, -1);
-    const both = head("multi_label", ["a", "b"], 1, 1);
-    expect(await compare(given, [0, 1, 2], apart, both)).toEqual({
+    const trainingMaterial = makeMaterial("multi_label", [1, -1, 1], [["a"], ["b"], ["a", "b"]]);
+    const apart = makeHead("multi_label", ["a", "b"], 1, -1);
+    const both = makeHead("multi_label", ["a", "b"], 1, 1);
+    expect(await compare(trainingMaterial, [0, 1, 2], apart, both)).toEqual({
       test_examples: 3,
       head_accuracy: 2 / 3,
       fine_tuned_accuracy: 1 / 3,
@@ -217,9 +234,9 @@ describe("the comparison", () => {
   });
 
   it("counts values that are nearer, and those alike for neither", async () => {
-    const given = material("regression", [0, 1, 2, 3], [0, 1, 2, 3]);
-    const [zero, right] = [head("regression", [], 0), head("regression", [], 1)];
-    expect(await compare(given, [0, 1, 2, 3], zero, right)).toEqual({
+    const trainingMaterial = makeMaterial("regression", [0, 1, 2, 3], [0, 1, 2, 3]);
+    const [zero, right] = [makeHead("regression", [], 0), makeHead("regression", [], 1)];
+    expect(await compare(trainingMaterial, [0, 1, 2, 3], zero, right)).toEqual({
       test_examples: 4,
       head_accuracy: expect.closeTo(1 - 14 / 5),
       fine_tuned_accuracy: 1,

@@ -5,49 +5,49 @@ import { statSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { Problem, readSettings } from "../../src/batch/server/settings.ts";
-import { submissionOf, texts } from "./batch-data.ts";
-import { harness, soon } from "./batch-harness.ts";
-import { hang, secret, submit } from "./batch-worker.ts";
+import { readSettings, UsageError } from "../../src/batch/server/settings.ts";
+import { makeSubmission, makeTexts } from "./batch-data.ts";
+import { poll, setUpHarness } from "./batch-harness.ts";
+import { neverRespond, secret, submit } from "./fake-worker.ts";
 
-const h = harness();
+const harness = setUpHarness();
 const children: ChildProcess[] = [];
 afterEach(() => {
   for (const child of children.splice(0)) child.kill("SIGKILL");
 });
 
 /** Starts the program; `url` is where it listens, once it does, and null where it ends instead. */
-async function start(env: Record<string, string> = {}) {
+async function startProcess(env: Record<string, string> = {}) {
   const child = spawn(process.execPath, [resolve(import.meta.dirname, "../../src/batch.ts")], {
     env: {
       PATH: process.env.PATH ?? "",
       BATCH_SECRET: secret,
-      GRAFT_URL: h.worker.url,
+      GRAFT_URL: harness.worker.url,
       BATCH_PORT: "0",
-      WORK_DIR: h.folder,
+      WORK_DIR: harness.folder,
       ...env,
     },
     stdio: ["ignore", "pipe", "pipe"],
   });
   children.push(child);
-  const said = { out: "", err: "" };
+  const output = { out: "", err: "" };
   const ended = once(child, "close").then(([code]) => code as number | null);
-  const listens = Promise.withResolvers<string>();
+  const hasStarted = Promise.withResolvers<string>();
   child.stdout?.on("data", (text) => {
-    said.out += text;
-    const [, url] = /^Batch endpoint listens on (http:\S+)$/m.exec(said.out) ?? [];
-    if (url !== undefined) listens.resolve(url);
+    output.out += text;
+    const [, url] = /^Batch endpoint listens on (http:\S+)$/m.exec(output.out) ?? [];
+    if (url !== undefined) hasStarted.resolve(url);
   });
   child.stderr?.on("data", (text) => {
-    said.err += text;
+    output.err += text;
   });
-  const url = await Promise.race([listens.promise, ended.then(() => null)]);
-  return { child, said, ended, url: url ?? "" };
+  const url = await Promise.race([hasStarted.promise, ended.then(() => null)]);
+  return { child, said: output, ended, url: url ?? "" };
 }
 
-const lines = texts(60);
+const lines = makeTexts(60);
 
-function lives(pid: number): boolean {
+function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
   } catch {
@@ -57,92 +57,92 @@ function lives(pid: number): boolean {
 
 describe("a batch endpoint that is killed", () => {
   it("tells at its next start which attempts are lost, and of nothing else", async () => {
-    hang(h.worker, (path) => path === "data");
-    const { child, said, ended, url } = await start();
-    const given = h.worker.offer(submissionOf(), lines);
-    expect((await submit(url, given)).status).toBe(202);
-    await soon(() => h.worker.calls.length).toBe(1);
-    const record = join(h.folder, `${given.id}.1.json`);
+    neverRespond(harness.worker, (path) => path === "data");
+    const { child, said, ended, url } = await startProcess();
+    const submission = harness.worker.addJob(makeSubmission(), lines);
+    expect((await submit(url, submission)).status).toBe(202);
+    await poll(() => harness.worker.calls.length).toBe(1);
+    const record = join(harness.folder, `${submission.id}.1.json`);
     expect(statSync(record).mode & 0o777).toBe(0o600);
     const pid = Number(/"event":"started".*"pid":(\d+)/.exec(said.out)?.[1]);
-    expect(lives(pid)).toBe(true);
+    expect(isAlive(pid)).toBe(true);
     child.kill("SIGKILL");
     await ended;
-    await soon(() => lives(pid)).toBe(false);
-    writeFileSync(join(h.folder, "half.json.new"), "{");
-    writeFileSync(join(h.folder, `${given.id}.7.json`), "{");
+    await poll(() => isAlive(pid)).toBe(false);
+    writeFileSync(join(harness.folder, "half.json.new"), "{");
+    writeFileSync(join(harness.folder, `${submission.id}.7.json`), "{");
 
-    const next = await start();
-    expect(await h.worker.until("failed", given.id)).toEqual({
-      id: given.id,
+    const restartedProcess = await startProcess();
+    expect(await harness.worker.waitForMessage("failed", submission.id)).toEqual({
+      id: submission.id,
       attempt: 1,
       type: "failed",
       message: "The batch endpoint stopped before this attempt ended.",
       retryable: true,
     });
-    await soon(() => h.records()).toEqual([]);
-    expect(await (await submit(next.url, given)).json()).toMatchObject({ status: "ended" });
-    expect(h.worker.messages(given.id)).toHaveLength(1);
+    await poll(() => harness.records()).toEqual([]);
+    expect(await (await submit(restartedProcess.url, submission)).json()).toMatchObject({ status: "ended" });
+    expect(harness.worker.messages(submission.id)).toHaveLength(1);
   });
 
   it("tells it once the Worker is there again", async () => {
-    hang(h.worker, (path) => path === "data");
-    const first = await start();
-    const given = h.worker.offer(submissionOf(), lines);
-    await submit(first.url, given);
+    neverRespond(harness.worker, (path) => path === "data");
+    const first = await startProcess();
+    const submission = harness.worker.addJob(makeSubmission(), lines);
+    await submit(first.url, submission);
     first.child.kill("SIGKILL");
     await first.ended;
-    let refused = 0;
-    h.worker.meddle = (_, c) => (refused++ < 1 ? c.json({}, 503) : null);
-    await start();
-    await h.worker.until("failed", given.id);
-    expect(refused).toBe(2);
+    let isRefused = 0;
+    harness.worker.intercept = (_, c) => (isRefused++ < 1 ? c.json({}, 503) : null);
+    await startProcess();
+    await harness.worker.waitForMessage("failed", submission.id);
+    expect(isRefused).toBe(2);
   });
 });
 
 describe("a batch endpoint that is stopped", () => {
   it.each(["SIGTERM", "SIGINT"] as const)("by %s hands back what is done, and ends", async (signal) => {
-    const { child, said, ended, url } = await start();
-    const given = h.worker.offer(submissionOf({ edge_budget: { bytes: 5.6e7, operations: 2e9 } }), lines);
-    h.worker.meddle = ({ told }) => {
-      if (told?.type !== "evaluated") return null;
+    const { child, said, ended, url } = await startProcess();
+    const submission = harness.worker.addJob(makeSubmission({ edge_budget: { bytes: 5.6e7, operations: 2e9 } }), lines);
+    harness.worker.intercept = ({ message }) => {
+      if (message?.type !== "evaluated") return null;
       child.kill(signal);
       return new Promise<Response>(() => undefined);
     };
-    await submit(url, given);
+    await submit(url, submission);
     expect(await ended).toBe(0);
-    const told = h.worker.messages(given.id).map(({ type }) => type);
-    expect(told.at(-1)).toBe("stopped");
-    expect(told).toContain("checkpoint");
-    expect(told).not.toContain("finished");
-    expect(h.records()).toEqual([]);
+    const messageTypes = harness.worker.messages(submission.id).map(({ type }) => type);
+    expect(messageTypes.at(-1)).toBe("stopped");
+    expect(messageTypes).toContain("checkpoint");
+    expect(messageTypes).not.toContain("finished");
+    expect(harness.records()).toEqual([]);
     expect(said.err).toBe("");
-    const [, ...logged] = said.out.trim().split("\n");
-    expect(logged.map((line) => JSON.parse(line).event)).toEqual(["started", "stopping", "ended"]);
-    for (const kept of [given.token, secret, "refund"]) expect(said.out).not.toContain(kept);
+    const [, ...logLines] = said.out.trim().split("\n");
+    expect(logLines.map((line) => JSON.parse(line).event)).toEqual(["started", "stopping", "ended"]);
+    for (const confidential of [submission.token, secret, "refund"]) expect(said.out).not.toContain(confidential);
   });
 
   it("waits no longer than it was told to, and leaves the rest to the next", async () => {
-    hang(h.worker, () => true);
-    const { child, ended, url } = await start({ BATCH_GRACE_SECONDS: "1" });
-    const given = h.worker.offer(submissionOf(), lines);
-    await submit(url, given);
+    neverRespond(harness.worker, () => true);
+    const { child, ended, url } = await startProcess({ BATCH_GRACE_SECONDS: "1" });
+    const submission = harness.worker.addJob(makeSubmission(), lines);
+    await submit(url, submission);
     const before = performance.now();
     child.kill("SIGTERM");
     expect(await ended).toBe(0);
     expect(performance.now() - before).toBeLessThan(5_000);
-    expect(h.records()).toEqual([`${given.id}.1.json`]);
-    h.worker.meddle = () => null;
-    await start();
-    await h.worker.until("failed", given.id);
+    expect(harness.records()).toEqual([`${submission.id}.1.json`]);
+    harness.worker.intercept = () => null;
+    await startProcess();
+    await harness.worker.waitForMessage("failed", submission.id);
   });
 
   it("ends at once when it is told twice", async () => {
-    hang(h.worker, () => true);
-    const { child, said, ended, url } = await start();
-    await submit(url, h.worker.offer(submissionOf(), lines));
+    neverRespond(harness.worker, () => true);
+    const { child, said, ended, url } = await startProcess();
+    await submit(url, harness.worker.addJob(makeSubmission(), lines));
     child.kill("SIGTERM");
-    await soon(() => said.out).toContain("stopping");
+    await poll(() => said.out).toContain("stopping");
     child.kill("SIGTERM");
     expect(await ended).toBe(1);
   });
@@ -150,12 +150,12 @@ describe("a batch endpoint that is stopped", () => {
 
 describe("a batch endpoint does not start", () => {
   it("on the work of another", async () => {
-    await start();
-    const { said, ended } = await start();
+    await startProcess();
+    const { said, ended } = await startProcess();
     expect(await ended).toBe(1);
     expect(said).toEqual({
       out: "",
-      err: `Another batch endpoint works in '${h.folder}'. Stop it, or set another WORK_DIR.\n`,
+      err: `Another batch endpoint works in '${harness.folder}'. Stop it, or set another WORK_DIR.\n`,
     });
   });
 
@@ -163,17 +163,20 @@ describe("a batch endpoint does not start", () => {
     const other = createServer().listen(0, "127.0.0.1");
     await once(other, "listening");
     const { port } = other.address() as AddressInfo;
-    const taken = await start({ BATCH_PORT: String(port) });
-    expect([await taken.ended, taken.said.err]).toEqual([1, `BATCH_PORT ${port} of 127.0.0.1 is in use.\n`]);
+    const conflictingRun = await startProcess({ BATCH_PORT: String(port) });
+    expect([await conflictingRun.ended, conflictingRun.said.err]).toEqual([
+      1,
+      `BATCH_PORT ${port} of 127.0.0.1 is in use.\n`,
+    ]);
     other.close();
-    const file = join(h.folder, "file");
+    const file = join(harness.folder, "file");
     writeFileSync(file, "");
-    const wrong = await start({ WORK_DIR: file });
-    expect(await wrong.ended).toBe(1);
-    expect(wrong.said.err).toMatch(/^WORK_DIR '.*' cannot be used: .*\.\n$/);
+    const invalidRun = await startProcess({ WORK_DIR: file });
+    expect(await invalidRun.ended).toBe(1);
+    expect(invalidRun.said.err).toMatch(/^WORK_DIR '.*' cannot be used: .*\.\n$/);
   });
 
-  const good = { BATCH_SECRET: secret, GRAFT_URL: "http://127.0.0.1:8787" };
+  const validRun = { BATCH_SECRET: secret, GRAFT_URL: "http://127.0.0.1:8787" };
   it.each<[Record<string, string | undefined>, string]>([
     [{ BATCH_SECRET: undefined }, "BATCH_SECRET is missing"],
     [{ BATCH_SECRET: "whsec_short" }, "BATCH_SECRET is not a secret"],
@@ -190,18 +193,18 @@ describe("a batch endpoint does not start", () => {
     [{ BATCH_GRACE_SECONDS: "soon" }, "BATCH_GRACE_SECONDS is 'soon'"],
     [{ BACKBONES: "{" }, "BACKBONES: is not JSON."],
   ])("with %j", (env, message) => {
-    expect(() => readSettings({ ...good, ...env })).toThrow(message);
-    expect(() => readSettings({ ...good, ...env })).toThrow(Problem);
+    expect(() => readSettings({ ...validRun, ...env })).toThrow(message);
+    expect(() => readSettings({ ...validRun, ...env })).toThrow(UsageError);
   });
 
   it("and says in one line why", async () => {
-    const { said, ended } = await start({ GRAFT_URL: "" });
+    const { said, ended } = await startProcess({ GRAFT_URL: "" });
     expect(await ended).toBe(1);
     expect(said.err).toBe("GRAFT_URL is missing: where the Worker is, such as http://127.0.0.1:8787.\n");
   });
 
   it("unless all is well", () => {
-    expect(readSettings(good)).toMatchObject({
+    expect(readSettings(validRun)).toMatchObject({
       host: "127.0.0.1",
       port: 8788,
       capacity: 1,
@@ -209,8 +212,12 @@ describe("a batch endpoint does not start", () => {
       budget: { bytes: 1.5e9, operations: 1e14 },
       graceMs: 30_000,
     });
-    const more = { GRAFT_URL: "https://graft.example/base/", BATCH_OPERATIONS: "2e13", BATCH_PREVIOUS_SECRET: secret };
-    expect(readSettings({ ...good, ...more })).toMatchObject({
+    const extraEnv = {
+      GRAFT_URL: "https://graft.example/base/",
+      BATCH_OPERATIONS: "2e13",
+      BATCH_PREVIOUS_SECRET: secret,
+    };
+    expect(readSettings({ ...validRun, ...extraEnv })).toMatchObject({
       graftUrl: "https://graft.example/base",
       budget: { operations: 2e13 },
       secrets: [secret, secret],

@@ -1,15 +1,15 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { factorise, factoriseIndependent, invertLower } from "../../src/core/linear/cholesky.ts";
+import { cholesky, invertLowerTriangular, rankRevealingCholesky } from "../../src/core/linear/cholesky.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { finish } from "../contract/training.ts";
+import { runToEnd } from "../contract/training-data.ts";
 
 /** X Xᵀ of n random rows of which some may follow from others. */
 function semidefinite(n: number, rank: number, seed: number): Float64Array {
   const random = seededRandom(seed);
   const x = Array.from({ length: n }, () => Array.from({ length: rank }, () => random() - 0.5));
-  return Float64Array.from({ length: n * n }, (_, at) => {
-    const [a, b] = [x[Math.floor(at / n)] ?? [], x[at % n] ?? []];
+  return Float64Array.from({ length: n * n }, (_, index) => {
+    const [a, b] = [x[Math.floor(index / n)] ?? [], x[index % n] ?? []];
     return a.reduce((sum, value, j) => sum + value * (b[j] as number), 0);
   });
 }
@@ -21,8 +21,8 @@ it("factorises, and inverts the factor", () => {
     fc.property(fc.integer({ min: 1, max: 40 }), fc.integer(), (n, seed) => {
       const a = semidefinite(n, n + 3, seed);
       const lower = a.slice();
-      finish(factorise(lower, n, 1e-12));
-      const inverse = finish(invertLower(lower, n));
+      runToEnd(cholesky(lower, n, 1e-12));
+      const inverse = runToEnd(invertLowerTriangular(lower, n));
       for (let i = 0; i < n; i++) {
         for (let j = 0; j < n; j++) {
           let product = 0;
@@ -43,7 +43,7 @@ it("finds which rows do not follow from those before, and their factor", () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 1, max: 12 }), fc.integer(), (n, rank, seed) => {
       const a = semidefinite(n, rank, seed);
-      const { rows, lower } = finish(factoriseIndependent(a, n, 1e-9));
+      const { rows, lower } = runToEnd(rankRevealingCholesky(a, n, 1e-9));
       expect(rows.length).toBeLessThanOrEqual(Math.min(n, rank));
       expect(rows.length).toBeGreaterThanOrEqual(Math.min(n, rank) - 1);
       rows.forEach((row, i) => {
@@ -60,6 +60,6 @@ it("finds which rows do not follow from those before, and their factor", () => {
 
 it("keeps pivots off zero where a matrix is not quite definite", () => {
   const lower = Float64Array.of(1, 0, 1, 1 - 1e-9);
-  finish(factorise(lower, 2, 1e-6));
+  runToEnd(cholesky(lower, 2, 1e-6));
   expect(lower[3]).toBeCloseTo(1e-3, 9);
 });

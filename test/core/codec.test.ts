@@ -17,7 +17,7 @@ const head: Head = {
 
 it("reads what it wrote", () => {
   expect(decodeHead(encodeHead(head))).toEqual(head);
-  const far: Head = {
+  const extremeHead: Head = {
     ...head,
     task: "regression",
     labels: [],
@@ -26,7 +26,7 @@ it("reads what it wrote", () => {
     lexical: null,
     offset: 1.7e9,
   };
-  expect(decodeHead(encodeHead(far))).toEqual(far);
+  expect(decodeHead(encodeHead(extremeHead))).toEqual(extremeHead);
 });
 
 it("reads heads of version 1, which have no offset", () => {
@@ -34,8 +34,8 @@ it("reads heads of version 1, which have no offset", () => {
   const text = new TextDecoder("latin1").decode(bytes);
   // Spaces in the place of the field, as the header is padded with anyway.
   const field = '"offset":0,';
-  const at = text.indexOf(field);
-  bytes.fill(0x20, at, at + field.length);
+  const offset = text.indexOf(field);
+  bytes.fill(0x20, offset, offset + field.length);
   bytes[3] = "1".charCodeAt(0);
   expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD1");
   expect(decodeHead(bytes)).toEqual(head);
@@ -54,7 +54,7 @@ it("answers null for what is no whole head of a known version", () => {
   expect(decodeHead(other)).toBeNull();
   // As long as it says, in all.
   const { labels, dimensions, task } = head;
-  const odd = encodeHead({ ...head, lexical: null, conformal: new Float32Array(10) });
+  const encodedHead = encodeHead({ ...head, lexical: null, conformal: new Float32Array(10) });
   const change = new TextEncoder().encode(
     JSON.stringify({
       task,
@@ -65,7 +65,7 @@ it("answers null for what is no whole head of a known version", () => {
       conformal: -1,
     }),
   );
-  odd.fill(0x20, 8, 8 + new DataView(odd.buffer).getUint32(4, true));
-  odd.set(change, 8);
-  expect(decodeHead(odd)).toBeNull();
+  encodedHead.fill(0x20, 8, 8 + new DataView(encodedHead.buffer).getUint32(4, true));
+  encodedHead.set(change, 8);
+  expect(decodeHead(encodedHead)).toBeNull();
 });

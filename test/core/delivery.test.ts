@@ -2,48 +2,48 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  type AttemptOutcome,
   advance,
+  canDispatch,
   type Delivery,
   type DeliveryEvent,
-  disables,
-  type Health,
-  heard,
-  mayBegin,
+  disableReason,
+  type EndpointHealth,
+  type EndpointLoad,
   newDelivery,
-  newHealth,
-  type Outcome,
+  newEndpointHealth,
   outcomeOf,
-  SLOW,
-  type Standing,
-  WAITS,
+  RETRY_SCHEDULE,
+  recordOutcome,
+  SLOW_ATTEMPT_MS,
 } from "../../src/core/lifecycle/delivery.ts";
 
 const [SECOND, MINUTE, HOUR, DAY] = [1_000, 60_000, 3_600_000, 86_400_000];
 const LEASE = 25 * SECOND;
 const begin: DeliveryEvent = { type: "begin", lease: LEASE };
-const success: Outcome = { type: "succeeded" };
-const failure: Outcome = { type: "failed", busy: false, retryAfter: null };
-const busy = (retryAfter: number | null): Outcome => ({ type: "failed", busy: true, retryAfter });
-const ended = (attempt: number, outcome: Outcome): DeliveryEvent => ({ type: "ended", attempt, outcome });
+const success: AttemptOutcome = { type: "succeeded" };
+const failure: AttemptOutcome = { type: "failed", busy: false, retryAfter: null };
+const busy = (retryAfter: number | null): AttemptOutcome => ({ type: "failed", busy: true, retryAfter });
+const endedEvent = (attempt: number, outcome: AttemptOutcome): DeliveryEvent => ({ type: "ended", attempt, outcome });
 
 /** Fails until nothing is due any more; when each attempt began, since the first. */
 function failAll(first: Delivery, random: number, outcome = failure): number[] {
-  const begun: number[] = [];
+  const attemptTimes: number[] = [];
   let state = first;
   while (state.dueAt !== null) {
     const now = state.dueAt;
-    begun.push(now - (first.dueAt ?? 0));
+    attemptTimes.push(now - (first.dueAt ?? 0));
     state = advance(state, begin, now, random);
-    state = advance(state, ended(state.attempt, outcome), now, random);
+    state = advance(state, endedEvent(state.attempt, outcome), now, random);
   }
   expect(state).toMatchObject({ status: "failed", live: false });
-  return begun;
+  return attemptTimes;
 }
 
 describe("a delivery", () => {
   test("is attempted ten times, over three days, and has failed then", () => {
-    const sums = WAITS.map((_, i) => WAITS.slice(0, i + 1).reduce((sum, wait) => sum + wait, 0));
-    expect(WAITS).toEqual([
+    const sums = RETRY_SCHEDULE.map((_, i) => RETRY_SCHEDULE.slice(0, i + 1).reduce((sum, wait) => sum + wait, 0));
+    expect(RETRY_SCHEDULE).toEqual([
       0,
       5 * SECOND,
       5 * MINUTE,
@@ -62,7 +62,7 @@ describe("a delivery", () => {
 
   test("is due again where an attempt was cut off, and fails where the last was", () => {
     let state = newDelivery(true, 0);
-    for (let attempt = 1; attempt <= WAITS.length; attempt++) {
+    for (let attempt = 1; attempt <= RETRY_SCHEDULE.length; attempt++) {
       const now = state.dueAt ?? Number.NaN;
       expect(now).toBe((attempt - 1) * LEASE);
       state = advance(state, begin, now, 0.5);
@@ -80,34 +80,38 @@ describe("a delivery", () => {
 
   test("that was made can be asked for again, with the whole schedule before it", () => {
     const first = advance(newDelivery(true, 0), begin, 0, 0);
-    const made = advance(first, ended(1, success), 10, 0);
-    expect(made).toEqual({ status: "succeeded", attempt: 1, before: 0, live: false, dueAt: null });
-    const again = advance(made, { type: "redeliver" }, 500, 0);
+    const deliveredState = advance(first, endedEvent(1, success), 10, 0);
+    expect(deliveredState).toEqual({ status: "succeeded", attempt: 1, before: 0, live: false, dueAt: null });
+    const again = advance(deliveredState, { type: "redeliver" }, 500, 0);
     expect(again).toEqual({ status: "pending", attempt: 1, before: 1, live: false, dueAt: 500 });
     expect(failAll(again, 0.5)).toHaveLength(10);
   });
 
   test("asked for while an attempt is under way waits for its end", () => {
-    const live = advance(newDelivery(true, 0), begin, 0, 0);
-    const asked = advance(live, { type: "redeliver" }, 10, 0);
-    expect(asked).toMatchObject({ live: true, dueAt: LEASE });
-    expect(advance(asked, ended(1, success), 20, 0).status).toBe("succeeded");
-    expect(advance(asked, ended(1, failure), 20, 0)).toMatchObject({ status: "pending", dueAt: 20 });
+    const inFlightDelivery = advance(newDelivery(true, 0), begin, 0, 0);
+    const redeliveredState = advance(inFlightDelivery, { type: "redeliver" }, 10, 0);
+    expect(redeliveredState).toMatchObject({ live: true, dueAt: LEASE });
+    expect(advance(redeliveredState, endedEvent(1, success), 20, 0).status).toBe("succeeded");
+    expect(advance(redeliveredState, endedEvent(1, failure), 20, 0)).toMatchObject({ status: "pending", dueAt: 20 });
   });
 
   test("whose endpoint is disabled has failed, unless what was under way arrives", () => {
-    const live = advance(newDelivery(true, 0), begin, 0, 0);
-    const disabled = advance(live, { type: "disable" }, 10, 0);
+    const inFlightDelivery = advance(newDelivery(true, 0), begin, 0, 0);
+    const disabled = advance(inFlightDelivery, { type: "disable" }, 10, 0);
     expect(disabled).toMatchObject({ status: "failed", dueAt: null });
-    expect(advance(disabled, ended(1, failure), 20, 0)).toMatchObject({ status: "failed", live: false, dueAt: null });
-    expect(advance(disabled, ended(1, success), 20, 0)).toMatchObject({
+    expect(advance(disabled, endedEvent(1, failure), 20, 0)).toMatchObject({
+      status: "failed",
+      live: false,
+      dueAt: null,
+    });
+    expect(advance(disabled, endedEvent(1, success), 20, 0)).toMatchObject({
       status: "succeeded",
       live: false,
       dueAt: null,
     });
   });
 
-  const outcome = fc.constantFrom<Outcome[]>(success, failure, busy(null), busy(5_000), { type: "gone" });
+  const outcome = fc.constantFrom<AttemptOutcome[]>(success, failure, busy(null), busy(5_000), { type: "gone" });
   const step = fc.record({
     after: fc.oneof(fc.nat(10 * SECOND), fc.nat(2 * DAY), fc.constantFrom(0, LEASE)),
     what: fc.constantFrom("begin", "begin", "ended", "ended", "late", "redeliver", "disable"),
@@ -120,58 +124,62 @@ describe("a delivery", () => {
       fc.property(fc.boolean(), fc.array(step, { maxLength: 60 }), (enabled, steps) => {
         let now = 0;
         let state = newDelivery(enabled, now);
-        let arrived = false;
-        const used = new Set<number>();
+        let hasArrived = false;
+        const usedAttempts = new Set<number>();
         for (const { after, what, outcome, random } of steps) {
           now += after;
           const event: DeliveryEvent =
             what === "begin"
               ? begin
               : what === "ended" || what === "late"
-                ? ended(state.attempt - (what === "late" ? 1 : 0), outcome)
+                ? endedEvent(state.attempt - (what === "late" ? 1 : 0), outcome)
                 : { type: what as "redeliver" | "disable" };
-          const next = advance(state, event, now, random);
+          const nextDelivery = advance(state, event, now, random);
           // Twice is as once, but for a begin whose lease is over.
-          if (event.type !== "begin") expect(advance(next, event, now, random)).toEqual(next);
+          if (event.type !== "begin") expect(advance(nextDelivery, event, now, random)).toEqual(nextDelivery);
           // Numbers rise one by one, and each ends at most once.
-          expect(next.attempt - state.attempt).toBe(event.type === "begin" && next.attempt !== state.attempt ? 1 : 0);
-          if (next.attempt > state.attempt) {
+          expect(nextDelivery.attempt - state.attempt).toBe(
+            event.type === "begin" && nextDelivery.attempt !== state.attempt ? 1 : 0,
+          );
+          if (nextDelivery.attempt > state.attempt) {
             expect(state).toMatchObject({ status: "pending" });
             expect(state.dueAt ?? Number.POSITIVE_INFINITY).toBeLessThanOrEqual(now);
           }
-          if (next.status === "succeeded" && state.status !== "succeeded") {
-            expect(event).toEqual(ended(state.attempt, success));
-            expect(state.live).toBe(true);
-            expect(used.has(state.attempt)).toBe(false);
-            used.add(state.attempt);
-            arrived = true;
+          if (nextDelivery.status === "succeeded" && state.status !== "succeeded") {
+            expect(event).toEqual(endedEvent(state.attempt, success));
+            expect(state.inFlight).toBe(true);
+            expect(usedAttempts.has(state.attempt)).toBe(false);
+            usedAttempts.add(state.attempt);
+            hasArrived = true;
           }
           // Success is left only where it is asked for again.
-          if (state.status === "succeeded" && next.status !== "succeeded") expect(event.type).toBe("redeliver");
+          if (state.status === "succeeded" && nextDelivery.status !== "succeeded") expect(event.type).toBe("redeliver");
           // What is pending always has a time; what is not has none.
-          expect(next.dueAt !== null).toBe(next.status === "pending");
-          if (next.dueAt !== null) expect(Number.isFinite(next.dueAt)).toBe(true);
+          expect(nextDelivery.dueAt !== null).toBe(nextDelivery.status === "pending");
+          if (nextDelivery.dueAt !== null) expect(Number.isFinite(nextDelivery.dueAt)).toBe(true);
           // It fails only after the whole schedule, or with its endpoint.
-          if (next.status === "failed" && state.status === "pending")
-            expect(event.type === "disable" || state.attempt - state.before >= WAITS.length).toBe(true);
-          state = next;
+          if (nextDelivery.status === "failed" && state.status === "pending")
+            expect(event.type === "disable" || state.attempt - state.scheduleStart >= RETRY_SCHEDULE.length).toBe(true);
+          state = nextDelivery;
         }
         // Left to itself it ends: delivered by an endpoint that answers.
         if (state.status === "pending") {
           for (let tries = 0; state.status === "pending" && tries < 12; tries++) {
             now = Math.max(now, state.dueAt ?? now);
             state = advance(state, begin, now, 0.5);
-            state = advance(state, ended(state.attempt, success), now, 0.5);
+            state = advance(state, endedEvent(state.attempt, success), now, 0.5);
           }
-          expect(state.status === "succeeded" || state.attempt - state.before >= WAITS.length).toBe(true);
-        } else if (state.status === "succeeded") expect(arrived).toBe(true);
+          expect(state.status === "succeeded" || state.attempt - state.scheduleStart >= RETRY_SCHEDULE.length).toBe(
+            true,
+          );
+        } else if (state.status === "succeeded") expect(hasArrived).toBe(true);
       }),
       { numRuns: 2_000 },
     );
   });
 });
 
-test.each<[number | null, number | null, Outcome]>([
+test.each<[number | null, number | null, AttemptOutcome]>([
   [200, null, success],
   [299, 5, success],
   [199, null, failure],
@@ -193,123 +201,138 @@ test.each<[number | null, number | null, Outcome]>([
 });
 
 describe("an endpoint's health", () => {
-  const known = (outcomes: readonly Outcome[], health = newHealth, now = 0) =>
-    outcomes.reduce((before, outcome) => heard(before, outcome, now), health);
+  const recordOutcomes = (outcomes: readonly AttemptOutcome[], health = newEndpointHealth, now = 0) =>
+    outcomes.reduce((before, outcome) => recordOutcome(before, outcome, now), health);
 
   test("more is sent at once the more has arrived, up to four; after a failure one", () => {
-    const windows = [1, 2, 3, 4, 5, 6].map((count) => known(Array(count).fill(success)).window);
+    const windows = [1, 2, 3, 4, 5, 6].map((count) => recordOutcomes(Array(count).fill(success)).window);
     expect(windows).toEqual([2, 3, 4, 4, 4, 4]);
-    expect(known([success, success, failure])).toMatchObject({ window: 1, proven: true, failures: 1 });
-    expect(known([success, success, failure, success])).toMatchObject({ window: 2, failures: 0, failingSince: null });
+    expect(recordOutcomes([success, success, failure])).toMatchObject({ window: 1, proven: true, failures: 1 });
+    expect(recordOutcomes([success, success, failure, success])).toMatchObject({
+      window: 2,
+      failures: 0,
+      failingSince: null,
+    });
   });
 
   test("after five failures in a row it is left alone, for 30 s and then longer, up to 10 min, until one arrives", () => {
-    let health = known(Array(4).fill(failure));
+    let health = recordOutcomes(Array(4).fill(failure));
     expect(health).toMatchObject({ openUntil: 0, failures: 4 });
     const pauses: number[] = [];
     let now = 0;
     for (let i = 0; i < 8; i++) {
-      health = heard(health, failure, now);
+      health = recordOutcome(health, failure, now);
       pauses.push((health.openUntil - now) / SECOND);
       now = health.openUntil;
     }
     expect(pauses).toEqual([30, 60, 120, 240, 480, 600, 600, 600]);
-    health = heard(health, success, now);
+    health = recordOutcome(health, success, now);
     expect(health).toMatchObject({ failures: 0, openings: 0, window: 2 });
-    expect(heard(health, failure, now).openUntil).toBeLessThanOrEqual(now);
+    expect(recordOutcome(health, failure, now).openUntil).toBeLessThanOrEqual(now);
   });
 
   test("what was under way when it was put off does not put it off further", () => {
-    const open = known(Array(5).fill(failure));
-    expect(known([failure, failure, failure], open, 10)).toMatchObject({ openUntil: open.openUntil, openings: 1 });
+    const openHealth = recordOutcomes(Array(5).fill(failure));
+    expect(recordOutcomes([failure, failure, failure], openHealth, 10)).toMatchObject({
+      openUntil: openHealth.openUntil,
+      openings: 1,
+    });
   });
 
   test("it is left alone for as long as it asks, at most a day, by whatever answer", () => {
-    expect(known([busy(90_000)]).openUntil).toBe(90_000);
-    expect(known([{ type: "failed", busy: false, retryAfter: 90_000 }]).openUntil).toBe(90_000);
-    expect(known([busy(100 * DAY)]).openUntil).toBe(DAY);
-    expect(known([busy(0)]).openUntil).toBe(0);
-    expect(known([busy(90_000), busy(10_000)]).openUntil).toBe(90_000);
-    expect(known([busy(90_000), success]).openUntil).toBe(90_000);
+    expect(recordOutcomes([busy(90_000)]).openUntil).toBe(90_000);
+    expect(recordOutcomes([{ type: "failed", busy: false, retryAfter: 90_000 }]).openUntil).toBe(90_000);
+    expect(recordOutcomes([busy(100 * DAY)]).openUntil).toBe(DAY);
+    expect(recordOutcomes([busy(0)]).openUntil).toBe(0);
+    expect(recordOutcomes([busy(90_000), busy(10_000)]).openUntil).toBe(90_000);
+    expect(recordOutcomes([busy(90_000), success]).openUntil).toBe(90_000);
     // After five failures a short wait is no longer enough.
-    expect(heard(known(Array(4).fill(failure)), busy(1_000), 0).openUntil).toBe(30_000);
+    expect(recordOutcome(recordOutcomes(Array(4).fill(failure)), busy(1_000), 0).openUntil).toBe(30_000);
   });
 
   test("where it says that it is busy, but not for how long, it is left alone for 30 s", () => {
-    expect(known([busy(null)]).openUntil).toBe(30_000);
-    expect(known([busy(null), busy(null)], newHealth, 30_000).openUntil).toBe(60_000);
+    expect(recordOutcomes([busy(null)]).openUntil).toBe(30_000);
+    expect(recordOutcomes([busy(null), busy(null)], newEndpointHealth, 30_000).openUntil).toBe(60_000);
   });
 
   test("it is disabled where it is gone, or after five days of nothing but failures", () => {
-    expect(disables(newHealth, { type: "gone" }, 0)).toBe("gone");
-    let health = heard(newHealth, failure, 1);
+    expect(disableReason(newEndpointHealth, { type: "gone" }, 0)).toBe("gone");
+    let health = recordOutcome(newEndpointHealth, failure, 1);
     expect(health.failingSince).toBe(1);
-    health = heard(health, failure, 5 * DAY);
-    expect(disables(health, failure, 5 * DAY)).toBeNull();
-    expect(disables(health, failure, 5 * DAY + 1)).toBe("failing");
-    health = heard(health, success, 5 * DAY + 1);
-    expect(disables(health, success, 5 * DAY + 1)).toBeNull();
+    health = recordOutcome(health, failure, 5 * DAY);
+    expect(disableReason(health, failure, 5 * DAY)).toBeNull();
+    expect(disableReason(health, failure, 5 * DAY + 1)).toBe("failing");
+    health = recordOutcome(health, success, 5 * DAY + 1);
+    expect(disableReason(health, success, 5 * DAY + 1)).toBeNull();
   });
 });
 
 describe("what may begin beside what is under way", () => {
-  const good: Health = { ...newHealth, proven: true, window: 4 };
-  const bad: Health = { ...newHealth, failures: 3, failingSince: 0 };
-  const standing = (health: Health, ...since: number[]): Standing => ({ health, since });
+  const good: EndpointHealth = { ...newEndpointHealth, proven: true, window: 4 };
+  const bad: EndpointHealth = { ...newEndpointHealth, failures: 3, failingSince: 0 };
+  const makeLoad = (health: EndpointHealth, ...startTimes: number[]): EndpointLoad => ({
+    health,
+    attemptStarts: startTimes,
+  });
   const NOW = 100_000;
-  const may = (endpoint: Standing, ...others: Standing[]) => mayBegin(endpoint, [endpoint, ...others], NOW);
+  const canStart = (endpoint: EndpointLoad, ...others: EndpointLoad[]) =>
+    canDispatch(endpoint, [endpoint, ...others], NOW);
 
   test("an endpoint has at most its window, and nothing while it is left alone", () => {
-    expect(may(standing(good, NOW, NOW, NOW))).toBe(true);
-    expect(may(standing(good, NOW, NOW, NOW, NOW))).toBe(false);
-    expect(may(standing(newHealth, NOW))).toBe(false);
-    expect(may(standing({ ...good, openUntil: NOW + 1 }))).toBe(false);
-    expect(may(standing({ ...good, openUntil: NOW }))).toBe(true);
+    expect(canStart(makeLoad(good, NOW, NOW, NOW))).toBe(true);
+    expect(canStart(makeLoad(good, NOW, NOW, NOW, NOW))).toBe(false);
+    expect(canStart(makeLoad(newEndpointHealth, NOW))).toBe(false);
+    expect(canStart(makeLoad({ ...good, openUntil: NOW + 1 }))).toBe(false);
+    expect(canStart(makeLoad({ ...good, openUntil: NOW }))).toBe(true);
   });
 
   test("failing endpoints have one attempt all together, new ones two", () => {
-    expect(may(standing(bad), standing(newHealth, NOW), standing(good, NOW))).toBe(true);
-    expect(may(standing(bad), standing(bad, NOW))).toBe(false);
-    expect(may(standing(newHealth), standing(newHealth, NOW), standing(bad, NOW))).toBe(true);
-    expect(may(standing(newHealth), standing(newHealth, NOW), standing(newHealth, NOW))).toBe(false);
+    expect(canStart(makeLoad(bad), makeLoad(newEndpointHealth, NOW), makeLoad(good, NOW))).toBe(true);
+    expect(canStart(makeLoad(bad), makeLoad(bad, NOW))).toBe(false);
+    expect(canStart(makeLoad(newEndpointHealth), makeLoad(newEndpointHealth, NOW), makeLoad(bad, NOW))).toBe(true);
+    expect(
+      canStart(makeLoad(newEndpointHealth), makeLoad(newEndpointHealth, NOW), makeLoad(newEndpointHealth, NOW)),
+    ).toBe(false);
   });
 
   test("what is slow counts as failing, and makes room for others", () => {
-    const slow = standing(newHealth, NOW - SLOW);
-    expect(may(standing(newHealth), slow, slow)).toBe(true);
-    expect(may(standing(bad), slow)).toBe(false);
-    expect(may(standing(newHealth), slow, slow, slow, slow)).toBe(false);
-    expect(may(standing(good), slow, slow, slow, slow)).toBe(true);
-    expect(may(standing(good, NOW - SLOW, NOW))).toBe(false);
+    const slowLoad = makeLoad(newEndpointHealth, NOW - SLOW_ATTEMPT_MS);
+    expect(canStart(makeLoad(newEndpointHealth), slowLoad, slowLoad)).toBe(true);
+    expect(canStart(makeLoad(bad), slowLoad)).toBe(false);
+    expect(canStart(makeLoad(newEndpointHealth), slowLoad, slowLoad, slowLoad, slowLoad)).toBe(false);
+    expect(canStart(makeLoad(good), slowLoad, slowLoad, slowLoad, slowLoad)).toBe(true);
+    expect(canStart(makeLoad(good, NOW - SLOW_ATTEMPT_MS, NOW))).toBe(false);
   });
 
   test("six at once, of which the last is for an endpoint that has none", () => {
-    const four = standing(good, NOW, NOW, NOW, NOW);
-    expect(may(standing(good, NOW), four)).toBe(false);
-    expect(may(standing(good), four, standing(good, NOW))).toBe(true);
-    expect(may(standing(good), four, standing(good, NOW), standing(good, NOW))).toBe(false);
+    const fullLoad = makeLoad(good, NOW, NOW, NOW, NOW);
+    expect(canStart(makeLoad(good, NOW), fullLoad)).toBe(false);
+    expect(canStart(makeLoad(good), fullLoad, makeLoad(good, NOW))).toBe(true);
+    expect(canStart(makeLoad(good), fullLoad, makeLoad(good, NOW), makeLoad(good, NOW))).toBe(false);
   });
 
   test("in any order: six at most, and new or failing endpoints never leave fewer than two to the others", () => {
-    const health = fc.constantFrom(good, bad, newHealth, { ...good, failures: 1, window: 1 });
+    const health = fc.constantFrom(good, bad, newEndpointHealth, { ...good, failures: 1, window: 1 });
     const choice = fc.record({ which: fc.nat(100), after: fc.nat(1_500), ends: fc.boolean() });
     fc.assert(
       fc.property(
         fc.array(health, { minLength: 1, maxLength: 12 }),
         fc.array(choice, { maxLength: 80 }),
         (healths, choices) => {
-          const all = healths.map((one) => ({ health: one, since: [] as number[] }));
+          const all = healths.map((health) => ({ health: health, attemptStarts: [] as number[] }));
           let now = 0;
           for (const { which, after, ends } of choices) {
             now += after;
             const endpoint = all[which % all.length] as (typeof all)[number];
-            if (ends) endpoint.since.shift();
-            else if (mayBegin(endpoint, all, now)) endpoint.since.push(now);
-            const count = (of: typeof all) => of.reduce((sum, { since }) => sum + since.length, 0);
+            if (ends) endpoint.attemptStarts.shift();
+            else if (canDispatch(endpoint, all, now)) endpoint.attemptStarts.push(now);
+            const count = (endpointLoads: typeof all) =>
+              endpointLoads.reduce((sum, { attemptStarts }) => sum + attemptStarts.length, 0);
             expect(count(all)).toBeLessThanOrEqual(6);
             expect(count(all.filter((one) => one.health === bad))).toBeLessThanOrEqual(1);
             expect(count(all.filter(({ health: { proven } }) => !proven))).toBeLessThanOrEqual(4);
-            for (const { health: known, since } of all) expect(since.length).toBeLessThanOrEqual(known.window);
+            for (const { health: known, attemptStarts: since } of all)
+              expect(since.length).toBeLessThanOrEqual(known.window);
           }
         },
       ),

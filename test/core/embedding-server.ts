@@ -8,15 +8,15 @@ export interface Call {
   readonly body: { model: string; input: string[]; encoding_format?: string; dimensions?: number };
 }
 
-export type Misbehaviour = (response: ServerResponse, call: Call) => void;
+export type FaultyHandler = (response: ServerResponse, call: Call) => void;
 
 export interface EmbeddingServer {
   readonly url: string;
   readonly calls: Call[];
   /** What the next calls meet, one each, in order of arrival; null and nothing left mean a right answer. */
-  readonly script: (Misbehaviour | null)[];
+  readonly script: (FaultyHandler | null)[];
   /** The most calls that were open at once. */
-  mostOpen: number;
+  maxOpenCalls: number;
   close(): Promise<void>;
 }
 
@@ -25,18 +25,18 @@ export function embeddingOf(text: string): number[] {
   return [text.length, text.charCodeAt(0), 0.5, -0.25];
 }
 
-export function rightAnswer(call: Call): { object: string; data: { index: number; embedding: number[] | string }[] } {
-  const data = call.body.input.map((text, index) => ({ index, embedding: encoded(embeddingOf(text), call) }));
+export function correctAnswer(call: Call): { object: string; data: { index: number; embedding: number[] | string }[] } {
+  const data = call.body.input.map((text, index) => ({ index, embedding: encodeEmbedding(embeddingOf(text), call) }));
   return { object: "list", data };
 }
 
-function encoded(values: number[], call: Call): number[] | string {
+function encodeEmbedding(values: number[], call: Call): number[] | string {
   return call.body.encoding_format === "base64"
     ? Buffer.from(Float32Array.from(values).buffer).toString("base64")
     : values;
 }
 
-export function json(
+export function respondJson(
   response: ServerResponse,
   status: number,
   body: unknown,
@@ -47,26 +47,26 @@ export function json(
 
 export async function startEmbeddingServer(): Promise<EmbeddingServer> {
   const calls: Call[] = [];
-  const script: (Misbehaviour | null)[] = [];
-  let open = 0;
+  const script: (FaultyHandler | null)[] = [];
+  let openCalls = 0;
   const server = createServer(async (request, response) => {
-    open++;
-    handle.mostOpen = Math.max(handle.mostOpen, open);
-    response.on("close", () => open--);
+    openCalls++;
+    handle.maxOpenCalls = Math.max(handle.maxOpenCalls, openCalls);
+    response.on("close", () => openCalls--);
     let text = "";
     for await (const chunk of request) text += chunk;
     const call: Call = { url: request.url, headers: request.headers, body: JSON.parse(text) };
     calls.push(call);
-    const misbehave = script.shift() ?? null;
-    if (misbehave) misbehave(response, call);
-    else setImmediate(() => json(response, 200, rightAnswer(call)));
+    const handler = script.shift() ?? null;
+    if (handler) handler(response, call);
+    else setImmediate(() => respondJson(response, 200, correctAnswer(call)));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const handle: EmbeddingServer = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     calls,
     script,
-    mostOpen: 0,
+    maxOpenCalls: 0,
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

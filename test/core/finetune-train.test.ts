@@ -5,35 +5,35 @@ import { encode } from "../../src/backbones/text-static.ts";
 import type { Head } from "../../src/core/head.ts";
 import type { Targets } from "../../src/core/linear/objective.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { compose } from "../../src/finetune/compose.ts";
+import { composeModel } from "../../src/finetune/compose.ts";
 import {
   type Epoch,
   type FineTuningOptions,
   fineTune,
   fineTuningOperations,
-  lossOf,
+  makeLoss,
 } from "../../src/finetune/train.ts";
 
 const table = textStatic.table();
 const things = ["parcel", "invoice", "refund", "password"];
 
 /** What a sum of words cannot tell: which of two things is asked for and which is only named. */
-function ordered(count: number, seed: number) {
+function makeOrderTexts(count: number, seed: number) {
   const random = seededRandom(seed);
   const pick = () => Math.floor(random() * things.length);
   return Array.from({ length: count }, () => {
-    const [wanted, named] = [pick(), pick()];
-    return { text: `send ${things[wanted]} but keep ${things[named]}`, label: wanted };
+    const [orderedThing, mentionedThing] = [pick(), pick()];
+    return { text: `send ${things[orderedThing]} but keep ${things[mentionedThing]}`, label: orderedThing };
   });
 }
 
-function train(
-  rows: ReturnType<typeof ordered>,
+function trainRows(
+  rows: ReturnType<typeof makeOrderTexts>,
   targets: Targets,
   outputs: number,
-  more: Partial<FineTuningOptions> = {},
+  overrides: Partial<FineTuningOptions> = {},
 ) {
-  const heldOut = more.plan ? [] : rows.flatMap((_, i) => (i % 5 === 0 ? [i] : []));
+  const heldOut = overrides.plan ? [] : rows.flatMap((_, i) => (i % 5 === 0 ? [i] : []));
   const epochs: Epoch[] = [];
   const steps = fineTune(
     table,
@@ -50,12 +50,12 @@ function train(
     {
       epochs: 12,
       batchSize: 32,
-      rate: "auto",
-      rows: true,
+      learningRateMultiplier: "auto",
+      trainRows: true,
       seed: 1,
       plan: null,
       onEpoch: (epoch) => epochs.push(epoch),
-      ...more,
+      ...overrides,
     },
   );
   let operations = 0;
@@ -66,64 +66,74 @@ function train(
   }
 }
 
-const single = (rows: ReturnType<typeof ordered>): Targets => ({
+const single = (rows: ReturnType<typeof makeOrderTexts>): Targets => ({
   kind: "single",
   indices: Int32Array.from(rows, ({ label }) => label),
 });
 
 describe("fine-tuning", () => {
   it("learns what the order of words says", () => {
-    const rows = ordered(400, 1);
-    const { epochs, tuned } = train(rows, single(rows), things.length);
+    const rows = makeOrderTexts(400, 1);
+    const { epochs, tuned } = trainRows(rows, single(rows), things.length);
     expect(Math.max(...epochs.map(({ validAccuracy }) => validAccuracy ?? 0))).toBeGreaterThan(0.97);
     expect(tuned.plan.epochs).toBeGreaterThan(1);
   });
 
   it("keeps the epoch that was best on what is held out, and another training of that plan ends there", () => {
-    const rows = ordered(200, 2);
+    const rows = makeOrderTexts(200, 2);
     // Labels that nothing explains: the longer, the worse.
     const random = seededRandom(9);
     const targets: Targets = { kind: "single", indices: Int32Array.from(rows, () => Math.floor(2 * random())) };
-    const { epochs, tuned } = train(rows, targets, 2, { epochs: 40 });
+    const { epochs, tuned } = trainRows(rows, targets, 2, { epochs: 40 });
     const losses = epochs.map(({ validLoss }) => validLoss as number);
-    const judged = losses.slice(13);
-    expect(tuned.plan.epochs).toBe(14 + judged.indexOf(Math.min(...judged)));
+    const lateLosses = losses.slice(13);
+    expect(tuned.plan.epochs).toBe(14 + lateLosses.indexOf(Math.min(...lateLosses)));
     expect(epochs.length).toBeLessThan(40);
-    const again = train(rows, targets, 2, { plan: tuned.plan });
-    expect(again.epochs).toHaveLength(tuned.plan.epochs);
-    expect(again.tuned.plan).toEqual(tuned.plan);
+    const refittedModel = trainRows(rows, targets, 2, { plan: tuned.plan });
+    expect(refittedModel.epochs).toHaveLength(tuned.plan.epochs);
+    expect(refittedModel.tuned.plan).toEqual(tuned.plan);
   });
 
   it("gives the same numbers for the same seed, and others for another", () => {
-    const rows = ordered(60, 3);
+    const rows = makeOrderTexts(60, 3);
     const run = (seed: number) =>
-      train(rows, single(rows), things.length, { epochs: 2, seed }).tuned.network.snapshot();
+      trainRows(rows, single(rows), things.length, { epochs: 2, seed }).tuned.network.snapshot();
     expect(run(4)).toEqual(run(4));
     expect(run(5)).not.toEqual(run(4));
   });
 
   it("leaves the rows as they are where the last layers alone are trained", () => {
-    const rows = ordered(60, 3);
-    const { tuned } = train(rows, single(rows), things.length, { epochs: 2, rows: false });
-    expect(tuned.network.shape.trained).toBe(0);
+    const rows = makeOrderTexts(60, 3);
+    const { tuned } = trainRows(rows, single(rows), things.length, { epochs: 2, trainRows: false });
+    expect(tuned.network.shape.trainedCount).toBe(0);
   });
 
   it("takes no more operations than it was said to", () => {
-    const rows = ordered(100, 5);
-    const { operations } = train(rows, single(rows), things.length, { epochs: 3 });
-    const options = { epochs: 3, batchSize: 32, rate: "auto", rows: true, seed: 1, plan: null } as const;
+    const rows = makeOrderTexts(100, 5);
+    const { operations } = trainRows(rows, single(rows), things.length, { epochs: 3 });
+    const options = {
+      epochs: 3,
+      batchSize: 32,
+      learningRateMultiplier: "auto",
+      trainRows: true,
+      seed: 1,
+      plan: null,
+    } as const;
     const texts = rows.map(({ text }) => text);
-    const most = fineTuningOperations({ dimensions: table.dimensions, outputs: things.length, texts }, options);
-    expect(operations).toBeGreaterThan(0.5 * most);
-    expect(operations).toBeLessThan(1.2 * most);
+    const maxOperations = fineTuningOperations(
+      { dimensions: table.dimensions, outputs: things.length, texts },
+      options,
+    );
+    expect(operations).toBeGreaterThan(0.5 * maxOperations);
+    expect(operations).toBeLessThan(1.2 * maxOperations);
   });
 
   it("learns any number of labels, and values far from zero", () => {
-    const rows = ordered(300, 6);
+    const rows = makeOrderTexts(300, 6);
     const multi: Targets = { kind: "multi", indices: rows.map(({ label }) => (label === 0 ? [] : [0, label])) };
-    expect(train(rows, multi, things.length).epochs.at(-1)?.validAccuracy).toBeGreaterThan(0.9);
+    expect(trainRows(rows, multi, things.length).epochs.at(-1)?.validAccuracy).toBeGreaterThan(0.9);
     const value: Targets = { kind: "value", values: Float64Array.from(rows, ({ label }) => 1e6 + 100 * label) };
-    const { tuned, epochs } = train(rows, value, 1);
+    const { tuned, epochs } = trainRows(rows, value, 1);
     expect(tuned.mean).toBeGreaterThan(1e6);
     // The head that knows nothing says 0, and its half of the answer spoils it: what the layers learn is in their own loss.
     expect(epochs.at(-1)?.trainLoss).toBeLessThan(0.2);
@@ -151,31 +161,32 @@ describe("the model of a head and layers", () => {
     };
   };
 
-  const halfSure = { of: 2, epochs: 2, headTemperature: 2, layersTemperature: 0.5 };
+  const halfCertain = { of: 2, epochs: 2, headTemperature: 2, layersTemperature: 0.5 };
 
   it.each([
     [40, 0.125],
     [80, 0.25],
     [160, 0.5],
     [200, 0.5],
-  ])("of %i examples of four labels has %f of its answer from the layers", (count, share) => {
-    expect(train(ordered(count, 9), single(ordered(count, 9)), 4, { epochs: 1, plan: halfSure }).tuned.share).toBe(
-      share,
-    );
+  ])("of %i examples of four labels has %f of its answer from the layers", (count, layerShare) => {
+    expect(
+      trainRows(makeOrderTexts(count, 9), single(makeOrderTexts(count, 9)), 4, { epochs: 1, plan: halfCertain }).tuned
+        .share,
+    ).toBe(layerShare);
   });
 
   it.each(["single_label", "multi_label", "regression"] as const)(
     "says of %s what both say, each by its part and at its temperature",
     async (task) => {
-      const rows = ordered(100, 10);
+      const rows = makeOrderTexts(100, 10);
       const value: Targets = { kind: "value", values: Float64Array.from(rows, ({ label }) => 30 + 5 * label) };
       const multi: Targets = { kind: "multi", indices: rows.map(({ label }) => [label]) };
       const targets = { single_label: single(rows), multi_label: multi, regression: value }[task];
       const outputs = task === "regression" ? 1 : things.length;
-      const plan = task === "regression" ? { ...halfSure, headTemperature: 1, layersTemperature: 1 } : halfSure;
-      const { tuned } = train(rows, targets, outputs, { plan });
+      const plan = task === "regression" ? { ...halfCertain, headTemperature: 1, layersTemperature: 1 } : halfCertain;
+      const { tuned } = trainRows(rows, targets, outputs, { plan });
       const frozen = frozenHead(task, task === "regression" ? [] : things);
-      const { delta, head } = compose({ id: textStatic.id, revision: textStatic.revision }, frozen, tuned, [
+      const { delta, head } = composeModel({ id: textStatic.id, revision: textStatic.revision }, frozen, tuned, [
         ...rows.keys(),
       ]);
       const decoded = decodeDelta(delta);
@@ -184,14 +195,14 @@ describe("the model of a head and layers", () => {
       for (const text of [0, 1, 2]) {
         const { text: input } = rows[text] as { text: string };
         const [embedding] = (await backbone.embed([input])).rows as [Float32Array];
-        const { logits } = tuned.network.forward([tuned.words.text(text)]);
-        const ofHead = logitsBy(frozen, encode(table, input));
-        const expected = Array.from(ofHead, (z, k) => {
-          const ofLayers = tuned.deviation * (logits[k] as number) + tuned.mean;
-          return ((1 - tuned.share) * z) / plan.headTemperature + (tuned.share * ofLayers) / plan.layersTemperature;
+        const { logits } = tuned.network.forward([tuned.vocabulary.wordIds(text)]);
+        const headLogits = computeLogits(frozen, encode(table, input));
+        const expected = Array.from(headLogits, (z, k) => {
+          const layerLogits = tuned.deviation * (logits[k] as number) + tuned.mean;
+          return ((1 - tuned.share) * z) / plan.headTemperature + (tuned.share * layerLogits) / plan.layersTemperature;
         });
         // Rows have four bits a number.
-        logitsBy(head, embedding).forEach((z, k) => {
+        computeLogits(head, embedding).forEach((z, k) => {
           expect(Math.abs(z - (expected[k] as number))).toBeLessThan(0.15 * tuned.deviation);
         });
       }
@@ -199,7 +210,7 @@ describe("the model of a head and layers", () => {
   );
 });
 
-function logitsBy({ weights, bias, offset, dimensions }: Head, embedding: Float32Array): number[] {
+function computeLogits({ weights, bias, offset, dimensions }: Head, embedding: Float32Array): number[] {
   return Array.from(bias, (start, k) =>
     embedding.reduce((sum, x, j) => sum + x * (weights[k * dimensions + j] as number), start + offset),
   );
@@ -216,8 +227,8 @@ describe("the loss", () => {
     const weights = Float64Array.of(1, 0.5, 2);
     const random = seededRandom(3);
     const logits = Float32Array.from({ length: 3 * 4 }, () => 2 * random() - 1);
-    const loss = lossOf(targets, weights, outputs, spread);
-    const at = (values: Float32Array) => loss(values.slice(), 4, [0, 1, 2]) / 3;
+    const loss = makeLoss(targets, weights, outputs, spread);
+    const lossAt = (values: Float32Array) => loss(values.slice(), 4, [0, 1, 2]) / 3;
     const gradient = logits.slice();
     loss(gradient, 4, [0, 1, 2]);
     for (let i = 0; i < 3; i++)
@@ -225,7 +236,7 @@ describe("the loss", () => {
         const [up, down] = [logits.slice(), logits.slice()];
         up[4 * i + k] = (up[4 * i + k] as number) + 1e-2;
         down[4 * i + k] = (down[4 * i + k] as number) - 1e-2;
-        expect(gradient[4 * i + k]).toBeCloseTo((at(up) - at(down)) / 2e-2, 3);
+        expect(gradient[4 * i + k]).toBeCloseTo((lossAt(up) - lossAt(down)) / 2e-2, 3);
       }
   });
 });

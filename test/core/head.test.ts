@@ -2,26 +2,31 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { type Head, predict, quantiseLexical } from "../../src/core/head.ts";
-import { type Features, type Lexical, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
 import { seededRandom } from "../../src/core/random.ts";
+import {
+  createLexicalReader,
+  createLexicalVectorizer,
+  type LexicalVocabulary,
+  type SparseVector,
+} from "../../src/core/text/lexical.ts";
 
 const DIMENSIONS = 3;
 const TEXTS = ["where is my refund", "I cannot log in", "the parcel is late", "log in, please", "refund the parcel"];
 
-function lexicalOf(texts: readonly string[]): Lexical {
-  const reader = readLexical(256);
+function lexicalOf(texts: readonly string[]): LexicalVocabulary {
+  const reader = createLexicalReader(256);
   for (const text of texts) reader.add(text);
-  return reader.fit().lexical;
+  return reader.fit().vocabulary;
 }
 
 const lexical = lexicalOf(TEXTS);
-const read = lexicalFeatures(lexical);
+const readFeatures = createLexicalVectorizer(lexical);
 
 /** A head of random weights with lexical features, and its lexical weights before they were made eight bits. */
-function headOf(outputs: number, task: Head["task"], spread: number, seed: number) {
+function makeHead(outputs: number, task: Head["task"], spread: number, seed: number) {
   const random = seededRandom(seed);
   const numbers = (length: number) => Float32Array.from({ length }, () => 2 * random() - 1);
-  const columns = lexical.seen.length;
+  const columns = lexical.seenBuckets.length;
   // Outputs of different sizes, and one of zeros.
   const exact = Float64Array.from({ length: columns * outputs }, (_, i) => spread * (i % outputs) * (random() - 0.5));
   const head: Head = {
@@ -40,7 +45,7 @@ function headOf(outputs: number, task: Head["task"], spread: number, seed: numbe
 }
 
 /** The sum that the formula has for lexical features, with weights as they were. */
-function sums({ columns, values }: Features, weights: Float64Array, outputs: number): number[] {
+function featureSums({ columns, values }: SparseVector, weights: Float64Array, outputs: number): number[] {
   return Array.from({ length: outputs }, (_, k) =>
     columns.reduce((sum, column, m) => sum + (values[m] as number) * (weights[column * outputs + k] as number), 0),
   );
@@ -55,14 +60,14 @@ describe("a head with lexical weights of eight bits", () => {
         fc.constantFrom(...TEXTS, "my refund is late", "quite unseen"),
         fc.nat(),
         (outputs, spread, text, seed) => {
-          const { head, exact, embedding } = headOf(outputs, "regression", spread, seed);
-          const features = read(text);
-          const beside = predict({ ...head, lexical: null }, embedding);
-          const whole = sums(features, exact, outputs);
+          const { head, exact, embedding } = makeHead(outputs, "regression", spread, seed);
+          const features = readFeatures(text);
+          const denseOutput = predict({ ...head, lexical: null }, embedding);
+          const featureSum = featureSums(features, exact, outputs);
           const size = features.values.reduce((sum, value) => sum + Math.abs(value), 0);
           predict(head, embedding, features).forEach((logit, k) => {
             const step = head.lexical?.scales[k] as number;
-            const error = Math.abs(logit - (beside[k] as number) - (whole[k] as number));
+            const error = Math.abs(logit - (denseOutput[k] as number) - (featureSum[k] as number));
             expect(error).toBeLessThanOrEqual((step / 2) * size * (1 + 1e-6) + 1e-9);
           });
         },
@@ -73,23 +78,23 @@ describe("a head with lexical weights of eight bits", () => {
   it("uses all of the eight bits, and no weight leaves them", () => {
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 5 }), fc.constantFrom(1e-6, 1, 1e6), fc.nat(), (outputs, spread, seed) => {
-        const { head } = headOf(outputs, "multi_label", spread, seed);
+        const { head } = makeHead(outputs, "multi_label", spread, seed);
         for (let k = 0; k < outputs; k++) {
-          const own = Array.from(head.lexical?.weights ?? []).filter((_, i) => i % outputs === k);
-          expect(Math.max(...own.map(Math.abs))).toBe(k === 0 ? 0 : 127);
+          const outputWeights = Array.from(head.lexical?.weights ?? []).filter((_, i) => i % outputs === k);
+          expect(Math.max(...outputWeights.map(Math.abs))).toBe(k === 0 ? 0 : 127);
         }
       }),
     );
   });
 
   it.each(["single_label", "multi_label"] as const)("adds them before the temperature: %s", (task) => {
-    const { head, embedding } = headOf(3, task, 1, 5);
-    const features = read("where is the parcel");
-    const whole = Float64Array.from(
+    const { head, embedding } = makeHead(3, task, 1, 5);
+    const features = readFeatures("where is the parcel");
+    const totals = Float64Array.from(
       head.lexical?.weights ?? [],
       (weight, i) => weight * (head.lexical?.scales[i % 3] ?? 0),
     );
-    const added = sums(features, whole, 3);
+    const added = featureSums(features, totals, 3);
     const bias = head.bias.map((value, k) => value + (added[k] as number));
     const expected = predict({ ...head, bias, lexical: null }, embedding);
     predict(head, embedding, features).forEach((p, k) => {
@@ -98,9 +103,9 @@ describe("a head with lexical weights of eight bits", () => {
   });
 
   it("needs the features, and takes a text of none for one without any", () => {
-    const { head, embedding } = headOf(3, "single_label", 1, 5);
+    const { head, embedding } = makeHead(3, "single_label", 1, 5);
     expect(() => predict(head, embedding)).toThrow();
-    expect(predict(head, embedding, read(" "))).toEqual(predict({ ...head, lexical: null }, embedding));
+    expect(predict(head, embedding, readFeatures(" "))).toEqual(predict({ ...head, lexical: null }, embedding));
   });
 
   it("is read as it was written, from any place in a buffer", () => {
@@ -112,7 +117,7 @@ describe("a head with lexical weights of eight bits", () => {
         fc.nat(),
         (count, task, offset, seed) => {
           const outputs = task === "regression" ? 1 : count;
-          const { head } = headOf(outputs, task, 1, seed);
+          const { head } = makeHead(outputs, task, 1, seed);
           const bytes = encodeHead(head);
           expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD3");
           const shifted = new Uint8Array(bytes.length + offset);
@@ -124,7 +129,7 @@ describe("a head with lexical weights of eight bits", () => {
   });
 
   it("is null where bytes of it are missing, or more than its own are there", () => {
-    const bytes = encodeHead(headOf(3, "single_label", 1, 1).head);
+    const bytes = encodeHead(makeHead(3, "single_label", 1, 1).head);
     for (let length = 0; length < bytes.length; length++) expect(decodeHead(bytes.subarray(0, length))).toBeNull();
     expect(decodeHead(new Uint8Array([...bytes, 0]))).toBeNull();
     // What version 2 would take it for.
@@ -135,18 +140,18 @@ describe("a head with lexical weights of eight bits", () => {
 
   it("without any column is read as it was written too", () => {
     const none = lexicalOf([" "]);
-    const { head } = headOf(2, "single_label", 1, 1);
+    const { head } = makeHead(2, "single_label", 1, 1);
     const empty: Head = { ...head, lexical: quantiseLexical(none, new Float64Array(0), 2) };
     expect(decodeHead(encodeHead(empty))).toEqual(empty);
-    expect(predict(empty, new Float32Array(DIMENSIONS), lexicalFeatures(none)("a text"))).toHaveLength(2);
+    expect(predict(empty, new Float32Array(DIMENSIONS), createLexicalVectorizer(none)("a text"))).toHaveLength(2);
   });
 });
 
 it("writes a head without lexical features as version 2, which Workers know that know no other", () => {
-  const { head } = headOf(3, "single_label", 1, 1);
-  const plain: Head = { ...head, lexical: null };
-  const bytes = encodeHead(plain);
+  const { head } = makeHead(3, "single_label", 1, 1);
+  const denseHead: Head = { ...head, lexical: null };
+  const bytes = encodeHead(denseHead);
   expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD2");
   expect(new TextDecoder().decode(bytes.subarray(8))).not.toContain("lexical");
-  expect(decodeHead(bytes)).toEqual(plain);
+  expect(decodeHead(bytes)).toEqual(denseHead);
 });

@@ -6,61 +6,74 @@ import {
   directiveOf,
   dueAt,
   hasEnded,
-  isCurrent,
+  isCurrentAttempt,
   type JobEvent,
   type JobState,
   newJobState,
-  refusal,
+  refusalReason,
 } from "../../src/core/lifecycle/job.ts";
-import { cancel, clock, invalid, MINUTE, of, pause, resume, rules, validated } from "./job-life.ts";
+import { attemptEvents, cancel, clock, invalid, MINUTE, pause, resume, rules, validated } from "./job-simulation.ts";
 
 const STOP_AGAIN = 15_000;
 
-type Said = keyof ReturnType<typeof of>;
-const said = Object.keys(of(1)) as Said[];
+type AttemptEventName = keyof ReturnType<typeof attemptEvents>;
+const attemptEventNames = Object.keys(attemptEvents(1)) as AttemptEventName[];
 const commands = { validated, invalid, clock, cancel, pause, resume };
 type Command = keyof typeof commands;
 
 /** What happens: after so many milliseconds, something of an attempt so far from the current one, or of none. */
 interface Step {
-  readonly after: number;
-  readonly what: Said | Command;
+  readonly delay: number;
+  readonly eventName: AttemptEventName | Command;
   readonly offset: number;
 }
 
-const after = fc.oneof(
+const delay = fc.oneof(
   { weight: 4, arbitrary: fc.nat(2_000) },
-  { weight: 1, arbitrary: fc.nat(2 * rules.silence) },
-  { weight: 1, arbitrary: fc.constantFrom(0, rules.silence - 1, rules.silence) },
+  { weight: 1, arbitrary: fc.nat(2 * rules.heartbeatTimeout) },
+  { weight: 1, arbitrary: fc.constantFrom(0, rules.heartbeatTimeout - 1, rules.heartbeatTimeout) },
 );
-const step: fc.Arbitrary<Step> = fc.record({
-  after,
-  what: fc.oneof(
-    { weight: 6, arbitrary: fc.constantFrom<Said[]>(...said) },
-    { weight: 4, arbitrary: fc.constantFrom<Said[]>("submitting", "accepted", "better", "heard") },
+const anyStep: fc.Arbitrary<Step> = fc.record({
+  delay,
+  eventName: fc.oneof(
+    { weight: 6, arbitrary: fc.constantFrom<AttemptEventName[]>(...attemptEventNames) },
+    { weight: 4, arbitrary: fc.constantFrom<AttemptEventName[]>("submitting", "accepted", "better", "heard") },
     { weight: 3, arbitrary: fc.constantFrom<Command[]>("validated", "clock", "pause", "resume") },
     { weight: 1, arbitrary: fc.constantFrom<Command[]>("clock", "resume", "validated") },
   ),
   offset: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -3, max: 3 }) }),
 });
 /** What ends most jobs comes late, so that there is a life before it. */
-const ending: fc.Arbitrary<Step> = fc.record({
-  after,
-  what: fc.constantFrom<(Said | Command)[]>("cancel", "invalid", "hopeless", "rejected", "finished", "finishedHead"),
+const finalStep: fc.Arbitrary<Step> = fc.record({
+  delay,
+  eventName: fc.constantFrom<(AttemptEventName | Command)[]>(
+    "cancel",
+    "invalid",
+    "hopeless",
+    "rejected",
+    "finished",
+    "finishedHead",
+  ),
   offset: fc.constant(0),
 });
-const ends: ReadonlySet<string> = new Set(["hopeless", "rejected", "finished", "finishedHead"]);
-const calm = step.filter(({ what }) => !ends.has(what));
+const finalEvents: ReadonlySet<string> = new Set(["hopeless", "rejected", "finished", "finishedHead"]);
+const nonFinalStep = anyStep.filter(({ eventName }) => !finalEvents.has(eventName));
 const steps = fc
-  .tuple(fc.array(calm, { maxLength: 40 }), fc.array(ending, { maxLength: 2 }), fc.array(step, { maxLength: 10 }))
+  .tuple(
+    fc.array(nonFinalStep, { maxLength: 40 }),
+    fc.array(finalStep, { maxLength: 2 }),
+    fc.array(anyStep, { maxLength: 10 }),
+  )
   .map((parts) => parts.flat());
 const promote = fc.constantFrom("if_better", "always", "never");
 
-function eventOf({ what, offset }: Step, state: JobState): JobEvent {
-  return what in commands ? commands[what as Command] : of(state.attempt + offset)[what as Said];
+function toEvent({ eventName, offset }: Step, state: JobState): JobEvent {
+  return eventName in commands
+    ? commands[eventName as Command]
+    : attemptEvents(state.attempt + offset)[eventName as AttemptEventName];
 }
 
-interface Moment {
+interface Transition {
   readonly before: JobState;
   readonly event: JobEvent;
   readonly now: number;
@@ -68,28 +81,28 @@ interface Moment {
 }
 
 /** Everything that happens to a job, one after the other. */
-const lives: fc.Arbitrary<Moment[]> = fc.tuple(promote, steps).map(([how, all]) => {
+const histories: fc.Arbitrary<Transition[]> = fc.tuple(promote, steps).map(([promotePolicy, allSteps]) => {
   let now = 1_000_000;
-  let state = newJobState(how, now);
-  return all.map((each) => {
-    now += each.after;
+  let state = newJobState(promotePolicy, now);
+  return allSteps.map((step) => {
+    now += step.delay;
     const before = state;
-    const event = eventOf(each, before);
+    const event = toEvent(step, before);
     state = advance(before, event, now, rules).state;
     return { before, event, now, state };
   });
 });
 
-function always(check: (moment: Moment) => void): void {
+function forEveryTransition(check: (transition: Transition) => void): void {
   fc.assert(
-    fc.property(lives, (life) => life.forEach(check)),
+    fc.property(histories, (history) => history.forEach(check)),
     { numRuns: 500 },
   );
 }
 
 it("is tried in every state, and by every way to fail", () => {
-  const all = fc.sample(lives, { numRuns: 2_000, seed: 1 }).flat();
-  const has = (test: (moment: Moment) => boolean) => all.some(test);
+  const all = fc.sample(histories, { numRuns: 2_000, seed: 1 }).flat();
+  const has = (predicate: (moment: Transition) => boolean) => all.some(predicate);
   expect(new Set(all.map(({ state }) => state.status)).size).toBe(7);
   expect(new Set(all.map(({ state }) => state.error?.code))).toEqual(
     new Set([undefined, "too_few_examples", "batch_rejected", "training_failed", "attempts_failed"]),
@@ -97,15 +110,15 @@ it("is tried in every state, and by every way to fail", () => {
   expect(has(({ state }) => state.promoted)).toBe(true);
   expect(has(({ state }) => state.status === "succeeded" && !state.promoted)).toBe(true);
   for (const status of ["queued", "paused", "cancelled"])
-    for (const live of [true, false])
-      expect(has(({ state }) => state.status === status && state.live === live)).toBe(true);
+    for (const isLive of [true, false])
+      expect(has(({ state }) => state.status === status && state.live === isLive)).toBe(true);
 });
 
 describe("an event", () => {
   it("that comes twice has the effect of once, and is told of once", () => {
     // How often nobody answered is counted, call by call.
     const effect = ({ unanswered, ...rest }: JobState) => rest;
-    always(({ event, now, state }) => {
+    forEveryTransition(({ event, now, state }) => {
       const again = advance(state, event, now, rules);
       expect(effect(again.state)).toEqual(effect(state));
       if (event.type !== "unanswered") expect(again.state.unanswered).toBe(state.unanswered);
@@ -114,13 +127,13 @@ describe("an event", () => {
   });
 
   it("that comes again later moves times at most", () => {
-    const effect = ({ unanswered, heardAt, submitAt, stopAt, ...rest }: JobState) => rest;
+    const comparableState = ({ unanswered, heardAt, submitAt, stopAt, ...rest }: JobState) => rest;
     fc.assert(
-      fc.property(lives, fc.nat(20 * MINUTE), (life, later) => {
-        for (const { event, now, state } of life) {
+      fc.property(histories, fc.nat(20 * MINUTE), (history, delay) => {
+        for (const { event, now, state } of history) {
           if (event.type === "clock") continue;
-          const again = advance(state, event, now + later, rules);
-          expect(effect(again.state)).toEqual(effect(state));
+          const again = advance(state, event, now + delay, rules);
+          expect(comparableState(again.state)).toEqual(comparableState(state));
           expect(again.log).toEqual([]);
         }
       }),
@@ -129,15 +142,15 @@ describe("an event", () => {
 
   it("of an older or a future attempt changes nothing at all", () => {
     fc.assert(
-      fc.property(lives, fc.nat(20 * MINUTE), (life, later) => {
-        for (const { now, state } of life) {
+      fc.property(histories, fc.nat(20 * MINUTE), (history, delay) => {
+        for (const { now, state } of history) {
           for (let attempt = 1; attempt <= state.attempt + 2; attempt++) {
             if (attempt === state.attempt) continue;
-            expect(isCurrent(state, attempt)).toBe(false);
-            for (const event of Object.values(of(attempt))) {
-              const late = advance(state, event, now + later, rules);
-              expect(late.state).toBe(state);
-              expect(late.log).toEqual([]);
+            expect(isCurrentAttempt(state, attempt)).toBe(false);
+            for (const event of Object.values(attemptEvents(attempt))) {
+              const lateState = advance(state, event, now + delay, rules);
+              expect(lateState.state).toBe(state);
+              expect(lateState.log).toEqual([]);
             }
           }
         }
@@ -147,9 +160,9 @@ describe("an event", () => {
   });
 
   it("of the current attempt counts only where that may be running", () => {
-    always(({ now, state }) => {
-      if (isCurrent(state, state.attempt)) return;
-      for (const event of Object.values(of(state.attempt)))
+    forEveryTransition(({ now, state }) => {
+      if (isCurrentAttempt(state, state.attempt)) return;
+      for (const event of Object.values(attemptEvents(state.attempt)))
         expect(advance(state, event, now, rules).state, event.type).toBe(state);
     });
   });
@@ -157,62 +170,62 @@ describe("an event", () => {
 
 describe("a job", () => {
   it("that is paused and resumed listens no more to what ran before", () => {
-    always(({ now, state }) => {
+    forEveryTransition(({ now, state }) => {
       if (hasEnded(state) || !state.live) return;
-      const resumed = [pause, resume].reduce((from, event) => advance(from, event, now, rules).state, state);
-      expect(isCurrent(resumed, state.attempt)).toBe(false);
+      const resumedState = [pause, resume].reduce((from, event) => advance(from, event, now, rules).state, state);
+      expect(isCurrentAttempt(resumedState, state.attempt)).toBe(false);
     });
   });
 
   it("that waits in line is not given up, however long that takes", () => {
-    always(({ now, state }) => {
+    forEveryTransition(({ now, state }) => {
       if (state.status === "queued") expect(advance(state, clock, now + 1e9, rules).state).toBe(state);
     });
   });
 
   it("that has ended stays what it is", () => {
     fc.assert(
-      fc.property(lives, (life) => {
-        const [end, ...rest] = life.map(({ state }) => state).filter(hasEnded);
-        fc.pre(end !== undefined);
-        const { status, version, promoted, error, finishedAt } = end;
-        for (const state of rest) expect(state).toMatchObject({ status, version, promoted, error, finishedAt });
+      fc.property(histories, (history) => {
+        const [endState, ...laterStates] = history.map(({ state }) => state).filter(hasEnded);
+        fc.pre(endState !== undefined);
+        const { status, version, promoted, error, finishedAt } = endState;
+        for (const state of laterStates) expect(state).toMatchObject({ status, version, promoted, error, finishedAt });
       }),
     );
   });
 
   it("is promoted at most once, with its one version", () => {
     fc.assert(
-      fc.property(lives, (life) => {
-        const made = life.filter(({ before, state }) => before.version !== state.version);
-        const promotions = life.filter(({ before, state }) => before.promoted !== state.promoted);
-        expect(made.length).toBeLessThanOrEqual(1);
-        for (const promotion of promotions) expect(promotion).toBe(made[0]);
+      fc.property(histories, (history) => {
+        const versionChanges = history.filter(({ before, state }) => before.version !== state.version);
+        const promotions = history.filter(({ before, state }) => before.promoted !== state.promoted);
+        expect(versionChanges.length).toBeLessThanOrEqual(1);
+        for (const promotion of promotions) expect(promotion).toBe(versionChanges[0]);
       }),
     );
   });
 
   it("never goes back to an earlier attempt, and is validated for good", () => {
-    always(({ before, state }) => {
+    forEveryTransition(({ before, state }) => {
       expect(state.attempt - before.attempt).toBeOneOf([0, 1]);
       expect(Number(state.validated)).toBeGreaterThanOrEqual(Number(before.validated));
     });
   });
 
   it("loses three attempts at most, and fails with the third", () => {
-    always(({ before, state }) => {
+    forEveryTransition(({ before, state }) => {
       expect(state.lost - before.lost).toBeOneOf([0, 1]);
       expect(state.lost).toBeLessThanOrEqual(3);
-      const allLost = state.error?.code === "attempts_failed";
-      expect(state.lost === 3).toBe(allLost);
-      if (allLost) expect(state.status).toBe("failed");
+      const hasLostAll = state.error?.code === "attempts_failed";
+      expect(state.lost === 3).toBe(hasLostAll);
+      if (hasLostAll) expect(state.status).toBe("failed");
     });
   });
 
   it("is in no state that contradicts itself", () => {
-    always(({ before, event, now, state }) => {
+    forEveryTransition(({ before, event, now, state }) => {
       const { status, refit, version } = state;
-      const ended = hasEnded(state);
+      const isEnded = hasEnded(state);
       if (status === "queued" || status === "running" || status === "succeeded") expect(state.validated).toBe(true);
       if (status === "validating_files") expect(state.validated).toBe(false);
       if (status === "running") expect(state.live).toBe(true);
@@ -222,8 +235,8 @@ describe("a job", () => {
       expect(refit === null).toBe(state.judgement === null);
       if (status !== "succeeded") expect(state.promoted).toBe(false);
       expect(status === "failed").toBe(state.error !== null);
-      expect(ended).toBe(state.finishedAt !== null);
-      if (ended && !hasEnded(before)) expect(state.finishedAt).toBe(now);
+      expect(isEnded).toBe(state.finishedAt !== null);
+      if (isEnded && !hasEnded(before)) expect(state.finishedAt).toBe(now);
       if (status === "cancelled" && before.status !== "cancelled") expect(event.type).toBe("cancel");
       if (status === "paused" && before.status !== "paused") expect(event.type).toBe("pause");
       if (before.status === "paused" && status !== "paused")
@@ -232,70 +245,70 @@ describe("a job", () => {
   });
 
   it("is cancelled by cancel and paused by pause at once, wherever it is", () => {
-    always(({ now, state }) => {
+    forEveryTransition(({ now, state }) => {
       if (hasEnded(state)) return;
       for (const [command, status] of [
         [cancel, "cancelled"],
         [pause, "paused"],
       ] as const) {
-        const stopped = advance(state, command, now, rules).state;
-        expect(stopped.status).toBe(status);
+        const stoppedState = advance(state, command, now, rules).state;
+        expect(stoppedState.status).toBe(status);
         // An attempt that may be running is told at once.
-        if (state.live && status !== state.status) expect(dueAt(stopped, rules)).toBe(now);
+        if (state.live && status !== state.status) expect(dueAt(stoppedState, rules)).toBe(now);
       }
     });
   });
 
   it("refuses exactly those commands that have no place", () => {
-    always(({ now, state }) => {
+    forEveryTransition(({ now, state }) => {
       for (const command of ["cancel", "pause", "resume"] as const) {
-        const next = advance(state, { type: command }, now, rules).state;
-        const obeyed = {
-          cancel: next.status === "cancelled",
-          pause: next.status === "paused",
-          resume: !hasEnded(next) && next.status !== "paused",
+        const nextState = advance(state, { type: command }, now, rules).state;
+        const isObeyed = {
+          cancel: nextState.status === "cancelled",
+          pause: nextState.status === "paused",
+          resume: !hasEnded(nextState) && nextState.status !== "paused",
         };
-        expect(refusal(state, command) === null).toBe(obeyed[command]);
-        if (refusal(state, command) !== null) expect(next).toBe(state);
+        expect(refusalReason(state, command) === null).toBe(isObeyed[command]);
+        if (refusalReason(state, command) !== null) expect(nextState).toBe(state);
       }
     });
   });
 
   it("is told to continue exactly where it may end with a version", () => {
-    always(({ state }) => {
-      const goesOn = !hasEnded(state) && state.status !== "paused";
-      expect(directiveOf(state) === "continue").toBe(goesOn);
+    forEveryTransition(({ state }) => {
+      const isActive = !hasEnded(state) && state.status !== "paused";
+      expect(directiveOf(state) === "continue").toBe(isActive);
     });
   });
 });
 
 describe("a job is never stuck:", () => {
   /** What happens where everything goes well. */
-  function onwards(state: JobState, now: number): JobState {
-    const go = (from: JobState, event: JobEvent) => advance(from, event, now, rules).state;
-    const ready = [resume, validated].reduce(go, state);
-    const { submitting, accepted, better, finished } = of(ready.attempt);
-    const judged = [submitting, accepted, better].reduce(go, ready);
-    return go(judged, { ...finished, candidate: judged.refit ?? "head" });
+  function runToSuccess(state: JobState, now: number): JobState {
+    const apply = (from: JobState, event: JobEvent) => advance(from, event, now, rules).state;
+    const readyState = [resume, validated].reduce(apply, state);
+    const { submitting, accepted, better, finished } = attemptEvents(readyState.attempt);
+    const comparedState = [submitting, accepted, better].reduce(apply, readyState);
+    return apply(comparedState, { ...finished, candidate: comparedState.refit ?? "head" });
   }
 
   it("whatever has happened, it can still succeed", () => {
-    always(({ now, state }) => {
-      if (!hasEnded(state)) expect(onwards(state, now)).toMatchObject({ status: "succeeded", version: 3 });
+    forEveryTransition(({ now, state }) => {
+      if (!hasEnded(state)) expect(runToSuccess(state, now)).toMatchObject({ status: "succeeded", version: 3 });
     });
   });
 
   it("it is due, or waits in line, unless it is paused", () => {
-    always(({ now, state }) => {
+    forEveryTransition(({ now, state }) => {
       if (hasEnded(state) || state.status === "paused") return;
       if (state.status !== "queued") expect(dueAt(state, rules)).not.toBeNull();
       // Nobody waits for longer than they were asked to.
-      else expect(state.submitAt).toBeLessThanOrEqual(now + of(1).busy.retryAfter);
+      else expect(state.submitAt).toBeLessThanOrEqual(now + attemptEvents(1).busy.retryAfter);
     });
   });
 
   it("where its attempt is to stop, that is due to be told within 15 seconds", () => {
-    always(({ now, state }) => {
+    forEveryTransition(({ now, state }) => {
       if (!state.live || (state.status !== "paused" && state.status !== "cancelled")) return;
       expect(dueAt(state, rules)).not.toBeNull();
       expect(dueAt(state, rules)).toBeLessThanOrEqual(now + STOP_AGAIN);
@@ -303,18 +316,18 @@ describe("a job is never stuck:", () => {
   });
 
   it("an attempt that stays silent is given up, no sooner and no later than it may be silent for", () => {
-    always(({ now: from, state: start }) => {
+    forEveryTransition(({ now: from, state: start }) => {
       if (!start.live || start.status === "queued") return;
-      const givenUp = Math.max(from, start.heardAt + rules.silence);
+      const giveUpAt = Math.max(from, start.heardAt + rules.heartbeatTimeout);
       let [state, now] = [start, from];
       // What is due is done, and nothing is heard.
-      for (let turn = 0; state.live; turn++) {
-        expect(turn).toBeLessThan(2 + rules.silence / STOP_AGAIN);
+      for (let round = 0; state.live; round++) {
+        expect(round).toBeLessThan(2 + rules.heartbeatTimeout / STOP_AGAIN);
         now = Math.max(now, dueAt(state, rules) ?? Number.POSITIVE_INFINITY);
-        expect(now).toBeLessThanOrEqual(givenUp);
+        expect(now).toBeLessThanOrEqual(giveUpAt);
         state = advance(state, clock, now, rules).state;
-        expect(state.live).toBe(now < givenUp);
-        state = advance(state, of(start.attempt).toldToStop, now, rules).state;
+        expect(state.live).toBe(now < giveUpAt);
+        state = advance(state, attemptEvents(start.attempt).toldToStop, now, rules).state;
       }
       if (start.status === "running") expect(state).toMatchObject({ lost: start.lost + 1 });
       else expect(state).toMatchObject({ status: start.status, lost: start.lost, attempt: start.attempt + 1 });

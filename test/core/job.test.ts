@@ -1,38 +1,46 @@
 /** The life of a fine-tuning job, way by way. What holds of any order of events is in job-properties.test.ts. */
 import { describe, expect, it } from "vitest";
-import { directiveOf, dueAt, hasEnded, isCurrent, type JobEvent, type Promote, refusal } from "../../src/core/lifecycle/job.ts";
 import {
-  born,
+  directiveOf,
+  dueAt,
+  hasEnded,
+  isCurrentAttempt,
+  type JobEvent,
+  type PromotionMode,
+  refusalReason,
+} from "../../src/core/lifecycle/job.ts";
+import {
+  applyEvents,
+  attemptEvents,
   cancel,
   clock,
   invalid,
-  type Life,
-  live,
   MINUTE,
-  of,
+  newSimulatedJob,
   pause,
   resume,
   rules,
+  type SimulatedJob,
   validated,
-} from "./job-life.ts";
+} from "./job-simulation.ts";
 
-const first = of(1);
-const second = of(2);
-const third = of(3);
-const queued = live(born(), validated);
-const submitted = live(queued, first.submitting);
-const running = live(submitted, first.accepted);
-const judged = live(running, first.better);
+const first = attemptEvents(1);
+const second = attemptEvents(2);
+const third = attemptEvents(3);
+const queued = applyEvents(newSimulatedJob(), validated);
+const submitted = applyEvents(queued, first.submitting);
+const running = applyEvents(submitted, first.accepted);
+const judged = applyEvents(running, first.better);
 
 /** What a step adds to the log. */
-function told(life: Life, ...steps: readonly (JobEvent | number)[]): readonly string[] {
-  return live(life, ...steps).log.slice(life.log.length);
+function messagesAfter(job: SimulatedJob, ...steps: readonly (JobEvent | number)[]): readonly string[] {
+  return applyEvents(job, ...steps).log.slice(job.log.length);
 }
 
 describe("a job that nothing happens to", () => {
   it("is validated, submitted, run, judged and promoted", () => {
-    const { state, log } = live(
-      born(),
+    const { state, log } = applyEvents(
+      newSimulatedJob(),
       1,
       validated,
       1,
@@ -57,95 +65,102 @@ describe("a job that nothing happens to", () => {
   });
 
   it("is due for validation at once, then for its submission, then when it has been silent", () => {
-    expect(dueAt(born().state, rules)).toBe(0);
+    expect(dueAt(newSimulatedJob().state, rules)).toBe(0);
     expect(dueAt(queued.state, rules)).toBeNull();
     expect(dueAt(submitted.state, rules)).toBeNull();
-    expect(dueAt(live(queued, 7, first.submitting, 8, first.accepted).state, rules)).toBe(15 + 10 * MINUTE);
-    expect(dueAt(live(running, 9, first.heard).state, rules)).toBe(9 + 10 * MINUTE);
+    expect(dueAt(applyEvents(queued, 7, first.submitting, 8, first.accepted).state, rules)).toBe(15 + 10 * MINUTE);
+    expect(dueAt(applyEvents(running, 9, first.heard).state, rules)).toBe(9 + 10 * MINUTE);
   });
 
   it("runs once its attempt is heard of, whatever became of the answer to its submission", () => {
     for (const sign of [first.heard, first.checkpoint, first.better]) {
-      const { state, log } = live(submitted, sign);
+      const { state, log } = applyEvents(submitted, sign);
       expect(state).toMatchObject({ status: "running", live: true });
       expect(log[1]).toBe("info: Attempt 1 is running at the batch endpoint.");
     }
   });
 
   it("fails where its examples cannot be trained on, before anything is submitted", () => {
-    const { state, log } = live(born(), invalid);
+    const { state, log } = applyEvents(newSimulatedJob(), invalid);
     expect(state).toMatchObject({ status: "failed", error: { code: "too_few_examples", param: "training_file" } });
     expect(log).toEqual(["error: Training needs at least two examples."]);
-    expect(live(queued, invalid)).toEqual(queued);
+    expect(applyEvents(queued, invalid)).toEqual(queued);
   });
 });
 
 describe("a submission", () => {
   it("is made again for as long as nobody answers, and warned of once", () => {
-    const tried = live(queued, first.unanswered, 1_000, first.submitting, first.unanswered);
-    expect(tried.state).toMatchObject({ status: "queued", attempt: 1, unanswered: 2, submitAt: 2_000, lost: 0 });
-    expect(told(queued, first.submitting, first.unanswered, first.unanswered)).toEqual([
+    const outcomes = applyEvents(queued, first.unanswered, 1_000, first.submitting, first.unanswered);
+    expect(outcomes.state).toMatchObject({ status: "queued", attempt: 1, unanswered: 2, submitAt: 2_000, lost: 0 });
+    expect(messagesAfter(queued, first.submitting, first.unanswered, first.unanswered)).toEqual([
       "warn: The batch endpoint did not take the job: no answer in time.",
     ]);
-    expect(live(tried, 60 * MINUTE, clock).state).toEqual(tried.state);
-    expect(live(tried, first.accepted).state).toMatchObject({ status: "running", unanswered: 0 });
-    expect(live(tried, first.failed).state).toMatchObject({ status: "queued", attempt: 2, unanswered: 0 });
+    expect(applyEvents(outcomes, 60 * MINUTE, clock).state).toEqual(outcomes.state);
+    expect(applyEvents(outcomes, first.accepted).state).toMatchObject({ status: "running", unanswered: 0 });
+    expect(applyEvents(outcomes, first.failed).state).toMatchObject({ status: "queued", attempt: 2, unanswered: 0 });
   });
 
   it("waits as long as a busy endpoint asks, without a word", () => {
-    const waiting = live(submitted, 100, { ...first.busy, retryAfter: 30_000 });
-    expect(waiting.state).toMatchObject({ status: "queued", attempt: 1, submitAt: 30_100, lost: 0 });
-    expect(waiting.log).toEqual(submitted.log);
-    expect(live(waiting, 30_000, first.submitting, first.accepted).state.status).toBe("running");
+    const waitingJob = applyEvents(submitted, 100, { ...first.busy, retryAfter: 30_000 });
+    expect(waitingJob.state).toMatchObject({ status: "queued", attempt: 1, submitAt: 30_100, lost: 0 });
+    expect(waitingJob.log).toEqual(submitted.log);
+    expect(applyEvents(waitingJob, 30_000, first.submitting, first.accepted).state.status).toBe("running");
   });
 
   it("ends the job where the endpoint refuses it", () => {
-    const { state, log } = live(submitted, first.rejected);
+    const { state, log } = applyEvents(submitted, first.rejected);
     const message = "The batch endpoint refused the job: no such backbone.";
     expect(state).toMatchObject({ status: "failed", live: false, error: { code: "batch_rejected", message } });
     expect(log.at(-1)).toBe(`error: ${message}`);
   });
 
   it("says nothing of an attempt that runs by now: its own messages came first", () => {
-    for (const answer of [first.busy, first.unanswered, first.rejected]) expect(live(running, answer)).toEqual(running);
+    for (const answer of [first.busy, first.unanswered, first.rejected])
+      expect(applyEvents(running, answer)).toEqual(running);
   });
 
   it("that only a second machine of the endpoint's calls busy may run on the first", () => {
-    const doubtful = live(submitted, first.unanswered, 1_000, first.submitting, first.busy);
-    expect(live(doubtful, first.heard).state.status).toBe("running");
+    const uncertainJob = applyEvents(submitted, first.unanswered, 1_000, first.submitting, first.busy);
+    expect(applyEvents(uncertainJob, first.heard).state.status).toBe("running");
     for (const [command, action] of [
       [pause, "pause"],
       [cancel, "cancel"],
     ] as const) {
-      const { state, now } = live(doubtful, command);
+      const { state, now } = applyEvents(uncertainJob, command);
       expect(dueAt(state, rules)).toBe(now);
       expect(directiveOf(state)).toBe(action);
-      expect(isCurrent(state, 1)).toBe(true);
+      expect(isCurrentAttempt(state, 1)).toBe(true);
     }
   });
 
   it.each(["busy", "rejected"] as const)("whose answer is %s too late does not end an attempt that runs", (answer) => {
     for (const command of [pause, cancel]) {
-      const stopping = live(running, command, first[answer]);
-      expect(stopping.state).toEqual(live(running, command).state);
-      expect(live(stopping, first.stopped).state).toMatchObject({ live: false, attempt: 2 });
+      const stopping = applyEvents(running, command, first[answer]);
+      expect(stopping.state).toEqual(applyEvents(running, command).state);
+      expect(applyEvents(stopping, first.stopped).state).toMatchObject({ live: false, attempt: 2 });
     }
   });
 });
 
 describe("an attempt", () => {
   it("that is silent for ten minutes is given up, and another one begins", () => {
-    expect(live(running, 10 * MINUTE - 1, clock).state).toEqual(running.state);
-    const again = live(running, first.checkpoint, 10 * MINUTE, clock);
-    expect(again.state).toMatchObject({ status: "queued", attempt: 2, live: false, lost: 1, submitAt: again.now });
-    expect(again.state.checkpoint).toEqual(first.checkpoint.artifact);
-    expect(again.log.at(-1)).toBe(
+    expect(applyEvents(running, 10 * MINUTE - 1, clock).state).toEqual(running.state);
+    const retriedJob = applyEvents(running, first.checkpoint, 10 * MINUTE, clock);
+    expect(retriedJob.state).toMatchObject({
+      status: "queued",
+      attempt: 2,
+      live: false,
+      lost: 1,
+      submitAt: retriedJob.now,
+    });
+    expect(retriedJob.state.checkpoint).toEqual(first.checkpoint.artifact);
+    expect(retriedJob.log.at(-1)).toBe(
       "warn: Attempt 1 was given up: nothing was heard of it for 600 seconds. Attempt 2 follows.",
     );
   });
 
   it("whose third in a row is silent has been the last", () => {
-    const { state, log } = live(
+    const { state, log } = applyEvents(
       running,
       ...[10 * MINUTE, clock, second.submitting, second.accepted],
       ...[10 * MINUTE, clock, third.submitting, third.accepted],
@@ -169,7 +184,7 @@ describe("an attempt", () => {
   });
 
   it("that fails is tried again where that may help, and after the third time not any more", () => {
-    const { state, log } = live(
+    const { state, log } = applyEvents(
       running,
       first.failed,
       second.submitting,
@@ -186,57 +201,61 @@ describe("an attempt", () => {
   });
 
   it("may tell why it failed without a full stop", () => {
-    expect(told(running, { ...first.failed, message: "out of memory" })).toEqual([
+    expect(messagesAfter(running, { ...first.failed, message: "out of memory" })).toEqual([
       "warn: Attempt 1 was given up: out of memory. Attempt 2 follows.",
     ]);
   });
 
   it("that fails for good ends the job", () => {
-    const { state, log } = live(running, first.hopeless);
+    const { state, log } = applyEvents(running, first.hopeless);
     const error = { code: "training_failed", message: "The examples have one label.", param: null };
     expect(state).toMatchObject({ status: "failed", lost: 0, error });
     expect(log.at(-1)).toBe("error: The examples have one label.");
   });
 
   it("that its machine hands back is not lost, however often", () => {
-    const back = live(running, first.checkpoint, first.stopped);
-    expect(back.log.at(-1)).toBe("info: Attempt 1 was handed back by the batch endpoint. Attempt 2 follows.");
-    expect(back.state).toMatchObject({ status: "queued", attempt: 2, live: false, lost: 0 });
-    expect(back.state.checkpoint).toEqual(first.checkpoint.artifact);
-    let life = back;
-    for (let n = 2; n < 9; n++) life = live(life, of(n).submitting, of(n).accepted, of(n).stopped);
-    expect(life.state).toMatchObject({ status: "queued", attempt: 9, lost: 0 });
+    const stoppedJob = applyEvents(running, first.checkpoint, first.stopped);
+    expect(stoppedJob.log.at(-1)).toBe("info: Attempt 1 was handed back by the batch endpoint. Attempt 2 follows.");
+    expect(stoppedJob.state).toMatchObject({ status: "queued", attempt: 2, live: false, lost: 0 });
+    expect(stoppedJob.state.checkpoint).toEqual(first.checkpoint.artifact);
+    let job = stoppedJob;
+    for (let n = 2; n < 9; n++)
+      job = applyEvents(job, attemptEvents(n).submitting, attemptEvents(n).accepted, attemptEvents(n).stopped);
+    expect(job.state).toMatchObject({ status: "queued", attempt: 9, lost: 0 });
   });
 
   it("of a lower number has no say once another has begun, though it finishes", () => {
-    const again = live(judged, 10 * MINUTE, clock, second.submitting, second.accepted);
-    for (const late of Object.values(first)) expect(live(again, late)).toEqual(again);
-    expect(isCurrent(again.state, 1)).toBe(false);
-    expect(isCurrent(again.state, 2)).toBe(true);
+    const retriedJob = applyEvents(judged, 10 * MINUTE, clock, second.submitting, second.accepted);
+    for (const lateEvent of Object.values(first)) expect(applyEvents(retriedJob, lateEvent)).toEqual(retriedJob);
+    expect(isCurrentAttempt(retriedJob.state, 1)).toBe(false);
+    expect(isCurrentAttempt(retriedJob.state, 2)).toBe(true);
   });
 
   it("judges anew where the one before had judged", () => {
-    const again = live(judged, first.failed, second.submitting, second.accepted, second.notBetter);
-    expect(again.state).toMatchObject({ refit: "head", judgement: second.notBetter.judgement });
-    expect(again.log.at(-1)).toBe(
+    const retriedJob = applyEvents(judged, first.failed, second.submitting, second.accepted, second.notBetter);
+    expect(retriedJob.state).toMatchObject({ refit: "head", judgement: second.notBetter.comparison });
+    expect(retriedJob.log.at(-1)).toBe(
       "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better.",
     );
     // What it trained on all examples has to be the winner.
-    expect(live(again, second.finished)).toEqual(again);
-    expect(live(again, second.finishedHead).state).toMatchObject({ status: "succeeded", promoted: false });
-    const same = live(judged, first.failed, second.submitting, second.accepted);
-    expect(told(same, second.better)).toEqual([]);
-    expect(live(same, second.better, second.finished).state).toMatchObject({ status: "succeeded", attempt: 2 });
+    expect(applyEvents(retriedJob, second.finished)).toEqual(retriedJob);
+    expect(applyEvents(retriedJob, second.finishedHead).state).toMatchObject({ status: "succeeded", promoted: false });
+    const resubmittedJob = applyEvents(judged, first.failed, second.submitting, second.accepted);
+    expect(messagesAfter(resubmittedJob, second.better)).toEqual([]);
+    expect(applyEvents(resubmittedJob, second.better, second.finished).state).toMatchObject({
+      status: "succeeded",
+      attempt: 2,
+    });
   });
 
   it("makes no version before it is judged", () => {
-    expect(live(running, first.finished)).toEqual(running);
-    expect(live(running, first.finishedHead)).toEqual(running);
+    expect(applyEvents(running, first.finished)).toEqual(running);
+    expect(applyEvents(running, first.finishedHead)).toEqual(running);
   });
 });
 
 describe("what a job makes", () => {
-  const cases: [Promote, "better" | "notBetter", boolean, "head" | "fine_tuned", boolean][] = [
+  const cases: [PromotionMode, "better" | "notBetter", boolean, "head" | "fine_tuned", boolean][] = [
     ["if_better", "better", true, "fine_tuned", true],
     ["if_better", "better", false, "fine_tuned", true],
     ["if_better", "notBetter", true, "head", false],
@@ -251,9 +270,15 @@ describe("what a job makes", () => {
     ["never", "notBetter", false, "fine_tuned", false],
   ];
   it.each(cases)("promote %s, %s, another version active: %s", (promote, verdict, serves, candidate, promoted) => {
-    const after = live(born(promote), validated, first.submitting, first.accepted, first[verdict]);
-    expect(after.state.refit).toBe(candidate);
-    const { state, log } = live(after, { ...first.finished, candidate, serves });
+    const evaluatedJob = applyEvents(
+      newSimulatedJob(promote),
+      validated,
+      first.submitting,
+      first.accepted,
+      first[verdict],
+    );
+    expect(evaluatedJob.state.refit).toBe(candidate);
+    const { state, log } = applyEvents(evaluatedJob, { ...first.finished, candidate, hasActiveVersion: serves });
     expect(state).toMatchObject({ status: "succeeded", version: 3, promoted });
     expect(log.at(-1)).toBe(
       promoted
@@ -264,124 +289,128 @@ describe("what a job makes", () => {
 
   it("is the frozen head's where nothing could be judged, and is promoted where nothing serves", () => {
     const none = { test_examples: 0, head_accuracy: 0, fine_tuned_accuracy: 0, only_head: 0, only_fine_tuned: 0 };
-    const after = live(running, { type: "evaluated", attempt: 1, judgement: none });
-    expect(after.state.refit).toBe("head");
-    expect(live(after, { ...first.finishedHead, serves: false }).state.promoted).toBe(true);
+    const evaluatedJob = applyEvents(running, { type: "evaluated", attempt: 1, comparison: none });
+    expect(evaluatedJob.state.refit).toBe("head");
+    expect(applyEvents(evaluatedJob, { ...first.finishedHead, hasActiveVersion: false }).state.promoted).toBe(true);
   });
 });
 
 describe("pause", () => {
   it.each([
-    ["while the examples are validated", born(), "validating_files", 1, false],
+    ["while the examples are validated", newSimulatedJob(), "validating_files", 1, false],
     ["while it is queued", queued, "queued", 1, false],
     ["while its submission is under way", submitted, "queued", 2, true],
-    ["while nobody answers", live(submitted, first.unanswered), "queued", 2, true],
+    ["while nobody answers", applyEvents(submitted, first.unanswered), "queued", 2, true],
     ["while it runs", running, "queued", 2, true],
     ["after it was judged", judged, "queued", 2, true],
-  ] as const)("takes effect at once, and resume goes on: %s", (_, life, status, attempt, stops) => {
-    const paused = live(life, 7, pause);
+  ] as const)("takes effect at once, and resume goes on: %s", (_, job, status, attempt, stops) => {
+    const paused = applyEvents(job, 7, pause);
     expect(paused.state).toMatchObject({ status: "paused", live: stops, attempt: 1, finishedAt: null });
     expect(directiveOf(paused.state)).toBe("pause");
     expect(dueAt(paused.state, rules)).toBe(stops ? 7 : null);
-    const resumed = live(paused, 7, resume);
+    const resumed = applyEvents(paused, 7, resume);
     expect(resumed.state).toMatchObject({ status, attempt, live: false, lost: 0, unanswered: 0, submitAt: 14 });
-    expect(resumed.log.slice(life.log.length)).toEqual(["info: The job was paused.", "info: The job was resumed."]);
+    expect(resumed.log.slice(job.log.length)).toEqual(["info: The job was paused.", "info: The job was resumed."]);
   });
 
   it("keeps the checkpoint that the attempt uploads before it stops", () => {
-    const paused = live(running, pause, first.checkpoint, first.stopped);
+    const paused = applyEvents(running, pause, first.checkpoint, first.stopped);
     expect(paused.state).toMatchObject({ status: "paused", live: false, attempt: 2 });
     expect(dueAt(paused.state, rules)).toBeNull();
-    const resumed = live(paused, resume);
+    const resumed = applyEvents(paused, resume);
     expect(resumed.state).toMatchObject({ status: "queued", attempt: 2, checkpoint: first.checkpoint.artifact });
   });
 
   it("leaves no say to what still runs after resume", () => {
-    const resumed = live(judged, pause, resume);
-    for (const late of Object.values(first)) expect(live(resumed, late)).toEqual(resumed);
-    expect(live(resumed, second.submitting, second.accepted, second.better, second.finished).state.status).toBe(
+    const resumed = applyEvents(judged, pause, resume);
+    for (const lateEvent of Object.values(first)) expect(applyEvents(resumed, lateEvent)).toEqual(resumed);
+    expect(applyEvents(resumed, second.submitting, second.accepted, second.better, second.finished).state.status).toBe(
       "succeeded",
     );
   });
 
   it("takes no result, no failure and no judgement of the attempt that is to pause", () => {
-    const paused = live(judged, pause);
-    expect(live(paused, first.finished)).toEqual(paused);
-    expect(live(paused, first.notBetter).state.refit).toBe("fine_tuned");
+    const paused = applyEvents(judged, pause);
+    expect(applyEvents(paused, first.finished)).toEqual(paused);
+    expect(applyEvents(paused, first.notBetter).state.refit).toBe("fine_tuned");
     for (const failed of [first.failed, first.hopeless]) {
-      expect(live(paused, failed).state).toMatchObject({ status: "paused", live: false, attempt: 2, lost: 0 });
+      expect(applyEvents(paused, failed).state).toMatchObject({ status: "paused", live: false, attempt: 2, lost: 0 });
     }
-    const { state } = live(paused, 10 * MINUTE, clock);
+    const { state } = applyEvents(paused, 10 * MINUTE, clock);
     expect(state).toMatchObject({ status: "paused", live: false, attempt: 2, lost: 0 });
   });
 
   it("lets the validation go on, and does not call the job queued", () => {
-    const paused = live(born(), pause);
-    expect(told(paused, validated)).toEqual(["info: The examples are valid."]);
-    expect(live(paused, validated, resume).state.status).toBe("queued");
-    expect(live(paused, invalid).state).toMatchObject({ status: "failed", error: { code: "too_few_examples" } });
-    expect(live(paused, resume, validated).log.at(-1)).toBe("info: The examples are valid, and the job is queued.");
+    const paused = applyEvents(newSimulatedJob(), pause);
+    expect(messagesAfter(paused, validated)).toEqual(["info: The examples are valid."]);
+    expect(applyEvents(paused, validated, resume).state.status).toBe("queued");
+    expect(applyEvents(paused, invalid).state).toMatchObject({ status: "failed", error: { code: "too_few_examples" } });
+    expect(applyEvents(paused, resume, validated).log.at(-1)).toBe(
+      "info: The examples are valid, and the job is queued.",
+    );
   });
 
   it("is told to the batch endpoint every 15 seconds until the attempt has stopped, or was silent for too long", () => {
-    const told = live(running, 1_000, pause, first.toldToStop);
-    expect(dueAt(told.state, rules)).toBe(16_000);
-    expect(dueAt(live(told, 15_000, first.heard, first.toldToStop).state, rules)).toBe(31_000);
-    const silent = live(told, 10 * MINUTE - 2_000, first.toldToStop);
-    expect(dueAt(silent.state, rules)).toBe(10 * MINUTE);
-    expect(live(silent, 1_000, clock).state).toMatchObject({ status: "paused", live: false, attempt: 2 });
+    const stoppingJob = applyEvents(running, 1_000, pause, first.toldToStop);
+    expect(dueAt(stoppingJob.state, rules)).toBe(16_000);
+    expect(dueAt(applyEvents(stoppingJob, 15_000, first.heard, first.toldToStop).state, rules)).toBe(31_000);
+    const silentJob = applyEvents(stoppingJob, 10 * MINUTE - 2_000, first.toldToStop);
+    expect(dueAt(silentJob.state, rules)).toBe(10 * MINUTE);
+    expect(applyEvents(silentJob, 1_000, clock).state).toMatchObject({ status: "paused", live: false, attempt: 2 });
   });
 
   it("of an attempt that was just submitted is told though the job had waited for longer than an attempt may be silent", () => {
     for (const command of [pause, cancel]) {
-      const stopping = live(queued, 60 * MINUTE, first.submitting, 1_000, command, clock);
+      const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, clock);
       expect(stopping.state.live).toBe(true);
       expect(dueAt(stopping.state, rules)).toBe(stopping.now);
-      expect(dueAt(live(stopping, first.toldToStop).state, rules)).toBe(stopping.now + 15_000);
+      expect(dueAt(applyEvents(stopping, first.toldToStop).state, rules)).toBe(stopping.now + 15_000);
     }
   });
 });
 
 describe("cancel", () => {
   it.each([
-    ["while the examples are validated", born(), false],
+    ["while the examples are validated", newSimulatedJob(), false],
     ["while it is queued", queued, false],
     ["while its submission is under way", submitted, true],
-    ["while nobody answers", live(submitted, first.unanswered), true],
+    ["while nobody answers", applyEvents(submitted, first.unanswered), true],
     ["while it runs", running, true],
     ["after it was judged", judged, true],
-    ["while it is paused", live(judged, pause), true],
-    ["while it is paused, and has stopped", live(judged, pause, first.stopped), false],
-  ])("ends the job at once, and the attempt soon: %s", (_, life, stops) => {
-    const cancelled = live(life, 7, cancel);
+    ["while it is paused", applyEvents(judged, pause), true],
+    ["while it is paused, and has stopped", applyEvents(judged, pause, first.stopped), false],
+  ])("ends the job at once, and the attempt soon: %s", (_, job, stops) => {
+    const cancelled = applyEvents(job, 7, cancel);
     expect(cancelled.state).toMatchObject({ status: "cancelled", live: stops, finishedAt: 7, error: null });
     expect(cancelled.log.at(-1)).toBe("info: The job was cancelled.");
     expect(directiveOf(cancelled.state)).toBe("cancel");
     expect(dueAt(cancelled.state, rules)).toBe(stops ? 7 : null);
-    const over = live(cancelled, 10 * MINUTE, clock);
-    expect(over.state).toMatchObject({ status: "cancelled", live: false, finishedAt: 7 });
-    expect(dueAt(over.state, rules)).toBeNull();
-    expect(live(cancelled, validated, resume, pause, cancel, invalid)).toEqual(cancelled);
+    const endedJob = applyEvents(cancelled, 10 * MINUTE, clock);
+    expect(endedJob.state).toMatchObject({ status: "cancelled", live: false, finishedAt: 7 });
+    expect(dueAt(endedJob.state, rules)).toBeNull();
+    expect(applyEvents(cancelled, validated, resume, pause, cancel, invalid)).toEqual(cancelled);
   });
 
   it("goes on to be told where the attempt is accepted late, and nothing that it says counts", () => {
-    const cancelled = live(submitted, cancel, 1_000, first.accepted);
+    const cancelled = applyEvents(submitted, cancel, 1_000, first.accepted);
     expect(cancelled.state).toMatchObject({ status: "cancelled", live: true, heardAt: 1_000 });
     expect(dueAt(cancelled.state, rules)).toBe(0);
-    const { state } = live(cancelled, first.better, first.finished);
+    const { state } = applyEvents(cancelled, first.better, first.finished);
     expect(state).toMatchObject({ status: "cancelled", version: null, promoted: false, refit: null });
-    expect(live(cancelled, first.stopped).state).toMatchObject({ status: "cancelled", live: false });
+    expect(applyEvents(cancelled, first.stopped).state).toMatchObject({ status: "cancelled", live: false });
   });
 
   it("comes too late for a job that has ended", () => {
-    const succeeded = live(judged, first.finished);
-    expect(live(succeeded, cancel)).toEqual(succeeded);
-    expect(refusal(succeeded.state, "cancel")).toBe("This job has succeeded, and cannot be cancelled any more.");
-    expect(refusal(live(running, first.hopeless).state, "pause")).toBe(
+    const succeeded = applyEvents(judged, first.finished);
+    expect(applyEvents(succeeded, cancel)).toEqual(succeeded);
+    expect(refusalReason(succeeded.state, "cancel")).toBe("This job has succeeded, and cannot be cancelled any more.");
+    expect(refusalReason(applyEvents(running, first.hopeless).state, "pause")).toBe(
       "This job has failed, and cannot be paused any more.",
     );
-    const cancelled = live(running, cancel);
-    expect(refusal(cancelled.state, "cancel")).toBeNull();
-    expect(refusal(cancelled.state, "resume")).toBe("This job has been cancelled, and cannot be resumed any more.");
+    const cancelled = applyEvents(running, cancel);
+    expect(refusalReason(cancelled.state, "cancel")).toBeNull();
+    expect(refusalReason(cancelled.state, "resume")).toBe(
+      "This job has been cancelled, and cannot be resumed any more.",
+    );
   });
 });

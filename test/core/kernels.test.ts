@@ -13,7 +13,7 @@ it.each(["src/tensor/sparse.wasm", "src/finetune/kernels.wasm"])(
     const { scripts } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as {
       scripts: { kernels: string };
     };
-    const command = scripts.kernels.split(" && ").find((each) => each.includes(file));
+    const command = scripts.kernels.split(" && ").find((script) => script.includes(file));
     const [compiler, ...options] = command?.split(" ") ?? [];
     const target = options.indexOf("--outFile") + 1;
     expect([compiler, options[target]]).toEqual(["asc", file]);

@@ -1,10 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { hasLexicalRoom, type Lexical, lexicalBuckets, lexicalFeatures, readLexical } from "../../src/core/text/lexical.ts";
-import { words } from "../../src/core/text/words.ts";
+import {
+  createLexicalReader,
+  createLexicalVectorizer,
+  hasLexicalRoom,
+  type LexicalVocabulary,
+  lexicalBucketCount,
+} from "../../src/core/text/lexical.ts";
+import { splitWords } from "../../src/core/text/words.ts";
 
 /** A feature as what it is of, and the kind whose hashes it has. */
-type Named = readonly [kind: "word" | "pair" | "gram", of: readonly (string | number)[]];
+type NamedFeature = readonly [kind: "word" | "pair" | "gram", of: readonly (string | number)[]];
 
 const STARTS = { word: 0x811c9dc5n, pair: 0x9dc5811cn, gram: 0x01234567n };
 const LOW = 2n ** 32n;
@@ -15,20 +21,20 @@ function hash(kind: keyof typeof STARTS, units: readonly number[]): bigint {
   return h;
 }
 
-function finalise(hashed: bigint): bigint {
-  let h = ((hashed ^ (hashed >> 16n)) * 0x85ebca6bn) % LOW;
-  h = ((h ^ (h >> 13n)) * 0xc2b2ae35n) % LOW;
-  return h ^ (h >> 16n);
+function finalise(hashValue: bigint): bigint {
+  let mixed = ((hashValue ^ (hashValue >> 16n)) * 0x85ebca6bn) % LOW;
+  mixed = ((mixed ^ (mixed >> 13n)) * 0xc2b2ae35n) % LOW;
+  return mixed ^ (mixed >> 16n);
 }
 
-const unitsOf = (text: string) => Array.from({ length: text.length }, (_, i) => text.charCodeAt(i));
+const codeUnits = (text: string) => Array.from({ length: text.length }, (_, i) => text.charCodeAt(i));
 
 /** Every word, pair and n-gram of a text, as substrings, one a time that it is there. */
-function named(text: string): Named[] {
-  const found = words(text);
-  const all: Named[] = found.map((word) => ["word", [word]]);
-  for (const [i, word] of found.slice(1).entries()) all.push(["pair", [found[i] as string, word]]);
-  for (const word of found) {
+function listFeatures(text: string): NamedFeature[] {
+  const textWords = splitWords(text);
+  const all: NamedFeature[] = textWords.map((word) => ["word", [word]]);
+  for (const [i, word] of textWords.slice(1).entries()) all.push(["pair", [textWords[i] as string, word]]);
+  for (const word of textWords) {
     const bounded = `<${word}>`;
     for (const n of [2, 3, 4])
       for (let i = 0; i + n <= bounded.length; i++) all.push(["gram", [bounded.slice(i, i + n)]]);
@@ -36,28 +42,31 @@ function named(text: string): Named[] {
   return all;
 }
 
-function bucketOf([kind, of]: Named, buckets: number): number {
+function bucketOf([kind, parts]: NamedFeature, buckets: number): number {
   const units =
-    kind === "pair" ? of.map((word) => Number(hash("word", unitsOf(word as string)))) : unitsOf(of[0] as string);
+    kind === "pair"
+      ? parts.map((word) => Number(hash("word", codeUnits(word as string))))
+      : codeUnits(parts[0] as string);
   return (kind === "gram" ? buckets : 0) + Number(finalise(hash(kind, units)) % BigInt(buckets));
 }
 
-function countsOf(text: string, buckets: number): Map<number, number> {
+function countBuckets(text: string, buckets: number): Map<number, number> {
   const counts = new Map<number, number>();
-  for (const each of named(text)) {
-    const bucket = bucketOf(each, buckets);
+  for (const feature of listFeatures(text)) {
+    const bucket = bucketOf(feature, buckets);
     counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
   }
   return counts;
 }
 
 /** Features by bucket, from the formula at the top of lexical.ts. */
-function reference(examples: readonly string[], buckets: number, text: string): Map<number, number> {
-  const having = examples.map((each) => countsOf(each, buckets));
+function referenceWeights(examples: readonly string[], buckets: number, text: string): Map<number, number> {
+  const documentCounts = examples.map((text) => countBuckets(text, buckets));
   const weights = new Map<number, number>();
-  for (const [bucket, times] of countsOf(text, buckets)) {
-    const seen = having.filter((counts) => counts.has(bucket)).length;
-    if (seen > 0) weights.set(bucket, (1 + Math.log(times)) * (Math.log((1 + examples.length) / (1 + seen)) + 1));
+  for (const [bucket, count] of countBuckets(text, buckets)) {
+    const documentFrequency = documentCounts.filter((counts) => counts.has(bucket)).length;
+    if (documentFrequency > 0)
+      weights.set(bucket, (1 + Math.log(count)) * (Math.log((1 + examples.length) / (1 + documentFrequency)) + 1));
   }
   const norm = (ofWords: boolean) =>
     Math.hypot(...[...weights].filter(([bucket]) => bucket < buckets === ofWords).map(([, weight]) => weight));
@@ -68,8 +77,8 @@ function reference(examples: readonly string[], buckets: number, text: string): 
   );
 }
 
-function fitted(examples: readonly string[], buckets: number) {
-  const reader = readLexical(buckets);
+function fitLexical(examples: readonly string[], buckets: number) {
+  const reader = createLexicalReader(buckets);
   for (const text of examples) reader.add(text);
   const entries = reader.entries();
   const features = reader.fit();
@@ -77,13 +86,15 @@ function fitted(examples: readonly string[], buckets: number) {
   return { ...features, rows: features.takeRows() };
 }
 
-function byBucket(
-  lexical: Lexical,
+function weightsByBucket(
+  lexical: LexicalVocabulary,
   { columns, values }: { columns: Uint16Array; values: Float32Array },
 ): Map<number, number> {
-  const found = new Map(Array.from(columns, (column, m) => [lexical.seen[column] as number, values[m] as number]));
-  expect(found.size).toBe(columns.length);
-  return found;
+  const weights = new Map(
+    Array.from(columns, (column, m) => [lexical.seenBuckets[column] as number, values[m] as number]),
+  );
+  expect(weights.size).toBe(columns.length);
+  return weights;
 }
 
 function expectSame(actual: Map<number, number>, expected: Map<number, number>): void {
@@ -108,10 +119,10 @@ describe("lexical features", () => {
         fc.array(anyText, { maxLength: 4 }),
         anyBuckets,
         (examples, others, buckets) => {
-          const { lexical } = fitted(examples, buckets);
-          const features = lexicalFeatures(lexical);
+          const { vocabulary } = fitLexical(examples, buckets);
+          const features = createLexicalVectorizer(vocabulary);
           for (const text of [...examples, ...others])
-            expectSame(byBucket(lexical, features(text)), reference(examples, buckets, text));
+            expectSame(weightsByBucket(vocabulary, features(text)), referenceWeights(examples, buckets, text));
         },
       ),
       { numRuns: 200 },
@@ -121,11 +132,11 @@ describe("lexical features", () => {
   it("of a text are the very row that the fit made of it", () => {
     fc.assert(
       fc.property(fc.array(anyText, { minLength: 1, maxLength: 8 }), anyBuckets, (examples, buckets) => {
-        const { lexical, rows, columns, entries } = fitted(examples, buckets);
+        const { vocabulary, rows, columns, entries } = fitLexical(examples, buckets);
         expect(rows.starts).toHaveLength(examples.length + 1);
         expect([rows.starts.at(-1), rows.columns.length, rows.values.length]).toEqual([entries, entries, entries]);
-        expect(columns).toBe(lexical.seen.length);
-        const features = lexicalFeatures(lexical);
+        expect(columns).toBe(vocabulary.seenBuckets.length);
+        const features = createLexicalVectorizer(vocabulary);
         for (const [i, text] of examples.entries()) {
           const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
           expect(features(text)).toEqual({
@@ -144,13 +155,13 @@ describe("lexical features", () => {
         anyText,
         anyBuckets,
         (examples, other, buckets) => {
-          const { lexical } = fitted(examples, buckets);
-          const seen = new Set(examples.flatMap((text) => [...countsOf(text, buckets).keys()]));
-          expect([...lexical.seen]).toEqual([...seen].sort((a, b) => a - b));
-          expect(lexical.idf).toHaveLength(seen.size);
-          const { columns } = lexicalFeatures(lexical)(other);
-          const known = [...countsOf(other, buckets).keys()].filter((bucket) => seen.has(bucket));
-          expect(columns).toHaveLength(known.length);
+          const { vocabulary } = fitLexical(examples, buckets);
+          const seenBuckets = new Set(examples.flatMap((text) => [...countBuckets(text, buckets).keys()]));
+          expect([...vocabulary.seenBuckets]).toEqual([...seenBuckets].sort((a, b) => a - b));
+          expect(vocabulary.idf).toHaveLength(seenBuckets.size);
+          const { columns } = createLexicalVectorizer(vocabulary)(other);
+          const knownBuckets = [...countBuckets(other, buckets).keys()].filter((bucket) => seenBuckets.has(bucket));
+          expect(columns).toHaveLength(knownBuckets.length);
         },
       ),
     );
@@ -159,12 +170,12 @@ describe("lexical features", () => {
   it("have a norm of the scale in words and pairs, and in n-grams: a half for few examples, one for many", () => {
     fc.assert(
       fc.property(anyText, fc.constantFrom(1, 640, 641), (text, count) => {
-        const { lexical, rows } = fitted(Array(count).fill(text), 256);
+        const { vocabulary, rows } = fitLexical(Array(count).fill(text), 256);
         const scale = count <= 640 ? 0.5 : 1;
-        expect(lexical.scale).toBe(scale);
-        const found = byBucket(lexical, lexicalFeatures(lexical)(text));
-        for (const ofWords of [true, false]) {
-          const block = [...found].filter(([bucket]) => bucket < 256 === ofWords).map(([, value]) => value);
+        expect(vocabulary.scale).toBe(scale);
+        const weights = weightsByBucket(vocabulary, createLexicalVectorizer(vocabulary)(text));
+        for (const forWords of [true, false]) {
+          const block = [...weights].filter(([bucket]) => bucket < 256 === forWords).map(([, value]) => value);
           expect(Math.hypot(...block)).toBeCloseTo(text.trim() === "" ? 0 : scale, 5);
         }
         expect(rows.values.every(Number.isFinite)).toBe(true);
@@ -175,37 +186,39 @@ describe("lexical features", () => {
 
   it("tell kinds apart that are spelt alike, and the order of words", () => {
     const buckets = 8192;
-    const bucket = (...each: Named) => bucketOf(each, buckets) % buckets;
+    const bucket = (...feature: NamedFeature) => bucketOf(feature, buckets) % buckets;
     expect(bucket("word", ["<a"])).not.toBe(bucket("gram", ["<a"]));
     expect(bucket("pair", ["a", "b"])).not.toBe(bucket("pair", ["b", "a"]));
-    const { lexical } = fitted(["pay me back", "back me pay"], buckets);
-    const [one, two] = ["pay me back", "back me pay"].map((text) => byBucket(lexical, lexicalFeatures(lexical)(text)));
-    expect([...(one?.keys() ?? [])].filter((each) => !two?.has(each))).toHaveLength(2);
+    const { vocabulary } = fitLexical(["pay me back", "back me pay"], buckets);
+    const [one, two] = ["pay me back", "back me pay"].map((text) =>
+      weightsByBucket(vocabulary, createLexicalVectorizer(vocabulary)(text)),
+    );
+    expect([...(one?.keys() ?? [])].filter((key) => !two?.has(key))).toHaveLength(2);
   });
 
   it("fold what the words fold", () => {
-    const { lexical } = fitted(["Où est mon café ? I don’t know"], 256);
-    const features = lexicalFeatures(lexical);
+    const { vocabulary } = fitLexical(["Où est mon café ? I don’t know"], 256);
+    const features = createLexicalVectorizer(vocabulary);
     expect(features("OU EST MON CAFE ? i DON'T know")).toEqual(features("Où est mon café ? I don’t know"));
   });
 
   it("of texts without any word are none", () => {
     for (const examples of [[""], ["", " \n"], [" ", "word"]]) {
-      const { lexical, rows } = fitted(examples, 16);
-      const features = lexicalFeatures(lexical);
+      const { vocabulary, rows } = fitLexical(examples, 16);
+      const features = createLexicalVectorizer(vocabulary);
       for (const blank of ["", " ", "\t\n\u3000"]) expect(features(blank).values).toHaveLength(0);
       expect(rows.starts[1]).toBe(0);
     }
-    expect(fitted([""], 16)).toMatchObject({ columns: 0, entries: 0 });
+    expect(fitLexical([""], 16)).toMatchObject({ columns: 0, entries: 0 });
   });
 
   it("of examples that fill more than one array of the reader are as those of few", () => {
     const texts = Array.from({ length: 300 }, (_, i) =>
       Array.from({ length: 120 }, (_, j) => `w${(i * 31 + j * j) % 997}`).join(" "),
     );
-    const { lexical, rows, entries } = fitted(texts, 8192);
+    const { vocabulary, rows, entries } = fitLexical(texts, 8192);
     expect(entries).toBeGreaterThan(2 * 65_536);
-    const features = lexicalFeatures(lexical);
+    const features = createLexicalVectorizer(vocabulary);
     for (const i of [0, 1, 140, 299]) {
       const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
       expect(features(texts[i] as string)).toEqual({
@@ -218,17 +231,17 @@ describe("lexical features", () => {
   it.each(["x", "x ", "返", "🙂", "\u0301", "7", "ab1?"])(
     "of the longest text of %j take time in proportion to its length",
     (part) => {
-      const { lexical } = fitted([part.repeat(100)], 8192);
-      const features = lexicalFeatures(lexical);
+      const { vocabulary } = fitLexical([part.repeat(100)], 8192);
+      const features = createLexicalVectorizer(vocabulary);
       const milliseconds = (length: number) => {
         const text = part.repeat(Math.ceil(length / part.length)).slice(0, length);
-        let least = Number.POSITIVE_INFINITY;
+        let minMilliseconds = Number.POSITIVE_INFINITY;
         for (let i = 0; i < 5; i++) {
           const before = performance.now();
           features(text);
-          least = Math.min(least, performance.now() - before);
+          minMilliseconds = Math.min(minMilliseconds, performance.now() - before);
         }
-        return least;
+        return minMilliseconds;
       };
       const short = milliseconds(2048);
       // Sixteen times as long; a square would take 256 times as long.
@@ -241,22 +254,22 @@ describe("lexical features", () => {
       fc.property(
         fc.array(fc.tuple(anyText, fc.nat(2)), { minLength: 1, maxLength: 12 }),
         fc.constantFrom(16, 256, 8192),
-        (steps, most) => {
-          const reader = readLexical(most);
+        (steps, maximum) => {
+          const reader = createLexicalReader(maximum);
           for (const [text, halvings] of steps) {
             reader.add(text);
             for (let i = 0; i < halvings && reader.buckets() > 1; i++) reader.halve();
           }
-          const whole = fitted(
+          const fitted = fitLexical(
             steps.map(([text]) => text),
             reader.buckets(),
           );
-          const { lexical, columns, entries, takeRows } = reader.fit();
-          expect({ lexical, columns, entries, rows: takeRows() }).toEqual({
-            lexical: whole.lexical,
-            columns: whole.columns,
-            entries: whole.entries,
-            rows: whole.rows,
+          const { vocabulary, columns, entries, takeRows } = reader.fit();
+          expect({ lexical: vocabulary, columns, entries, rows: takeRows() }).toEqual({
+            lexical: fitted.vocabulary,
+            columns: fitted.columns,
+            entries: fitted.entries,
+            rows: fitted.rows,
           });
         },
       ),
@@ -267,19 +280,19 @@ describe("lexical features", () => {
     const texts = Array.from({ length: 120 }, (_, i) =>
       Array.from({ length: 300 }, (_, j) => `w${(i * 31 + j * j * j) % 4999}`).join(" "),
     );
-    const reader = readLexical(8192);
+    const reader = createLexicalReader(8192);
     for (const [i, text] of texts.entries()) {
       reader.add(text);
       if (i === 99) expect(reader.entries()).toBeGreaterThan(65_536);
       if (i === 99 || i === 110) reader.halve();
     }
-    const { lexical, takeRows } = reader.fit();
-    const whole = fitted(texts, 2048);
-    expect({ lexical, rows: takeRows() }).toEqual({ lexical: whole.lexical, rows: whole.rows });
+    const { vocabulary, takeRows } = reader.fit();
+    const fitted = fitLexical(texts, 2048);
+    expect({ lexical: vocabulary, rows: takeRows() }).toEqual({ lexical: fitted.vocabulary, rows: fitted.rows });
   });
 
   it("are given away once", () => {
-    const reader = readLexical(16);
+    const reader = createLexicalReader(16);
     reader.add("a");
     const features = reader.fit();
     features.takeRows();
@@ -290,7 +303,7 @@ describe("lexical features", () => {
 describe("the number of buckets", () => {
   it("is a power of two from 256 to 32,768, the most of which the weights stay within 160,000", () => {
     for (let outputs = 1; outputs <= 10_000; outputs++) {
-      const buckets = lexicalBuckets(outputs);
+      const buckets = lexicalBucketCount(outputs);
       expect([256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768]).toContain(buckets);
       if (buckets > 256) expect(2 * buckets * outputs).toBeLessThanOrEqual(160_000);
       if (buckets < 32_768) expect(4 * buckets * outputs).toBeGreaterThan(160_000);

@@ -1,18 +1,18 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { designWidth, makeDesign } from "../../src/core/linear/design.ts";
-import { fitHead, makePreconditioner, startingPoint } from "../../src/core/linear/fit.ts";
-import { evaluateObjective, type Problem, type Targets } from "../../src/core/linear/objective.ts";
-import { measureSpread } from "../../src/core/linear/preconditioner.ts";
+import { fitHead, initialParameters, makePreconditioner } from "../../src/core/linear/fit.ts";
+import { evaluateObjective, type FitProblem, type Targets } from "../../src/core/linear/objective.ts";
+import { computeGramStatistics } from "../../src/core/linear/preconditioner.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import type { Tensors } from "../../src/core/tensors.ts";
-import { plainTensors } from "../../src/tensor/plain.ts";
-import { finish, sparseRows } from "../contract/training.ts";
+import type { TensorBackend } from "../../src/core/tensors.ts";
+import { plainTensorBackend } from "../../src/tensor/plain.ts";
+import { runToEnd, sparseRows } from "../contract/training-data.ts";
 
 const kinds = ["single", "multi", "value"] as const;
 
 /** A problem of any shape; two in three have sparse columns beside the dense ones. */
-function problemOf(tensors: Tensors, kind: Targets["kind"], seed: number): Problem {
+function makeProblem(tensors: TensorBackend, kind: Targets["kind"], seed: number): FitProblem {
   const random = seededRandom(seed);
   const rows = 5 + Math.floor(random() * 20);
   const dimensions = 1 + Math.floor(random() * 6);
@@ -35,7 +35,7 @@ function problemOf(tensors: Tensors, kind: Targets["kind"], seed: number): Probl
   const features = [tensors.matrix(rows, dimensions, values)];
   const columns = 1 + Math.floor(random() * 9);
   const sparse = seed % 3 === 0 ? null : { rows: sparseRows(rows, columns, 3, seed), columns };
-  const design = finish(makeDesign(tensors, features, dimensions, weights, outputs, seed % 2 === 0, sparse));
+  const design = runToEnd(makeDesign(tensors, features, dimensions, weights, outputs, seed % 2 === 0, sparse));
   if (!design.ok) throw new Error(design.failure.message);
   return { design: design.value, targets, outputs, weights, l2: random() };
 }
@@ -44,20 +44,20 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
   it("has the gradient that central differences have", () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
-        const tensors = plainTensors();
-        const problem = problemOf(tensors, kind, seed);
+        const tensors = plainTensorBackend();
+        const problem = makeProblem(tensors, kind, seed);
         const random = seededRandom(seed + 1);
-        const at = Float64Array.from({ length: (designWidth(problem.design) + 1) * problem.outputs }, () =>
+        const point = Float64Array.from({ length: (designWidth(problem.design) + 1) * problem.outputs }, () =>
           Math.fround(2 * random() - 1),
         );
-        const value = (parameters: Float64Array) => finish(evaluateObjective(tensors, problem, parameters)).value;
-        const { gradient } = finish(evaluateObjective(tensors, problem, at));
+        const value = (parameters: Float64Array) => runToEnd(evaluateObjective(tensors, problem, parameters)).value;
+        const { gradient } = runToEnd(evaluateObjective(tensors, problem, point));
         const step = 2 ** -8;
-        at.forEach((_, i) => {
-          const [up, down] = [step, -step].map((change) =>
-            value(at.map((each, j) => (i === j ? each + change : each))),
+        point.forEach((_, i) => {
+          const [above, below] = [step, -step].map((change) =>
+            value(point.map((parameter, j) => (i === j ? parameter + change : parameter))),
           );
-          const slope = ((up as number) - (down as number)) / (2 * step);
+          const slope = ((above as number) - (below as number)) / (2 * step);
           expect(Math.abs(slope - (gradient[i] as number))).toBeLessThan(
             2e-3 * (1 + problem.weights.length * Math.abs(slope)) * 0.2,
           );
@@ -70,14 +70,14 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
   it("is at W = 0, where sums over rows are all that it takes, what the products give", () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
-        const tensors = plainTensors();
-        const problem = problemOf(tensors, kind, seed);
+        const tensors = plainTensorBackend();
+        const problem = makeProblem(tensors, kind, seed);
         const random = seededRandom(seed + 1);
-        const flat = startingPoint(problem).map((parameter) => (parameter === 0 ? 0 : parameter + random()));
+        const flat = initialParameters(problem).map((parameter) => (parameter === 0 ? 0 : parameter + random()));
         const almostFlat = flat.slice();
         almostFlat[0] = 1e-30;
-        const summed = finish(evaluateObjective(tensors, problem, flat));
-        const multiplied = finish(evaluateObjective(tensors, problem, almostFlat));
+        const summed = runToEnd(evaluateObjective(tensors, problem, flat));
+        const multiplied = runToEnd(evaluateObjective(tensors, problem, almostFlat));
         expect(summed.value).toBeCloseTo(multiplied.value, 4);
         summed.gradient.forEach((slope, i) => {
           expect(slope).toBeCloseTo(multiplied.gradient[i] as number, 4);
@@ -89,13 +89,13 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
   it("never rises on an accepted step, and ends where the gradient is nothing", () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
-        const tensors = plainTensors();
-        const problem = problemOf(tensors, kind, seed);
-        const spread = finish(measureSpread(tensors, problem.design, problem.weights, 1));
-        const preconditioner = finish(makePreconditioner(tensors, problem, spread));
-        const start = startingPoint(problem);
-        const values = [finish(evaluateObjective(tensors, problem, start)).value];
-        const minimum = finish(
+        const tensors = plainTensorBackend();
+        const problem = makeProblem(tensors, kind, seed);
+        const spread = runToEnd(computeGramStatistics(tensors, problem.design, problem.weights, 1));
+        const preconditioner = runToEnd(makePreconditioner(tensors, problem, spread));
+        const start = initialParameters(problem);
+        const values = [runToEnd(evaluateObjective(tensors, problem, start)).value];
+        const minimum = runToEnd(
           fitHead(tensors, problem, preconditioner, start, { tolerance: 1e-6, maxEvaluations: 500 }, (value) =>
             values.push(value),
           ),
@@ -111,23 +111,25 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
 });
 
 it("leaves rows of weight zero out, whatever they hold", () => {
-  const tensors = plainTensors();
-  const problem = problemOf(tensors, "single", 5);
-  const at = startingPoint(problem);
-  const changed = Int32Array.from((problem.targets as { indices: Int32Array }).indices, (label, row) =>
+  const tensors = plainTensorBackend();
+  const problem = makeProblem(tensors, "single", 5);
+  const point = initialParameters(problem);
+  const otherLabels = Int32Array.from((problem.targets as { indices: Int32Array }).indices, (label, row) =>
     problem.weights[row] === 0 ? -1 : label,
   );
-  const other: Problem = { ...problem, targets: { kind: "single", indices: changed } };
+  const other: FitProblem = { ...problem, targets: { kind: "single", indices: otherLabels } };
   expect(problem.weights).toContain(0);
-  expect(finish(evaluateObjective(tensors, other, at))).toEqual(finish(evaluateObjective(tensors, problem, at)));
+  expect(runToEnd(evaluateObjective(tensors, other, point))).toEqual(
+    runToEnd(evaluateObjective(tensors, problem, point)),
+  );
 });
 
 it("stays finite for logits that exp cannot hold", () => {
-  const tensors = plainTensors();
+  const tensors = plainTensorBackend();
   for (const kind of kinds) {
-    const problem = problemOf(tensors, kind, 3);
-    const at = startingPoint(problem).map((_, i) => (i % 2 === 0 ? 1e4 : -1e4));
-    const { value, gradient } = finish(evaluateObjective(tensors, problem, at));
+    const problem = makeProblem(tensors, kind, 3);
+    const point = initialParameters(problem).map((_, i) => (i % 2 === 0 ? 1e4 : -1e4));
+    const { value, gradient } = runToEnd(evaluateObjective(tensors, problem, point));
     expect(Number.isFinite(value)).toBe(true);
     expect(gradient.every(Number.isFinite)).toBe(true);
   }

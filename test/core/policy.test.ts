@@ -1,9 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { binomialTail } from "../../src/core/evaluation/binomial.ts";
+import { binomialCdf } from "../../src/core/evaluation/binomial.ts";
 import type { Evaluation } from "../../src/core/evaluation/evaluation.ts";
 import type { Task } from "../../src/core/head.ts";
-import { driftChance, isDrifting, isNotWorse, promotesMade, retrainingBackoff } from "../../src/core/lifecycle/policy.ts";
+import {
+  driftPValue,
+  isDrifting,
+  isNotWorse,
+  retrainingBackoff,
+  shouldPromoteVersion,
+} from "../../src/core/lifecycle/policy.ts";
 import { binomialVectors } from "./vectors/load.ts";
 
 const trials = fc.tuple(fc.integer({ min: 1, max: 300 }), fc.nat(), fc.double({ min: 0, max: 1, noNaN: true }));
@@ -12,9 +18,9 @@ describe("the tail of a binomial distribution", () => {
   it("is as scipy has it", () => {
     expect(binomialVectors.length).toBeGreaterThan(200);
     for (const { k, n, p, tail } of binomialVectors) {
-      const given = binomialTail(k, n, p);
-      const off = tail < 1e-290 ? given - tail : (given - tail) / tail;
-      expect(Math.abs(off), `${k} of ${n} at ${p}`).toBeLessThan(1e-9);
+      const probability = binomialCdf(k, n, p);
+      const relativeError = tail < 1e-290 ? probability - tail : (probability - tail) / tail;
+      expect(Math.abs(relativeError), `${k} of ${n} at ${p}`).toBeLessThan(1e-9);
     }
   });
 
@@ -22,11 +28,11 @@ describe("the tail of a binomial distribution", () => {
     fc.assert(
       fc.property(trials, fc.double({ min: 0, max: 1, noNaN: true }), ([n, seed, p], other) => {
         const k = seed % (n + 1);
-        const [less, more] = [Math.min(p, other), Math.max(p, other)];
-        expect(binomialTail(k - 1, n, p)).toBeLessThanOrEqual(binomialTail(k, n, p) * (1 + 1e-9));
-        expect(binomialTail(k, n, more)).toBeLessThanOrEqual(binomialTail(k, n, less) * (1 + 1e-9));
-        expect(binomialTail(k, n, p)).toBeGreaterThanOrEqual(0);
-        expect(binomialTail(k, n, p)).toBeLessThanOrEqual(1);
+        const [smaller, larger] = [Math.min(p, other), Math.max(p, other)];
+        expect(binomialCdf(k - 1, n, p)).toBeLessThanOrEqual(binomialCdf(k, n, p) * (1 + 1e-9));
+        expect(binomialCdf(k, n, larger)).toBeLessThanOrEqual(binomialCdf(k, n, smaller) * (1 + 1e-9));
+        expect(binomialCdf(k, n, p)).toBeGreaterThanOrEqual(0);
+        expect(binomialCdf(k, n, p)).toBeLessThanOrEqual(1);
       }),
     );
   });
@@ -35,13 +41,13 @@ describe("the tail of a binomial distribution", () => {
     fc.assert(
       fc.property(trials, ([n, seed, p]) => {
         const k = seed % n;
-        expect(binomialTail(k, n, p) + binomialTail(n - k - 1, n, 1 - p)).toBeCloseTo(1, 9);
+        expect(binomialCdf(k, n, p) + binomialCdf(n - k - 1, n, 1 - p)).toBeCloseTo(1, 9);
       }),
     );
   });
 });
 
-const held = (change: Partial<Evaluation>): Evaluation => ({
+const makeEvaluation = (change: Partial<Evaluation>): Evaluation => ({
   method: "cross_validation",
   detail: "summary",
   examples: 100,
@@ -63,72 +69,74 @@ describe("a new version", () => {
     // An R² below that of the mean has no such error.
     ["regression", -0.5, -0.5, true],
     ["regression", -0.5, -0.51, false],
-  ])("%s: of %d to %d is not worse: %s", (task, active, made, expected) => {
-    expect(isNotWorse(task, held({ [figure[task]]: made }), held({ [figure[task]]: active }))).toBe(expected);
+  ])("%s: of %d to %d is not worse: %s", (task, active, candidateScore, expected) => {
+    expect(
+      isNotWorse(task, makeEvaluation({ [figure[task]]: candidateScore }), makeEvaluation({ [figure[task]]: active })),
+    ).toBe(expected);
   });
 
   it("is judged by its task's own figure", () => {
-    const made = held({ accuracy: 0.1, micro_f1: 0.9 });
-    expect(isNotWorse("multi_label", made, held({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(true);
-    expect(isNotWorse("single_label", made, held({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(false);
+    const candidate = makeEvaluation({ accuracy: 0.1, micro_f1: 0.9 });
+    expect(isNotWorse("multi_label", candidate, makeEvaluation({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(true);
+    expect(isNotWorse("single_label", candidate, makeEvaluation({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(false);
   });
 
   it("without a figure is worse than one with, and nothing is worse than one without", () => {
-    const none = { method: "none", detail: "summary", examples: 0 } as const;
-    expect(isNotWorse("single_label", none, held({ accuracy: 0.5 }))).toBe(false);
-    expect(isNotWorse("single_label", null, held({ accuracy: 0.5 }))).toBe(false);
-    for (const active of [none, null]) {
-      expect(isNotWorse("single_label", held({ accuracy: 0.1 }), active)).toBe(true);
+    const unevaluated = { method: "none", detail: "summary", examples: 0 } as const;
+    expect(isNotWorse("single_label", unevaluated, makeEvaluation({ accuracy: 0.5 }))).toBe(false);
+    expect(isNotWorse("single_label", null, makeEvaluation({ accuracy: 0.5 }))).toBe(false);
+    for (const active of [unevaluated, null]) {
+      expect(isNotWorse("single_label", makeEvaluation({ accuracy: 0.1 }), active)).toBe(true);
       expect(isNotWorse("single_label", null, active)).toBe(true);
     }
   });
 
   it("that is as good or better is never worse, and the more examples, the closer it has to be", () => {
-    const share = fc.double({ min: 0, max: 1, noNaN: true });
+    const score = fc.double({ min: 0, max: 1, noNaN: true });
     fc.assert(
-      fc.property(share, share, fc.integer({ min: 1, max: 1e6 }), (a, b, examples) => {
-        const active = held({ accuracy: a, examples });
-        if (b >= a) expect(isNotWorse("single_label", held({ accuracy: b }), active)).toBe(true);
-        const fewer = held({ accuracy: a, examples: Math.ceil(examples / 4) });
-        if (isNotWorse("single_label", held({ accuracy: b }), active))
-          expect(isNotWorse("single_label", held({ accuracy: b }), fewer)).toBe(true);
+      fc.property(score, score, fc.integer({ min: 1, max: 1e6 }), (a, b, examples) => {
+        const active = makeEvaluation({ accuracy: a, examples });
+        if (b >= a) expect(isNotWorse("single_label", makeEvaluation({ accuracy: b }), active)).toBe(true);
+        const fewerExamples = makeEvaluation({ accuracy: a, examples: Math.ceil(examples / 4) });
+        if (isNotWorse("single_label", makeEvaluation({ accuracy: b }), active))
+          expect(isNotWorse("single_label", makeEvaluation({ accuracy: b }), fewerExamples)).toBe(true);
       }),
     );
   });
 
   it("is promoted as the policy says", () => {
-    const [good, bad] = [held({ accuracy: 0.9 }), held({ accuracy: 0.1 })];
-    const active = { evaluation: held({ accuracy: 0.9 }) };
-    expect(promotesMade("always", "single_label", bad, active)).toBe(true);
-    expect(promotesMade("never", "single_label", good, active)).toBe(false);
-    expect(promotesMade("if_not_worse", "single_label", good, active)).toBe(true);
-    expect(promotesMade("if_not_worse", "single_label", bad, active)).toBe(false);
-    expect(promotesMade("if_not_worse", "single_label", bad, null)).toBe(true);
+    const [good, bad] = [makeEvaluation({ accuracy: 0.9 }), makeEvaluation({ accuracy: 0.1 })];
+    const active = { evaluation: makeEvaluation({ accuracy: 0.9 }) };
+    expect(shouldPromoteVersion("always", "single_label", bad, active)).toBe(true);
+    expect(shouldPromoteVersion("never", "single_label", good, active)).toBe(false);
+    expect(shouldPromoteVersion("if_not_worse", "single_label", good, active)).toBe(true);
+    expect(shouldPromoteVersion("if_not_worse", "single_label", bad, active)).toBe(false);
+    expect(shouldPromoteVersion("if_not_worse", "single_label", bad, null)).toBe(true);
   });
 });
 
 describe("drift", () => {
-  const evaluation = held({ accuracy: 0.9, examples: 1000 });
+  const evaluation = makeEvaluation({ accuracy: 0.9, examples: 1000 });
 
   it("takes twenty examples, and an accuracy", () => {
-    expect(driftChance({ judged: 19, hits: 0 }, evaluation)).toBeNull();
-    expect(driftChance({ judged: 20, hits: 0 }, evaluation)).toBeLessThan(1e-15);
-    for (const without of [null, held({ r2: 0.9 }), held({ accuracy: 0.9, examples: 0 })]) {
-      expect(driftChance({ judged: 100, hits: 0 }, without)).toBeNull();
+    expect(driftPValue({ judged: 19, hits: 0 }, evaluation)).toBeNull();
+    expect(driftPValue({ judged: 20, hits: 0 }, evaluation)).toBeLessThan(1e-15);
+    for (const without of [null, makeEvaluation({ r2: 0.9 }), makeEvaluation({ accuracy: 0.9, examples: 0 })]) {
+      expect(driftPValue({ judged: 100, hits: 0 }, without)).toBeNull();
       expect(isDrifting({ judged: 100, hits: 0 }, without)).toBe(false);
     }
   });
 
   it("is seen at a chance of a hundredth", () => {
     // scipy.stats.binom.cdf(81, 100, 901 / 1002) is 0.00499, of 82 0.01081.
-    expect(driftChance({ judged: 100, hits: 81 }, evaluation)).toBeCloseTo(0.00499, 5);
-    expect(driftChance({ judged: 100, hits: 82 }, evaluation)).toBeCloseTo(0.01081, 5);
+    expect(driftPValue({ judged: 100, hits: 81 }, evaluation)).toBeCloseTo(0.00499, 5);
+    expect(driftPValue({ judged: 100, hits: 82 }, evaluation)).toBeCloseTo(0.01081, 5);
     expect(isDrifting({ judged: 100, hits: 81 }, evaluation)).toBe(true);
     expect(isDrifting({ judged: 100, hits: 82 }, evaluation)).toBe(false);
   });
 
   it("of a version that got its few held-out examples all right takes more than one miss", () => {
-    const perfect = held({ accuracy: 1, examples: 18 });
+    const perfect = makeEvaluation({ accuracy: 1, examples: 18 });
     expect(isDrifting({ judged: 20, hits: 19 }, perfect)).toBe(false);
     expect(isDrifting({ judged: 20, hits: 12 }, perfect)).toBe(true);
   });
@@ -140,11 +148,12 @@ describe("drift", () => {
         fc.nat(),
         fc.double({ min: 0, max: 1, noNaN: true }),
         (judged, seed, accuracy) => {
-          const hits = seed % (judged + 1);
-          const active = held({ accuracy });
-          if (hits / judged >= Math.max(accuracy, 0.5)) expect(isDrifting({ judged, hits }, active)).toBe(false);
-          if (hits > 0 && isDrifting({ judged, hits }, active))
-            expect(isDrifting({ judged, hits: hits - 1 }, active)).toBe(true);
+          const correct = seed % (judged + 1);
+          const active = makeEvaluation({ accuracy });
+          if (correct / judged >= Math.max(accuracy, 0.5))
+            expect(isDrifting({ judged, hits: correct }, active)).toBe(false);
+          if (correct > 0 && isDrifting({ judged, hits: correct }, active))
+            expect(isDrifting({ judged, hits: correct - 1 }, active)).toBe(true);
         },
       ),
     );

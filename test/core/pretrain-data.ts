@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { seededRandom } from "../../src/core/random.ts";
-import type { Corpus, Shape } from "../../src/pretrain/corpus.ts";
+import type { Corpus, TableShape } from "../../src/pretrain/corpus.ts";
 import { readCorpus } from "../../src/pretrain/corpus.ts";
-import type { Group, Kind } from "../../src/pretrain/sources.ts";
+import type { SourceGroup, SourceKind } from "../../src/pretrain/sources.ts";
 
-export const shape: Shape = { dimensions: 32, vocabulary: 40, buckets: 64 };
+export const shape: TableShape = { dimensions: 32, vocabulary: 40, buckets: 64 };
 
-export const groups: readonly Group[] = [
+export const groups: readonly SourceGroup[] = [
   { name: "pairs", kind: "pairs", weight: 1, power: 0.5, files: ["few.tsv", "many.tsv"] },
   { name: "adjacent", kind: "adjacent", weight: 1, power: 1, files: ["lines.txt"] },
   { name: "halves", kind: "halves", weight: 2, power: 1, files: ["lines.txt"] },
@@ -18,7 +18,7 @@ export const groups: readonly Group[] = [
 ];
 
 /** A folder of raw text with such files, gzipped. */
-export function folderOf(files: Readonly<Record<string, readonly string[]>>): string {
+export function writeFolder(files: Readonly<Record<string, readonly string[]>>): string {
   const folder = join(mkdtempSync(join(tmpdir(), "graft-pretrain-")), "raw");
   mkdirSync(folder);
   for (const [name, lines] of Object.entries(files))
@@ -27,20 +27,22 @@ export function folderOf(files: Readonly<Record<string, readonly string[]>>): st
 }
 
 /** Writes the files of `groups`, of made-up words; few texts in the pairs, so that many share one. */
-export function writeData(): string {
+export function writeCorpus(): string {
   const random = seededRandom(5);
-  const below = (count: number) => Math.floor(random() * count);
-  const word = () => Array.from({ length: 1 + below(7) }, () => "abcdéж7".charAt(below(7))).join("");
+  const randomBelow = (count: number) => Math.floor(random() * count);
+  const word = () => Array.from({ length: 1 + randomBelow(7) }, () => "abcdéж7".charAt(randomBelow(7))).join("");
   const vocabulary = Array.from({ length: 150 }, word);
-  const text = (least: number, most: number) =>
-    Array.from({ length: least + below(most - least + 1) }, () => vocabulary[below(12) * below(13)]).join(" ");
+  const text = (min: number, max: number) =>
+    Array.from({ length: min + randomBelow(max - min + 1) }, () => vocabulary[randomBelow(12) * randomBelow(13)]).join(
+      " ",
+    );
   const texts = Array.from({ length: 900 }, () => text(1, 9));
-  const pick = (count: number) => texts[below(count)] as string;
-  const folder = folderOf({
+  const pick = (count: number) => texts[randomBelow(count)] as string;
+  const folder = writeFolder({
     "few.tsv": Array.from({ length: 100 }, () => `${pick(60)}\t${pick(60)}`),
     "many.tsv": Array.from({ length: 400 }, () => `${pick(900)}\t${pick(900)}`),
     "lines.txt": Array.from({ length: 300 }, () => text(3, 60)),
-    "labels.tsv": Array.from({ length: 80 }, () => `${pick(900)}\t${["a", "b|c", "a|d|e"][below(3)]}`),
+    "labels.tsv": Array.from({ length: 80 }, () => `${pick(900)}\t${["a", "b|c", "a|d|e"][randomBelow(3)]}`),
   });
   mkdirSync(join(folder, "..", "tasks", "some"), { recursive: true });
   const rows = Array.from({ length: 50 }, (_, i) => `"${pick(900)}",${i % 11}`);
@@ -49,7 +51,7 @@ export function writeData(): string {
 }
 
 export function smallCorpus(): Corpus {
-  const folder = writeData();
+  const folder = writeCorpus();
   try {
     return readCorpus(folder, groups, shape, () => undefined);
   } finally {
@@ -62,7 +64,7 @@ export function removeFolder(folder: string): void {
 }
 
 /** The same corpus with sources of one kind alone, as likely as each other. */
-export function only(corpus: Corpus, ...kinds: readonly Kind[]): Corpus {
+export function restrictKinds(corpus: Corpus, ...kinds: readonly SourceKind[]): Corpus {
   const sources = corpus.sources.filter(({ kind }) => kinds.includes(kind));
   return { ...corpus, sources: sources.map((source) => ({ ...source, share: 1 / sources.length })) };
 }

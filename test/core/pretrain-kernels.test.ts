@@ -1,52 +1,54 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
-import { compileKernels, kernelsOn, RESERVED, sharedMemory } from "../../src/pretrain/kernels.ts";
+import { compileKernels, instantiateKernels, RESERVED_BYTES, sharedMemory } from "../../src/pretrain/kernels.ts";
 
-const memory = sharedMemory(RESERVED + (1 << 20));
-const kernels = await kernelsOn(await compileKernels(), memory);
+const memory = sharedMemory(RESERVED_BYTES + (1 << 20));
+const kernels = await instantiateKernels(await compileKernels(), memory);
 
 /** Random shapes and numbers, and a place for them in the kernels' memory. */
-function bench(seed: number) {
+function makeArena(seed: number) {
   const random = seededRandom(seed);
-  let next = RESERVED;
-  const between = (least: number, most: number) => least + Math.floor(random() * (most - least + 1));
+  let freeOffset = RESERVED_BYTES;
+  const randomBetween = (min: number, max: number) => min + Math.floor(random() * (max - min + 1));
   const numbers = (count: number, spread = 2) =>
     Float32Array.from({ length: count }, () => spread * (2 * random() - 1));
-  const put = <A extends Float32Array | Int32Array>(values: A): number => {
-    const at = next;
-    next += Math.ceil(values.byteLength / 16) * 16;
-    new Uint8Array(memory.buffer, at, values.byteLength).set(new Uint8Array(values.buffer, 0, values.byteLength));
-    return at;
+  const allocate = <A extends Float32Array | Int32Array>(values: A): number => {
+    const offset = freeOffset;
+    freeOffset += Math.ceil(values.byteLength / 16) * 16;
+    new Uint8Array(memory.buffer, offset, values.byteLength).set(new Uint8Array(values.buffer, 0, values.byteLength));
+    return offset;
   };
   /** Room that holds no zeros: what is not written stays to be seen. */
-  const room = (count: number) => put(new Float32Array(count).fill(99));
+  const allocateFilled = (count: number) => allocate(new Float32Array(count).fill(99));
   /** The half-open part of so many things that a thread might have. */
-  const part = (count: number, unit = 1): [number, number] => {
-    const first = between(0, count / unit - 1) * unit;
-    return [first, first + between(1, (count - first) / unit) * unit];
+  const randomRange = (count: number, unit = 1): [number, number] => {
+    const first = randomBetween(0, count / unit - 1) * unit;
+    return [first, first + randomBetween(1, (count - first) / unit) * unit];
   };
-  return { between, numbers, put, room, part, random };
+  return { between: randomBetween, numbers, put: allocate, room: allocateFilled, part: randomRange, random };
 }
 
-function read(at: number, count: number): Float32Array {
-  return new Float32Array(memory.buffer, at, count).slice();
+function read(offset: number, count: number): Float32Array {
+  return new Float32Array(memory.buffer, offset, count).slice();
 }
 
-function close(actual: Float32Array, expected: ArrayLike<number>, tolerance: number): void {
+function expectClose(actual: Float32Array, expected: ArrayLike<number>, tolerance: number): void {
   expect(actual.length).toBe(expected.length);
   actual.forEach((value, i) => {
-    const wanted = expected[i] as number;
-    expect(Math.abs(value - wanted), `${value} for ${wanted} at ${i}`).toBeLessThan(tolerance * (1 + Math.abs(wanted)));
+    const expectedValue = expected[i] as number;
+    expect(Math.abs(value - expectedValue), `${value} for ${expectedValue} at ${i}`).toBeLessThan(
+      tolerance * (1 + Math.abs(expectedValue)),
+    );
   });
 }
 
-function check(property: (seed: number) => void): void {
+function checkProperty(property: (seed: number) => void): void {
   fc.assert(fc.property(fc.integer(), property), { numRuns: 40 });
 }
 
 /** Lists of members below `kinds`, some of them empty. */
-function lists({ between }: ReturnType<typeof bench>, count: number, kinds: number) {
+function randomLists({ between }: ReturnType<typeof makeArena>, count: number, kinds: number) {
   const starts = new Int32Array(count + 1);
   for (let i = 0; i < count; i++) starts[i + 1] = (starts[i] as number) + between(0, 5);
   const members = Int32Array.from({ length: starts[count] as number }, () => between(0, kinds - 1));
@@ -54,16 +56,21 @@ function lists({ between }: ReturnType<typeof bench>, count: number, kinds: numb
 }
 
 it("sums rows, with coefficients and without", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const [width, kinds, count] = [32 * own.between(1, 3), own.between(1, 9), own.between(1, 7)];
-    const rows = own.numbers(kinds * width);
-    const { starts, members } = lists(own, count, kinds);
-    const coefficients = seed % 2 === 0 ? own.numbers(members.length) : null;
-    const [first, last] = own.part(count);
-    const out = own.room(count * width);
-    const at = [own.put(starts), own.put(members), coefficients ? own.put(coefficients) : 0, own.put(rows)] as const;
-    kernels.sumRows(first, last, ...at, width, out);
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const [width, kinds, count] = [32 * arena.between(1, 3), arena.between(1, 9), arena.between(1, 7)];
+    const rows = arena.numbers(kinds * width);
+    const { starts, members } = randomLists(arena, count, kinds);
+    const coefficients = seed % 2 === 0 ? arena.numbers(members.length) : null;
+    const [first, last] = arena.part(count);
+    const out = arena.room(count * width);
+    const offsets = [
+      arena.put(starts),
+      arena.put(members),
+      coefficients ? arena.put(coefficients) : 0,
+      arena.put(rows),
+    ] as const;
+    kernels.sumRows(first, last, ...offsets, width, out);
     const expected = new Float64Array(count * width).fill(99);
     for (let i = first; i < last; i++) {
       for (let j = 0; j < width; j++) {
@@ -73,110 +80,110 @@ it("sums rows, with coefficients and without", () => {
         expected[i * width + j] = sum;
       }
     }
-    close(read(out, count * width), expected, 1e-5);
+    expectClose(read(out, count * width), expected, 1e-5);
   });
 });
 
 const [rate, beta1, beta2, epsilon] = [0.01, 0.9, 0.999, 1e-8];
 
 /** What `adam` does to one number. */
-function adamOf(x: number, mean: number, square: number, gradient: number): [number, number, number] {
+function adamStep(x: number, mean: number, square: number, gradient: number): [number, number, number] {
   const m = beta1 * mean + (1 - beta1) * gradient;
   const v = beta2 * square + (1 - beta2) * gradient * gradient;
   return [x - (rate * m) / (Math.sqrt(v) + epsilon), m, v];
 }
 
 it("takes a step of Adam", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const count = 4 * own.between(1, 20);
-    const [x, means, gradient] = [own.numbers(count), own.numbers(count), own.numbers(count)];
-    const squares = own.numbers(count).map(Math.abs);
-    const at = [own.put(x), own.put(means), own.put(squares), own.put(gradient)] as const;
-    kernels.adam(...at, count, rate, beta1, beta2, epsilon);
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const count = 4 * arena.between(1, 20);
+    const [x, means, gradient] = [arena.numbers(count), arena.numbers(count), arena.numbers(count)];
+    const squares = arena.numbers(count).map(Math.abs);
+    const offsets = [arena.put(x), arena.put(means), arena.put(squares), arena.put(gradient)] as const;
+    kernels.adam(...offsets, count, rate, beta1, beta2, epsilon);
     const expected = Array.from(x, (value, i) =>
-      adamOf(value, means[i] as number, squares[i] as number, gradient[i] as number),
+      adamStep(value, means[i] as number, squares[i] as number, gradient[i] as number),
     );
     for (const which of [0, 1, 2] as const)
-      close(
-        read(at[which], count),
-        Array.from(expected, (each) => each[which]),
+      expectClose(
+        read(offsets[which], count),
+        Array.from(expected, (state) => state[which]),
         1e-4,
       );
   });
 });
 
 it("takes a step of Adam on the listed rows alone, each from the sum of its words' gradients", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const [width, kinds, table] = [32 * own.between(1, 2), own.between(1, 6), own.between(3, 9)];
-    const list = Int32Array.from({ length: table }, (_, row) => row).filter(() => own.random() < 0.5);
-    const gradients = own.numbers(kinds * width);
-    const { starts, members } = lists(own, list.length, kinds);
-    const coefficients = own.numbers(members.length);
-    const [x, means] = [own.numbers(table * width), own.numbers(table * width)];
-    const squares = own.numbers(table * width).map(Math.abs);
-    const expected = [x, means, squares].map((each) => Float64Array.from(each));
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const [width, kinds, table] = [32 * arena.between(1, 2), arena.between(1, 6), arena.between(3, 9)];
+    const list = Int32Array.from({ length: table }, (_, row) => row).filter(() => arena.random() < 0.5);
+    const gradients = arena.numbers(kinds * width);
+    const { starts, members } = randomLists(arena, list.length, kinds);
+    const coefficients = arena.numbers(members.length);
+    const [x, means] = [arena.numbers(table * width), arena.numbers(table * width)];
+    const squares = arena.numbers(table * width).map(Math.abs);
+    const expected = [x, means, squares].map((array) => Float64Array.from(array));
     list.forEach((row, i) => {
       for (let j = 0; j < width; j++) {
         let gradient = 0;
         for (let m = starts[i] as number; m < (starts[i + 1] as number); m++)
           gradient += (coefficients[m] as number) * (gradients[(members[m] as number) * width + j] as number);
-        const at = row * width + j;
-        const next = adamOf(x[at] as number, means[at] as number, squares[at] as number, gradient);
-        next.forEach((value, which) => {
-          (expected[which] as Float64Array)[at] = value;
+        const index = row * width + j;
+        const update = adamStep(x[index] as number, means[index] as number, squares[index] as number, gradient);
+        update.forEach((value, which) => {
+          (expected[which] as Float64Array)[index] = value;
         });
       }
     });
-    const ofRows = [own.put(list), own.put(starts), own.put(members), own.put(coefficients)] as const;
-    const at = [own.put(x), own.put(means), own.put(squares)] as const;
-    const scratch = own.room(width);
+    const updateRows = [arena.put(list), arena.put(starts), arena.put(members), arena.put(coefficients)] as const;
+    const offsets = [arena.put(x), arena.put(means), arena.put(squares)] as const;
+    const scratch = arena.room(width);
     kernels.adamRows(
-      ...[0, list.length, ...ofRows, own.put(gradients), width, ...at],
+      ...[0, list.length, ...updateRows, arena.put(gradients), width, ...offsets],
       ...[scratch, rate, beta1, beta2, epsilon],
     );
-    at.forEach((offset, which) => {
-      close(read(offset, table * width), expected[which] as Float64Array, 1e-4);
+    offsets.forEach((offset, column) => {
+      expectClose(read(offset, table * width), expected[column] as Float64Array, 1e-4);
     });
   });
 });
 
 it("normalises rows, and takes gradients back through it", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const [count, width] = [own.between(1, 6), 4 * own.between(1, 9)];
-    const [first, last] = own.part(count);
-    const [x, g] = [own.numbers(count * width), own.numbers(count * width)];
-    const [norms, units, gradient] = [own.room(count), own.room(count * width), own.put(g)];
-    kernels.normalise(first, last, own.put(x), width, norms, units);
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const [count, width] = [arena.between(1, 6), 4 * arena.between(1, 9)];
+    const [first, last] = arena.part(count);
+    const [x, g] = [arena.numbers(count * width), arena.numbers(count * width)];
+    const [norms, units, gradient] = [arena.room(count), arena.room(count * width), arena.put(g)];
+    kernels.normalise(first, last, arena.put(x), width, norms, units);
     kernels.normaliseBack(first, last, units, width, norms, gradient);
     const expectedUnits = new Float64Array(count * width).fill(99);
     const expected = Float64Array.from(g);
     for (let i = first; i < last; i++) {
       const row = Array.from(x.subarray(i * width, (i + 1) * width));
       const norm = Math.hypot(...row);
-      const along = row.reduce((sum, value, j) => sum + (value / norm) * (g[i * width + j] as number), 0);
+      const projection = row.reduce((sum, value, j) => sum + (value / norm) * (g[i * width + j] as number), 0);
       row.forEach((value, j) => {
         expectedUnits[i * width + j] = value / norm;
-        expected[i * width + j] = ((g[i * width + j] as number) - (along * value) / norm) / norm;
+        expected[i * width + j] = ((g[i * width + j] as number) - (projection * value) / norm) / norm;
       });
     }
-    close(read(units, count * width), expectedUnits, 1e-6);
-    close(read(gradient, count * width), expected, 1e-4);
+    expectClose(read(units, count * width), expectedUnits, 1e-6);
+    expectClose(read(gradient, count * width), expected, 1e-4);
   });
 });
 
 it("multiplies matrices that lie in rows or in columns", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const [rows, n, depth] = [4 * own.between(1, 5), 8 * own.between(1, 4), own.between(1, 40)];
-    const [first, last] = own.part(rows, 4);
-    const [a, b] = [own.numbers(rows * depth), own.numbers(depth * n)];
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const [rows, n, depth] = [4 * arena.between(1, 5), 8 * arena.between(1, 4), arena.between(1, 40)];
+    const [first, last] = arena.part(rows, 4);
+    const [a, b] = [arena.numbers(rows * depth), arena.numbers(depth * n)];
     const [ai, ak] = seed % 2 === 0 ? [depth, 1] : [1, rows];
     const [bk, bj] = (seed >> 1) % 2 === 0 ? [n, 1] : [1, depth];
-    const [c, panel] = [own.room(rows * n), own.room(8 * depth)];
-    kernels.multiply(first, last, n, depth, own.put(a), ai, ak, own.put(b), bk, bj, c, panel, 3);
+    const [c, panel] = [arena.room(rows * n), arena.room(8 * depth)];
+    kernels.multiply(first, last, n, depth, arena.put(a), ai, ak, arena.put(b), bk, bj, c, panel, 3);
     const expected = new Float64Array(rows * n).fill(99);
     for (let i = first; i < last; i++) {
       for (let j = 0; j < n; j++) {
@@ -185,14 +192,14 @@ it("multiplies matrices that lie in rows or in columns", () => {
         expected[i * n + j] = 3 * sum;
       }
     }
-    close(read(c, rows * n), expected, 3e-5);
+    expectClose(read(c, rows * n), expected, 3e-5);
   });
 });
 
 /** Logits, some of them out of the question, but none of the diagonal. */
-function logitsOf(own: ReturnType<typeof bench>, rows: number, n: number): Float32Array {
-  return own.numbers(rows * n, 40).map((value, at) => {
-    return own.random() < 0.1 && Math.floor(at / n) !== at % n ? -1e30 : value;
+function randomLogits(arena: ReturnType<typeof makeArena>, rows: number, n: number): Float32Array {
+  return arena.numbers(rows * n, 40).map((value, index) => {
+    return arena.random() < 0.1 && Math.floor(index / n) !== index % n ? -1e30 : value;
   });
 }
 
@@ -202,49 +209,50 @@ function logSum(values: readonly number[]): number {
 }
 
 const rowOf = (logits: Float32Array, n: number, i: number) => Array.from(logits.subarray(i * n, (i + 1) * n));
-const columnOf = (logits: Float32Array, n: number, j: number) => Array.from(logits).filter((_, at) => at % n === j);
+const columnOf = (logits: Float32Array, n: number, j: number) =>
+  Array.from(logits).filter((_, index) => index % n === j);
 
 it("takes the logarithm of summed exponentials along rows and down columns", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const n = 4 * own.between(1, 8);
-    const logits = logitsOf(own, n, n);
-    const [first, last] = own.part(n, 4);
-    const [at, rows, columns] = [own.put(logits), own.room(n), own.room(n)];
-    kernels.logSumRows(first, last, at, n, rows);
-    kernels.logSumColumns(first, last, n, at, n, columns);
-    const inside = (i: number) => i >= first && i < last;
-    const expected = (of: typeof rowOf) =>
-      Array.from({ length: n }, (_, i) => (inside(i) ? logSum(of(logits, n, i)) : 99));
-    close(read(rows, n), expected(rowOf), 1e-6);
-    close(read(columns, n), expected(columnOf), 1e-6);
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const n = 4 * arena.between(1, 8);
+    const logits = randomLogits(arena, n, n);
+    const [first, last] = arena.part(n, 4);
+    const [logitsOffset, rows, columns] = [arena.put(logits), arena.room(n), arena.room(n)];
+    kernels.logSumRows(first, last, logitsOffset, n, rows);
+    kernels.logSumColumns(first, last, n, logitsOffset, n, columns);
+    const isInRange = (i: number) => i >= first && i < last;
+    const expected = (select: typeof rowOf) =>
+      Array.from({ length: n }, (_, i) => (isInRange(i) ? logSum(select(logits, n, i)) : 99));
+    expectClose(read(rows, n), expected(rowOf), 1e-6);
+    expectClose(read(columns, n), expected(columnOf), 1e-6);
   });
 });
 
 it("makes the gradient of both directions' cross-entropies, and of a softmax's", () => {
-  check((seed) => {
-    const own = bench(seed);
-    const n = 4 * own.between(1, 8);
-    const logits = logitsOf(own, n, n);
-    const targets = Int32Array.from({ length: n }, () => own.between(0, n - 1));
-    const [first, last] = own.part(n);
+  checkProperty((seed) => {
+    const arena = makeArena(seed);
+    const n = 4 * arena.between(1, 8);
+    const logits = randomLogits(arena, n, n);
+    const targets = Int32Array.from({ length: n }, () => arena.between(0, n - 1));
+    const [first, last] = arena.part(n);
     const rowSums = Float32Array.from({ length: n }, (_, i) => logSum(rowOf(logits, n, i)));
     const columnSums = Float32Array.from({ length: n }, (_, j) => logSum(columnOf(logits, n, j)));
-    const [pairs, classes, rows] = [own.put(logits), own.put(logits), own.put(rowSums)];
-    kernels.contrastiveGradient(first, last, pairs, n, rows, own.put(columnSums), 0.5);
-    kernels.softmaxGradient(first, last, classes, n, rows, own.put(targets), 0.25);
-    const gradient = (of: (value: number, i: number, j: number) => number) =>
-      Float64Array.from(logits, (value, at) => {
-        const [i, j] = [Math.floor(at / n), at % n];
-        return i >= first && i < last ? of(value, i, j) : value;
+    const [pairs, classes, rows] = [arena.put(logits), arena.put(logits), arena.put(rowSums)];
+    kernels.contrastiveGradient(first, last, pairs, n, rows, arena.put(columnSums), 0.5);
+    kernels.softmaxGradient(first, last, classes, n, rows, arena.put(targets), 0.25);
+    const gradient = (formula: (value: number, i: number, j: number) => number) =>
+      Float64Array.from(logits, (value, index) => {
+        const [i, j] = [Math.floor(index / n), index % n];
+        return i >= first && i < last ? formula(value, i, j) : value;
       });
     const p = (value: number, sum: number | undefined) => Math.exp(value - (sum as number));
-    close(
+    expectClose(
       read(pairs, n * n),
       gradient((value, i, j) => 0.5 * (p(value, rowSums[i]) + p(value, columnSums[j]) - (i === j ? 2 : 0))),
       1e-5,
     );
-    close(
+    expectClose(
       read(classes, n * n),
       gradient((value, i, j) => 0.25 * (p(value, rowSums[i]) - (targets[i] === j ? 1 : 0))),
       1e-5,

@@ -19,23 +19,23 @@ beforeEach(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const whole = await pretrain(corpus, shape, hyperparameters, run);
+const uninterruptedRun = await pretrain(corpus, shape, hyperparameters, run);
 
 it.each([2, 3])("trains the same table on %i threads as on one", async (threads) => {
-  expect(whole?.every(Number.isFinite)).toBe(true);
-  expect(await pretrain(corpus, shape, hyperparameters, { ...run, threads })).toEqual(whole);
+  expect(uninterruptedRun?.every(Number.isFinite)).toBe(true);
+  expect(await pretrain(corpus, shape, hyperparameters, { ...run, threads })).toEqual(uninterruptedRun);
   expect(existsSync(checkpoint)).toBe(false);
 });
 
 it("trains another table with another seed", async () => {
-  expect(await pretrain(corpus, shape, { ...hyperparameters, seed: 2 }, run)).not.toEqual(whole);
+  expect(await pretrain(corpus, shape, { ...hyperparameters, seed: 2 }, run)).not.toEqual(uninterruptedRun);
 });
 
 it("goes on from its checkpoint to the same table, on other threads too", async () => {
   expect(await pretrain(corpus, shape, hyperparameters, { ...run, stopAfter: 5 })).toBeNull();
   expect(await pretrain(corpus, shape, hyperparameters, { ...run, threads: 2, stopAfter: 3 })).toBeNull();
   expect(progress).toContain("Going on from step 5.");
-  expect(await pretrain(corpus, shape, hyperparameters, run)).toEqual(whole);
+  expect(await pretrain(corpus, shape, hyperparameters, run)).toEqual(uninterruptedRun);
   expect(progress).toContain("Going on from step 8.");
 });
 
@@ -57,15 +57,15 @@ it("refuses a checkpoint of other settings or data, and one that is cut off anyw
     await expect(pretrain(corpus, shape, hyperparameters, run)).rejects.toThrow(other);
   }
   writeFileSync(checkpoint, bytes);
-  expect(await pretrain(corpus, shape, hyperparameters, run)).toEqual(whole);
+  expect(await pretrain(corpus, shape, hyperparameters, run)).toEqual(uninterruptedRun);
 });
 
 it("ends with the error of a thread that fails while the others wait for it", async () => {
   // A row far beyond the memory, in a word that one of the threads sums up.
   const members = corpus.wordRows.members.slice();
   members[0] = 1 << 22;
-  const broken = { ...corpus, wordRows: { ...corpus.wordRows, members } };
-  await expect(pretrain(broken, shape, hyperparameters, { ...run, threads: 2 })).rejects.toThrow("out of bounds");
+  const brokenCorpus = { ...corpus, wordRows: { ...corpus.wordRows, members } };
+  await expect(pretrain(brokenCorpus, shape, hyperparameters, { ...run, threads: 2 })).rejects.toThrow("out of bounds");
 });
 
 it("takes a thread that ends without a word for a failure", async () => {

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
-import { BATCH, type Batch, batches } from "../../src/pretrain/batch.ts";
+import { BATCH_SIZE, type Batch, makeBatcher } from "../../src/pretrain/batch.ts";
 import { type Corpus, readCorpus } from "../../src/pretrain/corpus.ts";
-import { compileKernels, kernelsOn, sharedMemory } from "../../src/pretrain/kernels.ts";
-import { layout, paddedClasses } from "../../src/pretrain/layout.ts";
-import { trainer } from "../../src/pretrain/step.ts";
-import { folderOf, only, removeFolder, shape, smallCorpus } from "./pretrain-data.ts";
+import { compileKernels, instantiateKernels, sharedMemory } from "../../src/pretrain/kernels.ts";
+import { makeLayout, paddedClasses } from "../../src/pretrain/layout.ts";
+import { makeTrainer } from "../../src/pretrain/step.ts";
+import { removeFolder, restrictKinds, shape, smallCorpus, writeFolder } from "./pretrain-data.ts";
 
 const corpus = smallCorpus();
 const module = await compileKernels();
@@ -14,15 +14,15 @@ const size = (shape.vocabulary + shape.buckets) * d;
 const hyperparameters = { steps: 100, seed: 3, rate: 0.01, headRate: 0.003, warmUp: 0.1 };
 
 /** The loss in the header of src/pretrain/step.ts, in 64-bit floats. */
-function lossOf(of: Corpus, batch: Batch, table: Float64Array, head: Float64Array): number {
-  const { starts, members } = of.wordRows;
-  const units = Array.from({ length: batch.texts }, (_, text) => {
+function computeLoss(trainCorpus: Corpus, batch: Batch, table: Float64Array, head: Float64Array): number {
+  const { starts, members } = trainCorpus.wordRows;
+  const units = Array.from({ length: batch.textCount }, (_, text) => {
     const sum = new Float64Array(d);
-    for (const place of batch.textWords.subarray(batch.textStarts[text], batch.textStarts[text + 1])) {
-      const word = batch.kinds[place] as number;
+    for (const position of batch.textWords.subarray(batch.textStarts[text], batch.textStarts[text + 1])) {
+      const word = batch.distinctWords[position] as number;
       for (let i = starts[word] as number; i < (starts[word + 1] as number); i++) {
-        const [row, factor] = [members[i] as number, of.wordFactors[i] as number];
-        if (row < shape.vocabulary && batch.rowDropped[place] === 1) continue;
+        const [row, factor] = [members[i] as number, trainCorpus.wordFactors[i] as number];
+        if (row < shape.vocabulary && batch.rowDropped[position] === 1) continue;
         for (let j = 0; j < d; j++) sum[j] = (sum[j] as number) + factor * (table[row * d + j] as number);
       }
     }
@@ -39,56 +39,69 @@ function lossOf(of: Corpus, batch: Batch, table: Float64Array, head: Float64Arra
   if (batch.source.kind === "labelled") {
     const { classes } = batch.source;
     const intercepts = head.subarray(paddedClasses(classes) * d);
-    for (let i = 0; i < BATCH; i++) {
+    for (let i = 0; i < BATCH_SIZE; i++) {
       const logits = Array.from(
         { length: classes },
         (_, c) => 10 * dot(head.subarray(c * d, (c + 1) * d), units[i]) + (intercepts[c] as number),
       );
-      loss += (logSum(logits) - (logits[batch.targets[i] as number] as number)) / BATCH;
+      loss += (logSum(logits) - (logits[batch.targets[i] as number] as number)) / BATCH_SIZE;
     }
     return loss;
   }
-  const masked = new Set(batch.masked);
-  const logits = Array.from({ length: BATCH }, (_, i) =>
-    Array.from({ length: BATCH }, (_, j) =>
-      masked.has(i * BATCH + j) ? Number.NEGATIVE_INFINITY : 20 * dot(units[i], units[BATCH + j]),
+  const masked = new Set(batch.maskedPairs);
+  const logits = Array.from({ length: BATCH_SIZE }, (_, i) =>
+    Array.from({ length: BATCH_SIZE }, (_, j) =>
+      masked.has(i * BATCH_SIZE + j) ? Number.NEGATIVE_INFINITY : 20 * dot(units[i], units[BATCH_SIZE + j]),
     ),
   );
-  for (let i = 0; i < BATCH; i++) {
+  for (let i = 0; i < BATCH_SIZE; i++) {
     const row = logits[i] as number[];
-    const sums = logSum(row) + logSum(logits.map((each) => each[i] as number));
-    loss += (sums / 2 - (row[i] as number)) / BATCH;
+    const sums = logSum(row) + logSum(logits.map((logitRow) => logitRow[i] as number));
+    loss += (sums / 2 - (row[i] as number)) / BATCH_SIZE;
   }
   return loss;
 }
 
 /** One step from random parameters, and the gradients that Adam's means then hold: (1 − β₁) of each. */
-async function stepOf(of: Corpus) {
-  const at = layout(of, shape, 1);
-  const memory = sharedMemory(at.bytes);
-  const batch = batches(of, hyperparameters.seed)(0);
-  const head = at.heads[batch.sourceIndex] as number;
+async function runStep(trainCorpus: Corpus) {
+  const offsets = makeLayout(trainCorpus, shape, 1);
+  const memory = sharedMemory(offsets.bytes);
+  const batch = makeBatcher(trainCorpus, hyperparameters.seed)(0);
+  const head = offsets.heads[batch.sourceIndex] as number;
   const classes = paddedClasses(batch.source.classes);
   const headSize = classes * (d + 1);
-  const view = (offset: number, count: number) => new Float32Array(memory.buffer, offset, count);
+  const readView = (offset: number, count: number) => new Float32Array(memory.buffer, offset, count);
   const random = seededRandom(8);
-  const table = view(at.table, size).map(() => random() - 0.5);
+  const table = readView(offsets.table, size).map(() => random() - 0.5);
   // The classes that only pad the head stay at zero.
   const real = (i: number) => (i < classes * d ? i / d : i - classes * d) < batch.source.classes;
-  const weights = view(head, headSize).map((_, i) => (real(i) ? random() - 0.5 : 0));
-  view(at.table, size).set(table);
-  view(head, headSize).set(weights);
+  const weights = readView(head, headSize).map((_, i) => (real(i) ? random() - 0.5 : 0));
+  readView(offsets.table, size).set(table);
+  readView(head, headSize).set(weights);
   const thread = { index: 0, threads: 1, wait: () => undefined };
-  const step = trainer(of, shape, hyperparameters, memory, await kernelsOn(module, memory), at, thread);
+  const step = makeTrainer(
+    trainCorpus,
+    shape,
+    hyperparameters,
+    memory,
+    await instantiateKernels(module, memory),
+    offsets,
+    thread,
+  );
   const { loss, source } = step(0);
   expect(source).toBe(batch.sourceIndex);
-  const gradients = (means: number, count: number) => Float64Array.from(view(means, count), (mean) => mean / (1 - 0.9));
+  const gradients = (means: number, count: number) =>
+    Float64Array.from(readView(means, count), (mean) => mean / (1 - 0.9));
   return {
     ...{ batch, loss, real },
-    table: { before: Float64Array.from(table), after: view(at.table, size), gradient: gradients(at.means, size) },
+    table: {
+      before: Float64Array.from(table),
+      after: readView(offsets.table, size),
+      gradient: gradients(offsets.means, size),
+    },
     head: {
       before: Float64Array.from(weights),
-      after: view(head, headSize),
+      after: readView(head, headSize),
       gradient: gradients(head + 4 * headSize, headSize),
     },
   };
@@ -98,32 +111,36 @@ const cases = corpus.sources.map((source) => ({ of: { ...corpus, sources: [{ ...
 
 describe.each(cases)("a step on $name as $kind", ({ of, kind }) => {
   it("has the loss of the formula, and the gradients of its central differences", async () => {
-    const { batch, loss, table, head, real } = await stepOf(of);
-    const at = (ofTable: Float64Array, ofHead: Float64Array) => lossOf(of, batch, ofTable, ofHead);
-    expect(Math.abs(loss - at(table.before, head.before))).toBeLessThan(1e-4);
-    if (kind === "halves" || kind === "pairs") expect(batch.masked.length).toBeGreaterThan(0);
+    const { batch, loss, table, head, real } = await runStep(of);
+    const lossAt = (tableValues: Float64Array, headValues: Float64Array) =>
+      computeLoss(of, batch, tableValues, headValues);
+    expect(Math.abs(loss - lossAt(table.before, head.before))).toBeLessThan(1e-4);
+    if (kind === "halves" || kind === "pairs") expect(batch.maskedPairs.length).toBeGreaterThan(0);
 
     const random = seededRandom(4);
-    const moved = ({ before }: { before: Float64Array }, direction: Float64Array, by: number) =>
-      before.map((value, i) => value + by * (direction[i] as number));
+    const moveAlong = ({ before }: { before: Float64Array }, direction: Float64Array, distance: number) =>
+      before.map((value, i) => value + distance * (direction[i] as number));
     const directions = [() => 2 * random() - 1, () => Number(random() < 0.002), () => Number(random() < 0.02)];
     for (const number of directions) {
-      const ofTable = table.before.map(number);
-      const ofHead = head.before.map((_, i) => (real(i) ? number() : 0));
+      const tableDirection = table.before.map(number);
+      const headDirection = head.before.map((_, i) => (real(i) ? number() : 0));
       const h = 1e-4;
       const slope = (a: number, b: number) => {
-        const [up, down] = [h, -h].map((by) => at(moved(table, ofTable, a * by), moved(head, ofHead, b * by)));
-        return ((up as number) - (down as number)) / (2 * h);
+        const [above, below] = [h, -h].map((distance) =>
+          lossAt(moveAlong(table, tableDirection, a * distance), moveAlong(head, headDirection, b * distance)),
+        );
+        return ((above as number) - (below as number)) / (2 * h);
       };
-      const along = (gradient: Float64Array, direction: Float64Array) =>
+      const directionalDerivative = (gradient: Float64Array, direction: Float64Array) =>
         gradient.reduce((sum, value, i) => sum + value * (direction[i] as number), 0);
-      expect(Math.abs(slope(1, 0) - along(table.gradient, ofTable))).toBeLessThan(1e-4);
-      if (kind === "labelled") expect(Math.abs(slope(0, 1) - along(head.gradient, ofHead))).toBeLessThan(1e-4);
+      expect(Math.abs(slope(1, 0) - directionalDerivative(table.gradient, tableDirection))).toBeLessThan(1e-4);
+      if (kind === "labelled")
+        expect(Math.abs(slope(0, 1) - directionalDerivative(head.gradient, headDirection))).toBeLessThan(1e-4);
     }
   });
 
   it("moves each number that has a gradient by the warm-up's first rate, and no other", async () => {
-    const { table, head, real } = await stepOf(of);
+    const { table, head, real } = await runStep(of);
     for (const [{ before, after, gradient }, rate] of [[table, 0.001] as const, [head, 0.0003] as const]) {
       gradient.forEach((slope, i) => {
         const change = (after[i] as number) - (before[i] as number);
@@ -143,37 +160,38 @@ it("gives every list room for the longest words and texts that a batch can have"
   const word = (length: number) =>
     Array.from({ length }, () => String.fromCharCode(97 + Math.floor(26 * random()))).join("");
   const text = () => Array.from({ length: 60 }, () => word(30 + Math.floor(20 * random()))).join(" ");
-  const folder = folderOf({ "long.txt": [...Array.from({ length: 700 }, text), word(20_000)] });
+  const folder = writeFolder({ "long.txt": [...Array.from({ length: 700 }, text), word(20_000)] });
   const group = { name: "long", kind: "adjacent", weight: 1, power: 1, files: ["long.txt"] } as const;
-  const long = readCorpus(folder, [group], shape, () => undefined);
+  const longCorpus = readCorpus(folder, [group], shape, () => undefined);
   removeFolder(folder);
-  const at = layout(long, shape, 2);
-  const [own, next] = at.own as [(typeof at.own)[0], (typeof at.own)[0]];
-  const room = (from: number, to: number) => (to - from) / 4;
-  const make = batches(long, 1);
-  const { starts } = long.wordRows;
-  let most = 0;
+  const offsets = makeLayout(longCorpus, shape, 2);
+  const [firstThread, secondThread] = offsets.threads as [(typeof offsets.threads)[0], (typeof offsets.threads)[0]];
+  const capacity = (from: number, to: number) => (to - from) / 4;
+  const make = makeBatcher(longCorpus, 1);
+  const { starts } = longCorpus.wordRows;
+  let maximum = 0;
   for (let step = 0; step < 5; step++) {
-    const { texts, textStarts, kinds, kindCount } = make(step);
-    const words = textStarts[texts] as number;
+    const { textCount, textStarts, distinctWords, distinctCount } = make(step);
+    const words = textStarts[textCount] as number;
     let factors = 0;
-    for (const word of kinds.subarray(0, kindCount)) factors += (starts[word + 1] as number) - (starts[word] as number);
-    most = Math.max(most, words);
-    expect(words).toBeLessThanOrEqual(room(own.textWords, own.kindStarts));
-    expect(words).toBeLessThanOrEqual(room(own.kindTexts, own.factorStarts));
-    expect(kindCount).toBeLessThan(room(own.kindStarts, own.kindTexts));
-    expect(kindCount * d).toBeLessThanOrEqual(room(at.wordVectors, at.wordGradients));
-    expect(factors).toBeLessThanOrEqual(room(own.factorRows, own.factors));
-    expect(factors).toBeLessThanOrEqual(room(own.rowMembers, own.rowFactors));
+    for (const word of distinctWords.subarray(0, distinctCount))
+      factors += (starts[word + 1] as number) - (starts[word] as number);
+    maximum = Math.max(maximum, words);
+    expect(words).toBeLessThanOrEqual(capacity(firstThread.textWords, firstThread.wordTextStarts));
+    expect(words).toBeLessThanOrEqual(capacity(firstThread.wordTexts, firstThread.factorStarts));
+    expect(distinctCount).toBeLessThan(capacity(firstThread.wordTextStarts, firstThread.wordTexts));
+    expect(distinctCount * d).toBeLessThanOrEqual(capacity(offsets.wordVectors, offsets.wordGradients));
+    expect(factors).toBeLessThanOrEqual(capacity(firstThread.factorRows, firstThread.factors));
+    expect(factors).toBeLessThanOrEqual(capacity(firstThread.rowMembers, firstThread.rowFactors));
   }
-  expect(most).toBeGreaterThan(36 * 2 * BATCH);
-  expect(own.scratch).toBeLessThan(next.textStarts);
-  expect(at.bytes).toBeGreaterThan(next.scratch);
+  expect(maximum).toBeGreaterThan(36 * 2 * BATCH_SIZE);
+  expect(firstThread.scratch).toBeLessThan(secondThread.textStarts);
+  expect(offsets.bytes).toBeGreaterThan(secondThread.scratch);
 });
 
 it("refuses a shape that the kernels cannot work on, and a training beyond what they can address", () => {
   const problem = (dimensions: number, buckets: number) => () =>
-    layout(only(corpus, "pairs"), { ...shape, dimensions, buckets }, 1);
+    makeLayout(restrictKinds(corpus, "pairs"), { ...shape, dimensions, buckets }, 1);
   expect(problem(48, 64)).toThrow("A table has a multiple of 32 dimensions, not 48.");
   expect(problem(256, 2_000_000)).toThrow(/would need 5\.\d GiB of memory, and can have 4\./);
 });

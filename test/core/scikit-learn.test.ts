@@ -1,17 +1,17 @@
 /** Agreement with scikit-learn at the optimum, on both tensor backends. */
 import { describe, expect, it } from "vitest";
-import type { Tensors } from "../../src/core/tensors.ts";
-import { nodeTensors } from "../../src/tensor/node.ts";
-import { plainTensors } from "../../src/tensor/plain.ts";
-import { distance, predictions, trained, trainOn } from "../contract/training.ts";
-import { dataOf, fitVectors } from "./vectors/load.ts";
+import type { TensorBackend } from "../../src/core/tensors.ts";
+import { nodeTensorBackend } from "../../src/tensor/node.ts";
+import { plainTensorBackend } from "../../src/tensor/plain.ts";
+import { maxDifference, predictions, trainOn, unwrapTrained } from "../contract/training-data.ts";
+import { fitVectors, toTrainingData } from "./vectors/load.ts";
 
-const backends: Tensors[] = [plainTensors(), await nodeTensors()];
+const backends: TensorBackend[] = [plainTensorBackend(), await nodeTensorBackend()];
 
 describe.each(backends)("on $name tensors", (tensors) => {
   it.each(fitVectors)("$name: predicts what scikit-learn predicts", (vector) => {
-    const data = dataOf(vector);
-    const { head, training } = trained(
+    const data = toTrainingData(vector);
+    const { head, training } = unwrapTrained(
       trainOn(tensors, data, {
         l2: vector.l2,
         classWeight: vector.balanced ? "balanced" : null,
@@ -19,14 +19,14 @@ describe.each(backends)("on $name tensors", (tensors) => {
         tolerance: 1e-12,
       }),
     );
-    const given = data.features.subarray(0, vector.rows * vector.dimensions);
-    expect(distance(predictions(head, given), [...vector.expected])).toBeLessThan(1e-4);
+    const features = data.features.subarray(0, vector.rows * vector.dimensions);
+    expect(maxDifference(predictions(head, features), [...vector.expected])).toBeLessThan(1e-4);
     expect(training.examples).toBe(vector.rows + vector.repeat.length);
   });
 
   it.each(fitVectors)("$name: comes close at the default tolerance", (vector) => {
-    const data = dataOf(vector);
-    const { head, training } = trained(
+    const data = toTrainingData(vector);
+    const { head, training } = unwrapTrained(
       trainOn(tensors, data, {
         l2: vector.l2,
         classWeight: vector.balanced ? "balanced" : null,
@@ -34,7 +34,7 @@ describe.each(backends)("on $name tensors", (tensors) => {
       }),
     );
     expect(training.converged).toBe(true);
-    const given = data.features.subarray(0, vector.rows * vector.dimensions);
-    expect(distance(predictions(head, given), [...vector.expected])).toBeLessThan(0.02);
+    const features = data.features.subarray(0, vector.rows * vector.dimensions);
+    expect(maxDifference(predictions(head, features), [...vector.expected])).toBeLessThan(0.02);
   });
 });

@@ -1,9 +1,9 @@
 import * as tf from "@tensorflow/tfjs";
 import { expect, it } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
-import type { Tensors } from "../../src/core/tensors.ts";
-import { nodeTensors } from "../../src/tensor/node.ts";
-import { plainTensors } from "../../src/tensor/plain.ts";
+import type { TensorBackend } from "../../src/core/tensors.ts";
+import { nodeTensorBackend } from "../../src/tensor/node.ts";
+import { plainTensorBackend } from "../../src/tensor/plain.ts";
 
 it("multiplies and transposes as tfjs's own CPU backend does", async () => {
   const random = seededRandom(7);
@@ -23,16 +23,16 @@ it("multiplies and transposes as tfjs's own CPU backend does", async () => {
     const right = tf.tensor2d(b.values, [b.rows, b.columns]);
     return { product: tf.matMul(left, right).dataSync(), transposed: tf.transpose(left).dataSync() };
   });
-  const check = (tensors: Tensors) => {
+  const checkBackend = (tensors: TensorBackend) => {
     for (const [i, { a, b }] of cases.entries()) {
       const left = tensors.matrix(a.rows, a.columns, a.values);
       const product = tensors.read(tensors.multiply(left, tensors.matrix(b.rows, b.columns, b.values)));
-      product.forEach((value, at) => {
-        expect(value).toBeCloseTo(expected[i]?.product[at] as number, 5);
+      product.forEach((value, index) => {
+        expect(value).toBeCloseTo(expected[i]?.product[index] as number, 5);
       });
       expect(tensors.read(tensors.transpose(left))).toEqual(expected[i]?.transposed);
     }
   };
-  check(plainTensors());
-  check(await nodeTensors());
+  checkBackend(plainTensorBackend());
+  checkBackend(await nodeTensorBackend());
 });

@@ -1,29 +1,29 @@
 import { describe, expect, it } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
-import { estimate, selectionPlan } from "../../src/core/linear/cost.ts";
-import { seededRandom } from "../../src/core/random.ts";
-import { SPARSE_BYTES } from "../../src/core/linear/sparse.ts";
-import type { Matrix, Sparse, Tensors } from "../../src/core/tensors.ts";
+import { estimateCost, selectionPlan } from "../../src/core/linear/cost.ts";
+import { BYTES_PER_SPARSE_ENTRY } from "../../src/core/linear/sparse.ts";
 import { train } from "../../src/core/linear/train.ts";
-import { nodeTensors } from "../../src/tensor/node.ts";
-import { plainTensors } from "../../src/tensor/plain.ts";
+import { seededRandom } from "../../src/core/random.ts";
+import type { Matrix, SparseMatrix, TensorBackend } from "../../src/core/tensors.ts";
+import { nodeTensorBackend } from "../../src/tensor/node.ts";
+import { plainTensorBackend } from "../../src/tensor/plain.ts";
 import {
-  type Data,
-  distance,
-  lexicalOf,
+  fitLexical,
+  makeWordedClusters,
+  maxDifference,
   options,
   predictions,
-  trained,
+  type TrainingData,
   trainOn,
-  worded,
-} from "../contract/training.ts";
+  unwrapTrained,
+} from "../contract/training-data.ts";
 
-const wasm = await nodeTensors();
+const wasm = await nodeTensorBackend();
 const none = { method: "none" } as const;
 
 /** The share of rows whose own label is the most probable one. */
-function accuracy(result: ReturnType<typeof trainOn>, data: Data): number {
-  const { head } = trained(result);
+function measureAccuracy(result: ReturnType<typeof trainOn>, data: TrainingData): number {
+  const { head } = unwrapTrained(result);
   const all = predictions(head, data.features, data.texts);
   const { indices } = data.targets as { indices: Int32Array };
   const k = data.labels.length;
@@ -35,15 +35,15 @@ function accuracy(result: ReturnType<typeof trainOn>, data: Data): number {
 }
 
 /** The first rows of a set, and the rest. */
-function split(data: Data, rows: number): [Data, Data] {
+function splitData(data: TrainingData, rows: number): [TrainingData, TrainingData] {
   const { indices } = data.targets as { indices: Int32Array };
-  const part = (from: number, to?: number): Data => ({
+  const takeRows = (from: number, to?: number): TrainingData => ({
     ...data,
     features: data.features.slice(from * data.dimensions, to === undefined ? undefined : to * data.dimensions),
     targets: { kind: "single", indices: indices.slice(from, to) },
     ...(data.texts === undefined ? {} : { texts: data.texts.slice(from, to) }),
   });
-  return [part(0, rows), part(rows)];
+  return [takeRows(0, rows), takeRows(rows)];
 }
 
 describe.each([
@@ -51,56 +51,60 @@ describe.each([
   ["more rows than are worked in the span of", 700],
 ])("a training of %s", (_what, rows) => {
   it("without lexical features is as if there were no texts", () => {
-    const { texts: _texts, ...data } = worded(rows, 12, 3, "words");
-    const result = trainOn(wasm, worded(rows, 12, 3, "words"), { lexical: false });
+    const { texts: _texts, ...data } = makeWordedClusters(rows, 12, 3, "words");
+    const result = trainOn(wasm, makeWordedClusters(rows, 12, 3, "words"), { lexical: false });
     expect(result).toEqual(trainOn(wasm, data));
-    expect(trained(result)).toMatchObject({ head: { lexical: null }, training: { lexical: false } });
+    expect(unwrapTrained(result)).toMatchObject({ head: { lexical: null }, training: { lexical: false } });
   });
 
   it("with lexical features learns what words alone tell, and without does not", () => {
-    const [known, unseen] = split(worded(rows + 300, 12, 3, "words"), rows);
-    const result = trainOn(wasm, known, { lexical: true });
-    expect(trained(result).training.lexical).toBe(true);
-    expect(trained(result).head.lexical?.seen.length).toBeGreaterThan(50);
-    expect(accuracy(result, unseen)).toBeGreaterThan(0.9);
-    expect(accuracy(trainOn(wasm, known, { lexical: false }), unseen)).toBeLessThan(0.6);
+    const [trainingData, testData] = splitData(makeWordedClusters(rows + 300, 12, 3, "words"), rows);
+    const result = trainOn(wasm, trainingData, { lexical: true });
+    expect(unwrapTrained(result).training.lexical).toBe(true);
+    expect(unwrapTrained(result).head.lexical?.seenBuckets.length).toBeGreaterThan(50);
+    expect(measureAccuracy(result, testData)).toBeGreaterThan(0.9);
+    expect(measureAccuracy(trainOn(wasm, trainingData, { lexical: false }), testData)).toBeLessThan(0.6);
   });
 
   it("says honestly how well it does with them", () => {
-    const [known, unseen] = split(worded(rows + 600, 12, 6, "words", 3), rows);
-    const result = trainOn(wasm, known, { lexical: true });
-    const [low, high] = trained(result).evaluation.accuracy_interval ?? [0, 0];
-    expect(accuracy(result, unseen)).toBeGreaterThan(low - 0.05);
-    expect(accuracy(result, unseen)).toBeLessThan(high + 0.05);
+    const [trainingData, testData] = splitData(makeWordedClusters(rows + 600, 12, 6, "words", 3), rows);
+    const result = trainOn(wasm, trainingData, { lexical: true });
+    const [low, high] = unwrapTrained(result).evaluation.accuracy_interval ?? [0, 0];
+    expect(measureAccuracy(result, testData)).toBeGreaterThan(low - 0.05);
+    expect(measureAccuracy(result, testData)).toBeLessThan(high + 0.05);
   });
 
   it("takes them by itself where only words tell classes apart, and loses nothing where words are noise", () => {
-    const [wordy, unseenWordy] = split(worded(rows + 300, 12, 3, "words"), rows);
-    const words = trainOn(wasm, wordy);
-    expect(trained(words).training.lexical).toBe(true);
-    expect(trained(words).head.lexical).not.toBeNull();
-    expect(accuracy(words, unseenWordy)).toBeGreaterThan(0.9);
-    const [known, unseen] = split(worded(rows + 600, 12, 3, "embeddings"), rows);
-    const without = accuracy(trainOn(wasm, known, { lexical: false }), unseen);
-    expect(without).toBeGreaterThan(0.7);
-    expect(accuracy(trainOn(wasm, known), unseen)).toBeGreaterThan(without - 0.03);
+    const [wordData, wordTestData] = splitData(makeWordedClusters(rows + 300, 12, 3, "words"), rows);
+    const words = trainOn(wasm, wordData);
+    expect(unwrapTrained(words).training.lexical).toBe(true);
+    expect(unwrapTrained(words).head.lexical).not.toBeNull();
+    expect(measureAccuracy(words, wordTestData)).toBeGreaterThan(0.9);
+    const [trainingData, testData] = splitData(makeWordedClusters(rows + 600, 12, 3, "embeddings"), rows);
+    const withoutLexical = measureAccuracy(trainOn(wasm, trainingData, { lexical: false }), testData);
+    expect(withoutLexical).toBeGreaterThan(0.7);
+    expect(measureAccuracy(trainOn(wasm, trainingData), testData)).toBeGreaterThan(withoutLexical - 0.03);
   });
 
   it("keeps to an l2 that is given, with lexical features and without", () => {
-    for (const [tells, lexical] of [
+    for (const [informative, lexical] of [
       ["words", "auto"],
       ["words", true],
       ["embeddings", "auto"],
       ["embeddings", false],
     ] as const) {
-      const { training } = trained(trainOn(wasm, worded(rows, 12, 3, tells), { l2: 0.5, lexical }));
+      const { training } = unwrapTrained(
+        trainOn(wasm, makeWordedClusters(rows, 12, 3, informative), { l2: 0.5, lexical }),
+      );
       expect(training.l2).toBeCloseTo(0.5, 6);
-      if (lexical !== "auto" || tells === "words") expect(training.lexical).toBe(lexical !== false);
+      if (lexical !== "auto" || informative === "words") expect(training.lexical).toBe(lexical !== false);
     }
   });
 
   it("chooses where nothing is evaluated too", () => {
-    const { training, evaluation } = trained(trainOn(wasm, worded(rows, 12, 3, "words"), { evaluation: none }));
+    const { training, evaluation } = unwrapTrained(
+      trainOn(wasm, makeWordedClusters(rows, 12, 3, "words"), { evaluation: none }),
+    );
     expect(evaluation.method).toBe("none");
     expect(training.lexical).toBe(true);
   });
@@ -108,43 +112,43 @@ describe.each([
   it("gives the same bytes for the same texts, however its rows are cut into blocks", () => {
     for (const lexical of ["auto", true] as const) {
       const bytes = (blockRows: number) =>
-        encodeHead(trained(trainOn(wasm, worded(rows, 12, 3, "words"), { lexical }, blockRows)).head);
+        encodeHead(unwrapTrained(trainOn(wasm, makeWordedClusters(rows, 12, 3, "words"), { lexical }, blockRows)).head);
       expect(bytes(17)).toEqual(bytes(17));
       expect(bytes(rows)).toEqual(bytes(17));
     }
   });
 
   it("agrees between both backends", () => {
-    const data = worded(rows, 12, 3, "words");
-    const [a, b] = [wasm, plainTensors()].map((tensors) => trained(trainOn(tensors, data)));
+    const data = makeWordedClusters(rows, 12, 3, "words");
+    const [a, b] = [wasm, plainTensorBackend()].map((tensors) => unwrapTrained(trainOn(tensors, data)));
     if (a === undefined || b === undefined) throw new Error("There are two.");
     expect(a.training.lexical).toBe(b.training.lexical);
     expect(Math.log(a.training.l2)).toBeCloseTo(Math.log(b.training.l2), 6);
-    const of = ({ head }: typeof a) => predictions(head, data.features, data.texts);
-    expect(distance(of(a), of(b))).toBeLessThan(0.02);
+    const predict = ({ head }: typeof a) => predictions(head, data.features, data.texts);
+    expect(maxDifference(predict(a), predict(b))).toBeLessThan(0.02);
   });
 
   it("learns any number of labels, and numbers, from words", () => {
-    const data = worded(rows, 12, 3, "words");
+    const data = makeWordedClusters(rows, 12, 3, "words");
     const { indices } = data.targets as { indices: Int32Array };
-    const multi: Data = {
+    const multi: TrainingData = {
       ...data,
       labels: ["x", "y"],
       targets: { kind: "multi", indices: Array.from(indices, (label) => [[0], [1], [0, 1]][label] as number[]) },
     };
-    expect(trained(trainOn(wasm, multi)).training.lexical).toBe(true);
-    const labels = trained(trainOn(wasm, multi, { lexical: true }));
+    expect(unwrapTrained(trainOn(wasm, multi)).training.lexical).toBe(true);
+    const labels = unwrapTrained(trainOn(wasm, multi, { lexical: true }));
     expect(labels.evaluation.accuracy).toBeGreaterThan(0.8);
-    const value: Data = {
+    const value: TrainingData = {
       ...data,
       labels: [],
       targets: { kind: "value", values: Float64Array.from(indices, (label) => 100 + 10 * label) },
     };
-    expect(trained(trainOn(wasm, value)).training.lexical).toBe(true);
-    const numbers = trained(trainOn(wasm, value, { lexical: true }));
+    expect(unwrapTrained(trainOn(wasm, value)).training.lexical).toBe(true);
+    const numbers = unwrapTrained(trainOn(wasm, value, { lexical: true }));
     expect(numbers.evaluation.r2).toBeGreaterThan(0.7);
     expect(
-      distance(
+      maxDifference(
         predictions(numbers.head, value.features, value.texts).slice(0, 30),
         [...indices.slice(0, 30)].map((label) => 100 + 10 * label),
       ),
@@ -152,36 +156,36 @@ describe.each([
   });
 
   it("leaves neither matrices nor sparse rows behind, stopped at any step or failed in any", () => {
-    const data = worded(rows, 12, 3, "words");
+    const data = makeWordedClusters(rows, 12, 3, "words");
     const before = wasm.memory().matrices;
-    trained(trainOn(wasm, data));
+    unwrapTrained(trainOn(wasm, data));
     expect(wasm.memory().matrices).toBe(before);
-    for (const stop of [0, 1, 3, 5, 10, 40, 200]) {
+    for (const stopAfter of [0, 1, 3, 5, 10, 40, 200]) {
       const features = [wasm.matrix(rows, 12, data.features)];
-      const lexical = lexicalOf(data.texts ?? [], 3);
+      const lexical = fitLexical(data.texts ?? [], 3);
       const groups = Int32Array.from({ length: rows }, (_, i) => i);
       const steps = train(wasm, { ...data, task: "single_label", features, groups, lexical }, options);
-      for (let i = 0; i < stop; i++) expect(steps.next().done).toBe(false);
+      for (let i = 0; i < stopAfter; i++) expect(steps.next().done).toBe(false);
       steps.return({ ok: false, failure: { code: "internal_error", message: "" } });
       for (const matrix of features) wasm.free(matrix);
       expect(wasm.memory().matrices).toBe(before);
     }
-    for (const left of [0, 1, 5, 60]) {
-      let count = left;
+    for (const productsLeft of [0, 1, 5, 60]) {
+      let count = productsLeft;
       const step =
         <A extends unknown[], B>(run: (...given: A) => B) =>
-        (...given: A) => {
+        (...args: A) => {
           if (count-- === 0) throw new Error("out of luck");
-          return run(...given);
+          return run(...args);
         };
-      const failing: Tensors = {
+      const failing: TensorBackend = {
         ...wasm,
-        sparse: step(wasm.sparse),
+        sparseMatrix: step(wasm.sparseMatrix),
         readSparse: step(wasm.readSparse),
         addSparseProduct: step(wasm.addSparseProduct),
         addTransposedProduct: step(wasm.addTransposedProduct),
       };
-      if (rows < 640 && left > 3) continue;
+      if (rows < 640 && productsLeft > 3) continue;
       expect(() => trainOn(failing, data)).toThrow("out of luck");
       expect(wasm.memory().matrices).toBe(before);
     }
@@ -190,54 +194,58 @@ describe.each([
 
 describe("lexical features", () => {
   it.each([1, 2, 3])("are left where words are noise and the embeddings tell all: %i", (seed) => {
-    const { head, training } = trained(trainOn(wasm, worded(900, 12, 3, "embeddings", seed)));
+    const { head, training } = unwrapTrained(trainOn(wasm, makeWordedClusters(900, 12, 3, "embeddings", seed)));
     expect(training.lexical).toBe(false);
     expect(head.lexical).toBeNull();
   });
 
   it("are left out where nothing can be held out that would tell that they are better", () => {
-    const [two] = split(worded(20, 3, 2, "words"), 2);
-    expect(trained(trainOn(wasm, two)).training.lexical).toBe(false);
-    expect(trained(trainOn(wasm, two, { lexical: true })).training.lexical).toBe(true);
+    const [twoRows] = splitData(makeWordedClusters(20, 3, 2, "words"), 2);
+    expect(unwrapTrained(trainOn(wasm, twoRows)).training.lexical).toBe(false);
+    expect(unwrapTrained(trainOn(wasm, twoRows, { lexical: true })).training.lexical).toBe(true);
   });
 
   it("of texts without a word are nothing, and do no harm", () => {
     for (const rows of [60, 700]) {
-      const data = { ...worded(rows, 12, 3, "embeddings"), texts: Array(rows).fill(" ") };
-      const { head } = trained(trainOn(wasm, data, { lexical: true }));
-      expect(head.lexical?.seen).toHaveLength(0);
+      const data = { ...makeWordedClusters(rows, 12, 3, "embeddings"), texts: Array(rows).fill(" ") };
+      const { head } = unwrapTrained(trainOn(wasm, data, { lexical: true }));
+      expect(head.lexical?.seenBuckets).toHaveLength(0);
       const { texts: _texts, ...dense } = data;
-      const without = trained(trainOn(wasm, dense)).head;
-      expect(distance(predictions(head, data.features, data.texts), predictions(without, data.features))).toBeLessThan(
-        0.02,
-      );
+      const without = unwrapTrained(trainOn(wasm, dense)).head;
+      expect(
+        maxDifference(predictions(head, data.features, data.texts), predictions(without, data.features)),
+      ).toBeLessThan(0.02);
     }
   });
 
   it("choose their penalty on part of many rows, each with its own words", { timeout: 60_000 }, () => {
     const [rows, classes] = [6_000, 150];
-    const data = worded(rows, 16, classes, "words");
-    const { entries, columns } = lexicalOf(data.texts ?? [], classes);
+    const data = makeWordedClusters(rows, 16, classes, "words");
+    const { entries, columns } = fitLexical(data.texts ?? [], classes);
     expect(selectionPlan({ examples: rows, dimensions: 16, outputs: classes, entries, columns }).rows).toBeLessThan(
       rows / 2,
     );
     const before = wasm.memory().matrices;
     const result = trainOn(wasm, data, { evaluation: none, lexical: true });
     expect(wasm.memory().matrices).toBe(before);
-    expect(trained(result).training.lexical).toBe(true);
-    expect(accuracy(result, data)).toBeGreaterThan(0.9);
+    expect(unwrapTrained(result).training.lexical).toBe(true);
+    expect(measureAccuracy(result, data)).toBeGreaterThan(0.9);
   });
 
   it("cost more the more numbers they have, and are refused beyond the bytes before any work", () => {
     const shape = { task: "single_label", examples: 2_000, dimensions: 64, outputs: 10 } as const;
     // Without room for transposes, which are kept where there is any.
-    const how = { ...options, evaluation: { method: "holdout" } } as const;
+    const trainingOptions = { ...options, evaluation: { method: "holdout" } } as const;
     const cost = (entries: number, lexical: boolean | "auto" = "auto", textBytes = 0) =>
-      estimate({ ...shape, lexical: { columns: 16_384, entries, textBytes } }, { ...how, lexical }, { bytes: 0 });
-    const without = estimate(shape, how, { bytes: 0 });
+      estimateCost(
+        { ...shape, lexical: { columns: 16_384, entries, textBytes } },
+        { ...trainingOptions, lexical },
+        { bytes: 0 },
+      );
+    const without = estimateCost(shape, trainingOptions, { bytes: 0 });
     for (const entries of [0, 1e5, 1e6, 3e6]) {
       expect(cost(entries).bytes).toBeGreaterThan(without.bytes);
-      expect(cost(entries).bytes).toBeGreaterThan(2 * SPARSE_BYTES * entries);
+      expect(cost(entries).bytes).toBeGreaterThan(2 * BYTES_PER_SPARSE_ENTRY * entries);
     }
     const last = cost(3e6);
     expect(last.bytes).toBeGreaterThan(cost(1e6).bytes);
@@ -245,16 +253,16 @@ describe("lexical features", () => {
     expect(cost(3e6, false, 1e6)).toEqual(without);
     expect(cost(5e6).bytes).toBeGreaterThan(options.budget.bytes);
 
-    const data = worded(100, 4, 3, "words");
-    const { columns, entries } = lexicalOf(data.texts ?? [], 3);
+    const data = makeWordedClusters(100, 4, 3, "words");
+    const { columns, entries } = fitLexical(data.texts ?? [], 3);
     const size = { task: "single_label", examples: 100, dimensions: 4, outputs: 3 } as const;
-    const bytes = estimate({ ...size, lexical: { columns, entries } }, options, { bytes: 0 }).bytes - 1;
+    const bytes = estimateCost({ ...size, lexical: { columns, entries } }, options, { bytes: 0 }).bytes - 1;
     const budget = { operations: 1e12, bytes };
     expect(trainOn(wasm, data, { budget })).toMatchObject({
       ok: false,
       failure: {
         code: "edge_budget_exceeded",
-        details: { estimate: estimate({ ...size, lexical: { columns, entries } }, options, budget), budget },
+        details: { estimate: estimateCost({ ...size, lexical: { columns, entries } }, options, budget), budget },
       },
     });
     expect(trainOn(wasm, data, { budget, lexical: false }).ok).toBe(true);
@@ -272,27 +280,31 @@ describe("lexical features", () => {
     { timeout: 60_000 },
     (rows, dimensions, classes, lexical, l2, method) => {
       const random = seededRandom(1);
-      const data = worded(rows, dimensions, classes, "words");
+      const data = makeWordedClusters(rows, dimensions, classes, "words");
       // Long texts, so that sparse rows weigh more than all else.
       const texts = (data.texts ?? []).map(
         (text) => `${text} ${Array.from({ length: 120 }, () => `x${Math.floor(random() * 5000)}`).join(" ")}`,
       );
-      const { columns, entries } = lexicalOf(texts, classes);
-      const how = { l2, lexical, evaluation: { method } };
+      const { columns, entries } = fitLexical(texts, classes);
+      const trainingOptions = { l2, lexical, evaluation: { method } };
       const shape = { task: "single_label", examples: rows, dimensions, outputs: classes } as const;
-      const cost = estimate({ ...shape, lexical: { columns, entries } }, { ...options, ...how }, options.budget);
-      const sizes = new Map<Matrix | Sparse, number>();
-      let held = 0;
-      let most = 0;
+      const cost = estimateCost(
+        { ...shape, lexical: { columns, entries } },
+        { ...options, ...trainingOptions },
+        options.budget,
+      );
+      const sizes = new Map<Matrix | SparseMatrix, number>();
+      let heldBytes = 0;
+      let maxBytes = 0;
       let products = 0;
-      const keep = <T extends Matrix | Sparse>(each: T, bytes: number): T => {
-        sizes.set(each, bytes);
-        held += bytes;
-        most = Math.max(most, held);
-        return each;
+      const retain = <T extends Matrix | SparseMatrix>(matrix: T, bytes: number): T => {
+        sizes.set(matrix, bytes);
+        heldBytes += bytes;
+        maxBytes = Math.max(maxBytes, heldBytes);
+        return matrix;
       };
-      const dense = (matrix: Matrix) => keep(matrix, 4 * matrix.rows * matrix.columns);
-      const counting: Tensors = {
+      const dense = (matrix: Matrix) => retain(matrix, 4 * matrix.rows * matrix.columns);
+      const counting: TensorBackend = {
         ...wasm,
         matrix: (height, width, values) => dense(wasm.matrix(height, width, values)),
         transpose: (a) => dense(wasm.transpose(a)),
@@ -300,9 +312,10 @@ describe("lexical features", () => {
           products += 2 * a.rows * a.columns * b.columns;
           return dense(wasm.multiply(a, b));
         },
-        sparse: (given, width) => keep(wasm.sparse(given, width), SPARSE_BYTES * given.values.length),
+        sparseMatrix: (rows, width) =>
+          retain(wasm.sparseMatrix(rows, width), BYTES_PER_SPARSE_ENTRY * rows.values.length),
         readSparse(a) {
-          most = Math.max(most, held + SPARSE_BYTES * a.entries);
+          maxBytes = Math.max(maxBytes, heldBytes + BYTES_PER_SPARSE_ENTRY * a.entries);
           return wasm.readSparse(a);
         },
         addSparseProduct(a, b, to) {
@@ -313,15 +326,15 @@ describe("lexical features", () => {
           products += 2 * a.entries * b.columns;
           wasm.addTransposedProduct(a, b, to);
         },
-        free(each) {
-          held -= sizes.get(each) ?? 0;
-          sizes.delete(each);
-          wasm.free(each);
+        free(matrix) {
+          heldBytes -= sizes.get(matrix) ?? 0;
+          sizes.delete(matrix);
+          wasm.free(matrix);
         },
       };
-      const { training } = trained(trainOn(counting, { ...data, texts }, how));
-      expect(held).toBe(0);
-      expect(most).toBeLessThan(cost.bytes);
+      const { training } = unwrapTrained(trainOn(counting, { ...data, texts }, trainingOptions));
+      expect(heldBytes).toBe(0);
+      expect(maxBytes).toBeLessThan(cost.bytes);
       expect(products).toBeLessThanOrEqual(training.operations);
       expect(training.operations).toBeLessThan(cost.operations);
     },

@@ -1,10 +1,10 @@
 /** Where webhooks may go: addresses in every spelling that a URL may have. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { checkAddress, parseOrigins } from "../../src/webhooks/address.ts";
+import { checkWebhookUrl, parseOrigins } from "../../src/webhooks/url.ts";
 
 const none: ReadonlySet<string> = new Set();
-const goes = (url: string, allowed = none) => checkAddress(url, allowed).ok;
+const isAllowed = (url: string, allowed = none) => checkWebhookUrl(url, allowed).ok;
 
 describe("what is public is taken", () => {
   test.each([
@@ -24,7 +24,7 @@ describe("what is public is taken", () => {
     "https://[2606:4700::1111]/hooks",
     "https://example.com/a@b:c",
   ])("%s", (url) => {
-    expect(goes(url)).toBe(true);
+    expect(isAllowed(url)).toBe(true);
   });
 });
 
@@ -127,11 +127,11 @@ describe("what is not a public HTTPS server is refused", () => {
       ],
     ],
   ])("%s", (_what, urls) => {
-    for (const url of urls) expect([url, goes(url)]).toEqual([url, false]);
+    for (const url of urls) expect([url, isAllowed(url)]).toEqual([url, false]);
   });
 
   test("with a code, where and why", () => {
-    const refused = checkAddress("https://10.0.0.1/", none);
+    const refused = checkWebhookUrl("https://10.0.0.1/", none);
     expect(refused).toEqual({
       ok: false,
       failure: {
@@ -154,9 +154,11 @@ describe("what is not a public HTTPS server is refused", () => {
         fc.integer({ min: 1, max: 4 }),
         (octets, bases, parts) => {
           // The last part stands for all octets that are left.
-          const rest = octets.slice(parts - 1).reduce((sum, one) => sum * 256 + one, 0);
-          const spelt = [...octets.slice(0, parts - 1), rest].map((value, i) => spell(value, bases[i] ?? 10));
-          expect(goes(`https://${spelt.join(".")}/`)).toBe(false);
+          const trailingOctets = octets.slice(parts - 1).reduce((sum, octetByte) => sum * 256 + octetByte, 0);
+          const spellings = [...octets.slice(0, parts - 1), trailingOctets].map((value, i) =>
+            spell(value, bases[i] ?? 10),
+          );
+          expect(isAllowed(`https://${spellings.join(".")}/`)).toBe(false);
         },
       ),
     );
@@ -168,7 +170,7 @@ describe("origins that the operator allows", () => {
     const allowed = parseOrigins(" http://127.0.0.1:9000, https://hooks.internal/ ,") ?? none;
     expect([...allowed]).toEqual(["http://127.0.0.1:9000", "https://hooks.internal"]);
     for (const url of ["http://127.0.0.1:9000/a?b", "http://127.0.0.1:9000", "https://hooks.internal:443/x"])
-      expect(goes(url, allowed), url).toBe(true);
+      expect(isAllowed(url, allowed), url).toBe(true);
     for (const url of [
       "http://127.0.0.1:9001/",
       "https://127.0.0.1:9000/",
@@ -179,7 +181,7 @@ describe("origins that the operator allows", () => {
       "http://127.0.0.1:9000/#a",
       "http://localhost:9000/",
     ])
-      expect(goes(url, allowed), url).toBe(false);
+      expect(isAllowed(url, allowed), url).toBe(false);
   });
 
   test("are a list of origins, or nothing", () => {

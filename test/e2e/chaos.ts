@@ -4,39 +4,47 @@
  */
 
 import type { FineTuningJob, FineTuningJobEvent } from "../../src/sdk.ts";
-import { createDataset, ended, eventually, type Side, type System, startSystem, type Tenant } from "./batch-system.ts";
-import type { Fault, Passing } from "./faulty-proxy.ts";
+import type { Fault, ProxiedRequest } from "./faulty-proxy.ts";
+import {
+  createDataset,
+  type ProcessName,
+  type System,
+  startSystem,
+  type TenantClient,
+  waitFor,
+  waitForJobEnd,
+} from "./processes.ts";
 
 /** What passes between the two on the way of every job. */
 export const steps = ["submit", "data", "progress", "checkpoint", "evaluated", "artifact", "finished"] as const;
 
-export interface Kill {
-  readonly side: Side;
+export interface KillPoint {
+  readonly side: ProcessName;
   readonly step: (typeof steps)[number];
   /** Whether the request was answered before, and the answer is lost. */
-  readonly answered: boolean;
+  readonly afterAnswer: boolean;
 }
 
 /** Attempts that may be lost before a job fails. */
-const ATTEMPTS = 3;
+const MAX_ATTEMPTS = 3;
 
 /** Either process at every step; by default before and after the answer in turn. */
-export function killsAtSteps(all: boolean): Kill[] {
-  const kills = [false, true].flatMap((answered) =>
-    steps.flatMap((step) => (["worker", "batch"] as const).map((side) => ({ side, step, answered }))),
+export function listKillPoints(includeAll: boolean): KillPoint[] {
+  const killPoints = [false, true].flatMap((afterAnswer) =>
+    steps.flatMap((step) => (["worker", "batch"] as const).map((side) => ({ side, step, afterAnswer }))),
   );
-  const turn = ({ side, step }: Kill) => (steps.indexOf(step) + (side === "batch" ? 1 : 0)) % 2 === 1;
-  return kills.filter((kill) => all || kill.answered === turn(kill));
+  const isAfterAnswer = ({ side, step }: KillPoint) => (steps.indexOf(step) + (side === "batch" ? 1 : 0)) % 2 === 1;
+  return killPoints.filter((killPoint) => includeAll || killPoint.afterAnswer === isAfterAnswer(killPoint));
 }
 
 /** Arms the proxies: at the next request of that step the process is killed and started again. Resolves when it is back. */
-export function killAt(system: System, { side, step, answered }: Kill): Promise<void> {
+export function killAtStep(system: System, { side, step, afterAnswer }: KillPoint): Promise<void> {
   return new Promise((resolve, reject) => {
     let armed = true;
-    const fault: Fault = async (passing: Passing, forward) => {
-      if (!armed || passing.what !== step) return forward();
+    const fault: Fault = async (request: ProxiedRequest, forward) => {
+      if (!armed || request.kind !== step) return forward();
       armed = false;
-      if (answered) await forward();
+      if (afterAnswer) await forward();
       system.submissions.fault = null;
       system.callbacks.fault = null;
       system
@@ -51,43 +59,43 @@ export function killAt(system: System, { side, step, answered }: Kill): Promise<
 }
 
 /** Creates a job whose head is named after it. */
-export async function createJob({ graft }: Tenant, head: string): Promise<string> {
-  const data = { model: "text-static-1", training_file: "dataset:tickets" } as const;
-  const job = { ...data, trainable: "head", head, promote: "always" } as const;
+export async function createJob({ graft }: TenantClient, head: string): Promise<string> {
+  const commonParams = { model: "text-static-1", training_file: "dataset:tickets" } as const;
+  const job = { ...commonParams, trainable: "head", head, promote: "always" } as const;
   // Killed in between, the same call with the same key makes one job.
-  const { id } = await eventually(() => graft.jobs.create(job, { idempotencyKey: head }), "the job is created");
+  const { id } = await waitFor(() => graft.jobs.create(job, { idempotencyKey: head }), "the job is created");
   return id;
 }
 
 /** Jobs of a tenant that are under way at any time, so that every kill finds some. */
-const UNDER_WAY = 2;
+const ACTIVE_JOBS = 2;
 
 export interface ChaosReport {
-  readonly kills: Readonly<Record<Side, number>>;
+  readonly kills: Readonly<Record<ProcessName, number>>;
   readonly jobs: number;
   readonly succeeded: number;
   /** After three lost attempts. */
   readonly failed: number;
   readonly lostAttempts: number;
   /** What is wrong with jobs that have ended. */
-  readonly wrong: readonly string[];
+  readonly errors: readonly string[];
 }
 
 /** Kills one process or the other at random times while jobs of every tenant are under way; checks each job's end. */
-export async function killAtRandom(
+export async function killRandomly(
   system: System,
-  tenants: readonly Tenant[],
+  tenants: readonly TenantClient[],
   count: number,
   random: () => number,
   longestPauseMs = 1_000,
-  told: (kills: number) => void = () => undefined,
+  onKill: (kills: number) => void = () => undefined,
 ): Promise<ChaosReport> {
   const kills = { worker: 0, batch: 0 };
-  const jobs: { tenant: Tenant; id: string }[] = [];
-  const topUp = async (tenant: Tenant) => {
-    const { data } = await eventually(() => tenant.graft.jobs.list({ limit: 100 }), "the jobs are listed");
+  const jobs: { tenant: TenantClient; id: string }[] = [];
+  const startMissingJobs = async (tenant: TenantClient) => {
+    const { data } = await waitFor(() => tenant.graft.jobs.list({ limit: 100 }), "the jobs are listed");
     const active = data.filter(({ finished_at }) => finished_at === null).length;
-    for (let n = active; n < UNDER_WAY; n++) {
+    for (let n = active; n < ACTIVE_JOBS; n++) {
       const head = `random-${jobs.length}`;
       const job = { tenant, id: "" };
       jobs.push(job);
@@ -95,39 +103,39 @@ export async function killAtRandom(
     }
   };
   while (kills.worker + kills.batch < count) {
-    for (const tenant of tenants) await topUp(tenant);
+    for (const tenant of tenants) await startMissingJobs(tenant);
     await new Promise((resolve) => setTimeout(resolve, longestPauseMs * random()));
     const side = random() < 0.5 ? "worker" : "batch";
     await system.kill(side);
     await system.start(side);
     kills[side]++;
-    told(kills.worker + kills.batch);
+    onKill(kills.worker + kills.batch);
   }
   let succeeded = 0;
   let lostAttempts = 0;
-  const wrong: string[] = [];
+  const errors: string[] = [];
   for (const { tenant, id } of jobs) {
-    const job = await ended(tenant, id);
+    const job = await waitForJobEnd(tenant, id);
     if (job.status === "succeeded") succeeded++;
-    await checkJob(tenant, job).then(
-      (lost) => {
-        lostAttempts += lost;
+    await verifyJob(tenant, job).then(
+      (attempts) => {
+        lostAttempts += attempts;
       },
-      (error) => wrong.push(String(error)),
+      (error) => errors.push(String(error)),
     );
   }
-  return { kills, jobs: jobs.length, succeeded, failed: jobs.length - succeeded, lostAttempts, wrong };
+  return { kills, jobs: jobs.length, succeeded, failed: jobs.length - succeeded, lostAttempts, errors: errors };
 }
 
 /**
  * Throws unless a job that ended is whole: the right state, once, a head that serves, events that tell what happened.
  * Answers how many attempts were lost on its way.
  */
-export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<number> {
+export async function verifyJob(tenant: TenantClient, job: FineTuningJob): Promise<number> {
   const { graft } = tenant;
-  const what = `${job.id} (${job.status})`;
-  const assert = (holds: boolean, message: string) => {
-    if (!holds) throw new Error(`${what}: ${message}`);
+  const jobName = `${job.id} (${job.status})`;
+  const assert = (condition: boolean, message: string) => {
+    if (!condition) throw new Error(`${jobName}: ${message}`);
   };
   const events: FineTuningJobEvent[] = [];
   for (let after: string | undefined; ; after = events.at(-1)?.id) {
@@ -135,12 +143,15 @@ export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<numb
     events.push(...page.data);
     if (!page.has_more) break;
   }
-  const told = events.filter(({ type }) => type === "message").map(({ message }) => message);
-  const count = (start: string) => told.filter((message) => message.startsWith(start)).length;
-  const lost = told.filter((message) => /^Attempt \d+ was given up/.test(message)).length;
+  const messages = events.filter(({ type }) => type === "message").map(({ message }) => message);
+  const countMessages = (start: string) => messages.filter((message) => message.startsWith(start)).length;
+  const lostCount = messages.filter((message) => /^Attempt \d+ was given up/.test(message)).length;
   const metrics = events.filter(({ type }) => type === "metrics").map(({ data }) => JSON.stringify(data));
-  assert(told.at(-1) === "The job was created.", "its first event is not its creation");
-  assert(count("The job was created.") === 1 && count("The examples are valid") === 1, "something was done twice");
+  assert(messages.at(-1) === "The job was created.", "its first event is not its creation");
+  assert(
+    countMessages("The job was created.") === 1 && countMessages("The examples are valid") === 1,
+    "something was done twice",
+  );
   assert(new Set(events.map(({ id }) => id)).size === events.length, "an event is listed twice");
   if (job.status === "succeeded") {
     assert(metrics.length > 0, "it told no metrics");
@@ -150,15 +161,18 @@ export async function checkJob(tenant: Tenant, job: FineTuningJob): Promise<numb
     assert(versions[0]?.active_version === 1, "its version is not active");
     const { data } = await graft.heads.predict(head, { input: "my parcel is wrong" });
     assert(data[0]?.label === "parcel", "its head does not predict");
-    assert(count("The job has made version") === 1 && lost < ATTEMPTS, "its end was told more than once");
-  } else assert(job.status === "failed" && lost === ATTEMPTS, `it ended so after ${lost} lost attempts`);
-  return lost;
+    assert(
+      countMessages("The job has made version") === 1 && lostCount < MAX_ATTEMPTS,
+      "its end was told more than once",
+    );
+  } else assert(job.status === "failed" && lostCount === MAX_ATTEMPTS, `it ended so after ${lostCount} lost attempts`);
+  return lostCount;
 }
 
 /** What R2 holds after a sweep that the ledger does not need, and what it lacks. */
-export async function checkStorage(
+export async function findStorageErrors(
   system: System,
-  tenant: Tenant,
+  tenant: TenantClient,
 ): Promise<{ readonly orphans: readonly string[]; readonly missing: readonly string[] }> {
   await system.sweep(tenant.id);
   const needed = new Set<string>();
@@ -170,20 +184,23 @@ export async function checkStorage(
     if (!page.has_more) break;
     after = page.last_id ?? undefined;
   }
-  const { r2 } = await system.stored(tenant.id);
+  const { r2 } = await system.listStored(tenant.id);
   const orphans = r2.filter((key) => !needed.has(key));
   const missing = [...needed].filter((key) => !r2.includes(key));
   return { orphans, missing };
 }
 
 /** Starts both processes, with silence that is noticed in seconds. */
-export async function startChaos(tenants: number, silenceSeconds = 3): Promise<{ system: System; tenants: Tenant[] }> {
+export async function startChaosSystem(
+  tenants: number,
+  silenceSeconds = 3,
+): Promise<{ system: System; tenants: TenantClient[] }> {
   const system = await startSystem({ BATCH_JOBS: "2" }, { BATCH_SILENCE_SECONDS: String(silenceSeconds) });
-  const made: Tenant[] = [];
+  const newTenants: TenantClient[] = [];
   for (let i = 0; i < tenants; i++) {
     const tenant = await system.createTenant(`tenant-${i}`);
     await createDataset(tenant.graft, "tickets", 120);
-    made.push(tenant);
+    newTenants.push(tenant);
   }
-  return { system, tenants: made };
+  return { system, tenants: newTenants };
 }

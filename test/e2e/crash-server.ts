@@ -2,11 +2,11 @@
 import { once } from "node:events";
 import { serve } from "../../src/serve.ts";
 
-const [built = "", stateDir = "", port = "0", variables = "{}"] = process.argv.slice(2);
+const [bundle = "", stateDir = "", port = "0", variables = "{}"] = process.argv.slice(2);
 // Without the tests at its other end, this process ends as well.
 process.stdin.once("end", () => process.exit(1));
 await once(process.stdin, "data");
 const log = (line: string) => console.log(line);
 const options = { port: Number(port), stateDir, adminKey: "operator", variables: JSON.parse(variables), log };
-const { url } = await serve(built, options);
+const { url } = await serve(bundle, options);
 console.log(`listening on ${url}`);

@@ -12,12 +12,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { build } from "../../src/serve.ts";
+import { buildWorker } from "../../src/serve.ts";
 
 const STEP = process.env.CRASH_POINTS === "all" ? 1 : 6;
 const root = join(import.meta.dirname, "..", "..");
 const folder = mkdtempSync(join(tmpdir(), "graft-crash-"));
-const [built, stateDir] = [join(folder, "built"), join(folder, "state")];
+const [bundle, stateDir] = [join(folder, "built"), join(folder, "state")];
 
 interface Server {
   readonly url: string;
@@ -26,20 +26,20 @@ interface Server {
   readonly kill: () => Promise<void>;
 }
 
-let spare: ChildProcess;
+let spareProcess: ChildProcess;
 let server: Server;
-const points: string[] = [];
+const crashPoints: string[] = [];
 
 /** A process that has loaded all it needs and waits for its turn: a restart then takes half the time. */
 function launch(): ChildProcess {
-  const args = [join(import.meta.dirname, "crash-server.ts"), built, stateDir];
+  const args = [join(import.meta.dirname, "crash-server.ts"), bundle, stateDir];
   return spawn(process.execPath, args, { cwd: root, stdio: ["pipe", "pipe", "inherit"], detached: true });
 }
 
 async function start(): Promise<Server> {
-  const child = spare;
-  spare = launch();
-  const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  const child = spareProcess;
+  spareProcess = launch();
+  const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
   let listening: (url: string) => void;
   let crash: (what: string) => void;
@@ -56,12 +56,12 @@ async function start(): Promise<Server> {
   child.stdin?.write("go\n");
   const kill = async () => {
     if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
-    await gone;
+    await exited;
   };
   return { url: await ready, crashed, kill };
 }
 
-interface Answer {
+interface ApiResponse {
   readonly status: number;
   readonly headers: Headers;
   // biome-ignore lint/suspicious/noExplicitAny: tests read answers of every shape, and fail where a field is missing
@@ -74,7 +74,7 @@ async function call(
   body?: unknown,
   key = acme.key,
   headers: Record<string, string> = {},
-): Promise<Answer> {
+): Promise<ApiResponse> {
   const type = typeof body === "string" ? "application/x-ndjson" : "application/json";
   const response = await fetch(`${server.url}${path}`, {
     method,
@@ -82,15 +82,19 @@ async function call(
     ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
   });
   const text = await response.text();
-  return { status: response.status, headers: response.headers, json: path.endsWith("/export") ? text : safe(text) };
+  return {
+    status: response.status,
+    headers: response.headers,
+    json: path.endsWith("/export") ? text : tryParseJson(text),
+  };
 }
 
-function safe(text: string): unknown {
+function tryParseJson(text: string): unknown {
   return text === "" ? null : JSON.parse(text);
 }
 
 /** Waits until no work is due at once, so that the writes that are counted are those of one request. */
-async function settle(tenant = acme.id): Promise<void> {
+async function waitUntilIdle(tenant = acme.id): Promise<void> {
   for (let i = 0; i < 200; i++) {
     if ((await call("GET", `/overdue?tenant=${tenant}`)).json === 0) return;
     await new Promise((resolve) => setTimeout(resolve, 25));
@@ -98,7 +102,7 @@ async function settle(tenant = acme.id): Promise<void> {
   throw new Error("work that is due does not get done");
 }
 
-async function must(status: number, answer: Promise<Answer>): Promise<Answer> {
+async function expectStatus(status: number, answer: Promise<ApiResponse>): Promise<ApiResponse> {
   const { json, ...rest } = await answer;
   expect(rest.status, JSON.stringify(json)).toBe(status);
   return { json, ...rest };
@@ -108,8 +112,8 @@ const operator = "operator";
 let acme = { id: "acme", key: "" };
 
 async function newTenant(id: string): Promise<{ id: string; key: string }> {
-  const made = await must(201, call("POST", "/v1/admin/tenants", { id }, operator));
-  return { id, key: made.json.key.secret };
+  const response = await expectStatus(201, call("POST", "/v1/admin/tenants", { id }, operator));
+  return { id, key: response.json.key.secret };
 }
 
 const rows = (n: number, from = 0) =>
@@ -123,8 +127,8 @@ const ndjson = (n: number) =>
     .join("\n");
 
 async function newDataset(name: string, count: number, key = acme.key): Promise<void> {
-  await must(201, call("POST", "/v1/datasets", { name, task: "single_label", modality: "text" }, key));
-  await must(200, call("POST", `/v1/datasets/${name}/examples`, { examples: rows(count) }, key));
+  await expectStatus(201, call("POST", "/v1/datasets", { name, task: "single_label", modality: "text" }, key));
+  await expectStatus(200, call("POST", `/v1/datasets/${name}/examples`, { examples: rows(count) }, key));
 }
 
 function trainBody(name: string, l2 = 1) {
@@ -132,23 +136,23 @@ function trainBody(name: string, l2 = 1) {
 }
 
 /** Everything that a tenant can see is whole: counts agree, versions have no gaps, every version's bytes are there. */
-async function expectWhole(key = acme.key): Promise<Set<string>> {
+async function expectConsistent(key = acme.key): Promise<Set<string>> {
   const hashes = new Set<string>();
-  for (const dataset of (await must(200, call("GET", "/v1/datasets?limit=100", undefined, key))).json.data) {
-    const exported = (await must(200, call("GET", `/v1/datasets/${dataset.name}/export`, undefined, key))).json;
+  for (const dataset of (await expectStatus(200, call("GET", "/v1/datasets?limit=100", undefined, key))).json.data) {
+    const exported = (await expectStatus(200, call("GET", `/v1/datasets/${dataset.name}/export`, undefined, key))).json;
     const lines = String(exported).split("\n").filter(Boolean);
     expect(lines).toHaveLength(dataset.examples);
     expect(Object.values(dataset.labels as Record<string, number>).reduce((a, b) => a + b, 0)).toBe(dataset.examples);
     for (const line of lines) expect(Object.keys(JSON.parse(line)).sort()).toEqual(["id", "label", "text"]);
   }
-  for (const head of (await must(200, call("GET", "/v1/heads?limit=100", undefined, key))).json.data) {
-    const versions = (await must(200, call("GET", `/v1/heads/${head.id}/versions`, undefined, key))).json.data;
+  for (const head of (await expectStatus(200, call("GET", "/v1/heads?limit=100", undefined, key))).json.data) {
+    const versions = (await expectStatus(200, call("GET", `/v1/heads/${head.id}/versions`, undefined, key))).json.data;
     const numbers = versions.map(({ version }: { version: number }) => version);
     expect(numbers).toEqual(Array.from(numbers, (_, i) => numbers.length - i));
     expect(numbers).toContain(head.active_version);
     for (const { version, sha256 } of versions) {
       const body = { input: "refund", version };
-      const predicted = await must(200, call("POST", `/v1/heads/${head.id}/predict`, body, key));
+      const predicted = await expectStatus(200, call("POST", `/v1/heads/${head.id}/predict`, body, key));
       expect(predicted.json.model).toBe(`${head.id}@${version}`);
       hashes.add(sha256);
     }
@@ -158,28 +162,28 @@ async function expectWhole(key = acme.key): Promise<Set<string>> {
 
 interface Operation {
   /** Brings about what the request needs; answers the request. */
-  readonly prepare: (n: number) => Promise<() => Promise<Answer>>;
+  readonly prepare: (n: number) => Promise<() => Promise<ApiResponse>>;
   readonly status: number;
   /** After a restart: whether the request's effect is there. Fails where it is there by half. */
-  readonly present: (n: number, answer: Answer | null) => Promise<boolean>;
+  readonly isApplied: (n: number, answer: ApiResponse | null) => Promise<boolean>;
   /** What the same request answers next, where its effect is there and where it is not. */
-  readonly again: { readonly present: readonly number[]; readonly absent: readonly number[] };
+  readonly retryStatuses: { readonly present: readonly number[]; readonly absent: readonly number[] };
   /** What must come about in the end, without a sweep, where the effect is there. */
   readonly finally?: (n: number) => Promise<void>;
 }
 
-const shas = new Map<number, string>();
+const headHashes = new Map<number, string>();
 
 /** Waits until what is true in the end is true. */
-async function eventually(holds: () => Promise<boolean>, what: string, milliseconds = 10_000): Promise<void> {
+async function waitFor(condition: () => Promise<boolean>, description: string, milliseconds = 10_000): Promise<void> {
   for (let waited = 0; waited < milliseconds; waited += 50) {
-    if (await holds()) return;
+    if (await condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  throw new Error(`never came about: ${what}`);
+  throw new Error(`never came about: ${description}`);
 }
 
-async function stored(tenant = acme.id): Promise<{ kv: string[]; r2: string[] }> {
+async function listStored(tenant = acme.id): Promise<{ kv: string[]; r2: string[] }> {
   return (await call("GET", `/stored?tenant=${tenant}`)).json;
 }
 
@@ -189,38 +193,38 @@ async function exists(path: string): Promise<boolean> {
   return answer.status === 200;
 }
 
-const victims = new Map<number, { id: string; key: string }>();
+const doomedTenants = new Map<number, { id: string; key: string }>();
 const keys = new Map<number, { id: string; secret: string }>();
 
 const operations: Readonly<Record<string, Operation>> = {
   "create a tenant": {
     prepare: async (n) => () => call("POST", "/v1/admin/tenants", { id: `new-${n}` }, operator),
     status: 201,
-    async present(n, answer) {
+    async isApplied(n, answer) {
       if (answer !== null) {
         const { secret } = answer.json.key;
-        await must(200, call("GET", "/v1/datasets", undefined, secret));
+        await expectStatus(200, call("GET", "/v1/datasets", undefined, secret));
         return true;
       }
       // Taken, it must be whole; else the same call creates it now, and its key works.
-      const next = await call("POST", "/v1/admin/tenants", { id: `new-${n}` }, operator);
-      if (next.status === 201) {
-        const keys = await must(200, call("GET", "/v1/api_keys", undefined, next.json.key.secret));
+      const retry = await call("POST", "/v1/admin/tenants", { id: `new-${n}` }, operator);
+      if (retry.status === 201) {
+        const keys = await expectStatus(200, call("GET", "/v1/api_keys", undefined, retry.json.key.secret));
         expect(keys.json.data).toHaveLength(1);
       }
       const key = { name: "k", scopes: ["train"] };
-      const added = await must(201, call("POST", `/v1/admin/tenants/new-${n}/api_keys`, key, operator));
-      await must(200, call("GET", "/v1/datasets", undefined, added.json.secret));
+      const added = await expectStatus(201, call("POST", `/v1/admin/tenants/new-${n}/api_keys`, key, operator));
+      await expectStatus(200, call("GET", "/v1/datasets", undefined, added.json.secret));
       return true;
     },
-    again: { present: [409], absent: [] },
+    retryStatuses: { present: [409], absent: [] },
   },
   "create a data set": {
     prepare: async (n) => () =>
       call("POST", "/v1/datasets", { name: `made-${n}`, task: "single_label", modality: "text" }),
     status: 201,
-    present: (n) => exists(`/v1/datasets/made-${n}`),
-    again: { present: [409], absent: [201] },
+    isApplied: (n) => exists(`/v1/datasets/made-${n}`),
+    retryStatuses: { present: [409], absent: [201] },
   },
   "import examples": {
     async prepare(n) {
@@ -228,43 +232,43 @@ const operations: Readonly<Record<string, Operation>> = {
       return () => call("POST", `/v1/datasets/import-${n}/examples`, ndjson(1500));
     },
     status: 200,
-    async present(n) {
-      const { examples } = (await must(200, call("GET", `/v1/datasets/import-${n}`))).json;
+    async isApplied(n) {
+      const { examples } = (await expectStatus(200, call("GET", `/v1/datasets/import-${n}`))).json;
       expect([3, 1500]).toContain(examples);
       return examples === 1500;
     },
-    again: { present: [200], absent: [200] },
+    retryStatuses: { present: [200], absent: [200] },
   },
   "delete an example": {
     async prepare(n) {
       await newDataset(`edit-${n}`, 2);
       const examples = { examples: [{ id: "x", text: "a text", label: "a" }] };
-      await must(200, call("POST", `/v1/datasets/edit-${n}/examples`, examples));
+      await expectStatus(200, call("POST", `/v1/datasets/edit-${n}/examples`, examples));
       return () => call("DELETE", `/v1/datasets/edit-${n}/examples/x`);
     },
     status: 200,
-    async present(n) {
-      const { examples } = (await must(200, call("GET", `/v1/datasets/edit-${n}`))).json;
+    async isApplied(n) {
+      const { examples } = (await expectStatus(200, call("GET", `/v1/datasets/edit-${n}`))).json;
       expect([2, 3]).toContain(examples);
       return examples === 2;
     },
-    again: { present: [404], absent: [200] },
+    retryStatuses: { present: [404], absent: [200] },
   },
   "train a head": {
     async prepare(n) {
       // One more example, so that a block is written anew and the one that it replaces is deleted.
-      await must(200, call("POST", "/v1/datasets/tickets/examples", { examples: rows(1, 10_000 + n) }));
+      await expectStatus(200, call("POST", "/v1/datasets/tickets/examples", { examples: rows(1, 10_000 + n) }));
       return () => call("POST", "/v1/heads", trainBody(`trained-${n}`));
     },
     status: 201,
-    present: (n) => exists(`/v1/heads/trained-${n}`),
-    again: { present: [201], absent: [201] },
+    isApplied: (n) => exists(`/v1/heads/trained-${n}`),
+    retryStatuses: { present: [201], absent: [201] },
   },
   "train a head with an Idempotency-Key": {
     prepare: async (n) => () =>
       call("POST", "/v1/heads", trainBody(`once-${n}`), acme.key, { "idempotency-key": `once-${n}` }),
     status: 201,
-    async present(n) {
+    async isApplied(n) {
       const present = await exists(`/v1/heads/once-${n}`);
       const retried = await call("POST", "/v1/heads", trainBody(`once-${n}`), acme.key, {
         "idempotency-key": `once-${n}`,
@@ -275,109 +279,114 @@ const operations: Readonly<Record<string, Operation>> = {
       } else if (retried.status === 201) return true;
       return present;
     },
-    again: { present: [201], absent: [409] },
+    retryStatuses: { present: [201], absent: [409] },
   },
   "promote a version": {
     async prepare(n) {
-      for (const l2 of [1, 2]) await must(201, call("POST", "/v1/heads", trainBody(`promoted-${n}`, l2)));
+      for (const l2 of [1, 2]) await expectStatus(201, call("POST", "/v1/heads", trainBody(`promoted-${n}`, l2)));
       return () => call("POST", `/v1/heads/promoted-${n}/promote`, { version: 1 });
     },
     status: 200,
-    async present(n) {
-      const { active_version } = (await must(200, call("GET", `/v1/heads/promoted-${n}`))).json;
+    async isApplied(n) {
+      const { active_version } = (await expectStatus(200, call("GET", `/v1/heads/promoted-${n}`))).json;
       expect([1, 2]).toContain(active_version);
       return active_version === 1;
     },
-    again: { present: [200], absent: [200] },
+    retryStatuses: { present: [200], absent: [200] },
   },
   "revoke a key": {
     async prepare(n) {
-      const made = await must(201, call("POST", "/v1/api_keys", { name: `revoked-${n}`, scopes: ["predict"] }));
-      keys.set(n, made.json);
-      return () => call("DELETE", `/v1/api_keys/${made.json.id}`);
+      const response = await expectStatus(
+        201,
+        call("POST", "/v1/api_keys", { name: `revoked-${n}`, scopes: ["predict"] }),
+      );
+      keys.set(n, response.json);
+      return () => call("DELETE", `/v1/api_keys/${response.json.id}`);
     },
     status: 200,
-    async present(n) {
-      const used = await call("GET", "/v1/heads", undefined, keys.get(n)?.secret);
-      expect([200, 401]).toContain(used.status);
-      return used.status === 401;
+    async isApplied(n) {
+      const response = await call("GET", "/v1/heads", undefined, keys.get(n)?.secret);
+      expect([200, 401]).toContain(response.status);
+      return response.status === 401;
     },
-    again: { present: [404], absent: [200] },
+    retryStatuses: { present: [404], absent: [200] },
   },
   "delete a head": {
     async prepare(n) {
-      const made = await must(201, call("POST", "/v1/heads", trainBody(`gone-${n}`, 10 + n)));
-      shas.set(n, made.json.sha256);
+      const response = await expectStatus(201, call("POST", "/v1/heads", trainBody(`gone-${n}`, 10 + n)));
+      headHashes.set(n, response.json.sha256);
       return () => call("DELETE", `/v1/heads/gone-${n}`);
     },
     status: 200,
-    present: async (n) => !(await exists(`/v1/heads/gone-${n}`)),
-    again: { present: [404], absent: [200] },
+    isApplied: async (n) => !(await exists(`/v1/heads/gone-${n}`)),
+    retryStatuses: { present: [404], absent: [200] },
     finally: (n) =>
-      eventually(async () => {
-        const { kv, r2 } = await stored();
-        return ![...kv, ...r2].some((key) => key.endsWith(shas.get(n) ?? ""));
+      waitFor(async () => {
+        const { kv, r2 } = await listStored();
+        return ![...kv, ...r2].some((key) => key.endsWith(headHashes.get(n) ?? ""));
       }, "its bytes are deleted"),
   },
   "delete a data set": {
     async prepare(n) {
       await newDataset(`gone-${n}`, 10);
-      const before = new Set((await stored()).kv);
-      await must(201, call("POST", "/v1/heads", { ...trainBody("of-gone"), dataset: `gone-${n}` }));
-      const block = (await stored()).kv.find((key) => key.includes("/blocks/") && !before.has(key));
+      const before = new Set((await listStored()).kv);
+      await expectStatus(201, call("POST", "/v1/heads", { ...trainBody("of-gone"), dataset: `gone-${n}` }));
+      const block = (await listStored()).kv.find((key) => key.includes("/blocks/") && !before.has(key));
       expect(block).toBeDefined();
-      shas.set(n, block ?? "");
+      headHashes.set(n, block ?? "");
       return () => call("DELETE", `/v1/datasets/gone-${n}`);
     },
     status: 200,
-    present: async (n) => !(await exists(`/v1/datasets/gone-${n}`)),
-    again: { present: [404], absent: [200] },
+    isApplied: async (n) => !(await exists(`/v1/datasets/gone-${n}`)),
+    retryStatuses: { present: [404], absent: [200] },
     finally: (n) =>
-      eventually(async () => !(await stored()).kv.includes(shas.get(n) ?? ""), "its embeddings are deleted"),
+      waitFor(async () => !(await listStored()).kv.includes(headHashes.get(n) ?? ""), "its embeddings are deleted"),
   },
   "delete a tenant": {
     async prepare(n) {
       const victim = await newTenant(`victim-${n}`);
-      victims.set(n, victim);
+      doomedTenants.set(n, victim);
       await newDataset("tickets", 6, victim.key);
-      await must(201, call("POST", "/v1/heads", trainBody("head"), victim.key));
-      await settle(victim.id);
+      await expectStatus(201, call("POST", "/v1/heads", trainBody("head"), victim.key));
+      await waitUntilIdle(victim.id);
       return () => call("DELETE", `/v1/admin/tenants/${victim.id}`, undefined, operator);
     },
     status: 202,
-    async present(n) {
-      const { status } = (await must(200, call("GET", `/v1/admin/tenants/victim-${n}`, undefined, operator))).json;
-      if (status === "active") await expectWhole(victims.get(n)?.key);
+    async isApplied(n) {
+      const { status } = (await expectStatus(200, call("GET", `/v1/admin/tenants/victim-${n}`, undefined, operator)))
+        .json;
+      if (status === "active") await expectConsistent(doomedTenants.get(n)?.key);
       return status !== "active";
     },
-    again: { present: [202], absent: [202] },
+    retryStatuses: { present: [202], absent: [202] },
     async finally(n) {
       const state = () => call("GET", `/v1/admin/tenants/victim-${n}`, undefined, operator);
-      await eventually(async () => (await state()).json.status === "deleted", "the tenant is deleted");
-      expect(await stored(`victim-${n}`)).toEqual({ kv: [], r2: [] });
-      await must(401, call("GET", "/v1/datasets", undefined, victims.get(n)?.key));
-      await must(409, call("POST", "/v1/admin/tenants", { id: `victim-${n}` }, operator));
+      await waitFor(async () => (await state()).json.status === "deleted", "the tenant is deleted");
+      expect(await listStored(`victim-${n}`)).toEqual({ kv: [], r2: [] });
+      await expectStatus(401, call("GET", "/v1/datasets", undefined, doomedTenants.get(n)?.key));
+      await expectStatus(409, call("POST", "/v1/admin/tenants", { id: `victim-${n}` }, operator));
     },
   },
 };
 
 /** Runs the request with a crash ahead of its n-th write; its answer, if any came, and what was about to be written. */
 async function runUntilCrash(
-  run: () => Promise<Answer>,
+  run: () => Promise<ApiResponse>,
   n: number,
-): Promise<{ answer: Answer | null; at: string | null }> {
+): Promise<{ answer: ApiResponse | null; crashPoint: string | null }> {
   await call("POST", `/crash?before=${n}`);
   const { crashed } = server;
-  const answering = run().catch(() => null);
-  const answer = await Promise.race([answering, crashed.then(() => null)]);
-  const quiet = answer && settle().then(() => new Promise<null>((resolve) => setTimeout(resolve, 250, null)));
-  const at = await Promise.race([crashed, ...(quiet ? [quiet.catch(() => crashed)] : [])]);
-  return { answer, at };
+  const responsePromise = run().catch(() => null);
+  const answer = await Promise.race([responsePromise, crashed.then(() => null)]);
+  const idleTimer =
+    answer && waitUntilIdle().then(() => new Promise<null>((resolve) => setTimeout(resolve, 250, null)));
+  const crashPoint = await Promise.race([crashed, ...(idleTimer ? [idleTimer.catch(() => crashed)] : [])]);
+  return { answer, crashPoint };
 }
 
 beforeAll(async () => {
-  await build(built, join(root, "test", "worker", "crashing-worker.ts"));
-  spare = launch();
+  await buildWorker(bundle, join(root, "test", "worker", "crashing-worker.ts"));
+  spareProcess = launch();
   server = await start();
   acme = await newTenant("acme");
   await newDataset("tickets", 20);
@@ -385,38 +394,40 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await server?.kill();
-  if (spare?.pid !== undefined) process.kill(-spare.pid, "SIGKILL");
+  if (spareProcess?.pid !== undefined) process.kill(-spareProcess.pid, "SIGKILL");
   rmSync(folder, { recursive: true, force: true });
-  if (STEP === 1) console.log(points.join("\n"));
+  if (STEP === 1) console.log(crashPoints.join("\n"));
 });
 
 describe("killed between any two writes, the next start finds everything whole:", () => {
   test.each(Object.entries(operations))("%s", async (name, operation) => {
     // No operation has fewer than three: its transaction, the alarm and the answer.
     const first = 1 + (Object.keys(operations).indexOf(name) % Math.min(STEP, 3));
-    let crashes = 0;
+    let crashCount = 0;
     for (let n = first; n < 40; n += STEP) {
       const run = await operation.prepare(n);
-      await settle();
-      const { answer, at } = await runUntilCrash(run, n);
+      await waitUntilIdle();
+      const { answer, crashPoint } = await runUntilCrash(run, n);
       if (answer !== null) expect(answer.status, JSON.stringify(answer.json)).toBe(operation.status);
-      if (at !== null) {
-        crashes++;
-        points.push(`${name}: write ${n}, before ${at}, ${answer === null ? "not answered" : "answered"}`);
+      if (crashPoint !== null) {
+        crashCount++;
+        crashPoints.push(`${name}: write ${n}, before ${crashPoint}, ${answer === null ? "not answered" : "answered"}`);
         await server.kill();
         server = await start();
       }
       await call("POST", "/crash?before=0");
-      const present = await operation.present(n, answer);
-      if (answer !== null) expect(present, `what was answered holds after ${at}`).toBe(true);
-      await expectWhole();
-      const next = await run();
-      expect(operation.again[present ? "present" : "absent"], JSON.stringify(next.json)).toContain(next.status);
+      const present = await operation.isApplied(n, answer);
+      if (answer !== null) expect(present, `what was answered holds after ${crashPoint}`).toBe(true);
+      await expectConsistent();
+      const retry = await run();
+      expect(operation.retryStatuses[present ? "present" : "absent"], JSON.stringify(retry.json)).toContain(
+        retry.status,
+      );
       await operation.finally?.(n);
-      await expectWhole();
-      if (at === null) break;
+      await expectConsistent();
+      if (crashPoint === null) break;
     }
-    expect(crashes, "at least one write was cut off").toBeGreaterThan(0);
+    expect(crashCount, "crashPoint least one write was cut off").toBeGreaterThan(0);
   });
 
   test("and what no version and no data set refers to is swept away", async () => {
@@ -425,34 +436,34 @@ describe("killed between any two writes, the next start finds everything whole:"
       [77, []],
       [1, rows(1, 50_000)],
     ] as const) {
-      await must(200, call("POST", "/v1/datasets/tickets/examples", { examples }));
-      await settle();
-      const before = await stored();
+      await expectStatus(200, call("POST", "/v1/datasets/tickets/examples", { examples }));
+      await waitUntilIdle();
+      const before = await listStored();
       const train = () => call("POST", "/v1/heads", trainBody("orphan", l2));
       expect(await runUntilCrash(train, 2)).toEqual({ answer: null, at: "transaction" });
       await server.kill();
       server = await start();
-      const after = await stored();
+      const after = await listStored();
       expect(after.r2.length + after.kv.length).toBe(before.r2.length + before.kv.length + 1);
     }
-    await settle();
-    const hashes = await expectWhole();
+    await waitUntilIdle();
+    const hashes = await expectConsistent();
     const blocks = (await call("POST", "/sweep?tenant=acme")).json as string[];
-    const { kv, r2 } = await stored();
+    const { kv, r2 } = await listStored();
     expect(r2.map((key) => key.split("/").at(-1)).sort()).toEqual([...hashes].sort());
     expect(kv.filter((key) => key.includes("/heads/")).every((key) => r2.includes(key))).toBe(true);
     expect(kv.filter((key) => key.includes("/blocks/")).every((key) => blocks.includes(key))).toBe(true);
-    await expectWhole();
+    await expectConsistent();
   });
 });
 
 describe("npm start", () => {
   async function freePort(): Promise<number> {
-    const probe = createServer().listen(0, "127.0.0.1");
-    await once(probe, "listening");
-    const { port } = probe.address() as AddressInfo;
-    probe.close();
-    await once(probe, "close");
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    await once(server, "close");
     return port;
   }
 
@@ -465,24 +476,24 @@ describe("npm start", () => {
         ({ ok }) => ok,
         () => false,
       );
-    const begin = async () => {
+    const startServer = async () => {
       const child = spawn(process.execPath, [join(root, "src", "serve.ts")], { cwd: root, env, stdio: "ignore" });
-      await eventually(async () => ready(), "the server is ready", 60_000);
+      await waitFor(async () => ready(), "the server is ready", 60_000);
       return child;
     };
     const killed = server;
     server = { ...server, url };
-    let child = await begin();
+    let child = await startServer();
     try {
       const tenant = await newTenant("plain");
       await newDataset("tickets", 10, tenant.key);
-      await must(201, call("POST", "/v1/heads", trainBody("support"), tenant.key));
+      await expectStatus(201, call("POST", "/v1/heads", trainBody("support"), tenant.key));
       child.kill("SIGKILL");
-      await eventually(async () => !(await ready()), "workerd ends with the process that started it");
-      child = await begin();
-      await expectWhole(tenant.key);
-      await must(201, call("POST", "/v1/heads", trainBody("support"), tenant.key));
-      expect((await must(200, call("GET", "/v1/heads/support", undefined, tenant.key))).json.version).toBe(2);
+      await waitFor(async () => !(await ready()), "workerd ends with the process that started it");
+      child = await startServer();
+      await expectConsistent(tenant.key);
+      await expectStatus(201, call("POST", "/v1/heads", trainBody("support"), tenant.key));
+      expect((await expectStatus(200, call("GET", "/v1/heads/support", undefined, tenant.key))).json.version).toBe(2);
     } finally {
       child.kill("SIGKILL");
       server = killed;

@@ -6,9 +6,9 @@ import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { setTimeout } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { confusionText, inspectCsv, withoutRows } from "../../src/cli.ts";
+import { formatConfusion, inspectCsv, readWithoutRows } from "../../src/cli.ts";
 import { createClient, GraftError } from "../../src/sdk.ts";
-import { build, type Server, serve } from "../../src/serve.ts";
+import { buildWorker, type Server, serve } from "../../src/serve.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 let folder: string;
@@ -17,22 +17,22 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function file(name: string, content: string): string {
+function writeTempFile(name: string, content: string): string {
   const path = join(folder, name);
   writeFileSync(path, content);
   return path;
 }
 
-interface Run {
+interface RunResult {
   readonly code: number | null;
   readonly out: string;
   readonly err: string;
   /** Files in its temporary folder and processes that are still there after it. */
-  readonly left: readonly string[];
+  readonly leftovers: readonly string[];
 }
 
 /** Runs a command with a temporary folder of its own; sends it SIGINT when `interruptAt` comes up on stderr. */
-async function run(command: string, args: readonly string[], interruptAt?: string): Promise<Run> {
+async function runCommand(command: string, args: readonly string[], interruptAt?: string): Promise<RunResult> {
   const temporary = mkdtempSync(join(folder, "tmp-"));
   const child = execFile(command, args, { cwd: root, env: { ...process.env, TMPDIR: temporary } });
   let out = "";
@@ -43,10 +43,10 @@ async function run(command: string, args: readonly string[], interruptAt?: strin
     if (interruptAt !== undefined && text.includes(interruptAt)) child.kill("SIGINT");
   });
   const [code] = (await once(child, "close")) as [number | null];
-  const left = () => [...readdirSync(temporary), ...processesOf(temporary)];
+  const listLeftovers = () => [...readdirSync(temporary), ...processesOf(temporary)];
   // A process that was told to end may take a moment to.
-  for (let tries = 0; tries < 20 && left().length > 0; tries++) await setTimeout(100);
-  return { code, out, err, left: left() };
+  for (let attempt = 0; attempt < 20 && listLeftovers().length > 0; attempt++) await setTimeout(100);
+  return { code, out, err, leftovers: listLeftovers() };
 }
 
 /** Processes, where there is a /proc to find them in, that were started with this temporary folder. */
@@ -61,7 +61,8 @@ function processesOf(temporary: string): string[] {
   });
 }
 
-const demo = (...args: readonly string[]) => run(process.execPath, [join(root, "src/cli.ts"), "demo", ...args]);
+const runDemo = (...args: readonly string[]) =>
+  runCommand(process.execPath, [join(root, "src/cli.ts"), "demo", ...args]);
 
 const colours = ["red", "green", "blue"];
 const things = ["door", "car", "house", "shirt", "lamp", "bag", "chair", "book", "phone", "cup", "hat", "wall"];
@@ -69,7 +70,7 @@ const rows = things.flatMap((thing) => colours.map((colour) => `"a ${colour} ${t
 
 describe("the demo", () => {
   test("trains on the example tickets, shows its evaluation and classifies unseen texts", async () => {
-    const { code, out, err, left } = await demo();
+    const { code, out, err, leftovers } = await runDemo();
     expect(code, err).toBe(0);
     expect(out).toContain("A head trained on examples/support-tickets.csv");
     expect(out).toMatch(/8 labels, 632 examples/);
@@ -80,44 +81,48 @@ describe("the demo", () => {
     expect(out).toMatch(/Our bookkeeper is asking for a VAT receipt .+ [01]\.\d\d +invoice_request\n/);
     expect(out).toMatch(/Train and evaluate a head +[\d.]+ m?s\n/);
     expect(err).toContain("Build the Worker …\n");
-    expect(left).toEqual([]);
+    expect(leftovers).toEqual([]);
   });
 
   test("holds out rows of one's own CSV and says which it got right", async () => {
-    const own = file("own file.csv", `\ufefftext,label\r\n${rows.join("\r\n")}\r\n"",red\r\n`);
-    const { code, out, err, left } = await demo(own);
+    const customFile = writeTempFile("own file.csv", `\ufefftext,label\r\n${rows.join("\r\n")}\r\n"",red\r\n`);
+    const { code, out, err, leftovers } = await runDemo(customFile);
     expect(code, err).toBe(0);
     expect(out).toContain("3 labels, 33 examples");
     expect(out).toContain("line 38 left out");
     for (const colour of colours)
       expect(out).toMatch(new RegExp(`a ${colour} house, please +[01]\\.\\d\\d +\\w+ +${colour} +(right|wrong)\n`));
-    expect(out).toContain(`--data-binary @'${own}'`);
-    expect(left).toEqual([]);
+    expect(out).toContain(`--data-binary @'${customFile}'`);
+    expect(leftovers).toEqual([]);
   });
 
   test.each([
     ["a missing file", () => join(folder, "none.csv"), /^There is no file '.+none\.csv'\.\n$/],
     ["a folder", () => folder, /^'.+' is not a file\.\n$/],
-    ["an empty file", () => file("empty.csv", ""), /^'.+' is empty\.\n$/],
-    ["a header alone", () => file("header.csv", "text,label\n"), /has no rows with both a text and a label/],
+    ["an empty file", () => writeTempFile("empty.csv", ""), /^'.+' is empty\.\n$/],
+    ["a header alone", () => writeTempFile("header.csv", "text,label\n"), /has no rows with both a text and a label/],
     [
       "no text column",
-      () => file("columns.csv", "message,label\na,b\n"),
+      () => writeTempFile("columns.csv", "message,label\na,b\n"),
       /it lacks 'text' and has 'message', 'label'\.\n$/,
     ],
-    ["no label column", () => file("columns.csv", "text,tag\na,b\n"), /it lacks 'label' and has 'text', 'tag'\.\n$/],
+    [
+      "no label column",
+      () => writeTempFile("columns.csv", "text,tag\na,b\n"),
+      /it lacks 'label' and has 'text', 'tag'\.\n$/,
+    ],
     [
       "one label",
-      () => file("one.csv", "text,label\na,x\nb,x\n"),
+      () => writeTempFile("one.csv", "text,label\na,x\nb,x\n"),
       /^All 2 rows of .+ have the label 'x'; a head needs at least 2\.\n$/,
     ],
     [
       "one more column",
-      () => file("more.csv", `text,label,note\n${rows.map((row) => `${row},`).join("\n")}\n`),
+      () => writeTempFile("more.csv", `text,label,note\n${rows.map((row) => `${row},`).join("\n")}\n`),
       /column 'note' is unknown/,
     ],
   ])("refuses %s in one line", async (_case, make, message) => {
-    const { code, out, err, left } = await demo(make());
+    const { code, out, err, leftovers } = await runDemo(make());
     expect(code).toBe(1);
     expect(err.replace(/^.+ ….*\n/gm, "")).toMatch(message);
     expect(
@@ -127,20 +132,20 @@ describe("the demo", () => {
         .split("\n"),
     ).toHaveLength(1);
     expect(out).toBe("");
-    expect(left).toEqual([]);
+    expect(leftovers).toEqual([]);
   });
 
   test.each(["Build the Worker", "Start it on workerd", "Train and evaluate"])(
     "leaves nothing when stopped at '%s'",
     async (step) => {
-      const { code, left } = await run(process.execPath, [join(root, "src/cli.ts"), "demo"], step);
+      const { code, leftovers } = await runCommand(process.execPath, [join(root, "src/cli.ts"), "demo"], step);
       expect(code).toBe(130);
-      expect(left).toEqual([]);
+      expect(leftovers).toEqual([]);
     },
   );
 
   test("tells how to use it where the arguments are wrong", async () => {
-    const { code, err } = await run(process.execPath, [join(root, "src/cli.ts"), "train"]);
+    const { code, err } = await runCommand(process.execPath, [join(root, "src/cli.ts"), "train"]);
     expect(code).toBe(1);
     expect(err).toMatch(/^Usage: npm run demo/);
   });
@@ -150,21 +155,21 @@ describe("with a running Worker", () => {
   const adminKey = "operator-of-the-demo-test";
   let server: Server;
   beforeAll(async () => {
-    const built = join(folder, "worker");
-    await build(built);
-    server = await serve(built, { port: 0, stateDir: join(folder, "state"), adminKey, log: () => undefined });
+    const bundle = join(folder, "worker");
+    await buildWorker(bundle);
+    server = await serve(bundle, { port: 0, stateDir: join(folder, "state"), adminKey, log: () => undefined });
   });
   afterAll(() => server.stop());
 
   test("the commands that the demo prints do the same by hand", async () => {
-    const own = file("by hand's.csv", `text,label\n${rows.join("\n")}\n`);
-    const { out } = await demo(own);
+    const customFile = writeTempFile("by hand's.csv", `text,label\n${rows.join("\n")}\n`);
+    const { out } = await runDemo(customFile);
     const commands = out
       .slice(out.indexOf("# in another"))
       .replace("http://127.0.0.1:8787", server.url)
       .replace(/Bearer [0-9a-f]{32}/, `Bearer ${adminKey}`)
       .replaceAll("\ncurl", "\necho\ncurl");
-    const { code, out: answers, err } = await run("bash", ["-euc", commands]);
+    const { code, out: answers, err } = await runCommand("bash", ["-euc", commands]);
     expect(code, err).toBe(0);
     const [dataset, imported, head, predicted] = answers
       .trim()
@@ -198,13 +203,13 @@ describe("with a running Worker", () => {
     expect((await graft.heads.promote("colour", 2)).active_version).toBe(2);
     expect((await graft.heads.versions("colour")).data.map(({ version }) => version)).toEqual([2, 1]);
     expect((await graft.heads.get("colour", 1)).version).toBe(1);
-    const wordy = await graft.heads.train({
+    const lexicalHead = await graft.heads.train({
       name: "wordy",
       dataset: "colours",
       method: "head",
       hyperparameters: { lexical: true },
     });
-    expect(wordy.training.lexical).toBe(true);
+    expect(lexicalHead.training.lexical).toBe(true);
     const { lexical, labels } = await graft.heads.export("wordy", 1);
     expect(lexical?.weights.map((row) => row.length)).toEqual(labels.map(() => lexical?.seen.length));
     const { data } = await graft.heads.predict("colour", { input: ["a blue door", { text: "a red cup" }] });
@@ -220,10 +225,10 @@ describe("with a running Worker", () => {
     const refusal = await graft.heads.get("colour").catch((error: unknown) => error);
     expect(refusal).toBeInstanceOf(GraftError);
     expect(refusal).toMatchObject({ status: 404, code: "not_found", requestId: expect.stringMatching(/^req_/) });
-    const wrong = await graft.datasets
+    const invalidImport = await graft.datasets
       .create({ name: "NO", task: "single_label", modality: "text" })
       .catch((e: unknown) => e);
-    expect(wrong).toMatchObject({ status: 400, code: "invalid_parameter", param: "name" });
+    expect(invalidImport).toMatchObject({ status: 400, code: "invalid_parameter", param: "name" });
     const stranger = createClient({ baseUrl: server.url, key: "gk_sdk-test_wrong" });
     await expect(stranger.models.list()).rejects.toMatchObject({ status: 401, code: "invalid_api_key" });
   });
@@ -233,36 +238,36 @@ describe("a CSV without its held-out rows", () => {
   test("keeps every other byte and every line break, also where a row spans chunks", async () => {
     const long = "x".repeat(100_000);
     const content = `\ufefftext,label\r\na 1,a\r\n"a\n2",a\r\n"a ""3"" ${long}é",a\r\n\r\nb 1,b\r\nb 2,b\r\nb 3,b\r\nlast,b`;
-    const path = file("long.csv", content);
-    const { rows, labels, heldOut } = await inspectCsv(path);
+    const path = writeTempFile("long.csv", content);
+    const { rows, labels, heldOutRows: heldOut } = await inspectCsv(path);
     expect({ rows, labels }).toEqual({ rows: 7, labels: 2 });
     expect(heldOut).toHaveLength(1);
-    let left = "";
-    for await (const chunk of withoutRows(path, heldOut)) left += Buffer.from(chunk).toString("latin1");
-    const whole = Buffer.from(content).toString("latin1");
-    const cut = whole.replace(/"a ""3"" x+Ã©",a/, "");
-    expect(left).toBe(cut);
+    let buffered = "";
+    for await (const chunk of readWithoutRows(path, heldOut)) buffered += Buffer.from(chunk).toString("latin1");
+    const original = Buffer.from(content).toString("latin1");
+    const truncated = original.replace(/"a ""3"" x+Ã©",a/, "");
+    expect(buffered).toBe(truncated);
   });
 
   test("may have line breaks of every kind, also mixed", async () => {
-    const path = file("mixed.csv", "text,label\r\na 1,a\na 2,a\ra 3,a\r\nb 1,b\rb 2,b\n");
-    const { rows, labels, heldOut } = await inspectCsv(path);
+    const path = writeTempFile("mixed.csv", "text,label\r\na 1,a\na 2,a\ra 3,a\r\nb 1,b\rb 2,b\n");
+    const { rows, labels, heldOutRows: heldOut } = await inspectCsv(path);
     expect({ rows, labels }).toEqual({ rows: 5, labels: 2 });
     expect(heldOut.map(({ text }) => text)).toEqual(["a 3"]);
-    let left = "";
-    for await (const chunk of withoutRows(path, heldOut)) left += Buffer.from(chunk).toString();
-    expect(left).toBe("text,label\r\na 1,a\na 2,a\r\r\nb 1,b\rb 2,b\n");
+    let buffered = "";
+    for await (const chunk of readWithoutRows(path, heldOut)) buffered += Buffer.from(chunk).toString();
+    expect(buffered).toBe("text,label\r\na 1,a\na 2,a\r\r\nb 1,b\rb 2,b\n");
   });
 
   test("holds out no text that is in the file twice", async () => {
-    const path = file("twice.csv", "text,label\na 1,a\na 2,a\nsame,a\nb 1,b\nb 2,b\nSame ,b\nc,c\n");
-    expect((await inspectCsv(path)).heldOut).toEqual([]);
+    const path = writeTempFile("twice.csv", "text,label\na 1,a\na 2,a\nsame,a\nb 1,b\nb 2,b\nSame ,b\nc,c\n");
+    expect((await inspectCsv(path)).heldOutRows).toEqual([]);
   });
 });
 
 describe("a confusion matrix", () => {
   test("is aligned, abbreviates its columns and counts wide characters as two", () => {
-    const text = confusionText(
+    const text = formatConfusion(
       {
         labels: ["返金", "bug\nreport", "buy"],
         matrix: [
@@ -283,7 +288,7 @@ describe("a confusion matrix", () => {
 
   test("numbers the columns where labels begin alike", () => {
     const labels = ["request_a_refund", "request_a_receipt"];
-    const text = confusionText(
+    const text = formatConfusion(
       {
         labels,
         matrix: [
@@ -300,7 +305,7 @@ describe("a confusion matrix", () => {
   test("becomes the most confused pairs where there are many labels", () => {
     const labels = Array.from({ length: 40 }, (_, i) => `label ${i}`);
     const matrix = labels.map((_, i) => labels.map((_, j) => (i === j ? 50 : j === i + 1 ? i : 0)));
-    const lines = confusionText({ labels, matrix }, 100).split("\n");
+    const lines = formatConfusion({ labels, matrix }, 100).split("\n");
     expect(lines[0]).toBe("  40 labels; the 15 most confused of 38 confused pairs:");
     expect(lines[3]).toMatch(/^ {2}label 38 +label 39 +38 +of 88$/);
     expect(lines).toHaveLength(18);

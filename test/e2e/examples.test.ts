@@ -7,14 +7,14 @@ import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { NewHead } from "../../src/sdk.ts";
-import { eventually, type System, startSystem, type Tenant } from "./batch-system.ts";
+import { type System, startSystem, type TenantClient, waitFor } from "./processes.ts";
 import { startReceiver } from "./receivers.ts";
 
 const examples = join(import.meta.dirname, "..", "..", "examples");
 let folder: string;
 let receiverUrl: string;
 let system: System;
-let tenant: Tenant;
+let tenant: TenantClient;
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "graft-examples-"));
@@ -113,11 +113,11 @@ test("webhook-receiver: takes what is signed with its secret, once, and nothing 
   const endpoint = await webhookEndpoints.create({ url: `${receiverUrl}/in?a=b`, events: ["*"] });
   const receiver = startWebhookReceiver(endpoint.secret ?? "");
   try {
-    await eventually(async () => receiver.lines.includes("ready"), "the receiver is ready");
+    await waitFor(async () => receiver.lines.includes("ready"), "the receiver is ready");
     const { id } = await webhookEndpoints.test(endpoint.id);
-    await eventually(async () => (await webhookDeliveries.get(id)).status === "succeeded", "it arrives");
+    await waitFor(async () => (await webhookDeliveries.get(id)).status === "succeeded", "it arrives");
     await webhookDeliveries.redeliver(id);
-    await eventually(async () => (await webhookDeliveries.get(id)).attempts[1]?.status === 204, "again");
+    await waitFor(async () => (await webhookDeliveries.get(id)).attempts[1]?.status === 204, "again");
     expect(receiver.lines.slice(1)).toEqual([`1 webhook.test {"object":"webhook_endpoint","id":"${endpoint.id}"}`]);
     const forged = {
       "webhook-id": "evt_1",

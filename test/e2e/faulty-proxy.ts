@@ -4,15 +4,15 @@ import { createServer, type IncomingMessage, request, type Server } from "node:h
 import type { AddressInfo } from "node:net";
 
 /** A request on its way: `what` is submit, stop, data, artifact, or the type of a message. */
-export interface Passing {
-  readonly what: string;
+export interface ProxiedRequest {
+  readonly kind: string;
   readonly method: string;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;
 }
 
-export interface Answer {
+export interface ProxiedResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: Buffer;
@@ -22,7 +22,10 @@ export interface Answer {
  * What becomes of a request: the answer to give, or null to break the connection. `forward` sends it on, as it is, or only
  * the first bytes of its body.
  */
-export type Fault = (passing: Passing, forward: (bytes?: number) => Promise<Answer | null>) => Promise<Answer | null>;
+export type Fault = (
+  passing: ProxiedRequest,
+  forward: (bytes?: number) => Promise<ProxiedResponse | null>,
+) => Promise<ProxiedResponse | null>;
 
 export interface FaultyProxy {
   readonly url: string;
@@ -36,9 +39,9 @@ export async function startProxy(target: () => string): Promise<FaultyProxy> {
   const server: Server = createServer(async (incoming, outgoing) => {
     const body = await readAll(incoming).catch(() => null);
     if (body === null) return;
-    const passing = toPassing(incoming, body);
-    const forward = (bytes?: number) => send(target(), passing, bytes);
-    const answer = await (proxy.fault === null ? forward() : proxy.fault(passing, forward)).catch(() => null);
+    const proxiedRequest = toProxiedRequest(incoming, body);
+    const forward = (bytes?: number) => forwardRequest(target(), proxiedRequest, bytes);
+    const answer = await (proxy.fault === null ? forward() : proxy.fault(proxiedRequest, forward)).catch(() => null);
     if (answer === null) return outgoing.destroy();
     outgoing.writeHead(answer.status, answer.headers).end(answer.body);
   }).listen(0, "127.0.0.1");
@@ -61,23 +64,27 @@ async function readAll(stream: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-function toPassing({ method = "", url = "", headers }: IncomingMessage, body: Buffer): Passing {
+function toProxiedRequest({ method = "", url = "", headers }: IncomingMessage, body: Buffer): ProxiedRequest {
   const last = url.split("/").at(-1) ?? "";
   const message = last === "messages" ? (JSON.parse(body.toString()).type as string) : null;
   const artifact = url.includes("/artifacts/") ? (method === "GET" ? "fetch" : "artifact") : null;
-  const what = message ?? artifact ?? (method === "PUT" ? "submit" : last);
-  return { what, method, path: url, headers: headers as Record<string, string>, body };
+  const kind = message ?? artifact ?? (method === "PUT" ? "submit" : last);
+  return { kind, method, path: url, headers: headers as Record<string, string>, body };
 }
 
 /** Sends a request on; null where no answer comes. */
-function send(target: string, { method, path, headers, body }: Passing, bytes?: number): Promise<Answer | null> {
+function forwardRequest(
+  target: string,
+  { method, path, headers, body }: ProxiedRequest,
+  bytes?: number,
+): Promise<ProxiedResponse | null> {
   return new Promise((resolve) => {
-    const { host: _host, connection: _connection, ...rest } = headers;
-    const outgoing = request(target + path, { method, headers: rest, agent: false }, (answer) => {
+    const { host: _host, connection: _connection, ...forwardedHeaders } = headers;
+    const outgoing = request(target + path, { method, headers: forwardedHeaders, agent: false }, (answer) => {
       readAll(answer).then(
         (body) => {
-          const { "transfer-encoding": _encoding, connection: _kept, ...given } = answer.headers;
-          resolve({ status: answer.statusCode ?? 0, headers: given as Record<string, string>, body });
+          const { "transfer-encoding": _encoding, connection: _connection, ...responseHeaders } = answer.headers;
+          resolve({ status: answer.statusCode ?? 0, headers: responseHeaders as Record<string, string>, body });
         },
         () => resolve(null),
       );

@@ -1,10 +1,10 @@
 /** Full fine-tuning from a client to the batch endpoint and back, each a real process: layers are trained, and serve. */
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createDataset, ended, eventually, type System, startSystem, type Tenant } from "./batch-system.ts";
+import { createDataset, type System, startSystem, type TenantClient, waitFor, waitForJobEnd } from "./processes.ts";
 
 let system: System;
-let acme: Tenant;
+let acme: TenantClient;
 let openai: OpenAI;
 
 beforeAll(async () => {
@@ -15,16 +15,16 @@ beforeAll(async () => {
 afterAll(() => system.close());
 
 const BASE = "text-static-1";
-const wanted = { model: BASE, training_file: "dataset:tickets", promote: "always" } as const;
-const embed = async (model: string, input: string) =>
+const jobParams = { model: BASE, training_file: "dataset:tickets", promote: "always" } as const;
+const embedText = async (model: string, input: string) =>
   (await openai.embeddings.create({ model, input })).data[0]?.embedding ?? [];
 
 describe("a job that trains all layers", () => {
   beforeAll(async () => {
     await createDataset(acme.graft, "tickets", 400);
-    const job = await openai.fineTuning.jobs.create({ ...wanted, suffix: "support", n: 1 } as never);
-    const done = await ended(acme, job.id);
-    expect(done).toMatchObject({
+    const job = await openai.fineTuning.jobs.create({ ...jobParams, suffix: "support", n: 1 } as never);
+    const finishedJob = await waitForJobEnd(acme, job.id);
+    expect(finishedJob).toMatchObject({
       status: "succeeded",
       fine_tuned_model: "ft:text-static-1:support",
       graft: {
@@ -51,10 +51,13 @@ describe("a job that trains all layers", () => {
     expect(models.data.map((model) => model.id)).toContain(id);
     const model = await openai.models.retrieve(id);
     expect(model).toMatchObject({ owned_by: "acme", graft: { kind: "fine_tuned", modality: "text", dimensions: 512 } });
-    const [own, base] = [await embed(id, "my parcel is wrong"), await embed(BASE, "my parcel is wrong")];
-    expect(own.slice(0, 256)).toEqual(base);
-    expect(own).toHaveLength(512);
-    expect(Math.max(...own.slice(256))).toBeGreaterThan(0);
+    const [fineTunedRow, baseRow] = [
+      await embedText(id, "my parcel is wrong"),
+      await embedText(BASE, "my parcel is wrong"),
+    ];
+    expect(fineTunedRow.slice(0, 256)).toEqual(baseRow);
+    expect(fineTunedRow).toHaveLength(512);
+    expect(Math.max(...fineTunedRow.slice(256))).toBeGreaterThan(0);
     const globex = await system.createTenant("globex");
     const other = new OpenAI({ apiKey: globex.key, baseURL: `${system.url}/v1`, maxRetries: 0 });
     await expect(other.models.retrieve(id)).rejects.toMatchObject({ status: 404, code: "not_found" });
@@ -107,16 +110,16 @@ test("trains the last layers, of many labels and of values", async () => {
   await graft.datasets.import("prices", lines("value"), "application/x-ndjson");
   for (const name of ["tags", "prices"]) {
     const body = {
-      ...wanted,
+      ...jobParams,
       training_file: `dataset:${name}`,
       head: name,
       suffix: name,
       trainable: { last_layers: 2 },
     };
     const job = await openai.fineTuning.jobs.create(body as never);
-    const done = await ended(acme, job.id);
-    expect(done.error).toBeNull();
-    expect(done).toMatchObject({
+    const finishedJob = await waitForJobEnd(acme, job.id);
+    expect(finishedJob.error).toBeNull();
+    expect(finishedJob).toMatchObject({
       status: "succeeded",
       graft: { promoted: true, trainable: { last_layers: 2 } },
     });
@@ -132,25 +135,28 @@ test("a head that asks for fine-tuning becomes a job, and where the frozen head 
   const { graft } = acme;
   const job = await graft.heads.train({ name: "asked", dataset: "tickets", method: "fine_tune" });
   if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
-  const done = await ended(acme, job.id);
-  expect(done).toMatchObject({
+  const finishedJob = await waitForJobEnd(acme, job.id);
+  expect(finishedJob).toMatchObject({
     status: "succeeded",
     graft: { head: "asked", version: 1, promoted: true, trainable: "all" },
   });
-  const model = done.fine_tuned_model as string;
+  const model = finishedJob.fine_tuned_model as string;
   const head = await graft.heads.get("asked");
-  if (done.graft.comparison?.verdict !== "better") {
+  if (finishedJob.graft.comparison?.verdict !== "better") {
     expect(head).toMatchObject({ training: { method: "head" }, backbone: { id: BASE } });
-    expect(await embed(model, "hello there")).toEqual(await embed(BASE, "hello there"));
+    expect(await embedText(model, "hello there")).toEqual(await embedText(BASE, "hello there"));
   }
   expect((await openai.models.retrieve(model)).id).toBe(model);
 });
 
 test("another attempt goes on from what one had trained", async () => {
   const jobs = openai.fineTuning.jobs;
-  const job = await jobs.create({ ...wanted, suffix: "paused" } as never);
-  await eventually(async () => (await jobs.checkpoints.list(job.id)).data.length > 0, "a checkpoint is there");
+  const job = await jobs.create({ ...jobParams, suffix: "paused" } as never);
+  await waitFor(async () => (await jobs.checkpoints.list(job.id)).data.length > 0, "a checkpoint is there");
   await jobs.pause(job.id);
   await jobs.resume(job.id);
-  expect(await ended(acme, job.id)).toMatchObject({ status: "succeeded", fine_tuned_model: "ft:text-static-1:paused" });
+  expect(await waitForJobEnd(acme, job.id)).toMatchObject({
+    status: "succeeded",
+    fine_tuned_model: "ft:text-static-1:paused",
+  });
 });

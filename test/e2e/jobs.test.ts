@@ -1,10 +1,18 @@
 /** Fine-tuning jobs from a client to the batch endpoint and back, each a real process, with nothing wrong. */
 import OpenAI, { toFile } from "openai";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { createDataset, ended, eventually, examples, type System, startSystem, type Tenant } from "./batch-system.ts";
+import {
+  createDataset,
+  makeExamples,
+  type System,
+  startSystem,
+  type TenantClient,
+  waitFor,
+  waitForJobEnd,
+} from "./processes.ts";
 
 let system: System;
-let acme: Tenant;
+let acme: TenantClient;
 let openai: OpenAI;
 
 beforeAll(async () => {
@@ -15,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => system.close());
 
 test("OpenAI's client uploads a file, fine-tunes on it, and the head predicts", async () => {
-  const chats = examples(200).map(({ text, label }) => ({
+  const chats = makeExamples(200).map(({ text, label }) => ({
     messages: [
       { role: "system", content: "Route the ticket." },
       { role: "user", content: text },
@@ -26,12 +34,12 @@ test("OpenAI's client uploads a file, fine-tunes on it, and the head predicts", 
   const file = await openai.files.create({ file: await toFile(Buffer.from(jsonl), "t.jsonl"), purpose: "fine-tune" });
   const job = await openai.fineTuning.jobs.create({ model: "text-static-1", training_file: file.id, suffix: "router" });
   expect(job).toMatchObject({ object: "fine_tuning.job", status: "validating_files", training_file: file.id });
-  const done = await eventually(async () => {
-    const now = await openai.fineTuning.jobs.retrieve(job.id);
-    return now.status === "succeeded" && now;
+  const finishedJob = await waitFor(async () => {
+    const current = await openai.fineTuning.jobs.retrieve(job.id);
+    return current.status === "succeeded" && current;
   }, "the job succeeds");
-  expect(done.fine_tuned_model).toBe("ft:text-static-1:router");
-  expect(done).toMatchObject({ graft: { head: "router", version: 1, promoted: true, attempt: 1 } });
+  expect(finishedJob.fine_tuned_model).toBe("ft:text-static-1:router");
+  expect(finishedJob).toMatchObject({ graft: { head: "router", version: 1, promoted: true, attempt: 1 } });
   const events: OpenAI.FineTuning.FineTuningJobEvent[] = [];
   for await (const event of openai.fineTuning.jobs.listEvents(job.id, { limit: 5 })) events.push(event);
   expect(events.at(-1)?.message).toBe("The job was created.");
@@ -50,14 +58,14 @@ test("a data set beyond the edge's budget becomes a job, and the head's next ver
   await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
   const rows = Array.from({ length: 60_000 }, (_, i) => `{"text":"${i % 7} apples and ${i} pears","value":${i % 7}}`);
   await graft.datasets.import("prices", rows.join("\n"), "application/x-ndjson");
-  const wanted = { name: "price", dataset: "prices", hyperparameters: { l2: 1, lexical: false } } as const;
-  await expect(graft.heads.train({ ...wanted, method: "head" })).rejects.toMatchObject({
+  const headParams = { name: "price", dataset: "prices", hyperparameters: { l2: 1, lexical: false } } as const;
+  await expect(graft.heads.train({ ...headParams, method: "head" })).rejects.toMatchObject({
     code: "edge_budget_exceeded",
   });
-  const job = await graft.heads.train({ ...wanted, evaluation: { method: "none" } });
+  const job = await graft.heads.train({ ...headParams, evaluation: { method: "none" } });
   if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
-  const done = await ended(acme, job.id, 100_000);
-  expect(done).toMatchObject({ status: "succeeded", graft: { head: "price", version: 1, promoted: true } });
+  const finishedJob = await waitForJobEnd(acme, job.id, 100_000);
+  expect(finishedJob).toMatchObject({ status: "succeeded", graft: { head: "price", version: 1, promoted: true } });
   expect((await graft.heads.get("price")).training.examples).toBe(60_000);
 });
 
@@ -70,7 +78,7 @@ test("pausing keeps what is done, resuming goes on, and cancelling ends a job fo
   expect((await jobs.pause(job.id)).status).toBe("paused");
   expect((await jobs.pause(job.id)).status).toBe("paused");
   expect(["queued", "validating_files"]).toContain((await jobs.resume(job.id)).status);
-  expect((await ended(acme, job.id)).status).toBe("succeeded");
+  expect((await waitForJobEnd(acme, job.id)).status).toBe("succeeded");
   const other = await create();
   expect((await jobs.cancel(other.id)).status).toBe("cancelled");
   expect((await jobs.cancel(other.id)).status).toBe("cancelled");

@@ -8,7 +8,7 @@ const program = join(import.meta.dirname, "..", "..", "src", "pretrain.ts");
 const folder = mkdtempSync(join(tmpdir(), "graft-pretrain-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-function run(...options: readonly string[]) {
+function runPretrain(...options: readonly string[]) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...options], {
     cwd: folder,
     encoding: "utf8",
@@ -17,7 +17,7 @@ function run(...options: readonly string[]) {
 }
 
 it("prints how it is used", () => {
-  const { status, stdout, stderr } = run("--help");
+  const { status, stdout, stderr } = runPretrain("--help");
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
   expect(stdout).toMatch(/^Usage: npm run backbone:train -- --data DIR /);
 });
@@ -34,6 +34,6 @@ it.each([
   [["--data", "none"], "There is no folder 'none'."],
   [["--data", "."], "'sgd_turn_pairs.tsv.gz' is missing: models/text-static-1/CARD.md lists the data."],
 ])("tells what is wrong with %j in one line, and leaves nothing behind", (options, line) => {
-  expect(run(...options)).toEqual({ status: 1, stdout: "", stderr: `${line}\n` });
+  expect(runPretrain(...options)).toEqual({ status: 1, stdout: "", stderr: `${line}\n` });
   expect(readdirSync(folder)).toEqual([]);
 });

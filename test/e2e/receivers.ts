@@ -9,7 +9,7 @@ export interface Arrival {
   readonly path: string;
   readonly headers: IncomingHttpHeaders;
   readonly text: string;
-  readonly at: number;
+  readonly receivedAt: number;
   readonly event: { readonly id: string; readonly type: string; readonly sequence: number; readonly data: object };
 }
 
@@ -17,7 +17,7 @@ export interface Receiver {
   readonly url: string;
   readonly arrivals: Arrival[];
   /** What is done with an arrival; a receiver answers 204 at first. */
-  answer: (response: ServerResponse, arrival: Arrival) => unknown;
+  handler: (response: ServerResponse, arrival: Arrival) => unknown;
   readonly close: () => Promise<void>;
 }
 
@@ -28,19 +28,19 @@ export const respond =
 
 export async function startReceiver(): Promise<Receiver> {
   const server: Server = createServer(async (request, response) => {
-    const at = Date.now();
+    const receivedAt = Date.now();
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk);
     const text = Buffer.concat(chunks).toString();
-    const arrival = { path: request.url ?? "", headers: request.headers, text, at, event: JSON.parse(text) };
+    const arrival = { path: request.url ?? "", headers: request.headers, text, receivedAt, event: JSON.parse(text) };
     receiver.arrivals.push(arrival);
-    receiver.answer(response, arrival);
+    receiver.handler(response, arrival);
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
   const receiver: Receiver = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     arrivals: [],
-    answer: respond(204),
+    handler: respond(204),
     async close() {
       if (!server.listening) return;
       server.closeAllConnections();
@@ -62,14 +62,14 @@ export function isSigned({ text, headers }: Arrival, secret: string): boolean {
 }
 
 /** The ids of the events that have come, each as often as it has. */
-export function idsOf({ arrivals }: Receiver): string[] {
+export function eventIds({ arrivals }: Receiver): string[] {
   return arrivals.map(({ event }) => event.id);
 }
 
 const examples = ["one", "two", "three", "four"].map((text, i) => ({ text, label: i % 2 === 0 ? "odd" : "even" }));
 
 /** Trains a head's two versions; promoting the other one again and again is the cheapest way to many events. */
-export async function trainTwice(graft: Client, name: string): Promise<void> {
+export async function trainTwoVersions(graft: Client, name: string): Promise<void> {
   const head = {
     name,
     examples,

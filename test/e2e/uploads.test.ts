@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
-import { build, type Server, serve } from "../../src/serve.ts";
+import { buildWorker, type Server, serve } from "../../src/serve.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "graft-uploads-"));
 const adminKey = "operator";
@@ -16,9 +16,9 @@ let server: Server;
 let key: string;
 
 beforeAll(async () => {
-  await build(join(folder, "built"));
+  await buildWorker(join(folder, "built"));
   server = await serve(join(folder, "built"), { port: 0, stateDir: join(folder, "state"), adminKey, log: () => {} });
-  key = (await api("POST", "/v1/admin/tenants", { id: "acme" }, adminKey)).key.secret;
+  key = (await callApi("POST", "/v1/admin/tenants", { id: "acme" }, adminKey)).key.secret;
 });
 
 afterAll(async () => {
@@ -26,7 +26,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-async function api(method: string, path: string, body?: object, token = key) {
+async function callApi(method: string, path: string, body?: object, token = key) {
   const response = await fetch(`${server.url}${path}`, {
     method,
     headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
@@ -38,26 +38,26 @@ async function api(method: string, path: string, body?: object, token = key) {
 
 let datasets = 0;
 let path: string;
-let before: object;
+let initialDataset: object;
 
 /** Each test has a data set of one example, which it must leave as it was. */
 beforeEach(async () => {
   const name = `d${++datasets}`;
   path = `/v1/datasets/${name}`;
-  await api("POST", "/v1/datasets", { name, task: "single_label", modality: "text" });
-  await api("POST", `${path}/examples`, { examples: [{ id: "0", text: "before", label: "x" }] });
-  before = await api("GET", path);
-  expect(before).toMatchObject({ examples: 1, revision: 1 });
+  await callApi("POST", "/v1/datasets", { name, task: "single_label", modality: "text" });
+  await callApi("POST", `${path}/examples`, { examples: [{ id: "0", text: "before", label: "x" }] });
+  initialDataset = await callApi("GET", path);
+  expect(initialDataset).toMatchObject({ examples: 1, revision: 1 });
 });
 
-async function expectUntouchedAndServing(): Promise<void> {
-  expect(await api("GET", path)).toEqual(before);
-  const imported = await api("POST", `${path}/examples`, { examples: [{ text: "after", label: "y" }] });
+async function expectUnchangedAndServing(): Promise<void> {
+  expect(await callApi("GET", path)).toEqual(initialDataset);
+  const imported = await callApi("POST", `${path}/examples`, { examples: [{ text: "after", label: "y" }] });
   expect(imported).toMatchObject({ added: 1, dataset: { examples: 2, revision: 2 } });
 }
 
 /** A socket on which the head of a request has been sent. */
-async function request(head: readonly string[], method = "POST", target = `${path}/examples`): Promise<Socket> {
+async function openRequest(head: readonly string[], method = "POST", target = `${path}/examples`): Promise<Socket> {
   const { hostname, port } = new URL(server.url);
   const socket = connect(Number(port), hostname);
   // The server may hang up on what it refuses: what it answered before that is what counts.
@@ -69,16 +69,16 @@ async function request(head: readonly string[], method = "POST", target = `${pat
 }
 
 /** Everything that the server answers until it hangs up or has answered a whole small answer. */
-async function answerOn(socket: Socket): Promise<string> {
+async function readResponse(socket: Socket): Promise<string> {
   let text = "";
-  const answered = new Promise<string>((resolve) => {
+  const response = new Promise<string>((resolve) => {
     socket.on("data", (data) => {
       text += data;
       if (/\r\n\r\n[\s\S]*\}/.test(text)) resolve(text);
     });
     socket.on("close", () => resolve(text));
   });
-  return answered;
+  return response;
 }
 
 /** Writes, and waits until the kernel has taken it all: a server that hangs up meanwhile would take its answer along. */
@@ -86,7 +86,7 @@ async function send(socket: Socket, data: Buffer): Promise<void> {
   if (!socket.write(data)) await once(socket, "drain");
 }
 
-const chunked = (data: Buffer): Buffer =>
+const encodeChunk = (data: Buffer): Buffer =>
   Buffer.concat([Buffer.from(`${data.length.toString(16)}\r\n`), data, Buffer.from("\r\n")]);
 
 const rows: Record<string, (count: number) => string> = {
@@ -96,65 +96,65 @@ const rows: Record<string, (count: number) => string> = {
 };
 
 describe("an upload that is cut half-way leaves the dataset as it was", () => {
-  const ends: [string, (socket: Socket) => void][] = [
+  const disconnects: [string, (socket: Socket) => void][] = [
     ["reset", (socket) => socket.resetAndDestroy()],
     ["closed", (socket) => socket.end()],
   ];
   for (const type of Object.keys(rows)) {
-    test.each(ends)(`${type} of a declared length, %s`, async (_how, end) => {
+    test.each(disconnects)(`${type} of a declared length, %s`, async (_how, disconnect) => {
       const body = rows[type]?.(5000) ?? "";
-      const socket = await request([`content-type: ${type}`, `content-length: ${2 * body.length}`]);
+      const socket = await openRequest([`content-type: ${type}`, `content-length: ${2 * body.length}`]);
       socket.write(body);
       await sleep(300);
-      end(socket);
+      disconnect(socket);
       await sleep(300);
-      await expectUntouchedAndServing();
+      await expectUnchangedAndServing();
     });
 
-    test.each(ends)(`${type} in chunks, %s`, async (_how, end) => {
-      const socket = await request([`content-type: ${type}`, "transfer-encoding: chunked"]);
-      socket.write(chunked(Buffer.from(rows[type]?.(5000) ?? "")));
+    test.each(disconnects)(`${type} in chunks, %s`, async (_how, disconnect) => {
+      const socket = await openRequest([`content-type: ${type}`, "transfer-encoding: chunked"]);
+      socket.write(encodeChunk(Buffer.from(rows[type]?.(5000) ?? "")));
       await sleep(300);
-      end(socket);
+      disconnect(socket);
       await sleep(300);
-      await expectUntouchedAndServing();
+      await expectUnchangedAndServing();
     });
   }
 
   test("and so does a body of another route", async () => {
     for (const target of ["/v1/datasets", "/v1/heads", "/v1/api_keys"]) {
-      const socket = await request(["content-type: application/json", "content-length: 1000"], "POST", target);
+      const socket = await openRequest(["content-type: application/json", "content-length: 1000"], "POST", target);
       socket.write('{"name":"half"');
       await sleep(100);
       socket.resetAndDestroy();
     }
-    expect(await api("GET", "/v1/heads")).toMatchObject({ data: [] });
-    await expectUntouchedAndServing();
+    expect(await callApi("GET", "/v1/heads")).toMatchObject({ data: [] });
+    await expectUnchangedAndServing();
   });
 });
 
 test("a slow upload holds up nobody, and counts when it is done", async () => {
-  const socket = await request(["content-type: application/x-ndjson", "transfer-encoding: chunked"]);
-  const answer = answerOn(socket);
+  const socket = await openRequest(["content-type: application/x-ndjson", "transfer-encoding: chunked"]);
+  const answer = readResponse(socket);
   for (let i = 0; i < 10; i++) {
-    socket.write(chunked(Buffer.from(`{"id":"${i + 1}","text":"slow ${i}","label":"x"}\n`)));
-    expect(await api("GET", path)).toEqual(before);
+    socket.write(encodeChunk(Buffer.from(`{"id":"${i + 1}","text":"slow ${i}","label":"x"}\n`)));
+    expect(await callApi("GET", path)).toEqual(initialDataset);
     await sleep(50);
   }
   socket.write("0\r\n\r\n");
   expect(await answer).toMatch(/^HTTP\/1\.1 200/);
-  expect(await api("GET", path)).toMatchObject({ examples: 11, revision: 2 });
+  expect(await callApi("GET", path)).toMatchObject({ examples: 11, revision: 2 });
   socket.destroy();
 });
 
 describe("more than the limit", () => {
   test("is refused by its declared length before it is sent", async () => {
-    const socket = await request(["content-type: text/csv", `content-length: ${limits.import_body_bytes + 1}`]);
-    const answer = await answerOn(socket);
+    const socket = await openRequest(["content-type: text/csv", `content-length: ${limits.import_body_bytes + 1}`]);
+    const answer = await readResponse(socket);
     expect(answer).toMatch(/^HTTP\/1\.1 413/);
     expect(answer).toContain('"body_too_large"');
     socket.destroy();
-    await expectUntouchedAndServing();
+    await expectUnchangedAndServing();
   });
 
   const endless: [string, string, string, Buffer][] = [
@@ -167,12 +167,12 @@ describe("more than the limit", () => {
   /** All that the limit allows, which is not answered, and then one byte, which is. */
   async function sendEndless(type: string, start: string, data: Buffer): Promise<void> {
     const limit = type === "application/json" ? limits.json_body_bytes : limits.import_body_bytes;
-    const socket = await request([`content-type: ${type}`, "transfer-encoding: chunked"]);
-    const answer = answerOn(socket);
-    if (start !== "") socket.write(chunked(Buffer.from(start)));
-    for (let left = limit - start.length; left > 0; left -= data.length)
-      await send(socket, chunked(data.subarray(0, left)));
-    await send(socket, chunked(Buffer.from("x")));
+    const socket = await openRequest([`content-type: ${type}`, "transfer-encoding: chunked"]);
+    const answer = readResponse(socket);
+    if (start !== "") socket.write(encodeChunk(Buffer.from(start)));
+    for (let bytesLeft = limit - start.length; bytesLeft > 0; bytesLeft -= data.length)
+      await send(socket, encodeChunk(data.subarray(0, bytesLeft)));
+    await send(socket, encodeChunk(Buffer.from("x")));
     expect(await answer).toMatch(/^HTTP\/1\.1 413/);
     socket.destroy();
   }
@@ -180,16 +180,16 @@ describe("more than the limit", () => {
   test.each(endless)("is refused when it gets there, in bounded memory: %s", async (what, type, start, data) => {
     // The first time lets the runtime take what it keeps from then on.
     await sendEndless(type, start, data);
-    const idle = runtimeBytes();
-    expect(idle).toBeGreaterThan(10 * 1024 * 1024);
-    let peak = idle;
-    const sampling = setInterval(() => {
-      peak = Math.max(peak, runtimeBytes());
+    const idleBytes = runtimeMemory();
+    expect(idleBytes).toBeGreaterThan(10 * 1024 * 1024);
+    let peakBytes = idleBytes;
+    const samplingTimer = setInterval(() => {
+      peakBytes = Math.max(peakBytes, runtimeMemory());
     }, 100);
     await sendEndless(type, start, data);
-    clearInterval(sampling);
-    expect(peak - idle, what).toBeLessThan(0.9 * limits.import_body_bytes);
-    await expectUntouchedAndServing();
+    clearInterval(samplingTimer);
+    expect(peakBytes - idleBytes, what).toBeLessThan(0.9 * limits.import_body_bytes);
+    await expectUnchangedAndServing();
   });
 });
 
@@ -206,16 +206,16 @@ describe("what is no HTTP, or hardly", () => {
     const { hostname, port } = new URL(server.url);
     const socket = connect(Number(port), hostname);
     socket.on("error", () => {});
-    const answer = answerOn(socket);
+    const answer = readResponse(socket);
     socket.write(bytes);
     expect(await Promise.race([answer, sleep(2000, "")])).not.toMatch(/^HTTP\/1\.1 [25]/);
     socket.destroy();
-    await expectUntouchedAndServing();
+    await expectUnchangedAndServing();
   });
 });
 
 /** Resident bytes of the runtimes that this process has started. */
-function runtimeBytes(): number {
+function runtimeMemory(): number {
   const table = execFileSync("ps", ["-A", "-o", "pid=,ppid=,rss="], { encoding: "utf8" });
   const processes = table
     .trim()

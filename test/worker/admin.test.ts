@@ -1,11 +1,11 @@
 import { createExecutionContext, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
-import { newKey } from "../../src/http/routes/api-keys.ts";
 import { createApp } from "../../src/http/app.ts";
-import { type Directory, directory } from "../../src/tenant/directory.ts";
+import { createApiKey } from "../../src/http/routes/api-keys.ts";
+import { type Directory, getDirectory } from "../../src/tenant/directory.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
-import { expectRefused } from "./expect.ts";
+import { expectError } from "./assertions.ts";
 
 const operator = env.ADMIN_KEY;
 
@@ -39,7 +39,7 @@ describe("creating a tenant", () => {
   test("an id is given out once", async () => {
     await newTenant("taken");
     const again = await call("POST", "/v1/admin/tenants", operator, { id: "taken" });
-    expectRefused(again, 409, "already_exists", "id");
+    expectError(again, 409, "already_exists", "id");
   });
 
   test("an id is given out once also to two callers at the same time", async () => {
@@ -62,12 +62,12 @@ describe("creating a tenant", () => {
     [7, "a number"],
     [null, "null"],
   ])("refuses the id %j: %s", async (id) => {
-    expectRefused(await call("POST", "/v1/admin/tenants", operator, { id }), 400, "invalid_parameter", "id");
+    expectError(await call("POST", "/v1/admin/tenants", operator, { id }), 400, "invalid_parameter", "id");
   });
 
   test("refuses fields that it does not know", async () => {
     const answer = await call("POST", "/v1/admin/tenants", operator, { id: "acme-2", plan: "gold" });
-    expectRefused(answer, 400, "unknown_parameter", "plan");
+    expectError(answer, 400, "unknown_parameter", "plan");
     expect((await call("GET", "/v1/admin/tenants/acme-2", operator)).status).toBe(404);
   });
 });
@@ -98,8 +98,8 @@ describe("reading tenants", () => {
   });
 
   test("one that does not exist is not found, and one that cannot exist is not valid", async () => {
-    expectRefused(await call("GET", "/v1/admin/tenants/nobody", operator), 404, "not_found");
-    expectRefused(await call("GET", "/v1/admin/tenants/Nobody", operator), 400, "invalid_parameter", "id");
+    expectError(await call("GET", "/v1/admin/tenants/nobody", operator), 404, "not_found");
+    expectError(await call("GET", "/v1/admin/tenants/Nobody", operator), 400, "invalid_parameter", "id");
   });
 });
 
@@ -113,7 +113,7 @@ describe("keys for a tenant", () => {
     expect(answer.status).toBe(201);
     expect(answer.json).toMatchObject({ object: "api_key", name: "ci", scopes: ["predict"], expires_at: null });
     expect((await call("GET", "/v1/models", answer.json.secret)).status).toBe(200);
-    expectRefused(await call("GET", "/v1/datasets", answer.json.secret), 403, "missing_scope");
+    expectError(await call("GET", "/v1/datasets", answer.json.secret), 403, "missing_scope");
   });
 
   test("not for a tenant that does not exist", async () => {
@@ -121,7 +121,7 @@ describe("keys for a tenant", () => {
       name: "x",
       scopes: ["predict"],
     });
-    expectRefused(answer, 404, "not_found");
+    expectError(answer, 404, "not_found");
   });
 
   test("a retried creation gives the same key once more, without its secret", async () => {
@@ -141,7 +141,7 @@ describe("keys for a tenant", () => {
     expect(again.status).toBe(201);
     expect(again.headers.get("idempotent-replayed")).toBe("true");
     expect(again.json).toEqual(withoutSecret);
-    expectRefused(await create("two"), 422, "idempotency_key_reused", "Idempotency-Key");
+    expectError(await create("two"), 422, "idempotency_key_reused", "Idempotency-Key");
   });
 
   test("are made once also where no other ledger can be reached", async () => {
@@ -179,7 +179,7 @@ describe("keys for a tenant", () => {
   ] as const)("not for the tenant '%s', with an idempotency key", async (id, status, code, param) => {
     const body = { name: "x", scopes: ["predict"] };
     const answer = await call("POST", `/v1/admin/tenants/${id}/api_keys`, operator, body, { "idempotency-key": "k" });
-    expectRefused(answer, status, code, param);
+    expectError(answer, status, code, param);
   });
 });
 
@@ -220,12 +220,12 @@ test.each([
   expect((await call("GET", `/v1/admin/tenants/${id}`, operator)).json).toMatchObject({ name: "two" });
   const keys = (await call("GET", "/v1/api_keys", again.json.key.secret)).json.data;
   expect(keys.map(({ name }: { name: string }) => name)).toEqual(["first key", "another"]);
-  expectRefused(await call("GET", "/v1/limits", key.secret), 401, "invalid_api_key");
+  expectError(await call("GET", "/v1/limits", key.secret), 401, "invalid_api_key");
 });
 
 test("a creation of a tenant whose idempotency key another request has taken over is not done", async () => {
-  const stub = directory(env.DIRECTORY);
-  const { key } = newKey(env, "overtaken", "first key", ["manage"], null);
+  const stub = getDirectory(env.DIRECTORY);
+  const { key } = createApiKey(env, "overtaken", "first key", ["manage"], null);
   expect(await stub.create("overtaken", null, key, "lost claim")).toMatchObject({
     failure: { code: "request_in_progress" },
   });
@@ -252,7 +252,7 @@ describe("who may", () => {
       operator.toUpperCase(),
       "x".repeat(9000),
     ]) {
-      expectRefused(await call(method, path, wrong, body), 401, "invalid_api_key");
+      expectError(await call(method, path, wrong, body), 401, "invalid_api_key");
     }
     expect((await call("GET", "/v1/admin/tenants/intruder", operator)).status).toBe(404);
   });
@@ -261,22 +261,22 @@ describe("who may", () => {
 describe("deleting a tenant", () => {
   test("takes everything it had, and its id stays taken", async () => {
     const { id, key } = await tenantWithTickets();
-    const bystander = await tenantWithTickets();
-    for (const one of [key, bystander.key]) {
-      const trained = await call("POST", "/v1/heads", one, { name: "support", dataset: "tickets" });
+    const otherTenant = await tenantWithTickets();
+    for (const apiKey of [key, otherTenant.key]) {
+      const trained = await call("POST", "/v1/heads", apiKey, { name: "support", dataset: "tickets" });
       expect(trained.status, trained.text).toBe(201);
     }
     const stub = (tenant: string) => env.TENANT.get(env.TENANT.idFromName(tenant));
     await runDurableObjectAlarm(stub(id));
-    await runDurableObjectAlarm(stub(bystander.id));
-    expect(await stored(id)).not.toEqual({ kv: [], r2: [] });
-    const others = await stored(bystander.id);
+    await runDurableObjectAlarm(stub(otherTenant.id));
+    expect(await listStored(id)).not.toEqual({ kv: [], r2: [] });
+    const others = await listStored(otherTenant.id);
 
     const answer = await call("DELETE", `/v1/admin/tenants/${id}`, operator);
     expect(answer.status).toBe(202);
     expect(answer.json).toMatchObject({ object: "tenant", id, status: "deleting" });
-    expectRefused(await call("GET", "/v1/limits", key), 401, "invalid_api_key");
-    expectRefused(
+    expectError(await call("GET", "/v1/limits", key), 401, "invalid_api_key");
+    expectError(
       await call("POST", `/v1/admin/tenants/${id}/api_keys`, operator, { name: "late", scopes: ["predict"] }),
       404,
       "not_found",
@@ -289,16 +289,16 @@ describe("deleting a tenant", () => {
         return (await call("GET", `/v1/admin/tenants/${id}`, operator)).json.status;
       })
       .toBe("deleted");
-    expect(await stored(id)).toEqual({ kv: [], r2: [] });
-    expectRefused(await call("GET", "/v1/limits", key), 401, "invalid_api_key");
-    expectRefused(await call("POST", "/v1/admin/tenants", operator, { id }), 409, "already_exists", "id");
+    expect(await listStored(id)).toEqual({ kv: [], r2: [] });
+    expectError(await call("GET", "/v1/limits", key), 401, "invalid_api_key");
+    expectError(await call("POST", "/v1/admin/tenants", operator, { id }), 409, "already_exists", "id");
 
     const again = await call("DELETE", `/v1/admin/tenants/${id}`, operator);
     expect(again.status).toBe(202);
     expect(again.json.status).toBe("deleted");
 
-    expect(await stored(bystander.id)).toEqual(others);
-    const predicted = await call("POST", "/v1/heads/support/predict", bystander.key, { input: "refund me" });
+    expect(await listStored(otherTenant.id)).toEqual(others);
+    const predicted = await call("POST", "/v1/heads/support/predict", otherTenant.key, { input: "refund me" });
     expect(predicted.status).toBe(200);
   });
 
@@ -311,15 +311,15 @@ describe("deleting a tenant", () => {
     if (deleted.status !== 202) expect(["request_in_progress", "not_found"]).toContain(deleted.json.error.code);
     const last = await call("DELETE", "/v1/admin/tenants/hasty", operator);
     expect(last.status, last.text).toBe(202);
-    expectRefused(await call("GET", "/v1/datasets", created.json.key.secret), 401, "invalid_api_key");
+    expectError(await call("GET", "/v1/datasets", created.json.key.secret), 401, "invalid_api_key");
   });
 
   test("one that does not exist is not found", async () => {
-    expectRefused(await call("DELETE", "/v1/admin/tenants/nobody", operator), 404, "not_found");
+    expectError(await call("DELETE", "/v1/admin/tenants/nobody", operator), 404, "not_found");
   });
 });
 
-async function stored(tenant: string): Promise<{ kv: string[]; r2: string[] }> {
+async function listStored(tenant: string): Promise<{ kv: string[]; r2: string[] }> {
   const kv = await env.KV.list({ prefix: `tenants/${tenant}/` });
   const r2 = await env.BUCKET.list({ prefix: `tenants/${tenant}/` });
   return { kv: kv.keys.map(({ name }) => name), r2: r2.objects.map((object) => object.key) };

@@ -1,9 +1,9 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
-import { makeKey } from "../../src/http/middleware/keys.ts";
+import { createKey as makeKey } from "../../src/http/middleware/keys.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
 import { call, newTenant } from "./api.ts";
-import { expectGuarded, expectHidden, expectRefused, keyWith } from "./expect.ts";
+import { createKey, expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 
 const now = () => Math.floor(Date.now() / 1000);
 
@@ -24,7 +24,7 @@ describe("creating a key", () => {
       secret: expect.stringMatching(new RegExp(`^gk_${id}_[0-9a-f]{64}$`)),
     });
     expect((await call("GET", "/v1/heads", answer.json.secret)).status).toBe(200);
-    expectRefused(await call("GET", "/v1/api_keys", answer.json.secret), 403, "missing_scope");
+    expectError(await call("GET", "/v1/api_keys", answer.json.secret), 403, "missing_scope");
   });
 
   test.each<[string, unknown, string, string]>([
@@ -45,7 +45,7 @@ describe("creating a key", () => {
     ["an unknown field", { name: "x", scopes: ["train"], admin: true }, "unknown_parameter", "admin"],
   ])("refuses %s", async (_what, body, code, param) => {
     const { key } = await newTenant();
-    expectRefused(await call("POST", "/v1/api_keys", key, body), 400, code as "invalid_parameter", param);
+    expectError(await call("POST", "/v1/api_keys", key, body), 400, code as "invalid_parameter", param);
     expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(1);
   });
 
@@ -77,8 +77,8 @@ describe("revoking a key", () => {
     const revoked = await call("DELETE", `/v1/api_keys/${id}`, key);
     expect(revoked.status).toBe(200);
     expect(revoked.json).toEqual({ id, object: "api_key", deleted: true });
-    expectRefused(await call("GET", "/v1/datasets", secret), 401, "invalid_api_key");
-    expectRefused(await call("DELETE", `/v1/api_keys/${id}`, key), 404, "not_found");
+    expectError(await call("GET", "/v1/datasets", secret), 401, "invalid_api_key");
+    expectError(await call("DELETE", `/v1/api_keys/${id}`, key), 404, "not_found");
     expect((await call("GET", "/v1/datasets", key)).status).toBe(200);
     expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(1);
   });
@@ -95,9 +95,9 @@ describe("revoking a key", () => {
 
 test("each route needs a key with the scope manage", async () => {
   const { key } = await newTenant();
-  await expectGuarded(key, "manage", "POST", "/v1/api_keys", { name: "x", scopes: ["train"] });
-  await expectGuarded(key, "manage", "GET", "/v1/api_keys");
-  await expectGuarded(key, "manage", "DELETE", "/v1/api_keys/key_x");
+  await expectAuthorization(key, "manage", "POST", "/v1/api_keys", { name: "x", scopes: ["train"] });
+  await expectAuthorization(key, "manage", "GET", "/v1/api_keys");
+  await expectAuthorization(key, "manage", "DELETE", "/v1/api_keys/key_x");
 });
 
 describe("which keys are valid", () => {
@@ -107,22 +107,22 @@ describe("which keys are valid", () => {
     const { secret } = (await call("POST", "/v1/api_keys", key, body)).json;
     expect((await call("GET", "/v1/datasets", secret)).status).toBe(200);
     await scheduler.wait(2100);
-    expectRefused(await call("GET", "/v1/datasets", secret), 401, "invalid_api_key");
+    expectError(await call("GET", "/v1/datasets", secret), 401, "invalid_api_key");
   });
 
   test("not one that is nearly right", async () => {
     const { id, key } = await newTenant();
     const { id: other, key: otherKey } = await newTenant();
     expect((await call("GET", "/v1/datasets", key)).status).toBe(200);
-    const flip = (at: number) => {
-      const index = key.length - 64 + at;
+    const flipCharacter = (position: number) => {
+      const index = key.length - 64 + position;
       return key.slice(0, index) + (key[index] === "0" ? "1" : "0") + key.slice(index + 1);
     };
-    const wrong = [
-      flip(0),
-      flip(31),
-      flip(32),
-      flip(63),
+    const wrongKeys = [
+      flipCharacter(0),
+      flipCharacter(31),
+      flipCharacter(32),
+      flipCharacter(63),
       key.toUpperCase(),
       key.slice(0, -1),
       `${key}0`,
@@ -137,14 +137,14 @@ describe("which keys are valid", () => {
       "undefined",
       "' OR 1=1 --",
     ];
-    for (const one of wrong) expectRefused(await call("GET", "/v1/datasets", one), 401, "invalid_api_key");
+    for (const wrongKey of wrongKeys) expectError(await call("GET", "/v1/datasets", wrongKey), 401, "invalid_api_key");
   });
 
   test("not one that is hundreds of kilobytes long, nor under another scheme", async () => {
     const { key } = await newTenant();
-    expectRefused(await call("GET", "/v1/datasets", key.repeat(3000)), 401, "invalid_api_key");
+    expectError(await call("GET", "/v1/datasets", key.repeat(3000)), 401, "invalid_api_key");
     for (const authorization of [key, `Basic ${btoa(`${key}:`)}`, "Bearer", `Token ${key}`]) {
-      expectRefused(await call("GET", "/v1/datasets", undefined, undefined, { authorization }), 401, "invalid_api_key");
+      expectError(await call("GET", "/v1/datasets", undefined, undefined, { authorization }), 401, "invalid_api_key");
     }
     expect((await call("GET", "/v1/datasets", undefined, undefined, { authorization: `bearer ${key}` })).status).toBe(
       200,
@@ -156,7 +156,7 @@ describe("which keys are valid", () => {
     const random = crypto.getRandomValues(new Uint8Array(16));
     for (const tenant of [id, "never-was"]) {
       const forged = makeKey(env.SERVER_KEY, tenant, random);
-      expectRefused(await call("GET", "/v1/datasets", forged), 401, "invalid_api_key");
+      expectError(await call("GET", "/v1/datasets", forged), 401, "invalid_api_key");
     }
   });
 
@@ -178,6 +178,6 @@ describe("which keys are valid", () => {
     await call("POST", "/v1/datasets", one.key, { name: "mine", task: "single_label", modality: "text" });
     expect((await call("GET", "/v1/datasets", one.key)).json.data).toHaveLength(1);
     expect((await call("GET", "/v1/datasets", two.key)).json.data).toEqual([]);
-    expect((await call("GET", "/v1/datasets", await keyWith(two.key, "train"))).json.data).toEqual([]);
+    expect((await call("GET", "/v1/datasets", await createKey(two.key, "train"))).json.data).toEqual([]);
   });
 });

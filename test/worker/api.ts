@@ -3,9 +3,9 @@
 import { SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect } from "vitest";
-import { checkAnswer } from "./openapi.ts";
+import { validateResponse } from "./openapi.ts";
 
-export interface Answer {
+export interface ApiResponse {
   readonly status: number;
   readonly headers: Headers;
   readonly text: string;
@@ -23,7 +23,7 @@ export async function call(
   key?: string,
   body?: unknown,
   headers: Record<string, string> = {},
-): Promise<Answer> {
+): Promise<ApiResponse> {
   const raw = body instanceof ReadableStream || typeof body === "string" || body instanceof Uint8Array;
   const response = await SELF.fetch(
     new Request(`http://graft.test${path}`, {
@@ -45,15 +45,15 @@ export async function call(
   if (response.status >= 400 && json?.error) {
     expect(json.error.request_id).toBe(response.headers.get("x-request-id"));
   }
-  if (method !== "HEAD") await checkAnswer(method, path, response, json);
+  if (method !== "HEAD") await validateResponse(method, path, response, json);
   return { status: response.status, headers: response.headers, text, json };
 }
 
-let made = 0;
+let tenantCount = 0;
 
 /** A new tenant; answers its first key, which has all scopes. */
 export async function newTenant(
-  id = `tenant-${++made}-${Math.random().toString(36).slice(2, 8)}`,
+  id = `tenant-${++tenantCount}-${Math.random().toString(36).slice(2, 8)}`,
 ): Promise<{ id: string; key: string }> {
   const answer = await call("POST", "/v1/admin/tenants", env.ADMIN_KEY, { id });
   if (answer.status !== 201) throw new Error(answer.text);

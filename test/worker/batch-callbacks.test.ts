@@ -3,37 +3,37 @@ import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, test, vi } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
-import type { Head } from "../../src/core/head.ts";
 import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
+import type { Head } from "../../src/core/head.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
-import { LARGEST_SINGLE_UPLOAD, type Message, PART_BYTES } from "../../src/jobs/protocol.ts";
-import { makeToken } from "../../src/jobs/token.ts";
+import { MAX_SINGLE_UPLOAD_BYTES, type Message, PART_BYTES } from "../../src/jobs/protocol.ts";
+import { makeAttemptToken } from "../../src/jobs/token.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
 import { artifactKey } from "../../src/store/keys.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { expectError } from "./assertions.ts";
 import {
   acknowledge,
-  artifactOf,
-  attemptOf,
+  advanceTime,
+  attemptClient,
+  comparisons,
   type DataLine,
-  endpointOf,
-  eventsOf,
+  describeArtifact,
+  fakeEndpoint,
+  getTrainedHead,
   inLedger,
-  jobUntil,
-  judgements,
-  manifestOf,
-  pass,
-  playBatchEndpoint,
-  runningJob,
-  signed,
-  startedJob,
-  stored,
-  submitted,
-  trainedHead,
-  uploadedFile,
-} from "./batch.ts";
-import { expectRefused } from "./expect.ts";
+  listJobEvents,
+  listStoredKeys,
+  makeManifest,
+  mockBatchEndpoint,
+  newTenantWithJob,
+  startJob,
+  uploadFile,
+  waitForJob,
+  waitForSubmission,
+  webhookHeaders,
+} from "./fake-batch-endpoint.ts";
 
 const JOBS = "/v1/fine_tuning/jobs";
 const PATIENCE = { timeout: 10_000, interval: 10 };
@@ -46,16 +46,16 @@ const progress = (step: number, message = `step ${step}`): Message => ({
 });
 type Row = Exclude<DataLine, { end: true }>;
 
-playBatchEndpoint();
+mockBatchEndpoint();
 
 /** The rows of a stream, which ends as it says. */
-function rowsOf(lines: readonly DataLine[], revision: number | null): Row[] {
+function expectRows(lines: readonly DataLine[], revision: number | null): Row[] {
   expect(lines.at(-1)).toEqual({ end: true, rows: lines.length - 1, revision });
   return lines.slice(0, -1) as Row[];
 }
 
-const messagesOf = async (key: string, job: string) => (await eventsOf(key, job)).map(({ message }) => message);
-const statusOf = async (key: string, job: string) => (await call("GET", `${JOBS}/${job}`, key)).json.status;
+const listMessages = async (key: string, job: string) => (await listJobEvents(key, job)).map(({ message }) => message);
+const jobStatus = async (key: string, job: string) => (await call("GET", `${JOBS}/${job}`, key)).json.status;
 
 describe("every call", () => {
   const calls: readonly [string, string, string?][] = [
@@ -69,28 +69,28 @@ describe("every call", () => {
   ];
 
   test("is refused without the token of its own job and attempt", async () => {
-    const { tenant, key, job, submission } = await runningJob();
-    const other = await startedJob({ id: tenant, key });
-    const foreign = await runningJob();
+    const { tenant, key, job, submission } = await newTenantWithJob();
+    const other = await startJob({ id: tenant, key });
+    const foreign = await newTenantWithJob();
     const { token } = submission;
     const [last = ""] = token.slice(-1);
     const forged = `${token.slice(0, -1)}${last === "0" ? "1" : "0"}`;
-    const tokens = {
+    const wrongTokens = {
       none: "",
       forged,
-      "another attempt's": makeToken(env.SERVER_KEY, { tenant, job, attempt: 2 }),
+      "another attempt's": makeAttemptToken(env.SERVER_KEY, { tenant, job, attempt: 2 }),
       "another job's": other.submission.token,
       "another tenant's": foreign.submission.token,
       "another tenant's for this job": token.replace(tenant, foreign.tenant),
-      "of another server": makeToken("another key", { tenant, job, attempt: 1 }),
+      "of another server": makeAttemptToken("another key", { tenant, job, attempt: 1 }),
       "an API key": key,
       "with more behind it": `${token}0`,
     };
-    for (const [what, wrong] of Object.entries(tokens)) {
-      for (const [method, rest, body] of calls) {
-        const answer = await attemptOf({ ...submission, token: wrong }).callback(method, rest, body);
-        expect(answer.status, `${what}: ${method} ${rest}`).toBe(401);
-        expectRefused(answer, 401, "invalid_api_key");
+    for (const [description, wrongToken] of Object.entries(wrongTokens)) {
+      for (const [method, suffix, body] of calls) {
+        const answer = await attemptClient({ ...submission, token: wrongToken }).callback(method, suffix, body);
+        expect(answer.status, `${description}: ${method} ${suffix}`).toBe(401);
+        expectError(answer, 401, "invalid_api_key");
       }
     }
     // The path names another attempt or job than the token.
@@ -98,96 +98,100 @@ describe("every call", () => {
       { ...submission, attempt: 2 },
       { ...submission, id: other.job },
     ])
-      for (const [method, rest, body] of calls)
-        expectRefused(await attemptOf(named).callback(method, rest, body), 401, "invalid_api_key");
-    expect((await attemptOf(submission).told(heartbeat)).directive).toBe("continue");
-    expect(await stored(tenant)).toEqual([]);
+      for (const [method, suffix, body] of calls)
+        expectError(await attemptClient(named).callback(method, suffix, body), 401, "invalid_api_key");
+    expect((await attemptClient(submission).sendAcceptedMessage(heartbeat)).directive).toBe("continue");
+    expect(await listStoredKeys(tenant)).toEqual([]);
   });
 
   test("takes a token by the server key before as well", async () => {
-    const { tenant, job } = await runningJob();
-    const token = makeToken(env.PREVIOUS_SERVER_KEY ?? "", { tenant, job, attempt: 1 });
-    await attemptOf({ id: job, attempt: 1, token }).told(heartbeat);
+    const { tenant, job } = await newTenantWithJob();
+    const token = makeAttemptToken(env.PREVIOUS_SERVER_KEY ?? "", { tenant, job, attempt: 1 });
+    await attemptClient({ id: job, attempt: 1, token }).sendAcceptedMessage(heartbeat);
   });
 
   test("of a tenant or a job that never was finds nothing, and makes nothing", async () => {
-    const { tenant, submission } = await runningJob();
+    const { tenant, submission } = await newTenantWithJob();
     const job = `ftjob-${"0".repeat(32)}`;
     for (const named of [
       { tenant, job, attempt: 1 },
       { tenant: "nobody", job: submission.id, attempt: 1 },
     ]) {
-      const attempt = attemptOf({ id: named.job, attempt: 1, token: makeToken(env.SERVER_KEY, named) });
-      expectRefused(await attempt.callback("GET", "/data"), 404, "not_found");
-      expectRefused(await attempt.tell(heartbeat), 404, "not_found");
-      expectRefused(await attempt.put(new Uint8Array([1])), 404, "not_found");
-      expect(await stored(named.tenant)).toEqual([]);
+      const attempt = attemptClient({ id: named.job, attempt: 1, token: makeAttemptToken(env.SERVER_KEY, named) });
+      expectError(await attempt.callback("GET", "/data"), 404, "not_found");
+      expectError(await attempt.tell(heartbeat), 404, "not_found");
+      expectError(await attempt.uploadArtifact(new Uint8Array([1])), 404, "not_found");
+      expect(await listStoredKeys(named.tenant)).toEqual([]);
     }
   });
 
   test("is at a path of its own, and not in the interface's document", async () => {
-    const { attempt } = await runningJob();
-    expectRefused(await attempt.callback("GET", "/nothing"), 404, "not_found");
-    expectRefused(await attempt.callback("GET", "/messages"), 404, "not_found");
-    expectRefused(await attempt.callback("GET", "/artifacts/short"), 404, "not_found");
+    const { attempt } = await newTenantWithJob();
+    expectError(await attempt.callback("GET", "/nothing"), 404, "not_found");
+    expectError(await attempt.callback("GET", "/messages"), 404, "not_found");
+    expectError(await attempt.callback("GET", "/artifacts/short"), 404, "not_found");
     const { paths } = (await call("GET", "/openapi.json")).json;
     expect(Object.keys(paths).filter((path) => path.includes("internal"))).toEqual([]);
   });
 
   test("of an attempt that is over is refused", async () => {
-    const { tenant, key, job, attempt } = await runningJob();
-    await attempt.told({ type: "failed", message: "out of memory", retryable: true });
-    const next = attemptOf(await submitted(tenant, 2));
-    for (const [method, rest, body] of calls)
-      if (method !== "POST" || rest.includes("artifacts"))
-        expectRefused(await attempt.callback(method, rest, body), 409, "attempt_ended");
-    expectRefused(await attempt.tell(heartbeat), 409, "attempt_ended");
-    await next.told(heartbeat);
-    expect(await statusOf(key, job)).toBe("running");
-    expect(await messagesOf(key, job)).toContain("Attempt 1 was given up: out of memory. Attempt 2 follows.");
+    const { tenant, key, job, attempt } = await newTenantWithJob();
+    await attempt.sendAcceptedMessage({ type: "failed", message: "out of memory", retryable: true });
+    const nextAttempt = attemptClient(await waitForSubmission(tenant, 2));
+    for (const [method, suffix, body] of calls)
+      if (method !== "POST" || suffix.includes("artifacts"))
+        expectError(await attempt.callback(method, suffix, body), 409, "attempt_ended");
+    expectError(await attempt.tell(heartbeat), 409, "attempt_ended");
+    await nextAttempt.sendAcceptedMessage(heartbeat);
+    expect(await jobStatus(key, job)).toBe("running");
+    expect(await listMessages(key, job)).toContain("Attempt 1 was given up: out of memory. Attempt 2 follows.");
   });
 });
 
 describe("a message", () => {
   test("is taken where one of the secrets signed it, within five minutes of now", async () => {
-    const { key, job, attempt } = await runningJob();
+    const { key, job, attempt } = await newTenantWithJob();
     const minutes = (count: number) => Date.now() + count * 60_000;
     for (const signing of [{ secret: env.PREVIOUS_BATCH_SECRET ?? "" }, { at: minutes(-4.8) }, { at: minutes(4.8) }])
-      await attempt.told(heartbeat, signing);
+      await attempt.sendAcceptedMessage(heartbeat, signing);
     const body = JSON.stringify({ id: job, attempt: 1, ...progress(1) });
-    const { "webhook-signature": good, ...others } = signed(body, { id: "msg_x" });
-    const wrong: Record<string, Record<string, string>> = {
-      "with another secret": signed(body, { secret: "whsec_c29tZSBvdGhlciBzZWNyZXQgb2YgdGhlIHRlc3Rz" }),
-      "too long ago": signed(body, { at: minutes(-5.2) }),
-      "too far ahead": signed(body, { at: minutes(5.2) }),
-      "of another body": signed(`${body} `, {}),
-      "of another id": { ...signed(body, {}), "webhook-id": "msg_y" },
-      "of another time": { ...signed(body, {}), "webhook-timestamp": `${Math.floor(minutes(1) / 1000)}` },
-      "without an id": { ...signed(body, {}), "webhook-id": "" },
-      "with a long id": signed(body, { id: "x".repeat(101) }),
+    const { "webhook-signature": good, ...others } = webhookHeaders(body, { id: "msg_x" });
+    const wrongHeaders: Record<string, Record<string, string>> = {
+      "with another secret": webhookHeaders(body, { secret: "whsec_c29tZSBvdGhlciBzZWNyZXQgb2YgdGhlIHRlc3Rz" }),
+      "too long ago": webhookHeaders(body, { timestamp: minutes(-5.2) }),
+      "too far ahead": webhookHeaders(body, { timestamp: minutes(5.2) }),
+      "of another body": webhookHeaders(`${body} `, {}),
+      "of another id": { ...webhookHeaders(body, {}), "webhook-id": "msg_y" },
+      "of another time": { ...webhookHeaders(body, {}), "webhook-timestamp": `${Math.floor(minutes(1) / 1000)}` },
+      "without an id": { ...webhookHeaders(body, {}), "webhook-id": "" },
+      "with a long id": webhookHeaders(body, { id: "x".repeat(101) }),
       "without a time": { "webhook-id": "msg_x", "webhook-signature": good },
       "with no number as its time": { ...others, "webhook-signature": good, "webhook-timestamp": "now" },
       "without a signature": others,
       "with an empty signature": { ...others, "webhook-signature": "" },
       "with nonsense": { ...others, "webhook-signature": "v1,nonsense v2,x" },
     };
-    for (const [what, headers] of Object.entries(wrong)) {
+    for (const [what, headers] of Object.entries(wrongHeaders)) {
       const answer = await attempt.callback("POST", "/messages", body, headers);
       expect(answer.status, what).toBe(401);
-      expectRefused(answer, 401, "invalid_signature");
+      expectError(answer, 401, "invalid_signature");
     }
-    expect(await messagesOf(key, job)).not.toContain("step 1");
+    expect(await listMessages(key, job)).not.toContain("step 1");
     const several = { ...others, "webhook-signature": `v1,bm90IHRoaXMgb25l ${good}` };
     expect((await attempt.callback("POST", "/messages", body, several)).status).toBe(200);
-    expect(await messagesOf(key, job)).toContain("step 1");
+    expect(await listMessages(key, job)).toContain("step 1");
   });
 
   test("is refused by an instance without secrets", async () => {
-    const { attempt, submission } = await runningJob();
+    const { attempt, submission } = await newTenantWithJob();
     const body = JSON.stringify({ id: submission.id, attempt: 1, ...heartbeat });
     const request = new Request(`http://graft.test${attempt.path}/messages`, {
       method: "POST",
-      headers: { authorization: `Bearer ${submission.token}`, "content-length": `${body.length}`, ...signed(body, {}) },
+      headers: {
+        authorization: `Bearer ${submission.token}`,
+        "content-length": `${body.length}`,
+        ...webhookHeaders(body, {}),
+      },
       body,
     });
     const { BATCH_SECRET: _now, PREVIOUS_BATCH_SECRET: _before, ...others } = env;
@@ -197,21 +201,21 @@ describe("a message", () => {
   });
 
   test("that comes again under its id is refused and has no effect, for as long as its signature is good", async () => {
-    const { tenant, key, job, attempt } = await runningJob();
-    await attempt.told(progress(1), { id: "msg_replayed" });
-    expectRefused(await attempt.tell(progress(2), { id: "msg_replayed" }), 409, "message_replayed");
-    expectRefused(
+    const { tenant, key, job, attempt } = await newTenantWithJob();
+    await attempt.sendAcceptedMessage(progress(1), { id: "msg_replayed" });
+    expectError(await attempt.tell(progress(2), { id: "msg_replayed" }), 409, "message_replayed");
+    expectError(
       await attempt.tell({ type: "failed", message: "x", retryable: false }, { id: "msg_replayed" }),
       409,
       "message_replayed",
     );
-    expect(await messagesOf(key, job)).not.toContain("step 2");
-    expect(await statusOf(key, job)).toBe("running");
-    await pass(tenant, 55);
-    await attempt.told(heartbeat);
-    expectRefused(await attempt.tell(heartbeat, { id: "msg_replayed" }), 409, "message_replayed");
+    expect(await listMessages(key, job)).not.toContain("step 2");
+    expect(await jobStatus(key, job)).toBe("running");
+    await advanceTime(tenant, 55);
+    await attempt.sendAcceptedMessage(heartbeat);
+    expectError(await attempt.tell(heartbeat, { id: "msg_replayed" }), 409, "message_replayed");
     await inLedger(tenant, ({ sql }) => sql.exec("UPDATE batch_messages SET received_at = received_at - 601"));
-    await attempt.told(heartbeat);
+    await attempt.sendAcceptedMessage(heartbeat);
     const { n } = await inLedger(tenant, ({ sql }) =>
       sql.exec<{ n: number }>("SELECT count(*) AS n FROM batch_messages").one(),
     );
@@ -219,25 +223,35 @@ describe("a message", () => {
   });
 
   test("told twice, or late, has the effect of once", async () => {
-    const { id, tenant, key, job, attempt } = await runningJob({ head: "support" });
-    for (const step of [3, 2, 3, 1, 2]) await attempt.told(progress(step, `step ${step}`));
+    const { id, tenant, key, job, attempt } = await newTenantWithJob({ head: "support" });
+    for (const step of [3, 2, 3, 1, 2]) await attempt.sendAcceptedMessage(progress(step, `step ${step}`));
     const artifact = { sha256: "a".repeat(64), bytes: 1 };
-    for (const _ of [1, 2]) await attempt.told({ type: "checkpoint", step: 3, artifact, metrics: { loss: 1 } });
     for (const _ of [1, 2])
-      expect(await attempt.told({ type: "evaluated", judgement: judgements.better })).toEqual({
+      await attempt.sendAcceptedMessage({ type: "checkpoint", step: 3, artifact, metrics: { loss: 1 } });
+    for (const _ of [1, 2])
+      expect(await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better })).toEqual({
         object: "batch.directive",
         directive: "continue",
         refit: "fine_tuned",
       });
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    const finished: Message = { type: "finished", manifest: manifestOf(made, "fine_tuned") as never };
-    const together = await Promise.all([attempt.tell(finished), attempt.tell(finished), attempt.tell(finished)]);
-    expect(together.map(({ status }) => status).toSorted()).toEqual([200, 409, 409]);
-    for (const late of [finished, heartbeat, progress(9), { type: "checkpoint", step: 9, artifact, metrics: {} }])
-      expectRefused(await attempt.tell(late), 409, "attempt_ended");
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    const finishedMessage: Message = { type: "finished", manifest: makeManifest(trainedHead, "fine_tuned") as never };
+    const responses = await Promise.all([
+      attempt.tell(finishedMessage),
+      attempt.tell(finishedMessage),
+      attempt.tell(finishedMessage),
+    ]);
+    expect(responses.map(({ status }) => status).toSorted()).toEqual([200, 409, 409]);
+    for (const lateMessage of [
+      finishedMessage,
+      heartbeat,
+      progress(9),
+      { type: "checkpoint", step: 9, artifact, metrics: {} },
+    ])
+      expectError(await attempt.tell(lateMessage), 409, "attempt_ended");
     expect((await call("GET", "/v1/heads/support/versions", key)).json.data).toHaveLength(1);
-    expect(await messagesOf(key, job)).toEqual([
+    expect(await listMessages(key, job)).toEqual([
       "The job was created.",
       "The examples are valid, and the job is queued.",
       "Attempt 1 is running at the batch endpoint.",
@@ -252,33 +266,33 @@ describe("a message", () => {
   });
 
   test("of a finish before the judgement, or with the loser, is refused, and the attempt may go on", async () => {
-    const { key, job, attempt } = await runningJob();
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    const finish = (candidate: "head" | "fine_tuned") =>
-      attempt.tell({ type: "finished", manifest: manifestOf(made, candidate) });
+    const { key, job, attempt } = await newTenantWithJob();
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    const finishAttempt = (candidate: "head" | "fine_tuned") =>
+      attempt.tell({ type: "finished", manifest: makeManifest(trainedHead, candidate) });
     for (const candidate of ["head", "fine_tuned"] as const)
-      expectRefused(await finish(candidate), 422, "invalid_artifact", "manifest.candidate");
-    await attempt.told({ type: "evaluated", judgement: judgements.not_better });
-    expectRefused(await finish("fine_tuned"), 422, "invalid_artifact", "manifest.candidate");
-    expect(await statusOf(key, job)).toBe("running");
-    expect((await finish("head")).json.directive).toBe("end");
-    expect(await statusOf(key, job)).toBe("succeeded");
+      expectError(await finishAttempt(candidate), 422, "invalid_artifact", "manifest.candidate");
+    await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.not_better });
+    expectError(await finishAttempt("fine_tuned"), 422, "invalid_artifact", "manifest.candidate");
+    expect(await jobStatus(key, job)).toBe("running");
+    expect((await finishAttempt("head")).json.directive).toBe("end");
+    expect(await jobStatus(key, job)).toBe("succeeded");
   });
 
   test("of a finish of a job that is to pause, or was cancelled, makes nothing", async () => {
     for (const command of ["pause", "cancel"]) {
-      const owner = await runningJob({ head: "support" });
+      const owner = await newTenantWithJob({ head: "support" });
       const { key, job, attempt, tenant } = owner;
-      const made = await trainedHead();
-      await attempt.put(made.bytes);
-      await attempt.told({ type: "evaluated", judgement: judgements.not_better });
+      const trainedHead = await getTrainedHead();
+      await attempt.uploadArtifact(trainedHead.bytes);
+      await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.not_better });
       // The endpoint does not say that it has stopped.
-      endpointOf(tenant).stop = acknowledge("stopping");
+      fakeEndpoint(tenant).onStop = acknowledge("stopping");
       await call("POST", `${JOBS}/${job}/${command}`, key);
-      const answer = await attempt.tell({ type: "finished", manifest: manifestOf(made) });
+      const answer = await attempt.tell({ type: "finished", manifest: makeManifest(trainedHead) });
       expect([answer.status, answer.json?.directive], answer.text).toEqual([200, command]);
-      expectRefused(await call("GET", "/v1/heads/support", key), 404, "not_found");
+      expectError(await call("GET", "/v1/heads/support", key), 404, "not_found");
     }
   });
 
@@ -317,66 +331,66 @@ describe("a message", () => {
     ],
     [
       "of a judgement without counts",
-      (id) => ({ id, attempt: 1, type: "evaluated", judgement: { ...judgements.better, only_head: undefined } }),
+      (id) => ({ id, attempt: 1, type: "evaluated", judgement: { ...comparisons.better, only_head: undefined } }),
       "missing_parameter",
       "judgement.only_head",
     ],
   ])("%s is refused", async (_what, body, code, param) => {
-    const { key, job, attempt } = await runningJob();
-    const before = await messagesOf(key, job);
+    const { key, job, attempt } = await newTenantWithJob();
+    const before = await listMessages(key, job);
     const answer = await attempt.post(JSON.stringify(body(job)));
     expect(answer.json?.error, answer.text).toMatchObject({ code });
     if (param !== null) expect(answer.json.error.param).toBe(param);
     expect(answer.status).toBe(400);
-    expect(await messagesOf(key, job)).toEqual(before);
+    expect(await listMessages(key, job)).toEqual(before);
   });
 
   test("that is no JSON, too large, or of unknown length is refused", async () => {
-    const { attempt } = await runningJob();
-    expectRefused(await attempt.post("{"), 400, "invalid_json");
-    expectRefused(await attempt.post("null"), 400, "invalid_parameter");
-    const large = await attempt.post(JSON.stringify({ ...heartbeat, more: "x".repeat(2_500_000) }));
-    expectRefused(large, 413, "body_too_large");
-    expect(large.json.error.details).toMatchObject({ limit: 2_500_000 });
-    expectRefused(await attempt.callback("POST", "/messages"), 400, "missing_parameter", "content-length");
+    const { attempt } = await newTenantWithJob();
+    expectError(await attempt.post("{"), 400, "invalid_json");
+    expectError(await attempt.post("null"), 400, "invalid_parameter");
+    const oversizedBody = await attempt.post(JSON.stringify({ ...heartbeat, more: "x".repeat(2_500_000) }));
+    expectError(oversizedBody, 413, "body_too_large");
+    expect(oversizedBody.json.error.details).toMatchObject({ limit: 2_500_000 });
+    expectError(await attempt.callback("POST", "/messages"), 400, "missing_parameter", "content-length");
   });
 
   test("may hold fields that are not known yet", async () => {
-    const { job, attempt } = await runningJob();
-    const known = { id: job, attempt: 1, type: "evaluated", judgement: { ...judgements.better, more: 1 } };
+    const { job, attempt } = await newTenantWithJob();
+    const known = { id: job, attempt: 1, type: "evaluated", judgement: { ...comparisons.better, more: 1 } };
     const answer = await attempt.post(JSON.stringify({ ...known, more: { deep: true } }));
     expect([answer.status, answer.json?.refit], answer.text).toEqual([200, "fine_tuned"]);
   });
 
   test("of metrics beyond the events that are kept of a job adds none, and the job's own are still told", async () => {
-    const { tenant, key, job, attempt } = await runningJob();
+    const { tenant, key, job, attempt } = await newTenantWithJob();
     await inLedger(tenant, ({ sql }) =>
       sql.exec(
         'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO job_events (job, kind, key, record, created_at) SELECT 1, \'event\', \'k\' || i, \'{"level":"info","message":"m","type":"metrics","data":null}\', 0 FROM n',
         limits.events_per_job - 4,
       ),
     );
-    for (const step of [1, 2, 3]) await attempt.told(progress(step));
-    await attempt.told({ type: "failed", message: "over", retryable: false });
-    const said = await messagesOf(key, job);
-    expect(said.filter((message) => message.startsWith("step"))).toEqual(["step 1"]);
-    expect(said.at(-1)).toBe("over");
+    for (const step of [1, 2, 3]) await attempt.sendAcceptedMessage(progress(step));
+    await attempt.sendAcceptedMessage({ type: "failed", message: "over", retryable: false });
+    const messages = await listMessages(key, job);
+    expect(messages.filter((message) => message.startsWith("step"))).toEqual(["step 1"]);
+    expect(messages.at(-1)).toBe("over");
   });
 });
 
 describe("the data", () => {
   test("is every example with its target, of which the inputs' hashes hold some out, and the end", async () => {
-    const { attempt } = await runningJob();
+    const { attempt } = await newTenantWithJob();
     const response = await attempt.send("GET", "/data");
     expect(response.headers.get("content-type")).toBe("application/x-ndjson");
     await response.body?.cancel();
-    const rows = rowsOf(await attempt.pull(), 1);
+    const rows = expectRows(await attempt.fetchData(), 1);
     expect(rows.map(({ text, target }) => ({ text, label: target }))).toEqual(tickets());
     for (const { group, held_out } of rows) {
       expect(group).toMatch(/^[0-9a-f]{32}$/);
       expect(held_out).toBe(isHeldOut(Buffer.from(group, "hex")));
     }
-    expect(await attempt.pull(), "pulled twice it is the same").toEqual([
+    expect(await attempt.fetchData(), "pulled twice it is the same").toEqual([
       ...rows,
       { end: true, rows: 18, revision: 1 },
     ]);
@@ -386,19 +400,19 @@ describe("the data", () => {
     const owner = await newTenant();
     const { key } = owner;
     await call("POST", "/v1/datasets", key, { name: "tickets", task: "single_label", modality: "text" });
-    const grow = async (from: number, to: number) => {
+    const addExamples = async (from: number, to: number) => {
       const examples = Array.from({ length: to - from }, (_, i) => ({ text: `Text ${from + i}`, label: `${i % 3}` }));
       await call("POST", "/v1/datasets/tickets/examples", key, { examples });
     };
-    await grow(0, 300);
-    const first = rowsOf(await (await startedJob(owner)).attempt.pull(), 1);
-    const share = first.filter(({ held_out }) => held_out).length / 300;
-    expect(share).toBeGreaterThan(0.1);
-    expect(share).toBeLessThan(0.3);
-    await grow(300, 400);
+    await addExamples(0, 300);
+    const first = expectRows(await (await startJob(owner)).attempt.fetchData(), 1);
+    const heldOutShare = first.filter(({ held_out }) => held_out).length / 300;
+    expect(heldOutShare).toBeGreaterThan(0.1);
+    expect(heldOutShare).toBeLessThan(0.3);
+    await addExamples(300, 400);
     const doubles = Array.from({ length: 300 }, (_, i) => ({ text: `  tEXT   ${i} `, label: "again" }));
     await call("POST", "/v1/datasets/tickets/examples", key, { examples: doubles });
-    const second = rowsOf(await (await startedJob(owner)).attempt.pull(), 3);
+    const second = expectRows(await (await startJob(owner)).attempt.fetchData(), 3);
     expect(second.slice(0, 300)).toEqual(first);
     expect(second).toHaveLength(700);
     const groups = new Map(first.map(({ group, held_out }) => [group, held_out]));
@@ -416,8 +430,8 @@ describe("the data", () => {
     const headers = { "content-type": "application/x-ndjson" };
     const imported = await call("POST", "/v1/datasets/tickets/examples", owner.key, lines.join("\n"), headers);
     expect(imported.json).toMatchObject({ added: 5300 });
-    const { attempt } = await startedJob(owner);
-    const rows = rowsOf(await attempt.pull(), 1);
+    const { attempt } = await startJob(owner);
+    const rows = expectRows(await attempt.fetchData(), 1);
     expect(rows.map(({ target }) => target)).toEqual(lines.map((_, i) => i / 2));
     expect(rows[39]?.text).toHaveLength(32_000);
   });
@@ -435,13 +449,13 @@ describe("the data", () => {
       { embedding: [0, 2, 3], labels: [] },
     ];
     await call("POST", "/v1/datasets/points/examples", owner.key, { examples });
-    const file = await uploadedFile(examples, owner.key);
+    const file = await uploadFile(examples, owner.key);
     for (const [training_file, revision] of [
       ["dataset:points", 1],
       [file, null],
     ] as const) {
-      const { attempt } = await startedJob(owner, { model: "embedding", training_file });
-      const rows = rowsOf(await attempt.pull(), revision);
+      const { attempt } = await startJob(owner, { model: "embedding", training_file });
+      const rows = expectRows(await attempt.fetchData(), revision);
       const floats = rows.map(({ embedding = "" }) => [
         ...new Float32Array(Uint8Array.from(Buffer.from(embedding, "base64")).buffer),
       ]);
@@ -463,9 +477,9 @@ describe("the data", () => {
             ],
           },
     );
-    const { attempt } = await startedJob(owner, { training_file: await uploadedFile(chats, owner.key) });
-    const ofDataset = rowsOf(await (await startedJob(owner)).attempt.pull(), 1);
-    expect(rowsOf(await attempt.pull(), null)).toEqual(ofDataset);
+    const { attempt } = await startJob(owner, { training_file: await uploadFile(chats, owner.key) });
+    const ofDataset = expectRows(await (await startJob(owner)).attempt.fetchData(), 1);
+    expect(expectRows(await attempt.fetchData(), null)).toEqual(ofDataset);
   });
 
   test.each([2, 999, 1000, 1001, 2000])(
@@ -473,43 +487,47 @@ describe("the data", () => {
     async (count) => {
       const owner = await tenantWithTickets();
       const { key } = owner;
-      const held = Array.from({ length: count }, (_, i) => ({ text: `Held ${i}`, label: `${i % 2}` }));
-      const validation_file = await uploadedFile(held, key);
-      const more = held.slice(0, 5).map(({ text }) => ({ text: ` ${text.toUpperCase()}`, label: "z" }));
-      await call("POST", "/v1/datasets/tickets/examples", key, { examples: more });
-      const training_file = await uploadedFile([...more, ...tickets()], key);
+      const validationRows = Array.from({ length: count }, (_, i) => ({ text: `Held ${i}`, label: `${i % 2}` }));
+      const validation_file = await uploadFile(validationRows, key);
+      const duplicateRows = validationRows
+        .slice(0, 5)
+        .map(({ text }) => ({ text: ` ${text.toUpperCase()}`, label: "z" }));
+      await call("POST", "/v1/datasets/tickets/examples", key, { examples: duplicateRows });
+      const training_file = await uploadFile([...duplicateRows, ...tickets()], key);
       for (const [source, revision] of [
         ["dataset:tickets", 2],
         [training_file, null],
       ] as const) {
-        const { attempt } = await startedJob(owner, { training_file: source, validation_file });
-        const rows = rowsOf(await attempt.pull(), revision);
+        const { attempt } = await startJob(owner, { training_file: source, validation_file });
+        const rows = expectRows(await attempt.fetchData(), revision);
         expect(rows.filter(({ held_out }) => held_out).map(({ text, target }) => ({ text, label: target }))).toEqual(
-          held,
+          validationRows,
         );
-        const trained = rows.filter(({ held_out }) => !held_out);
-        const left = count < 5 ? [...tickets(), ...more.slice(count)] : tickets();
-        expect(trained.map(({ text }) => text).toSorted()).toEqual(left.map(({ text }) => text).toSorted());
+        const trainingRows = rows.filter(({ held_out }) => !held_out);
+        const expectedRows = count < 5 ? [...tickets(), ...duplicateRows.slice(count)] : tickets();
+        expect(trainingRows.map(({ text }) => text).toSorted()).toEqual(
+          expectedRows.map(({ text }) => text).toSorted(),
+        );
       }
     },
   );
 
   test("of a file that was deleted is gone, and its job has failed", async () => {
     const owner = await tenantWithTickets();
-    const file = await uploadedFile(tickets(), owner.key);
+    const file = await uploadFile(tickets(), owner.key);
     for (const body of [{ training_file: file }, { validation_file: file }]) {
-      const again = await uploadedFile(tickets(), owner.key);
-      const named = Object.fromEntries(Object.keys(body).map((field) => [field, again]));
-      const { attempt, job } = await startedJob(owner, named);
-      await call("DELETE", `/v1/files/${again}`, owner.key);
-      expectRefused(await attempt.callback("GET", "/data"), 409, "attempt_ended");
-      const { error } = await jobUntil(owner.key, job, "failed");
-      expect(error.message).toBe(`No file '${again}'.`);
+      const secondFile = await uploadFile(tickets(), owner.key);
+      const named = Object.fromEntries(Object.keys(body).map((field) => [field, secondFile]));
+      const { attempt, job } = await startJob(owner, named);
+      await call("DELETE", `/v1/files/${secondFile}`, owner.key);
+      expectError(await attempt.callback("GET", "/data"), 409, "attempt_ended");
+      const { error } = await waitForJob(owner.key, job, "failed");
+      expect(error.message).toBe(`No file '${secondFile}'.`);
     }
   });
 
   test("ends without its last line where the examples go while it is read", async () => {
-    const { key, attempt } = await runningJob();
+    const { key, attempt } = await newTenantWithJob();
     const lines = Array.from({ length: 12_000 }, (_, i) =>
       JSON.stringify({ text: `more ${i} ${"x".repeat(200)}`, label: "x" }),
     );
@@ -535,153 +553,166 @@ describe("the data", () => {
 
 describe("an artifact", () => {
   const bytes = new Uint8Array(Array.from({ length: 1000 }, (_, i) => i % 251));
-  const { sha256 } = artifactOf(bytes);
+  const { sha256 } = describeArtifact(bytes);
   const length = (count: number) => ({ "content-length": `${count}` });
 
   test("is stored under its hash, and comes back byte for byte", async () => {
-    const { tenant, job, attempt } = await runningJob();
+    const { tenant, job, attempt } = await newTenantWithJob();
     for (const _ of [1, 2]) {
-      const answer = await attempt.put(bytes);
+      const answer = await attempt.uploadArtifact(bytes);
       expect([answer.status, answer.json], answer.text).toEqual([200, { sha256, bytes: 1000 }]);
     }
-    expect(await stored(tenant)).toEqual([`jobs/${job}/${sha256}`]);
-    const got = await attempt.send("GET", `/artifacts/${sha256}`);
-    expect([got.status, got.headers.get("content-type")]).toEqual([200, "application/octet-stream"]);
-    expect(new Uint8Array(await got.arrayBuffer())).toEqual(bytes);
-    expectRefused(await attempt.callback("GET", `/artifacts/${"0".repeat(64)}`), 404, "not_found");
+    expect(await listStoredKeys(tenant)).toEqual([`jobs/${job}/${sha256}`]);
+    const gotBytes = await attempt.send("GET", `/artifacts/${sha256}`);
+    expect([gotBytes.status, gotBytes.headers.get("content-type")]).toEqual([200, "application/octet-stream"]);
+    expect(new Uint8Array(await gotBytes.arrayBuffer())).toEqual(bytes);
+    expectError(await attempt.callback("GET", `/artifacts/${"0".repeat(64)}`), 404, "not_found");
   });
 
   test("is of its job alone", async () => {
-    const owner = await runningJob();
-    await owner.attempt.put(bytes);
-    const [other, foreign] = [await startedJob({ id: owner.tenant, key: owner.key }), await runningJob()];
+    const owner = await newTenantWithJob();
+    await owner.attempt.uploadArtifact(bytes);
+    const [other, foreign] = [await startJob({ id: owner.tenant, key: owner.key }), await newTenantWithJob()];
     for (const { attempt } of [other, foreign])
-      expectRefused(await attempt.callback("GET", `/artifacts/${sha256}`), 404, "not_found");
+      expectError(await attempt.callback("GET", `/artifacts/${sha256}`), 404, "not_found");
   });
 
   test("that is not what its name says, cut off, empty or too large is not stored", async () => {
-    const { tenant, attempt } = await runningJob();
-    expectRefused(await attempt.put(bytes, "0".repeat(64)), 422, "invalid_artifact");
-    expectRefused(await attempt.put(bytes.slice(1), sha256), 422, "invalid_artifact");
+    const { tenant, attempt } = await newTenantWithJob();
+    expectError(await attempt.uploadArtifact(bytes, "0".repeat(64)), 422, "invalid_artifact");
+    expectError(await attempt.uploadArtifact(bytes.slice(1), sha256), 422, "invalid_artifact");
     for (const empty of ["", undefined])
-      expectRefused(
+      expectError(
         await attempt.callback("PUT", `/artifacts/${sha256}`, empty),
         400,
         "missing_parameter",
         "content-length",
       );
-    const large = await attempt.callback("PUT", `/artifacts/${sha256}`, new Uint8Array(LARGEST_SINGLE_UPLOAD + 1));
-    expectRefused(large, 413, "body_too_large");
-    expect(large.json.error.details).toEqual({ limit: LARGEST_SINGLE_UPLOAD, actual: LARGEST_SINGLE_UPLOAD + 1 });
+    const oversizedBody = await attempt.callback(
+      "PUT",
+      `/artifacts/${sha256}`,
+      new Uint8Array(MAX_SINGLE_UPLOAD_BYTES + 1),
+    );
+    expectError(oversizedBody, 413, "body_too_large");
+    expect(oversizedBody.json.error.details).toEqual({
+      limit: MAX_SINGLE_UPLOAD_BYTES,
+      actual: MAX_SINGLE_UPLOAD_BYTES + 1,
+    });
     const unknownLength = new ReadableStream({
       start(controller) {
         controller.enqueue(bytes);
         controller.close();
       },
     });
-    expectRefused(
+    expectError(
       await attempt.callback("PUT", `/artifacts/${sha256}`, unknownLength),
       400,
       "missing_parameter",
       "content-length",
     );
-    expect(await stored(tenant)).toEqual([]);
+    expect(await listStoredKeys(tenant)).toEqual([]);
   });
 
   test("whose body ends early is not stored", async () => {
-    const { tenant, submission, attempt } = await runningJob();
+    const { tenant, submission, attempt } = await newTenantWithJob();
     const { readable, writable } = new FixedLengthStream(1000);
     const request = new Request(`http://graft.test${attempt.path}/artifacts/${sha256}`, {
       method: "PUT",
       headers: { authorization: `Bearer ${submission.token}`, ...length(1000) },
       body: readable,
     });
-    const answering = createApp().fetch(request, env, createExecutionContext());
+    const pendingResponse = createApp().fetch(request, env, createExecutionContext());
     const writer = writable.getWriter();
     await writer.write(bytes.slice(0, 500));
     await writer.abort(new Error("connection lost")).catch(() => undefined);
-    const answer = await answering;
+    const answer = await pendingResponse;
     expect(answer.status).toBe(503);
     expect(await answer.json()).toMatchObject({ error: { code: "storage_unavailable" } });
-    expect(await stored(tenant)).toEqual([]);
+    expect(await listStoredKeys(tenant)).toEqual([]);
   });
 
   describe("in parts", () => {
-    const large = new Uint8Array(5 * 1024 * 1024 + 10).fill(7);
-    const named = sha256Hex(large);
-    const cut = large.length - 10;
-    const at = `/artifacts/${named}/uploads`;
+    const largeArtifact = new Uint8Array(5 * 1024 * 1024 + 10).fill(7);
+    const named = sha256Hex(largeArtifact);
+    const splitAt = largeArtifact.length - 10;
+    const uploadsPath = `/artifacts/${named}/uploads`;
     const json = (value: object) => JSON.stringify(value);
 
-    async function begun(attempt: ReturnType<typeof attemptOf>, path = at): Promise<string> {
-      const answer = await attempt.callback("POST", path, json({ bytes: large.length }));
+    async function beginUpload(attempt: ReturnType<typeof attemptClient>, path = uploadsPath): Promise<string> {
+      const answer = await attempt.callback("POST", path, json({ bytes: largeArtifact.length }));
       expect(answer.status, answer.text).toBe(200);
       expect(answer.json).toEqual({ object: "batch.upload", upload_id: expect.any(String), part_bytes: PART_BYTES });
       return `${path}/${encodeURIComponent(answer.json.upload_id)}`;
     }
     async function sendParts(
-      attempt: ReturnType<typeof attemptOf>,
+      attempt: ReturnType<typeof attemptClient>,
       upload: string,
       ...parts: Uint8Array<ArrayBuffer>[]
     ) {
-      const sent: object[] = [];
+      const partReferences: object[] = [];
       for (const [i, part] of parts.entries()) {
         const answer = await attempt.callback("PUT", `${upload}/${i + 1}`, part);
         expect(answer.status, answer.text).toBe(200);
         expect(answer.json).toEqual({ part: i + 1, etag: expect.any(String) });
-        sent.push(answer.json);
+        partReferences.push(answer.json);
       }
-      return sent;
+      return partReferences;
     }
 
     test("becomes one", async () => {
-      const { tenant, job, attempt } = await runningJob();
-      const upload = await begun(attempt);
-      const parts = await sendParts(attempt, upload, large.slice(0, cut), large.slice(cut));
-      expect(await stored(tenant)).toEqual([]);
+      const { tenant, job, attempt } = await newTenantWithJob();
+      const upload = await beginUpload(attempt);
+      const parts = await sendParts(attempt, upload, largeArtifact.slice(0, splitAt), largeArtifact.slice(splitAt));
+      expect(await listStoredKeys(tenant)).toEqual([]);
       const answer = await attempt.callback("POST", upload, json({ parts }));
-      expect([answer.status, answer.json], answer.text).toEqual([200, { sha256: named, bytes: large.length }]);
+      expect([answer.status, answer.json], answer.text).toEqual([200, { sha256: named, bytes: largeArtifact.length }]);
       const object = await env.BUCKET.get(artifactKey(tenant, job, named));
       expect(object && sha256Hex(new Uint8Array(await object.arrayBuffer()))).toBe(named);
     });
 
     test("whose bytes are others is deleted again, and can be uploaded anew", async () => {
-      const { tenant, attempt } = await runningJob();
-      const upload = await begun(attempt);
-      const wrong = await sendParts(attempt, upload, large.slice(0, cut), large.slice(cut + 1));
-      expectRefused(await attempt.callback("POST", upload, json({ parts: wrong })), 422, "invalid_artifact");
-      expect(await stored(tenant)).toEqual([]);
-      const again = await begun(attempt);
-      const parts = await sendParts(attempt, again, large.slice(0, cut), large.slice(cut));
-      expect((await attempt.callback("POST", again, json({ parts }))).status).toBe(200);
+      const { tenant, attempt } = await newTenantWithJob();
+      const upload = await beginUpload(attempt);
+      const wrongParts = await sendParts(
+        attempt,
+        upload,
+        largeArtifact.slice(0, splitAt),
+        largeArtifact.slice(splitAt + 1),
+      );
+      expectError(await attempt.callback("POST", upload, json({ parts: wrongParts })), 422, "invalid_artifact");
+      expect(await listStoredKeys(tenant)).toEqual([]);
+      const secondUpload = await beginUpload(attempt);
+      const parts = await sendParts(
+        attempt,
+        secondUpload,
+        largeArtifact.slice(0, splitAt),
+        largeArtifact.slice(splitAt),
+      );
+      expect((await attempt.callback("POST", secondUpload, json({ parts }))).status).toBe(200);
     });
 
     test("that cannot be one is refused", async () => {
-      const { tenant, attempt } = await runningJob();
+      const { tenant, attempt } = await newTenantWithJob();
       const parts = [{ part: 1, etag: "x" }];
-      for (const upload of [`${at}/unknown`, `${at}/${"x".repeat(500)}`]) {
-        expectRefused(await attempt.callback("PUT", `${upload}/1`, bytes), 422, "invalid_artifact");
-        expectRefused(await attempt.callback("POST", upload, json({ parts })), 422, "invalid_artifact");
+      for (const upload of [`${uploadsPath}/unknown`, `${uploadsPath}/${"x".repeat(500)}`]) {
+        expectError(await attempt.callback("PUT", `${upload}/1`, bytes), 422, "invalid_artifact");
+        expectError(await attempt.callback("POST", upload, json({ parts })), 422, "invalid_artifact");
       }
-      const upload = await begun(attempt);
-      const small = await sendParts(attempt, upload, large.slice(0, 10), large.slice(0, 10));
-      expectRefused(await attempt.callback("POST", upload, json({ parts: small })), 422, "invalid_artifact");
-      expectRefused(await attempt.callback("POST", await begun(attempt), json({ parts })), 422, "invalid_artifact");
-      expectRefused(await attempt.callback("POST", upload, json({ parts: [] })), 400, "invalid_parameter", "parts");
-      expectRefused(await attempt.callback("POST", upload, json({})), 400, "missing_parameter", "parts");
-      expectRefused(await attempt.callback("POST", upload, "{"), 400, "invalid_json");
-      expectRefused(await attempt.callback("PUT", `${upload}/0`, bytes), 404, "not_found");
-      expectRefused(await attempt.callback("PUT", `${upload}/10001`, bytes), 422, "invalid_artifact");
-      expectRefused(
-        await attempt.callback("PUT", `${upload}/1`, new Uint8Array(PART_BYTES + 1)),
-        413,
-        "body_too_large",
-      );
-      const huge = await attempt.callback("POST", at, json({ bytes: limits.artifact_bytes + 1 }));
-      expectRefused(huge, 413, "body_too_large");
+      const upload = await beginUpload(attempt);
+      const small = await sendParts(attempt, upload, largeArtifact.slice(0, 10), largeArtifact.slice(0, 10));
+      expectError(await attempt.callback("POST", upload, json({ parts: small })), 422, "invalid_artifact");
+      expectError(await attempt.callback("POST", await beginUpload(attempt), json({ parts })), 422, "invalid_artifact");
+      expectError(await attempt.callback("POST", upload, json({ parts: [] })), 400, "invalid_parameter", "parts");
+      expectError(await attempt.callback("POST", upload, json({})), 400, "missing_parameter", "parts");
+      expectError(await attempt.callback("POST", upload, "{"), 400, "invalid_json");
+      expectError(await attempt.callback("PUT", `${upload}/0`, bytes), 404, "not_found");
+      expectError(await attempt.callback("PUT", `${upload}/10001`, bytes), 422, "invalid_artifact");
+      expectError(await attempt.callback("PUT", `${upload}/1`, new Uint8Array(PART_BYTES + 1)), 413, "body_too_large");
+      const huge = await attempt.callback("POST", uploadsPath, json({ bytes: limits.artifact_bytes + 1 }));
+      expectError(huge, 413, "body_too_large");
       expect(huge.json.error.details).toEqual({ limit: limits.artifact_bytes, actual: limits.artifact_bytes + 1 });
-      expectRefused(await attempt.callback("POST", at, json({ bytes: 0 })), 400, "invalid_parameter", "bytes");
-      expect(await stored(tenant)).toEqual([]);
+      expectError(await attempt.callback("POST", uploadsPath, json({ bytes: 0 })), 400, "invalid_parameter", "bytes");
+      expect(await listStoredKeys(tenant)).toEqual([]);
     });
   });
 });
@@ -702,24 +733,24 @@ describe("a finish", () => {
   const lexical = {
     buckets: 256,
     scale: 1,
-    seen: Uint16Array.of(1, 2),
+    seenBuckets: Uint16Array.of(1, 2),
     idf: Float32Array.of(1, 1),
     scales: Float32Array.of(1, 1),
     weights: new Int8Array(4),
   };
-  const header = (of: Uint8Array<ArrayBuffer>, change: (header: Record<string, unknown>) => object) => {
-    const length = new DataView(of.buffer).getUint32(4, true);
-    const changed = JSON.stringify(change(JSON.parse(Buffer.from(of.slice(8, 8 + length)).toString())));
-    const padded = Buffer.from(changed.padEnd(4 * Math.ceil(changed.length / 4)));
-    const start = Buffer.from(of.slice(0, 8));
+  const editHeader = (bytes: Uint8Array<ArrayBuffer>, change: (header: Record<string, unknown>) => object) => {
+    const length = new DataView(bytes.buffer).getUint32(4, true);
+    const changedHeader = JSON.stringify(change(JSON.parse(Buffer.from(bytes.slice(8, 8 + length)).toString())));
+    const padded = Buffer.from(changedHeader.padEnd(4 * Math.ceil(changedHeader.length / 4)));
+    const start = Buffer.from(bytes.slice(0, 8));
     start.writeUInt32LE(padded.length, 4);
-    return new Uint8Array(Buffer.concat([start, padded, Buffer.from(of.slice(8 + length))]));
+    return new Uint8Array(Buffer.concat([start, padded, Buffer.from(bytes.slice(8 + length))]));
   };
   const NONE = Float32Array.of(Number.NaN);
 
-  async function judged(job: object = {}) {
-    const running = await runningJob({ head: "support", ...job });
-    await running.attempt.told({ type: "evaluated", judgement: judgements.better });
+  async function startEvaluatedJob(job: object = {}) {
+    const running = await newTenantWithJob({ head: "support", ...job });
+    await running.attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better });
     return running;
   }
 
@@ -755,25 +786,34 @@ describe("a finish", () => {
     ["has no labels", encodeHead({ ...head, labels: [], weights: new Float32Array(), bias: new Float32Array() })],
     ["has labels that are no texts", encodeHead({ ...head, labels: [1, 2] as unknown as string[] })],
     ["has one label twice", encodeHead({ ...head, labels: ["a", "a"] })],
-    ["has fewer scores than none", header(encodeHead(head), (told) => ({ ...told, conformal: -2, dimensions: 257 }))],
-    ["has half a dimension", header(encodeHead(head), (told) => ({ ...told, dimensions: 255.5, conformal: 1 }))],
-    ["has a header that is no object", header(encodeHead(head), () => [])],
+    [
+      "has fewer scores than none",
+      editHeader(encodeHead(head), (headerFields) => ({ ...headerFields, conformal: -2, dimensions: 257 })),
+    ],
+    [
+      "has half a dimension",
+      editHeader(encodeHead(head), (headerFields) => ({ ...headerFields, dimensions: 255.5, conformal: 1 })),
+    ],
+    ["has a header that is no object", editHeader(encodeHead(head), () => [])],
   ])("with bytes of which it %s is refused, and another attempt may do better", async (_what, bytes) => {
-    const { tenant, key, job, attempt } = await judged();
-    expect((await attempt.put(bytes)).status).toBe(200);
-    const made = await trainedHead();
-    const manifest = { ...manifestOf(made, "fine_tuned"), artifact: artifactOf(bytes) };
+    const { tenant, key, job, attempt } = await startEvaluatedJob();
+    expect((await attempt.uploadArtifact(bytes)).status).toBe(200);
+    const trainedHead = await getTrainedHead();
+    const manifest = { ...makeManifest(trainedHead, "fine_tuned"), artifact: describeArtifact(bytes) };
     for (const _ of [1, 2])
-      expectRefused(await attempt.tell({ type: "finished", manifest }), 422, "invalid_artifact", "manifest.artifact");
-    expect(await statusOf(key, job)).toBe("running");
-    expectRefused(await call("GET", "/v1/heads/support", key), 404, "not_found");
-    expect(await stored(tenant, "heads/")).toEqual([]);
-    await attempt.told({ type: "failed", message: "bad head", retryable: true });
-    const next = attemptOf(await submitted(tenant, 2));
-    await next.put(made.bytes);
-    await next.told({ type: "evaluated", judgement: judgements.better });
-    await next.told({ type: "finished", manifest: manifestOf(made, "fine_tuned") as never });
-    expect((await jobUntil(key, job, "succeeded")).graft).toMatchObject({ attempt: 2, version: 1 });
+      expectError(await attempt.tell({ type: "finished", manifest }), 422, "invalid_artifact", "manifest.artifact");
+    expect(await jobStatus(key, job)).toBe("running");
+    expectError(await call("GET", "/v1/heads/support", key), 404, "not_found");
+    expect(await listStoredKeys(tenant, "heads/")).toEqual([]);
+    await attempt.sendAcceptedMessage({ type: "failed", message: "bad head", retryable: true });
+    const nextAttempt = attemptClient(await waitForSubmission(tenant, 2));
+    await nextAttempt.uploadArtifact(trainedHead.bytes);
+    await nextAttempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better });
+    await nextAttempt.sendAcceptedMessage({
+      type: "finished",
+      manifest: makeManifest(trainedHead, "fine_tuned") as never,
+    });
+    expect((await waitForJob(key, job, "succeeded")).graft).toMatchObject({ attempt: 2, version: 1 });
   });
 
   test("with lexical features for embeddings is refused", async () => {
@@ -786,38 +826,41 @@ describe("a finish", () => {
     });
     const examples = ["a", "b"].map((label, i) => ({ embedding: [i, 1], label }));
     await call("POST", "/v1/datasets/points/examples", owner.key, { examples });
-    const { attempt } = await startedJob(owner, { model: "embedding", training_file: "dataset:points" });
-    await attempt.told({ type: "evaluated", judgement: judgements.better });
+    const { attempt } = await startJob(owner, { model: "embedding", training_file: "dataset:points" });
+    await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better });
     const small = { ...head, labels: ["a", "b"], dimensions: 2, weights: new Float32Array(4) };
-    const made = await trainedHead();
+    const trainedHead = await getTrainedHead();
     for (const [bytes, status] of [
       [encodeHead({ ...small, lexical }), 422],
       [encodeHead(small), 200],
     ] as const) {
-      await attempt.put(bytes);
-      const manifest = { ...manifestOf(made, "fine_tuned"), artifact: artifactOf(bytes) };
+      await attempt.uploadArtifact(bytes);
+      const manifest = { ...makeManifest(trainedHead, "fine_tuned"), artifact: describeArtifact(bytes) };
       expect((await attempt.tell({ type: "finished", manifest })).status).toBe(status);
     }
   });
 
   test("with a head that no KV value holds is refused, before it is read", async () => {
-    const { tenant, job, attempt } = await judged();
-    const large = new Uint8Array(25 * 1024 * 1024 + 4);
-    expect((await attempt.put(large)).status).toBe(200);
-    const manifest = { ...manifestOf(await trainedHead(), "fine_tuned"), artifact: artifactOf(large) };
+    const { tenant, job, attempt } = await startEvaluatedJob();
+    const oversizedBody = new Uint8Array(25 * 1024 * 1024 + 4);
+    expect((await attempt.uploadArtifact(oversizedBody)).status).toBe(200);
+    const manifest = {
+      ...makeManifest(await getTrainedHead(), "fine_tuned"),
+      artifact: describeArtifact(oversizedBody),
+    };
     const answer = await attempt.tell({ type: "finished", manifest });
-    expectRefused(answer, 422, "limit_exceeded", "manifest.artifact");
-    expect(answer.json.error.details).toEqual({ limit: limits.head_bytes, actual: large.length });
+    expectError(answer, 422, "limit_exceeded", "manifest.artifact");
+    expect(answer.json.error.details).toEqual({ limit: limits.head_bytes, actual: oversizedBody.length });
     // Whatever it says of its size.
-    const lied = await attempt.tell({
+    const mismatchResponse = await attempt.tell({
       type: "finished",
       manifest: { ...manifest, artifact: { ...manifest.artifact, bytes: 1 } },
     });
-    expectRefused(lied, 422, "invalid_artifact", "manifest.artifact");
-    expect(await stored(tenant)).toEqual([`jobs/${job}/${artifactOf(large).sha256}`]);
+    expectError(mismatchResponse, 422, "invalid_artifact", "manifest.artifact");
+    expect(await listStoredKeys(tenant)).toEqual([`jobs/${job}/${describeArtifact(oversizedBody).sha256}`]);
   });
 
-  test.each<[string, (manifest: ReturnType<typeof manifestOf>) => object, number, string, string]>([
+  test.each<[string, (manifest: ReturnType<typeof makeManifest>) => object, number, string, string]>([
     [
       "of bytes that were not uploaded",
       (m) => ({ ...m, artifact: { sha256: "0".repeat(64), bytes: 1 } }),
@@ -876,25 +919,28 @@ describe("a finish", () => {
       "",
     ],
   ])("%s is refused, and the job goes on", async (_what, change, status, code, param) => {
-    const { key, job, attempt } = await judged();
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    const answer = await attempt.tell({ type: "finished", manifest: change(manifestOf(made, "fine_tuned")) });
-    expectRefused(answer, status, code as "invalid_artifact", param || null);
-    expect(await statusOf(key, job)).toBe("running");
-    await attempt.told({ type: "finished", manifest: manifestOf(made, "fine_tuned") as never });
-    await jobUntil(key, job, "succeeded");
+    const { key, job, attempt } = await startEvaluatedJob();
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    const answer = await attempt.tell({ type: "finished", manifest: change(makeManifest(trainedHead, "fine_tuned")) });
+    expectError(answer, status, code as "invalid_artifact", param || null);
+    expect(await jobStatus(key, job)).toBe("running");
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, "fine_tuned") as never });
+    await waitForJob(key, job, "succeeded");
   });
 
   test("without an evaluation is taken, and what is not known of one is left out", async () => {
     for (const evaluation of [null, { method: "none", detail: "summary", examples: 0, later: 1 }]) {
-      const { key, job, attempt } = await judged();
-      const made = await trainedHead();
-      await attempt.put(made.bytes);
-      await attempt.told({ type: "finished", manifest: { ...manifestOf(made, "fine_tuned"), evaluation } as never });
-      await jobUntil(key, job, "succeeded");
-      const kept = (await call("GET", "/v1/heads/support", key)).json.evaluation;
-      expect(kept).toEqual(evaluation && { method: "none", detail: "summary", examples: 0 });
+      const { key, job, attempt } = await startEvaluatedJob();
+      const trainedHead = await getTrainedHead();
+      await attempt.uploadArtifact(trainedHead.bytes);
+      await attempt.sendAcceptedMessage({
+        type: "finished",
+        manifest: { ...makeManifest(trainedHead, "fine_tuned"), evaluation } as never,
+      });
+      await waitForJob(key, job, "succeeded");
+      const storedEvaluation = (await call("GET", "/v1/heads/support", key)).json.evaluation;
+      expect(storedEvaluation).toEqual(evaluation && { method: "none", detail: "summary", examples: 0 });
     }
   });
 
@@ -918,16 +964,18 @@ describe("a finish", () => {
         return answer.json.model;
       };
       expect(await predict()).toBe("support@1");
-      const { job, attempt } = await startedJob(owner, { head: "support", promote });
-      expect((await attempt.told({ type: "evaluated", judgement: judgements[verdict] })).refit).toBe(candidate);
-      const made = await trainedHead();
-      await attempt.put(made.bytes);
-      await attempt.told({ type: "finished", manifest: manifestOf(made, candidate) as never });
-      const { graft } = await jobUntil(key, job, "succeeded");
+      const { job, attempt } = await startJob(owner, { head: "support", promote });
+      expect((await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons[verdict] })).refit).toBe(
+        candidate,
+      );
+      const trainedHead = await getTrainedHead();
+      await attempt.uploadArtifact(trainedHead.bytes);
+      await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, candidate) as never });
+      const { graft } = await waitForJob(key, job, "succeeded");
       expect(graft).toMatchObject({ head: "support", version: 2, promoted, comparison: { verdict } });
       expect(await predict()).toBe(promoted ? "support@2" : "support@1");
       expect((await call("GET", "/v1/heads/support", key)).json.active_version).toBe(promoted ? 2 : 1);
-      expect((await messagesOf(key, job)).at(-1)).toBe(
+      expect((await listMessages(key, job)).at(-1)).toBe(
         `The job has made version 2, which ${promoted ? "is active now" : "was not promoted"}.`,
       );
     },
@@ -938,27 +986,33 @@ describe("a finish", () => {
     ["always", true],
     ["never", false],
   ] as const)("under %s, where no version serves yet, is promoted: %s", async (promote, promoted) => {
-    const { key, job, attempt } = await runningJob({ head: "support", promote });
-    const { refit } = await attempt.told({ type: "evaluated", judgement: judgements.not_better });
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    await attempt.told({ type: "finished", manifest: manifestOf(made, refit as "head") as never });
-    expect((await jobUntil(key, job, "succeeded")).graft).toMatchObject({ version: 1, promoted });
+    const { key, job, attempt } = await newTenantWithJob({ head: "support", promote });
+    const { refit } = await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.not_better });
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    await attempt.sendAcceptedMessage({
+      type: "finished",
+      manifest: makeManifest(trainedHead, refit as "head") as never,
+    });
+    expect((await waitForJob(key, job, "succeeded")).graft).toMatchObject({ version: 1, promoted });
     const answer = await call("POST", "/v1/heads/support/predict", key, { input: "a" });
     expect(answer.status).toBe(promoted ? 200 : 404);
   });
 
   test("by two jobs for one head at once makes two versions", async () => {
     const owner = await tenantWithTickets();
-    const jobs = [await startedJob(owner, { head: "support" }), await startedJob(owner, { head: "support" })];
-    const heads = [await trainedHead("one"), await trainedHead("two")];
+    const jobs = [await startJob(owner, { head: "support" }), await startJob(owner, { head: "support" })];
+    const heads = [await getTrainedHead("one"), await getTrainedHead("two")];
     for (const [i, { attempt }] of jobs.entries()) {
-      await attempt.told({ type: "evaluated", judgement: judgements.better });
-      await attempt.put(heads[i]?.bytes ?? new Uint8Array());
+      await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better });
+      await attempt.uploadArtifact(heads[i]?.bytes ?? new Uint8Array());
     }
     await Promise.all(
       jobs.map(({ attempt }, i) =>
-        attempt.told({ type: "finished", manifest: manifestOf(heads[i] as (typeof heads)[0], "fine_tuned") as never }),
+        attempt.sendAcceptedMessage({
+          type: "finished",
+          manifest: makeManifest(heads[i] as (typeof heads)[0], "fine_tuned") as never,
+        }),
       ),
     );
     const { data } = (await call("GET", "/v1/heads/support/versions", owner.key)).json;
@@ -966,6 +1020,6 @@ describe("a finish", () => {
       [2, 2],
       [1, 2],
     ]);
-    await vi.waitUntil(async () => (await stored(owner.id, "jobs/")).length === 0, PATIENCE);
+    await vi.waitUntil(async () => (await listStoredKeys(owner.id, "jobs/")).length === 0, PATIENCE);
   });
 });

@@ -5,7 +5,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import type { z } from "zod";
 import { BatchContainer, type ContainerEnv } from "../../src/jobs/container.ts";
 import type { health as healthSchema } from "../../src/jobs/protocol.ts";
-import { batchEndpoint } from "../../src/tenant/jobs/job-runner.ts";
+import { getBatchEndpoint } from "../../src/tenant/jobs/job-runner.ts";
 
 const SIGTERM = 15;
 const openai = { kind: "openai", id: "small", model: "m", dimensions: 3, base_url: "https://a.test", secret: "A_KEY" };
@@ -39,21 +39,22 @@ function fakeContainer(answer: (request: Request) => Response | Promise<Response
 }
 
 /** Runs with the class on the real storage of an object that nothing else uses. */
-function inContainer(
+function withContainer(
   fake: ReturnType<typeof fakeContainer>,
   work: (container: BatchContainer) => Promise<void>,
-  given: ContainerEnv = settings,
+  containerEnv: ContainerEnv = settings,
 ): Promise<void> {
   const stub = env.DIRECTORY.getByName(crypto.randomUUID());
   return runInDurableObject(stub, async (_instance, state) => {
     Object.defineProperty(state, "container", { value: fake });
-    await work(new BatchContainer(state as DurableObjectState<object>, given));
+    await work(new BatchContainer(state as DurableObjectState<object>, containerEnv));
     await state.storage.deleteAlarm();
   });
 }
 
-const told = (body: object, status = 200) => Response.json(body, { status });
-const ask = (container: BatchContainer) => container.fetch(new Request("http://batch/v1/jobs/ftjob-1/attempts/1"));
+const respondJson = (body: object, status = 200) => Response.json(body, { status });
+const requestAttempt = (container: BatchContainer) =>
+  container.fetch(new Request("http://batch/v1/jobs/ftjob-1/attempts/1"));
 let health: z.infer<typeof healthSchema>;
 beforeEach(() => {
   health = { status: "ok", running: 0, capacity: 1 };
@@ -61,12 +62,12 @@ beforeEach(() => {
 });
 
 test("a container is started for the first call, with the endpoint's settings and no other secret", async () => {
-  const fake = fakeContainer((request) => told({ path: new URL(request.url).pathname }, 202));
-  await inContainer(fake, async (container) => {
-    const response = await ask(container);
+  const fake = fakeContainer((request) => respondJson({ path: new URL(request.url).pathname }, 202));
+  await withContainer(fake, async (container) => {
+    const response = await requestAttempt(container);
     expect(response.status).toBe(202);
     expect(await response.json()).toEqual({ path: "/v1/jobs/ftjob-1/attempts/1" });
-    await (await ask(container)).text();
+    await (await requestAttempt(container)).text();
     expect(fake.start).toHaveBeenCalledOnce();
     expect(fake.start.mock.calls[0]?.[0].env).toEqual({
       BATCH_HOST: "0.0.0.0",
@@ -82,9 +83,9 @@ test("a container is started for the first call, with the endpoint's settings an
 });
 
 test("what is not set is not passed on", async () => {
-  const fake = fakeContainer(() => told({}));
-  const given = { GRAFT_URL: "https://graft.test", BATCH_SECRET: "whsec_bmV3" };
-  await inContainer(fake, async (container) => void (await (await ask(container)).text()), given);
+  const fake = fakeContainer(() => respondJson({}));
+  const containerEnv = { GRAFT_URL: "https://graft.test", BATCH_SECRET: "whsec_bmV3" };
+  await withContainer(fake, async (container) => void (await (await requestAttempt(container)).text()), containerEnv);
   expect(Object.keys(fake.start.mock.calls[0]?.[0].env ?? {}).toSorted()).toEqual(
     ["BACKBONES", "BATCH_GRACE_SECONDS", "BATCH_HOST", "BATCH_PORT", "BATCH_SECRET", "GRAFT_URL"].toSorted(),
   );
@@ -94,10 +95,10 @@ test("an idle container is told to stop, as is one that does not answer; one tha
   let answers = true;
   const fake = fakeContainer(() => {
     if (!answers) throw new Error("Network connection lost.");
-    return told(health);
+    return respondJson(health);
   });
-  await inContainer(fake, async (container) => {
-    await (await ask(container)).text();
+  await withContainer(fake, async (container) => {
+    await (await requestAttempt(container)).text();
     health = { ...health, running: 1 };
     await container.onActivityExpired();
     expect(fake.signal).not.toHaveBeenCalled();
@@ -111,70 +112,72 @@ test("an idle container is told to stop, as is one that does not answer; one tha
 });
 
 test("a container that does not know the secret any more is stopped, unless it runs an attempt", async () => {
-  const fake = fakeContainer((request) => (request.url.endsWith("/health") ? told(health) : told({}, 401)));
-  await inContainer(fake, async (container) => {
+  const fake = fakeContainer((request) =>
+    request.url.endsWith("/health") ? respondJson(health) : respondJson({}, 401),
+  );
+  await withContainer(fake, async (container) => {
     health = { ...health, running: 1 };
-    expect((await ask(container)).status).toBe(401);
+    expect((await requestAttempt(container)).status).toBe(401);
     expect(fake.signal).not.toHaveBeenCalled();
     health = { ...health, running: 0 };
-    expect((await ask(container)).status).toBe(401);
+    expect((await requestAttempt(container)).status).toBe(401);
     expect(fake.signal.mock.calls).toEqual([[SIGTERM]]);
   });
 });
 
 test("where there is no container left the endpoint is full; what it says itself is passed on", async () => {
   const none = new Error("there is no container instance that can be provided to this durable object");
-  await inContainer(
-    fakeContainer(() => told({})),
+  await withContainer(
+    fakeContainer(() => respondJson({})),
     async (container) => {
       // It tries for eight seconds by itself.
       vi.spyOn(container, "startAndWaitForPorts").mockRejectedValue(none);
-      const response = await ask(container);
+      const response = await requestAttempt(container);
       expect(response.status).toBe(429);
       expect(response.headers.get("retry-after")).toBe("15");
     },
   );
 
   const stopping = fakeContainer((request) =>
-    told({ error: { code: "stopping" } }, request.url.endsWith("/health") ? 200 : 503),
+    respondJson({ error: { code: "stopping" } }, request.url.endsWith("/health") ? 200 : 503),
   );
-  await inContainer(stopping, async (container) => {
-    const response = await ask(container);
+  await withContainer(stopping, async (container) => {
+    const response = await requestAttempt(container);
     expect(response.status).toBe(503);
     expect(await response.json()).toEqual({ error: { code: "stopping" } });
   });
 });
 
 test("each job has a container of its own, unless the endpoint is elsewhere", async () => {
-  const asked: string[] = [];
+  const requestedNames: string[] = [];
   const BATCH = {
     getByName: (name: string) => ({
       fetch: async (url: string, { method }: RequestInit) => {
-        asked.push(`${name}: ${method} ${url}`);
+        requestedNames.push(`${name}: ${method} ${url}`);
         return new Response();
       },
     }),
   } as unknown as DurableObjectNamespace<BatchContainer>;
   const { BATCH_SECRET, GRAFT_URL } = settings;
-  const { BATCH_URL: _, BATCH_SECRET: __, ...bare } = env;
-  const endpoint = batchEndpoint({ ...bare, BATCH, BATCH_SECRET, GRAFT_URL });
+  const { BATCH_URL: _, BATCH_SECRET: __, ...envWithout } = env;
+  const endpoint = getBatchEndpoint({ ...envWithout, BATCH, BATCH_SECRET, GRAFT_URL });
   await endpoint?.send("/v1/jobs/ftjob-1/attempts/2", { method: "PUT" });
   await endpoint?.send("/v1/jobs/ftjob-2/attempts/1/stop", { method: "POST" });
-  expect(asked).toEqual([
+  expect(requestedNames).toEqual([
     "ftjob-1: PUT http://batch/v1/jobs/ftjob-1/attempts/2",
     "ftjob-2: POST http://batch/v1/jobs/ftjob-2/attempts/1/stop",
   ]);
 
-  expect(batchEndpoint({ ...bare, BATCH, GRAFT_URL })).toBeNull();
-  expect(batchEndpoint({ ...bare, BATCH, BATCH_SECRET })).toBeNull();
-  expect(batchEndpoint({ ...bare, BATCH_SECRET, GRAFT_URL })).toBeNull();
+  expect(getBatchEndpoint({ ...envWithout, BATCH, GRAFT_URL })).toBeNull();
+  expect(getBatchEndpoint({ ...envWithout, BATCH, BATCH_SECRET })).toBeNull();
+  expect(getBatchEndpoint({ ...envWithout, BATCH_SECRET, GRAFT_URL })).toBeNull();
 
-  const elsewhere = vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response());
-  await batchEndpoint({ ...bare, BATCH, BATCH_SECRET, GRAFT_URL, BATCH_URL: "https://batch.test/" })?.send(
+  const otherEndpoint = vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response());
+  await getBatchEndpoint({ ...envWithout, BATCH, BATCH_SECRET, GRAFT_URL, BATCH_URL: "https://batch.test/" })?.send(
     "/health",
     {},
   );
-  expect(elsewhere).toHaveBeenCalledWith("https://batch.test/health", {});
-  elsewhere.mockRestore();
-  expect(asked).toHaveLength(2);
+  expect(otherEndpoint).toHaveBeenCalledWith("https://batch.test/health", {});
+  otherEndpoint.mockRestore();
+  expect(requestedNames).toHaveLength(2);
 });

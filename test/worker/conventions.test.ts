@@ -1,11 +1,11 @@
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
-import { codes } from "../../src/core/failure.ts";
+import { errorCodes } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
-import { expectRefused, keyWith, withoutRequestId } from "./expect.ts";
+import { createKey, expectError, withoutRequestId } from "./assertions.ts";
 import { openApiDocument } from "./openapi.ts";
 
 let key: string;
@@ -25,7 +25,7 @@ async function withBindings(bindings: object, request: Request): Promise<Respons
   return response;
 }
 
-const asked = (path: string, token: string) =>
+const requestWithToken = (path: string, token: string) =>
   new Request(`http://graft.test${path}`, { headers: { authorization: `Bearer ${token}` } });
 
 describe("errors", () => {
@@ -49,7 +49,7 @@ describe("errors", () => {
     ["GET", `/v1/${"x".repeat(8000)}`],
   ])("%s %s is not found", async (method, path) => {
     const body = ["POST", "PUT", "PATCH"].includes(method) ? {} : undefined;
-    expectRefused(await call(method, path, key, body), 404, "not_found");
+    expectError(await call(method, path, key, body), 404, "not_found");
   });
 
   test("every path answers HEAD as it answers GET, without the body", async () => {
@@ -71,8 +71,8 @@ describe("errors", () => {
     };
     // This isolate holds the key's lease, so only the route itself asks the ledger.
     await call("GET", "/v1/datasets", key);
-    const broken = { TENANT: { idFromName: () => "id", get: () => ({ listDatasets }) } };
-    const response = await withBindings(broken, asked("/v1/datasets", key));
+    const brokenBindings = { TENANT: { idFromName: () => "id", get: () => ({ listDatasets }) } };
+    const response = await withBindings(brokenBindings, requestWithToken("/v1/datasets", key));
     expect(response.status).toBe(500);
     const text = await response.text();
     expect(text).not.toContain("secret of the inside");
@@ -83,16 +83,16 @@ describe("errors", () => {
   });
 
   test("each has an id of its own", async () => {
-    const one = await call("GET", "/v1/nothing", key);
-    const two = await call("GET", "/v1/nothing", key);
-    expect(one.json.error.request_id).not.toBe(two.json.error.request_id);
-    expect(withoutRequestId(one)).toEqual(withoutRequestId(two));
+    const firstResponse = await call("GET", "/v1/nothing", key);
+    const secondResponse = await call("GET", "/v1/nothing", key);
+    expect(firstResponse.json.error.request_id).not.toBe(secondResponse.json.error.request_id);
+    expect(withoutRequestId(firstResponse)).toEqual(withoutRequestId(secondResponse));
   });
 
   test("their codes are in the document, each once", async () => {
     const { json } = await call("GET", "/openapi.json");
-    expect(json.components.schemas.Error.properties.error.properties.code.enum).toEqual([...codes]);
-    expect(new Set(codes).size).toBe(codes.length);
+    expect(json.components.schemas.Error.properties.error.properties.code.enum).toEqual([...errorCodes]);
+    expect(new Set(errorCodes).size).toBe(errorCodes.length);
   });
 
   test.each<[string, unknown, string, string]>([
@@ -140,17 +140,17 @@ describe("errors", () => {
     ["/v1/heads/h/promote", { version: "1" }, "invalid_parameter", "version"],
     ["/v1/api_keys", { name: "k", scopes: ["train", "root"] }, "invalid_parameter", "scopes[1]"],
   ])("of %s with %j name where", async (path, body, code, param) => {
-    expectRefused(await call("POST", path, key, body), 400, code as "invalid_parameter", param);
+    expectError(await call("POST", path, key, body), 400, code as "invalid_parameter", param);
   });
 
   test("of what is beyond a limit give the limit and the figure", async () => {
-    const many = (count: number) => Array(count).fill("a");
+    const manyStrings = (count: number) => Array(count).fill("a");
     const example = { text: "a", label: "x" };
     const { inputs_per_request, examples_per_training_request, embedding_dimensions, label_characters } = limits;
     const embeddings = { task: "regression", modality: "embedding" };
-    const beyond: [string, object, string, number][] = [
-      ["/v1/heads/h/predict", { input: many(inputs_per_request + 1) }, "input", inputs_per_request],
-      ["/v1/embeddings", { model: "m", input: many(inputs_per_request + 1) }, "input", inputs_per_request],
+    const oversizedBodies: [string, object, string, number][] = [
+      ["/v1/heads/h/predict", { input: manyStrings(inputs_per_request + 1) }, "input", inputs_per_request],
+      ["/v1/embeddings", { model: "m", input: manyStrings(inputs_per_request + 1) }, "input", inputs_per_request],
       [
         "/v1/heads",
         { name: "h", examples: Array(examples_per_training_request + 1).fill(example) },
@@ -170,9 +170,9 @@ describe("errors", () => {
         embedding_dimensions,
       ],
     ];
-    for (const [path, body, param, limit] of beyond) {
+    for (const [path, body, param, limit] of oversizedBodies) {
       const answer = await call("POST", path, key, body);
-      expectRefused(answer, 422, "limit_exceeded", param);
+      expectError(answer, 422, "limit_exceeded", param);
       expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
     }
   });
@@ -197,7 +197,7 @@ describe("bodies", () => {
   ])("of %s are not JSON", async (_what, body) => {
     const json = { "content-type": "application/json" };
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"]) {
-      expectRefused(await call("POST", path, key, body, json), 400, "invalid_json");
+      expectError(await call("POST", path, key, body, json), 400, "invalid_json");
     }
   });
 
@@ -214,27 +214,27 @@ describe("bodies", () => {
     const json = { "content-type": "application/json" };
     const latin1 = Uint8Array.from('{"name":"café"}', (character) => character.charCodeAt(0));
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/heads/h/predict", "/v1/embeddings", "/v1/api_keys"])
-      expectRefused(await call("POST", path, key, latin1, json), 400, "invalid_json");
-    const marked = await call("POST", "/v1/datasets", key, `\ufeff${JSON.stringify(newDataset())}`, json);
-    expect(marked.status, marked.text).toBe(201);
+      expectError(await call("POST", path, key, latin1, json), 400, "invalid_json");
+    const withByteOrderMark = await call("POST", "/v1/datasets", key, `\ufeff${JSON.stringify(newDataset())}`, json);
+    expect(withByteOrderMark.status, withByteOrderMark.text).toBe(201);
   });
 
   test("in another encoding than they must have are refused, on every route that takes one", async () => {
     const { paths } = await openApiDocument();
-    const taking = Object.entries(paths).flatMap(([path, item]) =>
+    const jsonRoutes = Object.entries(paths).flatMap(([path, item]) =>
       Object.entries(item).flatMap(([method, { requestBody }]) => (requestBody ? [[method.toUpperCase(), path]] : [])),
     );
-    expect(taking.length).toBeGreaterThan(8);
+    expect(jsonRoutes.length).toBeGreaterThan(8);
     const json = { "content-type": "application/json" };
-    for (const [method = "", template = ""] of taking) {
+    for (const [method = "", template = ""] of jsonRoutes) {
       // It verifies a body before it looks at that; test/worker/inbound-hooks.test.ts does the same to it.
       if (template === "/v1/inbound/{token}") continue;
       const path = template.replace("{version}", "1").replace(/\{\w+\}/g, "none");
       const token = path.startsWith("/v1/admin/") ? env.ADMIN_KEY : key;
       const gzip = await call(method, path, token, "{}", { ...json, "content-encoding": "gzip" });
-      expectRefused(gzip, 415, "unsupported_media_type", "content-encoding");
+      expectError(gzip, 415, "unsupported_media_type", "content-encoding");
       const latin1 = await call(method, path, token, "{}", { "content-type": "application/json; charset=latin1" });
-      expectRefused(latin1, 415, "unsupported_media_type", "content-type");
+      expectError(latin1, 415, "unsupported_media_type", "content-type");
       expect(latin1.json.error.message).toContain("latin1");
     }
   });
@@ -262,7 +262,7 @@ describe("bodies", () => {
   ])("of the content type '%s' are refused", async (type) => {
     const body = new TextEncoder().encode(JSON.stringify(newDataset()));
     const answer = await call("POST", "/v1/datasets", key, body, { "content-type": type });
-    expectRefused(answer, 415, "unsupported_media_type", "content-type");
+    expectError(answer, 415, "unsupported_media_type", "content-type");
   });
 
   test.each([
@@ -286,27 +286,27 @@ describe("bodies", () => {
   test("over the limit are refused, declared or not", async () => {
     const spaces = new Uint8Array(limits.json_body_bytes + 1).fill(32);
     const headers = { "content-type": "application/json" };
-    const declared = { ...headers, "content-length": String(spaces.length) };
-    const answer = await call("POST", "/v1/datasets", key, spaces, declared);
-    expectRefused(answer, 413, "body_too_large");
+    const withLength = { ...headers, "content-length": String(spaces.length) };
+    const answer = await call("POST", "/v1/datasets", key, spaces, withLength);
+    expectError(answer, 413, "body_too_large");
     expect(answer.json.error.details).toEqual({ limit: limits.json_body_bytes, actual: spaces.length });
     const stream = new Response(spaces).body as ReadableStream;
-    expectRefused(await call("POST", "/v1/datasets", key, stream, headers), 413, "body_too_large");
+    expectError(await call("POST", "/v1/datasets", key, stream, headers), 413, "body_too_large");
   });
 
   test("of strangers are not read", async () => {
     const chunk = new Uint8Array(64 * 1024).fill(32);
     for (const path of ["/v1/datasets", "/v1/heads", "/v1/admin/tenants"]) {
-      let sent = 0;
+      let sentBytes = 0;
       const body = new ReadableStream({
         pull(controller) {
-          sent += chunk.length;
+          sentBytes += chunk.length;
           controller.enqueue(chunk);
         },
       });
       const headers = { "content-type": "application/json" };
-      expectRefused(await call("POST", path, undefined, body, headers), 401, "invalid_api_key");
-      expect(sent).toBeLessThan(1024 * 1024);
+      expectError(await call("POST", path, undefined, body, headers), 401, "invalid_api_key");
+      expect(sentBytes).toBeLessThan(1024 * 1024);
     }
   });
 });
@@ -322,7 +322,7 @@ describe("queries", () => {
     ["POST", "/v1/api_keys?scopes=train", "scopes"],
   ])("of %s %s are refused for what is unknown in them", async (method, path, param) => {
     const body = method === "POST" ? { name: "k", scopes: ["train"] } : undefined;
-    expectRefused(await call(method, path, key, body), 400, "unknown_parameter", param);
+    expectError(await call(method, path, key, body), 400, "unknown_parameter", param);
   });
 
   test("of OpenAI's routes and of health checks may hold more", async () => {
@@ -346,18 +346,18 @@ describe("lists", () => {
 
   test.each(lists)("%s: limit is 1 to 100, and after names an object of the list", async (path) => {
     for (const limit of ["0", "101", "-1", "1.5", "many", "", "1e9", "NaN"]) {
-      expectRefused(await call("GET", `${path}?limit=${limit}`, key), 400, "invalid_parameter", "limit");
+      expectError(await call("GET", `${path}?limit=${limit}`, key), 400, "invalid_parameter", "limit");
     }
     expect((await call("GET", `${path}?limit=100`, key)).status).toBe(200);
     for (const after of ["none", "%00", "'", "..", "\u{1f600}"]) {
-      expectRefused(await call("GET", `${path}?after=${after}`, key), 400, "invalid_parameter", "after");
+      expectError(await call("GET", `${path}?after=${after}`, key), 400, "invalid_parameter", "after");
     }
   });
 
   test("an empty list has no ids", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     for (const path of ["/v1/datasets", "/v1/heads"]) {
-      expect((await call("GET", path, fresh)).json).toEqual({
+      expect((await call("GET", path, freshKey)).json).toEqual({
         object: "list",
         data: [],
         first_id: null,
@@ -368,11 +368,11 @@ describe("lists", () => {
   });
 
   test("a page has 20 objects where no limit is given", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     for (let i = 0; i < 21; i++) {
-      await call("POST", "/v1/datasets", fresh, { ...newDataset(), name: `d${i}` });
+      await call("POST", "/v1/datasets", freshKey, { ...newDataset(), name: `d${i}` });
     }
-    const { json } = await call("GET", "/v1/datasets", fresh);
+    const { json } = await call("GET", "/v1/datasets", freshKey);
     expect(json).toMatchObject({ first_id: "d20", last_id: "d1", has_more: true });
     expect(json.data).toHaveLength(20);
   });
@@ -388,31 +388,31 @@ describe("Idempotency-Key", () => {
     expect(first.status).toBe(201);
     expect(first.headers.has("idempotent-replayed")).toBe(false);
     await call("DELETE", `/v1/datasets/${body.name}`, key);
-    const again = await post("/v1/datasets", body, "again");
-    expect(again.status).toBe(201);
-    expect(again.headers.get("idempotent-replayed")).toBe("true");
-    expect(again.headers.get("content-type")).toContain("application/json");
-    expect(again.json).toEqual(first.json);
+    const retryResponse = await post("/v1/datasets", body, "again");
+    expect(retryResponse.status).toBe(201);
+    expect(retryResponse.headers.get("idempotent-replayed")).toBe("true");
+    expect(retryResponse.headers.get("content-type")).toContain("application/json");
+    expect(retryResponse.json).toEqual(first.json);
     expect((await call("GET", `/v1/datasets/${body.name}`, key)).status).toBe(404);
   });
 
   test("leaves the secret out of the second answer, and makes no second key", async () => {
     const body = { name: "k", scopes: ["train"] };
-    const { key: fresh } = await newTenant();
-    const first = await post("/v1/api_keys", body, "key", fresh);
-    const again = await post("/v1/api_keys", body, "key", fresh);
-    const { secret, ...rest } = first.json;
+    const { key: freshKey } = await newTenant();
+    const first = await post("/v1/api_keys", body, "key", freshKey);
+    const retryResponse = await post("/v1/api_keys", body, "key", freshKey);
+    const { secret, ...otherFields } = first.json;
     expect(secret).toMatch(/^gk_/);
-    expect(again.json).toEqual(rest);
-    expect((await call("GET", "/v1/api_keys", fresh)).json.data).toHaveLength(2);
+    expect(retryResponse.json).toEqual(otherFields);
+    expect((await call("GET", "/v1/api_keys", freshKey)).json.data).toHaveLength(2);
   });
 
   test("trains once, and promotes once", async () => {
     const body = { name: "once", dataset: "tickets", evaluation: { method: "none" } };
     const first = await post("/v1/heads", body, "train");
     expect(first.status, first.text).toBe(201);
-    const again = await post("/v1/heads", body, "train");
-    expect(again.json).toEqual(first.json);
+    const retryResponse = await post("/v1/heads", body, "train");
+    expect(retryResponse.json).toEqual(first.json);
     expect((await call("GET", "/v1/heads/once/versions", key)).json.data).toHaveLength(1);
     await call("POST", "/v1/heads", key, body);
     expect((await post("/v1/heads/once/promote", { version: 1 }, "promote")).json.active_version).toBe(1);
@@ -426,39 +426,39 @@ describe("Idempotency-Key", () => {
     const body = newDataset();
     await post("/v1/datasets", body, "reused");
     const another = newDataset();
-    expectRefused(await post("/v1/datasets", another, "reused"), 422, "idempotency_key_reused", "Idempotency-Key");
-    expectRefused(await post("/v1/api_keys", body, "reused"), 422, "idempotency_key_reused", "Idempotency-Key");
+    expectError(await post("/v1/datasets", another, "reused"), 422, "idempotency_key_reused", "Idempotency-Key");
+    expectError(await post("/v1/api_keys", body, "reused"), 422, "idempotency_key_reused", "Idempotency-Key");
     expect((await call("GET", `/v1/datasets/${another.name}`, key)).status).toBe(404);
   });
 
   test("is a tenant's own", async () => {
-    const { key: stranger } = await newTenant();
+    const { key: otherKey } = await newTenant();
     const body = newDataset();
     expect((await post("/v1/datasets", body, "shared")).status).toBe(201);
-    const theirs = await post("/v1/datasets", body, "shared", stranger);
-    expect(theirs.status).toBe(201);
-    expect(theirs.headers.has("idempotent-replayed")).toBe(false);
+    const otherResponse = await post("/v1/datasets", body, "shared", otherKey);
+    expect(otherResponse.status).toBe(201);
+    expect(otherResponse.headers.has("idempotent-replayed")).toBe(false);
   });
 
   test("is free again after a request that failed", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     const body = newDataset();
-    expectRefused(
-      await post("/v1/datasets", { ...body, task: "x" }, "failed", fresh),
+    expectError(
+      await post("/v1/datasets", { ...body, task: "x" }, "failed", freshKey),
       400,
       "invalid_parameter",
       "task",
     );
-    expect((await post("/v1/datasets", body, "failed", fresh)).status).toBe(201);
-    expectRefused(await post("/v1/datasets", body, "conflict", fresh), 409, "already_exists", "name");
-    expect((await post("/v1/datasets", { ...body, name: "another" }, "conflict", fresh)).status).toBe(201);
-    expectRefused(await post("/v1/heads", { name: "h", dataset: "none" }, "head", fresh), 404, "not_found", "dataset");
-    await call("DELETE", "/v1/datasets/another", fresh);
-    expect((await post("/v1/datasets", { ...body, name: "another" }, "head", fresh)).status).toBe(201);
+    expect((await post("/v1/datasets", body, "failed", freshKey)).status).toBe(201);
+    expectError(await post("/v1/datasets", body, "conflict", freshKey), 409, "already_exists", "name");
+    expect((await post("/v1/datasets", { ...body, name: "another" }, "conflict", freshKey)).status).toBe(201);
+    expectError(await post("/v1/heads", { name: "h", dataset: "none" }, "head", freshKey), 404, "not_found", "dataset");
+    await call("DELETE", "/v1/datasets/another", freshKey);
+    expect((await post("/v1/datasets", { ...body, name: "another" }, "head", freshKey)).status).toBe(201);
   });
 
   test("of a request that still runs is refused", async () => {
-    const { id, key: fresh } = await newTenant();
+    const { id, key: freshKey } = await newTenant();
     const body = newDataset();
     const hash = async () => {
       const text = `POST /v1/datasets\n${JSON.stringify(body)}`;
@@ -466,76 +466,75 @@ describe("Idempotency-Key", () => {
       return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
     };
     const ledger = env.TENANT.get(env.TENANT.idFromName(id));
-    await ledger.beginIdempotent({ key: "running", request: await hash(), claim: "another request" });
-    const answer = await post("/v1/datasets", body, "running", fresh);
-    expectRefused(answer, 409, "request_in_progress");
+    await ledger.claimIdempotencyKey({ key: "running", requestHash: await hash(), claim: "another request" });
+    const answer = await post("/v1/datasets", body, "running", freshKey);
+    expectError(answer, 409, "request_in_progress");
     expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
-    await ledger.releaseIdempotent("another request");
-    expect((await post("/v1/datasets", body, "running", fresh)).status).toBe(201);
+    await ledger.releaseIdempotencyKey("another request");
+    expect((await post("/v1/datasets", body, "running", freshKey)).status).toBe(201);
   });
 
   test("of two requests at once lets one run", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     const body = newDataset();
-    const answers = await Promise.all(Array.from({ length: 5 }, () => post("/v1/datasets", body, "race", fresh)));
+    const answers = await Promise.all(Array.from({ length: 5 }, () => post("/v1/datasets", body, "race", freshKey)));
     const ran = answers.filter(({ status, headers }) => status === 201 && !headers.has("idempotent-replayed"));
     expect(ran).toHaveLength(1);
     for (const answer of answers) {
       if (answer.status === 201) expect(answer.json).toEqual(ran[0]?.json);
-      else expectRefused(answer, 409, "request_in_progress");
+      else expectError(answer, 409, "request_in_progress");
     }
   });
 
   test("has 1 to 255 characters", async () => {
-    expectRefused(
-      await post("/v1/datasets", newDataset(), "x".repeat(256)),
-      400,
-      "invalid_parameter",
-      "Idempotency-Key",
-    );
-    expectRefused(await post("/v1/datasets", newDataset(), ""), 400, "invalid_parameter", "Idempotency-Key");
+    expectError(await post("/v1/datasets", newDataset(), "x".repeat(256)), 400, "invalid_parameter", "Idempotency-Key");
+    expectError(await post("/v1/datasets", newDataset(), ""), 400, "invalid_parameter", "Idempotency-Key");
     expect((await post("/v1/datasets", newDataset(), "x".repeat(255))).status).toBe(201);
   });
 
   test("does not replay to a key without the scope", async () => {
     const body = newDataset();
     await post("/v1/datasets", body, "scoped");
-    const reader = await keyWith(key, "predict");
-    expectRefused(await post("/v1/datasets", body, "scoped", reader), 403, "missing_scope");
+    const reader = await createKey(key, "predict");
+    expectError(await post("/v1/datasets", body, "scoped", reader), 403, "missing_scope");
   });
 });
 
 describe("rate limits", () => {
   test("a key over its limit is refused until the window has passed, and others are not", async () => {
-    const one = await keyWith(key, "train");
-    const two = await keyWith(key, "train");
+    const firstKey = await createKey(key, "train");
+    const secondKey = await createKey(key, "train");
     const keyIds: string[] = [];
-    const denying = { limit: async ({ key: id }: { key: string }) => ({ success: keyIds.push(id) > 1 }) };
-    const first = await withBindings({ RATE_LIMIT: denying }, asked("/v1/datasets", one));
+    const denyingLimiter = { limit: async ({ key: id }: { key: string }) => ({ success: keyIds.push(id) > 1 }) };
+    const first = await withBindings({ RATE_LIMIT: denyingLimiter }, requestWithToken("/v1/datasets", firstKey));
     expect(first.status).toBe(429);
     expect(await first.json()).toMatchObject({ error: { type: "rate_limit_error", code: "rate_limited" } });
     const wait = Number(first.headers.get("retry-after"));
     expect(wait).toBeGreaterThanOrEqual(1);
     expect(first.headers.get("ratelimit-policy")).toContain(`;w=${wait}`);
-    const again = await call("GET", "/v1/datasets", one);
-    expectRefused(again, 429, "rate_limited");
-    expect((await call("GET", "/v1/datasets", two)).status).toBe(200);
+    const again = await call("GET", "/v1/datasets", firstKey);
+    expectError(again, 429, "rate_limited");
+    expect((await call("GET", "/v1/datasets", secondKey)).status).toBe(200);
     expect(keyIds).toHaveLength(1);
   });
 
   test("a limiter that does not answer turns nobody away", async () => {
-    const one = await keyWith(key, "train");
-    const down = { limit: () => Promise.reject(new Error("the limiter is down")) };
-    expect((await withBindings({ RATE_LIMIT: down }, asked("/v1/datasets", one))).status).toBe(200);
+    const trainKey = await createKey(key, "train");
+    const failingLimiter = { limit: () => Promise.reject(new Error("the limiter is down")) };
+    expect(
+      (await withBindings({ RATE_LIMIT: failingLimiter }, requestWithToken("/v1/datasets", trainKey))).status,
+    ).toBe(200);
   });
 
   test("the limiter is asked once for ten requests of a key", async () => {
-    const one = await keyWith(key, "train");
-    let asks = 0;
-    const counting = { limit: async () => ({ success: ++asks > 0 }) };
+    const trainKey = await createKey(key, "train");
+    let limiterCalls = 0;
+    const countingLimiter = { limit: async () => ({ success: ++limiterCalls > 0 }) };
     for (let i = 0; i < 25; i++) {
-      expect((await withBindings({ RATE_LIMIT: counting }, asked("/v1/datasets", one))).status).toBe(200);
+      expect(
+        (await withBindings({ RATE_LIMIT: countingLimiter }, requestWithToken("/v1/datasets", trainKey))).status,
+      ).toBe(200);
     }
-    expect(asks).toBe(3);
+    expect(limiterCalls).toBe(3);
   });
 });

@@ -3,9 +3,9 @@ import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
-import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 
-const text = { task: "single_label", modality: "text" } as const;
+const textDataset = { task: "single_label", modality: "text" } as const;
 
 describe("creating a dataset", () => {
   test.each([
@@ -34,17 +34,17 @@ describe("creating a dataset", () => {
   });
 
   test.each<[string, unknown, number, string, string]>([
-    ["no name", { ...text }, 400, "missing_parameter", "name"],
-    ["a name with a capital", { ...text, name: "Tickets" }, 400, "invalid_parameter", "name"],
-    ["a name with a slash", { ...text, name: "a/b" }, 400, "invalid_parameter", "name"],
-    ["a name that is a path", { ...text, name: "../../etc" }, 400, "invalid_parameter", "name"],
-    ["a name with a leading dot", { ...text, name: ".a" }, 400, "invalid_parameter", "name"],
-    ["a name with a line break", { ...text, name: "a\n" }, 400, "invalid_parameter", "name"],
-    ["a name with a NUL", { ...text, name: "a\u0000" }, 400, "invalid_parameter", "name"],
-    ["a name in another script", { ...text, name: "данные" }, 400, "invalid_parameter", "name"],
-    ["a name of 65 characters", { ...text, name: "a".repeat(65) }, 400, "invalid_parameter", "name"],
-    ["an empty name", { ...text, name: "" }, 400, "invalid_parameter", "name"],
-    ["a number for a name", { ...text, name: 7 }, 400, "invalid_parameter", "name"],
+    ["no name", { ...textDataset }, 400, "missing_parameter", "name"],
+    ["a name with a capital", { ...textDataset, name: "Tickets" }, 400, "invalid_parameter", "name"],
+    ["a name with a slash", { ...textDataset, name: "a/b" }, 400, "invalid_parameter", "name"],
+    ["a name that is a path", { ...textDataset, name: "../../etc" }, 400, "invalid_parameter", "name"],
+    ["a name with a leading dot", { ...textDataset, name: ".a" }, 400, "invalid_parameter", "name"],
+    ["a name with a line break", { ...textDataset, name: "a\n" }, 400, "invalid_parameter", "name"],
+    ["a name with a NUL", { ...textDataset, name: "a\u0000" }, 400, "invalid_parameter", "name"],
+    ["a name in another script", { ...textDataset, name: "данные" }, 400, "invalid_parameter", "name"],
+    ["a name of 65 characters", { ...textDataset, name: "a".repeat(65) }, 400, "invalid_parameter", "name"],
+    ["an empty name", { ...textDataset, name: "" }, 400, "invalid_parameter", "name"],
+    ["a number for a name", { ...textDataset, name: 7 }, 400, "invalid_parameter", "name"],
     ["an unknown task", { name: "a", task: "ranking", modality: "text" }, 400, "invalid_parameter", "task"],
     ["no modality", { name: "a", task: "regression" }, 400, "missing_parameter", "modality"],
     ["images", { name: "a", task: "single_label", modality: "image" }, 422, "modality_not_supported", "modality"],
@@ -55,7 +55,7 @@ describe("creating a dataset", () => {
       "missing_parameter",
       "dimensions",
     ],
-    ["texts with dimensions", { name: "a", ...text, dimensions: 3 }, 400, "invalid_parameter", "dimensions"],
+    ["texts with dimensions", { name: "a", ...textDataset, dimensions: 3 }, 400, "invalid_parameter", "dimensions"],
     [
       "no dimensions at all",
       { name: "a", task: "regression", modality: "embedding", dimensions: 0 },
@@ -86,15 +86,15 @@ describe("creating a dataset", () => {
     ],
     [
       "a long out-of-scope label",
-      { name: "a", ...text, out_of_scope_label: "x".repeat(257) },
+      { name: "a", ...textDataset, out_of_scope_label: "x".repeat(257) },
       422,
       "limit_exceeded",
       "out_of_scope_label",
     ],
-    ["an unknown field", { name: "a", ...text, colour: "red" }, 400, "unknown_parameter", "colour"],
+    ["an unknown field", { name: "a", ...textDataset, colour: "red" }, 400, "unknown_parameter", "colour"],
   ])("refuses %s", async (_what, body, status, code, param) => {
     const { key } = await newTenant();
-    expectRefused(await call("POST", "/v1/datasets", key, body), status, code as "invalid_parameter", param);
+    expectError(await call("POST", "/v1/datasets", key, body), status, code as "invalid_parameter", param);
     expect((await call("GET", "/v1/datasets", key)).json.data).toEqual([]);
   });
 
@@ -108,18 +108,18 @@ describe("creating a dataset", () => {
         limits.datasets,
       ),
     );
-    const answer = await call("POST", "/v1/datasets", key, { name: "more", ...text });
-    expectRefused(answer, 422, "limit_exceeded");
+    const answer = await call("POST", "/v1/datasets", key, { name: "more", ...textDataset });
+    expectError(answer, 422, "limit_exceeded");
     expect(answer.json.error.details).toEqual({ limit: limits.datasets, actual: limits.datasets });
   });
 
   test("a name is taken within its tenant alone", async () => {
-    const one = await newTenant();
-    const two = await newTenant();
-    const create = (key: string) => call("POST", "/v1/datasets", key, { name: "a", ...text });
-    expect((await create(one.key)).status).toBe(201);
-    expectRefused(await create(one.key), 409, "already_exists", "name");
-    expect((await create(two.key)).status).toBe(201);
+    const firstTenant = await newTenant();
+    const secondTenant = await newTenant();
+    const create = (key: string) => call("POST", "/v1/datasets", key, { name: "a", ...textDataset });
+    expect((await create(firstTenant.key)).status).toBe(201);
+    expectError(await create(firstTenant.key), 409, "already_exists", "name");
+    expect((await create(secondTenant.key)).status).toBe(201);
   });
 });
 
@@ -132,17 +132,17 @@ test("a dataset counts its examples and labels, and its revision rises with each
 test("the list is newest first, page by page", async () => {
   const { key } = await newTenant();
   const names = ["e", "d", "c", "b", "a"];
-  for (const name of [...names].reverse()) await call("POST", "/v1/datasets", key, { name, ...text });
-  const seen: string[] = [];
+  for (const name of [...names].reverse()) await call("POST", "/v1/datasets", key, { name, ...textDataset });
+  const seenIds: string[] = [];
   for (let after = "", more = true; more; ) {
     const page = (await call("GET", `/v1/datasets?limit=2${after && `&after=${after}`}`, key)).json;
     const ids = page.data.map(({ id }: { id: string }) => id);
     expect(page).toMatchObject({ object: "list", first_id: ids[0], last_id: ids.at(-1) });
-    seen.push(...ids);
+    seenIds.push(...ids);
     after = page.last_id;
     more = page.has_more;
   }
-  expect(seen).toEqual(names);
+  expect(seenIds).toEqual(names);
 });
 
 describe("deleting a dataset", () => {
@@ -153,10 +153,10 @@ describe("deleting a dataset", () => {
     expect(answer.json).toEqual({ id: "tickets", object: "dataset", deleted: true });
     for (const path of ["", "/examples", "/export", "/examples/x"]) {
       const method = path === "/examples/x" ? "DELETE" : "GET";
-      expectRefused(await call(method, `/v1/datasets/tickets${path}`, key), 404, "not_found");
+      expectError(await call(method, `/v1/datasets/tickets${path}`, key), 404, "not_found");
     }
-    expectRefused(await call("DELETE", "/v1/datasets/tickets", key), 404, "not_found");
-    const again = await call("POST", "/v1/datasets", key, { name: "tickets", ...text });
+    expectError(await call("DELETE", "/v1/datasets/tickets", key), 404, "not_found");
+    const again = await call("POST", "/v1/datasets", key, { name: "tickets", ...textDataset });
     expect(again.json).toMatchObject({ examples: 0, labels: {}, revision: 0 });
   });
 
@@ -174,24 +174,24 @@ test("a page of datasets holds no more labels than one message can", async () =>
   const labels = (dataset: number) =>
     Array.from({ length: 10_000 }, (_, i) => `{"text":"${i}","label":"${`${dataset} ${i} `.padEnd(256, "x")}"}`);
   for (let i = 0; i < 3; i++) {
-    await call("POST", "/v1/datasets", key, { name: `d${i}`, ...text });
+    await call("POST", "/v1/datasets", key, { name: `d${i}`, ...textDataset });
     const lines = labels(i).join("\n");
     const type = { "content-type": "application/x-ndjson" };
     expect((await call("POST", `/v1/datasets/d${i}/examples`, key, lines, type)).json.added).toBe(10_000);
   }
   const first = (await call("GET", "/v1/datasets", key)).json;
   expect(first).toMatchObject({ first_id: "d2", last_id: "d1", has_more: true });
-  const rest = (await call("GET", `/v1/datasets?after=${first.last_id}`, key)).json;
-  expect(rest).toMatchObject({ first_id: "d0", last_id: "d0", has_more: false });
+  const nextPage = (await call("GET", `/v1/datasets?after=${first.last_id}`, key)).json;
+  expect(nextPage).toMatchObject({ first_id: "d0", last_id: "d0", has_more: false });
 });
 
 describe("who may", () => {
   test("each route needs a key with the scope train", async () => {
     const { key } = await tenantWithTickets();
-    await expectGuarded(key, "train", "POST", "/v1/datasets", { name: "a", ...text });
-    await expectGuarded(key, "train", "GET", "/v1/datasets");
-    await expectGuarded(key, "train", "GET", "/v1/datasets/tickets");
-    await expectGuarded(key, "train", "DELETE", "/v1/datasets/tickets");
+    await expectAuthorization(key, "train", "POST", "/v1/datasets", { name: "a", ...textDataset });
+    await expectAuthorization(key, "train", "GET", "/v1/datasets");
+    await expectAuthorization(key, "train", "GET", "/v1/datasets/tickets");
+    await expectAuthorization(key, "train", "DELETE", "/v1/datasets/tickets");
   });
 
   test.each(["GET", "DELETE"])("another tenant's key finds nothing to %s", async (method) => {
@@ -206,7 +206,7 @@ describe("who may", () => {
     "a name such as %s is refused",
     async (name) => {
       const { key } = await newTenant();
-      expectRefused(await call("GET", `/v1/datasets/${name}`, key), 400, "invalid_parameter", "name");
+      expectError(await call("GET", `/v1/datasets/${name}`, key), 400, "invalid_parameter", "name");
     },
   );
 });

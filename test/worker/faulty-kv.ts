@@ -2,7 +2,7 @@
 
 export type Operation = "get" | "put" | "list" | "delete";
 
-export interface Watched {
+export interface FaultyKv {
   readonly kv: KVNamespace;
   readonly operations: Record<Operation, number>;
 }
@@ -11,21 +11,21 @@ export interface Watched {
  * `real`, with `before` run ahead of each operation (it may throw or wait) and `change` applied to each value read. A
  * bulk read counts as one operation, and asks for each of its keys.
  */
-export function watchKv(
+export function wrapKv(
   real: KVNamespace,
-  before: (operation: Operation, key: string) => Promise<void> | void = () => undefined,
-  change: (key: string, value: Uint8Array | null) => Promise<Uint8Array | null> | Uint8Array | null = (_, value) =>
+  beforeOperation: (operation: Operation, key: string) => Promise<void> | void = () => undefined,
+  changeValue: (key: string, value: Uint8Array | null) => Promise<Uint8Array | null> | Uint8Array | null = (_, value) =>
     value,
-): Watched {
+): FaultyKv {
   const operations = { get: 0, put: 0, list: 0, delete: 0 };
   const read = async (key: string) => {
     const value = await real.get(key, "arrayBuffer");
-    return change(key, value && new Uint8Array(value));
+    return changeValue(key, value && new Uint8Array(value));
   };
   const kv = {
     async get(keys: string | string[], type: "text" | "arrayBuffer") {
       operations.get++;
-      for (const key of [keys].flat()) await before("get", key);
+      for (const key of [keys].flat()) await beforeOperation("get", key);
       const decode = (value: Uint8Array | null) =>
         value && (type === "text" ? new TextDecoder().decode(value) : value.slice().buffer);
       if (typeof keys === "string") return decode(await read(keys));
@@ -33,71 +33,71 @@ export function watchKv(
     },
     async put(key: string, value: ArrayBuffer, options: KVNamespacePutOptions) {
       operations.put++;
-      await before("put", key);
+      await beforeOperation("put", key);
       return real.put(key, value, options);
     },
     async list(options: KVNamespaceListOptions) {
       operations.list++;
-      await before("list", options.prefix ?? "");
+      await beforeOperation("list", options.prefix ?? "");
       return real.list(options);
     },
     async delete(key: string) {
       operations.delete++;
-      await before("delete", key);
+      await beforeOperation("delete", key);
       return real.delete(key);
     },
   };
   return { kv: kv as unknown as KVNamespace, operations };
 }
 
-function refuse(operation: Operation, why: string): never {
-  throw new Error(`KV ${operation.toUpperCase()} failed: ${why}`);
+function throwKvError(operation: Operation, reason: string): never {
+  throw new Error(`KV ${operation.toUpperCase()} failed: ${reason}`);
 }
 
 /** Fails every one of these operations. */
-export function failingKv(real: KVNamespace, ...operations: readonly Operation[]): Watched {
-  return watchKv(real, (operation) => {
-    if (operations.includes(operation)) refuse(operation, "500 Internal Server Error");
+export function failingKv(real: KVNamespace, ...operations: readonly Operation[]): FaultyKv {
+  return wrapKv(real, (operation) => {
+    if (operations.includes(operation)) throwKvError(operation, "500 Internal Server Error");
   });
 }
 
 /** Takes its time over each operation, then gives up. */
-export function timingOutKv(real: KVNamespace, milliseconds: number): Watched {
-  return watchKv(real, async (operation) => {
+export function timingOutKv(real: KVNamespace, milliseconds: number): FaultyKv {
+  return wrapKv(real, async (operation) => {
     await scheduler.wait(milliseconds);
-    refuse(operation, "timed out");
+    throwKvError(operation, "timed out");
   });
 }
 
 /** Refuses a second write to the same key within a second, as production does. */
-export function rateLimitedKv(real: KVNamespace, now: () => number): Watched {
-  const written = new Map<string, number>();
-  return watchKv(real, (operation, key) => {
+export function rateLimitedKv(real: KVNamespace, now: () => number): FaultyKv {
+  const writeTimes = new Map<string, number>();
+  return wrapKv(real, (operation, key) => {
     if (operation !== "put" && operation !== "delete") return;
-    const last = written.get(key);
-    if (last !== undefined && now() - last < 1000) refuse(operation, "429 Too Many Requests");
-    written.set(key, now());
+    const last = writeTimes.get(key);
+    if (last !== undefined && now() - last < 1000) throwKvError(operation, "429 Too Many Requests");
+    writeTimes.set(key, now());
   });
 }
 
 /** Answers what a key held when it was first asked for, values and misses alike, until 60 s later. */
-export function staleKv(real: KVNamespace, now: () => number): Watched {
-  const seen = new Map<string, { value: Uint8Array | null; until: number }>();
-  return watchKv(real, undefined, (key, value) => {
-    const held = seen.get(key);
-    if (held && held.until > now()) return held.value;
-    seen.set(key, { value, until: now() + 60_000 });
+export function staleKv(real: KVNamespace, now: () => number): FaultyKv {
+  const firstReads = new Map<string, { value: Uint8Array | null; expiresAt: number }>();
+  return wrapKv(real, undefined, (key, value) => {
+    const firstRead = firstReads.get(key);
+    if (firstRead && firstRead.expiresAt > now()) return firstRead.value;
+    firstReads.set(key, { value, expiresAt: now() + 60_000 });
     return value;
   });
 }
 
 /** Answers other bytes than those that were written, wherever anything was. */
-export function garbledKv(real: KVNamespace, garble: (value: Uint8Array) => Uint8Array): Watched {
-  return watchKv(real, undefined, (_, value) => value && garble(value));
+export function corruptedKv(real: KVNamespace, corrupt: (value: Uint8Array) => Uint8Array): FaultyKv {
+  return wrapKv(real, undefined, (_, value) => value && corrupt(value));
 }
 
 /** The ways in which a value can be wrong. */
-export const garblings: Readonly<Record<string, (value: Uint8Array) => Uint8Array>> = {
+export const corruptions: Readonly<Record<string, (value: Uint8Array) => Uint8Array>> = {
   empty: () => new Uint8Array(),
   "other bytes": (value) => value.map((_, i) => (i * 37 + 11) % 256),
   "cut short": (value) => value.subarray(0, value.length - 3),

@@ -2,15 +2,15 @@ import { createExecutionContext, runDurableObjectAlarm, runInDurableObject, SELF
 import { env } from "cloudflare:workers";
 import OpenAI, { toFile } from "openai";
 import { beforeAll, describe, expect, test } from "vitest";
-import type { Code } from "../../src/core/failure.ts";
+import type { ErrorCode } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { PART_BYTES } from "../../src/store/files.ts";
 import { fileKey } from "../../src/store/keys.ts";
-import { runDue } from "../../src/tenant/tasks/maintenance.ts";
-import { ledger, type Tenant } from "../../src/tenant/tenant.ts";
-import { type Answer, call, newTenant } from "./api.ts";
-import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+import { runMaintenanceTask } from "../../src/tenant/tasks/maintenance.ts";
+import { getLedger, type Tenant } from "../../src/tenant/tenant.ts";
+import { type ApiResponse, call, newTenant } from "./api.ts";
+import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 
 const HOUR = 3_600_000;
 let tenant: string;
@@ -36,38 +36,43 @@ function form(...fields: Field[]): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Buffer.concat([...parts, `--${BOUNDARY}--\r\n`].map((part) => Buffer.from(part as string))));
 }
 
-const send = (...fields: Field[]) => call("POST", "/v1/files", key, form(...fields), FORM);
-const upload = (content: string | Uint8Array, token = key) =>
+const postForm = (...fields: Field[]) => call("POST", "/v1/files", key, form(...fields), FORM);
+const postFile = (content: string | Uint8Array, token = key) =>
   call("POST", "/v1/files", token, form(PURPOSE, ["file", content, "train.jsonl"]), FORM);
-const jsonl = (...lines: unknown[]) => `${lines.map((line) => JSON.stringify(line)).join("\n")}\n`;
-const good = jsonl({ text: "refund me", label: "billing" }, { text: "cannot log in", label: "login" });
-const chat = (label: unknown, ...said: unknown[]) => ({
-  messages: [...said, label].map((content, i) =>
-    typeof content === "string" ? { role: i === said.length ? "assistant" : "user", content } : content,
+const toJsonl = (...lines: unknown[]) => `${lines.map((line) => JSON.stringify(line)).join("\n")}\n`;
+const validContent = toJsonl({ text: "refund me", label: "billing" }, { text: "cannot log in", label: "login" });
+const chatLine = (label: unknown, ...messages: unknown[]) => ({
+  messages: [...messages, label].map((content, i) =>
+    typeof content === "string" ? { role: i === messages.length ? "assistant" : "user", content } : content,
   ),
 });
 
-async function uploaded(content: string | Uint8Array, token = key) {
-  const answer = await upload(content, token);
+async function uploadFile(content: string | Uint8Array, token = key) {
+  const answer = await postFile(content, token);
   expect(answer.status, answer.text).toBe(200);
   return answer.json;
 }
 
 /** What a tenant has in R2. */
-async function stored(of = tenant): Promise<string[]> {
-  return (await env.BUCKET.list({ prefix: `tenants/${of}/` })).objects.map((object) => object.key);
+async function listStored(owner = tenant): Promise<string[]> {
+  return (await env.BUCKET.list({ prefix: `tenants/${owner}/` })).objects.map((object) => object.key);
 }
 
 /** A file was refused so, and nothing of it stays. */
-async function expectNotStored(answer: Answer, status: number, code: Code, param: string | null): Promise<void> {
-  expectRefused(answer, status, code, param);
+async function expectNotStored(
+  answer: ApiResponse,
+  status: number,
+  code: ErrorCode,
+  param: string | null,
+): Promise<void> {
+  expectError(answer, status, code, param);
   const { data, has_more } = (await call("GET", "/v1/files?limit=100", key)).json;
   expect(has_more).toBe(false);
-  expect((await stored()).toSorted()).toEqual(data.map(({ id }: { id: string }) => fileKey(tenant, id)).toSorted());
+  expect((await listStored()).toSorted()).toEqual(data.map(({ id }: { id: string }) => fileKey(tenant, id)).toSorted());
 }
 
 /** The answer to an upload by the same application with other bindings, which may be read before its body has ended. */
-async function uploadTo(bindings: object, body: BodyInit, token = key): Promise<Answer> {
+async function uploadWithBindings(bindings: object, body: BodyInit, token = key): Promise<ApiResponse> {
   const request = new Request("http://graft.test/v1/files", {
     method: "POST",
     headers: { authorization: `Bearer ${token}`, ...FORM },
@@ -79,7 +84,7 @@ async function uploadTo(bindings: object, body: BodyInit, token = key): Promise<
 }
 
 /** R2 with other methods in place of some of its own. */
-const bucketWith = (methods: object) => ({
+const fakeBucket = (methods: object) => ({
   BUCKET: new Proxy(env.BUCKET, {
     get: (bucket, name) => {
       const method = Reflect.get({ ...methods }, name) ?? Reflect.get(bucket, name);
@@ -90,12 +95,12 @@ const bucketWith = (methods: object) => ({
 
 describe("a file", () => {
   test("is answered in OpenAI's shape, with what its lines hold", async () => {
-    const answer = await upload(good);
+    const answer = await postFile(validContent);
     expect(answer.status, answer.text).toBe(200);
     expect(answer.json).toEqual({
       object: "file",
       id: expect.stringMatching(/^file-[0-9a-f]{32}$/),
-      bytes: good.length,
+      bytes: validContent.length,
       created_at: expect.any(Number),
       filename: "train.jsonl",
       purpose: "fine-tune",
@@ -105,13 +110,15 @@ describe("a file", () => {
       graft: { task: "single_label", modality: "text", dimensions: null, examples: 2, labels: 2 },
     });
     expect((await call("GET", `/v1/files/${answer.json.id}`, key)).json).toEqual(answer.json);
-    expect(await stored()).toContain(fileKey(tenant, answer.json.id));
+    expect(await listStored()).toContain(fileKey(tenant, answer.json.id));
   });
 
   test("comes back byte for byte", async () => {
-    const odd = Buffer.from(`\ufeff${good}\r\n  \n${jsonl({ text: "\u0000 \u{1f600} é", label: "x" })}\n\n`);
-    for (const content of [Buffer.from(good), Buffer.from(good.trimEnd()), odd]) {
-      const { id, bytes } = await uploaded(new Uint8Array(content));
+    const unusualContent = Buffer.from(
+      `\ufeff${validContent}\r\n  \n${toJsonl({ text: "\u0000 \u{1f600} é", label: "x" })}\n\n`,
+    );
+    for (const content of [Buffer.from(validContent), Buffer.from(validContent.trimEnd()), unusualContent]) {
+      const { id, bytes } = await uploadFile(new Uint8Array(content));
       const response = await SELF.fetch(`http://graft.test/v1/files/${id}/content`, {
         headers: { authorization: `Bearer ${key}` },
       });
@@ -148,10 +155,14 @@ describe("a file", () => {
       ],
       { modality: "embedding", dimensions: 3 },
     ],
-    ["chats", [chat("x", "a"), chat("y", "b"), chat("x", "c")], { task: "single_label", examples: 3, labels: 2 }],
-    ["chats among examples", [{ text: "a", label: "x" }, chat("y", "b")], { task: "single_label", examples: 2 }],
+    [
+      "chats",
+      [chatLine("x", "a"), chatLine("y", "b"), chatLine("x", "c")],
+      { task: "single_label", examples: 3, labels: 2 },
+    ],
+    ["chats among examples", [{ text: "a", label: "x" }, chatLine("y", "b")], { task: "single_label", examples: 2 }],
   ])("may hold %s", async (_what, lines, graft) => {
-    expect((await uploaded(jsonl(...lines))).graft).toMatchObject(graft);
+    expect((await uploadFile(toJsonl(...lines))).graft).toMatchObject(graft);
   });
 
   test("may hold chats with all that OpenAI allows in them", async () => {
@@ -160,59 +171,60 @@ describe("a file", () => {
       { type: "text", text: "late" },
     ];
     const lines = [
-      { ...chat("x", { role: "system", content: "Sort tickets." }, "where is my parcel"), tools: [], n: { a: 1 } },
-      chat("y", { role: "developer", content: "Sort tickets." }, { role: "user", name: "Ann", content: parts }),
-      chat({ role: "assistant", content: [{ type: "text", text: "z" }], weight: 1 }, "a", {
+      { ...chatLine("x", { role: "system", content: "Sort tickets." }, "where is my parcel"), tools: [], n: { a: 1 } },
+      chatLine("y", { role: "developer", content: "Sort tickets." }, { role: "user", name: "Ann", content: parts }),
+      chatLine({ role: "assistant", content: [{ type: "text", text: "z" }], weight: 1 }, "a", {
         role: "assistant",
         content: null,
         tool_calls: [{}],
       }),
     ];
-    expect((await uploaded(jsonl(...lines))).graft).toMatchObject({ examples: 3, labels: 3 });
+    expect((await uploadFile(toJsonl(...lines))).graft).toMatchObject({ examples: 3, labels: 3 });
   });
 
   test.each<[string, Field[], string]>([
-    ["after it", [["file", good, "a.jsonl"], PURPOSE], "a.jsonl"],
+    ["after it", [["file", validContent, "a.jsonl"], PURPOSE], "a.jsonl"],
     [
       "before it, among fields that are not known",
-      [["x", "1"], PURPOSE, ["other", "no\njson", "o.txt"], ["file", good, "a"]],
+      [["x", "1"], PURPOSE, ["other", "no\njson", "o.txt"], ["file", validContent, "a"]],
       "a",
     ],
-    ["twice, of which the last counts", [["purpose", "fine-tune"], ["file", good, "a"], PURPOSE], "a"],
-    ["and a second file, which is passed over", [PURPOSE, ["file", good, "a"], ["file", "no json", "b"]], "a"],
-    ["and no name", [PURPOSE, ["file", good]], "file"],
-    ["and a path for a name", [PURPOSE, ["file", good, "../../a b/日本.jsonl"]], "../../a b/日本.jsonl"],
-    ["and a name with control characters", [PURPOSE, ["file", good, "a\u0000\u0007\tb\u0085"]], "ab"],
-    ["and a long name", [PURPOSE, ["file", good, "x".repeat(300)]], "x".repeat(256)],
+    ["twice, of which the last counts", [["purpose", "fine-tune"], ["file", validContent, "a"], PURPOSE], "a"],
+    ["and a second file, which is passed over", [PURPOSE, ["file", validContent, "a"], ["file", "no json", "b"]], "a"],
+    ["and no name", [PURPOSE, ["file", validContent]], "file"],
+    ["and a path for a name", [PURPOSE, ["file", validContent, "../../a b/日本.jsonl"]], "../../a b/日本.jsonl"],
+    ["and a name with control characters", [PURPOSE, ["file", validContent, "a\u0000\u0007\tb\u0085"]], "ab"],
+    ["and a long name", [PURPOSE, ["file", validContent, "x".repeat(300)]], "x".repeat(256)],
   ])("is taken with the purpose %s", async (_what, fields, filename) => {
-    const answer = await send(...fields);
+    const answer = await postForm(...fields);
     expect(answer.status, answer.text).toBe(200);
     expect(answer.json.filename).toBe(filename);
-    expect((await call("GET", `/v1/files/${answer.json.id}/content`, key)).text).toBe(good);
+    expect((await call("GET", `/v1/files/${answer.json.id}/content`, key)).text).toBe(validContent);
   });
 
   test("is taken however the body falls into chunks", async () => {
-    const body = form(PURPOSE, ["file", good, "a.jsonl"], ["more", "1"]);
+    const body = form(PURPOSE, ["file", validContent, "a.jsonl"], ["more", "1"]);
     for (const size of [1, 2, 3, 7, 64]) {
-      let at = 0;
+      let offset = 0;
       const stream = new ReadableStream({
         pull(controller) {
-          controller.enqueue(body.slice(at, at + size));
-          at += size;
-          if (at >= body.length) controller.close();
+          controller.enqueue(body.slice(offset, offset + size));
+          offset += size;
+          if (offset >= body.length) controller.close();
         },
       });
       const answer = await call("POST", "/v1/files", key, stream, FORM);
       expect(answer.status, answer.text).toBe(200);
-      expect((await call("GET", `/v1/files/${answer.json.id}/content`, key)).text).toBe(good);
+      expect((await call("GET", `/v1/files/${answer.json.id}/content`, key)).text).toBe(validContent);
     }
   });
 });
 
 describe("a large file", () => {
-  const line = (i: number) => `${JSON.stringify({ text: `${i} `.padEnd(900, "abcdefgh"), label: `l${i % 7}` })}\n`;
+  const exampleLine = (i: number) =>
+    `${JSON.stringify({ text: `${i} `.padEnd(900, "abcdefgh"), label: `l${i % 7}` })}\n`;
   const lines = (from: number, count: number) =>
-    Buffer.from(Array.from({ length: count }, (_, i) => line(from + i)).join(""));
+    Buffer.from(Array.from({ length: count }, (_, i) => exampleLine(from + i)).join(""));
   const start = form(PURPOSE, ["file", "", "a"]).slice(0, -END.length);
   const end = Buffer.from(END);
   const CHUNK_LINES = 70;
@@ -220,14 +232,15 @@ describe("a large file", () => {
   /** A form with a file of so many chunks of about 64 kB, which counts what was asked for. */
   function largeForm(chunks: number) {
     const sent = { bytes: 0 };
-    let at = -1;
+    let chunkIndex = -1;
     const body = new ReadableStream<Uint8Array>(
       {
         pull(controller) {
-          const chunk = at < 0 ? start : at < chunks ? lines(at * CHUNK_LINES, CHUNK_LINES) : end;
+          const chunk =
+            chunkIndex < 0 ? start : chunkIndex < chunks ? lines(chunkIndex * CHUNK_LINES, CHUNK_LINES) : end;
           sent.bytes += chunk.length;
           controller.enqueue(new Uint8Array(chunk));
-          if (at++ === chunks) controller.close();
+          if (chunkIndex++ === chunks) controller.close();
         },
       },
       { highWaterMark: 0 },
@@ -250,21 +263,21 @@ describe("a large file", () => {
 
   test("is read no faster than it is stored", async () => {
     const { body, sent } = largeForm(310);
-    const seen: [before: number, after: number, bytes: number][] = [];
+    const uploads: [before: number, after: number, bytes: number][] = [];
     const createMultipartUpload = async (name: string) => {
       const real = await env.BUCKET.createMultipartUpload(name);
       const uploadPart = async (part: number, bytes: Uint8Array) => {
         const before = sent.bytes;
         await scheduler.wait(50);
-        seen.push([before, sent.bytes, bytes.length]);
+        uploads.push([before, sent.bytes, bytes.length]);
         return real.uploadPart(part, bytes);
       };
       return { uploadPart, complete: real.complete.bind(real), abort: real.abort.bind(real) };
     };
-    const answer = await uploadTo(bucketWith({ createMultipartUpload }), body);
+    const answer = await uploadWithBindings(fakeBucket({ createMultipartUpload }), body);
     expect(answer.status, answer.text).toBe(200);
-    expect(seen.map(([, , bytes]) => bytes)).toEqual([PART_BYTES, PART_BYTES, answer.json.bytes - 2 * PART_BYTES]);
-    for (const [i, [before, after]] of seen.slice(0, 2).entries()) {
+    expect(uploads.map(([, , bytes]) => bytes)).toEqual([PART_BYTES, PART_BYTES, answer.json.bytes - 2 * PART_BYTES]);
+    for (const [i, [before, after]] of uploads.slice(0, 2).entries()) {
       expect(before).toBeLessThan((i + 1) * PART_BYTES + 1_000_000);
       expect(after - before).toBeLessThan(1_000_000);
     }
@@ -286,18 +299,18 @@ describe("a large file", () => {
       };
       return { uploadPart, complete: real.complete.bind(real), abort };
     };
-    let passed = 0;
-    const spoiled = body.pipeThrough(
+    let passedBytes = 0;
+    const spoiledBody = body.pipeThrough(
       new TransformStream<Uint8Array, Uint8Array>({
         transform(chunk, controller) {
-          passed += chunk.length;
-          if (passed > PART_BYTES + 100_000 && passed <= PART_BYTES + 100_000 + chunk.length)
+          passedBytes += chunk.length;
+          if (passedBytes > PART_BYTES + 100_000 && passedBytes <= PART_BYTES + 100_000 + chunk.length)
             controller.enqueue(new TextEncoder().encode("spoiled\n"));
           controller.enqueue(chunk);
         },
       }),
     );
-    const answer = await uploadTo(bucketWith({ createMultipartUpload }), spoiled);
+    const answer = await uploadWithBindings(fakeBucket({ createMultipartUpload }), spoiledBody);
     await expectNotStored(answer, 422, "invalid_training_file", "file");
     expect(answer.json.error.message).toContain("1 of 21701 lines");
     expect([parts, aborted]).toEqual([1, 1]);
@@ -310,14 +323,17 @@ describe("a large file", () => {
       return { uploadPart: failing, abort: real.abort.bind(real) };
     };
     await expectNotStored(
-      await uploadTo(bucketWith({ createMultipartUpload }), largeForm(310).body),
+      await uploadWithBindings(fakeBucket({ createMultipartUpload }), largeForm(310).body),
       503,
       "storage_unavailable",
       null,
     );
-    const small = await uploadTo(bucketWith({ put: failing }), form(PURPOSE, ["file", good, "a"]));
-    await expectNotStored(small, 503, "storage_unavailable", null);
-    expect(small.headers.get("retry-after")).toBe("5");
+    const smallFile = await uploadWithBindings(
+      fakeBucket({ put: failing }),
+      form(PURPOSE, ["file", validContent, "a"]),
+    );
+    await expectNotStored(smallFile, 503, "storage_unavailable", null);
+    expect(smallFile.headers.get("retry-after")).toBe("5");
   });
 });
 
@@ -325,7 +341,7 @@ describe("a file with a bad line", () => {
   const first = { text: "a", label: "x" };
   const embedding = { embedding: [1, 2], label: "x" };
   const user = { role: "user", content: "a" };
-  test.each<[string, unknown[], number, Code]>([
+  test.each<[string, unknown[], number, ErrorCode]>([
     ["that is no object", [first, 7], 2, "invalid_parameter"],
     ["without a label", [{ text: "a" }, first], 1, "missing_parameter"],
     ["without an input", [first, { label: "x" }], 2, "missing_parameter"],
@@ -335,8 +351,8 @@ describe("a file with a bad line", () => {
     ["with a field that is not known", [first, { ...first, weight: 1 }], 2, "unknown_parameter"],
     ["with an image", [first, { image: "aGk=", label: "x" }], 2, "modality_not_supported"],
     ["of another task", [first, { text: "a", value: 1 }], 2, "task_mismatch"],
-    ["of several labels among chats", [chat("x", "a"), { text: "a", labels: ["x"] }], 2, "task_mismatch"],
-    ["of a chat among values", [{ text: "a", value: 1 }, chat("x", "a")], 2, "task_mismatch"],
+    ["of several labels among chats", [chatLine("x", "a"), { text: "a", labels: ["x"] }], 2, "task_mismatch"],
+    ["of a chat among values", [{ text: "a", value: 1 }, chatLine("x", "a")], 2, "task_mismatch"],
     ["of another modality", [first, embedding], 2, "modality_mismatch"],
     ["of other dimensions", [embedding, { ...embedding, embedding: [1] }], 2, "invalid_embedding"],
     ["of an empty embedding", [{ embedding: [], label: "x" }, first], 1, "invalid_embedding"],
@@ -346,50 +362,55 @@ describe("a file with a bad line", () => {
     ["of a chat without a label", [first, { messages: [user] }], 2, "invalid_parameter"],
     [
       "of a chat without a user",
-      [first, { messages: [{ role: "system", content: "a" }, chat("x").messages[0]] }],
+      [first, { messages: [{ role: "system", content: "a" }, chatLine("x").messages[0]] }],
       2,
       "invalid_parameter",
     ],
     [
       "of a chat with an image",
-      [first, chat("x", { role: "user", content: [{ type: "image_url", image_url: {} }] })],
+      [first, chatLine("x", { role: "user", content: [{ type: "image_url", image_url: {} }] })],
       2,
       "invalid_parameter",
     ],
-    ["of a chat with an empty label", [first, chat("", "a")], 2, "invalid_parameter"],
+    ["of a chat with an empty label", [first, chatLine("", "a")], 2, "invalid_parameter"],
     [
       "of a chat whose label is a call",
-      [first, chat({ role: "assistant", content: null, tool_calls: [] }, "a")],
+      [first, chatLine({ role: "assistant", content: null, tool_calls: [] }, "a")],
       2,
       "missing_parameter",
     ],
-    ["of a chat with an empty text", [first, chat("x", "")], 2, "input_empty"],
+    ["of a chat with an empty text", [first, chatLine("x", "")], 2, "input_empty"],
   ])("%s is not stored", async (_what, lines, line, code) => {
-    const answer = await upload(jsonl(...lines));
+    const answer = await postFile(toJsonl(...lines));
     await expectNotStored(answer, 422, "invalid_training_file", "file");
     const { message, details } = answer.json.error;
     expect(details).toEqual({ line, code, errors: [{ line, code, message: expect.any(String) }] });
     expect(message).toContain(`1 of ${lines.length} lines are not valid. Line ${line}: ${details.errors[0].message}`);
   });
 
-  test.each<[string, string | Uint8Array, number, Code]>([
-    ["that is no JSON", `${good}{"text":\n`, 3, "invalid_json"],
+  test.each<[string, string | Uint8Array, number, ErrorCode]>([
+    ["that is no JSON", `${validContent}{"text":\n`, 3, "invalid_json"],
     [
       "that is no UTF-8",
-      new Uint8Array(Buffer.from(`\n${good}{"text":"caf\xe9","label":"x"}`, "latin1")),
+      new Uint8Array(Buffer.from(`\n${validContent}{"text":"caf\xe9","label":"x"}`, "latin1")),
       4,
       "invalid_json",
     ],
-    ["that is too long", `${good}{"text":"${"x".repeat(limits.import_line_bytes)}","label":"x"}`, 3, "input_too_long"],
+    [
+      "that is too long",
+      `${validContent}{"text":"${"x".repeat(limits.import_line_bytes)}","label":"x"}`,
+      3,
+      "input_too_long",
+    ],
     ["of a table", "text,label\na,x\nb,y\n", 1, "invalid_json"],
   ])("%s is not stored", async (_what, content, line, code) => {
-    const answer = await upload(content);
+    const answer = await postFile(content);
     await expectNotStored(answer, 422, "invalid_training_file", "file");
     expect(answer.json.error.details).toMatchObject({ line, code });
   });
 
   test("and many more is told of the first hundred, and how many there are", async () => {
-    const answer = await upload(`${good}${"[]\n\n".repeat(250)}`);
+    const answer = await postFile(`${validContent}${"[]\n\n".repeat(250)}`);
     await expectNotStored(answer, 422, "invalid_training_file", "file");
     expect(answer.json.error.message).toContain("250 of 252 lines are not valid. Line 3: ");
     expect(answer.json.error.details.errors.map(({ line }: { line: number }) => line)).toEqual(
@@ -400,64 +421,66 @@ describe("a file with a bad line", () => {
 
 describe("a file that is refused as a whole", () => {
   const { examples_per_dataset, labels_per_dataset, import_rows } = limits;
-  const many = (count: number, label: (i: number) => string) =>
+  const manyLines = (count: number, label: (i: number) => string) =>
     Array.from({ length: count }, (_, i) => `{"text":"${i}","label":"${label(i)}"}\n`).join("");
 
-  test.each<[string, string, Code]>([
+  test.each<[string, string, ErrorCode]>([
     ["nothing", "", "too_few_examples"],
     ["empty lines", "\n \n\r\n", "too_few_examples"],
-    ["one example", jsonl({ text: "a", label: "x" }), "too_few_examples"],
-    ["one label", jsonl({ text: "a", label: "x" }, { text: "b", label: "x" }), "too_few_labels"],
-    ["one label in chats", jsonl(chat("x", "a"), chat("x", "b")), "too_few_labels"],
+    ["one example", toJsonl({ text: "a", label: "x" }), "too_few_examples"],
+    ["one label", toJsonl({ text: "a", label: "x" }, { text: "b", label: "x" }), "too_few_labels"],
+    ["one label in chats", toJsonl(chatLine("x", "a"), chatLine("x", "b")), "too_few_labels"],
   ])("for it holds %s", async (_what, content, code) => {
-    await expectNotStored(await upload(content), 422, code, "file");
+    await expectNotStored(await postFile(content), 422, code, "file");
   });
 
   test.each<[string, () => string, number]>([
-    ["examples", () => many(examples_per_dataset + 1, (i) => `${i % 2}`), examples_per_dataset],
-    ["labels", () => many(labels_per_dataset + 1, (i) => `${i}`), labels_per_dataset],
+    ["examples", () => manyLines(examples_per_dataset + 1, (i) => `${i % 2}`), examples_per_dataset],
+    ["labels", () => manyLines(labels_per_dataset + 1, (i) => `${i}`), labels_per_dataset],
     ["lines", () => "\n".repeat(import_rows + 1), import_rows],
   ])("for it has too many %s", async (what, content, limit) => {
-    const answer = await upload(content());
+    const answer = await postFile(content());
     await expectNotStored(answer, 422, "limit_exceeded", "file");
     expect(answer.json.error.message).toContain(what);
     expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
   });
 
-  test.each<[string, Field[], Code, string]>([
-    ["a purpose", [["file", good, "a"]], "missing_parameter", "purpose"],
+  test.each<[string, Field[], ErrorCode, string]>([
+    ["a purpose", [["file", validContent, "a"]], "missing_parameter", "purpose"],
     ["a file", [PURPOSE], "missing_parameter", "file"],
-    ["a file under its name", [PURPOSE, ["data", good, "a"]], "missing_parameter", "file"],
+    ["a file under its name", [PURPOSE, ["data", validContent, "a"]], "missing_parameter", "file"],
     ["anything", [], "missing_parameter", "purpose"],
   ])("for the form is without %s", async (_what, fields, code, param) => {
-    await expectNotStored(await send(...fields), 400, code, param);
+    await expectNotStored(await postForm(...fields), 400, code, param);
   });
 
   test.each(["assistants", "", "Fine-Tune", "x".repeat(5000)])("for its purpose is '%s'", async (purpose) => {
     for (const fields of [
       [
         ["purpose", purpose],
-        ["file", good, "a"],
+        ["file", validContent, "a"],
       ],
       [
-        ["file", good, "a"],
+        ["file", validContent, "a"],
         ["purpose", purpose],
       ],
     ])
-      await expectNotStored(await send(...(fields as Field[])), 400, "invalid_parameter", "purpose");
+      await expectNotStored(await postForm(...(fields as Field[])), 400, "invalid_parameter", "purpose");
   });
 
   test("for its purpose is wrong, before the rest of it is read", async () => {
-    let sent = 0;
+    let sentBytes = 0;
     const chunk = new Uint8Array(64 * 1024).fill(32);
     const body = new ReadableStream({
       pull(controller) {
-        controller.enqueue(sent === 0 ? form(["purpose", "batch"], ["file", good, "a"]).slice(0, -END.length) : chunk);
-        sent += chunk.length;
+        controller.enqueue(
+          sentBytes === 0 ? form(["purpose", "batch"], ["file", validContent, "a"]).slice(0, -END.length) : chunk,
+        );
+        sentBytes += chunk.length;
       },
     });
-    await expectNotStored(await uploadTo({}, body), 400, "invalid_parameter", "purpose");
-    expect(sent).toBeLessThan(1024 * 1024);
+    await expectNotStored(await uploadWithBindings({}, body), 400, "invalid_parameter", "purpose");
+    expect(sentBytes).toBeLessThan(1024 * 1024);
   });
 
   test.each([
@@ -471,42 +494,44 @@ describe("a file that is refused as a whole", () => {
     'multipart/form-data; boundary=""',
     `multipart/form-data; boundary=${"x".repeat(300)}`,
   ])("for its content type is '%s'", async (type) => {
-    const answer = await call("POST", "/v1/files", key, form(PURPOSE, ["file", good, "a"]), { "content-type": type });
+    const answer = await call("POST", "/v1/files", key, form(PURPOSE, ["file", validContent, "a"]), {
+      "content-type": type,
+    });
     const param = "content-type";
     if (type.endsWith("=")) await expectNotStored(answer, answer.status, answer.json.error.code, param);
     else await expectNotStored(answer, 415, "unsupported_media_type", param);
   });
 
   test("for its body is no form", async () => {
-    for (const body of [new TextEncoder().encode(good), new Uint8Array(0), new Uint8Array(100_000)])
+    for (const body of [new TextEncoder().encode(validContent), new Uint8Array(0), new Uint8Array(100_000)])
       await expectNotStored(await call("POST", "/v1/files", key, body, FORM), 400, "invalid_parameter", "content-type");
   });
 
   test("for its form ends early, wherever that is", async () => {
-    const body = form(["file", good, "a"], PURPOSE);
-    const closing = body.length - "--\r\n".length;
-    for (let length = 1; length < closing; length += 5) {
+    const body = form(["file", validContent, "a"], PURPOSE);
+    const closingOffset = body.length - "--\r\n".length;
+    for (let length = 1; length < closingOffset; length += 5) {
       const answer = await call("POST", "/v1/files", key, body.slice(0, length), FORM);
-      const begun = answer.json.error.code === "upload_incomplete";
-      if (begun) expectRefused(answer, 400, "upload_incomplete");
-      else expectRefused(answer, 400, "invalid_parameter", "content-type");
-      if (length > 120) expect(begun, `${length}`).toBe(true);
+      const hasBegun = answer.json.error.code === "upload_incomplete";
+      if (hasBegun) expectError(answer, 400, "upload_incomplete");
+      else expectError(answer, 400, "invalid_parameter", "content-type");
+      if (length > 120) expect(hasBegun, `${length}`).toBe(true);
     }
-    expect((await stored()).length).toBe((await call("GET", "/v1/limits", key)).json.limits.files.used);
+    expect((await listStored()).length).toBe((await call("GET", "/v1/limits", key)).json.limits.files.used);
   });
 
   test("for the connection is cut, wherever that is", async () => {
-    const body = form(PURPOSE, ["file", good, "a"]);
+    const body = form(PURPOSE, ["file", validContent, "a"]);
     for (let length = 0; length < body.length; length += 16) {
-      let at = 0;
-      const cut = new ReadableStream({
+      let offset = 0;
+      const cutStream = new ReadableStream({
         pull(controller) {
-          if (at >= length) return controller.error(new Error("the client is gone"));
-          controller.enqueue(body.slice(at, Math.min(length, at + 20)));
-          at += 20;
+          if (offset >= length) return controller.error(new Error("the client is gone"));
+          controller.enqueue(body.slice(offset, Math.min(length, offset + 20)));
+          offset += 20;
         },
       });
-      await expectNotStored(await uploadTo({}, cut), 400, "upload_incomplete", null);
+      await expectNotStored(await uploadWithBindings({}, cutStream), 400, "upload_incomplete", null);
     }
   });
 
@@ -519,58 +544,63 @@ describe("a file that is refused as a whole", () => {
   });
 
   test("for it is too large, when it gets there", async () => {
-    const start = form(PURPOSE, ["file", good, "a"]).slice(0, -END.length);
+    const start = form(PURPOSE, ["file", validContent, "a"]).slice(0, -END.length);
     // One bad line, so that it is not stored meanwhile.
     const chunk = new Uint8Array(1024 * 1024).fill(120);
-    let sent = 0;
+    let sentChunks = 0;
     const body = new ReadableStream({
       pull(controller) {
-        controller.enqueue(sent === 0 ? start : chunk);
-        sent += chunk.length;
+        controller.enqueue(sentChunks === 0 ? start : chunk);
+        sentChunks += chunk.length;
       },
     });
     const answer = await call("POST", "/v1/files", key, body, FORM);
     await expectNotStored(answer, 413, "body_too_large", "file");
     expect(answer.json.error.details.limit).toBe(limits.file_bytes);
-    expect(sent).toBeLessThan(limits.file_bytes + 20 * chunk.length);
+    expect(sentChunks).toBeLessThan(limits.file_bytes + 20 * chunk.length);
   });
 
   test("for its form has too many fields", async () => {
     const fields = Array.from({ length: 200 }, (_, i): Field => [`f${i}`, "1"]);
-    await expectNotStored(await send(...fields, PURPOSE, ["file", good, "a"]), 400, "invalid_parameter", null);
+    await expectNotStored(
+      await postForm(...fields, PURPOSE, ["file", validContent, "a"]),
+      400,
+      "invalid_parameter",
+      null,
+    );
   });
 });
 
 describe("the list", () => {
   test("goes by pages, newest first or oldest first, in OpenAI's shape", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     const empty = { object: "list", data: [], first_id: null, last_id: null, has_more: false };
-    expect((await call("GET", "/v1/files", fresh)).json).toEqual(empty);
+    expect((await call("GET", "/v1/files", freshKey)).json).toEqual(empty);
     const ids: string[] = [];
-    for (let i = 0; i < 5; i++) ids.unshift((await uploaded(good, fresh)).id);
+    for (let i = 0; i < 5; i++) ids.unshift((await uploadFile(validContent, freshKey)).id);
     const page = async (query: string) => {
-      const { data, ...rest } = (await call("GET", `/v1/files?${query}`, fresh)).json;
+      const { data, ...rest } = (await call("GET", `/v1/files?${query}`, freshKey)).json;
       return { ids: data.map(({ id }: { id: string }) => id), ...rest };
     };
-    const ends = (of: string[]) => ({ object: "list", ids: of, first_id: of[0], last_id: of.at(-1) });
-    expect(await page("limit=3")).toEqual({ ...ends(ids.slice(0, 3)), has_more: true });
-    expect(await page(`limit=3&after=${ids[2]}`)).toEqual({ ...ends(ids.slice(3)), has_more: false });
-    expect(await page("order=asc&limit=2")).toEqual({ ...ends(ids.toReversed().slice(0, 2)), has_more: true });
-    expect(await page(`order=asc&after=${ids[3]}`)).toEqual({ ...ends(ids.toReversed().slice(2)), has_more: false });
-    expect(await page("limit=10000&purpose=fine-tune&future=1")).toEqual({ ...ends(ids), has_more: false });
-    expect((await call("GET", "/v1/files?purpose=batch", fresh)).json).toEqual(empty);
+    const listOf = (ids: string[]) => ({ object: "list", ids: ids, first_id: ids[0], last_id: ids.at(-1) });
+    expect(await page("limit=3")).toEqual({ ...listOf(ids.slice(0, 3)), has_more: true });
+    expect(await page(`limit=3&after=${ids[2]}`)).toEqual({ ...listOf(ids.slice(3)), has_more: false });
+    expect(await page("order=asc&limit=2")).toEqual({ ...listOf(ids.toReversed().slice(0, 2)), has_more: true });
+    expect(await page(`order=asc&after=${ids[3]}`)).toEqual({ ...listOf(ids.toReversed().slice(2)), has_more: false });
+    expect(await page("limit=10000&purpose=fine-tune&future=1")).toEqual({ ...listOf(ids), has_more: false });
+    expect((await call("GET", "/v1/files?purpose=batch", freshKey)).json).toEqual(empty);
     for (const [query, param] of [
       ["limit=0", "limit"],
       ["limit=many", "limit"],
       ["order=up", "order"],
       ["after=none", "after"],
     ])
-      expectRefused(await call("GET", `/v1/files?${query}`, fresh), 400, "invalid_parameter", param);
+      expectError(await call("GET", `/v1/files?${query}`, freshKey), 400, "invalid_parameter", param);
   });
 
   test("holds no more than the limit, which is shown with what is used of it", async () => {
-    const { id, key: fresh } = await newTenant();
-    const kept = await uploaded(good, fresh);
+    const { id, key: freshKey } = await newTenant();
+    const keptFile = await uploadFile(validContent, freshKey);
     await runInDurableObject(env.TENANT.get(env.TENANT.idFromName(id)), (_: Tenant, { storage }) => {
       for (let i = 1; i < limits.files; i++)
         storage.sql.exec(
@@ -578,45 +608,48 @@ describe("the list", () => {
           `file-${i}`,
         );
     });
-    const answer = await upload(good, fresh);
-    expectRefused(answer, 422, "limit_exceeded");
+    const answer = await postFile(validContent, freshKey);
+    expectError(answer, 422, "limit_exceeded");
     expect(answer.json.error.details).toEqual({ limit: limits.files, actual: limits.files });
-    expect(await stored(id)).toEqual([fileKey(id, kept.id)]);
-    const shown = (await call("GET", "/v1/limits", fresh)).json.limits;
-    expect(shown.files).toEqual({ limit: limits.files, used: limits.files });
-    expect(shown.file_bytes).toEqual({ limit: limits.file_bytes });
-    expect((await call("GET", "/v1/files?limit=1000", fresh)).json.data).toHaveLength(100);
-    expect((await call("DELETE", `/v1/files/${kept.id}`, fresh)).status).toBe(200);
-    await uploaded(good, fresh);
+    expect(await listStored(id)).toEqual([fileKey(id, keptFile.id)]);
+    const shownLimits = (await call("GET", "/v1/limits", freshKey)).json.limits;
+    expect(shownLimits.files).toEqual({ limit: limits.files, used: limits.files });
+    expect(shownLimits.file_bytes).toEqual({ limit: limits.file_bytes });
+    expect((await call("GET", "/v1/files?limit=1000", freshKey)).json.data).toHaveLength(100);
+    expect((await call("DELETE", `/v1/files/${keptFile.id}`, freshKey)).status).toBe(200);
+    await uploadFile(validContent, freshKey);
   });
 });
 
 describe("deleting", () => {
-  const alarm = (of: string) => runDurableObjectAlarm(env.TENANT.get(env.TENANT.idFromName(of)));
+  const runAlarm = (tenantId: string) => runDurableObjectAlarm(env.TENANT.get(env.TENANT.idFromName(tenantId)));
 
   test("a file takes its bytes, and no other's", async () => {
-    const { id: owner, key: fresh } = await newTenant();
-    const [one, two] = [await uploaded(good, fresh), await uploaded(good, fresh)];
-    const answer = await call("DELETE", `/v1/files/${one.id}`, fresh);
+    const { id: owner, key: freshKey } = await newTenant();
+    const [firstFile, secondFile] = [
+      await uploadFile(validContent, freshKey),
+      await uploadFile(validContent, freshKey),
+    ];
+    const answer = await call("DELETE", `/v1/files/${firstFile.id}`, freshKey);
     expect(answer.status).toBe(200);
-    expect(answer.json).toEqual({ id: one.id, object: "file", deleted: true });
+    expect(answer.json).toEqual({ id: firstFile.id, object: "file", deleted: true });
     for (const [method, path] of [
       ["GET", ""],
       ["DELETE", ""],
       ["GET", "/content"],
     ] as const)
-      expectRefused(await call(method, `/v1/files/${one.id}${path}`, fresh), 404, "not_found");
-    await alarm(owner);
-    expect(await stored(owner)).toEqual([fileKey(owner, two.id)]);
-    expect((await call("GET", `/v1/files/${two.id}/content`, fresh)).text).toBe(good);
+      expectError(await call(method, `/v1/files/${firstFile.id}${path}`, freshKey), 404, "not_found");
+    await runAlarm(owner);
+    expect(await listStored(owner)).toEqual([fileKey(owner, secondFile.id)]);
+    expect((await call("GET", `/v1/files/${secondFile.id}/content`, freshKey)).text).toBe(validContent);
   });
 
   test("is done once however often it runs, and leaves a file that is there", async () => {
-    const { id: owner, key: fresh } = await newTenant();
-    const { id } = await uploaded(good, fresh);
+    const { id: owner, key: freshKey } = await newTenant();
+    const { id } = await uploadFile(validContent, freshKey);
     const run = (ref: string) =>
       runInDurableObject(env.TENANT.get(env.TENANT.idFromName(owner)), (_: Tenant, { storage }) =>
-        runDue(
+        runMaintenanceTask(
           env.KV,
           env.BUCKET,
           storage,
@@ -628,17 +661,17 @@ describe("deleting", () => {
       );
     await env.BUCKET.put(fileKey(owner, "file-gone"), "bytes");
     for (const ref of ["file-gone", "file-gone", id]) expect(await run(ref)).toBeNull();
-    expect(await stored(owner)).toEqual([fileKey(owner, id)]);
+    expect(await listStored(owner)).toEqual([fileKey(owner, id)]);
   });
 
   test("bytes that no row names is done by the sweep, once they are old", async () => {
-    const { id: owner, key: fresh } = await newTenant();
-    const kept = fileKey(owner, (await uploaded(good, fresh)).id);
+    const { id: owner, key: freshKey } = await newTenant();
+    const keptKey = fileKey(owner, (await uploadFile(validContent, freshKey)).id);
     const orphan = fileKey(owner, "file-orphan");
     await env.BUCKET.put(orphan, "bytes");
     const sweep = (now: number) =>
       runInDurableObject(env.TENANT.get(env.TENANT.idFromName(owner)), (_: Tenant, { storage }) =>
-        runDue(
+        runMaintenanceTask(
           env.KV,
           env.BUCKET,
           storage,
@@ -649,35 +682,35 @@ describe("deleting", () => {
         ),
       );
     await sweep(Date.now());
-    expect((await stored(owner)).toSorted()).toEqual([kept, orphan].toSorted());
+    expect((await listStored(owner)).toSorted()).toEqual([keptKey, orphan].toSorted());
     await sweep(Date.now() + HOUR + 2000);
-    expect(await stored(owner)).toEqual([kept]);
+    expect(await listStored(owner)).toEqual([keptKey]);
   });
 
   test("is never done to bytes behind a row: a file whose bytes are gone gets none", async () => {
     const file = { filename: "f", bytes: 1, task: "regression", modality: "text", dimensions: null } as const;
-    const committed = ledger(env.TENANT, tenant).commitFile({ id: "file-lost", ...file, examples: 2, labels: 0 });
+    const committed = getLedger(env.TENANT, tenant).commitFile({ id: "file-lost", ...file, examples: 2, labels: 0 });
     expect(await committed).toMatchObject({ ok: false, failure: { code: "storage_unavailable", retryAfter: 1 } });
-    expectRefused(await call("GET", "/v1/files/file-lost", key), 404, "not_found");
+    expectError(await call("GET", "/v1/files/file-lost", key), 404, "not_found");
   });
 
   test("a file whose bytes R2 does not give says so", async () => {
-    const { id } = await uploaded(good);
+    const { id } = await uploadFile(validContent);
     const get = () => Promise.reject(new Error("R2 is down"));
     const request = new Request(`http://graft.test/v1/files/${id}/content`, {
       headers: { authorization: `Bearer ${key}` },
     });
-    const response = await createApp().fetch(request, { ...env, ...bucketWith({ get }) }, createExecutionContext());
+    const response = await createApp().fetch(request, { ...env, ...fakeBucket({ get }) }, createExecutionContext());
     expect(response.status).toBe(503);
     expect(await response.json()).toMatchObject({ error: { code: "storage_unavailable" } });
   });
 
   test("the tenant takes its files, and one that is being uploaded", async () => {
-    const { id: owner, key: fresh } = await newTenant();
-    await uploaded(good, fresh);
-    const body = form(PURPOSE, ["file", good, "late"]);
+    const { id: owner, key: freshKey } = await newTenant();
+    await uploadFile(validContent, freshKey);
+    const body = form(PURPOSE, ["file", validContent, "late"]);
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-    const late = uploadTo({}, readable, fresh);
+    const lateUpload = uploadWithBindings({}, readable, freshKey);
     const writer = writable.getWriter();
     await writer.write(body.slice(0, 200));
     expect((await call("DELETE", `/v1/admin/tenants/${owner}`, env.ADMIN_KEY)).status).toBe(202);
@@ -688,21 +721,21 @@ describe("deleting", () => {
         return (await call("GET", `/v1/admin/tenants/${owner}`, env.ADMIN_KEY)).json.status;
       })
       .toBe("deleted");
-    expect(await stored(owner)).toEqual([]);
+    expect(await listStored(owner)).toEqual([]);
     await writer.write(body.slice(200));
     await writer.close();
-    expectRefused(await late, 404, "not_found");
-    expect(await stored(owner)).toEqual([]);
+    expectError(await lateUpload, 404, "not_found");
+    expect(await listStored(owner)).toEqual([]);
   });
 });
 
 describe("who may", () => {
   test("upload and list: a key with the scope train", async () => {
-    await expectGuarded(key, "train", "POST", "/v1/files", {});
-    await expectGuarded(key, "train", "GET", "/v1/files");
-    const { key: stranger } = await newTenant();
-    await uploaded(good);
-    expect((await call("GET", "/v1/files", stranger)).json.data).toEqual([]);
+    await expectAuthorization(key, "train", "POST", "/v1/files", {});
+    await expectAuthorization(key, "train", "GET", "/v1/files");
+    const { key: otherKey } = await newTenant();
+    await uploadFile(validContent);
+    expect((await call("GET", "/v1/files", otherKey)).json.data).toEqual([]);
   });
 
   test.each([
@@ -711,9 +744,9 @@ describe("who may", () => {
     ["DELETE", ""],
   ])("%s a file%s: the tenant itself", async (method, suffix) => {
     const { key: owner } = await newTenant();
-    const { id } = await uploaded(good, owner);
+    const { id } = await uploadFile(validContent, owner);
     const path = `/v1/files/${id}${suffix}`;
-    await expectGuarded(owner, "train", method, path);
+    await expectAuthorization(owner, "train", method, path);
     await expectHidden(method, path, undefined, async () => {
       expect((await call("GET", `/v1/files/${id}`, owner)).status).toBe(200);
       await call("DELETE", `/v1/files/${id}`, owner);
@@ -723,8 +756,8 @@ describe("who may", () => {
   test("ids of any kind find nothing, and are no part of a key", async () => {
     for (const id of ["none", "%00", "a%2Fb", "..%2Fheads", "%F0%9F%98%80", "x".repeat(200)])
       for (const suffix of ["", "/content"])
-        expectRefused(await call("GET", `/v1/files/${id}${suffix}`, key), 404, "not_found");
-    expectRefused(await call("GET", `/v1/files/${"x".repeat(201)}`, key), 400, "invalid_parameter", "id");
+        expectError(await call("GET", `/v1/files/${id}${suffix}`, key), 404, "not_found");
+    expectError(await call("GET", `/v1/files/${"x".repeat(201)}`, key), 400, "invalid_parameter", "id");
   });
 });
 
@@ -740,32 +773,37 @@ describe("OpenAI's own client", () => {
   });
 
   test("uploads, waits for, retrieves, reads and deletes a file", async () => {
-    const made = await client.files.create({
-      file: await toFile(Buffer.from(good), '日本 "1".jsonl'),
+    const createdFile = await client.files.create({
+      file: await toFile(Buffer.from(validContent), '日本 "1".jsonl'),
       purpose: "fine-tune",
     });
-    expect(made).toMatchObject({ object: "file", bytes: good.length, purpose: "fine-tune", status: "processed" });
-    expect(made.filename).toContain("日本");
-    expect(await client.files.waitForProcessing(made.id)).toEqual(made);
-    expect(await client.files.retrieve(made.id)).toEqual(made);
-    expect(await (await client.files.content(made.id)).text()).toBe(good);
-    expect(await client.files.delete(made.id)).toMatchObject({ id: made.id, deleted: true });
-    await expect(client.files.retrieve(made.id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
+    expect(createdFile).toMatchObject({
+      object: "file",
+      bytes: validContent.length,
+      purpose: "fine-tune",
+      status: "processed",
+    });
+    expect(createdFile.filename).toContain("日本");
+    expect(await client.files.waitForProcessing(createdFile.id)).toEqual(createdFile);
+    expect(await client.files.retrieve(createdFile.id)).toEqual(createdFile);
+    expect(await (await client.files.content(createdFile.id)).text()).toBe(validContent);
+    expect(await client.files.delete(createdFile.id)).toMatchObject({ id: createdFile.id, deleted: true });
+    await expect(client.files.retrieve(createdFile.id)).rejects.toBeInstanceOf(OpenAI.NotFoundError);
   });
 
   test("lists every file, page after page", async () => {
     const ids: string[] = [];
-    for (let i = 0; i < 3; i++) ids.unshift((await uploaded(good)).id);
-    const listed: string[] = [];
-    for await (const { id } of client.files.list({ limit: 2, purpose: "fine-tune" })) listed.push(id);
-    expect(listed.slice(0, 3)).toEqual(ids);
-    expect(new Set(listed).size).toBe(listed.length);
-    expect(listed).toHaveLength((await call("GET", "/v1/limits", key)).json.limits.files.used);
+    for (let i = 0; i < 3; i++) ids.unshift((await uploadFile(validContent)).id);
+    const listedIds: string[] = [];
+    for await (const { id } of client.files.list({ limit: 2, purpose: "fine-tune" })) listedIds.push(id);
+    expect(listedIds.slice(0, 3)).toEqual(ids);
+    expect(new Set(listedIds).size).toBe(listedIds.length);
+    expect(listedIds).toHaveLength((await call("GET", "/v1/limits", key)).json.limits.files.used);
   });
 
   test("throws what was wrong with a file", async () => {
     const bad = client.files.create({
-      file: await toFile(Buffer.from(`${good}{}\n`), "bad.jsonl"),
+      file: await toFile(Buffer.from(`${validContent}{}\n`), "bad.jsonl"),
       purpose: "fine-tune",
     });
     await expect(bad).rejects.toMatchObject({ status: 422, code: "invalid_training_file", param: "file" });

@@ -3,72 +3,72 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { textStatic } from "../../src/backbones/workerd.ts";
-import { getBackbone } from "../../src/store/backbones.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
+import { getBackbone } from "../../src/store/backbones.ts";
+import { publishBytes, storeBytes } from "../../src/store/content-addressed.ts";
 import { backboneKey } from "../../src/store/keys.ts";
-import { publishBytes, storeBytes } from "../../src/store/published.ts";
 import { findBackbone } from "../../src/tenant/heads/backbones.ts";
-import { runDue } from "../../src/tenant/tasks/maintenance.ts";
 import { migrate } from "../../src/tenant/schema.ts";
+import { runMaintenanceTask } from "../../src/tenant/tasks/maintenance.ts";
 import type { Tenant } from "../../src/tenant/tenant.ts";
 import { call, tenantWithTickets } from "./api.ts";
-import { inLedger, playBatchEndpoint, stored } from "./batch.ts";
-import { expectRefused } from "./expect.ts";
-import { failingKv, watchKv } from "./faulty-kv.ts";
-import { embeddedBy, fineTune, layers, model } from "./fine-tuned.ts";
+import { expectError } from "./assertions.ts";
+import { inLedger, listStoredKeys, mockBatchEndpoint } from "./fake-batch-endpoint.ts";
+import { failingKv, wrapKv } from "./faulty-kv.ts";
+import { embedWith, makeDelta, model, runFineTuning } from "./fine-tuned.ts";
 
 const HOUR = 3_600_000;
-const PATIENCE = { timeout: 10_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 10_000, interval: 20 };
 let owner: { id: string; key: string };
 let seed = 100;
 
-playBatchEndpoint();
+mockBatchEndpoint();
 beforeEach(async () => {
   owner = await tenantWithTickets();
 });
 
-const published = async (tenant: string) =>
+const listPublished = async (tenant: string) =>
   (await env.KV.list({ prefix: backboneKey(tenant, "") })).keys.map(({ name }) => name.slice(-64));
 const predict = (head = "support") =>
   call("POST", `/v1/heads/${head}/predict`, owner.key, { input: "refund my invoice", top_k: 3 });
-const load = (bytes: Uint8Array, kv = env.KV, bucket = env.BUCKET, id = "ft:a:b") =>
+const loadBackbone = (bytes: Uint8Array, kv = env.KV, bucket = env.BUCKET, id = "ft:a:b") =>
   getBackbone(kv, bucket, owner.id, { id, revision: sha256Hex(bytes) }, (base, revision) =>
     base === model && revision === textStatic.revision ? textStatic : null,
   );
 
 /** Runs the daily sweep as at a time. */
-const sweep = (now: number) =>
+const runSweep = (now: number) =>
   inLedger(owner.id, (storage) => {
-    const due = { id: 0, kind: "sweep", ref: "", attempts: 0 } as const;
-    return runDue(env.KV, env.BUCKET, storage, (work) => work(), owner.id, due, now);
+    const task = { id: 0, kind: "sweep", ref: "", attempts: 0 } as const;
+    return runMaintenanceTask(env.KV, env.BUCKET, storage, (work) => work(), owner.id, task, now);
   });
 
 describe("the layers of a finished job", () => {
   test("are in R2 under their hash, then in KV, and the attempt's own go", async () => {
-    const delta = layers(++seed);
-    await fineTune(owner, delta);
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(delta)]);
-    await vi.waitUntil(async () => (await published(owner.id)).length === 1, PATIENCE);
-    expect(await published(owner.id)).toEqual([sha256Hex(delta)]);
-    await vi.waitUntil(async () => (await stored(owner.id, "jobs/")).length === 0, PATIENCE);
+    const delta = makeDelta(++seed);
+    await runFineTuning(owner, delta);
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(delta)]);
+    await vi.waitUntil(async () => (await listPublished(owner.id)).length === 1, WAIT_OPTIONS);
+    expect(await listPublished(owner.id)).toEqual([sha256Hex(delta)]);
+    await vi.waitUntil(async () => (await listStoredKeys(owner.id, "jobs/")).length === 0, WAIT_OPTIONS);
   });
 
   test.each(["nothing", "other bytes"])("are read from R2 where KV has %s", async (what) => {
-    const delta = layers(++seed);
-    await fineTune(owner, delta);
-    await vi.waitUntil(async () => (await published(owner.id)).length === 1, PATIENCE);
+    const delta = makeDelta(++seed);
+    await runFineTuning(owner, delta);
+    await vi.waitUntil(async () => (await listPublished(owner.id)).length === 1, WAIT_OPTIONS);
     const key = backboneKey(owner.id, sha256Hex(delta));
     if (what === "nothing") await env.KV.delete(key);
-    else await env.KV.put(key, layers(++seed));
+    else await env.KV.put(key, makeDelta(++seed));
     expect((await predict()).status).toBe(200);
     const { json } = await call("GET", "/v1/models", owner.key);
     const input = ["where is my parcel"];
     const answer = await call("POST", "/v1/embeddings", owner.key, { model: json.data.at(-1).id, input });
-    expect(answer.json.data[0].embedding).toEqual((await embeddedBy(delta, input))[0]);
+    expect(answer.json.data[0].embedding).toEqual((await embedWith(delta, input))[0]);
   });
 
   test("serve two heads, each warm without any I/O", async () => {
-    const { fine_tuned_model: backbone } = await fineTune(owner, layers(++seed));
+    const { fine_tuned_model: backbone } = await runFineTuning(owner, makeDelta(++seed));
     await call("POST", "/v1/heads", owner.key, { name: "other", dataset: "tickets", backbone });
     for (const head of ["support", "other"]) expect((await predict(head)).status).toBe(200);
     // What is in memory is served while neither has anything.
@@ -79,79 +79,79 @@ describe("the layers of a finished job", () => {
 });
 
 describe("a cold backbone", () => {
-  const keep = async (bytes: Uint8Array) => {
+  const storeDelta = async (bytes: Uint8Array) => {
     await storeBytes(env.BUCKET, backboneKey(owner.id, sha256Hex(bytes)), bytes);
   };
 
   test("asked for many times at once is loaded once", async () => {
-    const bytes = layers(++seed);
-    await keep(bytes);
+    const bytes = makeDelta(++seed);
+    await storeDelta(bytes);
     await publishBytes(env.KV, env.BUCKET, backboneKey(owner.id, sha256Hex(bytes)));
-    const { kv, operations } = watchKv(env.KV);
-    const loaded = await Promise.all(Array.from({ length: 20 }, () => load(bytes, kv)));
+    const { kv, operations } = wrapKv(env.KV);
+    const loaded = await Promise.all(Array.from({ length: 20 }, () => loadBackbone(bytes, kv)));
     expect(operations.get).toBe(1);
-    expect(new Set(loaded.map((each) => each.ok && each.value)).size).toBe(1);
+    expect(new Set(loaded.map((result) => result.ok && result.value)).size).toBe(1);
     expect(loaded[0]).toMatchObject({ ok: true, value: { id: "ft:a:b", revision: sha256Hex(bytes) } });
-    await load(bytes, kv);
+    await loadBackbone(bytes, kv);
     expect(operations.get).toBe(1);
   });
 
   test("is read from R2 where KV fails, and a failure of both may be tried again", async () => {
-    const bytes = layers(++seed);
+    const bytes = makeDelta(++seed);
     const { kv } = failingKv(env.KV, "get");
-    expect(await load(bytes, kv)).toMatchObject({ failure: { code: "storage_unavailable", retryAfter: 5 } });
-    await keep(bytes);
-    expect(await load(bytes, kv)).toMatchObject({ ok: true });
+    expect(await loadBackbone(bytes, kv)).toMatchObject({ failure: { code: "storage_unavailable", retryAfter: 5 } });
+    await storeDelta(bytes);
+    expect(await loadBackbone(bytes, kv)).toMatchObject({ ok: true });
   });
 
   test("whose load ended with its request does not hold up others for long", async () => {
-    const bytes = layers(++seed);
-    await keep(bytes);
-    const hanging = { get: () => new Promise<never>(() => undefined) } as unknown as KVNamespace;
-    void load(bytes, hanging);
-    expect(await load(bytes)).toMatchObject({ ok: true });
+    const bytes = makeDelta(++seed);
+    await storeDelta(bytes);
+    const hangingKv = { get: () => new Promise<never>(() => undefined) } as unknown as KVNamespace;
+    void loadBackbone(bytes, hangingKv);
+    expect(await loadBackbone(bytes)).toMatchObject({ ok: true });
   });
 
   test("of a shared one that this instance does not have is not available", async () => {
-    const bytes = layers(++seed, { base: { id: model, revision: "0" } });
-    await keep(bytes);
-    expect(await load(bytes)).toMatchObject({ failure: { code: "not_available" } });
+    const bytes = makeDelta(++seed, { base: { id: model, revision: "0" } });
+    await storeDelta(bytes);
+    expect(await loadBackbone(bytes)).toMatchObject({ failure: { code: "not_available" } });
   });
 
   test("is its tenant's own: another's key finds no bytes", async () => {
-    const bytes = layers(++seed);
-    await keep(bytes);
-    expect(await load(bytes)).toMatchObject({ ok: true });
+    const bytes = makeDelta(++seed);
+    await storeDelta(bytes);
+    expect(await loadBackbone(bytes)).toMatchObject({ ok: true });
     owner = await tenantWithTickets();
-    expect(await load(bytes)).toMatchObject({ failure: { code: "storage_unavailable" } });
+    expect(await loadBackbone(bytes)).toMatchObject({ failure: { code: "storage_unavailable" } });
   });
 });
 
 describe("what no row names", () => {
   test("the sweep removes from R2 and KV once it is old, and nothing else", async () => {
-    const [delta, orphan] = [layers(++seed), layers(++seed)];
-    await fineTune(owner, delta);
-    await vi.waitUntil(async () => (await published(owner.id)).length === 1, PATIENCE);
+    const [delta, orphan] = [makeDelta(++seed), makeDelta(++seed)];
+    await runFineTuning(owner, delta);
+    await vi.waitUntil(async () => (await listPublished(owner.id)).length === 1, WAIT_OPTIONS);
     const key = backboneKey(owner.id, sha256Hex(orphan));
     await storeBytes(env.BUCKET, key, orphan);
-    await sweep(Date.now());
-    expect(await stored(owner.id, "backbones/"), "its job may not have ended").toHaveLength(2);
+    await runSweep(Date.now());
+    expect(await listStoredKeys(owner.id, "backbones/"), "its job may not have ended").toHaveLength(2);
     await publishBytes(env.KV, env.BUCKET, key);
     for (const _ of [1, 2]) {
-      await sweep(Date.now() + HOUR + 2000);
-      expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(delta)]);
-      expect(await published(owner.id)).toEqual([sha256Hex(delta)]);
+      await runSweep(Date.now() + HOUR + 2000);
+      expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(delta)]);
+      expect(await listPublished(owner.id)).toEqual([sha256Hex(delta)]);
     }
     expect((await predict()).status).toBe(200);
   });
 
   test("goes with its tenant", async () => {
-    await fineTune(owner, layers(++seed));
-    await vi.waitUntil(async () => (await published(owner.id)).length === 1, PATIENCE);
+    await runFineTuning(owner, makeDelta(++seed));
+    await vi.waitUntil(async () => (await listPublished(owner.id)).length === 1, WAIT_OPTIONS);
     expect((await call("DELETE", `/v1/admin/tenants/${owner.id}`, env.ADMIN_KEY)).status).toBe(202);
-    await vi.waitUntil(async () => (await stored(owner.id)).length === 0, PATIENCE);
-    await vi.waitUntil(async () => (await published(owner.id)).length === 0, PATIENCE);
-    expectRefused(await call("GET", "/v1/models", owner.key), 401, "invalid_api_key");
+    await vi.waitUntil(async () => (await listStoredKeys(owner.id)).length === 0, WAIT_OPTIONS);
+    await vi.waitUntil(async () => (await listPublished(owner.id)).length === 0, WAIT_OPTIONS);
+    expectError(await call("GET", "/v1/models", owner.key), 401, "invalid_api_key");
   });
 });
 

@@ -5,52 +5,60 @@ import OpenAI from "openai";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { textStatic } from "../../src/backbones/workerd.ts";
 import { limits } from "../../src/core/limits.ts";
-import { createClient } from "../../src/sdk.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
-import { ledger } from "../../src/tenant/tenant.ts";
+import { createClient } from "../../src/sdk.ts";
+import { getLedger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
-import { artifactOf, inLedger, jobUntil, manifestOf, playBatchEndpoint, stored, trainedHead } from "./batch.ts";
-import { expectGuarded, expectRefused, withoutRequestId } from "./expect.ts";
+import { expectAuthorization, expectError, withoutRequestId } from "./assertions.ts";
 import {
-  embeddedBy,
+  describeArtifact,
+  getTrainedHead,
+  inLedger,
+  listStoredKeys,
+  makeManifest,
+  mockBatchEndpoint,
+  waitForJob,
+} from "./fake-batch-endpoint.ts";
+import {
+  embedWith,
   FILTERS,
-  fineTune,
-  fineTunedManifest,
-  finishBy,
-  headOn,
-  judgedJob,
-  layers,
+  finishAttempt,
+  makeDelta,
+  makeFineTunedHead,
+  makeFineTunedManifest,
   model,
+  runFineTuning,
+  startEvaluatedJob,
 } from "./fine-tuned.ts";
 
-const PATIENCE = { timeout: 10_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 10_000, interval: 20 };
 const texts = ["please refund my invoice", "where is the parcel", "qwxz reset my password"];
-const pathOf = (id: string) => `/v1/models/${encodeURIComponent(id)}`;
-const ids = async (key: string) =>
+const modelPath = (id: string) => `/v1/models/${encodeURIComponent(id)}`;
+const listModelIds = async (key: string) =>
   (await call("GET", "/v1/models", key)).json.data
     .map(({ id }: { id: string }) => id)
     .filter((id: string) => id.startsWith("ft:"));
-const embed = (key: string, id: string, input: unknown = texts) =>
+const postEmbeddings = (key: string, id: string, input: unknown = texts) =>
   call("POST", "/v1/embeddings", key, { model: id, input });
-const rowsOf = (json: { data: { embedding: number[] }[] }) => json.data.map(({ embedding }) => embedding);
+const embeddingRows = (json: { data: { embedding: number[] }[] }) => json.data.map(({ embedding }) => embedding);
 
-playBatchEndpoint();
+mockBatchEndpoint();
 
 describe("a job that trained layers", () => {
-  const delta = layers(1);
+  const delta = makeDelta(1);
   let owner: { id: string; key: string };
   let job: { id: string; fine_tuned_model: string };
   const id = `ft:${model}:support`;
 
   beforeAll(async () => {
     owner = await tenantWithTickets();
-    job = await fineTune(owner, delta, { suffix: "support" });
+    job = await runFineTuning(owner, delta, { suffix: "support" });
   });
 
   test("makes a model that is listed behind the shared ones and found by its id", async () => {
     expect(job).toMatchObject({ fine_tuned_model: id, graft: { version: 1, promoted: true, trainable: "all" } });
     const { data } = (await call("GET", "/v1/models", owner.key)).json;
-    const shared = data.find((each: { id: string }) => each.id === model);
+    const shared = data.find((entry: { id: string }) => entry.id === model);
     expect(data.at(-1)).toEqual({
       id,
       object: "model",
@@ -68,7 +76,7 @@ describe("a job that trained layers", () => {
         job: job.id,
       },
     });
-    for (const path of [pathOf(id), `/v1/models/${id}`])
+    for (const path of [modelPath(id), `/v1/models/${id}`])
       expect((await call("GET", path, owner.key)).json).toEqual(data.at(-1));
     const { fine_tuned_backbones } = (await call("GET", "/v1/limits", owner.key)).json.limits;
     expect(fine_tuned_backbones).toEqual({ limit: limits.fine_tuned_backbones, used: 1 });
@@ -87,7 +95,7 @@ describe("a job that trained layers", () => {
     const exported = (await call("GET", "/v1/heads/support/versions/1/export", owner.key)).json;
     expect(exported).toMatchObject({ backbone: head.backbone, dimensions: 256 + FILTERS });
     const answer = await call("POST", "/v1/heads/support/predict", owner.key, { input: texts[0], top_k: 3 });
-    const [embedding] = await embeddedBy(delta, texts.slice(0, 1));
+    const [embedding] = await embedWith(delta, texts.slice(0, 1));
     const logits = exported.labels.map((label: string, k: number) => {
       const sum = exported.weights[k].reduce(
         (total: number, w: number, j: number) => total + w * (embedding?.[j] ?? 0),
@@ -98,18 +106,18 @@ describe("a job that trained layers", () => {
     expect(exported.lexical).toBeNull();
     const total = logits.reduce((sum: number, { logit }: { logit: number }) => sum + Math.exp(logit), 0);
     for (const { label, score } of answer.json.data[0].scores) {
-      const { logit } = logits.find((each: { label: string }) => each.label === label);
+      const { logit } = logits.find((entry: { label: string }) => entry.label === label);
       expect(score).toBeCloseTo(Math.exp(logit) / total, 5);
     }
   });
 
   test("makes a model that embeds as its layers do anywhere", async () => {
-    const answer = await embed(owner.key, id);
+    const answer = await postEmbeddings(owner.key, id);
     expect(answer.status, answer.text).toBe(200);
     expect(answer.json.model).toBe(id);
-    expect(rowsOf(answer.json)).toEqual(await embeddedBy(delta, texts));
+    expect(embeddingRows(answer.json)).toEqual(await embedWith(delta, texts));
     expect(answer.headers.get("x-cache")).toBe(`hit=0, miss=${texts.length}`);
-    expectRefused(
+    expectError(
       await call("POST", "/v1/embeddings", owner.key, { model: id, input: "a", dimensions: 256 }),
       400,
       "invalid_parameter",
@@ -121,29 +129,29 @@ describe("a job that trained layers", () => {
     const input = Array(64).fill("a".repeat(32_000));
     const details = { limit: limits.fine_tuned_characters_per_request, actual: 64 * 32_000 };
     for (const answer of [
-      await embed(owner.key, id, input),
+      await postEmbeddings(owner.key, id, input),
       await call("POST", "/v1/heads/support/predict", owner.key, { input }),
     ]) {
-      expectRefused(answer, 422, "limit_exceeded", "input");
+      expectError(answer, 422, "limit_exceeded", "input");
       expect(answer.json.error.details).toEqual(details);
     }
     const long = [...Array(3).fill("one word and another "), "x ".repeat(16_000)];
-    expect(rowsOf((await embed(owner.key, id, long)).json)).toEqual(await embeddedBy(delta, long));
+    expect(embeddingRows((await postEmbeddings(owner.key, id, long)).json)).toEqual(await embedWith(delta, long));
   });
 
   test("makes a model on which a training counts what embedding may cost", async () => {
     const words = (from: number) => Array.from({ length: 5000 }, (_, i) => (from + i).toString(36)).join(" ");
     const examples = Array.from({ length: 150 }, (_, i) => ({ text: words(5000 * i), label: `${i % 2}` }));
-    const wanted = { name: "costly", examples, method: "head", evaluation: { method: "none" } };
-    const answer = await call("POST", "/v1/heads", owner.key, { ...wanted, backbone: id });
-    expectRefused(answer, 413, "edge_budget_exceeded");
+    const params = { name: "costly", examples, method: "head", evaluation: { method: "none" } };
+    const answer = await call("POST", "/v1/heads", owner.key, { ...params, backbone: id });
+    expectError(answer, 413, "edge_budget_exceeded");
   });
 
   test("makes a model that other heads are trained on, from data sets and from examples, whose blocks are its revision's", async () => {
     for (const examples of [{ dataset: "tickets" }, { examples: tickets() }]) {
-      const made = await call("POST", "/v1/heads", owner.key, { name: "other", backbone: id, ...examples });
-      expect(made.status, made.text).toBe(201);
-      expect(made.json).toMatchObject({
+      const response = await call("POST", "/v1/heads", owner.key, { name: "other", backbone: id, ...examples });
+      expect(response.status, response.text).toBe(201);
+      expect(response.json).toMatchObject({
         dimensions: 256 + FILTERS,
         backbone: { id, revision: sha256Hex(delta) },
         training: { method: "head" },
@@ -161,53 +169,59 @@ describe("a job that trained layers", () => {
   test("is not fine-tuned further, and no batch endpoint trains heads on it", async () => {
     const body = { model: id, training_file: "dataset:tickets" };
     for (const trainable of ["all", "head", undefined])
-      expectRefused(
+      expectError(
         await call("POST", "/v1/fine_tuning/jobs", owner.key, { ...body, trainable }),
         422,
         "not_available",
         "model",
       );
-    const wanted = { name: "more", dataset: "tickets", backbone: id, method: "fine_tune" };
-    expectRefused(await call("POST", "/v1/heads", owner.key, wanted), 422, "not_available", "backbone");
-    const many = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
-    const beyond = await call("POST", "/v1/heads", owner.key, { name: "more", examples: many, backbone: id });
-    expectRefused(beyond, 413, "edge_budget_exceeded");
+    const params = { name: "more", dataset: "tickets", backbone: id, method: "fine_tune" };
+    expectError(await call("POST", "/v1/heads", owner.key, params), 422, "not_available", "backbone");
+    const manyExamples = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+    const oversizedBody = await call("POST", "/v1/heads", owner.key, {
+      name: "more",
+      examples: manyExamples,
+      backbone: id,
+    });
+    expectError(oversizedBody, 413, "edge_budget_exceeded");
     expect((await call("GET", "/v1/files", owner.key)).json.data).toEqual([]);
   });
 
   test("is another tenant's nowhere", async () => {
-    const stranger = await newTenant();
-    const unknown = await call("GET", pathOf("ft:none:x"), stranger.key);
-    expectRefused(unknown, 404, "not_found", "id");
-    const like = (answer: typeof unknown) => JSON.stringify(withoutRequestId(answer)).replaceAll(id, "ft:none:x");
+    const otherTenant = await newTenant();
+    const unknown = await call("GET", modelPath("ft:none:x"), otherTenant.key);
+    expectError(unknown, 404, "not_found", "id");
+    const similarId = (answer: typeof unknown) => JSON.stringify(withoutRequestId(answer)).replaceAll(id, "ft:none:x");
     for (const method of ["GET", "DELETE"])
-      expect(like(await call(method, pathOf(id), stranger.key))).toBe(JSON.stringify(withoutRequestId(unknown)));
-    expect(await ids(stranger.key)).toEqual([]);
-    expectRefused(await embed(stranger.key, id), 404, "not_found", "model");
-    const wanted = { name: "a", examples: tickets(), backbone: id };
-    expectRefused(await call("POST", "/v1/heads", stranger.key, wanted), 404, "not_found", "backbone");
-    await call("POST", "/v1/datasets", stranger.key, { name: "tickets", task: "single_label", modality: "text" });
+      expect(similarId(await call(method, modelPath(id), otherTenant.key))).toBe(
+        JSON.stringify(withoutRequestId(unknown)),
+      );
+    expect(await listModelIds(otherTenant.key)).toEqual([]);
+    expectError(await postEmbeddings(otherTenant.key, id), 404, "not_found", "model");
+    const params = { name: "a", examples: tickets(), backbone: id };
+    expectError(await call("POST", "/v1/heads", otherTenant.key, params), 404, "not_found", "backbone");
+    await call("POST", "/v1/datasets", otherTenant.key, { name: "tickets", task: "single_label", modality: "text" });
     const body = { model: id, training_file: "dataset:tickets" };
-    expectRefused(await call("POST", "/v1/fine_tuning/jobs", stranger.key, body), 404, "not_found", "model");
-    await expectGuarded(owner.key, "train", "DELETE", pathOf(id));
+    expectError(await call("POST", "/v1/fine_tuning/jobs", otherTenant.key, body), 404, "not_found", "model");
+    await expectAuthorization(owner.key, "train", "DELETE", modelPath(id));
   });
 
   test("OpenAI's own client lists, finds, embeds by and deletes it", async () => {
-    const delta = layers(2);
+    const delta = makeDelta(2);
     const { key, ...rest } = await tenantWithTickets();
-    const { fine_tuned_model } = await fineTune({ key, ...rest }, delta);
+    const { fine_tuned_model } = await runFineTuning({ key, ...rest }, delta);
     const client = new OpenAI({
       apiKey: key,
       baseURL: "http://graft.test/v1",
       maxRetries: 0,
       fetch: (url, init) => SELF.fetch(url as string, init as RequestInit),
     });
-    const listed: string[] = [];
-    for await (const each of client.models.list()) listed.push(each.id);
-    expect(listed).toContain(fine_tuned_model);
+    const listedIds: string[] = [];
+    for await (const entry of client.models.list()) listedIds.push(entry.id);
+    expect(listedIds).toContain(fine_tuned_model);
     expect((await client.models.retrieve(fine_tuned_model)).id).toBe(fine_tuned_model);
     const { data } = await client.embeddings.create({ model: fine_tuned_model, input: texts });
-    expect(data.map(({ embedding }) => embedding)).toEqual(await embeddedBy(delta, texts));
+    expect(data.map(({ embedding }) => embedding)).toEqual(await embedWith(delta, texts));
     await expect(client.models.delete(fine_tuned_model)).rejects.toMatchObject({ status: 409, code: "model_in_use" });
     await call("DELETE", "/v1/heads/support", key);
     expect(await client.models.delete(fine_tuned_model)).toEqual({
@@ -224,14 +238,14 @@ describe("a model's id", () => {
     "of the suffix %j is found as it is, and encoded",
     async (suffix) => {
       const owner = await tenantWithTickets();
-      const { fine_tuned_model: id } = await fineTune(owner, layers(3), { suffix });
+      const { fine_tuned_model: id } = await runFineTuning(owner, makeDelta(3), { suffix });
       expect(id).toBe(`ft:${model}:${suffix}`);
-      expect((await call("GET", pathOf(id), owner.key)).json.id).toBe(id);
-      expect((await embed(owner.key, id)).status).toBe(200);
-      const wanted = { name: "b", dataset: "tickets", backbone: id, evaluation: { method: "none" } };
-      expect((await call("POST", "/v1/heads", owner.key, wanted)).status).toBe(201);
+      expect((await call("GET", modelPath(id), owner.key)).json.id).toBe(id);
+      expect((await postEmbeddings(owner.key, id)).status).toBe(200);
+      const params = { name: "b", dataset: "tickets", backbone: id, evaluation: { method: "none" } };
+      expect((await call("POST", "/v1/heads", owner.key, params)).status).toBe(201);
       for (const name of ["b", "support"]) await call("DELETE", `/v1/heads/${name}`, owner.key);
-      expect((await call("DELETE", pathOf(id), owner.key)).json).toEqual({ id, object: "model", deleted: true });
+      expect((await call("DELETE", modelPath(id), owner.key)).json).toEqual({ id, object: "model", deleted: true });
     },
   );
 });
@@ -242,40 +256,42 @@ describe("a job that trained no layers", () => {
     ["the head alone was asked for", { trainable: "head" }, "better", model],
     ["the last layer was asked for", { trainable: { last_layers: 1 } }, "better", model],
     ["its backbone has none", { model: "hash-text-1" }, "better", "hash-text-1"],
-  ] as const)("because %s makes a model that is the shared one", async (_why, job, judged, base) => {
+  ] as const)("because %s makes a model that is the shared one", async (_why, job, verdict, base) => {
     const owner = await tenantWithTickets();
-    const { attempt, ...running } = await judgedJob(owner, job, judged);
-    const made = base === model ? await trainedHead() : await hashHead(owner);
-    await attempt.put(made.bytes);
-    const candidate = judged === "better" ? "fine_tuned" : "head";
-    await attempt.told({ type: "finished", manifest: manifestOf(made, candidate) as never });
-    const { fine_tuned_model: id } = await jobUntil(owner.key, running.job, "succeeded");
+    const { attempt, ...running } = await startEvaluatedJob(owner, job, verdict);
+    const trainedHead = base === model ? await getTrainedHead() : await trainHashHead(owner);
+    await attempt.uploadArtifact(trainedHead.bytes);
+    const candidate = verdict === "better" ? "fine_tuned" : "head";
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, candidate) as never });
+    const { fine_tuned_model: id } = await waitForJob(owner.key, running.job, "succeeded");
     expect(id).toBe(`ft:${base}:${running.job}`);
-    const shared = (await call("GET", pathOf(base), owner.key)).json;
-    const found = (await call("GET", pathOf(id), owner.key)).json;
-    expect(found).toEqual({
+    const shared = (await call("GET", modelPath(base), owner.key)).json;
+    const modelInfo = (await call("GET", modelPath(id), owner.key)).json;
+    expect(modelInfo).toEqual({
       id,
       object: "model",
       created: expect.any(Number),
       owned_by: owner.id,
       graft: { ...shared.graft, base: { id: base, revision: shared.graft.revision }, job: running.job },
     });
-    expect(await ids(owner.key)).toEqual([id]);
-    expect(rowsOf((await embed(owner.key, id)).json)).toEqual(rowsOf((await embed(owner.key, base)).json));
+    expect(await listModelIds(owner.key)).toEqual([id]);
+    expect(embeddingRows((await postEmbeddings(owner.key, id)).json)).toEqual(
+      embeddingRows((await postEmbeddings(owner.key, base)).json),
+    );
     const backbone = { id: base, revision: shared.graft.revision };
     const head = (await call("GET", "/v1/heads/support", owner.key)).json;
     expect(head).toMatchObject({ backbone, training: { method: "head" } });
-    const trained = await call("POST", "/v1/heads", owner.key, { name: "b", dataset: "tickets", backbone: id });
-    expect(trained.json).toMatchObject({ backbone });
+    const response = await call("POST", "/v1/heads", owner.key, { name: "b", dataset: "tickets", backbone: id });
+    expect(response.json).toMatchObject({ backbone });
     expect((await call("GET", "/v1/limits", owner.key)).json.limits.fine_tuned_backbones.used).toBe(0);
-    expect((await call("DELETE", pathOf(id), owner.key)).status).toBe(200);
-    expectRefused(await call("GET", pathOf(id), owner.key), 404, "not_found", "id");
+    expect((await call("DELETE", modelPath(id), owner.key)).status).toBe(200);
+    expectError(await call("GET", modelPath(id), owner.key), 404, "not_found", "id");
     expect((await call("POST", "/v1/heads/b/predict", owner.key, { input: "a" })).status).toBe(200);
   });
 
-  async function hashHead({ id: tenant, key }: { id: string; key: string }) {
-    const wanted = { name: "hashed", dataset: "tickets", backbone: "hash-text-1" };
-    const head = (await call("POST", "/v1/heads", key, wanted)).json;
+  async function trainHashHead({ id: tenant, key }: { id: string; key: string }) {
+    const params = { name: "hashed", dataset: "tickets", backbone: "hash-text-1" };
+    const head = (await call("POST", "/v1/heads", key, params)).json;
     const object = await env.BUCKET.get(`tenants/${tenant}/heads/${head.sha256}`);
     const bytes = await object?.arrayBuffer();
     return { bytes: new Uint8Array(bytes ?? new ArrayBuffer(0)), head };
@@ -284,130 +300,138 @@ describe("a job that trained no layers", () => {
   test("on embeddings names a model that is none", async () => {
     const owner = await newTenant();
     const examples = [0, 1, 2].map((i) => ({ embedding: [i, 1], value: i }));
-    const points = { name: "points", task: "regression", modality: "embedding", dimensions: 2 };
-    await call("POST", "/v1/datasets", owner.key, points);
+    const pointsDataset = { name: "points", task: "regression", modality: "embedding", dimensions: 2 };
+    await call("POST", "/v1/datasets", owner.key, pointsDataset);
     await call("POST", "/v1/datasets/points/examples", owner.key, { examples });
-    const { attempt, job } = await judgedJob(owner, { model: "embedding", training_file: "dataset:points" });
-    const trained = (await call("POST", "/v1/heads", owner.key, { name: "p", dataset: "points" })).json;
-    const object = await env.BUCKET.get(`tenants/${owner.id}/heads/${trained.sha256}`);
+    const { attempt, job } = await startEvaluatedJob(owner, { model: "embedding", training_file: "dataset:points" });
+    const pointsHead = (await call("POST", "/v1/heads", owner.key, { name: "p", dataset: "points" })).json;
+    const object = await env.BUCKET.get(`tenants/${owner.id}/heads/${pointsHead.sha256}`);
     const bytes = new Uint8Array((await object?.arrayBuffer()) ?? new ArrayBuffer(0));
-    await attempt.put(bytes);
-    await attempt.told({ type: "finished", manifest: manifestOf({ bytes, head: trained }, "fine_tuned") as never });
-    const { fine_tuned_model } = await jobUntil(owner.key, job, "succeeded");
+    await attempt.uploadArtifact(bytes);
+    await attempt.sendAcceptedMessage({
+      type: "finished",
+      manifest: makeManifest({ bytes, head: pointsHead }, "fine_tuned") as never,
+    });
+    const { fine_tuned_model } = await waitForJob(owner.key, job, "succeeded");
     expect(fine_tuned_model).toBe(`ft:embedding:${job}`);
-    expectRefused(await call("GET", pathOf(fine_tuned_model), owner.key), 404, "not_found", "id");
-    expect(await ids(owner.key)).toEqual([]);
+    expectError(await call("GET", modelPath(fine_tuned_model), owner.key), 404, "not_found", "id");
+    expect(await listModelIds(owner.key)).toEqual([]);
   });
 });
 
 describe("fine-tuned again under one suffix, a backbone", () => {
   const suffix = "again";
   const id = `ft:${model}:${suffix}`;
-  const [first, second, third] = [layers(11), layers(12), layers(13)] as const;
+  const [first, second, third] = [makeDelta(11), makeDelta(12), makeDelta(13)] as const;
   const predict = (key: string, head: string, version?: number) =>
     call("POST", `/v1/heads/${head}/predict`, key, { input: texts, top_k: 3, ...(version ? { version } : {}) });
 
   test("has a new revision, which its id means; the one before stays as long as a head needs it", async () => {
     const owner = await tenantWithTickets();
-    await fineTune(owner, first, { suffix, head: "a" });
+    await runFineTuning(owner, first, { suffix, head: "a" });
     const before = (await predict(owner.key, "a")).json;
-    await fineTune(owner, second, { suffix, head: "b" });
-    expect(await ids(owner.key)).toEqual([id]);
-    expect((await call("GET", pathOf(id), owner.key)).json.graft.revision).toBe(sha256Hex(second));
-    expect(rowsOf((await embed(owner.key, id)).json)).toEqual(await embeddedBy(second, texts));
+    await runFineTuning(owner, second, { suffix, head: "b" });
+    expect(await listModelIds(owner.key)).toEqual([id]);
+    expect((await call("GET", modelPath(id), owner.key)).json.graft.revision).toBe(sha256Hex(second));
+    expect(embeddingRows((await postEmbeddings(owner.key, id)).json)).toEqual(await embedWith(second, texts));
     expect((await call("GET", "/v1/heads/a", owner.key)).json.backbone).toEqual({ id, revision: sha256Hex(first) });
     expect((await predict(owner.key, "a")).json).toEqual(before);
     expect((await predict(owner.key, "b")).json.data).not.toEqual(before.data);
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(first), sha256Hex(second)].sort());
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(first), sha256Hex(second)].sort());
     expect((await call("GET", "/v1/limits", owner.key)).json.limits.fine_tuned_backbones.used).toBe(1);
 
-    const refused = await call("DELETE", pathOf(id), owner.key);
-    expectRefused(refused, 409, "model_in_use", "id");
+    const refused = await call("DELETE", modelPath(id), owner.key);
+    expectError(refused, 409, "model_in_use", "id");
     expect(refused.json.error).toMatchObject({ details: { heads: ["a", "b"], count: 2 } });
     expect(refused.json.error.message).toContain("'a', 'b'");
     await call("DELETE", "/v1/heads/a", owner.key);
-    await vi.waitUntil(async () => (await stored(owner.id, "backbones/")).length === 1, PATIENCE);
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(second)]);
-    expectRefused(await call("DELETE", pathOf(id), owner.key), 409, "model_in_use", "id");
+    await vi.waitUntil(async () => (await listStoredKeys(owner.id, "backbones/")).length === 1, WAIT_OPTIONS);
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(second)]);
+    expectError(await call("DELETE", modelPath(id), owner.key), 409, "model_in_use", "id");
     await call("DELETE", "/v1/heads/b", owner.key);
-    expect((await embed(owner.key, id)).status, "the newest stays without a head").toBe(200);
-    expect((await call("DELETE", pathOf(id), owner.key)).status).toBe(200);
-    expectRefused(await call("DELETE", pathOf(id), owner.key), 404, "not_found", "id");
-    expectRefused(await embed(owner.key, id), 404, "not_found", "model");
-    await vi.waitUntil(async () => (await stored(owner.id, "backbones/")).length === 0, PATIENCE);
+    expect((await postEmbeddings(owner.key, id)).status, "the newest stays without a head").toBe(200);
+    expect((await call("DELETE", modelPath(id), owner.key)).status).toBe(200);
+    expectError(await call("DELETE", modelPath(id), owner.key), 404, "not_found", "id");
+    expectError(await postEmbeddings(owner.key, id), 404, "not_found", "model");
+    await vi.waitUntil(async () => (await listStoredKeys(owner.id, "backbones/")).length === 0, WAIT_OPTIONS);
     await vi.waitUntil(
       async () => (await env.KV.list({ prefix: `tenants/${owner.id}/backbones/` })).keys.length === 0,
-      PATIENCE,
+      WAIT_OPTIONS,
     );
   });
 
   test("drops a revision that no head needs with the next one", async () => {
     const owner = await tenantWithTickets();
-    await fineTune(owner, first, { suffix, head: "a" });
+    await runFineTuning(owner, first, { suffix, head: "a" });
     await call("DELETE", "/v1/heads/a", owner.key);
     await call("POST", "/v1/heads", owner.key, { name: "c", dataset: "tickets", backbone: id });
     const blocks = () =>
       inLedger(owner.id, ({ sql }) => sql.exec<{ backbone: string }>("SELECT backbone FROM blocks").toArray());
     expect(await blocks()).toEqual([{ backbone: `${id}@${sha256Hex(first)}` }]);
     await call("DELETE", "/v1/heads/c", owner.key);
-    await fineTune(owner, second, { suffix, head: "a" });
-    await vi.waitUntil(async () => (await stored(owner.id, "backbones/")).length === 1, PATIENCE);
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(second)]);
+    await runFineTuning(owner, second, { suffix, head: "a" });
+    await vi.waitUntil(async () => (await listStoredKeys(owner.id, "backbones/")).length === 1, WAIT_OPTIONS);
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(second)]);
     expect(await blocks()).toEqual([]);
   });
 
   test("by a job whose frozen head won is the shared one from then on, and its heads go on", async () => {
     const owner = await tenantWithTickets();
-    await fineTune(owner, third, { suffix, head: "a" });
+    await runFineTuning(owner, third, { suffix, head: "a" });
     const before = (await predict(owner.key, "a", 1)).json;
-    const { attempt, job } = await judgedJob(owner, { suffix, head: "a", promote: "if_better" }, "not_better");
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    await attempt.told({ type: "finished", manifest: manifestOf(made, "head") as never });
-    await jobUntil(owner.key, job, "succeeded");
-    expect((await call("GET", pathOf(id), owner.key)).json.graft.kind).toBe("static");
+    const { attempt, job } = await startEvaluatedJob(owner, { suffix, head: "a", promote: "if_better" }, "not_better");
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, "head") as never });
+    await waitForJob(owner.key, job, "succeeded");
+    expect((await call("GET", modelPath(id), owner.key)).json.graft.kind).toBe("static");
     expect((await predict(owner.key, "a", 1)).json).toEqual(before);
-    expectRefused(await call("DELETE", pathOf(id), owner.key), 409, "model_in_use", "id");
+    expectError(await call("DELETE", modelPath(id), owner.key), 409, "model_in_use", "id");
   });
 
   test("by the same layers, as by two jobs at once, is one revision", async () => {
     const owner = await tenantWithTickets();
-    const jobs = [await judgedJob(owner, { suffix, head: "a" }), await judgedJob(owner, { suffix, head: "b" })];
-    await Promise.all(jobs.map(({ attempt }) => finishBy(attempt, first)));
-    expect(await ids(owner.key)).toEqual([id]);
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(first)]);
+    const jobs = [
+      await startEvaluatedJob(owner, { suffix, head: "a" }),
+      await startEvaluatedJob(owner, { suffix, head: "b" }),
+    ];
+    await Promise.all(jobs.map(({ attempt }) => finishAttempt(attempt, first)));
+    expect(await listModelIds(owner.key)).toEqual([id]);
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(first)]);
     for (const head of ["a", "b"]) expect((await predict(owner.key, head)).status).toBe(200);
   });
 
   test("shares equal layers with one of another suffix, and leaves them to it", async () => {
     const owner = await tenantWithTickets();
-    await fineTune(owner, first, { suffix, head: "a" });
-    await fineTune(owner, first, { suffix: "twin", head: "b" });
+    await runFineTuning(owner, first, { suffix, head: "a" });
+    await runFineTuning(owner, first, { suffix: "twin", head: "b" });
     await call("DELETE", "/v1/heads/a", owner.key);
-    expect((await call("DELETE", pathOf(id), owner.key)).status).toBe(200);
+    expect((await call("DELETE", modelPath(id), owner.key)).status).toBe(200);
     expect((await predict(owner.key, "b")).status).toBe(200);
-    expect(rowsOf((await embed(owner.key, `ft:${model}:twin`)).json)).toEqual(await embeddedBy(first, texts));
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(first)]);
+    expect(embeddingRows((await postEmbeddings(owner.key, `ft:${model}:twin`)).json)).toEqual(
+      await embedWith(first, texts),
+    );
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(first)]);
   });
 });
 
 test("a head on one learns from feedback, and trains again on its newest revision", async () => {
   const owner = await tenantWithTickets();
   const suffix = "learner";
-  const { fine_tuned_model: id } = await fineTune(owner, layers(61), { suffix });
-  await fineTune(owner, layers(62), { suffix, head: "newer" });
+  const { fine_tuned_model: id } = await runFineTuning(owner, makeDelta(61), { suffix });
+  await runFineTuning(owner, makeDelta(62), { suffix, head: "newer" });
   const policy = { retrain_after_examples: 1, promote: "always" };
   expect((await call("PUT", "/v1/heads/support/policy", owner.key, policy)).status).toBe(200);
   const examples = [{ text: "bill me never again", label: "billing" }];
-  const told = await call("POST", "/v1/heads/support/feedback", owner.key, { examples });
-  expect(told.json).toMatchObject({ added: 1, judged: 1, version: 1 });
+  const feedback = await call("POST", "/v1/heads/support/feedback", owner.key, { examples });
+  expect(feedback.json).toMatchObject({ added: 1, judged: 1, version: 1 });
   const head = await vi.waitUntil(async () => {
     const { json } = await call("GET", "/v1/heads/support", owner.key);
     return json.version === 2 && json;
-  }, PATIENCE);
+  }, WAIT_OPTIONS);
   expect(head).toMatchObject({
     active_version: 2,
-    backbone: { id, revision: sha256Hex(layers(62)) },
+    backbone: { id, revision: sha256Hex(makeDelta(62)) },
     training: { method: "head", examples: 19 },
   });
   const answer = await call("POST", "/v1/heads/support/predict", owner.key, { input: "reset my password" });
@@ -421,7 +445,7 @@ test("the typed client fine-tunes, finds and deletes", async () => {
   const job = await graft.heads.train({ name: "support", dataset: "tickets", method: "fine_tune" });
   expect(job).toMatchObject({ hyperparameters: { n_epochs: "auto" }, graft: { trainable: "all" } });
   await graft.jobs.cancel(job.id);
-  const { fine_tuned_model: id } = await fineTune(owner, layers(51));
+  const { fine_tuned_model: id } = await runFineTuning(owner, makeDelta(51));
   expect((await graft.models.get(id)).graft).toMatchObject({ kind: "fine_tuned", base: { id: model } });
   await expect(graft.models.delete(id)).rejects.toMatchObject({ status: 409, code: "model_in_use", param: "id" });
   await graft.heads.delete("support");
@@ -431,26 +455,29 @@ test("the typed client fine-tunes, finds and deletes", async () => {
 describe("deleting", () => {
   test("a shared backbone is refused, and one that does not exist not found", async () => {
     const { key } = await newTenant();
-    expectRefused(await call("DELETE", pathOf(model), key), 400, "invalid_parameter", "id");
-    expectRefused(await call("DELETE", pathOf("none"), key), 404, "not_found", "id");
-    expectRefused(await call("DELETE", pathOf("ft:none"), key), 404, "not_found", "id");
+    expectError(await call("DELETE", modelPath(model), key), 400, "invalid_parameter", "id");
+    expectError(await call("DELETE", modelPath("none"), key), 404, "not_found", "id");
+    expectError(await call("DELETE", modelPath("ft:none"), key), 404, "not_found", "id");
   });
 
   test("while a head is trained on it has the head refused", async () => {
     const owner = await tenantWithTickets();
-    const { fine_tuned_model: id } = await fineTune(owner, layers(21));
+    const { fine_tuned_model: id } = await runFineTuning(owner, makeDelta(21));
     const { backbone, ...record } = (await call("GET", "/v1/heads/support", owner.key)).json;
     await call("DELETE", "/v1/heads/support", owner.key);
-    await call("DELETE", pathOf(id), owner.key);
-    await env.BUCKET.put(`tenants/${owner.id}/heads/${record.sha256}`, (await headOn()).bytes);
-    const late = await ledger(env.TENANT, owner.id).commitHead(null, { ...record, backbone }, true);
-    expect(late).toMatchObject({ ok: false, failure: { code: "not_available", param: "backbone", retryAfter: 1 } });
-    expectRefused(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
+    await call("DELETE", modelPath(id), owner.key);
+    await env.BUCKET.put(`tenants/${owner.id}/heads/${record.sha256}`, (await makeFineTunedHead()).bytes);
+    const lateCommit = await getLedger(env.TENANT, owner.id).commitHead(null, { ...record, backbone }, true);
+    expect(lateCommit).toMatchObject({
+      ok: false,
+      failure: { code: "not_available", param: "backbone", retryAfter: 1 },
+    });
+    expectError(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
   });
 });
 
 describe("the number of fine-tuned backbones", () => {
-  const fill = (tenant: string) =>
+  const fillWithModels = (tenant: string) =>
     inLedger(tenant, ({ sql }) => {
       for (let i = 0; i < limits.fine_tuned_backbones; i++)
         sql.exec(
@@ -462,11 +489,11 @@ describe("the number of fine-tuned backbones", () => {
 
   test("is limited when a job is made, unless it makes one of them again or trains no layers", async () => {
     const owner = await tenantWithTickets();
-    await fill(owner.id);
+    await fillWithModels(owner.id);
     const make = (body: object) =>
       call("POST", "/v1/fine_tuning/jobs", owner.key, { model, training_file: "dataset:tickets", ...body });
     const refused = await make({});
-    expectRefused(refused, 422, "limit_exceeded");
+    expectError(refused, 422, "limit_exceeded");
     expect(refused.json.error.details).toEqual({
       limit: limits.fine_tuned_backbones,
       actual: limits.fine_tuned_backbones,
@@ -480,129 +507,142 @@ describe("the number of fine-tuned backbones", () => {
 
   test("is limited when it finishes, and nothing of it stays", async () => {
     const owner = await tenantWithTickets();
-    const { attempt, job } = await judgedJob(owner);
-    await fill(owner.id);
-    const delta = layers(31);
-    const { made, manifest } = await fineTunedManifest(delta);
-    for (const bytes of [delta, made.bytes]) await attempt.put(bytes);
-    await attempt.told({ type: "finished", manifest: manifest as never });
-    const failed = await jobUntil(owner.key, job, "failed");
+    const { attempt, job } = await startEvaluatedJob(owner);
+    await fillWithModels(owner.id);
+    const delta = makeDelta(31);
+    const { made, manifest } = await makeFineTunedManifest(delta);
+    for (const bytes of [delta, made.bytes]) await attempt.uploadArtifact(bytes);
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: manifest as never });
+    const failed = await waitForJob(owner.key, job, "failed");
     expect(failed.error.message).toContain(`at most ${limits.fine_tuned_backbones}`);
     expect(failed.fine_tuned_model).toBeNull();
-    expectRefused(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
-    expectRefused(await call("GET", pathOf(`ft:${model}:${job}`), owner.key), 404, "not_found", "id");
+    expectError(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
+    expectError(await call("GET", modelPath(`ft:${model}:${job}`), owner.key), 404, "not_found", "id");
   });
 });
 
 describe("an attempt's layers", () => {
-  const delta = layers(41);
-  const wrong = (bytes: Uint8Array) => ({ artifact: artifactOf(bytes), parameters: 1, dimensions: 256 + FILTERS });
-  const large = new Uint8Array(limits.backbone_bytes + 1);
-  const cut = delta.slice(0, -4);
-  const otherBase = layers(42, { base: { id: "hash-text-1", revision: "1" } });
-  const otherRevision = layers(43, { base: { id: model, revision: "0" } });
-  const noNumber = layers(44, { bias: new Float32Array(FILTERS).fill(Number.NaN) });
-  const narrow = layers(45, {
+  const delta = makeDelta(41);
+  const wrongBackbone = (bytes: Uint8Array) => ({
+    artifact: describeArtifact(bytes),
+    parameters: 1,
+    dimensions: 256 + FILTERS,
+  });
+  const largeDelta = new Uint8Array(limits.backbone_bytes + 1);
+  const cutDelta = delta.slice(0, -4);
+  const otherBase = makeDelta(42, { base: { id: "hash-text-1", revision: "1" } });
+  const otherRevision = makeDelta(43, { base: { id: model, revision: "0" } });
+  const noNumber = makeDelta(44, { bias: new Float32Array(FILTERS).fill(Number.NaN) });
+  const narrow = makeDelta(45, {
     dimensions: 128,
     rows: new Float32Array(4 * 128).fill(1),
     kernel: new Float32Array(FILTERS * 3 * 128).fill(1),
   });
 
   test.each<[string, Uint8Array<ArrayBuffer> | null, object, string, string]>([
-    ["missing", null, { backbone: wrong(delta) }, "invalid_artifact", "manifest.backbone.artifact"],
+    ["missing", null, { backbone: wrongBackbone(delta) }, "invalid_artifact", "manifest.backbone.artifact"],
     [
       "of another length",
       delta,
-      { backbone: { ...wrong(delta), artifact: { ...artifactOf(delta), bytes: 1 } } },
+      { backbone: { ...wrongBackbone(delta), artifact: { ...describeArtifact(delta), bytes: 1 } } },
       "invalid_artifact",
       "manifest.backbone.artifact",
     ],
-    ["too large", large, { backbone: wrong(large) }, "limit_exceeded", "manifest.backbone.artifact"],
-    ["cut off", cut, { backbone: wrong(cut) }, "invalid_artifact", "manifest.backbone.artifact"],
+    ["too large", largeDelta, { backbone: wrongBackbone(largeDelta) }, "limit_exceeded", "manifest.backbone.artifact"],
+    ["cut off", cutDelta, { backbone: wrongBackbone(cutDelta) }, "invalid_artifact", "manifest.backbone.artifact"],
     [
       "of another backbone",
       otherBase,
-      { backbone: wrong(otherBase) },
+      { backbone: wrongBackbone(otherBase) },
       "invalid_artifact",
       "manifest.backbone.artifact",
     ],
     [
       "of another revision",
       otherRevision,
-      { backbone: wrong(otherRevision) },
+      { backbone: wrongBackbone(otherRevision) },
       "invalid_artifact",
       "manifest.backbone.artifact",
     ],
-    ["not finite", noNumber, { backbone: wrong(noNumber) }, "invalid_artifact", "manifest.backbone.artifact"],
-    ["of other dimensions", narrow, { backbone: wrong(narrow) }, "invalid_artifact", "manifest.backbone.artifact"],
+    ["not finite", noNumber, { backbone: wrongBackbone(noNumber) }, "invalid_artifact", "manifest.backbone.artifact"],
+    [
+      "of other dimensions",
+      narrow,
+      { backbone: wrongBackbone(narrow) },
+      "invalid_artifact",
+      "manifest.backbone.artifact",
+    ],
     [
       "told to be of other dimensions",
       delta,
-      { backbone: { ...wrong(delta), dimensions: 256 } },
+      { backbone: { ...wrongBackbone(delta), dimensions: 256 } },
       "invalid_artifact",
       "manifest.backbone.artifact",
     ],
     ["not those of the head", delta, { backbone: null }, "invalid_artifact", "manifest.artifact"],
   ])("that are %s are refused, and the job goes on", async (_what, bytes, change, code, param) => {
     const owner = await tenantWithTickets();
-    const { attempt, job } = await judgedJob(owner);
-    const { made, manifest } = await fineTunedManifest(delta);
-    await attempt.put(made.bytes);
-    if (bytes !== null) expect((await attempt.put(bytes)).status).toBe(200);
+    const { attempt, job } = await startEvaluatedJob(owner);
+    const { made, manifest } = await makeFineTunedManifest(delta);
+    await attempt.uploadArtifact(made.bytes);
+    if (bytes !== null) expect((await attempt.uploadArtifact(bytes)).status).toBe(200);
     for (const _ of [1, 2]) {
       const answer = await attempt.tell({ type: "finished", manifest: { ...manifest, ...change } });
-      expectRefused(answer, 422, code as "invalid_artifact", param);
+      expectError(answer, 422, code as "invalid_artifact", param);
     }
-    expect(await stored(owner.id, "backbones/")).toEqual([]);
-    expect(await ids(owner.key)).toEqual([]);
-    await attempt.put(delta);
-    await attempt.told({ type: "finished", manifest: manifest as never });
-    await jobUntil(owner.key, job, "succeeded");
-    expect(await stored(owner.id, "backbones/")).toEqual([sha256Hex(delta)]);
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([]);
+    expect(await listModelIds(owner.key)).toEqual([]);
+    await attempt.uploadArtifact(delta);
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: manifest as never });
+    await waitForJob(owner.key, job, "succeeded");
+    expect(await listStoredKeys(owner.id, "backbones/")).toEqual([sha256Hex(delta)]);
   });
 
   test.each([
     ["where the head alone was to be trained", { trainable: "head" }, "better", "fine_tuned"],
     ["of the frozen head", {}, "not_better", "head"],
-  ] as const)("%s are refused", async (_what, job, judged, candidate) => {
+  ] as const)("%s are refused", async (_what, job, verdict, candidate) => {
     const owner = await tenantWithTickets();
-    const { attempt } = await judgedJob(owner, job, judged);
-    const { made, manifest } = await fineTunedManifest(delta);
-    for (const bytes of [delta, made.bytes]) await attempt.put(bytes);
+    const { attempt } = await startEvaluatedJob(owner, job, verdict);
+    const { made, manifest } = await makeFineTunedManifest(delta);
+    for (const bytes of [delta, made.bytes]) await attempt.uploadArtifact(bytes);
     const answer = await attempt.tell({ type: "finished", manifest: { ...manifest, candidate } });
-    expectRefused(answer, 422, "invalid_artifact", "manifest.backbone");
+    expectError(answer, 422, "invalid_artifact", "manifest.backbone");
   });
 
   test("told at once, twice and late make one model and one version", async () => {
     const owner = await tenantWithTickets();
-    const { attempt, job } = await judgedJob(owner);
-    const { made, manifest } = await fineTunedManifest(delta);
-    for (const bytes of [delta, made.bytes]) await attempt.put(bytes);
-    const finished = { type: "finished", manifest } as const;
-    const together = await Promise.all([attempt.tell(finished), attempt.tell(finished)]);
-    expect(together.map(({ status }) => status).toSorted()).toEqual([200, 409]);
-    expectRefused(await attempt.tell(finished), 409, "attempt_ended");
-    expect(await ids(owner.key)).toEqual([`ft:${model}:${job}`]);
+    const { attempt, job } = await startEvaluatedJob(owner);
+    const { made, manifest } = await makeFineTunedManifest(delta);
+    for (const bytes of [delta, made.bytes]) await attempt.uploadArtifact(bytes);
+    const finishedMessage = { type: "finished", manifest } as const;
+    const responses = await Promise.all([attempt.tell(finishedMessage), attempt.tell(finishedMessage)]);
+    expect(responses.map(({ status }) => status).toSorted()).toEqual([200, 409]);
+    expectError(await attempt.tell(finishedMessage), 409, "attempt_ended");
+    expect(await listModelIds(owner.key)).toEqual([`ft:${model}:${job}`]);
     expect((await call("GET", "/v1/heads/support/versions", owner.key)).json.data).toHaveLength(1);
   });
 
   test("of a job that is to pause make nothing", async () => {
     const owner = await tenantWithTickets();
-    const { attempt, job } = await judgedJob(owner);
+    const { attempt, job } = await startEvaluatedJob(owner);
     await inLedger(owner.id, ({ sql }) =>
       sql.exec("UPDATE jobs SET status = 'paused', state = json_set(state, '$.status', 'paused') WHERE id = ?", job),
     );
-    expect((await finishBy(attempt, delta)).directive).toBe("pause");
-    expect(await ids(owner.key)).toEqual([]);
+    expect((await finishAttempt(attempt, delta)).directive).toBe("pause");
+    expect(await listModelIds(owner.key)).toEqual([]);
   });
 
   test("that are not named are a backbone as it was, also by an endpoint that does not know of them", async () => {
     const owner = await tenantWithTickets();
-    const { attempt, job } = await judgedJob(owner);
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    await attempt.told({ type: "finished", manifest: { ...manifestOf(made, "fine_tuned"), backbone: null } as never });
-    const { fine_tuned_model } = await jobUntil(owner.key, job, "succeeded");
-    expect((await call("GET", pathOf(fine_tuned_model), owner.key)).json.graft.kind).toBe("static");
+    const { attempt, job } = await startEvaluatedJob(owner);
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    await attempt.sendAcceptedMessage({
+      type: "finished",
+      manifest: { ...makeManifest(trainedHead, "fine_tuned"), backbone: null } as never,
+    });
+    const { fine_tuned_model } = await waitForJob(owner.key, job, "succeeded");
+    expect((await call("GET", modelPath(fine_tuned_model), owner.key)).json.graft.kind).toBe("static");
   });
 });

@@ -4,31 +4,42 @@ import { decodeDelta, encodeDelta, fineTunedBackbone } from "../../src/backbones
 import { textStatic } from "../../src/backbones/workerd.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import { artifactOf, type attemptOf, jobUntil, judgements, manifestOf, startedJob, trainedHead } from "./batch.ts";
+import {
+  type attemptClient,
+  comparisons,
+  describeArtifact,
+  getTrainedHead,
+  makeManifest,
+  startJob,
+  waitForJob,
+} from "./fake-batch-endpoint.ts";
 
 export const model = "text-static-1";
 export const FILTERS = 8;
 const NAMES = ["refund", "parcel", "password", "invoice"];
 
 /** Layers of numbers that a seed gives; `change` makes them wrong. */
-export function layers(seed: number, change: Partial<Parameters<typeof encodeDelta>[0]> = {}): Uint8Array<ArrayBuffer> {
+export function makeDelta(
+  seed: number,
+  overrides: Partial<Parameters<typeof encodeDelta>[0]> = {},
+): Uint8Array<ArrayBuffer> {
   const random = seededRandom(seed);
   const { id, revision, dimensions } = textStatic;
-  const numbers = (count: number) => Float32Array.from({ length: count }, () => random() - 0.5);
-  const trained = {
+  const randomFloats = (count: number) => Float32Array.from({ length: count }, () => random() - 0.5);
+  const fields = {
     base: { id, revision },
     dimensions,
     scale: 1,
-    names: NAMES,
-    rows: numbers(NAMES.length * dimensions),
-    kernel: numbers(FILTERS * 3 * dimensions),
-    bias: numbers(FILTERS),
+    vocabulary: NAMES,
+    rows: randomFloats(NAMES.length * dimensions),
+    kernel: randomFloats(FILTERS * 3 * dimensions),
+    bias: randomFloats(FILTERS),
   };
-  return new Uint8Array(encodeDelta({ ...trained, ...change }));
+  return new Uint8Array(encodeDelta({ ...fields, ...overrides }));
 }
 
 /** What these layers make of texts, without the Worker. */
-export async function embeddedBy(bytes: Uint8Array, texts: readonly string[]): Promise<number[][]> {
+export async function embedWith(bytes: Uint8Array, texts: readonly string[]): Promise<number[][]> {
   const delta = decodeDelta(bytes);
   if (delta === null) throw new Error("These are no layers.");
   const backbone = fineTunedBackbone(textStatic, { id: "any", revision: "any" }, delta, bytes.length);
@@ -36,8 +47,8 @@ export async function embeddedBy(bytes: Uint8Array, texts: readonly string[]): P
 }
 
 /** A head on such a backbone, which adds to what the frozen one of the tests says what the filters found. */
-export async function headOn(filters = FILTERS) {
-  const frozen = await trainedHead();
+export async function makeFineTunedHead(filters = FILTERS) {
+  const frozen = await getTrainedHead();
   const head = decodeHead(frozen.bytes);
   if (head === null) throw new Error("This is no head.");
   const dimensions = head.dimensions + filters;
@@ -49,36 +60,40 @@ export async function headOn(filters = FILTERS) {
 }
 
 /** What an attempt tells of a head and of the layers that it stands on. */
-export async function fineTunedManifest(delta: Uint8Array, filters = FILTERS) {
-  const made = await headOn(filters);
+export async function makeFineTunedManifest(delta: Uint8Array, filters = FILTERS) {
+  const trainedHead = await makeFineTunedHead(filters);
   const dimensions = textStatic.dimensions + filters;
-  const backbone = { artifact: artifactOf(delta), parameters: 1000, dimensions };
-  return { made, manifest: { ...manifestOf(made, "fine_tuned"), backbone } };
+  const backbone = { artifact: describeArtifact(delta), parameters: 1000, dimensions };
+  return { made: trainedHead, manifest: { ...makeManifest(trainedHead, "fine_tuned"), backbone } };
 }
 
-type Attempt = ReturnType<typeof attemptOf>;
+type Attempt = ReturnType<typeof attemptClient>;
 
 /** A further job of a tenant's, which is judged to be better; `judged` says otherwise. */
-export async function judgedJob(
+export async function startEvaluatedJob(
   owner: { id: string; key: string },
   job: object = {},
-  judged: keyof typeof judgements = "better",
+  verdict: keyof typeof comparisons = "better",
 ): Promise<{ attempt: Attempt; job: string }> {
-  const running = await startedJob(owner, { head: "support", trainable: undefined, ...job });
-  await running.attempt.told({ type: "evaluated", judgement: judgements[judged] });
+  const running = await startJob(owner, { head: "support", trainable: undefined, ...job });
+  await running.attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons[verdict] });
   return running;
 }
 
 /** Has a tenant's job make these layers and a head on them; answers the job as it has ended. */
-export async function fineTune(owner: { id: string; key: string }, delta: Uint8Array<ArrayBuffer>, job: object = {}) {
-  const { attempt, job: id } = await judgedJob(owner, job);
-  await finishBy(attempt, delta);
-  return jobUntil(owner.key, id, "succeeded");
+export async function runFineTuning(
+  owner: { id: string; key: string },
+  delta: Uint8Array<ArrayBuffer>,
+  job: object = {},
+) {
+  const { attempt, job: id } = await startEvaluatedJob(owner, job);
+  await finishAttempt(attempt, delta);
+  return waitForJob(owner.key, id, "succeeded");
 }
 
 /** Ends an attempt by these layers and a head on them. */
-export async function finishBy(attempt: Attempt, delta: Uint8Array<ArrayBuffer>) {
-  const { made, manifest } = await fineTunedManifest(delta);
-  for (const bytes of [delta, made.bytes]) expect((await attempt.put(bytes)).status).toBe(200);
-  return attempt.told({ type: "finished", manifest: manifest as never });
+export async function finishAttempt(attempt: Attempt, delta: Uint8Array<ArrayBuffer>) {
+  const { made, manifest } = await makeFineTunedManifest(delta);
+  for (const bytes of [delta, made.bytes]) expect((await attempt.uploadArtifact(bytes)).status).toBe(200);
+  return attempt.sendAcceptedMessage({ type: "finished", manifest: manifest as never });
 }

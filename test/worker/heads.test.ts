@@ -1,27 +1,27 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { lexicalFeatures } from "../../src/core/text/lexical.ts";
 import { limits } from "../../src/core/limits.ts";
+import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
-import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 
-const none = { method: "none" };
+const noEvaluation = { method: "none" };
 let key: string;
 
 beforeAll(async () => {
   key = (await tenantWithTickets()).key;
 });
 
-const train = (body: object, token = key) => call("POST", "/v1/heads", token, body);
+const postHead = (body: object, token = key) => call("POST", "/v1/heads", token, body);
 
-async function trained(body: object, token = key) {
-  const answer = await train(body, token);
+async function trainHead(body: object, token = key) {
+  const answer = await postHead(body, token);
   expect(answer.status, answer.text).toBe(201);
   return answer.json;
 }
 
 describe("training", () => {
   test("answers the head with its evaluation, and it classifies", async () => {
-    const head = await trained({ name: "support", dataset: "tickets" });
+    const head = await trainHead({ name: "support", dataset: "tickets" });
     expect(head).toEqual({
       object: "head",
       id: "support",
@@ -55,8 +55,8 @@ describe("training", () => {
       created_at: expect.any(Number),
     });
     const { evaluation } = head;
-    const counted = evaluation.confusion.matrix.flat().reduce((sum: number, n: number) => sum + n, 0);
-    expect(counted).toBe(18);
+    const confusionTotal = evaluation.confusion.matrix.flat().reduce((sum: number, n: number) => sum + n, 0);
+    expect(confusionTotal).toBe(18);
     expect(evaluation.per_class.map(({ support }: { support: number }) => support)).toEqual([6, 6, 6]);
     const [low, high] = evaluation.accuracy_interval;
     expect(low).toBeLessThanOrEqual(evaluation.accuracy);
@@ -67,30 +67,30 @@ describe("training", () => {
   });
 
   test("the same data, seed and backbone give the same bytes", async () => {
-    const one = await trained({ name: "same-1", dataset: "tickets", hyperparameters: { seed: 7 } });
-    const two = await trained({ name: "same-2", dataset: "tickets", hyperparameters: { seed: 7 } });
-    expect(two.sha256).toBe(one.sha256);
-    expect(two.evaluation).toEqual(one.evaluation);
+    const firstHead = await trainHead({ name: "same-1", dataset: "tickets", hyperparameters: { seed: 7 } });
+    const secondHead = await trainHead({ name: "same-2", dataset: "tickets", hyperparameters: { seed: 7 } });
+    expect(secondHead.sha256).toBe(firstHead.sha256);
+    expect(secondHead.evaluation).toEqual(firstHead.evaluation);
   });
 
   test("on examples sent along, of each task", async () => {
-    const { key: fresh } = await newTenant();
-    const single = await trained({ name: "s", examples: tickets() }, fresh);
+    const { key: freshKey } = await newTenant();
+    const single = await trainHead({ name: "s", examples: tickets() }, freshKey);
     expect(single.dataset).toEqual({ name: null, revision: null, examples: 18 });
-    const multi = await trained(
+    const multi = await trainHead(
       { name: "m", examples: tickets().map(({ text, label }) => ({ text, labels: [label, "any"] })) },
-      fresh,
+      freshKey,
     );
     expect(multi).toMatchObject({ task: "multi_label", labels: ["any", "billing", "login", "shipping"] });
     const values = Array.from({ length: 30 }, (_, i) => ({ embedding: [i, i % 3], value: 2 * i + 1 }));
-    const regression = await trained({ name: "r", examples: values }, fresh);
+    const regression = await trainHead({ name: "r", examples: values }, freshKey);
     expect(regression).toMatchObject({ task: "regression", modality: "embedding", labels: [], dimensions: 2 });
     expect(regression.evaluation).toMatchObject({
       r2: expect.any(Number),
       mae: expect.any(Number),
       rmse: expect.any(Number),
     });
-    expect((await call("GET", "/v1/datasets", fresh)).json.data).toEqual([]);
+    expect((await call("GET", "/v1/datasets", freshKey)).json.data).toEqual([]);
   });
 
   test.each([
@@ -102,13 +102,13 @@ describe("training", () => {
     [{ method: "none" }, { method: "none" }],
     [{ detail: "summary" }, { detail: "summary" }],
   ])("evaluates by %j", async (evaluation, expected) => {
-    expect((await trained({ name: "evaluated", dataset: "tickets", evaluation })).evaluation).toMatchObject(expected);
+    expect((await trainHead({ name: "evaluated", dataset: "tickets", evaluation })).evaluation).toMatchObject(expected);
   });
 
   test("stays with the backbone that it names, beside a head on the default one", async () => {
-    const named = await trained({ name: "named", dataset: "tickets", backbone: "hash-text-1" });
+    const named = await trainHead({ name: "named", dataset: "tickets", backbone: "hash-text-1" });
     expect(named).toMatchObject({ backbone: { id: "hash-text-1" }, dimensions: 384 });
-    const unnamed = await trained({ name: "unnamed", dataset: "tickets" });
+    const unnamed = await trainHead({ name: "unnamed", dataset: "tickets" });
     expect(unnamed).toMatchObject({ backbone: { id: "text-static-1" }, dimensions: 256 });
     const examples = tickets();
     for (const name of ["named", "unnamed"]) {
@@ -120,7 +120,7 @@ describe("training", () => {
 
   test("takes each hyperparameter", async () => {
     const hyperparameters = { l2: 0.5, class_weight: "balanced", lexical: false, seed: 4_294_967_295 };
-    const head = await trained({
+    const head = await trainHead({
       name: "tuned",
       dataset: "tickets",
       hyperparameters,
@@ -129,7 +129,7 @@ describe("training", () => {
     });
     expect(head.training.l2).toBeCloseTo(0.5, 6);
     expect(head.training.lexical).toBe(false);
-    await trained({
+    await trainHead({
       name: "tuned",
       dataset: "tickets",
       hyperparameters: { l2: "auto", class_weight: null, lexical: "auto" },
@@ -137,16 +137,16 @@ describe("training", () => {
   });
 
   test("with an out-of-scope label learns a threshold, and never answers that label", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     const body = { name: "d", task: "single_label", modality: "text", out_of_scope_label: "none of these" };
-    await call("POST", "/v1/datasets", fresh, body);
-    const outside = ["what is the weather", "sing me a song", "how tall is the tower", "who won the match"];
-    const examples = [...tickets(), ...outside.map((text) => ({ text, label: "none of these" }))];
-    await call("POST", "/v1/datasets/d/examples", fresh, { examples });
-    const head = await trained({ name: "h", dataset: "d" }, fresh);
+    await call("POST", "/v1/datasets", freshKey, body);
+    const outOfScopeTexts = ["what is the weather", "sing me a song", "how tall is the tower", "who won the match"];
+    const examples = [...tickets(), ...outOfScopeTexts.map((text) => ({ text, label: "none of these" }))];
+    await call("POST", "/v1/datasets/d/examples", freshKey, { examples });
+    const head = await trainHead({ name: "h", dataset: "d" }, freshKey);
     expect(head.labels).toEqual(["billing", "login", "shipping"]);
     expect(head.evaluation.out_of_scope).toMatchObject({ threshold: expect.any(Number) });
-    const predicted = await call("POST", "/v1/heads/h/predict", fresh, { input: "refund my invoice" });
+    const predicted = await call("POST", "/v1/heads/h/predict", freshKey, { input: "refund my invoice" });
     expect(predicted.json.data[0]).toMatchObject({ label: "billing", in_scope: expect.any(Boolean) });
   });
 
@@ -380,19 +380,19 @@ describe("training", () => {
     ["promote as a text", { dataset: "tickets", promote: "false" }, 400, "invalid_parameter", "promote"],
     ["an unknown field", { dataset: "tickets", epochs: 3 }, 400, "unknown_parameter", "epochs"],
   ])("refuses %s", async (_what, body, status, code, param) => {
-    expectRefused(await train({ name: "refused", ...body }), status, code as "invalid_parameter", param);
-    expectRefused(await call("GET", "/v1/heads/refused", key), 404, "not_found");
+    expectError(await postHead({ name: "refused", ...body }), status, code as "invalid_parameter", param);
+    expectError(await call("GET", "/v1/heads/refused", key), 404, "not_found");
   });
 
   test("on an empty dataset is refused", async () => {
-    const { key: fresh } = await newTenant();
-    await call("POST", "/v1/datasets", fresh, { name: "empty", task: "single_label", modality: "text" });
-    expectRefused(await train({ name: "h", dataset: "empty" }, fresh), 422, "too_few_labels");
+    const { key: freshKey } = await newTenant();
+    await call("POST", "/v1/datasets", freshKey, { name: "empty", task: "single_label", modality: "text" });
+    expectError(await postHead({ name: "h", dataset: "empty" }, freshKey), 422, "too_few_labels");
   });
 
   test("beyond the budget is refused before it starts, with estimate and budget", async () => {
-    const { key: fresh } = await newTenant();
-    await call("POST", "/v1/datasets", fresh, {
+    const { key: freshKey } = await newTenant();
+    await call("POST", "/v1/datasets", freshKey, {
       name: "big",
       task: "single_label",
       modality: "embedding",
@@ -406,43 +406,43 @@ describe("training", () => {
       return line;
     });
     const headers = { "content-type": "application/x-ndjson" };
-    const imported = await call("POST", "/v1/datasets/big/examples", fresh, lines.join(""), headers);
+    const imported = await call("POST", "/v1/datasets/big/examples", freshKey, lines.join(""), headers);
     expect(imported.json).toMatchObject({ added: 4000 });
-    const answer = await train({ name: "h", dataset: "big", method: "head" }, fresh);
-    expectRefused(answer, 413, "edge_budget_exceeded");
+    const answer = await postHead({ name: "h", dataset: "big", method: "head" }, freshKey);
+    expectError(answer, 413, "edge_budget_exceeded");
     const { estimate, budget } = answer.json.error.details;
     expect(estimate.bytes > budget.bytes || estimate.operations > budget.operations).toBe(true);
-    expectRefused(await call("GET", "/v1/heads/h", fresh), 404, "not_found");
+    expectError(await call("GET", "/v1/heads/h", freshKey), 404, "not_found");
   });
 
   test("on targets that one message cannot hold is refused before they are read", async () => {
-    const { key: fresh } = await newTenant();
-    await call("POST", "/v1/datasets", fresh, { name: "wide", task: "multi_label", modality: "text" });
+    const { key: freshKey } = await newTenant();
+    await call("POST", "/v1/datasets", freshKey, { name: "wide", task: "multi_label", modality: "text" });
     const labels = Array.from({ length: 256 }, (_, i) => `${i} `.padEnd(256, "\u5b57"));
     const lines = Array.from({ length: 45 }, (_, i) =>
       JSON.stringify({ text: `text ${i}`, labels: labels.slice(i % 2) }),
     );
     const headers = { "content-type": "application/x-ndjson" };
-    const imported = await call("POST", "/v1/datasets/wide/examples", fresh, lines.join("\n"), headers);
+    const imported = await call("POST", "/v1/datasets/wide/examples", freshKey, lines.join("\n"), headers);
     expect(imported.json, imported.text).toMatchObject({ added: 45 });
-    const answer = await train({ name: "h", dataset: "wide", method: "head" }, fresh);
-    expectRefused(answer, 413, "edge_budget_exceeded");
+    const answer = await postHead({ name: "h", dataset: "wide", method: "head" }, freshKey);
+    expectError(answer, 413, "edge_budget_exceeded");
     const { estimate, budget } = answer.json.error.details;
     expect(budget).toEqual({ bytes: limits.training_target_bytes });
     expect(estimate.bytes).toBeGreaterThan(45 * 255 * 253 * 3);
   });
 
   test("reads inputs of more than one message's size, texts and embeddings", async () => {
-    const { key: fresh } = await newTenant();
+    const { key: freshKey } = await newTenant();
     const headers = { "content-type": "application/x-ndjson" };
-    const fill = async (name: string, body: object, inputs: readonly object[]) => {
-      await call("POST", "/v1/datasets", fresh, { name, task: "single_label", ...body });
+    const importExamples = async (name: string, body: object, inputs: readonly object[]) => {
+      await call("POST", "/v1/datasets", freshKey, { name, task: "single_label", ...body });
       const lines = inputs.map((input, i) => JSON.stringify({ ...input, label: i % 2 ? "odd" : "even" })).join("\n");
-      const imported = await call("POST", `/v1/datasets/${name}/examples`, fresh, lines, headers);
+      const imported = await call("POST", `/v1/datasets/${name}/examples`, freshKey, lines, headers);
       expect(imported.json).toMatchObject({ added: inputs.length });
     };
     const long = "ы".repeat(20_000);
-    await fill(
+    await importExamples(
       "long",
       { modality: "text" },
       Array.from({ length: 900 }, (_, i) => ({ text: `${i} ${long}` })),
@@ -450,19 +450,20 @@ describe("training", () => {
     const wide = Array.from({ length: 700 }, (_, i) => ({
       embedding: Array.from({ length: 2048 }, (_, j) => +(i === j)),
     }));
-    await fill("wide", { modality: "embedding", dimensions: 2048 }, wide);
+    await importExamples("wide", { modality: "embedding", dimensions: 2048 }, wide);
     const hyperparameters = { l2: 1 };
     for (const dataset of ["long", "wide"])
       expect(
-        (await trained({ name: dataset, dataset, evaluation: none, hyperparameters }, fresh)).dataset.examples,
+        (await trainHead({ name: dataset, dataset, evaluation: noEvaluation, hyperparameters }, freshKey)).dataset
+          .examples,
       ).toBe(dataset === "long" ? 900 : 700);
   }, 120_000);
 
   test("on odd data gives a head or says why not", async () => {
-    const { key: fresh } = await newTenant();
-    const same = { text: "the same", label: "x" };
+    const { key: freshKey } = await newTenant();
+    const sameExample = { text: "the same", label: "x" };
     const cases: object[][] = [
-      [same, same, same, { ...same, label: "y" }],
+      [sameExample, sameExample, sameExample, { ...sameExample, label: "y" }],
       [
         { text: "\u0000", label: "\u0000" },
         { text: "\ud800", label: "\ud800" },
@@ -487,66 +488,74 @@ describe("training", () => {
       ],
     ];
     for (const [index, examples] of cases.entries()) {
-      const answer = await train({ name: `odd-${index}`, examples }, fresh);
+      const answer = await postHead({ name: `odd-${index}`, examples }, freshKey);
       expect([201, 422], `${JSON.stringify(examples)}: ${answer.text}`).toContain(answer.status);
       if (answer.status !== 201) continue;
       const input = answer.json.modality === "text" ? "a" : { embedding: Array(answer.json.dimensions).fill(1) };
-      expect((await call("POST", `/v1/heads/odd-${index}/predict`, fresh, { input })).status).toBe(200);
+      expect((await call("POST", `/v1/heads/odd-${index}/predict`, freshKey, { input })).status).toBe(200);
     }
   });
 });
 
 describe("versions", () => {
-  let fresh: string;
+  let freshKey: string;
 
   beforeAll(async () => {
-    fresh = (await tenantWithTickets()).key;
-    await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh);
-    await trained({ name: "h", dataset: "tickets", evaluation: none, hyperparameters: { l2: 3 } }, fresh);
-    await trained(
-      { name: "h", dataset: "tickets", evaluation: none, hyperparameters: { l2: 5 }, promote: false },
-      fresh,
+    freshKey = (await tenantWithTickets()).key;
+    await trainHead({ name: "h", dataset: "tickets", evaluation: noEvaluation }, freshKey);
+    await trainHead({ name: "h", dataset: "tickets", evaluation: noEvaluation, hyperparameters: { l2: 3 } }, freshKey);
+    await trainHead(
+      { name: "h", dataset: "tickets", evaluation: noEvaluation, hyperparameters: { l2: 5 }, promote: false },
+      freshKey,
     );
   });
 
   test("the same name makes the next one, which becomes active unless promote is false", async () => {
-    expect((await call("GET", "/v1/heads/h", fresh)).json).toMatchObject({ version: 2, active_version: 2 });
-    expect((await call("GET", "/v1/heads/h/versions/3", fresh)).json).toMatchObject({ version: 3, active_version: 2 });
+    expect((await call("GET", "/v1/heads/h", freshKey)).json).toMatchObject({ version: 2, active_version: 2 });
+    expect((await call("GET", "/v1/heads/h/versions/3", freshKey)).json).toMatchObject({
+      version: 3,
+      active_version: 2,
+    });
   });
 
   test("are listed newest first, page by page", async () => {
-    const all = (await call("GET", "/v1/heads/h/versions", fresh)).json;
-    expect(all.data.map(({ version }: { version: number }) => version)).toEqual([3, 2, 1]);
-    const first = (await call("GET", "/v1/heads/h/versions?limit=2", fresh)).json;
+    const allVersions = (await call("GET", "/v1/heads/h/versions", freshKey)).json;
+    expect(allVersions.data.map(({ version }: { version: number }) => version)).toEqual([3, 2, 1]);
+    const first = (await call("GET", "/v1/heads/h/versions?limit=2", freshKey)).json;
     expect(first.has_more).toBe(true);
-    const second = (await call("GET", `/v1/heads/h/versions?limit=2&after=${first.last_id}`, fresh)).json;
+    const second = (await call("GET", `/v1/heads/h/versions?limit=2&after=${first.last_id}`, freshKey)).json;
     expect(second.data.map(({ version }: { version: number }) => version)).toEqual([1]);
     expect(second).toMatchObject({ first_id: "1", last_id: "1", has_more: false });
     for (const after of ["0", "4", "h", "-1", "1e0"]) {
-      expectRefused(await call("GET", `/v1/heads/h/versions?after=${after}`, fresh), 400, "invalid_parameter", "after");
+      expectError(
+        await call("GET", `/v1/heads/h/versions?after=${after}`, freshKey),
+        400,
+        "invalid_parameter",
+        "after",
+      );
     }
   });
 
   test.each(["0", "-1", "1.5", "x", "%00", "9999999999", "NaN", "0x1", "1e0", "+1"])(
     "%s is no version",
     async (version) => {
-      const answer = await call("GET", `/v1/heads/h/versions/${version}`, fresh);
-      expectRefused(answer, 400, "invalid_parameter", "version");
+      const answer = await call("GET", `/v1/heads/h/versions/${version}`, freshKey);
+      expectError(answer, 400, "invalid_parameter", "version");
     },
   );
 
   test("one that was never made is not found", async () => {
-    expectRefused(await call("GET", "/v1/heads/h/versions/4", fresh), 404, "not_found");
-    expectRefused(await call("POST", "/v1/heads/h/promote", fresh, { version: 4 }), 404, "not_found");
-    expectRefused(await call("POST", "/v1/heads/none/promote", fresh, { version: 1 }), 404, "not_found");
+    expectError(await call("GET", "/v1/heads/h/versions/4", freshKey), 404, "not_found");
+    expectError(await call("POST", "/v1/heads/h/promote", freshKey, { version: 4 }), 404, "not_found");
+    expectError(await call("POST", "/v1/heads/none/promote", freshKey, { version: 1 }), 404, "not_found");
   });
 
   test("promoting moves what predict serves, back as well as forth", async () => {
     for (const version of [3, 1, 2]) {
-      const promoted = await call("POST", "/v1/heads/h/promote", fresh, { version });
+      const promoted = await call("POST", "/v1/heads/h/promote", freshKey, { version });
       expect(promoted.status).toBe(200);
       expect(promoted.json).toMatchObject({ id: "h", version, active_version: version });
-      const predicted = await call("POST", "/v1/heads/h/predict", fresh, { input: "refund" });
+      const predicted = await call("POST", "/v1/heads/h/predict", freshKey, { input: "refund" });
       expect(predicted.json.model).toBe(`h@${version}`);
     }
   });
@@ -560,61 +569,63 @@ describe("versions", () => {
     [{ version: null }, "invalid_parameter", "version"],
     [{ version: 1, force: true }, "unknown_parameter", "force"],
   ])("promoting %j is refused", async (body, code, param) => {
-    expectRefused(await call("POST", "/v1/heads/h/promote", fresh, body), 400, code as "invalid_parameter", param);
+    expectError(await call("POST", "/v1/heads/h/promote", freshKey, body), 400, code as "invalid_parameter", param);
   });
 
   test("an export holds all that a prediction needs", async () => {
-    const answer = await call("GET", "/v1/heads/h/versions/2/export?format=json", fresh);
+    const answer = await call("GET", "/v1/heads/h/versions/2/export?format=json", freshKey);
     expect(answer.status).toBe(200);
     const { weights, lexical, bias, temperature, labels, dimensions } = answer.json;
     expect(answer.json).toMatchObject({ object: "head.export", id: "h", version: 2, format: "json" });
     expect(weights).toHaveLength(labels.length);
     const input = "where is my parcel";
-    const { embedding } = (await call("POST", "/v1/embeddings", fresh, { model: "text-static-1", input })).json.data[0];
+    const { embedding } = (await call("POST", "/v1/embeddings", freshKey, { model: "text-static-1", input })).json
+      .data[0];
     expect(embedding).toHaveLength(dimensions);
-    const features = lexical === null ? null : lexicalFeatures(lexical)(input);
-    const beside = (k: number) =>
+    const features = lexical === null ? null : createLexicalVectorizer(lexical)(input);
+    const lexicalLogit = (k: number) =>
       features?.columns.reduce((sum, j, m) => sum + lexical.weights[k][j] * (features.values[m] ?? 0), 0) ?? 0;
     const logits = weights.map(
       (row: number[], k: number) =>
-        (row.reduce((sum, weight, j) => sum + weight * embedding[j], 0) + beside(k) + bias[k]) / temperature,
+        (row.reduce((sum, weight, j) => sum + weight * embedding[j], 0) + lexicalLogit(k) + bias[k]) / temperature,
     );
     const total = logits.reduce((sum: number, logit: number) => sum + Math.exp(logit), 0);
-    const own = new Map(labels.map((label: string, k: number) => [label, Math.exp(logits[k]) / total]));
-    const predicted = await call("POST", "/v1/heads/h/predict", fresh, { input, version: 2, top_k: labels.length });
+    const expectedScores = new Map(labels.map((label: string, k: number) => [label, Math.exp(logits[k]) / total]));
+    const predicted = await call("POST", "/v1/heads/h/predict", freshKey, { input, version: 2, top_k: labels.length });
     for (const { label, score } of predicted.json.data[0].scores)
-      expect(score).toBeCloseTo(own.get(label) as number, 6);
-    const other = await call("GET", "/v1/heads/h/versions/2/export?format=onnx", fresh);
-    expectRefused(other, 400, "invalid_parameter", "format");
+      expect(score).toBeCloseTo(expectedScores.get(label) as number, 6);
+    const other = await call("GET", "/v1/heads/h/versions/2/export?format=onnx", freshKey);
+    expectError(other, 400, "invalid_parameter", "format");
   });
 });
 
 describe("listing and deleting heads", () => {
   test("the list is newest first, by their active versions", async () => {
-    const { key: fresh } = await tenantWithTickets();
-    for (const name of ["a", "b", "c"]) await trained({ name, dataset: "tickets", evaluation: none }, fresh);
-    await trained({ name: "a", dataset: "tickets", evaluation: none }, fresh);
-    const first = (await call("GET", "/v1/heads?limit=2", fresh)).json;
+    const { key: freshKey } = await tenantWithTickets();
+    for (const name of ["a", "b", "c"])
+      await trainHead({ name, dataset: "tickets", evaluation: noEvaluation }, freshKey);
+    await trainHead({ name: "a", dataset: "tickets", evaluation: noEvaluation }, freshKey);
+    const first = (await call("GET", "/v1/heads?limit=2", freshKey)).json;
     expect(first).toMatchObject({ first_id: "c", last_id: "b", has_more: true });
-    const second = (await call("GET", "/v1/heads?limit=2&after=b", fresh)).json;
+    const second = (await call("GET", "/v1/heads?limit=2&after=b", freshKey)).json;
     expect(second.data).toMatchObject([{ id: "a", version: 2, active_version: 2 }]);
   });
 
   test("a deleted head is gone with all its versions, and a new one of its name begins at 1", async () => {
-    const { key: fresh } = await tenantWithTickets();
-    await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh);
-    await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh);
-    await call("POST", "/v1/heads/h/predict", fresh, { input: "a", version: 1 });
-    const answer = await call("DELETE", "/v1/heads/h", fresh);
+    const { key: freshKey } = await tenantWithTickets();
+    await trainHead({ name: "h", dataset: "tickets", evaluation: noEvaluation }, freshKey);
+    await trainHead({ name: "h", dataset: "tickets", evaluation: noEvaluation }, freshKey);
+    await call("POST", "/v1/heads/h/predict", freshKey, { input: "a", version: 1 });
+    const answer = await call("DELETE", "/v1/heads/h", freshKey);
     expect(answer.status).toBe(200);
     expect(answer.json).toEqual({ id: "h", object: "head", deleted: true });
     for (const path of ["", "/versions", "/versions/1", "/versions/1/export"]) {
-      expectRefused(await call("GET", `/v1/heads/h${path}`, fresh), 404, "not_found");
+      expectError(await call("GET", `/v1/heads/h${path}`, freshKey), 404, "not_found");
     }
-    expectRefused(await call("POST", "/v1/heads/h/predict", fresh, { input: "a" }), 404, "not_found");
-    expectRefused(await call("POST", "/v1/heads/h/predict", fresh, { input: "a", version: 1 }), 404, "not_found");
-    expectRefused(await call("DELETE", "/v1/heads/h", fresh), 404, "not_found");
-    expect((await trained({ name: "h", dataset: "tickets", evaluation: none }, fresh)).version).toBe(1);
+    expectError(await call("POST", "/v1/heads/h/predict", freshKey, { input: "a" }), 404, "not_found");
+    expectError(await call("POST", "/v1/heads/h/predict", freshKey, { input: "a", version: 1 }), 404, "not_found");
+    expectError(await call("DELETE", "/v1/heads/h", freshKey), 404, "not_found");
+    expect((await trainHead({ name: "h", dataset: "tickets", evaluation: noEvaluation }, freshKey)).version).toBe(1);
   });
 });
 
@@ -630,8 +641,8 @@ describe("who may", () => {
   ];
   test.each(routes)("a key with the scope %s, of the tenant itself: %s %s", async (scope, method, path, body) => {
     const owner = await tenantWithTickets();
-    await trained({ name: "h", dataset: "tickets", evaluation: none }, owner.key);
-    await expectGuarded(owner.key, scope, method, path, body);
+    await trainHead({ name: "h", dataset: "tickets", evaluation: noEvaluation }, owner.key);
+    await expectAuthorization(owner.key, scope, method, path, body);
     await expectHidden(method, path, body, async () => {
       expect((await call("GET", "/v1/heads/h", owner.key)).json).toMatchObject({ version: 1, active_version: 1 });
       await call("DELETE", "/v1/heads/h", owner.key);
@@ -639,16 +650,16 @@ describe("who may", () => {
   });
 
   test("training and listing need a key with their scope; another tenant's dataset is not found", async () => {
-    await expectGuarded(key, "train", "POST", "/v1/heads", { name: "h", dataset: "tickets" });
-    await expectGuarded(key, "predict", "GET", "/v1/heads");
-    const { key: stranger } = await newTenant();
-    expectRefused(await train({ name: "h", dataset: "tickets" }, stranger), 404, "not_found", "dataset");
-    expect((await call("GET", "/v1/heads", stranger)).json.data).toEqual([]);
+    await expectAuthorization(key, "train", "POST", "/v1/heads", { name: "h", dataset: "tickets" });
+    await expectAuthorization(key, "predict", "GET", "/v1/heads");
+    const { key: otherKey } = await newTenant();
+    expectError(await postHead({ name: "h", dataset: "tickets" }, otherKey), 404, "not_found", "dataset");
+    expect((await call("GET", "/v1/heads", otherKey)).json.data).toEqual([]);
   });
 });
 
 describe("heads of many labels", () => {
-  const many = (count: number, length: number) =>
+  const repeated = (count: number, length: number) =>
     Array.from({ length: count }, (_, i) => ({
       embedding: [Math.cos(i), Math.sin(i)],
       label: `${i} `.padEnd(length, "\u5b57"),
@@ -657,36 +668,39 @@ describe("heads of many labels", () => {
   const hyperparameters = { l2: 1 };
 
   test("are listed without the parts of an evaluation that grow with the labels", async () => {
-    const { key: fresh } = await tenantWithTickets();
-    const head = await trained({ name: "support", dataset: "tickets" }, fresh);
+    const { key: freshKey } = await tenantWithTickets();
+    const head = await trainHead({ name: "support", dataset: "tickets" }, freshKey);
     const { per_class, confusion, ...figures } = head.evaluation;
     expect(per_class).toHaveLength(3);
-    expect((await call("GET", "/v1/heads/support", fresh)).json.evaluation).toEqual({
+    expect((await call("GET", "/v1/heads/support", freshKey)).json.evaluation).toEqual({
       ...figures,
       per_class,
       confusion,
     });
     for (const path of ["/v1/heads", "/v1/heads/support/versions"])
-      expect((await call("GET", path, fresh)).json.data[0].evaluation).toEqual(figures);
+      expect((await call("GET", path, freshKey)).json.data[0].evaluation).toEqual(figures);
   });
 
   test("are refused where their record is more than a ledger's row, counted in bytes", async () => {
-    const { key: fresh } = await newTenant();
-    const answer = await train({ name: "wide", examples: many(3_000, 256), evaluation, hyperparameters }, fresh);
-    expectRefused(answer, 422, "limit_exceeded");
+    const { key: freshKey } = await newTenant();
+    const answer = await postHead(
+      { name: "wide", examples: repeated(3_000, 256), evaluation, hyperparameters },
+      freshKey,
+    );
+    expectError(answer, 422, "limit_exceeded");
     const { limit, actual } = answer.json.error.details;
     expect(limit).toBe(limits.head_record_bytes);
     expect(actual).toBeGreaterThan(3_000 * 250 * 3);
-    expect((await call("GET", "/v1/heads", fresh)).json.data).toEqual([]);
+    expect((await call("GET", "/v1/heads", freshKey)).json.data).toEqual([]);
   });
 
   test("are on pages that one message can hold", async () => {
-    const { key: fresh } = await newTenant();
-    const body = { name: "large", examples: many(2_000, 250), evaluation, hyperparameters };
-    for (let i = 0; i < 12; i++) await trained(body, fresh);
+    const { key: freshKey } = await newTenant();
+    const body = { name: "large", examples: repeated(2_000, 250), evaluation, hyperparameters };
+    for (let i = 0; i < 12; i++) await trainHead(body, freshKey);
     const versions: number[] = [];
     for (let after = "", more = true; more; ) {
-      const { json } = await call("GET", `/v1/heads/large/versions?limit=100${after}`, fresh);
+      const { json } = await call("GET", `/v1/heads/large/versions?limit=100${after}`, freshKey);
       versions.push(...json.data.map(({ version }: { version: number }) => version));
       expect(json.data.length).toBeLessThan(12);
       more = json.has_more;

@@ -3,8 +3,8 @@ import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
-import { type Answer, call, newTenant } from "./api.ts";
-import { expectRefused } from "./expect.ts";
+import { type ApiResponse, call, newTenant } from "./api.ts";
+import { expectError } from "./assertions.ts";
 
 const NDJSON = { "content-type": "application/x-ndjson" };
 const CSV = { "content-type": "text/csv" };
@@ -17,21 +17,21 @@ beforeAll(async () => {
   key = (await newTenant()).key;
 });
 
-async function dataset(task = "single_label", more: object = { modality: "text" }): Promise<string> {
+async function newDataset(task = "single_label", options: object = { modality: "text" }): Promise<string> {
   const name = `d${++datasets}`;
-  const answer = await call("POST", "/v1/datasets", key, { name, task, ...more });
+  const answer = await call("POST", "/v1/datasets", key, { name, task, ...options });
   expect(answer.status, answer.text).toBe(201);
   return `/v1/datasets/${name}`;
 }
 
-const send = (path: string, body: BodyInit, headers: Record<string, string>, query = "") =>
+const importBody = (path: string, body: BodyInit, headers: Record<string, string>, query = "") =>
   call("POST", `${path}/examples${query}`, key, body, headers);
 const sendJson = (path: string, ...examples: unknown[]) => call("POST", `${path}/examples`, key, { examples });
 
-const bytes = (latin1: string) => Uint8Array.from(latin1, (character) => character.charCodeAt(0));
+const latin1Bytes = (latin1: string) => Uint8Array.from(latin1, (character) => character.charCodeAt(0));
 
 /** What is stored, oldest first, without the ids that were not sent. */
-async function stored(path: string): Promise<Record<string, unknown>[]> {
+async function exportExamples(path: string): Promise<Record<string, unknown>[]> {
   const { text } = await call("GET", `${path}/export`, key);
   const lines = text.split("\n").filter((line) => line !== "");
   return lines.map((line) => {
@@ -40,7 +40,7 @@ async function stored(path: string): Promise<Record<string, unknown>[]> {
   });
 }
 
-function counts(answer: Answer): number[] {
+function importCounts(answer: ApiResponse): number[] {
   expect(answer.status, answer.text).toBe(200);
   const { added, updated, unchanged, rejected } = answer.json;
   return [added, updated, unchanged, rejected];
@@ -51,7 +51,7 @@ test.each([
   [2_000, ["beginImport", "stage", "mergeImport"]],
   [2_001, ["beginImport", "stage", "stage", "mergeImport"]],
 ])("an import of %i rows asks the ledger for no more than it needs", async (rows, expected) => {
-  const path = await dataset();
+  const path = await newDataset();
   const calls: string[] = [];
   const get = (id: DurableObjectId) =>
     new Proxy(env.TENANT.get(id), {
@@ -60,14 +60,14 @@ test.each([
         return (...args: unknown[]) => Reflect.apply(Reflect.get(stub, method) as () => unknown, stub, args);
       },
     });
-  const watched = { ...env, TENANT: { idFromName: (name: string) => env.TENANT.idFromName(name), get } };
+  const countingEnv = { ...env, TENANT: { idFromName: (name: string) => env.TENANT.idFromName(name), get } };
   const body = Array.from({ length: rows }, (_, i) => JSON.stringify({ text: `${i}`, label: "x" })).join("\n");
   const request = new Request(`http://graft.test${path}/examples`, {
     method: "POST",
     headers: { authorization: `Bearer ${key}`, ...NDJSON },
     body,
   });
-  const answer = await createApp().fetch(request, watched as unknown as Cloudflare.Env, createExecutionContext());
+  const answer = await createApp().fetch(request, countingEnv as unknown as Cloudflare.Env, createExecutionContext());
   expect(await answer.json()).toMatchObject({ added: rows, rejected: 0 });
   expect(calls).toEqual(expected);
 });
@@ -78,8 +78,8 @@ test.each([
   ["bad CSV", "text,label,more\n", CSV],
   ["empty CSV", "\n", CSV],
 ])("an import of more %s lines than the limit ends there", async (_what, line, type) => {
-  const path = await dataset();
-  let sent = 0;
+  const path = await newDataset();
+  let sentLines = 0;
   const chunk = new TextEncoder().encode(line.repeat(10_000));
   const header = new TextEncoder().encode("text,label\n");
   const body = new ReadableStream<Uint8Array>({
@@ -87,20 +87,20 @@ test.each([
       if (type === CSV) controller.enqueue(header);
     },
     pull(controller) {
-      sent += 10_000;
-      if (sent > 10 * limits.import_rows) return controller.close();
+      sentLines += 10_000;
+      if (sentLines > 10 * limits.import_rows) return controller.close();
       controller.enqueue(chunk);
     },
   });
-  const answer = await send(path, body, type);
-  expectRefused(answer, 422, "limit_exceeded");
+  const answer = await importBody(path, body, type);
+  expectError(answer, 422, "limit_exceeded");
   expect(answer.json.error.details).toEqual({ limit: limits.import_rows, actual: limits.import_rows + 1 });
-  expect(sent).toBeLessThan(2 * limits.import_rows);
+  expect(sentLines).toBeLessThan(2 * limits.import_rows);
   expect((await call("GET", path, key)).json).toMatchObject({ examples: 0, revision: 0 });
 });
 
 test("an import answers what became of its rows, and the dataset as it is then", async () => {
-  const path = await dataset();
+  const path = await newDataset();
   const answer = await sendJson(path, { text: "a", label: "x" }, { text: "b", label: 7 });
   expect(answer.status).toBe(200);
   expect(answer.json).toEqual({
@@ -117,92 +117,94 @@ test("an import answers what became of its rows, and the dataset as it is then",
 
 describe("importing again", () => {
   test("the same id updates, or is unchanged where nothing differs", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const rows = [
       { id: "1", text: "a", label: "x" },
       { id: "2", text: "b", label: "y" },
     ];
-    expect(counts(await sendJson(path, ...rows))).toEqual([2, 0, 0, 0]);
-    expect(counts(await sendJson(path, ...rows))).toEqual([0, 0, 2, 0]);
+    expect(importCounts(await sendJson(path, ...rows))).toEqual([2, 0, 0, 0]);
+    expect(importCounts(await sendJson(path, ...rows))).toEqual([0, 0, 2, 0]);
     expect((await call("GET", path, key)).json.revision).toBe(1);
-    expect(counts(await sendJson(path, { id: "1", text: "a", label: "y" }, rows[1]))).toEqual([0, 1, 1, 0]);
+    expect(importCounts(await sendJson(path, { id: "1", text: "a", label: "y" }, rows[1]))).toEqual([0, 1, 1, 0]);
     expect((await call("GET", path, key)).json).toMatchObject({ revision: 2, examples: 2, labels: { y: 2 } });
   });
 
   test("without an id, the same input and label is stored once; another label is another example", async () => {
-    const path = await dataset();
-    expect(counts(await sendJson(path, { text: "a", label: "x" }, { text: "a", label: "x" }))).toEqual([1, 0, 1, 0]);
-    expect(counts(await sendJson(path, { text: "a", label: "x" }))).toEqual([0, 0, 1, 0]);
+    const path = await newDataset();
+    expect(importCounts(await sendJson(path, { text: "a", label: "x" }, { text: "a", label: "x" }))).toEqual([
+      1, 0, 1, 0,
+    ]);
+    expect(importCounts(await sendJson(path, { text: "a", label: "x" }))).toEqual([0, 0, 1, 0]);
     expect((await call("GET", path, key)).json.revision).toBe(1);
-    expect(counts(await sendJson(path, { text: "a", label: "y" }))).toEqual([1, 0, 0, 0]);
+    expect(importCounts(await sendJson(path, { text: "a", label: "y" }))).toEqual([1, 0, 0, 0]);
     expect((await call("GET", path, key)).json).toMatchObject({ revision: 2, labels: { x: 1, y: 1 } });
   });
 
   test("labels in another order are the same labels", async () => {
-    const path = await dataset("multi_label");
+    const path = await newDataset("multi_label");
     expect(
-      counts(await sendJson(path, { text: "a", labels: ["x", "y"] }, { text: "a", labels: ["y", "x", "y"] })),
+      importCounts(await sendJson(path, { text: "a", labels: ["x", "y"] }, { text: "a", labels: ["y", "x", "y"] })),
     ).toEqual([1, 0, 1, 0]);
   });
 
   test("of one id twice in a body, the last counts", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const answer = await sendJson(
       path,
       { id: "1", text: "a", label: "x" },
       { id: "1", text: "b", label: "y" },
       { id: "1", text: "c", label: "z" },
     );
-    const [added = 0, updated = 0, unchanged = 0, rejected = 0] = counts(answer);
+    const [added = 0, updated = 0, unchanged = 0, rejected = 0] = importCounts(answer);
     expect(added + updated + unchanged + rejected).toBe(3);
     expect(added).toBe(1);
-    expect(await stored(path)).toEqual([{ id: "1", text: "c", label: "z" }]);
+    expect(await exportExamples(path)).toEqual([{ id: "1", text: "c", label: "z" }]);
   });
 
   test("an import of nothing but bad rows, or of none, changes nothing", async () => {
-    const path = await dataset();
-    expect(counts(await sendJson(path, { text: "", label: "x" }))).toEqual([0, 0, 0, 1]);
-    expect(counts(await sendJson(path))).toEqual([0, 0, 0, 0]);
+    const path = await newDataset();
+    expect(importCounts(await sendJson(path, { text: "", label: "x" }))).toEqual([0, 0, 0, 1]);
+    expect(importCounts(await sendJson(path))).toEqual([0, 0, 0, 0]);
     expect((await call("GET", path, key)).json.revision).toBe(0);
   });
 
   test("becomes visible as a whole when its body has been read", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     await sendJson(path, { id: "0", text: "before", label: "x" });
     const lines = Array.from(
       { length: 6000 },
       (_, i) => `${JSON.stringify({ id: `${i}`, text: `t${i}`, label: "y" })}\n`,
     );
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-    const answer = send(path, readable, NDJSON);
+    const answer = importBody(path, readable, NDJSON);
     const writer = writable.getWriter();
     await writer.write(new TextEncoder().encode(lines.slice(0, 5000).join("")));
     expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, labels: { x: 1 }, revision: 1 });
     await writer.write(new TextEncoder().encode(lines.slice(5000).join("")));
     await writer.close();
-    expect(counts(await answer)).toEqual([5999, 1, 0, 0]);
+    expect(importCounts(await answer)).toEqual([5999, 1, 0, 0]);
     expect((await call("GET", path, key)).json).toMatchObject({ examples: 6000, labels: { y: 6000 }, revision: 2 });
   });
 
   test("whose dataset is deleted meanwhile finds nothing and brings nothing back", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-    const answer = send(path, readable, NDJSON);
+    const answer = importBody(path, readable, NDJSON);
     const writer = writable.getWriter();
     await writer.write(new TextEncoder().encode('{"text":"a","label":"x"}\n'));
     expect((await call("DELETE", path, key)).status).toBe(200);
     await writer.close();
-    expectRefused(await answer, 404, "not_found");
-    expectRefused(await call("GET", path, key), 404, "not_found");
+    expectError(await answer, 404, "not_found");
+    expectError(await call("GET", path, key), 404, "not_found");
   });
 });
 
 describe("on_error=abort", () => {
   test("stores nothing where one row is bad, and says which", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const body = '{"text":"a","label":"x"}\n{"text":"b"}\n{"text":"c","label":"x"}\nnot json\n';
-    const answer = await send(path, body, NDJSON, "?on_error=abort");
-    expectRefused(answer, 422, "import_rejected", "label");
+    const answer = await importBody(path, body, NDJSON, "?on_error=abort");
+    expectError(answer, 422, "import_rejected", "label");
     expect(answer.json.error.message).toContain("Line 2");
     expect(answer.json.error.details).toMatchObject({ line: 2, code: "missing_parameter" });
     expect(answer.json.error.details.errors).toHaveLength(2);
@@ -210,31 +212,33 @@ describe("on_error=abort", () => {
   });
 
   test("of JSON names the example's path", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const examples = [
       { text: "a", label: "x" },
       { text: "b", label: "x" },
       { text: "c", label: "" },
     ];
     const answer = await call("POST", `${path}/examples?on_error=abort`, key, { examples });
-    expectRefused(answer, 422, "import_rejected", "examples[2].label");
+    expectError(answer, 422, "import_rejected", "examples[2].label");
   });
 
   test("stores all where all are good", async () => {
-    const path = await dataset();
-    expect(counts(await send(path, "text,label\na,x\nb,y\n", CSV, "?on_error=abort"))).toEqual([2, 0, 0, 0]);
+    const path = await newDataset();
+    expect(importCounts(await importBody(path, "text,label\na,x\nb,y\n", CSV, "?on_error=abort"))).toEqual([
+      2, 0, 0, 0,
+    ]);
   });
 
   test("refuses other values", async () => {
-    const answer = await send(await dataset(), "text,label\n", CSV, "?on_error=ignore");
-    expectRefused(answer, 400, "invalid_parameter", "on_error");
+    const answer = await importBody(await newDataset(), "text,label\n", CSV, "?on_error=ignore");
+    expectError(answer, 400, "invalid_parameter", "on_error");
   });
 });
 
 test("shows the first 100 errors and counts them all", async () => {
-  const path = await dataset();
-  const answer = await send(path, "[]\n".repeat(250), NDJSON);
-  expect(counts(answer)).toEqual([0, 0, 0, 250]);
+  const path = await newDataset();
+  const answer = await importBody(path, "[]\n".repeat(250), NDJSON);
+  expect(importCounts(answer)).toEqual([0, 0, 0, 250]);
   expect(answer.json.errors.map(({ line }: { line: number }) => line)).toEqual(
     Array.from({ length: 100 }, (_, i) => i + 1),
   );
@@ -279,23 +283,23 @@ describe("one bad row", () => {
     ["no value", "regression", { text: "a" }, "missing_parameter"],
   ];
   test.each(rows)("%s is refused and the others are kept", async (_what, task, bad, code) => {
-    const path = await dataset(task);
+    const path = await newDataset(task);
     const target = { single_label: { label: "x" }, multi_label: { labels: ["x"] }, regression: { value: 1 } }[task];
     const answer = await sendJson(path, { text: "first", ...target }, bad, { text: "last", ...target });
-    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([{ line: 2, code }]);
-    expect(await stored(path)).toEqual([
+    expect(await exportExamples(path)).toEqual([
       { text: "first", ...target },
       { text: "last", ...target },
     ]);
   });
 
   test("nested 100,000 levels deep is refused and the others are kept", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const body = `{"text":"a","label":"x"}\n{"text":"b","label":"x","more":${deep}}\n${deep}\n{"text":"c","label":"x"}`;
-    expect(counts(await send(path, body, NDJSON))).toEqual([2, 0, 0, 2]);
-    const answer = await send(path, `{"examples":[{"text":"d","label":${deep}}]}`, JSON_TYPE);
-    expect(counts(answer)).toEqual([0, 0, 0, 1]);
+    expect(importCounts(await importBody(path, body, NDJSON))).toEqual([2, 0, 0, 2]);
+    const answer = await importBody(path, `{"examples":[{"text":"d","label":${deep}}]}`, JSON_TYPE);
+    expect(importCounts(answer)).toEqual([0, 0, 0, 1]);
   });
 
   test.each([
@@ -313,46 +317,46 @@ describe("one bad row", () => {
     ['"AAAA"', "invalid_parameter"],
     [`[${"1,".repeat(limits.embedding_dimensions)}1]`, "limit_exceeded"],
   ])("the embedding %.20s is refused and the others are kept", async (embedding, code) => {
-    const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
+    const path = await newDataset("single_label", { modality: "embedding", dimensions: 2 });
     const line = (values: string) => `{"embedding":${values},"label":"x"}\n`;
-    const answer = await send(path, line("[1,2]") + line(embedding) + line("[3,4]"), NDJSON);
-    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    const answer = await importBody(path, line("[1,2]") + line(embedding) + line("[3,4]"), NDJSON);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([{ line: 2, code }]);
   });
 });
 
 test("a row that is no object is told of as an example, and has no param", async () => {
-  const path = await dataset();
-  const answer = await send(path, "7\n", NDJSON, "?on_error=abort");
-  expectRefused(answer, 422, "import_rejected");
+  const path = await newDataset();
+  const answer = await importBody(path, "7\n", NDJSON, "?on_error=abort");
+  expectError(answer, 422, "import_rejected");
   expect(answer.json.error.details.errors[0].message).toMatch(/^The example is not valid/);
   const json = await call("POST", `${path}/examples?on_error=abort`, key, { examples: [7] });
-  expectRefused(json, 422, "import_rejected", "examples[0]");
+  expectError(json, 422, "import_rejected", "examples[0]");
 });
 
 test("a row beyond a limit says the limit and the figure", async () => {
-  const answer = await sendJson(await dataset(), { text: "a", label: "x".repeat(257) });
+  const answer = await sendJson(await newDataset(), { text: "a", label: "x".repeat(257) });
   expect(answer.json.errors[0].message).toContain("at most 256 characters are allowed, and this has 257");
 });
 
 test("an id that only contains dots, or begins with one, is an id", async () => {
-  const path = await dataset();
+  const path = await newDataset();
   const ids = ["...", ".a", "a..", "a\n."];
-  expect(counts(await sendJson(path, ...ids.map((id) => ({ id, text: id, label: "x" }))))).toEqual([4, 0, 0, 0]);
+  expect(importCounts(await sendJson(path, ...ids.map((id) => ({ id, text: id, label: "x" }))))).toEqual([4, 0, 0, 0]);
   for (const id of ids) {
     expect((await call("DELETE", `${path}/examples/${encodeURIComponent(id)}`, key)).status, id).toBe(200);
   }
 });
 
 test("0 and -0 in an embedding are the same number", async () => {
-  const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
+  const path = await newDataset("single_label", { modality: "embedding", dimensions: 2 });
   const line = (first: string) => `{"embedding":[${first},1],"label":"x"}\n`;
-  const answer = await send(path, line("0") + line("-0.0") + line("-1e-60"), NDJSON);
-  expect(counts(answer)).toEqual([1, 0, 2, 0]);
+  const answer = await importBody(path, line("0") + line("-0.0") + line("-1e-60"), NDJSON);
+  expect(importCounts(answer)).toEqual([1, 0, 2, 0]);
 });
 
 /** The bytes one by one, so that every boundary that there is comes to lie between two chunks. */
-function byteByByte(text: string): ReadableStream<Uint8Array> {
+function byteStream(text: string): ReadableStream<Uint8Array> {
   return new ReadableStream({
     start(controller) {
       for (const byte of new TextEncoder().encode(text)) controller.enqueue(Uint8Array.of(byte));
@@ -363,68 +367,68 @@ function byteByByte(text: string): ReadableStream<Uint8Array> {
 
 describe("an encoding that is not UTF-8", () => {
   test("of some rows refuses those, by its bytes", async () => {
-    const ndjson = await dataset();
+    const ndjson = await newDataset();
     const line = (text: string) => `{"text":"${text}","label":"x"}\n`;
-    const answer = await send(ndjson, bytes(line("a") + line("caf\xe9") + line("caf\xc3\xa9")), NDJSON);
-    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    const answer = await importBody(ndjson, latin1Bytes(line("a") + line("caf\xe9") + line("caf\xc3\xa9")), NDJSON);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([{ line: 2, code: "invalid_json" }]);
-    expect((await stored(ndjson)).map(({ text }) => text)).toEqual(["a", "café"]);
+    expect((await exportExamples(ndjson)).map(({ text }) => text)).toEqual(["a", "café"]);
 
-    const csv = await dataset();
-    const rows = await send(csv, bytes('text,label\na,x\n"caf\xe9\nnoir",x\ncaf\xc3\xa9,x\nb,\xff\n'), CSV);
-    expect(counts(rows)).toEqual([2, 0, 0, 2]);
+    const csv = await newDataset();
+    const rows = await importBody(csv, latin1Bytes('text,label\na,x\n"caf\xe9\nnoir",x\ncaf\xc3\xa9,x\nb,\xff\n'), CSV);
+    expect(importCounts(rows)).toEqual([2, 0, 0, 2]);
     expect(rows.json.errors).toMatchObject([
       { line: 3, code: "invalid_csv", message: expect.stringContaining("lines 3 to 4 is not UTF-8") },
       { line: 6, code: "invalid_csv" },
     ]);
-    expect((await stored(csv)).map(({ text }) => text)).toEqual(["a", "café"]);
+    expect((await exportExamples(csv)).map(({ text }) => text)).toEqual(["a", "café"]);
   });
 
   test("leaves a U+FFFD that was sent as it is", async () => {
-    const path = await dataset();
-    expect(counts(await send(path, "text,label\na \ufffd b,x\n", CSV))).toEqual([1, 0, 0, 0]);
-    expect(counts(await send(path, '{"text":"a \ufffd b","label":"x"}', NDJSON))).toEqual([0, 0, 1, 0]);
-    expect(await stored(path)).toEqual([{ text: "a \ufffd b", label: "x" }]);
+    const path = await newDataset();
+    expect(importCounts(await importBody(path, "text,label\na \ufffd b,x\n", CSV))).toEqual([1, 0, 0, 0]);
+    expect(importCounts(await importBody(path, '{"text":"a \ufffd b","label":"x"}', NDJSON))).toEqual([0, 0, 1, 0]);
+    expect(await exportExamples(path)).toEqual([{ text: "a \ufffd b", label: "x" }]);
   });
 
   test("of a header or of a JSON body refuses the import", async () => {
-    const path = await dataset();
-    expectRefused(await send(path, bytes("\xff\xfet\0e\0x\0t\0"), CSV), 422, "invalid_csv");
-    const json = bytes('{"examples":[{"text":"caf\xe9","label":"x"}]}');
-    expectRefused(await send(path, json, JSON_TYPE), 400, "invalid_json");
+    const path = await newDataset();
+    expectError(await importBody(path, latin1Bytes("\xff\xfet\0e\0x\0t\0"), CSV), 422, "invalid_csv");
+    const json = latin1Bytes('{"examples":[{"text":"caf\xe9","label":"x"}]}');
+    expectError(await importBody(path, json, JSON_TYPE), 400, "invalid_json");
   });
 
   test.each(["text/csv", "application/x-ndjson", "application/json"])("declared for %s is refused", async (type) => {
-    const path = await dataset();
+    const path = await newDataset();
     const latin1 = { "content-type": `${type}; charset=ISO-8859-1` };
-    const answer = await send(path, "text,label\na,x\n", latin1);
-    expectRefused(answer, 415, "unsupported_media_type", "content-type");
+    const answer = await importBody(path, "text,label\na,x\n", latin1);
+    expectError(answer, 415, "unsupported_media_type", "content-type");
     expect(answer.json.error.message).toContain("ISO-8859-1");
-    const gzip = await send(path, "text,label\na,x\n", { "content-type": type, "content-encoding": "gzip" });
-    expectRefused(gzip, 415, "unsupported_media_type", "content-encoding");
+    const gzip = await importBody(path, "text,label\na,x\n", { "content-type": type, "content-encoding": "gzip" });
+    expectError(gzip, 415, "unsupported_media_type", "content-encoding");
     expect(gzip.json.error.message).toContain("gzip");
   });
 
   test.each(["utf-8", '"UTF-8"', "utf8"])("is not %s", async (charset) => {
     const headers = { "content-type": `text/csv; header=present; charset=${charset}`, "content-encoding": "identity" };
-    expect(counts(await send(await dataset(), "text,label\na,x\n", headers))).toEqual([1, 0, 0, 0]);
+    expect(importCounts(await importBody(await newDataset(), "text,label\na,x\n", headers))).toEqual([1, 0, 0, 0]);
   });
 });
 
 test("huge field names are not quoted at length, however many there are", async () => {
-  const path = await dataset();
+  const path = await newDataset();
   const line = `{"text":"a","label":"x","${"y".repeat(100_000)}":1}\n`;
-  const answer = await send(path, line.repeat(100), NDJSON);
-  expect(counts(answer)).toEqual([0, 0, 0, 100]);
+  const answer = await importBody(path, line.repeat(100), NDJSON);
+  expect(importCounts(answer)).toEqual([0, 0, 0, 100]);
   expect(answer.text.length).toBeLessThan(50_000);
-  expectRefused(
-    await send(path, `text,label,${"y".repeat(100_000)}\n`, CSV),
+  expectError(
+    await importBody(path, `text,label,${"y".repeat(100_000)}\n`, CSV),
     422,
     "invalid_csv",
     `${"y".repeat(200)}…`,
   );
-  const json = await send(path, `{"${"y".repeat(100_000)}":1}`, JSON_TYPE);
-  expectRefused(json, 400, "unknown_parameter", `${"y".repeat(200)}…`);
+  const json = await importBody(path, `{"${"y".repeat(100_000)}":1}`, JSON_TYPE);
+  expectError(json, 400, "unknown_parameter", `${"y".repeat(200)}…`);
 });
 
 describe("a JSON body", () => {
@@ -443,29 +447,31 @@ describe("a JSON body", () => {
     ['{"examples":[],"mode":"fast"}', "unknown_parameter", "mode"],
     ['{"__proto__":{},"examples":[]}', "unknown_parameter", "__proto__"],
   ])("such as %s is refused", async (body, code, param) => {
-    expectRefused(await send(await dataset(), body, JSON_TYPE), 400, code as "invalid_json", param);
+    expectError(await importBody(await newDataset(), body, JSON_TYPE), 400, code as "invalid_json", param);
   });
 
   test("may begin with a byte order mark and name its charset", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const body = '\ufeff{"examples":[{"text":"a","label":"x"}]}';
-    expect(counts(await send(path, body, { "content-type": "application/json; charset=utf-8" }))).toEqual([1, 0, 0, 0]);
+    expect(importCounts(await importBody(path, body, { "content-type": "application/json; charset=utf-8" }))).toEqual([
+      1, 0, 0, 0,
+    ]);
   });
 });
 
 describe("NDJSON", () => {
   test("may have blank lines, CRLF, a byte order mark and no line break at its end", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const body = '\ufeff{"text":"a","label":"x"}\r\n\r\n\n   \n{"text":"b","label":"x"}\r\n\n{"text":"c","label":"x"}';
-    expect(counts(await send(path, body, NDJSON))).toEqual([3, 0, 0, 0]);
-    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", "b", "c"]);
+    expect(importCounts(await importBody(path, body, NDJSON))).toEqual([3, 0, 0, 0]);
+    expect((await exportExamples(path)).map(({ text }) => text)).toEqual(["a", "b", "c"]);
   });
 
   test("with broken lines keeps the others and counts lines as an editor does", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const body = '\n{"text":"a","label":"x"}\n{"text":"b"\n\n{"text":"c","label":"x"}\n}';
-    const answer = await send(path, body, NDJSON);
-    expect(counts(answer)).toEqual([2, 0, 0, 2]);
+    const answer = await importBody(path, body, NDJSON);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 2]);
     expect(answer.json.errors).toMatchObject([
       { line: 3, code: "invalid_json" },
       { line: 6, code: "invalid_json" },
@@ -473,22 +479,22 @@ describe("NDJSON", () => {
   });
 
   test("with a line of 2 MB keeps the others", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const line = (text: string) => `${JSON.stringify({ text, label: "x" })}\n`;
-    const answer = await send(path, line("a") + line("x".repeat(2_000_000)) + line("b"), NDJSON);
-    expect(counts(answer)).toEqual([2, 0, 0, 1]);
+    const answer = await importBody(path, line("a") + line("x".repeat(2_000_000)) + line("b"), NDJSON);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([{ line: 2, code: "input_too_long" }]);
   });
 
   test("split anywhere, also inside a character, reads the same", async () => {
-    const path = await dataset();
-    const body = byteByByte('{"text":"größer \u{1f600}","label":"ü"}\n'.repeat(3));
-    expect(counts(await send(path, body, NDJSON))).toEqual([1, 0, 2, 0]);
-    expect(await stored(path)).toEqual([{ text: "größer \u{1f600}", label: "ü" }]);
+    const path = await newDataset();
+    const body = byteStream('{"text":"größer \u{1f600}","label":"ü"}\n'.repeat(3));
+    expect(importCounts(await importBody(path, body, NDJSON))).toEqual([1, 0, 2, 0]);
+    expect(await exportExamples(path)).toEqual([{ text: "größer \u{1f600}", label: "ü" }]);
   });
 
   test("that is empty imports nothing", async () => {
-    expect(counts(await send(await dataset(), "", NDJSON))).toEqual([0, 0, 0, 0]);
+    expect(importCounts(await importBody(await newDataset(), "", NDJSON))).toEqual([0, 0, 0, 0]);
   });
 });
 
@@ -561,24 +567,24 @@ describe("CSV", () => {
     ],
   ];
   test.each(rows)("with %s", async (_what, body, expected) => {
-    const path = await dataset();
-    expect(counts(await send(path, body, CSV))).toEqual([expected.length, 0, 0, 0]);
-    expect(counts(await send(path, byteByByte(body), CSV))).toEqual([0, 0, expected.length, 0]);
-    expect(await stored(path)).toEqual(expected);
+    const path = await newDataset();
+    expect(importCounts(await importBody(path, body, CSV))).toEqual([expected.length, 0, 0, 0]);
+    expect(importCounts(await importBody(path, byteStream(body), CSV))).toEqual([0, 0, expected.length, 0]);
+    expect(await exportExamples(path)).toEqual(expected);
   });
 
   test("of labels and of values", async () => {
-    const multi = await dataset("multi_label");
-    expect(counts(await send(multi, "text,labels\na,x|y\nb,\nc,|z|\n", CSV))).toEqual([3, 0, 0, 0]);
-    expect((await stored(multi)).map(({ labels }) => labels)).toEqual([["x", "y"], [], ["z"]]);
-    const values = await dataset("regression");
-    const answer = await send(values, "text,value\na,1.5\nb, -2e3 \nc,\nd,much\ne,1e999\nf,NaN\n", CSV);
-    expect(counts(answer)).toEqual([2, 0, 0, 4]);
-    expect((await stored(values)).map(({ value }) => value)).toEqual([1.5, -2000]);
+    const multi = await newDataset("multi_label");
+    expect(importCounts(await importBody(multi, "text,labels\na,x|y\nb,\nc,|z|\n", CSV))).toEqual([3, 0, 0, 0]);
+    expect((await exportExamples(multi)).map(({ labels }) => labels)).toEqual([["x", "y"], [], ["z"]]);
+    const values = await newDataset("regression");
+    const answer = await importBody(values, "text,value\na,1.5\nb, -2e3 \nc,\nd,much\ne,1e999\nf,NaN\n", CSV);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 4]);
+    expect((await exportExamples(values)).map(({ value }) => value)).toEqual([1.5, -2000]);
     const numbers = ["+5", ".5", "5.", "1E3", "-0", "0x10", "0b11", "0o7", "1_000", "Infinity", "", "1,5"];
     const rows = numbers.map((number, i) => `n${i},"${number}"\n`);
-    expect(counts(await send(values, `text,value\n${rows.join("")}`, CSV))).toEqual([5, 0, 0, 7]);
-    expect((await stored(values)).slice(2).map(({ value }) => value)).toEqual([5, 0.5, 5, 1000, 0]);
+    expect(importCounts(await importBody(values, `text,value\n${rows.join("")}`, CSV))).toEqual([5, 0, 0, 7]);
+    expect((await exportExamples(values)).slice(2).map(({ value }) => value)).toEqual([5, 0.5, 5, 1000, 0]);
   });
 
   test.each<[string, string, string]>([
@@ -595,70 +601,70 @@ describe("CSV", () => {
     ["a byte order mark alone", "\ufeff", "text"],
     ["line breaks alone", "\n\r\n\r", "text"],
   ])("with %s is refused", async (_what, body, param) => {
-    const path = await dataset();
-    expectRefused(await send(path, body, CSV), 422, "invalid_csv", param);
+    const path = await newDataset();
+    expectError(await importBody(path, body, CSV), 422, "invalid_csv", param);
     expect((await call("GET", path, key)).json.revision).toBe(0);
   });
 
   test("with short and long rows keeps the others, and says on which lines", async () => {
-    const path = await dataset();
-    const answer = await send(path, 'text,label\na,x\nshort\n"b\nb",y\nlong,x,more\n,x\nc,z\n', CSV);
+    const path = await newDataset();
+    const answer = await importBody(path, 'text,label\na,x\nshort\n"b\nb",y\nlong,x,more\n,x\nc,z\n', CSV);
     expect(answer.json.errors).toMatchObject([
       { line: 3, code: "missing_parameter" },
       { line: 6, code: "invalid_csv" },
       { line: 7, code: "input_empty" },
     ]);
-    expect(counts(answer)).toEqual([3, 0, 0, 3]);
+    expect(importCounts(answer)).toEqual([3, 0, 0, 3]);
   });
 
   test("with long rows by the hundred counts them all, and shows the first hundred", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const bad = "long,x,more\n".repeat(250);
-    const answer = await send(path, `text,label\na,x\n${bad}b,y\n${bad}`, CSV);
-    expect(counts(answer)).toEqual([2, 0, 0, 500]);
+    const answer = await importBody(path, `text,label\na,x\n${bad}b,y\n${bad}`, CSV);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 500]);
     expect(answer.json.errors.map(({ line }: { line: number }) => line)).toEqual(
       Array.from({ length: 100 }, (_, i) => i + 3),
     );
   });
 
   test("with a stray quote inside a field or after one keeps that row and the others", async () => {
-    const path = await dataset();
-    const answer = await send(path, 'text,label\na,x\nb"c,x\n"d"e,x\n5" and 6",x\nf,x\n', CSV);
-    expect(counts(answer)).toEqual([5, 0, 0, 0]);
-    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", 'b"c', '"d"e', '5" and 6"', "f"]);
+    const path = await newDataset();
+    const answer = await importBody(path, 'text,label\na,x\nb"c,x\n"d"e,x\n5" and 6",x\nf,x\n', CSV);
+    expect(importCounts(answer)).toEqual([5, 0, 0, 0]);
+    expect((await exportExamples(path)).map(({ text }) => text)).toEqual(["a", 'b"c', '"d"e', '5" and 6"', "f"]);
   });
 
   test("with a stray quote that opens a field never fuses rows, and goes on at the next line", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const body = 'text,label\n"oops,x\n"good 0","x"\n"good 1","x"\ngood 2,"x\ngood 3,"x"\ngood 4,x\n';
-    const answer = await send(path, body, CSV);
-    expect(counts(answer)).toEqual([2, 0, 0, 2]);
+    const answer = await importBody(path, body, CSV);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 2]);
     expect(answer.json.errors).toMatchObject([
       { line: 2, code: "invalid_csv", message: expect.stringContaining("lines 2 to 3 has quotes that do not fit") },
       { line: 5, code: "invalid_csv", message: expect.stringContaining("lines 5 to 6") },
     ]);
-    expect((await stored(path)).map(({ text }) => text)).toEqual(["good 1", "good 4"]);
+    expect((await exportExamples(path)).map(({ text }) => text)).toEqual(["good 1", "good 4"]);
   });
 
   test("with a quote that is never closed loses no more than a row's size, as one row", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const rest = Array.from({ length: 100 }, (_, i) => `${i},${"x".repeat(20_000)}\n`).join("");
-    const answer = await send(path, `text,label\na,x\n"b,x\n${rest}c,y\n`, CSV);
-    const lost = Math.ceil((limits.import_line_bytes - 3) / 20_002);
+    const answer = await importBody(path, `text,label\na,x\n"b,x\n${rest}c,y\n`, CSV);
+    const skipped = Math.ceil((limits.import_line_bytes - 3) / 20_002);
     expect(answer.json.errors[0]).toMatchObject({
       line: 3,
       code: "invalid_csv",
-      message: expect.stringContaining(`lines 3 to ${3 + lost} has more than ${limits.import_line_bytes} bytes`),
+      message: expect.stringContaining(`lines 3 to ${3 + skipped} has more than ${limits.import_line_bytes} bytes`),
     });
     // The others after it are refused for their labels' length.
-    expect(counts(answer)).toEqual([2, 0, 0, 1 + 100 - lost]);
-    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", "c"]);
+    expect(importCounts(answer)).toEqual([2, 0, 0, 1 + 100 - skipped]);
+    expect((await exportExamples(path)).map(({ text }) => text)).toEqual(["a", "c"]);
   });
 
   test("with a quote that is not closed by the end keeps what came before it", async () => {
-    const path = await dataset();
-    const answer = await send(path, 'text,label\na,x\n"b,x\nc,x\n', CSV);
-    expect(counts(answer)).toEqual([1, 0, 0, 1]);
+    const path = await newDataset();
+    const answer = await importBody(path, 'text,label\na,x\n"b,x\nc,x\n', CSV);
+    expect(importCounts(answer)).toEqual([1, 0, 0, 1]);
     expect(answer.json.errors).toMatchObject([
       {
         line: 3,
@@ -666,50 +672,50 @@ describe("CSV", () => {
         message: expect.stringContaining("lines 3 to 4 has a quote that is never closed"),
       },
     ]);
-    expect(await stored(path)).toEqual([{ text: "a", label: "x" }]);
+    expect(await exportExamples(path)).toEqual([{ text: "a", label: "x" }]);
   });
 
   test("with rows beyond the limit of a row counts each once and keeps the others", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const long = "y".repeat(limits.import_line_bytes);
     const breaks = "\n".repeat(limits.import_line_bytes + 1);
     const lines = `${"z\n".repeat(1_000)}${long}`;
     const body = `text,label\na,x\n${long},x\nb,x\n"${long}",x\nc,x\n${"a,".repeat(600_000)}\nd,x\n"${long}\n`;
-    const answer = await send(path, `${body}e,x\n"${breaks}f,x\ng,"${lines}`, CSV);
-    expect(counts(answer)).toEqual([6, 0, 0, 6]);
+    const answer = await importBody(path, `${body}e,x\n"${breaks}f,x\ng,"${lines}`, CSV);
+    expect(importCounts(answer)).toEqual([6, 0, 0, 6]);
     expect(answer.json.errors.slice(0, 5).map(({ line }: { line: number }) => line)).toEqual([3, 5, 7, 9, 11]);
-    expect((await stored(path)).map(({ text }) => text)).toEqual(["a", "b", "c", "d", "e", "f"]);
+    expect((await exportExamples(path)).map(({ text }) => text)).toEqual(["a", "b", "c", "d", "e", "f"]);
   });
 
   test("with a header beyond that limit is refused", async () => {
-    const path = await dataset();
-    const answer = await send(path, `${"x".repeat(2 * limits.import_line_bytes)},label\na,b\n`, CSV);
-    expectRefused(answer, 422, "invalid_csv");
+    const path = await newDataset();
+    const answer = await importBody(path, `${"x".repeat(2 * limits.import_line_bytes)},label\na,b\n`, CSV);
+    expectError(answer, 422, "invalid_csv");
     expect(answer.json.error.message).toContain("The row on line 1 has more than");
   });
 
   test("of embeddings is refused", async () => {
-    const path = await dataset("single_label", { modality: "embedding", dimensions: 2 });
-    expectRefused(await send(path, "embedding,label\n1,x\n", CSV), 422, "modality_mismatch", "content-type");
+    const path = await newDataset("single_label", { modality: "embedding", dimensions: 2 });
+    expectError(await importBody(path, "embedding,label\n1,x\n", CSV), 422, "modality_mismatch", "content-type");
   });
 });
 
 describe("limits", () => {
   test("100,001 labels are refused, and the dataset stays as it was", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     await sendJson(path, { text: "before", label: "x" });
     const lines = Array.from({ length: 100_001 }, (_, i) => `t${i},l${i}\n`);
-    const answer = await send(path, `text,label\n${lines.join("")}`, CSV);
-    expectRefused(answer, 422, "limit_exceeded");
+    const answer = await importBody(path, `text,label\n${lines.join("")}`, CSV);
+    expectError(answer, 422, "limit_exceeded");
     expect(answer.json.error.details).toEqual({ limit: limits.labels_per_dataset, actual: 100_002 });
     expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, labels: { x: 1 }, revision: 1 });
   });
 
   test("a body over the limit is refused by its declared length, before it is read", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const headers = { ...NDJSON, "content-length": String(limits.import_body_bytes + 1) };
-    const answer = await send(path, new ReadableStream(), headers);
-    expectRefused(answer, 413, "body_too_large");
+    const answer = await importBody(path, new ReadableStream(), headers);
+    expectError(answer, 413, "body_too_large");
     expect(answer.json.error.details).toEqual({
       limit: limits.import_body_bytes,
       actual: limits.import_body_bytes + 1,
@@ -717,35 +723,37 @@ describe("limits", () => {
   });
 
   test("a body over the limit without a declared length is refused when it gets there", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     await sendJson(path, { text: "before", label: "x" });
     const chunk = new Uint8Array(1024 * 1024).fill(120);
-    let sent = 0;
+    let sentBytes = 0;
     const body = new ReadableStream({
       pull(controller) {
-        sent += chunk.length;
+        sentBytes += chunk.length;
         controller.enqueue(chunk);
       },
     });
-    expectRefused(await send(path, body, NDJSON), 413, "body_too_large");
-    expect(sent).toBeLessThan(limits.import_body_bytes + 20 * chunk.length);
+    expectError(await importBody(path, body, NDJSON), 413, "body_too_large");
+    expect(sentBytes).toBeLessThan(limits.import_body_bytes + 20 * chunk.length);
     expect((await call("GET", path, key)).json).toMatchObject({ examples: 1, revision: 1 });
   });
 
   test("JSON has a limit of its own, declared or not", async () => {
-    const path = await dataset();
+    const path = await newDataset();
     const spaces = new Uint8Array(limits.json_body_bytes + 1).fill(32);
-    const declared = await send(path, spaces, { ...JSON_TYPE, "content-length": String(spaces.length) });
-    expectRefused(declared, 413, "body_too_large");
+    const response = await importBody(path, spaces, { ...JSON_TYPE, "content-length": String(spaces.length) });
+    expectError(response, 413, "body_too_large");
     const streamed = new Response(spaces).body as ReadableStream;
-    expectRefused(await send(path, streamed, JSON_TYPE), 413, "body_too_large");
+    expectError(await importBody(path, streamed, JSON_TYPE), 413, "body_too_large");
   });
 });
 
 test.each(["", "text/plain", "multipart/form-data", "application/jsonx", "text/csvx", "application/vnd.api+json"])(
   "the content type '%s' is refused",
   async (type) => {
-    const answer = await send(await dataset(), new TextEncoder().encode("text,label\n"), { "content-type": type });
-    expectRefused(answer, 415, "unsupported_media_type", "content-type");
+    const answer = await importBody(await newDataset(), new TextEncoder().encode("text,label\n"), {
+      "content-type": type,
+    });
+    expectError(answer, 415, "unsupported_media_type", "content-type");
   },
 );

@@ -3,57 +3,57 @@ import { createExecutionContext, SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import OpenAI, { toFile } from "openai";
 import { beforeAll, describe, expect, test } from "vitest";
-import type { Code } from "../../src/core/failure.ts";
+import type { ErrorCode } from "../../src/core/failure.ts";
 import { type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
-import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { type ApiResponse, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 import {
-  artifactOf,
-  endpointOf,
-  eventsOf,
+  comparisons,
+  describeArtifact,
+  fakeEndpoint,
+  getTrainedHead,
   inLedger,
-  jobUntil,
-  judgements,
-  manifestOf,
-  playBatchEndpoint,
+  listJobEvents,
+  listStoredKeys,
+  makeManifest,
+  mockBatchEndpoint,
+  newTenantWithJob,
   respond,
-  runningJob,
-  startedJob,
-  stored,
-  submitted,
-  trainedHead,
-  uploadedFile,
-} from "./batch.ts";
-import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+  startJob,
+  uploadFile,
+  waitForJob,
+  waitForSubmission,
+} from "./fake-batch-endpoint.ts";
 
 const JOBS = "/v1/fine_tuning/jobs";
 const model = "text-static-1";
-const ask = { model, training_file: "dataset:tickets" };
-const busy = respond(429, "", { "retry-after": "600" });
-const auto = { n_epochs: "auto", batch_size: "auto", learning_rate_multiplier: "auto" };
+const jobParams = { model, training_file: "dataset:tickets" };
+const respondBusy = respond(429, "", { "retry-after": "600" });
+const autoHyperparameters = { n_epochs: "auto", batch_size: "auto", learning_rate_multiplier: "auto" };
 let tenant: string;
 let key: string;
 
-playBatchEndpoint();
+mockBatchEndpoint();
 beforeAll(async () => {
   ({ id: tenant, key } = await tenantWithTickets());
-  endpointOf(tenant).submit = busy;
+  fakeEndpoint(tenant).onSubmit = respondBusy;
 });
 
-const uploaded = (lines: readonly object[], token = key) => uploadedFile(lines, token);
+const uploadLines = (lines: readonly object[], token = key) => uploadFile(lines, token);
 
-const create = (body: object, token = key, headers: Record<string, string> = {}) =>
+const postJob = (body: object, token = key, headers: Record<string, string> = {}) =>
   call("POST", JOBS, token, body, headers);
 
-async function created(body: object = {}, token = key) {
-  const answer = await create({ ...ask, ...body }, token);
+async function createJob(body: object = {}, token = key) {
+  const answer = await postJob({ ...jobParams, ...body }, token);
   expect(answer.status, answer.text).toBe(200);
   return answer.json;
 }
 
 /** A call of the same application without a batch endpoint. */
-async function withoutEndpoint(path: string, body?: object, token = key): Promise<Answer> {
+async function callWithoutEndpoint(path: string, body?: object, token = key): Promise<ApiResponse> {
   const request = new Request(`http://graft.test${path}`, {
     method: body === undefined ? "GET" : "POST",
     headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
@@ -106,7 +106,7 @@ describe("OpenAI's own client", () => {
       validation_file: file.id,
       seed: 7,
       metadata: { team: "a" },
-      method: { type: "supervised", supervised: { hyperparameters: { ...auto, n_epochs: 3 } } },
+      method: { type: "supervised", supervised: { hyperparameters: { ...autoHyperparameters, n_epochs: 3 } } },
       finished_at: null,
       fine_tuned_model: null,
       error: null,
@@ -121,25 +121,30 @@ describe("OpenAI's own client", () => {
   });
 
   test("reads every job, event and checkpoint, page after page", async () => {
-    const { key: apiKey, job, attempt, ...owner } = await runningJob();
-    const own = new OpenAI({
+    const { key: apiKey, job, attempt, ...owner } = await newTenantWithJob();
+    const ownClient = new OpenAI({
       apiKey,
       baseURL: client.baseURL,
       fetch: (url, init) => SELF.fetch(url as string, init as RequestInit),
     });
     const others = [job];
-    for (let i = 0; i < 2; i++) others.unshift((await startedJob({ id: owner.id, key: apiKey })).job);
+    for (let i = 0; i < 2; i++) others.unshift((await startJob({ id: owner.id, key: apiKey })).job);
     const jobs: string[] = [];
-    for await (const { id } of own.fineTuning.jobs.list({ limit: 2 })) jobs.push(id);
+    for await (const { id } of ownClient.fineTuning.jobs.list({ limit: 2 })) jobs.push(id);
     expect(jobs).toEqual(others);
 
     for (let step = 1; step <= 5; step++) {
-      await attempt.told({ type: "progress", step, message: `step ${step}`, metrics: { train_loss: 1 / step } });
+      await attempt.sendAcceptedMessage({
+        type: "progress",
+        step,
+        message: `step ${step}`,
+        metrics: { train_loss: 1 / step },
+      });
       const artifact = { sha256: `${step}`.repeat(64), bytes: 10 };
-      await attempt.told({ type: "checkpoint", step, artifact, metrics: { train_loss: 1 / step } });
+      await attempt.sendAcceptedMessage({ type: "checkpoint", step, artifact, metrics: { train_loss: 1 / step } });
     }
     const events: { message: string; type?: string; data?: unknown }[] = [];
-    for await (const event of own.fineTuning.jobs.listEvents(job, { limit: 3 })) {
+    for await (const event of ownClient.fineTuning.jobs.listEvents(job, { limit: 3 })) {
       expect(event).toMatchObject({ object: "fine_tuning.job.event", id: expect.any(String), level: "info" });
       events.unshift(event);
     }
@@ -152,7 +157,7 @@ describe("OpenAI's own client", () => {
     expect(events[0]).toMatchObject({ type: "message", data: null });
     expect(events.at(-1)).toMatchObject({ type: "metrics", data: { step: 5, train_loss: 0.2 } });
     const checkpoints: unknown[] = [];
-    for await (const checkpoint of own.fineTuning.jobs.checkpoints.list(job, { limit: 2 }))
+    for await (const checkpoint of ownClient.fineTuning.jobs.checkpoints.list(job, { limit: 2 }))
       checkpoints.unshift(checkpoint);
     expect(checkpoints).toEqual(
       [1, 2, 3, 4, 5].map((step) => ({
@@ -170,7 +175,7 @@ describe("OpenAI's own client", () => {
 
 describe("a job", () => {
   test("is answered in OpenAI's shape, with what is Graft's own beside it", async () => {
-    const job = await created();
+    const job = await createJob();
     expect(job).toEqual({
       object: "fine_tuning.job",
       id: expect.stringMatching(/^ftjob-[0-9a-f]{32}$/),
@@ -183,8 +188,8 @@ describe("a job", () => {
       fine_tuned_model: null,
       training_file: "dataset:tickets",
       validation_file: null,
-      hyperparameters: auto,
-      method: { type: "supervised", supervised: { hyperparameters: auto } },
+      hyperparameters: autoHyperparameters,
+      method: { type: "supervised", supervised: { hyperparameters: autoHyperparameters } },
       seed: 0,
       metadata: null,
       integrations: [],
@@ -201,7 +206,7 @@ describe("a job", () => {
         comparison: null,
       },
     });
-    const queued = await jobUntil(key, job.id, "queued");
+    const queued = await waitForJob(key, job.id, "queued");
     expect(queued).toEqual({ ...job, status: "queued" });
   });
 
@@ -211,7 +216,7 @@ describe("a job", () => {
       suffix: "s".repeat(64),
       metadata: { ["k".repeat(64)]: "v".repeat(512), b: "" },
     };
-    const job = await created({
+    const job = await createJob({
       ...known,
       validation_file: null,
       head: "support.2",
@@ -229,74 +234,74 @@ describe("a job", () => {
       metadata: known.metadata,
       graft: { head: "support.2", promote: "never", trainable: { last_layers: 2 } },
     });
-    expect(job.method.supervised.hyperparameters).toEqual({ ...auto, batch_size: 8 });
-    const nulls = await created({ seed: null, suffix: null, metadata: null, validation_file: null });
+    expect(job.method.supervised.hyperparameters).toEqual({ ...autoHyperparameters, batch_size: 8 });
+    const nulls = await createJob({ seed: null, suffix: null, metadata: null, validation_file: null });
     expect(nulls).toMatchObject({ seed: 0, metadata: null, validation_file: null });
     expect((await call("GET", `${JOBS}?limit=500&order=x`, key)).status).toBe(200);
     expect((await call("GET", `${JOBS}/${job.id}?include=x`, key)).status).toBe(200);
   });
 
   test.each<[string, object, object]>([
-    ["hyperparameters alone", { hyperparameters: { n_epochs: 2 } }, { ...auto, n_epochs: 2 }],
+    ["hyperparameters alone", { hyperparameters: { n_epochs: 2 } }, { ...autoHyperparameters, n_epochs: 2 }],
     [
       "a method's before others",
       {
         hyperparameters: { n_epochs: 2 },
         method: { type: "supervised", supervised: { hyperparameters: { learning_rate_multiplier: 0.5 } } },
       },
-      { ...auto, learning_rate_multiplier: 0.5 },
+      { ...autoHyperparameters, learning_rate_multiplier: 0.5 },
     ],
-    ["a method without any", { method: { type: "supervised" } }, auto],
-  ])("shows %s in both places", async (_what, body, shown) => {
-    const job = await created(body);
-    expect([job.hyperparameters, job.method.supervised.hyperparameters]).toEqual([shown, shown]);
+    ["a method without any", { method: { type: "supervised" } }, autoHyperparameters],
+  ])("shows %s in both places", async (_what, body, expected) => {
+    const job = await createJob(body);
+    expect([job.hyperparameters, job.method.supervised.hyperparameters]).toEqual([expected, expected]);
   });
 
   test("makes a version of the head that it names, else of one named as its suffix, where that is a name", async () => {
-    const head = async (body: object) => (await created(body)).graft.head;
+    const head = async (body: object) => (await createJob(body)).graft.head;
     expect(await head({ head: "named", suffix: "other" })).toBe("named");
     expect(await head({ suffix: "my-suffix.1" })).toBe("my-suffix.1");
-    const { id, graft } = await created({ suffix: "My suffix" });
+    const { id, graft } = await createJob({ suffix: "My suffix" });
     expect(graft.head).toBe(id);
   });
 
   test("trains on files and data sets of each kind", async () => {
-    const { id, key: own } = await tenantWithTickets();
-    endpointOf(id).submit = busy;
-    const embedded = [0, 1, 2].map((i) => ({ embedding: [i, 1], value: i }));
-    await call("POST", "/v1/datasets", own, {
+    const { id, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(id).onSubmit = respondBusy;
+    const embeddingExamples = [0, 1, 2].map((i) => ({ embedding: [i, 1], value: i }));
+    await call("POST", "/v1/datasets", ownKey, {
       name: "points",
       task: "regression",
       modality: "embedding",
       dimensions: 2,
     });
-    await call("POST", "/v1/datasets/points/examples", own, { examples: embedded });
-    for (const training_file of ["dataset:points", await uploaded(embedded, own)]) {
-      expect(await created({ model: "embedding", training_file }, own)).toMatchObject({
+    await call("POST", "/v1/datasets/points/examples", ownKey, { examples: embeddingExamples });
+    for (const training_file of ["dataset:points", await uploadLines(embeddingExamples, ownKey)]) {
+      expect(await createJob({ model: "embedding", training_file }, ownKey)).toMatchObject({
         model: "embedding",
         training_file,
         graft: { trainable: "head" },
       });
       for (const trainable of ["all", { last_layers: 1 }])
-        expectRefused(
-          await create({ model: "embedding", training_file, trainable }, own),
+        expectError(
+          await postJob({ model: "embedding", training_file, trainable }, ownKey),
           422,
           "not_available",
           "trainable",
         );
     }
-    const multi = await uploaded(
+    const multi = await uploadLines(
       [
         { text: "a", labels: ["x"] },
         { text: "b", labels: [] },
       ],
-      own,
+      ownKey,
     );
     for (const [model, trainable] of [
       ["hash-text-1", "head"],
       ["text-static-1", "all"],
     ])
-      expect(await created({ model, training_file: multi, validation_file: multi }, own)).toMatchObject({
+      expect(await createJob({ model, training_file: multi, validation_file: multi }, ownKey)).toMatchObject({
         model,
         graft: { trainable },
       });
@@ -305,12 +310,17 @@ describe("a job", () => {
   test("made twice with one Idempotency-Key is one job", async () => {
     const headers = { "idempotency-key": "one job" };
     const before = (await call("GET", `${JOBS}?limit=100`, key)).json.data.length;
-    const first = await create(ask, key, headers);
-    const again = await create(ask, key, headers);
-    expect(again.headers.get("idempotent-replayed")).toBe("true");
-    expect(again.json).toEqual(first.json);
+    const first = await postJob(jobParams, key, headers);
+    const retryResponse = await postJob(jobParams, key, headers);
+    expect(retryResponse.headers.get("idempotent-replayed")).toBe("true");
+    expect(retryResponse.json).toEqual(first.json);
     expect((await call("GET", `${JOBS}?limit=100`, key)).json.data).toHaveLength(before + 1);
-    expectRefused(await create({ ...ask, seed: 1 }, key, headers), 422, "idempotency_key_reused", "Idempotency-Key");
+    expectError(
+      await postJob({ ...jobParams, seed: 1 }, key, headers),
+      422,
+      "idempotency_key_reused",
+      "Idempotency-Key",
+    );
     const paused = await call("POST", `${JOBS}/${first.json.id}/pause`, key, undefined, { "idempotency-key": "pause" });
     await call("POST", `${JOBS}/${first.json.id}/cancel`, key);
     const replayed = await call("POST", `${JOBS}/${first.json.id}/pause`, key, undefined, {
@@ -320,18 +330,18 @@ describe("a job", () => {
   });
 
   test("is counted while it has not ended", async () => {
-    const { id, key: own } = await tenantWithTickets();
-    endpointOf(id).submit = busy;
-    const used = async () => (await call("GET", "/v1/limits", own)).json.limits.active_jobs.used;
-    const jobs = [await created({}, own), await created({}, own)];
-    expect(await used()).toBe(2);
-    await call("POST", `${JOBS}/${jobs[0].id}/cancel`, own);
-    expect(await used()).toBe(1);
+    const { id, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(id).onSubmit = respondBusy;
+    const countActiveJobs = async () => (await call("GET", "/v1/limits", ownKey)).json.limits.active_jobs.used;
+    const jobs = [await createJob({}, ownKey), await createJob({}, ownKey)];
+    expect(await countActiveJobs()).toBe(2);
+    await call("POST", `${JOBS}/${jobs[0].id}/cancel`, ownKey);
+    expect(await countActiveJobs()).toBe(1);
   });
 });
 
 describe("a job is refused", () => {
-  test.each<[string, object, number, Code, string | null]>([
+  test.each<[string, object, number, ErrorCode, string | null]>([
     ["without a model", { model: undefined }, 400, "missing_parameter", "model"],
     ["without a training file", { training_file: undefined }, 400, "missing_parameter", "training_file"],
     ["for an unknown model", { model: "gpt-4o" }, 404, "not_found", "model"],
@@ -394,7 +404,7 @@ describe("a job is refused", () => {
       "invalid_parameter",
       "hyperparameters.batch_size",
     ],
-    ...[0, 101].map((learning_rate_multiplier): [string, object, number, Code, string] => [
+    ...[0, 101].map((learning_rate_multiplier): [string, object, number, ErrorCode, string] => [
       `for a learning rate ${learning_rate_multiplier} times as high`,
       { hyperparameters: { learning_rate_multiplier } },
       400,
@@ -411,17 +421,13 @@ describe("a job is refused", () => {
       "hyperparameters.batch_size",
     ],
   ])("%s", async (_what, body, status, code, param) => {
-    expectRefused(await create({ ...ask, ...body }), status, code, param);
+    expectError(await postJob({ ...jobParams, ...body }), status, code, param);
   });
 
   test("for a body that is no object, and no JSON", async () => {
-    expectRefused(
-      await call("POST", JOBS, key, "[]", { "content-type": "application/json" }),
-      400,
-      "invalid_parameter",
-    );
-    expectRefused(await call("POST", JOBS, key, "{", { "content-type": "application/json" }), 400, "invalid_json");
-    expectRefused(
+    expectError(await call("POST", JOBS, key, "[]", { "content-type": "application/json" }), 400, "invalid_parameter");
+    expectError(await call("POST", JOBS, key, "{", { "content-type": "application/json" }), 400, "invalid_json");
+    expectError(
       await call("POST", JOBS, key, "a=b", { "content-type": "text/plain" }),
       415,
       "unsupported_media_type",
@@ -430,48 +436,48 @@ describe("a job is refused", () => {
   });
 
   test("for embeddings with a backbone of texts, and says which model is right", async () => {
-    const training_file = await uploaded([
+    const training_file = await uploadLines([
       { embedding: [1], label: "x" },
       { embedding: [2], label: "y" },
     ]);
-    const answer = await create({ model, training_file });
-    expectRefused(answer, 422, "modality_mismatch", "model");
+    const answer = await postJob({ model, training_file });
+    expectError(answer, 422, "modality_mismatch", "model");
     expect(answer.json.error.message).toContain("'embedding'");
   });
 
   test("for a validation file of other examples", async () => {
-    const text = await uploaded([
+    const text = await uploadLines([
       { text: "a", label: "x" },
       { text: "b", label: "y" },
     ]);
     const others = [
-      await uploaded([
+      await uploadLines([
         { text: "a", value: 1 },
         { text: "b", value: 2 },
       ]),
-      await uploaded([
+      await uploadLines([
         { text: "a", labels: [] },
         { text: "b", labels: ["x"] },
       ]),
-      await uploaded([
+      await uploadLines([
         { embedding: [1], label: "x" },
         { embedding: [2], label: "y" },
       ]),
     ];
     for (const training_file of [text, "dataset:tickets"])
       for (const validation_file of others)
-        expectRefused(await create({ model, training_file, validation_file }), 422, "task_mismatch", "validation_file");
-    const wide = await uploaded([
+        expectError(await postJob({ model, training_file, validation_file }), 422, "task_mismatch", "validation_file");
+    const wide = await uploadLines([
       { embedding: [1, 2], label: "x" },
       { embedding: [2, 3], label: "y" },
     ]);
-    const answer = await create({ model: "embedding", training_file: wide, validation_file: others[2] });
-    expectRefused(answer, 422, "task_mismatch", "validation_file");
+    const answer = await postJob({ model: "embedding", training_file: wide, validation_file: others[2] });
+    expectError(answer, 422, "task_mismatch", "validation_file");
   });
 
   test("for another tenant's file or data set, as for those that do not exist", async () => {
     const owner = await newTenant();
-    const foreign = await uploaded(
+    const foreign = await uploadLines(
       [
         { text: "a", label: "x" },
         { text: "b", label: "y" },
@@ -480,22 +486,22 @@ describe("a job is refused", () => {
     );
     await call("POST", "/v1/datasets", owner.key, { name: "theirs", task: "single_label", modality: "text" });
     await call("POST", "/v1/datasets/theirs/examples", owner.key, { examples: tickets() });
-    expectRefused(await create({ model, training_file: foreign }), 404, "not_found", "training_file");
-    expectRefused(await create({ ...ask, validation_file: foreign }), 404, "not_found", "validation_file");
-    expectRefused(await create({ model, training_file: "dataset:theirs" }), 404, "not_found", "training_file");
+    expectError(await postJob({ model, training_file: foreign }), 404, "not_found", "training_file");
+    expectError(await postJob({ ...jobParams, validation_file: foreign }), 404, "not_found", "validation_file");
+    expectError(await postJob({ model, training_file: "dataset:theirs" }), 404, "not_found", "training_file");
   });
 
   test("for a file that was deleted", async () => {
-    const file = await uploaded([
+    const file = await uploadLines([
       { text: "a", label: "x" },
       { text: "b", label: "y" },
     ]);
     expect((await call("DELETE", `/v1/files/${file}`, key)).status).toBe(200);
-    expectRefused(await create({ model, training_file: file }), 404, "not_found", "training_file");
-    expectRefused(await create({ ...ask, validation_file: file }), 404, "not_found", "validation_file");
+    expectError(await postJob({ model, training_file: file }), 404, "not_found", "training_file");
+    expectError(await postJob({ ...jobParams, validation_file: file }), 404, "not_found", "validation_file");
   });
 
-  test.each<[string, object, object[], Code]>([
+  test.each<[string, object, object[], ErrorCode]>([
     ["examples", { task: "single_label" }, [], "too_few_examples"],
     ["examples", { task: "regression" }, [{ text: "a", value: 1 }], "too_few_examples"],
     [
@@ -526,119 +532,119 @@ describe("a job is refused", () => {
       "too_few_labels",
     ],
   ])("for a data set of too few %s: %j", async (_what, shape, examples, code) => {
-    const { key: own } = await newTenant();
-    await call("POST", "/v1/datasets", own, { name: "few", modality: "text", ...shape });
-    if (examples.length > 0) await call("POST", "/v1/datasets/few/examples", own, { examples });
-    expectRefused(await create({ model, training_file: "dataset:few" }, own), 422, code, "training_file");
+    const { key: ownKey } = await newTenant();
+    await call("POST", "/v1/datasets", ownKey, { name: "few", modality: "text", ...shape });
+    if (examples.length > 0) await call("POST", "/v1/datasets/few/examples", ownKey, { examples });
+    expectError(await postJob({ model, training_file: "dataset:few" }, ownKey), 422, code, "training_file");
   });
 
   test("beyond the number of active jobs, with the limit and the figure", async () => {
-    const { id, key: own } = await tenantWithTickets();
-    endpointOf(id).submit = busy;
-    const first = await created({}, own);
-    await jobUntil(own, first.id, "queued");
-    await copies(id, limits.active_jobs - 1, () => ({ status: "paused" }));
-    const answer = await create(ask, own);
-    expectRefused(answer, 422, "limit_exceeded");
+    const { id, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(id).onSubmit = respondBusy;
+    const first = await createJob({}, ownKey);
+    await waitForJob(ownKey, first.id, "queued");
+    await insertJobs(id, limits.active_jobs - 1, () => ({ status: "paused" }));
+    const answer = await postJob(jobParams, ownKey);
+    expectError(answer, 422, "limit_exceeded");
     expect(answer.json.error.details).toEqual({ limit: limits.active_jobs, actual: limits.active_jobs });
-    await call("POST", `${JOBS}/${first.id}/cancel`, own);
-    await created({}, own);
+    await call("POST", `${JOBS}/${first.id}/cancel`, ownKey);
+    await createJob({}, ownKey);
   });
 
   test("where the instance has no batch endpoint, and what there is can still be read", async () => {
-    const job = await created();
-    expectRefused(await withoutEndpoint(JOBS, ask), 422, "not_available");
-    expect((await withoutEndpoint(`${JOBS}/${job.id}`)).status).toBe(200);
-    expect((await withoutEndpoint(JOBS)).json.data[0].id).toBe(job.id);
+    const job = await createJob();
+    expectError(await callWithoutEndpoint(JOBS, jobParams), 422, "not_available");
+    expect((await callWithoutEndpoint(`${JOBS}/${job.id}`)).status).toBe(200);
+    expect((await callWithoutEndpoint(JOBS)).json.data[0].id).toBe(job.id);
   });
 });
 
 /** Further jobs of a tenant's, as its first one but for their state: no work is due for them. Answers their ids. */
-function copies(of: string, count: number, state: (i: number) => Partial<JobState>): Promise<string[]> {
-  return inLedger(of, ({ sql }) =>
+function insertJobs(tenantId: string, count: number, state: (i: number) => Partial<JobState>): Promise<string[]> {
+  return inLedger(tenantId, ({ sql }) =>
     Array.from({ length: count }, (_, i) => {
       const id = `ftjob-${crypto.randomUUID().replaceAll("-", "")}`;
-      const made = { ...newJobState("if_better", Date.now()), ...state(i) };
+      const jobState = { ...newJobState("if_better", Date.now()), ...state(i) };
       sql.exec(
         "INSERT INTO jobs (id, status, spec, state, created_at) SELECT ?, ?, spec, ?, created_at FROM jobs ORDER BY number LIMIT 1",
         id,
-        made.status,
-        JSON.stringify(made),
+        jobState.status,
+        JSON.stringify(jobState),
       );
       return id;
     }),
   );
 }
 
-const ended = { finishedAt: 1_790_000_000_000 };
-const states = {
+const endedFields = { finishedAt: 1_790_000_000_000 };
+const stateFields = {
   validating_files: {},
   queued: { validated: true, submitAt: Date.now() + 3_600_000 },
   running: { validated: true, live: true },
   paused: { validated: true },
-  succeeded: { validated: true, ...ended },
-  failed: ended,
-  cancelled: ended,
+  succeeded: { validated: true, ...endedFields },
+  failed: endedFields,
+  cancelled: endedFields,
 };
-type Status = keyof typeof states;
+type Status = keyof typeof stateFields;
 
 describe("a command", () => {
-  const untouched: Record<string, readonly Status[]> = {
+  const unchangedStatuses: Record<string, readonly Status[]> = {
     cancel: ["cancelled"],
     pause: ["paused"],
     resume: ["validating_files", "queued", "running"],
   };
-  const refusedIn: Record<string, readonly Status[]> = {
+  const refusedStatuses: Record<string, readonly Status[]> = {
     cancel: ["succeeded", "failed"],
     pause: ["succeeded", "failed", "cancelled"],
     resume: ["succeeded", "failed", "cancelled"],
   };
-  const becomes: Record<string, string> = { cancel: "cancelled", pause: "paused", resume: "queued" };
+  const resultStatuses: Record<string, string> = { cancel: "cancelled", pause: "paused", resume: "queued" };
   const cases = ["cancel", "pause", "resume"].flatMap((command) =>
-    (Object.keys(states) as Status[]).map((status) => [command, status] as const),
+    (Object.keys(stateFields) as Status[]).map((status) => [command, status] as const),
   );
 
   test.each(cases)("%s of a job that is %s has the effect of once", async (command, status) => {
-    await created();
-    const [id] = await copies(tenant, 1, () => ({ ...states[status], status }));
+    await createJob();
+    const [id] = await insertJobs(tenant, 1, () => ({ ...stateFields[status], status }));
     const path = `${JOBS}/${id}`;
     const before = (await call("GET", path, key)).json;
     expect(before.status).toBe(status);
-    const events = (await eventsOf(key, id ?? "")).length;
+    const events = (await listJobEvents(key, id ?? "")).length;
     const answers = [await call("POST", `${path}/${command}`, key), await call("POST", `${path}/${command}`, key)];
     const after = (await call("GET", path, key)).json;
-    if (refusedIn[command]?.includes(status)) {
-      for (const answer of answers) expectRefused(answer, 409, "job_ended");
+    if (refusedStatuses[command]?.includes(status)) {
+      for (const answer of answers) expectError(answer, 409, "job_ended");
       expect(after).toEqual(before);
       return;
     }
     for (const answer of answers) expect(answer.json).toEqual(after);
-    if (untouched[command]?.includes(status)) {
+    if (unchangedStatuses[command]?.includes(status)) {
       expect(after).toEqual(before);
-      expect(await eventsOf(key, id ?? "")).toHaveLength(events);
+      expect(await listJobEvents(key, id ?? "")).toHaveLength(events);
       return;
     }
-    expect(after.status).toBe(becomes[command]);
+    expect(after.status).toBe(resultStatuses[command]);
     expect(after.finished_at).toEqual(command === "cancel" ? expect.any(Number) : null);
-    expect(await eventsOf(key, id ?? "")).toHaveLength(events + 1);
+    expect(await listJobEvents(key, id ?? "")).toHaveLength(events + 1);
   });
 
   test("takes a body that OpenAI's clients do not send, and none at all", async () => {
-    const { id } = await created();
+    const { id } = await createJob();
     for (const body of [undefined, {}, { reason: "x" }])
       expect((await call("POST", `${JOBS}/${id}/pause`, key, body)).json.status).toBe("paused");
   });
 
   test("resume before the examples were checked has them checked", async () => {
-    await created();
-    const [id = ""] = await copies(tenant, 1, () => ({ status: "paused" }));
+    await createJob();
+    const [id = ""] = await insertJobs(tenant, 1, () => ({ status: "paused" }));
     expect((await call("POST", `${JOBS}/${id}/resume`, key)).json.status).toBe("validating_files");
-    await jobUntil(key, id, "queued");
+    await waitForJob(key, id, "queued");
   });
 });
 
 describe("every route", () => {
-  const body = (path: string, method: string) => (path === JOBS && method === "POST" ? ask : undefined);
+  const body = (path: string, method: string) => (path === JOBS && method === "POST" ? jobParams : undefined);
   const routes = [
     ["POST", JOBS],
     ["GET", JOBS],
@@ -651,28 +657,28 @@ describe("every route", () => {
   ] as const;
 
   test.each(routes)("%s %s wants a key with the scope train", async (method, path) => {
-    const { id } = await created();
-    await expectGuarded(key, "train", method, path.replace("ID", id), body(path, method));
+    const { id } = await createJob();
+    await expectAuthorization(key, "train", method, path.replace("ID", id), body(path, method));
   });
 
   test.each(routes.slice(2))("%s %s finds no job of another tenant's", async (method, path) => {
-    const { id: owner, key: own } = await tenantWithTickets();
-    endpointOf(owner).submit = busy;
-    const { id } = await created({}, own);
+    const { id: owner, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(owner).onSubmit = respondBusy;
+    const { id } = await createJob({}, ownKey);
     const remove = () => inLedger(owner, ({ sql }) => sql.exec("DELETE FROM jobs"));
     await expectHidden(method, path.replace("ID", id), undefined, remove);
-    expectRefused(await call(method, path.replace("ID", id), own), 404, "not_found");
-    expectRefused(await call(method, path.replace("ID", "x".repeat(101)), own), 400, "invalid_parameter", "id");
+    expectError(await call(method, path.replace("ID", id), ownKey), 404, "not_found");
+    expectError(await call(method, path.replace("ID", "x".repeat(101)), ownKey), 400, "invalid_parameter", "id");
   });
 
   test.each([JOBS, `${JOBS}/ID/events`, `${JOBS}/ID/checkpoints`])("GET %s pages in OpenAI's way", async (path) => {
-    const { id } = await created();
-    const at = path.replace("ID", id);
-    expectRefused(await call("GET", `${at}?limit=0`, key), 400, "invalid_parameter", "limit");
-    expectRefused(await call("GET", `${at}?limit=x`, key), 400, "invalid_parameter", "limit");
+    const { id } = await createJob();
+    const jobPath = path.replace("ID", id);
+    expectError(await call("GET", `${jobPath}?limit=0`, key), 400, "invalid_parameter", "limit");
+    expectError(await call("GET", `${jobPath}?limit=x`, key), 400, "invalid_parameter", "limit");
     for (const after of ["none", "ftevent-", "ftckpt-1", `ftevent-${"9".repeat(16)}`])
-      expectRefused(await call("GET", `${at}?after=${after}`, key), 400, "invalid_parameter", "after");
-    const { json } = await call("GET", at, key);
+      expectError(await call("GET", `${jobPath}?after=${after}`, key), 400, "invalid_parameter", "after");
+    const { json } = await call("GET", jobPath, key);
     expect(json).toMatchObject({
       object: "list",
       first_id: json.data[0]?.id ?? null,
@@ -681,34 +687,34 @@ describe("every route", () => {
   });
 
   test("of events and checkpoints takes those of its own job alone", async () => {
-    const other = await created();
-    const { id } = await created();
+    const other = await createJob();
+    const { id } = await createJob();
     const foreign = (await call("GET", `${JOBS}/${other.id}/events`, key)).json.first_id;
-    expectRefused(await call("GET", `${JOBS}/${id}/events?after=${foreign}`, key), 400, "invalid_parameter", "after");
+    expectError(await call("GET", `${JOBS}/${id}/events?after=${foreign}`, key), 400, "invalid_parameter", "after");
   });
 });
 
 describe("POST /v1/heads beyond the budget of a request", () => {
-  const many = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+  const manyExamples = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
   const head = (body: object, token: string, headers: Record<string, string> = {}) =>
     call("POST", "/v1/heads", token, { name: "many", ...body }, headers);
 
-  async function tenantWithMany(): Promise<{ id: string; key: string }> {
+  async function newTenantWithMany(): Promise<{ id: string; key: string }> {
     const owner = await newTenant();
     await call("POST", "/v1/datasets", owner.key, { name: "many", task: "single_label", modality: "text" });
-    const imported = await call("POST", "/v1/datasets/many/examples", owner.key, { examples: many });
-    expect(imported.json).toMatchObject({ added: many.length });
+    const imported = await call("POST", "/v1/datasets/many/examples", owner.key, { examples: manyExamples });
+    expect(imported.json).toMatchObject({ added: manyExamples.length });
     return owner;
   }
 
   test("makes a job of a data set, which makes the head's next version", async () => {
-    const { id, key: own } = await tenantWithMany();
-    const wanted = {
+    const { id, key: ownKey } = await newTenantWithMany();
+    const headParams = {
       dataset: "many",
       hyperparameters: { l2: 2, class_weight: "balanced", lexical: false, seed: 5 },
       evaluation: { method: "holdout", fraction: 0.25 },
     };
-    const answer = await head(wanted, own, { "idempotency-key": "many" });
+    const answer = await head(headParams, ownKey, { "idempotency-key": "many" });
     expect(answer.status, answer.text).toBe(202);
     expect(answer.headers.get("location")).toBe(`${JOBS}/${answer.json.id}`);
     expect(answer.json).toMatchObject({
@@ -718,26 +724,26 @@ describe("POST /v1/heads beyond the budget of a request", () => {
       seed: 5,
       graft: { head: "many", promote: "always", trainable: "head" },
     });
-    const submission = await submitted(id);
+    const submission = await waitForSubmission(id);
     expect(submission).toMatchObject({
       id: answer.json.id,
-      hyperparameters: wanted.hyperparameters,
-      evaluation: wanted.evaluation,
+      hyperparameters: headParams.hyperparameters,
+      evaluation: headParams.evaluation,
     });
-    const again = await head(wanted, own, { "idempotency-key": "many" });
-    expect([again.status, again.json]).toEqual([202, answer.json]);
-    expect((await call("GET", JOBS, own)).json.data).toHaveLength(1);
-    expectRefused(await call("GET", "/v1/heads/many", own), 404, "not_found");
+    const retryResponse = await head(headParams, ownKey, { "idempotency-key": "many" });
+    expect([retryResponse.status, retryResponse.json]).toEqual([202, answer.json]);
+    expect((await call("GET", JOBS, ownKey)).json.data).toHaveLength(1);
+    expectError(await call("GET", "/v1/heads/many", ownKey), 404, "not_found");
   });
 
   test("is what a fine-tuning asked for by its method always is", async () => {
-    const { id, key: own } = await tenantWithTickets();
-    endpointOf(id).submit = busy;
+    const { id, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(id).onSubmit = respondBusy;
     for (const [examples, training_file] of [
       [{ dataset: "tickets" }, "dataset:tickets"],
       [{ examples: tickets() }, expect.stringMatching(/^file-/)],
     ] as const) {
-      const answer = await head({ ...examples, method: "fine_tune" }, own);
+      const answer = await head({ ...examples, method: "fine_tune" }, ownKey);
       expect(answer.status, answer.text).toBe(202);
       expect(answer.headers.get("location")).toBe(`${JOBS}/${answer.json.id}`);
       expect(answer.json).toMatchObject({
@@ -746,20 +752,24 @@ describe("POST /v1/heads beyond the budget of a request", () => {
         graft: { head: "many", promote: "if_better", trainable: "all" },
       });
     }
-    const answer = await withoutEndpoint("/v1/heads", { name: "a", dataset: "tickets", method: "fine_tune" }, own);
-    expectRefused(answer, 422, "not_available", "method");
-    const none = await head({ examples: tickets(), method: "fine_tune", backbone: "hash-text-1" }, own);
-    expectRefused(none, 422, "not_available", "method");
-    expect((await call("GET", "/v1/files", own)).json.data).toHaveLength(1);
+    const answer = await callWithoutEndpoint(
+      "/v1/heads",
+      { name: "a", dataset: "tickets", method: "fine_tune" },
+      ownKey,
+    );
+    expectError(answer, 422, "not_available", "method");
+    const none = await head({ examples: tickets(), method: "fine_tune", backbone: "hash-text-1" }, ownKey);
+    expectError(none, 422, "not_available", "method");
+    expect((await call("GET", "/v1/files", ownKey)).json.data).toHaveLength(1);
   });
 
   test("makes a job of examples in the request, which are kept as a file", async () => {
-    const { id, key: own } = await newTenant();
-    endpointOf(id).submit = busy;
-    const answer = await head({ examples: many, promote: false }, own);
+    const { id, key: ownKey } = await newTenant();
+    fakeEndpoint(id).onSubmit = respondBusy;
+    const answer = await head({ examples: manyExamples, promote: false }, ownKey);
     expect(answer.status, answer.text).toBe(202);
     expect(answer.json.graft).toMatchObject({ head: "many", promote: "never" });
-    const { data } = (await call("GET", "/v1/files", own)).json;
+    const { data } = (await call("GET", "/v1/files", ownKey)).json;
     expect(data).toHaveLength(1);
     expect(data[0]).toMatchObject({ id: answer.json.training_file, filename: "many.jsonl" });
     expect(data[0].graft).toEqual({
@@ -769,36 +779,36 @@ describe("POST /v1/heads beyond the budget of a request", () => {
       examples: 1500,
       labels: 1500,
     });
-    const content = await call("GET", `/v1/files/${data[0].id}`, own);
+    const content = await call("GET", `/v1/files/${data[0].id}`, ownKey);
     expect(content.status).toBe(200);
   });
 
   test("is refused where the head is to be trained in the request, or there is no batch endpoint", async () => {
-    const { key: own } = await tenantWithMany();
-    for (const body of [{ dataset: "many" }, { examples: many }]) {
-      expectRefused(await head({ ...body, method: "head" }, own), 413, "edge_budget_exceeded");
-      const answer = await withoutEndpoint("/v1/heads", { name: "many", ...body }, own);
-      expectRefused(answer, 413, "edge_budget_exceeded");
+    const { key: ownKey } = await newTenantWithMany();
+    for (const body of [{ dataset: "many" }, { examples: manyExamples }]) {
+      expectError(await head({ ...body, method: "head" }, ownKey), 413, "edge_budget_exceeded");
+      const answer = await callWithoutEndpoint("/v1/heads", { name: "many", ...body }, ownKey);
+      expectError(answer, 413, "edge_budget_exceeded");
       expect(Object.keys(answer.json.error.details)).toEqual(["estimate", "budget"]);
     }
-    expect((await call("GET", JOBS, own)).json.data).toEqual([]);
-    expect((await call("GET", "/v1/files", own)).json.data).toEqual([]);
+    expect((await call("GET", JOBS, ownKey)).json.data).toEqual([]);
+    expect((await call("GET", "/v1/files", ownKey)).json.data).toEqual([]);
   });
 
   test("is refused where a tenant has too many jobs, and its examples are not kept", async () => {
-    const { id, key: own } = await tenantWithTickets();
-    endpointOf(id).submit = busy;
-    await jobUntil(own, (await created({}, own)).id, "queued");
-    await copies(id, limits.active_jobs - 1, () => ({ status: "paused" }));
-    expectRefused(await head({ examples: many }, own), 422, "limit_exceeded");
-    expect((await call("GET", "/v1/files", own)).json.data).toEqual([]);
-    await expect.poll(() => stored(id, "files/")).toEqual([]);
+    const { id, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(id).onSubmit = respondBusy;
+    await waitForJob(ownKey, (await createJob({}, ownKey)).id, "queued");
+    await insertJobs(id, limits.active_jobs - 1, () => ({ status: "paused" }));
+    expectError(await head({ examples: manyExamples }, ownKey), 422, "limit_exceeded");
+    expect((await call("GET", "/v1/files", ownKey)).json.data).toEqual([]);
+    await expect.poll(() => listStoredKeys(id, "files/")).toEqual([]);
   });
 
   test("is refused with what is wrong with it, in the words of its own parameters", async () => {
-    const { key: own } = await newTenant();
+    const { key: ownKey } = await newTenant();
     const embedding = Array(4096).fill(0);
-    await call("POST", "/v1/datasets", own, {
+    await call("POST", "/v1/datasets", ownKey, {
       name: "wide",
       task: "single_label",
       modality: "embedding",
@@ -809,32 +819,34 @@ describe("POST /v1/heads beyond the budget of a request", () => {
       return `${line}\n`;
     });
     const headers = { "content-type": "application/x-ndjson" };
-    await call("POST", "/v1/datasets/wide/examples", own, lines.join(""), headers);
-    const lexical = await head({ dataset: "wide", hyperparameters: { lexical: true } }, own);
-    expectRefused(lexical, 422, "modality_mismatch", "hyperparameters.lexical");
-    const named = await head({ dataset: "wide", backbone: "text-static-1" }, own);
-    expectRefused(named, 422, "modality_mismatch", "backbone");
-    await call("POST", "/v1/datasets", own, {
+    await call("POST", "/v1/datasets/wide/examples", ownKey, lines.join(""), headers);
+    const lexical = await head({ dataset: "wide", hyperparameters: { lexical: true } }, ownKey);
+    expectError(lexical, 422, "modality_mismatch", "hyperparameters.lexical");
+    const named = await head({ dataset: "wide", backbone: "text-static-1" }, ownKey);
+    expectError(named, 422, "modality_mismatch", "backbone");
+    await call("POST", "/v1/datasets", ownKey, {
       name: "alike",
       task: "single_label",
       modality: "embedding",
       dimensions: 4096,
     });
-    const alike = lines.map((line) => line.replace(/label \d+/, "x")).join("");
-    await call("POST", "/v1/datasets/alike/examples", own, alike, headers);
-    expectRefused(await head({ dataset: "alike" }, own), 422, "too_few_labels", "dataset");
-    expect((await call("GET", JOBS, own)).json.data).toEqual([]);
+    const withoutLabels = lines.map((line) => line.replace(/label \d+/, "x")).join("");
+    await call("POST", "/v1/datasets/alike/examples", ownKey, withoutLabels, headers);
+    expectError(await head({ dataset: "alike" }, ownKey), 422, "too_few_labels", "dataset");
+    expect((await call("GET", JOBS, ownKey)).json.data).toEqual([]);
   });
 });
 
 describe("what a job made", () => {
   test("serves, and stays when the job's data set and its head's other versions go", async () => {
-    const { id, key: own, job, attempt } = await runningJob({ head: "support" });
-    const made = await trainedHead();
-    await attempt.put(made.bytes);
-    await attempt.told({ type: "evaluated", judgement: judgements.not_better });
-    expect(await attempt.told({ type: "finished", manifest: manifestOf(made) })).toMatchObject({ directive: "end" });
-    const ended = (await call("GET", `${JOBS}/${job}`, own)).json;
+    const { id, key: ownKey, job, attempt } = await newTenantWithJob({ head: "support" });
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.not_better });
+    expect(await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead) })).toMatchObject({
+      directive: "end",
+    });
+    const ended = (await call("GET", `${JOBS}/${job}`, ownKey)).json;
     expect(ended).toMatchObject({
       status: "succeeded",
       finished_at: expect.any(Number),
@@ -848,45 +860,48 @@ describe("what a job made", () => {
       p_value: expect.closeTo(0.125, 9),
       verdict: "not_better",
     });
-    const head = (await call("GET", "/v1/heads/support", own)).json;
+    const head = (await call("GET", "/v1/heads/support", ownKey)).json;
     expect(head).toMatchObject({
       version: 1,
       active_version: 1,
       dataset: { name: "tickets", revision: 1, examples: 18 },
-      evaluation: made.head.evaluation,
-      ...artifactOf(made.bytes),
+      evaluation: trainedHead.head.evaluation,
+      ...describeArtifact(trainedHead.bytes),
     });
-    await call("DELETE", "/v1/datasets/tickets", own);
+    await call("DELETE", "/v1/datasets/tickets", ownKey);
     const input = ["I want a refund of the charge", "the password reset page rejects me"];
-    const predicted = await call("POST", "/v1/heads/support/predict", own, { input });
+    const predicted = await call("POST", "/v1/heads/support/predict", ownKey, { input });
     expect(predicted.json.data.map(({ label }: { label: string }) => label)).toEqual(["billing", "login"]);
-    expect((await call("GET", `${JOBS}/${job}`, own)).json).toEqual(ended);
-    expect(await stored(id, "heads/")).toEqual([artifactOf(made.bytes).sha256]);
+    expect((await call("GET", `${JOBS}/${job}`, ownKey)).json).toEqual(ended);
+    expect(await listStoredKeys(id, "heads/")).toEqual([describeArtifact(trainedHead.bytes).sha256]);
   });
 });
 
 describe("old jobs", () => {
   test("that have ended are forgotten with their events, oldest first, and no other", async () => {
-    const { id, key: own } = await tenantWithTickets();
-    endpointOf(id).submit = busy;
-    const first = await created({}, own);
-    await jobUntil(own, first.id, "queued");
-    const old = await copies(id, limits.ended_jobs + 5, () => ({ ...states.succeeded, status: "succeeded" }));
+    const { id, key: ownKey } = await tenantWithTickets();
+    fakeEndpoint(id).onSubmit = respondBusy;
+    const first = await createJob({}, ownKey);
+    await waitForJob(ownKey, first.id, "queued");
+    const oldJobs = await insertJobs(id, limits.ended_jobs + 5, () => ({
+      ...stateFields.succeeded,
+      status: "succeeded",
+    }));
     await inLedger(id, ({ sql }) =>
       sql.exec(
         "INSERT INTO job_events (job, kind, key, record, created_at) SELECT number, 'event', 'x', '{}', 0 FROM jobs",
       ),
     );
-    await created({}, own);
-    const left = await inLedger(id, ({ sql }) => ({
+    await createJob({}, ownKey);
+    const remainingRows = await inLedger(id, ({ sql }) => ({
       ids: sql.exec<{ id: string }>("SELECT id FROM jobs WHERE status = 'succeeded' ORDER BY number").toArray(),
       orphans: sql.exec("SELECT 1 FROM job_events WHERE job NOT IN (SELECT number FROM jobs)").toArray(),
     }));
-    expect(left.orphans).toEqual([]);
-    expect(left.ids.length).toBeLessThanOrEqual(limits.ended_jobs);
-    expect(left.ids.length).toBeGreaterThan(limits.ended_jobs - 10);
-    expect(left.ids.map((row) => row.id)).toEqual(old.slice(-left.ids.length));
-    expect((await call("GET", `${JOBS}/${first.id}`, own)).status).toBe(200);
-    expectRefused(await call("GET", `${JOBS}/${old[0]}`, own), 404, "not_found");
+    expect(remainingRows.orphans).toEqual([]);
+    expect(remainingRows.ids.length).toBeLessThanOrEqual(limits.ended_jobs);
+    expect(remainingRows.ids.length).toBeGreaterThan(limits.ended_jobs - 10);
+    expect(remainingRows.ids.map((row) => row.id)).toEqual(oldJobs.slice(-remainingRows.ids.length));
+    expect((await call("GET", `${JOBS}/${first.id}`, ownKey)).status).toBe(200);
+    expectError(await call("GET", `${JOBS}/${oldJobs[0]}`, ownKey), 404, "not_found");
   });
 });

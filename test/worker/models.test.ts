@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant } from "./api.ts";
-import { expectGuarded, expectRefused, keyWith, withoutRequestId } from "./expect.ts";
+import { createKey, expectAuthorization, expectError, withoutRequestId } from "./assertions.ts";
 
 let key: string;
 const model = "text-static-1";
@@ -14,50 +14,50 @@ beforeAll(async () => {
   key = (await newTenant()).key;
 });
 
-const embed = (body: object, token = key) => call("POST", "/v1/embeddings", token, { model, ...body });
+const postEmbeddings = (body: object, token = key) => call("POST", "/v1/embeddings", token, { model, ...body });
 
 describe("models", () => {
   test.each([
     [model, { kind: "static", dimensions: 256, license: "CC-BY-SA-4.0", parameters: 23_040_000 }],
     ["hash-text-1", { kind: "hash", dimensions: 384, license: "Apache-2.0", parameters: 0 }],
-  ])("the list is OpenAI's, with what a head needs to know of %s beside it", async (id, facts) => {
+  ])("the list is OpenAI's, with what a head needs to know of %s beside it", async (id, expectedFields) => {
     const { status, json } = await call("GET", "/v1/models", key);
     expect(status).toBe(200);
     expect(json.object).toBe("list");
-    const found = json.data.find((listed: { id: string }) => listed.id === id);
-    expect(found).toEqual({
+    const entry = json.data.find((item: { id: string }) => item.id === id);
+    expect(entry).toEqual({
       id,
       object: "model",
       created: expect.any(Number),
       owned_by: "graft",
-      graft: { ...facts, modality: "text", revision: expect.any(String), bytes: expect.any(Number) },
+      graft: { ...expectedFields, modality: "text", revision: expect.any(String), bytes: expect.any(Number) },
     });
-    expect((await call("GET", `/v1/models/${id}`, key)).json).toEqual(found);
+    expect((await call("GET", `/v1/models/${id}`, key)).json).toEqual(entry);
   });
 
   test("one that does not exist is not found, whoever asks", async () => {
     const answer = await call("GET", "/v1/models/none", key);
-    expectRefused(answer, 404, "not_found", "id");
-    const stranger = await call("GET", "/v1/models/none", (await newTenant()).key);
-    expect(withoutRequestId(stranger)).toEqual(withoutRequestId(answer));
+    expectError(answer, 404, "not_found", "id");
+    const otherResponse = await call("GET", "/v1/models/none", (await newTenant()).key);
+    expect(withoutRequestId(otherResponse)).toEqual(withoutRequestId(answer));
     for (const id of ["%00", "a%2Fb", "ft:none:x", "%F0%9F%98%80", "x".repeat(200)]) {
-      expectRefused(await call("GET", `/v1/models/${id}`, key), 404, "not_found", "id");
+      expectError(await call("GET", `/v1/models/${id}`, key), 404, "not_found", "id");
     }
-    expectRefused(await call("GET", `/v1/models/${"x".repeat(201)}`, key), 400, "invalid_parameter", "id");
+    expectError(await call("GET", `/v1/models/${"x".repeat(201)}`, key), 400, "invalid_parameter", "id");
   });
 
   test("any key may read them", async () => {
     for (const scope of ["predict", "train", "manage"]) {
-      expect((await call("GET", "/v1/models", await keyWith(key, scope))).status).toBe(200);
+      expect((await call("GET", "/v1/models", await createKey(key, scope))).status).toBe(200);
     }
-    await expectGuarded(key, null, "GET", "/v1/models");
-    await expectGuarded(key, null, "GET", `/v1/models/${model}`);
+    await expectAuthorization(key, null, "GET", "/v1/models");
+    await expectAuthorization(key, null, "GET", `/v1/models/${model}`);
   });
 });
 
 describe("embeddings", () => {
   test("one text gives one embedding of the model's dimensions and of unit norm", async () => {
-    const answer = await embed({ input: "the parcel is late" });
+    const answer = await postEmbeddings({ input: "the parcel is late" });
     expect(answer.status).toBe(200);
     const { dimensions } = (await call("GET", `/v1/models/${model}`, key)).json.graft;
     const [{ embedding }] = answer.json.data;
@@ -74,22 +74,22 @@ describe("embeddings", () => {
 
   test("as many out as in, in order, each as it is alone", async () => {
     const input = ["first", "second", "first", "\u0000", "half \ud800 a pair", "\u{1f600}", " padded "];
-    const all = (await embed({ input })).json.data;
+    const all = (await postEmbeddings({ input })).json.data;
     expect(all.map(({ index }: { index: number }) => index)).toEqual(input.map((_, i) => i));
     for (const [i, text] of input.entries()) {
-      expect((await embed({ input: text })).json.data[0].embedding).toEqual(all[i].embedding);
+      expect((await postEmbeddings({ input: text })).json.data[0].embedding).toEqual(all[i].embedding);
     }
   });
 
   test("base64 holds the same 32-bit floats", async () => {
-    const floats = (await embed({ input: "a text" })).json.data[0].embedding;
-    const base64 = (await embed({ input: "a text", encoding_format: "base64" })).json.data[0].embedding;
+    const floats = (await postEmbeddings({ input: "a text" })).json.data[0].embedding;
+    const base64 = (await postEmbeddings({ input: "a text", encoding_format: "base64" })).json.data[0].embedding;
     const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
     expect(Array.from(new Float32Array(bytes.buffer))).toEqual(floats);
   });
 
   test("fields that it does not know are ignored, as OpenAI's clients may send them", async () => {
-    expect((await embed({ input: "a", user: "u-1", future: { field: [] } })).status).toBe(200);
+    expect((await postEmbeddings({ input: "a", user: "u-1", future: { field: [] } })).status).toBe(200);
   });
 
   test.each<[string, object, number, string, string]>([
@@ -107,11 +107,14 @@ describe("embeddings", () => {
     ["other dimensions", { input: "a", dimensions: 3 }, 400, "invalid_parameter", "dimensions"],
     ["another format", { input: "a", encoding_format: "hex" }, 400, "invalid_parameter", "encoding_format"],
   ])("refuses %s", async (_what, body, status, code, param) => {
-    expectRefused(await embed(body), status, code as "invalid_parameter", param);
+    expectError(await postEmbeddings(body), status, code as "invalid_parameter", param);
   });
 
   test("takes as many texts as the limit says", async () => {
-    const answer = await embed({ input: Array(limits.inputs_per_request).fill("a"), encoding_format: "base64" });
+    const answer = await postEmbeddings({
+      input: Array(limits.inputs_per_request).fill("a"),
+      encoding_format: "base64",
+    });
     expect(answer.json.data).toHaveLength(limits.inputs_per_request);
   });
 
@@ -135,7 +138,7 @@ describe("embeddings", () => {
   });
 
   test("needs a key with the scope predict", async () => {
-    await expectGuarded(key, "predict", "POST", "/v1/embeddings", { model, input: "a" });
+    await expectAuthorization(key, "predict", "POST", "/v1/embeddings", { model, input: "a" });
   });
 });
 
@@ -169,8 +172,8 @@ describe("OpenAI's own client", () => {
   });
 
   test("throws the errors that it has for them, with the request's id", async () => {
-    const wrong = client(`${key}0`).models.list();
-    await expect(wrong).rejects.toBeInstanceOf(OpenAI.AuthenticationError);
+    const unauthorized = client(`${key}0`).models.list();
+    await expect(unauthorized).rejects.toBeInstanceOf(OpenAI.AuthenticationError);
     const missing = client(key).embeddings.create({ model: "none", input: "a" });
     await expect(missing).rejects.toMatchObject({
       status: 404,

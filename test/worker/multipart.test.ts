@@ -1,29 +1,29 @@
 /** The reader of forms by itself: whatever comes, it answers, and gives a file's bytes as they are or not at all. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BodyRefused } from "../../src/http/middleware/body.ts";
-import { readForm, type TakeFile } from "../../src/ingest/multipart.ts";
+import { BodyError } from "../../src/http/middleware/body.ts";
+import { type FileHandler, readForm } from "../../src/ingest/multipart.ts";
 
 const TYPE = "multipart/form-data; boundary=xx";
-const disposition = (name: string, rest = "") => `content-disposition: form-data; name="${name}"${rest}\r\n\r\n`;
+const disposition = (name: string, suffix = "") => `content-disposition: form-data; name="${name}"${suffix}\r\n\r\n`;
 const form = (content: string) =>
   `--xx\r\n${disposition("purpose")}a purpose\r\n--xx\r\n${disposition("file", '; filename="f"')}${content}\r\n--xx--\r\n`;
 
-async function* chunks(body: string, size: number) {
+async function* splitChunks(body: string, size: number) {
   const bytes = Buffer.from(body);
-  for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size);
+  for (let offset = 0; offset < bytes.length; offset += size) yield bytes.subarray(offset, offset + size);
 }
 
-const whole: TakeFile<string> = async (file) => {
+const readWholeFile: FileHandler<string> = async (file) => {
   const read: Uint8Array[] = [];
   for await (const chunk of file) read.push(chunk);
   return Buffer.concat(read).toString();
 };
 
 /** The form, or the failure with which it was refused; "hung" where neither ever comes. */
-async function outcome(body: string, size: number, take = whole) {
-  const read = readForm(chunks(body, size), TYPE, "file", take).catch((error) => {
-    if (error instanceof BodyRefused) return error.failure.code;
+async function parseForm(body: string, size: number, takeFile = readWholeFile) {
+  const read = readForm(splitChunks(body, size), TYPE, "file", takeFile).catch((error) => {
+    if (error instanceof BodyError) return error.failure.code;
     throw error;
   });
   return Promise.race([read, scheduler.wait(2_000).then(() => "hung" as const)]);
@@ -39,7 +39,7 @@ test("a file comes out as it went in, however the body falls into chunks", async
     fc.asyncProperty(content, sizes, async (parts, size) => {
       const text = parts.join("");
       fc.pre(!text.includes("\r\n--xx"));
-      expect(await outcome(form(text), size)).toEqual({ fields: new Map([["purpose", "a purpose"]]), file: text });
+      expect(await parseForm(form(text), size)).toEqual({ fields: new Map([["purpose", "a purpose"]]), file: text });
     }),
     { numRuns: 300 },
   );
@@ -69,7 +69,7 @@ describe("a form that is none", () => {
           (body, { at, remove, insert }) => body.slice(0, at) + insert + body.slice(at + remove),
           form("a\r\nb"),
         );
-        const result = await outcome(text, size);
+        const result = await parseForm(text, size);
         if (typeof result === "string") expect(["upload_incomplete", "invalid_parameter"]).toContain(result);
         else expect(result.fields).toBeInstanceOf(Map);
       }),
@@ -79,23 +79,23 @@ describe("a form that is none", () => {
 
   test("closed in the middle of a field's name has ended there", async () => {
     const body = `--xx\r\ncontent-disposition\r\n--xx--: form-data\r\n\r\n${form("a")}`;
-    for (const size of [1, 7, 1000]) expect(await outcome(body, size)).not.toBe("hung");
+    for (const size of [1, 7, 1000]) expect(await parseForm(body, size)).not.toBe("hung");
   });
 });
 
 describe("who takes the file", () => {
   test("and fails, early or late, ends the reading with that failure", async () => {
     const failure = new Error("not this file");
-    let sent = 0;
-    async function* endless() {
+    let sentChunks = 0;
+    async function* endlessBody() {
       yield Buffer.from(form("a").slice(0, -"\r\n--xx--\r\n".length));
       for (;;) {
-        sent += 65_536;
+        sentChunks += 65_536;
         yield Buffer.alloc(65_536);
       }
     }
-    const early: TakeFile<never> = () => Promise.reject(failure);
-    const late: TakeFile<never> = async (file) => {
+    const earlyReader: FileHandler<never> = () => Promise.reject(failure);
+    const lateReader: FileHandler<never> = async (file) => {
       let bytes = 0;
       for await (const chunk of file) {
         bytes += chunk.length;
@@ -103,21 +103,21 @@ describe("who takes the file", () => {
       }
       throw new Error("never");
     };
-    for (const take of [early, late]) {
-      sent = 0;
-      await expect(readForm(endless(), TYPE, "file", take)).rejects.toBe(failure);
-      expect(sent).toBeLessThan(2_000_000);
+    for (const take of [earlyReader, lateReader]) {
+      sentChunks = 0;
+      await expect(readForm(endlessBody(), TYPE, "file", take)).rejects.toBe(failure);
+      expect(sentChunks).toBeLessThan(2_000_000);
     }
   });
 
   test("has let go of it before a broken body's failure is told", async () => {
-    const cut = new Error("cut");
-    async function* broken() {
+    const cutError = new Error("cut");
+    async function* brokenBody() {
       yield Buffer.from(form("a").slice(0, -10));
-      throw cut;
+      throw cutError;
     }
     let ended = false;
-    const take: TakeFile<void> = async (file) => {
+    const take: FileHandler<void> = async (file) => {
       try {
         for await (const _ of file);
       } finally {
@@ -125,7 +125,7 @@ describe("who takes the file", () => {
         ended = true;
       }
     };
-    await expect(readForm(broken(), TYPE, "file", take)).rejects.toBe(cut);
+    await expect(readForm(brokenBody(), TYPE, "file", take)).rejects.toBe(cutError);
     expect(ended).toBe(true);
   });
 });

@@ -20,36 +20,45 @@ export interface OpenApiDocument {
   readonly components: { schemas: Record<string, Schema>; securitySchemes: Record<string, unknown> };
 }
 
-let loading: Promise<OpenApiDocument> | undefined;
+let documentPromise: Promise<OpenApiDocument> | undefined;
 
 export function openApiDocument(): Promise<OpenApiDocument> {
-  loading ??= SELF.fetch("http://graft.test/openapi.json").then((response) => response.json<OpenApiDocument>());
-  return loading;
+  documentPromise ??= SELF.fetch("http://graft.test/openapi.json").then((response) => response.json<OpenApiDocument>());
+  return documentPromise;
 }
 
 /** The schema with its references resolved, `allOf` merged, and every object closed to fields that it does not name. */
-function closed(document: OpenApiDocument, schema: unknown): unknown {
-  if (Array.isArray(schema)) return schema.map((item) => closed(document, item));
+function closeSchema(document: OpenApiDocument, schema: unknown): unknown {
+  if (Array.isArray(schema)) return schema.map((item) => closeSchema(document, item));
   if (typeof schema !== "object" || schema === null) return schema;
-  const { $ref, allOf, ...own } = schema as { $ref?: string; allOf?: unknown[] } & Schema;
+  const { $ref, allOf, ...ownFields } = schema as { $ref?: string; allOf?: unknown[] } & Schema;
   if ($ref !== undefined) {
-    return closed(document, document.components.schemas[$ref.replace("#/components/schemas/", "")]);
+    return closeSchema(document, document.components.schemas[$ref.replace("#/components/schemas/", "")]);
   }
-  const parts = [own, ...(allOf ?? [])].map((part) => (part === own ? own : (closed(document, part) as Schema)));
+  const parts = [ownFields, ...(allOf ?? [])].map((part) =>
+    part === ownFields ? ownFields : (closeSchema(document, part) as Schema),
+  );
   const merged: Schema = {};
   for (const part of parts) {
     const properties = { ...(merged.properties as Schema), ...(part.properties as Schema) };
     const required = [...((merged.required as string[]) ?? []), ...((part.required as string[]) ?? [])];
     Object.assign(merged, part, { properties, required: [...new Set(required)] });
   }
-  const { properties, required, ...rest } = merged;
-  const fields = Object.entries(properties as Schema).map(([name, field]) => [name, closed(document, field)]);
-  const others = Object.entries(rest).map(([name, value]) => [name, name === "enum" ? value : closed(document, value)]);
+  const { properties, required, ...otherFields } = merged;
+  const fields = Object.entries(properties as Schema).map(([name, field]) => [name, closeSchema(document, field)]);
+  const others = Object.entries(otherFields).map(([name, value]) => [
+    name,
+    name === "enum" ? value : closeSchema(document, value),
+  ]);
   return {
     ...Object.fromEntries(others),
     ...(fields.length === 0
       ? {}
-      : { properties: Object.fromEntries(fields), required, additionalProperties: rest.additionalProperties ?? false }),
+      : {
+          properties: Object.fromEntries(fields),
+          required,
+          additionalProperties: otherFields.additionalProperties ?? false,
+        }),
   };
 }
 
@@ -59,7 +68,7 @@ const formats = (addFormats as unknown as { default?: typeof addFormats.default 
 (formats as unknown as (ajv: Ajv2020) => void)(ajv);
 const validators = new Map<string, ValidateFunction>();
 
-function templateOf(document: OpenApiDocument, pathname: string): string | undefined {
+function findTemplate(document: OpenApiDocument, pathname: string): string | undefined {
   const parts = pathname.split("/");
   return Object.keys(document.paths).find((template) => {
     const names = template.split("/");
@@ -68,27 +77,28 @@ function templateOf(document: OpenApiDocument, pathname: string): string | undef
 }
 
 /** Throws where an answer is not as the document says. Paths that it does not name may answer errors alone. */
-export async function checkAnswer(method: string, path: string, response: Response, json: unknown): Promise<void> {
+export async function validateResponse(method: string, path: string, response: Response, json: unknown): Promise<void> {
   const document = await openApiDocument();
   const { pathname } = new URL(`http://graft.test${path}`);
   if (pathname === "/openapi.json" || pathname === "/docs") return;
-  const template = templateOf(document, pathname);
+  const template = findTemplate(document, pathname);
   const operation = template === undefined ? undefined : document.paths[template]?.[method.toLowerCase()];
-  const what = `${method} ${template ?? pathname} ${response.status}`;
-  const documented = operation?.responses[response.status] ?? (response.status >= 400 ? "error" : undefined);
-  if (documented === undefined) throw new Error(`${what}: this status is not in /openapi.json`);
+  const description = `${method} ${template ?? pathname} ${response.status}`;
+  const documentedResponse = operation?.responses[response.status] ?? (response.status >= 400 ? "error" : undefined);
+  if (documentedResponse === undefined) throw new Error(`${description}: this status is not in /openapi.json`);
   const type = response.headers.get("content-type")?.split(";")[0] ?? "";
-  const schema = documented === "error" ? document.components.schemas.Error : documented.content?.[type]?.schema;
-  if (schema === undefined) throw new Error(`${what}: the content type '${type}' is not in /openapi.json`);
+  const schema =
+    documentedResponse === "error" ? document.components.schemas.Error : documentedResponse.content?.[type]?.schema;
+  if (schema === undefined) throw new Error(`${description}: the content type '${type}' is not in /openapi.json`);
   if (type !== "application/json") return;
-  let validate = validators.get(what);
+  let validate = validators.get(description);
   if (validate === undefined) {
-    validate = ajv.compile(closed(document, schema) as Schema);
-    validators.set(what, validate);
+    validate = ajv.compile(closeSchema(document, schema) as Schema);
+    validators.set(description, validate);
   }
   if (!validate(json)) {
     throw new Error(
-      `${what} is not as /openapi.json says: ${JSON.stringify(validate.errors)}\n${JSON.stringify(json)}`,
+      `${description} is not as /openapi.json says: ${JSON.stringify(validate.errors)}\n${JSON.stringify(json)}`,
     );
   }
 }

@@ -2,32 +2,40 @@
 import { SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import type { Code } from "../../src/core/failure.ts";
-import { trainingPlace } from "../../src/training/slot.ts";
+import type { ErrorCode } from "../../src/core/failure.ts";
 import { makeRetrainingToken } from "../../src/jobs/token.ts";
-import { arm } from "../../src/tenant/tasks/tasks.ts";
 import { getPolicy } from "../../src/tenant/heads/policies.ts";
 import { beginRetraining, failRetraining } from "../../src/tenant/heads/retraining.ts";
+import { setNextAlarm } from "../../src/tenant/tasks/tasks.ts";
+import { trainingSlot } from "../../src/training/slot.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
-import { dueOf, endpointOf, inLedger, jobUntil, playBatchEndpoint, respond, submitted } from "./batch.ts";
-import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
-import { eventsOf, learnHook, posted } from "./inbound.ts";
+import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
+import {
+  fakeEndpoint,
+  inLedger,
+  listDueTasks,
+  mockBatchEndpoint,
+  respond,
+  waitForJob,
+  waitForSubmission,
+} from "./fake-batch-endpoint.ts";
+import { listEvents, newLearnHook, postAccepted } from "./inbound-hooks.ts";
 
 const POLICY = "/v1/heads/support/policy";
-const PATIENCE = { timeout: 15_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 15_000, interval: 20 };
 interface Owner {
   readonly id: string;
   readonly key: string;
 }
 
-playBatchEndpoint();
+mockBatchEndpoint();
 
-async function withHead(policy?: object): Promise<Owner> {
-  const made = await tenantWithTickets();
-  const trained = await call("POST", "/v1/heads", made.key, { name: "support", dataset: "tickets" });
+async function newTenantWithHead(policy?: object): Promise<Owner> {
+  const tenant = await tenantWithTickets();
+  const trained = await call("POST", "/v1/heads", tenant.key, { name: "support", dataset: "tickets" });
   expect(trained.status, trained.text).toBe(201);
-  if (policy !== undefined) await setPolicy(made, policy);
-  return made;
+  if (policy !== undefined) await setPolicy(tenant, policy);
+  return tenant;
 }
 
 async function setPolicy({ key }: Owner, policy: object) {
@@ -36,50 +44,50 @@ async function setPolicy({ key }: Owner, policy: object) {
   return answer.json;
 }
 
-const policyOf = async ({ key }: Owner) => (await call("GET", POLICY, key)).json;
+const fetchPolicy = async ({ key }: Owner) => (await call("GET", POLICY, key)).json;
 
-let texts = 0;
+let textCount = 0;
 /** As many examples that nobody has seen. */
-const fresh = (count: number, label = "login") =>
-  Array.from({ length: count }, () => ({ text: `I cannot log in, again, ${++texts}`, label }));
+const newExamples = (count: number, label = "login") =>
+  Array.from({ length: count }, () => ({ text: `I cannot log in, again, ${++textCount}`, label }));
 
-async function teach({ key }: Owner, examples: readonly object[]): Promise<void> {
+async function sendFeedback({ key }: Owner, examples: readonly object[]): Promise<void> {
   const answer = await call("POST", "/v1/heads/support/feedback", key, { examples });
   expect(answer.status, answer.text).toBe(200);
   expect(answer.json.rejected).toBe(0);
 }
 
-async function add({ key }: Owner, examples: readonly object[], dataset = "tickets"): Promise<void> {
+async function addExamples({ key }: Owner, examples: readonly object[], dataset = "tickets"): Promise<void> {
   const answer = await call("POST", `/v1/datasets/${dataset}/examples`, key, { examples });
   expect(answer.status, answer.text).toBe(200);
 }
 
 /** Waits until nothing of a retraining is due; answers the versions of the head, oldest first. */
 // biome-ignore lint/suspicious/noExplicitAny: as an answer's body
-async function settled(owner: Owner): Promise<any[]> {
-  await vi.waitUntil(async () => (await dueOf(owner.id, "retrain")).length === 0, PATIENCE);
+async function waitForRetraining(owner: Owner): Promise<any[]> {
+  await vi.waitUntil(async () => (await listDueTasks(owner.id, "retrain")).length === 0, WAIT_OPTIONS);
   return (await call("GET", "/v1/heads/support/versions?limit=100", owner.key)).json.data.toReversed();
 }
 
 /** Keeps every training waiting for its turn, until what it answers is called. */
-function holdTrainings(): () => void {
-  const holder = { seen: Date.now() + 3_600_000, abandon: () => undefined };
-  trainingPlace.holder = holder;
+function blockTrainings(): () => void {
+  const holder = { lastHeartbeat: Date.now() + 3_600_000, onPreempt: () => undefined };
+  trainingSlot.holder = holder;
   return () => {
-    if (trainingPlace.holder === holder) trainingPlace.holder = null;
+    if (trainingSlot.holder === holder) trainingSlot.holder = null;
   };
 }
 
-const training = (owner: Owner) => vi.waitUntil(async () => (await policyOf(owner)).retraining, PATIENCE);
+const waitForTraining = (owner: Owner) => vi.waitUntil(async () => (await fetchPolicy(owner)).retraining, WAIT_OPTIONS);
 
 describe("a policy", () => {
   let owner: Owner;
   beforeAll(async () => {
-    owner = await withHead();
+    owner = await newTenantWithHead();
   });
 
   test("is by default none, is set as a whole, and shown", async () => {
-    const shown = {
+    const expectedPolicy = {
       object: "head.policy",
       id: "support",
       retrain_after_examples: null,
@@ -91,23 +99,23 @@ describe("a policy", () => {
       drifting: false,
       last_failure: null,
     };
-    expect(await policyOf(owner)).toEqual(shown);
+    expect(await fetchPolicy(owner)).toEqual(expectedPolicy);
     const set = { retrain_after_examples: 50, retrain_on_drift: true, promote: "never" };
-    expect(await setPolicy(owner, set)).toEqual({ ...shown, ...set });
-    expect(await policyOf(owner)).toEqual({ ...shown, ...set });
-    expect(await setPolicy(owner, {})).toEqual(shown);
+    expect(await setPolicy(owner, set)).toEqual({ ...expectedPolicy, ...set });
+    expect(await fetchPolicy(owner)).toEqual({ ...expectedPolicy, ...set });
+    expect(await setPolicy(owner, {})).toEqual(expectedPolicy);
   });
 
   test("takes a key of its scope, of the head's own tenant", async () => {
-    await expectGuarded(owner.key, "train", "PUT", POLICY, {});
-    await expectGuarded(owner.key, "predict", "GET", POLICY);
-    const other = await withHead();
+    await expectAuthorization(owner.key, "train", "PUT", POLICY, {});
+    await expectAuthorization(owner.key, "predict", "GET", POLICY);
+    const other = await newTenantWithHead();
     await expectHidden("GET", POLICY, undefined, () => Promise.resolve());
     await expectHidden("PUT", POLICY, {}, () => call("DELETE", "/v1/heads/support", other.key));
-    expectRefused(await call("GET", POLICY, other.key), 404, "not_found");
+    expectError(await call("GET", POLICY, other.key), 404, "not_found");
   });
 
-  test.each<[object, Code, string]>([
+  test.each<[object, ErrorCode, string]>([
     [{ retrain_after_examples: 0 }, "invalid_parameter", "retrain_after_examples"],
     [{ retrain_after_examples: 1.5 }, "invalid_parameter", "retrain_after_examples"],
     [{ retrain_after_examples: 1e9 }, "invalid_parameter", "retrain_after_examples"],
@@ -115,174 +123,180 @@ describe("a policy", () => {
     [{ promote: "if_better" }, "invalid_parameter", "promote"],
     [{ after: 1 }, "unknown_parameter", "after"],
   ])("that is %j is refused", async (policy, code, param) => {
-    expectRefused(await call("PUT", POLICY, owner.key, policy), 400, code, param);
+    expectError(await call("PUT", POLICY, owner.key, policy), 400, code, param);
   });
 
   test("that a head cannot follow is refused", async () => {
-    const own = await newTenant();
-    await call("POST", "/v1/heads", own.key, { name: "support", examples: tickets() });
-    expectRefused(await call("PUT", POLICY, own.key, { retrain_after_examples: 5 }), 422, "not_available");
-    expectRefused(await call("PUT", POLICY, own.key, { retrain_on_drift: true }), 422, "not_available");
-    await call("POST", "/v1/datasets", own.key, { name: "values", task: "regression", modality: "text" });
-    await add(
-      own,
+    const ownTenant = await newTenant();
+    await call("POST", "/v1/heads", ownTenant.key, { name: "support", examples: tickets() });
+    expectError(await call("PUT", POLICY, ownTenant.key, { retrain_after_examples: 5 }), 422, "not_available");
+    expectError(await call("PUT", POLICY, ownTenant.key, { retrain_on_drift: true }), 422, "not_available");
+    await call("POST", "/v1/datasets", ownTenant.key, { name: "values", task: "regression", modality: "text" });
+    await addExamples(
+      ownTenant,
       tickets().map(({ text }, value) => ({ text, value })),
       "values",
     );
-    await call("POST", "/v1/heads", own.key, { name: "support", dataset: "values" });
-    expectRefused(
-      await call("PUT", POLICY, own.key, { retrain_on_drift: true }),
+    await call("POST", "/v1/heads", ownTenant.key, { name: "support", dataset: "values" });
+    expectError(
+      await call("PUT", POLICY, ownTenant.key, { retrain_on_drift: true }),
       422,
       "task_mismatch",
       "retrain_on_drift",
     );
-    expect((await call("PUT", POLICY, own.key, { retrain_after_examples: 5 })).status).toBe(200);
+    expect((await call("PUT", POLICY, ownTenant.key, { retrain_after_examples: 5 })).status).toBe(200);
   });
 });
 
 describe("a head trains again", () => {
-  const ways: Readonly<Record<string, (owner: Owner) => Promise<unknown>>> = {
-    feedback: (owner) => teach(owner, fresh(3)),
-    "an import": (owner) => add(owner, fresh(3)),
+  const triggers: Readonly<Record<string, (owner: Owner) => Promise<unknown>>> = {
+    feedback: (owner) => sendFeedback(owner, newExamples(3)),
+    "an import": (owner) => addExamples(owner, newExamples(3)),
     "hooks that learn": async (owner) => {
-      const hook = await learnHook(owner.key);
-      for (const message of fresh(3)) await posted(hook, message);
+      const hook = await newLearnHook(owner.key);
+      for (const message of newExamples(3)) await postAccepted(hook, message);
     },
     "all of them": async (owner) => {
-      await teach(owner, fresh(1));
-      await add(owner, fresh(1));
-      await posted(await learnHook(owner.key), fresh(1)[0]);
+      await sendFeedback(owner, newExamples(1));
+      await addExamples(owner, newExamples(1));
+      await postAccepted(await newLearnHook(owner.key), newExamples(1)[0]);
     },
     "edits of examples": async ({ key }) => {
       for (const { id } of (await call("GET", "/v1/datasets/tickets/examples?limit=3", key)).json.data)
-        await call("PATCH", `/v1/datasets/tickets/examples/${id}`, key, { text: `edited ${++texts}` });
+        await call("PATCH", `/v1/datasets/tickets/examples/${id}`, key, { text: `edited ${++textCount}` });
     },
     "a policy that asks for it at once": async (owner) => {
       await setPolicy(owner, {});
-      await add(owner, fresh(3));
-      expect((await policyOf(owner)).new_examples).toBe(3);
+      await addExamples(owner, newExamples(3));
+      expect((await fetchPolicy(owner)).new_examples).toBe(3);
       await setPolicy(owner, { retrain_after_examples: 3, promote: "always" });
     },
   };
-  test.each(Object.keys(ways))("after so many new examples, by %s", async (way) => {
-    const owner = await withHead({ retrain_after_examples: 3, promote: "always" });
-    if (way !== "a policy that asks for it at once") {
+  test.each(Object.keys(triggers))("after so many new examples, by %s", async (trigger) => {
+    const owner = await newTenantWithHead({ retrain_after_examples: 3, promote: "always" });
+    if (trigger !== "a policy that asks for it at once") {
       // What is there already, or again, is not new.
-      await teach(owner, tickets().slice(0, 5));
-      expect(await settled(owner)).toHaveLength(1);
+      await sendFeedback(owner, tickets().slice(0, 5));
+      expect(await waitForRetraining(owner)).toHaveLength(1);
     }
-    await ways[way]?.(owner);
-    const versions = await settled(owner);
+    await triggers[trigger]?.(owner);
+    const versions = await waitForRetraining(owner);
     expect(versions).toHaveLength(2);
     expect(versions[1]).toMatchObject({ version: 2, active_version: 2, training: { method: "head" } });
     expect(versions[1].dataset.name).toBe("tickets");
     expect(versions[1].backbone).toEqual(versions[0].backbone);
-    expect(await policyOf(owner)).toMatchObject({ new_examples: 0, retraining: false, last_failure: null });
-    const told = await eventsOf(owner.id, "head.trained", "head.promoted");
-    expect(told.map(({ type, data }) => [type, data.version]).slice(-2)).toEqual([
+    expect(await fetchPolicy(owner)).toMatchObject({ new_examples: 0, retraining: false, last_failure: null });
+    const events = await listEvents(owner.id, "head.trained", "head.promoted");
+    expect(events.map(({ type, data }) => [type, data.version]).slice(-2)).toEqual([
       ["head.trained", 2],
       ["head.promoted", 2],
     ]);
   });
 
   test("not before, and after as many once more", async () => {
-    const owner = await withHead({ retrain_after_examples: 3, promote: "always" });
+    const owner = await newTenantWithHead({ retrain_after_examples: 3, promote: "always" });
     for (const [count, versions] of [
       [2, 1],
       [1, 2],
       [2, 2],
       [1, 3],
     ] as const) {
-      await teach(owner, fresh(count));
-      expect(await settled(owner)).toHaveLength(versions);
+      await sendFeedback(owner, newExamples(count));
+      expect(await waitForRetraining(owner)).toHaveLength(versions);
     }
   });
 
   test("one training at a time; what is asked for meanwhile is one more", async () => {
-    const owner = await withHead({ retrain_after_examples: 2, promote: "always" });
-    const release = holdTrainings();
-    await teach(owner, fresh(2));
-    await training(owner);
-    for (let i = 0; i < 4; i++) await teach(owner, fresh(1));
-    expect(await dueOf(owner.id, "retrain")).toHaveLength(1);
+    const owner = await newTenantWithHead({ retrain_after_examples: 2, promote: "always" });
+    const release = blockTrainings();
+    await sendFeedback(owner, newExamples(2));
+    await waitForTraining(owner);
+    for (let i = 0; i < 4; i++) await sendFeedback(owner, newExamples(1));
+    expect(await listDueTasks(owner.id, "retrain")).toHaveLength(1);
     release();
-    const versions = await settled(owner);
+    const versions = await waitForRetraining(owner);
     expect(versions.map(({ dataset }) => dataset.examples)).toEqual([18, 20, 24]);
   });
 
   test("not once more, where too little was asked for meanwhile", async () => {
-    const owner = await withHead({ retrain_after_examples: 2, promote: "always" });
-    const release = holdTrainings();
-    await teach(owner, fresh(2));
-    await training(owner);
-    await teach(owner, fresh(1));
+    const owner = await newTenantWithHead({ retrain_after_examples: 2, promote: "always" });
+    const release = blockTrainings();
+    await sendFeedback(owner, newExamples(2));
+    await waitForTraining(owner);
+    await sendFeedback(owner, newExamples(1));
     release();
-    expect(await settled(owner)).toHaveLength(2);
-    expect((await policyOf(owner)).new_examples).toBe(1);
+    expect(await waitForRetraining(owner)).toHaveLength(2);
+    expect((await fetchPolicy(owner)).new_examples).toBe(1);
   });
 
   test("when it drifts, where its policy says so", async () => {
-    const wrong = (of: string) =>
-      Array.from({ length: 20 }, (_, i) => ({ text: `where is my ${of} number ${i}`, label: "billing" }));
-    const [told, trained] = [await withHead({}), await withHead({ retrain_on_drift: true, promote: "always" })];
-    for (const owner of [told, trained]) {
-      await teach(owner, wrong("parcel"));
-      expect(await eventsOf(owner.id, "head.drifting")).toHaveLength(1);
+    const wrongExamples = (topic: string) =>
+      Array.from({ length: 20 }, (_, i) => ({ text: `where is my ${topic} number ${i}`, label: "billing" }));
+    const [notifiedOwner, retrainedOwner] = [
+      await newTenantWithHead({}),
+      await newTenantWithHead({ retrain_on_drift: true, promote: "always" }),
+    ];
+    for (const owner of [notifiedOwner, retrainedOwner]) {
+      await sendFeedback(owner, wrongExamples("parcel"));
+      expect(await listEvents(owner.id, "head.drifting")).toHaveLength(1);
     }
-    expect(await settled(told)).toHaveLength(1);
-    expect(await settled(trained)).toHaveLength(2);
-    expect(await policyOf(trained)).toMatchObject({ drifting: false, recent: { judged: 0 } });
+    expect(await waitForRetraining(notifiedOwner)).toHaveLength(1);
+    expect(await waitForRetraining(retrainedOwner)).toHaveLength(2);
+    expect(await fetchPolicy(retrainedOwner)).toMatchObject({ drifting: false, recent: { judged: 0 } });
     // A policy that comes after the drift finds it.
-    await setPolicy(told, { retrain_on_drift: true, promote: "never" });
-    expect(await settled(told)).toHaveLength(2);
+    await setPolicy(notifiedOwner, { retrain_on_drift: true, promote: "never" });
+    expect(await waitForRetraining(notifiedOwner)).toHaveLength(2);
     // The version still drifts, which was told, and is not trained again for every further miss.
-    await teach(told, wrong("order"));
-    expect(await settled(told)).toHaveLength(2);
-    expect(await eventsOf(told.id, "head.drifting")).toHaveLength(1);
+    await sendFeedback(notifiedOwner, wrongExamples("order"));
+    expect(await waitForRetraining(notifiedOwner)).toHaveLength(2);
+    expect(await listEvents(notifiedOwner.id, "head.drifting")).toHaveLength(1);
   });
 
   test("beyond one request as a fine-tuning job, whose promotion is the policy's", async () => {
-    const many = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
-    for (const [promote, wanted] of [
+    const manyExamples = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+    for (const [promote, expectedPromote] of [
       ["if_not_worse", "if_better"],
       ["never", "never"],
     ]) {
-      const owner = await withHead({ retrain_after_examples: 1000, promote });
-      endpointOf(owner.id).submit = respond(429, "", { "retry-after": "600" });
-      await add(owner, many);
-      const submission = await submitted(owner.id);
-      const job = await jobUntil(owner.key, submission.id, "queued");
-      expect(job).toMatchObject({ training_file: "dataset:tickets", graft: { head: "support", promote: wanted } });
-      await vi.waitUntil(async () => (await dueOf(owner.id, "retrain")).length === 0, PATIENCE);
+      const owner = await newTenantWithHead({ retrain_after_examples: 1000, promote });
+      fakeEndpoint(owner.id).onSubmit = respond(429, "", { "retry-after": "600" });
+      await addExamples(owner, manyExamples);
+      const submission = await waitForSubmission(owner.id);
+      const job = await waitForJob(owner.key, submission.id, "queued");
+      expect(job).toMatchObject({
+        training_file: "dataset:tickets",
+        graft: { head: "support", promote: expectedPromote },
+      });
+      await vi.waitUntil(async () => (await listDueTasks(owner.id, "retrain")).length === 0, WAIT_OPTIONS);
       // Its examples count as trained on, and while it is under way there is no other.
-      expect(await policyOf(owner)).toMatchObject({ new_examples: 0, retraining: true, last_failure: null });
+      expect(await fetchPolicy(owner)).toMatchObject({ new_examples: 0, retraining: true, last_failure: null });
       await setPolicy(owner, { retrain_after_examples: 1, promote });
-      await teach(owner, fresh(1));
+      await sendFeedback(owner, newExamples(1));
       await scheduler.wait(200);
       expect((await call("GET", "/v1/fine_tuning/jobs", owner.key)).json.data).toHaveLength(1);
-      const [due] = await dueOf(owner.id, "retrain");
+      const [due] = await listDueTasks(owner.id, "retrain");
       expect(due?.run_at).toBeGreaterThan(Date.now() + 30_000);
       await call("POST", `/v1/fine_tuning/jobs/${job.id}/cancel`, owner.key, {});
-      expect((await policyOf(owner)).retraining).toBe(false);
+      expect((await fetchPolicy(owner)).retraining).toBe(false);
     }
   });
 });
 
 describe("the version that it makes", () => {
   /** Two clusters, which a head tells apart without a fault; or noise, which none can. */
-  const points = (count: number, labelOf: (i: number) => string) =>
+  const makePoints = (count: number, labelOf: (i: number) => string) =>
     Array.from({ length: count }, (_, i) => ({
-      embedding: [i % 2 ? 1 : -1, Math.sin(++texts) / 3],
+      embedding: [i % 2 ? 1 : -1, Math.sin(++textCount) / 3],
       label: labelOf(i),
     }));
-  const clear = (count: number) => points(count, (i) => (i % 2 ? "odd" : "even"));
-  const noise = (count: number) => points(count, (i) => (i % 4 < 2 ? "odd" : "even"));
+  const separablePoints = (count: number) => makePoints(count, (i) => (i % 2 ? "odd" : "even"));
+  const noisePoints = (count: number) => makePoints(count, (i) => (i % 4 < 2 ? "odd" : "even"));
 
-  async function withClusters(policy: object): Promise<Owner> {
+  async function newTenantWithClusters(policy: object): Promise<Owner> {
     const owner = await newTenant();
     const dataset = { name: "tickets", task: "single_label", modality: "embedding", dimensions: 2 };
     await call("POST", "/v1/datasets", owner.key, dataset);
-    await add(owner, clear(40));
+    await addExamples(owner, separablePoints(40));
     const { json } = await call("POST", "/v1/heads", owner.key, { name: "support", dataset: "tickets" });
     expect(json.evaluation.accuracy).toBe(1);
     await setPolicy(owner, { retrain_after_examples: 10, ...policy });
@@ -290,122 +304,122 @@ describe("the version that it makes", () => {
   }
 
   test.each([
-    ["if_not_worse", clear, 2],
-    ["if_not_worse", noise, 1],
-    ["always", noise, 2],
-    ["never", clear, 1],
-  ] as const)("is by %s promoted, or is not", async (promote, more, active) => {
-    const owner = await withClusters({ promote });
-    await add(owner, more(60));
-    const versions = await settled(owner);
+    ["if_not_worse", separablePoints, 2],
+    ["if_not_worse", noisePoints, 1],
+    ["always", noisePoints, 2],
+    ["never", separablePoints, 1],
+  ] as const)("is by %s promoted, or is not", async (promote, addPoints, expectedActive) => {
+    const owner = await newTenantWithClusters({ promote });
+    await addExamples(owner, addPoints(60));
+    const versions = await waitForRetraining(owner);
     expect(versions).toHaveLength(2);
-    expect(versions[1].active_version).toBe(active);
-    if (more === noise) expect(versions[1].evaluation.accuracy).toBeLessThan(0.9);
-    const promoted = (await eventsOf(owner.id, "head.promoted")).map(({ data }) => data.version);
-    expect(promoted).toEqual(active === 2 ? [1, 2] : [1]);
+    expect(versions[1].active_version).toBe(expectedActive);
+    if (addPoints === noisePoints) expect(versions[1].evaluation.accuracy).toBeLessThan(0.9);
+    const promoted = (await listEvents(owner.id, "head.promoted")).map(({ data }) => data.version);
+    expect(promoted).toEqual(expectedActive === 2 ? [1, 2] : [1]);
     // Promoted or not, its examples are no longer new.
-    expect((await policyOf(owner)).new_examples).toBe(0);
+    expect((await fetchPolicy(owner)).new_examples).toBe(0);
   });
 
   test("is promoted where nothing is active", async () => {
     const owner = await newTenant();
     await call("POST", "/v1/datasets", owner.key, { name: "tickets", task: "single_label", modality: "text" });
-    await add(owner, tickets());
+    await addExamples(owner, tickets());
     await call("POST", "/v1/heads", owner.key, { name: "support", dataset: "tickets", promote: false });
     await setPolicy(owner, { retrain_after_examples: 1 });
-    await add(owner, fresh(1));
-    expect((await settled(owner)).at(-1)).toMatchObject({ version: 2, active_version: 2 });
+    await addExamples(owner, newExamples(1));
+    expect((await waitForRetraining(owner)).at(-1)).toMatchObject({ version: 2, active_version: 2 });
   });
 });
 
 describe("a retraining that fails", () => {
   test("for good is told of, and is not tried again until there are as many examples once more", async () => {
-    const owner = await withHead({ retrain_after_examples: 2 });
+    const owner = await newTenantWithHead({ retrain_after_examples: 2 });
     for (const { id, label } of (await call("GET", "/v1/datasets/tickets/examples?limit=100", owner.key)).json.data)
       if (label !== "login") await call("DELETE", `/v1/datasets/tickets/examples/${id}`, owner.key);
-    await teach(owner, fresh(2));
-    expect(await settled(owner)).toHaveLength(1);
-    const [event, ...others] = await eventsOf(owner.id, "head.failed");
+    await sendFeedback(owner, newExamples(2));
+    expect(await waitForRetraining(owner)).toHaveLength(1);
+    const [event, ...others] = await listEvents(owner.id, "head.failed");
     expect(others).toEqual([]);
     const reason = { code: "too_few_labels", message: expect.any(String) };
     expect(event?.data).toEqual({ id: "support", object: "head", version: 1, reason });
-    expect(await policyOf(owner)).toMatchObject({ last_failure: reason, new_examples: 0, retraining: false });
-    await teach(owner, fresh(1));
-    await settled(owner);
-    expect(await eventsOf(owner.id, "head.failed")).toHaveLength(1);
-    await teach(owner, fresh(1));
-    await settled(owner);
-    expect(await eventsOf(owner.id, "head.failed")).toHaveLength(2);
-    await teach(owner, fresh(2, "billing"));
-    expect(await settled(owner)).toHaveLength(2);
-    expect((await policyOf(owner)).last_failure).toBeNull();
+    expect(await fetchPolicy(owner)).toMatchObject({ last_failure: reason, new_examples: 0, retraining: false });
+    await sendFeedback(owner, newExamples(1));
+    await waitForRetraining(owner);
+    expect(await listEvents(owner.id, "head.failed")).toHaveLength(1);
+    await sendFeedback(owner, newExamples(1));
+    await waitForRetraining(owner);
+    expect(await listEvents(owner.id, "head.failed")).toHaveLength(2);
+    await sendFeedback(owner, newExamples(2, "billing"));
+    expect(await waitForRetraining(owner)).toHaveLength(2);
+    expect((await fetchPolicy(owner)).last_failure).toBeNull();
   });
 
   test("for now is tried again later, and requests do not hurry it", async () => {
-    const owner = await withHead({ retrain_after_examples: 1, promote: "always" });
-    const release = holdTrainings();
+    const owner = await newTenantWithHead({ retrain_after_examples: 1, promote: "always" });
+    const release = blockTrainings();
     try {
-      await teach(owner, fresh(1));
-      await training(owner);
-      await vi.waitUntil(async () => !(await policyOf(owner)).retraining, { timeout: 20_000, interval: 100 });
+      await sendFeedback(owner, newExamples(1));
+      await waitForTraining(owner);
+      await vi.waitUntil(async () => !(await fetchPolicy(owner)).retraining, { timeout: 20_000, interval: 100 });
     } finally {
       release();
     }
-    await teach(owner, fresh(1));
-    const [due] = await dueOf(owner.id, "retrain");
+    await sendFeedback(owner, newExamples(1));
+    const [due] = await listDueTasks(owner.id, "retrain");
     expect(due?.run_at).toBeGreaterThan(Date.now() + 3_000);
-    expect(await eventsOf(owner.id, "head.failed")).toEqual([]);
+    expect(await listEvents(owner.id, "head.failed")).toEqual([]);
     await inLedger(owner.id, (storage) => {
       storage.sql.exec("UPDATE head_learning SET state = json_set(state, '$.nextAt', 0)");
       storage.sql.exec("UPDATE due SET run_at = 1 WHERE kind = 'retrain'");
-      return arm(storage);
+      return setNextAlarm(storage);
     });
-    const versions = await settled(owner);
+    const versions = await waitForRetraining(owner);
     expect(versions.map(({ dataset }) => dataset.examples)).toEqual([18, 20]);
   });
 
   test("five times in a row, or is lost as often, is given up", async () => {
     const failure = { code: "backend_unavailable", message: "It was down.", retryAfter: 1 } as const;
-    for (const lost of [false, true]) {
-      const owner = await withHead({});
-      await add(owner, fresh(1));
+    for (const isLost of [false, true]) {
+      const owner = await newTenantWithHead({});
+      await addExamples(owner, newExamples(1));
       await inLedger(owner.id, ({ sql }) => {
         sql.exec("UPDATE head_learning SET policy = json_set(policy, '$.retrain_after_examples', 1)");
-        const waits: (number | null)[] = [];
+        const delays: (number | null)[] = [];
         let now = Date.now();
         for (let i = 0; i < 5; i++) {
-          const begun = beginRetraining(sql, "support", now);
-          expect(begun).toEqual({ attempt: i + 1 });
+          const retraining = beginRetraining(sql, "support", now);
+          expect(retraining).toEqual({ attempt: i + 1 });
           // One that is under way, or waits, is not begun again before its time.
-          const next = lost
+          const nextRun = isLost
             ? beginRetraining(sql, "support", now - 1)
             : failRetraining(sql, "support", i + 1, failure, now);
-          waits.push(typeof next === "number" ? next - now : null);
-          if (typeof next === "number") now = next;
+          delays.push(typeof nextRun === "number" ? nextRun - now : null);
+          if (typeof nextRun === "number") now = nextRun;
         }
-        if (lost) expect(beginRetraining(sql, "support", now)).toBeNull();
-        expect(waits.slice(0, 4)).toEqual([10_000, 40_000, 160_000, 640_000]);
+        if (isLost) expect(beginRetraining(sql, "support", now)).toBeNull();
+        expect(delays.slice(0, 4)).toEqual([10_000, 40_000, 160_000, 640_000]);
         expect(beginRetraining(sql, "support", now)).toBeNull();
         expect(getPolicy(sql, "support")).toMatchObject({ ok: true, value: { new_examples: 0, retraining: false } });
       });
-      const told = await eventsOf(owner.id, "head.failed");
-      expect(told.map(({ data }) => data.reason.code)).toEqual([lost ? "internal_error" : failure.code]);
+      const failureEvents = await listEvents(owner.id, "head.failed");
+      expect(failureEvents.map(({ data }) => data.reason.code)).toEqual([isLost ? "internal_error" : failure.code]);
     }
   });
 });
 
 test("a retraining that was lost and is no longer wanted ends", async () => {
-  const owner = await withHead({});
-  await add(owner, fresh(1));
-  const setAfter = (after: number) =>
+  const owner = await newTenantWithHead({});
+  await addExamples(owner, newExamples(1));
+  const setRetrainAfter = (exampleCount: number) =>
     inLedger(owner.id, ({ sql }) => {
-      sql.exec("UPDATE head_learning SET policy = json_set(policy, '$.retrain_after_examples', ?)", after);
+      sql.exec("UPDATE head_learning SET policy = json_set(policy, '$.retrain_after_examples', ?)", exampleCount);
       return beginRetraining(sql, "support", Date.now());
     });
-  expect(await setAfter(1)).toEqual({ attempt: 1 });
-  expect((await policyOf(owner)).retraining).toBe(true);
-  expect(await setAfter(100)).toBeNull();
-  expect((await policyOf(owner)).retraining).toBe(false);
+  expect(await setRetrainAfter(1)).toEqual({ attempt: 1 });
+  expect((await fetchPolicy(owner)).retraining).toBe(true);
+  expect(await setRetrainAfter(100)).toBeNull();
+  expect((await fetchPolicy(owner)).retraining).toBe(false);
 });
 
 describe("what is deleted in between", () => {
@@ -414,87 +428,96 @@ describe("what is deleted in between", () => {
     ["the data set", ({ key }) => call("DELETE", "/v1/datasets/tickets", key)],
     ["the tenant", ({ id }) => call("DELETE", `/v1/admin/tenants/${id}`, env.ADMIN_KEY)],
   ])("%s: nothing comes of the training that was under way", async (what, remove) => {
-    const owner = await withHead({ retrain_after_examples: 1, promote: "always" });
-    const release = holdTrainings();
-    await teach(owner, fresh(1));
-    await training(owner);
+    const owner = await newTenantWithHead({ retrain_after_examples: 1, promote: "always" });
+    const release = blockTrainings();
+    await sendFeedback(owner, newExamples(1));
+    await waitForTraining(owner);
     await remove(owner);
     release();
     if (what === "the tenant") {
       await vi.waitUntil(async () => {
         const { json } = await call("GET", `/v1/admin/tenants/${owner.id}`, env.ADMIN_KEY);
         return json.status === "deleted";
-      }, PATIENCE);
+      }, WAIT_OPTIONS);
       return;
     }
     if (what === "the data set") {
-      expect(await settled(owner)).toHaveLength(1);
-      expect(await policyOf(owner)).toMatchObject({ retraining: false, new_examples: 0, last_failure: null });
+      expect(await waitForRetraining(owner)).toHaveLength(1);
+      expect(await fetchPolicy(owner)).toMatchObject({ retraining: false, new_examples: 0, last_failure: null });
     }
-    await vi.waitUntil(async () => (await dueOf(owner.id, "retrain")).length === 0, PATIENCE);
+    await vi.waitUntil(async () => (await listDueTasks(owner.id, "retrain")).length === 0, WAIT_OPTIONS);
     if (what === "the head") {
-      expectRefused(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
+      expectError(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
       expect(await inLedger(owner.id, ({ sql }) => sql.exec("SELECT * FROM head_learning").toArray())).toEqual([]);
       // A head of the same name begins anew.
       await call("POST", "/v1/heads", owner.key, { name: "support", dataset: "tickets" });
-      expect(await policyOf(owner)).toMatchObject({ retrain_after_examples: null, last_failure: null });
+      expect(await fetchPolicy(owner)).toMatchObject({ retrain_after_examples: null, last_failure: null });
     }
-    expect(await eventsOf(owner.id, "head.failed")).toEqual([]);
+    expect(await listEvents(owner.id, "head.failed")).toEqual([]);
   });
 });
 
 describe("the route that the ledger calls", () => {
-  const retrain = (head: string, token?: string) =>
+  const postRetrain = (head: string, token?: string) =>
     SELF.fetch(`http://graft.test/internal/heads/${head}/retrain`, {
       method: "POST",
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
     });
-  const codeOf = async (response: Response) => (await response.json<{ error: { code: Code } }>()).error.code;
+  const errorCode = async (response: Response) => (await response.json<{ error: { code: ErrorCode } }>()).error.code;
 
   test("takes the token of this head alone, and has no effect but of the current attempt", async () => {
-    const owner = await withHead({ retrain_after_examples: 100 });
-    const of = { tenant: owner.id, head: "support", attempt: 1 };
-    const good = makeRetrainingToken(env.SERVER_KEY, of);
+    const owner = await newTenantWithHead({ retrain_after_examples: 100 });
+    const tokenClaims = { tenant: owner.id, head: "support", attempt: 1 };
+    const validToken = makeRetrainingToken(env.SERVER_KEY, tokenClaims);
     for (const [head, token] of [
       ["support", undefined],
       ["support", owner.key],
-      ["support", makeRetrainingToken("another key", of)],
-      ["support", `${good.slice(0, -1)}${good.endsWith("0") ? 1 : 0}`],
-      ["support", makeRetrainingToken(env.SERVER_KEY, { ...of, head: "other" })],
-      ["other", good],
+      ["support", makeRetrainingToken("another key", tokenClaims)],
+      ["support", `${validToken.slice(0, -1)}${validToken.endsWith("0") ? 1 : 0}`],
+      ["support", makeRetrainingToken(env.SERVER_KEY, { ...tokenClaims, head: "other" })],
+      ["other", validToken],
     ] as const) {
-      const refused = await retrain(head, token);
-      expect([refused.status, await codeOf(refused)]).toEqual([401, "invalid_api_key"]);
+      const refused = await postRetrain(head, token);
+      expect([refused.status, await errorCode(refused)]).toEqual([401, "invalid_api_key"]);
     }
     for (const attempt of [1, 2]) {
-      const late = await retrain("support", makeRetrainingToken(env.SERVER_KEY, { ...of, attempt }));
-      expect([late.status, await codeOf(late)]).toEqual([409, "attempt_ended"]);
+      const lateAttempt = await postRetrain(
+        "support",
+        makeRetrainingToken(env.SERVER_KEY, { ...tokenClaims, attempt }),
+      );
+      expect([lateAttempt.status, await errorCode(lateAttempt)]).toEqual([409, "attempt_ended"]);
     }
-    const nobody = await retrain("support", makeRetrainingToken(env.SERVER_KEY, { ...of, tenant: "nobody" }));
-    expect([nobody.status, await codeOf(nobody)]).toEqual([404, "not_found"]);
-    expect(await settled(owner)).toHaveLength(1);
+    const unknownTenant = await postRetrain(
+      "support",
+      makeRetrainingToken(env.SERVER_KEY, { ...tokenClaims, tenant: "nobody" }),
+    );
+    expect([unknownTenant.status, await errorCode(unknownTenant)]).toEqual([404, "not_found"]);
+    expect(await waitForRetraining(owner)).toHaveLength(1);
   });
 
   test("trains once for an attempt, however often it is called; an older one's version is not taken", async () => {
-    const owner = await withHead({});
-    await add(owner, fresh(1));
-    const begin = () =>
+    const owner = await newTenantWithHead({});
+    await addExamples(owner, newExamples(1));
+    const startRetraining = () =>
       inLedger(owner.id, ({ sql }) => {
         sql.exec("UPDATE head_learning SET policy = json_set(policy, '$.retrain_after_examples', 1)");
         return beginRetraining(sql, "support", Date.now() + 3_600_000);
       });
     const token = (attempt: number) =>
       makeRetrainingToken(env.SERVER_KEY, { tenant: owner.id, head: "support", attempt });
-    expect(await begin()).toEqual({ attempt: 1 });
-    const release = holdTrainings();
-    const older = retrain("support", token(1));
+    expect(await startRetraining()).toEqual({ attempt: 1 });
+    const release = blockTrainings();
+    const olderAttempt = postRetrain("support", token(1));
     await scheduler.wait(50);
     await inLedger(owner.id, ({ sql }) => sql.exec("UPDATE head_learning SET state = json_set(state, '$.nextAt', 0)"));
-    expect(await begin()).toEqual({ attempt: 2 });
+    expect(await startRetraining()).toEqual({ attempt: 2 });
     release();
-    expect([(await older).status, await codeOf(await older)]).toEqual([409, "attempt_ended"]);
-    const [one, two] = await Promise.all([retrain("support", token(2)), retrain("support", token(2))]);
-    expect([one.status, two.status].toSorted()).toEqual([200, 409]);
-    expect(await settled(owner)).toHaveLength(2);
+    expect([(await olderAttempt).status, await errorCode(await olderAttempt)]).toEqual([409, "attempt_ended"]);
+    const [firstResponse, secondResponse] = await Promise.all([
+      postRetrain("support", token(2)),
+      postRetrain("support", token(2)),
+    ]);
+    expect([firstResponse.status, secondResponse.status].toSorted()).toEqual([200, 409]);
+    expect(await waitForRetraining(owner)).toHaveLength(2);
   });
 });

@@ -1,19 +1,22 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { call, tenantWithTickets, tickets } from "./api.ts";
-import { expectRefused } from "./expect.ts";
+import { expectError } from "./assertions.ts";
 
 let key: string;
 
 beforeAll(async () => {
   key = (await tenantWithTickets()).key;
   const values = Array.from({ length: 40 }, (_, i) => ({ embedding: [i / 40, (i % 3) / 3], value: 2 * i }));
-  const many = tickets().map(({ text, label }, i) => ({ text, labels: i % 2 === 0 ? [label, "even"] : [label] }));
+  const multiLabelExamples = tickets().map(({ text, label }, i) => ({
+    text,
+    labels: i % 2 === 0 ? [label, "even"] : [label],
+  }));
   for (const body of [
     { name: "single", dataset: "tickets" },
-    { name: "multi", examples: many },
+    { name: "multi", examples: multiLabelExamples },
     { name: "worded", dataset: "tickets", hyperparameters: { lexical: true } },
-    { name: "worded-multi", examples: many, hyperparameters: { lexical: true } },
+    { name: "worded-multi", examples: multiLabelExamples, hyperparameters: { lexical: true } },
     {
       name: "worded-value",
       examples: tickets().map(({ text }, i) => ({ text, value: i })),
@@ -31,10 +34,10 @@ beforeAll(async () => {
   }
 });
 
-const predict = (head: string, body: object) => call("POST", `/v1/heads/${head}/predict`, key, body);
+const postPredict = (head: string, body: object) => call("POST", `/v1/heads/${head}/predict`, key, body);
 
-async function predictions(head: string, body: object) {
-  const answer = await predict(head, body);
+async function predictAll(head: string, body: object) {
+  const answer = await postPredict(head, body);
   expect(answer.status, answer.text).toBe(200);
   expect(answer.json).toMatchObject({ object: "list", model: `${head}@1` });
   return answer.json.data;
@@ -42,20 +45,20 @@ async function predictions(head: string, body: object) {
 
 describe("single_label", () => {
   test("answers a label, its score and whether it is in scope", async () => {
-    const [one] = await predictions("single", { input: "please refund my invoice" });
-    expect(one).toEqual({
+    const [prediction] = await predictAll("single", { input: "please refund my invoice" });
+    expect(prediction).toEqual({
       index: 0,
       label: "billing",
       score: expect.any(Number),
       in_scope: true,
-      scores: [{ label: "billing", score: one.score }],
+      scores: [{ label: "billing", score: prediction.score }],
     });
   });
 
   test("top_k gives that many scores, highest first, which add up to one over all labels", async () => {
-    const [two] = await predictions("single", { input: "late parcel", top_k: 2 });
-    expect(two.scores).toHaveLength(2);
-    const [all] = await predictions("single", { input: "late parcel", top_k: 100 });
+    const [topTwo] = await predictAll("single", { input: "late parcel", top_k: 2 });
+    expect(topTwo.scores).toHaveLength(2);
+    const [all] = await predictAll("single", { input: "late parcel", top_k: 100 });
     const scores = all.scores.map(({ score }: { score: number }) => score);
     expect(scores).toEqual(scores.toSorted((a: number, b: number) => b - a));
     expect(scores.reduce((sum: number, score: number) => sum + score, 0)).toBeCloseTo(1, 9);
@@ -64,9 +67,9 @@ describe("single_label", () => {
   test("coverage gives a set that grows with it and always holds the label", async () => {
     const sizes: number[] = [];
     for (const coverage of [0.5, 0.9, 0.999]) {
-      const [one] = await predictions("single", { input: "my card and my parcel", coverage });
-      expect(one.set).toContain(one.label);
-      sizes.push(one.set.length);
+      const [prediction] = await predictAll("single", { input: "my card and my parcel", coverage });
+      expect(prediction.set).toContain(prediction.label);
+      sizes.push(prediction.set.length);
     }
     expect(sizes).toEqual(sizes.toSorted());
   });
@@ -76,32 +79,36 @@ describe("single_label", () => {
       [0, true],
       [1, false],
     ] as const) {
-      const [one] = await predictions("single", { input: "late parcel", out_of_scope_threshold: threshold });
-      expect(one.in_scope).toBe(in_scope);
+      const [prediction] = await predictAll("single", { input: "late parcel", out_of_scope_threshold: threshold });
+      expect(prediction.in_scope).toBe(in_scope);
     }
   });
 });
 
 test("multi_label answers every label that is likelier than not, and their scores", async () => {
-  const [one] = await predictions("multi", { input: "refund my last invoice", top_k: 4 });
-  expect(one).toEqual({ index: 0, labels: expect.any(Array), scores: expect.any(Array) });
-  expect(one.scores).toHaveLength(4);
-  const likely = one.scores.filter(({ score }: { score: number }) => score >= 0.5);
-  expect(one.labels).toEqual(likely.map(({ label }: { label: string }) => label));
+  const [prediction] = await predictAll("multi", { input: "refund my last invoice", top_k: 4 });
+  expect(prediction).toEqual({ index: 0, labels: expect.any(Array), scores: expect.any(Array) });
+  expect(prediction.scores).toHaveLength(4);
+  const likelyLabels = prediction.scores.filter(({ score }: { score: number }) => score >= 0.5);
+  expect(prediction.labels).toEqual(likelyLabels.map(({ label }: { label: string }) => label));
 });
 
 test("regression answers a value and the interval that should hold it", async () => {
-  const [one] = await predictions("value", { input: { embedding: [0.5, 0] } });
-  expect(one).toEqual({ index: 0, value: expect.any(Number), interval: [expect.any(Number), expect.any(Number)] });
-  expect(one.interval[0]).toBeLessThanOrEqual(one.value);
-  expect(one.interval[1]).toBeGreaterThanOrEqual(one.value);
-  expect(one.value).toBeGreaterThan(20);
-  expect(one.value).toBeLessThan(60);
+  const [prediction] = await predictAll("value", { input: { embedding: [0.5, 0] } });
+  expect(prediction).toEqual({
+    index: 0,
+    value: expect.any(Number),
+    interval: [expect.any(Number), expect.any(Number)],
+  });
+  expect(prediction.interval[0]).toBeLessThanOrEqual(prediction.value);
+  expect(prediction.interval[1]).toBeGreaterThanOrEqual(prediction.value);
+  expect(prediction.value).toBeGreaterThan(20);
+  expect(prediction.value).toBeLessThan(60);
 });
 
 test("regression on too few examples for the coverage says that it knows no interval", async () => {
-  const [one] = await predictions("few", { input: { embedding: [0.5, 0] }, coverage: 0.99 });
-  expect(one).toEqual({ index: 0, value: expect.any(Number), interval: null });
+  const [prediction] = await predictAll("few", { input: { embedding: [0.5, 0] }, coverage: 0.99 });
+  expect(prediction).toEqual({ index: 0, value: expect.any(Number), interval: null });
 });
 
 describe("inputs", () => {
@@ -117,24 +124,24 @@ describe("inputs", () => {
         "\ud800",
         "\u{1f600} \u202e",
       ];
-      const all = await predictions(head, { input });
+      const all = await predictAll(head, { input });
       expect(all.map(({ index }: { index: number }) => index)).toEqual(input.map((_, i) => i));
-      for (const [i, one] of input.entries()) {
-        const [alone] = await predictions(head, { input: one });
-        expect({ ...alone, index: i }).toEqual(all[i]);
+      for (const [i, text] of input.entries()) {
+        const [prediction] = await predictAll(head, { input: text });
+        expect({ ...prediction, index: i }).toEqual(all[i]);
       }
     },
   );
 
   test("embeddings of one's own, alone or many", async () => {
-    const all = await predictions("own", { input: [{ embedding: [0, 0] }, { embedding: [1, 0] }] });
+    const all = await predictAll("own", { input: [{ embedding: [0, 0] }, { embedding: [1, 0] }] });
     expect(all.map(({ label }: { label: string }) => label)).toEqual(["low", "high"]);
-    await predictions("own", { input: { embedding: [3.4e38, -3.4e38] } });
-    await predictions("value", { input: { embedding: [1e-45, -0] } });
+    await predictAll("own", { input: { embedding: [3.4e38, -3.4e38] } });
+    await predictAll("value", { input: { embedding: [1e-45, -0] } });
   });
 
   test("as many as the limit says", async () => {
-    const all = await predictions("single", { input: Array(limits.inputs_per_request).fill("refund") });
+    const all = await predictAll("single", { input: Array(limits.inputs_per_request).fill("refund") });
     expect(all).toHaveLength(limits.inputs_per_request);
   });
 
@@ -221,48 +228,58 @@ describe("inputs", () => {
     ],
     ["an unknown field", "single", { input: "a", temperature: 2 }, 400, "unknown_parameter", "temperature"],
   ])("%s is refused", async (_what, head, body, status, code, param) => {
-    expectRefused(await predict(head, body), status, code as "invalid_parameter", param);
+    expectError(await postPredict(head, body), status, code as "invalid_parameter", param);
   });
 
   test.each(["NaN", "Infinity", "-Infinity"])("%s in an embedding is not JSON", async (number) => {
     const json = { "content-type": "application/json" };
     const answer = await call("POST", "/v1/heads/own/predict", key, `{"input":{"embedding":[1,${number}]}}`, json);
-    expectRefused(answer, 400, "invalid_json");
+    expectError(answer, 400, "invalid_json");
   });
 
   test("1e999 in an embedding is refused", async () => {
     const json = { "content-type": "application/json" };
     const answer = await call("POST", "/v1/heads/own/predict", key, '{"input":{"embedding":[1,1e999]}}', json);
-    expectRefused(answer, 400, "invalid_parameter", "input.embedding[1]");
+    expectError(answer, 400, "invalid_parameter", "input.embedding[1]");
   });
 });
 
 test("a version pins, whatever is active", async () => {
-  const { key: fresh } = await tenantWithTickets();
+  const { key: freshKey } = await tenantWithTickets();
   const evaluation = { method: "none" };
-  await call("POST", "/v1/heads", fresh, { name: "h", dataset: "tickets", evaluation, hyperparameters: { l2: 0.01 } });
-  await call("POST", "/v1/heads", fresh, { name: "h", dataset: "tickets", evaluation, hyperparameters: { l2: 100 } });
-  const ask = async (version?: number) =>
-    (await call("POST", "/v1/heads/h/predict", fresh, { input: "refund", ...(version ? { version } : {}) })).json;
-  expect((await ask()).model).toBe("h@2");
-  const pinned = await ask(1);
+  await call("POST", "/v1/heads", freshKey, {
+    name: "h",
+    dataset: "tickets",
+    evaluation,
+    hyperparameters: { l2: 0.01 },
+  });
+  await call("POST", "/v1/heads", freshKey, {
+    name: "h",
+    dataset: "tickets",
+    evaluation,
+    hyperparameters: { l2: 100 },
+  });
+  const predictVersion = async (version?: number) =>
+    (await call("POST", "/v1/heads/h/predict", freshKey, { input: "refund", ...(version ? { version } : {}) })).json;
+  expect((await predictVersion()).model).toBe("h@2");
+  const pinned = await predictVersion(1);
   expect(pinned.model).toBe("h@1");
-  expect(pinned.data[0].score).toBeGreaterThan((await ask(2)).data[0].score);
+  expect(pinned.data[0].score).toBeGreaterThan((await predictVersion(2)).data[0].score);
 });
 
 test("a head of which no version is active serves pinned versions alone", async () => {
-  const made = await call("POST", "/v1/heads", key, { name: "draft", dataset: "tickets", promote: false });
-  expect(made.json).toMatchObject({ version: 1, active_version: null });
-  expectRefused(await predict("draft", { input: "hello" }), 404, "not_found");
-  expect((await predict("draft", { input: "hello", version: 1 })).status).toBe(200);
+  const draft = await call("POST", "/v1/heads", key, { name: "draft", dataset: "tickets", promote: false });
+  expect(draft.json).toMatchObject({ version: 1, active_version: null });
+  expectError(await postPredict("draft", { input: "hello" }), 404, "not_found");
+  expect((await postPredict("draft", { input: "hello", version: 1 })).status).toBe(200);
   await call("POST", "/v1/heads/draft/promote", key, { version: 1 });
-  expect((await predict("draft", { input: "hello" })).json.model).toBe("draft@1");
+  expect((await postPredict("draft", { input: "hello" })).json.model).toBe("draft@1");
 });
 
 test("options are refused where they mean nothing", async () => {
-  expectRefused(await predict("multi", { input: "hello", coverage: 0.9 }), 422, "task_mismatch", "coverage");
-  const threshold = await predict("multi", { input: "hello", out_of_scope_threshold: 0.5 });
-  expectRefused(threshold, 422, "task_mismatch", "out_of_scope_threshold");
+  expectError(await postPredict("multi", { input: "hello", coverage: 0.9 }), 422, "task_mismatch", "coverage");
+  const threshold = await postPredict("multi", { input: "hello", out_of_scope_threshold: 0.5 });
+  expectError(threshold, 422, "task_mismatch", "out_of_scope_threshold");
 });
 
 test("more scores than an answer holds, or more work than one stretch takes, are refused with the limit", async () => {
@@ -273,12 +290,14 @@ test("more scores than an answer holds, or more work than one stretch takes, are
   const body = { name: "many", examples: labels, evaluation: { method: "none" }, hyperparameters: { l2: 1 } };
   expect((await call("POST", "/v1/heads", key, body)).status).toBe(201);
   const input = Array.from({ length: 2_000 }, () => ({ embedding: [1, 0] }));
-  const answer = await predict("many", { input, top_k: 400 });
-  expectRefused(answer, 422, "limit_exceeded", "input");
+  const answer = await postPredict("many", { input, top_k: 400 });
+  expectError(answer, 422, "limit_exceeded", "input");
   expect(answer.json.error.details).toEqual({ limit: limits.scores_per_request, actual: 800_000 });
-  expectRefused(await predict("many", { input, coverage: 0.9 }), 422, "limit_exceeded", "input");
-  expect((await predict("many", { input })).status).toBe(200);
-  const several = labels.map(({ embedding, label }) => ({ embedding, labels: [label] }));
-  expect((await call("POST", "/v1/heads", key, { ...body, name: "several", examples: several })).status).toBe(201);
-  expectRefused(await predict("several", { input }), 422, "limit_exceeded", "input");
+  expectError(await postPredict("many", { input, coverage: 0.9 }), 422, "limit_exceeded", "input");
+  expect((await postPredict("many", { input })).status).toBe(200);
+  const multiLabelled = labels.map(({ embedding, label }) => ({ embedding, labels: [label] }));
+  expect((await call("POST", "/v1/heads", key, { ...body, name: "several", examples: multiLabelled })).status).toBe(
+    201,
+  );
+  expectError(await postPredict("several", { input }), 422, "limit_exceeded", "input");
 });

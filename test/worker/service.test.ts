@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { edgeBudget, limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
-import { expectGuarded, keyWith } from "./expect.ts";
+import { createKey, expectAuthorization } from "./assertions.ts";
 import { openApiDocument } from "./openapi.ts";
 
 describe("GET /v1/limits", () => {
@@ -14,14 +14,14 @@ describe("GET /v1/limits", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     const answer = await call("GET", "/v1/limits", key);
     expect(answer.status).toBe(200);
-    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, webhook_endpoints, ...rest } = limits;
-    const { fine_tuned_backbones, ...others } = rest;
-    const plain = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
+    const { datasets, heads, api_keys, files, active_jobs, inbound_hooks, webhook_endpoints, ...otherLimits } = limits;
+    const { fine_tuned_backbones, ...others } = otherLimits;
+    const numericLimits = { ...others, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     expect(answer.json).toEqual({
       object: "limits",
       id,
       limits: {
-        ...Object.fromEntries(Object.entries(plain).map(([name, limit]) => [name, { limit }])),
+        ...Object.fromEntries(Object.entries(numericLimits).map(([name, limit]) => [name, { limit }])),
         datasets: { limit: datasets, used: 1 },
         heads: { limit: heads, used: 1 },
         api_keys: { limit: api_keys, used: 1 },
@@ -37,9 +37,9 @@ describe("GET /v1/limits", () => {
   test("any key of the tenant may read them", async () => {
     const { key } = await newTenant();
     for (const scope of ["predict", "train", "manage"]) {
-      expect((await call("GET", "/v1/limits", await keyWith(key, scope))).status).toBe(200);
+      expect((await call("GET", "/v1/limits", await createKey(key, scope))).status).toBe(200);
     }
-    await expectGuarded(key, null, "GET", "/v1/limits");
+    await expectAuthorization(key, null, "GET", "/v1/limits");
   });
 });
 
@@ -60,51 +60,55 @@ describe("health", () => {
     ["the default backbone", { DEFAULT_BACKBONE: "none" }],
     ["an answer of a remote default backbone", { DEFAULT_BACKBONE: "away", BACKBONES: remoteBackbone }],
     ["the server key", { SERVER_KEY: "" }],
-  ])("without %s the Worker is not ready, and lives", async (_what, broken) => {
-    const ask = (path: string) =>
-      createApp().fetch(new Request(`http://graft.test${path}`), { ...env, ...broken }, createExecutionContext());
-    const ready = await ask("/health/ready");
-    expect(ready.status).toBe(503);
-    expect(await ready.json()).toEqual({ status: "unavailable" });
-    expect((await ask("/health/live")).status).toBe(200);
+  ])("without %s the Worker is not ready, and lives", async (_what, brokenBindings) => {
+    const request = (path: string) =>
+      createApp().fetch(
+        new Request(`http://graft.test${path}`),
+        { ...env, ...brokenBindings },
+        createExecutionContext(),
+      );
+    const readiness = await request("/health/ready");
+    expect(readiness.status).toBe(503);
+    expect(await readiness.json()).toEqual({ status: "unavailable" });
+    expect((await request("/health/live")).status).toBe(200);
   });
 });
 
 describe("a verdict of readiness", () => {
   /** The same isolate asked again and again, with storage that can be broken and counts how often it is asked. */
-  function isolate() {
-    let broken = false;
-    let asked = 0;
+  function createIsolate() {
+    let isBroken = false;
+    let kvCalls = 0;
     const get = async () => {
-      asked++;
-      if (broken) throw new Error("no KV");
+      kvCalls++;
+      if (isBroken) throw new Error("no KV");
       return null;
     };
     const bindings = { ...env, KV: { get } } as unknown as Cloudflare.Env;
     const app = createApp();
-    const ready = async () =>
+    const checkReady = async () =>
       (await app.fetch(new Request("http://graft.test/health/ready"), bindings, createExecutionContext())).status;
-    return { ready, asked: () => asked, breakKv: (yes: boolean) => (broken = yes) };
+    return { ready: checkReady, countKvCalls: () => kvCalls, breakKv: (isFailing: boolean) => (isBroken = isFailing) };
   }
   afterEach(() => vi.useRealTimers());
 
   test("is kept for five seconds, the good one and the bad one", async () => {
     vi.useFakeTimers({ toFake: ["Date"] });
-    const { ready, asked, breakKv } = isolate();
-    expect([await ready(), await ready(), asked()]).toEqual([200, 200, 1]);
+    const { ready, countKvCalls, breakKv } = createIsolate();
+    expect([await ready(), await ready(), countKvCalls()]).toEqual([200, 200, 1]);
     breakKv(true);
-    expect([await ready(), asked()]).toEqual([200, 1]);
+    expect([await ready(), countKvCalls()]).toEqual([200, 1]);
     vi.setSystemTime(Date.now() + 5_001);
-    expect([await ready(), await ready(), asked()]).toEqual([503, 503, 2]);
+    expect([await ready(), await ready(), countKvCalls()]).toEqual([503, 503, 2]);
     breakKv(false);
     vi.setSystemTime(Date.now() + 5_001);
-    expect([await ready(), asked()]).toEqual([200, 3]);
+    expect([await ready(), countKvCalls()]).toEqual([200, 3]);
   });
 
   test("is not kept before the first good one", async () => {
-    const { ready, asked, breakKv } = isolate();
+    const { ready, countKvCalls, breakKv } = createIsolate();
     breakKv(true);
-    expect([await ready(), await ready(), asked()]).toEqual([503, 503, 2]);
+    expect([await ready(), await ready(), countKvCalls()]).toEqual([503, 503, 2]);
     breakKv(false);
     expect(await ready()).toBe(200);
   });
@@ -125,8 +129,8 @@ describe("documentation", () => {
       Object.keys(item).map((method) => `${method.toUpperCase()} ${path}`),
     );
     // What a batch endpoint calls is a contract of its own.
-    const apart = /openapi|docs|^\/internal\//;
-    const hono = createApp().routes.filter(({ method, path }) => method !== "ALL" && !apart.test(path));
+    const excludedPaths = /openapi|docs|^\/internal\//;
+    const hono = createApp().routes.filter(({ method, path }) => method !== "ALL" && !excludedPaths.test(path));
     const routes = new Set(hono.map(({ method, path }) => `${method} ${path.replace(/:(\w+)/g, "{$1}")}`));
     expect(operations.toSorted()).toEqual([...routes].toSorted());
   });

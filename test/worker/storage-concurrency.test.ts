@@ -3,53 +3,53 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { hashText } from "../../src/backbones/hash-text.ts";
 import { fail } from "../../src/core/failure.ts";
-import { toStored } from "../../src/ingest/example.ts";
-import { recordOf, runTraining, storeHead } from "../../src/training/run.ts";
-import { inlineSource, type TrainingSource } from "../../src/training/source.ts";
+import { toStoredExample } from "../../src/ingest/example.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
-import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
-import { workerdTensors } from "../../src/tensor/workerd.ts";
-import { type Answer, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { getLedger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
+import { runTraining, storeHead, toHeadRecord } from "../../src/training/run.ts";
+import { createInlineSource, type TrainingSource } from "../../src/training/source.ts";
+import { type ApiResponse, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 
-const quick = { evaluation: { method: "none" } } as const;
+const quickParams = { evaluation: { method: "none" } } as const;
 
-function train(key: string, name: string, l2 = 1, headers: Record<string, string> = {}): Promise<Answer> {
-  return call("POST", "/v1/heads", key, { name, dataset: "tickets", hyperparameters: { l2 }, ...quick }, headers);
+function postHead(key: string, name: string, l2 = 1, headers: Record<string, string> = {}): Promise<ApiResponse> {
+  return call("POST", "/v1/heads", key, { name, dataset: "tickets", hyperparameters: { l2 }, ...quickParams }, headers);
 }
 
 /** Runs the same thing n times at once. */
-function parallel<T>(n: number, run: (i: number) => Promise<T>): Promise<T[]> {
+function runParallel<T>(n: number, run: (i: number) => Promise<T>): Promise<T[]> {
   return Promise.all(Array.from({ length: n }, (_, i) => run(i)));
 }
 
-function byStatus(answers: readonly Answer[]): Record<number, number> {
+function countByStatus(answers: readonly ApiResponse[]): Record<number, number> {
   const counts: Record<number, number> = {};
   for (const { status } of answers) counts[status] = (counts[status] ?? 0) + 1;
   return counts;
 }
 
-async function newTexts(key: string, name = "texts"): Promise<void> {
-  const made = await call("POST", "/v1/datasets", key, { name, task: "single_label", modality: "text" });
-  expect(made.status, made.text).toBe(201);
+async function newTextDataset(key: string, name = "texts"): Promise<void> {
+  const response = await call("POST", "/v1/datasets", key, { name, task: "single_label", modality: "text" });
+  expect(response.status, response.text).toBe(201);
 }
 
-const rows = (n: number, prefix: string) =>
+const makeRows = (n: number, prefix: string) =>
   Array.from({ length: n }, (_, i) => JSON.stringify({ text: `${prefix} ${i}`, label: `label ${i % 3}` })).join("\n");
 const ndjson = { "content-type": "application/x-ndjson" };
 
 describe("imports", () => {
   test("20 at once into one data set all arrive, whole", async () => {
     const { key } = await newTenant();
-    await newTexts(key);
-    const answers = await parallel(20, (i) =>
-      call("POST", "/v1/datasets/texts/examples", key, rows(700, `import ${i}`), ndjson),
+    await newTextDataset(key);
+    const answers = await runParallel(20, (i) =>
+      call("POST", "/v1/datasets/texts/examples", key, makeRows(700, `import ${i}`), ndjson),
     );
-    expect(byStatus(answers)).toEqual({ 200: 20 });
+    expect(countByStatus(answers)).toEqual({ 200: 20 });
     for (const { json } of answers) expect(json).toMatchObject({ added: 700, updated: 0, unchanged: 0, rejected: 0 });
     const dataset = (await call("GET", "/v1/datasets/texts", key)).json;
     expect(dataset).toMatchObject({ examples: 14_000, revision: 20 });
-    const seen = answers.map(({ json }) => json.dataset.examples).sort((a, b) => a - b);
-    expect(seen, "each import shows all of itself, and of those before it").toEqual(
+    const exampleCounts = answers.map(({ json }) => json.dataset.examples).sort((a, b) => a - b);
+    expect(exampleCounts, "each import shows all of itself, and of those before it").toEqual(
       Array.from({ length: 20 }, (_, i) => 700 * (i + 1)),
     );
     const exported = (await call("GET", "/v1/datasets/texts/export", key)).text.trim().split("\n");
@@ -59,9 +59,9 @@ describe("imports", () => {
 
   test("20 at once of the same rows add each once", async () => {
     const { key } = await newTenant();
-    await newTexts(key);
-    const answers = await parallel(20, () =>
-      call("POST", "/v1/datasets/texts/examples", key, rows(200, "same"), ndjson),
+    await newTextDataset(key);
+    const answers = await runParallel(20, () =>
+      call("POST", "/v1/datasets/texts/examples", key, makeRows(200, "same"), ndjson),
     );
     expect(answers.map(({ json }) => json.added).sort()).toEqual([...Array(19).fill(0), 200].sort());
     expect((await call("GET", "/v1/datasets/texts", key)).json).toMatchObject({ examples: 200, revision: 1 });
@@ -70,9 +70,9 @@ describe("imports", () => {
   test("while the data set is deleted either count whole or find nothing", async () => {
     const { key } = await newTenant();
     for (let round = 0; round < 4; round++) {
-      await newTexts(key);
-      const imports = parallel(4, (i) =>
-        call("POST", "/v1/datasets/texts/examples", key, rows(1500, `round ${round} import ${i}`), ndjson),
+      await newTextDataset(key);
+      const imports = runParallel(4, (i) =>
+        call("POST", "/v1/datasets/texts/examples", key, makeRows(1500, `round ${round} import ${i}`), ndjson),
       );
       await scheduler.wait(round * 40);
       const deleted = await call("DELETE", "/v1/datasets/texts", key);
@@ -80,7 +80,7 @@ describe("imports", () => {
       expect(deleted.status, deleted.text).toBe(200);
       for (const answer of answers) expect([200, 404, 409], answer.text).toContain(answer.status);
       expect((await call("GET", "/v1/datasets/texts", key)).status).toBe(404);
-      await newTexts(key);
+      await newTextDataset(key);
       expect((await call("GET", "/v1/datasets/texts", key)).json).toMatchObject({ examples: 0, labels: {} });
       await call("DELETE", "/v1/datasets/texts", key);
     }
@@ -88,15 +88,15 @@ describe("imports", () => {
 
   test("into a data set that was deleted and made again under its name do not cross over", async () => {
     const { key } = await newTenant();
-    await newTexts(key);
+    await newTextDataset(key);
     const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
     const importing = call("POST", "/v1/datasets/texts/examples", key, readable, ndjson);
     const writer = writable.getWriter();
     const encoder = new TextEncoder();
-    await writer.write(encoder.encode(`${rows(1500, "first")}\n`));
+    await writer.write(encoder.encode(`${makeRows(1500, "first")}\n`));
     expect((await call("DELETE", "/v1/datasets/texts", key)).status).toBe(200);
-    await newTexts(key);
-    await writer.write(encoder.encode(rows(10, "last"))).catch(() => undefined);
+    await newTextDataset(key);
+    await writer.write(encoder.encode(makeRows(10, "last"))).catch(() => undefined);
     await writer.close().catch(() => undefined);
     expect((await importing).status).toBe(404);
     expect((await call("GET", "/v1/datasets/texts", key)).json).toMatchObject({ examples: 0, revision: 0 });
@@ -106,16 +106,16 @@ describe("imports", () => {
 describe("trainings", () => {
   test("20 at once of one head make versions without gaps or doubles, and those refused say when to come again", async () => {
     const { key } = await tenantWithTickets();
-    const answers = await parallel(20, (i) => train(key, "support", 1 + i));
-    const made = answers.filter(({ status }) => status === 201);
+    const answers = await runParallel(20, (i) => postHead(key, "support", 1 + i));
+    const createdResponses = answers.filter(({ status }) => status === 201);
     const refused = answers.filter(({ status }) => status !== 201);
     for (const answer of refused) {
       expect(answer.status, answer.text).toBe(503);
       expect(answer.json.error.type).toBe("capacity_error");
       expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
     }
-    expect(made.length).toBeGreaterThan(0);
-    const versions = made.map(({ json }) => json.version).sort((a, b) => a - b);
+    expect(createdResponses.length).toBeGreaterThan(0);
+    const versions = createdResponses.map(({ json }) => json.version).sort((a, b) => a - b);
     expect(versions).toEqual(Array.from(versions, (_, i) => i + 1));
     const listed = (await call("GET", "/v1/heads/support/versions?limit=100", key)).json.data;
     expect(listed.map(({ version }: { version: number }) => version).reverse()).toEqual(versions);
@@ -127,7 +127,7 @@ describe("trainings", () => {
 
   test("beyond what waits ten seconds for its turn is refused, with a time to come again, and changes nothing", async () => {
     const { key } = await tenantWithTickets();
-    let end: (gathered: { ok: true; value: { embedded: number } }) => void = () => undefined;
+    let finish: (gathered: { ok: true; value: { embedded: number } }) => void = () => undefined;
     const source: TrainingSource = {
       task: "single_label",
       modality: "text",
@@ -138,24 +138,24 @@ describe("trainings", () => {
       texts: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
-      features: (deliver) => {
+      gatherFeatures: (deliver) => {
         deliver(0, Float32Array.of(0, 1));
         return new Promise((resolve) => {
-          end = resolve;
+          finish = resolve;
         });
       },
     };
     const evaluation = { method: "none" } as const;
-    const holding = runTraining(source, { l2: 1, classWeight: null, seed: 0, evaluation });
+    const blockingTraining = runTraining(source, { l2: 1, classWeight: null, seed: 0, evaluation });
     await scheduler.wait(10);
-    const refused = await train(key, "support", 1, { "idempotency-key": "busy" });
+    const refused = await postHead(key, "support", 1, { "idempotency-key": "busy" });
     expect(refused.status, refused.text).toBe(503);
     expect(refused.json.error).toMatchObject({ type: "capacity_error", code: "capacity_exceeded" });
     expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
     expect((await call("GET", "/v1/heads/support", key)).status).toBe(404);
-    end({ ok: true, value: { embedded: 0 } });
-    expect((await holding).ok).toBe(true);
-    expect((await train(key, "support", 1, { "idempotency-key": "busy" })).status).toBe(201);
+    finish({ ok: true, value: { embedded: 0 } });
+    expect((await blockingTraining).ok).toBe(true);
+    expect((await postHead(key, "support", 1, { "idempotency-key": "busy" })).status).toBe(201);
   });
 
   describe("that stand still", () => {
@@ -166,7 +166,7 @@ describe("trainings", () => {
       vi.useRealTimers();
     });
 
-    const source = (features: TrainingSource["features"]): TrainingSource => ({
+    const source = (gatherFeatures: TrainingSource["gatherFeatures"]): TrainingSource => ({
       task: "single_label",
       modality: "text",
       dimensions: 1,
@@ -176,50 +176,50 @@ describe("trainings", () => {
       texts: null,
       groups: Int32Array.of(0, 1),
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
-      features,
+      gatherFeatures,
     });
-    const whole = source(async (deliver) => {
+    const completeSource = source(async (deliver) => {
       deliver(0, Float32Array.of(0, 1));
       return { ok: true, value: { embedded: 0 } };
     });
     const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
 
     /** A training that has half of its features, and waits for the other half until `end`. */
-    async function standing(asks = true) {
-      const [stands, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-      const features: TrainingSource["features"] = async (deliver, turn) => {
+    async function startStalledTraining(yields = true) {
+      const [stalledSignal, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const features: TrainingSource["gatherFeatures"] = async (deliver, turn) => {
         deliver(0, Float32Array.of(0));
-        stands.resolve();
+        stalledSignal.resolve();
         await ended.promise;
-        const failure = asks ? await turn() : null;
+        const failure = yields ? await turn() : null;
         if (failure !== null) return { ok: false, failure };
         deliver(1, Float32Array.of(1));
         return { ok: true, value: { embedded: 2 } };
       };
       const training = runTraining(source(features), options);
-      await stands.promise;
+      await stalledSignal.promise;
       return { training, end: ended.resolve };
     }
 
     test.each([
       ["hear of it at their next turn", true],
       ["do not train on what is left", false],
-    ])("and show no sign of life make room, with their memory at once, and %s", async (_, asks) => {
-      const { training, end } = await standing(asks);
+    ])("and show no sign of life make room, with their memory at once, and %s", async (_, yields) => {
+      const { training, end } = await startStalledTraining(yields);
       // Nothing beats: the platform has ended the request.
       vi.setSystemTime(Date.now() + 31_000);
-      expect((await runTraining(whole, options)).ok).toBe(true);
-      expect((await workerdTensors()).memory().matrices).toBe(0);
+      expect((await runTraining(completeSource, options)).ok).toBe(true);
+      expect((await workerdTensorBackend()).memory().matrices).toBe(0);
       end();
       expect(await training).toMatchObject({ ok: false, failure: { code: "capacity_exceeded", retryAfter: 5 } });
-      expect((await workerdTensors()).memory().matrices).toBe(0);
-      expect((await runTraining(whole, options)).ok).toBe(true);
+      expect((await workerdTensorBackend()).memory().matrices).toBe(0);
+      expect((await runTraining(completeSource, options)).ok).toBe(true);
     });
 
     test("but live keep their place", async () => {
-      const { training, end } = await standing();
+      const { training, end } = await startStalledTraining();
       vi.advanceTimersByTime(300_000);
-      const refused = runTraining(whole, options);
+      const refused = runTraining(completeSource, options);
       await scheduler.wait(10);
       vi.advanceTimersByTime(11_000);
       expect(await refused).toMatchObject({ ok: false, failure: { code: "capacity_exceeded" } });
@@ -231,13 +231,13 @@ describe("trainings", () => {
 
   test("and promotions at once leave the pointer on a version that is there", async () => {
     const { key } = await tenantWithTickets();
-    await train(key, "support", 1);
-    await train(key, "support", 2);
+    await postHead(key, "support", 1);
+    await postHead(key, "support", 2);
     const answers = await Promise.all([
-      train(key, "support", 3),
+      postHead(key, "support", 3),
       ...[1, 2, 1, 2].map((version) => call("POST", "/v1/heads/support/promote", key, { version })),
       call("POST", "/v1/heads/support/promote", key, { version: 99 }),
-      train(key, "support", 4),
+      postHead(key, "support", 4),
     ]);
     expect(answers.map(({ status }) => status)).toEqual([201, 200, 200, 200, 200, 404, 201]);
     const head = (await call("GET", "/v1/heads/support", key)).json;
@@ -249,9 +249,9 @@ describe("trainings", () => {
 
   test("with promote: false leave the pointer where a promotion has put it meanwhile", async () => {
     const { key } = await tenantWithTickets();
-    await train(key, "support", 1);
-    await train(key, "support", 2);
-    const body = { name: "support", dataset: "tickets", promote: false, ...quick };
+    await postHead(key, "support", 1);
+    await postHead(key, "support", 2);
+    const body = { name: "support", dataset: "tickets", promote: false, ...quickParams };
     await Promise.all([
       call("POST", "/v1/heads", key, { ...body, hyperparameters: { l2: 3 } }),
       call("POST", "/v1/heads/support/promote", key, { version: 1 }),
@@ -262,8 +262,11 @@ describe("trainings", () => {
   test("while the head is deleted begin again at version 1 or are gone with it, their bytes where they belong", async () => {
     const { key } = await tenantWithTickets();
     for (let round = 0; round < 5; round++) {
-      await train(key, "support");
-      const [trained, deleted] = await Promise.all([train(key, "support"), call("DELETE", "/v1/heads/support", key)]);
+      await postHead(key, "support");
+      const [trained, deleted] = await Promise.all([
+        postHead(key, "support"),
+        call("DELETE", "/v1/heads/support", key),
+      ]);
       expect(deleted.status, deleted.text).toBe(200);
       // Equal bytes may be deleted for the head that is gone while this training stores them: then it says so.
       expect([201, 503], trained.text).toContain(trained.status);
@@ -282,12 +285,12 @@ describe("trainings", () => {
 
   test("while examples are added and edited are refused as changed or trained on one revision", async () => {
     const { key } = await tenantWithTickets();
-    const edits = parallel(6, (i) =>
+    const edits = runParallel(6, (i) =>
       call("POST", "/v1/datasets/tickets/examples", key, {
         examples: [{ id: "edited", text: `refund number ${i}`, label: "billing" }],
       }),
     );
-    const answers = await parallel(4, (i) => train(key, `head-${i}`));
+    const answers = await runParallel(4, (i) => postHead(key, `head-${i}`));
     for (const { status } of await edits) expect(status).toBe(200);
     for (const answer of answers) expect([201, 409], answer.text).toContain(answer.status);
     for (const { json, status } of answers) {
@@ -300,7 +303,7 @@ describe("trainings", () => {
 describe("one Idempotency-Key at once", () => {
   test("trains once: the others wait their turn or get the same answer", async () => {
     const { key } = await tenantWithTickets();
-    const answers = await parallel(5, () => train(key, "support", 1, { "idempotency-key": "once" }));
+    const answers = await runParallel(5, () => postHead(key, "support", 1, { "idempotency-key": "once" }));
     const first = answers.filter((a) => a.status === 201 && a.headers.get("idempotent-replayed") === null);
     expect(first).toHaveLength(1);
     for (const answer of answers) {
@@ -310,19 +313,19 @@ describe("one Idempotency-Key at once", () => {
       else expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
     }
     expect((await call("GET", "/v1/heads/support/versions", key)).json.data).toHaveLength(1);
-    const replayed = await train(key, "support", 1, { "idempotency-key": "once" });
+    const replayed = await postHead(key, "support", 1, { "idempotency-key": "once" });
     expect(replayed.headers.get("idempotent-replayed")).toBe("true");
     expect(replayed.json).toEqual(first[0]?.json);
   });
 
   test("makes one data set and one API key", async () => {
     const { key } = await newTenant();
-    const once = { "idempotency-key": "once" };
+    const idempotencyHeaders = { "idempotency-key": "once" };
     const dataset = { name: "texts", task: "single_label", modality: "text" };
-    const datasets = await parallel(5, () => call("POST", "/v1/datasets", key, dataset, once));
+    const datasets = await runParallel(5, () => call("POST", "/v1/datasets", key, dataset, idempotencyHeaders));
     for (const { status } of datasets) expect([201, 409]).toContain(status);
     const apiKey = { name: "worker", scopes: ["predict"] };
-    await parallel(5, () => call("POST", "/v1/api_keys", key, apiKey, { "idempotency-key": "another" }));
+    await runParallel(5, () => call("POST", "/v1/api_keys", key, apiKey, { "idempotency-key": "another" }));
     expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(2);
   });
 });
@@ -330,8 +333,8 @@ describe("one Idempotency-Key at once", () => {
 describe("tenants", () => {
   test("of one id, created at once, are one tenant with one key", async () => {
     const id = `race-${crypto.randomUUID().slice(0, 8)}`;
-    const answers = await parallel(5, () => call("POST", "/v1/admin/tenants", env.ADMIN_KEY, { id }));
-    expect(byStatus(answers)).toEqual({ 201: 1, 409: 4 });
+    const answers = await runParallel(5, () => call("POST", "/v1/admin/tenants", env.ADMIN_KEY, { id }));
+    expect(countByStatus(answers)).toEqual({ 201: 1, 409: 4 });
     const key = answers.find(({ status }) => status === 201)?.json.key.secret;
     expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(1);
   });
@@ -339,9 +342,9 @@ describe("tenants", () => {
   test("deleted while they import and train leave nothing that can be read", async () => {
     const { id, key } = await tenantWithTickets();
     const work = Promise.all([
-      train(key, "support"),
-      call("POST", "/v1/datasets/tickets/examples", key, rows(1500, "late"), ndjson),
-      train(key, "other"),
+      postHead(key, "support"),
+      call("POST", "/v1/datasets/tickets/examples", key, makeRows(1500, "late"), ndjson),
+      postHead(key, "other"),
     ]);
     const deleted = await call("DELETE", `/v1/admin/tenants/${id}`, env.ADMIN_KEY);
     expect(deleted.status).toBe(202);
@@ -352,32 +355,32 @@ describe("tenants", () => {
 
   test("erased while a head is trained keep nothing of it; what another refusal leaves may belong to a version", async () => {
     const { id } = await tenantWithTickets();
-    const tenant = ledger(env.TENANT, id);
-    const examples = tickets().map(({ text, label }) => toStored(null, text, label));
+    const tenant = getLedger(env.TENANT, id);
+    const examples = tickets().map(({ text, label }) => toStoredExample(null, text, label));
     const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
-    const fitted = await runTraining(inlineSource("single_label", examples, hashText, 384), options);
-    if (!fitted.ok) throw new Error(fitted.failure.message);
+    const trained = await runTraining(createInlineSource("single_label", examples, hashText, 384), options);
+    if (!trained.ok) throw new Error(trained.failure.message);
     const head = {
       id: "late",
       modality: "text",
       backbone: { id: hashText.id, revision: hashText.revision },
       dataset: { name: null, revision: null, examples: examples.length },
     } as const;
-    const { bytes, record } = recordOf(fitted.value, head, 1);
-    const store = (to: Remote<Tenant>) =>
-      storeHead(env.BUCKET, id, bytes, record, (made) => to.commitHead(null, made, true));
-    const stored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
+    const { bytes, record } = toHeadRecord(trained.value, head, 1);
+    const storeVersion = (to: Remote<Tenant>) =>
+      storeHead(env.BUCKET, id, bytes, record, (newHead) => to.commitHead(null, newHead, true));
+    const countStored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
 
     const full: Remote<Tenant> = Object.create(tenant, {
       commitHead: { value: async () => fail("limit_exceeded", "There are too many.") },
     });
-    expect(await store(full)).toMatchObject({ ok: false, failure: { code: "limit_exceeded" } });
-    expect(await stored()).toBe(1);
+    expect(await storeVersion(full)).toMatchObject({ ok: false, failure: { code: "limit_exceeded" } });
+    expect(await countStored()).toBe(1);
     await tenant.suspend();
-    expect(await store(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
-    expect(await stored()).toBe(0);
+    expect(await storeVersion(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await countStored()).toBe(0);
     while ((await tenant.erase(id)) !== null);
-    expect(await store(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
-    expect(await stored()).toBe(0);
+    expect(await storeVersion(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
+    expect(await countStored()).toBe(0);
   });
 });

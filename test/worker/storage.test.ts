@@ -2,21 +2,21 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
-import { BLOCK_ROWS, type EmbeddedRows, gatherBlocks } from "../../src/store/embeddings.ts";
 import { shortHash } from "../../src/lib/hash.ts";
+import { BLOCK_ROWS, gatherBlocks, type RowsToEmbed } from "../../src/store/embeddings.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
-import { ledger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { getLedger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";
-import { type Watched, watchKv } from "./faulty-kv.ts";
+import { type FaultyKv, wrapKv } from "./faulty-kv.ts";
 
 let tenant: { id: string; key: string };
 let remote: Remote<Tenant>;
-let watched: Watched;
+let watchedKv: FaultyKv;
 
 beforeEach(async () => {
   tenant = await newTenant();
-  remote = ledger(env.TENANT, tenant.id);
-  watched = watchKv(env.KV);
+  remote = getLedger(env.TENANT, tenant.id);
+  watchedKv = wrapKv(env.KV);
 });
 
 const DIMENSIONS = 4;
@@ -27,8 +27,8 @@ function countingBackbone(id = "counting"): Backbone & { readonly embedded: stri
     embedded.push(...inputs);
     return { rows: inputs.map(embedding), failure: null };
   };
-  const made = { license: "none", parameters: 0, bytes: 0, cost: "local", kind: "hash" } as const;
-  return { id, revision: "1", modality: "text", dimensions: DIMENSIONS, ...made, embedded, embed };
+  const properties = { license: "none", parameters: 0, bytes: 0, cost: "local", kind: "hash" } as const;
+  return { id, revision: "1", modality: "text", dimensions: DIMENSIONS, ...properties, embedded, embed };
 }
 
 function embedding(input: string): Float32Array {
@@ -36,8 +36,8 @@ function embedding(input: string): Float32Array {
 }
 
 async function newDataset(name: string): Promise<void> {
-  const made = await call("POST", "/v1/datasets", tenant.key, { name, task: "single_label", modality: "text" });
-  expect(made.status, made.text).toBe(201);
+  const response = await call("POST", "/v1/datasets", tenant.key, { name, task: "single_label", modality: "text" });
+  expect(response.status, response.text).toBe(201);
 }
 
 interface Row {
@@ -54,33 +54,34 @@ async function importRows(name: string, rows: readonly Row[]) {
 }
 
 /** Gathers a data set's embeddings as a training does, and checks every row of them. */
-async function gather(name: string, backbone: Backbone & { readonly embedded: string[] }) {
+async function gatherEmbeddings(name: string, backbone: Backbone & { readonly embedded: string[] }) {
   const rows = await remote.readTrainingRows(name, `${backbone.id}@${backbone.revision}`);
   if (!rows.ok) throw new Error(rows.failure.message);
   const { id } = rows.value.dataset;
-  const read = async (positions: readonly number[]) => {
+  const readInputs = async (positions: readonly number[]) => {
     const inputs = await remote.readInputs(id, positions);
     return inputs.ok ? inputs.value : [];
   };
-  const delivered = new Map<number, Float32Array>();
-  const before = { ...watched.operations };
-  const done = await gatherBlocks({
-    kv: watched.kv,
+  const deliveredBlocks = new Map<number, Float32Array>();
+  const before = { ...watchedKv.operations };
+  const result = await gatherBlocks({
+    kv: watchedKv.kv,
     tenant: tenant.id,
     backbone,
     rows: rows.value,
-    inputs: read,
-    turn: async () => null,
-    kept: new Map(),
-    deliver: (block, values) => delivered.set(block, values),
-    record: (block, key) => remote.recordBlocks(id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]])),
+    readInputs,
+    yieldToEventLoop: async () => null,
+    retainedBlocks: new Map(),
+    onBlock: (block, values) => deliveredBlocks.set(block, values),
+    recordBlock: (block, key) =>
+      remote.recordBlocks(id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]])),
   });
-  expect(done.failure).toBeNull();
-  const features = [...delivered].sort(([a], [b]) => a - b).flatMap(([, values]) => [...values]);
-  const inputs = await read(Array.from(rows.value.positions));
+  expect(result.failure).toBeNull();
+  const features = [...deliveredBlocks].sort(([a], [b]) => a - b).flatMap(([, values]) => [...values]);
+  const inputs = await readInputs(Array.from(rows.value.positions));
   expect(features).toEqual(inputs.flatMap((input) => [...embedding(String(input))]));
   const embedded = backbone.embedded.splice(0);
-  const { get, put } = watched.operations;
+  const { get, put } = watchedKv.operations;
   return { embedded, reads: get - before.get, writes: put - before.put, blocks: rows.value.blocks };
 }
 
@@ -92,16 +93,16 @@ describe("training again", () => {
       "texts",
       Array.from({ length: 10_000 }, (_, i) => ({ text: `text ${i}` })),
     );
-    const first = await gather("texts", backbone);
+    const first = await gatherEmbeddings("texts", backbone);
     expect([first.embedded.length, first.reads, first.writes]).toEqual([10_000, 0, 10]);
 
     const added = Array.from({ length: 10 }, (_, i) => ({ text: `new ${i}` }));
     await importRows("texts", added);
-    const second = await gather("texts", backbone);
+    const second = await gatherEmbeddings("texts", backbone);
     expect(second.embedded).toEqual(added.map(({ text }) => text));
     expect([second.reads, second.writes]).toEqual([10, 1]);
 
-    const third = await gather("texts", backbone);
+    const third = await gatherEmbeddings("texts", backbone);
     expect([third.embedded.length, third.reads, third.writes]).toEqual([0, 10, 0]);
   });
 
@@ -112,17 +113,19 @@ describe("training again", () => {
       "texts",
       Array.from({ length: 3000 }, (_, i) => ({ id: `e${i}`, text: `text ${i}` })),
     );
-    await gather("texts", backbone);
+    await gatherEmbeddings("texts", backbone);
     const edit = { text: "another text" };
     expect((await call("PATCH", "/v1/datasets/texts/examples/e1500", tenant.key, edit)).status).toBe(200);
-    const edited = await gather("texts", backbone);
+    const edited = await gatherEmbeddings("texts", backbone);
     expect([edited.embedded, edited.reads, edited.writes]).toEqual([["another text"], 3, 1]);
     for (const id of ["e0", "e1500", "e2999"])
       expect((await call("DELETE", `/v1/datasets/texts/examples/${id}`, tenant.key)).status).toBe(200);
-    const deleted = await gather("texts", backbone);
+    const deleted = await gatherEmbeddings("texts", backbone);
     expect([deleted.embedded, deleted.reads, deleted.writes]).toEqual([[], 3, 0]);
     await importRows("texts", [{ id: "e0", text: "back again" }]);
-    expect((await gather("texts", backbone)).embedded, "a position is never given out twice").toEqual(["back again"]);
+    expect((await gatherEmbeddings("texts", backbone)).embedded, "a position is never given out twice").toEqual([
+      "back again",
+    ]);
   });
 
   test("after another label for the same text embeds none", async () => {
@@ -132,9 +135,9 @@ describe("training again", () => {
       { id: "a", text: "a" },
       { id: "b", text: "b" },
     ]);
-    await gather("texts", backbone);
+    await gatherEmbeddings("texts", backbone);
     await call("PATCH", "/v1/datasets/texts/examples/a", tenant.key, { label: "odd" });
-    expect((await gather("texts", backbone)).embedded).toEqual([]);
+    expect((await gatherEmbeddings("texts", backbone)).embedded).toEqual([]);
   });
 
   test("after an import of unchanged rows changes no block and no revision", async () => {
@@ -142,12 +145,12 @@ describe("training again", () => {
     await newDataset("texts");
     const rows = Array.from({ length: 2000 }, (_, i) => ({ text: `text ${i}` }));
     const first = await importRows("texts", rows);
-    await gather("texts", backbone);
-    const before = await gather("texts", backbone);
-    const again = await importRows("texts", rows);
-    expect(again).toMatchObject({ added: 0, updated: 0, unchanged: 2000 });
-    expect(again.dataset.revision).toBe(first.dataset.revision);
-    const after = await gather("texts", backbone);
+    await gatherEmbeddings("texts", backbone);
+    const before = await gatherEmbeddings("texts", backbone);
+    const reimport = await importRows("texts", rows);
+    expect(reimport).toMatchObject({ added: 0, updated: 0, unchanged: 2000 });
+    expect(reimport.dataset.revision).toBe(first.dataset.revision);
+    const after = await gatherEmbeddings("texts", backbone);
     expect([after.embedded, after.writes]).toEqual([[], 0]);
     expect(after.blocks).toEqual(before.blocks);
   });
@@ -156,10 +159,10 @@ describe("training again", () => {
     const [a, b] = [countingBackbone("a"), { ...countingBackbone("a"), revision: "2" }];
     await newDataset("texts");
     await importRows("texts", [{ text: "one" }, { text: "two" }]);
-    expect((await gather("texts", a)).embedded).toHaveLength(2);
-    expect((await gather("texts", b)).embedded).toHaveLength(2);
-    expect((await gather("texts", a)).embedded).toHaveLength(0);
-    expect((await gather("texts", b)).embedded).toHaveLength(0);
+    expect((await gatherEmbeddings("texts", a)).embedded).toHaveLength(2);
+    expect((await gatherEmbeddings("texts", b)).embedded).toHaveLength(2);
+    expect((await gatherEmbeddings("texts", a)).embedded).toHaveLength(0);
+    expect((await gatherEmbeddings("texts", b)).embedded).toHaveLength(0);
   });
 });
 
@@ -171,19 +174,19 @@ describe("nothing is shared", () => {
     for (const name of ["first", "second"]) {
       await newDataset(name);
       await importRows(name, rows);
-      expect((await gather(name, backbone)).embedded).toEqual(["one", "two"]);
+      expect((await gatherEmbeddings(name, backbone)).embedded).toEqual(["one", "two"]);
     }
-    const mine = await keys();
-    expect(mine).toHaveLength(2);
+    const ownKeys = await keys();
+    expect(ownKeys).toHaveLength(2);
 
     tenant = await newTenant();
-    remote = ledger(env.TENANT, tenant.id);
+    remote = getLedger(env.TENANT, tenant.id);
     await newDataset("first");
     await importRows("first", rows);
-    expect((await gather("first", backbone)).embedded).toEqual(["one", "two"]);
-    const theirs = await keys();
-    expect(theirs).toHaveLength(1);
-    expect(mine.some((key) => theirs.includes(key))).toBe(false);
+    expect((await gatherEmbeddings("first", backbone)).embedded).toEqual(["one", "two"]);
+    const otherKeys = await keys();
+    expect(otherKeys).toHaveLength(1);
+    expect(ownKeys.some((key) => otherKeys.includes(key))).toBe(false);
   });
 });
 
@@ -191,7 +194,7 @@ describe("KV operations of one request", () => {
   test("stay far under the platform's 1,000 for 100,000 rows", async () => {
     const texts = Array.from({ length: 100_000 }, (_, i) => `t${i}`);
     const blocks = new Map<number, string>();
-    const rows: EmbeddedRows = {
+    const rows: RowsToEmbed = {
       dataset: { id: 1 },
       positions: Uint32Array.from(texts, (_, i) => i),
       inputHashes: new Uint8Array(await new Blob(texts.map((text) => new Uint8Array(shortHash(text)))).arrayBuffer()),
@@ -199,22 +202,22 @@ describe("KV operations of one request", () => {
     };
     const backbone = countingBackbone();
     const work = {
-      kv: watched.kv,
+      kv: watchedKv.kv,
       tenant: tenant.id,
       backbone,
       rows,
-      inputs: async (positions: readonly number[]) => positions.map((position) => texts[position] ?? null),
-      turn: async () => null,
-      kept: new Map(),
-      deliver: () => undefined,
-      record: async (block: number, key: string) => blocks.set(block, key),
+      readInputs: async (positions: readonly number[]) => positions.map((position) => texts[position] ?? null),
+      yieldToEventLoop: async () => null,
+      retainedBlocks: new Map(),
+      onBlock: () => undefined,
+      recordBlock: async (block: number, key: string) => blocks.set(block, key),
     };
     const count = Math.ceil(texts.length / BLOCK_ROWS);
     await gatherBlocks(work);
-    expect(watched.operations).toEqual({ get: 0, put: count, list: 0, delete: 0 });
+    expect(watchedKv.operations).toEqual({ get: 0, put: count, list: 0, delete: 0 });
     const second = await gatherBlocks(work);
     expect(second).toMatchObject({ embedded: 0, cached: texts.length, failure: null });
-    expect(watched.operations).toEqual({ get: count, put: count, list: 0, delete: 0 });
+    expect(watchedKv.operations).toEqual({ get: count, put: count, list: 0, delete: 0 });
     expect(2 * count).toBeLessThan(250);
   });
 });

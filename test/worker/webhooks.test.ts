@@ -5,33 +5,35 @@ import { eventTypes } from "../../src/core/lifecycle/event.ts";
 import { limits } from "../../src/core/limits.ts";
 import { emit } from "../../src/tenant/hooks/events.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
-import { inLedger } from "./batch.ts";
-import { expectGuarded, expectHidden, expectRefused } from "./expect.ts";
+import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
+import { inLedger } from "./fake-batch-endpoint.ts";
 import {
-  deliveryOf,
   type Endpoint,
-  endpointOf,
+  getDelivery,
+  getEndpoint,
+  mockReceivers,
   newEndpoint,
   newReceiver,
-  ping,
-  playReceivers,
+  newTenantWithEndpoint,
   respond,
-  tenantWithEndpoint,
-  verified,
+  sendTestEvent,
+  verifyWebhook,
 } from "./webhooks.ts";
 
 const ENDPOINTS = "/v1/webhook_endpoints";
 const DELIVERIES = "/v1/webhook_deliveries";
-const PATIENCE = { timeout: 10_000, interval: 5 };
+const WAIT_OPTIONS = { timeout: 10_000, interval: 5 };
 const url = "https://example.com/hooks";
 
-playReceivers();
+mockReceivers();
 
-const arrived = ({ arrivals }: Endpoint, count: number) => vi.waitUntil(() => arrivals.length >= count, PATIENCE);
-const statusOf = async (endpoint: Endpoint, id: string) => (await deliveryOf(endpoint, id)).status;
-const list = async (key: string, query = "") => (await call("GET", `${DELIVERIES}?limit=100${query}`, key)).json.data;
-const succeeded = (endpoint: Endpoint, id: string) =>
-  vi.waitUntil(async () => (await statusOf(endpoint, id)) === "succeeded", PATIENCE);
+const waitForArrivals = ({ arrivals }: Endpoint, count: number) =>
+  vi.waitUntil(() => arrivals.length >= count, WAIT_OPTIONS);
+const deliveryStatus = async (endpoint: Endpoint, id: string) => (await getDelivery(endpoint, id)).status;
+const listDeliveries = async (key: string, query = "") =>
+  (await call("GET", `${DELIVERIES}?limit=100${query}`, key)).json.data;
+const waitForSuccess = (endpoint: Endpoint, id: string) =>
+  vi.waitUntil(async () => (await deliveryStatus(endpoint, id)) === "succeeded", WAIT_OPTIONS);
 
 describe("an endpoint", () => {
   let key: string;
@@ -41,9 +43,9 @@ describe("an endpoint", () => {
 
   test("is created, listed, found, changed and deleted", async () => {
     const before = Math.floor(Date.now() / 1000);
-    const made = await call("POST", ENDPOINTS, key, { url, events: ["head.trained", "head.trained"] });
-    expect(made.status, made.text).toBe(201);
-    const { secret, ...endpoint } = made.json;
+    const response = await call("POST", ENDPOINTS, key, { url, events: ["head.trained", "head.trained"] });
+    expect(response.status, response.text).toBe(201);
+    const { secret, ...endpoint } = response.json;
     expect(Buffer.from(/^whsec_([A-Za-z0-9+/]{43}=)$/.exec(secret)?.[1] ?? "", "base64")).toHaveLength(32);
     expect(endpoint).toEqual({
       object: "webhook_endpoint",
@@ -54,7 +56,7 @@ describe("an endpoint", () => {
       enabled: true,
       disabled_reason: null,
       failing_since: null,
-      created_at: expect.toSatisfy((at: number) => at >= before && at <= before + 60),
+      created_at: expect.toSatisfy((createdAt: number) => createdAt >= before && createdAt <= before + 60),
     });
     const path = `${ENDPOINTS}/${endpoint.id}`;
     expect((await call("GET", path, key)).json).toEqual(endpoint);
@@ -68,25 +70,28 @@ describe("an endpoint", () => {
     expect((await call("GET", `${ENDPOINTS}?limit=1&after=${other.json.id}`, key)).json.data).toEqual([endpoint]);
     const change = { url: `${url}/2`, events: ["*"], description: "now all" };
     expect((await call("PATCH", path, key, change)).json).toEqual({ ...endpoint, ...change });
-    const off = { ...endpoint, ...change, enabled: false, disabled_reason: "request" };
-    expect((await call("PATCH", path, key, { enabled: false })).json).toEqual(off);
-    expect((await call("PATCH", path, key, { description: null })).json).toEqual({ ...off, description: null });
+    const disabledEndpoint = { ...endpoint, ...change, enabled: false, disabled_reason: "request" };
+    expect((await call("PATCH", path, key, { enabled: false })).json).toEqual(disabledEndpoint);
+    expect((await call("PATCH", path, key, { description: null })).json).toEqual({
+      ...disabledEndpoint,
+      description: null,
+    });
     expect((await call("PATCH", path, key, { enabled: true })).json).toMatchObject({
       enabled: true,
       disabled_reason: null,
     });
     expect((await call("PATCH", path, key, {})).json.events).toEqual(["*"]);
-    const gone = await call("DELETE", path, key);
-    expect(gone.json).toEqual({ id: endpoint.id, object: "webhook_endpoint", deleted: true });
-    for (const method of ["GET", "DELETE"]) expectRefused(await call(method, path, key), 404, "not_found");
-    expectRefused(await call("PATCH", path, key, {}), 404, "not_found");
+    const deletion = await call("DELETE", path, key);
+    expect(deletion.json).toEqual({ id: endpoint.id, object: "webhook_endpoint", deleted: true });
+    for (const method of ["GET", "DELETE"]) expectError(await call(method, path, key), 404, "not_found");
+    expectError(await call("PATCH", path, key, {}), 404, "not_found");
   });
 
   test("takes every type of event, and no other field, type or length", async () => {
     const all = await call("POST", ENDPOINTS, key, { url, events: [...eventTypes, "*"] });
     expect(all.json.events).toEqual([...eventTypes, "*"]);
     const path = `${ENDPOINTS}/${all.json.id}`;
-    const wrong: [object, string, "invalid_parameter" | "unknown_parameter"][] = [
+    const invalidBodies: [object, string, "invalid_parameter" | "unknown_parameter"][] = [
       [{ events: [] }, "events", "invalid_parameter"],
       [{ events: ["head.born"] }, "events[0]", "invalid_parameter"],
       [{ events: "*" }, "events", "invalid_parameter"],
@@ -97,67 +102,69 @@ describe("an endpoint", () => {
       [{ description: "x".repeat(501) }, "description", "invalid_parameter"],
       [{ secret: "whsec_mine" }, "secret", "unknown_parameter"],
     ];
-    for (const [fields, param, code] of wrong) {
-      expectRefused(await call("POST", ENDPOINTS, key, { url, events: ["*"], ...fields }), 400, code, param);
-      expectRefused(await call("PATCH", path, key, fields), 400, code, param);
+    for (const [fields, param, code] of invalidBodies) {
+      expectError(await call("POST", ENDPOINTS, key, { url, events: ["*"], ...fields }), 400, code, param);
+      expectError(await call("PATCH", path, key, fields), 400, code, param);
     }
-    expectRefused(await call("POST", ENDPOINTS, key, { url }), 400, "missing_parameter", "events");
-    expectRefused(await call("POST", ENDPOINTS, key, { events: ["*"] }), 400, "missing_parameter", "url");
-    expectRefused(
+    expectError(await call("POST", ENDPOINTS, key, { url }), 400, "missing_parameter", "events");
+    expectError(await call("POST", ENDPOINTS, key, { events: ["*"] }), 400, "missing_parameter", "url");
+    expectError(
       await call("POST", ENDPOINTS, key, { url, events: ["*"], enabled: true }),
       400,
       "unknown_parameter",
       "enabled",
     );
-    expectRefused(await call("PATCH", path, key, { enabled: "no" }), 400, "invalid_parameter", "enabled");
+    expectError(await call("PATCH", path, key, { enabled: "no" }), 400, "invalid_parameter", "enabled");
     for (const after of ["none", "%00"])
-      expectRefused(await call("GET", `${ENDPOINTS}?after=${after}`, key), 400, "invalid_parameter", "after");
+      expectError(await call("GET", `${ENDPOINTS}?after=${after}`, key), 400, "invalid_parameter", "after");
   });
 
   test("is at a public address, or one that the operator allows", async () => {
-    const made = await call("POST", ENDPOINTS, key, { url: "http://hooks.internal:9000/a", events: ["*"] });
-    expect(made.status, made.text).toBe(201);
+    const response = await call("POST", ENDPOINTS, key, { url: "http://hooks.internal:9000/a", events: ["*"] });
+    expect(response.status, response.text).toBe(201);
     for (const bad of ["http://example.com/", "https://10.0.0.1/", "https://hooks.internal:9000/", "nonsense"]) {
       const refused = await call("POST", ENDPOINTS, key, { url: bad, events: ["*"] });
-      expectRefused(refused, 422, "invalid_webhook_url", "url");
-      expectRefused(
-        await call("PATCH", `${ENDPOINTS}/${made.json.id}`, key, { url: bad }),
+      expectError(refused, 422, "invalid_webhook_url", "url");
+      expectError(
+        await call("PATCH", `${ENDPOINTS}/${response.json.id}`, key, { url: bad }),
         422,
         "invalid_webhook_url",
         "url",
       );
     }
-    expect((await call("GET", `${ENDPOINTS}/${made.json.id}`, key)).json.url).toBe("http://hooks.internal:9000/a");
+    expect((await call("GET", `${ENDPOINTS}/${response.json.id}`, key)).json.url).toBe("http://hooks.internal:9000/a");
   });
 
   test("is one of at most so many", async () => {
-    const { key: fresh } = await newTenant();
-    const create = () => call("POST", ENDPOINTS, fresh, { url, events: ["*"] });
+    const { key: freshKey } = await newTenant();
+    const create = () => call("POST", ENDPOINTS, freshKey, { url, events: ["*"] });
     for (let i = 0; i < limits.webhook_endpoints; i++) expect((await create()).status).toBe(201);
     const refused = await create();
-    expectRefused(refused, 422, "limit_exceeded");
+    expectError(refused, 422, "limit_exceeded");
     expect(refused.json.error.details).toEqual({ limit: limits.webhook_endpoints, actual: limits.webhook_endpoints });
-    const { json } = await call("GET", "/v1/limits", fresh);
+    const { json } = await call("GET", "/v1/limits", freshKey);
     expect(json.limits.webhook_endpoints).toEqual({ limit: limits.webhook_endpoints, used: limits.webhook_endpoints });
   });
 
   test("and its new secret are made once an Idempotency-Key, and no kept answer has a secret", async () => {
-    const { id, key: fresh } = await newTenant();
+    const { id, key: freshKey } = await newTenant();
     const headers = { "idempotency-key": "once" };
-    const first = await call("POST", ENDPOINTS, fresh, { url, events: ["*"] }, headers);
-    const again = await call("POST", ENDPOINTS, fresh, { url, events: ["*"] }, headers);
+    const first = await call("POST", ENDPOINTS, freshKey, { url, events: ["*"] }, headers);
+    const retryResponse = await call("POST", ENDPOINTS, freshKey, { url, events: ["*"] }, headers);
     const { secret, ...endpoint } = first.json;
-    expect(again.json).toEqual(endpoint);
-    expect(again.headers.get("idempotent-replayed")).toBe("true");
-    const rotate = () =>
-      call("POST", `${ENDPOINTS}/${endpoint.id}/rotate_secret`, fresh, undefined, { "idempotency-key": "turn" });
-    const rotated = await rotate();
+    expect(retryResponse.json).toEqual(endpoint);
+    expect(retryResponse.headers.get("idempotent-replayed")).toBe("true");
+    const rotateSecret = () =>
+      call("POST", `${ENDPOINTS}/${endpoint.id}/rotate_secret`, freshKey, undefined, { "idempotency-key": "turn" });
+    const rotated = await rotateSecret();
     expect(rotated.json.secret).toMatch(/^whsec_/);
     expect(rotated.json.secret).not.toBe(secret);
-    expect((await rotate()).json).toEqual(endpoint);
-    expect((await call("GET", ENDPOINTS, fresh)).json.data).toEqual([endpoint]);
-    const kept = await inLedger(id, ({ sql }) => JSON.stringify(sql.exec("SELECT * FROM idempotency").toArray()));
-    expect(kept).not.toContain("whsec_");
+    expect((await rotateSecret()).json).toEqual(endpoint);
+    expect((await call("GET", ENDPOINTS, freshKey)).json.data).toEqual([endpoint]);
+    const idempotencyRows = await inLedger(id, ({ sql }) =>
+      JSON.stringify(sql.exec("SELECT * FROM idempotency").toArray()),
+    );
+    expect(idempotencyRows).not.toContain("whsec_");
   });
 });
 
@@ -174,68 +181,68 @@ describe("every route", () => {
   ];
 
   test("needs a key with the scope 'manage'", async () => {
-    const endpoint = await tenantWithEndpoint();
-    const { id } = await ping(endpoint);
+    const endpoint = await newTenantWithEndpoint();
+    const { id } = await sendTestEvent(endpoint);
     const all: [string, string, object?][] = [
       ["POST", ENDPOINTS, { url, events: ["*"] }],
       ["GET", ENDPOINTS],
       ["GET", DELIVERIES],
       ...paths(endpoint.id, id),
     ];
-    for (const [method, path, body] of all) await expectGuarded(endpoint.key, "manage", method, path, body);
+    for (const [method, path, body] of all) await expectAuthorization(endpoint.key, "manage", method, path, body);
   });
 
   test("shows another tenant nothing", async () => {
-    const endpoint = await tenantWithEndpoint();
-    const { id } = await ping(endpoint);
-    await succeeded(endpoint, id);
+    const endpoint = await newTenantWithEndpoint();
+    const { id } = await sendTestEvent(endpoint);
+    await waitForSuccess(endpoint, id);
     const remove = async () => undefined;
     for (const [method, path, body] of paths(endpoint.id, id)) await expectHidden(method, path, body, remove);
-    expect(await endpointOf(endpoint)).toMatchObject({ id: endpoint.id, enabled: true });
-    const stranger = await tenantWithEndpoint();
-    expect(await list(stranger.key)).toEqual([]);
-    const theirs = await call("GET", `${DELIVERIES}?endpoint=${endpoint.id}`, stranger.key);
-    expectRefused(theirs, 404, "not_found", "endpoint");
-    await ping(stranger);
-    await arrived(stranger, 1);
-    expect([endpoint.arrivals.length, stranger.arrivals.length]).toEqual([1, 1]);
+    expect(await getEndpoint(endpoint)).toMatchObject({ id: endpoint.id, enabled: true });
+    const otherTenant = await newTenantWithEndpoint();
+    expect(await listDeliveries(otherTenant.key)).toEqual([]);
+    const otherDeliveries = await call("GET", `${DELIVERIES}?endpoint=${endpoint.id}`, otherTenant.key);
+    expectError(otherDeliveries, 404, "not_found", "endpoint");
+    await sendTestEvent(otherTenant);
+    await waitForArrivals(otherTenant, 1);
+    expect([endpoint.arrivals.length, otherTenant.arrivals.length]).toEqual([1, 1]);
     for (const [method, path, body] of paths(endpoint.id, id).slice(-1))
       await expectHidden(method, path, body, () => call("DELETE", path, endpoint.key));
   });
 
   test("refuses what it does not know", async () => {
-    const { id, key } = await tenantWithEndpoint();
+    const { id, key } = await newTenantWithEndpoint();
     const path = `${ENDPOINTS}/${id}/redeliver`;
-    expectRefused(await call("POST", path, key, {}), 400, "missing_parameter", "since");
-    expectRefused(await call("POST", path, key, { since: -1 }), 400, "invalid_parameter", "since");
-    expectRefused(await call("POST", path, key, { since: 0.5 }), 400, "invalid_parameter", "since");
-    expectRefused(await call("POST", path, key, { since: 0, until: 1 }), 400, "unknown_parameter", "until");
-    expectRefused(await call("GET", `${DELIVERIES}?status=lost`, key), 400, "invalid_parameter", "status");
-    expectRefused(await call("GET", `${DELIVERIES}?state=failed`, key), 400, "unknown_parameter", "state");
-    expectRefused(await call("GET", `${DELIVERIES}?after=none`, key), 400, "invalid_parameter", "after");
+    expectError(await call("POST", path, key, {}), 400, "missing_parameter", "since");
+    expectError(await call("POST", path, key, { since: -1 }), 400, "invalid_parameter", "since");
+    expectError(await call("POST", path, key, { since: 0.5 }), 400, "invalid_parameter", "since");
+    expectError(await call("POST", path, key, { since: 0, until: 1 }), 400, "unknown_parameter", "until");
+    expectError(await call("GET", `${DELIVERIES}?status=lost`, key), 400, "invalid_parameter", "status");
+    expectError(await call("GET", `${DELIVERIES}?state=failed`, key), 400, "unknown_parameter", "state");
+    expectError(await call("GET", `${DELIVERIES}?after=none`, key), 400, "invalid_parameter", "after");
     for (const action of ["test", "rotate_secret"])
-      expectRefused(await call("POST", `${ENDPOINTS}/we_none/${action}`, key), 404, "not_found");
-    expectRefused(await call("POST", `${DELIVERIES}/whd_none/redeliver`, key), 404, "not_found");
+      expectError(await call("POST", `${ENDPOINTS}/we_none/${action}`, key), 404, "not_found");
+    expectError(await call("POST", `${DELIVERIES}/whd_none/redeliver`, key), 404, "not_found");
   });
 });
 
 describe("what is sent", () => {
   test("is the event, signed as Standard Webhooks say", async () => {
-    const endpoint = await tenantWithEndpoint();
-    endpoint.answer = respond(200, {}, "thanks \u0000 ü");
-    const made = await ping(endpoint);
-    expect(made).toMatchObject({
+    const endpoint = await newTenantWithEndpoint();
+    endpoint.handler = respond(200, {}, "thanks \u0000 ü");
+    const delivery = await sendTestEvent(endpoint);
+    expect(delivery).toMatchObject({
       object: "webhook_delivery",
       endpoint: endpoint.id,
       status: "pending",
       attempt_count: 0,
     });
-    await succeeded(endpoint, made.id);
+    await waitForSuccess(endpoint, delivery.id);
     const [arrival] = endpoint.arrivals;
     if (arrival === undefined) throw new Error("nothing came");
-    const body = verified(arrival, endpoint.secret);
+    const body = verifyWebhook(arrival, endpoint.secret);
     expect(body).toEqual({
-      id: made.event.id,
+      id: delivery.event.id,
       object: "event",
       type: "webhook.test",
       created_at: expect.any(Number),
@@ -247,7 +254,7 @@ describe("what is sent", () => {
     expect(headers).toEqual({
       "content-type": "application/json",
       "user-agent": "Graft-Webhooks/1.0",
-      "webhook-id": made.event.id,
+      "webhook-id": delivery.event.id,
       "webhook-timestamp": expect.stringMatching(/^\d{10}$/),
       "webhook-signature": expect.stringMatching(/^v1,[A-Za-z0-9+/]{43}=$/),
     });
@@ -262,11 +269,11 @@ describe("what is sent", () => {
     await expect(
       new OpenAI({ apiKey: "none" }).webhooks.unwrap(arrival.text, arrival.headers, "whsec_d3Jvbmc="),
     ).rejects.toThrow();
-    expect(await deliveryOf(endpoint, made.id)).toEqual({
+    expect(await getDelivery(endpoint, delivery.id)).toEqual({
       object: "webhook_delivery",
       id: expect.stringMatching(/^whd_[0-9a-f]{32}$/),
       endpoint: endpoint.id,
-      event: { id: made.event.id, type: "webhook.test", sequence: 1 },
+      event: { id: delivery.event.id, type: "webhook.test", sequence: 1 },
       status: "succeeded",
       attempt_count: 1,
       next_attempt_at: null,
@@ -286,13 +293,13 @@ describe("what is sent", () => {
 
   test("goes to every endpoint that wants that type, and to no other", async () => {
     const tenant = await newTenant();
-    const [all, imports, heads, off] = [
+    const [everything, imports, heads, disabled] = [
       await newEndpoint(tenant),
       await newEndpoint(tenant, { events: ["dataset.imported"] }),
       await newEndpoint(tenant, { events: ["head.trained", "head.promoted"] }),
       await newEndpoint(tenant),
     ];
-    await call("PATCH", `${ENDPOINTS}/${off.id}`, tenant.key, { enabled: false });
+    await call("PATCH", `${ENDPOINTS}/${disabled.id}`, tenant.key, { enabled: false });
     const examples = ["a", "b", "c", "d"].map((text, i) => ({ text: `${text} ${i}`, label: i % 2 ? "x" : "y" }));
     await call("POST", "/v1/datasets", tenant.key, { name: "d", task: "single_label", modality: "text" });
     await call("POST", "/v1/datasets/d/examples", tenant.key, { examples });
@@ -303,33 +310,42 @@ describe("what is sent", () => {
     });
     expect(trained.status, trained.text).toBe(201);
     const later = await newEndpoint(tenant);
-    await arrived(all, 3);
-    await arrived(heads, 2);
-    await arrived(imports, 1);
-    const types = (one: Endpoint) => one.arrivals.map((arrival) => verified(arrival, one.secret).type).toSorted();
-    expect(types(all)).toEqual(["dataset.imported", "head.promoted", "head.trained"]);
-    expect(types(imports)).toEqual(["dataset.imported"]);
-    expect(types(heads)).toEqual(["head.promoted", "head.trained"]);
-    expect([...off.arrivals, ...later.arrivals]).toEqual([]);
-    const sequences = all.arrivals.map((arrival) => verified(arrival, all.secret).sequence);
+    await waitForArrivals(everything, 3);
+    await waitForArrivals(heads, 2);
+    await waitForArrivals(imports, 1);
+    const eventTypes = (endpoint: Endpoint) =>
+      endpoint.arrivals.map((arrival) => verifyWebhook(arrival, endpoint.secret).type).toSorted();
+    expect(eventTypes(everything)).toEqual(["dataset.imported", "head.promoted", "head.trained"]);
+    expect(eventTypes(imports)).toEqual(["dataset.imported"]);
+    expect(eventTypes(heads)).toEqual(["head.promoted", "head.trained"]);
+    expect([...disabled.arrivals, ...later.arrivals]).toEqual([]);
+    const sequences = everything.arrivals.map((arrival) => verifyWebhook(arrival, everything.secret).sequence);
     expect(sequences.toSorted()).toEqual([1, 2, 3]);
     // What a disabled endpoint missed has failed, and can be asked for; one made later missed nothing.
-    expect((await list(tenant.key, `&endpoint=${off.id}`)).map((one: { status: string }) => one.status)).toEqual(
-      Array(3).fill("failed"),
-    );
-    expect(await list(tenant.key, `&endpoint=${later.id}`)).toEqual([]);
-    const refused = await call("POST", `${ENDPOINTS}/${off.id}/redeliver`, tenant.key, { since: 0 });
-    expectRefused(refused, 409, "endpoint_disabled");
-    await call("PATCH", `${ENDPOINTS}/${off.id}`, tenant.key, { enabled: true });
-    const asked = await call("POST", `${ENDPOINTS}/${off.id}/redeliver`, tenant.key, { since: 0 });
-    expect(asked.json).toEqual({ object: "webhook_endpoint.redelivery", id: off.id, deliveries: 3, has_more: false });
-    await arrived(off, 3);
-    const ids = (one: Endpoint) => one.arrivals.map(({ headers }) => headers.get("webhook-id")).toSorted();
-    expect(ids(off)).toEqual(ids(all));
+    expect(
+      (await listDeliveries(tenant.key, `&endpoint=${disabled.id}`)).map(
+        (delivery: { status: string }) => delivery.status,
+      ),
+    ).toEqual(Array(3).fill("failed"));
+    expect(await listDeliveries(tenant.key, `&endpoint=${later.id}`)).toEqual([]);
+    const refused = await call("POST", `${ENDPOINTS}/${disabled.id}/redeliver`, tenant.key, { since: 0 });
+    expectError(refused, 409, "endpoint_disabled");
+    await call("PATCH", `${ENDPOINTS}/${disabled.id}`, tenant.key, { enabled: true });
+    const redelivery = await call("POST", `${ENDPOINTS}/${disabled.id}/redeliver`, tenant.key, { since: 0 });
+    expect(redelivery.json).toEqual({
+      object: "webhook_endpoint.redelivery",
+      id: disabled.id,
+      deliveries: 3,
+      has_more: false,
+    });
+    await waitForArrivals(disabled, 3);
+    const arrivedIds = (endpoint: Endpoint) =>
+      endpoint.arrivals.map(({ headers }) => headers.get("webhook-id")).toSorted();
+    expect(arrivedIds(disabled)).toEqual(arrivedIds(everything));
   });
 
   test("is under 20 KB whatever an event tells", async () => {
-    const endpoint = await tenantWithEndpoint();
+    const endpoint = await newTenantWithEndpoint();
     await inLedger(endpoint.tenant, async (storage, instance) => {
       const data = { object: "head", id: "wide", labels: Array.from({ length: 100 }, () => "漢".repeat(159)) };
       expect(JSON.stringify(data).length).toBeLessThan(16_500);
@@ -337,8 +353,8 @@ describe("what is sent", () => {
       emit(storage.sql, "head.trained", { object: "head", id: "long", text: "x".repeat(15_900) }, 1);
       await instance.alarm();
     });
-    await arrived(endpoint, 2);
-    const bodies = endpoint.arrivals.map((arrival) => verified(arrival, endpoint.secret));
+    await waitForArrivals(endpoint, 2);
+    const bodies = endpoint.arrivals.map((arrival) => verifyWebhook(arrival, endpoint.secret));
     expect(bodies.find(({ data }) => data.id === "wide")?.data).toEqual({
       id: "wide",
       object: "head",
@@ -349,20 +365,20 @@ describe("what is sent", () => {
   });
 
   test("is signed by the new secret and the one before for a day after a rotation", async () => {
-    const endpoint = await tenantWithEndpoint();
+    const endpoint = await newTenantWithEndpoint();
     const { secret } = (await call("POST", `${ENDPOINTS}/${endpoint.id}/rotate_secret`, endpoint.key)).json;
-    await ping(endpoint);
-    await arrived(endpoint, 1);
+    await sendTestEvent(endpoint);
+    await waitForArrivals(endpoint, 1);
     expect(endpoint.arrivals[0]?.headers.get("webhook-signature")?.split(" ")).toHaveLength(2);
-    for (const either of [secret, endpoint.secret]) verified(endpoint.arrivals[0], either);
+    for (const acceptedSecret of [secret, endpoint.secret]) verifyWebhook(endpoint.arrivals[0], acceptedSecret);
     // A day later only the new one signs.
     await inLedger(endpoint.tenant, ({ sql }) =>
       sql.exec("UPDATE webhook_endpoints SET previous_until = ?", Date.now() / 1000),
     );
-    await ping(endpoint);
-    await arrived(endpoint, 2);
-    verified(endpoint.arrivals[1], secret);
-    expect(() => verified(endpoint.arrivals[1], endpoint.secret)).toThrow();
+    await sendTestEvent(endpoint);
+    await waitForArrivals(endpoint, 2);
+    verifyWebhook(endpoint.arrivals[1], secret);
+    expect(() => verifyWebhook(endpoint.arrivals[1], endpoint.secret)).toThrow();
     expect(endpoint.arrivals[1]?.headers.get("webhook-signature")).not.toContain(" ");
   });
 });
@@ -371,71 +387,72 @@ describe("deliveries", () => {
   test("are listed newest first, by endpoint and by status, page by page", async () => {
     const tenant = await newTenant();
     const [good, bad] = [await newEndpoint(tenant), await newEndpoint(tenant)];
-    bad.answer = respond(410);
+    bad.handler = respond(410);
     const ids: string[] = [];
     for (let i = 0; i < 3; i++) {
-      ids.push((await ping(good)).id);
-      await arrived(good, i + 1);
+      ids.push((await sendTestEvent(good)).id);
+      await waitForArrivals(good, i + 1);
     }
-    const failed = (await ping(bad)).id;
-    await vi.waitUntil(async () => (await statusOf(bad, failed)) === "failed", PATIENCE);
-    await succeeded(good, ids[2] ?? "");
-    const listed = async (query: string) => (await list(tenant.key, query)).map(({ id }: { id: string }) => id);
+    const failed = (await sendTestEvent(bad)).id;
+    await vi.waitUntil(async () => (await deliveryStatus(bad, failed)) === "failed", WAIT_OPTIONS);
+    await waitForSuccess(good, ids[2] ?? "");
+    const listIds = async (query: string) =>
+      (await listDeliveries(tenant.key, query)).map(({ id }: { id: string }) => id);
     // The third endpoint event: the good one is told that the other was disabled.
-    await arrived(good, 4);
-    await vi.waitUntil(async () => (await list(tenant.key, "&status=succeeded")).length === 4, PATIENCE);
-    const disabled = (await listed("&status=succeeded"))[0] as string;
-    expect(await listed("")).toEqual([disabled, failed, ...ids.toReversed()]);
-    expect(await listed(`&endpoint=${good.id}`)).toEqual([disabled, ...ids.toReversed()]);
-    expect(await listed("&status=failed")).toEqual([failed]);
-    expect(await listed("&status=pending")).toEqual([]);
-    expect(await listed(`&status=failed&endpoint=${good.id}`)).toEqual([]);
+    await waitForArrivals(good, 4);
+    await vi.waitUntil(async () => (await listDeliveries(tenant.key, "&status=succeeded")).length === 4, WAIT_OPTIONS);
+    const disabled = (await listIds("&status=succeeded"))[0] as string;
+    expect(await listIds("")).toEqual([disabled, failed, ...ids.toReversed()]);
+    expect(await listIds(`&endpoint=${good.id}`)).toEqual([disabled, ...ids.toReversed()]);
+    expect(await listIds("&status=failed")).toEqual([failed]);
+    expect(await listIds("&status=pending")).toEqual([]);
+    expect(await listIds(`&status=failed&endpoint=${good.id}`)).toEqual([]);
     const page = await call("GET", `${DELIVERIES}?limit=2&after=${failed}`, tenant.key);
     expect(page.json.data.map(({ id }: { id: string }) => id)).toEqual([ids[2], ids[1]]);
     expect(page.json.has_more).toBe(true);
   });
 
   test("are sent again, the made ones too, under the same id, and once an Idempotency-Key", async () => {
-    const endpoint = await tenantWithEndpoint();
-    const { id, event } = await ping(endpoint);
-    await succeeded(endpoint, id);
-    const again = () =>
+    const endpoint = await newTenantWithEndpoint();
+    const { id, event } = await sendTestEvent(endpoint);
+    await waitForSuccess(endpoint, id);
+    const redeliver = () =>
       call("POST", `${DELIVERIES}/${id}/redeliver`, endpoint.key, undefined, { "idempotency-key": "again" });
-    expect((await again()).json).toMatchObject({ id, status: "pending", attempt_count: 1 });
-    expect((await again()).headers.get("idempotent-replayed")).toBe("true");
-    await arrived(endpoint, 2);
-    await succeeded(endpoint, id);
+    expect((await redeliver()).json).toMatchObject({ id, status: "pending", attempt_count: 1 });
+    expect((await redeliver()).headers.get("idempotent-replayed")).toBe("true");
+    await waitForArrivals(endpoint, 2);
+    await waitForSuccess(endpoint, id);
     expect(endpoint.arrivals.map(({ headers }) => headers.get("webhook-id"))).toEqual([event.id, event.id]);
-    expect((await deliveryOf(endpoint, id)).attempts).toHaveLength(2);
-    expect(await list(endpoint.key)).toHaveLength(1);
+    expect((await getDelivery(endpoint, id)).attempts).toHaveLength(2);
+    expect(await listDeliveries(endpoint.key)).toHaveLength(1);
     await call("PATCH", `${ENDPOINTS}/${endpoint.id}`, endpoint.key, { enabled: false });
-    expectRefused(await call("POST", `${DELIVERIES}/${id}/redeliver`, endpoint.key), 409, "endpoint_disabled");
-    expectRefused(await call("POST", `${ENDPOINTS}/${endpoint.id}/test`, endpoint.key), 409, "endpoint_disabled");
-    expect(await statusOf(endpoint, id)).toBe("succeeded");
+    expectError(await call("POST", `${DELIVERIES}/${id}/redeliver`, endpoint.key), 409, "endpoint_disabled");
+    expectError(await call("POST", `${ENDPOINTS}/${endpoint.id}/test`, endpoint.key), 409, "endpoint_disabled");
+    expect(await deliveryStatus(endpoint, id)).toBe("succeeded");
   });
 
   test("go with their endpoint", async () => {
     const tenant = await newTenant();
-    const [one, other] = [await newEndpoint(tenant), await newEndpoint(tenant)];
-    const gone = await ping(one);
-    const kept = await ping(other);
-    await succeeded(one, gone.id);
-    await succeeded(other, kept.id);
-    await call("DELETE", `${ENDPOINTS}/${one.id}`, tenant.key);
-    expect((await list(tenant.key)).map(({ id }: { id: string }) => id)).toEqual([kept.id]);
-    expectRefused(await call("GET", `${DELIVERIES}/${gone.id}`, tenant.key), 404, "not_found");
+    const [first, other] = [await newEndpoint(tenant), await newEndpoint(tenant)];
+    const firstEvent = await sendTestEvent(first);
+    const otherEvent = await sendTestEvent(other);
+    await waitForSuccess(first, firstEvent.id);
+    await waitForSuccess(other, otherEvent.id);
+    await call("DELETE", `${ENDPOINTS}/${first.id}`, tenant.key);
+    expect((await listDeliveries(tenant.key)).map(({ id }: { id: string }) => id)).toEqual([otherEvent.id]);
+    expectError(await call("GET", `${DELIVERIES}/${firstEvent.id}`, tenant.key), 404, "not_found");
     const count = (table: string) =>
       inLedger(tenant.id, ({ sql }) => sql.exec<{ n: number }>(`SELECT count(*) AS n FROM ${table}`).one().n);
-    await vi.waitUntil(async () => (await count("deliveries")) === 1, PATIENCE);
+    await vi.waitUntil(async () => (await count("deliveries")) === 1, WAIT_OPTIONS);
     expect(await count("delivery_attempts")).toBe(1);
   });
 
   test("of a tenant that is deleted are sent no more", async () => {
-    const endpoint = await tenantWithEndpoint();
-    endpoint.answer = respond(500);
-    const { id } = await ping(endpoint);
-    await arrived(endpoint, 1);
-    await vi.waitUntil(async () => (await deliveryOf(endpoint, id)).attempts[0]?.status === 500, PATIENCE);
+    const endpoint = await newTenantWithEndpoint();
+    endpoint.handler = respond(500);
+    const { id } = await sendTestEvent(endpoint);
+    await waitForArrivals(endpoint, 1);
+    await vi.waitUntil(async () => (await getDelivery(endpoint, id)).attempts[0]?.status === 500, WAIT_OPTIONS);
     await inLedger(endpoint.tenant, async (storage, instance) => {
       await instance.suspend();
       storage.sql.exec("UPDATE deliveries SET due_at = 0");
@@ -452,10 +469,10 @@ test("no log line holds a secret, a signature, or what a receiver answers", asyn
   const spies = (["log", "error", "warn"] as const).map((level) =>
     vi.spyOn(console, level).mockImplementation((...args) => void lines.push(args.join(" "))),
   );
-  const endpoint = await tenantWithEndpoint();
-  endpoint.answer = respond(500, {}, "the receiver's own words");
-  await ping(endpoint);
-  await arrived(endpoint, 1);
+  const endpoint = await newTenantWithEndpoint();
+  endpoint.handler = respond(500, {}, "the receiver's own words");
+  await sendTestEvent(endpoint);
+  await waitForArrivals(endpoint, 1);
   await call("POST", `${ENDPOINTS}/${endpoint.id}/rotate_secret`, endpoint.key);
   for (const spy of spies) spy.mockRestore();
   expect(lines.length).toBeGreaterThan(2);

@@ -3,29 +3,29 @@ import { runDurableObjectAlarm } from "cloudflare:test";
 import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, expect, vi } from "vitest";
 import { call, newTenant } from "./api.ts";
-import { inLedger, stubOf } from "./batch.ts";
+import { inLedger, tenantStub } from "./fake-batch-endpoint.ts";
 
-export interface Arrival {
+export interface ReceivedWebhook {
   readonly url: string;
   readonly headers: Headers;
   readonly text: string;
   readonly redirect: string | undefined;
   /** By the clock that the ledger sees. */
-  readonly at: number;
+  readonly receivedAt: number;
 }
-type Behaviour = (arrival: Arrival, signal: AbortSignal) => Response | Promise<Response>;
+type Handler = (arrival: ReceivedWebhook, signal: AbortSignal) => Response | Promise<Response>;
 
 export interface Receiver {
   readonly url: string;
-  readonly arrivals: Arrival[];
-  answer: Behaviour;
+  readonly arrivals: ReceivedWebhook[];
+  handler: Handler;
 }
 
 export const respond =
-  (status: number, headers: Record<string, string> = {}, body: string | null = null): Behaviour =>
+  (status: number, headers: Record<string, string> = {}, body: string | null = null): Handler =>
   () =>
     new Response(body, { status, headers });
-export const hang: Behaviour = (_, signal) =>
+export const neverRespond: Handler = (_, signal) =>
   new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 
 const receivers = new Map<string, Receiver>();
@@ -33,29 +33,35 @@ const receivers = new Map<string, Receiver>();
 /** A receiver that answers 204 at first. */
 export function newReceiver(): Receiver {
   const host = `hooks-${receivers.size + 1}.example.com`;
-  const receiver = { url: `https://${host}/in?x=1`, arrivals: [], answer: respond(204) };
+  const receiver = { url: `https://${host}/in?x=1`, arrivals: [], handler: respond(204) };
   receivers.set(host, receiver);
   return receiver;
 }
 
 /** Has this file's webhooks come here; what goes anywhere else is an error. */
-export function playReceivers(): void {
+export function mockReceivers(): void {
   beforeAll(() => {
     vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
       const url = String(input);
       const receiver = receivers.get(new URL(url).hostname);
       if (receiver === undefined) throw new TypeError("Network connection lost.");
       const { redirect } = init as RequestInit;
-      const arrival = { url, headers: new Headers(init?.headers), text: String(init?.body), redirect, at: Date.now() };
+      const arrival = {
+        url,
+        headers: new Headers(init?.headers),
+        text: String(init?.body),
+        redirect,
+        receivedAt: Date.now(),
+      };
       receiver.arrivals.push(arrival);
-      return receiver.answer(arrival, init?.signal as AbortSignal);
+      return receiver.handler(arrival, init?.signal as AbortSignal);
     });
   });
   afterAll(() => vi.useRealTimers());
 }
 
 /** The body of what came, once its signature was checked by the library with this secret. */
-export function verified(arrival: Arrival | undefined, secret: string) {
+export function verifyWebhook(arrival: ReceivedWebhook | undefined, secret: string) {
   if (arrival === undefined) throw new Error("nothing has come");
   const headers = Object.fromEntries(arrival.headers);
   // The library goes by the clock, which a test may have set.
@@ -88,41 +94,41 @@ export async function newEndpoint(
   return Object.assign(receiver, { tenant, key, id: answer.json.id, secret: answer.json.secret });
 }
 
-export async function tenantWithEndpoint(body: object = {}): Promise<Endpoint> {
+export async function newTenantWithEndpoint(body: object = {}): Promise<Endpoint> {
   return newEndpoint(await newTenant(), body);
 }
 
 /** Emits webhook.test to the endpoint; answers its delivery. */
-export async function ping({ id, key }: Endpoint): Promise<{ id: string; event: { id: string } }> {
+export async function sendTestEvent({ id, key }: Endpoint): Promise<{ id: string; event: { id: string } }> {
   const answer = await call("POST", `/v1/webhook_endpoints/${id}/test`, key);
   expect(answer.status, answer.text).toBe(200);
   return answer.json;
 }
 
-export async function deliveryOf({ key }: Endpoint, id: string) {
+export async function getDelivery({ key }: Endpoint, id: string) {
   const answer = await call("GET", `/v1/webhook_deliveries/${id}`, key);
   expect(answer.status, answer.text).toBe(200);
   return answer.json;
 }
 
-export async function endpointOf({ key, id }: Endpoint) {
+export async function getEndpoint({ key, id }: Endpoint) {
   return (await call("GET", `/v1/webhook_endpoints/${id}`, key)).json;
 }
 
 /** Waits until none of the tenant's attempts is under way. */
-export async function settled(tenant: string): Promise<void> {
+export async function waitForAttempts(tenant: string): Promise<void> {
   await vi.waitUntil(
     () =>
       inLedger(tenant, ({ sql }) => {
-        const open = "SELECT count(*) AS n FROM deliveries WHERE live = 1 AND due_at > ?";
-        return sql.exec<{ n: number }>(open, Date.now()).one().n === 0;
+        const query = "SELECT count(*) AS n FROM deliveries WHERE live = 1 AND due_at > ?";
+        return sql.exec<{ n: number }>(query, Date.now()).one().n === 0;
       }),
     { timeout: 10_000, interval: 5 },
   );
 }
 
 /** When the alarm is due next; null without one. */
-export function alarmOf(tenant: string): Promise<number | null> {
+export function nextAlarm(tenant: string): Promise<number | null> {
   return inLedger(
     tenant,
     ({ sql }) => sql.exec<{ at: number | null }>("SELECT min(run_at) AS at FROM due WHERE kind = 'deliver'").one().at,
@@ -133,14 +139,14 @@ export function alarmOf(tenant: string): Promise<number | null> {
  * Lets so much time pass by a clock of the test's own, from one time at which webhooks are due to the next, as the platform's
  * alarm would. Nothing runs by itself meanwhile.
  */
-export async function pass(tenant: string, milliseconds: number): Promise<void> {
-  const until = Date.now() + milliseconds;
+export async function advanceTime(tenant: string, milliseconds: number): Promise<void> {
+  const end = Date.now() + milliseconds;
   for (;;) {
-    const next = await alarmOf(tenant);
-    if (next === null || next > until) break;
+    const next = await nextAlarm(tenant);
+    if (next === null || next > end) break;
     vi.setSystemTime(Math.max(next, Date.now()));
-    await runDurableObjectAlarm(stubOf(tenant));
-    await settled(tenant);
+    await runDurableObjectAlarm(tenantStub(tenant));
+    await waitForAttempts(tenant);
   }
-  vi.setSystemTime(until);
+  vi.setSystemTime(end);
 }

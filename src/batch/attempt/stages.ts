@@ -7,208 +7,249 @@
  */
 import { setImmediate as eventLoop } from "node:timers/promises";
 import { decodeHead, encodeHead } from "../../core/codec.ts";
-import { notEvaluated } from "../../core/evaluation/evaluation.ts";
+import { noEvaluation } from "../../core/evaluation/evaluation.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
-import type { Trained, Training } from "../../core/linear/train.ts";
+import type { TrainingResult, TrainingSummary } from "../../core/linear/train.ts";
 import type { Epoch } from "../../finetune/train.ts";
-import type { Artifact, Candidate, Judgement, Manifest } from "../../jobs/protocol.ts";
+import type { Artifact, Candidate, Comparison, Manifest } from "../../jobs/protocol.ts";
+import { withRetries } from "../client/worker-client.ts";
 import { artifactOf, download, upload } from "./artifact.ts";
-import { keep, type Progress, type Work } from "./attempt.ts";
-import { beyondEndpoint, isSame, type Material, prepare, trainBy } from "./candidates.ts";
-import { decodeStages, type Made, nameOf, type Stages } from "./checkpoint.ts";
-import { type Answers, compareHeads, notJudged, predictions } from "./comparison.ts";
-import { type Examples, readExamples } from "./data.ts";
-import { persist } from "../client/worker-client.ts";
-import { embedTexts, embedWhenAsked } from "./embed.ts";
-import { modelOf, told, trainedBackbone, tune } from "./fine-tune.ts";
-import type { Report } from "./report.ts";
-import { makeRows } from "./rows.ts";
+import { type AttemptContext, type AttemptProgress, saveCheckpoint } from "./attempt.ts";
+import {
+  endpointBudgetFailure,
+  isSameTraining,
+  prepareTraining,
+  runTraining,
+  type TrainingContext,
+} from "./candidates.ts";
+import { type Checkpoint, decodeCheckpoint, submissionFingerprint, type TrainedCandidate } from "./checkpoint.ts";
+import { compareHeads, emptyComparison, type Predictions, predictRows } from "./comparison.ts";
+import { embedLazily, embedTexts } from "./embed.ts";
+import { makeEmbeddingMatrix } from "./embedding-matrix.ts";
+import { type Examples, readExamples } from "./examples.ts";
+import { assessFineTuned, fineTuneLayers, makeModel, trainableBackbone } from "./fine-tune.ts";
+import type { Reporter } from "./reporter.ts";
 
-const names: Readonly<Record<Candidate, string>> = { head: "frozen head", fine_tuned: "fine-tuned candidate" };
+const candidateNames: Readonly<Record<Candidate, string>> = { head: "frozen head", fine_tuned: "fine-tuned candidate" };
 /** Steps of the last fit that are told each, and how far apart those after them are. */
-const EACH_STEP = 50;
-const STEPS_APART = 10;
+const DENSE_STEPS = 50;
+const STEP_INTERVAL = 10;
 /** Embeddings from which on they are kept before all are there. */
-const FEWEST_KEPT = 10_000;
+const MIN_EMBEDDINGS_TO_SAVE = 10_000;
 /** Where rows are held out too few may be left to train on: nothing is judged then. */
-const TOO_FEW: ReadonlySet<string> = new Set<Failure["code"]>(["too_few_labels", "too_few_examples"]);
+const TOO_FEW_CODES: ReadonlySet<string> = new Set<Failure["code"]>(["too_few_labels", "too_few_examples"]);
 
-interface Run {
-  readonly work: Work;
-  readonly report: Report;
-  readonly stages: Stages;
-  readonly material: Material;
+interface PipelineState {
+  readonly attempt: AttemptContext;
+  readonly reporter: Reporter;
+  readonly checkpoint: Checkpoint;
+  readonly context: TrainingContext;
   /** Every row's number. */
-  readonly all: readonly number[];
-  readonly keep: () => Promise<void>;
-  readonly started: number;
+  readonly allRows: readonly number[];
+  readonly saveCheckpoint: () => Promise<void>;
+  readonly startedAt: number;
 }
 
 /** Does the stages that are not done, and tells of them; throws where the attempt is to end. */
-export async function runStages(work: Work, report: Report, progress: Progress): Promise<Result<null>> {
-  const begun = await begin(work, report, progress);
-  if (!begun.ok) return begun;
-  const run = begun.value;
-  const { stages } = run;
-  if (stages.judgement === null) {
-    const judged = await judge(run);
-    if (!judged.ok) return judged;
-    stages.judgement = judged.value;
-    await run.keep();
+export async function runPipeline(
+  attempt: AttemptContext,
+  reporter: Reporter,
+  progress: AttemptProgress,
+): Promise<Result<null>> {
+  const stateResult = await pullAndRestore(attempt, reporter, progress);
+  if (!stateResult.ok) return stateResult;
+  const state = stateResult.value;
+  const { checkpoint: stages } = state;
+  if (stages.comparison === null) {
+    const comparison = await trainAndCompare(state);
+    if (!comparison.ok) return comparison;
+    stages.comparison = comparison.value;
+    await state.saveCheckpoint();
   }
-  const stop = work.ending.signals.pause;
-  const told = await report.tell({ type: "evaluated", judgement: stages.judgement }, stop);
+  const stop = attempt.cancellation.signals.pause;
+  const directive = await reporter.send({ type: "evaluated", judgement: stages.comparison }, stop);
   stop.throwIfAborted();
-  const winner = told?.refit ?? null;
+  const winner = directive?.refit ?? null;
   if (winner === null)
     return fail("internal_error", "The Worker did not say which candidate is trained on all examples.");
-  if (stages.fitted?.candidate !== winner) {
-    const refitted = await refit(run, winner);
+  if (stages.finalModel?.candidate !== winner) {
+    const refitted = await refit(state, winner);
     if (!refitted.ok) return refitted;
   }
-  return finish(run);
+  return uploadModel(state);
 }
 
 /** Reads the data, and takes up what an earlier attempt has done of it. */
-async function begin(work: Work, report: Report, progress: Progress): Promise<Result<Run>> {
-  const { submission, backbone, budget } = work;
-  const started = performance.now();
-  const stop = work.ending.signals.pause;
-  const pulled = await pullExamples(work);
+async function pullAndRestore(
+  attempt: AttemptContext,
+  reporter: Reporter,
+  progress: AttemptProgress,
+): Promise<Result<PipelineState>> {
+  const { submission, backbone, budget } = attempt;
+  const startedAt = performance.now();
+  const stop = attempt.cancellation.signals.pause;
+  const pulled = await pullExamples(attempt);
   if (!pulled.ok) return pulled;
   const examples = pulled.value;
-  const all = [...examples.targets.keys()];
-  const heldOut = examples.heldOut.filter(Boolean).length;
-  report.progress(`Read ${all.length} examples.`, { examples: all.length, held_out: heldOut });
+  const allRows = [...examples.targets.keys()];
+  const heldOutCount = examples.heldOut.filter(Boolean).length;
+  reporter.sendProgress(`Read ${allRows.length} examples.`, { examples: allRows.length, held_out: heldOutCount });
 
-  progress.of = nameOf(submission, examples.digest);
-  const bytes = submission.checkpoint && (await download(work.edge, submission.checkpoint, stop));
-  const earlier = bytes && decodeStages(bytes, progress.of, submission.dimensions);
-  if (earlier) progress.stages = earlier;
-  else progress.kept = null;
-  if (earlier) report.progress("Goes on from a checkpoint.", {});
+  progress.fingerprint = submissionFingerprint(submission, examples.digest);
+  const checkpointBytes = submission.checkpoint && (await download(attempt.workerClient, submission.checkpoint, stop));
+  const savedCheckpoint =
+    checkpointBytes && decodeCheckpoint(checkpointBytes, progress.fingerprint, submission.dimensions);
+  if (savedCheckpoint) progress.checkpoint = savedCheckpoint;
+  else progress.lastCheckpointSha256 = null;
+  if (savedCheckpoint) reporter.sendProgress("Goes on from a checkpoint.", {});
 
-  const { stages } = progress;
-  const local = backbone?.cost === "local" ? backbone : null;
-  const remote = backbone?.cost === "remote";
-  stages.embeddings = remote ? (stages.embeddings ?? makeRows(submission.dimensions)) : null;
-  const gathered = stages.embeddings ?? examples.embeddings;
-  const ofEmbeddings = local === null ? 4 * submission.dimensions * all.length : 0;
-  const taken = ofEmbeddings + examples.texts.reduce((sum, { length }) => sum + 2 * length, 0);
-  const material: Material = {
+  const { checkpoint } = progress;
+  const localBackbone = backbone?.cost === "local" ? backbone : null;
+  const isRemote = backbone?.cost === "remote";
+  checkpoint.embeddings = isRemote ? (checkpoint.embeddings ?? makeEmbeddingMatrix(submission.dimensions)) : null;
+  const embeddings = checkpoint.embeddings ?? examples.embeddings;
+  const embeddingBytes = localBackbone === null ? 4 * submission.dimensions * allRows.length : 0;
+  const usedBytes = embeddingBytes + examples.texts.reduce((sum, { length }) => sum + 2 * length, 0);
+  const context: TrainingContext = {
     submission,
     examples,
-    embed: local === null ? gathered.at : embedWhenAsked(local, examples.texts),
-    embedsLocally: local !== null,
-    budget: { bytes: budget.bytes - taken, operations: budget.operations },
-    turn: async () => {
+    embed: localBackbone === null ? embeddings.at : embedLazily(localBackbone, examples.texts),
+    embedsLocally: localBackbone !== null,
+    budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },
+    yieldToEventLoop: async () => {
       await eventLoop();
       stop.throwIfAborted();
     },
   };
-  const beyond = beyondEndpoint(material, all);
-  if (beyond !== null) return { ok: false, failure: beyond };
-  return ok({ work, report, stages, material, all, started, keep: () => keep(work, report, progress, stop) });
+  const failure = endpointBudgetFailure(context, allRows);
+  if (failure !== null) return { ok: false, failure };
+  return ok({
+    attempt,
+    reporter,
+    checkpoint,
+    context,
+    allRows,
+    startedAt,
+    saveCheckpoint: () => saveCheckpoint(attempt, reporter, progress, stop),
+  });
 }
 
-async function pullExamples({ submission, edge, ending, budget }: Work): Promise<Result<Examples>> {
-  const outcome = await persist(edge.pace, ending.signals.pause, () =>
-    edge.pull("data", (chunks) => readExamples(chunks, submission, budget.bytes), ending.signals.pause),
+async function pullExamples({
+  submission,
+  workerClient,
+  cancellation,
+  budget,
+}: AttemptContext): Promise<Result<Examples>> {
+  const outcome = await withRetries(workerClient.retryPolicy, cancellation.signals.pause, () =>
+    workerClient.getStream(
+      "data",
+      (chunks) => readExamples(chunks, submission, budget.bytes),
+      cancellation.signals.pause,
+    ),
   );
   if (outcome.type === "answer") return outcome.value;
-  if (outcome.type === "over") ending.ask("end");
-  ending.signals.pause.throwIfAborted();
+  if (outcome.type === "over") cancellation.request("end");
+  cancellation.signals.pause.throwIfAborted();
   return fail("storage_unavailable", "The examples could not be read from the Worker.");
 }
 
 /** Sees to it that every row has its embedding of a remote backbone; they are kept each time that there are half as many again. */
-async function embed({ work, report, material, stages, keep }: Run): Promise<Result<null>> {
-  const { texts } = material.examples;
-  const rows = stages.embeddings;
-  if (work.backbone === null || rows === null || rows.count() === texts.length) return ok(null);
-  let next = Math.max(FEWEST_KEPT, 1.5 * rows.count());
-  const grown = async () => {
-    if (rows.count() < next || rows.count() === texts.length) return;
-    next = 1.5 * rows.count();
-    await keep();
+async function embed({ attempt, reporter, context, checkpoint, saveCheckpoint }: PipelineState): Promise<Result<null>> {
+  const { texts } = context.examples;
+  const rows = checkpoint.embeddings;
+  if (attempt.backbone === null || rows === null || rows.count() === texts.length) return ok(null);
+  let nextSaveAt = Math.max(MIN_EMBEDDINGS_TO_SAVE, 1.5 * rows.count());
+  const onBatch = async () => {
+    if (rows.count() < nextSaveAt || rows.count() === texts.length) return;
+    nextSaveAt = 1.5 * rows.count();
+    await saveCheckpoint();
   };
-  const manner = { pace: work.edge.pace, signal: work.ending.signals.pause, turn: material.turn, grown };
-  const done = await embedTexts(work.backbone, texts, rows, manner);
-  if (!done.ok) return done;
-  report.progress(`Embedded ${texts.length} texts.`, { examples: texts.length });
-  await keep();
-  return done;
+  const options = {
+    retryPolicy: attempt.workerClient.retryPolicy,
+    signal: attempt.cancellation.signals.pause,
+    yieldToEventLoop: context.yieldToEventLoop,
+    onBatch,
+  };
+  const result = await embedTexts(attempt.backbone, texts, rows, options);
+  if (!result.ok) return result;
+  reporter.sendProgress(`Embedded ${texts.length} texts.`, { examples: texts.length });
+  await saveCheckpoint();
+  return result;
 }
 
 /** Trains both candidates without the held-out rows, and compares them on those. */
-async function judge(run: Run): Promise<Result<Judgement>> {
-  const { work, material, all, stages } = run;
-  const { heldOut } = material.examples;
-  const rest = all.filter((row) => !heldOut[row]);
-  if (rest.length === all.length || rest.length < 2) return ok(notJudged);
-  const embedded = await embed(run);
+async function trainAndCompare(state: PipelineState): Promise<Result<Comparison>> {
+  const { attempt, context, allRows, checkpoint } = state;
+  const { heldOut } = context.examples;
+  const trainingRows = allRows.filter((row) => !heldOut[row]);
+  if (trainingRows.length === allRows.length || trainingRows.length < 2) return ok(emptyComparison);
+  const embedded = await embed(state);
   if (!embedded.ok) return embedded;
-  const layers = trainedBackbone(work);
-  const ofHead = await prepare("head", material, rest);
-  const ofFineTuned = layers === null ? await prepare("fine_tuned", material, rest) : null;
-  if (ofFineTuned?.ok === false) return ofFineTuned;
-  const same = ofFineTuned !== null && ofHead.ok && isSame(ofHead.value, ofFineTuned.value);
-  const trainHead = async (candidate: Candidate, recipe: typeof ofHead): Promise<Result<Made | null>> => {
+  const trainable = trainableBackbone(attempt);
+  const headSpec = await prepareTraining("head", context, trainingRows);
+  const fineTunedSpec = trainable === null ? await prepareTraining("fine_tuned", context, trainingRows) : null;
+  if (fineTunedSpec?.ok === false) return fineTunedSpec;
+  const isIdentical = fineTunedSpec !== null && headSpec.ok && isSameTraining(headSpec.value, fineTunedSpec.value);
+  const trainHead = async (candidate: Candidate, spec: typeof headSpec): Promise<Result<TrainedCandidate | null>> => {
     // No part of the rows that is within the edge's budget: there is no frozen head to compare with.
-    if (!recipe.ok) return ok(null);
-    const fitted = await trainBy(work.tensors, material, recipe.value, { judge: true });
-    if (!fitted.ok) return fitted;
-    tellTrained(run, candidate, fitted.value);
-    return ok({ head: encodeHead(fitted.value.head), delta: null, plan: null });
+    if (!spec.ok) return ok(null);
+    const result = await runTraining(attempt.tensors, context, spec.value, { skipEvaluation: true });
+    if (!result.ok) return result;
+    reportTrained(state, candidate, result.value);
+    return ok({ head: encodeHead(result.value.head), delta: null, plan: null });
   };
-  const make = async (
+  const loadOrTrain = async (
     candidate: Candidate,
-    train: () => Promise<Result<Made | null>>,
-  ): Promise<Result<Made | null>> => {
-    const done = stages.made[candidate];
-    if (done !== undefined) return ok(done);
-    const made = await train();
-    if (!made.ok && !TOO_FEW.has(made.failure.code)) return made;
-    stages.made[candidate] = made.ok ? made.value : null;
-    await run.keep();
-    return ok(stages.made[candidate] ?? null);
+    train: () => Promise<Result<TrainedCandidate | null>>,
+  ): Promise<Result<TrainedCandidate | null>> => {
+    const existing = checkpoint.candidates[candidate];
+    if (existing !== undefined) return ok(existing);
+    const result = await train();
+    if (!result.ok && !TOO_FEW_CODES.has(result.failure.code)) return result;
+    checkpoint.candidates[candidate] = result.ok ? result.value : null;
+    await state.saveCheckpoint();
+    return ok(checkpoint.candidates[candidate] ?? null);
   };
-  const head = await make("head", () => trainHead("head", ofHead));
+  const head = await loadOrTrain("head", () => trainHead("head", headSpec));
   if (!head.ok) return head;
-  const fineTuned = same
+  const fineTuned = isIdentical
     ? head
-    : await make("fine_tuned", () =>
-        ofFineTuned === null ? tuneLayers(run, rest) : trainHead("fine_tuned", ofFineTuned),
+    : await loadOrTrain("fine_tuned", () =>
+        fineTunedSpec === null ? trainLayers(state, trainingRows) : trainHead("fine_tuned", fineTunedSpec),
       );
   if (!fineTuned.ok) return fineTuned;
-  const judged = all.filter((row) => heldOut[row]);
-  const answers = async (made: Made | null): Promise<Answers | null> => {
-    const decoded = made && decodeHead(made.head);
+  const heldOutRows = allRows.filter((row) => heldOut[row]);
+  const predictHeldOut = async (candidate: TrainedCandidate | null): Promise<Predictions | null> => {
+    const decoded = candidate && decodeHead(candidate.head);
     if (!decoded) return null;
-    const model = modelOf(material, layers?.base ?? null, decoded, made.delta);
-    return { head: decoded, outputs: await predictions(material, judged, model) };
+    const model = makeModel(context, trainable?.base ?? null, decoded, candidate.delta);
+    return { head: decoded, outputs: await predictRows(context, heldOutRows, model) };
   };
-  const a = await answers(head.value);
-  const b = same ? a : await answers(fineTuned.value);
+  const headPredictions = await predictHeldOut(head.value);
+  const fineTunedPredictions = isIdentical ? headPredictions : await predictHeldOut(fineTuned.value);
   const plan = fineTuned.value?.plan ?? null;
-  if (b && plan !== null) stages.told = await told(material, judged, b, plan);
-  if (!a || !b) return ok(notJudged);
-  return ok(compareHeads(material, judged, a, b));
+  if (fineTunedPredictions && plan !== null)
+    checkpoint.fineTunedAssessment = await assessFineTuned(context, heldOutRows, fineTunedPredictions, plan);
+  if (!headPredictions || !fineTunedPredictions) return ok(emptyComparison);
+  return ok(compareHeads(context, heldOutRows, headPredictions, fineTunedPredictions));
 }
 
 /** Trains the layers without the held-out rows. */
-async function tuneLayers({ work, report, material }: Run, rows: readonly number[]): Promise<Result<Made>> {
-  const layers = trainedBackbone(work);
-  if (layers === null) throw new Error("No layers are to be trained.");
-  const tuned = await tune(work, layers, material, rows, null, tellEpoch(report));
+async function trainLayers(
+  { attempt, reporter, context }: PipelineState,
+  rows: readonly number[],
+): Promise<Result<TrainedCandidate>> {
+  const trainable = trainableBackbone(attempt);
+  if (trainable === null) throw new Error("No layers are to be trained.");
+  const tuned = await fineTuneLayers(attempt, trainable, context, rows, null, reportEpochs(reporter));
   if (!tuned.ok) return tuned;
   const { head, delta, plan } = tuned.value;
   return ok({ head: encodeHead(head), delta, plan });
 }
 
-function tellEpoch(report: Report) {
-  return ({ epoch, of, trainLoss, validLoss, validAccuracy }: Epoch) =>
-    report.progress(`Epoch ${epoch} of ${of}.`, {
+function reportEpochs(reporter: Reporter) {
+  return ({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy }: Epoch) =>
+    reporter.sendProgress(`Epoch ${epoch} of ${totalEpochs}.`, {
       epoch,
       train_loss: trainLoss,
       ...(validLoss === undefined ? {} : { valid_loss: validLoss }),
@@ -217,64 +258,75 @@ function tellEpoch(report: Report) {
 }
 
 /** Trains the winner on all rows. */
-async function refit(run: Run, candidate: Candidate): Promise<Result<null>> {
-  const { work, report, material, stages, started } = run;
-  const embedded = await embed(run);
+async function refit(state: PipelineState, candidate: Candidate): Promise<Result<null>> {
+  const { attempt, reporter, context, checkpoint, startedAt } = state;
+  const embedded = await embed(state);
   if (!embedded.ok) return embedded;
-  const layers = candidate === "fine_tuned" ? trainedBackbone(work) : null;
-  if (layers !== null) {
-    const tuned = await tune(work, layers, material, run.all, stages.told?.plan ?? null, tellEpoch(report));
+  const trainable = candidate === "fine_tuned" ? trainableBackbone(attempt) : null;
+  if (trainable !== null) {
+    const tuned = await fineTuneLayers(
+      attempt,
+      trainable,
+      context,
+      state.allRows,
+      checkpoint.fineTunedAssessment?.plan ?? null,
+      reportEpochs(reporter),
+    );
     if (!tuned.ok) return tuned;
     const { head, delta, parameters, training } = tuned.value;
-    const { evaluation, ...calibration } = stages.told?.assessment ?? notEvaluated;
+    const { evaluation, ...calibration } = checkpoint.fineTunedAssessment?.assessment ?? noEvaluation;
     const conformal = Float32Array.from(calibration.conformal);
     const temperature = head.task === "regression" ? 1 : calibration.temperature;
-    stages.fitted = {
+    checkpoint.finalModel = {
       candidate,
-      training: shown(training, temperature, started),
+      training: manifestTraining(training, temperature, startedAt),
       evaluation: { ...evaluation },
       parameters,
       head: encodeHead({ ...head, ...calibration, temperature, conformal }),
       delta,
     };
-    await run.keep();
+    await state.saveCheckpoint();
     return ok(null);
   }
-  const recipe = await prepare(candidate, material, run.all);
-  if (!recipe.ok) return recipe;
-  const rows = recipe.value.rows.length;
+  const spec = await prepareTraining(candidate, context, state.allRows);
+  if (!spec.ok) return spec;
+  const rows = spec.value.rows.length;
   let steps = 0;
   const onStep = (objective: number, operations: number) => {
-    if (++steps > EACH_STEP && steps % STEPS_APART !== 0) return;
+    if (++steps > DENSE_STEPS && steps % STEP_INTERVAL !== 0) return;
     const metrics = { train_loss: objective / rows, examples: rows, operations };
-    report.progress(`Step ${steps} of training the ${names[candidate]} on all examples.`, metrics);
+    reporter.sendProgress(`Step ${steps} of training the ${candidateNames[candidate]} on all examples.`, metrics);
   };
-  const fitted = await trainBy(work.tensors, material, recipe.value, { judge: false, onStep });
-  if (!fitted.ok) return fitted;
-  tellTrained(run, candidate, fitted.value);
-  const { training, evaluation, head } = fitted.value;
-  stages.fitted = {
+  const result = await runTraining(attempt.tensors, context, spec.value, { skipEvaluation: false, onStep });
+  if (!result.ok) return result;
+  reportTrained(state, candidate, result.value);
+  const { training, evaluation, head } = result.value;
+  checkpoint.finalModel = {
     candidate,
-    training: shown(training, training.temperature, started),
+    training: manifestTraining(training, training.temperature, startedAt),
     evaluation: { ...evaluation },
     parameters: 0,
     head: encodeHead(head),
     delta: null,
   };
-  await run.keep();
+  await state.saveCheckpoint();
   return ok(null);
 }
 
-function shown(training: Training, temperature: number, started: number): Manifest["training"] {
+function manifestTraining(training: TrainingSummary, temperature: number, startedAt: number): Manifest["training"] {
   const { examples, iterations, converged, objective, l2, lexical } = training;
-  const milliseconds = Math.round(performance.now() - started);
+  const milliseconds = Math.round(performance.now() - startedAt);
   return { examples, iterations, converged, objective, l2, temperature, lexical, milliseconds };
 }
 
-function tellTrained({ report }: Run, candidate: Candidate, { training, evaluation }: Trained): void {
+function reportTrained(
+  { reporter }: PipelineState,
+  candidate: Candidate,
+  { training, evaluation }: TrainingResult,
+): void {
   const { examples, iterations, operations, objective } = training;
   const accuracy = evaluation.accuracy ?? evaluation.r2;
-  report.progress(`Trained the ${names[candidate]} on ${examples} examples.`, {
+  reporter.sendProgress(`Trained the ${candidateNames[candidate]} on ${examples} examples.`, {
     train_loss: objective / examples,
     examples,
     iterations,
@@ -284,26 +336,26 @@ function tellTrained({ report }: Run, candidate: Candidate, { training, evaluati
 }
 
 /** Uploads the trained layers, if there are any, and the head, and says that they are there. */
-async function finish({ work, report, stages, material, all }: Run): Promise<Result<null>> {
-  const { ending } = work;
-  const stop = ending.signals.pause;
-  if (stages.fitted === null) throw new Error("Nothing was trained.");
-  const { head, delta, parameters, ...fitted } = stages.fitted;
+async function uploadModel({ attempt, reporter, checkpoint, context, allRows }: PipelineState): Promise<Result<null>> {
+  const { cancellation } = attempt;
+  const stop = cancellation.signals.pause;
+  if (checkpoint.finalModel === null) throw new Error("Nothing was trained.");
+  const { head, delta, parameters, ...manifestFields } = checkpoint.finalModel;
   const artifacts: Artifact[] = [];
-  const refused = fail("storage_unavailable", "What was trained could not be stored by the Worker.");
+  const uploadFailure = fail("storage_unavailable", "What was trained could not be stored by the Worker.");
   for (const bytes of delta === null ? [head] : [head, delta]) {
     const artifact = artifactOf([bytes]);
-    const uploaded = await upload(work.edge, [bytes], artifact, work.largestSingle, stop);
-    if (uploaded.type === "over") ending.ask("end");
+    const result = await upload(attempt.workerClient, [bytes], artifact, attempt.maxSingleUploadBytes, stop);
+    if (result.type === "over") cancellation.request("end");
     stop.throwIfAborted();
-    if (uploaded.type !== "answer") return refused;
+    if (result.type !== "answer") return uploadFailure;
     artifacts.push(artifact);
   }
-  const [artifact, ofDelta] = artifacts as [Artifact, Artifact?];
+  const [artifact, deltaArtifact] = artifacts as [Artifact, Artifact?];
   const dimensions = decodeHead(head)?.dimensions ?? 0;
-  const backbone = ofDelta === undefined ? null : { artifact: ofDelta, parameters, dimensions };
-  const dataset = { revision: material.examples.revision, examples: all.length };
-  const manifest = { ...fitted, artifact, backbone, dataset };
-  const told = await report.tell({ type: "finished", manifest }, ending.signals.end);
-  return told === null ? refused : ok(null);
+  const backbone = deltaArtifact === undefined ? null : { artifact: deltaArtifact, parameters, dimensions };
+  const dataset = { revision: context.examples.revision, examples: allRows.length };
+  const manifest = { ...manifestFields, artifact, backbone, dataset };
+  const directive = await reporter.send({ type: "finished", manifest }, cancellation.signals.end);
+  return directive === null ? uploadFailure : ok(null);
 }

@@ -1,35 +1,40 @@
 /** What an attempt says to the Worker and fetches from it: each call within a time limit, and again where it may help. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
-import { parseRetryAfter } from "../../lib/retry-after.ts";
 import { type Directive, directive, type Message } from "../../jobs/protocol.ts";
 import { sign } from "../../jobs/sign.ts";
+import { parseRetryAfter } from "../../lib/retry-after.ts";
 
-export interface Pace {
+export interface RetryPolicy {
   /** How long a call may take; for one that carries much, how long it may stand still, or a multiple of it. */
   readonly timeoutMs: number;
   /** How long a call that fails is made again. */
-  readonly patienceMs: number;
-  readonly firstWaitMs: number;
-  readonly longestWaitMs: number;
+  readonly maxElapsedMs: number;
+  readonly initialBackoffMs: number;
+  readonly maxBackoffMs: number;
 }
 
-export const defaultPace: Pace = { timeoutMs: 30_000, patienceMs: 600_000, firstWaitMs: 500, longestWaitMs: 15_000 };
+export const defaultRetryPolicy: RetryPolicy = {
+  timeoutMs: 30_000,
+  maxElapsedMs: 600_000,
+  initialBackoffMs: 500,
+  maxBackoffMs: 15_000,
+};
 
 /** What one call came to. `over`: the attempt has no say any more; `again`: it may be made again, after so many milliseconds. */
-export type Called<T> =
+export type CallResult<T> =
   | { readonly type: "answer"; readonly value: T }
   | { readonly type: "over" }
   | { readonly type: "refused"; readonly status: number }
-  | { readonly type: "again"; readonly after: number };
+  | { readonly type: "again"; readonly retryAfterMs: number };
 
 /** What a call came to that was made until it got an answer, or for as long as patience lasts. */
-export type Outcome<T> = Exclude<Called<T>, { type: "again" }> | { readonly type: "unreachable" };
+export type Outcome<T> = Exclude<CallResult<T>, { type: "again" }> | { readonly type: "unreachable" };
 
-const OVER: ReadonlySet<number> = new Set([401, 404, 409, 410]);
+const ATTEMPT_OVER_STATUSES: ReadonlySet<number> = new Set([401, 404, 409, 410]);
 
-export interface Edge {
-  readonly pace: Pace;
+export interface WorkerClient {
+  readonly retryPolicy: RetryPolicy;
   /**
    * One call. `read` takes what it needs of a good answer, and gives null where that is not as it should be. Throws the
    * signal's reason when that is aborted, and nothing else.
@@ -40,36 +45,45 @@ export interface Edge {
     read: (response: Response) => Promise<T | null>,
     signal: AbortSignal,
     timeout?: AbortSignal,
-  ): Promise<Called<T>>;
+  ): Promise<CallResult<T>>;
   /** One call for bytes, which may take as long as they keep coming. */
-  pull<T>(
+  getStream<T>(
     path: string,
     read: (chunks: AsyncIterable<Uint8Array>) => Promise<T | null>,
     signal: AbortSignal,
-  ): Promise<Called<T>>;
+  ): Promise<CallResult<T>>;
   /** Tells something once. */
-  tellOnce(message: Message, signal: AbortSignal): Promise<Called<Directive>>;
+  sendOnce(message: Message, signal: AbortSignal): Promise<CallResult<Directive>>;
   /** Tells something until it is heard. */
-  tell(message: Message, signal: AbortSignal): Promise<Outcome<Directive>>;
+  send(message: Message, signal: AbortSignal): Promise<Outcome<Directive>>;
 }
 
-export interface Origin {
+export interface WorkerClientOptions {
   /** Where the Worker is, without a slash at its end. */
   readonly url: string;
   readonly secret: string;
-  readonly pace: Pace;
+  readonly retryPolicy: RetryPolicy;
 }
 
 /** Whose calls they are. */
-export interface Caller {
+export interface AttemptCredentials {
   readonly id: string;
   readonly attempt: number;
   readonly token: string;
 }
 
-export function edgeOf({ url, secret, pace }: Origin, { id, attempt, token }: Caller): Edge {
+export function makeWorkerClient(
+  { url, secret, retryPolicy }: WorkerClientOptions,
+  { id, attempt, token }: AttemptCredentials,
+): WorkerClient {
   const base = `${url}/internal/batch/jobs/${id}/attempts/${attempt}/`;
-  const call: Edge["call"] = async (path, init, read, signal, timeout = AbortSignal.timeout(pace.timeoutMs)) => {
+  const call: WorkerClient["call"] = async (
+    path,
+    init,
+    read,
+    signal,
+    timeout = AbortSignal.timeout(retryPolicy.timeoutMs),
+  ) => {
     const headers = { authorization: `Bearer ${token}`, ...init.headers };
     try {
       signal.throwIfAborted();
@@ -78,55 +92,63 @@ export function edgeOf({ url, secret, pace }: Origin, { id, attempt, token }: Ca
       const response = await fetch(base + path, { ...init, headers, signal: either, redirect: "error" });
       if (response.ok) {
         const value = await read(response);
-        return value === null ? { type: "again", after: 0 } : { type: "answer", value };
+        return value === null ? { type: "again", retryAfterMs: 0 } : { type: "answer", value };
       }
       await response.body?.cancel().catch(() => undefined);
       const { status } = response;
-      if (OVER.has(status)) return { type: "over" };
+      if (ATTEMPT_OVER_STATUSES.has(status)) return { type: "over" };
       if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };
-      return { type: "again", after: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
+      return { type: "again", retryAfterMs: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
     } catch {
       signal.throwIfAborted();
-      return { type: "again", after: 0 };
+      return { type: "again", retryAfterMs: 0 };
     }
   };
-  const pull: Edge["pull"] = async (path, read, signal) => {
-    const still = new AbortController();
-    const timer = setTimeout(() => still.abort(), pace.timeoutMs);
+  const getStream: WorkerClient["getStream"] = async (path, read, signal) => {
+    const stallController = new AbortController();
+    const timer = setTimeout(() => stallController.abort(), retryPolicy.timeoutMs);
     async function* chunks({ body }: Response): AsyncGenerator<Uint8Array> {
       for await (const chunk of body ?? []) {
         timer.refresh();
         yield chunk as Uint8Array;
       }
     }
-    const called = await call(path, { method: "GET" }, (response) => read(chunks(response)), signal, still.signal);
+    const result = await call(
+      path,
+      { method: "GET" },
+      (response) => read(chunks(response)),
+      signal,
+      stallController.signal,
+    );
     clearTimeout(timer);
-    return called;
+    return result;
   };
-  const tellOnce: Edge["tellOnce"] = (message, signal) => {
+  const sendOnce: WorkerClient["sendOnce"] = (message, signal) => {
     const body = JSON.stringify({ id, attempt, ...message });
     const signed = sign(secret, body, `msg_${randomUUID().replaceAll("-", "")}`, Date.now());
     const headers = { "content-type": "application/json", ...signed };
     const read = async (response: Response) => directive.safeParse(await response.json()).data ?? null;
     return call("messages", { method: "POST", headers, body }, read, signal);
   };
-  const tell: Edge["tell"] = (message, signal) => persist(pace, signal, () => tellOnce(message, signal));
-  return { pace, call, pull, tellOnce, tell };
+  const send: WorkerClient["send"] = (message, signal) =>
+    withRetries(retryPolicy, signal, () => sendOnce(message, signal));
+  return { retryPolicy, call, getStream, sendOnce, send };
 }
 
 /** Waits exponentially longer between tries, with jitter; at least as long as it is asked to. Throws the reason of an aborted signal. */
-export async function persist<T>(
-  pace: Pace,
+export async function withRetries<T>(
+  retryPolicy: RetryPolicy,
   signal: AbortSignal,
-  attempt: () => Promise<Called<T>>,
+  call: () => Promise<CallResult<T>>,
 ): Promise<Outcome<T>> {
-  const until = Date.now() + pace.patienceMs;
+  const deadline = Date.now() + retryPolicy.maxElapsedMs;
   for (let tries = 0; ; tries++) {
-    const called = await attempt();
-    if (called.type !== "again") return called;
-    const backoff = (0.5 + Math.random() / 2) * Math.min(pace.longestWaitMs, pace.firstWaitMs * 2 ** tries);
-    const pause = Math.max(called.after, backoff);
-    if (Date.now() + pause > until) return { type: "unreachable" };
-    await wait(pause, undefined, { signal }).catch(() => signal.throwIfAborted());
+    const result = await call();
+    if (result.type !== "again") return result;
+    const backoff =
+      (0.5 + Math.random() / 2) * Math.min(retryPolicy.maxBackoffMs, retryPolicy.initialBackoffMs * 2 ** tries);
+    const delay = Math.max(result.retryAfterMs, backoff);
+    if (Date.now() + delay > deadline) return { type: "unreachable" };
+    await wait(delay, undefined, { signal }).catch(() => signal.throwIfAborted());
   }
 }

@@ -6,27 +6,27 @@ import type { z } from "zod";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { type acknowledgement, type health, type Submission, stop, submission } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS, verify } from "../../jobs/sign.ts";
-import type { Attempts } from "./supervisor.ts";
-import { makeLine } from "./fair-queue.ts";
-import { framesOf, type Log } from "../log.ts";
+import { type Log, redactedStack } from "../log.ts";
+import { makeFairQueue } from "./fair-queue.ts";
+import type { Supervisor } from "./supervisor.ts";
 
 const BODY_BYTES = 256 * 1024;
-const MOST_IDS = 100_000;
+const MAX_IDS = 100_000;
 
-interface Endpoint {
+interface BatchAppOptions {
   readonly secrets: readonly string[];
   readonly capacity: number;
   readonly backbones: ReadonlyMap<string, Backbone>;
-  readonly attempts: Attempts;
+  readonly supervisor: Supervisor;
   /** Whether no attempt is taken any more. */
-  readonly stopping: () => boolean;
+  readonly isStopping: () => boolean;
   readonly log: Log;
 }
 
-export function batchApp({ secrets, capacity, backbones, attempts, stopping, log }: Endpoint): Hono {
+export function makeBatchApp({ secrets, capacity, backbones, supervisor, isStopping, log }: BatchAppOptions): Hono {
   const app = new Hono();
-  const line = makeLine();
-  const seen = makeSeen();
+  const fairQueue = makeFairQueue();
+  const replayGuard = makeReplayGuard();
 
   const refuse = (c: Context, status: ContentfulStatusCode, code: string, message: string, retryAfter?: number) => {
     if (retryAfter !== undefined) c.header("retry-after", String(retryAfter));
@@ -36,13 +36,14 @@ export function batchApp({ secrets, capacity, backbones, attempts, stopping, log
   };
 
   /** The body that a known secret signed and a schema accepts, for the attempt that the path names; else the refusal. */
-  const read = async <T extends { id: string; attempt: number }>(c: Context, schema: z.ZodType<T>) => {
+  const readVerified = async <T extends { id: string; attempt: number }>(c: Context, schema: z.ZodType<T>) => {
     const text = await c.req.text();
     const id = verify(secrets, text, c.req.raw.headers);
     if (id === null) return refuse(c, 401, "invalid_signature", "The signature is not valid, or not of now.");
-    const known = seen.note(id, Date.now());
-    if (known === "replayed") return refuse(c, 409, "replayed", "This message was received before.");
-    if (known === "full") return refuse(c, 503, "too_many_messages", "Too many messages in too short a time.", 30);
+    const replayStatus = replayGuard.check(id, Date.now());
+    if (replayStatus === "replayed") return refuse(c, 409, "replayed", "This message was received before.");
+    if (replayStatus === "full")
+      return refuse(c, 503, "too_many_messages", "Too many messages in too short a time.", 30);
     const parsed = schema.safeParse(parseJson(text));
     if (!parsed.success) {
       const issue = parsed.error.issues[0];
@@ -68,42 +69,43 @@ export function batchApp({ secrets, capacity, backbones, attempts, stopping, log
   );
 
   app.put("/v1/jobs/:id/attempts/:attempt", async (c) => {
-    const asked = await read(c, submission);
-    if (asked instanceof Response) return asked;
-    const { id, attempt, tenant, created_at } = asked;
-    const state = attempts.stateOf(id, attempt);
-    if (state !== null) return acknowledge(c, asked, state);
-    const problem = problemWith(asked, backbones);
+    const request = await readVerified(c, submission);
+    if (request instanceof Response) return request;
+    const { id, attempt, tenant, created_at } = request;
+    const state = supervisor.stateOf(id, attempt);
+    if (state !== null) return acknowledge(c, request, state);
+    const problem = submissionProblem(request, backbones);
     if (problem !== null) return refuse(c, 422, "invalid_submission", problem);
     // An attempt with a higher number means that the Worker has given up the one before.
-    await attempts.drop(id);
-    if (stopping()) return refuse(c, 503, "stopping", "This batch endpoint is about to stop.", STOPPING_RETRY_SECONDS);
+    await supervisor.kill(id);
+    if (isStopping())
+      return refuse(c, 503, "stopping", "This batch endpoint is about to stop.", STOPPING_RETRY_SECONDS);
     // Asked twice at once, it may have been started meanwhile.
-    const now = attempts.stateOf(id, attempt);
-    if (now !== null) return acknowledge(c, asked, now);
-    const room = capacity - attempts.running();
-    const place = line.ask({ tenant, job: id, createdAt: created_at }, room, Date.now());
-    if (!place.granted)
-      return refuse(c, 429, "capacity_exceeded", "All places are taken. Ask again later.", place.retryAfter);
-    attempts.start(asked);
-    return acknowledge(c, asked, "running");
+    const currentState = supervisor.stateOf(id, attempt);
+    if (currentState !== null) return acknowledge(c, request, currentState);
+    const freeSlots = capacity - supervisor.runningCount();
+    const admission = fairQueue.acquireSlot({ tenant, job: id, createdAt: created_at }, freeSlots, Date.now());
+    if (!admission.granted)
+      return refuse(c, 429, "capacity_exceeded", "All places are taken. Ask again later.", admission.retryAfter);
+    supervisor.start(request);
+    return acknowledge(c, request, "running");
   });
 
   app.post("/v1/jobs/:id/attempts/:attempt/stop", async (c) => {
-    const asked = await read(c, stop);
-    if (asked instanceof Response) return asked;
-    line.leave(asked.id);
-    return acknowledge(c, asked, attempts.stop(asked.id, asked.attempt, asked.action) ? "stopping" : "ended");
+    const request = await readVerified(c, stop);
+    if (request instanceof Response) return request;
+    fairQueue.remove(request.id);
+    return acknowledge(c, request, supervisor.stop(request.id, request.attempt, request.action) ? "stopping" : "ended");
   });
 
   app.get("/health", (c) => {
-    const status = stopping() ? "stopping" : "ok";
-    return c.json({ status, running: attempts.running(), capacity } satisfies z.infer<typeof health>);
+    const status = isStopping() ? "stopping" : "ok";
+    return c.json({ status, running: supervisor.runningCount(), capacity } satisfies z.infer<typeof health>);
   });
 
   app.notFound((c) => refuse(c, 404, "not_found", "There is nothing here."));
   app.onError((error, c) => {
-    log("error", { at: framesOf(error) });
+    log("error", { at: redactedStack(error) });
     return refuse(c, 500, "internal_error", "The batch endpoint ran into an error of its own.");
   });
   return app;
@@ -112,7 +114,7 @@ export function batchApp({ secrets, capacity, backbones, attempts, stopping, log
 const STOPPING_RETRY_SECONDS = 5;
 
 /** Why a submission cannot be run here, or null. */
-function problemWith(
+function submissionProblem(
   { modality, backbone, dimensions }: Submission,
   backbones: ReadonlyMap<string, Backbone>,
 ): string | null {
@@ -127,18 +129,18 @@ function problemWith(
 }
 
 /** The ids of messages for as long as their signatures hold. */
-function makeSeen() {
-  const until = new Map<string, number>();
+function makeReplayGuard() {
+  const expiries = new Map<string, number>();
   return {
-    note(id: string, now: number): "new" | "replayed" | "full" {
+    check(id: string, now: number): "new" | "replayed" | "full" {
       // They were added in the order in which they end.
-      for (const [each, end] of until) {
+      for (const [each, end] of expiries) {
         if (end > now) break;
-        until.delete(each);
+        expiries.delete(each);
       }
-      if (until.has(id)) return "replayed";
-      if (until.size >= MOST_IDS) return "full";
-      until.set(id, now + 2000 * TOLERANCE_SECONDS);
+      if (expiries.has(id)) return "replayed";
+      if (expiries.size >= MAX_IDS) return "full";
+      expiries.set(id, now + 2000 * TOLERANCE_SECONDS);
       return "new";
     },
   };

@@ -6,7 +6,7 @@
  * in time has lost its place. Times are in milliseconds, and passed in.
  */
 
-export interface Asking {
+export interface Request {
   readonly tenant: string;
   readonly job: string;
   /** When the job was created: any unit, of all the same. */
@@ -14,88 +14,90 @@ export interface Asking {
 }
 
 /** Whether who asks may come in now; if not, in how many seconds to ask again. */
-export type Place = { readonly granted: true } | { readonly granted: false; readonly retryAfter: number };
+export type Admission = { readonly granted: true } | { readonly granted: false; readonly retryAfter: number };
 
-export interface Line {
-  /** @param room for how many there is room now */
-  ask(asking: Asking, room: number, now: number): Place;
+export interface FairQueue {
+  /** @param freeSlots for how many there is room now */
+  acquireSlot(request: Request, freeSlots: number, now: number): Admission;
   /** Takes a job out of the line. */
-  leave(job: string): void;
-  waiting(): number;
+  remove(job: string): void;
+  size(): number;
 }
 
-interface Waiting extends Asking {
-  readonly firstAsked: number;
+interface WaitingRequest extends Request {
+  readonly firstRequestedAt: number;
   /** Until when it keeps its place without asking again. */
-  readonly freshUntil: number;
+  readonly expiresAt: number;
 }
 
-const LONGEST_RETRY_SECONDS = 30;
+const MAX_RETRY_SECONDS = 30;
 /** So many at the front ask every second. */
-const EAGER = 4;
+const EAGER_POSITIONS = 4;
 /** Asking again may take twice as long as it was told, and a second more. */
-const PATIENCE = 2;
+const RETRY_TOLERANCE = 2;
 const GRACE_MS = 1_000;
-const MOST_WAITING = 10_000;
-const MOST_TENANTS = 10_000;
+const MAX_WAITING = 10_000;
+const MAX_TENANTS = 10_000;
 
 /** Seconds after which who is at this place (0: the first) is to ask again. */
-function retryAfterOf(place: number): number {
-  return Math.min(LONGEST_RETRY_SECONDS, Math.max(1, place - EAGER + 2));
+function retryAfterOf(position: number): number {
+  return Math.min(MAX_RETRY_SECONDS, Math.max(1, position - EAGER_POSITIONS + 2));
 }
 
-export function makeLine(): Line {
-  const waiting = new Map<string, Waiting>();
+export function makeFairQueue(): FairQueue {
+  const waiting = new Map<string, WaitingRequest>();
   /** When each tenant was given room, counted: the first is who was longest ago. */
-  const served = new Map<string, number>();
-  let turns = 0;
+  const lastServed = new Map<string, number>();
+  let servedCount = 0;
 
-  const older = (a: Waiting, b: Waiting) =>
-    a.createdAt - b.createdAt || a.firstAsked - b.firstAsked || (a.job < b.job ? -1 : 1);
+  const compareAge = (a: WaitingRequest, b: WaitingRequest) =>
+    a.createdAt - b.createdAt || a.firstRequestedAt - b.firstRequestedAt || (a.job < b.job ? -1 : 1);
 
   /** How many go before this one. */
-  const placeOf = (asking: Waiting): number => {
-    const byTenant = new Map<string, Waiting[]>();
+  const positionOf = (request: WaitingRequest): number => {
+    const byTenant = new Map<string, WaitingRequest[]>();
     for (const each of waiting.values()) {
       const jobs = byTenant.get(each.tenant);
       if (jobs === undefined) byTenant.set(each.tenant, [each]);
       else jobs.push(each);
     }
-    const own = byTenant.get(asking.tenant) ?? [];
-    const round = own.filter((each) => older(each, asking) < 0).length;
-    const turnOf = (tenant: string) => served.get(tenant) ?? -1;
-    const firstOf = (jobs: readonly Waiting[]) => Math.min(...jobs.map(({ firstAsked }) => firstAsked));
-    const before = (jobs: readonly Waiting[], tenant: string) =>
-      turnOf(tenant) - turnOf(asking.tenant) || firstOf(jobs) - firstOf(own) || (tenant < asking.tenant ? -1 : 1);
-    let place = round;
+    const ownRequests = byTenant.get(request.tenant) ?? [];
+    const round = ownRequests.filter((each) => compareAge(each, request) < 0).length;
+    const lastServedOf = (tenant: string) => lastServed.get(tenant) ?? -1;
+    const firstRequestOf = (jobs: readonly WaitingRequest[]) =>
+      Math.min(...jobs.map(({ firstRequestedAt }) => firstRequestedAt));
+    const compareTenants = (jobs: readonly WaitingRequest[], tenant: string) =>
+      lastServedOf(tenant) - lastServedOf(request.tenant) ||
+      firstRequestOf(jobs) - firstRequestOf(ownRequests) ||
+      (tenant < request.tenant ? -1 : 1);
+    let position = round;
     for (const [tenant, jobs] of byTenant) {
-      if (tenant === asking.tenant) continue;
-      place += Math.min(jobs.length, before(jobs, tenant) < 0 ? round + 1 : round);
+      if (tenant === request.tenant) continue;
+      position += Math.min(jobs.length, compareTenants(jobs, tenant) < 0 ? round + 1 : round);
     }
-    return place;
+    return position;
   };
 
   return {
-    ask({ tenant, job, createdAt }, room, now) {
-      for (const [key, { freshUntil }] of waiting) if (freshUntil < now) waiting.delete(key);
-      const firstAsked = waiting.get(job)?.firstAsked ?? now;
-      if (!waiting.has(job) && waiting.size >= MOST_WAITING)
-        return { granted: false, retryAfter: LONGEST_RETRY_SECONDS };
-      const asking = { tenant, job, createdAt, firstAsked, freshUntil: now };
-      waiting.set(job, asking);
-      const place = placeOf(asking);
-      if (place < room) {
+    acquireSlot({ tenant, job, createdAt }, freeSlots, now) {
+      for (const [key, { expiresAt }] of waiting) if (expiresAt < now) waiting.delete(key);
+      const firstRequestedAt = waiting.get(job)?.firstRequestedAt ?? now;
+      if (!waiting.has(job) && waiting.size >= MAX_WAITING) return { granted: false, retryAfter: MAX_RETRY_SECONDS };
+      const request = { tenant, job, createdAt, firstRequestedAt, expiresAt: now };
+      waiting.set(job, request);
+      const position = positionOf(request);
+      if (position < freeSlots) {
         waiting.delete(job);
-        served.delete(tenant);
-        served.set(tenant, turns++);
-        if (served.size > MOST_TENANTS) served.delete(served.keys().next().value as string);
+        lastServed.delete(tenant);
+        lastServed.set(tenant, servedCount++);
+        if (lastServed.size > MAX_TENANTS) lastServed.delete(lastServed.keys().next().value as string);
         return { granted: true };
       }
-      const retryAfter = retryAfterOf(place);
-      waiting.set(job, { ...asking, freshUntil: now + PATIENCE * retryAfter * 1000 + GRACE_MS });
+      const retryAfter = retryAfterOf(position);
+      waiting.set(job, { ...request, expiresAt: now + RETRY_TOLERANCE * retryAfter * 1000 + GRACE_MS });
       return { granted: false, retryAfter };
     },
-    leave: (job) => void waiting.delete(job),
-    waiting: () => waiting.size,
+    remove: (job) => void waiting.delete(job),
+    size: () => waiting.size,
   };
 }

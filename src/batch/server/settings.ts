@@ -1,13 +1,13 @@
 /** What the environment says of how a batch endpoint is to run. */
 import { resolve } from "node:path";
-import { backbones } from "../../backbones/index.ts";
+import { makeBackbones } from "../../backbones/index.ts";
 import { textStatic } from "../../backbones/node.ts";
 import type { Cost } from "../../core/linear/cost.ts";
-import { LARGEST_SINGLE_UPLOAD } from "../../jobs/protocol.ts";
-import { defaultPace, type Pace } from "../client/worker-client.ts";
+import { MAX_SINGLE_UPLOAD_BYTES } from "../../jobs/protocol.ts";
+import { defaultRetryPolicy, type RetryPolicy } from "../client/worker-client.ts";
 
 /** A problem with what the user gave: told in one line, without a stack. */
-export class Problem extends Error {}
+export class UsageError extends Error {}
 
 export interface Settings {
   readonly host: string;
@@ -23,9 +23,9 @@ export interface Settings {
   readonly budget: Cost;
   readonly graceMs: number;
   readonly backbones: BackboneSettings;
-  readonly pace: Pace;
+  readonly retryPolicy: RetryPolicy;
   /** An artifact of more bytes is uploaded in parts. */
-  readonly largestSingle: number;
+  readonly maxSingleUploadBytes: number;
 }
 
 /** As `backbones` takes them. */
@@ -36,42 +36,42 @@ export interface BackboneSettings {
 
 /** The settings in an environment; throws a Problem where one is wrong or missing. */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
-  const previous = env.BATCH_PREVIOUS_SECRET ? [secret("BATCH_PREVIOUS_SECRET", env.BATCH_PREVIOUS_SECRET)] : [];
+  const previous = env.BATCH_PREVIOUS_SECRET ? [parseSecret("BATCH_PREVIOUS_SECRET", env.BATCH_PREVIOUS_SECRET)] : [];
   return {
     host: env.BATCH_HOST || "127.0.0.1",
-    port: whole("BATCH_PORT", env.BATCH_PORT, 8788, 0, 65_535),
-    secrets: [secret("BATCH_SECRET", env.BATCH_SECRET), ...previous],
-    graftUrl: url("GRAFT_URL", env.GRAFT_URL),
-    capacity: whole("BATCH_JOBS", env.BATCH_JOBS, 1, 1, 256),
+    port: parseInteger("BATCH_PORT", env.BATCH_PORT, 8788, 0, 65_535),
+    secrets: [parseSecret("BATCH_SECRET", env.BATCH_SECRET), ...previous],
+    graftUrl: parseUrl("GRAFT_URL", env.GRAFT_URL),
+    capacity: parseInteger("BATCH_JOBS", env.BATCH_JOBS, 1, 1, 256),
     workDir: resolve(env.WORK_DIR || ".graft-batch"),
     budget: {
-      bytes: whole("BATCH_MEMORY_BYTES", env.BATCH_MEMORY_BYTES, 1.5e9, 1e6, 4e9),
-      operations: whole("BATCH_OPERATIONS", env.BATCH_OPERATIONS, 1e14, 1e6, Number.MAX_SAFE_INTEGER),
+      bytes: parseInteger("BATCH_MEMORY_BYTES", env.BATCH_MEMORY_BYTES, 1.5e9, 1e6, 4e9),
+      operations: parseInteger("BATCH_OPERATIONS", env.BATCH_OPERATIONS, 1e14, 1e6, Number.MAX_SAFE_INTEGER),
     },
-    graceMs: 1000 * whole("BATCH_GRACE_SECONDS", env.BATCH_GRACE_SECONDS, 30, 0, 3600),
-    backbones: backboneSettings(env),
-    pace: defaultPace,
-    largestSingle: LARGEST_SINGLE_UPLOAD,
+    graceMs: 1000 * parseInteger("BATCH_GRACE_SECONDS", env.BATCH_GRACE_SECONDS, 30, 0, 3600),
+    backbones: readBackboneSettings(env),
+    retryPolicy: defaultRetryPolicy,
+    maxSingleUploadBytes: MAX_SINGLE_UPLOAD_BYTES,
   };
 }
 
 /** A whole number, which may be written as 1.5e9. */
-function whole(name: string, value: string | undefined, otherwise: number, least: number, most: number): number {
-  if (value === undefined || value === "") return otherwise;
+function parseInteger(name: string, value: string | undefined, fallback: number, min: number, max: number): number {
+  if (value === undefined || value === "") return fallback;
   const number = /^\d+(\.\d+)?(e\d+)?$/i.test(value) ? Number(value) : Number.NaN;
-  if (Number.isInteger(number) && number >= least && number <= most) return number;
-  throw new Problem(`${name} is '${value}', which is not a whole number from ${least} to ${most}.`);
+  if (Number.isInteger(number) && number >= min && number <= max) return number;
+  throw new UsageError(`${name} is '${value}', which is not a whole number from ${min} to ${max}.`);
 }
 
-function secret(name: string, value: string | undefined): string {
-  if (!value) throw new Problem(`${name} is missing: the secret that the Worker shares, 'whsec_' and base64.`);
+function parseSecret(name: string, value: string | undefined): string {
+  if (!value) throw new UsageError(`${name} is missing: the secret that the Worker shares, 'whsec_' and base64.`);
   const [, base64 = ""] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(value) ?? [];
   if (Buffer.from(base64, "base64").length >= 24) return value;
-  throw new Problem(`${name} is not a secret: 'whsec_' and at least 24 bytes as base64.`);
+  throw new UsageError(`${name} is not a secret: 'whsec_' and at least 24 bytes as base64.`);
 }
 
-function url(name: string, value: string | undefined): string {
-  if (!value) throw new Problem(`${name} is missing: where the Worker is, such as http://127.0.0.1:8787.`);
+function parseUrl(name: string, value: string | undefined): string {
+  if (!value) throw new UsageError(`${name} is missing: where the Worker is, such as http://127.0.0.1:8787.`);
   const parsed = URL.canParse(value) ? new URL(value) : null;
   if (
     parsed &&
@@ -79,13 +79,13 @@ function url(name: string, value: string | undefined): string {
     parsed.username + parsed.password + parsed.search + parsed.hash === ""
   )
     return parsed.href.replace(/\/+$/, "");
-  throw new Problem(`${name} is not an http: or https: URL without user, query and fragment.`);
+  throw new UsageError(`${name} is not an http: or https: URL without user, query and fragment.`);
 }
 
 /** What BACKBONES says, and the secrets that it names. */
-function backboneSettings(env: NodeJS.ProcessEnv): BackboneSettings {
+function readBackboneSettings(env: NodeJS.ProcessEnv): BackboneSettings {
   const secrets: Record<string, string> = {};
-  const table = backbones(
+  const table = makeBackbones(
     textStatic,
     env.BACKBONES,
     (name) => {
@@ -95,6 +95,6 @@ function backboneSettings(env: NodeJS.ProcessEnv): BackboneSettings {
     },
     undefined,
   );
-  if (!table.ok) throw new Problem(`${table.failure.message}.`);
+  if (!table.ok) throw new UsageError(`${table.failure.message}.`);
   return { configuration: env.BACKBONES, secrets };
 }

@@ -2,14 +2,14 @@
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { lockFolder } from "../../lib/folder-lock.ts";
-import type { Caller } from "../client/worker-client.ts";
-import { Problem } from "./settings.ts";
+import type { AttemptCredentials } from "../client/worker-client.ts";
+import { UsageError } from "./settings.ts";
 
 export interface WorkFolder {
   /** The attempts that ran when this process's predecessor was ended. */
-  readonly lost: readonly Caller[];
-  note(caller: Caller): void;
-  forget(caller: Caller): void;
+  readonly orphanedAttempts: readonly AttemptCredentials[];
+  add(credentials: AttemptCredentials): void;
+  remove(credentials: AttemptCredentials): void;
   close(): void;
 }
 
@@ -17,36 +17,36 @@ const RECORD = /^ftjob-[0-9a-f]{32}\.\d+\.json$/;
 
 /** Opens the folder for this process alone, and clears it of what was left half-written. Throws a Problem where it cannot. */
 export function openWorkFolder(folder: string): WorkFolder {
-  const use = <T>(run: () => T): T => {
+  const wrapErrors = <T>(run: () => T): T => {
     try {
       return run();
     } catch (error) {
-      throw new Problem(`WORK_DIR '${folder}' cannot be used: ${(error as Error).message}.`);
+      throw new UsageError(`WORK_DIR '${folder}' cannot be used: ${(error as Error).message}.`);
     }
   };
-  const lock = use(() => lockFolder(folder));
+  const lock = wrapErrors(() => lockFolder(folder));
   if (lock === null)
-    throw new Problem(`Another batch endpoint works in '${folder}'. Stop it, or set another WORK_DIR.`);
-  const fileOf = ({ id, attempt }: Caller) => join(folder, `${id}.${attempt}.json`);
-  const lost = use(() => {
+    throw new UsageError(`Another batch endpoint works in '${folder}'. Stop it, or set another WORK_DIR.`);
+  const recordPath = ({ id, attempt }: AttemptCredentials) => join(folder, `${id}.${attempt}.json`);
+  const orphanedAttempts = wrapErrors(() => {
     const files = readdirSync(folder);
     for (const file of files.filter((name) => name.endsWith(".new"))) rmSync(join(folder, file));
     return files.filter((name) => RECORD.test(name)).flatMap((name) => readRecord(join(folder, name)));
   });
   return {
-    lost,
-    note(caller) {
-      const { id, attempt, token } = caller;
-      writeFileSync(`${fileOf(caller)}.new`, JSON.stringify({ id, attempt, token }), { mode: 0o600 });
-      renameSync(`${fileOf(caller)}.new`, fileOf(caller));
+    orphanedAttempts,
+    add(credentials) {
+      const { id, attempt, token } = credentials;
+      writeFileSync(`${recordPath(credentials)}.new`, JSON.stringify({ id, attempt, token }), { mode: 0o600 });
+      renameSync(`${recordPath(credentials)}.new`, recordPath(credentials));
     },
-    forget: (caller) => rmSync(fileOf(caller), { force: true }),
+    remove: (credentials) => rmSync(recordPath(credentials), { force: true }),
     close: () => lock.close(),
   };
 }
 
 /** The record in a file; one that is none is removed. */
-function readRecord(file: string): Caller[] {
+function readRecord(file: string): AttemptCredentials[] {
   try {
     const { id, attempt, token } = JSON.parse(readFileSync(file, "utf8"));
     if (typeof id === "string" && Number.isInteger(attempt) && typeof token === "string")

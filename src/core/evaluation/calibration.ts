@@ -1,8 +1,8 @@
-import { ELEMENTWISE_OPERATIONS, type Targets } from "../linear/objective.ts";
+import { OPERATIONS_PER_LOGIT, type Targets } from "../linear/objective.ts";
 import { sigmoid, softmax, softplus } from "./probability.ts";
 
 /** Logits of examples that the model had not been trained on: rows × outputs, and which row of the set each is. */
-export interface HeldOut {
+export interface HeldOutLogits {
   readonly rows: Int32Array;
   readonly logits: Float32Array;
   readonly outputs: number;
@@ -12,63 +12,66 @@ export interface HeldOut {
  * Mean negative log likelihood of one example, and its first two derivatives in β = 1 / T, at logits β z. `doubt` is
  * taken from the probability of what is true and shared by what is not.
  */
-function likelihood(
+function exampleLogLoss(
   targets: Targets,
-  held: HeldOut,
-  at: number,
+  heldOut: HeldOutLogits,
+  entry: number,
   beta: number,
-  doubt: number,
+  smoothing: number,
 ): [number, number, number] {
-  const { outputs, logits } = held;
-  const row = held.rows[at] as number;
-  const start = at * outputs;
+  const { outputs, logits } = heldOut;
+  const row = heldOut.rows[entry] as number;
+  const start = entry * outputs;
   if (targets.kind === "single") {
     const target = targets.indices[row] as number;
-    let top = Number.NEGATIVE_INFINITY;
-    for (let k = 0; k < outputs; k++) top = Math.max(top, logits[start + k] as number);
+    let maxLogit = Number.NEGATIVE_INFINITY;
+    for (let k = 0; k < outputs; k++) maxLogit = Math.max(maxLogit, logits[start + k] as number);
     let sum = 0;
-    let first = 0;
-    let second = 0;
-    let all = 0;
+    let firstMoment = 0;
+    let secondMoment = 0;
+    let logitSum = 0;
     for (let k = 0; k < outputs; k++) {
-      const z = (logits[start + k] as number) - top;
+      const z = (logits[start + k] as number) - maxLogit;
       const e = Math.exp(beta * z);
-      all += z;
+      logitSum += z;
       sum += e;
-      first += e * z;
-      second += e * z * z;
+      firstMoment += e * z;
+      secondMoment += e * z * z;
     }
-    const mean = first / sum;
-    const own = (logits[start + target] as number) - top;
-    const z = doubt === 0 ? own : (1 - doubt) * own + (doubt * (all - own)) / (outputs - 1);
-    return [Math.log(sum) - beta * z, mean - z, second / sum - mean * mean];
+    const mean = firstMoment / sum;
+    const targetLogit = (logits[start + target] as number) - maxLogit;
+    const z =
+      smoothing === 0
+        ? targetLogit
+        : (1 - smoothing) * targetLogit + (smoothing * (logitSum - targetLogit)) / (outputs - 1);
+    return [Math.log(sum) - beta * z, mean - z, secondMoment / sum - mean * mean];
   }
-  const positive = new Set(targets.kind === "multi" ? targets.indices[row] : []);
-  let value = 0;
-  let first = 0;
-  let second = 0;
+  const positives = new Set(targets.kind === "multi" ? targets.indices[row] : []);
+  let loss = 0;
+  let gradient = 0;
+  let curvature = 0;
   for (let k = 0; k < outputs; k++) {
     const z = logits[start + k] as number;
     const p = sigmoid(beta * z);
-    const truth = positive.has(k) ? 1 - doubt : doubt;
-    value += softplus(beta * z) - truth * beta * z;
-    first += (p - truth) * z;
-    second += p * (1 - p) * z * z;
+    const target = positives.has(k) ? 1 - smoothing : smoothing;
+    loss += softplus(beta * z) - target * beta * z;
+    gradient += (p - target) * z;
+    curvature += p * (1 - p) * z * z;
   }
-  return [value / outputs, first / outputs, second / outputs];
+  return [loss / outputs, gradient / outputs, curvature / outputs];
 }
 
 /** Σ of the likelihoods over `which` entries of `held`. */
-function totals(
+function totalLogLoss(
   targets: Targets,
-  held: HeldOut,
-  which: readonly number[],
+  heldOut: HeldOutLogits,
+  entries: readonly number[],
   beta: number,
-  doubt: number,
+  smoothing: number,
 ): [number, number, number] {
   const sums: [number, number, number] = [0, 0, 0];
-  for (const at of which) {
-    const [value, first, second] = likelihood(targets, held, at, beta, doubt);
+  for (const entry of entries) {
+    const [value, first, second] = exampleLogLoss(targets, heldOut, entry, beta, smoothing);
     sums[0] += value;
     sums[1] += first;
     sums[2] += second;
@@ -79,27 +82,27 @@ function totals(
 /** Log loss (multi-label: the mean over labels too) of `which` entries of `held` at a temperature. */
 export function heldOutLogLoss(
   targets: Targets,
-  held: HeldOut,
-  which: readonly number[],
+  heldOut: HeldOutLogits,
+  entries: readonly number[],
   temperature: number,
-  doubt = 0,
+  smoothing = 0,
 ): number {
-  return totals(targets, held, which, 1 / temperature, doubt)[0] / Math.max(1, which.length);
+  return totalLogLoss(targets, heldOut, entries, 1 / temperature, smoothing)[0] / Math.max(1, entries.length);
 }
 
 /** One example in so many and two may be wrong for all that they tell: Laplace's rule, as Platt (1999) has it. */
-export function doubtOf(examples: number): number {
+export function labelSmoothing(examples: number): number {
   return 1 / (examples + 2);
 }
 
 /** Logits that one number is fitted on; of more, every so many entries are taken. */
-const LOGITS = 1e6;
+const MAX_TEMPERATURE_LOGITS = 1e6;
 /** Most passes over them. */
-const PASSES = 40;
+const MAX_NEWTON_STEPS = 40;
 
 /** Operations of fitting one temperature to so many logits at most. */
 export function temperatureOperations(logits: number): number {
-  return PASSES * Math.min(logits, LOGITS) * ELEMENTWISE_OPERATIONS;
+  return MAX_NEWTON_STEPS * Math.min(logits, MAX_TEMPERATURE_LOGITS) * OPERATIONS_PER_LOGIT;
 }
 
 /**
@@ -110,24 +113,24 @@ export function temperatureOperations(logits: number): number {
  */
 export function* fitTemperature(
   targets: Targets,
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   entries: readonly number[],
 ): Generator<number, number, void> {
   if (entries.length === 0) return 1;
-  const doubt = doubtOf(entries.length);
-  const every = Math.ceil((entries.length * held.outputs) / LOGITS);
-  const which = every > 1 ? entries.filter((_, i) => i % every === 0) : entries;
+  const smoothing = labelSmoothing(entries.length);
+  const stride = Math.ceil((entries.length * heldOut.outputs) / MAX_TEMPERATURE_LOGITS);
+  const sample = stride > 1 ? entries.filter((_, i) => i % stride === 0) : entries;
   let low = 0.02;
   let high = 50;
   let beta = 1;
-  for (let i = 0; i < PASSES && high / low > 1 + 1e-6; i++) {
-    const [, first, second] = totals(targets, held, which, beta, doubt);
-    yield which.length * held.outputs * ELEMENTWISE_OPERATIONS;
-    if (first === 0) break;
-    if (first > 0) high = beta;
+  for (let i = 0; i < MAX_NEWTON_STEPS && high / low > 1 + 1e-6; i++) {
+    const [, gradient, curvature] = totalLogLoss(targets, heldOut, sample, beta, smoothing);
+    yield sample.length * heldOut.outputs * OPERATIONS_PER_LOGIT;
+    if (gradient === 0) break;
+    if (gradient > 0) high = beta;
     else low = beta;
-    const newton = beta - first / second;
-    const next = newton > low && newton < high ? newton : Math.sqrt(low * high);
+    const newtonStep = beta - gradient / curvature;
+    const next = newtonStep > low && newtonStep < high ? newtonStep : Math.sqrt(low * high);
     if (Math.abs(next - beta) < 1e-6 * beta) break;
     beta = next;
   }
@@ -137,16 +140,16 @@ export function* fitTemperature(
 /** The probabilities of one held-out entry at a temperature. */
 export function heldOutProbabilities(
   kind: "single" | "multi",
-  held: HeldOut,
-  at: number,
+  heldOut: HeldOutLogits,
+  entry: number,
   temperature: number,
 ): Float64Array {
-  const { outputs, logits } = held;
-  const scaled = new Float64Array(outputs);
-  for (let k = 0; k < outputs; k++) scaled[k] = (logits[at * outputs + k] as number) / temperature;
-  if (kind === "single") return softmax(scaled);
-  for (let k = 0; k < outputs; k++) scaled[k] = sigmoid(scaled[k] as number);
-  return scaled;
+  const { outputs, logits } = heldOut;
+  const probabilities = new Float64Array(outputs);
+  for (let k = 0; k < outputs; k++) probabilities[k] = (logits[entry * outputs + k] as number) / temperature;
+  if (kind === "single") return softmax(probabilities);
+  for (let k = 0; k < outputs; k++) probabilities[k] = sigmoid(probabilities[k] as number);
+  return probabilities;
 }
 
 /** At most 1000 scores, ascending, that stand for all: each is the largest of its share, so coverage is never overstated. */
@@ -168,19 +171,19 @@ export function outOfScopeThreshold(
   inScope: readonly { top: number; right: boolean }[],
   outOfScope: readonly number[],
 ): number {
-  const events = [
+  const points = [
     ...inScope.map(({ top, right }) => ({ top, gain: right ? -1 / inScope.length : 0 })),
     ...outOfScope.map((top) => ({ top, gain: 1 / outOfScope.length })),
   ].sort((a, b) => a.top - b.top);
   let gain = 0;
-  let best = 0;
+  let bestGain = 0;
   let threshold = 0;
-  events.forEach((event, i) => {
-    gain += event.gain;
-    const following = events[i + 1]?.top ?? 1;
-    if (gain > best && following > event.top) {
-      best = gain;
-      threshold = (event.top + following) / 2;
+  points.forEach((point, i) => {
+    gain += point.gain;
+    const nextTop = points[i + 1]?.top ?? 1;
+    if (gain > bestGain && nextTop > point.top) {
+      bestGain = gain;
+      threshold = (point.top + nextTop) / 2;
     }
   });
   return threshold;

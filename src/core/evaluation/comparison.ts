@@ -1,11 +1,11 @@
 /** Which of two candidates is better, on examples that neither was trained on. */
-import { binomialTail } from "./binomial.ts";
+import { binomialCdf } from "./binomial.ts";
 
 export type Candidate = "head" | "fine_tuned";
 export type Verdict = "better" | "not_better" | "inconclusive";
 
 /** How both candidates did on the held-out examples. */
-export interface Judgement {
+export interface Comparison {
   readonly test_examples: number;
   /** For regression, R². */
   readonly head_accuracy: number;
@@ -15,9 +15,9 @@ export interface Judgement {
   readonly only_fine_tuned: number;
 }
 
-const HELD_OUT = 0.2;
+const TEST_FRACTION = 0.2;
 /** A chance of being wrong that a promotion may have. */
-const SIGNIFICANT = 0.1;
+const SIGNIFICANCE_LEVEL = 0.1;
 
 /**
  * Whether an input belongs to the held-out part of its data set, a fifth of it: by the hash of the normalised input alone
@@ -25,7 +25,7 @@ const SIGNIFICANT = 0.1;
  */
 export function isHeldOut(groupHash: Uint8Array): boolean {
   const [a = 0, b = 0, c = 0, d = 0] = groupHash;
-  return a * 2 ** 24 + b * 2 ** 16 + c * 2 ** 8 + d < HELD_OUT * 2 ** 32;
+  return a * 2 ** 24 + b * 2 ** 16 + c * 2 ** 8 + d < TEST_FRACTION * 2 ** 32;
 }
 
 /**
@@ -34,17 +34,17 @@ export function isHeldOut(groupHash: Uint8Array): boolean {
  * sign test.
  */
 export function mcNemar(onlyFirst: number, onlySecond: number): number {
-  return Math.min(1, 2 * binomialTail(Math.min(onlyFirst, onlySecond), onlyFirst + onlySecond, 0.5));
+  return Math.min(1, 2 * binomialCdf(Math.min(onlyFirst, onlySecond), onlyFirst + onlySecond, 0.5));
 }
 
 /**
  * `better`: a higher accuracy that is hardly chance; `inconclusive`: higher, but it may be; without examples as well. The
  * test is two-sided, and R² may be higher where fewer values are nearer: what it finds has to speak for the fine-tuned one.
  */
-export function compare(judgement: Judgement): { readonly p_value: number; readonly verdict: Verdict } {
-  const p_value = mcNemar(judgement.only_head, judgement.only_fine_tuned);
-  if (judgement.test_examples === 0) return { p_value, verdict: "inconclusive" };
-  if (judgement.fine_tuned_accuracy <= judgement.head_accuracy) return { p_value, verdict: "not_better" };
-  const ahead = judgement.only_fine_tuned > judgement.only_head;
-  return { p_value, verdict: ahead && p_value < SIGNIFICANT ? "better" : "inconclusive" };
+export function compare(comparison: Comparison): { readonly p_value: number; readonly verdict: Verdict } {
+  const p_value = mcNemar(comparison.only_head, comparison.only_fine_tuned);
+  if (comparison.test_examples === 0) return { p_value, verdict: "inconclusive" };
+  if (comparison.fine_tuned_accuracy <= comparison.head_accuracy) return { p_value, verdict: "not_better" };
+  const isAhead = comparison.only_fine_tuned > comparison.only_head;
+  return { p_value, verdict: isAhead && p_value < SIGNIFICANCE_LEVEL ? "better" : "inconclusive" };
 }

@@ -2,31 +2,32 @@
  * What held-out logits say about a head, in the field names of the HTTP API. Whatever is fitted to held-out examples here
  * (the temperature, the threshold) is fitted on other parts than the one that it is judged on.
  */
+
+import { OPERATIONS_PER_LOGIT, type Targets } from "../linear/objective.ts";
 import {
   conformalScores,
   fitTemperature,
-  type HeldOut,
+  type HeldOutLogits,
   heldOutLogLoss,
   heldOutProbabilities,
   outOfScopeThreshold,
   temperatureOperations,
 } from "./calibration.ts";
 import {
-  type ClassFigures,
+  type ClassMetrics,
   calibrationBins,
-  classFigures,
+  classMetrics,
   confusionMatrix,
   expectedCalibrationError,
   macroF1,
   mean,
-  perClass,
-  regressionFigures,
+  perClassMetrics,
+  regressionMetrics,
   wilsonInterval,
 } from "./metrics.ts";
-import { ELEMENTWISE_OPERATIONS, type Targets } from "../linear/objective.ts";
 
 /** With more labels a confusion matrix is left out: it grows with their square, and a ledger's row has 2 MB. */
-const CONFUSION_LABELS = 300;
+const MAX_CONFUSION_LABELS = 300;
 
 export interface Evaluation {
   readonly method: "cross_validation" | "holdout" | "none";
@@ -43,7 +44,7 @@ export interface Evaluation {
   readonly log_loss?: number;
   readonly ece?: number;
   readonly ece_uncalibrated?: number;
-  readonly per_class?: readonly ClassFigures[];
+  readonly per_class?: readonly ClassMetrics[];
   readonly confusion?: { readonly labels: readonly string[]; readonly matrix: readonly (readonly number[])[] };
   readonly out_of_scope?: {
     readonly score: "max_probability";
@@ -57,14 +58,14 @@ export interface Evaluation {
 }
 
 /** What the held-out examples teach the head itself, besides its evaluation. */
-export interface Assessment {
+export interface EvaluationResult {
   readonly evaluation: Evaluation;
   readonly temperature: number;
   readonly outOfScopeThreshold: number | null;
   readonly conformal: Float32Array;
 }
 
-export const notEvaluated: Assessment = {
+export const noEvaluation: EvaluationResult = {
   evaluation: { method: "none", detail: "summary", examples: 0 },
   temperature: 1,
   outOfScopeThreshold: null,
@@ -77,60 +78,60 @@ export const notEvaluated: Assessment = {
  * @param held logits of held-out rows, out-of-scope ones (target −1) among them
  * @param parts for each entry of `held`, its part of the cross-fitting: its fold, or either half of a holdout
  */
-export function* assess(
+export function* evaluateHeldOut(
   labels: readonly string[],
   targets: Targets,
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   parts: Int32Array,
-  how: Pick<Evaluation, "method" | "folds">,
-): Generator<number, Assessment, void> {
-  if (held.rows.length === 0) return notEvaluated;
+  settings: Pick<Evaluation, "method" | "folds">,
+): Generator<number, EvaluationResult, void> {
+  if (heldOut.rows.length === 0) return noEvaluation;
   switch (targets.kind) {
     case "single":
-      return yield* assessSingle(labels, targets, held, parts, how);
+      return yield* evaluateSingleLabel(labels, targets, heldOut, parts, settings);
     case "multi":
-      return yield* assessMulti(labels, targets, held, parts, how);
+      return yield* evaluateMultiLabel(labels, targets, heldOut, parts, settings);
     case "value":
-      return assessValue(targets.values, held, how);
+      return evaluateRegression(targets.values, heldOut, settings);
   }
 }
 
 /** Operations of an assessment of so many held-out logits, in so many parts, at most. */
-export function assessmentOperations(logits: number, parts: number): number {
-  return (parts + 1) * temperatureOperations(logits) + 5 * logits * ELEMENTWISE_OPERATIONS;
+export function heldOutEvaluationOperations(logits: number, parts: number): number {
+  return (parts + 1) * temperatureOperations(logits) + 5 * logits * OPERATIONS_PER_LOGIT;
 }
 
 /** For each part, the temperature fitted on the other parts' entries. */
 function* crossFitTemperatures(
   targets: Targets,
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   parts: Int32Array,
   entries: readonly number[],
 ): Generator<number, Map<number, number>, void> {
   const temperatures = new Map<number, number>();
   for (const part of new Set(parts)) {
     const others = entries.filter((at) => parts[at] !== part);
-    temperatures.set(part, yield* fitTemperature(targets, held, others));
+    temperatures.set(part, yield* fitTemperature(targets, heldOut, others));
   }
   return temperatures;
 }
 
 /** Operations between two yields. */
-const STEP = 1e8;
+const OPERATIONS_PER_YIELD = 1e8;
 
 /** The probabilities of each entry, at a temperature of its own, to a callback. Yields floating-point operations. */
-function* eachProbabilities(
+function* visitProbabilities(
   kind: "single" | "multi",
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   entries: readonly number[],
-  temperatureOf: (at: number) => number,
-  visit: (probabilities: Float64Array, at: number) => void,
+  temperatureOf: (entry: number) => number,
+  visit: (probabilities: Float64Array, entry: number) => void,
 ): Generator<number, void, void> {
   let operations = 0;
-  for (const at of entries) {
-    visit(heldOutProbabilities(kind, held, at, temperatureOf(at)), at);
-    operations += held.outputs * ELEMENTWISE_OPERATIONS;
-    if (operations < STEP) continue;
+  for (const entry of entries) {
+    visit(heldOutProbabilities(kind, heldOut, entry, temperatureOf(entry)), entry);
+    operations += heldOut.outputs * OPERATIONS_PER_LOGIT;
+    if (operations < OPERATIONS_PER_YIELD) continue;
     yield operations;
     operations = 0;
   }
@@ -138,99 +139,107 @@ function* eachProbabilities(
 }
 
 /** The most probable label of each entry, and its probability. */
-function* topsOf(
-  held: HeldOut,
+function* topPredictions(
+  heldOut: HeldOutLogits,
   entries: readonly number[],
-  temperatureOf: (at: number) => number,
+  temperatureOf: (entry: number) => number,
 ): Generator<number, { label: number; top: number }[], void> {
   const tops: { label: number; top: number }[] = [];
-  yield* eachProbabilities("single", held, entries, temperatureOf, (probabilities) => {
-    const label = topIndex(probabilities);
+  yield* visitProbabilities("single", heldOut, entries, temperatureOf, (probabilities) => {
+    const label = argmax(probabilities);
     tops.push({ label, top: probabilities[label] as number });
   });
   return tops;
 }
 
-function* assessSingle(
+function* evaluateSingleLabel(
   labels: readonly string[],
   targets: Extract<Targets, { kind: "single" }>,
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   parts: Int32Array,
-  how: Pick<Evaluation, "method" | "folds">,
-): Generator<number, Assessment, void> {
-  const targetOf = (at: number) => targets.indices[held.rows[at] as number] as number;
-  const all = Array.from(held.rows.keys());
-  const inScope = all.filter((at) => targetOf(at) >= 0);
-  const outside = all.filter((at) => targetOf(at) < 0);
-  const temperature = yield* fitTemperature(targets, held, inScope);
-  const crossFitted = yield* crossFitTemperatures(targets, held, parts, inScope);
-  const crossFit = (at: number) => crossFitted.get(parts[at] as number) as number;
+  settings: Pick<Evaluation, "method" | "folds">,
+): Generator<number, EvaluationResult, void> {
+  const targetOf = (entry: number) => targets.indices[heldOut.rows[entry] as number] as number;
+  const entries = Array.from(heldOut.rows.keys());
+  const inScopeEntries = entries.filter((entry) => targetOf(entry) >= 0);
+  const outOfScopeEntries = entries.filter((entry) => targetOf(entry) < 0);
+  const temperature = yield* fitTemperature(targets, heldOut, inScopeEntries);
+  const partTemperatures = yield* crossFitTemperatures(targets, heldOut, parts, inScopeEntries);
+  const crossFitTemperatureOf = (entry: number) => partTemperatures.get(parts[entry] as number) as number;
 
-  const truth = inScope.map(targetOf);
-  const judged = yield* topsOf(held, inScope, crossFit);
-  const predicted = judged.map(({ label }) => label);
+  const truth = inScopeEntries.map(targetOf);
+  const predictions = yield* topPredictions(heldOut, inScopeEntries, crossFitTemperatureOf);
+  const predicted = predictions.map(({ label }) => label);
   const hits = predicted.map((label, i) => label === truth[i]);
   const accuracy = mean(hits.map(Number));
-  const uncalibrated = yield* topsOf(held, inScope, () => 1);
+  const uncalibratedPredictions = yield* topPredictions(heldOut, inScopeEntries, () => 1);
   const nonconformity: number[] = [];
   const finalTops: number[] = [];
-  yield* eachProbabilities(
+  yield* visitProbabilities(
     "single",
-    held,
-    inScope,
+    heldOut,
+    inScopeEntries,
     () => temperature,
-    (probabilities, at) => {
-      nonconformity.push(1 - (probabilities[targetOf(at)] as number));
-      finalTops.push(probabilities[topIndex(probabilities)] as number);
+    (probabilities, entry) => {
+      nonconformity.push(1 - (probabilities[targetOf(entry)] as number));
+      finalTops.push(probabilities[argmax(probabilities)] as number);
     },
   );
 
   let outOfScope: Evaluation["out_of_scope"] = null;
-  if (outside.length > 0) {
-    const finalOutside = (yield* topsOf(held, outside, () => temperature)).map(({ top }) => top);
-    const crossOutside = (yield* topsOf(held, outside, crossFit)).map(({ top }) => top);
+  if (outOfScopeEntries.length > 0) {
+    const finalOutOfScope = (yield* topPredictions(heldOut, outOfScopeEntries, () => temperature)).map(
+      ({ top }) => top,
+    );
+    const crossFitOutOfScope = (yield* topPredictions(heldOut, outOfScopeEntries, crossFitTemperatureOf)).map(
+      ({ top }) => top,
+    );
     const threshold = outOfScopeThreshold(
       finalTops.map((top, i) => ({ top, right: hits[i] as boolean })),
-      finalOutside,
+      finalOutOfScope,
     );
-    const inside = judged.map(({ top }, i) => ({ at: inScope[i] as number, top, right: hits[i] as boolean }));
-    let refused = 0;
-    let judgedOutside = 0;
+    const inScopePredictions = predictions.map(({ top }, i) => ({
+      at: inScopeEntries[i] as number,
+      top,
+      right: hits[i] as boolean,
+    }));
+    let rejectedCount = 0;
+    let outOfScopeCount = 0;
     for (const part of new Set(parts)) {
-      const others = crossOutside.filter((_, i) => parts[outside[i] as number] !== part);
+      const others = crossFitOutOfScope.filter((_, i) => parts[outOfScopeEntries[i] as number] !== part);
       // A threshold that these rows themselves were needed for says nothing of them.
       if (others.length === 0) continue;
-      const limit = outOfScopeThreshold(
-        inside.filter(({ at }) => parts[at] !== part),
+      const partThreshold = outOfScopeThreshold(
+        inScopePredictions.filter(({ at }) => parts[at] !== part),
         others,
       );
-      const own = crossOutside.filter((_, i) => parts[outside[i] as number] === part);
-      judgedOutside += own.length;
-      refused += own.filter((top) => top < limit).length;
+      const partOutOfScope = crossFitOutOfScope.filter((_, i) => parts[outOfScopeEntries[i] as number] === part);
+      outOfScopeCount += partOutOfScope.length;
+      rejectedCount += partOutOfScope.filter((top) => top < partThreshold).length;
     }
-    const recall = judgedOutside === 0 ? null : refused / judgedOutside;
+    const recall = outOfScopeCount === 0 ? null : rejectedCount / outOfScopeCount;
     outOfScope = { score: "max_probability", threshold, expected_recall: recall };
   }
 
   return {
     evaluation: {
-      ...how,
+      ...settings,
       detail: "summary",
-      examples: inScope.length,
+      examples: inScopeEntries.length,
       accuracy,
-      accuracy_interval: wilsonInterval(accuracy, inScope.length),
+      accuracy_interval: wilsonInterval(accuracy, inScopeEntries.length),
       macro_f1: macroF1(labels, truth, predicted),
-      log_loss: crossFitLogLoss(targets, held, parts, inScope, crossFitted),
+      log_loss: crossFitLogLoss(targets, heldOut, parts, inScopeEntries, partTemperatures),
       ece: expectedCalibrationError(
-        judged.map(({ top }) => top),
+        predictions.map(({ top }) => top),
         hits,
       ),
       ece_uncalibrated: expectedCalibrationError(
-        uncalibrated.map(({ top }) => top),
+        uncalibratedPredictions.map(({ top }) => top),
         hits,
       ),
-      per_class: perClass(labels, truth, predicted),
-      ...(labels.length > CONFUSION_LABELS
+      per_class: perClassMetrics(labels, truth, predicted),
+      ...(labels.length > MAX_CONFUSION_LABELS
         ? {}
         : { confusion: { labels, matrix: confusionMatrix(truth, predicted, labels.length) } }),
       out_of_scope: outOfScope,
@@ -241,82 +250,82 @@ function* assessSingle(
   };
 }
 
-function* assessMulti(
+function* evaluateMultiLabel(
   labels: readonly string[],
   targets: Extract<Targets, { kind: "multi" }>,
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   parts: Int32Array,
-  how: Pick<Evaluation, "method" | "folds">,
-): Generator<number, Assessment, void> {
-  const entries = Array.from(held.rows.keys());
-  const truths = entries.map((at) => new Set(targets.indices[held.rows[at] as number]));
-  const temperature = yield* fitTemperature(targets, held, entries);
-  const crossFitted = yield* crossFitTemperatures(targets, held, parts, entries);
-  const crossFit = (at: number) => crossFitted.get(parts[at] as number) as number;
+  settings: Pick<Evaluation, "method" | "folds">,
+): Generator<number, EvaluationResult, void> {
+  const entries = Array.from(heldOut.rows.keys());
+  const truths = entries.map((entry) => new Set(targets.indices[heldOut.rows[entry] as number]));
+  const temperature = yield* fitTemperature(targets, heldOut, entries);
+  const partTemperatures = yield* crossFitTemperatures(targets, heldOut, parts, entries);
+  const crossFitTemperatureOf = (entry: number) => partTemperatures.get(parts[entry] as number) as number;
   const counts = labels.map(() => ({ hits: 0, predicted: 0, support: 0 }));
-  const calibrated = calibrationBins();
-  const uncalibrated = calibrationBins();
+  const calibratedBins = calibrationBins();
+  const uncalibratedBins = calibrationBins();
   const nonconformity: number[] = [];
-  let right = 0;
-  yield* eachProbabilities("multi", held, entries, crossFit, (probabilities, at) => {
-    let wrong = false;
+  let exactMatches = 0;
+  yield* visitProbabilities("multi", heldOut, entries, crossFitTemperatureOf, (probabilities, entry) => {
+    let hasError = false;
     counts.forEach((count, k) => {
-      const positive = truths[at]?.has(k) ?? false;
-      const chosen = (probabilities[k] as number) >= 0.5;
-      calibrated.add(probabilities[k] as number, positive);
-      if (positive && chosen) count.hits++;
-      if (chosen) count.predicted++;
-      if (positive) count.support++;
-      if (positive !== chosen) wrong = true;
+      const isPositive = truths[entry]?.has(k) ?? false;
+      const isPredicted = (probabilities[k] as number) >= 0.5;
+      calibratedBins.add(probabilities[k] as number, isPositive);
+      if (isPositive && isPredicted) count.hits++;
+      if (isPredicted) count.predicted++;
+      if (isPositive) count.support++;
+      if (isPositive !== isPredicted) hasError = true;
     });
-    if (!wrong) right++;
+    if (!hasError) exactMatches++;
   });
-  yield* eachProbabilities(
+  yield* visitProbabilities(
     "multi",
-    held,
+    heldOut,
     entries,
     () => 1,
-    (probabilities, at) => {
+    (probabilities, entry) => {
       probabilities.forEach((p, k) => {
-        uncalibrated.add(p, truths[at]?.has(k) ?? false);
+        uncalibratedBins.add(p, truths[entry]?.has(k) ?? false);
       });
     },
   );
-  yield* eachProbabilities(
+  yield* visitProbabilities(
     "multi",
-    held,
+    heldOut,
     entries,
     () => temperature,
-    (probabilities, at) => {
-      let largest = 0;
-      for (const k of truths[at] ?? []) largest = Math.max(largest, 1 - (probabilities[k] as number));
-      nonconformity.push(largest);
+    (probabilities, entry) => {
+      let score = 0;
+      for (const k of truths[entry] ?? []) score = Math.max(score, 1 - (probabilities[k] as number));
+      nonconformity.push(score);
     },
   );
-  const figures = counts.map(({ hits, predicted, support }, k) =>
-    classFigures(labels[k] as string, hits, predicted, support),
+  const labelMetrics = counts.map(({ hits, predicted, support }, k) =>
+    classMetrics(labels[k] as string, hits, predicted, support),
   );
   const sum = (pick: (count: { hits: number; predicted: number; support: number }) => number) =>
     counts.reduce((total, count) => total + pick(count), 0);
-  const accuracy = right / entries.length;
+  const accuracy = exactMatches / entries.length;
   return {
     evaluation: {
-      ...how,
+      ...settings,
       detail: "summary",
       examples: entries.length,
       accuracy,
       accuracy_interval: wilsonInterval(accuracy, entries.length),
-      macro_f1: mean(figures.map(({ f1 }) => f1)),
-      micro_f1: classFigures(
+      macro_f1: mean(labelMetrics.map(({ f1 }) => f1)),
+      micro_f1: classMetrics(
         "",
         sum((c) => c.hits),
         sum((c) => c.predicted),
         sum((c) => c.support),
       ).f1,
-      log_loss: crossFitLogLoss(targets, held, parts, entries, crossFitted),
-      ece: calibrated.error(),
-      ece_uncalibrated: uncalibrated.error(),
-      per_class: figures,
+      log_loss: crossFitLogLoss(targets, heldOut, parts, entries, partTemperatures),
+      ece: calibratedBins.error(),
+      ece_uncalibrated: uncalibratedBins.error(),
+      per_class: labelMetrics,
     },
     temperature,
     outOfScopeThreshold: null,
@@ -324,11 +333,15 @@ function* assessMulti(
   };
 }
 
-function assessValue(values: Float64Array, held: HeldOut, how: Pick<Evaluation, "method" | "folds">): Assessment {
-  const truth = Array.from(held.rows, (row) => values[row] as number);
-  const predicted = Array.from(held.logits);
+function evaluateRegression(
+  values: Float64Array,
+  heldOut: HeldOutLogits,
+  settings: Pick<Evaluation, "method" | "folds">,
+): EvaluationResult {
+  const truth = Array.from(heldOut.rows, (row) => values[row] as number);
+  const predicted = Array.from(heldOut.logits);
   return {
-    evaluation: { ...how, detail: "summary", examples: truth.length, ...regressionFigures(truth, predicted) },
+    evaluation: { ...settings, detail: "summary", examples: truth.length, ...regressionMetrics(truth, predicted) },
     temperature: 1,
     outOfScopeThreshold: null,
     conformal: conformalScores(truth.map((value, i) => Math.abs(value - (predicted[i] as number)))),
@@ -337,20 +350,20 @@ function assessValue(values: Float64Array, held: HeldOut, how: Pick<Evaluation, 
 
 function crossFitLogLoss(
   targets: Targets,
-  held: HeldOut,
+  heldOut: HeldOutLogits,
   parts: Int32Array,
   entries: readonly number[],
   temperatures: ReadonlyMap<number, number>,
 ): number {
   let sum = 0;
   for (const [part, temperature] of temperatures) {
-    const own = entries.filter((at) => parts[at] === part);
-    sum += heldOutLogLoss(targets, held, own, temperature) * own.length;
+    const partEntries = entries.filter((at) => parts[at] === part);
+    sum += heldOutLogLoss(targets, heldOut, partEntries, temperature) * partEntries.length;
   }
   return sum / Math.max(1, entries.length);
 }
 
-function topIndex(row: Float64Array): number {
+function argmax(row: Float64Array): number {
   let top = 0;
   for (let k = 1; k < row.length; k++) if ((row[k] as number) > (row[top] as number)) top = k;
   return top;

@@ -1,6 +1,6 @@
 /** Figures of merit, as scikit-learn defines them where it does. A figure with nothing to count is 0. */
 
-export interface ClassFigures {
+export interface ClassMetrics {
   readonly label: string;
   readonly precision: number;
   readonly recall: number;
@@ -19,7 +19,7 @@ export function confusionMatrix(truth: readonly number[], predicted: readonly nu
   return matrix;
 }
 
-export function classFigures(label: string, hits: number, predicted: number, support: number): ClassFigures {
+export function classMetrics(label: string, hits: number, predicted: number, support: number): ClassMetrics {
   return {
     label,
     precision: ratio(hits, predicted),
@@ -44,20 +44,20 @@ function countClasses(truth: readonly number[], predicted: readonly number[], cl
 }
 
 /** Precision, recall and F1 of every class, from each example's true and predicted class. */
-export function perClass(
+export function perClassMetrics(
   labels: readonly string[],
   truth: readonly number[],
   predicted: readonly number[],
-): ClassFigures[] {
+): ClassMetrics[] {
   const { hits, guesses, support } = countClasses(truth, predicted, labels.length);
-  return labels.map((label, k) => classFigures(label, hits[k] as number, guesses[k] as number, support[k] as number));
+  return labels.map((label, k) => classMetrics(label, hits[k] as number, guesses[k] as number, support[k] as number));
 }
 
 /** The mean F1 of the classes that occur, in truth or in prediction (scikit-learn's f1_score with average="macro"). */
 export function macroF1(labels: readonly string[], truth: readonly number[], predicted: readonly number[]): number {
-  const occurring = new Set([...truth, ...predicted]);
-  const figures = perClass(labels, truth, predicted);
-  return mean(figures.filter((_, k) => occurring.has(k)).map(({ f1 }) => f1));
+  const presentClasses = new Set([...truth, ...predicted]);
+  const labelMetrics = perClassMetrics(labels, truth, predicted);
+  return mean(labelMetrics.filter((_, k) => presentClasses.has(k)).map(({ f1 }) => f1));
 }
 
 /** Wilson's score interval of a share of `count` trials, 95 %. */
@@ -65,8 +65,8 @@ export function wilsonInterval(share: number, count: number): [number, number] {
   if (count === 0) return [0, 1];
   const z = 1.959963984540054;
   const centre = (share + (z * z) / (2 * count)) / (1 + (z * z) / count);
-  const reach = (z / (1 + (z * z) / count)) * Math.sqrt((share * (1 - share)) / count + (z * z) / (4 * count * count));
-  return [Math.max(0, centre - reach), Math.min(1, centre + reach)];
+  const margin = (z / (1 + (z * z) / count)) * Math.sqrt((share * (1 - share)) / count + (z * z) / (4 * count * count));
+  return [Math.max(0, centre - margin), Math.min(1, centre + margin)];
 }
 
 /**
@@ -84,22 +84,22 @@ export function expectedCalibrationError(confidences: readonly number[], hits: r
 /** The bins of an expected calibration error, for figures too many to keep. */
 export function calibrationBins(count = 15): { add(confidence: number, hit: boolean): void; error(): number } {
   const gaps = new Float64Array(count);
-  let added = 0;
+  let total = 0;
   return {
     add(confidence, hit) {
       const bin = Math.max(0, Math.min(count - 1, Math.ceil(confidence * count) - 1));
       gaps[bin] = (gaps[bin] as number) + confidence - (hit ? 1 : 0);
-      added++;
+      total++;
     },
     error: () =>
       ratio(
         gaps.reduce((sum, gap) => sum + Math.abs(gap), 0),
-        added,
+        total,
       ),
   };
 }
 
-export function regressionFigures(
+export function regressionMetrics(
   truth: readonly number[],
   predicted: readonly number[],
 ): { r2: number; mae: number; rmse: number } {

@@ -1,11 +1,11 @@
 /** Softmax of one row of logits, whatever their size. */
 export function softmax(logits: Float64Array): Float64Array {
-  let top = Number.NEGATIVE_INFINITY;
-  for (const logit of logits) top = Math.max(top, logit);
+  let maxLogit = Number.NEGATIVE_INFINITY;
+  for (const logit of logits) maxLogit = Math.max(maxLogit, logit);
   const probabilities = new Float64Array(logits.length);
   let sum = 0;
   for (let k = 0; k < logits.length; k++) {
-    const term = Math.exp((logits[k] as number) - top);
+    const term = Math.exp((logits[k] as number) - maxLogit);
     probabilities[k] = term;
     sum += term;
   }
@@ -26,9 +26,9 @@ export function softplus(x: number): number {
 
 /** log Σ eˣ, whatever the size of the x. */
 export function logSumExp(values: Float64Array | Float32Array): number {
-  let top = Number.NEGATIVE_INFINITY;
-  for (const value of values) top = Math.max(top, value);
+  let max = Number.NEGATIVE_INFINITY;
+  for (const value of values) max = Math.max(max, value);
   let sum = 0;
-  for (const value of values) sum += Math.exp(value - top);
-  return top + Math.log(sum);
+  for (const value of values) sum += Math.exp(value - max);
+  return max + Math.log(sum);
 }

@@ -15,7 +15,7 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
 /** How long a delivery waits before each of its attempts, from the end of the one before. */
-export const WAITS: readonly number[] = [
+export const RETRY_SCHEDULE: readonly number[] = [
   0,
   5 * SECOND,
   5 * MINUTE,
@@ -35,15 +35,15 @@ export interface Delivery {
   /** The number of the newest attempt; 0 before the first. */
   readonly attempt: number;
   /** The newest attempt before the delivery was asked for last: those after it count towards the schedule. */
-  readonly before: number;
+  readonly scheduleStart: number;
   /** Whether the newest attempt's outcome is not known yet. */
-  readonly live: boolean;
+  readonly inFlight: boolean;
   /** When the next attempt is due; null where none is. */
   readonly dueAt: number | null;
 }
 
 /** What came of an attempt; `retryAfter` is what the endpoint asked for. */
-export type Outcome =
+export type AttemptOutcome =
   | { readonly type: "succeeded" }
   | { readonly type: "gone" }
   | { readonly type: "failed"; readonly busy: boolean; readonly retryAfter: number | null };
@@ -51,7 +51,7 @@ export type Outcome =
 export type DeliveryEvent =
   /** An attempt is about to be made, whose outcome will be known after `lease`, if ever. */
   | { readonly type: "begin"; readonly lease: number }
-  | { readonly type: "ended"; readonly attempt: number; readonly outcome: Outcome }
+  | { readonly type: "ended"; readonly attempt: number; readonly outcome: AttemptOutcome }
   | { readonly type: "redeliver" }
   /** Its endpoint takes no more. */
   | { readonly type: "disable" };
@@ -59,46 +59,46 @@ export type DeliveryEvent =
 /** A delivery that is due at once, or one to an endpoint that is disabled, which has failed before it began. */
 export function newDelivery(enabled: boolean, now: number): Delivery {
   const dueAt = enabled ? now : null;
-  return { status: enabled ? "pending" : "failed", attempt: 0, before: 0, live: false, dueAt };
+  return { status: enabled ? "pending" : "failed", attempt: 0, scheduleStart: 0, inFlight: false, dueAt };
 }
 
 /** The next state. What begins is a new attempt only where `attempt` has risen. */
 export function advance(state: Delivery, event: DeliveryEvent, now: number, random: number): Delivery {
-  const { status, attempt, before, live, dueAt } = state;
-  const made = attempt - before;
+  const { status, attempt, scheduleStart, inFlight, dueAt } = state;
+  const attemptsMade = attempt - scheduleStart;
   switch (event.type) {
     case "begin":
       if (status !== "pending" || dueAt === null || dueAt > now) return state;
       // The last attempt was cut off.
-      if (made >= WAITS.length) return { ...state, status: "failed", live: false, dueAt: null };
-      return { ...state, attempt: attempt + 1, live: true, dueAt: now + event.lease };
+      if (attemptsMade >= RETRY_SCHEDULE.length) return { ...state, status: "failed", inFlight: false, dueAt: null };
+      return { ...state, attempt: attempt + 1, inFlight: true, dueAt: now + event.lease };
     case "ended": {
-      if (!live || event.attempt !== attempt) return state;
-      if (event.outcome.type === "succeeded") return { ...state, status: "succeeded", live: false, dueAt: null };
-      if (status !== "pending") return { ...state, live: false };
-      const wait = WAITS[made];
-      if (wait === undefined) return { ...state, status: "failed", live: false, dueAt: null };
-      return { ...state, live: false, dueAt: now + wait * (1 - JITTER + 2 * JITTER * random) };
+      if (!inFlight || event.attempt !== attempt) return state;
+      if (event.outcome.type === "succeeded") return { ...state, status: "succeeded", inFlight: false, dueAt: null };
+      if (status !== "pending") return { ...state, inFlight: false };
+      const wait = RETRY_SCHEDULE[attemptsMade];
+      if (wait === undefined) return { ...state, status: "failed", inFlight: false, dueAt: null };
+      return { ...state, inFlight: false, dueAt: now + wait * (1 - JITTER + 2 * JITTER * random) };
     }
     case "redeliver":
       // Where an attempt is under way its end is waited for: it may be the answer.
-      return { ...state, status: "pending", before: attempt, dueAt: live && dueAt !== null ? dueAt : now };
+      return { ...state, status: "pending", scheduleStart: attempt, dueAt: inFlight && dueAt !== null ? dueAt : now };
     case "disable":
       return status === "pending" ? { ...state, status: "failed", dueAt: null } : state;
   }
 }
 
 /** Answers by which an endpoint says that it cannot take more for now. */
-const BUSY: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+const BUSY_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 
 /** What an answer's status means; null is none. A redirection is a failure: it is never followed. */
-export function outcomeOf(status: number | null, retryAfter: number | null): Outcome {
+export function outcomeOf(status: number | null, retryAfter: number | null): AttemptOutcome {
   if (status !== null && status >= 200 && status < 300) return { type: "succeeded" };
   if (status === 410) return { type: "gone" };
-  return { type: "failed", busy: status !== null && BUSY.has(status), retryAfter };
+  return { type: "failed", busy: status !== null && BUSY_STATUSES.has(status), retryAfter };
 }
 
-export interface Health {
+export interface EndpointHealth {
   /** Whether it has ever taken a delivery. */
   readonly proven: boolean;
   /** At most so many attempts are under way at once. */
@@ -111,7 +111,7 @@ export interface Health {
   readonly failingSince: number | null;
 }
 
-export const newHealth: Health = {
+export const newEndpointHealth: EndpointHealth = {
   proven: false,
   window: 1,
   failures: 0,
@@ -120,59 +120,67 @@ export const newHealth: Health = {
   failingSince: null,
 };
 
-const LARGEST_WINDOW = 4;
+const MAX_WINDOW = 4;
 /** After so many failures in a row an endpoint is put off, longer each time; then one attempt shows whether it is back. */
-const FAILURES_TO_OPEN = 5;
-const FIRST_OPEN = 30 * SECOND;
-const LAST_OPEN = 10 * MINUTE;
-const LONGEST_RETRY_AFTER = 24 * HOUR;
+const CIRCUIT_FAILURE_THRESHOLD = 5;
+const MIN_CIRCUIT_OPEN = 30 * SECOND;
+const MAX_CIRCUIT_OPEN = 10 * MINUTE;
+const MAX_RETRY_AFTER = 24 * HOUR;
 /** An endpoint that has only failed for so long is disabled. */
-const FAILING = 5 * 24 * HOUR;
+const DISABLE_AFTER = 5 * 24 * HOUR;
 
 /** What is known of an endpoint after an attempt has ended. */
-export function heard(health: Health, outcome: Outcome, now: number): Health {
+export function recordOutcome(health: EndpointHealth, outcome: AttemptOutcome, now: number): EndpointHealth {
   if (outcome.type === "succeeded") {
     // Until when it asked to be left alone stays as it is.
-    const window = Math.min(health.window + 1, LARGEST_WINDOW);
+    const window = Math.min(health.window + 1, MAX_WINDOW);
     return { proven: true, window, failures: 0, openings: 0, openUntil: health.openUntil, failingSince: null };
   }
   const failures = health.failures + 1;
-  const failed = { ...health, window: 1, failures, failingSince: health.failingSince ?? now };
-  const asked = outcome.type === "failed" ? outcome.retryAfter : null;
+  const failedHealth = { ...health, window: 1, failures, failingSince: health.failingSince ?? now };
+  const retryAfter = outcome.type === "failed" ? outcome.retryAfter : null;
   // What was under way as it was put off does not put it off further.
-  const opens =
+  const trips =
     health.openUntil <= now &&
-    (failures >= FAILURES_TO_OPEN || (outcome.type === "failed" && outcome.busy && asked === null));
-  const pause = opens ? Math.min(FIRST_OPEN * 2 ** health.openings, LAST_OPEN) : 0;
-  const until = now + Math.max(pause, Math.min(asked ?? 0, LONGEST_RETRY_AFTER));
-  return { ...failed, openings: health.openings + (opens ? 1 : 0), openUntil: Math.max(health.openUntil, until) };
+    (failures >= CIRCUIT_FAILURE_THRESHOLD || (outcome.type === "failed" && outcome.busy && retryAfter === null));
+  const openDuration = trips ? Math.min(MIN_CIRCUIT_OPEN * 2 ** health.openings, MAX_CIRCUIT_OPEN) : 0;
+  const blockedUntil = now + Math.max(openDuration, Math.min(retryAfter ?? 0, MAX_RETRY_AFTER));
+  return {
+    ...failedHealth,
+    openings: health.openings + (trips ? 1 : 0),
+    openUntil: Math.max(health.openUntil, blockedUntil),
+  };
 }
 
 /** Why an endpoint is to be disabled after an attempt with this outcome; null where it is not. */
-export function disables({ failingSince }: Health, outcome: Outcome, now: number): "gone" | "failing" | null {
+export function disableReason(
+  { failingSince }: EndpointHealth,
+  outcome: AttemptOutcome,
+  now: number,
+): "gone" | "failing" | null {
   if (outcome.type === "gone") return "gone";
-  return failingSince !== null && now - failingSince >= FAILING ? "failing" : null;
+  return failingSince !== null && now - failingSince >= DISABLE_AFTER ? "failing" : null;
 }
 
 /** An attempt that lasts so long counts its endpoint to those that fail. */
-export const SLOW = SECOND;
+export const SLOW_ATTEMPT_MS = SECOND;
 
 /** An endpoint at this moment; `since` is when each of its attempts under way began. */
-export interface Standing {
-  readonly health: Health;
-  readonly since: readonly number[];
+export interface EndpointLoad {
+  readonly health: EndpointHealth;
+  readonly attemptStarts: readonly number[];
 }
 
 /** The platform opens so many connections at once. */
-const AT_ONCE = 6;
-const FAILING_AT_ONCE = 1;
-const UNPROVEN_AT_ONCE = 2;
+const MAX_CONNECTIONS = 6;
+const MAX_FAILING_CONNECTIONS = 1;
+const MAX_UNPROVEN_CONNECTIONS = 2;
 /** Of either sort, those that have turned out to be slow included: the rest is for endpoints that answer. */
-const TROUBLED_AT_ONCE = 4;
+const MAX_UNHEALTHY_CONNECTIONS = 4;
 
-function sortOf({ health, since }: Standing, now: number): "healthy" | "unproven" | "failing" {
+function healthStatus({ health, attemptStarts }: EndpointLoad, now: number): "healthy" | "unproven" | "failing" {
   // One failure may be an accident, such as a release of the receiver.
-  if (health.failures > 1 || since.some((at) => now - at >= SLOW)) return "failing";
+  if (health.failures > 1 || attemptStarts.some((start) => now - start >= SLOW_ATTEMPT_MS)) return "failing";
   return health.proven ? "healthy" : "unproven";
 }
 
@@ -181,15 +189,18 @@ function sortOf({ health, since }: Standing, now: number): "healthy" | "unproven
  * share few connections, so that the others never wait for them; nor does one that answers take the last of them for a
  * second attempt.
  */
-export function mayBegin(endpoint: Standing, all: readonly Standing[], now: number): boolean {
-  const { health, since } = endpoint;
-  const underWay = (sort: string | null) =>
-    all.reduce((sum, one) => sum + (sort === null || sortOf(one, now) === sort ? one.since.length : 0), 0);
-  if (health.openUntil > now || since.length >= health.window) return false;
-  if (underWay(null) >= (since.length > 0 ? AT_ONCE - 1 : AT_ONCE)) return false;
-  const sort = sortOf(endpoint, now);
-  if (sort === "healthy") return true;
-  const [failing, unproven] = [underWay("failing"), underWay("unproven")];
-  if (failing + unproven >= TROUBLED_AT_ONCE) return false;
-  return sort === "failing" ? failing < FAILING_AT_ONCE : unproven < UNPROVEN_AT_ONCE;
+export function canDispatch(endpoint: EndpointLoad, endpoints: readonly EndpointLoad[], now: number): boolean {
+  const { health, attemptStarts } = endpoint;
+  const countInFlight = (status: string | null) =>
+    endpoints.reduce(
+      (sum, one) => sum + (status === null || healthStatus(one, now) === status ? one.attemptStarts.length : 0),
+      0,
+    );
+  if (health.openUntil > now || attemptStarts.length >= health.window) return false;
+  if (countInFlight(null) >= (attemptStarts.length > 0 ? MAX_CONNECTIONS - 1 : MAX_CONNECTIONS)) return false;
+  const status = healthStatus(endpoint, now);
+  if (status === "healthy") return true;
+  const [failing, unproven] = [countInFlight("failing"), countInFlight("unproven")];
+  if (failing + unproven >= MAX_UNHEALTHY_CONNECTIONS) return false;
+  return status === "failing" ? failing < MAX_FAILING_CONNECTIONS : unproven < MAX_UNPROVEN_CONNECTIONS;
 }

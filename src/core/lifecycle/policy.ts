@@ -1,5 +1,5 @@
 /** When a head learns by itself: which new version is promoted, and when the active one has drifted. */
-import { binomialTail } from "../evaluation/binomial.ts";
+import { binomialCdf } from "../evaluation/binomial.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import type { Task } from "../head.ts";
 
@@ -13,7 +13,7 @@ export interface Policy {
 export const defaultPolicy: Policy = { retrain_after_examples: null, retrain_on_drift: false, promote: "if_not_worse" };
 
 /** The figure that versions are compared by: accuracy, micro-F1 or R²; null where nothing was held out. */
-function figureOf(task: Task, evaluation: Evaluation | null): number | null {
+function primaryMetric(task: Task, evaluation: Evaluation | null): number | null {
   if (evaluation === null || evaluation.examples === 0) return null;
   const { accuracy, micro_f1, r2 } = evaluation;
   return (task === "single_label" ? accuracy : task === "multi_label" ? micro_f1 : r2) ?? null;
@@ -24,32 +24,32 @@ function figureOf(task: Task, evaluation: Evaluation | null): number | null {
  * of the active version's figure a on its n held-out examples (a below 0, as R² may be, has none). A version without a
  * figure is not worse than one without.
  */
-export function isNotWorse(task: Task, made: Evaluation | null, active: Evaluation | null): boolean {
-  const [a, b] = [figureOf(task, active), figureOf(task, made)];
+export function isNotWorse(task: Task, candidate: Evaluation | null, active: Evaluation | null): boolean {
+  const [a, b] = [primaryMetric(task, active), primaryMetric(task, candidate)];
   if (a === null || active === null) return true;
   const share = Math.min(1, Math.max(0, a));
   return b !== null && b >= a - Math.sqrt((share * (1 - share)) / active.examples);
 }
 
 /** Whether the policy promotes a new version; without an active one nothing can be worse. */
-export function promotesMade(
+export function shouldPromoteVersion(
   promote: Policy["promote"],
   task: Task,
-  made: Evaluation | null,
+  candidate: Evaluation | null,
   active: { readonly evaluation: Evaluation | null } | null,
 ): boolean {
   if (promote !== "if_not_worse") return promote === "always";
-  return active === null || isNotWorse(task, made, active.evaluation);
+  return active === null || isNotWorse(task, candidate, active.evaluation);
 }
 
 /** The latest so many examples decide, and fewer than the least decide nothing. */
 export const DRIFT_WINDOW = 100;
-const DRIFT_LEAST = 20;
+const MIN_DRIFT_EXAMPLES = 20;
 /** A chance of calling a version drifting that is as good as it was held to be. */
-const DRIFT_CHANCE = 0.01;
+const DRIFT_SIGNIFICANCE_LEVEL = 0.01;
 
 /** What a version predicted of examples that it then learnt, and how many of them right. */
-export interface Seen {
+export interface OutcomeCounts {
   readonly judged: number;
   readonly hits: number;
 }
@@ -60,23 +60,23 @@ export interface Seen {
  * succession: without it one miss would be impossible for a version that got all of its few held-out examples right.
  * null where there are too few examples, or no accuracy (regression has none).
  */
-export function driftChance({ judged, hits }: Seen, evaluation: Evaluation | null): number | null {
-  if (judged < DRIFT_LEAST || evaluation?.accuracy === undefined || evaluation.examples === 0) return null;
+export function driftPValue({ judged, hits }: OutcomeCounts, evaluation: Evaluation | null): number | null {
+  if (judged < MIN_DRIFT_EXAMPLES || evaluation?.accuracy === undefined || evaluation.examples === 0) return null;
   const expected = (evaluation.examples * evaluation.accuracy + 1) / (evaluation.examples + 2);
-  return binomialTail(hits, judged, expected);
+  return binomialCdf(hits, judged, expected);
 }
 
-export function isDrifting(seen: Seen, evaluation: Evaluation | null): boolean {
-  const chance = driftChance(seen, evaluation);
-  return chance !== null && chance < DRIFT_CHANCE;
+export function isDrifting(outcomes: OutcomeCounts, evaluation: Evaluation | null): boolean {
+  const pValue = driftPValue(outcomes, evaluation);
+  return pValue !== null && pValue < DRIFT_SIGNIFICANCE_LEVEL;
 }
 
 /** Failures in a row after which a retraining is given up until there are as many new examples once more. */
-const RETRAINING_TRIES = 5;
+const MAX_RETRAINING_FAILURES = 5;
 const FIRST_BACKOFF_MS = 10_000;
-const LAST_BACKOFF_MS = 3_600_000;
+const MAX_BACKOFF_MS = 3_600_000;
 
 /** How long a retraining that failed `failures` times in a row waits, in milliseconds; null where it is given up. */
 export function retrainingBackoff(failures: number): number | null {
-  return failures >= RETRAINING_TRIES ? null : Math.min(FIRST_BACKOFF_MS * 4 ** (failures - 1), LAST_BACKOFF_MS);
+  return failures >= MAX_RETRAINING_FAILURES ? null : Math.min(FIRST_BACKOFF_MS * 4 ** (failures - 1), MAX_BACKOFF_MS);
 }

@@ -1,53 +1,54 @@
 /** Cholesky's factorisation A = L Lᵀ of symmetric matrices, in 64-bit floats, row-major. Generators yield floating-point operations. */
 
 /** What an operation here, in 64-bit floats and plain JavaScript, costs in operations of a product of matrices. */
-const PLAIN_OPERATIONS = 12;
+const PLAIN_OPERATION_COST = 12;
 
 /** Operations of factorising an n × n matrix and inverting the factor. */
-export function factorOperations(n: number): number {
-  return (2 / 3) * PLAIN_OPERATIONS * n ** 3;
+export function choleskyOperations(n: number): number {
+  return (2 / 3) * PLAIN_OPERATION_COST * n ** 3;
 }
 
 /** In place: the lower triangle of a positive definite matrix becomes L. Squares of pivots are kept from falling below `least`. */
-export function* factorise(a: Float64Array, n: number, least: number): Generator<number, void, void> {
+export function* cholesky(a: Float64Array, n: number, minSquaredPivot: number): Generator<number, void, void> {
   for (let i = 0; i < n; i++) {
-    factoriseRow(a, n, i, least);
-    yield PLAIN_OPERATIONS * (i + 1) ** 2;
+    choleskyRow(a, n, i, minSquaredPivot);
+    yield PLAIN_OPERATION_COST * (i + 1) ** 2;
   }
 }
 
 // Loops stand in functions of their own, since those inside of generators run at a fraction of the speed.
-function factoriseRow(a: Float64Array, n: number, i: number, least: number): void {
+function choleskyRow(a: Float64Array, n: number, i: number, minSquaredPivot: number): void {
   for (let j = 0; j < i; j++)
     a[i * n + j] = ((a[i * n + j] as number) - rowProduct(a, i * n, j * n, j)) / (a[j * n + j] as number);
-  a[i * n + i] = Math.sqrt(Math.max((a[i * n + i] as number) - rowProduct(a, i * n, i * n, i), least));
+  a[i * n + i] = Math.sqrt(Math.max((a[i * n + i] as number) - rowProduct(a, i * n, i * n, i), minSquaredPivot));
 }
 
 /**
  * Of a positive semidefinite matrix: which rows do not follow from those before (their pivots' squares exceed `least`), and
  * the L (r × r) of those rows and columns.
  */
-export function* factoriseIndependent(
+export function* rankRevealingCholesky(
   a: Float64Array,
   n: number,
-  least: number,
+  minSquaredPivot: number,
 ): Generator<number, { rows: number[]; lower: Float64Array }, void> {
   const rows: number[] = [];
-  const wide = new Float64Array(n * n);
+  const factor = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
-    const at = rows.length * n;
+    const rowStart = rows.length * n;
     for (const [j, row] of rows.entries())
-      wide[at + j] = ((a[i * n + row] as number) - rowProduct(wide, at, j * n, j)) / (wide[j * n + j] as number);
-    const square = (a[i * n + i] as number) - rowProduct(wide, at, at, rows.length);
-    if (square > least) {
-      wide[at + rows.length] = Math.sqrt(square);
+      factor[rowStart + j] =
+        ((a[i * n + row] as number) - rowProduct(factor, rowStart, j * n, j)) / (factor[j * n + j] as number);
+    const squaredPivot = (a[i * n + i] as number) - rowProduct(factor, rowStart, rowStart, rows.length);
+    if (squaredPivot > minSquaredPivot) {
+      factor[rowStart + rows.length] = Math.sqrt(squaredPivot);
       rows.push(i);
-    } else wide.fill(0, at, at + rows.length);
-    yield PLAIN_OPERATIONS * (rows.length + 1) ** 2;
+    } else factor.fill(0, rowStart, rowStart + rows.length);
+    yield PLAIN_OPERATION_COST * (rows.length + 1) ** 2;
   }
   const lower = new Float64Array(rows.length ** 2);
   rows.forEach((_, i) => {
-    lower.set(wide.subarray(i * n, i * n + rows.length), i * rows.length);
+    lower.set(factor.subarray(i * n, i * n + rows.length), i * rows.length);
   });
   return { rows, lower };
 }
@@ -70,11 +71,11 @@ function rowProduct(a: Float64Array, x: number, y: number, count: number): numbe
 }
 
 /** L⁻¹, row by row from those above: (L⁻¹)_i = (e_i − Σ_{j<i} L_ij (L⁻¹)_j) / L_ii. */
-export function* invertLower(lower: Float64Array, n: number): Generator<number, Float64Array, void> {
+export function* invertLowerTriangular(lower: Float64Array, n: number): Generator<number, Float64Array, void> {
   const inverse = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
     invertRow(lower, inverse, n, i);
-    yield PLAIN_OPERATIONS * (i + 1) ** 2;
+    yield PLAIN_OPERATION_COST * (i + 1) ** 2;
   }
   return inverse;
 }

@@ -8,8 +8,8 @@
  * follows independent of the features' scale.
  */
 import { fail, ok, type Result } from "../failure.ts";
+import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../tensors.ts";
 import { joinRows, pickRows, sliceRows } from "./sparse.ts";
-import type { Matrix, Sparse, SparseRows, Tensors } from "../tensors.ts";
 
 export interface Design {
   /** Row blocks in order. */
@@ -27,7 +27,7 @@ export interface Design {
 /** Sparse rows in the design's row blocks. */
 export interface SparseDesign {
   readonly columns: number;
-  readonly blocks: readonly Sparse[];
+  readonly blocks: readonly SparseMatrix[];
 }
 
 /** Dense and sparse columns together: weights that an output has. */
@@ -36,48 +36,53 @@ export function designWidth({ dimensions, sparse }: Design): number {
 }
 
 /** Cuts sparse rows into blocks as high as the dense ones. */
-function sparseDesign(tensors: Tensors, rows: SparseRows, columns: number, heights: readonly number[]): SparseDesign {
+function makeSparseDesign(
+  tensors: TensorBackend,
+  rows: SparseRows,
+  columns: number,
+  heights: readonly number[],
+): SparseDesign {
   let first = 0;
   const blocks = heights.map((height) => {
     first += height;
-    return tensors.sparse(sliceRows(rows, first - height, first), columns);
+    return tensors.sparseMatrix(sliceRows(rows, first - height, first), columns);
   });
   return { columns, blocks };
 }
 
 /** All rows of a sparse design, copied out: for few rows, since the copies are there twice while they are joined. */
-export function readSparseDesign(tensors: Tensors, { blocks }: SparseDesign): SparseRows {
+export function readSparseDesign(tensors: TensorBackend, { blocks }: SparseDesign): SparseRows {
   return joinRows(blocks.map((block) => tensors.readSparse(block)));
 }
 
 /** Some rows of a sparse design, ascending, copied out block by block. */
-function pickFromBlocks(tensors: Tensors, { blocks }: SparseDesign, rows: readonly number[]): SparseRows {
+function pickFromBlocks(tensors: TensorBackend, { blocks }: SparseDesign, rows: readonly number[]): SparseRows {
   let first = 0;
   let next = 0;
   const parts = blocks.map((block) => {
-    const own: number[] = [];
+    const rowsInBlock: number[] = [];
     for (; next < rows.length && (rows[next] as number) < first + block.rows; next++)
-      own.push((rows[next] as number) - first);
+      rowsInBlock.push((rows[next] as number) - first);
     first += block.rows;
-    return pickRows(tensors.readSparse(block), own);
+    return pickRows(tensors.readSparse(block), rowsInBlock);
   });
   return joinRows(parts);
 }
 
 /** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
-const LEAST_SPREAD = 1e-20;
+const MIN_SCALE = 1e-20;
 
 /** A design with its blocks transposed as well. */
-export function withTransposed(tensors: Tensors, design: Omit<Design, "transposed">): Design {
+export function withTransposed(tensors: TensorBackend, design: Omit<Design, "transposed">): Design {
   return { ...design, transposed: design.blocks.map((block) => tensors.transpose(block)) };
 }
 
-export function freeDesign(tensors: Tensors, design: Design): void {
+export function freeDesign(tensors: TensorBackend, design: Design): void {
   for (const matrix of [...design.blocks, ...(design.transposed ?? [])]) tensors.free(matrix);
   if (design.sparse !== null) freeSparseDesign(tensors, design.sparse);
 }
 
-export function freeSparseDesign(tensors: Tensors, { blocks }: SparseDesign): void {
+export function freeSparseDesign(tensors: TensorBackend, { blocks }: SparseDesign): void {
   for (const sparse of blocks) tensors.free(sparse);
 }
 
@@ -86,10 +91,10 @@ export function freeSparseDesign(tensors: Tensors, { blocks }: SparseDesign): vo
  * all blocks about as large, and never a multiple of 32, at which transposing is ten times slower (rows a power of two
  * of bytes apart share cache lines).
  */
-export function blockRows(rows: number, dimensions: number, outputs: number): number {
-  const most = Math.max(64, Math.min(500, Math.floor(1e8 / (dimensions * Math.max(outputs, 8)))));
-  const even = Math.ceil(rows / Math.ceil(rows / most));
-  return even % 32 === 0 ? even + 4 : even;
+export function rowsPerBlock(rows: number, dimensions: number, outputs: number): number {
+  const maxRows = Math.max(64, Math.min(500, Math.floor(1e8 / (dimensions * Math.max(outputs, 8)))));
+  const size = Math.ceil(rows / Math.ceil(rows / maxRows));
+  return size % 32 === 0 ? size + 4 : size;
 }
 
 /**
@@ -98,7 +103,7 @@ export function blockRows(rows: number, dimensions: number, outputs: number): nu
  * Yields floating-point operations. Fails with `invalid_features` at the first number that is not finite.
  */
 export function* makeDesign(
-  tensors: Tensors,
+  tensors: TensorBackend,
   features: readonly Matrix[],
   dimensions: number,
   weights: Float64Array,
@@ -107,7 +112,7 @@ export function* makeDesign(
   sparse: { readonly rows: SparseRows; readonly columns: number } | null,
 ): Generator<number, Result<Design>, void> {
   const mean = new Float64Array(dimensions);
-  let counted = 0;
+  let weightedRows = 0;
   let row = 0;
   for (const block of features) {
     const values = tensors.view(block);
@@ -119,41 +124,42 @@ export function* makeDesign(
         });
       if (weights[row] === 0) continue;
       addTo(mean, x);
-      counted++;
+      weightedRows++;
     }
     yield 2 * block.rows * dimensions;
   }
-  for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(counted, 1);
+  for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(weightedRows, 1);
 
-  let squares = 0;
+  let sumOfSquares = 0;
   row = 0;
   for (const block of features) {
     const values = tensors.view(block);
     for (let i = 0; i < block.rows; i++, row++) {
-      if (weights[row] !== 0) squares += squaredDistance(values.subarray(i * dimensions, (i + 1) * dimensions), mean);
+      if (weights[row] !== 0)
+        sumOfSquares += squaredDistance(values.subarray(i * dimensions, (i + 1) * dimensions), mean);
     }
     yield 3 * block.rows * dimensions;
   }
   const rows = row;
-  const spread = Math.sqrt(squares / Math.max(counted, 1));
-  const scale = spread < LEAST_SPREAD ? 1 : spread;
+  const rms = Math.sqrt(sumOfSquares / Math.max(weightedRows, 1));
+  const scale = rms < MIN_SCALE ? 1 : rms;
 
-  const size = blockRows(rows, dimensions, outputs);
+  const size = rowsPerBlock(rows, dimensions, outputs);
   const blocks: Matrix[] = [];
-  let source = 0;
+  let sourceBlock = 0;
   let offset = 0;
   for (let first = 0; first < rows; first += size) {
     const block = new Float32Array(Math.min(size, rows - first) * dimensions);
-    for (let at = 0; at < block.length; ) {
-      const from = features[source] as Matrix;
-      const values = tensors.view(from);
-      const count = Math.min(block.length - at, values.length - offset);
-      standardise(values.subarray(offset, offset + count), mean, scale, block.subarray(at, at + count));
-      at += count;
+    for (let position = 0; position < block.length; ) {
+      const featureBlock = features[sourceBlock] as Matrix;
+      const values = tensors.view(featureBlock);
+      const count = Math.min(block.length - position, values.length - offset);
+      standardise(values.subarray(offset, offset + count), mean, scale, block.subarray(position, position + count));
+      position += count;
       offset += count;
       if (offset === values.length) {
-        tensors.free(from);
-        source++;
+        tensors.free(featureBlock);
+        sourceBlock++;
         offset = 0;
       }
     }
@@ -161,8 +167,8 @@ export function* makeDesign(
     yield 2 * block.length;
   }
   const heights = blocks.map((block) => block.rows);
-  const beside = sparse === null ? null : sparseDesign(tensors, sparse.rows, sparse.columns, heights);
-  const design = { blocks, rows, dimensions, mean, scale, sparse: beside };
+  const sparseBlocks = sparse === null ? null : makeSparseDesign(tensors, sparse.rows, sparse.columns, heights);
+  const design = { blocks, rows, dimensions, mean, scale, sparse: sparseBlocks };
   return ok(transposed ? withTransposed(tensors, design) : { ...design, transposed: null });
 }
 
@@ -180,48 +186,49 @@ function squaredDistance(x: Float32Array, mean: Float64Array): number {
 }
 
 /** (x − μ) / σ of whole rows, into `to`. */
-function standardise(from: Float32Array, mean: Float64Array, scale: number, to: Float32Array): void {
-  for (let at = 0; at < from.length; ) {
-    for (let j = 0; j < mean.length; j++, at++) to[at] = ((from[at] as number) - (mean[j] as number)) / scale;
+function standardise(source: Float32Array, mean: Float64Array, scale: number, destination: Float32Array): void {
+  for (let at = 0; at < source.length; ) {
+    for (let j = 0; j < mean.length; j++, at++)
+      destination[at] = ((source[at] as number) - (mean[j] as number)) / scale;
   }
 }
 
 /** The design of some of its rows, ascending, transposed as it is; to be read once it needs no transpose, and is dense alone. */
 export function* subsetDesign(
-  tensors: Tensors,
+  tensors: TensorBackend,
   design: Design,
   rows: readonly number[],
   outputs: number,
   use: "many" | "once" = "many",
 ): Generator<number, Design, void> {
   const { dimensions } = design;
-  const size = blockRows(rows.length, dimensions, outputs);
-  const starts: number[] = [];
+  const size = rowsPerBlock(rows.length, dimensions, outputs);
+  const blockStarts: number[] = [];
   let start = 0;
   for (const block of design.blocks) {
-    starts.push(start);
+    blockStarts.push(start);
     start += block.rows;
   }
   const blocks: Matrix[] = [];
   for (let first = 0; first < rows.length; first += size) {
-    const chosen = rows.slice(first, first + size);
-    const block = new Float32Array(chosen.length * dimensions);
-    let source = 0;
-    let at = 0;
-    for (const row of chosen) {
-      if (row < (starts[source] as number)) source = 0;
-      while (source + 1 < starts.length && row >= (starts[source + 1] as number)) source++;
-      const offset = (row - (starts[source] as number)) * dimensions;
-      block.set(tensors.view(design.blocks[source] as Matrix).subarray(offset, offset + dimensions), at);
-      at += dimensions;
+    const rowsInBlock = rows.slice(first, first + size);
+    const block = new Float32Array(rowsInBlock.length * dimensions);
+    let sourceBlock = 0;
+    let position = 0;
+    for (const row of rowsInBlock) {
+      if (row < (blockStarts[sourceBlock] as number)) sourceBlock = 0;
+      while (sourceBlock + 1 < blockStarts.length && row >= (blockStarts[sourceBlock + 1] as number)) sourceBlock++;
+      const offset = (row - (blockStarts[sourceBlock] as number)) * dimensions;
+      block.set(tensors.view(design.blocks[sourceBlock] as Matrix).subarray(offset, offset + dimensions), position);
+      position += dimensions;
     }
-    blocks.push(tensors.matrix(chosen.length, dimensions, block));
+    blocks.push(tensors.matrix(rowsInBlock.length, dimensions, block));
     yield block.length;
   }
   const sparse =
     design.sparse === null || use === "once"
       ? null
-      : sparseDesign(
+      : makeSparseDesign(
           tensors,
           pickFromBlocks(tensors, design.sparse, rows),
           design.sparse.columns,

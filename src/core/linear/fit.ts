@@ -1,8 +1,8 @@
+import type { Matrix, TensorBackend } from "../tensors.ts";
 import { designWidth } from "./design.ts";
-import { type MinimiseOptions, type Minimum, memoryLength, minimise } from "./lbfgs.ts";
-import { evaluateObjective, type Problem, type Targets } from "./objective.ts";
-import { DENSE_DIMENSIONS, gramOf, invertDamped, type Spread } from "./preconditioner.ts";
-import type { Matrix, Tensors } from "../tensors.ts";
+import { type LbfgsOptions, type LbfgsResult, lbfgs, memoryLength } from "./lbfgs.ts";
+import { evaluateObjective, type FitProblem, type Targets } from "./objective.ts";
+import { type GramStatistics, gramMatrix, invertDamped, MAX_GRAM_DIMENSIONS } from "./preconditioner.ts";
 
 /** Each output's share of the weighted rows (single and multi), kept off 0 and 1 by half a row. */
 export function priors(targets: Targets, weights: Float64Array, outputs: number): Float64Array {
@@ -12,19 +12,19 @@ export function priors(targets: Targets, weights: Float64Array, outputs: number)
     const weight = weights[row] as number;
     if (weight === 0) continue;
     total += weight;
-    const of =
+    const labels =
       targets.kind === "single"
         ? [targets.indices[row] as number]
         : targets.kind === "multi"
           ? (targets.indices[row] ?? [])
           : [];
-    for (const k of of) shares[k] = (shares[k] as number) + weight;
+    for (const k of labels) shares[k] = (shares[k] as number) + weight;
   }
   return shares.map((share) => share / total);
 }
 
 /** W = 0 with the intercepts of the priors: where a fit without anything better begins. */
-export function startingPoint(problem: Problem): Float64Array {
+export function initialParameters(problem: FitProblem): Float64Array {
   const { targets, weights, outputs, design } = problem;
   const size = designWidth(design) * outputs;
   const parameters = new Float64Array(size + outputs);
@@ -54,7 +54,7 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
 }
 
 /** κ times the largest eigenvalue of G, in penalties, up to which a diagonal does. */
-const OUTWEIGHED = 2;
+const DIAGONAL_MAX_CURVATURE_TO_L2 = 2;
 
 /**
  * (κ G + λ I)⁻¹ for the dense columns' W, whole or its diagonal alone, its diagonal for the sparse columns', the inverse
@@ -74,39 +74,43 @@ export interface Preconditioner {
  * @param spread of all of the problem's rows
  */
 export function* makePreconditioner(
-  tensors: Tensors,
-  problem: Problem,
-  spread: Spread,
+  tensors: TensorBackend,
+  problem: FitProblem,
+  gramStatistics: GramStatistics,
 ): Generator<number, Preconditioner, void> {
   const { design, targets, weights, outputs, l2 } = problem;
   const shares = priors(targets, weights, outputs);
-  const mean = curvature(shares, targets.kind);
+  const meanCurvature = curvature(shares, targets.kind);
   const { dimensions } = design;
-  const diagonal =
-    dimensions > DENSE_DIMENSIONS || (targets.kind !== "value" && mean * spread.largest <= OUTWEIGHED * l2);
-  const inverse = diagonal
-    ? spread.squares.map((square) => 1 / (mean * square + l2 || 1))
-    : yield* invertDamped(tensors, yield* gramOf(tensors, spread), dimensions, mean, l2);
+  const useDiagonal =
+    dimensions > MAX_GRAM_DIMENSIONS ||
+    (targets.kind !== "value" && meanCurvature * gramStatistics.largestEigenvalue <= DIAGONAL_MAX_CURVATURE_TO_L2 * l2);
+  const inverse = useDiagonal
+    ? gramStatistics.diagonal.map((square) => 1 / (meanCurvature * square + l2 || 1))
+    : yield* invertDamped(tensors, yield* gramMatrix(tensors, gramStatistics), dimensions, meanCurvature, l2);
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const intercepts = shares.map((share) => 1 / (total * (targets.kind === "value" ? 1 : share * (1 - share))));
-  const sparse = Float64Array.from(spread.sparse?.squares ?? [], (square) => 1 / (mean * square + l2 || 1));
-  return { inverse, sparse, intercepts, mean: meanOf(spread, dimensions) };
+  const sparse = Float64Array.from(
+    gramStatistics.sparse?.diagonal ?? [],
+    (square) => 1 / (meanCurvature * square + l2 || 1),
+  );
+  return { inverse, sparse, intercepts, mean: columnMeans(gramStatistics, dimensions) };
 }
 
-function meanOf({ mean, sparse }: Spread, dimensions: number): Float64Array | null {
+function columnMeans({ mean, sparse }: GramStatistics, dimensions: number): Float64Array | null {
   if (sparse === null) return mean;
-  const all = new Float64Array(dimensions + sparse.mean.length);
-  if (mean !== null) all.set(mean);
-  all.set(sparse.mean, dimensions);
-  return all;
+  const means = new Float64Array(dimensions + sparse.mean.length);
+  if (mean !== null) means.set(mean);
+  means.set(sparse.mean, dimensions);
+  return means;
 }
 
-export function freePreconditioner(tensors: Tensors, { inverse }: Preconditioner): void {
+export function freePreconditioner(tensors: TensorBackend, { inverse }: Preconditioner): void {
   if (!(inverse instanceof Float64Array)) tensors.free(inverse);
 }
 
 /** When a fit ends: at the tolerance (see minimise.ts), or after so many evaluations of the objective. */
-export type Bounds = Pick<MinimiseOptions, "tolerance" | "maxEvaluations">;
+export type StoppingCriteria = Pick<LbfgsOptions, "tolerance" | "maxEvaluations">;
 
 /**
  * Minimises the objective from `start`. The preconditioner may be that of more rows: folds that leave rows out share one.
@@ -114,21 +118,21 @@ export type Bounds = Pick<MinimiseOptions, "tolerance" | "maxEvaluations">;
  * closed form, and the rest refine it.
  */
 export function* fitHead(
-  tensors: Tensors,
-  problem: Problem,
+  tensors: TensorBackend,
+  problem: FitProblem,
   preconditioner: Preconditioner,
   start: Float64Array,
-  bounds: Bounds,
+  criteria: StoppingCriteria,
   onStep?: (value: number) => void,
-): Generator<number, Minimum, void> {
+): Generator<number, LbfgsResult, void> {
   const { dimensions } = problem.design;
   const { outputs } = problem;
   const dense = dimensions * outputs;
   const size = designWidth(problem.design) * outputs;
   // With b' = b + mᵀW for b the Hessian falls into blocks: P = T diag(inverse, intercepts) Tᵀ, T = [I 0; −mᵀ 1].
-  const precondition = (given: Float64Array): Float64Array => {
+  const precondition = (gradient: Float64Array): Float64Array => {
     const { inverse, sparse, mean } = preconditioner;
-    const vector = mean === null ? given : lessMean(given, mean, outputs);
+    const vector = mean === null ? gradient : applyCentringTranspose(gradient, mean, outputs);
     const result = new Float64Array(vector.length);
     scaleRows(vector, sparse, outputs, dense, result);
     if (inverse instanceof Float64Array) {
@@ -143,11 +147,11 @@ export function* fitHead(
     for (let k = 0; k < outputs; k++) {
       result[size + k] = (vector[size + k] as number) * (preconditioner.intercepts[k] as number);
     }
-    if (mean !== null) takeMean(result, mean, outputs);
+    if (mean !== null) applyCentring(result, mean, outputs);
     return result;
   };
-  return yield* minimise((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
-    ...bounds,
+  return yield* lbfgs((parameters) => evaluateObjective(tensors, problem, parameters), precondition, start, {
+    ...criteria,
     preconditionOperations:
       outputs *
       (preconditioner.sparse.length +
@@ -157,15 +161,21 @@ export function* fitHead(
 }
 
 /** Multiplies rows of `outputs` numbers, from `start` on, by a factor each. */
-function scaleRows(from: Float64Array, factors: Float64Array, outputs: number, start: number, to: Float64Array): void {
+function scaleRows(
+  source: Float64Array,
+  factors: Float64Array,
+  outputs: number,
+  start: number,
+  destination: Float64Array,
+): void {
   for (let j = 0, at = start; j < factors.length; j++) {
     const factor = factors[j] as number;
-    for (let k = 0; k < outputs; k++, at++) to[at] = (from[at] as number) * factor;
+    for (let k = 0; k < outputs; k++, at++) destination[at] = (source[at] as number) * factor;
   }
 }
 
 /** Tᵀ v: W's part less m times the intercepts' part. */
-function lessMean(vector: Float64Array, mean: Float64Array, outputs: number): Float64Array {
+function applyCentringTranspose(vector: Float64Array, mean: Float64Array, outputs: number): Float64Array {
   const result = vector.slice();
   const size = mean.length * outputs;
   for (let j = 0; j < mean.length; j++) {
@@ -177,7 +187,7 @@ function lessMean(vector: Float64Array, mean: Float64Array, outputs: number): Fl
 }
 
 /** T v, in place: the intercepts' part less mᵀ times W's part. */
-function takeMean(vector: Float64Array, mean: Float64Array, outputs: number): void {
+function applyCentring(vector: Float64Array, mean: Float64Array, outputs: number): void {
   const size = mean.length * outputs;
   for (let j = 0; j < mean.length; j++) {
     for (let k = 0; k < outputs; k++)
@@ -186,11 +196,11 @@ function takeMean(vector: Float64Array, mean: Float64Array, outputs: number): vo
 }
 
 /** Bytes alive during a fit besides the design. */
-export function fitBytes(dimensions: number, columns: number, outputs: number, rowsOfBlock: number): number {
+export function fitBytes(dimensions: number, columns: number, outputs: number, rowsPerBlock: number): number {
   const parameters = (dimensions + columns + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;
   const vectors = 9 * 8 * parameters;
-  const inverse = dimensions > DENSE_DIMENSIONS ? 0 : 10 * 4 * dimensions * dimensions;
-  const block = 4 * rowsOfBlock * (3 * dimensions + 2 * outputs);
+  const inverse = dimensions > MAX_GRAM_DIMENSIONS ? 0 : 10 * 4 * dimensions * dimensions;
+  const block = 4 * rowsPerBlock * (3 * dimensions + 2 * outputs);
   return pairs + vectors + inverse + block;
 }

@@ -13,16 +13,16 @@
  * falls of f add up to if they go on shrinking as they did (Aitken). The first alone is far too low where convergence is
  * slow, the second where it has only begun.
  */
-import type { Evaluated } from "./objective.ts";
+import type { LossGradient } from "./objective.ts";
 
-export interface Minimum {
+export interface LbfgsResult {
   readonly parameters: Float64Array;
   readonly value: number;
   readonly iterations: number;
   readonly converged: boolean;
 }
 
-export interface MinimiseOptions {
+export interface LbfgsOptions {
   /** Bound of the estimated relative gap. */
   readonly tolerance: number;
   /** Evaluations of the objective after which it ends where it is. */
@@ -34,38 +34,38 @@ export interface MinimiseOptions {
 }
 
 /** A step s, and the change y of the gradient along it times P. */
-interface Pair {
+interface CorrectionPair {
   readonly step: Float32Array;
-  readonly mapped: Float32Array;
+  readonly preconditionedChange: Float32Array;
 }
 
 /** What L-BFGS remembers, oldest first. */
-interface Memory {
-  readonly pairs: Pair[];
+interface LbfgsMemory {
+  readonly pairs: CorrectionPair[];
   /** s_iᵀ y_j, for i ≤ j, and y_iᵀ P y_j. */
-  readonly steps: number[][];
-  readonly changes: number[][];
+  readonly stepChangeProducts: number[][];
+  readonly changeProducts: number[][];
   /** γ */
   scale: number;
 }
 
 /** By what part of itself an objective summed from 32-bit logits may be off. */
-const ROUNDING = 2 ** -20;
+const ROUNDING_TOLERANCE = 2 ** -20;
 
 /** Evaluations along one direction. */
-const MOST_TRIES = 13;
+const MAX_LINE_SEARCH_EVALUATIONS = 13;
 
 /** The products of every remembered pair with a gradient: s_iᵀ g and (P y_i)ᵀ g. */
-interface Along {
+interface PairProducts {
   readonly steps: number[];
-  readonly mapped: number[];
+  readonly preconditionedChanges: number[];
 }
 
 /**
  * Below this part of where it began, an objective is nothing to 32-bit floats. Where the least is zero itself (every row of
  * one class, with a free intercept), a gap relative to it would never be small.
  */
-const RESOLUTION = 2 ** -24;
+const RELATIVE_RESOLUTION = 2 ** -24;
 
 /** How many steps L-BFGS remembers for so many parameters: ten, or fewer where they would take more than 8 MB. */
 export function memoryLength(parameters: number): number {
@@ -81,48 +81,65 @@ export function stepOperations(parameters: number, pairs = memoryLength(paramete
  * @param evaluate f and its gradient; its result is not kept
  * @param precondition P, the given inverse Hessian, applied to a vector
  */
-export function* minimise(
-  evaluate: (parameters: Float64Array) => Generator<number, Evaluated, void>,
+export function* lbfgs(
+  evaluate: (parameters: Float64Array) => Generator<number, LossGradient, void>,
   precondition: (vector: Float64Array) => Float64Array,
   start: Float64Array,
-  options: MinimiseOptions,
-): Generator<number, Minimum, void> {
-  const remembered = memoryLength(start.length);
-  const memory: Memory = { pairs: [], steps: [], changes: [], scale: 1 };
+  options: LbfgsOptions,
+): Generator<number, LbfgsResult, void> {
+  const maxPairs = memoryLength(start.length);
+  const memory: LbfgsMemory = { pairs: [], stepChangeProducts: [], changeProducts: [], scale: 1 };
   let parameters = start;
   let { value, gradient } = yield* evaluate(parameters);
-  let mapped = precondition(gradient);
-  let along = nothingAlong();
+  let preconditioned = precondition(gradient);
+  let products = emptyProducts();
   let evaluations = 1;
   let iterations = 0;
   const values = [value];
   for (;;) {
-    const direction = descent(memory, mapped, along);
+    const direction = descentDirection(memory, preconditioned, products);
     const slope = dot(direction, gradient);
-    const size = Math.max(value, RESOLUTION * (values[0] as number));
-    const ended = (converged: boolean): Minimum => ({ parameters, value, iterations, converged });
+    const objectiveScale = Math.max(value, RELATIVE_RESOLUTION * (values[0] as number));
+    const finish = (converged: boolean): LbfgsResult => ({ parameters, value, iterations, converged });
     if (slope < 0) {
       // Not before a first step: from intercepts alone, or from another model's parameters, the estimate says least.
-      if (iterations > 0 && estimatedGap(values, -slope) <= options.tolerance * size) return ended(true);
-      if (evaluations >= options.maxEvaluations) return ended(false);
-      const found = yield* search(evaluate, parameters, value, direction, slope, options.maxEvaluations - evaluations);
-      evaluations += found.evaluations;
-      if (found.next !== null) {
-        const { next, length, evaluated } = found;
-        const nextMapped = precondition(evaluated.gradient);
-        const nextAlong = productsAlong(memory, evaluated.gradient);
-        remember(memory, direction, length, gradient, evaluated.gradient, mapped, nextMapped, along, nextAlong);
-        if (memory.pairs.length > remembered) {
-          forget(memory, 1);
-          nextAlong.steps.shift();
-          nextAlong.mapped.shift();
+      if (iterations > 0 && estimateGap(values, -slope) <= options.tolerance * objectiveScale) return finish(true);
+      if (evaluations >= options.maxEvaluations) return finish(false);
+      const searchResult = yield* lineSearch(
+        evaluate,
+        parameters,
+        value,
+        direction,
+        slope,
+        options.maxEvaluations - evaluations,
+      );
+      evaluations += searchResult.evaluations;
+      if (searchResult.next !== null) {
+        const { next, stepLength, lossGradient } = searchResult;
+        const nextPreconditioned = precondition(lossGradient.gradient);
+        const nextProducts = pairProducts(memory, lossGradient.gradient);
+        updateMemory(
+          memory,
+          direction,
+          stepLength,
+          gradient,
+          lossGradient.gradient,
+          preconditioned,
+          nextPreconditioned,
+          products,
+          nextProducts,
+        );
+        if (memory.pairs.length > maxPairs) {
+          dropOldest(memory, 1);
+          nextProducts.steps.shift();
+          nextProducts.preconditionedChanges.shift();
         }
         parameters = next;
         // Above it by rounding alone, see `accepted`.
-        value = Math.min(value, evaluated.value);
-        gradient = evaluated.gradient;
-        mapped = nextMapped;
-        along = nextAlong;
+        value = Math.min(value, lossGradient.value);
+        gradient = lossGradient.gradient;
+        preconditioned = nextPreconditioned;
+        products = nextProducts;
         values.push(value);
         iterations++;
         options.onStep?.(value);
@@ -132,103 +149,106 @@ export function* minimise(
     }
     // Rounding has spoilt what is remembered, or the 32-bit products cannot tell a better point any more.
     if (memory.pairs.length === 0 || evaluations >= options.maxEvaluations) {
-      return ended(slope < 0 ? -slope / 2 <= 1e-4 * size : gradient.every((each) => each === 0));
+      return finish(slope < 0 ? -slope / 2 <= 1e-4 * objectiveScale : gradient.every((each) => each === 0));
     }
-    forget(memory, memory.pairs.length);
-    along = nothingAlong();
+    dropOldest(memory, memory.pairs.length);
+    products = emptyProducts();
   }
 }
 
 /** A point along a direction that is accepted, and the evaluations that it took; `next` is null where none was found. */
-type Found = { readonly evaluations: number } & (
-  | { readonly next: Float64Array; readonly length: number; readonly evaluated: Evaluated }
+type LineSearchResult = { readonly evaluations: number } & (
+  | { readonly next: Float64Array; readonly stepLength: number; readonly lossGradient: LossGradient }
   | { readonly next: null }
 );
 
 /** Backtracks from the whole step, by the least of the parabola through what is known. */
-function* search(
-  evaluate: (parameters: Float64Array) => Generator<number, Evaluated, void>,
+function* lineSearch(
+  evaluate: (parameters: Float64Array) => Generator<number, LossGradient, void>,
   parameters: Float64Array,
   value: number,
   direction: Float64Array,
   slope: number,
-  most: number,
-): Generator<number, Found, void> {
-  let length = 1;
+  maxEvaluations: number,
+): Generator<number, LineSearchResult, void> {
+  let stepLength = 1;
   for (let evaluations = 1; ; evaluations++) {
-    const next = moved(parameters, direction, length);
-    const evaluated = yield* evaluate(next);
-    const slopeAhead = dot(direction, evaluated.gradient);
-    if (accepted(value, slope, length, evaluated, slopeAhead)) return { evaluations, next, length, evaluated };
-    if (evaluations >= Math.min(most, MOST_TRIES)) return { evaluations, next: null };
-    if (Math.abs(evaluated.value - value) <= ROUNDING * Math.abs(value) && slopeAhead > 0) {
+    const next = addScaled(parameters, direction, stepLength);
+    const lossGradient = yield* evaluate(next);
+    const nextSlope = dot(direction, lossGradient.gradient);
+    if (isStepAccepted(value, slope, stepLength, lossGradient, nextSlope))
+      return { evaluations, next, stepLength, lossGradient };
+    if (evaluations >= Math.min(maxEvaluations, MAX_LINE_SEARCH_EVALUATIONS)) return { evaluations, next: null };
+    if (Math.abs(lossGradient.value - value) <= ROUNDING_TOLERANCE * Math.abs(value) && nextSlope > 0) {
       // Values tell nothing here: to a little before where the slope would be level.
-      length *= (0.9 * slope) / (slope - slopeAhead);
+      stepLength *= (0.9 * slope) / (slope - nextSlope);
       continue;
     }
-    const bend = evaluated.value - value - length * slope;
-    const least = Number.isFinite(bend) ? (-slope * length * length) / (2 * bend) : 0;
-    length = Math.min(Math.max(least, length / 10), length / 2);
+    const curvature = lossGradient.value - value - stepLength * slope;
+    const parabolaMinimum = Number.isFinite(curvature) ? (-slope * stepLength * stepLength) / (2 * curvature) : 0;
+    stepLength = Math.min(Math.max(parabolaMinimum, stepLength / 10), stepLength / 2);
   }
 }
 
 /** Adds the last step to the memory, where the objective curves along it, and its products with the new gradient to `nextAlong`. */
-function remember(
-  memory: Memory,
+function updateMemory(
+  memory: LbfgsMemory,
   direction: Float64Array,
-  length: number,
+  stepLength: number,
   gradient: Float64Array,
   nextGradient: Float64Array,
-  mapped: Float64Array,
-  nextMapped: Float64Array,
-  along: Along,
-  nextAlong: Along,
+  preconditioned: Float64Array,
+  nextPreconditioned: Float64Array,
+  products: PairProducts,
+  nextProducts: PairProducts,
 ): void {
   const size = direction.length;
-  const pair: Pair = { step: new Float32Array(size), mapped: new Float32Array(size) };
-  let curve = 0;
-  let bend = 0;
+  const pair: CorrectionPair = { step: new Float32Array(size), preconditionedChange: new Float32Array(size) };
+  let stepCurvature = 0;
+  let changeSquare = 0;
   for (let i = 0; i < size; i++) {
     const change = (nextGradient[i] as number) - (gradient[i] as number);
-    const step = Math.fround(length * (direction[i] as number));
-    const image = Math.fround((nextMapped[i] as number) - (mapped[i] as number));
+    const step = Math.fround(stepLength * (direction[i] as number));
+    const preconditionedChange = Math.fround((nextPreconditioned[i] as number) - (preconditioned[i] as number));
     pair.step[i] = step;
-    pair.mapped[i] = image;
-    curve += step * change;
-    bend += image * change;
+    pair.preconditionedChange[i] = preconditionedChange;
+    stepCurvature += step * change;
+    changeSquare += preconditionedChange * change;
   }
-  if (!(curve > 0 && bend > 0)) return;
+  if (!(stepCurvature > 0 && changeSquare > 0)) return;
   memory.pairs.forEach((_, i) => {
-    memory.steps[i]?.push((nextAlong.steps[i] as number) - (along.steps[i] as number));
-    memory.changes[i]?.push((nextAlong.mapped[i] as number) - (along.mapped[i] as number));
+    memory.stepChangeProducts[i]?.push((nextProducts.steps[i] as number) - (products.steps[i] as number));
+    memory.changeProducts[i]?.push(
+      (nextProducts.preconditionedChanges[i] as number) - (products.preconditionedChanges[i] as number),
+    );
   });
-  memory.steps.push([...memory.pairs.map(() => 0), curve]);
-  memory.changes.push([...memory.changes.map((row) => row.at(-1) as number), bend]);
+  memory.stepChangeProducts.push([...memory.pairs.map(() => 0), stepCurvature]);
+  memory.changeProducts.push([...memory.changeProducts.map((row) => row.at(-1) as number), changeSquare]);
   memory.pairs.push(pair);
   // Half-way (in powers) between P itself and the usual scaling by the last pair: far from the optimum the curvature
   // still grows along a step, and the whole scaling overshoots into another evaluation.
-  memory.scale = Math.sqrt(curve / bend);
-  const newest = productsWith(pair, nextGradient);
-  nextAlong.steps.push(newest[0]);
-  nextAlong.mapped.push(newest[1]);
+  memory.scale = Math.sqrt(stepCurvature / changeSquare);
+  const newestProducts = dotPair(pair, nextGradient);
+  nextProducts.steps.push(newestProducts[0]);
+  nextProducts.preconditionedChanges.push(newestProducts[1]);
 }
 
 /** Forgets the `count` oldest pairs. */
-function forget(memory: Memory, count: number): void {
+function dropOldest(memory: LbfgsMemory, count: number): void {
   memory.pairs.splice(0, count);
-  for (const matrix of [memory.steps, memory.changes]) {
+  for (const matrix of [memory.stepChangeProducts, memory.changeProducts]) {
     matrix.splice(0, count);
     for (const row of matrix) row.splice(0, count);
   }
 }
 
-function nothingAlong(): Along {
-  return { steps: [], mapped: [] };
+function emptyProducts(): PairProducts {
+  return { steps: [], preconditionedChanges: [] };
 }
 
-function productsAlong(memory: Memory, gradient: Float64Array): Along {
-  const products = memory.pairs.map((pair) => productsWith(pair, gradient));
-  return { steps: products.map(([step]) => step), mapped: products.map(([, mapped]) => mapped) };
+function pairProducts(memory: LbfgsMemory, gradient: Float64Array): PairProducts {
+  const products = memory.pairs.map((pair) => dotPair(pair, gradient));
+  return { steps: products.map(([step]) => step), preconditionedChanges: products.map(([, mapped]) => mapped) };
 }
 
 /**
@@ -236,51 +256,61 @@ function productsAlong(memory: Memory, gradient: Float64Array): Along {
  * from the gradients, whose rounding is far smaller. Where the value seems to have risen within rounding, the slope must still be
  * falling: then, f being convex, f itself has not risen.
  */
-function accepted(value: number, slope: number, length: number, next: Evaluated, slopeAhead: number): boolean {
-  if (next.value <= value + 1e-4 * length * slope) return true;
-  if (next.value <= value) return slopeAhead <= -(1 - 2e-4) * slope;
-  return next.value <= value + ROUNDING * Math.abs(value) && slopeAhead <= 0 && slopeAhead >= 0.9 * slope;
+function isStepAccepted(
+  value: number,
+  slope: number,
+  stepLength: number,
+  next: LossGradient,
+  nextSlope: number,
+): boolean {
+  if (next.value <= value + 1e-4 * stepLength * slope) return true;
+  if (next.value <= value) return nextSlope <= -(1 - 2e-4) * slope;
+  return next.value <= value + ROUNDING_TOLERANCE * Math.abs(value) && nextSlope <= 0 && nextSlope >= 0.9 * slope;
 }
 
 /** Iterations over which falls of the objective are compared. */
-const WINDOW = 4;
+const RATE_WINDOW = 4;
 /** A slower rate than this cannot be told from none. */
-const SLOWEST = 0.98;
+const MAX_CONVERGENCE_RATE = 0.98;
 
-function estimatedGap(values: readonly number[], decrement: number): number {
-  const at = values.length - 1;
-  if (at < 2 * WINDOW) return decrement;
-  const recent = (values[at - WINDOW] as number) - (values[at] as number);
-  if (recent <= 0) return decrement;
-  const before = (values[at - 2 * WINDOW] as number) - (values[at - WINDOW] as number);
-  const rate = Math.min(recent / before, SLOWEST);
-  return Math.max(decrement, (recent * rate) / (1 - rate));
+function estimateGap(values: readonly number[], decrement: number): number {
+  const last = values.length - 1;
+  if (last < 2 * RATE_WINDOW) return decrement;
+  const recentDecrease = (values[last - RATE_WINDOW] as number) - (values[last] as number);
+  if (recentDecrease <= 0) return decrement;
+  const previousDecrease = (values[last - 2 * RATE_WINDOW] as number) - (values[last - RATE_WINDOW] as number);
+  const rate = Math.min(recentDecrease / previousDecrease, MAX_CONVERGENCE_RATE);
+  return Math.max(decrement, (recentDecrease * rate) / (1 - rate));
 }
 
 /** −H g by the compact form, where `mapped` is P g. */
-function descent({ pairs, steps, changes, scale }: Memory, mapped: Float64Array, along: Along): Float64Array {
+function descentDirection(
+  { pairs, stepChangeProducts, changeProducts, scale }: LbfgsMemory,
+  preconditioned: Float64Array,
+  products: PairProducts,
+): Float64Array {
   const count = pairs.length;
-  const at = (matrix: readonly number[][], i: number, j: number) => matrix[i]?.[j] as number;
-  const w = along.steps.slice();
+  const entry = (matrix: readonly number[][], i: number, j: number) => matrix[i]?.[j] as number;
+  const w = products.steps.slice();
   for (let i = count - 1; i >= 0; i--) {
     let sum = w[i] as number;
-    for (let j = i + 1; j < count; j++) sum -= at(steps, i, j) * (w[j] as number);
-    w[i] = sum / at(steps, i, i);
+    for (let j = i + 1; j < count; j++) sum -= entry(stepChangeProducts, i, j) * (w[j] as number);
+    w[i] = sum / entry(stepChangeProducts, i, i);
   }
   const a = w.map((each, i) => {
-    let sum = at(steps, i, i) * each - scale * (along.mapped[i] as number);
-    for (let j = 0; j < count; j++) sum += scale * at(changes, i, j) * (w[j] as number);
+    let sum = entry(stepChangeProducts, i, i) * each - scale * (products.preconditionedChanges[i] as number);
+    for (let j = 0; j < count; j++) sum += scale * entry(changeProducts, i, j) * (w[j] as number);
     return sum;
   });
   for (let i = 0; i < count; i++) {
     let sum = a[i] as number;
-    for (let j = 0; j < i; j++) sum -= at(steps, j, i) * (a[j] as number);
-    a[i] = sum / at(steps, i, i);
+    for (let j = 0; j < i; j++) sum -= entry(stepChangeProducts, j, i) * (a[j] as number);
+    a[i] = sum / entry(stepChangeProducts, i, i);
   }
-  const direction = new Float64Array(mapped.length);
-  for (let i = 0; i < direction.length; i++) direction[i] = -scale * (mapped[i] as number);
+  const direction = new Float64Array(preconditioned.length);
+  for (let i = 0; i < direction.length; i++) direction[i] = -scale * (preconditioned[i] as number);
   pairs.forEach((pair, i) => {
-    addPair(direction, pair, -(a[i] as number), scale * (w[i] as number));
+    addScaledPair(direction, pair, -(a[i] as number), scale * (w[i] as number));
   });
   return direction;
 }
@@ -303,7 +333,7 @@ function dot(a: Float64Array, b: Float64Array): number {
 }
 
 /** sᵀv and (P y)ᵀv, in two sums each, in one pass. */
-function productsWith({ step, mapped }: Pair, vector: Float64Array): [number, number] {
+function dotPair({ step, preconditionedChange }: CorrectionPair, vector: Float64Array): [number, number] {
   let s0 = 0;
   let s1 = 0;
   let m0 = 0;
@@ -314,22 +344,28 @@ function productsWith({ step, mapped }: Pair, vector: Float64Array): [number, nu
     const v1 = vector[i + 1] as number;
     s0 += (step[i] as number) * v0;
     s1 += (step[i + 1] as number) * v1;
-    m0 += (mapped[i] as number) * v0;
-    m1 += (mapped[i + 1] as number) * v1;
+    m0 += (preconditionedChange[i] as number) * v0;
+    m1 += (preconditionedChange[i + 1] as number) * v1;
   }
   if (i < vector.length) {
     s0 += (step[i] as number) * (vector[i] as number);
-    m0 += (mapped[i] as number) * (vector[i] as number);
+    m0 += (preconditionedChange[i] as number) * (vector[i] as number);
   }
   return [s0 + s1, m0 + m1];
 }
 
-function addPair(to: Float64Array, { step, mapped }: Pair, a: number, b: number): void {
-  for (let i = 0; i < to.length; i++) to[i] = (to[i] as number) + a * (step[i] as number) + b * (mapped[i] as number);
+function addScaledPair(
+  vector: Float64Array,
+  { step, preconditionedChange }: CorrectionPair,
+  a: number,
+  b: number,
+): void {
+  for (let i = 0; i < vector.length; i++)
+    vector[i] = (vector[i] as number) + a * (step[i] as number) + b * (preconditionedChange[i] as number);
 }
 
-function moved(from: Float64Array, direction: Float64Array, length: number): Float64Array {
-  const result = new Float64Array(from.length);
-  for (let i = 0; i < result.length; i++) result[i] = (from[i] as number) + length * (direction[i] as number);
+function addScaled(start: Float64Array, direction: Float64Array, factor: number): Float64Array {
+  const result = new Float64Array(start.length);
+  for (let i = 0; i < result.length; i++) result[i] = (start[i] as number) + factor * (direction[i] as number);
   return result;
 }

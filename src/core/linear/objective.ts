@@ -9,16 +9,17 @@
  *
  * As in scikit-learn's _linear_loss.py, with λ = 1 / C. Parameters are one vector: W row by row, then b, which is not penalised.
  */
-import { addTo, type Design, designWidth } from "./design.ts";
+
 import { logSumExp, sigmoid, softplus } from "../evaluation/probability.ts";
-import type { Matrix, Tensors } from "../tensors.ts";
+import type { Matrix, TensorBackend } from "../tensors.ts";
+import { addTo, type Design, designWidth } from "./design.ts";
 
 export type Targets =
   | { readonly kind: "single"; readonly indices: Int32Array }
   | { readonly kind: "multi"; readonly indices: readonly (readonly number[])[] }
   | { readonly kind: "value"; readonly values: Float64Array };
 
-export interface Problem {
+export interface FitProblem {
   readonly design: Design;
   readonly targets: Targets;
   readonly outputs: number;
@@ -27,42 +28,42 @@ export interface Problem {
   readonly l2: number;
 }
 
-export interface Evaluated {
+export interface LossGradient {
   readonly value: number;
   readonly gradient: Float64Array;
 }
 
 /** What a logit costs beside its products (exponential, residual, copies), in operations of a product. */
-export const ELEMENTWISE_OPERATIONS = 80;
+export const OPERATIONS_PER_LOGIT = 80;
 
 /** What a number of sparse rows costs in an evaluation, for each output: both its products. */
-export const SPARSE_OPERATIONS = 4;
+export const OPERATIONS_PER_SPARSE_ENTRY = 4;
 
 /** The weights of the sparse columns, or null where there are none. */
 function sparseColumnWeights(
-  tensors: Tensors,
+  tensors: TensorBackend,
   design: Design,
   outputs: number,
   parameters: Float64Array,
 ): Matrix | null {
   if (design.sparse === null) return null;
-  const from = design.dimensions * outputs;
+  const start = design.dimensions * outputs;
   const { columns } = design.sparse;
-  return tensors.matrix(columns, outputs, new Float32Array(parameters.subarray(from, from + columns * outputs)));
+  return tensors.matrix(columns, outputs, new Float32Array(parameters.subarray(start, start + columns * outputs)));
 }
 
 /** f and its gradient at `parameters`. Yields floating-point operations, block by block. */
 export function* evaluateObjective(
-  tensors: Tensors,
-  problem: Problem,
+  tensors: TensorBackend,
+  problem: FitProblem,
   parameters: Float64Array,
-): Generator<number, Evaluated, void> {
+): Generator<number, LossGradient, void> {
   const { design, outputs, l2 } = problem;
   const { sparse } = design;
   const dense = design.dimensions * outputs;
   const size = designWidth(design) * outputs;
   if (sparse === null && parameters.subarray(0, size).every((parameter) => parameter === 0))
-    return yield* evaluateFlat(tensors, problem, parameters.subarray(size));
+    return yield* evaluateAtZeroWeights(tensors, problem, parameters.subarray(size));
   const gradient = new Float64Array(parameters.length);
   const biasGradient = gradient.subarray(size);
   const weights = tensors.matrix(design.dimensions, outputs, new Float32Array(parameters.subarray(0, dense)));
@@ -73,19 +74,21 @@ export function* evaluateObjective(
   let first = 0;
   for (const [index, block] of design.blocks.entries()) {
     const logits = tensors.multiply(block, weights);
-    const beside = sparse?.blocks[index];
-    if (beside !== undefined && sparseWeights !== null) tensors.addSparseProduct(beside, sparseWeights, logits);
+    const sparseBlock = sparse?.blocks[index];
+    if (sparseBlock !== undefined && sparseWeights !== null)
+      tensors.addSparseProduct(sparseBlock, sparseWeights, logits);
     value += residuals(problem, first, block.rows, tensors.view(logits), parameters.subarray(size), biasGradient);
-    const kept = design.transposed?.[index];
-    const transposed = kept ?? tensors.transpose(block);
+    const cachedTranspose = design.transposed?.[index];
+    const transposed = cachedTranspose ?? tensors.transpose(block);
     const product = tensors.multiply(transposed, logits);
     addTo(gradient, tensors.view(product));
-    if (beside !== undefined && sparseGradient !== null) tensors.addTransposedProduct(beside, logits, sparseGradient);
+    if (sparseBlock !== undefined && sparseGradient !== null)
+      tensors.addTransposedProduct(sparseBlock, logits, sparseGradient);
     for (const matrix of [logits, product]) tensors.free(matrix);
-    if (kept === undefined) tensors.free(transposed);
+    if (cachedTranspose === undefined) tensors.free(transposed);
     first += block.rows;
-    yield block.rows * outputs * (4 * design.dimensions + ELEMENTWISE_OPERATIONS) +
-      outputs * SPARSE_OPERATIONS * (beside?.entries ?? 0);
+    yield block.rows * outputs * (4 * design.dimensions + OPERATIONS_PER_LOGIT) +
+      outputs * OPERATIONS_PER_SPARSE_ENTRY * (sparseBlock?.entries ?? 0);
   }
   if (sparseGradient !== null) addTo(gradient.subarray(dense), tensors.view(sparseGradient));
   for (const matrix of [weights, sparseWeights, sparseGradient]) if (matrix !== null) tensors.free(matrix);
@@ -108,14 +111,18 @@ function addPenalty(gradient: Float64Array, parameters: Float64Array, size: numb
  *
  *   ∂f/∂W_k = p_k Σ_i s_i x_i − Σ_i s_i y_ik x_i,   ∂f/∂b likewise with 1 for x
  */
-function* evaluateFlat(tensors: Tensors, problem: Problem, bias: Float64Array): Generator<number, Evaluated, void> {
+function* evaluateAtZeroWeights(
+  tensors: TensorBackend,
+  problem: FitProblem,
+  bias: Float64Array,
+): Generator<number, LossGradient, void> {
   const { design, targets, outputs, weights } = problem;
   const { dimensions } = design;
   const logSum = logSumExp(bias);
   const p = bias.map((b) =>
     targets.kind === "single" ? Math.exp(b - logSum) : targets.kind === "multi" ? sigmoid(b) : b,
   );
-  const lossOfAny =
+  const baseLoss =
     targets.kind === "single" ? logSum : targets.kind === "multi" ? bias.reduce((sum, b) => sum + softplus(b), 0) : 0;
   const rowSum = new Float64Array(dimensions + 1);
   const targetSums = Array.from({ length: outputs }, () => new Float64Array(dimensions + 1));
@@ -127,17 +134,17 @@ function* evaluateFlat(tensors: Tensors, problem: Problem, bias: Float64Array): 
       const weight = weights[row] as number;
       if (weight === 0) continue;
       const x = values.subarray(i * dimensions, (i + 1) * dimensions);
-      addRow(rowSum, x, weight);
-      value += weight * lossOfAny;
+      addWeightedRow(rowSum, x, weight);
+      value += weight * baseLoss;
       if (targets.kind === "value") {
         const target = targets.values[row] as number;
         value += (weight / 2) * ((bias[0] as number) - target) ** 2;
-        addRow(targetSums[0] as Float64Array, x, weight * target);
+        addWeightedRow(targetSums[0] as Float64Array, x, weight * target);
         continue;
       }
       for (const k of targets.kind === "single" ? [targets.indices[row] as number] : (targets.indices[row] ?? [])) {
         value -= weight * (bias[k] as number);
-        addRow(targetSums[k] as Float64Array, x, weight);
+        addWeightedRow(targetSums[k] as Float64Array, x, weight);
       }
     }
     yield 4 * block.rows * dimensions;
@@ -152,20 +159,20 @@ function* evaluateFlat(tensors: Tensors, problem: Problem, bias: Float64Array): 
 }
 
 /** Adds weight · (x, 1). */
-function addRow(sum: Float64Array, x: Float32Array, weight: number): void {
+function addWeightedRow(sum: Float64Array, x: Float32Array, weight: number): void {
   for (let j = 0; j < x.length; j++) sum[j] = (sum[j] as number) + weight * (x[j] as number);
   sum[x.length] = (sum[x.length] as number) + weight;
 }
 
-function addToRows(rows: Float32Array, row: Float64Array): void {
+function addToEachRow(rows: Float32Array, row: Float64Array): void {
   for (let at = 0; at < rows.length; ) {
     for (let k = 0; k < row.length; k++, at++) rows[at] = (rows[at] as number) + (row[k] as number);
   }
 }
 
 /** The logits of every block in turn, with the bias, to a callback. Yields floating-point operations. */
-export function* eachLogits(
-  tensors: Tensors,
+export function* visitLogits(
+  tensors: TensorBackend,
   design: Design,
   outputs: number,
   parameters: Float64Array,
@@ -178,22 +185,23 @@ export function* eachLogits(
   let first = 0;
   for (const [index, block] of design.blocks.entries()) {
     const product = tensors.multiply(block, weights);
-    const beside = design.sparse?.blocks[index];
-    if (beside !== undefined && sparseWeights !== null) tensors.addSparseProduct(beside, sparseWeights, product);
+    const sparseBlock = design.sparse?.blocks[index];
+    if (sparseBlock !== undefined && sparseWeights !== null)
+      tensors.addSparseProduct(sparseBlock, sparseWeights, product);
     const logits = tensors.view(product);
-    addToRows(logits, parameters.subarray(size));
+    addToEachRow(logits, parameters.subarray(size));
     visit(first, block.rows, logits);
     tensors.free(product);
     first += block.rows;
-    yield block.rows * outputs * (2 * design.dimensions + ELEMENTWISE_OPERATIONS) +
-      (outputs * SPARSE_OPERATIONS * (beside?.entries ?? 0)) / 2;
+    yield block.rows * outputs * (2 * design.dimensions + OPERATIONS_PER_LOGIT) +
+      (outputs * OPERATIONS_PER_SPARSE_ENTRY * (sparseBlock?.entries ?? 0)) / 2;
   }
   for (const matrix of [weights, sparseWeights]) if (matrix !== null) tensors.free(matrix);
 }
 
 /** Turns a block's products X W into residuals R in place, adds their column sums to `sums`, and returns Σ s ℓ. */
 function residuals(
-  problem: Problem,
+  problem: FitProblem,
   first: number,
   rows: number,
   logits: Float32Array,
@@ -229,21 +237,21 @@ function softmaxResiduals(
       logits.fill(0, start, start + outputs);
       continue;
     }
-    let top = Number.NEGATIVE_INFINITY;
+    let maxLogit = Number.NEGATIVE_INFINITY;
     for (let k = 0; k < outputs; k++) {
       const logit = (logits[start + k] as number) + (bias[k] as number);
       terms[k] = logit;
-      if (logit > top) top = logit;
+      if (logit > maxLogit) maxLogit = logit;
     }
     const target = indices[first + i] as number;
     const targetLogit = terms[target] as number;
     let sum = 0;
     for (let k = 0; k < outputs; k++) {
-      const term = Math.exp((terms[k] as number) - top);
+      const term = Math.exp((terms[k] as number) - maxLogit);
       terms[k] = term;
       sum += term;
     }
-    loss += weight * (top + Math.log(sum) - targetLogit);
+    loss += weight * (maxLogit + Math.log(sum) - targetLogit);
     const factor = weight / sum;
     for (let k = 0; k < outputs; k++) {
       const residual = (terms[k] as number) * factor;

@@ -4,60 +4,61 @@
  * and its inverse is where L-BFGS starts from. With m the rows' mean, x stands for x − m: the intercept, which is free, is
  * taken out of it (fit.ts).
  */
-import { factorise, factorOperations, invertLower } from "./cholesky.ts";
-import { type Design, freeDesign, type SparseDesign, subsetDesign } from "./design.ts";
+
 import { seededRandom, shuffle } from "../random.ts";
-import type { Matrix, SparseRows, Tensors } from "../tensors.ts";
+import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
+import { cholesky, choleskyOperations, invertLowerTriangular } from "./cholesky.ts";
+import { type Design, freeDesign, type SparseDesign, subsetDesign } from "./design.ts";
 
 /**
  * Beyond so many dimensions only G's diagonal is used: G and what its inversion needs would not fit into memory, and
  * inverting it would take longer than the iterations that it saves.
  */
-export const DENSE_DIMENSIONS = 640;
+export const MAX_GRAM_DIMENSIONS = 640;
 
 /** Operations of one inversion. */
 export function inversionOperations(dimensions: number): number {
-  return factorOperations(dimensions) + 2 * dimensions ** 3;
+  return choleskyOperations(dimensions) + 2 * dimensions ** 3;
 }
 
 /** Rows that a Gram matrix is made from, for each dimension, where there are more. */
-const SAMPLE_PER_DIMENSION = 24;
+const GRAM_ROWS_PER_DIMENSION = 24;
 
 /** Rows that G is sampled from at a time, and numbers of rows that its largest eigenvalue is estimated from. */
-const GRAM_ROWS = 1024;
-const SPREAD_NUMBERS = 4e5;
-const POWER_STEPS = 4;
+const GRAM_BATCH_ROWS = 1024;
+const MAX_SAMPLE_NUMBERS = 4e5;
+const POWER_ITERATIONS = 4;
 
 /** How the rows spread over the dimensions: what preconditioners are made from. G itself is made when it is first needed. */
-export interface Spread {
+export interface GramStatistics {
   readonly design: Design;
   readonly weights: Float64Array;
   readonly seed: number;
   /** The rows' mean, where it is not zero (a design is centred, but a fold of it is not), and the sum of their weights. */
   readonly mean: Float64Array | null;
-  readonly total: number;
+  readonly totalWeight: number;
   /** The diagonal of G, and its largest eigenvalue, both from a sample of the rows. */
-  readonly squares: Float64Array;
-  readonly largest: number;
+  readonly diagonal: Float64Array;
+  readonly largestEigenvalue: number;
   gram: Float32Array | null;
   /** The rows' mean in the sparse columns and the diagonal of their G, of the rows less that mean; null without any. */
-  readonly sparse: { readonly mean: Float64Array; readonly squares: Float64Array } | null;
+  readonly sparse: { readonly mean: Float64Array; readonly diagonal: Float64Array } | null;
 }
 
 /** Yields floating-point operations. */
-export function* measureSpread(
-  tensors: Tensors,
+export function* computeGramStatistics(
+  tensors: TensorBackend,
   design: Design,
   weights: Float64Array,
   seed: number,
-): Generator<number, Spread, void> {
+): Generator<number, GramStatistics, void> {
   const { dimensions } = design;
-  const share = Math.min(1, SPREAD_NUMBERS / (design.rows * dimensions));
+  const sampleShare = Math.min(1, MAX_SAMPLE_NUMBERS / (design.rows * dimensions));
   const random = seededRandom(seed);
-  const chosen = Array.from({ length: design.rows }, () => share === 1 || random() < share);
-  const sample = new Float32Array(chosen.filter(Boolean).length * dimensions);
+  const isSampled = Array.from({ length: design.rows }, () => sampleShare === 1 || random() < sampleShare);
+  const sample = new Float32Array(isSampled.filter(Boolean).length * dimensions);
   const mean = new Float64Array(dimensions);
-  let total = 0;
+  let totalWeight = 0;
   let row = 0;
   let at = 0;
   for (const block of design.blocks) {
@@ -66,38 +67,53 @@ export function* measureSpread(
       const weight = weights[row] as number;
       const x = values.subarray(i * dimensions, (i + 1) * dimensions);
       addMultiple(mean, x, weight);
-      total += weight;
-      if (!chosen[row]) continue;
-      sample.set(scaled(x, Math.sqrt(weight / share)), at);
+      totalWeight += weight;
+      if (!isSampled[row]) continue;
+      sample.set(scaleVector(x, Math.sqrt(weight / sampleShare)), at);
       at += dimensions;
     }
     yield 2 * values.length;
   }
-  for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(total, 1e-30);
-  const centred = squaredNorm(mean) < CENTRED;
-  const squares = new Float64Array(dimensions);
-  addSquares(sample, squares);
-  const largest = largestEigenvalue(sample, dimensions);
-  yield (2 + 4 * POWER_STEPS) * sample.length;
-  const sparse = design.sparse === null ? null : sparseSpread(tensors, design.sparse, weights, total);
-  return { design, weights, seed, mean: centred ? null : mean, total, squares, largest, gram: null, sparse };
+  for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(totalWeight, 1e-30);
+  const isCentred = squaredNorm(mean) < MAX_CENTRED_SQUARE;
+  const diagonal = new Float64Array(dimensions);
+  addSquares(sample, diagonal);
+  const largestEigenvalue = estimateLargestEigenvalue(sample, dimensions);
+  yield (2 + 4 * POWER_ITERATIONS) * sample.length;
+  const sparse = design.sparse === null ? null : sparseGramStatistics(tensors, design.sparse, weights, totalWeight);
+  return {
+    design,
+    weights,
+    seed,
+    mean: isCentred ? null : mean,
+    totalWeight,
+    diagonal,
+    largestEigenvalue,
+    gram: null,
+    sparse,
+  };
 }
 
 /** The mean of sparse rows, and the sum of their squares less it, column by column. */
-function sparseSpread(tensors: Tensors, design: SparseDesign, weights: Float64Array, total: number) {
+function sparseGramStatistics(
+  tensors: TensorBackend,
+  design: SparseDesign,
+  weights: Float64Array,
+  totalWeight: number,
+) {
   const mean = new Float64Array(design.columns);
-  const squares = new Float64Array(design.columns);
+  const diagonal = new Float64Array(design.columns);
   let first = 0;
   for (const block of design.blocks) {
-    addSparseRows(tensors.readSparse(block), weights.subarray(first, first + block.rows), mean, squares);
+    addSparseRows(tensors.readSparse(block), weights.subarray(first, first + block.rows), mean, diagonal);
     first += block.rows;
   }
   for (let j = 0; j < mean.length; j++) {
-    const average = (mean[j] as number) / Math.max(total, 1e-30);
+    const average = (mean[j] as number) / Math.max(totalWeight, 1e-30);
     mean[j] = average;
-    squares[j] = Math.max(0, (squares[j] as number) - total * average * average);
+    diagonal[j] = Math.max(0, (diagonal[j] as number) - totalWeight * average * average);
   }
-  return { mean, squares };
+  return { mean, diagonal };
 }
 
 /** Adds rows, and their squares, each times its weight. */
@@ -120,7 +136,7 @@ function addSparseRows(
 }
 
 /** Rows have mean square 1, so a mean whose square is smaller is rounding. */
-const CENTRED = 1e-8;
+const MAX_CENTRED_SQUARE = 1e-8;
 
 function addMultiple(sum: Float64Array, x: Float32Array, factor: number): void {
   for (let j = 0; j < sum.length; j++) sum[j] = (sum[j] as number) + factor * (x[j] as number);
@@ -133,10 +149,10 @@ function addSquares(sample: Float32Array, squares: Float64Array): void {
 }
 
 /** Of SᵀS, from below, by the power method. */
-function largestEigenvalue(s: Float32Array, dimensions: number): number {
+function estimateLargestEigenvalue(s: Float32Array, dimensions: number): number {
   let vector = Float64Array.from({ length: dimensions }, (_, j) => Math.sin(j + 1));
   let value = 0;
-  for (let step = 0; step < POWER_STEPS; step++) {
+  for (let step = 0; step < POWER_ITERATIONS; step++) {
     const next = new Float64Array(dimensions);
     for (let start = 0; start < s.length; start += dimensions) {
       let product = 0;
@@ -156,49 +172,56 @@ function squaredNorm(vector: Float64Array): number {
 }
 
 /** G of the rows less their mean; of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */
-export function* gramOf(tensors: Tensors, spread: Spread): Generator<number, Float32Array, void> {
-  const { design, weights, seed } = spread;
-  if (spread.gram !== null) return spread.gram;
-  const wanted = Math.max(1000, SAMPLE_PER_DIMENSION * design.dimensions);
-  if (design.rows <= 1.5 * wanted) {
-    spread.gram = centre(yield* weightedGram(tensors, design, weights), spread);
-    return spread.gram;
+export function* gramMatrix(
+  tensors: TensorBackend,
+  gramStatistics: GramStatistics,
+): Generator<number, Float32Array, void> {
+  const { design, weights, seed } = gramStatistics;
+  if (gramStatistics.gram !== null) return gramStatistics.gram;
+  const sampleRows = Math.max(1000, GRAM_ROWS_PER_DIMENSION * design.dimensions);
+  if (design.rows <= 1.5 * sampleRows) {
+    gramStatistics.gram = centreGram(yield* weightedGram(tensors, design, weights), gramStatistics);
+    return gramStatistics.gram;
   }
   const rows = shuffle(Array.from(weights.keys()), seededRandom(seed))
-    .slice(0, wanted)
+    .slice(0, sampleRows)
     .sort((a, b) => a - b);
   const gram = new Float32Array(design.dimensions ** 2);
-  for (let first = 0; first < rows.length; first += GRAM_ROWS) {
-    const some = rows.slice(first, first + GRAM_ROWS);
-    const sample = yield* subsetDesign(tensors, design, some, 1, "once");
-    const share = Float64Array.from(some, (row) => ((weights[row] as number) * design.rows) / wanted);
-    const part = yield* weightedGram(tensors, sample, share);
-    addTo(gram, part);
+  for (let first = 0; first < rows.length; first += GRAM_BATCH_ROWS) {
+    const batchRows = rows.slice(first, first + GRAM_BATCH_ROWS);
+    const sample = yield* subsetDesign(tensors, design, batchRows, 1, "once");
+    const rowWeights = Float64Array.from(batchRows, (row) => ((weights[row] as number) * design.rows) / sampleRows);
+    const batchGram = yield* weightedGram(tensors, sample, rowWeights);
+    addTo(gram, batchGram);
     freeDesign(tensors, sample);
   }
-  spread.gram = centre(gram, spread);
+  gramStatistics.gram = centreGram(gram, gramStatistics);
   return gram;
 }
 
 /** G − (Σ s) m mᵀ, in place. */
-function centre(gram: Float32Array, { mean, total }: Spread): Float32Array {
+function centreGram(gram: Float32Array, { mean, totalWeight }: GramStatistics): Float32Array {
   if (mean === null) return gram;
   const d = mean.length;
   for (let i = 0; i < d; i++) {
     for (let j = 0; j < d; j++)
-      gram[i * d + j] = (gram[i * d + j] as number) - total * (mean[i] as number) * (mean[j] as number);
+      gram[i * d + j] = (gram[i * d + j] as number) - totalWeight * (mean[i] as number) * (mean[j] as number);
   }
   return gram;
 }
 
 /** G = Σ_i s_i x_i x_iᵀ, row-major. Yields floating-point operations. */
-function* weightedGram(tensors: Tensors, design: Design, weights: Float64Array): Generator<number, Float32Array, void> {
+function* weightedGram(
+  tensors: TensorBackend,
+  design: Design,
+  weights: Float64Array,
+): Generator<number, Float32Array, void> {
   const { dimensions } = design;
   const sum = new Float32Array(dimensions * dimensions);
   let first = 0;
   for (const block of design.blocks) {
     const transposed = tensors.transpose(block);
-    scaleRows(tensors.view(transposed), weights.subarray(first, first + block.rows));
+    scaleColumns(tensors.view(transposed), weights.subarray(first, first + block.rows));
     // A copy on the right: the backend would keep a packed second copy of the block as long as the block lives.
     const right = tensors.matrix(block.rows, dimensions, tensors.read(block));
     const product = tensors.multiply(transposed, right);
@@ -215,14 +238,14 @@ function addTo(sum: Float32Array, part: Float32Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
 }
 
-function scaled(values: Float32Array, factor: number): Float64Array {
+function scaleVector(values: Float32Array, factor: number): Float64Array {
   const result = new Float64Array(values.length);
   for (let i = 0; i < values.length; i++) result[i] = factor * (values[i] as number);
   return result;
 }
 
 /** Multiplies each row by `factors`, number by number. */
-function scaleRows(rows: Float32Array, factors: Float64Array): void {
+function scaleColumns(rows: Float32Array, factors: Float64Array): void {
   for (let at = 0; at < rows.length; ) {
     for (let i = 0; i < factors.length; i++, at++) rows[at] = (rows[at] as number) * (factors[i] as number);
   }
@@ -234,7 +257,7 @@ function scaleRows(rows: Float32Array, factors: Float64Array): void {
  * is what they can still tell from zero. Yields floating-point operations.
  */
 export function* invertDamped(
-  tensors: Tensors,
+  tensors: TensorBackend,
   gram: Float32Array,
   dimensions: number,
   curvature: number,
@@ -243,11 +266,15 @@ export function* invertDamped(
   let trace = 0;
   for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
   const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
-  const lower = scaled(gram, curvature);
+  const lower = scaleVector(gram, curvature);
   for (let j = 0; j < dimensions; j++) lower[j * dimensions + j] = (lower[j * dimensions + j] as number) + damping;
   // G comes from 32-bit products, and may be a little less than semidefinite.
-  yield* factorise(lower, dimensions, damping / 2);
-  const inverse = tensors.matrix(dimensions, dimensions, new Float32Array(yield* invertLower(lower, dimensions)));
+  yield* cholesky(lower, dimensions, damping / 2);
+  const inverse = tensors.matrix(
+    dimensions,
+    dimensions,
+    new Float32Array(yield* invertLowerTriangular(lower, dimensions)),
+  );
   const transposed = tensors.transpose(inverse);
   const product = tensors.multiply(transposed, inverse);
   tensors.free(inverse);

@@ -3,20 +3,21 @@
  * products G = Z Zᵀ and L Lᵀ those of rows that are independent, a fit on G L⁻ᵀ finds the same model in r ≤ rows
  * dimensions, W = Zᵀ L⁻ᵀ B. Sparse columns take part in the products as the dense ones do.
  */
-import { factoriseIndependent, factorOperations, invertLower } from "./cholesky.ts";
+
+import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
+import { choleskyOperations, invertLowerTriangular, rankRevealingCholesky } from "./cholesky.ts";
 import { type Design, readSparseDesign, withTransposed } from "./design.ts";
-import { pickRows, SPARSE_BYTES } from "./sparse.ts";
-import type { Matrix, SparseRows, Tensors } from "../tensors.ts";
+import { BYTES_PER_SPARSE_ENTRY, pickRows } from "./sparse.ts";
 
 /** Beyond so many rows the factorisation costs more than it saves, and beyond so many numbers the copies are too large. */
-const MOST_ROWS = 640;
-const MOST_NUMBERS = 2e6;
+const MAX_ROW_SPACE_ROWS = 640;
+const MAX_ROW_SPACE_NUMBERS = 2e6;
 
 /** A row whose part outside of the span of others has a smaller square (rows have mean square 1) is one that 32-bit floats cannot tell from none. */
-const LEAST_SQUARE = 1e-5;
+const MIN_SQUARED_PIVOT = 1e-5;
 
 /** What tells how many dimensions a training works in: rows, dense dimensions, and sparse columns if there are any. */
-export interface Extent {
+export interface DesignShape {
   readonly rows: number;
   readonly dimensions: number;
   readonly columns: number;
@@ -25,23 +26,27 @@ export interface Extent {
 }
 
 /** Whether a training works in the span of its rows. */
-export function worksInRows({ rows, dimensions, columns }: Omit<Extent, "entries">): boolean {
-  return rows < dimensions + columns && rows <= MOST_ROWS && rows * dimensions <= MOST_NUMBERS;
+export function usesRowSpace({ rows, dimensions, columns }: Omit<DesignShape, "entries">): boolean {
+  return rows < dimensions + columns && rows <= MAX_ROW_SPACE_ROWS && rows * dimensions <= MAX_ROW_SPACE_NUMBERS;
 }
 
 /** What `reduceToRows` costs at most: operations, and bytes alive beside the design that is given. */
-export function reductionCost(extent: Extent): { operations: number; bytes: number } {
-  if (!worksInRows(extent)) return { operations: 0, bytes: 0 };
-  const { rows, dimensions, entries } = extent;
+export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: number } {
+  if (!usesRowSpace(shape)) return { operations: 0, bytes: 0 };
+  const { rows, dimensions, entries } = shape;
   return {
-    operations: 4 * rows ** 2 * dimensions + 4 * rows ** 3 + factorOperations(rows) + SPARSE_PRODUCT * rows * entries,
+    operations:
+      4 * rows ** 2 * dimensions +
+      4 * rows ** 3 +
+      choleskyOperations(rows) +
+      OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
     // Sparse rows are copied out, and those of the span once more.
-    bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * SPARSE_BYTES * entries,
+    bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * BYTES_PER_SPARSE_ENTRY * entries,
   };
 }
 
 /** Independent rows of a design, and L⁻¹ of their products: what takes a model from their span back to all dimensions. */
-export interface Span {
+export interface RowSpaceBasis {
   /** r × dimensions */
   readonly dense: Matrix;
   readonly sparse: { readonly rows: SparseRows; readonly columns: number } | null;
@@ -53,13 +58,13 @@ export interface Span {
  * The design in the span of its rows of weight, beside the one given, or null where that is better as it is: where rows are
  * not few, or none differs from the others. Yields floating-point operations.
  */
-export function* reduceToRows(
-  tensors: Tensors,
+export function* reduceToRowSpace(
+  tensors: TensorBackend,
   design: Design,
   weights: Float64Array,
-): Generator<number, { design: Design; span: Span } | null, void> {
+): Generator<number, { design: Design; basis: RowSpaceBasis } | null, void> {
   const { rows, dimensions } = design;
-  if (!worksInRows({ rows, dimensions, columns: design.sparse?.columns ?? 0 })) return null;
+  if (!usesRowSpace({ rows, dimensions, columns: design.sparse?.columns ?? 0 })) return null;
   const values = new Float32Array(rows * dimensions);
   let first = 0;
   for (const block of design.blocks) {
@@ -69,7 +74,7 @@ export function* reduceToRows(
   const z = tensors.matrix(rows, dimensions, values);
   const zt = tensors.transpose(z);
   const products = tensors.multiply(z, zt);
-  const all = tensors.read(products);
+  const productValues = tensors.read(products);
   for (const each of [z, zt, products]) tensors.free(each);
   yield 2 * rows ** 2 * dimensions;
   const sparse =
@@ -77,28 +82,29 @@ export function* reduceToRows(
   if (sparse !== null) {
     const row = new Float64Array(sparse.columns);
     for (let i = 0; i < rows; i++) {
-      addSparseProducts(sparse.rows, i, row, all);
-      yield SPARSE_PRODUCT * (sparse.rows.starts[i + 1] as number);
+      addSparseProducts(sparse.rows, i, row, productValues);
+      yield OPERATIONS_PER_SPARSE_PRODUCT * (sparse.rows.starts[i + 1] as number);
     }
   }
 
-  const used = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
-  const gram = new Float64Array(used.length ** 2);
-  used.forEach((row, i) => {
-    for (let j = 0; j < used.length; j++) gram[i * used.length + j] = all[row * rows + (used[j] as number)] as number;
+  const weightedRows = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
+  const gram = new Float64Array(weightedRows.length ** 2);
+  weightedRows.forEach((row, i) => {
+    for (let j = 0; j < weightedRows.length; j++)
+      gram[i * weightedRows.length + j] = productValues[row * rows + (weightedRows[j] as number)] as number;
   });
-  const independent = yield* factoriseIndependent(gram, used.length, LEAST_SQUARE);
-  const rank = independent.rows.length;
+  const factorisation = yield* rankRevealingCholesky(gram, weightedRows.length, MIN_SQUARED_PIVOT);
+  const rank = factorisation.rows.length;
   if (rank === 0) return null;
-  const spanning = independent.rows.map((i) => used[i] as number);
-  const lower = tensors.matrix(rank, rank, new Float32Array(yield* invertLower(independent.lower, rank)));
+  const basisRows = factorisation.rows.map((i) => weightedRows[i] as number);
+  const lower = tensors.matrix(rank, rank, new Float32Array(yield* invertLowerTriangular(factorisation.lower, rank)));
   const inverse = tensors.transpose(lower);
   tensors.free(lower);
 
   const blocks: Matrix[] = [];
   first = 0;
   for (const block of design.blocks) {
-    const cross = pickColumns(all.subarray(first * rows, (first + block.rows) * rows), rows, spanning);
+    const cross = pickColumns(productValues.subarray(first * rows, (first + block.rows) * rows), rows, basisRows);
     const part = tensors.matrix(block.rows, rank, cross);
     blocks.push(tensors.multiply(part, inverse));
     tensors.free(part);
@@ -107,20 +113,20 @@ export function* reduceToRows(
   yield 2 * rows * rank ** 2;
 
   const dense = new Float32Array(rank * dimensions);
-  spanning.forEach((row, i) => {
+  basisRows.forEach((row, i) => {
     dense.set(values.subarray(row * dimensions, (row + 1) * dimensions), i * dimensions);
   });
-  const span = {
+  const basis = {
     dense: tensors.matrix(rank, dimensions, dense),
-    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, spanning), columns: sparse.columns },
+    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, basisRows), columns: sparse.columns },
     inverse,
   };
-  const reduced = { ...design, blocks, transposed: null, dimensions: rank, sparse: null };
-  return { design: design.transposed === null ? reduced : withTransposed(tensors, reduced), span };
+  const reducedDesign = { ...design, blocks, transposed: null, dimensions: rank, sparse: null };
+  return { design: design.transposed === null ? reducedDesign : withTransposed(tensors, reducedDesign), basis };
 }
 
 /** What the product of a number of sparse rows counts for, one at a time and out of order: as many of a matrix's. */
-const SPARSE_PRODUCT = 12;
+const OPERATIONS_PER_SPARSE_PRODUCT = 12;
 
 /** Adds the products of row i with itself and the rows before it, both ways. `row`: zeros, one a column, which it leaves. */
 function addSparseProducts(
@@ -142,38 +148,43 @@ function addSparseProducts(
 }
 
 /** Some columns of a matrix of `width` columns, row by row. */
-function pickColumns(from: Float32Array, width: number, columns: readonly number[]): Float32Array {
-  const picked = new Float32Array((from.length / width) * columns.length);
-  for (let start = 0, at = 0; start < from.length; start += width)
-    for (let j = 0; j < columns.length; j++) picked[at++] = from[start + (columns[j] as number)] as number;
+function pickColumns(source: Float32Array, width: number, columns: readonly number[]): Float32Array {
+  const picked = new Float32Array((source.length / width) * columns.length);
+  for (let start = 0, at = 0; start < source.length; start += width)
+    for (let j = 0; j < columns.length; j++) picked[at++] = source[start + (columns[j] as number)] as number;
   return picked;
 }
 
 /** Parameters found in the span, B (r × outputs) and the intercepts, as those of all dimensions, dense before sparse: Zᵀ L⁻ᵀ B. */
-export function expand(tensors: Tensors, parameters: Float64Array, span: Span, outputs: number): Float64Array {
-  const { dense, sparse, inverse } = span;
+export function expandFromRowSpace(
+  tensors: TensorBackend,
+  parameters: Float64Array,
+  basis: RowSpaceBasis,
+  outputs: number,
+): Float64Array {
+  const { dense, sparse, inverse } = basis;
   const size = inverse.rows * outputs;
   const width = dense.columns + (sparse?.columns ?? 0);
-  const all = new Float64Array((width + 1) * outputs);
-  const inSpan = tensors.matrix(inverse.rows, outputs, new Float32Array(parameters.subarray(0, size)));
-  const shares = tensors.multiply(inverse, inSpan);
-  const turned = tensors.transpose(dense);
-  const product = tensors.multiply(turned, shares);
-  all.set(tensors.view(product));
+  const result = new Float64Array((width + 1) * outputs);
+  const coefficients = tensors.matrix(inverse.rows, outputs, new Float32Array(parameters.subarray(0, size)));
+  const rowCoefficients = tensors.multiply(inverse, coefficients);
+  const transposed = tensors.transpose(dense);
+  const product = tensors.multiply(transposed, rowCoefficients);
+  result.set(tensors.view(product));
   if (sparse !== null) {
-    const rows = tensors.sparse(sparse.rows, sparse.columns);
+    const rows = tensors.sparseMatrix(sparse.rows, sparse.columns);
     const weights = tensors.matrix(sparse.columns, outputs, new Float32Array(sparse.columns * outputs));
-    tensors.addTransposedProduct(rows, shares, weights);
-    all.set(tensors.view(weights), dense.columns * outputs);
+    tensors.addTransposedProduct(rows, rowCoefficients, weights);
+    result.set(tensors.view(weights), dense.columns * outputs);
     tensors.free(rows);
     tensors.free(weights);
   }
-  all.set(parameters.subarray(size), width * outputs);
-  for (const matrix of [inSpan, shares, turned, product]) tensors.free(matrix);
-  return all;
+  result.set(parameters.subarray(size), width * outputs);
+  for (const matrix of [coefficients, rowCoefficients, transposed, product]) tensors.free(matrix);
+  return result;
 }
 
-export function freeSpan(tensors: Tensors, { dense, inverse }: Span): void {
+export function freeRowSpaceBasis(tensors: TensorBackend, { dense, inverse }: RowSpaceBasis): void {
   tensors.free(dense);
   tensors.free(inverse);
 }

@@ -2,44 +2,47 @@
 import type { Matrix, SparseRows } from "../tensors.ts";
 
 /** A number of sparse rows, and its column. */
-export const SPARSE_BYTES = 6;
+export const BYTES_PER_SPARSE_ENTRY = 6;
 
 /** Throws where sparse rows are not whole, or have a column beyond `width`: a backend writes where the columns say. */
-export function checkSparse({ starts, columns, values }: SparseRows, width: number): void {
-  let whole = starts[0] === 0 && starts.at(-1) === values.length && columns.length === values.length && width <= 65_536;
-  for (let i = 1; i < starts.length; i++) whole &&= (starts[i - 1] as number) <= (starts[i] as number);
-  for (let m = 0; m < columns.length; m++) whole &&= (columns[m] as number) < width;
-  if (!whole)
+export function checkSparseRows({ starts, columns, values }: SparseRows, width: number): void {
+  let isValid =
+    starts[0] === 0 && starts.at(-1) === values.length && columns.length === values.length && width <= 65_536;
+  for (let i = 1; i < starts.length; i++) isValid &&= (starts[i - 1] as number) <= (starts[i] as number);
+  for (let m = 0; m < columns.length; m++) isValid &&= (columns[m] as number) < width;
+  if (!isValid)
     throw new Error(`${values.length} values and ${columns.length} columns for ${starts.length - 1} rows of ${width}.`);
 }
 
 /** Throws where the product of a matrix of `rows` × `columns` with b has not the shape of `to`. */
-export function checkShapes([rows, columns]: readonly [number, number], b: Matrix, to: Matrix): void {
-  if (columns !== b.rows || to.rows !== rows || to.columns !== b.columns)
-    throw new Error(`Cannot add ${rows} × ${columns} by ${b.rows} × ${b.columns} to ${to.rows} × ${to.columns}.`);
+export function checkShapes([rows, columns]: readonly [number, number], b: Matrix, accumulator: Matrix): void {
+  if (columns !== b.rows || accumulator.rows !== rows || accumulator.columns !== b.columns)
+    throw new Error(
+      `Cannot add ${rows} × ${columns} by ${b.rows} × ${b.columns} to ${accumulator.rows} × ${accumulator.columns}.`,
+    );
 }
 
 /** Rows first…last. */
 export function sliceRows({ starts, columns, values }: SparseRows, first: number, last: number): SparseRows {
-  const from = starts[first] as number;
-  const to = starts[last] as number;
+  const start = starts[first] as number;
+  const end = starts[last] as number;
   const shifted = starts.slice(first, last + 1);
-  for (let i = 0; i < shifted.length; i++) shifted[i] = (shifted[i] as number) - from;
-  return { starts: shifted, columns: columns.subarray(from, to), values: values.subarray(from, to) };
+  for (let i = 0; i < shifted.length; i++) shifted[i] = (shifted[i] as number) - start;
+  return { starts: shifted, columns: columns.subarray(start, end), values: values.subarray(start, end) };
 }
 
 /** The rows of the given numbers, in their order. */
 export function pickRows({ starts, columns, values }: SparseRows, rows: readonly number[]): SparseRows {
-  const picked = new Uint32Array(rows.length + 1);
+  const pickedStarts = new Uint32Array(rows.length + 1);
   rows.forEach((row, i) => {
-    picked[i + 1] = (picked[i] as number) + (starts[row + 1] as number) - (starts[row] as number);
+    pickedStarts[i + 1] = (pickedStarts[i] as number) + (starts[row + 1] as number) - (starts[row] as number);
   });
-  const size = picked.at(-1) as number;
-  const result = { starts: picked, columns: new Uint16Array(size), values: new Float32Array(size) };
+  const size = pickedStarts.at(-1) as number;
+  const result = { starts: pickedStarts, columns: new Uint16Array(size), values: new Float32Array(size) };
   rows.forEach((row, i) => {
-    const [from, to] = [starts[row] as number, starts[row + 1] as number];
-    result.columns.set(columns.subarray(from, to), picked[i]);
-    result.values.set(values.subarray(from, to), picked[i]);
+    const [start, end] = [starts[row] as number, starts[row + 1] as number];
+    result.columns.set(columns.subarray(start, end), pickedStarts[i]);
+    result.values.set(values.subarray(start, end), pickedStarts[i]);
   });
   return result;
 }
@@ -54,12 +57,12 @@ export function joinRows(parts: readonly SparseRows[]): SparseRows {
     values: new Float32Array(size),
   };
   let row = 0;
-  let at = 0;
+  let offset = 0;
   for (const { starts, columns, values } of parts) {
-    result.columns.set(columns, at);
-    result.values.set(values, at);
-    for (let i = 1; i < starts.length; i++) result.starts[++row] = at + (starts[i] as number);
-    at += values.length;
+    result.columns.set(columns, offset);
+    result.values.set(values, offset);
+    for (let i = 1; i < starts.length; i++) result.starts[++row] = offset + (starts[i] as number);
+    offset += values.length;
   }
   return result;
 }

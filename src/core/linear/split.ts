@@ -11,7 +11,7 @@ export const ALWAYS_TRAINED = -1;
  * @param strata each row's class; rows of class −1 are spread as well, and may be held out whole.
  */
 export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: number, seed: number): Int32Array {
-  return folded(strata, groups, count, seed, (part) => part);
+  return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
 /** Parts that a holdout is cut from: its fraction is to a twentieth. */
@@ -29,14 +29,14 @@ export function holdoutFolds(
   seed: number,
 ): Int32Array {
   if (fraction === 1 / count) return stratifiedFolds(strata, groups, count, seed);
-  const held = Math.round(fraction * HOLDOUT_PARTS);
-  const heldBefore = (part: number) => Math.ceil((part * held) / HOLDOUT_PARTS);
-  return folded(strata, groups, HOLDOUT_PARTS, seed, (part) =>
-    heldBefore(part + 1) > heldBefore(part) ? 0 : 1 + (part % (count - 1)),
+  const heldOutParts = Math.round(fraction * HOLDOUT_PARTS);
+  const heldOutBefore = (part: number) => Math.ceil((part * heldOutParts) / HOLDOUT_PARTS);
+  return assignFolds(strata, groups, HOLDOUT_PARTS, seed, (part) =>
+    heldOutBefore(part + 1) > heldOutBefore(part) ? 0 : 1 + (part % (count - 1)),
   );
 }
 
-function folded(
+function assignFolds(
   strata: Int32Array,
   groups: Int32Array,
   parts: number,
@@ -58,17 +58,17 @@ function folded(
 
   const random = seededRandom(seed);
   const foldOfGroup = new Map<number, number>();
-  let next = 0;
+  let nextPart = 0;
   for (const stratum of [...groupsByStratum.keys()].sort((a, b) => a - b)) {
     for (const group of shuffle(groupsByStratum.get(stratum) ?? [], random)) {
-      foldOfGroup.set(group, foldOf(next));
-      next = (next + 1) % parts;
+      foldOfGroup.set(group, foldOf(nextPart));
+      nextPart = (nextPart + 1) % parts;
     }
   }
   for (const [stratum, members] of groupsOfClass) {
-    const used = new Set(Array.from(members, (group) => foldOfGroup.get(group)));
+    const usedFolds = new Set(Array.from(members, (group) => foldOfGroup.get(group)));
     const [first] = members;
-    if (stratum !== -1 && used.size === 1 && first !== undefined) foldOfGroup.set(first, ALWAYS_TRAINED);
+    if (stratum !== -1 && usedFolds.size === 1 && first !== undefined) foldOfGroup.set(first, ALWAYS_TRAINED);
   }
   if (new Set(foldOfGroup.values()).size === 1) return new Int32Array(groups.length).fill(ALWAYS_TRAINED);
   return Int32Array.from(groups, (group) => foldOfGroup.get(group) ?? ALWAYS_TRAINED);

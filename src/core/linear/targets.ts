@@ -14,26 +14,26 @@ export interface TargetSet {
  * Sorted labels, or those `among` which to look, and each row's target in terms of them; rows of the out-of-scope label, or
  * of one that is not among them, belong to none.
  */
-export function readTargets(
+export function encodeTargets(
   task: Task,
-  given: readonly Target[],
+  targets: readonly Target[],
   outOfScopeLabel: string | null,
-  among?: readonly string[],
+  knownLabels?: readonly string[],
 ): TargetSet {
   if (task === "regression")
-    return { labels: [], targets: { kind: "value", values: Float64Array.from(given as readonly number[]) } };
-  const known = given as readonly (string | readonly string[])[];
-  const labels = among ?? [...new Set(known.flat())].filter((label) => label !== outOfScopeLabel).sort();
-  const index = new Map(labels.map((label, i) => [label, i]));
-  const at = (label: string) => index.get(label) ?? -1;
+    return { labels: [], targets: { kind: "value", values: Float64Array.from(targets as readonly number[]) } };
+  const labelTargets = targets as readonly (string | readonly string[])[];
+  const labels = knownLabels ?? [...new Set(labelTargets.flat())].filter((label) => label !== outOfScopeLabel).sort();
+  const labelIndex = new Map(labels.map((label, i) => [label, i]));
+  const indexOf = (label: string) => labelIndex.get(label) ?? -1;
   return {
     labels,
     targets:
       task === "single_label"
-        ? { kind: "single", indices: Int32Array.from(known, (label) => at(label as string)) }
+        ? { kind: "single", indices: Int32Array.from(labelTargets, (label) => indexOf(label as string)) }
         : {
             kind: "multi",
-            indices: known.map((list) => (list as readonly string[]).map(at).filter((label) => label >= 0)),
+            indices: labelTargets.map((list) => (list as readonly string[]).map(indexOf).filter((label) => label >= 0)),
           },
   };
 }

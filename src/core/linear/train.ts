@@ -1,36 +1,37 @@
 /** Trains a head: chooses l2, evaluates on held-out examples, calibrates, and fits on everything. */
+
+import { type Evaluation, type EvaluationResult, evaluateHeldOut, noEvaluation } from "../evaluation/evaluation.ts";
+import { fail, ok, type Result } from "../failure.ts";
+import { type Head, quantiseLexical, type Task } from "../head.ts";
+import type { Matrix, SparseMatrix, TensorBackend } from "../tensors.ts";
+import type { LexicalFeatures, LexicalVocabulary } from "../text/lexical.ts";
 import {
-  beyondBudget,
+  canCacheTransposes,
+  costIfOverBudget,
   DEFAULT_FOLDS,
-  evaluationLimits,
   evaluationMethod,
-  keepsTransposes,
+  fitEvaluationLimits,
   selectionPlan,
   type TrainingShape,
   workload,
 } from "./cost.ts";
-import { type Design, freeDesign, freeSparseDesign, makeDesign } from "./design.ts";
-import { type Assessment, assess, type Evaluation, notEvaluated } from "../evaluation/evaluation.ts";
-import { fail, ok, type Result } from "../failure.ts";
-import { fitHead, makePreconditioner, startingPoint } from "./fit.ts";
-import { type Head, quantiseLexical, type Task } from "../head.ts";
 import {
+  type CrossValidationData,
   EVALUATION_TOLERANCE,
   fitFolds,
-  foldsDiffer,
-  SAME,
-  type Selection,
-  type Splittable,
+  type L2Selection,
+  LOSS_TIE_RATIO,
+  needsFoldPreconditioners,
   selectL2,
 } from "./cross-validation.ts";
-import type { Lexical, LexicalFeatures } from "../text/lexical.ts";
-import type { Minimum } from "./lbfgs.ts";
-import type { Problem, Targets } from "./objective.ts";
-import { measureSpread, type Spread } from "./preconditioner.ts";
-import { expand, freeSpan, reduceToRows, type Span } from "./row-space.ts";
-import { subsample } from "./subsample.ts";
+import { type Design, freeDesign, freeSparseDesign, makeDesign } from "./design.ts";
+import { fitHead, initialParameters, makePreconditioner } from "./fit.ts";
+import type { LbfgsResult } from "./lbfgs.ts";
+import type { FitProblem, Targets } from "./objective.ts";
+import { computeGramStatistics, type GramStatistics } from "./preconditioner.ts";
+import { expandFromRowSpace, freeRowSpaceBasis, type RowSpaceBasis, reduceToRowSpace } from "./row-space.ts";
 import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "./split.ts";
-import type { Matrix, Sparse, Tensors } from "../tensors.ts";
+import { subsample } from "./subsample.ts";
 
 export interface TrainingSet {
   readonly task: Task;
@@ -71,7 +72,7 @@ export interface TrainingOptions {
   readonly onStep?: (objective: number) => void;
 }
 
-export interface Training {
+export interface TrainingSummary {
   readonly examples: number;
   readonly iterations: number;
   readonly converged: boolean;
@@ -82,9 +83,9 @@ export interface Training {
   readonly operations: number;
 }
 
-export interface Trained {
+export interface TrainingResult {
   readonly head: Head;
-  readonly training: Training;
+  readonly training: TrainingSummary;
   readonly evaluation: Evaluation;
 }
 
@@ -94,7 +95,7 @@ export interface Trained {
  */
 export const DEFAULT_TOLERANCE = 5e-5;
 /** How much sooner a fit stops that has sparse columns: thousands of them take many steps for what changes hardly any prediction. */
-const SPARSE_SLACK = 4;
+const SPARSE_TOLERANCE_FACTOR = 4;
 
 /**
  * Trains a head on `set`. A generator: it yields the floating-point operations done since its last yield, some tens of
@@ -105,29 +106,29 @@ const SPARSE_SLACK = 4;
  * (before any work, with `details: {estimate, budget}`).
  */
 export function* train(
-  tensors: Tensors,
-  set: TrainingSet,
+  tensors: TensorBackend,
+  trainingSet: TrainingSet,
   options: TrainingOptions,
-): Generator<number, Result<Trained>, void> {
-  const alive = new Set<Matrix | Sparse>();
-  const keep = <T extends Matrix | Sparse>(matrix: T): T => {
-    alive.add(matrix);
+): Generator<number, Result<TrainingResult>, void> {
+  const allocated = new Set<Matrix | SparseMatrix>();
+  const track = <T extends Matrix | SparseMatrix>(matrix: T): T => {
+    allocated.add(matrix);
     return matrix;
   };
-  const scoped: Tensors = {
+  const trackedBackend: TensorBackend = {
     ...tensors,
-    matrix: (rows, columns, values) => keep(tensors.matrix(rows, columns, values)),
-    multiply: (a, b) => keep(tensors.multiply(a, b)),
-    transpose: (a) => keep(tensors.transpose(a)),
-    sparse: (rows, columns) => keep(tensors.sparse(rows, columns)),
+    matrix: (rows, columns, values) => track(tensors.matrix(rows, columns, values)),
+    multiply: (a, b) => track(tensors.multiply(a, b)),
+    transpose: (a) => track(tensors.transpose(a)),
+    sparseMatrix: (rows, columns) => track(tensors.sparseMatrix(rows, columns)),
     free(matrix) {
       tensors.free(matrix);
-      alive.delete(matrix);
+      allocated.delete(matrix);
     },
   };
   let operations = 0;
   try {
-    const steps = trainScoped(scoped, set, options);
+    const steps = runTraining(trackedBackend, trainingSet, options);
     for (let step = steps.next(); ; step = steps.next()) {
       if (step.done) {
         if (!step.value.ok) return step.value;
@@ -143,22 +144,22 @@ export function* train(
       yield step.value;
     }
   } finally {
-    for (const matrix of alive) tensors.free(matrix);
+    for (const matrix of allocated) tensors.free(matrix);
   }
 }
 
-function* trainScoped(
-  tensors: Tensors,
-  set: TrainingSet,
+function* runTraining(
+  tensors: TensorBackend,
+  trainingSet: TrainingSet,
   options: TrainingOptions,
-): Generator<number, Result<Trained>, void> {
-  const { task, dimensions, labels } = set;
+): Generator<number, Result<TrainingResult>, void> {
+  const { task, dimensions, labels } = trainingSet;
   const outputs = task === "regression" ? 1 : labels.length;
-  const rows = set.groups.length;
-  const refusal = refuse(set, options);
-  if (refusal !== null) return refusal;
-  const { targets, offset } = centred(set.targets);
-  const lexical = options.lexical === false ? null : (set.lexical ?? null);
+  const rows = trainingSet.groups.length;
+  const failure = validateTrainingSet(trainingSet, options);
+  if (failure !== null) return failure;
+  const { targets, offset } = centreTargets(trainingSet.targets);
+  const lexical = options.lexical === false ? null : (trainingSet.lexical ?? null);
   const shape: TrainingShape = {
     task,
     examples: rows,
@@ -166,143 +167,175 @@ function* trainScoped(
     outputs,
     lexical,
   };
-  const beyond = beyondBudget(shape, options, options.budget);
-  if (beyond !== null) {
+  const excessCost = costIfOverBudget(shape, options, options.budget);
+  if (excessCost !== null) {
     return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
-      details: { estimate: beyond, budget: options.budget },
+      details: { estimate: excessCost, budget: options.budget },
     });
   }
 
   const weights = rowWeights(targets, rows, labels.length, options.classWeight);
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
-  const transposed = keepsTransposes(shape, options, options.budget);
+  const transposed = canCacheTransposes(shape, options, options.budget);
   // No name for the rows here: it would keep them as long as the training lasts, beside the design's copy.
-  const made = yield* makeDesign(
+  const designResult = yield* makeDesign(
     tensors,
-    set.features,
+    trainingSet.features,
     dimensions,
     weights,
     outputs,
     transposed,
     lexical === null ? null : { rows: lexical.takeRows(), columns: lexical.columns },
   );
-  if (!made.ok) return made;
+  if (!designResult.ok) return designResult;
   const strata = strataOf(targets, labels.length);
   const method = evaluationMethod(shape, options);
-  const count = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
+  const foldCount = method === "holdout" ? DEFAULT_FOLDS : (options.evaluation.folds ?? DEFAULT_FOLDS);
   const folds =
     method === "holdout"
-      ? holdoutFolds(strata, set.groups, options.evaluation.fraction ?? 0.2, DEFAULT_FOLDS, options.seed)
-      : stratifiedFolds(strata, set.groups, count, options.seed);
-  const anyHeldOut = (first: number) =>
-    folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < first && weights[row] !== 0);
+      ? holdoutFolds(strata, trainingSet.groups, options.evaluation.fraction ?? 0.2, DEFAULT_FOLDS, options.seed)
+      : stratifiedFolds(strata, trainingSet.groups, foldCount, options.seed);
+  const hasHeldOutRows = (foldLimit: number) =>
+    folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < foldLimit && weights[row] !== 0);
 
-  const given = options.l2 === "auto" ? null : options.l2 / made.value.scale ** 2;
-  const wanted = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
-  const candidates: Candidate[] = [];
-  for (const each of wanted) candidates.push(yield* candidate(tensors, made.value, weights, each, options.seed));
-  if (candidates.every(({ span }) => span !== null)) freeDesign(tensors, made.value);
-  else if (made.value.sparse !== null && candidates.every(({ design }) => design.sparse === null))
-    freeSparseDesign(tensors, made.value.sparse);
-  const split = ({ design, spread }: Candidate): Splittable => ({ design, spread, targets, outputs, weights, folds });
-  const plan = selectionPlan(workload((candidates.at(-1) as Candidate).design, outputs));
-  const chooses = (given === null || candidates.length > 1) && anyHeldOut(Math.min(plan.folds, count));
-  const selections: Selection[] = [];
-  for (const each of chooses ? candidates : []) {
-    const whole = plan.rows === rows;
-    const data = whole
-      ? split(each)
-      : yield* subsample(tensors, split(each), strata, set.groups, plan.rows, options.seed);
-    const before = selections.at(-1);
-    const among = given !== null ? { only: given } : before === undefined ? "all" : { from: before.l2 };
-    const selection = yield* selectL2(tensors, data, Math.min(plan.folds, count), among);
-    selections.push(whole ? selection : { ...selection, parameters: null });
-    if (!whole) freeDesign(tensors, data.design);
+  const fixedL2 = options.l2 === "auto" ? null : options.l2 / designResult.value.scale ** 2;
+  const lexicalChoices = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
+  const featureSets: FeatureSet[] = [];
+  for (const each of lexicalChoices)
+    featureSets.push(yield* makeFeatureSet(tensors, designResult.value, weights, each, options.seed));
+  if (featureSets.every(({ basis }) => basis !== null)) freeDesign(tensors, designResult.value);
+  else if (designResult.value.sparse !== null && featureSets.every(({ design }) => design.sparse === null))
+    freeSparseDesign(tensors, designResult.value.sparse);
+  const toCrossValidationData = ({ design, gramStatistics }: FeatureSet): CrossValidationData => ({
+    design,
+    gramStatistics,
+    targets,
+    outputs,
+    weights,
+    folds,
+  });
+  const plan = selectionPlan(workload((featureSets.at(-1) as FeatureSet).design, outputs));
+  const needsSelection =
+    (fixedL2 === null || featureSets.length > 1) && hasHeldOutRows(Math.min(plan.folds, foldCount));
+  const selections: L2Selection[] = [];
+  for (const each of needsSelection ? featureSets : []) {
+    const usesAllRows = plan.rows === rows;
+    const data = usesAllRows
+      ? toCrossValidationData(each)
+      : yield* subsample(tensors, toCrossValidationData(each), strata, trainingSet.groups, plan.rows, options.seed);
+    const previous = selections.at(-1);
+    const l2Candidates = fixedL2 !== null ? { fixedL2 } : previous === undefined ? "all" : { nearbyL2: previous.l2 };
+    const selection = yield* selectL2(tensors, data, Math.min(plan.folds, foldCount), l2Candidates);
+    selections.push(usesAllRows ? selection : { ...selection, parameters: null });
+    if (!usesAllRows) freeDesign(tensors, data.design);
   }
   // Where nothing can be held out, nothing tells that more features are better.
-  const best = selections.length > 1 && loss(selections, 1) * SAME < loss(selections, 0) ? 1 : 0;
-  const selection = selections[best] ?? null;
-  const chosen = candidates[best] as Candidate;
-  for (const each of candidates) if (each !== chosen) freeBeside(tensors, each, chosen);
-  const { design, spread } = chosen;
-  const data = split(chosen);
-  const l2 = selection?.l2 ?? given ?? 1;
-  const limits = evaluationLimits(workload(design, outputs));
-  const slack = design.sparse === null ? 1 : SPARSE_SLACK;
+  const bestIndex =
+    selections.length > 1 && selectionLoss(selections, 1) * LOSS_TIE_RATIO < selectionLoss(selections, 0) ? 1 : 0;
+  const selection = selections[bestIndex] ?? null;
+  const bestFeatureSet = featureSets[bestIndex] as FeatureSet;
+  for (const each of featureSets) if (each !== bestFeatureSet) freeUnshared(tensors, each, bestFeatureSet);
+  const { design, gramStatistics } = bestFeatureSet;
+  const data = toCrossValidationData(bestFeatureSet);
+  const l2 = selection?.l2 ?? fixedL2 ?? 1;
+  const limits = fitEvaluationLimits(workload(design, outputs));
+  const toleranceFactor = design.sparse === null ? 1 : SPARSE_TOLERANCE_FACTOR;
 
-  let assessment: Assessment = notEvaluated;
-  let start: Float64Array | null = null;
-  const problem: Problem = { design, targets, outputs, weights, l2 };
-  const preconditioner = yield* makePreconditioner(tensors, problem, spread);
-  const judged = method === "none" ? 0 : method === "holdout" ? 1 : count;
-  if (anyHeldOut(judged)) {
-    const metric = foldsDiffer(rows, design.dimensions) ? "own" : preconditioner;
-    const fitted = yield* fitFolds(tensors, data, judged, l2, metric, selection?.parameters ?? null, {
-      tolerance: slack * EVALUATION_TOLERANCE,
-      maxEvaluations: limits.judged,
-    });
-    const of = (values: Int32Array) => fitted.held.rows.map((row) => values[row] as number);
-    const parts = method === "holdout" ? stratifiedFolds(of(strata), of(set.groups), 2, options.seed) : of(folds);
-    const how = method === "holdout" ? { method } : { method, folds: new Set(parts).size };
-    assessment = yield* assess(labels, targets, fitted.held, parts, how);
-    start = average(fitted.parameters);
+  let assessment: EvaluationResult = noEvaluation;
+  let warmStart: Float64Array | null = null;
+  const problem: FitProblem = { design, targets, outputs, weights, l2 };
+  const preconditioner = yield* makePreconditioner(tensors, problem, gramStatistics);
+  const evaluatedFolds = method === "none" ? 0 : method === "holdout" ? 1 : foldCount;
+  if (hasHeldOutRows(evaluatedFolds)) {
+    const foldPreconditioner = needsFoldPreconditioners(rows, design.dimensions) ? "own" : preconditioner;
+    const heldOutFit = yield* fitFolds(
+      tensors,
+      data,
+      evaluatedFolds,
+      l2,
+      foldPreconditioner,
+      selection?.parameters ?? null,
+      {
+        tolerance: toleranceFactor * EVALUATION_TOLERANCE,
+        maxEvaluations: limits.evaluation,
+      },
+    );
+    const pickHeldOut = (values: Int32Array) => heldOutFit.heldOut.rows.map((row) => values[row] as number);
+    const parts =
+      method === "holdout"
+        ? stratifiedFolds(pickHeldOut(strata), pickHeldOut(trainingSet.groups), 2, options.seed)
+        : pickHeldOut(folds);
+    const settings = method === "holdout" ? { method } : { method, folds: new Set(parts).size };
+    assessment = yield* evaluateHeldOut(labels, targets, heldOutFit.heldOut, parts, settings);
+    warmStart = average(heldOutFit.parameters);
   }
 
-  const bounds = {
-    tolerance: options.tolerance ?? slack * DEFAULT_TOLERANCE,
-    maxEvaluations: start === null ? limits.judged : limits.final,
+  const criteria = {
+    tolerance: options.tolerance ?? toleranceFactor * DEFAULT_TOLERANCE,
+    maxEvaluations: warmStart === null ? limits.evaluation : limits.final,
   };
-  const begin = start ?? startingPoint(problem);
-  const minimum = yield* fitHead(tensors, problem, preconditioner, begin, bounds, options.onStep);
-  const { span } = chosen;
-  const parameters = span === null ? minimum.parameters : expand(tensors, minimum.parameters, span, outputs);
-  const used = chosen.lexical ? (lexical?.lexical ?? null) : null;
-  return ok(finish(set, design, used, { ...minimum, parameters }, assessment, l2, examples, offset));
+  const initial = warmStart ?? initialParameters(problem);
+  const minimum = yield* fitHead(tensors, problem, preconditioner, initial, criteria, options.onStep);
+  const { basis } = bestFeatureSet;
+  const parameters =
+    basis === null ? minimum.parameters : expandFromRowSpace(tensors, minimum.parameters, basis, outputs);
+  const usedVocabulary = bestFeatureSet.lexical ? (lexical?.vocabulary ?? null) : null;
+  return ok(
+    buildResult(trainingSet, design, usedVocabulary, { ...minimum, parameters }, assessment, l2, examples, offset),
+  );
 }
 
 /** What a head may be trained on: the embeddings, with lexical features beside them or without. */
-interface Candidate {
+interface FeatureSet {
   readonly lexical: boolean;
   /** The whole design, or that in the span of its rows. */
   readonly design: Design;
-  readonly span: Span | null;
-  readonly spread: Spread;
+  readonly basis: RowSpaceBasis | null;
+  readonly gramStatistics: GramStatistics;
 }
 
 /** A candidate from the design of all columns. Where it works in the span of the rows, it has blocks of its own. */
-function* candidate(
-  tensors: Tensors,
+function* makeFeatureSet(
+  tensors: TensorBackend,
   whole: Design,
   weights: Float64Array,
   lexical: boolean,
   seed: number,
-): Generator<number, Candidate, void> {
-  const wanted = lexical ? whole : { ...whole, sparse: null };
-  const reduced = yield* reduceToRows(tensors, wanted, weights);
-  const design = reduced?.design ?? wanted;
-  return { lexical, design, span: reduced?.span ?? null, spread: yield* measureSpread(tensors, design, weights, seed) };
+): Generator<number, FeatureSet, void> {
+  const fullDesign = lexical ? whole : { ...whole, sparse: null };
+  const reduced = yield* reduceToRowSpace(tensors, fullDesign, weights);
+  const design = reduced?.design ?? fullDesign;
+  return {
+    lexical,
+    design,
+    basis: reduced?.basis ?? null,
+    gramStatistics: yield* computeGramStatistics(tensors, design, weights, seed),
+  };
 }
 
 /** Frees what a candidate has that the chosen one has not. */
-function freeBeside(tensors: Tensors, candidate: Candidate, chosen: Candidate): void {
-  if (candidate.design.blocks !== chosen.design.blocks) freeDesign(tensors, candidate.design);
-  else if (candidate.design.sparse !== null) freeSparseDesign(tensors, candidate.design.sparse);
-  if (candidate.span !== null) freeSpan(tensors, candidate.span);
+function freeUnshared(tensors: TensorBackend, featureSet: FeatureSet, bestFeatureSet: FeatureSet): void {
+  if (featureSet.design.blocks !== bestFeatureSet.design.blocks) freeDesign(tensors, featureSet.design);
+  else if (featureSet.design.sparse !== null) freeSparseDesign(tensors, featureSet.design.sparse);
+  if (featureSet.basis !== null) freeRowSpaceBasis(tensors, featureSet.basis);
 }
 
-function loss(selections: readonly Selection[], at: number): number {
-  return selections[at]?.loss ?? Number.POSITIVE_INFINITY;
+function selectionLoss(selections: readonly L2Selection[], index: number): number {
+  return selections[index]?.loss ?? Number.POSITIVE_INFINITY;
 }
 
 /** Values around zero, so that logits in 32-bit floats keep what sets them apart, and what was taken off them. */
-function centred(targets: Targets): { targets: Targets; offset: number } {
+function centreTargets(targets: Targets): { targets: Targets; offset: number } {
   if (targets.kind !== "value") return { targets, offset: 0 };
   const offset = targets.values.reduce((sum, value) => sum + value / targets.values.length, 0);
   return { targets: { kind: "value", values: targets.values.map((value) => value - offset) }, offset };
 }
 
-function refuse(set: TrainingSet, { classWeight }: TrainingOptions): ReturnType<typeof fail> | null {
-  const { targets, labels } = set;
+function validateTrainingSet(
+  trainingSet: TrainingSet,
+  { classWeight }: TrainingOptions,
+): ReturnType<typeof fail> | null {
+  const { targets, labels } = trainingSet;
   if (classWeight !== null && targets.kind !== "single")
     return fail("task_mismatch", "'class_weight' is for one label alone. Leave it out.", {
       param: "hyperparameters.class_weight",
@@ -312,11 +345,11 @@ function refuse(set: TrainingSet, { classWeight }: TrainingOptions): ReturnType<
     const row = targets.values.findIndex((value) => !Number.isFinite(value));
     return row === -1 ? null : fail("invalid_features", `The value of row ${row} is not finite.`, { details: { row } });
   }
-  const used = new Set(targets.kind === "single" ? targets.indices : targets.indices.flat());
-  used.delete(-1);
-  if (targets.kind === "single" && used.size < 2)
+  const usedLabels = new Set(targets.kind === "single" ? targets.indices : targets.indices.flat());
+  usedLabels.delete(-1);
+  if (targets.kind === "single" && usedLabels.size < 2)
     return fail("too_few_labels", "Training needs examples of at least two labels.");
-  if (used.size === 0 || labels.length === 0) return fail("too_few_labels", "Training needs at least one label.");
+  if (usedLabels.size === 0 || labels.length === 0) return fail("too_few_labels", "Training needs at least one label.");
   return targets.indices.length < 2 ? fail("too_few_examples", "Training needs at least two examples.") : null;
 }
 
@@ -370,17 +403,17 @@ function average(vectors: readonly Float64Array[]): Float64Array {
 }
 
 /** The head on the features as they were given: w = w_z / σ, b = b_z − w·μ. */
-function finish(
-  set: TrainingSet,
+function buildResult(
+  trainingSet: TrainingSet,
   design: Design,
-  lexical: Lexical | null,
-  minimum: Minimum,
-  assessment: Assessment,
+  lexical: LexicalVocabulary | null,
+  minimum: LbfgsResult,
+  assessment: EvaluationResult,
   l2: number,
   examples: number,
   offset: number,
-): Trained {
-  const { dimensions, labels, task } = set;
+): TrainingResult {
+  const { dimensions, labels, task } = trainingSet;
   const outputs = task === "regression" ? 1 : labels.length;
   const weights = new Float32Array(outputs * dimensions);
   const bias = new Float32Array(outputs);
@@ -393,7 +426,7 @@ function finish(
     }
     bias[k] = (minimum.parameters[minimum.parameters.length - outputs + k] as number) - shift;
   }
-  const ofLexical = minimum.parameters.subarray(dimensions * outputs, minimum.parameters.length - outputs);
+  const lexicalParameters = minimum.parameters.subarray(dimensions * outputs, minimum.parameters.length - outputs);
   const { temperature, outOfScopeThreshold, conformal, evaluation } = assessment;
   return {
     head: {
@@ -402,7 +435,7 @@ function finish(
       dimensions,
       weights,
       bias,
-      lexical: lexical === null ? null : quantiseLexical(lexical, ofLexical, outputs),
+      lexical: lexical === null ? null : quantiseLexical(lexical, lexicalParameters, outputs),
       offset,
       temperature,
       outOfScopeThreshold,

@@ -3,7 +3,7 @@
 import type { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import type { Code, Failure, Result } from "../../core/failure.ts";
+import type { ErrorCode, Failure, Result } from "../../core/failure.ts";
 import type { HttpEnv } from "../context.ts";
 
 export const errorTypes = [
@@ -19,7 +19,7 @@ export const errorTypes = [
 ] as const;
 type ErrorType = (typeof errorTypes)[number];
 
-const http: Record<Code, { status: ContentfulStatusCode; type: ErrorType }> = {
+const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorType }> = {
   invalid_json: { status: 400, type: "invalid_request_error" },
   invalid_parameter: { status: 400, type: "invalid_request_error" },
   missing_parameter: { status: 400, type: "invalid_request_error" },
@@ -71,8 +71,8 @@ const http: Record<Code, { status: ContentfulStatusCode; type: ErrorType }> = {
 };
 
 /** The answer that tells of a failure. */
-export function failed(c: Context<HttpEnv>, failure: Failure): Response {
-  const { status, type } = http[failure.code];
+export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
+  const { status, type } = httpErrors[failure.code];
   if (failure.retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(failure.retryAfter))));
   if (status === 401) c.header("www-authenticate", "Bearer");
   const { code, message, param, details } = failure;
@@ -88,16 +88,16 @@ export function failed(c: Context<HttpEnv>, failure: Failure): Response {
 }
 
 /** The answer to a result: its value with `status`, or its failure. */
-export function answer<T>(c: Context<HttpEnv>, result: Result<T>, status: ContentfulStatusCode = 200): Response {
-  return result.ok ? c.json(result.value as object, status) : failed(c, result.failure);
+export function respond<T>(c: Context<HttpEnv>, result: Result<T>, status: ContentfulStatusCode = 200): Response {
+  return result.ok ? c.json(result.value as object, status) : respondError(c, result.failure);
 }
 
 /**
  * What a schema found wrong first in what was given, as a failure that says what, where and how to put it right.
  * `whole` names all that was given.
  */
-export function schemaFailure(error: z.ZodError, given: unknown, whole = "The body"): Failure {
-  const issue = deepest(error.issues);
+export function schemaFailure(error: z.ZodError, value: unknown, rootName = "The body"): Failure {
+  const issue = findBestIssue(error.issues);
   if (issue === undefined) return { code: "invalid_parameter", message: "The request is not valid." };
   const { path } = issue;
   if (issue.code === "unrecognized_keys") {
@@ -109,14 +109,15 @@ export function schemaFailure(error: z.ZodError, given: unknown, whole = "The bo
     };
   }
   const param = path.length === 0 ? undefined : formatPath(path);
-  const where = param === undefined ? whole : `'${param}'`;
-  const at = param === undefined ? {} : { param };
-  if (param !== undefined && valueAt(given, path) === undefined)
-    return { code: "missing_parameter", message: `${where} is required.`, param };
-  const message = `${where} is not valid: ${issue.message}.`;
+  const subject = param === undefined ? rootName : `'${param}'`;
+  const paramField = param === undefined ? {} : { param };
+  if (param !== undefined && getValueAt(value, path) === undefined)
+    return { code: "missing_parameter", message: `${subject} is required.`, param };
+  const message = `${subject} is not valid: ${issue.message}.`;
   // Of the schemas' own checks only those of limits (schema.ts) have figures.
-  if (issue.code === "custom" && issue.params) return { code: "limit_exceeded", message, ...at, details: issue.params };
-  return { code: "invalid_parameter", message, ...at };
+  if (issue.code === "custom" && issue.params)
+    return { code: "limit_exceeded", message, ...paramField, details: issue.params };
+  return { code: "invalid_parameter", message, ...paramField };
 }
 
 const PATH_CHARACTERS = 200;
@@ -124,29 +125,29 @@ const PATH_CHARACTERS = 200;
 type Issue = z.ZodError["issues"][number];
 
 /** The first issue; of a union that fits nowhere, that of the branch which fits best: the fewest wrong fields, then the deepest. */
-function deepest(issues: readonly Issue[]): Issue | undefined {
+function findBestIssue(issues: readonly Issue[]): Issue | undefined {
   const first = issues[0];
   if (first?.code !== "invalid_union") return first;
   const [best] = first.errors
     .flatMap((branch) => {
-      const issue = deepest(branch);
-      const inside = issue && (issue.path.length > 0 || issue.code === "unrecognized_keys");
-      return inside ? [{ issue, fields: branch.filter(({ path }) => path.length < 2).length }] : [];
+      const issue = findBestIssue(branch);
+      const isNested = issue && (issue.path.length > 0 || issue.code === "unrecognized_keys");
+      return isNested ? [{ issue, fields: branch.filter(({ path }) => path.length < 2).length }] : [];
     })
     .sort((a, b) => a.fields - b.fields || b.issue.path.length - a.issue.path.length);
   return best ? { ...best.issue, path: [...first.path, ...best.issue.path] } : first;
 }
 
-function valueAt(given: unknown, path: readonly PropertyKey[]): unknown {
-  return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | null | undefined)?.[part], given);
+function getValueAt(root: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | null | undefined)?.[part], root);
 }
 
 /** A path such as `examples[3].label`; a client's own field name is not quoted at any length. */
 export function formatPath(path: readonly PropertyKey[]): string {
-  const whole = path.reduce<string>(
+  const fullPath = path.reduce<string>(
     (text, part) =>
       typeof part === "number" ? `${text}[${part}]` : text === "" ? String(part) : `${text}.${String(part)}`,
     "",
   );
-  return whole.length > PATH_CHARACTERS ? `${whole.slice(0, PATH_CHARACTERS)}…` : whole;
+  return fullPath.length > PATH_CHARACTERS ? `${fullPath.slice(0, PATH_CHARACTERS)}…` : fullPath;
 }

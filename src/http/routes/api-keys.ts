@@ -1,15 +1,24 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import {
+  deletedObject,
+  errorResponses,
+  jsonBody,
+  jsonResponse,
+  listOf,
+  pageQuery,
+  tenantSecurity,
+  unixSeconds,
+} from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { newId } from "../../lib/id.ts";
 import { type ApiKey, type NewApiKey, scopes } from "../../tenant/api-keys.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { endLeases, tenantKey } from "../middleware/auth.ts";
-import { type App, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { idempotent } from "../middleware/idempotency.ts";
-import { makeKey } from "../middleware/keys.ts";
-import { body, deleted, errors, json, listOf, pageQuery, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute } from "../context.ts";
+import { endKeyLeases, tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
+import { createKey } from "../middleware/keys.ts";
 
 const apiKey = z
   .object({
@@ -31,16 +40,22 @@ export const newApiKeyBody = z.strictObject({
 const common = { tags: ["API keys"], security: tenantSecurity };
 
 /** A new key, and what the ledger keeps of it. */
-export function newKey(
+export function createApiKey(
   env: Cloudflare.Env,
   tenantId: string,
   name: string,
-  granted: NewApiKey["scopes"],
+  grantedScopes: NewApiKey["scopes"],
   expiresAt: number | null,
 ) {
-  const secret = makeKey(env.SERVER_KEY, tenantId, crypto.getRandomValues(new Uint8Array(16)));
+  const secret = createKey(env.SERVER_KEY, tenantId, crypto.getRandomValues(new Uint8Array(16)));
   const id = newId("key_");
-  const key: NewApiKey = { id, name, hash: sha256Hex(secret), scopes: [...new Set(granted)], expires_at: expiresAt };
+  const key: NewApiKey = {
+    id,
+    name,
+    hash: sha256Hex(secret),
+    scopes: [...new Set(grantedScopes)],
+    expires_at: expiresAt,
+  };
   return { secret, key };
 }
 
@@ -49,54 +64,63 @@ export function withSecret(key: ApiKey, secret: string): ApiKey & { secret: stri
 }
 
 export function apiKeyRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/api_keys",
       summary: "Create an API key",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
-      request: { body: body(newApiKeyBody) },
-      responses: { 201: json(apiKeyWithSecret, "The key; its secret is shown this once"), ...errors },
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+      request: { body: jsonBody(newApiKeyBody) },
+      responses: { 201: jsonResponse(apiKeyWithSecret, "The key; its secret is shown this once"), ...errorResponses },
     }),
     async (c) => {
-      const wanted = c.req.valid("json");
-      const { key, secret } = newKey(c.env, c.var.caller.tenant, wanted.name, wanted.scopes, wanted.expires_at ?? null);
-      const made = await ledger(c.env.TENANT, c.var.caller.tenant).createApiKey(c.var.claim, key);
-      return made.ok ? answer(c, ok(withSecret(made.value, secret)), 201) : failed(c, made.failure);
+      const params = c.req.valid("json");
+      const { key, secret } = createApiKey(
+        c.env,
+        c.var.caller.tenant,
+        params.name,
+        params.scopes,
+        params.expires_at ?? null,
+      );
+      const result = await getLedger(c.env.TENANT, c.var.caller.tenant).createApiKey(c.var.idempotencyClaim, key);
+      return result.ok ? respond(c, ok(withSecret(result.value, secret)), 201) : respondError(c, result.failure);
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/api_keys",
       summary: "List API keys",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { query: pageQuery },
-      responses: { 200: json(listOf(apiKey), "Keys, newest first"), ...errors },
+      responses: { 200: jsonResponse(listOf(apiKey), "Keys, newest first"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listApiKeys(c.req.valid("query"))),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listApiKeys(c.req.valid("query"))),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "delete",
       path: "/v1/api_keys/{id}",
       summary: "Revoke an API key",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { params: z.object({ id: z.string().min(1).max(100) }) },
-      responses: { 200: json(deleted("api_key"), "The key is refused everywhere within 30 seconds"), ...errors },
+      responses: {
+        200: jsonResponse(deletedObject("api_key"), "The key is refused everywhere within 30 seconds"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
-      const revoked = await ledger(c.env.TENANT, c.var.caller.tenant).revokeApiKey(id);
-      if (!revoked.ok) return failed(c, revoked.failure);
-      endLeases(c.var.caller.tenant, id);
-      return answer(c, ok({ id, object: "api_key", deleted: true }));
+      const revoked = await getLedger(c.env.TENANT, c.var.caller.tenant).revokeApiKey(id);
+      if (!revoked.ok) return respondError(c, revoked.failure);
+      endKeyLeases(c.var.caller.tenant, id);
+      return respond(c, ok({ id, object: "api_key", deleted: true }));
     },
   );
 }

@@ -1,23 +1,23 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { limits } from "../../core/limits.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { idempotent } from "../middleware/idempotency.ts";
 import {
-  body,
-  deleted,
-  errors,
-  json,
+  deletedObject,
+  errorResponses,
+  jsonBody,
+  jsonResponse,
   label,
-  limited,
   listOf,
   name,
   pageQuery,
   tenantSecurity,
   unixSeconds,
+  withLimit,
 } from "../../api/schema.ts";
+import { limits } from "../../core/limits.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
 
 export const dataset = z
   .object({
@@ -40,27 +40,27 @@ const newDataset = z.strictObject({
   name,
   task: z.enum(["single_label", "multi_label", "regression"]),
   modality: z.enum(["text", "image", "embedding"]),
-  dimensions: limited(z.number().int().min(1), limits.embedding_dimensions, "dimensions").optional(),
+  dimensions: withLimit(z.number().int().min(1), limits.embedding_dimensions, "dimensions").optional(),
   out_of_scope_label: label.optional(),
 });
 const common = { tags: ["Datasets"], security: tenantSecurity };
 
 export function datasetRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/datasets",
       summary: "Create a dataset",
-      middleware: [tenantKey("train"), idempotent("tenant")] as const,
-      request: { body: body(newDataset) },
-      responses: { 201: json(dataset, "The dataset"), ...errors },
+      middleware: [tenantAuth("train"), idempotency("tenant")] as const,
+      request: { body: jsonBody(newDataset) },
+      responses: { 201: jsonResponse(dataset, "The dataset"), ...errorResponses },
     }),
     async (c) => {
-      const { modality, dimensions, out_of_scope_label, ...rest } = c.req.valid("json");
+      const { modality, dimensions, out_of_scope_label, ...settings } = c.req.valid("json");
       if (modality === "image")
-        return failed(c, {
+        return respondError(c, {
           code: "modality_not_supported",
           message: "No image backbone exists yet. Use 'text' or 'embedding'.",
           param: "modality",
@@ -70,65 +70,73 @@ export function datasetRoutes(app: App): void {
           modality === "embedding"
             ? "A dataset of embeddings needs 'dimensions'."
             : "'dimensions' is for datasets of embeddings alone.";
-        return failed(c, {
+        return respondError(c, {
           code: modality === "embedding" ? "missing_parameter" : "invalid_parameter",
           message,
           param: "dimensions",
         });
       }
-      if (out_of_scope_label !== undefined && rest.task !== "single_label") {
-        return failed(c, {
+      if (out_of_scope_label !== undefined && settings.task !== "single_label") {
+        return respondError(c, {
           code: "task_mismatch",
           message: "'out_of_scope_label' is for the task 'single_label'.",
           param: "out_of_scope_label",
         });
       }
-      const wanted = {
-        ...rest,
+      const params = {
+        ...settings,
         modality,
         dimensions: dimensions ?? null,
         out_of_scope_label: out_of_scope_label ?? null,
       };
-      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).createDataset(c.var.claim, wanted), 201);
+      return respond(
+        c,
+        await getLedger(c.env.TENANT, c.var.caller.tenant).createDataset(c.var.idempotencyClaim, params),
+        201,
+      );
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/datasets",
       summary: "List datasets",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: pageQuery },
-      responses: { 200: json(listOf(dataset), "Datasets, newest first"), ...errors },
+      responses: { 200: jsonResponse(listOf(dataset), "Datasets, newest first"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listDatasets(c.req.valid("query"))),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listDatasets(c.req.valid("query"))),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/datasets/{name}",
       summary: "Get a dataset",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { params: nameParams },
-      responses: { 200: json(dataset, "The dataset"), ...errors },
+      responses: { 200: jsonResponse(dataset, "The dataset"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getDataset(c.req.valid("param").name)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getDataset(c.req.valid("param").name)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "delete",
       path: "/v1/datasets/{name}",
       summary: "Delete a dataset with its examples",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { params: nameParams },
-      responses: { 200: json(deleted("dataset"), "It is gone; heads trained on it stay"), ...errors },
+      responses: {
+        200: jsonResponse(deletedObject("dataset"), "It is gone; heads trained on it stay"),
+        ...errorResponses,
+      },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).deleteDataset(c.req.valid("param").name)),
+    async (c) =>
+      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).deleteDataset(c.req.valid("param").name)),
   );
 }

@@ -5,7 +5,7 @@ const description = `Train, evaluate, calibrate and serve small classifiers (hea
 Every error has a code from a closed list, with a page on each in docs/errors/.`;
 
 /** A version, not whatever is newest: people type their keys into this page. */
-const VIEWER = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.72.1";
+const VIEWER_URL = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.72.1";
 
 /** The OpenAPI document, made from the routes' own schemas, and a page to read it in. */
 export function documentationRoutes(app: App): void {
@@ -19,7 +19,7 @@ export function documentationRoutes(app: App): void {
     scheme: "bearer",
     description: "the operator's ADMIN_KEY",
   });
-  const make = () => {
+  const buildDocument = () => {
     const document = app.getOpenAPI31Document({
       openapi: "3.1.0",
       info: {
@@ -39,10 +39,10 @@ export function documentationRoutes(app: App): void {
     }
     return document;
   };
-  let document: ReturnType<typeof make> | undefined;
+  let document: ReturnType<typeof buildDocument> | undefined;
   app.get("/openapi.json", (c) => {
-    document ??= make();
+    document ??= buildDocument();
     return c.json({ ...document, servers: [{ url: new URL(c.req.url).origin }] });
   });
-  app.get("/docs", Scalar({ url: "/openapi.json", pageTitle: "Graft API", cdn: VIEWER }));
+  app.get("/docs", Scalar({ url: "/openapi.json", pageTitle: "Graft API", cdn: VIEWER_URL }));
 }

@@ -1,18 +1,18 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import { errorResponses, jsonBody, jsonResponse, tenantSecurity, withLimit } from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { embedInputs } from "../../store/embeddings.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { findBackbone } from "../../serving/backbones.ts";
-import { type App, anyQuery, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
 import { checkText } from "../../ingest/example.ts";
-import { body, errors, json, limited, tenantSecurity } from "../../api/schema.ts";
+import { findBackbone } from "../../serving/backbones.ts";
+import { embedInputs } from "../../store/embeddings.ts";
+import { type App, addRoute, anyQuery } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
 
 // OpenAI's shape, so fields that are not known here are ignored.
 const request = z.looseObject({
   model: z.string().min(1).max(200),
-  input: z.union([z.string(), limited(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
+  input: z.union([z.string(), withLimit(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
     error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
   }),
   encoding_format: z.enum(["float", "base64"]).default("float"),
@@ -34,7 +34,7 @@ const embeddings = z
   .openapi("Embeddings");
 
 export function embeddingRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       tags: ["Backbones"],
@@ -42,38 +42,43 @@ export function embeddingRoutes(app: App): void {
       method: "post",
       path: "/v1/embeddings",
       summary: "Embed texts by a backbone",
-      middleware: [tenantKey("predict")] as const,
-      request: { query: anyQuery, body: body(request) },
-      responses: { 200: json(embeddings, "OpenAI's list of embeddings"), ...errors },
+      middleware: [tenantAuth("predict")] as const,
+      request: { query: anyQuery, body: jsonBody(request) },
+      responses: { 200: jsonResponse(embeddings, "OpenAI's list of embeddings"), ...errorResponses },
     }),
     async (c) => {
       const { model, input, encoding_format, dimensions } = c.req.valid("json");
       const backbone = await findBackbone(c.env, c.var.caller.tenant, model, "model");
-      if (!backbone.ok) return failed(c, backbone.failure);
+      if (!backbone.ok) return respondError(c, backbone.failure);
       if (dimensions !== undefined && dimensions !== backbone.value.dimensions) {
         const message = `The embeddings of '${model}' have ${backbone.value.dimensions} dimensions, and cannot be cut.`;
-        return failed(c, { code: "invalid_parameter", message, param: "dimensions" });
+        return respondError(c, { code: "invalid_parameter", message, param: "dimensions" });
       }
-      const list = typeof input === "string" ? [input] : input;
-      const numbers = list.length * backbone.value.dimensions;
-      if (numbers > limits.embedding_numbers_per_request) {
+      const inputs = typeof input === "string" ? [input] : input;
+      const numberCount = inputs.length * backbone.value.dimensions;
+      if (numberCount > limits.embedding_numbers_per_request) {
         const limit = limits.embedding_numbers_per_request;
-        const message = `An answer has at most ${limit} numbers; this one would have ${numbers}. Send fewer inputs in a request.`;
-        return failed(c, { code: "limit_exceeded", message, param: "input", details: { limit, actual: numbers } });
+        const message = `An answer has at most ${limit} numbers; this one would have ${numberCount}. Send fewer inputs in a request.`;
+        return respondError(c, {
+          code: "limit_exceeded",
+          message,
+          param: "input",
+          details: { limit, actual: numberCount },
+        });
       }
       const texts: string[] = [];
-      for (const [index, text] of list.entries()) {
+      for (const [index, text] of inputs.entries()) {
         const checked = checkText(text, typeof input === "string" ? "input" : `input[${index}]`);
-        if (!checked.ok) return failed(c, checked.failure);
+        if (!checked.ok) return respondError(c, checked.failure);
         texts.push(checked.value);
       }
       const embedded = await embedInputs(c.env.KV, c.var.caller.tenant, backbone.value, texts, (work) =>
         c.executionCtx.waitUntil(work),
       );
-      if (!embedded.ok) return failed(c, embedded.failure);
-      const { rows, hits } = embedded.value;
-      c.header("x-cache", `hit=${hits}, miss=${rows.length - hits}`);
-      c.set("figures", { inputs: rows.length, hits });
+      if (!embedded.ok) return respondError(c, embedded.failure);
+      const { rows, cacheHits } = embedded.value;
+      c.header("x-cache", `hit=${cacheHits}, miss=${rows.length - cacheHits}`);
+      c.set("logFields", { inputs: rows.length, hits: cacheHits });
       const data = rows.map((row, index) => ({
         object: "embedding",
         index,
@@ -84,7 +89,7 @@ export function embeddingRoutes(app: App): void {
       }));
       // Backbones count no tokens alike; words stand in for them.
       const tokens = texts.reduce((sum, text) => sum + text.trim().split(/\s+/).length, 0);
-      return answer(c, ok({ object: "list", data, model, usage: { prompt_tokens: tokens, total_tokens: tokens } }));
+      return respond(c, ok({ object: "list", data, model, usage: { prompt_tokens: tokens, total_tokens: tokens } }));
     },
   );
 }

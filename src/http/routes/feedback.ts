@@ -1,22 +1,30 @@
 /** Heads that learn: feedback on what they predicted, and the policy by which they train again by themselves. */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { codes } from "../../core/failure.ts";
-import { limits } from "../../core/limits.ts";
+import {
+  errorResponses,
+  jsonBody,
+  jsonResponse,
+  labelledExample,
+  name,
+  tenantSecurity,
+  withLimit,
+} from "../../api/schema.ts";
+import { errorCodes } from "../../core/failure.ts";
 import { defaultPolicy } from "../../core/lifecycle/policy.ts";
-import type { StoredExample } from "../../tenant/data/examples.ts";
-import type { Rejected } from "../../tenant/heads/learning.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, type HttpEnv, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
+import { limits } from "../../core/limits.ts";
 import { parseExample } from "../../ingest/example.ts";
-import { hitsOf } from "../../serving/outcomes.ts";
-import { idempotent } from "../middleware/idempotency.ts";
-import { ERRORS_SHOWN } from "../../ingest/rows.ts";
-import { body, errors, json, labelledExample, limited, name, tenantSecurity } from "../../api/schema.ts";
+import { MAX_ERRORS_SHOWN } from "../../ingest/rows.ts";
+import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
+import type { StoredExample } from "../../tenant/data/examples.ts";
+import type { RejectedExamples } from "../../tenant/heads/feedback.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute, type HttpEnv } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
 
-const wantedPolicy = z
+const newPolicy = z
   .strictObject({
     retrain_after_examples: z
       .number()
@@ -57,7 +65,7 @@ const feedback = z
     updated: z.number().int(),
     unchanged: z.number().int(),
     rejected: z.number().int(),
-    errors: z.array(z.object({ line: z.number().int(), code: z.enum(codes), message: z.string() })),
+    errors: z.array(z.object({ line: z.number().int(), code: z.enum(errorCodes), message: z.string() })),
     judged: z.number().int().openapi({ description: "examples whose input the data set did not have" }),
     hits: z.number().int().openapi({ description: "of those judged, how many the version predicted right" }),
     policy,
@@ -65,7 +73,7 @@ const feedback = z
   .openapi("HeadFeedback");
 
 /** Each is checked by itself, as a row of an import is. */
-const examples = limited(z.array(z.unknown()).min(1), limits.examples_per_feedback, "examples").openapi({
+const examples = withLimit(z.array(z.unknown()).min(1), limits.examples_per_feedback, "examples").openapi({
   description: "labelled examples of the head's task",
 });
 const newFeedback = z.strictObject({ examples }).openapi("NewHeadFeedback", {
@@ -76,65 +84,77 @@ const common = { tags: ["Heads"], security: tenantSecurity };
 const params = z.object({ name });
 
 export function feedbackRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/heads/{name}/feedback",
       summary: "Teach a head: labelled examples into the data set of its active version",
-      middleware: [tenantKey("train"), idempotent("tenant")] as const,
-      request: { params, body: body(newFeedback) },
-      responses: { 200: json(feedback, "What became of them, and how the active version had done on them"), ...errors },
+      middleware: [tenantAuth("train"), idempotency("tenant")] as const,
+      request: { params, body: jsonBody(newFeedback) },
+      responses: {
+        200: jsonResponse(feedback, "What became of them, and how the active version had done on them"),
+        ...errorResponses,
+      },
     }),
-    async (c) => giveFeedback(c, c.req.valid("param").name, c.req.valid("json").examples),
+    async (c) => addFeedback(c, c.req.valid("param").name, c.req.valid("json").examples),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/heads/{name}/policy",
       summary: "Get the policy by which a head trains again, and how it does",
-      middleware: [tenantKey("predict")] as const,
+      middleware: [tenantAuth("predict")] as const,
       request: { params },
-      responses: { 200: json(policy, "The policy"), ...errors },
+      responses: { 200: jsonResponse(policy, "The policy"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getPolicy(c.req.valid("param").name)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getPolicy(c.req.valid("param").name)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "put",
       path: "/v1/heads/{name}/policy",
       summary: "Set the policy by which a head trains again",
-      middleware: [tenantKey("train")] as const,
-      request: { params, body: body(wantedPolicy) },
-      responses: { 200: json(policy, "The policy; a training that it asks for already follows"), ...errors },
+      middleware: [tenantAuth("train")] as const,
+      request: { params, body: jsonBody(newPolicy) },
+      responses: {
+        200: jsonResponse(policy, "The policy; a training that it asks for already follows"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
-      const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-      return answer(c, await tenant.setPolicy(c.req.valid("param").name, c.req.valid("json")));
+      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
+      return respond(c, await tenantLedger.setPolicy(c.req.valid("param").name, c.req.valid("json")));
     },
   );
 }
 
-async function giveFeedback(c: Context<HttpEnv>, head: string, given: readonly unknown[]): Promise<Response> {
-  const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-  const open = await tenant.openFeedback(head);
-  if (!open.ok) return failed(c, open.failure);
-  const { dataset, version } = open.value;
-  const good: StoredExample[] = [];
-  const errors: Rejected["errors"][number][] = [];
-  for (const [index, example] of given.entries()) {
+async function addFeedback(c: Context<HttpEnv>, head: string, rawExamples: readonly unknown[]): Promise<Response> {
+  const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
+  const feedbackTarget = await tenantLedger.getFeedbackTarget(head);
+  if (!feedbackTarget.ok) return respondError(c, feedbackTarget.failure);
+  const { dataset, version } = feedbackTarget.value;
+  const validExamples: StoredExample[] = [];
+  const rowErrors: RejectedExamples["errors"][number][] = [];
+  for (const [index, example] of rawExamples.entries()) {
     const parsed = parseExample(example, dataset, `examples[${index}]`);
-    if (parsed.ok) good.push(parsed.value);
-    else errors.push({ line: index + 1, code: parsed.failure.code, message: parsed.failure.message });
+    if (parsed.ok) validExamples.push(parsed.value);
+    else rowErrors.push({ line: index + 1, code: parsed.failure.code, message: parsed.failure.message });
   }
-  const hits = await hitsOf(c, head, version, good, dataset.out_of_scope_label);
-  const learning = good.map((example, i) => ({ example, hits: [hits[i] ?? null].filter((hit) => hit !== null) }));
-  const rejected = { rejected: errors.length, errors: errors.slice(0, ERRORS_SHOWN) };
-  c.set("figures", { examples: good.length, rejected: errors.length });
-  return answer(c, await tenant.giveFeedback(c.var.claim, head, dataset, version, learning, rejected));
+  const outcomes = await getPredictionOutcomes(c, head, version, validExamples, dataset.out_of_scope_label);
+  const examplesWithOutcomes = validExamples.map((example, i) => ({
+    example,
+    outcomes: [outcomes[i] ?? null].filter((outcome) => outcome !== null),
+  }));
+  const rejections = { rejected: rowErrors.length, errors: rowErrors.slice(0, MAX_ERRORS_SHOWN) };
+  c.set("logFields", { examples: validExamples.length, rejected: rowErrors.length });
+  return respond(
+    c,
+    await tenantLedger.recordFeedback(c.var.idempotencyClaim, head, dataset, version, examplesWithOutcomes, rejections),
+  );
 }

@@ -1,11 +1,19 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import {
+  deletedObject,
+  errorResponses,
+  jsonResponse,
+  listOf,
+  openAiPageQuery,
+  tenantSecurity,
+  unixSeconds,
+} from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
 import { readFile } from "../../store/files.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, anyQuery, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { deleted, errors, json, listOf, openAiPage, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute, anyQuery } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
 import { PURPOSE, uploadFile } from "./upload.ts";
 
 const file = z
@@ -30,20 +38,20 @@ const file = z
   .openapi("File");
 const common = { tags: ["Files"], security: tenantSecurity };
 const idParams = z.object({ id: z.string().min(1).max(200) });
-const listQuery = openAiPage.extend({
+const listQuery = openAiPageQuery.extend({
   order: z.enum(["asc", "desc"]).default("desc"),
   purpose: z.string().max(256).optional(),
 });
 
 export function fileRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/files",
       summary: "Upload a file to fine-tune on",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: {
         query: anyQuery,
         body: {
@@ -67,79 +75,85 @@ export function fileRoutes(app: App): void {
           },
         },
       },
-      responses: { 200: json(file, "The file, checked and stored; one with a bad line is not stored"), ...errors },
+      responses: {
+        200: jsonResponse(file, "The file, checked and stored; one with a bad line is not stored"),
+        ...errorResponses,
+      },
     }),
     (c) => uploadFile(c),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/files",
       summary: "List files",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: listQuery },
-      responses: { 200: json(listOf(file), "Files, newest first unless asked otherwise"), ...errors },
+      responses: { 200: jsonResponse(listOf(file), "Files, newest first unless asked otherwise"), ...errorResponses },
     }),
     async (c) => {
       const { limit, after, order, purpose = PURPOSE } = c.req.valid("query");
       if (purpose !== PURPOSE)
-        return answer(c, ok({ object: "list", data: [], first_id: null, last_id: null, has_more: false }));
-      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listFiles({ limit, after, order }));
+        return respond(c, ok({ object: "list", data: [], first_id: null, last_id: null, has_more: false }));
+      return respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listFiles({ limit, after, order }));
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/files/{id}",
       summary: "Get a file's description",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: anyQuery, params: idParams },
-      responses: { 200: json(file, "The file"), ...errors },
+      responses: { 200: jsonResponse(file, "The file"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getFile(c.req.valid("param").id)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getFile(c.req.valid("param").id)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "delete",
       path: "/v1/files/{id}",
       summary: "Delete a file",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: anyQuery, params: idParams },
-      responses: { 200: json(deleted("file"), "It is gone; what was trained on it stays"), ...errors },
+      responses: {
+        200: jsonResponse(deletedObject("file"), "It is gone; what was trained on it stays"),
+        ...errorResponses,
+      },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).deleteFile(c.req.valid("param").id)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).deleteFile(c.req.valid("param").id)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/files/{id}/content",
       summary: "Get a file's bytes as they were uploaded",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: anyQuery, params: idParams },
       responses: {
         200: {
           description: "The bytes",
           content: { "application/octet-stream": { schema: z.string().openapi({ format: "binary" }) } },
         },
-        ...errors,
+        ...errorResponses,
       },
     }),
     async (c) => {
       const { tenant } = c.var.caller;
-      const found = await ledger(c.env.TENANT, tenant).getFile(c.req.valid("param").id);
-      if (!found.ok) return failed(c, found.failure);
+      const found = await getLedger(c.env.TENANT, tenant).getFile(c.req.valid("param").id);
+      if (!found.ok) return respondError(c, found.failure);
       const bytes = await readFile(c.env.BUCKET, tenant, found.value.id).catch(() => null);
       if (bytes) return c.body(bytes, 200, { "content-type": "application/octet-stream" });
       const message = "The file's bytes could not be read. Try again in a few seconds.";
-      return failed(c, { code: "storage_unavailable", message, retryAfter: 5 });
+      return respondError(c, { code: "storage_unavailable", message, retryAfter: 5 });
     },
   );
 }

@@ -1,22 +1,32 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import {
+  deletedObject,
+  errorResponses,
+  jsonBody,
+  jsonResponse,
+  listOf,
+  name,
+  pageQuery,
+  tenantSecurity,
+  unixSeconds,
+} from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
+import { JSON_POINTER } from "../../ingest/fields.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { newId } from "../../lib/id.ts";
 import type { HookSpec, InboundHook } from "../../tenant/hooks/inbound.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { idempotent } from "../middleware/idempotency.ts";
-import { POINTER } from "../../ingest/fields.ts";
-import { newSecret } from "./inbound-verify.ts";
-import { makeKey } from "../middleware/keys.ts";
-import { body, deleted, errors, json, listOf, name, pageQuery, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
+import { createKey } from "../middleware/keys.ts";
+import { generateSecret } from "./inbound-verify.ts";
 
 const pointer = z
   .string()
   .max(256)
-  .regex(POINTER, "it is no JSON Pointer (RFC 6901), such as '/ticket/subject'")
+  .regex(JSON_POINTER, "it is no JSON Pointer (RFC 6901), such as '/ticket/subject'")
   .openapi({ example: "/ticket/subject" });
 const fields = z.strictObject({
   text: z
@@ -34,7 +44,7 @@ const header = z
   .string()
   .max(100)
   .regex(/^[!#$%&'*+.^_`|~0-9a-z-]+$/i, "it is no header's name")
-  .transform((given) => given.toLowerCase());
+  .transform((headerName) => headerName.toLowerCase());
 const hmac = {
   scheme: z.literal("hmac_sha256"),
   header,
@@ -48,7 +58,7 @@ const hmac = {
 const standard = { scheme: z.literal("standard_webhooks") };
 const none = { scheme: z.literal("none") };
 /** For schemes where the other system makes the secret; else one is made. */
-const given = {
+const secrets = {
   standard: z
     .string()
     .min(30)
@@ -70,23 +80,23 @@ const newHook = z
     verify: z.discriminatedUnion(
       "scheme",
       [
-        z.strictObject({ ...standard, secret: given.standard }),
-        z.strictObject({ ...hmac, secret: given.hmac }),
+        z.strictObject({ ...standard, secret: secrets.standard }),
+        z.strictObject({ ...hmac, secret: secrets.hmac }),
         z.strictObject(none),
       ],
       schemes,
     ),
   })
-  .superRefine((wanted, context) => {
-    const refuse = (path: string[], message: string) => context.addIssue({ code: "custom", path, message });
-    const predicts = wanted.action === "predict";
-    const [needed, other] = predicts ? (["head", "dataset"] as const) : (["dataset", "head"] as const);
-    if (wanted[needed] === undefined) refuse([needed], "it is required");
-    if (wanted[other] !== undefined) refuse([other], `the action '${wanted.action}' takes a ${needed}`);
-    if (!predicts) return;
+  .superRefine((hook, context) => {
+    const addIssue = (path: string[], message: string) => context.addIssue({ code: "custom", path, message });
+    const isPredict = hook.action === "predict";
+    const [needed, other] = isPredict ? (["head", "dataset"] as const) : (["dataset", "head"] as const);
+    if (hook[needed] === undefined) addIssue([needed], "it is required");
+    if (hook[other] !== undefined) addIssue([other], `the action '${hook.action}' takes a ${needed}`);
+    if (!isPredict) return;
     for (const field of ["label", "labels", "value"] as const)
-      if (wanted.fields[field] !== undefined) refuse(["fields", field], "the action 'predict' takes no label");
-    if (wanted.on_unknown_label !== undefined) refuse(["on_unknown_label"], "the action 'predict' takes no label");
+      if (hook.fields[field] !== undefined) addIssue(["fields", field], "the action 'predict' takes no label");
+    if (hook.on_unknown_label !== undefined) addIssue(["on_unknown_label"], "the action 'predict' takes no label");
   })
   .openapi("NewInboundHook");
 
@@ -115,7 +125,7 @@ const inboundHook = z
   })
   .openapi("InboundHook");
 const shownOnce = { description: "shown this once: left out where an answer is replayed" };
-const madeHook = inboundHook
+const hookWithSecret = inboundHook
   .extend({
     url: z.string().optional().openapi(shownOnce),
     secret: z.string().optional().openapi(shownOnce),
@@ -125,82 +135,85 @@ const madeHook = inboundHook
 const common = { tags: ["Inbound hooks"], security: tenantSecurity };
 const params = z.object({ id: z.string().min(1).max(100) });
 
-function toSpec({ verify, ...wanted }: z.infer<typeof newHook>): HookSpec {
-  const { head = null, dataset = null, on_unknown_label, ...rest } = wanted;
-  const { secret: _secret, ...how } = { secret: undefined, ...verify };
+function toHookSpec({ verify, ...hook }: z.infer<typeof newHook>): HookSpec {
+  const { head = null, dataset = null, on_unknown_label, ...settings } = hook;
+  const { secret: _secret, ...verification } = { secret: undefined, ...verify };
   return {
-    ...rest,
+    ...settings,
     head,
     dataset,
-    on_unknown_label: wanted.action === "learn" ? (on_unknown_label ?? "reject") : null,
-    verify: how,
+    on_unknown_label: hook.action === "learn" ? (on_unknown_label ?? "reject") : null,
+    verify: verification,
   };
 }
 
 export function inboundHookRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/inbound_hooks",
       summary: "Create an inbound hook, to whose URL another system posts its own JSON",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
-      request: { body: body(newHook) },
-      responses: { 201: json(madeHook, "The hook; its URL and secret are shown this once"), ...errors },
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+      request: { body: jsonBody(newHook) },
+      responses: {
+        201: jsonResponse(hookWithSecret, "The hook; its URL and secret are shown this once"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
       const { tenant } = c.var.caller;
-      const wanted = c.req.valid("json");
-      const token = makeKey(c.env.SERVER_KEY, tenant, crypto.getRandomValues(new Uint8Array(16)), "gi");
-      const own = "secret" in wanted.verify ? wanted.verify.secret : undefined;
-      const secret = own ?? newSecret(wanted.verify.scheme);
+      const hookParams = c.req.valid("json");
+      const token = createKey(c.env.SERVER_KEY, tenant, crypto.getRandomValues(new Uint8Array(16)), "gi");
+      const givenSecret = "secret" in hookParams.verify ? hookParams.verify.secret : undefined;
+      const secret = givenSecret ?? generateSecret(hookParams.verify.scheme);
       const id = newId("hook_");
-      const hook = { id, tokenHash: sha256Hex(token), secret, spec: toSpec(wanted) };
-      const made = await ledger(c.env.TENANT, tenant).createHook(c.var.claim, hook);
-      if (!made.ok) return failed(c, made.failure);
+      const hook = { id, tokenHash: sha256Hex(token), secret, spec: toHookSpec(hookParams) };
+      const result = await getLedger(c.env.TENANT, tenant).createHook(c.var.idempotencyClaim, hook);
+      if (!result.ok) return respondError(c, result.failure);
       const url = `${new URL(c.req.url).origin}/v1/inbound/${token}`;
-      const shown: InboundHook & { url: string } = { ...made.value, url };
-      return answer(c, ok(secret === null ? shown : { ...shown, secret }), 201);
+      const hookWithUrl: InboundHook & { url: string } = { ...result.value, url };
+      return respond(c, ok(secret === null ? hookWithUrl : { ...hookWithUrl, secret }), 201);
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/inbound_hooks",
       summary: "List inbound hooks",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { query: pageQuery },
-      responses: { 200: json(listOf(inboundHook), "Hooks, newest first"), ...errors },
+      responses: { 200: jsonResponse(listOf(inboundHook), "Hooks, newest first"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listHooks(c.req.valid("query"))),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listHooks(c.req.valid("query"))),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/inbound_hooks/{id}",
       summary: "Get an inbound hook",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { params },
-      responses: { 200: json(inboundHook, "The hook"), ...errors },
+      responses: { 200: jsonResponse(inboundHook, "The hook"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getHook(c.req.valid("param").id)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getHook(c.req.valid("param").id)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "delete",
       path: "/v1/inbound_hooks/{id}",
       summary: "Delete an inbound hook; its URL finds nothing from then on",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { params },
-      responses: { 200: json(deleted("inbound_hook"), "It is gone"), ...errors },
+      responses: { 200: jsonResponse(deletedObject("inbound_hook"), "It is gone"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).deleteHook(c.req.valid("param").id)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).deleteHook(c.req.valid("param").id)),
   );
 }

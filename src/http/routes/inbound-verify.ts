@@ -1,45 +1,45 @@
 /** Whether what came to an inbound hook was signed with the hook's secret, and what names it, so that a replay is seen. */
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { verify } from "../../jobs/sign.ts";
-import { hex, sha256Hex } from "../../lib/hash.ts";
-import type { MessageName, Verification } from "../../tenant/hooks/inbound.ts";
+import { sha256Hex, toHex } from "../../lib/hash.ts";
+import type { MessageKey, Verification } from "../../tenant/hooks/inbound.ts";
 
 /** A scheme that signs neither an id nor a time tells messages apart by their bodies alone: within this many seconds. */
 export const BODY_WINDOW_SECONDS = 600;
 /** A message's own id is remembered as long as an `Idempotency-Key` is: senders repeat it when they try again. */
-const ID_SECONDS = 24 * 3600;
+const ID_TTL_SECONDS = 24 * 3600;
 
-const FORMS = { hex: /^[0-9a-f]{64}$/i, base64: /^[A-Za-z0-9+/]{43}=$/ } as const;
+const SIGNATURE_PATTERNS = { hex: /^[0-9a-f]{64}$/i, base64: /^[A-Za-z0-9+/]{43}=$/ } as const;
 
 /** The secret that a new hook is given where its maker brings none. */
-export function newSecret(scheme: Verification["scheme"]): string | null {
+export function generateSecret(scheme: Verification["scheme"]): string | null {
   if (scheme === "none") return null;
   const random = crypto.getRandomValues(new Uint8Array(32));
-  return scheme === "standard_webhooks" ? `whsec_${Buffer.from(random).toString("base64")}` : hex(random);
+  return scheme === "standard_webhooks" ? `whsec_${Buffer.from(random).toString("base64")}` : toHex(random);
 }
 
 /** What names a message that the secret signed, byte for byte, else null. `now` in milliseconds. */
 export function verifyMessage(
-  how: Verification,
+  verification: Verification,
   secret: string | null,
   headers: Headers,
   body: Uint8Array,
   now: number,
-): MessageName | null {
+): MessageKey | null {
   const seconds = Math.floor(now / 1000);
-  const byBody = { message: `body ${sha256Hex(body)}`, until: seconds + BODY_WINDOW_SECONDS };
-  switch (how.scheme) {
+  const bodyIdentity = { messageId: `body ${sha256Hex(body)}`, expiresAt: seconds + BODY_WINDOW_SECONDS };
+  switch (verification.scheme) {
     case "none":
-      return byBody;
+      return bodyIdentity;
     case "standard_webhooks": {
       const text = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }).decode(body);
       const id = verify(secret === null ? [] : [secret], text, headers);
-      return id === null ? null : { message: `id ${id}`, until: seconds + ID_SECONDS };
+      return id === null ? null : { messageId: `id ${id}`, expiresAt: seconds + ID_TTL_SECONDS };
     }
     case "hmac_sha256": {
-      const given = readSignature(how, headers.get(how.header) ?? "");
-      if (given === null || secret === null) return null;
-      return timingSafeEqual(given, createHmac("sha256", secret).update(body).digest()) ? byBody : null;
+      const signature = readSignature(verification, headers.get(verification.header) ?? "");
+      if (signature === null || secret === null) return null;
+      return timingSafeEqual(signature, createHmac("sha256", secret).update(body).digest()) ? bodyIdentity : null;
     }
   }
 }
@@ -50,6 +50,6 @@ function readSignature(
   value: string,
 ): Buffer | null {
   if (!value.startsWith(prefix)) return null;
-  const digits = value.slice(prefix.length);
-  return FORMS[encoding].test(digits) ? Buffer.from(digits, encoding) : null;
+  const encodedSignature = value.slice(prefix.length);
+  return SIGNATURE_PATTERNS[encoding].test(encodedSignature) ? Buffer.from(encodedSignature, encoding) : null;
 }

@@ -2,26 +2,26 @@
 import { isUtf8 } from "node:buffer";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { errorResponses } from "../../api/schema.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { sha256Hex } from "../../lib/hash.ts";
-import type { DatasetRow } from "../../tenant/data/datasets.ts";
-import type { Answered, InboundHook, MessageName } from "../../tenant/hooks/inbound.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { servedHead } from "../../serving/active-heads.ts";
-import { BodyRefused, countBytes, notUtf8, parseJson, wrongEncoding } from "../middleware/body.ts";
-import { type App, anyQuery, type HttpEnv, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
 import { parseExample } from "../../ingest/example.ts";
-import { hitsOf } from "../../serving/outcomes.ts";
 import { readFields } from "../../ingest/fields.ts";
+import { sha256Hex } from "../../lib/hash.ts";
+import { getServedHead } from "../../serving/active-heads.ts";
+import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
+import type { DatasetRow } from "../../tenant/data/datasets.ts";
+import type { HookResponse, InboundHook, MessageKey } from "../../tenant/hooks/inbound.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute, anyQuery, type HttpEnv } from "../context.ts";
+import { BodyError, checkEncoding, limitBytes, notUtf8Failure, parseJson } from "../middleware/body.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { getServerKeys, verifyKey } from "../middleware/keys.ts";
+import { checkRateLimit } from "../middleware/rate-limit.ts";
 import { verifyMessage } from "./inbound-verify.ts";
-import { serverKeysOf, verifyKey } from "../middleware/keys.ts";
 import { predictInputs, prediction } from "./predict.ts";
-import { overRateLimit } from "../middleware/rate-limit.ts";
-import { errors } from "../../api/schema.ts";
 
-const predicted = prediction
+const inboundPrediction = prediction
   .extend({
     object: z.literal("inbound.prediction"),
     id: z.string().openapi({ description: "the hook's" }),
@@ -29,7 +29,7 @@ const predicted = prediction
     model: z.string(),
   })
   .openapi("InboundPrediction");
-const learning = z
+const inboundLearning = z
   .object({
     object: z.literal("inbound.learning"),
     id: z.string().openapi({ description: "the hook's" }),
@@ -40,16 +40,16 @@ const learning = z
   .openapi("InboundLearning");
 
 /** The same for a token that is wrong, and for a hook that is gone. */
-const noHook: Failure = { code: "not_found", message: "There is no inbound hook here." };
-const unsigned: Failure = {
+const hookNotFound: Failure = { code: "not_found", message: "There is no inbound hook here." };
+const invalidSignature: Failure = {
   code: "invalid_signature",
   message: "The signature is missing, wrong or too old. Sign the body, byte for byte, with the hook's secret.",
 };
 /** A sender that wants to know whether this is its URL has what it sent answered. */
-const CHALLENGE_CHARACTERS = 256;
+const MAX_CHALLENGE_CHARACTERS = 256;
 
 export function inboundRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       tags: ["Inbound hooks"],
@@ -68,51 +68,51 @@ export function inboundRoutes(app: App): void {
         200: {
           description: "A prediction; what was learnt; or, to a body with a 'challenge', that as text",
           content: {
-            "application/json": { schema: z.union([predicted, learning]) },
+            "application/json": { schema: z.union([inboundPrediction, inboundLearning]) },
             "text/plain": { schema: z.string() },
           },
         },
-        ...errors,
+        ...errorResponses,
       },
     }),
-    receive,
+    receiveMessage,
   );
 }
 
-async function receive(c: Context<HttpEnv>): Promise<Response> {
+async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   const token = c.req.param("token") ?? "";
-  const tenant = verifyKey(serverKeysOf(c.env), token, "gi");
-  if (tenant === null) return failed(c, noHook);
+  const tenant = verifyKey(getServerKeys(c.env), token, "gi");
+  if (tenant === null) return respondError(c, hookNotFound);
   const tokenHash = sha256Hex(token);
-  const limited = await overRateLimit(c, tokenHash);
-  if (limited) return failed(c, limited);
-  const owner = ledger(c.env.TENANT, tenant);
-  const opened = await owner.openHook(tokenHash);
-  if (!opened.ok) return failed(c, noHook);
+  const rateLimitFailure = await checkRateLimit(c, tokenHash);
+  if (rateLimitFailure) return respondError(c, rateLimitFailure);
+  const tenantLedger = getLedger(c.env.TENANT, tenant);
+  const opened = await tenantLedger.findHookByToken(tokenHash);
+  if (!opened.ok) return respondError(c, hookNotFound);
   const { hook, secret } = opened.value;
   c.set("caller", { tenant, keyId: hook.id, scopes: [] });
-  c.set("figures", { hook: hook.id });
+  c.set("logFields", { hook: hook.id });
   const bytes = await readBody(c);
-  if (!bytes.ok) return failed(c, bytes.failure);
+  if (!bytes.ok) return respondError(c, bytes.failure);
   const message = verifyMessage(hook.verify, secret, c.req.raw.headers, bytes.value, Date.now());
-  if (message === null) return failed(c, unsigned);
-  const begun = await owner.beginMessage(hook.id, message.message);
-  if (!begun.ok) return failed(c, noHook);
-  if ("answer" in begun.value) return told(c, ok(begun.value));
+  if (message === null) return respondError(c, invalidSignature);
+  const beginResult = await tenantLedger.getMessageContext(hook.id, message.messageId);
+  if (!beginResult.ok) return respondError(c, hookNotFound);
+  if ("body" in beginResult.value) return respondHook(c, ok(beginResult.value));
   const body = readJson(c, bytes.value);
-  if (!body.ok) return failed(c, body.failure);
+  if (!body.ok) return respondError(c, body.failure);
   const challenge = (body.value as { challenge?: unknown } | null)?.challenge;
-  if (typeof challenge === "string" && challenge.length <= CHALLENGE_CHARACTERS)
+  if (typeof challenge === "string" && challenge.length <= MAX_CHALLENGE_CHARACTERS)
     return c.text(challenge, 200, { "x-content-type-options": "nosniff" });
   return hook.action === "predict"
-    ? told(c, await predict(c, hook, message, body.value))
-    : told(c, await learn(c, hook, message, body.value, begun.value));
+    ? respondHook(c, await predict(c, hook, message, body.value))
+    : respondHook(c, await learn(c, hook, message, body.value, beginResult.value));
 }
 
-function told(c: Context<HttpEnv>, result: Result<Answered>): Response {
-  if (!result.ok) return failed(c, result.failure);
+function respondHook(c: Context<HttpEnv>, result: Result<HookResponse>): Response {
+  if (!result.ok) return respondError(c, result.failure);
   if (result.value.replayed) c.header("idempotent-replayed", "true");
-  return answer(c, ok(result.value.answer));
+  return respond(c, ok(result.value.body));
 }
 
 async function readBody(c: Context<HttpEnv>): Promise<Result<Uint8Array>> {
@@ -120,20 +120,20 @@ async function readBody(c: Context<HttpEnv>): Promise<Result<Uint8Array>> {
   const tooLarge = `What is posted to an inbound hook has at most ${limit} bytes.`;
   const actual = Number(c.req.header("content-length"));
   if (actual > limit) return fail("body_too_large", tooLarge, { details: { limit, actual } });
-  const parts: Uint8Array[] = [];
+  const chunks: Uint8Array[] = [];
   try {
-    for await (const part of countBytes(c.req.raw.body, limit, tooLarge)) parts.push(part);
+    for await (const chunk of limitBytes(c.req.raw.body, limit, tooLarge)) chunks.push(chunk);
   } catch (error) {
-    if (error instanceof BodyRefused) return { ok: false, failure: error.failure };
+    if (error instanceof BodyError) return { ok: false, failure: error.failure };
     throw error;
   }
-  return ok(Buffer.concat(parts));
+  return ok(Buffer.concat(chunks));
 }
 
 function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
-  const encoded = wrongEncoding(c.req.header("content-type") ?? "", c.req.header("content-encoding") ?? "");
-  if (encoded) return { ok: false, failure: encoded };
-  if (!isUtf8(bytes)) return { ok: false, failure: notUtf8 };
+  const encodingFailure = checkEncoding(c.req.header("content-type") ?? "", c.req.header("content-encoding") ?? "");
+  if (encodingFailure) return { ok: false, failure: encodingFailure };
+  if (!isUtf8(bytes)) return { ok: false, failure: notUtf8Failure };
   const parsed = parseJson(new TextDecoder().decode(bytes));
   return parsed.ok
     ? parsed
@@ -143,40 +143,45 @@ function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
 async function predict(
   c: Context<HttpEnv>,
   hook: InboundHook,
-  message: MessageName,
+  message: MessageKey,
   body: unknown,
-): Promise<Result<Answered>> {
+): Promise<Result<HookResponse>> {
   const found = readFields(hook.fields, body);
   if (!found.ok) return found;
   const { text, id = null } = found.value;
   const { tenant } = c.var.caller;
-  const served = await servedHead(c.env, tenant, hook.head ?? "", null);
+  const served = await getServedHead(c.env, tenant, hook.head ?? "", null);
   if (!served.ok) return served;
-  const made = await predictInputs(c, served.value, [{ text }], () => "fields");
-  if (!made.ok) return made;
+  const predictions = await predictInputs(c, served.value, [{ text }], () => "fields");
+  if (!predictions.ok) return predictions;
   const { id: head, version } = served.value;
-  const prediction = { ...made.value[0] };
-  return ledger(c.env.TENANT, tenant).predicted(hook.id, message, { head, version, input_id: id, prediction });
+  const prediction = { ...predictions.value[0] };
+  return getLedger(c.env.TENANT, tenant).recordPrediction(hook.id, message, {
+    head,
+    version,
+    input_id: id,
+    prediction,
+  });
 }
 
 async function learn(
   c: Context<HttpEnv>,
   hook: InboundHook,
-  message: MessageName,
+  message: MessageKey,
   body: unknown,
   { dataset, learners }: { dataset: DatasetRow | null; learners: readonly string[] },
-): Promise<Result<Answered>> {
+): Promise<Result<HookResponse>> {
   if (dataset === null) return fail("not_found", `No dataset '${hook.dataset}'.`);
   const found = readFields(hook.fields, body);
   if (!found.ok) return found;
   const example = parseExample(found.value, dataset, "fields");
   if (!example.ok) return example;
-  const hits = await Promise.all(
-    learners.map((head) => hitsOf(c, head, null, [example.value], dataset.out_of_scope_label)),
+  const outcomes = await Promise.all(
+    learners.map((head) => getPredictionOutcomes(c, head, null, [example.value], dataset.out_of_scope_label)),
   );
   const { tenant } = c.var.caller;
-  return ledger(c.env.TENANT, tenant).learnt(hook.id, message, dataset, {
+  return getLedger(c.env.TENANT, tenant).learnExample(hook.id, message, dataset, {
     example: example.value,
-    hits: hits.flat().filter((hit) => hit !== null),
+    outcomes: outcomes.flat().filter((outcome) => outcome !== null),
   });
 }

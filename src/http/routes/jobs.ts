@@ -2,35 +2,44 @@
 
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import {
+  errorResponses,
+  jsonBody,
+  jsonResponse,
+  listOf,
+  name,
+  openAiPageQuery,
+  tenantSecurity,
+  unixSeconds,
+} from "../../api/schema.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { newId } from "../../lib/id.ts";
-import { batchEndpoint } from "../../tenant/jobs/job-runner.ts";
+import { chooseBackbone, findTrainableBackbone, isFineTuned } from "../../serving/backbones.ts";
+import { getBatchEndpoint } from "../../tenant/jobs/job-runner.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { chooseBackbone, isFineTuned, trainable } from "../../serving/backbones.ts";
-import { type App, anyQuery, type HttpEnv, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { idempotent } from "../middleware/idempotency.ts";
-import { body, errors, json, listOf, name, openAiPage, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute, anyQuery, type HttpEnv } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
 
-const MOST_EPOCHS = 100;
-const LARGEST_BATCH = 1_024;
-const LARGEST_MULTIPLIER = 100;
-const whole = (most: number) =>
-  z.union([z.literal("auto"), z.number().int().min(1).max(most)], {
-    error: `it is 'auto' or a whole number from 1 to ${most}`,
+const MAX_EPOCHS = 100;
+const MAX_BATCH_SIZE = 1_024;
+const MAX_LEARNING_RATE_MULTIPLIER = 100;
+const autoOrInteger = (max: number) =>
+  z.union([z.literal("auto"), z.number().int().min(1).max(max)], {
+    error: `it is 'auto' or a whole number from 1 to ${max}`,
   });
-const multiplier = z.union([z.literal("auto"), z.number().positive().max(LARGEST_MULTIPLIER)], {
-  error: `it is 'auto' or a number above 0, at most ${LARGEST_MULTIPLIER}`,
+const multiplier = z.union([z.literal("auto"), z.number().positive().max(MAX_LEARNING_RATE_MULTIPLIER)], {
+  error: `it is 'auto' or a number above 0, at most ${MAX_LEARNING_RATE_MULTIPLIER}`,
 });
 const hyperparameters = z.looseObject({
-  n_epochs: whole(MOST_EPOCHS).default("auto"),
-  batch_size: whole(LARGEST_BATCH).default("auto"),
+  n_epochs: autoOrInteger(MAX_EPOCHS).default("auto"),
+  batch_size: autoOrInteger(MAX_BATCH_SIZE).default("auto"),
   learning_rate_multiplier: multiplier.default("auto"),
 });
-const auto = hyperparameters.parse({});
-const layers = z.union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
+const defaultHyperparameters = hyperparameters.parse({});
+const layersSchema = z.union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
   error: "trainable is 'all', 'head' or {\"last_layers\": n}",
 });
 const metadata = z
@@ -65,15 +74,19 @@ const newJob = z
         supervised: z.looseObject({ hyperparameters: hyperparameters.optional() }).optional(),
       })
       .optional(),
-    trainable: layers.optional().openapi({
+    trainable: layersSchema.optional().openapi({
       description:
         "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
     }),
   })
   .openapi("NewFineTuningJob");
 
-const setting = z.union([z.literal("auto"), z.number().positive()]);
-const shownHyperparameters = z.object({ n_epochs: setting, batch_size: setting, learning_rate_multiplier: setting });
+const autoOrNumber = z.union([z.literal("auto"), z.number().positive()]);
+const jobHyperparameters = z.object({
+  n_epochs: autoOrNumber,
+  batch_size: autoOrNumber,
+  learning_rate_multiplier: autoOrNumber,
+});
 export const job = z
   .object({
     object: z.literal("fine_tuning.job"),
@@ -87,10 +100,10 @@ export const job = z
     fine_tuned_model: z.string().nullable(),
     training_file: z.string(),
     validation_file: z.string().nullable(),
-    hyperparameters: shownHyperparameters,
+    hyperparameters: jobHyperparameters,
     method: z.object({
       type: z.literal("supervised"),
-      supervised: z.object({ hyperparameters: shownHyperparameters }),
+      supervised: z.object({ hyperparameters: jobHyperparameters }),
     }),
     seed: z.number().int(),
     metadata: z.record(z.string(), z.string()).nullable(),
@@ -103,7 +116,7 @@ export const job = z
       version: z.number().int().nullable(),
       promoted: z.boolean(),
       promote: z.enum(["if_better", "always", "never"]),
-      trainable: layers,
+      trainable: layersSchema,
       attempt: z.number().int(),
       comparison: z
         .object({
@@ -145,80 +158,83 @@ const checkpoint = z
 const common = { tags: ["Fine-tuning"], security: tenantSecurity };
 const params = z.object({ id: z.string().min(1).max(100) });
 export function jobRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/fine_tuning/jobs",
       summary: "Create a fine-tuning job",
-      middleware: [tenantKey("train"), idempotent("tenant")] as const,
-      request: { query: anyQuery, body: body(newJob) },
-      responses: { 200: json(job, "The job, which is validated and queued next"), ...errors },
+      middleware: [tenantAuth("train"), idempotency("tenant")] as const,
+      request: { query: anyQuery, body: jsonBody(newJob) },
+      responses: { 200: jsonResponse(job, "The job, which is validated and queued next"), ...errorResponses },
     }),
     async (c) => {
-      const spec = await wantedSpec(c, c.req.valid("json"));
-      return spec.ok ? answer(c, await startJob(c, spec.value, 200)) : failed(c, spec.failure);
+      const spec = await parseJobRequest(c, c.req.valid("json"));
+      return spec.ok ? respond(c, await createJob(c, spec.value, 200)) : respondError(c, spec.failure);
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/fine_tuning/jobs",
       summary: "List fine-tuning jobs",
-      middleware: [tenantKey("train")] as const,
-      request: { query: openAiPage },
-      responses: { 200: json(listOf(job), "Jobs, newest first"), ...errors },
+      middleware: [tenantAuth("train")] as const,
+      request: { query: openAiPageQuery },
+      responses: { 200: jsonResponse(listOf(job), "Jobs, newest first"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listJobs(c.req.valid("query"))),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listJobs(c.req.valid("query"))),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/fine_tuning/jobs/{id}",
       summary: "Get a fine-tuning job",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: anyQuery, params },
-      responses: { 200: json(job, "The job"), ...errors },
+      responses: { 200: jsonResponse(job, "The job"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getJob(c.req.valid("param").id)),
+    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getJob(c.req.valid("param").id)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/fine_tuning/jobs/{id}/events",
       summary: "List what a job's events tell, its metrics among them",
-      middleware: [tenantKey("train")] as const,
-      request: { params, query: openAiPage },
-      responses: { 200: json(listOf(event), "Events, newest first"), ...errors },
+      middleware: [tenantAuth("train")] as const,
+      request: { params, query: openAiPageQuery },
+      responses: { 200: jsonResponse(listOf(event), "Events, newest first"), ...errorResponses },
     }),
     async (c) =>
-      answer(
+      respond(
         c,
-        await ledger(c.env.TENANT, c.var.caller.tenant).listJobEvents(c.req.valid("param").id, c.req.valid("query")),
+        await getLedger(c.env.TENANT, c.var.caller.tenant).listJobEvents(c.req.valid("param").id, c.req.valid("query")),
       ),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/fine_tuning/jobs/{id}/checkpoints",
       summary: "List a job's checkpoints",
-      middleware: [tenantKey("train")] as const,
-      request: { params, query: openAiPage },
-      responses: { 200: json(listOf(checkpoint), "Checkpoints, newest first"), ...errors },
+      middleware: [tenantAuth("train")] as const,
+      request: { params, query: openAiPageQuery },
+      responses: { 200: jsonResponse(listOf(checkpoint), "Checkpoints, newest first"), ...errorResponses },
     }),
     async (c) =>
-      answer(
+      respond(
         c,
-        await ledger(c.env.TENANT, c.var.caller.tenant).listCheckpoints(c.req.valid("param").id, c.req.valid("query")),
+        await getLedger(c.env.TENANT, c.var.caller.tenant).listCheckpoints(
+          c.req.valid("param").id,
+          c.req.valid("query"),
+        ),
       ),
   );
   const commands = {
@@ -227,27 +243,33 @@ export function jobRoutes(app: App): void {
     resume: "Resume a paused job from its last checkpoint",
   } as const;
   for (const command of ["cancel", "pause", "resume"] as const) {
-    route(
+    addRoute(
       app,
       createRoute({
         ...common,
         method: "post",
         path: `/v1/fine_tuning/jobs/{id}/${command}`,
         summary: commands[command],
-        middleware: [tenantKey("train"), idempotent("tenant")] as const,
+        middleware: [tenantAuth("train"), idempotency("tenant")] as const,
         request: { query: anyQuery, params },
-        responses: { 200: json(job, "The job as it is then; the same again changes nothing"), ...errors },
+        responses: {
+          200: jsonResponse(job, "The job as it is then; the same again changes nothing"),
+          ...errorResponses,
+        },
       }),
       async (c) => {
         const { id } = c.req.valid("param");
-        return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).commandJob(c.var.claim, id, command));
+        return respond(
+          c,
+          await getLedger(c.env.TENANT, c.var.caller.tenant).commandJob(c.var.idempotencyClaim, id, command),
+        );
       },
     );
   }
 }
 
 /** What is to be known of a job before it is made, beside where its examples are. */
-type Wanted = Omit<
+type JobParams = Omit<
   JobSpec,
   "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "head" | "trainable"
 > & {
@@ -257,85 +279,86 @@ type Wanted = Omit<
 };
 export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
 
-const noEndpoint = fail("not_available", "This instance has no batch endpoint, so there are no fine-tuning jobs.");
+const noBatchEndpoint = fail("not_available", "This instance has no batch endpoint, so there are no fine-tuning jobs.");
 
 export function newJobId(): string {
   return newId("ftjob-");
 }
 
 /** Makes a job of a specification; `status` is that of the answer. */
-export async function startJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 202) {
-  if (batchEndpoint(c.env) === null) return noEndpoint;
+export async function createJob(c: Context<HttpEnv>, spec: NewJob, status: 200 | 202) {
+  if (getBatchEndpoint(c.env) === null) return noBatchEndpoint;
   const id = newJobId();
   const suffix = name.safeParse(spec.suffix);
   const head = spec.head ?? (suffix.success ? suffix.data : id);
-  return ledger(c.env.TENANT, spec.tenant).createJob(c.var.claim, id, { ...spec, head }, status);
+  return getLedger(c.env.TENANT, spec.tenant).createJob(c.var.idempotencyClaim, id, { ...spec, head }, status);
 }
 
 /** Reads what a caller wants to be done, and looks up what that names. */
-async function wantedSpec(c: Context<HttpEnv>, wanted: z.infer<typeof newJob>): Promise<Result<NewJob>> {
-  const given = wanted.method?.supervised?.hyperparameters ?? wanted.hyperparameters ?? auto;
-  const { n_epochs, batch_size, learning_rate_multiplier } = given;
-  return jobSpec(c, wanted.training_file, wanted.model, "model", {
-    validation_file: wanted.validation_file ?? null,
-    head: wanted.head ?? null,
-    promote: wanted.promote,
-    trainable: wanted.trainable ?? null,
-    suffix: wanted.suffix ?? null,
-    metadata: wanted.metadata ?? null,
-    seed: wanted.seed ?? 0,
+async function parseJobRequest(c: Context<HttpEnv>, request: z.infer<typeof newJob>): Promise<Result<NewJob>> {
+  const requestedHyperparameters =
+    request.method?.supervised?.hyperparameters ?? request.hyperparameters ?? defaultHyperparameters;
+  const { n_epochs, batch_size, learning_rate_multiplier } = requestedHyperparameters;
+  return resolveJobSpec(c, request.training_file, request.model, "model", {
+    validation_file: request.validation_file ?? null,
+    head: request.head ?? null,
+    promote: request.promote,
+    trainable: request.trainable ?? null,
+    suffix: request.suffix ?? null,
+    metadata: request.metadata ?? null,
+    seed: request.seed ?? 0,
     hyperparameters: { n_epochs, batch_size, learning_rate_multiplier },
     training: { l2: "auto", class_weight: null, lexical: "auto" },
     evaluation: { method: "auto" },
   });
 }
 
-const DATASET = "dataset:";
+const DATASET_PREFIX = "dataset:";
 /** The model of a job whose inputs are embeddings: OpenAI's clients always name one. */
-const OWN_EMBEDDINGS = "embedding";
+const OWN_EMBEDDINGS_MODEL = "embedding";
 
 /** A job's specification, with what the ledger knows of its examples; `param` is where its backbone was named. */
-export async function jobSpec(
+export async function resolveJobSpec(
   c: Context<HttpEnv>,
   trainingFile: string,
   model: string | undefined,
   param: "model" | "backbone",
-  wanted: Wanted,
+  jobParams: JobParams,
 ): Promise<Result<NewJob>> {
-  const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-  const read = trainingFile.startsWith(DATASET)
-    ? await datasetShape(tenant, trainingFile.slice(DATASET.length))
-    : await fileShape(tenant, trainingFile, "training_file");
-  if (!read.ok) return read;
-  const { source, ...shape } = read.value;
-  if (wanted.validation_file !== null) {
-    const validation = await fileShape(tenant, wanted.validation_file, "validation_file");
+  const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
+  const trainingShape = trainingFile.startsWith(DATASET_PREFIX)
+    ? await getDatasetShape(tenantLedger, trainingFile.slice(DATASET_PREFIX.length))
+    : await getFileShape(tenantLedger, trainingFile, "training_file");
+  if (!trainingShape.ok) return trainingShape;
+  const { source, ...shape } = trainingShape.value;
+  if (jobParams.validation_file !== null) {
+    const validation = await getFileShape(tenantLedger, jobParams.validation_file, "validation_file");
     if (!validation.ok) return validation;
-    const differs = (["task", "modality", "dimensions"] as const).find(
+    const mismatch = (["task", "modality", "dimensions"] as const).find(
       (field) => validation.value[field] !== shape[field],
     );
-    if (differs !== undefined)
+    if (mismatch !== undefined)
       return fail(
         "task_mismatch",
-        `The validation file's ${differs} is ${validation.value[differs]}, and that of the training examples ${shape[differs]}.`,
+        `The validation file's ${mismatch} is ${validation.value[mismatch]}, and that of the training examples ${shape[mismatch]}.`,
         {
           param: "validation_file",
         },
       );
   }
-  const ownEmbeddings = shape.modality === "embedding" && param === "model";
-  if (ownEmbeddings && model !== OWN_EMBEDDINGS)
+  const isOwnEmbeddings = shape.modality === "embedding" && param === "model";
+  if (isOwnEmbeddings && model !== OWN_EMBEDDINGS_MODEL)
     return fail(
       "modality_mismatch",
-      `Embeddings of your own need no backbone: name '${OWN_EMBEDDINGS}' as the model.`,
+      `Embeddings of your own need no backbone: name '${OWN_EMBEDDINGS_MODEL}' as the model.`,
       {
         param,
       },
     );
   if (shape.modality === "text" && isFineTuned(model)) {
-    const own = await tenant.findBackbone(model);
-    if (!own.ok) return { ok: false, failure: { ...own.failure, param } };
-    const { base } = own.value;
+    const fineTuned = await tenantLedger.findBackbone(model);
+    if (!fineTuned.ok) return { ok: false, failure: { ...fineTuned.failure, param } };
+    const { base } = fineTuned.value;
     const message = `'${model}' is fine-tuned already, and batch endpoints train shared backbones alone. Name '${base}', of which it was made.`;
     return fail("not_available", message, { param });
   }
@@ -343,22 +366,22 @@ export async function jobSpec(
     c.env,
     c.var.caller.tenant,
     shape.modality,
-    ownEmbeddings ? undefined : model,
+    isOwnEmbeddings ? undefined : model,
     param,
   );
   if (!backbone.ok) return backbone;
   const { value } = backbone;
-  const hasLayers = value !== null && trainable(c.env, value) !== null;
-  const wantedLayers = wanted.trainable ?? (hasLayers ? "all" : "head");
-  if (wantedLayers !== "head" && !hasLayers) {
-    const what = value === null ? "Embeddings of your own have" : `The backbone '${value.id}' has`;
-    const message = `${what} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;
+  const hasLayers = value !== null && findTrainableBackbone(c.env, value) !== null;
+  const layersToTrain = jobParams.trainable ?? (hasLayers ? "all" : "head");
+  if (layersToTrain !== "head" && !hasLayers) {
+    const subject = value === null ? "Embeddings of your own have" : `The backbone '${value.id}' has`;
+    const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;
     return fail("not_available", message, { param: "trainable" });
   }
   return ok({
-    ...wanted,
+    ...jobParams,
     ...shape,
-    trainable: wantedLayers,
+    trainable: layersToTrain,
     tenant: c.var.caller.tenant,
     source,
     dimensions: value?.dimensions ?? shape.dimensions ?? 0,
@@ -366,19 +389,26 @@ export async function jobSpec(
   });
 }
 
-type Shape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_label"> & {
+type SourceShape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_label"> & {
   readonly dimensions: number | null;
 };
 
-async function datasetShape(tenant: ReturnType<typeof ledger>, dataset: string): Promise<Result<Shape>> {
-  const found = await tenant.findDataset(dataset);
+async function getDatasetShape(
+  tenantLedger: ReturnType<typeof getLedger>,
+  dataset: string,
+): Promise<Result<SourceShape>> {
+  const found = await tenantLedger.findDataset(dataset);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "training_file" } };
   const { id, task, modality, dimensions, out_of_scope_label } = found.value;
   return ok({ source: { kind: "dataset", name: dataset, id }, task, modality, dimensions, out_of_scope_label });
 }
 
-async function fileShape(tenant: ReturnType<typeof ledger>, id: string, param: string): Promise<Result<Shape>> {
-  const found = await tenant.getFile(id);
+async function getFileShape(
+  tenantLedger: ReturnType<typeof getLedger>,
+  id: string,
+  param: string,
+): Promise<Result<SourceShape>> {
+  const found = await tenantLedger.getFile(id);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
   const { task, modality, dimensions } = found.value.graft;
   return ok({ source: { kind: "file", id, own: false }, task, modality, dimensions, out_of_scope_label: null });

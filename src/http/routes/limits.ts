@@ -1,13 +1,13 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import { errorResponses, jsonResponse, tenantSecurity } from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
 import { edgeBudget, limits } from "../../core/limits.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { errors, json, tenantSecurity } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
 
-const shown = z
+const limitsResponse = z
   .object({
     object: z.literal("limits"),
     id: z.string(),
@@ -16,7 +16,7 @@ const shown = z
   .openapi("Limits");
 
 export function limitRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       tags: ["Limits"],
@@ -24,18 +24,18 @@ export function limitRoutes(app: App): void {
       method: "get",
       path: "/v1/limits",
       summary: "Every limit, and what this tenant has used of it",
-      middleware: [tenantKey(null)] as const,
-      responses: { 200: json(shown, "The limits"), ...errors },
+      middleware: [tenantAuth(null)] as const,
+      responses: { 200: jsonResponse(limitsResponse, "The limits"), ...errorResponses },
     }),
     async (c) => {
-      const usage = await ledger(c.env.TENANT, c.var.caller.tenant).usage();
-      if (!usage.ok) return failed(c, usage.failure);
-      const all = { ...limits, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
-      const entries = Object.entries(all).map(([name, limit]) => [
+      const usage = await getLedger(c.env.TENANT, c.var.caller.tenant).usage();
+      if (!usage.ok) return respondError(c, usage.failure);
+      const allLimits = { ...limits, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
+      const entries = Object.entries(allLimits).map(([name, limit]) => [
         name,
         name in usage.value ? { limit, used: usage.value[name] } : { limit },
       ]);
-      return answer(c, ok({ object: "limits", id: c.var.caller.tenant, limits: Object.fromEntries(entries) }));
+      return respond(c, ok({ object: "limits", id: c.var.caller.tenant, limits: Object.fromEntries(entries) }));
     },
   );
 }

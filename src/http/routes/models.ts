@@ -1,13 +1,13 @@
 import { createRoute, z } from "@hono/zod-openapi";
+import { deletedObject, errorResponses, jsonResponse, tenantSecurity } from "../../api/schema.ts";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { fail, ok } from "../../core/failure.ts";
+import { findSharedBackbone, getSharedBackbones, isFineTuned } from "../../serving/backbones.ts";
 import type { FineTunedBackbone } from "../../tenant/heads/backbones.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { isFineTuned, sharedBackbone, sharedBackbones } from "../../serving/backbones.ts";
-import { type App, anyQuery, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { deleted, errors, json, tenantSecurity } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute, anyQuery } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
 
 const model = z
   .object({
@@ -34,7 +34,7 @@ const model = z
 type Model = z.infer<typeof model>;
 
 /** When the shared backbones were first served: OpenAI's list has a time, which no backbone here depends on. */
-const CREATED = 1_790_000_000;
+const SHARED_MODEL_CREATED = 1_790_000_000;
 const common = { tags: ["Backbones"], security: tenantSecurity };
 const params = z.object({ id: z.string().min(1).max(200) });
 
@@ -43,97 +43,110 @@ function toModel(backbone: Backbone): Model {
   return {
     id,
     object: "model",
-    created: CREATED,
+    created: SHARED_MODEL_CREATED,
     owned_by: "graft",
     graft: { kind, modality, dimensions, revision, license, parameters, bytes },
   };
 }
 
 /** A backbone of a tenant's own. One that is a shared backbone unchanged is null where this instance no longer has that. */
-function toOwnModel(env: Cloudflare.Env, tenant: string, own: FineTunedBackbone): Model | null {
-  const shared = sharedBackbones(env).get(own.base);
-  const { id, revision, dimensions, bytes, job, sha256 } = own;
-  const named = { id, object: "model" as const, created: own.created_at, owned_by: tenant };
+function toFineTunedModel(env: Cloudflare.Env, tenant: string, backbone: FineTunedBackbone): Model | null {
+  const shared = getSharedBackbones(env).get(backbone.base);
+  const { id, revision, dimensions, bytes, job, sha256 } = backbone;
+  const modelFields = { id, object: "model" as const, created: backbone.created_at, owned_by: tenant };
   if (sha256 === null) {
     if (shared === undefined) return null;
-    return { ...named, graft: { ...toModel(shared).graft, base: { id: own.base, revision: shared.revision }, job } };
+    return {
+      ...modelFields,
+      graft: { ...toModel(shared).graft, base: { id: backbone.base, revision: shared.revision }, job },
+    };
   }
-  const base = { id: own.base, revision: own.base_revision };
-  const parameters = (shared?.parameters ?? 0) + own.parameters;
+  const base = { id: backbone.base, revision: backbone.base_revision };
+  const parameters = (shared?.parameters ?? 0) + backbone.parameters;
   const license = shared?.license ?? "unknown";
-  const made = { kind: "fine_tuned", modality: "text" as const, dimensions, revision, license, parameters, bytes };
-  return { ...named, graft: { ...made, base, job } };
+  const graftFields = {
+    kind: "fine_tuned",
+    modality: "text" as const,
+    dimensions,
+    revision,
+    license,
+    parameters,
+    bytes,
+  };
+  return { ...modelFields, graft: { ...graftFields, base, job } };
 }
 
 export function modelRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/models",
       summary: "List backbones: the shared ones, then those that fine-tuning jobs of the tenant have made",
-      middleware: [tenantKey(null)] as const,
+      middleware: [tenantAuth(null)] as const,
       request: { query: anyQuery },
       responses: {
-        200: json(z.object({ object: z.literal("list"), data: z.array(model) }), "OpenAI's list of models"),
-        ...errors,
+        200: jsonResponse(z.object({ object: z.literal("list"), data: z.array(model) }), "OpenAI's list of models"),
+        ...errorResponses,
       },
     }),
     async (c) => {
       const { tenant } = c.var.caller;
-      const own = await ledger(c.env.TENANT, tenant).listBackbones();
-      if (!own.ok) return failed(c, own.failure);
-      const shared = [...sharedBackbones(c.env).values()].map(toModel);
-      const made = own.value.map((each) => toOwnModel(c.env, tenant, each)).filter((each) => each !== null);
-      return answer(c, ok({ object: "list", data: [...shared, ...made] }));
+      const ownBackbones = await getLedger(c.env.TENANT, tenant).listBackbones();
+      if (!ownBackbones.ok) return respondError(c, ownBackbones.failure);
+      const sharedModels = [...getSharedBackbones(c.env).values()].map(toModel);
+      const ownModels = ownBackbones.value
+        .map((each) => toFineTunedModel(c.env, tenant, each))
+        .filter((each) => each !== null);
+      return respond(c, ok({ object: "list", data: [...sharedModels, ...ownModels] }));
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/models/{id}",
       summary: "Get a backbone",
-      middleware: [tenantKey(null)] as const,
+      middleware: [tenantAuth(null)] as const,
       request: { query: anyQuery, params },
-      responses: { 200: json(model, "The backbone"), ...errors },
+      responses: { 200: jsonResponse(model, "The backbone"), ...errorResponses },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
       const { tenant } = c.var.caller;
       if (!isFineTuned(id)) {
-        const found = sharedBackbone(c.env, id, "id");
-        return answer(c, found.ok ? ok(toModel(found.value)) : found);
+        const found = findSharedBackbone(c.env, id, "id");
+        return respond(c, found.ok ? ok(toModel(found.value)) : found);
       }
-      const own = await ledger(c.env.TENANT, tenant).findBackbone(id);
-      const shown = own.ok ? toOwnModel(c.env, tenant, own.value) : null;
+      const ownBackbone = await getLedger(c.env.TENANT, tenant).findBackbone(id);
+      const ownModel = ownBackbone.ok ? toFineTunedModel(c.env, tenant, ownBackbone.value) : null;
       // Shared backbones have no such id: this says that there is none, in the words for every other.
-      return shown === null ? answer(c, sharedBackbone(c.env, id, "id")) : answer(c, ok(shown));
+      return ownModel === null ? respond(c, findSharedBackbone(c.env, id, "id")) : respond(c, ok(ownModel));
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "delete",
       path: "/v1/models/{id}",
       summary: "Delete a backbone that a fine-tuning job made, with all its revisions",
-      middleware: [tenantKey("train")] as const,
+      middleware: [tenantAuth("train")] as const,
       request: { query: anyQuery, params },
-      responses: { 200: json(deleted("model"), "It is gone"), ...errors },
+      responses: { 200: jsonResponse(deletedObject("model"), "It is gone"), ...errorResponses },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
       if (!isFineTuned(id)) {
-        const found = sharedBackbone(c.env, id, "id");
-        if (!found.ok) return failed(c, found.failure);
+        const found = findSharedBackbone(c.env, id, "id");
+        if (!found.ok) return respondError(c, found.failure);
         const message = `'${id}' is shared by all tenants, and cannot be deleted. Fine-tuned models can: their ids begin with 'ft:'.`;
-        return answer(c, fail("invalid_parameter", message, { param: "id" }));
+        return respond(c, fail("invalid_parameter", message, { param: "id" }));
       }
-      const gone = await ledger(c.env.TENANT, c.var.caller.tenant).deleteBackbone(id);
-      return answer(c, gone.ok ? gone : { ok: false, failure: { ...gone.failure, param: "id" } });
+      const result = await getLedger(c.env.TENANT, c.var.caller.tenant).deleteBackbone(id);
+      return respond(c, result.ok ? result : { ok: false, failure: { ...result.failure, param: "id" } });
     },
   );
 }

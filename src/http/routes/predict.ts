@@ -1,22 +1,22 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { errorResponses, input, jsonBody, jsonResponse, name, tenantSecurity, withLimit } from "../../api/schema.ts";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../../core/head.ts";
-import { lexicalFeatures } from "../../core/text/lexical.ts";
 import { limits } from "../../core/limits.ts";
-import { CHARACTERS_A_STRETCH, embedInputs } from "../../store/embeddings.ts";
-import { getHead } from "../../store/heads.ts";
-import { type ServedHead, servedHead } from "../../serving/active-heads.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { backboneOf } from "../../serving/backbones.ts";
-import { type App, type HttpEnv, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
+import { createLexicalVectorizer } from "../../core/text/lexical.ts";
 import { checkEmbedding, checkText } from "../../ingest/example.ts";
-import { body, errors, input, json, limited, name, tenantSecurity } from "../../api/schema.ts";
+import { getServedHead, type ServedHead } from "../../serving/active-heads.ts";
+import { getHeadBackbone } from "../../serving/backbones.ts";
+import { CHARACTERS_PER_CHUNK, embedInputs } from "../../store/embeddings.ts";
+import { getHead } from "../../store/heads.ts";
+import { type App, addRoute, type HttpEnv } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
 
 const request = z.strictObject({
-  input: z.union([input, limited(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
+  input: z.union([input, withLimit(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
     error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
   }),
   top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
@@ -24,10 +24,10 @@ const request = z.strictObject({
   coverage: z.number().min(0.5).max(0.999).optional(),
   out_of_scope_threshold: z.number().min(0).max(1).optional(),
 });
-type Wanted = Omit<z.infer<typeof request>, "input">;
+type PredictParams = Omit<z.infer<typeof request>, "input">;
 export type Input = z.infer<typeof input>;
 
-const scored = z.object({ label: z.string(), score: z.number() });
+const labelScore = z.object({ label: z.string(), score: z.number() });
 export const prediction = z.object({
   index: z.number().int(),
   label: z.string().optional(),
@@ -41,7 +41,7 @@ export const prediction = z.object({
     .openapi({ description: "null: too few examples were held out for this coverage" }),
   score: z.number().optional(),
   in_scope: z.boolean().optional(),
-  scores: z.array(scored).optional(),
+  scores: z.array(labelScore).optional(),
   set: z.array(z.string()).optional(),
 });
 const predictions = z
@@ -52,7 +52,7 @@ export type Prediction = z.infer<typeof prediction>;
 const DEFAULT_COVERAGE = 0.9;
 
 export function predictRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       tags: ["Heads"],
@@ -60,29 +60,29 @@ export function predictRoutes(app: App): void {
       method: "post",
       path: "/v1/heads/{name}/predict",
       summary: "Classify inputs by a head",
-      middleware: [tenantKey("predict")] as const,
-      request: { params: z.object({ name }), body: body(request) },
-      responses: { 200: json(predictions, "As many predictions as inputs, in their order"), ...errors },
+      middleware: [tenantAuth("predict")] as const,
+      request: { params: z.object({ name }), body: jsonBody(request) },
+      responses: { 200: jsonResponse(predictions, "As many predictions as inputs, in their order"), ...errorResponses },
     }),
     async (c) => {
-      const wanted = c.req.valid("json");
+      const params = c.req.valid("json");
       const { tenant } = c.var.caller;
-      const served = await servedHead(c.env, tenant, c.req.valid("param").name, wanted.version ?? null);
-      if (!served.ok) return failed(c, served.failure);
-      if (wanted.coverage !== undefined && served.value.task === "multi_label") {
+      const served = await getServedHead(c.env, tenant, c.req.valid("param").name, params.version ?? null);
+      if (!served.ok) return respondError(c, served.failure);
+      if (params.coverage !== undefined && served.value.task === "multi_label") {
         const message = "'coverage' is for one label or a value, not for any number of labels.";
-        return failed(c, { code: "task_mismatch", message, param: "coverage" });
+        return respondError(c, { code: "task_mismatch", message, param: "coverage" });
       }
-      if (wanted.out_of_scope_threshold !== undefined && served.value.task !== "single_label") {
+      if (params.out_of_scope_threshold !== undefined && served.value.task !== "single_label") {
         const message = "'out_of_scope_threshold' is for heads of one label alone.";
-        return failed(c, { code: "task_mismatch", message, param: "out_of_scope_threshold" });
+        return respondError(c, { code: "task_mismatch", message, param: "out_of_scope_threshold" });
       }
-      const list = Array.isArray(wanted.input) ? wanted.input : [wanted.input];
-      const at = (index: number) => (Array.isArray(wanted.input) ? `input[${index}]` : "input");
-      const data = await predictInputs(c, served.value, list, at, wanted);
-      if (!data.ok) return failed(c, data.failure);
-      c.set("figures", { inputs: list.length, version: served.value.version });
-      return answer(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data: data.value }));
+      const inputs = Array.isArray(params.input) ? params.input : [params.input];
+      const paramAt = (index: number) => (Array.isArray(params.input) ? `input[${index}]` : "input");
+      const data = await predictInputs(c, served.value, inputs, paramAt, params);
+      if (!data.ok) return respondError(c, data.failure);
+      c.set("logFields", { inputs: inputs.length, version: served.value.version });
+      return respond(c, ok({ object: "list", model: `${served.value.id}@${served.value.version}`, data: data.value }));
     },
   );
 }
@@ -92,25 +92,25 @@ export async function predictInputs(
   c: Context<HttpEnv>,
   served: ServedHead,
   inputs: readonly Input[],
-  at: (index: number) => string,
-  wanted: Wanted = {},
+  paramAt: (index: number) => string,
+  params: PredictParams = {},
 ): Promise<Result<Prediction[]>> {
   const { tenant } = c.var.caller;
-  const excess = beyondLimits(served, inputs.length, wanted);
-  if (excess) return { ok: false, failure: excess };
+  const limitFailure = checkLimits(served, inputs.length, params);
+  if (limitFailure) return { ok: false, failure: limitFailure };
   const [head, backbone] = await Promise.all([
     getHead(c.env.KV, c.env.BUCKET, tenant, served.sha256),
-    backboneOf(c.env, tenant, served),
+    getHeadBackbone(c.env, tenant, served),
   ]);
   if (head === null)
     return fail("storage_unavailable", "The head's weights could not be read. Try again.", { retryAfter: 5 });
   if (!backbone.ok) return backbone;
-  const embedded = await embed(c.env, tenant, served, backbone.value, inputs, at, (work) =>
+  const embedded = await embed(c.env, tenant, served, backbone.value, inputs, paramAt, (work) =>
     c.executionCtx.waitUntil(work),
   );
   if (!embedded.ok) return embedded;
   const outputs = await predictAll(head, embedded.value.rows, embedded.value.texts);
-  return ok(outputs.map((each, index) => ({ index, ...judge(head, each, wanted) })));
+  return ok(outputs.map((each, index) => ({ index, ...toPrediction(head, each, params) })));
 }
 
 /** What the head says of each input. Lexical features are read a stretch of text at a time, and let others in between. */
@@ -120,38 +120,39 @@ async function predictAll(
   texts: readonly string[],
 ): Promise<readonly Float64Array[]> {
   if (head.lexical === null) return rows.map((embedding) => predict(head, embedding));
-  const read = lexicalFeatures(head.lexical);
-  const all: Float64Array[] = [];
-  let left = CHARACTERS_A_STRETCH;
+  const readFeatures = createLexicalVectorizer(head.lexical);
+  const outputs: Float64Array[] = [];
+  let charactersLeft = CHARACTERS_PER_CHUNK;
   for (const [index, embedding] of rows.entries()) {
     const text = texts[index] ?? "";
-    if (left <= 0) {
+    if (charactersLeft <= 0) {
       await scheduler.wait(0);
-      left = CHARACTERS_A_STRETCH;
+      charactersLeft = CHARACTERS_PER_CHUNK;
     }
-    left -= text.length;
-    all.push(predict(head, embedding, read(text)));
+    charactersLeft -= text.length;
+    outputs.push(predict(head, embedding, readFeatures(text)));
   }
-  return all;
+  return outputs;
 }
 
 /** Refuses more scores than an answer holds, or more work than one stretch of computation should take. */
-function beyondLimits(head: ServedHead, inputs: number, wanted: Wanted): Failure | null {
+function checkLimits(head: ServedHead, inputs: number, params: PredictParams): Failure | null {
   const outputs = Math.max(1, head.labelCount);
   // A coverage may show every label, and so may a head of many labels an input.
-  const all = wanted.coverage !== undefined || head.task === "multi_label";
-  const shown = all ? outputs : Math.min(wanted.top_k ?? 1, outputs);
-  const refuse = (what: string, limit: number, actual: number): Failure => ({
+  const showsAllLabels = params.coverage !== undefined || head.task === "multi_label";
+  const scoresPerInput = showsAllLabels ? outputs : Math.min(params.top_k ?? 1, outputs);
+  const limitExceeded = (what: string, limit: number, actual: number): Failure => ({
     code: "limit_exceeded",
     message: `A prediction has at most ${limit} ${what}; this one has ${actual}. Send fewer inputs in a request.`,
     param: "input",
     details: { limit, actual },
   });
-  const scores = inputs * shown;
-  if (scores > limits.scores_per_request) return refuse("inputs times scores", limits.scores_per_request, scores);
+  const scores = inputs * scoresPerInput;
+  if (scores > limits.scores_per_request)
+    return limitExceeded("inputs times scores", limits.scores_per_request, scores);
   const operations = inputs * outputs * head.dimensions;
   if (operations <= limits.prediction_operations) return null;
-  return refuse("inputs times labels times dimensions", limits.prediction_operations, operations);
+  return limitExceeded("inputs times labels times dimensions", limits.prediction_operations, operations);
 }
 
 /** The inputs' embeddings by the backbone that the head was trained on, and the texts, where they are texts. */
@@ -161,41 +162,41 @@ async function embed(
   head: ServedHead,
   backbone: Backbone | null,
   inputs: readonly Input[],
-  at: (index: number) => string,
-  later: (work: Promise<unknown>) => void,
+  paramAt: (index: number) => string,
+  waitUntil: (work: Promise<unknown>) => void,
 ): Promise<Result<{ rows: readonly Float32Array[]; texts: readonly string[] }>> {
   const texts: string[] = [];
-  const own: Float32Array[] = [];
-  for (const [index, one] of inputs.entries()) {
-    const given = typeof one === "string" ? { text: one } : one;
-    if ("image" in given)
+  const embeddings: Float32Array[] = [];
+  for (const [index, item] of inputs.entries()) {
+    const fields = typeof item === "string" ? { text: item } : item;
+    if ("image" in fields)
       return fail("modality_not_supported", "No image backbone exists yet. Send texts or embeddings.", {
-        param: `${at(index)}.image`,
+        param: `${paramAt(index)}.image`,
       });
-    const modality = "text" in given ? "text" : "embedding";
+    const modality = "text" in fields ? "text" : "embedding";
     if (modality !== head.modality) {
       return fail(
         "modality_mismatch",
         `Head '${head.id}' takes inputs of modality '${head.modality}', not '${modality}'.`,
-        { param: at(index) },
+        { param: paramAt(index) },
       );
     }
-    const param = typeof one === "string" ? at(index) : `${at(index)}.${modality}`;
+    const param = typeof item === "string" ? paramAt(index) : `${paramAt(index)}.${modality}`;
     const checked =
-      "text" in given ? checkText(given.text, param) : checkEmbedding(given.embedding, head.dimensions, param);
+      "text" in fields ? checkText(fields.text, param) : checkEmbedding(fields.embedding, head.dimensions, param);
     if (!checked.ok) return checked;
     if (typeof checked.value === "string") texts.push(checked.value);
-    else own.push(checked.value);
+    else embeddings.push(checked.value);
   }
-  if (backbone === null) return ok({ rows: own, texts });
-  const embedded = await embedInputs(env.KV, tenant, backbone, texts, later);
+  if (backbone === null) return ok({ rows: embeddings, texts });
+  const embedded = await embedInputs(env.KV, tenant, backbone, texts, waitUntil);
   return embedded.ok ? ok({ rows: embedded.value.rows, texts }) : embedded;
 }
 
-function judge(head: Head, outputs: Float64Array, wanted: Wanted): Omit<Prediction, "index"> {
+function toPrediction(head: Head, outputs: Float64Array, params: PredictParams): Omit<Prediction, "index"> {
   if (head.task === "regression") {
     const value = outputs[0] ?? 0;
-    const interval = predictionInterval(head, value, wanted.coverage ?? DEFAULT_COVERAGE);
+    const interval = predictionInterval(head, value, params.coverage ?? DEFAULT_COVERAGE);
     return { value, interval: interval.every(Number.isFinite) ? interval : null };
   }
   const ranked = Array.from(outputs, (score, i) => ({ label: head.labels[i] ?? "", score })).sort(
@@ -204,16 +205,16 @@ function judge(head: Head, outputs: Float64Array, wanted: Wanted): Omit<Predicti
   const top = ranked[0] ?? { label: "", score: 0 };
   if (head.task === "multi_label") {
     const labels = ranked.filter(({ score }) => score >= 0.5).map(({ label }) => label);
-    return { labels, scores: ranked.slice(0, wanted.top_k ?? Math.max(1, labels.length)) };
+    return { labels, scores: ranked.slice(0, params.top_k ?? Math.max(1, labels.length)) };
   }
-  const threshold = wanted.out_of_scope_threshold ?? head.outOfScopeThreshold;
+  const threshold = params.out_of_scope_threshold ?? head.outOfScopeThreshold;
   return {
     label: top.label,
     score: top.score,
     in_scope: threshold === null || top.score >= threshold,
-    scores: ranked.slice(0, wanted.top_k ?? 1),
-    ...(wanted.coverage === undefined
+    scores: ranked.slice(0, params.top_k ?? 1),
+    ...(params.coverage === undefined
       ? {}
-      : { set: predictionSet(head, outputs, wanted.coverage).map((i) => head.labels[i] ?? "") }),
+      : { set: predictionSet(head, outputs, params.coverage).map((i) => head.labels[i] ?? "") }),
   };
 }

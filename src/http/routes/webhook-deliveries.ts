@@ -1,12 +1,12 @@
 /** Deliveries: what has become of each event at each webhook endpoint. */
 import { createRoute, z } from "@hono/zod-openapi";
+import { errorResponses, jsonResponse, listOf, pageQuery, tenantSecurity, unixSeconds } from "../../api/schema.ts";
 import { eventTypes } from "../../core/lifecycle/event.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, route } from "../context.ts";
-import { answer } from "../middleware/errors.ts";
-import { idempotent } from "../middleware/idempotency.ts";
-import { errors, json, listOf, pageQuery, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { type App, addRoute } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
 
 const statuses = ["pending", "succeeded", "failed"] as const;
 
@@ -42,46 +42,48 @@ const query = pageQuery.extend({
 });
 
 export function deliveryRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/webhook_deliveries",
       summary: "List webhook deliveries of the last 30 days",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { query },
-      responses: { 200: json(listOf(delivery), "Deliveries, newest first"), ...errors },
+      responses: { 200: jsonResponse(listOf(delivery), "Deliveries, newest first"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listWebhookDeliveries(c.req.valid("query"))),
+    async (c) =>
+      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listWebhookDeliveries(c.req.valid("query"))),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: "/v1/webhook_deliveries/{id}",
       summary: "Get a webhook delivery with its attempts",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { params },
-      responses: { 200: json(deliveryWithAttempts, "The delivery"), ...errors },
+      responses: { 200: jsonResponse(deliveryWithAttempts, "The delivery"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getWebhookDelivery(c.req.valid("param").id)),
+    async (c) =>
+      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getWebhookDelivery(c.req.valid("param").id)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: "/v1/webhook_deliveries/{id}/redeliver",
       summary: "Send an event again, under the same id, whatever has become of it",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
       request: { params },
-      responses: { 200: json(delivery, "The delivery, which is attempted next"), ...errors },
+      responses: { 200: jsonResponse(delivery, "The delivery, which is attempted next"), ...errorResponses },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
-      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).redeliver(c.var.claim, id));
+      return respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).redeliver(c.var.idempotencyClaim, id));
     },
   );
 }

@@ -2,16 +2,25 @@
 
 import { randomBytes } from "node:crypto";
 import { createRoute, z } from "@hono/zod-openapi";
-import { eventTypes } from "../../core/lifecycle/event.ts";
+import {
+  deletedObject,
+  errorResponses,
+  jsonBody,
+  jsonResponse,
+  listOf,
+  pageQuery,
+  tenantSecurity,
+  unixSeconds,
+} from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
+import { eventTypes } from "../../core/lifecycle/event.ts";
 import { newId } from "../../lib/id.ts";
-import { ledger } from "../../tenant/tenant.ts";
-import { checkAddress, parseOrigins } from "../../webhooks/address.ts";
-import { tenantKey } from "../middleware/auth.ts";
-import { type App, route } from "../context.ts";
-import { answer, failed } from "../middleware/errors.ts";
-import { idempotent } from "../middleware/idempotency.ts";
-import { body, deleted, errors, json, listOf, pageQuery, tenantSecurity, unixSeconds } from "../../api/schema.ts";
+import { getLedger } from "../../tenant/tenant.ts";
+import { checkWebhookUrl, parseOrigins } from "../../webhooks/url.ts";
+import { type App, addRoute } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { idempotency } from "../middleware/idempotency.ts";
 import { delivery } from "./webhook-deliveries.ts";
 
 const events = z
@@ -63,148 +72,175 @@ const common = { tags: ["Webhooks"], security: tenantSecurity };
 const params = z.object({ id: z.string().min(1).max(100) });
 const path = "/v1/webhook_endpoints";
 
-function makeSecret(): string {
+function generateSecret(): string {
   return `whsec_${randomBytes(32).toString("base64")}`;
 }
 
-function address(env: Cloudflare.Env, wanted: string) {
-  return checkAddress(wanted, parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set());
+function checkEndpointUrl(env: Cloudflare.Env, endpointUrl: string) {
+  return checkWebhookUrl(endpointUrl, parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set());
 }
 
 export function endpointRoutes(app: App): void {
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path,
       summary: "Create a webhook endpoint",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
-      request: { body: body(newEndpoint) },
-      responses: { 201: json(endpointWithSecret, "The endpoint; its secret is shown this once"), ...errors },
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+      request: { body: jsonBody(newEndpoint) },
+      responses: {
+        201: jsonResponse(endpointWithSecret, "The endpoint; its secret is shown this once"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
-      const { description = null, ...wanted } = c.req.valid("json");
-      const allowed = address(c.env, wanted.url);
-      if (!allowed.ok) return failed(c, allowed.failure);
-      const secret = makeSecret();
+      const { description = null, ...endpointParams } = c.req.valid("json");
+      const allowed = checkEndpointUrl(c.env, endpointParams.url);
+      if (!allowed.ok) return respondError(c, allowed.failure);
+      const secret = generateSecret();
       const id = newId("we_");
-      const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-      const made = await tenant.createWebhookEndpoint(c.var.claim, { id, ...wanted, description, secret });
-      return made.ok ? answer(c, ok({ ...made.value, secret }), 201) : failed(c, made.failure);
+      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
+      const result = await tenantLedger.createWebhookEndpoint(c.var.idempotencyClaim, {
+        id,
+        ...endpointParams,
+        description,
+        secret,
+      });
+      return result.ok ? respond(c, ok({ ...result.value, secret }), 201) : respondError(c, result.failure);
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path,
       summary: "List webhook endpoints",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { query: pageQuery },
-      responses: { 200: json(listOf(endpoint), "Endpoints, newest first"), ...errors },
+      responses: { 200: jsonResponse(listOf(endpoint), "Endpoints, newest first"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).listWebhookEndpoints(c.req.valid("query"))),
+    async (c) =>
+      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listWebhookEndpoints(c.req.valid("query"))),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "get",
       path: `${path}/{id}`,
       summary: "Get a webhook endpoint",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { params },
-      responses: { 200: json(endpoint, "The endpoint"), ...errors },
+      responses: { 200: jsonResponse(endpoint, "The endpoint"), ...errorResponses },
     }),
-    async (c) => answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).getWebhookEndpoint(c.req.valid("param").id)),
+    async (c) =>
+      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getWebhookEndpoint(c.req.valid("param").id)),
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "patch",
       path: `${path}/{id}`,
       summary: "Change a webhook endpoint; enabling it, or another URL, begins anew",
-      middleware: [tenantKey("manage")] as const,
-      request: { params, body: body(endpointChange) },
-      responses: { 200: json(endpoint, "The endpoint as it is now"), ...errors },
+      middleware: [tenantAuth("manage")] as const,
+      request: { params, body: jsonBody(endpointChange) },
+      responses: { 200: jsonResponse(endpoint, "The endpoint as it is now"), ...errorResponses },
     }),
     async (c) => {
-      const wanted = c.req.valid("json");
-      const allowed = wanted.url === undefined ? null : address(c.env, wanted.url);
-      if (allowed?.ok === false) return failed(c, allowed.failure);
-      const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-      return answer(c, await tenant.changeWebhookEndpoint(c.req.valid("param").id, wanted));
+      const change = c.req.valid("json");
+      const allowed = change.url === undefined ? null : checkEndpointUrl(c.env, change.url);
+      if (allowed?.ok === false) return respondError(c, allowed.failure);
+      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
+      return respond(c, await tenantLedger.updateWebhookEndpoint(c.req.valid("param").id, change));
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "delete",
       path: `${path}/{id}`,
       summary: "Delete a webhook endpoint and its deliveries",
-      middleware: [tenantKey("manage")] as const,
+      middleware: [tenantAuth("manage")] as const,
       request: { params },
-      responses: { 200: json(deleted("webhook_endpoint"), "Nothing is sent to it any more"), ...errors },
+      responses: {
+        200: jsonResponse(deletedObject("webhook_endpoint"), "Nothing is sent to it any more"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
-      const gone = await ledger(c.env.TENANT, c.var.caller.tenant).deleteWebhookEndpoint(id);
-      return gone.ok ? answer(c, ok({ id, object: "webhook_endpoint", deleted: true })) : failed(c, gone.failure);
+      const result = await getLedger(c.env.TENANT, c.var.caller.tenant).deleteWebhookEndpoint(id);
+      return result.ok
+        ? respond(c, ok({ id, object: "webhook_endpoint", deleted: true }))
+        : respondError(c, result.failure);
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: `${path}/{id}/rotate_secret`,
       summary: "Make a new secret; the one before signs as well for 24 hours",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
       request: { params },
-      responses: { 200: json(endpointWithSecret, "The endpoint; its new secret is shown this once"), ...errors },
+      responses: {
+        200: jsonResponse(endpointWithSecret, "The endpoint; its new secret is shown this once"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
-      const secret = makeSecret();
-      const tenant = ledger(c.env.TENANT, c.var.caller.tenant);
-      const made = await tenant.rotateWebhookSecret(c.var.claim, c.req.valid("param").id, secret);
-      return made.ok ? answer(c, ok({ ...made.value, secret })) : failed(c, made.failure);
+      const secret = generateSecret();
+      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
+      const result = await tenantLedger.rotateWebhookSecret(c.var.idempotencyClaim, c.req.valid("param").id, secret);
+      return result.ok ? respond(c, ok({ ...result.value, secret })) : respondError(c, result.failure);
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: `${path}/{id}/test`,
       summary: "Send the event webhook.test to this endpoint alone",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
       request: { params },
-      responses: { 200: json(delivery, "Its delivery, which is attempted next"), ...errors },
+      responses: { 200: jsonResponse(delivery, "Its delivery, which is attempted next"), ...errorResponses },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
-      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).testWebhookEndpoint(c.var.claim, id));
+      return respond(
+        c,
+        await getLedger(c.env.TENANT, c.var.caller.tenant).testWebhookEndpoint(c.var.idempotencyClaim, id),
+      );
     },
   );
-  route(
+  addRoute(
     app,
     createRoute({
       ...common,
       method: "post",
       path: `${path}/{id}/redeliver`,
       summary: "Send again what has failed, of the events since a time",
-      middleware: [tenantKey("manage"), idempotent("tenant")] as const,
-      request: { params, body: body(z.strictObject({ since: unixSeconds.min(0) })) },
-      responses: { 200: json(redelivery, "How many are sent again; has_more says that some are left"), ...errors },
+      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+      request: { params, body: jsonBody(z.strictObject({ since: unixSeconds.min(0) })) },
+      responses: {
+        200: jsonResponse(redelivery, "How many are sent again; has_more says that some are left"),
+        ...errorResponses,
+      },
     }),
     async (c) => {
       const { id } = c.req.valid("param");
       const { since } = c.req.valid("json");
-      return answer(c, await ledger(c.env.TENANT, c.var.caller.tenant).redeliverFailed(c.var.claim, id, since));
+      return respond(
+        c,
+        await getLedger(c.env.TENANT, c.var.caller.tenant).redeliverFailed(c.var.idempotencyClaim, id, since),
+      );
     },
   );
 }

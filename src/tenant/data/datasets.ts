@@ -1,8 +1,8 @@
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
 
 export type DatasetModality = "text" | "embedding";
 
@@ -61,7 +61,7 @@ export function countLabels(sql: SqlStorage, dataset: DatasetRow): Record<string
 }
 
 /** Refuses a change that has given the data set too many labels. Call it in a transaction that is then rolled back. */
-export function checkLabels(sql: SqlStorage, dataset: DatasetRow): Result<null> {
+export function checkLabelLimit(sql: SqlStorage, dataset: DatasetRow): Result<null> {
   const labels = Object.keys(countLabels(sql, dataset)).length;
   if (labels <= limits.labels_per_dataset) return ok(null);
   return fail(
@@ -120,11 +120,11 @@ export function countDatasets(sql: SqlStorage): number {
 }
 
 export function listDatasets(sql: SqlStorage, request: PageRequest): Result<Page<Dataset>> {
-  return page(
+  return paginate(
     request,
     (name) => sql.exec<{ id: number }>("SELECT id FROM datasets WHERE name = ?", name).toArray()[0]?.id ?? null,
-    (below, count) =>
-      sql.exec<DatasetRow>("SELECT * FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", below, count).toArray(),
+    (cursor, count) =>
+      sql.exec<DatasetRow>("SELECT * FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count).toArray(),
     (row) => toDataset(sql, row),
     ({ id }) => id,
     // Its labels are counted anew, which takes as long as sending a few characters of each example.
@@ -153,6 +153,6 @@ export function deleteDataset(
 }
 
 /** Counts a change of a data set's examples. */
-export function touch(sql: SqlStorage, id: number, now: number): void {
+export function incrementRevision(sql: SqlStorage, id: number, now: number): void {
   sql.exec("UPDATE datasets SET revision = revision + 1, updated_at = ? WHERE id = ?", now, id);
 }

@@ -1,8 +1,8 @@
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
-import { checkLabels, type DatasetRow, findDataset, touch } from "./datasets.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
-import { considerRetraining } from "../heads/policies.ts";
+import { scheduleDueRetrainings } from "../heads/policies.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
+import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision } from "./datasets.ts";
 
 /** An example as it is stored: hashes are made where the input is read, so that the ledger only compares them. */
 export interface StoredExample {
@@ -72,14 +72,14 @@ export function listExamples(
       : task === "single_label"
         ? "target = json_quote(?)"
         : "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)";
-  return page(
+  return paginate(
     request,
     (example) => findPosition(sql, id, example),
-    (below, count) =>
+    (cursor, count) =>
       sql.exec<ExampleRow>(
         `SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position < ? AND ${where} ORDER BY position DESC LIMIT ?`,
         id,
-        below,
+        cursor,
         label ?? null,
         count,
       ),
@@ -95,36 +95,36 @@ export function readExamples(
   sql: SqlStorage,
   dataset: number,
   task: Task,
-  above: number,
+  afterPosition: number,
 ): Result<{ examples: Example[]; last: number }> {
   const examples: Example[] = [];
-  let last = above;
+  let lastPosition = afterPosition;
   let size = 0;
   const cursor = sql.exec<ExampleRow>(
     "SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
     dataset,
-    above,
+    afterPosition,
   );
   for (const row of cursor) {
     examples.push(toExample(task, row));
-    last = row.position;
+    lastPosition = row.position;
     size += row.id.length + row.target.length;
     size += typeof row.input === "string" ? row.input.length : row.input.byteLength * 5;
     if (size > 1_000_000) break;
   }
   if (examples.length === 0 && sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0)
     return fail("not_found", "The dataset was deleted while it was read.");
-  return ok({ examples, last });
+  return ok({ examples, last: lastPosition });
 }
 
 /** An example with the hash of its content, by which a later change sees whether it is still as it was read. */
-export interface ReadExample extends ExampleRow {
+export interface ExampleWithHash extends ExampleRow {
   content_hash: ArrayBuffer;
 }
 
-export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ReadExample> {
+export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ExampleWithHash> {
   const row = sql
-    .exec<ReadExample>(
+    .exec<ExampleWithHash>(
       "SELECT position, id, input, target, created_at, content_hash FROM examples WHERE dataset = ? AND id = ?",
       dataset.id,
       id,
@@ -141,7 +141,7 @@ export function replaceExample(
   sql: SqlStorage,
   dataset: DatasetRow,
   id: string,
-  before: ArrayBuffer,
+  expectedHash: ArrayBuffer,
   example: StoredExample,
   now: number,
 ): Result<Example> {
@@ -149,9 +149,9 @@ export function replaceExample(
   if (!row.ok) return row;
   const { position } = row.value;
   const query = "SELECT 1 FROM examples WHERE dataset = ? AND position = ? AND content_hash = ?";
-  const holds = (hash: ArrayBuffer | Uint8Array) => sql.exec(query, dataset.id, position, hash).toArray().length > 0;
-  if (holds(example.contentHash)) return ok(toExample(dataset.task, row.value));
-  if (!holds(before))
+  const hasHash = (hash: ArrayBuffer | Uint8Array) => sql.exec(query, dataset.id, position, hash).toArray().length > 0;
+  if (hasHash(example.contentHash)) return ok(toExample(dataset.task, row.value));
+  if (!hasHash(expectedHash))
     return fail("dataset_changed", `Example '${id}' was changed by another request meanwhile. Send the change again.`, {
       retryAfter: 1,
     });
@@ -165,12 +165,12 @@ export function replaceExample(
     dataset.id,
     position,
   );
-  const labels = example.target === row.value.target ? ok(null) : checkLabels(sql, dataset);
+  const labels = example.target === row.value.target ? ok(null) : checkLabelLimit(sql, dataset);
   if (!labels.ok) return labels;
-  touch(sql, dataset.id, now);
-  considerRetraining(sql, dataset.id, now);
-  const after = getExample(sql, dataset, id);
-  return after.ok ? ok(toExample(dataset.task, after.value)) : after;
+  incrementRevision(sql, dataset.id, now);
+  scheduleDueRetrainings(sql, dataset.id, now);
+  const updatedRow = getExample(sql, dataset, id);
+  return updatedRow.ok ? ok(toExample(dataset.task, updatedRow.value)) : updatedRow;
 }
 
 export function deleteExample(
@@ -184,6 +184,6 @@ export function deleteExample(
   const row = getExample(sql, dataset.value, id);
   if (!row.ok) return row;
   sql.exec("DELETE FROM examples WHERE dataset = ? AND position = ?", dataset.value.id, row.value.position);
-  touch(sql, dataset.value.id, now);
+  incrementRevision(sql, dataset.value.id, now);
   return ok({ id, object: "example", deleted: true });
 }

@@ -2,9 +2,9 @@
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
-import type { DatasetModality } from "./datasets.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
+import type { DatasetModality } from "./datasets.ts";
 
 /** A file in OpenAI's shape, with what its lines hold under `graft`. */
 export interface FileObject {
@@ -104,7 +104,7 @@ export function getFile(sql: SqlStorage, id: string): Result<FileObject> {
 }
 
 /** Whether a file's bytes are those of a row. */
-export function needsFile(sql: SqlStorage, id: string): boolean {
+export function isFileReferenced(sql: SqlStorage, id: string): boolean {
   return findFile(sql, id) !== undefined;
 }
 
@@ -119,17 +119,17 @@ export interface FilePageRequest extends PageRequest {
 export function listFiles(sql: SqlStorage, request: FilePageRequest): Result<Page<FileObject>> {
   // A page goes by falling numbers, so the oldest come first where the numbers are turned round.
   const sign = request.order === "asc" ? -1 : 1;
-  return page(
+  return paginate(
     request,
     (id) => {
       const row = findFile(sql, id);
       return row ? sign * row.number : null;
     },
-    (below, count) =>
+    (cursor, count) =>
       sql.exec<Row>(
         "SELECT * FROM files WHERE ?1 * number < ?2 ORDER BY ?1 * number DESC LIMIT ?3",
         sign,
-        below,
+        cursor,
         count,
       ),
     toFile,

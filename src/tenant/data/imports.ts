@@ -4,11 +4,18 @@
  */
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { checkLabels, type Dataset, type DatasetRow, findDataset, toDataset, touch } from "./datasets.ts";
-import { schedule } from "../tasks/tasks.ts";
+import { scheduleDueRetrainings } from "../heads/policies.ts";
 import { emit } from "../hooks/events.ts";
+import { schedule } from "../tasks/tasks.ts";
+import {
+  checkLabelLimit,
+  type Dataset,
+  type DatasetRow,
+  findDataset,
+  incrementRevision,
+  toDataset,
+} from "./datasets.ts";
 import type { StoredExample } from "./examples.ts";
-import { considerRetraining } from "../heads/policies.ts";
 
 export interface StagedExample extends StoredExample {
   /** Where in the body the row stood; unique within the import. */
@@ -21,17 +28,17 @@ export interface ImportCounts {
   readonly unchanged: number;
 }
 
-const EXPIRES_MS = 3_600_000;
+const IMPORT_TTL_MS = 3_600_000;
 
 export function beginImport(sql: SqlStorage, name: string, id: string, now: number): Result<DatasetRow> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   sql.exec("INSERT INTO imports (id, dataset, created_at) VALUES (?, ?, ?)", id, dataset.value.id, now);
-  schedule(sql, "expire_import", id, now * 1000 + EXPIRES_MS);
+  schedule(sql, "expire_import", id, now * 1000 + IMPORT_TTL_MS);
   return dataset;
 }
 
-function importedDataset(sql: SqlStorage, id: string): Result<DatasetRow> {
+function findImportDataset(sql: SqlStorage, id: string): Result<DatasetRow> {
   const row = sql
     .exec<DatasetRow>(
       "SELECT datasets.* FROM imports JOIN datasets ON datasets.id = imports.dataset WHERE imports.id = ?",
@@ -43,8 +50,8 @@ function importedDataset(sql: SqlStorage, id: string): Result<DatasetRow> {
     : fail("not_found", "The dataset was deleted, or the import took longer than an hour. Import again.");
 }
 
-export function stage(sql: SqlStorage, id: string, rows: readonly StagedExample[]): Result<null> {
-  const dataset = importedDataset(sql, id);
+export function stageRows(sql: SqlStorage, id: string, rows: readonly StagedExample[]): Result<null> {
+  const dataset = findImportDataset(sql, id);
   if (!dataset.ok) return dataset;
   for (const row of rows) {
     sql.exec(
@@ -75,12 +82,12 @@ export function dropImport(sql: SqlStorage, id: string): void {
  * that is rolled back on failure.
  */
 export function mergeImport(sql: SqlStorage, id: string, now: number): Result<ImportCounts & { dataset: Dataset }> {
-  const found = importedDataset(sql, id);
+  const found = findImportDataset(sql, id);
   if (!found.ok) return found;
   const dataset = found.value;
   const count = (query: string, ...bindings: SqlStorageValue[]) => sql.exec<{ n: number }>(query, ...bindings).one().n;
   const staged = count("SELECT count(*) AS n FROM staged WHERE import = ?", id);
-  const before = count("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.id);
+  const countBefore = count("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.id);
 
   // With max(), SQLite takes the other columns from the row that holds the maximum: the last row of each id.
   const superseded = count(
@@ -108,12 +115,12 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
       dataset.id,
     );
   }
-  const insert = (which: string, position: number) =>
+  const insert = (condition: string, position: number) =>
     sql.exec(
       `INSERT INTO examples (dataset, position, id, input_hash, group_hash, content_hash, input, target, created_at, revision)
        SELECT ?1, ?2 + row_number() OVER (ORDER BY s.line) - 1, coalesce(s.id, 'ex_' || substr(?3, 8) || '_' || s.line),
               s.input_hash, s.group_hash, s.content_hash, s.input, s.target, ?4, ?5
-       FROM staged AS s WHERE s.import = ?3 AND ${which}`,
+       FROM staged AS s WHERE s.import = ?3 AND ${condition}`,
       dataset.id,
       position,
       id,
@@ -131,19 +138,19 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
     Math.max(dataset.next_position, nextPosition()),
   );
 
-  const after = count("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.id);
-  if (after > limits.examples_per_dataset) {
+  const countAfter = count("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.id);
+  if (countAfter > limits.examples_per_dataset) {
     return fail(
       "limit_exceeded",
-      `A dataset holds at most ${limits.examples_per_dataset} examples; with this import it would hold ${after}.`,
+      `A dataset holds at most ${limits.examples_per_dataset} examples; with this import it would hold ${countAfter}.`,
       {
-        details: { limit: limits.examples_per_dataset, actual: after },
+        details: { limit: limits.examples_per_dataset, actual: countAfter },
       },
     );
   }
-  const labels = checkLabels(sql, dataset);
+  const labels = checkLabelLimit(sql, dataset);
   if (!labels.ok) return labels;
-  const added = after - before;
+  const added = countAfter - countBefore;
   const updated = replaced + superseded;
   if (added + updated > 0) {
     // Positions are never given out twice, so a block of embeddings always speaks of the same rows.
@@ -152,22 +159,22 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
       Math.max(dataset.next_position, nextPosition()),
       dataset.id,
     );
-    touch(sql, dataset.id, now);
+    incrementRevision(sql, dataset.id, now);
   }
   dropImport(sql, id);
-  const merged = findDataset(sql, dataset.name);
-  if (!merged.ok) return merged;
+  const updatedRow = findDataset(sql, dataset.name);
+  if (!updatedRow.ok) return updatedRow;
   const counts = { added, updated, unchanged: staged - added - updated };
-  const imported = toDataset(sql, merged.value);
+  const datasetObject = toDataset(sql, updatedRow.value);
   if (added + updated > 0) {
-    const { name, revision, examples } = imported;
+    const { name, revision, examples } = datasetObject;
     emit(
       sql,
       "dataset.imported",
       { object: "dataset.import", id, dataset: { name, revision, examples }, ...counts },
       now,
     );
-    considerRetraining(sql, dataset.id, now);
+    scheduleDueRetrainings(sql, dataset.id, now);
   }
-  return ok({ ...counts, dataset: imported });
+  return ok({ ...counts, dataset: datasetObject });
 }

@@ -1,11 +1,11 @@
 import { HASH_BYTES } from "../../core/codec.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import type { EmbeddedRows } from "../../store/embeddings.ts";
+import type { RowsToEmbed } from "../../store/embeddings.ts";
 import { type DatasetRow, findDataset } from "./datasets.ts";
 
 /** All of a data set that training reads, but for its inputs: those are asked for only where no embedding is cached. */
-export interface TrainingRows extends EmbeddedRows {
+export interface TrainingRows extends RowsToEmbed {
   readonly dataset: DatasetRow;
   /** Rows with equal numbers hold the same input but for case and spacing. */
   readonly groups: Int32Array;
@@ -24,7 +24,7 @@ interface Row extends Record<string, SqlStorageValue> {
 }
 
 /** About how much of inputs, in characters or bytes, one answer holds: a message has at most 32 MiB. */
-const INPUTS_SIZE = 4_000_000;
+const MAX_INPUTS_SIZE = 4_000_000;
 
 /** Refuses targets that are too large for one message. `backbone` is `<id>@<revision>`. */
 export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
@@ -89,7 +89,7 @@ export function readInputs(
   dataset: number,
   positions: readonly number[],
 ): (string | Uint8Array | null)[] {
-  const wanted = new Map<number, string | Uint8Array>();
+  const inputs = new Map<number, string | Uint8Array>();
   const first = positions[0] ?? 0;
   const last = positions.at(-1) ?? 0;
   const cursor = sql.exec<{ position: number; input: string | ArrayBuffer }>(
@@ -98,17 +98,17 @@ export function readInputs(
     first,
     last,
   );
-  let read = last;
+  let lastRead = last;
   let size = 0;
   for (const row of cursor) {
     const input = typeof row.input === "string" ? row.input : new Uint8Array(row.input);
-    wanted.set(row.position, input);
+    inputs.set(row.position, input);
     size += input.length;
-    if (size < INPUTS_SIZE) continue;
-    read = row.position;
+    if (size < MAX_INPUTS_SIZE) continue;
+    lastRead = row.position;
     break;
   }
-  return positions.filter((position) => position <= read).map((position) => wanted.get(position) ?? null);
+  return positions.filter((position) => position <= lastRead).map((position) => inputs.get(position) ?? null);
 }
 
 /** A row as a batch endpoint trains on it. */
@@ -122,17 +122,17 @@ export interface DataRow {
 export function readRows(
   sql: SqlStorage,
   dataset: number,
-  above: number,
+  afterPosition: number,
 ): Result<{ readonly rows: readonly DataRow[]; readonly last: number; readonly revision: number }> {
-  const found = sql.exec<{ revision: number }>("SELECT revision FROM datasets WHERE id = ?", dataset).toArray()[0];
-  if (found === undefined) return fail("not_found", "The dataset was deleted.");
+  const datasetRow = sql.exec<{ revision: number }>("SELECT revision FROM datasets WHERE id = ?", dataset).toArray()[0];
+  if (datasetRow === undefined) return fail("not_found", "The dataset was deleted.");
   const cursor = sql.exec<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
     "SELECT position, input, target, group_hash FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
     dataset,
-    above,
+    afterPosition,
   );
   const rows: DataRow[] = [];
-  let last = above;
+  let lastPosition = afterPosition;
   let size = 0;
   for (const { position, input, target, group_hash } of cursor) {
     rows.push({
@@ -140,15 +140,15 @@ export function readRows(
       target,
       groupHash: new Uint8Array(group_hash),
     });
-    last = position;
+    lastPosition = position;
     size += (typeof input === "string" ? input.length : input.byteLength) + target.length;
     if (size > 1_000_000) break;
   }
-  return ok({ rows, last, revision: found.revision });
+  return ok({ rows, last: lastPosition, revision: datasetRow.revision });
 }
 
 /** Whether the ledger counts on the block under this key. */
-export function needsBlock(sql: SqlStorage, key: string): boolean {
+export function isBlockReferenced(sql: SqlStorage, key: string): boolean {
   return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;
 }
 

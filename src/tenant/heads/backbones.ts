@@ -23,14 +23,14 @@ export interface FineTunedBackbone extends Record<string, SqlStorageValue> {
   readonly created_at: number;
 }
 
-const FIELDS = "id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at";
-const NEWEST = "number = (SELECT max(number) FROM backbones AS other WHERE other.id = backbones.id)";
+const COLUMNS = "id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at";
+const IS_NEWEST = "number = (SELECT max(number) FROM backbones AS other WHERE other.id = backbones.id)";
 /** In the words of its index. */
-const NEEDED = `EXISTS (
+const IS_USED_BY_HEAD = `EXISTS (
   SELECT 1 FROM head_versions
   WHERE json_extract(record, '$.backbone.id') = backbones.id AND json_extract(record, '$.backbone.revision') = backbones.revision
 )`;
-const HEADS_SHOWN = 10;
+const MAX_HEADS_IN_MESSAGE = 10;
 
 /** The id of what a job makes of a shared backbone. */
 export function fineTunedId(base: string, suffix: string | null, job: string): string {
@@ -40,14 +40,16 @@ export function fineTunedId(base: string, suffix: string | null, job: string): s
 /** The newest revision of a backbone. */
 export function findBackbone(sql: SqlStorage, id: string): Result<FineTunedBackbone> {
   const row = sql
-    .exec<FineTunedBackbone>(`SELECT ${FIELDS} FROM backbones WHERE id = ? ORDER BY number DESC LIMIT 1`, id)
+    .exec<FineTunedBackbone>(`SELECT ${COLUMNS} FROM backbones WHERE id = ? ORDER BY number DESC LIMIT 1`, id)
     .toArray()[0];
   return row ? ok(row) : fail("not_found", `No model '${id}'. GET /v1/models lists those that exist.`);
 }
 
 /** The newest revision of each, newest first. */
 export function listBackbones(sql: SqlStorage): FineTunedBackbone[] {
-  return sql.exec<FineTunedBackbone>(`SELECT ${FIELDS} FROM backbones WHERE ${NEWEST} ORDER BY number DESC`).toArray();
+  return sql
+    .exec<FineTunedBackbone>(`SELECT ${COLUMNS} FROM backbones WHERE ${IS_NEWEST} ORDER BY number DESC`)
+    .toArray();
 }
 
 /** How many have trained layers. */
@@ -56,7 +58,7 @@ export function countBackbones(sql: SqlStorage): number {
 }
 
 /** Whether there is room for trained layers under this id. */
-export function roomFor(sql: SqlStorage, id: string): Result<null> {
+export function checkBackboneLimit(sql: SqlStorage, id: string): Result<null> {
   const known = sql.exec("SELECT 1 FROM backbones WHERE id = ? AND sha256 IS NOT NULL LIMIT 1", id).toArray();
   const actual = countBackbones(sql);
   if (known.length > 0 || actual < limits.fine_tuned_backbones) return ok(null);
@@ -69,7 +71,7 @@ export function roomFor(sql: SqlStorage, id: string): Result<null> {
 export function addBackbone(sql: SqlStorage, backbone: FineTunedBackbone, now: number): void {
   const { id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at } = backbone;
   sql.exec(
-    `INSERT OR REPLACE INTO backbones (${FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT OR REPLACE INTO backbones (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ...[id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at],
   );
   if (sha256 !== null) schedule(sql, "publish_backbone", sha256, now * 1000);
@@ -78,25 +80,31 @@ export function addBackbone(sql: SqlStorage, backbone: FineTunedBackbone, now: n
        SELECT number FROM backbones WHERE sha256 IS NULL ORDER BY number DESC LIMIT 1 OFFSET ${limits.ended_jobs}
      )`,
   );
-  dropUnneeded(sql, now);
+  deleteUnusedBackbones(sql, now);
 }
 
 /** Drops older revisions that no head needs; their bytes follow through the `due` table. `now` in seconds. */
-export function dropUnneeded(sql: SqlStorage, now: number): void {
-  drop(sql, sql.exec<Dropped>(`DELETE FROM backbones WHERE NOT (${NEWEST}) AND NOT ${NEEDED} ${DROPPED}`), now);
+export function deleteUnusedBackbones(sql: SqlStorage, now: number): void {
+  cleanUpDeletedBackbones(
+    sql,
+    sql.exec<DeletedBackbone>(
+      `DELETE FROM backbones WHERE NOT (${IS_NEWEST}) AND NOT ${IS_USED_BY_HEAD} ${RETURNING_DELETED}`,
+    ),
+    now,
+  );
 }
 
-interface Dropped extends Record<string, SqlStorageValue> {
+interface DeletedBackbone extends Record<string, SqlStorageValue> {
   name: string;
   sha256: string | null;
 }
-const DROPPED = "RETURNING id || '@' || revision AS name, sha256";
+const RETURNING_DELETED = "RETURNING id || '@' || revision AS name, sha256";
 
-function drop(sql: SqlStorage, dropped: SqlStorageCursor<Dropped>, now: number): void {
-  for (const { name, sha256 } of dropped.toArray()) {
+function cleanUpDeletedBackbones(sql: SqlStorage, deletedRows: SqlStorageCursor<DeletedBackbone>, now: number): void {
+  for (const { name, sha256 } of deletedRows.toArray()) {
     // The sweep finds the values that held these blocks.
     sql.exec("DELETE FROM blocks WHERE backbone = ?", name);
-    if (sha256 !== null && !needsLayers(sql, sha256)) schedule(sql, "delete_backbone", sha256, now * 1000);
+    if (sha256 !== null && !isBackboneReferenced(sql, sha256)) schedule(sql, "delete_backbone", sha256, now * 1000);
   }
 }
 
@@ -116,21 +124,25 @@ export function deleteBackbone(
     .toArray()
     .map(({ name }) => name);
   if (heads.length > 0) {
-    const shown = heads.slice(0, HEADS_SHOWN);
+    const shown = heads.slice(0, MAX_HEADS_IN_MESSAGE);
     const names = shown.map((name) => `'${name}'`).join(", ");
     const others = heads.length > shown.length ? ` and ${heads.length - shown.length} others` : "";
     const message = `Model '${id}' is needed by versions of the heads ${names}${others}. Delete those heads first.`;
     return fail("model_in_use", message, { param: "id", details: { heads: shown, count: heads.length } });
   }
-  drop(sql, sql.exec<Dropped>(`DELETE FROM backbones WHERE id = ? ${DROPPED}`, id), now);
+  cleanUpDeletedBackbones(
+    sql,
+    sql.exec<DeletedBackbone>(`DELETE FROM backbones WHERE id = ? ${RETURNING_DELETED}`, id),
+    now,
+  );
   return ok({ id, object: "model", deleted: true });
 }
 
 /** Refuses a head whose fine-tuned backbone was deleted, or replaced, while it was trained. */
-export function stillThere(sql: SqlStorage, backbone: { id: string; revision: string }): Result<null> {
+export function checkBackboneExists(sql: SqlStorage, backbone: { id: string; revision: string }): Result<null> {
   const { id, revision } = backbone;
-  const row = () => sql.exec("SELECT 1 FROM backbones WHERE id = ? AND revision = ?", id, revision).toArray()[0];
-  if (!id.startsWith("ft:") || row() !== undefined) return ok(null);
+  const findRow = () => sql.exec("SELECT 1 FROM backbones WHERE id = ? AND revision = ?", id, revision).toArray()[0];
+  if (!id.startsWith("ft:") || findRow() !== undefined) return ok(null);
   return fail("not_available", `Model '${id}' was changed while the head was trained. Train again.`, {
     param: "backbone",
     retryAfter: 1,
@@ -138,6 +150,6 @@ export function stillThere(sql: SqlStorage, backbone: { id: string; revision: st
 }
 
 /** Whether a backbone has these bytes. */
-export function needsLayers(sql: SqlStorage, sha256: string): boolean {
+export function isBackboneReferenced(sql: SqlStorage, sha256: string): boolean {
   return sql.exec("SELECT 1 FROM backbones WHERE sha256 = ? LIMIT 1", sha256).toArray().length > 0;
 }

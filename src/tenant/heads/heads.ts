@@ -2,10 +2,10 @@ import type { Evaluation } from "../../core/evaluation/evaluation.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
-import { dropUnneeded } from "./backbones.ts";
-import { schedule } from "../tasks/tasks.ts";
 import { emit } from "../hooks/events.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
+import { schedule } from "../tasks/tasks.ts";
+import { deleteUnusedBackbones } from "./backbones.ts";
 
 /** A version of a head as the contract shows it, but for `active_version`, which moves. */
 export interface HeadRecord {
@@ -71,17 +71,18 @@ function toSummary(row: VersionRow): HeadObject {
   return { ...head, evaluation };
 }
 
-const VERSIONS = "SELECT heads.*, version, record FROM heads JOIN head_versions ON head_versions.head = heads.id";
+const SELECT_VERSIONS =
+  "SELECT heads.*, version, record FROM heads JOIN head_versions ON head_versions.head = heads.id";
 
 /** One version of a head; without a number the active one, or the newest where none is active. */
 export function getHead(sql: SqlStorage, name: string, version: number | null): Result<HeadObject> {
   const head = findHead(sql, name);
   if (!head.ok) return head;
-  const wanted = version ?? head.value.active_version ?? head.value.last_version;
+  const versionNumber = version ?? head.value.active_version ?? head.value.last_version;
   const row = sql
-    .exec<VersionRow>(`${VERSIONS} WHERE heads.id = ? AND version = ?`, head.value.id, wanted)
+    .exec<VersionRow>(`${SELECT_VERSIONS} WHERE heads.id = ? AND version = ?`, head.value.id, versionNumber)
     .toArray()[0];
-  return row ? ok(toHead(row)) : fail("not_found", `No version ${wanted} of head '${name}'.`);
+  return row ? ok(toHead(row)) : fail("not_found", `No version ${versionNumber} of head '${name}'.`);
 }
 
 /** Adds the next version of a head whose bytes are stored already, and moves the active pointer if `promote`. */
@@ -97,14 +98,14 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   const row = findHead(sql, head.id);
   if (!row.ok) return row;
   const version = row.value.last_version + 1;
-  const stored = sql
+  const versionCount = sql
     .exec<{ n: number }>("SELECT count(*) AS n FROM head_versions WHERE head = ?", row.value.id)
     .one().n;
-  if (stored >= limits.versions_per_head) {
+  if (versionCount >= limits.versions_per_head) {
     return fail(
       "limit_exceeded",
       `A head has at most ${limits.versions_per_head} versions. Delete the head, or train under another name.`,
-      { details: { limit: limits.versions_per_head, actual: stored } },
+      { details: { limit: limits.versions_per_head, actual: versionCount } },
     );
   }
   const record: HeadRecord = { object: "head", ...head, version, created_at: now };
@@ -121,14 +122,14 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   const active = promote ? version : row.value.active_version;
   sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
   schedule(sql, "publish_head", head.sha256, now * 1000);
-  const made = { ...record, active_version: active };
-  emit(sql, "head.trained", headData(made), now);
-  if (promote) emit(sql, "head.promoted", headData(made), now);
-  return ok(made);
+  const headObject = { ...record, active_version: active };
+  emit(sql, "head.trained", headEventData(headObject), now);
+  if (promote) emit(sql, "head.promoted", headEventData(headObject), now);
+  return ok(headObject);
 }
 
 /** What events tell of a version of a head. */
-function headData({ object, id, version, active_version, task, dataset, training, evaluation }: HeadObject) {
+function headEventData({ object, id, version, active_version, task, dataset, training, evaluation }: HeadObject) {
   const { accuracy = null, macro_f1 = null } = evaluation ?? {};
   const { method, examples } = training;
   return { object, id, version, active_version, task, dataset, training: { method, examples }, accuracy, macro_f1 };
@@ -144,18 +145,18 @@ export function promoteHead(sql: SqlStorage, name: string, version: number, now:
   const promoted = { ...head.value, active_version: version };
   if (head.value.active_version === version) return ok(promoted);
   sql.exec("UPDATE heads SET active_version = ? WHERE name = ?", version, name);
-  emit(sql, "head.promoted", headData(promoted), now);
+  emit(sql, "head.promoted", headEventData(promoted), now);
   return ok(promoted);
 }
 
 export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<HeadObject>> {
-  return page(
+  return paginate(
     request,
     (name) => sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
-    (below, count) =>
+    (cursor, count) =>
       sql.exec<VersionRow>(
-        `${VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,
-        below,
+        `${SELECT_VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,
+        cursor,
         count,
       ),
     toSummary,
@@ -165,7 +166,7 @@ export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<He
 export function listVersions(sql: SqlStorage, name: string, request: PageRequest): Result<Page<HeadObject>> {
   const head = findHead(sql, name);
   if (!head.ok) return head;
-  return page(
+  return paginate(
     request,
     (version) =>
       sql
@@ -175,11 +176,11 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
           /^\d{1,9}$/.test(version) ? Number(version) : 0,
         )
         .toArray()[0]?.version ?? null,
-    (below, count) =>
+    (cursor, count) =>
       sql.exec<VersionRow>(
-        `${VERSIONS} WHERE heads.id = ? AND version < ? ORDER BY version DESC LIMIT ?`,
+        `${SELECT_VERSIONS} WHERE heads.id = ? AND version < ? ORDER BY version DESC LIMIT ?`,
         head.value.id,
-        below,
+        cursor,
         count,
       ),
     toSummary,
@@ -203,12 +204,13 @@ export function deleteHead(
   sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
-  for (const { sha256 } of hashes) if (!needsBytes(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
-  dropUnneeded(sql, now);
+  for (const { sha256 } of hashes)
+    if (!isHeadReferenced(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
+  deleteUnusedBackbones(sql, now);
   return ok({ id: name, object: "head", deleted: true });
 }
 
 /** Whether any version has these bytes. */
-export function needsBytes(sql: SqlStorage, sha256: string): boolean {
+export function isHeadReferenced(sql: SqlStorage, sha256: string): boolean {
   return sql.exec("SELECT 1 FROM head_versions WHERE sha256 = ? LIMIT 1", sha256).toArray().length > 0;
 }

@@ -1,27 +1,34 @@
 /** Deliveries: what has become of each event at each webhook endpoint (core/delivery.ts), attempt by attempt. */
+
+import { fail, ok, type Result } from "../../core/failure.ts";
 import {
   advance,
   type Delivery,
   type DeliveryEvent,
-  disables,
-  type Health,
-  heard,
+  disableReason,
+  type EndpointHealth,
   outcomeOf,
+  recordOutcome,
 } from "../../core/lifecycle/delivery.ts";
-import { fail, ok, type Result } from "../../core/failure.ts";
-import type { Answered, Message } from "../../webhooks/send.ts";
-import { FIRST_OF_ALL, schedule } from "../tasks/tasks.ts";
+import type { SendResult, WebhookMessage } from "../../webhooks/send.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
+import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
-import { type EndpointRow, findEnabled, findEndpoint, giveUpEndpoint, secretsOf } from "./webhook-endpoints.ts";
+import {
+  disableFailingEndpoint,
+  type EndpointRow,
+  findEnabledEndpoint,
+  findEndpoint,
+  signingSecrets,
+} from "./webhook-endpoints.ts";
 
 /** Events are kept for so long, and what became of them. */
-const KEPT_SECONDS = 30 * 24 * 3600;
+const RETENTION_SECONDS = 30 * 24 * 3600;
 /** The newest so many attempts at a delivery are kept. */
-const ATTEMPTS_KEPT = 50;
+const MAX_RETAINED_ATTEMPTS = 50;
 /** Deliveries that one call sends again, and that one run deletes. */
-const REDELIVERED_AT_ONCE = 10_000;
-const DELETED_AT_ONCE = 500;
+const MAX_REDELIVERIES_PER_REQUEST = 10_000;
+const DELETE_BATCH_SIZE = 500;
 
 export type DeliveryStatus = Delivery["status"];
 
@@ -51,7 +58,7 @@ interface AttemptRow extends Record<string, SqlStorageValue> {
 }
 
 /** Those of endpoints that are still there, with the event that each tells of. */
-const JOINED = `SELECT d.*, e.id AS endpoint_id, v.id AS event_id, v.type, v.created_at FROM deliveries d
+const SELECT_DELIVERIES = `SELECT d.*, e.id AS endpoint_id, v.id AS event_id, v.type, v.created_at FROM deliveries d
   JOIN webhook_endpoints e ON e.number = d.endpoint JOIN events v ON v.sequence = d.event`;
 
 export type WebhookDelivery = ReturnType<typeof toDelivery>;
@@ -69,20 +76,20 @@ function toDelivery(row: Row) {
   };
 }
 
-function toAttempt({ attempt, started_at, milliseconds, status, answer, error }: AttemptRow, current: Row) {
-  const cutOff = milliseconds === null && !(current.live === 1 && attempt === current.attempt);
+function toAttempt({ attempt, started_at, milliseconds, status, answer, error }: AttemptRow, delivery: Row) {
+  const isInterrupted = milliseconds === null && !(delivery.live === 1 && attempt === delivery.attempt);
   return {
     number: attempt,
     created_at: Math.floor(started_at / 1000),
     milliseconds,
     status,
     answer,
-    error: cutOff ? "The service was interrupted; whether the event arrived is not known." : error,
+    error: isInterrupted ? "The service was interrupted; whether the event arrived is not known." : error,
   };
 }
 
 function findRow(sql: SqlStorage, id: string): Result<Row> {
-  const row = sql.exec<Row>(`${JOINED} WHERE d.id = ?`, id).toArray()[0];
+  const row = sql.exec<Row>(`${SELECT_DELIVERIES} WHERE d.id = ?`, id).toArray()[0];
   return row ? ok(row) : fail("not_found", `No webhook delivery '${id}'.`);
 }
 
@@ -104,20 +111,20 @@ export interface DeliveryPageRequest extends PageRequest {
 export function listDeliveries(sql: SqlStorage, request: DeliveryPageRequest): Result<Page<WebhookDelivery>> {
   const endpoint = request.endpoint === undefined ? null : findEndpoint(sql, request.endpoint);
   if (endpoint?.ok === false) return { ok: false, failure: { ...endpoint.failure, param: "endpoint" } };
-  const ofEndpoint = endpoint === null ? "" : `AND d.endpoint = ${endpoint.value.number}`;
+  const endpointFilter = endpoint === null ? "" : `AND d.endpoint = ${endpoint.value.number}`;
   // A status that is written out finds its partial index.
-  const ofStatus = request.status === undefined ? "" : `AND d.status = '${request.status}'`;
-  return page(
+  const statusFilter = request.status === undefined ? "" : `AND d.status = '${request.status}'`;
+  return paginate(
     request,
     (id) => {
       const row = findRow(sql, id);
       return row.ok ? row.value.number : null;
     },
-    (below, count) =>
+    (cursor, count) =>
       sql
         .exec<Row>(
-          `${JOINED} WHERE d.number < ? ${ofEndpoint} ${ofStatus} ORDER BY d.number DESC LIMIT ?`,
-          below,
+          `${SELECT_DELIVERIES} WHERE d.number < ? ${endpointFilter} ${statusFilter} ORDER BY d.number DESC LIMIT ?`,
+          cursor,
           count,
         )
         .toArray(),
@@ -125,22 +132,26 @@ export function listDeliveries(sql: SqlStorage, request: DeliveryPageRequest): R
   );
 }
 
-function write(sql: SqlStorage, number: number, { status, attempt, before, live, dueAt }: Delivery): void {
+function saveDelivery(
+  sql: SqlStorage,
+  number: number,
+  { status, attempt, scheduleStart, inFlight, dueAt }: Delivery,
+): void {
   sql.exec(
     "UPDATE deliveries SET status = ?, attempt = ?, before = ?, live = ?, due_at = ? WHERE number = ?",
     status,
     attempt,
-    before,
-    live ? 1 : 0,
+    scheduleStart,
+    inFlight ? 1 : 0,
     dueAt === null ? null : Math.round(dueAt),
     number,
   );
 }
 
-function apply(sql: SqlStorage, row: Row, event: DeliveryEvent, now: number, random = 0.5): Delivery {
-  const { status, attempt, before, live, due_at } = row;
-  const state = advance({ status, attempt, before, live: live === 1, dueAt: due_at }, event, now, random);
-  write(sql, row.number, state);
+function applyEvent(sql: SqlStorage, row: Row, event: DeliveryEvent, now: number, random = 0.5): Delivery {
+  const { status, attempt, before: scheduleStart, live, due_at } = row;
+  const state = advance({ status, attempt, scheduleStart, inFlight: live === 1, dueAt: due_at }, event, now, random);
+  saveDelivery(sql, row.number, state);
   return state;
 }
 
@@ -148,48 +159,48 @@ function apply(sql: SqlStorage, row: Row, event: DeliveryEvent, now: number, ran
 export function redeliver(sql: SqlStorage, id: string, now: number): Result<WebhookDelivery> {
   const row = findRow(sql, id);
   if (!row.ok) return row;
-  const enabled = findEnabled(sql, row.value.endpoint_id);
+  const enabled = findEnabledEndpoint(sql, row.value.endpoint_id);
   if (!enabled.ok) return enabled;
-  apply(sql, row.value, { type: "redeliver" }, now);
-  schedule(sql, "deliver", "", FIRST_OF_ALL);
-  const after = findRow(sql, id);
-  return after.ok ? ok(toDelivery(after.value)) : after;
+  applyEvent(sql, row.value, { type: "redeliver" }, now);
+  schedule(sql, "deliver", "", EARLIEST_RUN_AT);
+  const updatedRow = findRow(sql, id);
+  return updatedRow.ok ? ok(toDelivery(updatedRow.value)) : updatedRow;
 }
 
 /** Sends again what has failed at an endpoint of the events since `since` (seconds), oldest first, up to a bound. */
 export function redeliverFailed(sql: SqlStorage, endpoint: string, since: number, now: number) {
-  const found = findEnabled(sql, endpoint);
-  if (!found.ok) return found;
+  const endpointRow = findEnabledEndpoint(sql, endpoint);
+  if (!endpointRow.ok) return endpointRow;
   const rows = sql
     .exec<Row>(
-      `${JOINED} WHERE d.endpoint = ? AND d.status = 'failed' AND v.created_at >= ? ORDER BY d.number LIMIT ?`,
-      found.value.number,
+      `${SELECT_DELIVERIES} WHERE d.endpoint = ? AND d.status = 'failed' AND v.created_at >= ? ORDER BY d.number LIMIT ?`,
+      endpointRow.value.number,
       since,
-      REDELIVERED_AT_ONCE + 1,
+      MAX_REDELIVERIES_PER_REQUEST + 1,
     )
     .toArray();
-  const wanted = rows.slice(0, REDELIVERED_AT_ONCE);
-  for (const row of wanted) apply(sql, row, { type: "redeliver" }, now);
-  if (wanted.length > 0) schedule(sql, "deliver", "", FIRST_OF_ALL);
+  const batch = rows.slice(0, MAX_REDELIVERIES_PER_REQUEST);
+  for (const row of batch) applyEvent(sql, row, { type: "redeliver" }, now);
+  if (batch.length > 0) schedule(sql, "deliver", "", EARLIEST_RUN_AT);
   return ok({
     object: "webhook_endpoint.redelivery" as const,
     id: endpoint,
-    deliveries: wanted.length,
-    has_more: rows.length > wanted.length,
+    deliveries: batch.length,
+    has_more: rows.length > batch.length,
   });
 }
 
 /** Emits `webhook.test` to an endpoint alone; answers its delivery. `now` in seconds. */
 export function testEndpoint(sql: SqlStorage, id: string, now: number): Result<WebhookDelivery> {
-  const endpoint = findEnabled(sql, id);
+  const endpoint = findEnabledEndpoint(sql, id);
   if (!endpoint.ok) return endpoint;
   emit(sql, "webhook.test", { object: "webhook_endpoint", id }, now, { only: endpoint.value.number });
-  const query = `${JOINED} WHERE d.endpoint = ? ORDER BY d.number DESC LIMIT 1`;
+  const query = `${SELECT_DELIVERIES} WHERE d.endpoint = ? ORDER BY d.number DESC LIMIT 1`;
   return ok(toDelivery(sql.exec<Row>(query, endpoint.value.number).one()));
 }
 
 /** An attempt that has been written down and is to be made. */
-export interface Begun extends Message {
+export interface DeliveryAttempt extends WebhookMessage {
   readonly delivery: number;
   readonly attempt: number;
   readonly endpoint: number;
@@ -199,7 +210,12 @@ export interface Begun extends Message {
  * Writes down an attempt at the endpoint's delivery that is due first; null where none is, or where the last attempt at it
  * was cut off. Call it in a transaction; `now` and `lease` in milliseconds.
  */
-export function beginAttempt(sql: SqlStorage, endpoint: EndpointRow, now: number, lease: number): Begun | null {
+export function beginAttempt(
+  sql: SqlStorage,
+  endpoint: EndpointRow,
+  now: number,
+  lease: number,
+): DeliveryAttempt | null {
   const row = sql
     .exec<Row & { data: string }>(
       `SELECT d.*, v.id AS event_id, v.type, v.created_at, v.data FROM deliveries d JOIN events v ON v.sequence = d.event
@@ -209,12 +225,12 @@ export function beginAttempt(sql: SqlStorage, endpoint: EndpointRow, now: number
     )
     .toArray()[0];
   if (row === undefined) return null;
-  const { attempt } = apply(sql, row, { type: "begin", lease }, now);
+  const { attempt } = applyEvent(sql, row, { type: "begin", lease }, now);
   if (attempt === row.attempt) return null;
   sql.exec("INSERT INTO delivery_attempts (delivery, attempt, started_at) VALUES (?, ?, ?)", row.number, attempt, now);
-  if (attempt > ATTEMPTS_KEPT) {
-    const old = "DELETE FROM delivery_attempts WHERE delivery = ? AND attempt <= ?";
-    sql.exec(old, row.number, attempt - ATTEMPTS_KEPT);
+  if (attempt > MAX_RETAINED_ATTEMPTS) {
+    const deleteOldAttempts = "DELETE FROM delivery_attempts WHERE delivery = ? AND attempt <= ?";
+    sql.exec(deleteOldAttempts, row.number, attempt - MAX_RETAINED_ATTEMPTS);
   }
   const { event_id, type, created_at, event, data } = row;
   const body = JSON.stringify({
@@ -226,21 +242,21 @@ export function beginAttempt(sql: SqlStorage, endpoint: EndpointRow, now: number
     sequence: event,
     data: JSON.parse(data),
   });
-  const secrets = secretsOf(endpoint, now / 1000);
+  const secrets = signingSecrets(endpoint, now / 1000);
   return { delivery: row.number, attempt, endpoint: endpoint.number, url: endpoint.url, secrets, id: event_id, body };
 }
 
 /** Notes what came of an attempt, of the delivery and of the endpoint. Call it in a transaction; `now` in milliseconds. */
 export function endAttempt(
   sql: SqlStorage,
-  begun: Begun,
-  { status, answer, error, retryAfter }: Answered,
+  deliveryAttempt: DeliveryAttempt,
+  { status, responseBody, error, retryAfter }: SendResult,
   now: number,
   random: number,
 ): void {
-  const row = sql.exec<Row>("SELECT * FROM deliveries WHERE number = ?", begun.delivery).toArray()[0];
+  const row = sql.exec<Row>("SELECT * FROM deliveries WHERE number = ?", deliveryAttempt.delivery).toArray()[0];
   const endpoint = sql
-    .exec<EndpointRow>("SELECT * FROM webhook_endpoints WHERE number = ?", begun.endpoint)
+    .exec<EndpointRow>("SELECT * FROM webhook_endpoints WHERE number = ?", deliveryAttempt.endpoint)
     .toArray()[0];
   // Deleted meanwhile.
   if (row === undefined || endpoint === undefined) return;
@@ -249,42 +265,44 @@ export function endAttempt(
     "UPDATE delivery_attempts SET milliseconds = max(0, ? - started_at), status = ?, answer = ?, error = ? WHERE delivery = ? AND attempt = ?",
     now,
     status,
-    answer,
+    responseBody,
     error,
-    begun.delivery,
-    begun.attempt,
+    deliveryAttempt.delivery,
+    deliveryAttempt.attempt,
   );
-  apply(sql, row, { type: "ended", attempt: begun.attempt, outcome }, now, random);
+  applyEvent(sql, row, { type: "ended", attempt: deliveryAttempt.attempt, outcome }, now, random);
   // What another address answers says nothing of this one.
-  if (endpoint.url !== begun.url || endpoint.enabled === 0) return;
-  const health = heard(JSON.parse(endpoint.health) as Health, outcome, now);
+  if (endpoint.url !== deliveryAttempt.url || endpoint.enabled === 0) return;
+  const health = recordOutcome(JSON.parse(endpoint.health) as EndpointHealth, outcome, now);
   sql.exec("UPDATE webhook_endpoints SET health = ? WHERE number = ?", JSON.stringify(health), endpoint.number);
-  const reason = disables(health, outcome, now);
-  if (reason !== null) giveUpEndpoint(sql, endpoint, reason, Math.floor(now / 1000));
+  const reason = disableReason(health, outcome, now);
+  if (reason !== null) disableFailingEndpoint(sql, endpoint, reason, Math.floor(now / 1000));
 }
 
 /** Deletes deliveries that `where` finds, so many at once; whether some may be left. */
 function deleteDeliveries(sql: SqlStorage, where: string, value: number): boolean {
-  const old = `SELECT number FROM deliveries WHERE ${where} LIMIT ${DELETED_AT_ONCE}`;
-  sql.exec(`DELETE FROM delivery_attempts WHERE delivery IN (${old})`, value);
-  const deleted = sql.exec(`DELETE FROM deliveries WHERE number IN (${old}) RETURNING 1`, value).toArray().length;
-  return deleted === DELETED_AT_ONCE;
+  const selectBatch = `SELECT number FROM deliveries WHERE ${where} LIMIT ${DELETE_BATCH_SIZE}`;
+  sql.exec(`DELETE FROM delivery_attempts WHERE delivery IN (${selectBatch})`, value);
+  const deleted = sql
+    .exec(`DELETE FROM deliveries WHERE number IN (${selectBatch}) RETURNING 1`, value)
+    .toArray().length;
+  return deleted === DELETE_BATCH_SIZE;
 }
 
 /** Deletes a bounded part of the deliveries to an endpoint that was deleted; whether some may be left. */
-export function deleteDeliveriesTo(sql: SqlStorage, endpoint: number): boolean {
+export function deleteEndpointDeliveries(sql: SqlStorage, endpoint: number): boolean {
   return deleteDeliveries(sql, "endpoint = ?", endpoint);
 }
 
 /** Deletes a bounded part of what is older than 30 days; whether some may be left. `now` in milliseconds. */
-export function expireEvents(sql: SqlStorage, now: number): boolean {
-  const until = Math.floor(now / 1000) - KEPT_SECONDS;
+export function deleteExpiredEvents(sql: SqlStorage, now: number): boolean {
+  const cutoff = Math.floor(now / 1000) - RETENTION_SECONDS;
   const { last } = sql
-    .exec<{ last: number | null }>("SELECT max(sequence) AS last FROM events WHERE created_at <= ?", until)
+    .exec<{ last: number | null }>("SELECT max(sequence) AS last FROM events WHERE created_at <= ?", cutoff)
     .one();
   if (last === null) return false;
   if (deleteDeliveries(sql, "event <= ?", last)) return true;
-  const old = "SELECT sequence FROM events WHERE sequence <= ? LIMIT ?";
-  sql.exec(`DELETE FROM events WHERE sequence IN (${old})`, last, DELETED_AT_ONCE);
+  const selectBatch = "SELECT sequence FROM events WHERE sequence <= ? LIMIT ?";
+  sql.exec(`DELETE FROM events WHERE sequence IN (${selectBatch})`, last, DELETE_BATCH_SIZE);
   return sql.exec("SELECT 1 FROM events WHERE sequence <= ? LIMIT 1", last).toArray().length > 0;
 }

@@ -3,137 +3,138 @@
  * itself with every attempt that ends. An attempt is in the ledger before it is made. Where the memory is lost the ledger
  * says when the next one is due, and the event goes out again under the same id.
  */
-import { type Health, mayBegin, SLOW, type Standing } from "../../core/lifecycle/delivery.ts";
-import { parseOrigins } from "../../webhooks/address.ts";
+import { canDispatch, type EndpointHealth, type EndpointLoad, SLOW_ATTEMPT_MS } from "../../core/lifecycle/delivery.ts";
 import { sendMessage } from "../../webhooks/send.ts";
-import { type Begun, beginAttempt, endAttempt } from "./deliveries.ts";
-import { arm, schedule } from "../tasks/tasks.ts";
+import { parseOrigins } from "../../webhooks/url.ts";
+import { schedule, setNextAlarm } from "../tasks/tasks.ts";
+import { beginAttempt, type DeliveryAttempt, endAttempt } from "./deliveries.ts";
 import type { EndpointRow } from "./webhook-endpoints.ts";
 
 /** What the platform allows an alarm in calls is far more; past this many attempts the next alarm goes on. */
-const ATTEMPTS_AN_ALARM = 500;
+const MAX_ATTEMPTS_PER_ALARM = 500;
 /** What an attempt may take beyond its time limit before it counts as cut off. */
 const LEASE_MARGIN_MS = 5_000;
 
-interface Waiting extends EndpointRow {
+interface EndpointSchedule extends EndpointRow {
   /** When the first of its pending deliveries is due; null without one. */
   due_at: number | null;
 }
 
-export interface Pump {
+export interface Dispatcher {
   /** Begins what is due and has room; when to look again, in milliseconds, or null where nothing is pending. */
-  readonly kick: () => number | null;
+  readonly dispatchDue: () => number | null;
 }
 
 /**
  * `active` says whether the tenant still is; `keep` has the platform wait for a promise; `failed` hears of bugs. Nothing
  * else is thrown.
  */
-export function createPump(
+export function createDispatcher(
   env: Cloudflare.Env,
   storage: DurableObjectStorage,
-  active: () => boolean,
-  keep: (work: Promise<void>) => void,
-  failed: (error: unknown) => void,
-): Pump {
+  isActive: () => boolean,
+  waitUntil: (work: Promise<void>) => void,
+  onError: (error: unknown) => void,
+): Dispatcher {
   const { sql } = storage;
   const timeoutMs = (Number(env.WEBHOOK_TIMEOUT_SECONDS) || 20) * 1000;
   const lease = timeoutMs + LEASE_MARGIN_MS;
-  const allowed = parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set<string>();
+  const allowedOrigins = parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set<string>();
   /** When each attempt under way began, by delivery, by endpoint. */
-  const underWay = new Map<number, Map<number, number>>();
-  let left = 0;
-  let looking = false;
+  const inFlight = new Map<number, Map<number, number>>();
+  let attemptsLeft = 0;
+  let isRecheckScheduled = false;
 
-  const standings = (rows: readonly Waiting[]) =>
-    new Map<number, Standing>(
+  const computeLoads = (rows: readonly EndpointSchedule[]) =>
+    new Map<number, EndpointLoad>(
       rows.map(({ number, health }) => [
         number,
-        { health: JSON.parse(health) as Health, since: [...(underWay.get(number)?.values() ?? [])] },
+        { health: JSON.parse(health) as EndpointHealth, attemptStarts: [...(inFlight.get(number)?.values() ?? [])] },
       ]),
     );
 
   /** Begins one attempt where one may begin: true; else when to look again, or null. */
-  function beginOne(now: number): true | number | null {
+  function dispatchOne(now: number): true | number | null {
     // Disabled ones may still have attempts under way.
     const rows = sql
-      .exec<Waiting>(
+      .exec<EndpointSchedule>(
         "SELECT e.*, (SELECT min(d.due_at) FROM deliveries d WHERE d.endpoint = e.number AND d.status = 'pending') AS due_at FROM webhook_endpoints e",
       )
       .toArray();
-    const all = standings(rows);
-    const waiting = rows.flatMap((row) => {
-      const standing = all.get(row.number);
-      if (standing === undefined || row.enabled === 0 || row.due_at === null) return [];
-      return [{ row, standing, at: Math.max(row.due_at, standing.health.openUntil) }];
+    const loads = computeLoads(rows);
+    const pending = rows.flatMap((row) => {
+      const load = loads.get(row.number);
+      if (load === undefined || row.enabled === 0 || row.due_at === null) return [];
+      return [{ row, load, readyAt: Math.max(row.due_at, load.health.openUntil) }];
     });
-    const ready = waiting.filter(({ at }) => at <= now).sort((a, b) => a.at - b.at);
-    const later = waiting.flatMap(({ at }) => (at > now ? [at] : []));
-    const next = ready.find(({ standing }) => mayBegin(standing, [...all.values()], now));
-    if (next === undefined || left <= 0) {
-      if (ready.length === 0) return later.length === 0 ? null : Math.min(...later);
-      if (left <= 0) return now;
-      lookAgain();
-      return Math.min(now + lease, ...later);
+    const ready = pending.filter(({ readyAt }) => readyAt <= now).sort((a, b) => a.readyAt - b.readyAt);
+    const laterTimes = pending.flatMap(({ readyAt }) => (readyAt > now ? [readyAt] : []));
+    const next = ready.find(({ load }) => canDispatch(load, [...loads.values()], now));
+    if (next === undefined || attemptsLeft <= 0) {
+      if (ready.length === 0) return laterTimes.length === 0 ? null : Math.min(...laterTimes);
+      if (attemptsLeft <= 0) return now;
+      scheduleRecheck();
+      return Math.min(now + lease, ...laterTimes);
     }
-    const begun = storage.transactionSync(() => beginAttempt(sql, next.row, now, lease));
-    if (begun !== null) {
-      left--;
-      const attempts = underWay.get(begun.endpoint) ?? new Map<number, number>();
-      underWay.set(begun.endpoint, attempts.set(begun.delivery, now));
-      keep(attempt(begun));
+    const deliveryAttempt = storage.transactionSync(() => beginAttempt(sql, next.row, now, lease));
+    if (deliveryAttempt !== null) {
+      attemptsLeft--;
+      const attempts = inFlight.get(deliveryAttempt.endpoint) ?? new Map<number, number>();
+      inFlight.set(deliveryAttempt.endpoint, attempts.set(deliveryAttempt.delivery, now));
+      waitUntil(sendAttempt(deliveryAttempt));
     }
     return true;
   }
 
-  function begin(): number | null {
+  function dispatch(): number | null {
     for (;;) {
-      const next = beginOne(Date.now());
+      const next = dispatchOne(Date.now());
       if (next !== true) return next;
     }
   }
 
-  async function attempt(begun: Begun): Promise<void> {
+  async function sendAttempt(deliveryAttempt: DeliveryAttempt): Promise<void> {
     try {
-      const answered = await sendMessage(begun, allowed, timeoutMs);
-      if (active()) storage.transactionSync(() => endAttempt(sql, begun, answered, Date.now(), Math.random()));
+      const sendResult = await sendMessage(deliveryAttempt, allowedOrigins, timeoutMs);
+      if (isActive())
+        storage.transactionSync(() => endAttempt(sql, deliveryAttempt, sendResult, Date.now(), Math.random()));
     } catch (error) {
-      failed(error);
+      onError(error);
     } finally {
-      underWay.get(begun.endpoint)?.delete(begun.delivery);
+      inFlight.get(deliveryAttempt.endpoint)?.delete(deliveryAttempt.delivery);
     }
-    goOn();
+    dispatchAndReschedule();
   }
 
   /** Begins what may begin now, and has the `due` table come back in time for the rest. */
-  function goOn(): void {
-    if (!active()) return;
+  function dispatchAndReschedule(): void {
+    if (!isActive()) return;
     try {
-      const next = begin();
+      const next = dispatch();
       if (next === null) return;
-      const due = sql.exec<{ run_at: number }>("SELECT run_at FROM due WHERE kind = 'deliver'").toArray()[0];
-      if (due !== undefined && due.run_at <= next) return;
+      const task = sql.exec<{ run_at: number }>("SELECT run_at FROM due WHERE kind = 'deliver'").toArray()[0];
+      if (task !== undefined && task.run_at <= next) return;
       schedule(sql, "deliver", "", next);
-      keep(arm(storage));
+      waitUntil(setNextAlarm(storage));
     } catch (error) {
-      failed(error);
+      onError(error);
     }
   }
 
   /** What waits for room is looked at again when an attempt may have turned out to be slow. */
-  function lookAgain(): void {
-    if (looking) return;
-    looking = true;
+  function scheduleRecheck(): void {
+    if (isRecheckScheduled) return;
+    isRecheckScheduled = true;
     setTimeout(() => {
-      looking = false;
-      goOn();
-    }, SLOW);
+      isRecheckScheduled = false;
+      dispatchAndReschedule();
+    }, SLOW_ATTEMPT_MS);
   }
 
   return {
-    kick() {
-      left = ATTEMPTS_AN_ALARM;
-      return begin();
+    dispatchDue() {
+      attemptsLeft = MAX_ATTEMPTS_PER_ALARM;
+      return dispatch();
     },
   };
 }

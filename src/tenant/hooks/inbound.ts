@@ -3,11 +3,11 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { type DatasetRow, findDataset } from "../data/datasets.ts";
-import { emit } from "./events.ts";
+import { type FeedbackExample, type UnknownLabelAction, upsertExamples } from "../heads/feedback.ts";
 import { getHead } from "../heads/heads.ts";
-import { learn, type NewLearning, type UnknownLabel } from "../heads/learning.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
-import { learnersOf } from "../heads/policies.ts";
+import { listLearningHeads } from "../heads/policies.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
+import { emit } from "./events.ts";
 
 export interface HookFields {
   /** JSON Pointers; the texts of a list are joined by a line break. */
@@ -34,7 +34,7 @@ export interface HookSpec {
   readonly head: string | null;
   readonly dataset: string | null;
   readonly fields: HookFields;
-  readonly on_unknown_label: UnknownLabel | null;
+  readonly on_unknown_label: UnknownLabelAction | null;
   readonly verify: Verification;
 }
 
@@ -74,25 +74,31 @@ function checkSpec(sql: SqlStorage, { head: headName, dataset: datasetName, fiel
   if (headName !== null) {
     const head = getHead(sql, headName, null);
     if (!head.ok) return { ok: false, failure: { ...head.failure, param: "head" } };
-    return head.value.modality === "text" ? ok(null) : notText("head");
+    return head.value.modality === "text" ? ok(null) : notTextFailure("head");
   }
   const dataset = findDataset(sql, datasetName ?? "");
   if (!dataset.ok) return { ok: false, failure: { ...dataset.failure, param: "dataset" } };
-  if (dataset.value.modality !== "text") return notText("dataset");
+  if (dataset.value.modality !== "text") return notTextFailure("dataset");
   const { task } = dataset.value;
-  const wanted = targetField[task];
-  const other = Object.values(targetField).find((field) => field !== wanted && fields[field] !== undefined);
-  if (other !== undefined)
-    return fail("task_mismatch", `With the task '${task}' a hook takes 'fields.${wanted}', not 'fields.${other}'.`, {
-      param: `fields.${other}`,
-    });
-  if (fields[wanted] !== undefined) return ok(null);
-  return fail("missing_parameter", `With the task '${task}' a hook needs 'fields.${wanted}'.`, {
-    param: `fields.${wanted}`,
+  const targetFieldName = targetField[task];
+  const unexpectedField = Object.values(targetField).find(
+    (field) => field !== targetFieldName && fields[field] !== undefined,
+  );
+  if (unexpectedField !== undefined)
+    return fail(
+      "task_mismatch",
+      `With the task '${task}' a hook takes 'fields.${targetFieldName}', not 'fields.${unexpectedField}'.`,
+      {
+        param: `fields.${unexpectedField}`,
+      },
+    );
+  if (fields[targetFieldName] !== undefined) return ok(null);
+  return fail("missing_parameter", `With the task '${task}' a hook needs 'fields.${targetFieldName}'.`, {
+    param: `fields.${targetFieldName}`,
   });
 }
 
-function notText(param: "head" | "dataset") {
+function notTextFailure(param: "head" | "dataset") {
   return fail("modality_mismatch", `What other systems post is text, and this ${param} takes none.`, { param });
 }
 
@@ -127,12 +133,12 @@ export function getHook(sql: SqlStorage, id: string): Result<InboundHook> {
 }
 
 export function listHooks(sql: SqlStorage, request: PageRequest): Result<Page<InboundHook>> {
-  return page(
+  return paginate(
     request,
     (id) =>
       sql.exec<{ number: number }>("SELECT number FROM inbound_hooks WHERE id = ?", id).toArray()[0]?.number ?? null,
-    (below, count) =>
-      sql.exec<Row>("SELECT * FROM inbound_hooks WHERE number < ? ORDER BY number DESC LIMIT ?", below, count),
+    (cursor, count) =>
+      sql.exec<Row>("SELECT * FROM inbound_hooks WHERE number < ? ORDER BY number DESC LIMIT ?", cursor, count),
     toHook,
   );
 }
@@ -146,7 +152,7 @@ export function deleteHook(sql: SqlStorage, id: string): Result<{ id: string; ob
 }
 
 /** The hook of a token, by its hash, with what verifies its messages. */
-export function openHook(
+export function findHookByToken(
   sql: SqlStorage,
   tokenHash: string,
 ): Result<{ readonly hook: InboundHook; readonly secret: string | null }> {
@@ -155,116 +161,116 @@ export function openHook(
 }
 
 /** A message that was verified, by what names it, and until when (Unix seconds) its answer is kept. */
-export interface MessageName {
-  readonly message: string;
-  readonly until: number;
+export interface MessageKey {
+  readonly messageId: string;
+  readonly expiresAt: number;
 }
 
-export type Answer = Readonly<Record<string, unknown>>;
+export type ResponseBody = Readonly<Record<string, unknown>>;
 /** What a message is answered, and whether it was before. */
-export interface Answered {
-  readonly answer: Answer;
+export interface HookResponse {
+  readonly body: ResponseBody;
   readonly replayed: boolean;
 }
 
-function keptAnswer(sql: SqlStorage, hook: number, message: string, now: number): Answered | null {
+function findStoredResponse(sql: SqlStorage, hook: number, messageId: string, now: number): HookResponse | null {
   const row = sql
     .exec<{ answer: string }>(
       "SELECT answer FROM inbound_messages WHERE hook = ? AND message = ? AND expires_at > ?",
       hook,
-      message,
+      messageId,
       now,
     )
     .toArray()[0];
-  return row ? { answer: JSON.parse(row.answer) as Answer, replayed: true } : null;
+  return row ? { body: JSON.parse(row.answer) as ResponseBody, replayed: true } : null;
 }
 
 /** The answer that a message got before; else, for a hook that learns, the data set and the heads that it teaches. */
-export function beginMessage(
+export function getMessageContext(
   sql: SqlStorage,
   id: string,
-  message: string,
+  messageId: string,
   now: number,
-): Result<Answered | { readonly dataset: DatasetRow | null; readonly learners: readonly string[] }> {
+): Result<HookResponse | { readonly dataset: DatasetRow | null; readonly learners: readonly string[] }> {
   const row = findRow(sql, id);
   if (!row.ok) return row;
-  const kept = keptAnswer(sql, row.value.number, message, now);
-  if (kept !== null) return ok(kept);
+  const storedResponse = findStoredResponse(sql, row.value.number, messageId, now);
+  if (storedResponse !== null) return ok(storedResponse);
   const { dataset: name } = toHook(row.value);
   const dataset = name === null ? null : findDataset(sql, name);
   if (!dataset?.ok) return ok({ dataset: null, learners: [] });
-  return ok({ dataset: dataset.value, learners: learnersOf(sql, dataset.value.id) });
+  return ok({ dataset: dataset.value, learners: listLearningHeads(sql, dataset.value.id) });
 }
 
 /**
  * Does what a message asks for, unless it was done before, and keeps its answer. Call it in a transaction, which has the
  * effect, the event and the answer, or none of them.
  */
-function once(
+function handleOnce(
   sql: SqlStorage,
   id: string,
-  { message, until }: MessageName,
+  { messageId, expiresAt }: MessageKey,
   now: number,
-  effect: (hook: InboundHook) => Result<Answer>,
-): Result<Answered> {
+  effect: (hook: InboundHook) => Result<ResponseBody>,
+): Result<HookResponse> {
   const row = findRow(sql, id);
   if (!row.ok) return row;
   const { number } = row.value;
-  const kept = keptAnswer(sql, number, message, now);
-  if (kept !== null) return ok(kept);
-  const answer = effect(toHook(row.value));
-  if (!answer.ok) return answer;
+  const storedResponse = findStoredResponse(sql, number, messageId, now);
+  if (storedResponse !== null) return ok(storedResponse);
+  const body = effect(toHook(row.value));
+  if (!body.ok) return body;
   sql.exec("DELETE FROM inbound_messages WHERE expires_at <= ?", now);
   sql.exec(
     "INSERT INTO inbound_messages (hook, message, answer, expires_at) VALUES (?, ?, ?, ?)",
     number,
-    message,
-    JSON.stringify(answer.value),
-    until,
+    messageId,
+    JSON.stringify(body.value),
+    expiresAt,
   );
-  return ok({ answer: answer.value, replayed: false });
+  return ok({ body: body.value, replayed: false });
 }
 
-export interface Predicted {
+export interface HookPrediction {
   readonly head: string;
   readonly version: number;
   /** The sender's own id. */
   readonly input_id: string | null;
-  readonly prediction: Answer;
+  readonly prediction: ResponseBody;
 }
 
 /** Tells of a prediction that was made for a hook. */
-export function predicted(
+export function recordPrediction(
   sql: SqlStorage,
   id: string,
-  name: MessageName,
-  made: Predicted,
+  messageKey: MessageKey,
+  hookPrediction: HookPrediction,
   now: number,
-): Result<Answered> {
-  return once(sql, id, name, now, (hook) => {
-    const { head, version, input_id, prediction } = made;
-    const told = { id, object: hook.object, hook: hook.name, head, version, input_id, prediction };
-    emit(sql, "inbound.predicted", told, now);
+): Result<HookResponse> {
+  return handleOnce(sql, id, messageKey, now, (hook) => {
+    const { head, version, input_id, prediction } = hookPrediction;
+    const eventData = { id, object: hook.object, hook: hook.name, head, version, input_id, prediction };
+    emit(sql, "inbound.predicted", eventData, now);
     return ok({ object: "inbound.prediction", id, input_id, model: `${head}@${version}`, ...prediction });
   });
 }
 
 /** Learns the example that a hook was sent. */
-export function learnt(
+export function learnExample(
   sql: SqlStorage,
   id: string,
-  name: MessageName,
+  messageKey: MessageKey,
   dataset: DatasetRow,
-  example: NewLearning,
+  example: FeedbackExample,
   now: number,
-): Result<Answered> {
-  return once(sql, id, name, now, (hook) => {
-    const done = learn(sql, dataset, [example], hook.on_unknown_label ?? "reject", now);
-    if (!done.ok) return done;
-    const [one] = done.value;
-    const told = { dataset: dataset.name, example: one?.id ?? "", outcome: one?.outcome ?? "unchanged" };
-    if (told.outcome !== "unchanged")
-      emit(sql, "inbound.learned", { id, object: hook.object, hook: hook.name, ...told }, now);
-    return ok({ object: "inbound.learning", id, ...told });
+): Result<HookResponse> {
+  return handleOnce(sql, id, messageKey, now, (hook) => {
+    const results = upsertExamples(sql, dataset, [example], hook.on_unknown_label ?? "reject", now);
+    if (!results.ok) return results;
+    const [result] = results.value;
+    const summary = { dataset: dataset.name, example: result?.id ?? "", outcome: result?.outcome ?? "unchanged" };
+    if (summary.outcome !== "unchanged")
+      emit(sql, "inbound.learned", { id, object: hook.object, hook: hook.name, ...summary }, now);
+    return ok({ object: "inbound.learning", id, ...summary });
   });
 }

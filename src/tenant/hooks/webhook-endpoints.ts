@@ -1,14 +1,15 @@
 /** Webhook endpoints: where a tenant wants to be told of events. */
-import { type Health, newHealth } from "../../core/lifecycle/delivery.ts";
-import type { EventType } from "../../core/lifecycle/event.ts";
+
 import { fail, ok, type Result } from "../../core/failure.ts";
+import { type EndpointHealth, newEndpointHealth } from "../../core/lifecycle/delivery.ts";
+import type { EventType } from "../../core/lifecycle/event.ts";
 import { limits } from "../../core/limits.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
 
 /** After a rotation the secret before signs as well for so long. */
-const ROTATION_SECONDS = 24 * 3600;
+const ROTATION_OVERLAP_SECONDS = 24 * 3600;
 
 export interface NewWebhookEndpoint {
   readonly id: string;
@@ -18,7 +19,7 @@ export interface NewWebhookEndpoint {
   readonly secret: string;
 }
 
-export interface WebhookEndpointChange {
+export interface WebhookEndpointPatch {
   readonly url?: string | undefined;
   readonly events?: NewWebhookEndpoint["events"] | undefined;
   readonly description?: string | null | undefined;
@@ -47,7 +48,7 @@ export type DisabledReason = "request" | "gone" | "failing";
 export type WebhookEndpoint = ReturnType<typeof toEndpoint>;
 
 function toEndpoint(row: EndpointRow) {
-  const { failingSince } = JSON.parse(row.health) as Health;
+  const { failingSince } = JSON.parse(row.health) as EndpointHealth;
   return {
     object: "webhook_endpoint" as const,
     id: row.id,
@@ -67,7 +68,7 @@ export function findEndpoint(sql: SqlStorage, id: string): Result<EndpointRow> {
 }
 
 /** The same where it is enabled. */
-export function findEnabled(sql: SqlStorage, id: string): Result<EndpointRow> {
+export function findEnabledEndpoint(sql: SqlStorage, id: string): Result<EndpointRow> {
   const row = findEndpoint(sql, id);
   if (!row.ok || row.value.enabled === 1) return row;
   return fail("endpoint_disabled", `The webhook endpoint '${id}' is disabled. Enable it first.`);
@@ -97,24 +98,24 @@ export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, no
     JSON.stringify(endpoint.events),
     endpoint.description,
     endpoint.secret,
-    JSON.stringify(newHealth),
+    JSON.stringify(newEndpointHealth),
     now,
   );
   return getEndpoint(sql, endpoint.id);
 }
 
 export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Page<WebhookEndpoint>> {
-  return page(
+  return paginate(
     request,
     (id) => {
       const row = findEndpoint(sql, id);
       return row.ok ? row.value.number : null;
     },
-    (below, count) =>
+    (cursor, count) =>
       sql
         .exec<EndpointRow>(
           "SELECT * FROM webhook_endpoints WHERE number < ? ORDER BY number DESC LIMIT ?",
-          below,
+          cursor,
           count,
         )
         .toArray(),
@@ -123,22 +124,22 @@ export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Pag
 }
 
 /** Changes what is given. Where it is enabled, or goes elsewhere, nothing is known of its health any more. */
-export function changeEndpoint(sql: SqlStorage, id: string, change: WebhookEndpointChange): Result<WebhookEndpoint> {
+export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpointPatch): Result<WebhookEndpoint> {
   const row = findEndpoint(sql, id);
   if (!row.ok) return row;
   const { number, url, events, description, enabled, health } = row.value;
-  const fresh = (change.enabled === true && enabled === 0) || (change.url !== undefined && change.url !== url);
+  const resetsHealth = (patch.enabled === true && enabled === 0) || (patch.url !== undefined && patch.url !== url);
   sql.exec(
     "UPDATE webhook_endpoints SET url = ?, events = ?, description = ?, health = ? WHERE number = ?",
-    change.url ?? url,
-    change.events === undefined ? events : JSON.stringify(change.events),
-    change.description === undefined ? description : change.description,
-    fresh ? JSON.stringify(newHealth) : health,
+    patch.url ?? url,
+    patch.events === undefined ? events : JSON.stringify(patch.events),
+    patch.description === undefined ? description : patch.description,
+    resetsHealth ? JSON.stringify(newEndpointHealth) : health,
     number,
   );
-  if (change.enabled === true)
+  if (patch.enabled === true)
     sql.exec("UPDATE webhook_endpoints SET enabled = 1, disabled_reason = NULL WHERE number = ?", number);
-  if (change.enabled === false && enabled === 1) disableEndpoint(sql, number, "request");
+  if (patch.enabled === false && enabled === 1) disableEndpoint(sql, number, "request");
   return getEndpoint(sql, id);
 }
 
@@ -149,7 +150,7 @@ function disableEndpoint(sql: SqlStorage, number: number, reason: DisabledReason
 }
 
 /** Disables an endpoint because of how it answers, and tells the others. `now` in seconds. */
-export function giveUpEndpoint(
+export function disableFailingEndpoint(
   sql: SqlStorage,
   { id, number, description }: EndpointRow,
   reason: "gone" | "failing",
@@ -164,7 +165,7 @@ export function giveUpEndpoint(
 export function rotateSecret(sql: SqlStorage, id: string, secret: string, now: number): Result<WebhookEndpoint> {
   sql.exec(
     "UPDATE webhook_endpoints SET previous_secret = secret, previous_until = ?, secret = ? WHERE id = ?",
-    now + ROTATION_SECONDS,
+    now + ROTATION_OVERLAP_SECONDS,
     secret,
     id,
   );
@@ -172,7 +173,7 @@ export function rotateSecret(sql: SqlStorage, id: string, secret: string, now: n
 }
 
 /** The secrets that sign at `now`, in seconds. */
-export function secretsOf(row: EndpointRow, now: number): string[] {
+export function signingSecrets(row: EndpointRow, now: number): string[] {
   const { secret, previous_secret, previous_until } = row;
   return previous_secret !== null && previous_until > now ? [secret, previous_secret] : [secret];
 }

@@ -4,60 +4,60 @@ import { dueAt } from "../../core/lifecycle/job.ts";
 import { edgeBudget } from "../../core/limits.ts";
 import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../jobs/client.ts";
 import type { Submission } from "../../jobs/protocol.ts";
-import { makeToken } from "../../jobs/token.ts";
-import { applyEvent, checkSource, findJob, firstQueued, type JobRow } from "./jobs.ts";
+import { makeAttemptToken } from "../../jobs/token.ts";
+import { applyEvent, checkSource, findJob, findNextQueuedJob, type JobRow } from "./jobs.ts";
 
-const HEARTBEATS_IN_SILENCE = 10;
-const LONGEST_HEARTBEAT_SECONDS = 15;
-const ATTEMPTS = 3;
+const HEARTBEATS_PER_TIMEOUT = 10;
+const MAX_HEARTBEAT_SECONDS = 15;
+const MAX_ATTEMPTS = 3;
 /** Between submissions that nobody answered, doubled each time. */
-const FIRST_BACKOFF_MS = 1_000;
-const LAST_BACKOFF_MS = 60_000;
+const INITIAL_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 60_000;
 /** Where a busy batch endpoint does not say when to ask again. */
-const BUSY_MS = 5_000;
-const LONGEST_RETRY_AFTER_MS = 600_000;
+const DEFAULT_BUSY_RETRY_MS = 5_000;
+const MAX_RETRY_AFTER_MS = 600_000;
 
-export function jobRules(env: Cloudflare.Env): JobRules {
-  return { silence: (Number(env.BATCH_SILENCE_SECONDS) || 600) * 1000, attempts: ATTEMPTS };
+export function getJobRules(env: Cloudflare.Env): JobRules {
+  return { heartbeatTimeout: (Number(env.BATCH_SILENCE_SECONDS) || 600) * 1000, maxAttempts: MAX_ATTEMPTS };
 }
 
 /** The batch endpoint that the Worker is configured with, or null: one at BATCH_URL, or a container for each job. */
-export function batchEndpoint(env: Cloudflare.Env): BatchEndpoint | null {
+export function getBatchEndpoint(env: Cloudflare.Env): BatchEndpoint | null {
   const { BATCH_URL: url, BATCH: containers, BATCH_SECRET: secret } = env;
   if (!secret) return null;
   const timeoutMs = (Number(env.BATCH_TIMEOUT_SECONDS) || 10) * 1000;
   if (url) return { send: (path, init) => fetch(url.replace(/\/+$/, "") + path, init), secret, timeoutMs };
   if (!containers || !env.GRAFT_URL) return null;
   // A path begins with /v1/jobs/{id}.
-  const containerOf = (path: string) => containers.getByName(path.split("/")[3] ?? "");
-  return { send: (path, init) => containerOf(path).fetch(`http://batch${path}`, init), secret, timeoutMs };
+  const getContainer = (path: string) => containers.getByName(path.split("/")[3] ?? "");
+  return { send: (path, init) => getContainer(path).fetch(`http://batch${path}`, init), secret, timeoutMs };
 }
 
 /** Work on the job `id`; answers when it is due again in milliseconds, or null. Submissions are `submitNext`'s. */
 export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage, id: string): Promise<number | null> {
-  const rules = jobRules(env);
+  const rules = getJobRules(env);
   const { sql } = storage;
-  const tell = (event: JobEvent): JobRow | null =>
+  const applyJobEvent = (event: JobEvent): JobRow | null =>
     storage.transactionSync(() => {
       const job = findJob(sql, id);
       return job.ok ? applyEvent(sql, job.value, event, Date.now(), rules) : null;
     });
-  let job = tell({ type: "clock" });
+  let job = applyJobEvent({ type: "clock" });
   if (job?.state.status === "validating_files") {
     const checked = checkSource(sql, job.spec);
-    if (checked.ok) job = tell({ type: "validated" });
+    if (checked.ok) job = applyJobEvent({ type: "validated" });
     else {
       const { code, message, param = null } = checked.failure;
-      job = tell({ type: "invalid", error: { code, message, param } });
+      job = applyJobEvent({ type: "invalid", error: { code, message, param } });
     }
   }
-  const stopping = job?.state.status === "paused" || job?.state.status === "cancelled";
-  const endpoint = batchEndpoint(env);
-  if (job?.state.live && stopping) {
+  const isStopping = job?.state.status === "paused" || job?.state.status === "cancelled";
+  const endpoint = getBatchEndpoint(env);
+  if (job?.state.live && isStopping) {
     const { attempt, status } = job.state;
     const action = status === "paused" ? "pause" : "cancel";
-    const ended = endpoint !== null && (await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action }));
-    job = tell({ type: ended ? "stopped" : "told_to_stop", attempt });
+    const isStopped = endpoint !== null && (await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action }));
+    job = applyJobEvent({ type: isStopped ? "stopped" : "told_to_stop", attempt });
   }
   return job === null ? null : dueAt(job.state, rules);
 }
@@ -66,65 +66,65 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
  * Submits the job whose turn it is in the tenant's line, one at a time; answers when to go on, in milliseconds, or null
  * where none is queued. `random` gives numbers uniform in [0, 1).
  */
-export async function submitNext(
+export async function submitNextJob(
   env: Cloudflare.Env,
   storage: DurableObjectStorage,
   now: number,
   random: () => number,
 ): Promise<number | null> {
   const { sql } = storage;
-  const rules = jobRules(env);
-  const next = firstQueued(sql);
+  const rules = getJobRules(env);
+  const next = findNextQueuedJob(sql);
   if (next === null) return null;
   if (next.state.submitAt > now) return next.state.submitAt;
   const { attempt } = next.state;
-  const tell = (event: JobEvent) =>
+  const applyJobEvent = (event: JobEvent) =>
     storage.transactionSync(() => {
       const job = findJob(sql, next.id);
       if (job.ok) applyEvent(sql, job.value, event, Date.now(), rules);
     });
-  tell({ type: "submitting", attempt });
-  const endpoint = batchEndpoint(env);
-  const answer =
+  applyJobEvent({ type: "submitting", attempt });
+  const endpoint = getBatchEndpoint(env);
+  const response =
     endpoint === null
-      ? { type: "unanswered" as const, reason: "none is configured.", retryAfter: LAST_BACKOFF_MS }
+      ? { type: "unanswered" as const, reason: "none is configured.", retryAfter: MAX_BACKOFF_MS }
       : await submitAttempt(endpoint, toSubmission(env, next));
-  switch (answer.type) {
+  switch (response.type) {
     case "accepted":
-      tell({ type: "accepted", attempt });
+      applyJobEvent({ type: "accepted", attempt });
       break;
     case "ended":
-      tell({ type: "attempt_failed", attempt, message: "it ended without a word.", retryable: true });
+      applyJobEvent({ type: "attempt_failed", attempt, message: "it ended without a word.", retryable: true });
       break;
     case "rejected":
-      tell({ type: "rejected", attempt, message: answer.message });
+      applyJobEvent({ type: "rejected", attempt, message: response.message });
       break;
     case "busy": {
-      const asked = Math.min(answer.retryAfter ?? BUSY_MS, LONGEST_RETRY_AFTER_MS);
-      tell({ type: "busy", attempt, retryAfter: Math.max(asked, FIRST_BACKOFF_MS) });
+      const requestedDelay = Math.min(response.retryAfter ?? DEFAULT_BUSY_RETRY_MS, MAX_RETRY_AFTER_MS);
+      applyJobEvent({ type: "busy", attempt, retryAfter: Math.max(requestedDelay, INITIAL_BACKOFF_MS) });
       break;
     }
     case "unanswered": {
-      const doubled = Math.min(FIRST_BACKOFF_MS * 2 ** next.state.unanswered, LAST_BACKOFF_MS);
-      const asked = Math.min(answer.retryAfter ?? 0, LONGEST_RETRY_AFTER_MS);
-      const retryAfter = Math.max(doubled * (0.75 + 0.5 * random()), asked);
-      tell({ type: "unanswered", attempt, reason: answer.reason, retryAfter });
+      const backoff = Math.min(INITIAL_BACKOFF_MS * 2 ** next.state.unanswered, MAX_BACKOFF_MS);
+      const requestedDelay = Math.min(response.retryAfter ?? 0, MAX_RETRY_AFTER_MS);
+      const retryAfter = Math.max(backoff * (0.75 + 0.5 * random()), requestedDelay);
+      applyJobEvent({ type: "unanswered", attempt, reason: response.reason, retryAfter });
     }
   }
-  const following = firstQueued(sql);
-  return following === null ? null : Math.max(following.state.submitAt, Date.now());
+  const nextQueued = findNextQueuedJob(sql);
+  return nextQueued === null ? null : Math.max(nextQueued.state.submitAt, Date.now());
 }
 
 function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobRow): Submission {
   const { attempt, checkpoint } = state;
   const { n_epochs, batch_size, learning_rate_multiplier } = spec.hyperparameters;
-  const silence = jobRules(env).silence / 1000;
+  const silenceSeconds = getJobRules(env).heartbeatTimeout / 1000;
   return {
     object: "batch.job",
     id,
     attempt,
     tenant: spec.tenant,
-    token: makeToken(env.SERVER_KEY, { tenant: spec.tenant, job: id, attempt }),
+    token: makeAttemptToken(env.SERVER_KEY, { tenant: spec.tenant, job: id, attempt }),
     created_at,
     task: spec.task,
     modality: spec.modality,
@@ -136,6 +136,6 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     evaluation: spec.evaluation,
     edge_budget: edgeBudget,
     checkpoint,
-    heartbeat_seconds: Math.min(LONGEST_HEARTBEAT_SECONDS, silence / HEARTBEATS_IN_SILENCE),
+    heartbeat_seconds: Math.min(MAX_HEARTBEAT_SECONDS, silenceSeconds / HEARTBEATS_PER_TIMEOUT),
   };
 }

@@ -1,36 +1,36 @@
 /** Fine-tuning jobs: what each is to do, where it is in its life (core/job.ts), and what its events tell. */
 
-import type { EventType } from "../../core/lifecycle/event.ts";
+import { compare } from "../../core/evaluation/comparison.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
+import type { EventType } from "../../core/lifecycle/event.ts";
 import {
   advance,
   directiveOf,
   dueAt,
   hasEnded,
-  isCurrent,
+  hasTrainableLayers,
+  isCurrentAttempt,
   type JobEvent,
-  type JobLog,
+  type JobLogEntry,
   type JobRules,
   type JobState,
   newJobState,
-  type Promote,
-  promotes,
-  refusal,
-  trainsLayers,
+  type PromotionMode,
+  refusalReason,
+  shouldPromote,
 } from "../../core/lifecycle/job.ts";
-import { compare } from "../../core/evaluation/comparison.ts";
 import { limits } from "../../core/limits.ts";
 import type { Directive, Manifest, Message, Submission } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
-import { addBackbone, type FineTunedBackbone, fineTunedId, roomFor } from "../heads/backbones.ts";
 import type { DatasetModality } from "../data/datasets.ts";
 import { countLabels, findDataset } from "../data/datasets.ts";
-import { schedule } from "../tasks/tasks.ts";
-import { emit } from "../hooks/events.ts";
 import { deleteFile, getFile } from "../data/files.ts";
+import { addBackbone, checkBackboneLimit, type FineTunedBackbone, fineTunedId } from "../heads/backbones.ts";
 import { commitHead, getHead, type NewHead } from "../heads/heads.ts";
-import { type Page, type PageRequest, page } from "../page.ts";
+import { emit } from "../hooks/events.ts";
+import { type Page, type PageRequest, paginate } from "../page.ts";
+import { schedule } from "../tasks/tasks.ts";
 
 /** What a job is to do; never changed. */
 export interface JobSpec {
@@ -47,7 +47,7 @@ export interface JobSpec {
   /** null where the inputs are embeddings. */
   readonly backbone: { readonly id: string; readonly revision: string } | null;
   readonly head: string;
-  readonly promote: Promote;
+  readonly promote: PromotionMode;
   readonly trainable: Submission["trainable"];
   readonly suffix: string | null;
   readonly metadata: Readonly<Record<string, string>> | null;
@@ -151,11 +151,11 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
     return fail("too_few_examples", `Training needs at least two examples; '${source.name}' has ${n}.`, { param });
   if (spec.task === "regression") return ok(null);
   const labels = Object.keys(countLabels(sql, dataset.value)).filter((label) => label !== spec.out_of_scope_label);
-  const least = spec.task === "single_label" ? 2 : 1;
-  if (labels.length >= least) return ok(null);
+  const minLabels = spec.task === "single_label" ? 2 : 1;
+  if (labels.length >= minLabels) return ok(null);
   return fail(
     "too_few_labels",
-    `Training needs at least ${least === 1 ? "one label" : "two labels"}; '${source.name}' has ${labels.length}.`,
+    `Training needs at least ${minLabels === 1 ? "one label" : "two labels"}; '${source.name}' has ${labels.length}.`,
     { param },
   );
 }
@@ -172,11 +172,11 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
         details: { limit: limits.active_jobs, actual: active },
       },
     );
-  if (spec.backbone !== null && trainsLayers(spec.trainable)) {
-    const room = roomFor(sql, fineTunedId(spec.backbone.id, spec.suffix, id));
-    if (!room.ok) return room;
+  if (spec.backbone !== null && hasTrainableLayers(spec.trainable)) {
+    const limitCheck = checkBackboneLimit(sql, fineTunedId(spec.backbone.id, spec.suffix, id));
+    if (!limitCheck.ok) return limitCheck;
   }
-  forgetOldJobs(sql);
+  deleteOldJobs(sql);
   const state = newJobState(spec.promote, now * 1000);
   sql.exec(
     "INSERT INTO jobs (id, status, spec, state, created_at) VALUES (?, ?, ?, ?, ?)",
@@ -188,8 +188,8 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
   );
   const job = findJob(sql, id);
   if (!job.ok) return job;
-  addLog(sql, job.value, { level: "info", message: "The job was created." }, now);
-  emit(sql, "fine_tuning.job.created", jobData(job.value), now);
+  addLogRecord(sql, job.value, { level: "info", message: "The job was created." }, now);
+  emit(sql, "fine_tuning.job.created", jobEventData(job.value), now);
   schedule(sql, "job", id, now * 1000);
   return ok(toJob(job.value));
 }
@@ -198,7 +198,7 @@ export function countActiveJobs(sql: SqlStorage): number {
   return sql.exec<{ n: number }>(`SELECT count(*) AS n FROM jobs WHERE ${ACTIVE}`).one().n;
 }
 
-function forgetOldJobs(sql: SqlStorage): void {
+function deleteOldJobs(sql: SqlStorage): void {
   const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs}`;
   sql.exec(`DELETE FROM job_events WHERE job IN (${old})`);
   sql.exec(`DELETE FROM jobs WHERE number IN (${old})`);
@@ -210,40 +210,41 @@ function forgetOldJobs(sql: SqlStorage): void {
  */
 export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: number, rules: JobRules): JobRow {
   const { state, log } = advance(job.state, event, now, rules);
-  const seconds = Math.floor(now / 1000);
-  for (const entry of log) addLog(sql, job, entry, seconds);
+  const nowSeconds = Math.floor(now / 1000);
+  for (const entry of log) addLogRecord(sql, job, entry, nowSeconds);
   if (state === job.state) return job;
   sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, JSON.stringify(state), job.number);
-  const told = toldOf(state.status);
-  if (told !== null && state.status !== job.state.status) emit(sql, told, jobData({ ...job, state }), seconds);
+  const eventType = statusEventType(state.status);
+  if (eventType !== null && state.status !== job.state.status)
+    emit(sql, eventType, jobEventData({ ...job, state }), nowSeconds);
   const due = dueAt(state, rules);
   if (due !== null) schedule(sql, "job", job.id, due);
   if (state.status === "queued") schedule(sql, "submit_jobs", "", state.submitAt);
   const { source } = job.spec;
-  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, seconds);
+  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, nowSeconds);
   // An attempt that is told to stop may still upload something.
   if (hasEnded(state) && (!hasEnded(job.state) || (job.state.live && !state.live)))
     schedule(sql, "delete_artifacts", job.id, now);
-  const before = job.state.checkpoint?.sha256;
-  if (before !== undefined && before !== state.checkpoint?.sha256)
-    schedule(sql, "delete_artifacts", `${job.id}/${before}`, now);
+  const previousCheckpoint = job.state.checkpoint?.sha256;
+  if (previousCheckpoint !== undefined && previousCheckpoint !== state.checkpoint?.sha256)
+    schedule(sql, "delete_artifacts", `${job.id}/${previousCheckpoint}`, now);
   return { ...job, state };
 }
 
 /** The event that tells of a job's new status; null where none does. */
-function toldOf(status: JobState["status"]): EventType | null {
+function statusEventType(status: JobState["status"]): EventType | null {
   return status === "validating_files" || status === "queued" ? null : `fine_tuning.job.${status}`;
 }
 
 /** What events tell of a job. */
-function jobData(row: JobRow) {
+function jobEventData(row: JobRow) {
   const { object, id, status, model, fine_tuned_model, training_file, error, graft } = toJob(row);
   const { head, version, promoted, comparison } = graft;
   return { object, id, status, model, fine_tuned_model, training_file, error, head, version, promoted, comparison };
 }
 
 /** Whether a job needs what is stored for it under this name. */
-export function needsArtifact(sql: SqlStorage, id: string, sha256: string): boolean {
+export function isArtifactReferenced(sql: SqlStorage, id: string, sha256: string): boolean {
   const job = findJob(sql, id);
   return job.ok && !hasEnded(job.value.state) && job.value.state.checkpoint?.sha256 === sha256;
 }
@@ -255,7 +256,7 @@ export function isActiveJob(sql: SqlStorage, id: string): boolean {
 }
 
 /** The job whose turn it is to be submitted: of those that went unanswered least often, the oldest. */
-export function firstQueued(sql: SqlStorage): JobRow | null {
+export function findNextQueuedJob(sql: SqlStorage): JobRow | null {
   const row = sql
     .exec<StoredJob>(
       "SELECT * FROM jobs WHERE status = 'queued' ORDER BY json_extract(state, '$.unanswered'), number LIMIT 1",
@@ -273,21 +274,21 @@ export function commandJob(
 ): Result<Job> {
   const job = findJob(sql, id);
   if (!job.ok) return job;
-  const refused = refusal(job.value.state, command);
-  if (refused !== null) return fail("job_ended", refused);
+  const refusalMessage = refusalReason(job.value.state, command);
+  if (refusalMessage !== null) return fail("job_ended", refusalMessage);
   return ok(toJob(applyEvent(sql, job.value, { type: command }, now, rules)));
 }
 
 /** The job of an attempt that runs, or may; refused where another attempt, or none, is the current one. */
-export function currentAttempt(sql: SqlStorage, id: string, attempt: number): Result<JobRow> {
+export function getCurrentAttempt(sql: SqlStorage, id: string, attempt: number): Result<JobRow> {
   const job = findJob(sql, id);
   if (!job.ok) return job;
-  if (isCurrent(job.value.state, attempt)) return job;
+  if (isCurrentAttempt(job.value.state, attempt)) return job;
   return fail("attempt_ended", `Attempt ${attempt} at this job is over: what it says has no effect any more.`);
 }
 
 /** What a job trains on, where that is still there; else null, and the job fails. `now` in milliseconds. */
-export function openData(sql: SqlStorage, job: JobRow, now: number, rules: JobRules): JobSpec | null {
+export function checkJobData(sql: SqlStorage, job: JobRow, now: number, rules: JobRules): JobSpec | null {
   const source = checkSource(sql, job.spec);
   if (source.ok) return job.spec;
   const { message } = source.failure;
@@ -296,12 +297,14 @@ export function openData(sql: SqlStorage, job: JobRow, now: number, rules: JobRu
 }
 
 /** Remembers a message's id as long as its signature is good; refused where it came before. */
-function once(sql: SqlStorage, messageId: string, now: number): Result<null> {
+function rejectReplay(sql: SqlStorage, messageId: string, now: number): Result<null> {
   sql.exec("DELETE FROM batch_messages WHERE received_at < ?", now - 2 * TOLERANCE_SECONDS);
-  const fresh = sql
+  const insertedRows = sql
     .exec("INSERT OR IGNORE INTO batch_messages (id, received_at) VALUES (?, ?) RETURNING 1", messageId, now)
     .toArray();
-  return fresh.length > 0 ? ok(null) : fail("message_replayed", "A message with this webhook-id has come before.");
+  return insertedRows.length > 0
+    ? ok(null)
+    : fail("message_replayed", "A message with this webhook-id has come before.");
 }
 
 /** Takes what an attempt tells, its end with a head apart. Told twice it has the effect of once. `now` in milliseconds. */
@@ -315,29 +318,29 @@ export function receiveMessage(
   now: number,
   rules: JobRules,
 ): Result<JobRow> {
-  const seconds = Math.floor(now / 1000);
-  const job = currentAttempt(sql, id, attempt);
+  const nowSeconds = Math.floor(now / 1000);
+  const job = getCurrentAttempt(sql, id, attempt);
   if (!job.ok) return job;
-  const fresh = once(sql, messageId, seconds);
-  if (!fresh.ok) return fresh;
-  const after = applyEvent(sql, job.value, event, now, rules);
+  const replayCheck = rejectReplay(sql, messageId, nowSeconds);
+  if (!replayCheck.ok) return replayCheck;
+  const updatedJob = applyEvent(sql, job.value, event, now, rules);
   if (message.type === "progress") {
     const { step, metrics, message: text } = message;
     const data = { step, ...metrics };
     addRecord(
       sql,
-      after,
+      updatedJob,
       "event",
       `${attempt}:${step}`,
       { level: "info", message: text, type: "metrics", data },
-      seconds,
+      nowSeconds,
     );
   }
   if (message.type === "checkpoint") {
     const { step, metrics, artifact } = message;
-    addRecord(sql, after, "checkpoint", `${attempt}:${step}:${artifact.sha256}`, { step, metrics }, seconds);
+    addRecord(sql, updatedJob, "checkpoint", `${attempt}:${step}:${artifact.sha256}`, { step, metrics }, nowSeconds);
   }
-  return ok(after);
+  return ok(updatedJob);
 }
 
 /** What an attempt has trained of its job's backbone. */
@@ -361,7 +364,7 @@ export function finishJob(
   now: number,
   rules: JobRules,
 ): Result<Directive> {
-  const job = currentAttempt(sql, id, attempt);
+  const job = getCurrentAttempt(sql, id, attempt);
   if (!job.ok) return job;
   const { state } = job.value;
   // A job that is to pause or was cancelled takes no result.
@@ -372,38 +375,38 @@ export function finishJob(
       `The candidate to train on all examples is ${state.refit ?? "not chosen yet"}, not ${manifest.candidate}.`,
       { param: "manifest.candidate" },
     );
-  const fresh = once(sql, messageId, now);
-  if (!fresh.ok) return fresh;
-  const before = getHead(sql, head.id, null);
-  const serves = before.ok && before.value.active_version !== null;
+  const replayCheck = rejectReplay(sql, messageId, now);
+  if (!replayCheck.ok) return replayCheck;
+  const currentHead = getHead(sql, head.id, null);
+  const hasActiveVersion = currentHead.ok && currentHead.value.active_version !== null;
   const { backbone: base, suffix, dimensions } = job.value.spec;
   const model = base && fineTunedId(base.id, suffix, id);
-  const room = model !== null && layers !== null ? roomFor(sql, model) : ok(null);
-  const committed = room.ok ? commitHead(sql, head, promotes(state, serves), now) : room;
+  const limitCheck = model !== null && layers !== null ? checkBackboneLimit(sql, model) : ok(null);
+  const committed = limitCheck.ok ? commitHead(sql, head, shouldPromote(state, hasActiveVersion), now) : limitCheck;
   if (committed.ok && base !== null && model !== null) {
     const unchanged = { sha256: null, revision: base.revision, bytes: 0, parameters: 0, dimensions };
-    const made = layers === null ? unchanged : { ...layers, revision: head.backbone.revision };
-    const origin = { id: model, base: base.id, base_revision: base.revision, job: id, created_at: now };
-    addBackbone(sql, { ...origin, ...made }, now);
+    const layerFields = layers === null ? unchanged : { ...layers, revision: head.backbone.revision };
+    const backboneFields = { id: model, base: base.id, base_revision: base.revision, job: id, created_at: now };
+    addBackbone(sql, { ...backboneFields, ...layerFields }, now);
   }
   const event: JobEvent = committed.ok
-    ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, serves }
+    ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, hasActiveVersion }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
   return ok(toDirective(applyEvent(sql, job.value, event, now * 1000, rules), attempt));
 }
 
 /** What an attempt is to do; one that is over, by what it has just told among others, is to end. */
 export function toDirective({ state }: JobRow, attempt: number): Directive {
-  const directive = isCurrent(state, attempt) ? directiveOf(state) : "end";
+  const directive = isCurrentAttempt(state, attempt) ? directiveOf(state) : "end";
   return { object: "batch.directive", directive, refit: state.refit };
 }
 
-function addLog(sql: SqlStorage, job: JobRow, { level, message }: JobLog, now: number): void {
+function addLogRecord(sql: SqlStorage, job: JobRow, { level, message }: JobLogEntry, now: number): void {
   addRecord(sql, job, "event", null, { level, message, type: "message", data: null }, now);
 }
 
 interface EventRecord {
-  readonly level: JobLog["level"];
+  readonly level: JobLogEntry["level"];
   readonly message: string;
   readonly type: "message" | "metrics";
   readonly data: Readonly<Record<string, number>> | null;
@@ -437,11 +440,11 @@ function addRecord(
 }
 
 export function listJobs(sql: SqlStorage, request: PageRequest): Result<Page<Job>> {
-  return page(
+  return paginate(
     request,
     (id) => sql.exec<{ number: number }>("SELECT number FROM jobs WHERE id = ?", id).toArray()[0]?.number ?? null,
-    (below, count) =>
-      sql.exec<StoredJob>("SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", below, count),
+    (cursor, count) =>
+      sql.exec<StoredJob>("SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", cursor, count),
     (row) => toJob(toRow(row)),
   );
 }
@@ -460,7 +463,7 @@ function listRecords<T extends { readonly id: string }>(
   request: PageRequest,
   toObject: (id: string, row: StoredRecord) => T,
 ): Result<Page<T>> {
-  return page(
+  return paginate(
     request,
     (id) => {
       const number =
@@ -473,12 +476,12 @@ function listRecords<T extends { readonly id: string }>(
       );
       return found.toArray().length > 0 ? number : null;
     },
-    (below, count) =>
+    (cursor, count) =>
       sql.exec<StoredRecord>(
         "SELECT number, record, created_at FROM job_events WHERE job = ? AND kind = ? AND number < ? ORDER BY number DESC LIMIT ?",
         job.number,
         kind,
-        below,
+        cursor,
         count,
       ),
     (row) => toObject(`${prefix}${row.number}`, row),

@@ -3,7 +3,7 @@
  * transaction as the change it follows from, so it is lost only if that change is. Work may run twice and must then
  * have the effect of once. A row that fails is tried again later, further apart each time; it never holds up others.
  */
-export type DueKind =
+export type TaskKind =
   | "publish_head"
   | "delete_bytes"
   | "publish_backbone"
@@ -23,30 +23,30 @@ export type DueKind =
   | "sweep";
 
 /** KV deletes one key an operation. */
-export const DELETES_A_RUN = 400;
+export const MAX_DELETES_PER_RUN = 400;
 
-export interface Due {
+export interface ScheduledTask {
   readonly id: number;
-  readonly kind: DueKind;
+  readonly kind: TaskKind;
   readonly ref: string;
   readonly attempts: number;
 }
 
 /** The time of work that goes ahead of all else that is due; an alarm cannot be set to 0. */
-export const FIRST_OF_ALL = 1;
+export const EARLIEST_RUN_AT = 1;
 
 /** Rows run in one alarm; the rest follow in the next, at once. */
-const BATCH = 50;
+const MAX_TASKS_PER_ALARM = 50;
 /** Calls of KV and R2 that the platform allows an alarm are 1,000; some are kept back for a sweep's longer listings. */
-const OPERATIONS = 900;
+const MAX_OPERATIONS_PER_ALARM = 900;
 /** The most that each kind of work makes; 1 for what a newer Worker wrote. */
-const operations: Readonly<Record<DueKind, number>> = {
+const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   publish_head: 2,
   delete_bytes: 2,
   publish_backbone: 2,
   delete_backbone: 2,
   delete_block: 1,
-  delete_blocks: DELETES_A_RUN + 2,
+  delete_blocks: MAX_DELETES_PER_RUN + 2,
   delete_file: 1,
   expire_import: 0,
   expire_answers: 0,
@@ -57,16 +57,16 @@ const operations: Readonly<Record<DueKind, number>> = {
   delete_deliveries: 0,
   expire_events: 0,
   retrain: 1,
-  sweep: DELETES_A_RUN + 20,
+  sweep: MAX_DELETES_PER_RUN + 20,
 };
-const FIRST_RETRY_MS = 1_000;
-const LAST_RETRY_MS = 3_600_000;
+const INITIAL_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 3_600_000;
 
 /**
  * Adds work at `runAt` (milliseconds), or moves it there when the same work already waits for a later time. The row is
  * a new one in either case, so that what is asked for while the same work runs does not end with that run.
  */
-export function schedule(sql: SqlStorage, kind: DueKind, ref: string, runAt: number): void {
+export function schedule(sql: SqlStorage, kind: TaskKind, ref: string, runAt: number): void {
   sql.exec(
     "INSERT OR REPLACE INTO due (kind, ref, run_at) VALUES (?1, ?2, min(?3, coalesce((SELECT run_at FROM due WHERE kind = ?1 AND ref = ?2), ?3)))",
     kind,
@@ -79,7 +79,7 @@ export function schedule(sql: SqlStorage, kind: DueKind, ref: string, runAt: num
  * Sets the alarm to the earliest row; without rows there is no alarm. Nothing is awaited before it is set: only then
  * does the platform commit it together with the rows just written.
  */
-export async function arm(storage: DurableObjectStorage): Promise<void> {
+export async function setNextAlarm(storage: DurableObjectStorage): Promise<void> {
   const next = storage.sql.exec<{ run_at: number | null }>("SELECT min(run_at) AS run_at FROM due").one().run_at;
   if (next !== null) await storage.setAlarm(next);
 }
@@ -88,85 +88,89 @@ export async function arm(storage: DurableObjectStorage): Promise<void> {
  * Work that waits for other systems: it runs beside the rest, of each kind so many at a time, and holds up nothing, nor
  * does one kind another. `deliver` is not of these: it only sets going what goes on by itself (pump.ts).
  */
-const OUTWARD_AT_ONCE: Readonly<Partial<Record<DueKind, number>>> = { job: 3, submit_jobs: 1, retrain: 1 };
+const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = { job: 3, submit_jobs: 1, retrain: 1 };
 /** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
-const PATIENCE_MS = 1_000;
+const ALARM_WAIT_MS = 1_000;
 /** When work is looked at again that found no room beside others of its kind. */
-const AGAIN_MS = 1_000;
+const CONCURRENCY_RETRY_MS = 1_000;
 /** When at the latest, where it runs already: with the end of that it is due at once. */
-const UNDER_WAY_MS = 60_000;
+const RUNNING_RETRY_MS = 60_000;
 
 /** Work under way in this object, by kind and reference, and whether it was due again meanwhile. */
-export type Running = Map<string, { dueAgain: boolean }>;
+export type RunningTasks = Map<string, { isDueAgain: boolean }>;
 
 /**
  * Runs what is due at `now` (milliseconds), as much as one alarm may. `run` answers when the same work is due again, or null when it is done.
  * Failures are reported to `failed` and retried; nothing is thrown. `done` is called where work ends after the alarm.
  */
-export async function drain(
+export async function runDueTasks(
   storage: DurableObjectStorage,
   now: number,
-  run: (due: Due) => Promise<number | null>,
-  failed: (due: Due, error: unknown) => void,
-  running: Running = new Map(),
-  done: () => Promise<void> = async () => undefined,
+  run: (task: ScheduledTask) => Promise<number | null>,
+  onError: (task: ScheduledTask, error: unknown) => void,
+  running: RunningTasks = new Map(),
+  onComplete: () => Promise<void> = async () => undefined,
 ): Promise<void> {
   const { sql } = storage;
   const rows = sql
-    .exec<{ id: number; kind: DueKind; ref: string; attempts: number }>(
+    .exec<{ id: number; kind: TaskKind; ref: string; attempts: number }>(
       "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
       now,
-      BATCH,
+      MAX_TASKS_PER_ALARM,
     )
     .toArray();
-  const outward: Promise<void>[] = [];
-  let left = OPERATIONS;
+  const concurrentRuns: Promise<void>[] = [];
+  let operationsLeft = MAX_OPERATIONS_PER_ALARM;
   for (const row of rows) {
-    const name = `${row.kind}\n${row.ref}`;
-    const atOnce = OUTWARD_AT_ONCE[row.kind];
-    const underWay = running.get(name);
-    if (underWay || (atOnce !== undefined && ofKind(running, row.kind) >= atOnce)) {
-      if (underWay) underWay.dueAgain = true;
-      sql.exec("UPDATE due SET run_at = ? WHERE id = ?", now + (underWay ? UNDER_WAY_MS : AGAIN_MS), row.id);
+    const taskKey = `${row.kind}\n${row.ref}`;
+    const maxConcurrent = MAX_CONCURRENT_TASKS[row.kind];
+    const runningTask = running.get(taskKey);
+    if (runningTask || (maxConcurrent !== undefined && countRunning(running, row.kind) >= maxConcurrent)) {
+      if (runningTask) runningTask.isDueAgain = true;
+      sql.exec(
+        "UPDATE due SET run_at = ? WHERE id = ?",
+        now + (runningTask ? RUNNING_RETRY_MS : CONCURRENCY_RETRY_MS),
+        row.id,
+      );
       continue;
     }
-    left -= operations[row.kind] ?? 1;
-    if (left < 0) break;
+    operationsLeft -= operationsPerTask[row.kind] ?? 1;
+    if (operationsLeft < 0) break;
     // The retry is written before the attempt, so that work which takes the isolate down with it is put off as well.
-    const wait = Math.min(FIRST_RETRY_MS * 4 ** row.attempts, LAST_RETRY_MS);
-    sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + wait, row.id);
-    const state = { dueAgain: false };
-    const work = runRow(sql, row, run, failed, state, now);
-    if (atOnce === undefined) {
+    const backoff = Math.min(INITIAL_BACKOFF_MS * 4 ** row.attempts, MAX_BACKOFF_MS);
+    sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + backoff, row.id);
+    const state = { isDueAgain: false };
+    const work = runTask(sql, row, run, onError, state, now);
+    if (maxConcurrent === undefined) {
       await work;
       continue;
     }
-    running.set(name, state);
-    outward.push(work.finally(() => running.delete(name)).then(done));
+    running.set(taskKey, state);
+    concurrentRuns.push(work.finally(() => running.delete(taskKey)).then(onComplete));
   }
-  if (outward.length > 0) await Promise.race([Promise.all(outward), scheduler.wait(PATIENCE_MS)]);
+  if (concurrentRuns.length > 0) await Promise.race([Promise.all(concurrentRuns), scheduler.wait(ALARM_WAIT_MS)]);
 }
 
-function ofKind(running: Running, kind: DueKind): number {
+function countRunning(running: RunningTasks, kind: TaskKind): number {
   return [...running.keys()].filter((name) => name.startsWith(`${kind}\n`)).length;
 }
 
-async function runRow(
+async function runTask(
   sql: SqlStorage,
-  row: Due,
-  run: (due: Due) => Promise<number | null>,
-  failed: (due: Due, error: unknown) => void,
-  state: { readonly dueAgain: boolean },
+  task: ScheduledTask,
+  run: (task: ScheduledTask) => Promise<number | null>,
+  onError: (task: ScheduledTask, error: unknown) => void,
+  state: { readonly isDueAgain: boolean },
   now: number,
 ): Promise<void> {
   try {
-    const again = await run(row);
-    if (again === null) sql.exec("DELETE FROM due WHERE id = ?", row.id);
-    else sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", again, row.id);
+    const nextRunAt = await run(task);
+    if (nextRunAt === null) sql.exec("DELETE FROM due WHERE id = ?", task.id);
+    else sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", nextRunAt, task.id);
     // What was asked for meanwhile is a row of its own.
-    if (state.dueAgain)
-      sql.exec("UPDATE due SET run_at = ? WHERE kind = ? AND ref = ? AND id <> ?", now, row.kind, row.ref, row.id);
+    if (state.isDueAgain)
+      sql.exec("UPDATE due SET run_at = ? WHERE kind = ? AND ref = ? AND id <> ?", now, task.kind, task.ref, task.id);
   } catch (error) {
-    failed(row, error);
+    onError(task, error);
   }
 }

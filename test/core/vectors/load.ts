@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import type { Data } from "../../contract/training.ts";
+import type { TrainingData } from "../../contract/training-data.ts";
 
 /** One fit of scikit-learn's: fits.json, made by make.py. */
 export interface FitVector {
@@ -18,7 +18,7 @@ export interface FitVector {
   readonly expected: readonly number[];
 }
 
-export const fitVectors = read("fits.json") as FitVector[];
+export const fitVectors = readJson("fits.json") as FitVector[];
 
 export interface MetricVectors {
   readonly logits: number[];
@@ -38,7 +38,7 @@ export interface MetricVectors {
   readonly regression: { truth: number[]; predicted: number[]; r2: number; mae: number; rmse: number };
 }
 
-export const metricVectors = read("metrics.json") as MetricVectors;
+export const metricVectors = readJson("metrics.json") as MetricVectors;
 
 /** One split of McNemar's test: mcnemar.json, made by mcnemar.py. */
 export interface McNemarVector {
@@ -47,7 +47,7 @@ export interface McNemarVector {
   readonly p_value: number;
 }
 
-export const mcNemarVectors = read("mcnemar.json") as McNemarVector[];
+export const mcNemarVectors = readJson("mcnemar.json") as McNemarVector[];
 
 /** P(X ≤ k) of n trials: binomial.json, made by binomial.py. */
 export interface BinomialVector {
@@ -57,17 +57,17 @@ export interface BinomialVector {
   readonly tail: number;
 }
 
-export const binomialVectors = read("binomial.json") as BinomialVector[];
+export const binomialVectors = readJson("binomial.json") as BinomialVector[];
 
 /** A vector's training set, rows of weight 2 as two rows. */
-export function dataOf(vector: FitVector): Data {
+export function toTrainingData(vector: FitVector): TrainingData {
   const rows = [...Array(vector.rows).keys(), ...vector.repeat];
   const features = Float32Array.from(
     rows.flatMap((row) => vector.x.slice(row * vector.dimensions, (row + 1) * vector.dimensions)),
   );
   const y = rows.map((row) => vector.y[row]);
   const labels = vector.kind === "value" ? [] : Array.from({ length: vector.outputs }, (_, k) => `label ${k}`);
-  const targets: Data["targets"] =
+  const targets: TrainingData["targets"] =
     vector.kind === "single"
       ? { kind: "single", indices: Int32Array.from(y as number[]) }
       : vector.kind === "multi"
@@ -76,6 +76,6 @@ export function dataOf(vector: FitVector): Data {
   return { dimensions: vector.dimensions, features, targets, labels };
 }
 
-function read(name: string): unknown {
+function readJson(name: string): unknown {
   return JSON.parse(readFileSync(`${import.meta.dirname}/${name}`, "utf8"));
 }

@@ -1,0 +1,100 @@
+/**
+ * Labelled sets of text to measure a backbone on, from a folder of `NAME/{train,test,…}.csv` with the columns text and label.
+ * What a set is trained and tested on is fixed here, so that every measurement means the same by its name.
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { parse } from "csv-parse/sync";
+import { seededRandom, shuffle } from "../src/core/random.ts";
+
+export interface LabelledText {
+  readonly text: string;
+  readonly label: string;
+}
+
+export interface Split {
+  readonly train: readonly LabelledText[];
+  readonly test: readonly LabelledText[];
+}
+
+export interface TextDataset {
+  readonly name: string;
+  /** Whether the backbone's pre-training has seen its training examples. */
+  readonly seenInPretraining: boolean;
+  /** One, or the folds of a cross-validation. */
+  readonly splits: readonly Split[];
+}
+
+const FOLDS = 10;
+const domains = ["airline", "fastfood", "finance", "insurance", "media", "software"];
+
+/** Every set that the folder has, in a fixed order. */
+export function readTextDatasets(folder: string, pattern?: RegExp): TextDataset[] {
+  const sets: TextDataset[] = [];
+  const add = (name: string, seenInPretraining: boolean, splits: () => Split[]) => {
+    if (existsSync(join(folder, name.split(" ")[0] as string)) && (pattern === undefined || pattern.test(name)))
+      sets.push({ name, seenInPretraining, splits: splits() });
+  };
+  const read = (set: string, file: string) => readTexts(join(folder, set, `${file}.csv`));
+  const readSplit = (set: string, train: string, test = "test") => [{ train: read(set, train), test: read(set, test) }];
+
+  add("hwu64 5 a class", false, () => readSplit("hwu64", "train_5"));
+  add("hwu64 10 a class", false, () => readSplit("hwu64", "train_10"));
+  add("hwu64 full", false, () => readSplit("hwu64", "train"));
+  add("snips train_small", false, () => readSplit("snips", "train_small"));
+  add("snips full", false, () => readSplit("snips", "train"));
+  add("bitext_support27", false, () => readSplit("bitext_support27", "train"));
+  add("mr_polarity 10-fold", false, () => makeFolds(read("mr_polarity", "all")));
+  add("rasa_banking 10-fold", false, () => makeFolds(read("rasa_banking", "all")));
+  add("askubuntu_nlu", false, () => readSplit("askubuntu_nlu", "train"));
+  add("webapps_nlu", false, () => readSplit("webapps_nlu", "train"));
+  // Well-formed from 0.8 on, as in Faruqui and Das 2018.
+  const binarise = (rows: LabelledText[]) =>
+    rows.map(({ text, label }) => ({ text, label: Number(label) >= 0.8 ? "well-formed" : "not" }));
+  add("query_wellformedness", false, () =>
+    readSplit("query_wellformedness", "train").map(({ train, test }) => ({
+      train: binarise(train),
+      test: binarise(test),
+    })),
+  );
+  add("clinc150_full", true, () => readSplit("clinc150_full", "train"));
+  add("clinc150_oos_plus", true, () => [
+    {
+      train: [...read("clinc150_oos_plus", "train"), ...read("clinc150_oos_plus", "oos_train")],
+      test: [...read("clinc150_oos_plus", "test"), ...read("clinc150_oos_plus", "oos_test")],
+    },
+  ]);
+  for (const domain of domains) add(`multidogo_${domain}`, true, () => readSplit(`multidogo_${domain}`, "train"));
+  add("goemotions_ekman single", true, () => readSplit("goemotions_ekman", "train_single", "test_single"));
+  return sets;
+}
+
+/** The rows of a file that have a text and a label. */
+export function readTexts(file: string): LabelledText[] {
+  const rows: Partial<LabelledText>[] = parse(readFileSync(file), {
+    bom: true,
+    columns: true,
+    skip_empty_lines: true,
+    relax_column_count: true,
+  });
+  return rows.filter((row): row is LabelledText => !!row.text?.trim() && !!row.label);
+}
+
+/** Ten folds, each once the test; shuffled with a fixed seed. */
+function makeFolds(rows: readonly LabelledText[]): Split[] {
+  const shuffled = shuffle([...rows], seededRandom(1));
+  return Array.from({ length: FOLDS }, (_, fold) => ({
+    train: shuffled.filter((_, i) => i % FOLDS !== fold),
+    test: shuffled.filter((_, i) => i % FOLDS === fold),
+  }));
+}
+
+/** `each` examples of every label, drawn anew for each seed. */
+export function sampleByLabel(rows: readonly LabelledText[], count: number, seed: number): LabelledText[] {
+  const counts = new Map<string, number>();
+  return shuffle([...rows], seededRandom(seed)).filter(({ label }) => {
+    const taken = (counts.get(label) ?? 0) + 1;
+    counts.set(label, taken);
+    return taken <= count;
+  });
+}

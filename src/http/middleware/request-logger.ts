@@ -1,0 +1,26 @@
+import { createMiddleware } from "hono/factory";
+import { routePath } from "hono/route";
+import { newId } from "../../lib/id.ts";
+import type { HttpEnv } from "../context.ts";
+import { RATE_LIMIT_POLICY } from "./rate-limit.ts";
+
+/** Gives the request its id, and writes its one log line: no inputs, no secrets. */
+export const requestLogger = createMiddleware<HttpEnv>(async (c, next) => {
+  const startedAt = Date.now();
+  const requestId = newId("req_");
+  c.set("requestId", requestId);
+  c.set("idempotencyClaim", null);
+  c.set("logFields", {});
+  c.header("x-request-id", requestId);
+  c.header("ratelimit-policy", RATE_LIMIT_POLICY);
+  await next();
+  const logEntry = {
+    request_id: requestId,
+    tenant: c.var.caller?.tenant ?? c.var.attempt?.tenant ?? null,
+    route: `${c.req.method} ${routePath(c, -1)}`,
+    status: c.res.status,
+    milliseconds: Date.now() - startedAt,
+    ...c.var.logFields,
+  };
+  console.log(JSON.stringify(logEntry));
+});

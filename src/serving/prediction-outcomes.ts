@@ -1,0 +1,50 @@
+/** How heads do on labelled examples that they have not learnt yet. */
+import type { Context } from "hono";
+import type { Task } from "../core/head.ts";
+import type { HttpEnv } from "../http/context.ts";
+import { type Input, type Prediction, predictInputs } from "../http/routes/predict.ts";
+import type { StoredExample } from "../tenant/data/examples.ts";
+import type { PredictionOutcome } from "../tenant/heads/feedback.ts";
+import { getServedHead } from "./active-heads.ts";
+
+/**
+ * For each example whether the head's version (the active one, where none is given) predicts it right; none where it has
+ * no label that the head could predict, for regression, and where the head cannot predict now: learning needs no prediction.
+ */
+export async function getPredictionOutcomes(
+  c: Context<HttpEnv>,
+  head: string,
+  version: number | null,
+  examples: readonly StoredExample[],
+  outOfScopeLabel: string | null,
+): Promise<(PredictionOutcome | null)[]> {
+  const noOutcomes = examples.map(() => null);
+  const served = examples.length === 0 ? null : await getServedHead(c.env, c.var.caller.tenant, head, version);
+  if (!served?.ok || served.value.task === "regression") return noOutcomes;
+  const { value } = served;
+  const predictions = await predictInputs(c, value, examples.map(toInput), (index) => `examples[${index}]`);
+  if (!predictions.ok) return noOutcomes;
+  return examples.map(({ target }, i) => {
+    const correct = isCorrect(value.task, JSON.parse(target), predictions.value[i], outOfScopeLabel);
+    return correct === null ? null : { head, version: value.version, isCorrect: correct };
+  });
+}
+
+function toInput({ input }: StoredExample): Input {
+  return typeof input === "string"
+    ? { text: input }
+    : { embedding: Array.from(new Float32Array(input.slice().buffer)) };
+}
+
+function isCorrect(
+  task: Task,
+  target: string | readonly string[],
+  prediction: Prediction | undefined,
+  outOfScopeLabel: string | null,
+): boolean | null {
+  if (prediction === undefined) return null;
+  // As in an evaluation, what belongs to no label does not count.
+  if (task === "single_label") return target === outOfScopeLabel ? null : prediction.label === target;
+  const labels = [...(prediction.labels ?? [])].sort();
+  return labels.length === target.length && labels.every((label, i) => label === target[i]);
+}

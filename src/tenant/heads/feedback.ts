@@ -1,0 +1,239 @@
+/** Feedback and corrections: the newer label takes the place of an older one for the same input, or the same id. */
+
+import { type ErrorCode, fail, ok, type Result } from "../../core/failure.ts";
+import { limits } from "../../core/limits.ts";
+import { newId } from "../../lib/id.ts";
+import { checkLabelLimit, countLabels, type DatasetRow, findDataset, incrementRevision } from "../data/datasets.ts";
+import type { StoredExample } from "../data/examples.ts";
+import {
+  getFeedbackTarget,
+  getPolicy,
+  type PolicyObject,
+  recordPredictionOutcomes,
+  scheduleDueRetrainings,
+} from "./policies.ts";
+
+/** Whether a label that no example of the data set has yet is taken. */
+export type UnknownLabelAction = "reject" | "add";
+
+/** Which head's version predicted an example before it is learnt, and whether it was right. */
+export interface PredictionOutcome {
+  readonly head: string;
+  readonly version: number;
+  readonly isCorrect: boolean;
+}
+
+export interface FeedbackExample {
+  readonly example: StoredExample;
+  readonly outcomes: readonly PredictionOutcome[];
+}
+
+export interface UpsertResult {
+  readonly id: string;
+  readonly outcome: "added" | "updated" | "unchanged";
+  /** Whether its input stood in no example before: no version has been trained on it. */
+  readonly isNewInput: boolean;
+}
+
+interface Row extends Record<string, SqlStorageValue> {
+  position: number;
+  id: string;
+  same_input: number;
+  same_content: number;
+}
+
+/**
+ * Learns one example. Of the examples with its id or its input one stays, in the place of that with the id or else of the
+ * oldest, so that its embedding is kept where its input is the same.
+ */
+function upsertExample(sql: SqlStorage, dataset: DatasetRow, example: StoredExample, now: number): UpsertResult {
+  const { id: requestedId, inputHash, groupHash, contentHash, input, target } = example;
+  const rows = sql
+    .exec<Row>(
+      "SELECT position, id, input_hash = ?2 AS same_input, content_hash = ?3 AS same_content FROM examples WHERE dataset = ?1 AND (id = ?4 OR input_hash = ?2) ORDER BY coalesce(id = ?4, 0) DESC, position",
+      dataset.id,
+      inputHash,
+      contentHash,
+      requestedId,
+    )
+    .toArray();
+  const isNewInput = rows.every(({ same_input }) => same_input === 0);
+  const [first, ...others] = rows;
+  if (first === undefined) {
+    const id = requestedId ?? newId("ex_");
+    const { next } = sql
+      .exec<{ next: number }>(
+        "UPDATE datasets SET next_position = max(next_position, (SELECT coalesce(max(position) + 1, 0) FROM examples WHERE dataset = ?1)) + 1 WHERE id = ?1 RETURNING next_position AS next",
+        dataset.id,
+      )
+      .one();
+    sql.exec(
+      "INSERT INTO examples (dataset, position, id, input_hash, group_hash, content_hash, input, target, created_at, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      dataset.id,
+      next - 1,
+      id,
+      inputHash,
+      groupHash,
+      contentHash,
+      input,
+      target,
+      now,
+      dataset.revision + 1,
+    );
+    return { id, outcome: "added", isNewInput };
+  }
+  if (first.same_content === 1 && others.length === 0) return { id: first.id, outcome: "unchanged", isNewInput };
+  for (const { position } of others)
+    sql.exec("DELETE FROM examples WHERE dataset = ? AND position = ?", dataset.id, position);
+  const id = requestedId ?? first.id;
+  sql.exec(
+    "UPDATE examples SET id = ?, input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ?, revision = ? WHERE dataset = ? AND position = ?",
+    id,
+    inputHash,
+    groupHash,
+    contentHash,
+    input,
+    target,
+    dataset.revision + 1,
+    dataset.id,
+    first.position,
+  );
+  return { id, outcome: "updated", isNewInput };
+}
+
+/** Whether an example's labels are all known from examples before it; refused where they are not and have to be. */
+function checkTarget(
+  sql: SqlStorage,
+  dataset: DatasetRow,
+  target: string,
+  onUnknownLabel: UnknownLabelAction,
+): Result<boolean> {
+  if (dataset.task === "regression") return ok(true);
+  const exists = (query: string, ...values: string[]) => sql.exec(query, dataset.id, ...values).toArray().length > 0;
+  if (exists("SELECT 1 FROM examples WHERE dataset = ? AND target = ? LIMIT 1", target)) return ok(true);
+  if (onUnknownLabel === "add" || !exists("SELECT 1 FROM examples WHERE dataset = ? LIMIT 1")) return ok(false);
+  const labels = countLabels(sql, dataset);
+  const targetLabels: string[] = dataset.task === "single_label" ? [JSON.parse(target)] : JSON.parse(target);
+  const unknownLabel = targetLabels.find(
+    (label) => !Object.hasOwn(labels, label) && label !== dataset.out_of_scope_label,
+  );
+  if (unknownLabel === undefined) return ok(false);
+  return fail(
+    "invalid_label",
+    `No example of dataset '${dataset.name}' has the label '${unknownLabel.slice(0, 100)}'. Add an example of it first, or make the hook with 'on_unknown_label': "add".`,
+    { param: dataset.task === "single_label" ? "fields.label" : "fields.labels" },
+  );
+}
+
+/**
+ * Learns examples of a data set, notes how heads did on them before, and schedules the retraining that they call for.
+ * `now` in seconds; call it in a transaction that is rolled back on failure.
+ */
+export function upsertExamples(
+  sql: SqlStorage,
+  { id, name }: DatasetRow,
+  examples: readonly FeedbackExample[],
+  onUnknownLabel: UnknownLabelAction,
+  now: number,
+): Result<readonly UpsertResult[]> {
+  const datasetRow = findDataset(sql, name);
+  if (!datasetRow.ok || datasetRow.value.id !== id) return fail("not_found", `No dataset '${name}'.`);
+  const results: UpsertResult[] = [];
+  let hasNewLabels = false;
+  const outcomesByHead = new Map<string, { head: string; version: number; outcomes: boolean[] }>();
+  for (const { example, outcomes: exampleOutcomes } of examples) {
+    const targetCheck = checkTarget(sql, datasetRow.value, example.target, onUnknownLabel);
+    if (!targetCheck.ok) return targetCheck;
+    hasNewLabels ||= !targetCheck.value;
+    const result = upsertExample(sql, datasetRow.value, example, now);
+    results.push(result);
+    for (const { head, version, isCorrect } of result.isNewInput ? exampleOutcomes : []) {
+      const headOutcomes = outcomesByHead.get(head) ?? { head, version, outcomes: [] };
+      headOutcomes.outcomes.push(isCorrect);
+      outcomesByHead.set(head, headOutcomes);
+    }
+  }
+  if (results.some(({ outcome }) => outcome !== "unchanged")) {
+    const sizeCheck = checkSize(sql, name, hasNewLabels);
+    if (!sizeCheck.ok) return sizeCheck;
+    incrementRevision(sql, id, now);
+    scheduleDueRetrainings(sql, id, now);
+  }
+  for (const { head, version, outcomes } of outcomesByHead.values())
+    recordPredictionOutcomes(sql, head, version, outcomes, now);
+  return ok(results);
+}
+
+/** Refuses a change that has made a data set too large; `grown`: it may have labels that it did not have before. */
+function checkSize(sql: SqlStorage, name: string, hasNewLabels: boolean): Result<null> {
+  const dataset = findDataset(sql, name);
+  if (!dataset.ok) return dataset;
+  const limit = limits.examples_per_dataset;
+  // Positions are counted up, so below the limit there is no need to count examples.
+  if (dataset.value.next_position > limit) {
+    const { n } = sql
+      .exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.value.id)
+      .one();
+    if (n > limit) {
+      const message = `A dataset holds at most ${limit} examples; with these it would hold ${n}.`;
+      return fail("limit_exceeded", message, { details: { limit, actual: n } });
+    }
+  }
+  return hasNewLabels ? checkLabelLimit(sql, dataset.value) : ok(null);
+}
+
+/** What of a request's examples cannot be learnt. */
+export interface RejectedExamples {
+  readonly rejected: number;
+  readonly errors: readonly { readonly line: number; readonly code: ErrorCode; readonly message: string }[];
+}
+
+export interface Feedback extends RejectedExamples {
+  readonly object: "head.feedback";
+  readonly id: string;
+  readonly head: string;
+  readonly version: number;
+  readonly added: number;
+  readonly updated: number;
+  readonly unchanged: number;
+  readonly judged: number;
+  readonly hits: number;
+  readonly policy: PolicyObject;
+}
+
+/** Learns examples into the data set of a head's active version. */
+export function recordFeedback(
+  sql: SqlStorage,
+  name: string,
+  dataset: DatasetRow,
+  version: number,
+  examples: readonly FeedbackExample[],
+  rejected: RejectedExamples,
+  now: number,
+): Result<Feedback> {
+  const target = getFeedbackTarget(sql, name);
+  if (!target.ok) return target;
+  if (target.value.dataset.id !== dataset.id)
+    return fail("dataset_changed", `Head '${name}' learns into another dataset since. Send the examples again.`, {
+      retryAfter: 1,
+    });
+  const results = upsertExamples(sql, dataset, examples, "add", now);
+  if (!results.ok) return results;
+  const count = (outcome: UpsertResult["outcome"]) => results.value.filter((one) => one.outcome === outcome).length;
+  const scoredOutcomes = examples.flatMap(({ outcomes }, i) => (results.value[i]?.isNewInput ? outcomes : []));
+  const policy = getPolicy(sql, name);
+  if (!policy.ok) return policy;
+  return ok({
+    object: "head.feedback",
+    id: name,
+    head: name,
+    version,
+    added: count("added"),
+    updated: count("updated"),
+    unchanged: count("unchanged"),
+    ...rejected,
+    judged: scoredOutcomes.length,
+    hits: scoredOutcomes.filter(({ isCorrect }) => isCorrect).length,
+    policy: policy.value,
+  });
+}

@@ -1,0 +1,78 @@
+/** Jobs' lives, event by event. */
+
+import type { Comparison } from "../../src/core/evaluation/comparison.ts";
+import {
+  advance,
+  type JobEvent,
+  type JobRules,
+  type JobState,
+  newJobState,
+  type PromotionMode,
+} from "../../src/core/lifecycle/job.ts";
+
+export const MINUTE = 60_000;
+export const rules: JobRules = { heartbeatTimeout: 10 * MINUTE, maxAttempts: 3 };
+
+/** What is said of an attempt. */
+export function attemptEvents(attempt: number) {
+  return {
+    submitting: { type: "submitting", attempt },
+    accepted: { type: "accepted", attempt },
+    busy: { type: "busy", attempt, retryAfter: 5_000 },
+    unanswered: { type: "unanswered", attempt, reason: "no answer in time.", retryAfter: 1_000 },
+    rejected: { type: "rejected", attempt, message: "The batch endpoint refused the job: no such backbone." },
+    heard: { type: "heard", attempt },
+    checkpoint: { type: "checkpoint", attempt, artifact: { sha256: String(attempt).repeat(64), bytes: 9 } },
+    better: { type: "evaluated", attempt, comparison: better },
+    notBetter: { type: "evaluated", attempt, comparison: notBetter },
+    finished: { type: "finished", attempt, candidate: "fine_tuned", version: 3, hasActiveVersion: true },
+    finishedHead: { type: "finished", attempt, candidate: "head", version: 3, hasActiveVersion: true },
+    failed: { type: "attempt_failed", attempt, message: "The machine is out of memory.", retryable: true },
+    hopeless: { type: "attempt_failed", attempt, message: "The examples have one label.", retryable: false },
+    stopped: { type: "stopped", attempt },
+    toldToStop: { type: "told_to_stop", attempt },
+  } as const satisfies Record<string, JobEvent>;
+}
+
+export const better: Comparison = {
+  test_examples: 200,
+  head_accuracy: 0.8,
+  fine_tuned_accuracy: 0.9,
+  only_head: 5,
+  only_fine_tuned: 25,
+};
+export const notBetter: Comparison = { ...better, fine_tuned_accuracy: 0.75, only_head: 25, only_fine_tuned: 15 };
+
+export const invalid: JobEvent = {
+  type: "invalid",
+  error: { code: "too_few_examples", message: "Training needs at least two examples.", param: "training_file" },
+};
+export const [validated, clock, cancel, pause, resume] = (
+  ["validated", "clock", "cancel", "pause", "resume"] as const
+).map((type): JobEvent => ({ type })) as [JobEvent, JobEvent, JobEvent, JobEvent, JobEvent];
+
+export interface SimulatedJob {
+  readonly state: JobState;
+  /** "level: message" */
+  readonly log: readonly string[];
+  readonly now: number;
+}
+
+export function newSimulatedJob(promote: PromotionMode = "if_better"): SimulatedJob {
+  return { state: newJobState(promote, 0), log: [], now: 0 };
+}
+
+/** What becomes of a job by events in this order; a number lets so many milliseconds pass. */
+export function applyEvents({ state, log, now }: SimulatedJob, ...steps: readonly (JobEvent | number)[]): SimulatedJob {
+  const fullLog = [...log];
+  for (const step of steps) {
+    if (typeof step === "number") {
+      now += step;
+      continue;
+    }
+    const next = advance(state, step, now, rules);
+    state = next.state;
+    for (const { level, message } of next.log) fullLog.push(`${level}: ${message}`);
+  }
+  return { state, log: fullLog, now };
+}

@@ -1,0 +1,187 @@
+import fc from "fast-check";
+import { expect, it } from "vitest";
+import { fitFolds } from "../../src/core/linear/cross-validation.ts";
+import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/linear/design.ts";
+import { makePreconditioner } from "../../src/core/linear/fit.ts";
+import type { Targets } from "../../src/core/linear/objective.ts";
+import { computeGramStatistics, gramMatrix } from "../../src/core/linear/preconditioner.ts";
+import { stratifiedFolds } from "../../src/core/linear/split.ts";
+import { stratifiedOrder, subsample } from "../../src/core/linear/subsample.ts";
+import { plainTensorBackend } from "../../src/tensor/plain.ts";
+import { makeClusters, runToEnd } from "../contract/training-data.ts";
+
+const tensors = plainTensorBackend();
+const ROWS = 600;
+const CLASSES = 4;
+
+function makeTestDesign(features: Float32Array, dimensions: number) {
+  const rows = features.length / dimensions;
+  const result = runToEnd(
+    makeDesign(
+      tensors,
+      [tensors.matrix(rows, dimensions, features)],
+      dimensions,
+      new Float64Array(rows).fill(1),
+      2,
+      true,
+      null,
+    ),
+  );
+  if (!result.ok) throw new Error(result.failure.message);
+  return result.value;
+}
+
+it.each(["single", "multi", "value"] as const)("keeps each sampled row with its own target: %s", (kind) => {
+  // The feature tells the row, and the row its target.
+  const design = makeTestDesign(
+    Float32Array.from({ length: ROWS }, (_, row) => row),
+    1,
+  );
+  const strata = Int32Array.from({ length: ROWS }, (_, row) => row % CLASSES);
+  const groups = Int32Array.from({ length: ROWS }, (_, row) => row);
+  const targets: Targets =
+    kind === "single"
+      ? { kind, indices: strata }
+      : kind === "multi"
+        ? { kind, indices: Array.from(strata, (k) => [k]) }
+        : { kind, values: Float64Array.from(strata) };
+  const weights = new Float64Array(ROWS).fill(1);
+  const folds = stratifiedFolds(strata, groups, 5, 1);
+  const spread = runToEnd(computeGramStatistics(tensors, design, weights, 1));
+  const data = { design, gramStatistics: spread, targets, outputs: CLASSES, weights, folds };
+  const sample = runToEnd(subsample(tensors, data, strata, groups, 150, 1));
+  const values = sample.design.blocks.flatMap((block) => [...tensors.view(block)]);
+  expect(values.length).toBeGreaterThan(100);
+  expect(values.length).toBeLessThan(200);
+  const rows = values.map((value) => Math.round(value * design.scale + (design.mean[0] as number)));
+  expect(new Set(rows).size).toBe(rows.length);
+  const truth = rows.map((row) => row % CLASSES);
+  const sampleTargets = sample.targets;
+  expect(
+    sampleTargets.kind === "single"
+      ? [...sampleTargets.indices]
+      : sampleTargets.kind === "multi"
+        ? sampleTargets.indices.flat()
+        : [...sampleTargets.values],
+  ).toEqual(truth);
+  for (let k = 0; k < CLASSES; k++) {
+    const classShare = truth.filter((label) => label === k).length / truth.length;
+    expect(Math.abs(classShare - 1 / CLASSES)).toBeLessThan(0.05);
+  }
+});
+
+it("keeps each sampled row with its own sparse row", () => {
+  // The one number of a sparse row tells the row, as the feature does; every third row has none.
+  const features = Float32Array.from({ length: ROWS }, (_, row) => row);
+  const starts = Uint32Array.from({ length: ROWS + 1 }, (_, row) => row - Math.ceil(row / 3));
+  const withOne = Array.from(features.keys()).filter((row) => row % 3 !== 0);
+  const sparse = {
+    rows: { starts, columns: Uint16Array.from(withOne, (row) => row % 7), values: Float32Array.from(withOne) },
+    columns: 7,
+  };
+  const weights = new Float64Array(ROWS).fill(1);
+  const result = runToEnd(makeDesign(tensors, [tensors.matrix(ROWS, 1, features)], 1, weights, 2, true, sparse));
+  if (!result.ok) throw new Error(result.failure.message);
+  const design = result.value;
+  const rows = [0, 1, 2, 5, 199, 200, 201, 202, 299, 300, 301, 451, 598, 599];
+  const before = tensors.memory().matrices;
+  const subset = runToEnd(subsetDesign(tensors, design, rows, 2));
+  const values = subset.blocks.flatMap((block) => [...tensors.view(block)]);
+  // Added to zero, which has no sign then.
+  const originalValues = values.map((value) => 0 + Math.round(value * design.scale + (design.mean[0] as number)));
+  expect(originalValues).toEqual(rows);
+  const picked = readSparseDesign(tensors, subset.sparse ?? { columns: 0, blocks: [] });
+  const rowValues = rows.map((_, i) => [...picked.values.slice(picked.starts[i], picked.starts[i + 1])]);
+  expect(rowValues).toEqual(rows.map((row) => (row % 3 === 0 ? [] : [row])));
+  expect([...picked.columns]).toEqual(rows.filter((row) => row % 3 !== 0).map((row) => row % 7));
+  expect(subset.sparse?.blocks.map((block) => block.rows)).toEqual(subset.blocks.map((block) => block.rows));
+  freeDesign(tensors, subset);
+  expect(tensors.memory().matrices).toBe(before);
+});
+
+it("measures how rows spread, of many by a sample of them", () => {
+  for (const rows of [100, 30_000]) {
+    const { features } = makeClusters(rows, 30, 2, 1);
+    const design = makeTestDesign(features, 30);
+    const weights = Float64Array.from({ length: rows }, (_, row) => row % 3);
+    const exact = new Float64Array(900);
+    let row = 0;
+    for (const block of design.blocks) {
+      const values = tensors.view(block);
+      for (let i = 0; i < block.rows; i++, row++) {
+        for (let index = 0; index < 900; index++)
+          exact[index] =
+            (exact[index] as number) +
+            (weights[row] as number) *
+              (values[i * 30 + Math.floor(index / 30)] as number) *
+              (values[i * 30 + (index % 30)] as number);
+      }
+    }
+    const spread = runToEnd(computeGramStatistics(tensors, design, weights, 1));
+    const gram = runToEnd(gramMatrix(tensors, spread));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const mean = spread.mean ?? new Float64Array(30);
+    const centred = exact.map(
+      (value, index) => value - total * (mean[Math.floor(index / 30)] as number) * (mean[index % 30] as number),
+    );
+    const size = Math.max(...exact);
+    const tolerance = rows === 100 ? 1e-4 : 0.25;
+    gram.forEach((value, index) => {
+      expect(Math.abs(value - (centred[index] as number)) / size).toBeLessThan(tolerance);
+    });
+    spread.diagonal.forEach((square, j) => {
+      expect(Math.abs(square - (exact[31 * j] as number)) / size).toBeLessThan(tolerance);
+    });
+    // The largest eigenvalue lies between the largest of the diagonal and the trace.
+    expect(spread.largestEigenvalue).toBeGreaterThan((1 - tolerance) * size);
+    expect(spread.largestEigenvalue).toBeLessThan(
+      (1 + tolerance) * spread.diagonal.reduce((sum, square) => sum + square, 0),
+    );
+  }
+});
+
+it("starts each fold's model from its own earlier one, never from one that has seen what it holds out", () => {
+  const data = makeClusters(60, 5, 3, 1);
+  const design = makeTestDesign(data.features, 5);
+  const weights = new Float64Array(60).fill(1);
+  const groups = Int32Array.from({ length: 60 }, (_, row) => row);
+  const { indices } = data.targets as { indices: Int32Array };
+  const crossValidationData = {
+    design,
+    gramStatistics: runToEnd(computeGramStatistics(tensors, design, weights, 1)),
+    targets: data.targets,
+    outputs: 3,
+    weights,
+    folds: stratifiedFolds(indices, groups, 4, 1),
+  };
+  const preconditioner = runToEnd(
+    makePreconditioner(tensors, { ...crossValidationData, l2: 1 }, crossValidationData.gramStatistics),
+  );
+  const starts = [1, 2, 3, 4].map((value) => new Float64Array(18).fill(value));
+  const bounds = { tolerance: 0, maxEvaluations: 1 };
+  const { parameters, heldOut } = runToEnd(
+    fitFolds(tensors, crossValidationData, 4, 1, preconditioner, starts, bounds),
+  );
+  expect(parameters).toEqual(starts);
+  expect([...heldOut.rows].sort((a, b) => a - b)).toEqual([...groups]);
+});
+
+it("orders rows so that every beginning has of each class in proportion, and of each at least one", () => {
+  const classes = fc.array(fc.integer({ min: -1, max: 5 }), { minLength: 1, maxLength: 300 });
+  fc.assert(
+    fc.property(classes, fc.nat(), (strata, seed) => {
+      const order = stratifiedOrder(Int32Array.from(strata), seed);
+      expect([...order].sort((a, b) => a - b)).toEqual([...strata.keys()]);
+      expect(stratifiedOrder(Int32Array.from(strata), seed)).toEqual(order);
+      const all = new Set(strata);
+      expect(new Set(order.slice(0, all.size).map((row) => strata[row])).size).toBe(all.size);
+      for (let size = all.size; size <= order.length; size += 7) {
+        for (const stratumId of all) {
+          const stratumShare = strata.filter((stratum) => stratum === stratumId).length / strata.length;
+          const count = order.slice(0, size).filter((row) => strata[row] === stratumId).length;
+          expect(Math.abs(count - stratumShare * size)).toBeLessThanOrEqual(all.size);
+        }
+      }
+    }),
+  );
+});
