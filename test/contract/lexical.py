@@ -60,7 +60,7 @@ def literal(text):
 
 lines = [
     "/** Made by lexical.py: lexical features of a few texts, fitted on the first of them. Numbers as base64. */",
-    f"export const examples = {len(EXAMPLES)};",
+    f"export const fittedCount = {len(EXAMPLES)};",
     f"export const buckets = {BUCKETS};",
     "/** 16 bits each. */",
     "export const seen =",
