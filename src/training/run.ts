@@ -5,6 +5,7 @@ import { edgeBudget, limits } from "../core/limits.ts";
 import { costIfOverBudget, type TrainingShape } from "../core/linear/cost.ts";
 import { createLexicalBudgetReader } from "../core/linear/lexical-budget.ts";
 import { type TrainingOptions, type TrainingResult, train } from "../core/linear/train.ts";
+import { runSteps } from "../core/steps.ts";
 import type { Matrix } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical.ts";
 import { sha256Hex } from "../lib/hash.ts";
@@ -120,18 +121,11 @@ export async function runTraining(
     const trainingData = { ...source, ...source.targets, features: featureBlocks, lexical: lexical.value };
     steps = train(tensors, trainingData, { ...options, budget: edgeBudget });
     const embedded = (prepared?.value.embedded ?? 0) + gathered.value.embedded;
-    let operations = 0;
-    let operationsSinceYield = 0;
-    for (;;) {
-      const step = steps.next();
-      if (step.done) return step.value.ok ? ok({ ...step.value.value, operations, embedded }) : step.value;
-      operations += step.value;
-      operationsSinceYield += step.value;
-      if (operationsSinceYield < OPERATIONS_PER_STEP) continue;
-      operationsSinceYield = 0;
+    const { value: result, operations } = await runSteps(steps, OPERATIONS_PER_STEP, async () => {
       await scheduler.wait(0);
-      if (isPreempted) return preempted;
-    }
+      return isPreempted ? preempted : undefined;
+    });
+    return result.ok ? ok({ ...result.value, operations, embedded }) : result;
   } finally {
     freeMemory();
     for (const slot of [...heldSlots.keys()]) releaseSlot(slot);

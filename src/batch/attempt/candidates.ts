@@ -9,6 +9,7 @@ import { createLexicalBudgetReader } from "../../core/linear/lexical-budget.ts";
 import { stratifiedOrder } from "../../core/linear/subsample.ts";
 import { encodeTargets } from "../../core/linear/targets.ts";
 import { strataOf, type TrainingOptions, type TrainingResult, train } from "../../core/linear/train.ts";
+import { runSteps } from "../../core/steps.ts";
 import type { Matrix, TensorBackend } from "../../core/tensors.ts";
 import type { LexicalFeatures } from "../../core/text/lexical.ts";
 import type { Candidate, Submission } from "../../jobs/protocol.ts";
@@ -183,7 +184,6 @@ export async function runTraining(
   const { rows, lexical, budget } = spec;
   const { dimensions, task } = submission;
   const features: Matrix[] = [];
-  let operations = 0;
   const options = trainingOptions(submission);
   let steps: ReturnType<typeof train> | undefined;
   try {
@@ -207,17 +207,9 @@ export async function runTraining(
       ...options,
       budget,
       ...(overrides.skipEvaluation ? { evaluation: { method: "none" } as const } : {}),
-      onStep: (objective) => overrides.onStep?.(objective, operations),
+      ...(overrides.onStep ? { onStep: overrides.onStep } : {}),
     });
-    for (let sinceYield = 0; ; ) {
-      const step = steps.next();
-      if (step.done) return step.value;
-      operations += step.value;
-      sinceYield += step.value;
-      if (sinceYield < OPERATIONS_PER_YIELD) continue;
-      sinceYield = 0;
-      await yieldToEventLoop();
-    }
+    return (await runSteps(steps, OPERATIONS_PER_YIELD, yieldToEventLoop)).value;
   } finally {
     steps?.return(fail("internal_error", "The training was abandoned."));
     for (const matrix of features) tensors.free(matrix);

@@ -9,6 +9,7 @@ import { hasTrainableLayers } from "../../core/lifecycle/job.ts";
 import type { Targets } from "../../core/linear/objective.ts";
 import { holdoutFolds, stratifiedFolds } from "../../core/linear/split.ts";
 import { rowWeights, strataOf, type TrainingSummary } from "../../core/linear/train.ts";
+import { runSteps } from "../../core/steps.ts";
 import { composeModel } from "../../finetune/compose.ts";
 import { type Epoch, fineTune, fineTuningOperations, type Plan } from "../../finetune/train.ts";
 import type { Submission } from "../../jobs/protocol.ts";
@@ -105,26 +106,15 @@ export async function fineTuneLayers(
     },
     options,
   );
-  let operationsDone = 0;
-  for (let sinceYield = 0; ; ) {
-    const step = steps.next();
-    if (step.done) {
-      const fineTunedNetwork = step.value;
-      const labelledIndices = Array.from(weights.keys()).filter((i) => weights[i] !== 0);
-      const { delta, parameters, head } = composeModel(base, frozen, fineTunedNetwork, labelledIndices);
-      const training = {
-        ...frozenResult.value.training,
-        iterations: fineTunedNetwork.steps,
-        operations: frozenResult.value.training.operations + operationsDone,
-      };
-      return ok({ head, delta, parameters, plan: fineTunedNetwork.plan, training });
-    }
-    sinceYield += step.value;
-    operationsDone += step.value;
-    if (sinceYield < OPERATIONS_PER_YIELD) continue;
-    sinceYield = 0;
-    await yieldToEventLoop();
-  }
+  const { value: network, operations: operationsDone } = await runSteps(steps, OPERATIONS_PER_YIELD, yieldToEventLoop);
+  const labelledIndices = Array.from(weights.keys()).filter((i) => weights[i] !== 0);
+  const { delta, parameters, head } = composeModel(base, frozen, network, labelledIndices);
+  const training = {
+    ...frozenResult.value.training,
+    iterations: network.steps,
+    operations: frozenResult.value.training.operations + operationsDone,
+  };
+  return ok({ head, delta, parameters, plan: network.plan, training });
 }
 
 function withLexicalFeatures(context: TrainingContext, rows: number): TrainingContext {
@@ -189,8 +179,6 @@ export async function assessFineTuned(
     context.submission.hyperparameters.seed,
   );
   const steps = evaluateHeldOut(head.labels, targets, heldOut, halves, { method: "holdout" });
-  for (let step = steps.next(); ; step = steps.next()) {
-    if (step.done) return { plan, assessment: { ...step.value, conformal: Array.from(step.value.conformal) } };
-    await context.yieldToEventLoop();
-  }
+  const { value: assessment } = await runSteps(steps, 0, context.yieldToEventLoop);
+  return { plan, assessment: { ...assessment, conformal: Array.from(assessment.conformal) } };
 }

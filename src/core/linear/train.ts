@@ -68,8 +68,11 @@ export interface TrainingOptions {
   readonly budget: { readonly operations: number; readonly bytes: number };
   /** Bound of the estimated relative gap (f − f*) / f at which a fit stops. */
   readonly tolerance?: number;
-  /** Called with the objective after each step of the head's own fit, on everything; it never rises. */
-  readonly onStep?: (objective: number) => void;
+  /**
+   * Called after each step of the final fit on all rows, with the objective, which never rises, and the operations done so
+   * far.
+   */
+  readonly onStep?: (objective: number, operations: number) => void;
 }
 
 export interface TrainingSummary {
@@ -128,7 +131,8 @@ export function* train(
   };
   let operations = 0;
   try {
-    const steps = runTraining(trackedBackend, trainingSet, options);
+    const onStep = (objective: number) => options.onStep?.(objective, operations);
+    const steps = runTraining(trackedBackend, trainingSet, options, onStep);
     for (let step = steps.next(); ; step = steps.next()) {
       if (step.done) {
         if (!step.value.ok) return step.value;
@@ -152,6 +156,7 @@ function* runTraining(
   tensors: TensorBackend,
   trainingSet: TrainingSet,
   options: TrainingOptions,
+  onStep: (objective: number) => void,
 ): Generator<number, Result<TrainingResult>, void> {
   const { task, dimensions, labels } = trainingSet;
   const outputs = task === "regression" ? 1 : labels.length;
@@ -275,7 +280,7 @@ function* runTraining(
     maxEvaluations: warmStart === null ? limits.evaluation : limits.final,
   };
   const initial = warmStart ?? initialParameters(problem);
-  const minimum = yield* fitHead(tensors, problem, preconditioner, initial, criteria, options.onStep);
+  const minimum = yield* fitHead(tensors, problem, preconditioner, initial, criteria, onStep);
   const { basis } = bestFeatureSet;
   const parameters =
     basis === null ? minimum.parameters : expandFromRowSpace(tensors, minimum.parameters, basis, outputs);

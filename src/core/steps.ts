@@ -1,0 +1,25 @@
+/** A long computation in steps. It yields the floating-point operations done since its last yield, and returns its result. */
+export type Steps<T> = Generator<number, T, void>;
+
+/**
+ * Runs `steps` to the end and awaits `pause` after every `yieldEvery` operations, so that other work gets its turn. If `pause`
+ * resolves to a value, the run stops there and that value is the result. `operations` counts what was done until then.
+ */
+export async function runSteps<T>(
+  steps: Steps<T>,
+  yieldEvery: number,
+  pause: () => Promise<T | undefined> | Promise<void>,
+): Promise<{ readonly value: T; readonly operations: number }> {
+  let operations = 0;
+  let operationsSincePause = 0;
+  for (;;) {
+    const step = steps.next();
+    if (step.done) return { value: step.value, operations };
+    operations += step.value;
+    operationsSincePause += step.value;
+    if (operationsSincePause < yieldEvery) continue;
+    operationsSincePause = 0;
+    const stopped = await pause();
+    if (stopped !== undefined) return { value: stopped, operations };
+  }
+}
