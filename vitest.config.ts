@@ -10,6 +10,9 @@ export default defineConfig({
         test: { name: "core", include: ["test/core/**/*.test.ts", "test/contract/**/*.test.ts"], testTimeout: 30_000 },
       },
       {
+        test: { name: "process", include: ["test/process/**/*.test.ts"], testTimeout: 30_000 },
+      },
+      {
         plugins: [
           cloudflareTest({
             wrangler: { configPath: "./wrangler.toml" },

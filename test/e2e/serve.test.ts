@@ -6,7 +6,7 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createClient } from "../../src/sdk.ts";
 import { buildWorker, readServeOptions, readWorkerVariables, serve, UsageError } from "../../src/serve.ts";
-import { embeddingOf, startEmbeddingServer } from "../core/embedding-server.ts";
+import { embeddingOf, startEmbeddingServer } from "../process/embedding-server.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "graft-serve-test-"));

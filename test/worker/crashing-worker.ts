@@ -1,5 +1,5 @@
 /**
- * The Worker of test/e2e/crash.test.ts: the real one, whose writes are counted. Ahead of the write that the test has named
+ * The Worker of test/e2e/crash.slow.test.ts: the real one, whose writes are counted. Ahead of the write that the test has named
  * it prints a marker and stands still, so that the test can kill the process between that write and the one before.
  */
 
