@@ -1,17 +1,17 @@
 /**
- * The batch endpoint: trains heads for data beyond what one request at the edge may use. `npm run batch` runs it. The
- * Worker submits attempts at jobs; they read their data from it, and tell it what comes of them.
+ * The batch endpoint: trains models on more data than one request at the edge may use. `npm run batch` runs it. The
+ * Worker submits attempts at jobs; an attempt fetches its data from the Worker and reports its results to it.
  *
- *   BATCH_SECRET           whsec_…, which the Worker has as well; required
- *   BATCH_PREVIOUS_SECRET  also accepted, while the secret is exchanged
- *   GRAFT_URL              where the Worker is; required. Nothing but BACKBONES' models is called elsewhere
- *   BATCH_PORT             8788; 0 takes any free one
+ *   BATCH_SECRET           whsec_…, shared with the Worker; required
+ *   PREVIOUS_BATCH_SECRET  the secret before it, accepted as well while the secret is rotated
+ *   GRAFT_URL              the Worker's address; required. Apart from it, only models that BACKBONES names are called
+ *   BATCH_PORT             8788; 0 takes any free port
  *   BATCH_HOST             127.0.0.1
- *   BATCH_JOBS             1: attempts at once, in a process each
+ *   BATCH_JOBS             1: how many attempts run at once, each in its own process
  *   BATCH_MEMORY_BYTES     1.5e9: what an attempt's data and training may hold in memory
- *   BATCH_OPERATIONS       1e14: floating-point operations of a training, about two hours and a half
- *   BATCH_GRACE_SECONDS    30: how long attempts have to hand back what they have, when this program is to stop
- *   WORK_DIR               .graft-batch: which attempts run here, so that lost ones are told after a crash
+ *   BATCH_OPERATIONS       1e14: floating-point operations of a training, about two and a half hours
+ *   BATCH_GRACE_SECONDS    30: how long attempts have to hand back their checkpoint when this program stops
+ *   WORK_DIR               .graft-batch: records the attempts that run, so that after a crash they are reported as lost
  *   BACKBONES              as the Worker has it (docs/backbones.md), with the secrets that it names
  */
 import { once } from "node:events";
@@ -28,13 +28,13 @@ import { openWorkFolder } from "./batch/server/work-folder.ts";
 
 export interface BatchEndpoint {
   readonly url: string;
-  /** Takes no more attempts, and lets those that run hand back what they have. */
+  /** Takes no more attempts, and lets the running ones hand back their checkpoints. */
   readonly stop: () => Promise<void>;
 }
 
 const attemptProgram = join(import.meta.dirname, "batch/attempt/child.ts");
 
-/** Starts a batch endpoint; throws a Problem where the settings cannot be used. */
+/** Starts a batch endpoint; throws a UsageError if the settings cannot be used. */
 export async function startBatchEndpoint(
   settings: Settings,
   log: Log,

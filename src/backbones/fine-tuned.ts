@@ -19,7 +19,8 @@ import { encode, readTable, type StaticBackbone, type StaticTable, wordVector } 
 
 const MAGIC = 0x31544647;
 const HEADER = 12;
-const WINDOW = 3;
+/** Words that a filter of the convolution sees at once. */
+export const WINDOW = 3;
 /** Words whose products with the kernel are kept: those of a language's most frequent words are most of its texts'. */
 const MAX_CACHED_WORDS = 1024;
 

@@ -3,7 +3,7 @@
  * norm is the model's matter. No message of a failure repeats the key, an input or the endpoint's own words.
  */
 import { z } from "zod";
-import { parseRetryAfter } from "../lib/retry-after.ts";
+import { parseRetryAfter } from "../lib/retry.ts";
 import type { Backbone, Identity } from "./backbone.ts";
 import {
   type CallResult,

@@ -2,6 +2,7 @@
  * What every remote backbone does alike: inputs go out in batches, a few at a time, each with a time-out and retries,
  * and what came back before a failure is kept.
  */
+import { type Backoff, backoffDelay, retry } from "../lib/retry.ts";
 import type { BackboneFailure, EmbedResult } from "./backbone.ts";
 
 /** One call's answer: a row an input, or why not and whether the same call may succeed later. */
@@ -31,8 +32,7 @@ export const platformRetryIo: RetryIo = {
 
 /** The platform opens six connections a request; two are left for storage. */
 const CONCURRENCY = 4;
-const INITIAL_BACKOFF_MS = 500;
-const MAX_BACKOFF_MS = 10_000;
+const BACKOFF: Backoff = { initialBackoffMs: 500, maxBackoffMs: 10_000, jitter: 1 };
 
 /**
  * Embeds `inputs` through `call`, which answers rather than throws. The first failing batch's failure is the answer's,
@@ -61,24 +61,25 @@ export async function embedInBatches(
 }
 
 /**
- * Calls until an answer, a failure for good, or the last retry. Waits what the other side asks for, else exponentially
- * with full jitter (Brooker 2015, "Exponential Backoff And Jitter"); asked to wait too long, it fails at once.
+ * Calls until there is an answer, a failure for good, or no retry left. Waits as long as the other side asks for, else
+ * exponentially longer. If it is asked to wait too long, it fails at once.
  */
-async function withRetries(
+function withRetries(
   batch: readonly string[],
   call: (batch: readonly string[], signal: AbortSignal) => Promise<CallResult>,
   options: RemoteOptions,
   io: RetryIo,
 ): Promise<CallResult> {
-  for (let tries = 0; ; tries++) {
-    const result = await withTimeout((signal) => call(batch, signal), options.timeout);
-    if (result.ok || !result.retryable || tries === options.retries) return result;
-    const { retryAfter } = result.failure;
-    const backoff = io.random() * Math.min(MAX_BACKOFF_MS, INITIAL_BACKOFF_MS * 2 ** tries);
-    const wait = retryAfter === undefined ? backoff : retryAfter * 1000;
-    if (wait > MAX_BACKOFF_MS) return result;
-    await io.sleep(wait);
-  }
+  return retry(
+    () => withTimeout((signal) => call(batch, signal), options.timeout),
+    (result, tries) => {
+      if (result.ok || !result.retryable || tries === options.retries) return null;
+      const { retryAfter } = result.failure;
+      const delay = retryAfter === undefined ? backoffDelay(BACKOFF, tries, io.random()) : retryAfter * 1000;
+      return delay > BACKOFF.maxBackoffMs ? null : delay;
+    },
+    (milliseconds) => io.sleep(milliseconds),
+  );
 }
 
 async function withTimeout(call: (signal: AbortSignal) => Promise<CallResult>, timeout: number): Promise<CallResult> {

@@ -1,7 +1,6 @@
 /** Makes of a frozen head and trained layers a backbone's delta, and the head on it. */
-import { encodeDelta, type FineTunedWeights } from "../backbones/fine-tuned.ts";
+import { encodeDelta, type FineTunedWeights, WINDOW } from "../backbones/fine-tuned.ts";
 import type { Head } from "../core/head.ts";
-import { WINDOW } from "./network.ts";
 import type { FineTunedNetwork } from "./train.ts";
 
 export interface ComposedModel {

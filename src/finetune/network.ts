@@ -9,10 +9,10 @@
  * words and of the features are left out. AdamW (Loshchilov and Hutter 2019) on all of it; the rows' steps are those of the
  * rows that a batch has, and draw them back towards where pre-training left them.
  */
+import { WINDOW } from "../backbones/fine-tuned.ts";
 import { seededRandom } from "../core/random.ts";
 import type { Workspace } from "./kernels.ts";
 
-export const WINDOW = 3;
 /** Of a text in training; what follows is left out. */
 export const MAX_WORDS = 128;
 const BETA1 = 0.9;

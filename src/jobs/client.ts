@@ -1,7 +1,7 @@
 /** The batch endpoint as the Worker calls it: signed, with a time limit, and every answer as one of few outcomes. */
 
 import { newId } from "../lib/id.ts";
-import { parseRetryAfter } from "../lib/retry-after.ts";
+import { parseRetryAfter } from "../lib/retry.ts";
 import { readBodyPrefix } from "../webhooks/response-body.ts";
 import { acknowledgement, type Stop, type Submission } from "./protocol.ts";
 import { sign } from "./sign.ts";

@@ -27,7 +27,7 @@ function toContainerEnv(env: ContainerEnv): Record<string, string> {
     BATCH_PORT: String(PORT),
     BATCH_GRACE_SECONDS: String(GRACE_SECONDS),
     BATCH_SECRET: env.BATCH_SECRET,
-    BATCH_PREVIOUS_SECRET: env.PREVIOUS_BATCH_SECRET,
+    PREVIOUS_BATCH_SECRET: env.PREVIOUS_BATCH_SECRET,
     GRAFT_URL: env.GRAFT_URL,
     BACKBONES: JSON.stringify(backbones),
     ...Object.fromEntries(secrets.map((name) => [name, (env as Record<string, unknown>)[name]])),

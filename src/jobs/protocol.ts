@@ -3,6 +3,7 @@
  * from them. Both ignore fields that they do not know, so that either may be updated first.
  */
 import { z } from "zod";
+import type { Candidate, Comparison } from "../core/evaluation/comparison.ts";
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "a SHA-256 is 64 hex digits");
 const count = z.int().min(0);
@@ -105,8 +106,7 @@ export const dataLine = z
   .meta({ title: "DataLine" });
 export type DataLine = z.infer<typeof dataLine>;
 
-const candidate = z.enum(["head", "fine_tuned"]);
-export type Candidate = z.infer<typeof candidate>;
+const candidate: z.ZodType<Candidate> = z.enum(["head", "fine_tuned"]);
 
 const MAX_EXAMPLES = 1_000_000;
 
@@ -125,8 +125,7 @@ export const comparison = z
     error: "more examples were decided than there are",
     path: ["test_examples"],
   })
-  .meta({ title: "Judgement" });
-export type Comparison = z.infer<typeof comparison>;
+  .meta({ title: "Judgement" }) satisfies z.ZodType<Comparison>;
 
 /** Names all that an attempt made; signed as every message is. */
 const manifest = z.object({

@@ -1,6 +1,6 @@
 /** One attempt at a delivery: signed as Standard Webhooks 1.0 says, with a time limit, and what came of it. */
 import { Webhook } from "standardwebhooks";
-import { parseRetryAfter } from "../lib/retry-after.ts";
+import { parseRetryAfter } from "../lib/retry.ts";
 import { readBodyPrefix } from "./response-body.ts";
 import { checkWebhookUrl } from "./url.ts";
 

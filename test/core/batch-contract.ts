@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { encodeHead } from "../../src/core/codec.ts";
+import type { Candidate } from "../../src/core/evaluation/comparison.ts";
 import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
 import type { Head } from "../../src/core/head.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
@@ -164,7 +165,7 @@ export function makeExample(): string {
     block(schema, [`HTTP/1.1 ${status}`, ...headers(json)], JSON.stringify(content));
   const messageRequest = (message: protocol.Message) =>
     signedRequest("Message", `POST ${callbackPath}/messages HTTP/1.1`, { id, attempt, ...message }, bearer);
-  const directive = (directive: protocol.Directive["directive"], refit: protocol.Candidate | null) =>
+  const directive = (directive: protocol.Directive["directive"], refit: Candidate | null) =>
     response("Directive", 200, { object: "batch.directive", directive, refit });
   const lines = [...rows, { end: true, rows: rows.length, revision: 7 }].map((line) => JSON.stringify(line));
   const acknowledge = (status: string) =>

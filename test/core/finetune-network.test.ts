@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { WINDOW } from "../../src/backbones/fine-tuned.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { makeWorkspace } from "../../src/finetune/kernels.ts";
-import { makeNetwork, type Network, type Rates, WINDOW } from "../../src/finetune/network.ts";
+import { makeNetwork, type Network, type Rates } from "../../src/finetune/network.ts";
 
 const d = 32;
 const filters = 8;

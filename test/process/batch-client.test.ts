@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../src/jobs/client.ts";
 import { type Stop, type Submission, stop, submission } from "../../src/jobs/protocol.ts";
 import { verify } from "../../src/jobs/sign.ts";
-import { parseRetryAfter } from "../../src/lib/retry-after.ts";
+import { parseRetryAfter } from "../../src/lib/retry.ts";
 
 const secret = `whsec_${Buffer.from("a secret of 24 bytes ...").toString("base64")}`;
 const id = `ftjob-${"0123456789abcdef".repeat(2)}`;

@@ -189,7 +189,7 @@ describe("an attempt is over without a word", () => {
   it.each([401, 404, 409, 410])("which %i is", async (code) => {
     harness.worker.intercept = (_, c) => c.json({}, code as 404);
     const edgeBudget = makeWorkerClient({ url: harness.worker.url, secret, retryPolicy: pace }, makeJob());
-    expect(await edgeBudget.send({ type: "stopped" }, new AbortController().signal)).toEqual({ type: "over" });
+    expect(await edgeBudget.send({ type: "stopped" }, new AbortController().signal)).toEqual({ type: "ended" });
     expect(harness.worker.calls).toHaveLength(1);
   });
 
@@ -241,7 +241,7 @@ describe("a process that", () => {
     await submit(url, submission);
     const failed = await harness.worker.waitForMessage("failed", submission.id);
     expect(failed).toMatchObject({ retryable: true, message: expect.stringMatching(/lost this attempt/) });
-    await harness.waitForLog("lost answer");
+    await harness.waitForLog("attempt_lost answer");
     expect(harness.records()).toEqual([]);
     expect(await (await submit(url, submission)).json()).toMatchObject({ status: "ended" });
   });

@@ -12,7 +12,7 @@ export interface Harness {
   worker: FakeWorker;
   /** WORK_DIR */
   folder: string;
-  /** What was logged, as `event how`. */
+  /** What was logged, as `event outcome`. */
   readonly log: string[];
   start(more?: Partial<Settings>, program?: string): Promise<BatchEndpoint>;
   /** The names of what WORK_DIR has for the attempts that run. */
@@ -33,7 +33,7 @@ export function setUpHarness(): Harness {
   const endpoints: BatchEndpoint[] = [];
   let nextLine = Promise.withResolvers<void>();
   const writeLog: Log = (event, fields) => {
-    harness.log.push([event, fields?.how ?? fields?.told ?? ""].join(" ").trim());
+    harness.log.push([event, fields?.outcome ?? fields?.report ?? ""].join(" ").trim());
     nextLine.resolve();
     nextLine = Promise.withResolvers();
   };

@@ -181,6 +181,7 @@ describe("a batch endpoint does not start", () => {
     [{ BATCH_SECRET: undefined }, "BATCH_SECRET is missing"],
     [{ BATCH_SECRET: "whsec_short" }, "BATCH_SECRET is not a secret"],
     [{ BATCH_SECRET: secret.slice(6) }, "BATCH_SECRET is not a secret"],
+    [{ PREVIOUS_BATCH_SECRET: "x" }, "PREVIOUS_BATCH_SECRET is not a secret"],
     [{ BATCH_PREVIOUS_SECRET: "x" }, "BATCH_PREVIOUS_SECRET is not a secret"],
     [{ GRAFT_URL: "" }, "GRAFT_URL is missing"],
     [{ GRAFT_URL: "graft:8787" }, "GRAFT_URL is not an http: or https: URL"],
@@ -215,12 +216,20 @@ describe("a batch endpoint does not start", () => {
     const extraEnv = {
       GRAFT_URL: "https://graft.example/base/",
       BATCH_OPERATIONS: "2e13",
-      BATCH_PREVIOUS_SECRET: secret,
     };
     expect(readSettings({ ...validRun, ...extraEnv })).toMatchObject({
       graftUrl: "https://graft.example/base",
       budget: { operations: 2e13 },
-      secrets: [secret, secret],
+      secrets: [secret],
     });
+  });
+
+  const previousSecret = `whsec_${Buffer.from("the secret before that one").toString("base64")}`;
+  it.each([
+    ["PREVIOUS_BATCH_SECRET", { PREVIOUS_BATCH_SECRET: previousSecret }],
+    ["its former name", { BATCH_PREVIOUS_SECRET: previousSecret }],
+    ["both, the former name being ignored", { PREVIOUS_BATCH_SECRET: previousSecret, BATCH_PREVIOUS_SECRET: secret }],
+  ])("unless all is well, and accepts the previous secret under %s", (_, env) => {
+    expect(readSettings({ ...validRun, ...env }).secrets).toEqual([secret, previousSecret]);
   });
 });

@@ -74,7 +74,7 @@ test("a container is started for the first call, with the endpoint's settings an
       BATCH_PORT: "8788",
       BATCH_GRACE_SECONDS: "840",
       BATCH_SECRET: "whsec_bmV3",
-      BATCH_PREVIOUS_SECRET: "whsec_b2xk",
+      PREVIOUS_BATCH_SECRET: "whsec_b2xk",
       GRAFT_URL: "https://graft.test",
       BACKBONES: JSON.stringify([openai]),
       A_KEY: "a-key",

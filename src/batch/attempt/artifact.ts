@@ -65,7 +65,7 @@ export function upload(
   return withRetries(workerClient.retryPolicy, signal, async () => {
     const result =
       bytes <= maxSingleUploadBytes ? await put(path, sliceParts(parts, 0, bytes), discardBody) : await uploadInParts();
-    return result.type === "refused" && ++refusals < MAX_TRIES ? { type: "again", retryAfterMs: 0 } : result;
+    return result.type === "refused" && ++refusals < MAX_TRIES ? { type: "retry", retryAfterMs: 0 } : result;
   });
 }
 
@@ -90,7 +90,7 @@ export async function download(
   let tries = 0;
   const outcome = await withRetries(workerClient.retryPolicy, signal, async () => {
     const result = await workerClient.getStream(`artifacts/${sha256}`, (chunks) => readAll(chunks, bytes), signal);
-    return result.type === "again" && ++tries >= MAX_TRIES ? { type: "refused", status: 0 } : result;
+    return result.type === "retry" && ++tries >= MAX_TRIES ? { type: "refused", status: 0 } : result;
   });
   if (outcome.type !== "answer") return null;
   return artifactOf([outcome.value]).sha256 === sha256 ? outcome.value : null;

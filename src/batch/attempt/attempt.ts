@@ -64,7 +64,7 @@ export async function runAttempt(attempt: AttemptContext): Promise<"finished" | 
       return await run();
     } catch (error) {
       if (cancellation.requestedMode() !== null) return null;
-      log("error", { at: redactedStack(error) });
+      log("error", { stack: redactedStack(error) });
       return fail("internal_error", "The batch endpoint ran into an error of its own.");
     }
   };
@@ -101,8 +101,8 @@ export async function saveCheckpoint(
   const artifact = artifactOf(parts);
   if (artifact.sha256 === progress.lastCheckpointSha256) return;
   const outcome = await upload(attempt.workerClient, parts, artifact, attempt.maxSingleUploadBytes, signal);
-  if (outcome.type === "over") return attempt.cancellation.request("end");
-  if (outcome.type !== "answer") return attempt.log("checkpoint_lost", { why: outcome.type });
+  if (outcome.type === "ended") return;
+  if (outcome.type !== "answer") return attempt.log("checkpoint_lost", { reason: outcome.type });
   await reporter.send({ type: "checkpoint", step: reporter.nextStep(), artifact, metrics: {} }, signal);
   progress.lastCheckpointSha256 = artifact.sha256;
 }

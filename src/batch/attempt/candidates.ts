@@ -3,6 +3,7 @@
  * would train it: on as many rows as its budget allows. `fine_tuned` has all rows, and the budget of this endpoint.
  */
 
+import type { Candidate } from "../../core/evaluation/comparison.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { type Cost, costIfOverBudget, type TrainingShape } from "../../core/linear/cost.ts";
 import { createLexicalBudgetReader } from "../../core/linear/lexical-budget.ts";
@@ -12,7 +13,7 @@ import { strataOf, type TrainingOptions, type TrainingResult, train } from "../.
 import { runSteps } from "../../core/steps.ts";
 import type { Matrix, TensorBackend } from "../../core/tensors.ts";
 import type { LexicalFeatures } from "../../core/text/lexical.ts";
-import type { Candidate, Submission } from "../../jobs/protocol.ts";
+import type { Submission } from "../../jobs/protocol.ts";
 import type { Examples } from "./examples.ts";
 
 /** What all trainings of an attempt read. */

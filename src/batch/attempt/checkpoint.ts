@@ -6,9 +6,10 @@
  * Numbers are little-endian. The JSON says what the stages are of; of anything else they are no use.
  */
 import { createHash } from "node:crypto";
+import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
 import type { EvaluationResult } from "../../core/evaluation/evaluation.ts";
 import type { Plan } from "../../finetune/train.ts";
-import type { Candidate, Comparison, Manifest, Submission } from "../../jobs/protocol.ts";
+import type { Manifest, Submission } from "../../jobs/protocol.ts";
 import { type EmbeddingMatrix, makeEmbeddingMatrix } from "./embedding-matrix.ts";
 
 const MAGIC = 0x32434247;

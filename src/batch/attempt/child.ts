@@ -39,10 +39,10 @@ process.on("disconnect", () => process.exit(1));
 if (!process.connected) process.exit(1);
 // As it would be printed, an error's message may quote an input.
 process.on("uncaughtException", (error) => {
-  send({ type: "log", event: "crashed", fields: { at: redactedStack(error) } }, () => process.exit(1));
+  send({ type: "log", event: "crashed", fields: { stack: redactedStack(error) } }, () => process.exit(1));
 });
 
-const { submission, workerOptions: origin, budget, maxSingleUploadBytes, backbones: backboneSettings } = await setup;
+const { submission, workerOptions, budget, maxSingleUploadBytes, backbones: backboneSettings } = await setup;
 
 async function findBackbone(id: string) {
   const { textStatic } = await import("../../backbones/node.ts");
@@ -53,7 +53,7 @@ async function findBackbone(id: string) {
 
 const outcome = await runAttempt({
   submission,
-  workerClient: makeWorkerClient(origin, submission),
+  workerClient: makeWorkerClient(workerOptions, submission, () => cancellation.request("end")),
   cancellation,
   tensors: await nodeTensorBackend(),
   backbone: submission.backbone && (await findBackbone(submission.backbone.id)),

@@ -1,9 +1,9 @@
 /** How two heads do on examples that neither was trained on. */
 
+import type { Comparison } from "../../core/evaluation/comparison.ts";
 import { regressionMetrics } from "../../core/evaluation/metrics.ts";
 import { type Head, predict } from "../../core/head.ts";
 import { createLexicalVectorizer } from "../../core/text/lexical.ts";
-import type { Comparison } from "../../jobs/protocol.ts";
 import type { TrainingContext } from "./candidates.ts";
 
 const OPERATIONS_PER_YIELD = 50_000_000;

@@ -48,7 +48,7 @@ export async function embedTexts(
         return { type: "answer", value: null };
       failure = result.failure ?? incompleteEmbeddings;
       return RETRYABLE_CODES.has(failure.code)
-        ? { type: "again", retryAfterMs: (failure.retryAfter ?? 0) * 1000 }
+        ? { type: "retry", retryAfterMs: (failure.retryAfter ?? 0) * 1000 }
         : { type: "refused", status: 0 };
     });
     if (outcome.type !== "answer") return { ok: false, failure };

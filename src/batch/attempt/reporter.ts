@@ -1,20 +1,20 @@
-/** What an attempt tells the Worker, in order, and does as it is told in answer. */
+/** Sends an attempt's messages to the Worker, in order, and applies the directives that it answers. */
 import type { Directive, Message } from "../../jobs/protocol.ts";
 import type { Outcome, WorkerClient } from "../client/worker-client.ts";
 import type { Log } from "../log.ts";
 import type { Cancellation } from "./cancellation.ts";
 
 export interface Reporter {
-  /** Numbers the attempt's steps from 0. */
+  /** The number of the attempt's next step, from 0. */
   nextStep(): number;
-  /** Tells of a step when those before it have been told: nothing waits for that. */
+  /** Sends a progress message once the messages before it are sent, and does not wait for that. */
   sendProgress(message: string, metrics: Readonly<Record<string, number>>): void;
   /**
-   * Tells something when all before it has been told, until it is heard; what it is told to do in answer has been asked of
-   * the attempt's ending. Null where the Worker refused it. Throws where the signal is aborted, or the attempt is over.
+   * Sends a message after all before it, until it is answered, and applies the directive. Null if the Worker refused the
+   * message. Throws if the signal is aborted, which a directive may do.
    */
   send(message: Message, signal: AbortSignal): Promise<Directive | null>;
-  /** Shows now and then that the attempt lives, until it is stopped. */
+  /** Sends a heartbeat now and then, until it is stopped. */
   startHeartbeat(intervalMs: number): { stop(): void };
 }
 
@@ -28,7 +28,8 @@ export function makeReporter(workerClient: WorkerClient, cancellation: Cancellat
       if (directive !== "continue") cancellation.request(directive);
       return outcome.value;
     }
-    log(outcome.type, { message: type, ...(outcome.type === "refused" ? { status: outcome.status } : {}) });
+    const status = outcome.type === "refused" ? { status: outcome.status } : {};
+    log("message_failed", { message: type, reason: outcome.type, ...status });
     if (outcome.type !== "refused") cancellation.request("end");
     return null;
   };
@@ -38,7 +39,7 @@ export function makeReporter(workerClient: WorkerClient, cancellation: Cancellat
       const progressMessage = { type: "progress", step: step++, message, metrics } as const;
       const send = async () =>
         applyDirective(progressMessage.type, await workerClient.send(progressMessage, signals.cancel));
-      // It throws only where the attempt is to end, which whoever works on it will notice.
+      // It throws only if the attempt is to end, which the attempt's work notices by itself.
       sendQueue = sendQueue.then(send).catch(() => undefined);
     },
     async send(message, signal) {
@@ -54,7 +55,7 @@ export function makeReporter(workerClient: WorkerClient, cancellation: Cancellat
         isSending = true;
         const result = await workerClient.sendOnce({ type: "heartbeat" }, signals.end).catch(() => null);
         isSending = false;
-        if (result !== null && result.type !== "again") applyDirective("heartbeat", result);
+        if (result !== null && result.type !== "retry") applyDirective("heartbeat", result);
       }, intervalMs);
       return { stop: () => clearInterval(timer) };
     },

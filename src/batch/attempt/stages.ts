@@ -7,11 +7,12 @@
  */
 import { setImmediate as eventLoop } from "node:timers/promises";
 import { decodeHead, encodeHead } from "../../core/codec.ts";
+import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
 import { noEvaluation } from "../../core/evaluation/evaluation.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import type { TrainingResult, TrainingSummary } from "../../core/linear/train.ts";
 import type { Epoch } from "../../finetune/train.ts";
-import type { Artifact, Candidate, Comparison, Manifest } from "../../jobs/protocol.ts";
+import type { Artifact, Manifest } from "../../jobs/protocol.ts";
 import { withRetries } from "../client/worker-client.ts";
 import { artifactOf, download, upload } from "./artifact.ts";
 import { type AttemptContext, type AttemptProgress, saveCheckpoint } from "./attempt.ts";
@@ -148,7 +149,6 @@ async function pullExamples({
     ),
   );
   if (outcome.type === "answer") return outcome.value;
-  if (outcome.type === "over") cancellation.request("end");
   cancellation.signals.pause.throwIfAborted();
   return fail("storage_unavailable", "The examples could not be read from the Worker.");
 }
@@ -346,7 +346,6 @@ async function uploadModel({ attempt, reporter, checkpoint, context, allRows }: 
   for (const bytes of delta === null ? [head] : [head, delta]) {
     const artifact = artifactOf([bytes]);
     const result = await upload(attempt.workerClient, [bytes], artifact, attempt.maxSingleUploadBytes, stop);
-    if (result.type === "over") cancellation.request("end");
     stop.throwIfAborted();
     if (result.type !== "answer") return uploadFailure;
     artifacts.push(artifact);

@@ -1,14 +1,14 @@
-/** What an attempt says to the Worker and fetches from it: each call within a time limit, and again where it may help. */
+/** The Worker as an attempt calls it: each call has a time limit, and is repeated where that may help. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
 import { type Directive, directive, type Message } from "../../jobs/protocol.ts";
 import { sign } from "../../jobs/sign.ts";
-import { parseRetryAfter } from "../../lib/retry-after.ts";
+import { backoffDelay, parseRetryAfter, retry } from "../../lib/retry.ts";
 
 export interface RetryPolicy {
-  /** How long a call may take; for one that carries much, how long it may stand still, or a multiple of it. */
+  /** How long a call may take. For a transfer of many bytes: how long it may stand still, or a part of its limit. */
   readonly timeoutMs: number;
-  /** How long a call that fails is made again. */
+  /** How long a failing call is repeated. */
   readonly maxElapsedMs: number;
   readonly initialBackoffMs: number;
   readonly maxBackoffMs: number;
@@ -21,23 +21,26 @@ export const defaultRetryPolicy: RetryPolicy = {
   maxBackoffMs: 15_000,
 };
 
-/** What one call came to. `over`: the attempt has no say any more; `again`: it may be made again, after so many milliseconds. */
+/**
+ * The result of one call. `ended`: the Worker says that this attempt has ended. `retry`: the call may succeed if it is
+ * repeated, not before so many milliseconds have passed.
+ */
 export type CallResult<T> =
   | { readonly type: "answer"; readonly value: T }
-  | { readonly type: "over" }
+  | { readonly type: "ended" }
   | { readonly type: "refused"; readonly status: number }
-  | { readonly type: "again"; readonly retryAfterMs: number };
+  | { readonly type: "retry"; readonly retryAfterMs: number };
 
-/** What a call came to that was made until it got an answer, or for as long as patience lasts. */
-export type Outcome<T> = Exclude<CallResult<T>, { type: "again" }> | { readonly type: "unreachable" };
+/** The result of a call with its retries. */
+export type Outcome<T> = Exclude<CallResult<T>, { type: "retry" }> | { readonly type: "unreachable" };
 
-const ATTEMPT_OVER_STATUSES: ReadonlySet<number> = new Set([401, 404, 409, 410]);
+const ATTEMPT_ENDED_STATUSES: ReadonlySet<number> = new Set([401, 404, 409, 410]);
 
 export interface WorkerClient {
   readonly retryPolicy: RetryPolicy;
   /**
-   * One call. `read` takes what it needs of a good answer, and gives null where that is not as it should be. Throws the
-   * signal's reason when that is aborted, and nothing else.
+   * Makes one call. `read` takes what it needs from a good answer, and gives null if the answer is not as agreed. Throws
+   * the signal's reason if the signal is aborted, and nothing else.
    */
   call<T>(
     path: string,
@@ -46,35 +49,37 @@ export interface WorkerClient {
     signal: AbortSignal,
     timeout?: AbortSignal,
   ): Promise<CallResult<T>>;
-  /** One call for bytes, which may take as long as they keep coming. */
+  /** Makes one call for bytes, which may take as long as bytes keep coming. */
   getStream<T>(
     path: string,
     read: (chunks: AsyncIterable<Uint8Array>) => Promise<T | null>,
     signal: AbortSignal,
   ): Promise<CallResult<T>>;
-  /** Tells something once. */
+  /** Sends a message, without retries. */
   sendOnce(message: Message, signal: AbortSignal): Promise<CallResult<Directive>>;
-  /** Tells something until it is heard. */
+  /** Sends a message until it is answered. */
   send(message: Message, signal: AbortSignal): Promise<Outcome<Directive>>;
 }
 
 export interface WorkerClientOptions {
-  /** Where the Worker is, without a slash at its end. */
+  /** The Worker's address, without a slash at its end. */
   readonly url: string;
   readonly secret: string;
   readonly retryPolicy: RetryPolicy;
 }
 
-/** Whose calls they are. */
+/** Identifies the attempt that calls. */
 export interface AttemptCredentials {
   readonly id: string;
   readonly attempt: number;
   readonly token: string;
 }
 
+/** @param onEnded is called when the Worker answers that the attempt has ended */
 export function makeWorkerClient(
   { url, secret, retryPolicy }: WorkerClientOptions,
   { id, attempt, token }: AttemptCredentials,
+  onEnded: () => void = () => undefined,
 ): WorkerClient {
   const base = `${url}/internal/batch/jobs/${id}/attempts/${attempt}/`;
   const call: WorkerClient["call"] = async (
@@ -88,20 +93,23 @@ export function makeWorkerClient(
     try {
       signal.throwIfAborted();
       const either = AbortSignal.any([signal, timeout]);
-      // A redirect would carry the token, and the data, to who knows where.
+      // A redirect would carry the token and the data to another server.
       const response = await fetch(base + path, { ...init, headers, signal: either, redirect: "error" });
       if (response.ok) {
         const value = await read(response);
-        return value === null ? { type: "again", retryAfterMs: 0 } : { type: "answer", value };
+        return value === null ? { type: "retry", retryAfterMs: 0 } : { type: "answer", value };
       }
       await response.body?.cancel().catch(() => undefined);
       const { status } = response;
-      if (ATTEMPT_OVER_STATUSES.has(status)) return { type: "over" };
+      if (ATTEMPT_ENDED_STATUSES.has(status)) {
+        onEnded();
+        return { type: "ended" };
+      }
       if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };
-      return { type: "again", retryAfterMs: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
+      return { type: "retry", retryAfterMs: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
     } catch {
       signal.throwIfAborted();
-      return { type: "again", retryAfterMs: 0 };
+      return { type: "retry", retryAfterMs: 0 };
     }
   };
   const getStream: WorkerClient["getStream"] = async (path, read, signal) => {
@@ -135,20 +143,22 @@ export function makeWorkerClient(
   return { retryPolicy, call, getStream, sendOnce, send };
 }
 
-/** Waits exponentially longer between tries, with jitter; at least as long as it is asked to. Throws the reason of an aborted signal. */
+/** Repeats a call until its result is not `retry`, or the policy's time is over. Throws the reason of an aborted signal. */
 export async function withRetries<T>(
-  retryPolicy: RetryPolicy,
+  { maxElapsedMs, initialBackoffMs, maxBackoffMs }: RetryPolicy,
   signal: AbortSignal,
   call: () => Promise<CallResult<T>>,
 ): Promise<Outcome<T>> {
-  const deadline = Date.now() + retryPolicy.maxElapsedMs;
-  for (let tries = 0; ; tries++) {
-    const result = await call();
-    if (result.type !== "again") return result;
-    const backoff =
-      (0.5 + Math.random() / 2) * Math.min(retryPolicy.maxBackoffMs, retryPolicy.initialBackoffMs * 2 ** tries);
-    const delay = Math.max(result.retryAfterMs, backoff);
-    if (Date.now() + delay > deadline) return { type: "unreachable" };
-    await wait(delay, undefined, { signal }).catch(() => signal.throwIfAborted());
-  }
+  const deadline = Date.now() + maxElapsedMs;
+  const backoff = { initialBackoffMs, maxBackoffMs, jitter: 0.5 };
+  const result = await retry(
+    call,
+    (result, tries) => {
+      if (result.type !== "retry") return null;
+      const delay = Math.max(result.retryAfterMs, backoffDelay(backoff, tries, Math.random()));
+      return Date.now() + delay > deadline ? null : delay;
+    },
+    (delay) => wait(delay, undefined, { signal }).catch(() => signal.throwIfAborted()),
+  );
+  return result.type === "retry" ? { type: "unreachable" } : result;
 }

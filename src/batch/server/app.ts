@@ -31,7 +31,7 @@ export function makeBatchApp({ secrets, capacity, backbones, supervisor, isStopp
   const refuse = (c: Context, status: ContentfulStatusCode, code: string, message: string, retryAfter?: number) => {
     if (retryAfter !== undefined) c.header("retry-after", String(retryAfter));
     // Those that wait for a place ask every other second.
-    if (status !== 429) log("answered", { path: c.req.path, status, code });
+    if (status !== 429) log("request_refused", { path: c.req.path, status, code });
     return c.json({ error: { message, code } }, status);
   };
 
@@ -105,7 +105,7 @@ export function makeBatchApp({ secrets, capacity, backbones, supervisor, isStopp
 
   app.notFound((c) => refuse(c, 404, "not_found", "There is nothing here."));
   app.onError((error, c) => {
-    log("error", { at: redactedStack(error) });
+    log("error", { stack: redactedStack(error) });
     return refuse(c, 500, "internal_error", "The batch endpoint ran into an error of its own.");
   });
   return app;

@@ -1,4 +1,4 @@
-/** What the environment says of how a batch endpoint is to run. */
+/** The settings of a batch endpoint, read from the environment. */
 import { resolve } from "node:path";
 import { makeBackbones } from "../../backbones/index.ts";
 import { textStatic } from "../../backbones/node.ts";
@@ -6,37 +6,39 @@ import type { Cost } from "../../core/linear/cost.ts";
 import { MAX_SINGLE_UPLOAD_BYTES } from "../../jobs/protocol.ts";
 import { defaultRetryPolicy, type RetryPolicy } from "../client/worker-client.ts";
 
-/** A problem with what the user gave: told in one line, without a stack. */
+/** A mistake in the settings. Its message is printed without a stack. */
 export class UsageError extends Error {}
 
 export interface Settings {
   readonly host: string;
   readonly port: number;
-  /** The first signs; what any of them signed is accepted. */
+  /** The first signs messages. Messages that any of them signed are accepted. */
   readonly secrets: readonly [string, ...string[]];
-  /** Where the Worker is, without a slash at its end. */
+  /** The Worker's address, without a slash at its end. */
   readonly graftUrl: string;
-  /** Attempts at once. */
+  /** How many attempts run at once. */
   readonly capacity: number;
   readonly workDir: string;
-  /** What one attempt may hold in memory, and a training of it compute. */
+  /** The bytes that an attempt may hold in memory, and the operations of one of its trainings. */
   readonly budget: Cost;
   readonly graceMs: number;
   readonly backbones: BackboneSettings;
   readonly retryPolicy: RetryPolicy;
-  /** An artifact of more bytes is uploaded in parts. */
+  /** A larger artifact is uploaded in parts. */
   readonly maxSingleUploadBytes: number;
 }
 
-/** As `backbones` takes them. */
+/** The arguments of `makeBackbones`. */
 export interface BackboneSettings {
   readonly configuration: string | undefined;
   readonly secrets: Readonly<Record<string, string>>;
 }
 
-/** The settings in an environment; throws a Problem where one is wrong or missing. */
+/** The settings in an environment; throws a UsageError if one is wrong or missing. */
 export function readSettings(env: NodeJS.ProcessEnv): Settings {
-  const previous = env.BATCH_PREVIOUS_SECRET ? [parseSecret("BATCH_PREVIOUS_SECRET", env.BATCH_PREVIOUS_SECRET)] : [];
+  // The second is this variable's former name.
+  const previousName = env.PREVIOUS_BATCH_SECRET ? "PREVIOUS_BATCH_SECRET" : "BATCH_PREVIOUS_SECRET";
+  const previous = env[previousName] ? [parseSecret(previousName, env[previousName])] : [];
   return {
     host: env.BATCH_HOST || "127.0.0.1",
     port: parseInteger("BATCH_PORT", env.BATCH_PORT, 8788, 0, 65_535),
@@ -82,7 +84,7 @@ function parseUrl(name: string, value: string | undefined): string {
   throw new UsageError(`${name} is not an http: or https: URL without user, query and fragment.`);
 }
 
-/** What BACKBONES says, and the secrets that it names. */
+/** The value of BACKBONES, and the secrets that it names. */
 function readBackboneSettings(env: NodeJS.ProcessEnv): BackboneSettings {
   const secrets: Record<string, string> = {};
   const table = makeBackbones(

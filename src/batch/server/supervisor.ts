@@ -62,7 +62,7 @@ export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log,
       .send({ type: "failed", message, retryable: true }, closeController.signal)
       .catch(() => null);
     if (outcome !== null && outcome.type !== "unreachable") folder.remove(credentials);
-    log("lost", { id: credentials.id, attempt: credentials.attempt, told: outcome?.type ?? "not yet" });
+    log("attempt_lost", { id: credentials.id, attempt: credentials.attempt, report: outcome?.type ?? "not yet" });
   };
   for (const credentials of folder.orphanedAttempts)
     void reportLost(credentials, "The batch endpoint stopped before this attempt ended.");
@@ -92,7 +92,7 @@ export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log,
     send(child, { type: "setup", setup });
     child.on("message", (message: ChildMessage) => {
       if (message.type === "log") return log(message.event, { ...logFields, ...message.fields });
-      log("ended", { ...logFields, how: message.outcome });
+      log("ended", { ...logFields, outcome: message.outcome });
       entry.isSettled = true;
       folder.remove(submission);
       child.kill("SIGKILL");
