@@ -1,5 +1,6 @@
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { toSeconds } from "../lib/time.ts";
 import { type Page, type PageRequest, paginate } from "./page.ts";
 
 export const scopes = ["predict", "train", "manage"] as const;
@@ -65,7 +66,7 @@ export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Resu
     key.name,
     key.hash,
     key.scopes.join(" "),
-    now,
+    toSeconds(now),
     key.expires_at,
   );
   return ok(toApiKey(sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE id = ?", key.id).one()));
@@ -93,7 +94,11 @@ export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<Page<
 
 export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<ApiKey> {
   const row = sql
-    .exec<Row>("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING rowid, *", now, id)
+    .exec<Row>(
+      "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING rowid, *",
+      toSeconds(now),
+      id,
+    )
     .toArray()[0];
   return row ? ok(toApiKey(row)) : fail("not_found", `No API key '${id}'.`);
 }
@@ -106,6 +111,6 @@ export function deleteApiKeysByName(sql: SqlStorage, name: string): void {
 /** The key with this hash, or null where there is none, or it is revoked or expired. */
 export function leaseApiKey(sql: SqlStorage, hash: string, now: number): KeyLease | null {
   const row = sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE hash = ? AND revoked_at IS NULL", hash).toArray()[0];
-  if (!row || (row.expires_at !== null && row.expires_at <= now)) return null;
+  if (!row || (row.expires_at !== null && row.expires_at <= toSeconds(now))) return null;
   return { id: row.id, scopes: row.scopes.split(" ") as Scope[], expires_at: row.expires_at };
 }

@@ -2,8 +2,10 @@
  * Which tenants exist, and which were deleted: one small Durable Object for the operator's routes, never on a tenant's
  * own request path. A deleted tenant's id stays taken for good.
  */
+
 import { DurableObject } from "cloudflare:workers";
 import { fail, ok, type Result } from "../core/failure.ts";
+import { toSeconds } from "../lib/time.ts";
 import type { ApiKey, NewApiKey } from "./api-keys.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Page, type PageRequest, paginate } from "./page.ts";
@@ -70,7 +72,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   async claimIdempotencyKey(
     request: idempotency.IdempotentRequest,
   ): Promise<Result<idempotency.StoredResponse | null>> {
-    const now = nowInSeconds();
+    const now = Date.now();
     idempotency.deleteExpiredResponses(this.#sql, now);
     return idempotency.claimKey(this.#sql, request, now);
   }
@@ -97,7 +99,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
       "INSERT INTO tenants (id, name, status, created_at) VALUES (?, ?, 'creating', ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
       id,
       name,
-      nowInSeconds(),
+      toSeconds(Date.now()),
     );
     this.#creatingIds.add(id);
     const created = await getLedger(this.env.TENANT, id)
@@ -175,10 +177,6 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     this.#sql.exec("UPDATE tenants SET status = 'deleted', name = NULL WHERE id = ?", row.id);
     return Date.now() + FINAL_SWEEP_DELAY_MS;
   }
-}
-
-function nowInSeconds(): number {
-  return Math.floor(Date.now() / 1000);
 }
 
 export function getDirectory(namespace: Cloudflare.Env["DIRECTORY"]): Remote<Directory> {

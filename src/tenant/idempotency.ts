@@ -1,12 +1,13 @@
 import { fail, ok, type Result } from "../core/failure.ts";
+import { toMilliseconds, toSeconds } from "../lib/time.ts";
 
 /**
  * The first answer to each `Idempotency-Key`, kept for a day in the ledger that the request changes, and written in
  * the same transaction as the change: a request that was retried after a crash finds either both or neither.
  */
-const RETENTION_SECONDS = 24 * 3600;
+const RETENTION_MS = 24 * 3_600_000;
 /** After this a request that has not ended counts as dead, and its key is free again. */
-const CLAIM_TIMEOUT_SECONDS = 600;
+const CLAIM_TIMEOUT_MS = 600_000;
 
 export interface StoredResponse {
   readonly status: number;
@@ -28,7 +29,7 @@ interface Row extends Record<string, SqlStorageValue> {
   started_at: number;
 }
 
-/** Claims the key for this request: null to go ahead, an answer to replay, or why neither. `now` in seconds. */
+/** Claims the key for this request: null to go ahead, an answer to replay, or why neither. */
 export function claimKey(
   sql: SqlStorage,
   { key, requestHash, claim }: IdempotentRequest,
@@ -37,13 +38,14 @@ export function claimKey(
   const row = sql
     .exec<Row>("SELECT request, status, body, started_at FROM idempotency WHERE key = ?", key)
     .toArray()[0];
-  const isRetained = row && now - row.started_at < (row.status === null ? CLAIM_TIMEOUT_SECONDS : RETENTION_SECONDS);
+  const isRetained =
+    row && now - toMilliseconds(row.started_at) < (row.status === null ? CLAIM_TIMEOUT_MS : RETENTION_MS);
   if (!isRetained) {
     sql.exec(
       "INSERT OR REPLACE INTO idempotency (key, request, started_at, claim) VALUES (?, ?, ?, ?)",
       key,
       requestHash,
-      now,
+      toSeconds(now),
       claim,
     );
     return ok(null);
@@ -96,6 +98,6 @@ export function releaseKey(sql: SqlStorage, claim: string): void {
 
 /** Forgets answers past their day; returns how many are left. */
 export function deleteExpiredResponses(sql: SqlStorage, now: number): number {
-  sql.exec("DELETE FROM idempotency WHERE started_at <= ?", now - RETENTION_SECONDS);
+  sql.exec("DELETE FROM idempotency WHERE started_at <= ?", toSeconds(now - RETENTION_MS));
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM idempotency").one().n;
 }

@@ -84,7 +84,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     if (!this.#isActive()) return fail("not_found", "No such tenant.");
     try {
       return this.ctx.storage.transactionSync(() => {
-        const result = change(this.#sql, nowInSeconds());
+        const result = change(this.#sql, Date.now());
         if (!result.ok) throw new FailureError(result.failure);
         const saveResult = idempotency.saveResponse(this.#sql, response.claim, {
           status: response.status,
@@ -122,7 +122,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     createLedger(this.ctx.storage, tenant, name);
     this.#identity = readIdentity(this.#sql);
     return this.#change((sql, now) => {
-      schedule(sql, "sweep", "", now * 1000 + DAY_MS);
+      schedule(sql, "sweep", "", now + DAY_MS);
       apiKeys.deleteApiKeysByName(sql, key.name);
       return apiKeys.createApiKey(sql, key, now);
     });
@@ -167,7 +167,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     request: idempotency.IdempotentRequest,
   ): Promise<Result<idempotency.StoredResponse | null>> {
     return this.#change((sql, now) => {
-      schedule(sql, "expire_answers", "", now * 1000 + DAY_MS);
+      schedule(sql, "expire_answers", "", now + DAY_MS);
       return idempotency.claimKey(sql, request, now);
     });
   }
@@ -179,7 +179,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   // API keys
 
   async leaseApiKey(hash: string): Promise<apiKeys.KeyLease | null> {
-    return this.#isActive() ? apiKeys.leaseApiKey(this.#sql, hash, nowInSeconds()) : null;
+    return this.#isActive() ? apiKeys.leaseApiKey(this.#sql, hash, Date.now()) : null;
   }
 
   async createApiKey(claim: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
@@ -282,7 +282,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   async recordBlocks(dataset: number, backbone: string, blocks: ReadonlyMap<number, string>): Promise<Result<null>> {
     return this.#change((sql, now) => {
       for (const key of trainingSets.recordBlocks(sql, dataset, backbone, blocks))
-        schedule(sql, "delete_block", key, now * 1000);
+        schedule(sql, "delete_block", key, now);
       return ok(null);
     });
   }
@@ -425,7 +425,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async getMessageContext(id: string, messageId: string) {
-    return this.#read((sql) => inbound.getMessageContext(sql, id, messageId, nowInSeconds()));
+    return this.#read((sql) => inbound.getMessageContext(sql, id, messageId, Date.now()));
   }
 
   async recordPrediction(
@@ -499,7 +499,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     command: "cancel" | "pause" | "resume",
   ): Promise<Result<jobs.Job>> {
     const rules = getJobRules(this.env);
-    return this.#change((sql) => jobs.commandJob(sql, id, command, Date.now(), rules), { claim, status: 200 });
+    return this.#change((sql, now) => jobs.commandJob(sql, id, command, now, rules), { claim, status: 200 });
   }
 
   /** What the current attempt at a job is to do; refused to any other. */
@@ -590,7 +590,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async redeliverFailed(claim: string | null, id: string, since: number) {
-    return this.#change((sql) => deliveries.redeliverFailed(sql, id, since, Date.now()), { claim, status: 200 });
+    return this.#change((sql, now) => deliveries.redeliverFailed(sql, id, since, now), { claim, status: 200 });
   }
 
   async listWebhookDeliveries(request: deliveries.DeliveryPageRequest) {
@@ -602,7 +602,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   async redeliver(claim: string | null, id: string) {
-    return this.#change((sql) => deliveries.redeliver(sql, id, Date.now()), { claim, status: 200 });
+    return this.#change((sql, now) => deliveries.redeliver(sql, id, now), { claim, status: 200 });
   }
 
   #logError(event: string, fields: Readonly<Record<string, string | number>>): void {
@@ -632,10 +632,6 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
       await onComplete();
     }
   }
-}
-
-function nowInSeconds(): number {
-  return Math.floor(Date.now() / 1000);
 }
 
 /** A Durable Object's methods as they look from outside: each answers with a promise. */

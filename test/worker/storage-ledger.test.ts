@@ -90,16 +90,20 @@ function collapseWhitespace(text: string): string {
 describe("records of idempotent requests", () => {
   const first = { key: "key", requestHash: "hash of the request", claim: "first" };
   const answer = { status: 201, body: { id: "x" } };
-  const start = 1_000_000;
+  const start = 1_000_000_000;
+  const second = 1000;
+  const day = 86_400 * second;
 
   test("run once, then replay", async () => {
     await inLedger(({ sql }) => {
       expect(idempotency.claimKey(sql, first, start)).toEqual({ ok: true, value: null });
-      expect(idempotency.claimKey(sql, first, start + 1)).toMatchObject({ failure: { code: "request_in_progress" } });
+      expect(idempotency.claimKey(sql, first, start + second)).toMatchObject({
+        failure: { code: "request_in_progress" },
+      });
       idempotency.saveResponse(sql, first.claim, answer);
-      expect(idempotency.claimKey(sql, first, start + 2)).toEqual({ ok: true, value: answer });
+      expect(idempotency.claimKey(sql, first, start + 2 * second)).toEqual({ ok: true, value: answer });
       idempotency.releaseKey(sql, first.claim);
-      expect(idempotency.claimKey(sql, first, start + 3), "an answer is not released").toEqual({
+      expect(idempotency.claimKey(sql, first, start + 3 * second), "an answer is not released").toEqual({
         ok: true,
         value: answer,
       });
@@ -108,7 +112,7 @@ describe("records of idempotent requests", () => {
 
   test("refuse another request under the same key, running or answered", async () => {
     await inLedger(({ sql }) => {
-      const other = { ...first, request: "another", claim: "other" };
+      const other = { ...first, requestHash: "another", claim: "other" };
       idempotency.claimKey(sql, first, start);
       expect(idempotency.claimKey(sql, other, start)).toMatchObject({ failure: { code: "idempotency_key_reused" } });
       idempotency.saveResponse(sql, first.claim, answer);
@@ -138,18 +142,18 @@ describe("records of idempotent requests", () => {
   test("of a request that came back from the dead leave the key to the one that took it over", async () => {
     const remote = getLedger(env.TENANT, tenant);
     const shape = { task: "single_label", modality: "text", dimensions: null, out_of_scope_label: null } as const;
-    const second = { ...first, claim: "second" };
+    const successor = { ...first, claim: "second" };
     await inLedger(({ sql }) => {
-      const long = Math.floor(Date.now() / 1000) - 600;
+      const long = Date.now() - 600 * 1000;
       expect(idempotency.claimKey(sql, first, long)).toEqual({ ok: true, value: null });
     });
-    expect(await remote.claimIdempotencyKey(second)).toEqual({ ok: true, value: null });
+    expect(await remote.claimIdempotencyKey(successor)).toEqual({ ok: true, value: null });
     const lateCreation = await remote.createDataset(first.claim, { name: "late", ...shape });
     expect(lateCreation).toMatchObject({ ok: false, failure: { code: "request_in_progress", retryAfter: 5 } });
     expect(await remote.findDataset("late"), "what it changed is undone").toMatchObject({ ok: false });
     await remote.releaseIdempotencyKey(first.claim);
     expect(await remote.claimIdempotencyKey({ ...first, claim: "third" })).toMatchObject({ ok: false });
-    expect(await remote.createDataset(second.claim, { name: "once", ...shape })).toMatchObject({ ok: true });
+    expect(await remote.createDataset(successor.claim, { name: "once", ...shape })).toMatchObject({ ok: true });
     expect(await remote.createDataset(first.claim, { name: "late", ...shape })).toMatchObject({ ok: false });
     expect(await remote.claimIdempotencyKey(first)).toMatchObject({ value: { status: 201, body: { id: "once" } } });
   });
@@ -157,14 +161,16 @@ describe("records of idempotent requests", () => {
   test("count a request as dead after ten minutes, and forget an answer after a day", async () => {
     await inLedger(({ sql }) => {
       idempotency.claimKey(sql, first, start);
-      expect(idempotency.claimKey(sql, first, start + 599)).toMatchObject({ failure: { code: "request_in_progress" } });
-      expect(idempotency.claimKey(sql, first, start + 600)).toEqual({ ok: true, value: null });
+      expect(idempotency.claimKey(sql, first, start + 599 * second)).toMatchObject({
+        failure: { code: "request_in_progress" },
+      });
+      expect(idempotency.claimKey(sql, first, start + 600 * second)).toEqual({ ok: true, value: null });
       idempotency.saveResponse(sql, first.claim, answer);
-      expect(idempotency.claimKey(sql, first, start + 600 + 86_399)).toEqual({ ok: true, value: answer });
-      expect(idempotency.claimKey(sql, first, start + 600 + 86_400)).toEqual({ ok: true, value: null });
+      expect(idempotency.claimKey(sql, first, start + 600 * second + day - 1)).toEqual({ ok: true, value: answer });
+      expect(idempotency.claimKey(sql, first, start + 600 * second + day)).toEqual({ ok: true, value: null });
       idempotency.saveResponse(sql, first.claim, answer);
-      expect(idempotency.deleteExpiredResponses(sql, start + 600 + 2 * 86_400 - 1)).toBe(1);
-      expect(idempotency.deleteExpiredResponses(sql, start + 600 + 2 * 86_400)).toBe(0);
+      expect(idempotency.deleteExpiredResponses(sql, start + 600 * second + 2 * day - 1)).toBe(1);
+      expect(idempotency.deleteExpiredResponses(sql, start + 600 * second + 2 * day)).toBe(0);
     });
   });
 

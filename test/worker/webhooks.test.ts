@@ -349,8 +349,8 @@ describe("what is sent", () => {
     await inLedger(endpoint.tenant, async (storage, instance) => {
       const data = { object: "head", id: "wide", labels: Array.from({ length: 100 }, () => "漢".repeat(159)) };
       expect(JSON.stringify(data).length).toBeLessThan(16_500);
-      emit(storage.sql, "head.trained", data, 1);
-      emit(storage.sql, "head.trained", { object: "head", id: "long", text: "x".repeat(15_900) }, 1);
+      emit(storage.sql, "head.trained", data, 1000);
+      emit(storage.sql, "head.trained", { object: "head", id: "long", text: "x".repeat(15_900) }, 1000);
       await instance.alarm();
     });
     await waitForArrivals(endpoint, 2);

@@ -1,6 +1,7 @@
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
+import { toSeconds } from "../../lib/time.ts";
 import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 
@@ -108,8 +109,8 @@ export function createDataset(sql: SqlStorage, dataset: NewDataset, now: number)
     dataset.modality,
     dataset.dimensions,
     dataset.out_of_scope_label,
-    now,
-    now,
+    toSeconds(now),
+    toSeconds(now),
   );
   const row = findDataset(sql, dataset.name);
   return row.ok ? ok(toDataset(sql, row.value)) : row;
@@ -148,11 +149,11 @@ export function deleteDataset(
   sql.exec("DELETE FROM examples WHERE dataset = ?", id);
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
-  schedule(sql, "delete_blocks", String(id), now * 1000);
+  schedule(sql, "delete_blocks", String(id), now);
   return ok({ id: name, object: "dataset", deleted: true });
 }
 
 /** Counts a change of a data set's examples. */
 export function incrementRevision(sql: SqlStorage, id: number, now: number): void {
-  sql.exec("UPDATE datasets SET revision = revision + 1, updated_at = ? WHERE id = ?", now, id);
+  sql.exec("UPDATE datasets SET revision = revision + 1, updated_at = ? WHERE id = ?", toSeconds(now), id);
 }

@@ -1,7 +1,9 @@
 /** Files that were uploaded to train on: their rows. Their bytes lie in R2 under their ids, which are never given out twice. */
+
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
+import { toSeconds } from "../../lib/time.ts";
 import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { DatasetModality } from "./datasets.ts";
@@ -89,7 +91,7 @@ export function addFile(sql: SqlStorage, file: NewFile, now: number): Result<Fil
     file.dimensions,
     file.examples,
     file.labels,
-    now,
+    toSeconds(now),
   );
   return getFile(sql, file.id);
 }
@@ -145,6 +147,6 @@ export function deleteFile(
   const file = getFile(sql, id);
   if (!file.ok) return file;
   sql.exec("DELETE FROM files WHERE id = ?", id);
-  schedule(sql, "delete_file", id, now * 1000);
+  schedule(sql, "delete_file", id, now);
   return ok({ id, object: "file", deleted: true });
 }

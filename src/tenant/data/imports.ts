@@ -2,8 +2,10 @@
  * An import stages its rows apart from the data set while its body is read, and becomes visible as a whole by one
  * merge. An import that never ends leaves staged rows, which expire.
  */
+
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
+import { toSeconds } from "../../lib/time.ts";
 import { scheduleDueRetrainings } from "../heads/policies.ts";
 import { emit } from "../hooks/events.ts";
 import { schedule } from "../tasks/tasks.ts";
@@ -33,8 +35,8 @@ const IMPORT_TTL_MS = 3_600_000;
 export function beginImport(sql: SqlStorage, name: string, id: string, now: number): Result<DatasetRow> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
-  sql.exec("INSERT INTO imports (id, dataset, created_at) VALUES (?, ?, ?)", id, dataset.value.id, now);
-  schedule(sql, "expire_import", id, now * 1000 + IMPORT_TTL_MS);
+  sql.exec("INSERT INTO imports (id, dataset, created_at) VALUES (?, ?, ?)", id, dataset.value.id, toSeconds(now));
+  schedule(sql, "expire_import", id, now + IMPORT_TTL_MS);
   return dataset;
 }
 
@@ -124,7 +126,7 @@ export function mergeImport(sql: SqlStorage, id: string, now: number): Result<Im
       dataset.id,
       position,
       id,
-      now,
+      toSeconds(now),
       dataset.revision + 1,
     );
   const nextPosition = () =>

@@ -74,7 +74,7 @@ export function addBackbone(sql: SqlStorage, backbone: FineTunedBackbone, now: n
     `INSERT OR REPLACE INTO backbones (${COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
     ...[id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at],
   );
-  if (sha256 !== null) schedule(sql, "publish_backbone", sha256, now * 1000);
+  if (sha256 !== null) schedule(sql, "publish_backbone", sha256, now);
   sql.exec(
     `DELETE FROM backbones WHERE sha256 IS NULL AND number <= (
        SELECT number FROM backbones WHERE sha256 IS NULL ORDER BY number DESC LIMIT 1 OFFSET ${limits.ended_jobs}
@@ -83,7 +83,7 @@ export function addBackbone(sql: SqlStorage, backbone: FineTunedBackbone, now: n
   deleteUnusedBackbones(sql, now);
 }
 
-/** Drops older revisions that no head needs; their bytes follow through the `due` table. `now` in seconds. */
+/** Drops older revisions that no head needs; their bytes follow through the `due` table. */
 export function deleteUnusedBackbones(sql: SqlStorage, now: number): void {
   cleanUpDeletedBackbones(
     sql,
@@ -104,11 +104,11 @@ function cleanUpDeletedBackbones(sql: SqlStorage, deletedRows: SqlStorageCursor<
   for (const { name, sha256 } of deletedRows.toArray()) {
     // The sweep finds the values that held these blocks.
     sql.exec("DELETE FROM blocks WHERE backbone = ?", name);
-    if (sha256 !== null && !isBackboneReferenced(sql, sha256)) schedule(sql, "delete_backbone", sha256, now * 1000);
+    if (sha256 !== null && !isBackboneReferenced(sql, sha256)) schedule(sql, "delete_backbone", sha256, now);
   }
 }
 
-/** Removes a backbone with all its revisions; refused while a head needs any of them. `now` in seconds. */
+/** Removes a backbone with all its revisions; refused while a head needs any of them. */
 export function deleteBackbone(
   sql: SqlStorage,
   id: string,

@@ -3,6 +3,7 @@
 import { type ErrorCode, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { newId } from "../../lib/id.ts";
+import { toSeconds } from "../../lib/time.ts";
 import { checkLabelLimit, countLabels, type DatasetRow, findDataset, incrementRevision } from "../data/datasets.ts";
 import type { StoredExample } from "../data/examples.ts";
 import {
@@ -77,7 +78,7 @@ function upsertExample(sql: SqlStorage, dataset: DatasetRow, example: StoredExam
       contentHash,
       input,
       target,
-      now,
+      toSeconds(now),
       dataset.revision + 1,
     );
     return { id, outcome: "added", isNewInput };
@@ -127,7 +128,7 @@ function checkTarget(
 
 /**
  * Learns examples of a data set, notes how heads did on them before, and schedules the retraining that they call for.
- * `now` in seconds; call it in a transaction that is rolled back on failure.
+ * Call it in a transaction that is rolled back on failure.
  */
 export function upsertExamples(
   sql: SqlStorage,

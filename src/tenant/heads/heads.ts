@@ -2,6 +2,7 @@ import type { Evaluation } from "../../core/evaluation/evaluation.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
+import { toSeconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
 import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
@@ -108,7 +109,7 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
       { details: { limit: limits.versions_per_head, actual: versionCount } },
     );
   }
-  const record: HeadRecord = { object: "head", ...head, version, created_at: now };
+  const record: HeadRecord = { object: "head", ...head, version, created_at: toSeconds(now) };
   sql.exec(
     "INSERT INTO head_versions (head, version, record, sha256, bytes, dataset) VALUES (?, ?, ?, ?, ?, (SELECT id FROM datasets WHERE name = ? AND revision >= ?))",
     row.value.id,
@@ -121,7 +122,7 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   );
   const active = promote ? version : row.value.active_version;
   sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
-  schedule(sql, "publish_head", head.sha256, now * 1000);
+  schedule(sql, "publish_head", head.sha256, now);
   const headObject = { ...record, active_version: active };
   emit(sql, "head.trained", headEventData(headObject), now);
   if (promote) emit(sql, "head.promoted", headEventData(headObject), now);
@@ -204,8 +205,7 @@ export function deleteHead(
   sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
-  for (const { sha256 } of hashes)
-    if (!isHeadReferenced(sql, sha256)) schedule(sql, "delete_bytes", sha256, now * 1000);
+  for (const { sha256 } of hashes) if (!isHeadReferenced(sql, sha256)) schedule(sql, "delete_bytes", sha256, now);
   deleteUnusedBackbones(sql, now);
   return ok({ id: name, object: "head", deleted: true });
 }

@@ -136,7 +136,7 @@ function scheduleRetraining(
   { name, state }: Pick<RetrainingContext, "name" | "state">,
   now: number,
 ): void {
-  schedule(sql, "retrain", name, Math.max(now * 1000, state.nextAt));
+  schedule(sql, "retrain", name, Math.max(now, state.nextAt));
 }
 
 export type PolicyObject = ReturnType<typeof toPolicy>;
@@ -160,7 +160,7 @@ export function getPolicy(sql: SqlStorage, name: string): Result<PolicyObject> {
   return context.ok ? ok(toPolicy(sql, context.value)) : context;
 }
 
-/** Sets a head's policy; where it asks for a training already, one follows. `now` in seconds. */
+/** Sets a head's policy; where it asks for a training already, one follows. */
 export function setPolicy(sql: SqlStorage, name: string, policy: Policy, now: number): Result<PolicyObject> {
   const context = findRetrainingContext(sql, name);
   if (!context.ok) return context;
@@ -213,7 +213,7 @@ export function listLearningHeads(sql: SqlStorage, dataset: number): string[] {
     .map(({ name }) => name);
 }
 
-/** Call it in each transaction that changes examples. `now` in seconds. */
+/** Call it in each transaction that changes examples. */
 export function scheduleDueRetrainings(sql: SqlStorage, dataset: number, now: number): void {
   for (const name of listLearningHeads(sql, dataset)) {
     const context = findRetrainingContext(sql, name);
@@ -233,7 +233,7 @@ function countOutcomes(sql: SqlStorage, head: number, version: number): OutcomeC
 
 /**
  * Notes which examples a version had predicted right before they were learnt, if it is still the active one, and tells of
- * drift once a version. Call it in the transaction that learns them. `now` in seconds.
+ * drift once a version. Call it in the transaction that learns them.
  */
 export function recordPredictionOutcomes(
   sql: SqlStorage,

@@ -3,9 +3,11 @@
  * effect. The training runs in a stateless isolate, which the ledger's own would lack the memory for: the Worker is called
  * by itself, with a token for this one attempt.
  */
+
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { type Policy, retrainingBackoff, shouldPromoteVersion } from "../../core/lifecycle/policy.ts";
 import { makeRetrainingToken } from "../../jobs/token.ts";
+import { toMilliseconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
 import { createJob, isActiveJob, type Job, type JobSpec } from "../jobs/jobs.ts";
 import { checkBackboneExists } from "./backbones.ts";
@@ -67,7 +69,7 @@ const JOB_POLL_MS = 60_000;
 
 /**
  * Begins an attempt at a retraining that is still wanted: its number; or when to look again in milliseconds, or null where
- * there is nothing to do. An attempt that is lost with its object counts as one that failed. `now` in milliseconds.
+ * there is nothing to do. An attempt that is lost with its object counts as one that failed.
  */
 export function beginRetraining(sql: SqlStorage, name: string, now: number): { attempt: number } | number | null {
   const context = findRetrainingContext(sql, name);
@@ -123,7 +125,7 @@ export function getRetrainingSpec(
   });
 }
 
-/** Adds the version that an attempt made, and promotes it where the policy says so. `now` in seconds. */
+/** Adds the version that an attempt made, and promotes it where the policy says so. */
 export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<HeadObject> {
   const context = findOpenAttempt(sql, head.id, attempt);
   if (!context.ok) return context;
@@ -138,7 +140,7 @@ export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead
 
 const closedAttempt = { open: false, failures: 0, nextAt: 0, driftWanted: false, failed: null } as const;
 
-/** Makes the fine-tuning job of what is beyond one request; its examples count as trained on. `now` in seconds. */
+/** Makes the fine-tuning job of what is beyond one request; its examples count as trained on. */
 export function createRetrainingJob(
   sql: SqlStorage,
   attempt: number,
@@ -160,7 +162,7 @@ function currentWatermark({ dataset }: RetrainingContext): RetrainingState["trie
 
 /**
  * Ends an attempt that failed: what may be tried again is, later each time; the rest is told of, and not tried again until
- * there are as many new examples once more. Answers when it is due again, or null. `now` in milliseconds.
+ * there are as many new examples once more. Answers when it is due again, or null.
  */
 export function failRetraining(
   sql: SqlStorage,
@@ -173,7 +175,7 @@ export function failRetraining(
   if (!context.ok) return null;
   const backoff = retrainingBackoff(context.value.state.failures);
   if (failure.retryAfter === undefined || backoff === null) return abandonRetraining(sql, context.value, failure, now);
-  const nextAt = now + Math.max(backoff, failure.retryAfter * 1000);
+  const nextAt = now + Math.max(backoff, toMilliseconds(failure.retryAfter));
   saveRetrainingState(sql, context.value, { open: false, nextAt });
   return nextAt;
 }
@@ -186,7 +188,7 @@ function abandonRetraining(
 ): null {
   const reason = { code, message };
   const version = context.activeHead?.version ?? null;
-  emit(sql, "head.failed", { id: context.name, object: "head", version, reason }, Math.floor(now / 1000));
+  emit(sql, "head.failed", { id: context.name, object: "head", version, reason }, now);
   saveRetrainingState(sql, context, { ...closedAttempt, failed: reason, tried: currentWatermark(context) });
   return null;
 }

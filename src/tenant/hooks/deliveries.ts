@@ -10,6 +10,7 @@ import {
   outcomeOf,
   recordOutcome,
 } from "../../core/lifecycle/delivery.ts";
+import { toMilliseconds, toSeconds, toSecondsRoundedUp } from "../../lib/time.ts";
 import type { SendResult, WebhookMessage } from "../../webhooks/send.ts";
 import { type Page, type PageRequest, paginate } from "../page.ts";
 import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
@@ -23,7 +24,7 @@ import {
 } from "./webhook-endpoints.ts";
 
 /** Events are kept for so long, and what became of them. */
-const RETENTION_SECONDS = 30 * 24 * 3600;
+const RETENTION_MS = 30 * 24 * 3_600_000;
 /** The newest so many attempts at a delivery are kept. */
 const MAX_RETAINED_ATTEMPTS = 50;
 /** Deliveries that one call sends again, and that one run deletes. */
@@ -71,7 +72,7 @@ function toDelivery(row: Row) {
     event: { id: row.event_id, type: row.type, sequence: row.event },
     status: row.status,
     attempt_count: row.attempt,
-    next_attempt_at: row.due_at === null ? null : Math.ceil(row.due_at / 1000),
+    next_attempt_at: row.due_at === null ? null : toSecondsRoundedUp(row.due_at),
     created_at: row.created_at,
   };
 }
@@ -80,7 +81,7 @@ function toAttempt({ attempt, started_at, milliseconds, status, answer, error }:
   const isInterrupted = milliseconds === null && !(delivery.live === 1 && attempt === delivery.attempt);
   return {
     number: attempt,
-    created_at: Math.floor(started_at / 1000),
+    created_at: toSeconds(started_at),
     milliseconds,
     status,
     answer,
@@ -155,7 +156,7 @@ function applyEvent(sql: SqlStorage, row: Row, event: DeliveryEvent, now: number
   return state;
 }
 
-/** Sends a delivery again, whatever has become of it. `now` in milliseconds. */
+/** Sends a delivery again, whatever has become of it. */
 export function redeliver(sql: SqlStorage, id: string, now: number): Result<WebhookDelivery> {
   const row = findRow(sql, id);
   if (!row.ok) return row;
@@ -190,7 +191,7 @@ export function redeliverFailed(sql: SqlStorage, endpoint: string, since: number
   });
 }
 
-/** Emits `webhook.test` to an endpoint alone; answers its delivery. `now` in seconds. */
+/** Emits `webhook.test` to an endpoint alone; answers its delivery. */
 export function testEndpoint(sql: SqlStorage, id: string, now: number): Result<WebhookDelivery> {
   const endpoint = findEnabledEndpoint(sql, id);
   if (!endpoint.ok) return endpoint;
@@ -208,7 +209,7 @@ export interface DeliveryAttempt extends WebhookMessage {
 
 /**
  * Writes down an attempt at the endpoint's delivery that is due first; null where none is, or where the last attempt at it
- * was cut off. Call it in a transaction; `now` and `lease` in milliseconds.
+ * was cut off. Call it in a transaction.
  */
 export function beginAttempt(
   sql: SqlStorage,
@@ -238,15 +239,15 @@ export function beginAttempt(
     object: "event",
     type,
     created_at,
-    timestamp: new Date(created_at * 1000).toISOString(),
+    timestamp: new Date(toMilliseconds(created_at)).toISOString(),
     sequence: event,
     data: JSON.parse(data),
   });
-  const secrets = signingSecrets(endpoint, now / 1000);
+  const secrets = signingSecrets(endpoint, now);
   return { delivery: row.number, attempt, endpoint: endpoint.number, url: endpoint.url, secrets, id: event_id, body };
 }
 
-/** Notes what came of an attempt, of the delivery and of the endpoint. Call it in a transaction; `now` in milliseconds. */
+/** Notes what came of an attempt, of the delivery and of the endpoint. Call it in a transaction; */
 export function endAttempt(
   sql: SqlStorage,
   deliveryAttempt: DeliveryAttempt,
@@ -276,7 +277,7 @@ export function endAttempt(
   const health = recordOutcome(JSON.parse(endpoint.health) as EndpointHealth, outcome, now);
   sql.exec("UPDATE webhook_endpoints SET health = ? WHERE number = ?", JSON.stringify(health), endpoint.number);
   const reason = disableReason(health, outcome, now);
-  if (reason !== null) disableFailingEndpoint(sql, endpoint, reason, Math.floor(now / 1000));
+  if (reason !== null) disableFailingEndpoint(sql, endpoint, reason, now);
 }
 
 /** Deletes deliveries that `where` finds, so many at once; whether some may be left. */
@@ -294,9 +295,9 @@ export function deleteEndpointDeliveries(sql: SqlStorage, endpoint: number): boo
   return deleteDeliveries(sql, "endpoint = ?", endpoint);
 }
 
-/** Deletes a bounded part of what is older than 30 days; whether some may be left. `now` in milliseconds. */
+/** Deletes a bounded part of what is older than 30 days; whether some may be left. */
 export function deleteExpiredEvents(sql: SqlStorage, now: number): boolean {
-  const cutoff = Math.floor(now / 1000) - RETENTION_SECONDS;
+  const cutoff = toSeconds(now - RETENTION_MS);
   const { last } = sql
     .exec<{ last: number | null }>("SELECT max(sequence) AS last FROM events WHERE created_at <= ?", cutoff)
     .one();

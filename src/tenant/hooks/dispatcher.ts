@@ -3,7 +3,9 @@
  * itself with every attempt that ends. An attempt is in the ledger before it is made. Where the memory is lost the ledger
  * says when the next one is due, and the event goes out again under the same id.
  */
+
 import { canDispatch, type EndpointHealth, type EndpointLoad, SLOW_ATTEMPT_MS } from "../../core/lifecycle/delivery.ts";
+import { toMilliseconds } from "../../lib/time.ts";
 import { sendMessage } from "../../webhooks/send.ts";
 import { parseOrigins } from "../../webhooks/url.ts";
 import { schedule, setNextAlarm } from "../tasks/tasks.ts";
@@ -37,7 +39,7 @@ export function createDispatcher(
   onError: (error: unknown) => void,
 ): Dispatcher {
   const { sql } = storage;
-  const timeoutMs = (Number(env.WEBHOOK_TIMEOUT_SECONDS) || 20) * 1000;
+  const timeoutMs = toMilliseconds(Number(env.WEBHOOK_TIMEOUT_SECONDS) || 20);
   const lease = timeoutMs + LEASE_MARGIN_MS;
   const allowedOrigins = parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set<string>();
   /** When each attempt under way began, by delivery, by endpoint. */

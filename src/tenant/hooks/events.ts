@@ -1,7 +1,9 @@
 /** What other systems are told of: each event is written in the transaction of the change that it tells of. */
+
 import { newDelivery } from "../../core/lifecycle/delivery.ts";
 import type { EventType } from "../../core/lifecycle/event.ts";
 import { newId } from "../../lib/id.ts";
+import { toMilliseconds, toSeconds } from "../../lib/time.ts";
 import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
 
 /** What an event tells is thin: enough to act on, and ids to ask for the rest by. */
@@ -18,7 +20,7 @@ interface Listener extends Record<string, SqlStorageValue> {
 
 /**
  * Adds an event, and a delivery of it to every webhook endpoint that wants to be told; call it in the transaction of the
- * change. `now` in seconds; `to` names endpoints by their numbers.
+ * change. `recipients` names endpoints by their numbers.
  */
 export function emit(
   sql: SqlStorage,
@@ -30,13 +32,14 @@ export function emit(
   const json = JSON.stringify(data);
   const fits = new TextEncoder().encode(json).length <= MAX_DATA_BYTES;
   const storedData = fits ? json : JSON.stringify({ id: data.id, object: data.object, truncated: true });
+  const createdAt = toSeconds(now);
   const { sequence } = sql
     .exec<{ sequence: number }>(
       "INSERT INTO events (id, type, data, created_at) VALUES (?, ?, ?, ?) RETURNING sequence",
       newId("evt_"),
       type,
       storedData,
-      now,
+      createdAt,
     )
     .one();
   let hasPending = false;
@@ -46,7 +49,7 @@ export function emit(
     const isRecipient =
       recipients.only === undefined ? isSubscribed(JSON.parse(events) as string[], type) : recipients.only === number;
     if (!isRecipient || recipients.except === number) continue;
-    const { status, attempt, scheduleStart, dueAt } = newDelivery(enabled === 1, now * 1000);
+    const { status, attempt, scheduleStart, dueAt } = newDelivery(enabled === 1, toMilliseconds(createdAt));
     sql.exec(
       "INSERT INTO deliveries (id, event, endpoint, status, attempt, before, live, due_at) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",
       newId("whd_"),

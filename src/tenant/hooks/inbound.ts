@@ -1,7 +1,9 @@
 /** Inbound hooks: what other systems may post, what is done with it, and the answers kept so that a replay does nothing. */
+
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
+import { toSeconds } from "../../lib/time.ts";
 import { type DatasetRow, findDataset } from "../data/datasets.ts";
 import { type FeedbackExample, type UnknownLabelAction, upsertExamples } from "../heads/feedback.ts";
 import { getHead } from "../heads/heads.ts";
@@ -118,7 +120,7 @@ export function createHook(sql: SqlStorage, hook: NewHook, now: number): Result<
     hook.tokenHash,
     JSON.stringify(hook.spec),
     hook.secret,
-    now,
+    toSeconds(now),
   );
   return getHook(sql, hook.id);
 }
@@ -179,7 +181,7 @@ function findStoredResponse(sql: SqlStorage, hook: number, messageId: string, no
       "SELECT answer FROM inbound_messages WHERE hook = ? AND message = ? AND expires_at > ?",
       hook,
       messageId,
-      now,
+      toSeconds(now),
     )
     .toArray()[0];
   return row ? { body: JSON.parse(row.answer) as ResponseBody, replayed: true } : null;
@@ -220,7 +222,7 @@ function handleOnce(
   if (storedResponse !== null) return ok(storedResponse);
   const body = effect(toHook(row.value));
   if (!body.ok) return body;
-  sql.exec("DELETE FROM inbound_messages WHERE expires_at <= ?", now);
+  sql.exec("DELETE FROM inbound_messages WHERE expires_at <= ?", toSeconds(now));
   sql.exec(
     "INSERT INTO inbound_messages (hook, message, answer, expires_at) VALUES (?, ?, ?, ?)",
     number,

@@ -4,12 +4,13 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import { type EndpointHealth, newEndpointHealth } from "../../core/lifecycle/delivery.ts";
 import type { EventType } from "../../core/lifecycle/event.ts";
 import { limits } from "../../core/limits.ts";
+import { toMilliseconds, toSeconds } from "../../lib/time.ts";
 import { type Page, type PageRequest, paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
 
 /** After a rotation the secret before signs as well for so long. */
-const ROTATION_OVERLAP_SECONDS = 24 * 3600;
+const ROTATION_OVERLAP_MS = 24 * 3_600_000;
 
 export interface NewWebhookEndpoint {
   readonly id: string;
@@ -57,7 +58,7 @@ function toEndpoint(row: EndpointRow) {
     description: row.description,
     enabled: row.enabled === 1,
     disabled_reason: row.disabled_reason,
-    failing_since: failingSince === null ? null : Math.floor(failingSince / 1000),
+    failing_since: failingSince === null ? null : toSeconds(failingSince),
     created_at: row.created_at,
   };
 }
@@ -99,7 +100,7 @@ export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, no
     endpoint.description,
     endpoint.secret,
     JSON.stringify(newEndpointHealth),
-    now,
+    toSeconds(now),
   );
   return getEndpoint(sql, endpoint.id);
 }
@@ -149,7 +150,7 @@ function disableEndpoint(sql: SqlStorage, number: number, reason: DisabledReason
   sql.exec("UPDATE deliveries SET status = 'failed', due_at = NULL WHERE endpoint = ? AND status = 'pending'", number);
 }
 
-/** Disables an endpoint because of how it answers, and tells the others. `now` in seconds. */
+/** Disables an endpoint because of how it answers, and tells the others. */
 export function disableFailingEndpoint(
   sql: SqlStorage,
   { id, number, description }: EndpointRow,
@@ -165,23 +166,23 @@ export function disableFailingEndpoint(
 export function rotateSecret(sql: SqlStorage, id: string, secret: string, now: number): Result<WebhookEndpoint> {
   sql.exec(
     "UPDATE webhook_endpoints SET previous_secret = secret, previous_until = ?, secret = ? WHERE id = ?",
-    now + ROTATION_OVERLAP_SECONDS,
+    toSeconds(now + ROTATION_OVERLAP_MS),
     secret,
     id,
   );
   return getEndpoint(sql, id);
 }
 
-/** The secrets that sign at `now`, in seconds. */
+/** The secrets that sign at `now`. */
 export function signingSecrets(row: EndpointRow, now: number): string[] {
   const { secret, previous_secret, previous_until } = row;
-  return previous_secret !== null && previous_until > now ? [secret, previous_secret] : [secret];
+  return previous_secret !== null && toMilliseconds(previous_until) > now ? [secret, previous_secret] : [secret];
 }
 
 export function deleteEndpoint(sql: SqlStorage, id: string, now: number): Result<{ readonly id: string }> {
   const row = findEndpoint(sql, id);
   if (!row.ok) return row;
   sql.exec("DELETE FROM webhook_endpoints WHERE number = ?", row.value.number);
-  schedule(sql, "delete_deliveries", String(row.value.number), now * 1000);
+  schedule(sql, "delete_deliveries", String(row.value.number), now);
   return ok({ id });
 }

@@ -1,10 +1,12 @@
 /** What is due for fine-tuning jobs: validating, submitting to the batch endpoint, stopping, and giving up what is silent. */
+
 import type { JobEvent, JobRules } from "../../core/lifecycle/job.ts";
 import { dueAt } from "../../core/lifecycle/job.ts";
 import { edgeBudget } from "../../core/limits.ts";
 import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../jobs/client.ts";
 import type { Submission } from "../../jobs/protocol.ts";
 import { makeAttemptToken } from "../../jobs/token.ts";
+import { toMilliseconds } from "../../lib/time.ts";
 import { applyEvent, checkSource, findJob, findNextQueuedJob, type JobRow } from "./jobs.ts";
 
 const HEARTBEATS_PER_TIMEOUT = 10;
@@ -17,15 +19,19 @@ const MAX_BACKOFF_MS = 60_000;
 const DEFAULT_BUSY_RETRY_MS = 5_000;
 const MAX_RETRY_AFTER_MS = 600_000;
 
+function heartbeatTimeoutSeconds(env: Cloudflare.Env): number {
+  return Number(env.BATCH_SILENCE_SECONDS) || 600;
+}
+
 export function getJobRules(env: Cloudflare.Env): JobRules {
-  return { heartbeatTimeout: (Number(env.BATCH_SILENCE_SECONDS) || 600) * 1000, maxAttempts: MAX_ATTEMPTS };
+  return { heartbeatTimeout: toMilliseconds(heartbeatTimeoutSeconds(env)), maxAttempts: MAX_ATTEMPTS };
 }
 
 /** The batch endpoint that the Worker is configured with, or null: one at BATCH_URL, or a container for each job. */
 export function getBatchEndpoint(env: Cloudflare.Env): BatchEndpoint | null {
   const { BATCH_URL: url, BATCH: containers, BATCH_SECRET: secret } = env;
   if (!secret) return null;
-  const timeoutMs = (Number(env.BATCH_TIMEOUT_SECONDS) || 10) * 1000;
+  const timeoutMs = toMilliseconds(Number(env.BATCH_TIMEOUT_SECONDS) || 10);
   if (url) return { send: (path, init) => fetch(url.replace(/\/+$/, "") + path, init), secret, timeoutMs };
   if (!containers || !env.GRAFT_URL) return null;
   // A path begins with /v1/jobs/{id}.
@@ -118,7 +124,6 @@ export async function submitNextJob(
 function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobRow): Submission {
   const { attempt, checkpoint } = state;
   const { n_epochs, batch_size, learning_rate_multiplier } = spec.hyperparameters;
-  const silenceSeconds = getJobRules(env).heartbeatTimeout / 1000;
   return {
     object: "batch.job",
     id,
@@ -136,6 +141,6 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     evaluation: spec.evaluation,
     edge_budget: edgeBudget,
     checkpoint,
-    heartbeat_seconds: Math.min(MAX_HEARTBEAT_SECONDS, silenceSeconds / HEARTBEATS_PER_TIMEOUT),
+    heartbeat_seconds: Math.min(MAX_HEARTBEAT_SECONDS, heartbeatTimeoutSeconds(env) / HEARTBEATS_PER_TIMEOUT),
   };
 }

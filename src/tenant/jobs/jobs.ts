@@ -23,6 +23,7 @@ import {
 import { limits } from "../../core/limits.ts";
 import type { Directive, Manifest, Message, Submission } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
+import { toSeconds } from "../../lib/time.ts";
 import type { DatasetModality } from "../data/datasets.ts";
 import { countLabels, findDataset } from "../data/datasets.ts";
 import { deleteFile, getFile } from "../data/files.ts";
@@ -91,7 +92,7 @@ export function toJob({ id, spec, state, created_at }: JobRow) {
     status: state.status,
     error: state.error,
     created_at,
-    finished_at: state.finishedAt === null ? null : Math.floor(state.finishedAt / 1000),
+    finished_at: state.finishedAt === null ? null : toSeconds(state.finishedAt),
     estimated_finish: null,
     fine_tuned_model: state.status === "succeeded" ? fineTunedId(model, spec.suffix, id) : null,
     training_file: spec.source.kind === "dataset" ? `dataset:${spec.source.name}` : spec.source.id,
@@ -177,20 +178,20 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
     if (!limitCheck.ok) return limitCheck;
   }
   deleteOldJobs(sql);
-  const state = newJobState(spec.promote, now * 1000);
+  const state = newJobState(spec.promote, now);
   sql.exec(
     "INSERT INTO jobs (id, status, spec, state, created_at) VALUES (?, ?, ?, ?, ?)",
     id,
     state.status,
     JSON.stringify(spec),
     JSON.stringify(state),
-    now,
+    toSeconds(now),
   );
   const job = findJob(sql, id);
   if (!job.ok) return job;
   addLogRecord(sql, job.value, { level: "info", message: "The job was created." }, now);
   emit(sql, "fine_tuning.job.created", jobEventData(job.value), now);
-  schedule(sql, "job", id, now * 1000);
+  schedule(sql, "job", id, now);
   return ok(toJob(job.value));
 }
 
@@ -205,23 +206,22 @@ function deleteOldJobs(sql: SqlStorage): void {
 }
 
 /**
- * Takes an event into account, and schedules what follows from it. `now` in milliseconds. Answers the job as it is then;
+ * Takes an event into account, and schedules what follows from it. Answers the job as it is then;
  * call it in a transaction.
  */
 export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: number, rules: JobRules): JobRow {
   const { state, log } = advance(job.state, event, now, rules);
-  const nowSeconds = Math.floor(now / 1000);
-  for (const entry of log) addLogRecord(sql, job, entry, nowSeconds);
+  for (const entry of log) addLogRecord(sql, job, entry, now);
   if (state === job.state) return job;
   sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, JSON.stringify(state), job.number);
   const eventType = statusEventType(state.status);
   if (eventType !== null && state.status !== job.state.status)
-    emit(sql, eventType, jobEventData({ ...job, state }), nowSeconds);
+    emit(sql, eventType, jobEventData({ ...job, state }), now);
   const due = dueAt(state, rules);
   if (due !== null) schedule(sql, "job", job.id, due);
   if (state.status === "queued") schedule(sql, "submit_jobs", "", state.submitAt);
   const { source } = job.spec;
-  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, nowSeconds);
+  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, now);
   // An attempt that is told to stop may still upload something.
   if (hasEnded(state) && (!hasEnded(job.state) || (job.state.live && !state.live)))
     schedule(sql, "delete_artifacts", job.id, now);
@@ -287,7 +287,7 @@ export function getCurrentAttempt(sql: SqlStorage, id: string, attempt: number):
   return fail("attempt_ended", `Attempt ${attempt} at this job is over: what it says has no effect any more.`);
 }
 
-/** What a job trains on, where that is still there; else null, and the job fails. `now` in milliseconds. */
+/** What a job trains on, where that is still there; else null, and the job fails. */
 export function checkJobData(sql: SqlStorage, job: JobRow, now: number, rules: JobRules): JobSpec | null {
   const source = checkSource(sql, job.spec);
   if (source.ok) return job.spec;
@@ -298,16 +298,16 @@ export function checkJobData(sql: SqlStorage, job: JobRow, now: number, rules: J
 
 /** Remembers a message's id as long as its signature is good; refused where it came before. */
 function rejectReplay(sql: SqlStorage, messageId: string, now: number): Result<null> {
-  sql.exec("DELETE FROM batch_messages WHERE received_at < ?", now - 2 * TOLERANCE_SECONDS);
+  sql.exec("DELETE FROM batch_messages WHERE received_at < ?", toSeconds(now) - 2 * TOLERANCE_SECONDS);
   const insertedRows = sql
-    .exec("INSERT OR IGNORE INTO batch_messages (id, received_at) VALUES (?, ?) RETURNING 1", messageId, now)
+    .exec("INSERT OR IGNORE INTO batch_messages (id, received_at) VALUES (?, ?) RETURNING 1", messageId, toSeconds(now))
     .toArray();
   return insertedRows.length > 0
     ? ok(null)
     : fail("message_replayed", "A message with this webhook-id has come before.");
 }
 
-/** Takes what an attempt tells, its end with a head apart. Told twice it has the effect of once. `now` in milliseconds. */
+/** Takes what an attempt tells, its end with a head apart. Told twice it has the effect of once. */
 export function receiveMessage(
   sql: SqlStorage,
   id: string,
@@ -318,10 +318,9 @@ export function receiveMessage(
   now: number,
   rules: JobRules,
 ): Result<JobRow> {
-  const nowSeconds = Math.floor(now / 1000);
   const job = getCurrentAttempt(sql, id, attempt);
   if (!job.ok) return job;
-  const replayCheck = rejectReplay(sql, messageId, nowSeconds);
+  const replayCheck = rejectReplay(sql, messageId, now);
   if (!replayCheck.ok) return replayCheck;
   const updatedJob = applyEvent(sql, job.value, event, now, rules);
   if (message.type === "progress") {
@@ -333,12 +332,12 @@ export function receiveMessage(
       "event",
       `${attempt}:${step}`,
       { level: "info", message: text, type: "metrics", data },
-      nowSeconds,
+      now,
     );
   }
   if (message.type === "checkpoint") {
     const { step, metrics, artifact } = message;
-    addRecord(sql, updatedJob, "checkpoint", `${attempt}:${step}:${artifact.sha256}`, { step, metrics }, nowSeconds);
+    addRecord(sql, updatedJob, "checkpoint", `${attempt}:${step}:${artifact.sha256}`, { step, metrics }, now);
   }
   return ok(updatedJob);
 }
@@ -351,7 +350,7 @@ export type TrainedLayers = Pick<FineTunedBackbone, "bytes" | "parameters" | "di
 /**
  * Ends a job with the version that its attempt made: adds it, and promotes it where the job says so, and adds the backbone
  * that came with it (null: its layers are as they were). What the ledger does not take, such as one version too many, ends
- * the job as failed. `now` in seconds; call it in a transaction.
+ * the job as failed. Call it in a transaction.
  */
 export function finishJob(
   sql: SqlStorage,
@@ -386,13 +385,19 @@ export function finishJob(
   if (committed.ok && base !== null && model !== null) {
     const unchanged = { sha256: null, revision: base.revision, bytes: 0, parameters: 0, dimensions };
     const layerFields = layers === null ? unchanged : { ...layers, revision: head.backbone.revision };
-    const backboneFields = { id: model, base: base.id, base_revision: base.revision, job: id, created_at: now };
+    const backboneFields = {
+      id: model,
+      base: base.id,
+      base_revision: base.revision,
+      job: id,
+      created_at: toSeconds(now),
+    };
     addBackbone(sql, { ...backboneFields, ...layerFields }, now);
   }
   const event: JobEvent = committed.ok
     ? { type: "finished", attempt, candidate: manifest.candidate, version: committed.value.version, hasActiveVersion }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
-  return ok(toDirective(applyEvent(sql, job.value, event, now * 1000, rules), attempt));
+  return ok(toDirective(applyEvent(sql, job.value, event, now, rules), attempt));
 }
 
 /** What an attempt is to do; one that is over, by what it has just told among others, is to end. */
@@ -435,7 +440,7 @@ function addRecord(
     kind,
     key,
     JSON.stringify(record),
-    now,
+    toSeconds(now),
   );
 }
 

@@ -67,7 +67,7 @@ export async function runMaintenanceTask(
       storage.transactionSync(() => dropImport(sql, task.ref));
       return null;
     case "expire_answers":
-      return deleteExpiredResponses(sql, Math.floor(now / 1000)) > 0 ? now + DAY_MS : null;
+      return deleteExpiredResponses(sql, now) > 0 ? now + DAY_MS : null;
     case "delete_artifacts": {
       const [job = "", sha256] = task.ref.split("/");
       const isReferenced = sha256 === undefined ? isActiveJob(sql, job) : isArtifactReferenced(sql, job, sha256);
