@@ -1,14 +1,44 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
-import { label, labelledExample, name, unixSeconds, withLimit } from "./schema.ts";
+import { labelledExample } from "./examples.ts";
+import {
+  backboneRevision,
+  type DeepReadonly,
+  interval,
+  label,
+  name,
+  nameParams,
+  task,
+  unixSeconds,
+  withLimit,
+} from "./schema.ts";
 
-export const task = z.enum(["single_label", "multi_label", "regression"]);
 /** A version in a path. */
-export const versionNumber = z
+const versionNumber = z
   .string()
   .regex(/^[1-9][0-9]{0,8}$/, "a version is a number from 1")
   .transform(Number)
   .openapi({ type: "integer", minimum: 1 });
+export const versionParams = nameParams.extend({ version: versionNumber });
+
+const hyperparameters = z.strictObject({
+  l2: z
+    .union([z.literal("auto"), z.number().positive().max(1e12)], { error: "l2 is 'auto' or a positive number" })
+    .default("auto"),
+  class_weight: z
+    .union([z.literal("balanced"), z.null()], { error: "class_weight is 'balanced' or null" })
+    .default(null),
+  lexical: z.union([z.literal("auto"), z.boolean()], { error: "lexical is 'auto', true or false" }).default("auto"),
+  seed: z.number().int().min(0).max(4_294_967_295).default(0),
+});
+export type HeadHyperparameters = DeepReadonly<z.output<typeof hyperparameters>>;
+
+const evaluationSettings = z.strictObject({
+  method: z.enum(["auto", "cross_validation", "holdout", "none"]).default("auto"),
+  folds: z.number().int().min(2).max(20).optional(),
+  fraction: z.number().min(0.05).max(0.5).optional(),
+  detail: z.enum(["summary", "full"]).default("summary"),
+});
 
 export const newHead = z
   .strictObject({
@@ -16,28 +46,8 @@ export const newHead = z
     dataset: name.optional(),
     examples: withLimit(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
     backbone: z.string().min(1).max(200).optional(),
-    hyperparameters: z
-      .strictObject({
-        l2: z
-          .union([z.literal("auto"), z.number().positive().max(1e12)], { error: "l2 is 'auto' or a positive number" })
-          .default("auto"),
-        class_weight: z
-          .union([z.literal("balanced"), z.null()], { error: "class_weight is 'balanced' or null" })
-          .default(null),
-        lexical: z
-          .union([z.literal("auto"), z.boolean()], { error: "lexical is 'auto', true or false" })
-          .default("auto"),
-        seed: z.number().int().min(0).max(4_294_967_295).default(0),
-      })
-      .prefault({}),
-    evaluation: z
-      .strictObject({
-        method: z.enum(["auto", "cross_validation", "holdout", "none"]).default("auto"),
-        folds: z.number().int().min(2).max(20).optional(),
-        fraction: z.number().min(0.05).max(0.5).optional(),
-        detail: z.enum(["summary", "full"]).default("summary"),
-      })
-      .prefault({}),
+    hyperparameters: hyperparameters.prefault({}),
+    evaluation: evaluationSettings.prefault({}),
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),
   })
@@ -46,6 +56,9 @@ export const newHead = z
     path: ["dataset"],
   })
   .openapi("NewHead");
+/** What a caller asks to be trained, before and after the defaults are filled in. */
+export type NewHead = DeepReadonly<z.input<typeof newHead>>;
+export type HeadParams = DeepReadonly<z.output<typeof newHead>>;
 
 const classMetrics = z.object({
   label,
@@ -59,15 +72,17 @@ export const evaluation = z
     method: z.enum(["cross_validation", "holdout", "none"]),
     folds: z.number().int().optional(),
     detail: z.literal("summary"),
+    /** How many were held out, without those that are out of scope. With none there are no figures. */
     examples: z.number().int(),
     accuracy: z.number().optional(),
-    accuracy_interval: z.array(z.number()).length(2).optional(),
+    accuracy_interval: interval.optional(),
     macro_f1: z.number().optional(),
     micro_f1: z.number().optional(),
     log_loss: z.number().optional(),
     ece: z.number().optional(),
     ece_uncalibrated: z.number().optional(),
     per_class: z.array(classMetrics).optional(),
+    /** `matrix[true][predicted]`, both in the order of `labels`. */
     confusion: z.object({ labels: z.array(z.string()), matrix: z.array(z.array(z.number())) }).optional(),
     out_of_scope: z
       .object({ score: z.string(), threshold: z.number(), expected_recall: z.number().nullable() })
@@ -78,8 +93,7 @@ export const evaluation = z
     rmse: z.number().optional(),
   })
   .openapi("Evaluation");
-
-const backbone = z.object({ id: z.string(), revision: z.string() });
+export type Evaluation = DeepReadonly<z.output<typeof evaluation>>;
 
 export const head = z
   .object({
@@ -91,7 +105,7 @@ export const head = z
     modality: z.enum(["text", "image", "embedding"]),
     labels: z.array(z.string()),
     dimensions: z.number().int(),
-    backbone,
+    backbone: backboneRevision,
     dataset: z.object({
       name: z.string().nullable(),
       revision: z.number().int().nullable(),
@@ -105,6 +119,7 @@ export const head = z
       objective: z.number(),
       l2: z.number(),
       temperature: z.number(),
+      // Heads trained before there were lexical features do not have it.
       lexical: z.boolean().optional().openapi({ description: "whether it reads words beside the embedding" }),
       milliseconds: z.number(),
     }),
@@ -114,7 +129,11 @@ export const head = z
     created_at: unixSeconds,
   })
   .openapi("Head");
+export type Head = DeepReadonly<z.output<typeof head>>;
 
+export const promotion = z.strictObject({ version: z.number().int().positive() });
+
+export const headExportQuery = z.strictObject({ format: z.enum(["json"]).default("json") });
 export const headExport = z
   .object({
     object: z.literal("head.export"),
@@ -124,7 +143,8 @@ export const headExport = z
     task,
     labels: z.array(z.string()),
     dimensions: z.number().int(),
-    backbone,
+    backbone: backboneRevision,
+    /** outputs × dimensions */
     weights: z.array(z.array(z.number())),
     lexical: z
       .object({
@@ -132,6 +152,7 @@ export const headExport = z
         scale: z.number(),
         seen: z.array(z.number().int()),
         idf: z.array(z.number()),
+        /** outputs × columns */
         weights: z.array(z.array(z.number())),
       })
       .nullable()
@@ -142,3 +163,5 @@ export const headExport = z
     formula: z.string(),
   })
   .openapi("HeadExport");
+/** All that a prediction needs, by `formula`. */
+export type HeadExport = DeepReadonly<z.output<typeof headExport>>;

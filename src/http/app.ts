@@ -1,8 +1,9 @@
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import { HTTPException } from "hono/http-exception";
+import { schemaFailure } from "../api/validation.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { notJsonFailure } from "./middleware/body.ts";
-import { respondError, schemaFailure } from "./middleware/errors.ts";
+import { respondError } from "./middleware/errors.ts";
 import { requestLogger } from "./middleware/request-logger.ts";
 import { adminRoutes } from "./routes/admin.ts";
 import { apiKeyRoutes } from "./routes/api-keys.ts";

@@ -1,13 +1,12 @@
 /** From an example as it came in to one as it is stored, or to what is wrong with it. Pure but for hashing. */
 
-import { type LabelledExample, labelledExample } from "../api/schema.ts";
+import type { DatasetModality } from "../api/datasets.ts";
+import { type LabelledExample, labelledExample, type StoredExample } from "../api/examples.ts";
+import { schemaFailure } from "../api/validation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
-import { schemaFailure } from "../http/middleware/errors.ts";
 import { shortHash } from "../lib/hash.ts";
-import type { DatasetModality } from "../tenant/data/datasets.ts";
-import type { StoredExample } from "../tenant/data/examples.ts";
 
 /** What an example must be to belong to a data set. */
 export interface ExampleShape {

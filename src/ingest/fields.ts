@@ -1,10 +1,7 @@
 /** What a hook's JSON Pointers (RFC 6901) find in the body of another system. */
 import jsonpointer from "jsonpointer";
+import type { HookFields } from "../api/inbound-hooks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import type { HookFields } from "../tenant/hooks/inbound.ts";
-
-/** One token at least: the whole body is no text. */
-export const JSON_POINTER = /^(\/([^~/]|~[01])*)+$/;
 
 type Scalar = string | number | boolean;
 

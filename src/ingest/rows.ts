@@ -1,21 +1,15 @@
 /** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
 import { isUtf8 } from "node:buffer";
+import type { RowError, StagedExample, StoredExample } from "../api/examples.ts";
+import { formatPath } from "../api/validation.ts";
 import type { ErrorCode, Result } from "../core/failure.ts";
 import { targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { BodyError, bodyError, limitBytes, notUtf8Failure, parseJson } from "../http/middleware/body.ts";
-import { formatPath } from "../http/middleware/errors.ts";
-import type { StoredExample } from "../tenant/data/examples.ts";
-import type { StagedExample } from "../tenant/data/imports.ts";
 import { csvRecords } from "./csv.ts";
 import { type ExampleShape, parseExample } from "./example.ts";
 import { splitLines } from "./lines.ts";
 
-export interface RowError {
-  readonly line: number;
-  readonly code: ErrorCode;
-  readonly message: string;
-}
 export interface GoodRow {
   readonly row: StagedExample;
 }

@@ -1,7 +1,7 @@
 /** Reads files to train on: a line is a labelled example, or one of OpenAI's chats whose last message is the label. */
 import { z } from "@hono/zod-openapi";
+import { schemaFailure } from "../api/validation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import { schemaFailure } from "../http/middleware/errors.ts";
 import { type ExampleShape, inferShape, parseExample } from "./example.ts";
 import { type BadRow, type GoodRow, readNdjson } from "./rows.ts";
 

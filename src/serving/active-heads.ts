@@ -1,6 +1,6 @@
+import type { Head } from "../api/heads.ts";
 import { fail, type Result } from "../core/failure.ts";
 import { LruCache } from "../lib/lru.ts";
-import type { HeadObject } from "../tenant/heads/heads.ts";
 import { getLedger } from "../tenant/tenant.ts";
 
 /** How long an isolate relies on which version is active: a promotion holds everywhere within 30 s. */
@@ -8,10 +8,7 @@ const LEASE_MS = 25_000;
 const MAX_LEASES = 2_000;
 
 /** What a prediction needs of a version's record: its evaluation is large and stays in the ledger, its labels come with the weights. */
-export type ServedHead = Pick<
-  HeadObject,
-  "id" | "version" | "task" | "modality" | "dimensions" | "backbone" | "sha256"
-> & {
+export type ServedHead = Pick<Head, "id" | "version" | "task" | "modality" | "dimensions" | "backbone" | "sha256"> & {
   /** How many labels it has; none for regression. */
   readonly labelCount: number;
 };

@@ -1,9 +1,10 @@
 /** How heads do on labelled examples that they have not learnt yet. */
 import type { Context } from "hono";
+import type { Input, StoredExample } from "../api/examples.ts";
+import type { Prediction } from "../api/predictions.ts";
 import type { Task } from "../core/head.ts";
 import type { HttpEnv } from "../http/context.ts";
-import { type Input, type Prediction, predictInputs } from "../http/routes/predict.ts";
-import type { StoredExample } from "../tenant/data/examples.ts";
+import { predictInputs } from "../http/routes/predict.ts";
 import type { PredictionOutcome } from "../tenant/heads/feedback.ts";
 import { getServedHead } from "./active-heads.ts";
 

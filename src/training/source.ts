@@ -1,4 +1,7 @@
 /** What a training reads: a stored data set, or examples sent with the request. */
+
+import type { DatasetModality } from "../api/datasets.ts";
+import type { StoredExample } from "../api/examples.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
@@ -14,8 +17,6 @@ import {
   matchesHash,
   type YieldToEventLoop,
 } from "../store/embeddings.ts";
-import type { DatasetModality } from "../tenant/data/datasets.ts";
-import type { StoredExample } from "../tenant/data/examples.ts";
 import type { TrainingRows } from "../tenant/data/training-sets.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
 

@@ -1,7 +1,7 @@
 /** Training a version of a head in this request, or making the job that does: asked for by a caller, or by a policy. */
-import type { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import type { newHead } from "../api/heads.ts";
+import type { StoredExample } from "../api/examples.ts";
+import type { Head, HeadParams } from "../api/heads.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
@@ -10,14 +10,11 @@ import { type NewJob, resolveJobSpec } from "../http/routes/jobs.ts";
 import { inferShape, parseExample } from "../ingest/example.ts";
 import { endHeadLeases } from "../serving/active-heads.ts";
 import { chooseBackbone } from "../serving/backbones.ts";
-import type { StoredExample } from "../tenant/data/examples.ts";
-import type { HeadObject, NewHead } from "../tenant/heads/heads.ts";
+import type { NewHead } from "../tenant/heads/heads.ts";
 import type { JobSpec } from "../tenant/jobs/jobs.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { checkRequestBudget, runTraining, storeHead, toHeadRecord } from "./run.ts";
 import { createDatasetSource, createInlineSource, type TrainingSource } from "./source.ts";
-
-type HeadParams = z.infer<typeof newHead>;
 
 const lexicalNeedsTexts = fail(
   "modality_mismatch",
@@ -29,8 +26,8 @@ const lexicalNeedsTexts = fail(
 export async function trainVersion(
   c: Context<HttpEnv>,
   params: HeadParams,
-  commit: (head: NewHead) => Promise<Result<HeadObject>>,
-): Promise<Result<HeadObject>> {
+  commit: (head: NewHead) => Promise<Result<Head>>,
+): Promise<Result<Head>> {
   const startedAt = Date.now();
   const { tenant } = c.var.caller;
   const { l2, class_weight, lexical, seed } = params.hyperparameters;

@@ -1,9 +1,10 @@
 import type { Context } from "hono";
 import { createMiddleware } from "hono/factory";
+import type { Scope } from "../../api/api-keys.ts";
 import type { Failure } from "../../core/failure.ts";
 import { constantTimeEqual, sha256Hex } from "../../lib/hash.ts";
 import { LruCache } from "../../lib/lru.ts";
-import type { KeyLease, Scope } from "../../tenant/api-keys.ts";
+import type { KeyLease } from "../../tenant/api-keys.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import type { HttpEnv } from "../context.ts";
 import { checkBody } from "./body.ts";

@@ -1,23 +1,10 @@
 /** The one place where failures become HTTP. */
 
-import type { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
+import type { ErrorType } from "../../api/errors.ts";
 import type { ErrorCode, Failure, Result } from "../../core/failure.ts";
 import type { HttpEnv } from "../context.ts";
-
-export const errorTypes = [
-  "invalid_request_error",
-  "authentication_error",
-  "permission_error",
-  "not_found_error",
-  "conflict_error",
-  "rate_limit_error",
-  "capacity_error",
-  "backend_error",
-  "server_error",
-] as const;
-type ErrorType = (typeof errorTypes)[number];
 
 const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorType }> = {
   invalid_json: { status: 400, type: "invalid_request_error" },
@@ -90,64 +77,4 @@ export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
 /** The answer to a result: its value with `status`, or its failure. */
 export function respond<T>(c: Context<HttpEnv>, result: Result<T>, status: ContentfulStatusCode = 200): Response {
   return result.ok ? c.json(result.value as object, status) : respondError(c, result.failure);
-}
-
-/**
- * What a schema found wrong first in what was given, as a failure that says what, where and how to put it right.
- * `whole` names all that was given.
- */
-export function schemaFailure(error: z.ZodError, value: unknown, rootName = "The body"): Failure {
-  const issue = findBestIssue(error.issues);
-  if (issue === undefined) return { code: "invalid_parameter", message: "The request is not valid." };
-  const { path } = issue;
-  if (issue.code === "unrecognized_keys") {
-    const param = formatPath([...path, issue.keys[0] ?? ""]);
-    return {
-      code: "unknown_parameter",
-      message: `There is no parameter '${param}' here. Remove it, or check its spelling.`,
-      param,
-    };
-  }
-  const param = path.length === 0 ? undefined : formatPath(path);
-  const subject = param === undefined ? rootName : `'${param}'`;
-  const paramField = param === undefined ? {} : { param };
-  if (param !== undefined && getValueAt(value, path) === undefined)
-    return { code: "missing_parameter", message: `${subject} is required.`, param };
-  const message = `${subject} is not valid: ${issue.message}.`;
-  // Of the schemas' own checks only those of limits (schema.ts) have figures.
-  if (issue.code === "custom" && issue.params)
-    return { code: "limit_exceeded", message, ...paramField, details: issue.params };
-  return { code: "invalid_parameter", message, ...paramField };
-}
-
-const PATH_CHARACTERS = 200;
-
-type Issue = z.ZodError["issues"][number];
-
-/** The first issue; of a union that fits nowhere, that of the branch which fits best: the fewest wrong fields, then the deepest. */
-function findBestIssue(issues: readonly Issue[]): Issue | undefined {
-  const first = issues[0];
-  if (first?.code !== "invalid_union") return first;
-  const [best] = first.errors
-    .flatMap((branch) => {
-      const issue = findBestIssue(branch);
-      const isNested = issue && (issue.path.length > 0 || issue.code === "unrecognized_keys");
-      return isNested ? [{ issue, fields: branch.filter(({ path }) => path.length < 2).length }] : [];
-    })
-    .sort((a, b) => a.fields - b.fields || b.issue.path.length - a.issue.path.length);
-  return best ? { ...best.issue, path: [...first.path, ...best.issue.path] } : first;
-}
-
-function getValueAt(root: unknown, path: readonly PropertyKey[]): unknown {
-  return path.reduce((value, part) => (value as Record<PropertyKey, unknown> | null | undefined)?.[part], root);
-}
-
-/** A path such as `examples[3].label`; a client's own field name is not quoted at any length. */
-export function formatPath(path: readonly PropertyKey[]): string {
-  const fullPath = path.reduce<string>(
-    (text, part) =>
-      typeof part === "number" ? `${text}[${part}]` : text === "" ? String(part) : `${text}.${String(part)}`,
-    "",
-  );
-  return fullPath.length > PATH_CHARACTERS ? `${fullPath.slice(0, PATH_CHARACTERS)}…` : fullPath;
 }

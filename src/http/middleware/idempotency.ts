@@ -1,10 +1,10 @@
 import { createMiddleware } from "hono/factory";
+import { TENANT_ID_PATTERN } from "../../api/tenants.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { getDirectory } from "../../tenant/directory.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import type { HttpEnv } from "../context.ts";
 import { respondError } from "./errors.ts";
-import { TENANT_ID_PATTERN } from "./keys.ts";
 
 /**
  * Honours `Idempotency-Key` on a route that creates or changes something. The ledger that it changes claims the key

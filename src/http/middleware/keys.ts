@@ -6,7 +6,6 @@
  */
 import { mac, toHex, verifyMac } from "../../lib/hash.ts";
 
-export const TENANT_ID_PATTERN = /^[a-z0-9][a-z0-9-]{1,39}$/;
 const KEY_PATTERN = /^((gk|gi)_([a-z0-9][a-z0-9-]{1,39})_[0-9a-f]{32})([0-9a-f]{32})$/;
 
 /** An API key, or the token of an inbound hook. */

@@ -1,37 +1,18 @@
-import { createRoute, z } from "@hono/zod-openapi";
-import {
-  errorResponses,
-  jsonBody,
-  jsonResponse,
-  listOf,
-  operatorSecurity,
-  pageQuery,
-  unixSeconds,
-} from "../../api/schema.ts";
+import { createRoute } from "@hono/zod-openapi";
+import { apiKeyWithSecret, newApiKey, scopes } from "../../api/api-keys.ts";
+import { listOf, pageQuery } from "../../api/lists.ts";
+import { newTenant, tenant, tenantParams, tenantWithKey } from "../../api/tenants.ts";
 import { ok } from "../../core/failure.ts";
 import { sha256Hex } from "../../lib/hash.ts";
-import { scopes } from "../../tenant/api-keys.ts";
 import { getDirectory } from "../../tenant/directory.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute } from "../context.ts";
+import type { App } from "../context.ts";
 import { endKeyLeases, operatorAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
-import { TENANT_ID_PATTERN } from "../middleware/keys.ts";
-import { apiKeyWithSecret, createApiKey, newApiKeyBody, withSecret } from "./api-keys.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, operatorSecurity } from "../route.ts";
+import { createApiKey, withSecret } from "./api-keys.ts";
 
-const tenantId = z.string().regex(TENANT_ID_PATTERN, "a tenant id has 2 to 40 of a-z 0-9 - and does not begin with -");
-const tenant = z
-  .object({
-    object: z.literal("tenant"),
-    id: z.string(),
-    name: z.string().nullable(),
-    status: z.enum(["active", "deleting", "deleted"]),
-    created_at: unixSeconds,
-  })
-  .openapi("Tenant");
-const tenantWithKey = tenant.extend({ key: apiKeyWithSecret });
-const tenantParams = z.object({ id: tenantId });
 const common = { tags: ["Operator"], security: operatorSecurity };
 
 export function adminRoutes(app: App): void {
@@ -44,7 +25,7 @@ export function adminRoutes(app: App): void {
       summary: "Create a tenant with its first API key",
       middleware: [operatorAuth, idempotency("operator")] as const,
       request: {
-        body: jsonBody(z.strictObject({ id: tenantId.optional(), name: z.string().min(1).max(200).optional() })),
+        body: jsonBody(newTenant),
       },
       responses: {
         201: jsonResponse(tenantWithKey, "The tenant; the key's secret is shown this once"),
@@ -114,7 +95,7 @@ export function adminRoutes(app: App): void {
       path: "/v1/admin/tenants/{id}/api_keys",
       summary: "Create an API key for a tenant",
       middleware: [operatorAuth, idempotency("operator")] as const,
-      request: { params: tenantParams, body: jsonBody(newApiKeyBody) },
+      request: { params: tenantParams, body: jsonBody(newApiKey) },
       responses: { 201: jsonResponse(apiKeyWithSecret, "The key; its secret is shown this once"), ...errorResponses },
     }),
     async (c) => {

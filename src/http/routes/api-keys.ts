@@ -1,42 +1,19 @@
-import { createRoute, z } from "@hono/zod-openapi";
-import {
-  deletedObject,
-  errorResponses,
-  jsonBody,
-  jsonResponse,
-  listOf,
-  pageQuery,
-  tenantSecurity,
-  unixSeconds,
-} from "../../api/schema.ts";
+import { createRoute } from "@hono/zod-openapi";
+import { type ApiKey, type ApiKeyWithSecret, apiKey, apiKeyWithSecret, newApiKey } from "../../api/api-keys.ts";
+import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
+import { idParams } from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { newId } from "../../lib/id.ts";
-import { type ApiKey, type NewApiKey, scopes } from "../../tenant/api-keys.ts";
+import type { NewApiKey } from "../../tenant/api-keys.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute } from "../context.ts";
+import type { App } from "../context.ts";
 import { endKeyLeases, tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
 import { createKey } from "../middleware/keys.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
-const apiKey = z
-  .object({
-    object: z.literal("api_key"),
-    id: z.string(),
-    name: z.string(),
-    scopes: z.array(z.enum(scopes)),
-    created_at: unixSeconds,
-    expires_at: unixSeconds.nullable(),
-  })
-  .openapi("ApiKey");
-const secret = z.string().optional().openapi({ description: "the key itself: left out where an answer is replayed" });
-export const apiKeyWithSecret = apiKey.extend({ secret }).openapi("ApiKeyWithSecret");
-export const newApiKeyBody = z.strictObject({
-  name: z.string().min(1).max(200),
-  scopes: z.array(z.enum(scopes)).min(1).max(scopes.length),
-  expires_at: unixSeconds.refine((at) => at * 1000 > Date.now(), "the time has passed already").optional(),
-});
 const common = { tags: ["API keys"], security: tenantSecurity };
 
 /** A new key, and what the ledger keeps of it. */
@@ -59,7 +36,7 @@ export function createApiKey(
   return { secret, key };
 }
 
-export function withSecret(key: ApiKey, secret: string): ApiKey & { secret: string } {
+export function withSecret(key: ApiKey, secret: string): ApiKeyWithSecret {
   return { ...key, secret };
 }
 
@@ -72,7 +49,7 @@ export function apiKeyRoutes(app: App): void {
       path: "/v1/api_keys",
       summary: "Create an API key",
       middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
-      request: { body: jsonBody(newApiKeyBody) },
+      request: { body: jsonBody(newApiKey) },
       responses: { 201: jsonResponse(apiKeyWithSecret, "The key; its secret is shown this once"), ...errorResponses },
     }),
     async (c) => {
@@ -109,7 +86,7 @@ export function apiKeyRoutes(app: App): void {
       path: "/v1/api_keys/{id}",
       summary: "Revoke an API key",
       middleware: [tenantAuth("manage")] as const,
-      request: { params: z.object({ id: z.string().min(1).max(100) }) },
+      request: { params: idParams },
       responses: {
         200: jsonResponse(deletedObject("api_key"), "The key is refused everywhere within 30 seconds"),
         ...errorResponses,

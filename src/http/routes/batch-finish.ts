@@ -1,6 +1,7 @@
 /** The end of an attempt: what it uploaded is checked, and stored as what the edge trains itself is. */
 
 import { evaluation } from "../../api/heads.ts";
+import { schemaFailure } from "../../api/validation.ts";
 import { decodeDelta, fineTunedBackbone } from "../../backbones/fine-tuned.ts";
 import { decodeHead } from "../../core/codec.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
@@ -18,7 +19,6 @@ import type { NewHead } from "../../tenant/heads/heads.ts";
 import type { JobSpec, TrainedLayers } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import { storeHead } from "../../training/run.ts";
-import { schemaFailure } from "../middleware/errors.ts";
 
 /** Ends a job by the head, and the layers of its backbone, that its attempt uploaded. */
 export async function finishAttempt(

@@ -5,6 +5,7 @@
 import type { Context } from "hono";
 import { createMiddleware } from "hono/factory";
 import type { z } from "zod";
+import { schemaFailure } from "../../api/validation.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { completion, MAX_SINGLE_UPLOAD_BYTES, message, PART_BYTES, uploadRequest } from "../../jobs/protocol.ts";
@@ -17,7 +18,7 @@ import { getLedger } from "../../tenant/tenant.ts";
 import type { App, HttpEnv } from "../context.ts";
 import { bearerToken } from "../middleware/auth.ts";
 import { parseJson } from "../middleware/body.ts";
-import { respond, respondError, schemaFailure } from "../middleware/errors.ts";
+import { respond, respondError } from "../middleware/errors.ts";
 import { getServerKeys } from "../middleware/keys.ts";
 import { streamJobData } from "./batch-data.ts";
 import { finishAttempt } from "./batch-finish.ts";

@@ -1,48 +1,14 @@
-import { createRoute, z } from "@hono/zod-openapi";
-import {
-  deletedObject,
-  errorResponses,
-  jsonBody,
-  jsonResponse,
-  label,
-  listOf,
-  name,
-  pageQuery,
-  tenantSecurity,
-  unixSeconds,
-  withLimit,
-} from "../../api/schema.ts";
-import { limits } from "../../core/limits.ts";
+import { createRoute } from "@hono/zod-openapi";
+import { dataset, newDataset } from "../../api/datasets.ts";
+import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
+import { nameParams } from "../../api/schema.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute } from "../context.ts";
+import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
-export const dataset = z
-  .object({
-    object: z.literal("dataset"),
-    id: z.string(),
-    name: z.string(),
-    task: z.enum(["single_label", "multi_label", "regression"]),
-    modality: z.enum(["text", "embedding"]),
-    dimensions: z.number().int().nullable(),
-    out_of_scope_label: z.string().nullable(),
-    examples: z.number().int(),
-    labels: z.record(z.string(), z.number().int()),
-    revision: z.number().int(),
-    created_at: unixSeconds,
-    updated_at: unixSeconds,
-  })
-  .openapi("Dataset");
-export const nameParams = z.object({ name });
-const newDataset = z.strictObject({
-  name,
-  task: z.enum(["single_label", "multi_label", "regression"]),
-  modality: z.enum(["text", "image", "embedding"]),
-  dimensions: withLimit(z.number().int().min(1), limits.embedding_dimensions, "dimensions").optional(),
-  out_of_scope_label: label.optional(),
-});
 const common = { tags: ["Datasets"], security: tenantSecurity };
 
 export function datasetRoutes(app: App): void {

@@ -1,37 +1,14 @@
-import { createRoute, z } from "@hono/zod-openapi";
-import { errorResponses, jsonBody, jsonResponse, tenantSecurity, withLimit } from "../../api/schema.ts";
+import { createRoute } from "@hono/zod-openapi";
+import { embeddingRequest, embeddings } from "../../api/embeddings.ts";
 import { ok } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { checkText } from "../../ingest/example.ts";
 import { findBackbone } from "../../serving/backbones.ts";
 import { embedInputs } from "../../store/embeddings.ts";
-import { type App, addRoute, anyQuery } from "../context.ts";
+import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
-
-// OpenAI's shape, so fields that are not known here are ignored.
-const request = z.looseObject({
-  model: z.string().min(1).max(200),
-  input: z.union([z.string(), withLimit(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
-    error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
-  }),
-  encoding_format: z.enum(["float", "base64"]).default("float"),
-  dimensions: z.number().int().positive().optional(),
-});
-const embeddings = z
-  .object({
-    object: z.literal("list"),
-    data: z.array(
-      z.object({
-        object: z.literal("embedding"),
-        index: z.number().int(),
-        embedding: z.union([z.array(z.number()), z.string()]),
-      }),
-    ),
-    model: z.string(),
-    usage: z.object({ prompt_tokens: z.number().int(), total_tokens: z.number().int() }),
-  })
-  .openapi("Embeddings");
+import { addRoute, anyQuery, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
 export function embeddingRoutes(app: App): void {
   addRoute(
@@ -43,7 +20,7 @@ export function embeddingRoutes(app: App): void {
       path: "/v1/embeddings",
       summary: "Embed texts by a backbone",
       middleware: [tenantAuth("predict")] as const,
-      request: { query: anyQuery, body: jsonBody(request) },
+      request: { query: anyQuery, body: jsonBody(embeddingRequest) },
       responses: { 200: jsonResponse(embeddings, "OpenAI's list of embeddings"), ...errorResponses },
     }),
     async (c) => {

@@ -1,45 +1,30 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import {
-  deletedObject,
-  errorResponses,
+  datasetImport,
   example,
-  jsonBody,
-  jsonResponse,
-  labelledExample,
-  listOf,
-  pageQuery,
-  tenantSecurity,
-} from "../../api/schema.ts";
-import { errorCodes, type Failure, ok, type Result } from "../../core/failure.ts";
+  exampleChange,
+  exampleParams,
+  importQuery,
+  type RowError,
+  type StagedExample,
+} from "../../api/examples.ts";
+import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
+import { nameParams } from "../../api/schema.ts";
+import { type Failure, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { parseExample } from "../../ingest/example.ts";
-import { getImportReader, MAX_ERRORS_SHOWN, type RowError, tooManyRowsError } from "../../ingest/rows.ts";
+import { getImportReader, MAX_ERRORS_SHOWN, tooManyRowsError } from "../../ingest/rows.ts";
 import { newId } from "../../lib/id.ts";
 import { toExample } from "../../tenant/data/examples.ts";
-import type { StagedExample } from "../../tenant/data/imports.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { BodyError } from "../middleware/body.ts";
 import { respond, respondError } from "../middleware/errors.ts";
-import { dataset, nameParams } from "./datasets.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
-const datasetImport = z
-  .object({
-    object: z.literal("dataset.import"),
-    id: z.string(),
-    added: z.number().int(),
-    updated: z.number().int(),
-    unchanged: z.number().int(),
-    rejected: z.number().int(),
-    errors: z.array(z.object({ line: z.number().int(), code: z.enum(errorCodes), message: z.string() })),
-    dataset,
-  })
-  .openapi("DatasetImport");
 const common = { tags: ["Examples"], security: tenantSecurity };
-const exampleParams = nameParams.extend({ id: z.string().min(1).max(256) });
-const examplePatch = labelledExample.omit({ id: true });
 
 /** Rows, or characters, of one call to the ledger: a message has at most 32 MiB. */
 const STAGE_BATCH_ROWS = 2_000;
@@ -56,7 +41,7 @@ export function exampleRoutes(app: App): void {
       middleware: [tenantAuth("train")] as const,
       request: {
         params: nameParams,
-        query: z.strictObject({ on_error: z.enum(["continue", "abort"]).default("continue") }),
+        query: importQuery,
         // Read as a stream by the handler, so not by the validator of a JSON body.
         body: {
           content: {
@@ -109,7 +94,7 @@ export function exampleRoutes(app: App): void {
       path: "/v1/datasets/{name}/examples/{id}",
       summary: "Change an example's input or target",
       middleware: [tenantAuth("train")] as const,
-      request: { params: exampleParams, body: jsonBody(examplePatch) },
+      request: { params: exampleParams, body: jsonBody(exampleChange) },
       responses: { 200: jsonResponse(example, "The example as it is now"), ...errorResponses },
     }),
     async (c) => {

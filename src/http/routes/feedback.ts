@@ -1,87 +1,20 @@
 /** Heads that learn: feedback on what they predicted, and the policy by which they train again by themselves. */
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import {
-  errorResponses,
-  jsonBody,
-  jsonResponse,
-  labelledExample,
-  name,
-  tenantSecurity,
-  withLimit,
-} from "../../api/schema.ts";
-import { errorCodes } from "../../core/failure.ts";
-import { defaultPolicy } from "../../core/lifecycle/policy.ts";
-import { limits } from "../../core/limits.ts";
+import type { RowError, StoredExample } from "../../api/examples.ts";
+import { headFeedback, headPolicy, newHeadFeedback, newHeadPolicy } from "../../api/feedback.ts";
+import { nameParams } from "../../api/schema.ts";
 import { parseExample } from "../../ingest/example.ts";
 import { MAX_ERRORS_SHOWN } from "../../ingest/rows.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
-import type { StoredExample } from "../../tenant/data/examples.ts";
-import type { RejectedExamples } from "../../tenant/heads/feedback.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
-
-const newPolicy = z
-  .strictObject({
-    retrain_after_examples: z
-      .number()
-      .int()
-      .min(1)
-      .max(limits.examples_per_dataset)
-      .nullable()
-      .default(defaultPolicy.retrain_after_examples),
-    retrain_on_drift: z.boolean().default(defaultPolicy.retrain_on_drift),
-    promote: z.enum(["if_not_worse", "always", "never"]).default(defaultPolicy.promote),
-  })
-  .openapi("NewHeadPolicy");
-
-const policy = z
-  .object({
-    object: z.literal("head.policy"),
-    id: z.string(),
-    retrain_after_examples: z.number().int().nullable(),
-    retrain_on_drift: z.boolean(),
-    promote: z.enum(["if_not_worse", "always", "never"]),
-    new_examples: z.number().int().openapi({ description: "new or changed since the newest version was trained" }),
-    retraining: z.boolean(),
-    recent: z
-      .object({ judged: z.number().int(), hits: z.number().int() })
-      .openapi({ description: "of the last examples learnt, how many the active version had predicted right" }),
-    drifting: z.boolean(),
-    last_failure: z.object({ code: z.string(), message: z.string() }).nullable(),
-  })
-  .openapi("HeadPolicy");
-
-const feedback = z
-  .object({
-    object: z.literal("head.feedback"),
-    id: z.string(),
-    head: z.string(),
-    version: z.number().int(),
-    added: z.number().int(),
-    updated: z.number().int(),
-    unchanged: z.number().int(),
-    rejected: z.number().int(),
-    errors: z.array(z.object({ line: z.number().int(), code: z.enum(errorCodes), message: z.string() })),
-    judged: z.number().int().openapi({ description: "examples whose input the data set did not have" }),
-    hits: z.number().int().openapi({ description: "of those judged, how many the version predicted right" }),
-    policy,
-  })
-  .openapi("HeadFeedback");
-
-/** Each is checked by itself, as a row of an import is. */
-const examples = withLimit(z.array(z.unknown()).min(1), limits.examples_per_feedback, "examples").openapi({
-  description: "labelled examples of the head's task",
-});
-const newFeedback = z.strictObject({ examples }).openapi("NewHeadFeedback", {
-  example: { examples: [labelledExample.parse({ text: "I was charged twice", label: "billing" })] },
-});
+import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
 const common = { tags: ["Heads"], security: tenantSecurity };
-const params = z.object({ name });
 
 export function feedbackRoutes(app: App): void {
   addRoute(
@@ -92,9 +25,9 @@ export function feedbackRoutes(app: App): void {
       path: "/v1/heads/{name}/feedback",
       summary: "Teach a head: labelled examples into the data set of its active version",
       middleware: [tenantAuth("train"), idempotency("tenant")] as const,
-      request: { params, body: jsonBody(newFeedback) },
+      request: { params: nameParams, body: jsonBody(newHeadFeedback) },
       responses: {
-        200: jsonResponse(feedback, "What became of them, and how the active version had done on them"),
+        200: jsonResponse(headFeedback, "What became of them, and how the active version had done on them"),
         ...errorResponses,
       },
     }),
@@ -108,8 +41,8 @@ export function feedbackRoutes(app: App): void {
       path: "/v1/heads/{name}/policy",
       summary: "Get the policy by which a head trains again, and how it does",
       middleware: [tenantAuth("predict")] as const,
-      request: { params },
-      responses: { 200: jsonResponse(policy, "The policy"), ...errorResponses },
+      request: { params: nameParams },
+      responses: { 200: jsonResponse(headPolicy, "The policy"), ...errorResponses },
     }),
     async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getPolicy(c.req.valid("param").name)),
   );
@@ -121,9 +54,9 @@ export function feedbackRoutes(app: App): void {
       path: "/v1/heads/{name}/policy",
       summary: "Set the policy by which a head trains again",
       middleware: [tenantAuth("train")] as const,
-      request: { params, body: jsonBody(newPolicy) },
+      request: { params: nameParams, body: jsonBody(newHeadPolicy) },
       responses: {
-        200: jsonResponse(policy, "The policy; a training that it asks for already follows"),
+        200: jsonResponse(headPolicy, "The policy; a training that it asks for already follows"),
         ...errorResponses,
       },
     }),
@@ -140,7 +73,7 @@ async function addFeedback(c: Context<HttpEnv>, head: string, rawExamples: reado
   if (!feedbackTarget.ok) return respondError(c, feedbackTarget.failure);
   const { dataset, version } = feedbackTarget.value;
   const validExamples: StoredExample[] = [];
-  const rowErrors: RejectedExamples["errors"][number][] = [];
+  const rowErrors: RowError[] = [];
   for (const [index, example] of rawExamples.entries()) {
     const parsed = parseExample(example, dataset, `examples[${index}]`);
     if (parsed.ok) validExamples.push(parsed.value);

@@ -1,48 +1,16 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import {
-  deletedObject,
-  errorResponses,
-  jsonResponse,
-  listOf,
-  openAiPageQuery,
-  tenantSecurity,
-  unixSeconds,
-} from "../../api/schema.ts";
+import { FILE_PURPOSE, file, fileListQuery, fileParams } from "../../api/files.ts";
+import { deletedObject, listOf } from "../../api/lists.ts";
 import { ok } from "../../core/failure.ts";
 import { readFile } from "../../store/files.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute, anyQuery } from "../context.ts";
+import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
-import { PURPOSE, uploadFile } from "./upload.ts";
+import { addRoute, anyQuery, errorResponses, jsonResponse, tenantSecurity } from "../route.ts";
+import { uploadFile } from "./upload.ts";
 
-const file = z
-  .object({
-    object: z.literal("file"),
-    id: z.string(),
-    bytes: z.number().int(),
-    created_at: unixSeconds,
-    filename: z.string(),
-    purpose: z.literal(PURPOSE),
-    status: z.literal("processed"),
-    status_details: z.null(),
-    expires_at: z.null(),
-    graft: z.object({
-      task: z.enum(["single_label", "multi_label", "regression"]),
-      modality: z.enum(["text", "embedding"]),
-      dimensions: z.number().int().nullable(),
-      examples: z.number().int(),
-      labels: z.number().int().openapi({ description: "different ones; 0 for regression" }),
-    }),
-  })
-  .openapi("File");
 const common = { tags: ["Files"], security: tenantSecurity };
-const idParams = z.object({ id: z.string().min(1).max(200) });
-const listQuery = openAiPageQuery.extend({
-  order: z.enum(["asc", "desc"]).default("desc"),
-  purpose: z.string().max(256).optional(),
-});
-
 export function fileRoutes(app: App): void {
   addRoute(
     app,
@@ -62,7 +30,7 @@ export function fileRoutes(app: App): void {
               schema: {
                 type: "object",
                 properties: {
-                  purpose: { type: "string", enum: [PURPOSE] },
+                  purpose: { type: "string", enum: [FILE_PURPOSE] },
                   file: {
                     type: "string",
                     format: "binary",
@@ -90,12 +58,12 @@ export function fileRoutes(app: App): void {
       path: "/v1/files",
       summary: "List files",
       middleware: [tenantAuth("train")] as const,
-      request: { query: listQuery },
+      request: { query: fileListQuery },
       responses: { 200: jsonResponse(listOf(file), "Files, newest first unless asked otherwise"), ...errorResponses },
     }),
     async (c) => {
-      const { limit, after, order, purpose = PURPOSE } = c.req.valid("query");
-      if (purpose !== PURPOSE)
+      const { limit, after, order, purpose = FILE_PURPOSE } = c.req.valid("query");
+      if (purpose !== FILE_PURPOSE)
         return respond(c, ok({ object: "list", data: [], first_id: null, last_id: null, has_more: false }));
       return respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listFiles({ limit, after, order }));
     },
@@ -108,7 +76,7 @@ export function fileRoutes(app: App): void {
       path: "/v1/files/{id}",
       summary: "Get a file's description",
       middleware: [tenantAuth("train")] as const,
-      request: { query: anyQuery, params: idParams },
+      request: { query: anyQuery, params: fileParams },
       responses: { 200: jsonResponse(file, "The file"), ...errorResponses },
     }),
     async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getFile(c.req.valid("param").id)),
@@ -121,7 +89,7 @@ export function fileRoutes(app: App): void {
       path: "/v1/files/{id}",
       summary: "Delete a file",
       middleware: [tenantAuth("train")] as const,
-      request: { query: anyQuery, params: idParams },
+      request: { query: anyQuery, params: fileParams },
       responses: {
         200: jsonResponse(deletedObject("file"), "It is gone; what was trained on it stays"),
         ...errorResponses,
@@ -137,7 +105,7 @@ export function fileRoutes(app: App): void {
       path: "/v1/files/{id}/content",
       summary: "Get a file's bytes as they were uploaded",
       middleware: [tenantAuth("train")] as const,
-      request: { query: anyQuery, params: idParams },
+      request: { query: anyQuery, params: fileParams },
       responses: {
         200: {
           description: "The bytes",

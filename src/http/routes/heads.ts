@@ -1,37 +1,35 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { head, headExport, newHead, versionNumber } from "../../api/heads.ts";
 import {
-  deletedObject,
-  errorResponses,
-  jsonBody,
-  jsonResponse,
-  listOf,
-  name,
-  pageQuery,
-  tenantSecurity,
-} from "../../api/schema.ts";
+  type HeadParams,
+  head,
+  headExport,
+  headExportQuery,
+  newHead,
+  promotion,
+  versionParams,
+} from "../../api/heads.ts";
+import { type FineTuningJob, fineTuningJob } from "../../api/jobs.ts";
+import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
+import { nameParams } from "../../api/schema.ts";
 import { type Failure, ok, type Result } from "../../core/failure.ts";
 import type { LexicalWeights, Task } from "../../core/head.ts";
 import type { PromotionMode } from "../../core/lifecycle/job.ts";
 import { endHeadLeases } from "../../serving/active-heads.ts";
 import { getHead } from "../../store/heads.ts";
 import { getBatchEndpoint } from "../../tenant/jobs/job-runner.ts";
-import type { Job, JobSpec } from "../../tenant/jobs/jobs.ts";
+import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import { resolveTrainingJobSpec, trainVersion } from "../../training/version.ts";
-import { type App, addRoute, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
-import { createJob, job } from "./jobs.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
+import { createJob } from "./jobs.ts";
 import { storeExamples } from "./upload.ts";
 
-type HeadParams = z.infer<typeof newHead>;
-
 const common = { tags: ["Heads"], security: tenantSecurity };
-const nameParams = z.object({ name });
-const versionParams = nameParams.extend({ version: versionNumber });
 
 export function headRoutes(app: App): void {
   addRoute(
@@ -46,7 +44,7 @@ export function headRoutes(app: App): void {
       responses: {
         201: jsonResponse(head, "The next version of the head, evaluated, stored and, unless promote is false, active"),
         202: jsonResponse(
-          job,
+          fineTuningJob,
           "Beyond what one request may use, under 'auto': the job that makes the head's next version, at 'Location'",
         ),
         ...errorResponses,
@@ -151,7 +149,7 @@ export function headRoutes(app: App): void {
       path: "/v1/heads/{name}/promote",
       summary: "Make a version the active one; rolling back is the same call",
       middleware: [tenantAuth("train"), idempotency("tenant")] as const,
-      request: { params: nameParams, body: jsonBody(z.strictObject({ version: z.number().int().positive() })) },
+      request: { params: nameParams, body: jsonBody(promotion) },
       responses: {
         200: jsonResponse(head, "The version, now active; everywhere within 30 seconds"),
         ...errorResponses,
@@ -173,7 +171,7 @@ export function headRoutes(app: App): void {
       path: "/v1/heads/{name}/versions/{version}/export",
       summary: "Export a version's weights and labels, usable without this service",
       middleware: [tenantAuth("train")] as const,
-      request: { params: versionParams, query: z.strictObject({ format: z.enum(["json"]).default("json") }) },
+      request: { params: versionParams, query: headExportQuery },
       responses: {
         200: jsonResponse(headExport, "Everything that a prediction needs, with the formula"),
         ...errorResponses,
@@ -272,7 +270,7 @@ async function fineTuneHead(c: Context<HttpEnv>, params: HeadParams): Promise<Re
 }
 
 /** The answer of a training that became a job, or could not. */
-function respondWithJob(c: Context<HttpEnv>, params: HeadParams, result: Result<Job>): Response {
+function respondWithJob(c: Context<HttpEnv>, params: HeadParams, result: Result<FineTuningJob>): Response {
   if (result.ok) {
     c.header("location", `/v1/fine_tuning/jobs/${result.value.id}`);
     return respond(c, result, 202);
@@ -287,7 +285,7 @@ async function createTrainingJob(
   c: Context<HttpEnv>,
   params: HeadParams,
   trainable: "head" | "all",
-): Promise<Result<Job>> {
+): Promise<Result<FineTuningJob>> {
   const trainingFile =
     params.dataset === undefined
       ? await storeExamples(c, params.name, params.examples ?? [])

@@ -1,13 +1,14 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { jsonResponse } from "../../api/schema.ts";
+import { healthStatus } from "../../api/health.ts";
 import { ok } from "../../core/failure.ts";
 import { isSecret } from "../../jobs/sign.ts";
 import { findSharedBackbone } from "../../serving/backbones.ts";
 import { getDirectory } from "../../tenant/directory.ts";
 import { workerdTensorBackend } from "../../tensor/workerd.ts";
-import { type App, addRoute, anyQuery, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { respond } from "../middleware/errors.ts";
+import { addRoute, anyQuery, jsonResponse } from "../route.ts";
 
 /** Anyone may ask, and each check asks the storage that all tenants share: an isolate checks once in so many milliseconds. */
 const CHECK_TTL_MS = 5_000;
@@ -15,8 +16,6 @@ const CHECK_TTL_MS = 5_000;
 const BACKBONE_TIMEOUT_MS = 5_000;
 /** The last verdict. Until the first success none is kept, so that the end of a start is seen at once. */
 let lastCheck: { readonly env: Cloudflare.Env; readonly ready: boolean; readonly expiresAt: number } | undefined;
-
-const status = z.object({ status: z.enum(["ok", "unavailable"]) });
 
 export function healthRoutes(app: App): void {
   addRoute(
@@ -27,7 +26,7 @@ export function healthRoutes(app: App): void {
       path: "/health/live",
       summary: "Whether the Worker runs",
       request: { query: anyQuery },
-      responses: { 200: jsonResponse(status, "It runs") },
+      responses: { 200: jsonResponse(healthStatus, "It runs") },
     }),
     (c) => respond(c, ok({ status: "ok" })),
   );
@@ -39,7 +38,7 @@ export function healthRoutes(app: App): void {
       path: "/health/ready",
       summary: "Whether the tensor backend, storage and default backbone answer",
       request: { query: anyQuery },
-      responses: { 200: jsonResponse(status, "All answer"), 503: jsonResponse(status, "Not all answer") },
+      responses: { 200: jsonResponse(healthStatus, "All answer"), 503: jsonResponse(healthStatus, "Not all answer") },
     }),
     async (c) => {
       const cached = lastCheck?.env === c.env ? lastCheck : undefined;

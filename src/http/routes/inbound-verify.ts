@@ -1,8 +1,9 @@
 /** Whether what came to an inbound hook was signed with the hook's secret, and what names it, so that a replay is seen. */
 import { createHmac, timingSafeEqual } from "node:crypto";
+import type { Verification } from "../../api/inbound-hooks.ts";
 import { verify } from "../../jobs/sign.ts";
 import { sha256Hex, toHex } from "../../lib/hash.ts";
-import type { MessageKey, Verification } from "../../tenant/hooks/inbound.ts";
+import type { MessageKey } from "../../tenant/hooks/inbound.ts";
 
 /** A scheme that signs neither an id nor a time tells messages apart by their bodies alone: within this many seconds. */
 export const BODY_WINDOW_SECONDS = 600;

@@ -2,7 +2,7 @@
 import { isUtf8 } from "node:buffer";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { errorResponses } from "../../api/schema.ts";
+import { type InboundHook, inboundLearning, inboundPrediction } from "../../api/inbound-hooks.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { parseExample } from "../../ingest/example.ts";
@@ -11,33 +11,16 @@ import { sha256Hex } from "../../lib/hash.ts";
 import { getServedHead } from "../../serving/active-heads.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
 import type { DatasetRow } from "../../tenant/data/datasets.ts";
-import type { HookResponse, InboundHook, MessageKey } from "../../tenant/hooks/inbound.ts";
+import type { HookResponse, MessageKey } from "../../tenant/hooks/inbound.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute, anyQuery, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { BodyError, checkEncoding, limitBytes, notUtf8Failure, parseJson } from "../middleware/body.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { getServerKeys, verifyKey } from "../middleware/keys.ts";
 import { checkRateLimit } from "../middleware/rate-limit.ts";
+import { addRoute, anyQuery, errorResponses } from "../route.ts";
 import { verifyMessage } from "./inbound-verify.ts";
-import { predictInputs, prediction } from "./predict.ts";
-
-const inboundPrediction = prediction
-  .extend({
-    object: z.literal("inbound.prediction"),
-    id: z.string().openapi({ description: "the hook's" }),
-    input_id: z.string().nullable(),
-    model: z.string(),
-  })
-  .openapi("InboundPrediction");
-const inboundLearning = z
-  .object({
-    object: z.literal("inbound.learning"),
-    id: z.string().openapi({ description: "the hook's" }),
-    dataset: z.string(),
-    example: z.string().openapi({ description: "its id in the data set" }),
-    outcome: z.enum(["added", "updated", "unchanged"]),
-  })
-  .openapi("InboundLearning");
+import { predictInputs } from "./predict.ts";
 
 /** The same for a token that is wrong, and for a hook that is gone. */
 const hookNotFound: Failure = { code: "not_found", message: "There is no inbound hook here." };

@@ -1,162 +1,30 @@
 /** Fine-tuning jobs, in OpenAI's shape: fields that are not known here are ignored. */
 
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import {
-  errorResponses,
-  jsonBody,
-  jsonResponse,
-  listOf,
-  name,
-  openAiPageQuery,
-  tenantSecurity,
-  unixSeconds,
-} from "../../api/schema.ts";
+  defaultHyperparameters,
+  type FineTuningJobParams,
+  fineTuningJob,
+  fineTuningJobCheckpoint,
+  fineTuningJobEvent,
+  newFineTuningJob,
+} from "../../api/jobs.ts";
+import { listOf, openAiPageQuery } from "../../api/lists.ts";
+import { idParams, name } from "../../api/schema.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { newId } from "../../lib/id.ts";
 import { chooseBackbone, findTrainableBackbone, isFineTuned } from "../../serving/backbones.ts";
 import { getBatchEndpoint } from "../../tenant/jobs/job-runner.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute, anyQuery, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
-
-const MAX_EPOCHS = 100;
-const MAX_BATCH_SIZE = 1_024;
-const MAX_LEARNING_RATE_MULTIPLIER = 100;
-const autoOrInteger = (max: number) =>
-  z.union([z.literal("auto"), z.number().int().min(1).max(max)], {
-    error: `it is 'auto' or a whole number from 1 to ${max}`,
-  });
-const multiplier = z.union([z.literal("auto"), z.number().positive().max(MAX_LEARNING_RATE_MULTIPLIER)], {
-  error: `it is 'auto' or a number above 0, at most ${MAX_LEARNING_RATE_MULTIPLIER}`,
-});
-const hyperparameters = z.looseObject({
-  n_epochs: autoOrInteger(MAX_EPOCHS).default("auto"),
-  batch_size: autoOrInteger(MAX_BATCH_SIZE).default("auto"),
-  learning_rate_multiplier: multiplier.default("auto"),
-});
-const defaultHyperparameters = hyperparameters.parse({});
-const layersSchema = z.union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
-  error: "trainable is 'all', 'head' or {\"last_layers\": n}",
-});
-const metadata = z
-  .record(z.string().max(64), z.string().max(512))
-  .refine((pairs) => Object.keys(pairs).length <= 16, { error: "metadata has at most 16 pairs" });
-
-const newJob = z
-  .looseObject({
-    model: z.string().min(1).max(200),
-    training_file: z.string().min(1).max(200).openapi({
-      description: "a file's id, or 'dataset:' and the name of a data set",
-      example: "dataset:tickets",
-    }),
-    validation_file: z.string().min(1).max(200).nullish(),
-    seed: z.number().int().min(0).max(4_294_967_295).nullish(),
-    suffix: z
-      .string()
-      .min(1)
-      .max(64)
-      .refine((text) => text.isWellFormed() && !/\p{Cc}/u.test(text), { error: "a suffix has no control characters" })
-      .nullish()
-      .openapi({ description: "names the fine-tuned model; the same again makes a new revision of it" }),
-    metadata: metadata.nullish(),
-    head: name
-      .optional()
-      .openapi({ description: "the head that gets a new version; by default the suffix, or the job's id" }),
-    promote: z.enum(["if_better", "always", "never"]).default("if_better"),
-    hyperparameters: hyperparameters.optional(),
-    method: z
-      .looseObject({
-        type: z.literal("supervised", { error: "the method is 'supervised'" }),
-        supervised: z.looseObject({ hyperparameters: hyperparameters.optional() }).optional(),
-      })
-      .optional(),
-    trainable: layersSchema.optional().openapi({
-      description:
-        "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
-    }),
-  })
-  .openapi("NewFineTuningJob");
-
-const autoOrNumber = z.union([z.literal("auto"), z.number().positive()]);
-const jobHyperparameters = z.object({
-  n_epochs: autoOrNumber,
-  batch_size: autoOrNumber,
-  learning_rate_multiplier: autoOrNumber,
-});
-export const job = z
-  .object({
-    object: z.literal("fine_tuning.job"),
-    id: z.string(),
-    model: z.string(),
-    status: z.enum(["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]),
-    error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
-    created_at: unixSeconds,
-    finished_at: unixSeconds.nullable(),
-    estimated_finish: z.null(),
-    fine_tuned_model: z.string().nullable(),
-    training_file: z.string(),
-    validation_file: z.string().nullable(),
-    hyperparameters: jobHyperparameters,
-    method: z.object({
-      type: z.literal("supervised"),
-      supervised: z.object({ hyperparameters: jobHyperparameters }),
-    }),
-    seed: z.number().int(),
-    metadata: z.record(z.string(), z.string()).nullable(),
-    integrations: z.array(z.string()),
-    organization_id: z.string(),
-    result_files: z.array(z.string()),
-    trained_tokens: z.null(),
-    graft: z.object({
-      head: z.string(),
-      version: z.number().int().nullable(),
-      promoted: z.boolean(),
-      promote: z.enum(["if_better", "always", "never"]),
-      trainable: layersSchema,
-      attempt: z.number().int(),
-      comparison: z
-        .object({
-          head_accuracy: z.number(),
-          fine_tuned_accuracy: z.number(),
-          test_examples: z.number().int(),
-          p_value: z.number(),
-          verdict: z.enum(["better", "not_better", "inconclusive"]),
-        })
-        .nullable(),
-    }),
-  })
-  .openapi("FineTuningJob");
-
-const event = z
-  .object({
-    object: z.literal("fine_tuning.job.event"),
-    id: z.string(),
-    created_at: unixSeconds,
-    level: z.enum(["info", "warn", "error"]),
-    message: z.string(),
-    type: z.enum(["message", "metrics"]),
-    data: z.record(z.string(), z.number()).nullable(),
-  })
-  .openapi("FineTuningJobEvent");
-
-const checkpoint = z
-  .object({
-    object: z.literal("fine_tuning.job.checkpoint"),
-    id: z.string(),
-    created_at: unixSeconds,
-    fine_tuning_job_id: z.string(),
-    fine_tuned_model_checkpoint: z.string(),
-    step_number: z.number().int(),
-    metrics: z.record(z.string(), z.number()),
-  })
-  .openapi("FineTuningJobCheckpoint");
+import { addRoute, anyQuery, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
 const common = { tags: ["Fine-tuning"], security: tenantSecurity };
-const params = z.object({ id: z.string().min(1).max(100) });
 export function jobRoutes(app: App): void {
   addRoute(
     app,
@@ -166,8 +34,8 @@ export function jobRoutes(app: App): void {
       path: "/v1/fine_tuning/jobs",
       summary: "Create a fine-tuning job",
       middleware: [tenantAuth("train"), idempotency("tenant")] as const,
-      request: { query: anyQuery, body: jsonBody(newJob) },
-      responses: { 200: jsonResponse(job, "The job, which is validated and queued next"), ...errorResponses },
+      request: { query: anyQuery, body: jsonBody(newFineTuningJob) },
+      responses: { 200: jsonResponse(fineTuningJob, "The job, which is validated and queued next"), ...errorResponses },
     }),
     async (c) => {
       const spec = await parseJobRequest(c, c.req.valid("json"));
@@ -183,7 +51,7 @@ export function jobRoutes(app: App): void {
       summary: "List fine-tuning jobs",
       middleware: [tenantAuth("train")] as const,
       request: { query: openAiPageQuery },
-      responses: { 200: jsonResponse(listOf(job), "Jobs, newest first"), ...errorResponses },
+      responses: { 200: jsonResponse(listOf(fineTuningJob), "Jobs, newest first"), ...errorResponses },
     }),
     async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listJobs(c.req.valid("query"))),
   );
@@ -195,8 +63,8 @@ export function jobRoutes(app: App): void {
       path: "/v1/fine_tuning/jobs/{id}",
       summary: "Get a fine-tuning job",
       middleware: [tenantAuth("train")] as const,
-      request: { query: anyQuery, params },
-      responses: { 200: jsonResponse(job, "The job"), ...errorResponses },
+      request: { query: anyQuery, params: idParams },
+      responses: { 200: jsonResponse(fineTuningJob, "The job"), ...errorResponses },
     }),
     async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getJob(c.req.valid("param").id)),
   );
@@ -208,8 +76,8 @@ export function jobRoutes(app: App): void {
       path: "/v1/fine_tuning/jobs/{id}/events",
       summary: "List what a job's events tell, its metrics among them",
       middleware: [tenantAuth("train")] as const,
-      request: { params, query: openAiPageQuery },
-      responses: { 200: jsonResponse(listOf(event), "Events, newest first"), ...errorResponses },
+      request: { params: idParams, query: openAiPageQuery },
+      responses: { 200: jsonResponse(listOf(fineTuningJobEvent), "Events, newest first"), ...errorResponses },
     }),
     async (c) =>
       respond(
@@ -225,8 +93,8 @@ export function jobRoutes(app: App): void {
       path: "/v1/fine_tuning/jobs/{id}/checkpoints",
       summary: "List a job's checkpoints",
       middleware: [tenantAuth("train")] as const,
-      request: { params, query: openAiPageQuery },
-      responses: { 200: jsonResponse(listOf(checkpoint), "Checkpoints, newest first"), ...errorResponses },
+      request: { params: idParams, query: openAiPageQuery },
+      responses: { 200: jsonResponse(listOf(fineTuningJobCheckpoint), "Checkpoints, newest first"), ...errorResponses },
     }),
     async (c) =>
       respond(
@@ -251,9 +119,9 @@ export function jobRoutes(app: App): void {
         path: `/v1/fine_tuning/jobs/{id}/${command}`,
         summary: commands[command],
         middleware: [tenantAuth("train"), idempotency("tenant")] as const,
-        request: { query: anyQuery, params },
+        request: { query: anyQuery, params: idParams },
         responses: {
-          200: jsonResponse(job, "The job as it is then; the same again changes nothing"),
+          200: jsonResponse(fineTuningJob, "The job as it is then; the same again changes nothing"),
           ...errorResponses,
         },
       }),
@@ -295,7 +163,7 @@ export async function createJob(c: Context<HttpEnv>, spec: NewJob, status: 200 |
 }
 
 /** Reads what a caller wants to be done, and looks up what that names. */
-async function parseJobRequest(c: Context<HttpEnv>, request: z.infer<typeof newJob>): Promise<Result<NewJob>> {
+async function parseJobRequest(c: Context<HttpEnv>, request: FineTuningJobParams): Promise<Result<NewJob>> {
   const requestedHyperparameters =
     request.method?.supervised?.hyperparameters ?? request.hyperparameters ?? defaultHyperparameters;
   const { n_epochs, batch_size, learning_rate_multiplier } = requestedHyperparameters;

@@ -1,19 +1,12 @@
-import { createRoute, z } from "@hono/zod-openapi";
-import { errorResponses, jsonResponse, tenantSecurity } from "../../api/schema.ts";
+import { createRoute } from "@hono/zod-openapi";
+import { limitList } from "../../api/limits.ts";
 import { ok } from "../../core/failure.ts";
 import { edgeBudget, limits } from "../../core/limits.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute } from "../context.ts";
+import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
-
-const limitsResponse = z
-  .object({
-    object: z.literal("limits"),
-    id: z.string(),
-    limits: z.record(z.string(), z.object({ limit: z.number(), used: z.number().optional() })),
-  })
-  .openapi("Limits");
+import { addRoute, errorResponses, jsonResponse, tenantSecurity } from "../route.ts";
 
 export function limitRoutes(app: App): void {
   addRoute(
@@ -25,7 +18,7 @@ export function limitRoutes(app: App): void {
       path: "/v1/limits",
       summary: "Every limit, and what this tenant has used of it",
       middleware: [tenantAuth(null)] as const,
-      responses: { 200: jsonResponse(limitsResponse, "The limits"), ...errorResponses },
+      responses: { 200: jsonResponse(limitList, "The limits"), ...errorResponses },
     }),
     async (c) => {
       const usage = await getLedger(c.env.TENANT, c.var.caller.tenant).usage();

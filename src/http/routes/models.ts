@@ -1,42 +1,19 @@
-import { createRoute, z } from "@hono/zod-openapi";
-import { deletedObject, errorResponses, jsonResponse, tenantSecurity } from "../../api/schema.ts";
+import { createRoute } from "@hono/zod-openapi";
+import { deletedObject } from "../../api/lists.ts";
+import { type Model, model, modelList, modelParams } from "../../api/models.ts";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { fail, ok } from "../../core/failure.ts";
 import { findSharedBackbone, getSharedBackbones, isFineTuned } from "../../serving/backbones.ts";
 import type { FineTunedBackbone } from "../../tenant/heads/backbones.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { type App, addRoute, anyQuery } from "../context.ts";
+import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
-
-const model = z
-  .object({
-    id: z.string(),
-    object: z.literal("model"),
-    created: z.number().int(),
-    owned_by: z.string(),
-    graft: z.object({
-      kind: z.string(),
-      modality: z.enum(["text", "image", "embedding"]),
-      dimensions: z.number().int(),
-      revision: z.string(),
-      license: z.string(),
-      parameters: z.number(),
-      bytes: z.number(),
-      base: z
-        .object({ id: z.string(), revision: z.string() })
-        .optional()
-        .openapi({ description: "of one that a fine-tuning job made: the shared backbone that it was made of" }),
-      job: z.string().optional().openapi({ description: "the job that made it" }),
-    }),
-  })
-  .openapi("Model");
-type Model = z.infer<typeof model>;
+import { addRoute, anyQuery, errorResponses, jsonResponse, tenantSecurity } from "../route.ts";
 
 /** When the shared backbones were first served: OpenAI's list has a time, which no backbone here depends on. */
 const SHARED_MODEL_CREATED = 1_790_000_000;
 const common = { tags: ["Backbones"], security: tenantSecurity };
-const params = z.object({ id: z.string().min(1).max(200) });
 
 function toModel(backbone: Backbone): Model {
   const { id, kind, modality, dimensions, revision, license, parameters, bytes } = backbone;
@@ -87,7 +64,7 @@ export function modelRoutes(app: App): void {
       middleware: [tenantAuth(null)] as const,
       request: { query: anyQuery },
       responses: {
-        200: jsonResponse(z.object({ object: z.literal("list"), data: z.array(model) }), "OpenAI's list of models"),
+        200: jsonResponse(modelList, "OpenAI's list of models"),
         ...errorResponses,
       },
     }),
@@ -110,7 +87,7 @@ export function modelRoutes(app: App): void {
       path: "/v1/models/{id}",
       summary: "Get a backbone",
       middleware: [tenantAuth(null)] as const,
-      request: { query: anyQuery, params },
+      request: { query: anyQuery, params: modelParams },
       responses: { 200: jsonResponse(model, "The backbone"), ...errorResponses },
     }),
     async (c) => {
@@ -134,7 +111,7 @@ export function modelRoutes(app: App): void {
       path: "/v1/models/{id}",
       summary: "Delete a backbone that a fine-tuning job made, with all its revisions",
       middleware: [tenantAuth("train")] as const,
-      request: { query: anyQuery, params },
+      request: { query: anyQuery, params: modelParams },
       responses: { 200: jsonResponse(deletedObject("model"), "It is gone"), ...errorResponses },
     }),
     async (c) => {

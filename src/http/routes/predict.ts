@@ -1,6 +1,8 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import { createRoute } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { errorResponses, input, jsonBody, jsonResponse, name, tenantSecurity, withLimit } from "../../api/schema.ts";
+import type { Input } from "../../api/examples.ts";
+import { type Prediction, type PredictRequest, predictions, predictRequest } from "../../api/predictions.ts";
+import { nameParams } from "../../api/schema.ts";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet } from "../../core/head.ts";
@@ -11,43 +13,12 @@ import { getServedHead, type ServedHead } from "../../serving/active-heads.ts";
 import { getHeadBackbone } from "../../serving/backbones.ts";
 import { CHARACTERS_PER_CHUNK, embedInputs } from "../../store/embeddings.ts";
 import { getHead } from "../../store/heads.ts";
-import { type App, addRoute, type HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
 
-const request = z.strictObject({
-  input: z.union([input, withLimit(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
-    error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
-  }),
-  top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
-  version: z.number().int().positive().optional(),
-  coverage: z.number().min(0.5).max(0.999).optional(),
-  out_of_scope_threshold: z.number().min(0).max(1).optional(),
-});
-type PredictParams = Omit<z.infer<typeof request>, "input">;
-export type Input = z.infer<typeof input>;
-
-const labelScore = z.object({ label: z.string(), score: z.number() });
-export const prediction = z.object({
-  index: z.number().int(),
-  label: z.string().optional(),
-  labels: z.array(z.string()).optional(),
-  value: z.number().optional(),
-  interval: z
-    .array(z.number())
-    .length(2)
-    .nullable()
-    .optional()
-    .openapi({ description: "null: too few examples were held out for this coverage" }),
-  score: z.number().optional(),
-  in_scope: z.boolean().optional(),
-  scores: z.array(labelScore).optional(),
-  set: z.array(z.string()).optional(),
-});
-const predictions = z
-  .object({ object: z.literal("list"), model: z.string(), data: z.array(prediction) })
-  .openapi("Predictions");
-export type Prediction = z.infer<typeof prediction>;
+type PredictParams = Omit<PredictRequest, "input">;
 
 const DEFAULT_COVERAGE = 0.9;
 
@@ -61,7 +32,7 @@ export function predictRoutes(app: App): void {
       path: "/v1/heads/{name}/predict",
       summary: "Classify inputs by a head",
       middleware: [tenantAuth("predict")] as const,
-      request: { params: z.object({ name }), body: jsonBody(request) },
+      request: { params: nameParams, body: jsonBody(predictRequest) },
       responses: { 200: jsonResponse(predictions, "As many predictions as inputs, in their order"), ...errorResponses },
     }),
     async (c) => {

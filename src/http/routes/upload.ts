@@ -1,12 +1,13 @@
 /** Uploads of files to train on: each is checked line by line while its bytes go to R2. */
 
 import type { Context } from "hono";
-import type { LabelledExample } from "../../api/schema.ts";
+import type { LabelledExample, RowError } from "../../api/examples.ts";
+import { FILE_PURPOSE } from "../../api/files.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import type { ExampleShape } from "../../ingest/example.ts";
 import { readForm } from "../../ingest/multipart.ts";
-import { MAX_ERRORS_SHOWN, type RowError } from "../../ingest/rows.ts";
+import { MAX_ERRORS_SHOWN } from "../../ingest/rows.ts";
 import { readTrainingFile } from "../../ingest/training-file.ts";
 import { newId } from "../../lib/id.ts";
 import { createFileWriter, deleteFileBytes, type FileWriter } from "../../store/files.ts";
@@ -16,8 +17,6 @@ import type { HttpEnv } from "../context.ts";
 import { BodyError, bodyError, limitBytes } from "../middleware/body.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 
-/** The only purpose that a file has here. */
-export const PURPOSE = "fine-tune";
 /** What a form may have around its file. */
 const MAX_FORM_OVERHEAD_BYTES = 1024 * 1024;
 const TOO_LARGE_MESSAGE = `A file has at most ${limits.file_bytes} bytes. Split it, or import its examples into a dataset.`;
@@ -115,9 +114,9 @@ function throwStorageError(): never {
 function checkPurpose(purpose: string | undefined): void {
   const paramField = { param: "purpose" };
   if (purpose === undefined)
-    throw bodyError("missing_parameter", `'purpose' is required: send '${PURPOSE}'.`, paramField);
-  if (purpose !== PURPOSE)
-    throw bodyError("invalid_parameter", `'purpose' is not valid: files are for '${PURPOSE}' alone.`, paramField);
+    throw bodyError("missing_parameter", `'purpose' is required: send '${FILE_PURPOSE}'.`, paramField);
+  if (purpose !== FILE_PURPOSE)
+    throw bodyError("invalid_parameter", `'purpose' is not valid: files are for '${FILE_PURPOSE}' alone.`, paramField);
 }
 
 /** A file's name as it was given, but for what no name holds; never part of a key. */

@@ -1,0 +1,104 @@
+/** Inputs, labelled examples, and what an import of them answers. */
+import { z } from "@hono/zod-openapi";
+import { errorCodes } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
+import { dataset } from "./datasets.ts";
+import { type DeepReadonly, label, nameParams, unixSeconds, withLimit } from "./schema.ts";
+
+const inputMessage = "an input is a text, or an object with one of 'text', 'embedding' and 'image'";
+const textField = z.string();
+const embeddingField = withLimit(z.array(z.number()), limits.embedding_dimensions, "numbers");
+const imageField = z.string().openapi({ description: "base64 of a PNG or JPEG" });
+
+export const input = z
+  .union(
+    [
+      textField,
+      z.strictObject({ text: textField }),
+      z.strictObject({ embedding: embeddingField }),
+      z.strictObject({ image: imageField }),
+    ],
+    { error: inputMessage },
+  )
+  .openapi("Input");
+export type Input = DeepReadonly<z.output<typeof input>>;
+
+/** A labelled example as it comes in. Which fields it needs depends on the task and the modality of its dataset. */
+export const labelledExample = z
+  .strictObject({
+    id: z
+      .string()
+      .min(1)
+      .max(256)
+      // A URL's path cannot end in these.
+      .regex(/^(?!\.{1,2}$)/, "an id is not '.' or '..'")
+      .optional(),
+    text: textField.optional(),
+    embedding: embeddingField.optional(),
+    image: imageField.optional(),
+    label: label.optional(),
+    labels: withLimit(z.array(label), limits.labels_per_example, "labels").optional(),
+    value: z.number().optional(),
+  })
+  .openapi("LabelledExample");
+export type LabelledExample = DeepReadonly<z.output<typeof labelledExample>>;
+export const exampleChange = labelledExample.omit({ id: true });
+
+export const exampleParams = nameParams.extend({ id: z.string().min(1).max(256) });
+
+export const example = z
+  .object({
+    object: z.literal("example"),
+    id: z.string(),
+    text: z.string().optional(),
+    embedding: z.array(z.number()).optional(),
+    label: z.string().optional(),
+    labels: z.array(z.string()).optional(),
+    value: z.number().optional(),
+    created_at: unixSeconds,
+  })
+  .openapi("Example");
+export type Example = DeepReadonly<z.output<typeof example>>;
+
+/** Why a row or an example is rejected. `line` counts from 1. */
+export const rowError = z.object({ line: z.number().int(), code: z.enum(errorCodes), message: z.string() });
+export type RowError = DeepReadonly<z.output<typeof rowError>>;
+
+export const importQuery = z.strictObject({ on_error: z.enum(["continue", "abort"]).default("continue") });
+export type ImportQuery = DeepReadonly<z.input<typeof importQuery>>;
+
+export const datasetImport = z
+  .object({
+    object: z.literal("dataset.import"),
+    id: z.string(),
+    added: z.number().int(),
+    updated: z.number().int(),
+    unchanged: z.number().int(),
+    rejected: z.number().int(),
+    /** The first hundred. */
+    errors: z.array(rowError),
+    dataset,
+  })
+  .openapi("DatasetImport");
+export type DatasetImport = DeepReadonly<z.output<typeof datasetImport>>;
+
+/** An example as the ledger stores it. Its hashes are made where the input is read; the ledger only compares them. */
+export interface StoredExample {
+  /** The caller's own id, if given. */
+  readonly id: string | null;
+  readonly inputHash: Uint8Array;
+  /** Of the input without case and spacing. A split never separates rows that share it. */
+  readonly groupHash: Uint8Array;
+  /** Of input and target together. */
+  readonly contentHash: Uint8Array;
+  /** A text, or the bytes of an embedding as 32-bit floats. */
+  readonly input: string | Uint8Array;
+  /** JSON: a label, a sorted list of labels, or a number. */
+  readonly target: string;
+}
+
+/** A row of an import. */
+export interface StagedExample extends StoredExample {
+  /** The row's place in the body; unique within the import. */
+  readonly line: number;
+}

@@ -1,0 +1,3 @@
+import { z } from "@hono/zod-openapi";
+
+export const healthStatus = z.object({ status: z.enum(["ok", "unavailable"]) });

@@ -1,0 +1,147 @@
+/** Fine-tuning jobs in OpenAI's shape: fields that are unknown here are ignored. */
+import { z } from "@hono/zod-openapi";
+import { type DeepReadonly, name, unixSeconds } from "./schema.ts";
+
+const MAX_EPOCHS = 100;
+const MAX_BATCH_SIZE = 1_024;
+const MAX_LEARNING_RATE_MULTIPLIER = 100;
+const autoOrInteger = (max: number) =>
+  z.union([z.literal("auto"), z.number().int().min(1).max(max)], {
+    error: `it is 'auto' or a whole number from 1 to ${max}`,
+  });
+const multiplier = z.union([z.literal("auto"), z.number().positive().max(MAX_LEARNING_RATE_MULTIPLIER)], {
+  error: `it is 'auto' or a number above 0, at most ${MAX_LEARNING_RATE_MULTIPLIER}`,
+});
+const newHyperparameters = z.looseObject({
+  n_epochs: autoOrInteger(MAX_EPOCHS).default("auto"),
+  batch_size: autoOrInteger(MAX_BATCH_SIZE).default("auto"),
+  learning_rate_multiplier: multiplier.default("auto"),
+});
+export const defaultHyperparameters: FineTuningHyperparameters = newHyperparameters.parse({});
+
+/** Which layers of the backbone a job trains, from the last: "head" for none, or all, or so many. */
+const trainable = z.union([z.enum(["all", "head"]), z.strictObject({ last_layers: z.number().int().min(1) })], {
+  error: "trainable is 'all', 'head' or {\"last_layers\": n}",
+});
+export type Trainable = DeepReadonly<z.output<typeof trainable>>;
+
+const metadata = z
+  .record(z.string().max(64), z.string().max(512))
+  .refine((pairs) => Object.keys(pairs).length <= 16, { error: "metadata has at most 16 pairs" });
+
+export const newFineTuningJob = z
+  .looseObject({
+    model: z.string().min(1).max(200),
+    training_file: z.string().min(1).max(200).openapi({
+      description: "a file's id, or 'dataset:' and the name of a data set",
+      example: "dataset:tickets",
+    }),
+    validation_file: z.string().min(1).max(200).nullish(),
+    seed: z.number().int().min(0).max(4_294_967_295).nullish(),
+    suffix: z
+      .string()
+      .min(1)
+      .max(64)
+      .refine((text) => text.isWellFormed() && !/\p{Cc}/u.test(text), { error: "a suffix has no control characters" })
+      .nullish()
+      .openapi({ description: "names the fine-tuned model; the same again makes a new revision of it" }),
+    metadata: metadata.nullish(),
+    head: name
+      .optional()
+      .openapi({ description: "the head that gets a new version; by default the suffix, or the job's id" }),
+    promote: z.enum(["if_better", "always", "never"]).default("if_better"),
+    hyperparameters: newHyperparameters.optional(),
+    method: z
+      .looseObject({
+        type: z.literal("supervised", { error: "the method is 'supervised'" }),
+        supervised: z.looseObject({ hyperparameters: newHyperparameters.optional() }).optional(),
+      })
+      .optional(),
+    trainable: trainable.optional().openapi({
+      description:
+        "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
+    }),
+  })
+  .openapi("NewFineTuningJob");
+export type NewFineTuningJob = DeepReadonly<z.input<typeof newFineTuningJob>>;
+export type FineTuningJobParams = DeepReadonly<z.output<typeof newFineTuningJob>>;
+
+const autoOrNumber = z.union([z.literal("auto"), z.number().positive()]);
+const hyperparameters = z.object({
+  n_epochs: autoOrNumber,
+  batch_size: autoOrNumber,
+  learning_rate_multiplier: autoOrNumber,
+});
+export type FineTuningHyperparameters = DeepReadonly<z.output<typeof hyperparameters>>;
+
+export const fineTuningJob = z
+  .object({
+    object: z.literal("fine_tuning.job"),
+    id: z.string(),
+    model: z.string(),
+    status: z.enum(["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]),
+    error: z.object({ code: z.string(), message: z.string(), param: z.string().nullable() }).nullable(),
+    created_at: unixSeconds,
+    finished_at: unixSeconds.nullable(),
+    estimated_finish: z.null(),
+    /** The tenant's own model once the job has succeeded; for embeddings of its own it is only a name. */
+    fine_tuned_model: z.string().nullable(),
+    training_file: z.string(),
+    validation_file: z.string().nullable(),
+    hyperparameters,
+    method: z.object({
+      type: z.literal("supervised"),
+      supervised: z.object({ hyperparameters }),
+    }),
+    seed: z.number().int(),
+    metadata: z.record(z.string(), z.string()).nullable(),
+    integrations: z.array(z.string()),
+    organization_id: z.string(),
+    result_files: z.array(z.string()),
+    trained_tokens: z.null(),
+    graft: z.object({
+      head: z.string(),
+      version: z.number().int().nullable(),
+      promoted: z.boolean(),
+      promote: z.enum(["if_better", "always", "never"]),
+      trainable,
+      attempt: z.number().int(),
+      comparison: z
+        .object({
+          head_accuracy: z.number(),
+          fine_tuned_accuracy: z.number(),
+          test_examples: z.number().int(),
+          p_value: z.number(),
+          verdict: z.enum(["better", "not_better", "inconclusive"]),
+        })
+        .nullable(),
+    }),
+  })
+  .openapi("FineTuningJob");
+export type FineTuningJob = DeepReadonly<z.output<typeof fineTuningJob>>;
+
+export const fineTuningJobEvent = z
+  .object({
+    object: z.literal("fine_tuning.job.event"),
+    id: z.string(),
+    created_at: unixSeconds,
+    level: z.enum(["info", "warn", "error"]),
+    message: z.string(),
+    type: z.enum(["message", "metrics"]),
+    data: z.record(z.string(), z.number()).nullable(),
+  })
+  .openapi("FineTuningJobEvent");
+export type FineTuningJobEvent = DeepReadonly<z.output<typeof fineTuningJobEvent>>;
+
+export const fineTuningJobCheckpoint = z
+  .object({
+    object: z.literal("fine_tuning.job.checkpoint"),
+    id: z.string(),
+    created_at: unixSeconds,
+    fine_tuning_job_id: z.string(),
+    fine_tuned_model_checkpoint: z.string(),
+    step_number: z.number().int(),
+    metrics: z.record(z.string(), z.number()),
+  })
+  .openapi("FineTuningJobCheckpoint");
+export type FineTuningJobCheckpoint = DeepReadonly<z.output<typeof fineTuningJobCheckpoint>>;

@@ -1,0 +1,45 @@
+/** Lists, their pages, and what a deletion answers. */
+import { z } from "@hono/zod-openapi";
+import type { DeepReadonly } from "./schema.ts";
+
+export const pageQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(100).default(20).openapi({
+    description: "at most so many: a page of very large objects has fewer, and has_more says that more follow",
+  }),
+  after: z.string().min(1).max(256).optional(),
+});
+
+/** For OpenAI's clients: they may ask for more than a page holds, and may send parameters that are unknown here. */
+export const openAiPageQuery = z.looseObject({
+  limit: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(20)
+    .transform((limit) => Math.min(limit, 100))
+    .openapi({ description: "at most so many; a page has no more than 100" }),
+  after: z.string().min(1).max(256).optional(),
+});
+
+export function listOf<T extends z.ZodType>(item: T) {
+  return z.object({
+    object: z.literal("list"),
+    data: z.array(item),
+    first_id: z.string().nullable(),
+    last_id: z.string().nullable(),
+    has_more: z.boolean(),
+  });
+}
+
+export function deletedObject(object: string) {
+  return z.object({ id: z.string(), object: z.literal(object), deleted: z.literal(true) });
+}
+
+/** A page of a list, as a checked query asks for it. Newest first; `after` is the last id of the page before. */
+export type PageRequest = DeepReadonly<z.output<typeof pageQuery>>;
+/** The same as a client asks for it. */
+export type PageQuery = Partial<PageRequest>;
+export type List<T> = Omit<DeepReadonly<z.output<ReturnType<typeof listOf<z.ZodNull>>>>, "data"> & {
+  readonly data: readonly T[];
+};
+export type DeletedObject = DeepReadonly<z.output<ReturnType<typeof deletedObject>>>;

@@ -1,0 +1,38 @@
+import { z } from "@hono/zod-openapi";
+import { limits } from "../core/limits.ts";
+import { input } from "./examples.ts";
+import { type DeepReadonly, interval, withLimit } from "./schema.ts";
+
+export const predictRequest = z.strictObject({
+  input: z.union([input, withLimit(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
+    error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
+  }),
+  top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
+  version: z.number().int().positive().optional(),
+  coverage: z.number().min(0.5).max(0.999).optional(),
+  out_of_scope_threshold: z.number().min(0).max(1).optional(),
+});
+export type PredictRequest = DeepReadonly<z.input<typeof predictRequest>>;
+
+const labelScore = z.object({ label: z.string(), score: z.number() });
+export const prediction = z.object({
+  index: z.number().int(),
+  label: z.string().optional(),
+  labels: z.array(z.string()).optional(),
+  value: z.number().optional(),
+  interval: interval
+    .nullable()
+    .optional()
+    .openapi({ description: "null: too few examples were held out for this coverage" }),
+  score: z.number().optional(),
+  in_scope: z.boolean().optional(),
+  /** The `top_k` most probable labels, most probable first. */
+  scores: z.array(labelScore).optional(),
+  set: z.array(z.string()).optional(),
+});
+export type Prediction = DeepReadonly<z.output<typeof prediction>>;
+
+export const predictions = z
+  .object({ object: z.literal("list"), model: z.string(), data: z.array(prediction) })
+  .openapi("Predictions");
+export type Predictions = DeepReadonly<z.output<typeof predictions>>;

@@ -1,0 +1,34 @@
+/** How routes are declared: their request, their responses and who may call them. */
+import { type RouteConfig, type RouteHandler, z } from "@hono/zod-openapi";
+import { error } from "../api/errors.ts";
+import type { App, HttpEnv } from "./context.ts";
+
+export function jsonResponse<T extends z.ZodType>(schema: T, description: string) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+export function jsonBody<T extends z.ZodType>(schema: T) {
+  return { content: { "application/json": { schema } }, required: true } as const;
+}
+
+/** Every route may answer with an error. docs/errors/ has its status and code. */
+export const errorResponses = { default: jsonResponse(error, "An error, with a page on each code in docs/errors/") };
+export const tenantSecurity = [{ apiKey: [] }];
+export const operatorSecurity = [{ adminKey: [] }];
+
+/** For routes that ignore unknown parameters in a query: those in OpenAI's shape, and health checks. */
+export const anyQuery = z.looseObject({});
+
+/**
+ * Registers a route with its schemas. A route that declares no query takes none. A handler answers failures as well as
+ * values, and a route's schemas describe only its good responses, so the handler's type is a plain response. The tests
+ * check responses against /openapi.json.
+ */
+export function addRoute<R extends RouteConfig & { getRoutingPath(): string }>(
+  app: App,
+  config: R,
+  handler: (c: Parameters<RouteHandler<R, HttpEnv>>[0]) => Promise<Response> | Response,
+): void {
+  const request = { query: z.strictObject({}), ...config.request };
+  app.openapi({ ...config, request }, handler as unknown as RouteHandler<R, HttpEnv>);
+}
