@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { datasetModality } from "./datasets.ts";
-import { openAiPageQuery } from "./lists.ts";
+import { openAiPageQuery, type PageRequest } from "./lists.ts";
 import { type DeepReadonly, task, unixSeconds } from "./schema.ts";
 
 /** The only purpose that a file has here. */
@@ -11,6 +11,9 @@ export const fileListQuery = openAiPageQuery.extend({
   order: z.enum(["asc", "desc"]).default("desc"),
   purpose: z.string().max(256).optional(),
 });
+
+/** A page of files, as a checked query asks for it. */
+export type FileListRequest = PageRequest & { readonly order: z.output<typeof fileListQuery>["order"] };
 
 /** A file in OpenAI's shape, with what its lines hold under `graft`. */
 export const file = z

@@ -1,26 +1,12 @@
+import type { ApiKey, Scope } from "../api/api-keys.ts";
+import type { List, PageRequest } from "../api/lists.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { toSeconds } from "../lib/time.ts";
-import { type Page, type PageRequest, paginate } from "./page.ts";
-
-export const scopes = ["predict", "train", "manage"] as const;
-export type Scope = (typeof scopes)[number];
-
-export interface ApiKey {
-  readonly object: "api_key";
-  readonly id: string;
-  readonly name: string;
-  readonly scopes: readonly Scope[];
-  readonly created_at: number;
-  readonly expires_at: number | null;
-}
+import { paginate } from "./page.ts";
 
 /** What an isolate may rely on for the length of a lease. */
-export interface KeyLease {
-  readonly id: string;
-  readonly scopes: readonly Scope[];
-  readonly expires_at: number | null;
-}
+export type KeyLease = Pick<ApiKey, "id" | "scopes" | "expires_at">;
 
 interface Row extends Record<string, SqlStorageValue> {
   rowid: number;
@@ -76,7 +62,7 @@ export function countApiKeys(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM api_keys WHERE revoked_at IS NULL").one().n;
 }
 
-export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<Page<ApiKey>> {
+export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<List<ApiKey>> {
   return paginate(
     request,
     (id) => sql.exec<{ rowid: number }>("SELECT rowid FROM api_keys WHERE id = ?", id).toArray()[0]?.rowid ?? null,

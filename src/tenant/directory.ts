@@ -4,21 +4,16 @@
  */
 
 import { DurableObject } from "cloudflare:workers";
+import type { ApiKey } from "../api/api-keys.ts";
+import type { List, PageRequest } from "../api/lists.ts";
+import type { Tenant } from "../api/tenants.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { toSeconds } from "../lib/time.ts";
-import type { ApiKey, NewApiKey } from "./api-keys.ts";
+import type { NewApiKey } from "./api-keys.ts";
 import * as idempotency from "./idempotency.ts";
-import { type Page, type PageRequest, paginate } from "./page.ts";
+import { paginate } from "./page.ts";
 import { eraseTenantBytes } from "./tasks/maintenance.ts";
 import { getLedger, type Remote } from "./tenant.ts";
-
-export interface TenantObject {
-  readonly object: "tenant";
-  readonly id: string;
-  readonly name: string | null;
-  readonly status: "active" | "deleting" | "deleted";
-  readonly created_at: number;
-}
 
 interface Row extends Record<string, SqlStorageValue> {
   rowid: number;
@@ -43,7 +38,7 @@ const schema = `
 const addClaimColumn =
   "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)";
 
-function toTenant(row: Row): TenantObject {
+function toTenant(row: Row): Tenant {
   return {
     object: "tenant",
     id: row.id,
@@ -87,7 +82,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     name: string | null,
     key: NewApiKey,
     claim: string | null,
-  ): Promise<Result<{ tenant: TenantObject; key: ApiKey }>> {
+  ): Promise<Result<{ tenant: Tenant; key: ApiKey }>> {
     const existing = this.#find(id);
     if (this.#creatingIds.has(id))
       return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
@@ -120,12 +115,12 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  async get(id: string): Promise<Result<TenantObject>> {
+  async get(id: string): Promise<Result<Tenant>> {
     const row = this.#find(id);
     return row ? ok(toTenant(row)) : fail("not_found", `No tenant '${id}'.`);
   }
 
-  async list(request: PageRequest): Promise<Result<Page<TenantObject>>> {
+  async list(request: PageRequest): Promise<Result<List<Tenant>>> {
     return paginate(
       request,
       (id) => this.#find(id)?.rowid ?? null,
@@ -138,7 +133,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   }
 
   /** Marks the tenant for deletion; its ledger refuses everything from then on, and the alarm deletes what it had. */
-  async delete(id: string): Promise<Result<TenantObject>> {
+  async delete(id: string): Promise<Result<Tenant>> {
     const row = this.#find(id);
     if (!row) return fail("not_found", `No tenant '${id}'.`);
     if (this.#creatingIds.has(id))

@@ -1,18 +1,5 @@
+import type { List, PageRequest } from "../api/lists.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-
-/** One page of a list, newest first, in the contract's shape. */
-export interface Page<T> {
-  readonly object: "list";
-  readonly data: readonly T[];
-  readonly first_id: string | null;
-  readonly last_id: string | null;
-  readonly has_more: boolean;
-}
-
-export interface PageRequest {
-  readonly limit: number;
-  readonly after?: string | undefined;
-}
 
 /** What a page holds at most in characters, but for its last object: a message has at most 32 MiB. */
 const MAX_PAGE_CHARACTERS = 4_000_000;
@@ -29,7 +16,7 @@ export function paginate<Row, T extends { readonly id: string }>(
   toObject: (row: Row) => T,
   getId: (object: T) => string = ({ id }) => id,
   getSize: (object: T) => number = (object) => JSON.stringify(object).length,
-): Result<Page<T>> {
+): Result<List<T>> {
   const cursor = request.after === undefined ? Number.MAX_SAFE_INTEGER : findPosition(request.after);
   if (cursor === null)
     return fail("invalid_parameter", `No object '${request.after}' in this list to continue after.`, {

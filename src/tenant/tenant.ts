@@ -4,7 +4,18 @@
  * that late calls for a deleted tenant find nothing and create nothing. A change and the work that follows from it
  * are written in one transaction, together with the answer kept for its `Idempotency-Key`.
  */
+
 import { DurableObject } from "cloudflare:workers";
+import type { ApiKey } from "../api/api-keys.ts";
+import type { Dataset } from "../api/datasets.ts";
+import type { StagedExample, StoredExample } from "../api/examples.ts";
+import type { HeadFeedback } from "../api/feedback.ts";
+import type { File, FileListRequest } from "../api/files.ts";
+import type { Head } from "../api/heads.ts";
+import type { InboundHook } from "../api/inbound-hooks.ts";
+import type { FineTuningJob } from "../api/jobs.ts";
+import type { PageRequest } from "../api/lists.ts";
+import type { WebhookDeliveryPageRequest, WebhookEndpointChange } from "../api/webhooks.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { JobEvent } from "../core/lifecycle/job.ts";
 import type { Policy } from "../core/lifecycle/policy.ts";
@@ -30,7 +41,6 @@ import * as webhooks from "./hooks/webhook-endpoints.ts";
 import * as idempotency from "./idempotency.ts";
 import { getJobRules, runJob, submitNextJob } from "./jobs/job-runner.ts";
 import * as jobs from "./jobs/jobs.ts";
-import type { PageRequest } from "./page.ts";
 import { createLedger, type Identity, migrate, readIdentity } from "./schema.ts";
 import { eraseTenantBytes, type RunExclusive, runMaintenanceTask } from "./tasks/maintenance.ts";
 import { type RunningTasks, runDueTasks, type ScheduledTask, schedule, setNextAlarm } from "./tasks/tasks.ts";
@@ -118,7 +128,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
    * Creates the ledger with its first key. Called again, where its answer was lost, it puts the new key and name in the
    * place of the first ones, which nobody has seen.
    */
-  async create(tenant: string, name: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
+  async create(tenant: string, name: string | null, key: apiKeys.NewApiKey): Promise<Result<ApiKey>> {
     createLedger(this.ctx.storage, tenant, name);
     this.#identity = readIdentity(this.#sql);
     return this.#change((sql, now) => {
@@ -182,7 +192,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#isActive() ? apiKeys.leaseApiKey(this.#sql, hash, Date.now()) : null;
   }
 
-  async createApiKey(claim: string | null, key: apiKeys.NewApiKey): Promise<Result<apiKeys.ApiKey>> {
+  async createApiKey(claim: string | null, key: apiKeys.NewApiKey): Promise<Result<ApiKey>> {
     return this.#change((sql, now) => apiKeys.createApiKey(sql, key, now), { claim, status: 201 });
   }
 
@@ -190,7 +200,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#read((sql) => apiKeys.listApiKeys(sql, request));
   }
 
-  async revokeApiKey(id: string): Promise<Result<apiKeys.ApiKey>> {
+  async revokeApiKey(id: string): Promise<Result<ApiKey>> {
     return this.#change((sql, now) => apiKeys.revokeApiKey(sql, id, now));
   }
 
@@ -200,7 +210,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql, now) => datasets.createDataset(sql, dataset, now), { claim, status: 201 });
   }
 
-  async getDataset(name: string): Promise<Result<datasets.Dataset>> {
+  async getDataset(name: string): Promise<Result<Dataset>> {
     return this.#read((sql) => {
       const row = datasets.findDataset(sql, name);
       return row.ok ? ok(datasets.toDataset(sql, row.value)) : row;
@@ -239,12 +249,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  async replaceExample(
-    dataset: datasets.DatasetRow,
-    id: string,
-    expectedHash: ArrayBuffer,
-    example: examples.StoredExample,
-  ) {
+  async replaceExample(dataset: datasets.DatasetRow, id: string, expectedHash: ArrayBuffer, example: StoredExample) {
     return this.#change((sql, now) => examples.replaceExample(sql, dataset, id, expectedHash, example, now));
   }
 
@@ -256,7 +261,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql, now) => imports.beginImport(sql, name, id, now));
   }
 
-  async stageRows(id: string, rows: readonly imports.StagedExample[]): Promise<Result<null>> {
+  async stageRows(id: string, rows: readonly StagedExample[]): Promise<Result<null>> {
     return this.#change((sql) => imports.stageRows(sql, id, rows));
   }
 
@@ -290,7 +295,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   // Heads
 
   /** Adds a version whose bytes were stored before. */
-  async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<heads.HeadObject>> {
+  async commitHead(claim: string | null, head: heads.NewHead, promote: boolean): Promise<Result<Head>> {
     const change = (sql: SqlStorage, now: number) => {
       const backboneCheck = backbones.checkBackboneExists(sql, head.backbone);
       return backboneCheck.ok ? heads.commitHead(sql, head, promote, now) : backboneCheck;
@@ -379,7 +384,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     dataset: datasets.DatasetRow,
     version: number,
     examples: readonly learning.FeedbackExample[],
-    rejected: learning.RejectedExamples,
+    rejected: Pick<HeadFeedback, "rejected" | "errors">,
   ) {
     return this.#change((sql, now) => learning.recordFeedback(sql, name, dataset, version, examples, rejected, now), {
       claim,
@@ -392,19 +397,19 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   /** Adds the version that an attempt at a retraining made, whose bytes were stored before. */
-  async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<heads.HeadObject>> {
+  async commitRetraining(attempt: number, head: heads.NewHead): Promise<Result<Head>> {
     return this.#commitHeadIfStored(head, null, () =>
       this.#change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
     );
   }
 
-  async createRetrainingJob(attempt: number, id: string, spec: jobs.JobSpec): Promise<Result<jobs.Job>> {
+  async createRetrainingJob(attempt: number, id: string, spec: jobs.JobSpec): Promise<Result<FineTuningJob>> {
     return this.#change((sql, now) => retraining.createRetrainingJob(sql, attempt, id, spec, now));
   }
 
   // Inbound hooks
 
-  async createHook(claim: string | null, hook: inbound.NewHook): Promise<Result<inbound.InboundHook>> {
+  async createHook(claim: string | null, hook: inbound.NewHook): Promise<Result<InboundHook>> {
     return this.#change((sql, now) => inbound.createHook(sql, hook, now), { claim, status: 201 });
   }
 
@@ -448,7 +453,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   // Files
 
   /** Adds a file whose bytes were stored before. */
-  async commitFile(file: files.NewFile): Promise<Result<files.FileObject>> {
+  async commitFile(file: files.NewFile): Promise<Result<File>> {
     return this.#commitIfStored(
       (bucket, tenant) => hasFile(bucket, tenant, file.id),
       "The file's bytes were not found in storage. Upload it again.",
@@ -460,7 +465,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#read((sql) => files.getFile(sql, id));
   }
 
-  async listFiles(request: files.FilePageRequest) {
+  async listFiles(request: FileListRequest) {
     return this.#read((sql) => files.listFiles(sql, request));
   }
 
@@ -470,11 +475,16 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   // Fine-tuning jobs
 
-  async createJob(claim: string | null, id: string, spec: jobs.JobSpec, status: number): Promise<Result<jobs.Job>> {
+  async createJob(
+    claim: string | null,
+    id: string,
+    spec: jobs.JobSpec,
+    status: number,
+  ): Promise<Result<FineTuningJob>> {
     return this.#change((sql, now) => jobs.createJob(sql, id, spec, now), { claim, status });
   }
 
-  async getJob(id: string): Promise<Result<jobs.Job>> {
+  async getJob(id: string): Promise<Result<FineTuningJob>> {
     return this.#read((sql) => {
       const job = jobs.findJob(sql, id);
       return job.ok ? ok(jobs.toJob(job.value)) : job;
@@ -497,7 +507,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     claim: string | null,
     id: string,
     command: "cancel" | "pause" | "resume",
-  ): Promise<Result<jobs.Job>> {
+  ): Promise<Result<FineTuningJob>> {
     const rules = getJobRules(this.env);
     return this.#change((sql, now) => jobs.commandJob(sql, id, command, now, rules), { claim, status: 200 });
   }
@@ -573,7 +583,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#read((sql) => webhooks.listEndpoints(sql, request));
   }
 
-  async updateWebhookEndpoint(id: string, patch: webhooks.WebhookEndpointPatch) {
+  async updateWebhookEndpoint(id: string, patch: WebhookEndpointChange) {
     return this.#change((sql) => webhooks.updateEndpoint(sql, id, patch));
   }
 
@@ -593,7 +603,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     return this.#change((sql, now) => deliveries.redeliverFailed(sql, id, since, now), { claim, status: 200 });
   }
 
-  async listWebhookDeliveries(request: deliveries.DeliveryPageRequest) {
+  async listWebhookDeliveries(request: WebhookDeliveryPageRequest) {
     return this.#read((sql) => deliveries.listDeliveries(sql, request));
   }
 

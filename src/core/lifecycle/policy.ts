@@ -1,6 +1,5 @@
 /** When a head learns by itself: which new version is promoted, and when the active one has drifted. */
 import { binomialCdf } from "../evaluation/binomial.ts";
-import type { Evaluation } from "../evaluation/evaluation.ts";
 import type { Task } from "../head.ts";
 
 export interface Policy {
@@ -12,8 +11,16 @@ export interface Policy {
 
 export const defaultPolicy: Policy = { retrain_after_examples: null, retrain_on_drift: false, promote: "if_not_worse" };
 
+/** The figures of an evaluation by which versions are compared. `examples` were held out. */
+export interface HeldOutScores {
+  readonly examples: number;
+  readonly accuracy?: number | undefined;
+  readonly micro_f1?: number | undefined;
+  readonly r2?: number | null | undefined;
+}
+
 /** The figure that versions are compared by: accuracy, micro-F1 or R²; null where nothing was held out. */
-function primaryMetric(task: Task, evaluation: Evaluation | null): number | null {
+function primaryMetric(task: Task, evaluation: HeldOutScores | null): number | null {
   if (evaluation === null || evaluation.examples === 0) return null;
   const { accuracy, micro_f1, r2 } = evaluation;
   return (task === "single_label" ? accuracy : task === "multi_label" ? micro_f1 : r2) ?? null;
@@ -24,7 +31,7 @@ function primaryMetric(task: Task, evaluation: Evaluation | null): number | null
  * of the active version's figure a on its n held-out examples (a below 0, as R² may be, has none). A version without a
  * figure is not worse than one without.
  */
-export function isNotWorse(task: Task, candidate: Evaluation | null, active: Evaluation | null): boolean {
+export function isNotWorse(task: Task, candidate: HeldOutScores | null, active: HeldOutScores | null): boolean {
   const [a, b] = [primaryMetric(task, active), primaryMetric(task, candidate)];
   if (a === null || active === null) return true;
   const share = Math.min(1, Math.max(0, a));
@@ -35,8 +42,8 @@ export function isNotWorse(task: Task, candidate: Evaluation | null, active: Eva
 export function shouldPromoteVersion(
   promote: Policy["promote"],
   task: Task,
-  candidate: Evaluation | null,
-  active: { readonly evaluation: Evaluation | null } | null,
+  candidate: HeldOutScores | null,
+  active: { readonly evaluation: HeldOutScores | null } | null,
 ): boolean {
   if (promote !== "if_not_worse") return promote === "always";
   return active === null || isNotWorse(task, candidate, active.evaluation);
@@ -60,13 +67,13 @@ export interface OutcomeCounts {
  * succession: without it one miss would be impossible for a version that got all of its few held-out examples right.
  * null where there are too few examples, or no accuracy (regression has none).
  */
-export function driftPValue({ judged, hits }: OutcomeCounts, evaluation: Evaluation | null): number | null {
+export function driftPValue({ judged, hits }: OutcomeCounts, evaluation: HeldOutScores | null): number | null {
   if (judged < MIN_DRIFT_EXAMPLES || evaluation?.accuracy === undefined || evaluation.examples === 0) return null;
   const expected = (evaluation.examples * evaluation.accuracy + 1) / (evaluation.examples + 2);
   return binomialCdf(hits, judged, expected);
 }
 
-export function isDrifting(outcomes: OutcomeCounts, evaluation: Evaluation | null): boolean {
+export function isDrifting(outcomes: OutcomeCounts, evaluation: HeldOutScores | null): boolean {
   const pValue = driftPValue(outcomes, evaluation);
   return pValue !== null && pValue < DRIFT_SIGNIFICANCE_LEVEL;
 }

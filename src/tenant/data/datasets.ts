@@ -1,35 +1,14 @@
+import type { Dataset, DatasetModality } from "../../api/datasets.ts";
+import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 
-export type DatasetModality = "text" | "embedding";
-
-export interface Dataset {
-  readonly object: "dataset";
-  readonly id: string;
-  readonly name: string;
-  readonly task: Task;
-  readonly modality: DatasetModality;
-  readonly dimensions: number | null;
-  readonly out_of_scope_label: string | null;
-  readonly examples: number;
-  readonly labels: Readonly<Record<string, number>>;
-  /** Goes up with every change of the examples. */
-  readonly revision: number;
-  readonly created_at: number;
-  readonly updated_at: number;
-}
-
-export interface NewDataset {
-  readonly name: string;
-  readonly task: Task;
-  readonly modality: DatasetModality;
-  readonly dimensions: number | null;
-  readonly out_of_scope_label: string | null;
-}
+/** A dataset as it is created. */
+export type NewDataset = Pick<Dataset, "name" | "task" | "modality" | "dimensions" | "out_of_scope_label">;
 
 export interface DatasetRow extends Record<string, SqlStorageValue> {
   id: number;
@@ -120,7 +99,7 @@ export function countDatasets(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM datasets").one().n;
 }
 
-export function listDatasets(sql: SqlStorage, request: PageRequest): Result<Page<Dataset>> {
+export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List<Dataset>> {
   return paginate(
     request,
     (name) => sql.exec<{ id: number }>("SELECT id FROM datasets WHERE name = ?", name).toArray()[0]?.id ?? null,

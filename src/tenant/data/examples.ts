@@ -1,34 +1,10 @@
+import type { Example, StoredExample } from "../../api/examples.ts";
+import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { scheduleDueRetrainings } from "../heads/policies.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision } from "./datasets.ts";
-
-/** An example as it is stored: hashes are made where the input is read, so that the ledger only compares them. */
-export interface StoredExample {
-  /** The caller's own id, if given. */
-  readonly id: string | null;
-  readonly inputHash: Uint8Array;
-  /** Of the input without case and spacing: rows that share it are never separated by a split. */
-  readonly groupHash: Uint8Array;
-  /** Of input and target together. */
-  readonly contentHash: Uint8Array;
-  /** A text, or the bytes of an embedding as 32-bit floats. */
-  readonly input: string | Uint8Array;
-  /** JSON: a label, a sorted list of labels, or a number. */
-  readonly target: string;
-}
-
-export interface Example {
-  readonly object: "example";
-  readonly id: string;
-  readonly text?: string;
-  readonly embedding?: readonly number[];
-  readonly label?: string;
-  readonly labels?: readonly string[];
-  readonly value?: number;
-  readonly created_at: number;
-}
 
 export interface ExampleRow extends Record<string, SqlStorageValue> {
   position: number;
@@ -61,7 +37,7 @@ export function listExamples(
   name: string,
   label: string | undefined,
   request: PageRequest,
-): Result<Page<Example>> {
+): Result<List<Example>> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const { id, task } = dataset.value;

@@ -1,44 +1,17 @@
 /** Files that were uploaded to train on: their rows. Their bytes lie in R2 under their ids, which are never given out twice. */
 
+import type { DatasetModality } from "../../api/datasets.ts";
+import type { File, FileListRequest } from "../../api/files.ts";
+import type { List } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
-import type { DatasetModality } from "./datasets.ts";
 
-/** A file in OpenAI's shape, with what its lines hold under `graft`. */
-export interface FileObject {
-  readonly object: "file";
-  readonly id: string;
-  readonly bytes: number;
-  readonly created_at: number;
-  readonly filename: string;
-  readonly purpose: "fine-tune";
-  readonly status: "processed";
-  readonly status_details: null;
-  readonly expires_at: null;
-  readonly graft: {
-    readonly task: Task;
-    readonly modality: DatasetModality;
-    readonly dimensions: number | null;
-    readonly examples: number;
-    /** Different ones; 0 for regression. */
-    readonly labels: number;
-  };
-}
-
-export interface NewFile {
-  readonly id: string;
-  readonly filename: string;
-  readonly bytes: number;
-  readonly task: Task;
-  readonly modality: DatasetModality;
-  readonly dimensions: number | null;
-  readonly examples: number;
-  readonly labels: number;
-}
+/** A file as its upload was checked. */
+export type NewFile = Pick<File, "id" | "filename" | "bytes"> & File["graft"];
 
 interface Row extends Record<string, SqlStorageValue> {
   number: number;
@@ -53,7 +26,7 @@ interface Row extends Record<string, SqlStorageValue> {
   created_at: number;
 }
 
-function toFile({ id, bytes, created_at, filename, ...row }: Row): FileObject {
+function toFile({ id, bytes, created_at, filename, ...row }: Row): File {
   const { task, modality, dimensions, examples, labels } = row;
   return {
     object: "file",
@@ -70,7 +43,7 @@ function toFile({ id, bytes, created_at, filename, ...row }: Row): FileObject {
 }
 
 /** Adds a file whose bytes were stored before. */
-export function addFile(sql: SqlStorage, file: NewFile, now: number): Result<FileObject> {
+export function addFile(sql: SqlStorage, file: NewFile, now: number): Result<File> {
   const count = countFiles(sql);
   if (count >= limits.files) {
     return fail(
@@ -100,7 +73,7 @@ function findFile(sql: SqlStorage, id: string): Row | undefined {
   return sql.exec<Row>("SELECT * FROM files WHERE id = ?", id).toArray()[0];
 }
 
-export function getFile(sql: SqlStorage, id: string): Result<FileObject> {
+export function getFile(sql: SqlStorage, id: string): Result<File> {
   const row = findFile(sql, id);
   return row ? ok(toFile(row)) : fail("not_found", `No file '${id}'.`);
 }
@@ -114,11 +87,7 @@ export function countFiles(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM files").one().n;
 }
 
-export interface FilePageRequest extends PageRequest {
-  readonly order: "asc" | "desc";
-}
-
-export function listFiles(sql: SqlStorage, request: FilePageRequest): Result<Page<FileObject>> {
+export function listFiles(sql: SqlStorage, request: FileListRequest): Result<List<File>> {
   // A page goes by falling numbers, so the oldest come first where the numbers are turned round.
   const sign = request.order === "asc" ? -1 : 1;
   return paginate(

@@ -3,32 +3,14 @@
  * merge. An import that never ends leaves staged rows, which expire.
  */
 
+import type { DatasetImport, StagedExample } from "../../api/examples.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { scheduleDueRetrainings } from "../heads/policies.ts";
 import { emit } from "../hooks/events.ts";
 import { schedule } from "../tasks/tasks.ts";
-import {
-  checkLabelLimit,
-  type Dataset,
-  type DatasetRow,
-  findDataset,
-  incrementRevision,
-  toDataset,
-} from "./datasets.ts";
-import type { StoredExample } from "./examples.ts";
-
-export interface StagedExample extends StoredExample {
-  /** Where in the body the row stood; unique within the import. */
-  readonly line: number;
-}
-
-export interface ImportCounts {
-  readonly added: number;
-  readonly updated: number;
-  readonly unchanged: number;
-}
+import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision, toDataset } from "./datasets.ts";
 
 const IMPORT_TTL_MS = 3_600_000;
 
@@ -83,7 +65,11 @@ export function dropImport(sql: SqlStorage, id: string): void {
  * id winning; rows without are added unless the same input and target stands there already. Call it in a transaction
  * that is rolled back on failure.
  */
-export function mergeImport(sql: SqlStorage, id: string, now: number): Result<ImportCounts & { dataset: Dataset }> {
+export function mergeImport(
+  sql: SqlStorage,
+  id: string,
+  now: number,
+): Result<Omit<DatasetImport, "object" | "id" | "rejected" | "errors">> {
   const found = findImportDataset(sql, id);
   if (!found.ok) return found;
   const dataset = found.value;

@@ -1,21 +1,14 @@
 /** Feedback and corrections: the newer label takes the place of an older one for the same input, or the same id. */
 
-import { type ErrorCode, fail, ok, type Result } from "../../core/failure.ts";
+import type { StoredExample } from "../../api/examples.ts";
+import type { HeadFeedback } from "../../api/feedback.ts";
+import type { InboundHook } from "../../api/inbound-hooks.ts";
+import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { newId } from "../../lib/id.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { checkLabelLimit, countLabels, type DatasetRow, findDataset, incrementRevision } from "../data/datasets.ts";
-import type { StoredExample } from "../data/examples.ts";
-import {
-  getFeedbackTarget,
-  getPolicy,
-  type PolicyObject,
-  recordPredictionOutcomes,
-  scheduleDueRetrainings,
-} from "./policies.ts";
-
-/** Whether a label that no example of the data set has yet is taken. */
-export type UnknownLabelAction = "reject" | "add";
+import { getFeedbackTarget, getPolicy, recordPredictionOutcomes, scheduleDueRetrainings } from "./policies.ts";
 
 /** Which head's version predicted an example before it is learnt, and whether it was right. */
 export interface PredictionOutcome {
@@ -107,7 +100,7 @@ function checkTarget(
   sql: SqlStorage,
   dataset: DatasetRow,
   target: string,
-  onUnknownLabel: UnknownLabelAction,
+  onUnknownLabel: NonNullable<InboundHook["on_unknown_label"]>,
 ): Result<boolean> {
   if (dataset.task === "regression") return ok(true);
   const exists = (query: string, ...values: string[]) => sql.exec(query, dataset.id, ...values).toArray().length > 0;
@@ -134,7 +127,7 @@ export function upsertExamples(
   sql: SqlStorage,
   { id, name }: DatasetRow,
   examples: readonly FeedbackExample[],
-  onUnknownLabel: UnknownLabelAction,
+  onUnknownLabel: NonNullable<InboundHook["on_unknown_label"]>,
   now: number,
 ): Result<readonly UpsertResult[]> {
   const datasetRow = findDataset(sql, name);
@@ -183,25 +176,6 @@ function checkSize(sql: SqlStorage, name: string, hasNewLabels: boolean): Result
   return hasNewLabels ? checkLabelLimit(sql, dataset.value) : ok(null);
 }
 
-/** What of a request's examples cannot be learnt. */
-export interface RejectedExamples {
-  readonly rejected: number;
-  readonly errors: readonly { readonly line: number; readonly code: ErrorCode; readonly message: string }[];
-}
-
-export interface Feedback extends RejectedExamples {
-  readonly object: "head.feedback";
-  readonly id: string;
-  readonly head: string;
-  readonly version: number;
-  readonly added: number;
-  readonly updated: number;
-  readonly unchanged: number;
-  readonly judged: number;
-  readonly hits: number;
-  readonly policy: PolicyObject;
-}
-
 /** Learns examples into the data set of a head's active version. */
 export function recordFeedback(
   sql: SqlStorage,
@@ -209,9 +183,9 @@ export function recordFeedback(
   dataset: DatasetRow,
   version: number,
   examples: readonly FeedbackExample[],
-  rejected: RejectedExamples,
+  rejected: Pick<HeadFeedback, "rejected" | "errors">,
   now: number,
-): Result<Feedback> {
+): Result<HeadFeedback> {
   const target = getFeedbackTarget(sql, name);
   if (!target.ok) return target;
   if (target.value.dataset.id !== dataset.id)

@@ -1,46 +1,15 @@
-import type { Evaluation } from "../../core/evaluation/evaluation.ts";
+import type { Head } from "../../api/heads.ts";
+import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
-import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { deleteUnusedBackbones } from "./backbones.ts";
 
-/** A version of a head as the contract shows it, but for `active_version`, which moves. */
-export interface HeadRecord {
-  readonly object: "head";
-  readonly id: string;
-  readonly version: number;
-  readonly task: Task;
-  readonly modality: "text" | "image" | "embedding";
-  readonly labels: readonly string[];
-  readonly dimensions: number;
-  readonly backbone: { readonly id: string; readonly revision: string };
-  readonly dataset: { readonly name: string | null; readonly revision: number | null; readonly examples: number };
-  readonly training: {
-    readonly method: "head" | "fine_tune";
-    readonly examples: number;
-    readonly iterations: number;
-    readonly converged: boolean;
-    readonly objective: number;
-    readonly l2: number;
-    readonly temperature: number;
-    /** Whether it reads words as well; heads from before there were lexical features do not say. */
-    readonly lexical?: boolean;
-    readonly milliseconds: number;
-  };
-  readonly evaluation: Evaluation | null;
-  readonly sha256: string;
-  readonly bytes: number;
-  readonly created_at: number;
-}
-
-export interface HeadObject extends HeadRecord {
-  readonly active_version: number | null;
-}
-
+/** A version of a head as it is stored, without `active_version`, which moves. */
+export type HeadRecord = Omit<Head, "active_version">;
 export type NewHead = Omit<HeadRecord, "object" | "version" | "created_at">;
 
 interface HeadRow extends Record<string, SqlStorageValue> {
@@ -60,12 +29,12 @@ function findHead(sql: SqlStorage, name: string): Result<HeadRow> {
   return row ? ok(row) : fail("not_found", `No head '${name}'.`);
 }
 
-function toHead(row: VersionRow): HeadObject {
+function toHead(row: VersionRow): Head {
   return { ...(JSON.parse(row.record) as HeadRecord), active_version: row.active_version };
 }
 
 /** A version as lists show it: without the parts of its evaluation that grow with the labels. */
-function toSummary(row: VersionRow): HeadObject {
+function toSummary(row: VersionRow): Head {
   const head = toHead(row);
   if (head.evaluation === null) return head;
   const { per_class: _perClass, confusion: _confusion, ...evaluation } = head.evaluation;
@@ -76,7 +45,7 @@ const SELECT_VERSIONS =
   "SELECT heads.*, version, record FROM heads JOIN head_versions ON head_versions.head = heads.id";
 
 /** One version of a head; without a number the active one, or the newest where none is active. */
-export function getHead(sql: SqlStorage, name: string, version: number | null): Result<HeadObject> {
+export function getHead(sql: SqlStorage, name: string, version: number | null): Result<Head> {
   const head = findHead(sql, name);
   if (!head.ok) return head;
   const versionNumber = version ?? head.value.active_version ?? head.value.last_version;
@@ -87,7 +56,7 @@ export function getHead(sql: SqlStorage, name: string, version: number | null): 
 }
 
 /** Adds the next version of a head whose bytes are stored already, and moves the active pointer if `promote`. */
-export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<HeadObject> {
+export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<Head> {
   if (!findHead(sql, head.id).ok) {
     const count = countHeads(sql);
     if (count >= limits.heads)
@@ -130,7 +99,7 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
 }
 
 /** What events tell of a version of a head. */
-function headEventData({ object, id, version, active_version, task, dataset, training, evaluation }: HeadObject) {
+function headEventData({ object, id, version, active_version, task, dataset, training, evaluation }: Head) {
   const { accuracy = null, macro_f1 = null } = evaluation ?? {};
   const { method, examples } = training;
   return { object, id, version, active_version, task, dataset, training: { method, examples }, accuracy, macro_f1 };
@@ -140,7 +109,7 @@ export function countHeads(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM heads").one().n;
 }
 
-export function promoteHead(sql: SqlStorage, name: string, version: number, now: number): Result<HeadObject> {
+export function promoteHead(sql: SqlStorage, name: string, version: number, now: number): Result<Head> {
   const head = getHead(sql, name, version);
   if (!head.ok) return head;
   const promoted = { ...head.value, active_version: version };
@@ -150,7 +119,7 @@ export function promoteHead(sql: SqlStorage, name: string, version: number, now:
   return ok(promoted);
 }
 
-export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<HeadObject>> {
+export function listHeads(sql: SqlStorage, request: PageRequest): Result<List<Head>> {
   return paginate(
     request,
     (name) => sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
@@ -164,7 +133,7 @@ export function listHeads(sql: SqlStorage, request: PageRequest): Result<Page<He
   );
 }
 
-export function listVersions(sql: SqlStorage, name: string, request: PageRequest): Result<Page<HeadObject>> {
+export function listVersions(sql: SqlStorage, name: string, request: PageRequest): Result<List<Head>> {
   const head = findHead(sql, name);
   if (!head.ok) return head;
   return paginate(

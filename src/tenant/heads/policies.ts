@@ -3,6 +3,8 @@
  * is due. A retraining (retraining.ts) is a row of `due` by the head's name, so that requests for it are one; what it has
  * to know beside the policy is a row of `head_learning`.
  */
+import type { HeadPolicy } from "../../api/feedback.ts";
+import type { Head } from "../../api/heads.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import {
   DRIFT_WINDOW,
@@ -16,7 +18,7 @@ import type { DatasetRow } from "../data/datasets.ts";
 import { emit } from "../hooks/events.ts";
 import { isActiveJob } from "../jobs/jobs.ts";
 import { schedule } from "../tasks/tasks.ts";
-import { getHead, type HeadObject, type HeadRecord } from "./heads.ts";
+import { getHead, type HeadRecord } from "./heads.ts";
 
 export interface RetrainingState {
   readonly attempt: number;
@@ -53,7 +55,7 @@ export interface RetrainingContext {
   readonly policy: Policy;
   readonly state: RetrainingState;
   /** The active version; null where none is. */
-  readonly activeHead: HeadObject | null;
+  readonly activeHead: Head | null;
   readonly newestHead: HeadRecord;
   /** What the active version, or else the newest, was trained on; null where that is gone, or was no data set. */
   readonly dataset: DatasetRow | null;
@@ -139,12 +141,10 @@ function scheduleRetraining(
   schedule(sql, "retrain", name, Math.max(now, state.nextAt));
 }
 
-export type PolicyObject = ReturnType<typeof toPolicy>;
-
-function toPolicy(sql: SqlStorage, context: RetrainingContext) {
+function toPolicy(sql: SqlStorage, context: RetrainingContext): HeadPolicy {
   const { name, policy, state, activeHead } = context;
   return {
-    object: "head.policy" as const,
+    object: "head.policy",
     id: name,
     ...policy,
     new_examples: countNewExamples(sql, context),
@@ -155,13 +155,13 @@ function toPolicy(sql: SqlStorage, context: RetrainingContext) {
   };
 }
 
-export function getPolicy(sql: SqlStorage, name: string): Result<PolicyObject> {
+export function getPolicy(sql: SqlStorage, name: string): Result<HeadPolicy> {
   const context = findRetrainingContext(sql, name);
   return context.ok ? ok(toPolicy(sql, context.value)) : context;
 }
 
 /** Sets a head's policy; where it asks for a training already, one follows. */
-export function setPolicy(sql: SqlStorage, name: string, policy: Policy, now: number): Result<PolicyObject> {
+export function setPolicy(sql: SqlStorage, name: string, policy: Policy, now: number): Result<HeadPolicy> {
   const context = findRetrainingContext(sql, name);
   if (!context.ok) return context;
   const { activeHead, newestHead, state, dataset } = context.value;

@@ -4,14 +4,16 @@
  * by itself, with a token for this one attempt.
  */
 
+import type { Head } from "../../api/heads.ts";
+import type { FineTuningJob } from "../../api/jobs.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { type Policy, retrainingBackoff, shouldPromoteVersion } from "../../core/lifecycle/policy.ts";
 import { makeRetrainingToken } from "../../jobs/token.ts";
 import { toMilliseconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
-import { createJob, isActiveJob, type Job, type JobSpec } from "../jobs/jobs.ts";
+import { createJob, isActiveJob, type JobSpec } from "../jobs/jobs.ts";
 import { checkBackboneExists } from "./backbones.ts";
-import { commitHead, type HeadObject, type NewHead } from "./heads.ts";
+import { commitHead, type NewHead } from "./heads.ts";
 import {
   findRetrainingContext,
   noDatasetFailure,
@@ -126,7 +128,7 @@ export function getRetrainingSpec(
 }
 
 /** Adds the version that an attempt made, and promotes it where the policy says so. */
-export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<HeadObject> {
+export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<Head> {
   const context = findOpenAttempt(sql, head.id, attempt);
   if (!context.ok) return context;
   const backboneCheck = checkBackboneExists(sql, head.backbone);
@@ -147,7 +149,7 @@ export function createRetrainingJob(
   id: string,
   spec: JobSpec,
   now: number,
-): Result<Job> {
+): Result<FineTuningJob> {
   const context = findOpenAttempt(sql, spec.head, attempt);
   if (!context.ok) return context;
   const job = createJob(sql, id, spec, now);

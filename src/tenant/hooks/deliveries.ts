@@ -1,5 +1,12 @@
 /** Deliveries: what has become of each event at each webhook endpoint (core/delivery.ts), attempt by attempt. */
 
+import type { List } from "../../api/lists.ts";
+import type {
+  WebhookDelivery,
+  WebhookDeliveryAttempt,
+  WebhookDeliveryPageRequest,
+  WebhookDeliveryWithAttempts,
+} from "../../api/webhooks.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import {
   advance,
@@ -10,9 +17,10 @@ import {
   outcomeOf,
   recordOutcome,
 } from "../../core/lifecycle/delivery.ts";
+import type { EventType } from "../../core/lifecycle/event.ts";
 import { toMilliseconds, toSeconds, toSecondsRoundedUp } from "../../lib/time.ts";
 import type { SendResult, WebhookMessage } from "../../webhooks/send.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
 import {
@@ -31,21 +39,19 @@ const MAX_RETAINED_ATTEMPTS = 50;
 const MAX_REDELIVERIES_PER_REQUEST = 10_000;
 const DELETE_BATCH_SIZE = 500;
 
-export type DeliveryStatus = Delivery["status"];
-
 interface Row extends Record<string, SqlStorageValue> {
   number: number;
   id: string;
   event: number;
   endpoint: number;
-  status: DeliveryStatus;
+  status: WebhookDelivery["status"];
   attempt: number;
   before: number;
   live: number;
   due_at: number | null;
   endpoint_id: string;
   event_id: string;
-  type: string;
+  type: EventType;
   created_at: number;
 }
 
@@ -62,11 +68,9 @@ interface AttemptRow extends Record<string, SqlStorageValue> {
 const SELECT_DELIVERIES = `SELECT d.*, e.id AS endpoint_id, v.id AS event_id, v.type, v.created_at FROM deliveries d
   JOIN webhook_endpoints e ON e.number = d.endpoint JOIN events v ON v.sequence = d.event`;
 
-export type WebhookDelivery = ReturnType<typeof toDelivery>;
-
-function toDelivery(row: Row) {
+function toDelivery(row: Row): WebhookDelivery {
   return {
-    object: "webhook_delivery" as const,
+    object: "webhook_delivery",
     id: row.id,
     endpoint: row.endpoint_id,
     event: { id: row.event_id, type: row.type, sequence: row.event },
@@ -77,7 +81,10 @@ function toDelivery(row: Row) {
   };
 }
 
-function toAttempt({ attempt, started_at, milliseconds, status, answer, error }: AttemptRow, delivery: Row) {
+function toAttempt(
+  { attempt, started_at, milliseconds, status, answer, error }: AttemptRow,
+  delivery: Row,
+): WebhookDeliveryAttempt {
   const isInterrupted = milliseconds === null && !(delivery.live === 1 && attempt === delivery.attempt);
   return {
     number: attempt,
@@ -95,7 +102,7 @@ function findRow(sql: SqlStorage, id: string): Result<Row> {
 }
 
 /** A delivery with its attempts, oldest first. */
-export function getDelivery(sql: SqlStorage, id: string) {
+export function getDelivery(sql: SqlStorage, id: string): Result<WebhookDeliveryWithAttempts> {
   const row = findRow(sql, id);
   if (!row.ok) return row;
   const attempts = sql
@@ -104,12 +111,7 @@ export function getDelivery(sql: SqlStorage, id: string) {
   return ok({ ...toDelivery(row.value), attempts: attempts.map((attempt) => toAttempt(attempt, row.value)) });
 }
 
-export interface DeliveryPageRequest extends PageRequest {
-  readonly endpoint?: string | undefined;
-  readonly status?: DeliveryStatus | undefined;
-}
-
-export function listDeliveries(sql: SqlStorage, request: DeliveryPageRequest): Result<Page<WebhookDelivery>> {
+export function listDeliveries(sql: SqlStorage, request: WebhookDeliveryPageRequest): Result<List<WebhookDelivery>> {
   const endpoint = request.endpoint === undefined ? null : findEndpoint(sql, request.endpoint);
   if (endpoint?.ok === false) return { ok: false, failure: { ...endpoint.failure, param: "endpoint" } };
   const endpointFilter = endpoint === null ? "" : `AND d.endpoint = ${endpoint.value.number}`;

@@ -1,50 +1,20 @@
 /** Inbound hooks: what other systems may post, what is done with it, and the answers kept so that a replay does nothing. */
 
+import type { InboundHook } from "../../api/inbound-hooks.ts";
+import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { type DatasetRow, findDataset } from "../data/datasets.ts";
-import { type FeedbackExample, type UnknownLabelAction, upsertExamples } from "../heads/feedback.ts";
+import { type FeedbackExample, upsertExamples } from "../heads/feedback.ts";
 import { getHead } from "../heads/heads.ts";
 import { listLearningHeads } from "../heads/policies.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { emit } from "./events.ts";
 
-export interface HookFields {
-  /** JSON Pointers; the texts of a list are joined by a line break. */
-  readonly text: string | readonly string[];
-  readonly label?: string | undefined;
-  readonly labels?: string | undefined;
-  readonly value?: string | undefined;
-  readonly id?: string | undefined;
-}
-
-export type Verification =
-  | { readonly scheme: "standard_webhooks" }
-  | {
-      readonly scheme: "hmac_sha256";
-      readonly header: string;
-      readonly prefix: string;
-      readonly encoding: "hex" | "base64";
-    }
-  | { readonly scheme: "none" };
-
-export interface HookSpec {
-  readonly name: string;
-  readonly action: "predict" | "learn";
-  readonly head: string | null;
-  readonly dataset: string | null;
-  readonly fields: HookFields;
-  readonly on_unknown_label: UnknownLabelAction | null;
-  readonly verify: Verification;
-}
-
-export interface InboundHook extends HookSpec {
-  readonly object: "inbound_hook";
-  readonly id: string;
-  readonly created_at: number;
-}
+/** What a hook does; stored as JSON. */
+export type HookSpec = Omit<InboundHook, "object" | "id" | "created_at">;
 
 export interface NewHook {
   readonly id: string;
@@ -134,7 +104,7 @@ export function getHook(sql: SqlStorage, id: string): Result<InboundHook> {
   return row.ok ? ok(toHook(row.value)) : row;
 }
 
-export function listHooks(sql: SqlStorage, request: PageRequest): Result<Page<InboundHook>> {
+export function listHooks(sql: SqlStorage, request: PageRequest): Result<List<InboundHook>> {
   return paginate(
     request,
     (id) =>

@@ -1,31 +1,21 @@
 /** Webhook endpoints: where a tenant wants to be told of events. */
 
+import type { List, PageRequest } from "../../api/lists.ts";
+import type { WebhookEndpoint, WebhookEndpointChange } from "../../api/webhooks.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { type EndpointHealth, newEndpointHealth } from "../../core/lifecycle/delivery.ts";
-import type { EventType } from "../../core/lifecycle/event.ts";
 import { limits } from "../../core/limits.ts";
 import { toMilliseconds, toSeconds } from "../../lib/time.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
 
 /** After a rotation the secret before signs as well for so long. */
 const ROTATION_OVERLAP_MS = 24 * 3_600_000;
 
-export interface NewWebhookEndpoint {
-  readonly id: string;
-  readonly url: string;
-  readonly events: readonly (EventType | "*")[];
-  readonly description: string | null;
+export type NewWebhookEndpoint = Pick<WebhookEndpoint, "id" | "url" | "events" | "description"> & {
   readonly secret: string;
-}
-
-export interface WebhookEndpointPatch {
-  readonly url?: string | undefined;
-  readonly events?: NewWebhookEndpoint["events"] | undefined;
-  readonly description?: string | null | undefined;
-  readonly enabled?: boolean | undefined;
-}
+};
 
 /** A row as it is stored; `health` is JSON of a Health. */
 export interface EndpointRow extends Record<string, SqlStorageValue> {
@@ -35,7 +25,7 @@ export interface EndpointRow extends Record<string, SqlStorageValue> {
   events: string;
   description: string | null;
   enabled: number;
-  disabled_reason: DisabledReason | null;
+  disabled_reason: WebhookEndpoint["disabled_reason"];
   secret: string;
   previous_secret: string | null;
   previous_until: number;
@@ -43,15 +33,10 @@ export interface EndpointRow extends Record<string, SqlStorageValue> {
   created_at: number;
 }
 
-/** `gone`: it answered 410; `failing`: it had only failed for days; `request`: as it was asked for. */
-export type DisabledReason = "request" | "gone" | "failing";
-
-export type WebhookEndpoint = ReturnType<typeof toEndpoint>;
-
-function toEndpoint(row: EndpointRow) {
+function toEndpoint(row: EndpointRow): WebhookEndpoint {
   const { failingSince } = JSON.parse(row.health) as EndpointHealth;
   return {
-    object: "webhook_endpoint" as const,
+    object: "webhook_endpoint",
     id: row.id,
     url: row.url,
     events: JSON.parse(row.events) as NewWebhookEndpoint["events"],
@@ -105,7 +90,7 @@ export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, no
   return getEndpoint(sql, endpoint.id);
 }
 
-export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Page<WebhookEndpoint>> {
+export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<List<WebhookEndpoint>> {
   return paginate(
     request,
     (id) => {
@@ -125,7 +110,7 @@ export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Pag
 }
 
 /** Changes what is given. Where it is enabled, or goes elsewhere, nothing is known of its health any more. */
-export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpointPatch): Result<WebhookEndpoint> {
+export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpointChange): Result<WebhookEndpoint> {
   const row = findEndpoint(sql, id);
   if (!row.ok) return row;
   const { number, url, events, description, enabled, health } = row.value;
@@ -145,7 +130,11 @@ export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpoi
 }
 
 /** Disables an endpoint; what it was still to be told has failed, as `advance` of core/delivery.ts says of each. */
-function disableEndpoint(sql: SqlStorage, number: number, reason: DisabledReason): void {
+function disableEndpoint(
+  sql: SqlStorage,
+  number: number,
+  reason: NonNullable<WebhookEndpoint["disabled_reason"]>,
+): void {
   sql.exec("UPDATE webhook_endpoints SET enabled = 0, disabled_reason = ? WHERE number = ?", reason, number);
   sql.exec("UPDATE deliveries SET status = 'failed', due_at = NULL WHERE endpoint = ? AND status = 'pending'", number);
 }

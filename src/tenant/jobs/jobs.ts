@@ -1,5 +1,8 @@
 /** Fine-tuning jobs: what each is to do, where it is in its life (core/job.ts), and what its events tell. */
 
+import type { DatasetModality } from "../../api/datasets.ts";
+import type { FineTuningHyperparameters, FineTuningJob } from "../../api/jobs.ts";
+import type { List, PageRequest } from "../../api/lists.ts";
 import { compare } from "../../core/evaluation/comparison.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
@@ -24,13 +27,12 @@ import { limits } from "../../core/limits.ts";
 import type { Directive, Manifest, Message, Submission } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
 import { toSeconds } from "../../lib/time.ts";
-import type { DatasetModality } from "../data/datasets.ts";
 import { countLabels, findDataset } from "../data/datasets.ts";
 import { deleteFile, getFile } from "../data/files.ts";
 import { addBackbone, checkBackboneLimit, type FineTunedBackbone, fineTunedId } from "../heads/backbones.ts";
 import { commitHead, getHead, type NewHead } from "../heads/heads.ts";
 import { emit } from "../hooks/events.ts";
-import { type Page, type PageRequest, paginate } from "../page.ts";
+import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 
 /** What a job is to do; never changed. */
@@ -54,7 +56,7 @@ export interface JobSpec {
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly seed: number;
   /** As the caller gave them; they are for training the backbone's layers. */
-  readonly hyperparameters: Readonly<Record<"n_epochs" | "batch_size" | "learning_rate_multiplier", number | "auto">>;
+  readonly hyperparameters: FineTuningHyperparameters;
   readonly training: Pick<Submission["hyperparameters"], "l2" | "class_weight" | "lexical">;
   readonly evaluation: Submission["evaluation"];
 }
@@ -79,14 +81,12 @@ function toRow({ number, id, spec, state, created_at }: StoredJob): JobRow {
   return { number, id, created_at, spec: JSON.parse(spec) as JobSpec, state: JSON.parse(state) as JobState };
 }
 
-export type Job = ReturnType<typeof toJob>;
-
 /** A job in OpenAI's shape. */
-export function toJob({ id, spec, state, created_at }: JobRow) {
+export function toJob({ id, spec, state, created_at }: JobRow): FineTuningJob {
   const { judgement } = state;
   const model = spec.backbone?.id ?? "embedding";
   return {
-    object: "fine_tuning.job" as const,
+    object: "fine_tuning.job",
     id,
     model,
     status: state.status,
@@ -98,7 +98,7 @@ export function toJob({ id, spec, state, created_at }: JobRow) {
     training_file: spec.source.kind === "dataset" ? `dataset:${spec.source.name}` : spec.source.id,
     validation_file: spec.validation_file,
     hyperparameters: spec.hyperparameters,
-    method: { type: "supervised" as const, supervised: { hyperparameters: spec.hyperparameters } },
+    method: { type: "supervised", supervised: { hyperparameters: spec.hyperparameters } },
     seed: spec.seed,
     metadata: spec.metadata,
     integrations: [],
@@ -161,7 +161,7 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
   );
 }
 
-export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<Job> {
+export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<FineTuningJob> {
   const checked = checkSource(sql, spec);
   if (!checked.ok) return checked;
   const active = countActiveJobs(sql);
@@ -271,7 +271,7 @@ export function commandJob(
   command: "cancel" | "pause" | "resume",
   now: number,
   rules: JobRules,
-): Result<Job> {
+): Result<FineTuningJob> {
   const job = findJob(sql, id);
   if (!job.ok) return job;
   const refusalMessage = refusalReason(job.value.state, command);
@@ -444,7 +444,7 @@ function addRecord(
   );
 }
 
-export function listJobs(sql: SqlStorage, request: PageRequest): Result<Page<Job>> {
+export function listJobs(sql: SqlStorage, request: PageRequest): Result<List<FineTuningJob>> {
   return paginate(
     request,
     (id) => sql.exec<{ number: number }>("SELECT number FROM jobs WHERE id = ?", id).toArray()[0]?.number ?? null,
@@ -467,7 +467,7 @@ function listRecords<T extends { readonly id: string }>(
   prefix: string,
   request: PageRequest,
   toObject: (id: string, row: StoredRecord) => T,
-): Result<Page<T>> {
+): Result<List<T>> {
   return paginate(
     request,
     (id) => {
