@@ -18,7 +18,7 @@ import { parse } from "csv-parse/sync";
 import { encode } from "../src/backbones/hash-text.ts";
 import { textStatic } from "../src/backbones/node.ts";
 import { seededRandom } from "../src/core/random.ts";
-import { buildWorker, serve } from "../src/serve.ts";
+import { buildWorker, serve } from "../src/server/runtime.ts";
 import { measureMemory } from "./memory.ts";
 import { median, noPeer, pairedRatio, type Row } from "./report.ts";
 

@@ -16,15 +16,13 @@ import { createReadStream, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { expectedCalibrationError, mean, perClassMetrics } from "../src/core/evaluation/metrics.ts";
+import { UsageError } from "../src/lib/usage-error.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
 import { peakMegabytes, quantile, withWorker } from "./local-worker.ts";
 import { type LabelledText, readTexts } from "./text-datasets.ts";
 
 const BATCH = 256;
 const SINGLE_REQUESTS = 200;
-
-/** Why there is nothing to evaluate: told in one line. */
-class UsageError extends Error {}
 
 function readRows(file: string): LabelledText[] {
   let rows: LabelledText[];

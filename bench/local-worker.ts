@@ -4,7 +4,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Client, createClient } from "../src/sdk.ts";
-import { buildWorker, readWorkerVariables, type Server, serve } from "../src/serve.ts";
+import { buildWorker, type Server, serve } from "../src/server/runtime.ts";
+import { readWorkerVariables } from "../src/server/settings.ts";
 
 export interface LocalWorker {
   readonly url: string;

@@ -6,7 +6,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "csv-parse/sync";
-import { buildWorker, serve } from "../src/serve.ts";
+import { buildWorker, serve } from "../src/server/runtime.ts";
 import { generateLoad, type LoadResult } from "./load-generator.ts";
 import { withWorker } from "./local-worker.ts";
 import { median, pairedRatio, type Row } from "./report.ts";

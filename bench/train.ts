@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { seededRandom } from "../src/core/random.ts";
-import { buildWorker, type Server, serve } from "../src/serve.ts";
+import { buildWorker, type Server, serve } from "../src/server/runtime.ts";
 import { type Peer, startPeer } from "./peer.ts";
 import { median, pairedRatio, type Row } from "./report.ts";
 

@@ -1,7 +1,6 @@
 /** The tables and plots of docs/transfer-vs-fine-tuning.md, from the runs of bench/transfer.ts. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mean } from "../src/core/evaluation/metrics.ts";
-import type { Run } from "./transfer.ts";
 
 const DOC = "docs/transfer-vs-fine-tuning.md";
 const PLOTS = "docs/transfer";
@@ -9,6 +8,21 @@ const MARKER = "<!-- What follows is made by `npm run bench -- transfer`. -->";
 const METHODS = ["head", "last layers", "all"] as const;
 const COLOURS: Record<string, string> = { head: "#1f77b4", "last layers": "#ff7f0e", all: "#2ca02c" };
 const SIZES = ["2", "5", "10", "20", "50", "100", "full"];
+
+/** One training, and the accuracy of its model. */
+export interface Run {
+  readonly set: string;
+  readonly size: number | "full";
+  readonly method: string;
+  readonly seed: number;
+  readonly examples: number;
+  readonly labels: number;
+  readonly test: number;
+  readonly train: number;
+  readonly parameters: number;
+  readonly operations: number;
+  readonly seconds: number;
+}
 
 type Value = (run: Run) => number;
 type Method = (typeof METHODS)[number];

@@ -14,7 +14,7 @@ import { cached } from "./cached.ts";
 import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./in-process.ts";
 import { noPeer, type Row } from "./report.ts";
 import { readTextDatasets, type Split, sampleByLabel } from "./text-datasets.ts";
-import { writeDoc } from "./transfer-doc.ts";
+import { type Run, writeDoc } from "./transfer-doc.ts";
 
 const SETS =
   /^(hwu64 full|clinc150_full|snips full|bitext_support27|query_wellformedness|multidogo_airline|goemotions_ekman single|mr_polarity 10-fold)$/;
@@ -28,20 +28,6 @@ const methods: Record<string, (prepared: Prepared) => Promise<Trained>> = {
   "last layers": (prepared) => trainLayers(prepared, false),
   all: (prepared) => trainLayers(prepared, true),
 };
-
-export interface Run {
-  readonly set: string;
-  readonly size: number | "full";
-  readonly method: string;
-  readonly seed: number;
-  readonly examples: number;
-  readonly labels: number;
-  readonly test: number;
-  readonly train: number;
-  readonly parameters: number;
-  readonly operations: number;
-  readonly seconds: number;
-}
 
 /** Every run, measured now or before. */
 async function measure(folder: string): Promise<Run[]> {

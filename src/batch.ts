@@ -22,9 +22,10 @@ import { makeBackbones } from "./backbones/index.ts";
 import { textStatic } from "./backbones/node.ts";
 import type { Log } from "./batch/log.ts";
 import { makeBatchApp } from "./batch/server/app.ts";
-import { readSettings, type Settings, UsageError } from "./batch/server/settings.ts";
+import { readSettings, type Settings } from "./batch/server/settings.ts";
 import { makeSupervisor } from "./batch/server/supervisor.ts";
 import { openWorkFolder } from "./batch/server/work-folder.ts";
+import { exitWithError, UsageError } from "./lib/usage-error.ts";
 
 export interface BatchEndpoint {
   readonly url: string;
@@ -88,9 +89,4 @@ async function main(): Promise<void> {
   console.log(`Batch endpoint listens on ${url}`);
 }
 
-if (import.meta.main) {
-  await main().catch((error) => {
-    console.error(error instanceof UsageError ? error.message : error);
-    process.exit(1);
-  });
-}
+if (import.meta.main) await main().catch(exitWithError);

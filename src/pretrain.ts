@@ -1,18 +1,19 @@
 /**
- * Trains the backbone text-static-1, from raw text to the files of models/text-static-1: `npm run backbone:train -- --help`.
+ * Trains the backbone text-static-1 from raw text, and writes the files of models/text-static-1:
+ * `npm run backbone:train -- --help`.
  *
- * The data are the files that src/pretrain/sources.ts names; the model's CARD.md lists them with their licences. A training
- * that was cut off goes on from its last checkpoint. The same data and seed give the same files on any number of threads.
+ * src/pretrain/sources.ts names the data's files; the model's CARD.md lists them with their licences. An interrupted
+ * training resumes from its last checkpoint. The same data and seed give the same files on any number of threads.
  */
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { quantise } from "./backbones/quantise.ts";
+import { exitWithError, UsageError } from "./lib/usage-error.ts";
 import { readCorpus } from "./pretrain/corpus.ts";
 import { foldNgrams } from "./pretrain/fold.ts";
 import { pretrain } from "./pretrain/run.ts";
 import { groups } from "./pretrain/sources.ts";
-import { UsageError } from "./pretrain/usage-error.ts";
 
 const usage = `Usage: npm run backbone:train -- --data DIR [--out DIR] [--steps N] [--seed N] [--threads N] [--checkpoint FILE]
 
@@ -21,7 +22,7 @@ const usage = `Usage: npm run backbone:train -- --data DIR [--out DIR] [--steps 
   --steps       12000
   --seed        1
   --threads     2; how many there are changes no result
-  --checkpoint  .graft/pretrain.checkpoint: written every 10,000 steps, and removed once the files are written`;
+  --checkpoint  .graft/pretrain.checkpoint: written every 3,000 steps, and removed once the files are written`;
 
 const options = {
   data: { type: "string" },
@@ -35,7 +36,7 @@ const options = {
 
 const shape = { dimensions: 256, vocabulary: 30_000, buckets: 60_000 };
 
-/** The options that were given; throws a Problem where one is unknown or lacks its value. */
+/** The command line's options. Throws a UsageError if one is unknown or lacks its value. */
 function readOptions() {
   try {
     return parseArgs({ options }).values;
@@ -44,7 +45,7 @@ function readOptions() {
   }
 }
 
-/** The whole number from `least` to `most` that an option is. */
+/** An option's value as an integer. Throws a UsageError if it is not one from `min` to `max`. */
 function parseInteger(name: string, value: string, min: number, max: number): number {
   const number = Number(value);
   if (/^\d+$/.test(value) && number >= min && number <= max) return number;
@@ -90,7 +91,7 @@ async function main(): Promise<void> {
   progress(`Written to ${out}.`);
 }
 
-/** Throws a Problem where it cannot be made: before the training, which would be lost. */
+/** Throws a UsageError if the folder cannot be made. It is called before the training, whose result would be lost. */
 function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true });
@@ -99,9 +100,4 @@ function makeFolder(folder: string): void {
   }
 }
 
-try {
-  await main();
-} catch (error) {
-  console.error(error instanceof UsageError ? error.message : error);
-  process.exitCode = 1;
-}
+await main().catch(exitWithError);

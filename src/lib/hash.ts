@@ -1,20 +1,22 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
-import { HASH_BYTES } from "../core/codec.ts";
+
+/** As HASH_BYTES of core/codec.ts, which stores these hashes. */
+const SHORT_HASH_BYTES = 16;
 
 export function sha256Hex(bytes: Uint8Array | string): string {
   return createHash("sha256").update(bytes).digest("hex");
 }
 
-/** SHA-256 of the parts, each preceded by its length, cut to HASH_BYTES. */
+/** The first 16 bytes of the SHA-256 of the parts, each preceded by its length. */
 export function shortHash(...parts: readonly (Uint8Array | string)[]): Uint8Array {
   const hash = createHash("sha256");
   for (const part of parts) hash.update(`${part.length}:`).update(part);
-  return new Uint8Array(hash.digest().subarray(0, HASH_BYTES));
+  return new Uint8Array(hash.digest().subarray(0, SHORT_HASH_BYTES));
 }
 
 const MAC_DIGITS = 32;
 
-/** A MAC of what a token says by a server key: 32 hexadecimal digits. */
+/** The HMAC-SHA-256 of a message under a server key, cut to 32 hexadecimal digits. */
 export function mac(serverKey: string, message: string): string {
   return createHmac("sha256", serverKey).update(message).digest("hex").slice(0, MAC_DIGITS);
 }
@@ -24,7 +26,7 @@ export function verifyMac(serverKeys: readonly string[], message: string, receiv
   return serverKeys.some((serverKey) => constantTimeEqual(mac(serverKey, message), receivedMac));
 }
 
-/** Compares in a time that tells nothing of where the two differ. */
+/** The time that this takes does not depend on where the two differ. */
 export function constantTimeEqual(a: string, b: string): boolean {
   return timingSafeEqual(Buffer.from(sha256Hex(a)), Buffer.from(sha256Hex(b)));
 }

@@ -1,111 +1,152 @@
-/** The lists that a step's sums go over, in the memory of the kernels: each thread makes its own copy of them. */
+/** The index lists that a step's sums use, in the kernels' memory. Each thread writes its own copy. */
 import type { Batch } from "./batch.ts";
 import type { Corpus, TableShape } from "./corpus.ts";
 import type { ThreadLayout } from "./layout.ts";
 
+export interface ListContext {
+  readonly corpus: Corpus;
+  readonly shape: Pick<TableShape, "vocabulary" | "buckets">;
+  readonly buffer: ArrayBufferLike;
+  readonly layout: ThreadLayout;
+  /** The thread's number, from 0, and how many threads there are. */
+  readonly index: number;
+  readonly threads: number;
+}
+
+/** Arrays over the kernels' memory, as ThreadLayout describes them. */
+interface Lists {
+  readonly textStarts: Int32Array;
+  readonly textWords: Int32Array;
+  readonly wordTextStarts: Int32Array;
+  readonly wordTexts: Int32Array;
+  readonly factorStarts: Int32Array;
+  readonly factorRows: Int32Array;
+  readonly factors: Float32Array;
+  readonly rowList: Int32Array;
+  readonly rowStarts: Int32Array;
+  readonly rowMembers: Int32Array;
+  readonly rowFactors: Float32Array;
+}
+
 /**
- * Makes the function that writes a batch's lists. It answers how many rows the thread has in `rowList`: of all rows of the
- * batch's words, those whose number is `thread` modulo `threads`.
+ * Makes the function that writes a batch's lists. It returns the length of `rowList`: the rows of the batch's words whose
+ * number is `index` modulo `threads`.
  */
-export function makeListWriter(
-  { wordRows: { starts, members }, wordFactors }: Corpus,
-  { vocabulary, buckets }: Pick<TableShape, "vocabulary" | "buckets">,
-  buffer: ArrayBufferLike,
-  threadLayout: ThreadLayout,
-  thread: number,
-  threads: number,
-): (batch: Batch) => number {
-  const ints = (at: number) => new Int32Array(buffer, at);
-  const floats = (at: number) => new Float32Array(buffer, at);
-  const textStarts = ints(threadLayout.textStarts);
-  const textWords = ints(threadLayout.textWords);
-  const wordTextStarts = ints(threadLayout.wordTextStarts);
-  const wordTexts = ints(threadLayout.wordTexts);
-  const factorStarts = ints(threadLayout.factorStarts);
-  const factorRows = ints(threadLayout.factorRows);
-  const factors = floats(threadLayout.factors);
-  const rowList = ints(threadLayout.rowList);
-  const rowStarts = ints(threadLayout.rowStarts);
-  const rowMembers = ints(threadLayout.rowMembers);
-  const rowFactors = floats(threadLayout.rowFactors);
-  /** Where a row is in `rowList`, and how many words it is in; the counts are zero between two uses. */
-  const rowIndex = new Int32Array(vocabulary + buckets);
-  const rowCount = new Int32Array(vocabulary + buckets);
-  const isOwnRow = (row: number) => row % threads === thread;
-
-  const listTexts = (batch: Batch) => {
-    const { textCount, distinctCount } = batch;
-    const length = batch.textStarts[textCount] as number;
-    textStarts.set(batch.textStarts.subarray(0, textCount + 1));
-    textWords.set(batch.textWords.subarray(0, length));
-    wordTextStarts.fill(0, 0, distinctCount + 1);
-    for (let i = 0; i < length; i++) increment(wordTextStarts, (textWords[i] as number) + 1);
-    for (let kind = 0; kind < distinctCount; kind++)
-      wordTextStarts[kind + 1] = (wordTextStarts[kind + 1] as number) + (wordTextStarts[kind] as number);
-    const next = wordTextStarts.slice(0, distinctCount);
-    for (let text = 0; text < textCount; text++) {
-      const last = textStarts[text + 1] as number;
-      for (let i = textStarts[text] as number; i < last; i++) wordTexts[increment(next, textWords[i] as number)] = text;
-    }
-  };
-
-  const listFactors = ({ distinctWords, distinctCount, rowDropped }: Batch) => {
-    let position = 0;
-    for (let kind = 0; kind < distinctCount; kind++) {
-      factorStarts[kind] = position;
-      const word = distinctWords[kind] as number;
-      const last = starts[word + 1] as number;
-      let i = starts[word] as number;
-      // A word's own row comes first.
-      if (rowDropped[kind] === 1 && (members[i] as number) < vocabulary) i++;
-      for (; i < last; i++, position++) {
-        factorRows[position] = members[i] as number;
-        factors[position] = wordFactors[i] as number;
-      }
-    }
-    factorStarts[distinctCount] = position;
-  };
-
-  /** `listFactors` the other way round. */
-  const listRows = ({ distinctCount }: Batch): number => {
-    const all = factorStarts[distinctCount] as number;
-    let distinct = 0;
-    for (let i = 0; i < all; i++) {
-      const row = factorRows[i] as number;
-      if (!isOwnRow(row) || increment(rowCount, row) > 0) continue;
-      rowIndex[row] = distinct;
-      rowList[distinct++] = row;
-    }
-    rowStarts[0] = 0;
-    for (let i = 0; i < distinct; i++) {
-      const row = rowList[i] as number;
-      rowStarts[i + 1] = (rowStarts[i] as number) + (rowCount[row] as number);
-      rowCount[row] = 0;
-    }
-    for (let kind = 0; kind < distinctCount; kind++) {
-      const last = factorStarts[kind + 1] as number;
-      for (let i = factorStarts[kind] as number; i < last; i++) {
-        const row = factorRows[i] as number;
-        if (!isOwnRow(row)) continue;
-        const at = (rowStarts[rowIndex[row] as number] as number) + increment(rowCount, row);
-        rowMembers[at] = kind;
-        rowFactors[at] = factors[i] as number;
-      }
-    }
-    for (let i = 0; i < distinct; i++) rowCount[rowList[i] as number] = 0;
-    return distinct;
-  };
-
+export function makeListWriter(context: ListContext): (batch: Batch) => number {
+  const { shape } = context;
+  const lists = mapLists(context.buffer, context.layout);
+  /** How many words a row is in, then where its next word goes. All zeros between two batches. */
+  const rowCounts = new Int32Array(shape.vocabulary + shape.buckets);
   return (batch) => {
-    listTexts(batch);
-    listFactors(batch);
-    return listRows(batch);
+    listTexts(lists, batch);
+    const factorCount = listFactors(lists, context, batch);
+    return listRows(lists, context, batch.distinctCount, factorCount, rowCounts);
   };
 }
 
-/** Adds one and answers what was there. */
-function increment(counts: Int32Array, at: number): number {
-  const before = counts[at] as number;
-  counts[at] = before + 1;
+function mapLists(buffer: ArrayBufferLike, layout: ThreadLayout): Lists {
+  const integers = (offset: number) => new Int32Array(buffer, offset);
+  const floats = (offset: number) => new Float32Array(buffer, offset);
+  return {
+    textStarts: integers(layout.textStarts),
+    textWords: integers(layout.textWords),
+    wordTextStarts: integers(layout.wordTextStarts),
+    wordTexts: integers(layout.wordTexts),
+    factorStarts: integers(layout.factorStarts),
+    factorRows: integers(layout.factorRows),
+    factors: floats(layout.factors),
+    rowList: integers(layout.rowList),
+    rowStarts: integers(layout.rowStarts),
+    rowMembers: integers(layout.rowMembers),
+    rowFactors: floats(layout.rowFactors),
+  };
+}
+
+/** The words of each text, and the texts of each word. */
+function listTexts({ textStarts, textWords, wordTextStarts, wordTexts }: Lists, batch: Batch): void {
+  const { textCount, distinctCount } = batch;
+  const starts = batch.textStarts.subarray(0, textCount + 1);
+  const words = batch.textWords.subarray(0, starts[textCount]);
+  textStarts.set(starts);
+  textWords.set(words);
+  const counts = new Int32Array(distinctCount);
+  for (const word of words) increment(counts, word);
+  const next = new Int32Array(distinctCount);
+  let start = 0;
+  for (const [word, count] of counts.entries()) {
+    wordTextStarts[word] = start;
+    next[word] = start;
+    start += count;
+  }
+  wordTextStarts[distinctCount] = start;
+  for (let text = 0; text < textCount; text++) {
+    for (const word of words.subarray(starts[text], starts[text + 1])) wordTexts[increment(next, word)] = text;
+  }
+}
+
+/** The rows of each word, with their factors. Returns how many there are. */
+function listFactors(
+  { factorStarts, factorRows, factors }: Lists,
+  { corpus: { wordRows, wordFactors }, shape }: ListContext,
+  { distinctWords, distinctCount, rowDropped }: Batch,
+): number {
+  const { starts, members } = wordRows;
+  let position = 0;
+  for (let index = 0; index < distinctCount; index++) {
+    factorStarts[index] = position;
+    const word = distinctWords[index] as number;
+    const end = starts[word + 1] as number;
+    let i = starts[word] as number;
+    // A word's own row comes first.
+    if (rowDropped[index] === 1 && (members[i] as number) < shape.vocabulary) i++;
+    for (; i < end; i++, position++) {
+      factorRows[position] = members[i] as number;
+      factors[position] = wordFactors[i] as number;
+    }
+  }
+  factorStarts[distinctCount] = position;
+  return position;
+}
+
+/** The transpose of `listFactors`: the words of each row that the thread updates. Returns how many rows there are. */
+function listRows(
+  { factorStarts, factorRows, factors, rowList, rowStarts, rowMembers, rowFactors }: Lists,
+  { index, threads }: ListContext,
+  distinctCount: number,
+  factorCount: number,
+  rowCounts: Int32Array,
+): number {
+  let rowCount = 0;
+  for (const row of factorRows.subarray(0, factorCount)) {
+    if (row % threads === index && increment(rowCounts, row) === 0) rowList[rowCount++] = row;
+  }
+  const rows = rowList.subarray(0, rowCount);
+  let start = 0;
+  for (const [i, row] of rows.entries()) {
+    rowStarts[i] = start;
+    const count = rowCounts[row] as number;
+    rowCounts[row] = start;
+    start += count;
+  }
+  rowStarts[rowCount] = start;
+  let i = 0;
+  for (let word = 0; word < distinctCount; word++) {
+    const end = factorStarts[word + 1] as number;
+    for (; i < end; i++) {
+      const row = factorRows[i] as number;
+      if (row % threads !== index) continue;
+      const position = increment(rowCounts, row);
+      rowMembers[position] = word;
+      rowFactors[position] = factors[i] as number;
+    }
+  }
+  for (const row of rows) rowCounts[row] = 0;
+  return rowCount;
+}
+
+/** Adds 1 and returns the value before. */
+function increment(counts: Int32Array, index: number): number {
+  const before = counts[index] as number;
+  counts[index] = before + 1;
   return before;
 }

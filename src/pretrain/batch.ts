@@ -1,166 +1,145 @@
 /**
- * One step's texts, drawn from its number and the seed alone: every thread makes the same batch, and a resumed training
- * needs no state of a generator.
+ * The texts of a training step. They depend only on the step's number and the seed: every thread makes the same batch, and
+ * a resumed training needs no generator state.
  */
 import { seededRandom } from "../core/random.ts";
-import type { Corpus, Source } from "./corpus.ts";
+import { BatchTexts, type TextLists } from "./batch-texts.ts";
+import type { Corpus, RaggedArray, Source } from "./corpus.ts";
 
-/** Texts a batch; pairs have as many on each side. */
+/** Texts in a labelled batch, and pairs of texts in any other. */
 export const BATCH_SIZE = 512;
-/** How likely a word is left out of a text, but for halves. */
+/** The probability that a text loses a word. Halves keep all words. */
 const WORD_DROPOUT = 0.2;
-/** How likely a word of the vocabulary is without its own row for a step, so that its n-grams learn to stand for it. */
-const ROW_DROPOUT = 0.25;
-/** Of a text dealt into halves, each side has so many words for certain. */
+/** The words that each half of a text has at least. */
 const MIN_HALF_WORDS = 2;
 
-export interface Batch {
+export interface Batch extends TextLists {
   readonly source: Source;
-  /** Its place in the corpus's sources. */
+  /** The source's index in the corpus. */
   readonly sourceIndex: number;
-  /** How many: BATCH, or the left sides and after them the right ones. */
-  readonly textCount: number;
-  /** Text i's words are `textWords` from `textStarts[i]` to `textStarts[i + 1]`, as places in `kinds`. */
-  readonly textStarts: Int32Array;
-  readonly textWords: Int32Array;
-  /** The batch's distinct words, as places in the corpus; the first `kindCount` numbers hold. */
-  readonly distinctWords: Int32Array;
-  readonly distinctCount: number;
-  /** 1 for each of them that is without its own row, if it has one. */
-  readonly rowDropped: Uint8Array;
-  /** Labelled: the class of each text. */
+  /** The class of each text of a labelled source. */
   readonly targets: Int32Array;
-  /** Pairs: places (row · BATCH + column) of pairs that share a text, so that they are no negatives of each other. */
+  /** Indices (row · BATCH_SIZE + column) of the pairs that share a text and so are not negatives of each other. */
   readonly maskedPairs: readonly number[];
 }
 
-/** How many words a batch has at most, in all and distinct. */
+/** The largest possible number of words in a batch: all, and distinct ones. */
 export function maxWords({ texts, wordRows }: Corpus): { readonly all: number; readonly distinct: number } {
   let longest = 0;
-  for (let i = 1; i < texts.starts.length; i++)
-    longest = Math.max(longest, (texts.starts[i] as number) - (texts.starts[i - 1] as number));
+  let start = 0;
+  for (const end of texts.starts) {
+    longest = Math.max(longest, end - start);
+    start = end;
+  }
   const all = 2 * BATCH_SIZE * longest;
   return { all, distinct: Math.min(all, wordRows.starts.length - 1) };
 }
 
-/** Makes batches, in memory that it keeps: a batch is valid until the next. */
+/** Makes the function that draws the batch of a step. The next batch reuses the memory of the previous one. */
 export function makeBatcher(corpus: Corpus, seed: number): (step: number) => Batch {
   const limits = maxWords(corpus);
-  const textStarts = new Int32Array(2 * BATCH_SIZE + 1);
-  const textWords = new Int32Array(limits.all);
-  const distinctWords = new Int32Array(limits.distinct);
-  const rowDropped = new Uint8Array(limits.distinct);
+  const batchTexts = new BatchTexts(2 * BATCH_SIZE, limits.all, limits.distinct, corpus.wordRows.starts.length - 1);
   const targets = new Int32Array(BATCH_SIZE);
-  /** Where a word is in `kinds`, if the batch of the step that is stamped on it has it. */
-  const wordIndex = new Int32Array(corpus.wordRows.starts.length - 1);
-  const stamp = new Int32Array(wordIndex.length).fill(-1);
-  const { starts, members } = corpus.texts;
-  const cumulative: number[] = [];
-  for (const { share } of corpus.sources) cumulative.push((cumulative.at(-1) ?? 0) + share);
+  const cumulativeShares: { readonly sum: number; readonly source: Source }[] = [];
+  let totalShare = 0;
+  for (const source of corpus.sources) {
+    totalShare += source.share;
+    cumulativeShares.push({ sum: totalShare, source });
+  }
 
   return (step) => {
     const random = seededRandom(Math.imul(seed ^ Math.imul(step + 1, 0x9e3779b1), 0x85ebca6b));
-    const randomBelow = (count: number) => Math.floor(random() * count);
-    const drawn = random() * (cumulative.at(-1) as number);
-    const sourceIndex = cumulative.findIndex((sum) => drawn < sum);
+    const drawn = random() * totalShare;
+    const sourceIndex = cumulativeShares.findIndex(({ sum }) => drawn < sum);
     const source = corpus.sources[sourceIndex] as Source;
-    const rows = Array.from({ length: BATCH_SIZE }, () => randomBelow(source.left.length));
-    const left = rows.map((row) => source.left[row] as number);
-    let distinctCount = 0;
-    let length = 0;
-    let textCount = 0;
-    const addWord = (word: number) => {
-      if (stamp[word] !== step) {
-        stamp[word] = step;
-        wordIndex[word] = distinctCount;
-        rowDropped[distinctCount] = random() < ROW_DROPOUT ? 1 : 0;
-        distinctWords[distinctCount++] = word;
-      }
-      textWords[length++] = wordIndex[word] as number;
-    };
-    const endText = () => {
-      textStarts[++textCount] = length;
-    };
-    const addText = (id: number) => {
-      const first = starts[id] as number;
-      const last = starts[id + 1] as number;
-      const before = length;
-      for (let i = first; i < last; i++) if (random() >= WORD_DROPOUT) addWord(members[i] as number);
-      if (length === before) addWord(members[first + randomBelow(last - first)] as number);
-      endText();
-    };
-    /** Adds some of a text's words, at random, and answers the others. */
-    const addHalf = (id: number): number[] => {
-      const words = Array.from(members.subarray(starts[id], starts[id + 1]));
-      for (let i = 0; i < 2 * MIN_HALF_WORDS; i++) {
-        const j = i + randomBelow(words.length - i);
-        const swap = words[i] as number;
-        words[i] = words[j] as number;
-        words[j] = swap;
-      }
-      const otherHalf: number[] = [];
-      words.forEach((word, i) => {
-        if (i < MIN_HALF_WORDS || (i >= 2 * MIN_HALF_WORDS && random() < 0.5)) addWord(word);
-        else otherHalf.push(word);
-      });
-      endText();
-      return otherHalf;
-    };
-
-    let maskedPairs: number[] = [];
-    switch (source.kind) {
-      case "halves":
-        for (const otherHalf of left.map(addHalf)) {
-          otherHalf.forEach(addWord);
-          endText();
-        }
-        maskedPairs = pairsSharingText(left, left);
-        break;
-      case "labelled": {
-        const { labels } = source;
-        rows.forEach((row, i) => {
-          addText(left[i] as number);
-          const first = labels.starts[row] as number;
-          const count = (labels.starts[row + 1] as number) - first;
-          targets[i] = labels.members[first + (count === 1 ? 0 : randomBelow(count))] as number;
-        });
-        break;
-      }
-      default: {
-        const right = rows.map((row) => source.right[row] as number);
-        left.forEach(addText);
-        right.forEach(addText);
-        maskedPairs = pairsSharingText(left, right);
-      }
-    }
-    return {
-      source,
-      sourceIndex,
-      textCount,
-      textStarts,
-      textWords,
-      distinctWords,
-      distinctCount,
-      rowDropped,
-      targets,
-      maskedPairs,
-    };
+    const rows = Array.from({ length: BATCH_SIZE }, () => Math.floor(random() * source.left.length));
+    batchTexts.begin(random);
+    const maskedPairs = addTexts({ corpus, batchTexts, targets, random }, source, rows);
+    return { ...batchTexts.lists(), source, sourceIndex, targets, maskedPairs };
   };
 }
 
-/** The places off the diagonal where two pairs share a text; one where they share both may come twice. */
+interface BatchContext {
+  readonly corpus: Corpus;
+  readonly batchTexts: BatchTexts;
+  readonly targets: Int32Array;
+  readonly random: () => number;
+}
+
+/** Adds the texts of the drawn rows, and writes their classes to `targets`. Returns the masked pairs. */
+function addTexts(context: BatchContext, source: Source, rows: readonly number[]): readonly number[] {
+  const { batchTexts, targets, random } = context;
+  const textIds = (ids: Int32Array) => rows.map((row) => ids[row] as number);
+  const left = textIds(source.left);
+  switch (source.kind) {
+    case "halves":
+      for (const otherHalf of left.map((id) => addHalf(context, id))) {
+        for (const word of otherHalf) batchTexts.addWord(word);
+        batchTexts.endText();
+      }
+      return pairsSharingText(left, left);
+    case "labelled":
+      for (const [i, id] of left.entries()) {
+        addText(context, id);
+        const classes = listAt(source.labels, rows[i] as number);
+        targets[i] = classes[classes.length === 1 ? 0 : Math.floor(random() * classes.length)] as number;
+      }
+      return [];
+    default: {
+      const right = textIds(source.right);
+      for (const id of left) addText(context, id);
+      for (const id of right) addText(context, id);
+      return pairsSharingText(left, right);
+    }
+  }
+}
+
+function listAt({ starts, members }: RaggedArray, index: number): Int32Array {
+  return members.subarray(starts[index], starts[index + 1]);
+}
+
+/** Adds a text without the words that dropout takes. At least one word stays. */
+function addText({ corpus, batchTexts, random }: BatchContext, id: number): void {
+  const words = listAt(corpus.texts, id);
+  let hasWord = false;
+  for (const word of words) {
+    if (random() < WORD_DROPOUT) continue;
+    batchTexts.addWord(word);
+    hasWord = true;
+  }
+  if (!hasWord) batchTexts.addWord(words[Math.floor(random() * words.length)] as number);
+  batchTexts.endText();
+}
+
+/** Adds a random half of a text's words as a text. Returns the other half. */
+function addHalf({ corpus, batchTexts, random }: BatchContext, id: number): number[] {
+  const words = Array.from(listAt(corpus.texts, id));
+  for (let i = 0; i < 2 * MIN_HALF_WORDS; i++) {
+    const j = i + Math.floor(random() * (words.length - i));
+    [words[i], words[j]] = [words[j] as number, words[i] as number];
+  }
+  const otherHalf: number[] = [];
+  for (const [i, word] of words.entries()) {
+    if (i < MIN_HALF_WORDS || (i >= 2 * MIN_HALF_WORDS && random() < 0.5)) batchTexts.addWord(word);
+    else otherHalf.push(word);
+  }
+  batchTexts.endText();
+  return otherHalf;
+}
+
+/** The indices off the diagonal where two pairs share a text. Two pairs that share both texts may come twice. */
 function pairsSharingText(left: readonly number[], right: readonly number[]): number[] {
   const pairsByText = new Map<number, number[]>();
-  left.forEach((id, i) => {
+  for (const [i, id] of left.entries()) {
     for (const text of [id, right[i] as number]) {
       const pairs = pairsByText.get(text);
       if (pairs === undefined) pairsByText.set(text, [i]);
       else if (pairs.at(-1) !== i) pairs.push(i);
     }
-  });
-  const places: number[] = [];
-  for (const pairs of pairsByText.values()) {
-    for (const i of pairs) for (const j of pairs) if (i !== j) places.push(i * BATCH_SIZE + j);
   }
-  return places;
+  const indices: number[] = [];
+  for (const pairs of pairsByText.values()) {
+    for (const i of pairs) for (const j of pairs) if (i !== j) indices.push(i * BATCH_SIZE + j);
+  }
+  return indices;
 }

@@ -1,40 +1,41 @@
 /**
- * A training's state in a file, from which it goes on after it was cut off:
+ * A training's state in a file, from which an interrupted training resumes:
  *
- *   4,096 bytes: what the training is, as JSON, a line; the steps done, a line; spaces | the table's and heads' memory
+ *   header   4,096 bytes: the fingerprint, a line of JSON; the number of steps done, a line; padding with spaces
+ *   state    the memory of the table and the heads
  */
 import { closeSync, existsSync, openSync, readSync, renameSync, writeSync } from "node:fs";
+import { UsageError } from "../lib/usage-error.ts";
 import type { Corpus, TableShape } from "./corpus.ts";
 import type { Layout } from "./layout.ts";
-import type { Hyperparameters } from "./step.ts";
-import { UsageError } from "./usage-error.ts";
+import type { Hyperparameters } from "./trainer.ts";
 
 const HEADER_BYTES = 4_096;
-/** Bytes that are read or written at once. */
+/** How many bytes are read or written at once. */
 const CHUNK_BYTES = 1 << 26;
 
-/** What two trainings must have in common for one to go on where the other was cut off. */
+/** A training can resume another one's checkpoint if both have the same fingerprint. */
 export function trainingFingerprint(corpus: Corpus, shape: TableShape, hyperparameters: Hyperparameters): string {
   const sources = corpus.sources.map(({ name, share, left }) => [name, share, left.length]);
   const words = [corpus.texts.members.length, corpus.wordRows.members.length];
   return JSON.stringify({ shape, hyperparameters, sources: hash(JSON.stringify(sources)), words });
 }
 
-/** FNV-1a of the UTF-16 code units. */
+/** FNV-1a over UTF-16 code units. */
 function hash(text: string): number {
   let value = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193);
   return value >>> 0;
 }
 
-/** What a training changes: the table and the heads, with Adam's means and squares of both. */
+/** All that a training changes: the table and the heads, each with Adam's means and squares. */
 function stateBytes(memory: WebAssembly.Memory, layout: Layout): Uint8Array {
   return new Uint8Array(memory.buffer, layout.table, layout.wordVectors - layout.table);
 }
 
 /**
- * Puts a checkpoint's state in place and answers how many steps it has seen, or 0 where there is no file. Throws a Problem
- * where the file is of another training than `of`, or not whole.
+ * Restores a checkpoint's state and returns how many steps were done; 0 if there is no file. Throws a UsageError if the
+ * file belongs to another training or is incomplete.
  */
 export function readCheckpoint(file: string, fingerprint: string, memory: WebAssembly.Memory, layout: Layout): number {
   if (!existsSync(file)) return 0;
@@ -46,7 +47,7 @@ export function readCheckpoint(file: string, fingerprint: string, memory: WebAss
     if (first !== fingerprint)
       throw new UsageError(`The checkpoint '${file}' is of another training. Remove it to begin anew.`);
     const target = stateBytes(memory, layout);
-    // Read into a buffer of its own first: the file functions take no shared memory.
+    // The file functions cannot read into shared memory.
     const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, target.length));
     for (let read = 0; read < target.length; ) {
       const count = readSync(descriptor, chunk, 0, Math.min(chunk.length, target.length - read), null);
@@ -60,7 +61,7 @@ export function readCheckpoint(file: string, fingerprint: string, memory: WebAss
   }
 }
 
-/** Written under another name first: a training that is cut off while it writes has the one before. */
+/** Writes under another name and then renames: an interrupted write leaves the previous checkpoint as it is. */
 export function writeCheckpoint(
   file: string,
   fingerprint: string,

@@ -1,19 +1,19 @@
-/** The text to train on as numbers: words as the rows that they are made of, texts as words, sources as texts. */
+/** The training text as numbers: sources are lists of texts, texts are lists of words, words are lists of table rows. */
 import { forEachSubword, subwordCount, vocabularyKey } from "../backbones/subwords.ts";
 import { splitWords } from "../core/text/words.ts";
+import { UsageError } from "../lib/usage-error.ts";
 import { readSource, type SourceGroup, type SourceKind } from "./sources.ts";
-import { UsageError } from "./usage-error.ts";
 
-/** Of the table: vocabulary + buckets rows of so many dimensions. */
+/** The table has vocabulary + buckets rows × dimensions. */
 export interface TableShape {
   readonly dimensions: number;
-  /** Most frequent words with a row of their own; the n-grams' rows come after them. */
+  /** How many words, the most frequent ones, have a row of their own. The rows of the n-grams come after them. */
   readonly vocabulary: number;
-  /** Rows of n-grams. */
+  /** How many rows the n-grams are hashed into. */
   readonly buckets: number;
 }
 
-/** Lists of whole numbers one after another: list i is `members` from `starts[i]` to `starts[i + 1]`. */
+/** Lists of integers, one after another: list i is `members` from `starts[i]` to `starts[i + 1]`. */
 export interface RaggedArray {
   readonly starts: Int32Array;
   readonly members: Int32Array;
@@ -23,34 +23,34 @@ export interface Source {
   readonly name: string;
   readonly group: string;
   readonly kind: SourceKind;
-  /** How likely a step draws it. */
+  /** The probability that a step draws this source. */
   readonly share: number;
-  /** Texts; for pairs and adjacent sentences `right` holds each one's other. */
+  /** Text ids. For pairs and adjacent sentences, `right` has the other text of each pair. */
   readonly left: Int32Array;
   readonly right: Int32Array;
-  /** Labelled: the classes of each text, and how many there are. */
+  /** For labelled texts: the classes of each text, and the number of classes. */
   readonly labels: RaggedArray;
   readonly classes: number;
 }
 
-/** Every array lies in shared memory, so that threads need no copies. */
+/** Every array is in shared memory, so that threads need no copies. */
 export interface Corpus {
   readonly vocabulary: readonly string[];
-  /** The rows of each word that occurs, a row of its own first, and the factor of each row. */
+  /** The table rows of each distinct word, its own row first, and the factor of each row. */
   readonly wordRows: RaggedArray;
   readonly wordFactors: Float32Array;
   readonly texts: RaggedArray;
   readonly sources: readonly Source[];
 }
 
-/** Words of a text beyond these are left out of training. */
+/** A text's further words are not used. */
 const MAX_WORDS = 48;
-/** Fewer words are not dealt into halves. */
+/** A text with fewer words is not split into halves. */
 const MIN_WORDS_FOR_HALVES = 6;
 
 /**
- * Reads every source of the groups under `folder`. Equal texts are one text. Throws a Problem where a file is missing or
- * cannot be read, a group has no text to train on, or there are fewer kinds of words than the vocabulary has rows.
+ * Reads every source of the groups from `folder`. Equal texts become one text. Throws a UsageError if a file is missing or
+ * cannot be read, a group has no text to train on, or there are fewer distinct words than the vocabulary has rows.
  */
 export function readCorpus(
   folder: string,
@@ -65,10 +65,10 @@ export function readCorpus(
       progress(`${group.name}: ${file}, ${rows.length} rows`);
       return makeSource(group, file, rows, textIndex);
     });
-    const weights = read.map(({ left }) => left.length ** group.power);
-    const total = sum(weights);
+    const weighted = read.map((source) => ({ source, weight: source.left.length ** group.power }));
+    const total = sum(weighted.map(({ weight }) => weight));
     if (total === 0) throw new UsageError(`The sources of '${group.name}' have no text to train on.`);
-    return read.map((source, i) => ({ ...source, share: (group.weight * (weights[i] as number)) / total }));
+    return weighted.map(({ source, weight }) => ({ ...source, share: (group.weight * weight) / total }));
   });
   const totalShare = sum(sources.map(({ share }) => share));
   const lists = textIndex.toRaggedArray();
@@ -131,7 +131,7 @@ function wordsOf(text: string): string[] {
   return splitWords(text).slice(0, MAX_WORDS);
 }
 
-/** Numbers texts and words in the order in which they come. */
+/** Numbers texts and words in the order in which they first occur. */
 class TextIndex {
   readonly #textIds = new Map<string, number>();
   readonly #wordIds = new Map<string, number>();
@@ -146,12 +146,12 @@ class TextIndex {
     const id = this.#textIds.size;
     this.#textIds.set(text, id);
     this.#starts.push(this.#members.length);
-    for (const word of wordsOf(text)) {
-      const name = vocabularyKey(word);
-      const at = this.#wordIds.get(name) ?? this.#wordIds.size;
-      this.#wordIds.set(name, at);
-      this.counts[at] = (this.counts[at] ?? 0) + 1;
-      this.#members.push(at);
+    for (const token of wordsOf(text)) {
+      const name = vocabularyKey(token);
+      const word = this.#wordIds.get(name) ?? this.#wordIds.size;
+      this.#wordIds.set(name, word);
+      this.counts[word] = (this.counts[word] ?? 0) + 1;
+      this.#members.push(word);
     }
     return id;
   }
@@ -160,30 +160,31 @@ class TextIndex {
     return [...this.#wordIds.keys()];
   }
 
-  /** Once all texts are read. */
+  /** The words of each text; to be called once, after the last text. */
   toRaggedArray(): RaggedArray {
     this.#starts.push(this.#members.length);
     return { starts: this.#starts.toSharedArray(), members: this.#members.toSharedArray() };
   }
 }
 
-/** The most frequent words get a row of their own, beside those of the n-grams that every word has. */
+/** Gives the most frequent words a row of their own. Every word also has the rows of its n-grams. */
 function assignRows(
   names: readonly string[],
   counts: readonly number[],
   shape: TableShape,
 ): Pick<Corpus, "vocabulary" | "wordRows" | "wordFactors"> {
-  const ranked = Array.from(names.keys()).sort(
-    (a, b) => (counts[b] as number) - (counts[a] as number) || ((names[a] as string) < (names[b] as string) ? -1 : 1),
-  );
-  const vocabularyWords = ranked.slice(0, shape.vocabulary);
-  const rowOfWord = new Map(vocabularyWords.map((word, row) => [word, row]));
+  const vocabulary = names
+    .map((name, word) => ({ name, count: counts[word] ?? 0 }))
+    .sort((a, b) => b.count - a.count || (a.name < b.name ? -1 : 1))
+    .slice(0, shape.vocabulary)
+    .map(({ name }) => name);
+  const rowByName = new Map(vocabulary.map((name, row) => [name, row]));
   const starts = new GrowableArray();
   const rows = new GrowableArray();
   const factors: number[] = [];
-  names.forEach((name, word) => {
+  for (const name of names) {
     starts.push(rows.length);
-    const row = rowOfWord.get(word);
+    const row = rowByName.get(name);
     if (row !== undefined) {
       rows.push(row);
       factors.push(1);
@@ -193,12 +194,12 @@ function assignRows(
       rows.push(shape.vocabulary + bucket);
       factors.push(factor);
     });
-  });
+  }
   starts.push(rows.length);
   const wordFactors = new Float32Array(new SharedArrayBuffer(4 * factors.length));
   wordFactors.set(factors);
   return {
-    vocabulary: vocabularyWords.map((word) => names[word] as string),
+    vocabulary,
     wordRows: { starts: starts.toSharedArray(), members: rows.toSharedArray() },
     wordFactors,
   };
@@ -210,7 +211,7 @@ function toSharedArray(values: readonly number[] | Int32Array): Int32Array {
   return array;
 }
 
-/** Grows as numbers are added. */
+/** A growing list of 32-bit integers. */
 class GrowableArray {
   #values = new Int32Array(1 << 10);
   length = 0;

@@ -1,27 +1,28 @@
-/** The trained table in the form that the backbone's file has (src/backbones/quantise.ts). */
+/** Brings a trained table into the form that the backbone's file has (src/backbones/quantise.ts). */
 import type { Corpus, TableShape } from "./corpus.ts";
 
 /**
- * A word's row in the file is its own row and its n-grams' together, so that reading it is one row's work.
+ * Adds to each word's own row the rows of its n-grams, so that the backbone reads one row a word.
  *
- * @param table rows × dimensions: the words' own rows, then the n-grams'
+ * @param table rows × dimensions: the words' own rows, then the rows of the n-grams
  */
-export function foldNgrams(corpus: Corpus, shape: TableShape, table: Float32Array): Float32Array {
+export function foldNgrams({ wordRows, wordFactors }: Corpus, shape: TableShape, table: Float32Array): Float32Array {
   const { dimensions, vocabulary } = shape;
   const folded = table.slice();
   folded.fill(0, 0, vocabulary * dimensions);
-  const { starts, members } = corpus.wordRows;
-  for (let word = 0; word + 1 < starts.length; word++) {
-    const first = starts[word] as number;
-    const own = members[first] as number;
-    if (own >= vocabulary) continue;
-    for (let i = first; i < (starts[word + 1] as number); i++) {
-      const row = members[i] as number;
-      const factor = corpus.wordFactors[i] as number;
-      for (let j = 0; j < dimensions; j++) {
-        const at = own * dimensions + j;
-        folded[at] = (folded[at] as number) + factor * (table[row * dimensions + j] as number);
-      }
+  const { starts, members } = wordRows;
+  let start = 0;
+  for (const end of starts.subarray(1)) {
+    const rows = members.subarray(start, end);
+    const factors = wordFactors.subarray(start, end);
+    start = end;
+    const [ownRow = vocabulary] = rows;
+    if (ownRow >= vocabulary) continue;
+    const sum = folded.subarray(ownRow * dimensions, (ownRow + 1) * dimensions);
+    for (const [i, row] of rows.entries()) {
+      const factor = factors[i] as number;
+      for (const [j, value] of table.subarray(row * dimensions, (row + 1) * dimensions).entries())
+        sum[j] = (sum[j] as number) + factor * value;
     }
   }
   return folded;

@@ -1,7 +1,7 @@
-/** The training's kernels, compiled from src/kernels/pretrain.ts when they are first needed. */
+/** The kernels of pre-training, compiled from src/kernels/pretrain.ts on first use. */
 import { join } from "node:path";
 
-/** Numbers and byte offsets into the memory, as src/kernels/pretrain.ts says for each kernel. */
+/** The arguments are numbers and byte offsets into the memory: see src/kernels/pretrain.ts. */
 type Kernel = (...values: number[]) => void;
 
 export interface Kernels {
@@ -18,25 +18,25 @@ export interface Kernels {
 }
 
 const PAGE = 65_536;
-/** The memory's pages that a 32-bit offset can reach. */
+/** As many pages as a 32-bit offset can address. */
 const MAX_PAGES = 65_536;
 export const MAX_BYTES = PAGE * MAX_PAGES;
-/** Where the kernels' own data may lie: what shares the memory with them begins after it. */
+/** The first bytes belong to the kernels' own data. Everything else comes after them. */
 export const RESERVED_BYTES = PAGE;
 
-/** Missing from the types of workerd, where compiling at run time is forbidden. */
+/** workerd's types lack this: workerd forbids compiling at run time. */
 const { compile } = WebAssembly as unknown as { compile(bytes: Uint8Array): Promise<WebAssembly.Module> };
 
 let compiled: Promise<WebAssembly.Module> | undefined;
 
-/** The kernels, compiled once. Throws, with the compiler's messages, where they are wrong. */
+/** Compiles the kernels once. Throws the compiler's messages if they do not compile. */
 export function compileKernels(): Promise<WebAssembly.Module> {
   compiled ??= compileFromSource();
   return compiled;
 }
 
 async function compileFromSource(): Promise<WebAssembly.Module> {
-  // The compiler is large, and threads do without.
+  // The compiler is large. Threads get the compiled module and do not load it.
   const { default: asc } = await import("assemblyscript/asc");
   const outputs: Uint8Array[] = [];
   const { error, stderr } = await asc.main(
@@ -56,12 +56,12 @@ async function compileFromSource(): Promise<WebAssembly.Module> {
   return compile(wasm);
 }
 
-/** Shared memory of at least so many bytes, at most MOST_BYTES. */
+/** Shared memory of at least `bytes` bytes, which are at most MAX_BYTES. */
 export function sharedMemory(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE), maximum: MAX_PAGES, shared: true });
 }
 
-/** The compiled kernels, working on a memory. */
+/** Instantiates the compiled kernels on a memory. */
 export async function instantiateKernels(module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<Kernels> {
   const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
   return exports as unknown as Kernels;

@@ -1,77 +1,78 @@
 /**
- * Where everything lies in the memory that the threads and the kernels share, as byte offsets. The sizes follow from the
- * corpus: no batch of it can have more words or rows.
+ * Byte offsets of all arrays in the memory that the threads and the kernels share. The sizes follow from the corpus: no
+ * batch can have more words or rows.
  */
+
+import { UsageError } from "../lib/usage-error.ts";
 import { BATCH_SIZE, maxWords } from "./batch.ts";
 import type { Corpus, TableShape } from "./corpus.ts";
 import { MAX_BYTES, RESERVED_BYTES } from "./kernels.ts";
-import { UsageError } from "./usage-error.ts";
 
 export interface Layout {
-  /** rows × dimensions, and Adam's means and squares of it. From here up to `wordVectors` is all that training changes. */
+  /** rows × dimensions, then Adam's means and squares. From here to before `wordVectors` is all that training changes. */
   readonly table: number;
   readonly means: number;
   readonly squares: number;
-  /** Each source's head (padded classes × dimensions, then an intercept a class), with Adam's means and squares after it. */
+  /** Each source's head: padded classes × dimensions, then an intercept a class; then Adam's means and squares. */
   readonly heads: readonly number[];
-  /** A batch's distinct words × dimensions. */
+  /** Distinct words of the batch × dimensions. */
   readonly wordVectors: number;
   readonly wordGradients: number;
-  /** A batch's texts × dimensions; where the sums were, the heads' gradients are made (padded classes × dimensions). */
+  /** Texts of the batch × dimensions. A head's gradient (padded classes × dimensions) overwrites the sums. */
   readonly sums: number;
   readonly units: number;
   readonly gradients: number;
-  /** One number a text. */
+  /** A number a text. */
   readonly norms: number;
-  /** BATCH × BATCH, or BATCH × padded classes, and one number a row or column of it. */
+  /** BATCH_SIZE × BATCH_SIZE or BATCH_SIZE × padded classes, and a number for each row and column. */
   readonly logits: number;
   readonly rowSums: number;
   readonly columnSums: number;
-  /** One number a thread. */
+  /** A number a thread. */
   readonly losses: number;
-  /** What each thread has for itself. */
+  /** Each thread's own arrays. */
   readonly threads: readonly ThreadLayout[];
-  /** The size of the whole. */
+  /** The total size. */
   readonly bytes: number;
 }
 
-/** Lists as in corpus.ts: `…Starts` says where each one's members begin. */
+/** Ragged arrays as in corpus.ts: `…Starts` are the starts of the lists in the next array. */
 export interface ThreadLayout {
   /** The words of each text, and the texts of each word. */
   readonly textStarts: number;
   readonly textWords: number;
   readonly wordTextStarts: number;
   readonly wordTexts: number;
-  /** The rows of each word, with their factors. */
+  /** The table rows of each word, with their factors. */
   readonly factorStarts: number;
   readonly factorRows: number;
   readonly factors: number;
-  /** The rows whose Adam step the thread takes, and the words of each, with their factors. */
+  /** The table rows that the thread updates, and the words of each row with their factors. */
   readonly rowList: number;
   readonly rowStarts: number;
   readonly rowMembers: number;
   readonly rowFactors: number;
   readonly targets: number;
-  /** The kernels' working space. */
+  /** The kernels' scratch space. */
   readonly panel: number;
   readonly scratch: number;
 }
 
-/** Heads have as many rows as the kernels can work on, a multiple of 8; those beyond the classes stay zero. */
+/** The number of rows of a head: the kernels need a multiple of 8. The rows beyond the classes stay zero. */
 export function paddedClasses(classes: number): number {
   return Math.ceil(classes / 8) * 8;
 }
 
-/** Throws a Problem where the shape is none that the kernels can work on, or the whole is beyond what they can address. */
+/** Throws a UsageError if the kernels cannot work on the shape, or cannot address so much memory. */
 export function makeLayout(corpus: Corpus, shape: TableShape, threads: number): Layout {
   const { dimensions: d } = shape;
   if (d % 32 !== 0) throw new UsageError(`A table has a multiple of 32 dimensions, not ${d}.`);
   let bytes = RESERVED_BYTES;
-  /** Room for so many 32-bit numbers. */
+  /** Reserves `count` 32-bit numbers, and returns their offset. */
   const reserve = (count: number) => {
-    const at = bytes;
+    const offset = bytes;
     bytes += Math.ceil((4 * count) / 64) * 64;
-    return at;
+    return offset;
   };
   const rows = shape.vocabulary + shape.buckets;
   const words = maxWords(corpus);
@@ -116,12 +117,14 @@ export function makeLayout(corpus: Corpus, shape: TableShape, threads: number): 
   return layout;
 }
 
-/** How many (word, row) pairs so many distinct words have at most. */
+/** The largest possible number of (word, row) pairs of `distinct` words. */
 function maxFactors({ wordRows: { starts } }: Corpus, distinct: number): number {
-  const counts = Int32Array.from(
-    { length: starts.length - 1 },
-    (_, i) => (starts[i + 1] as number) - (starts[i] as number),
-  );
+  let start = 0;
+  const counts = starts.subarray(1).map((end) => {
+    const count = end - start;
+    start = end;
+    return count;
+  });
   return counts
     .sort()
     .subarray(counts.length - distinct)

@@ -1,4 +1,4 @@
-/** A whole training on several threads, with checkpoints: the same table from the same corpus and seed, however it was cut. */
+/** A whole training on several threads, with checkpoints. An interrupted and resumed training gives the same table. */
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { seededRandom } from "../core/random.ts";
@@ -6,28 +6,27 @@ import { readCheckpoint, trainingFingerprint, writeCheckpoint } from "./checkpoi
 import type { Corpus, TableShape } from "./corpus.ts";
 import { compileKernels, sharedMemory } from "./kernels.ts";
 import { makeLayout } from "./layout.ts";
-import type { Hyperparameters } from "./step.ts";
 import type { SourceLosses, StepRange, ThreadSetup } from "./thread.ts";
+import type { Hyperparameters } from "./trainer.ts";
 
-/** The standard deviation of the numbers that a table begins with. */
+/** The standard deviation of a table's initial numbers. */
 const INITIAL_DEVIATION = 0.05;
-/** Steps between two lines of progress, and between two checkpoints. */
 const STEPS_PER_REPORT = 1_000;
 const STEPS_PER_CHECKPOINT = 3_000;
 
 export interface RunOptions {
   readonly threads: number;
-  /** A file that is written while the training goes on, and taken up where it is found. It stays after the end. */
+  /** The checkpoint's file. If it exists, the training resumes from it. The file stays after the end. */
   readonly checkpoint: string;
   readonly progress: (line: string) => void;
-  /** For tests: ends after so many steps, as if cut off. */
+  /** For tests: stops after so many steps, as if interrupted. */
   readonly stopAfter?: number;
 }
 
 /**
- * Trains a table (vocabulary + buckets rows × dimensions, row-major), or answers null where it was stopped before its end.
- * Throws a Problem where the checkpoint is of another training or the memory does not suffice, and the error of a thread
- * that failed.
+ * Trains a table: vocabulary + buckets rows × dimensions, row-major; null if it stopped before its last step. Throws a
+ * UsageError if the checkpoint belongs to another training or the training needs too much memory, and a failed thread's
+ * error.
  */
 export async function pretrain(
   corpus: Corpus,
@@ -53,7 +52,7 @@ export async function pretrain(
     corpus: { ...corpus, vocabulary: [] },
     shape,
     hyperparameters,
-    layout: layout,
+    layout,
   };
   const workers: Worker[] = [];
   try {
@@ -78,7 +77,7 @@ export async function pretrain(
   }
 }
 
-/** What a worker sends next. Rejects with its error where it fails instead, or where it ends without a word. */
+/** The worker's next message. Rejects if the worker fails or ends first. */
 export function nextMessage(worker: Worker): Promise<unknown> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
   const ended = (code: number) => reject(new Error(`A thread ended with exit code ${code} before its work was done.`));
@@ -86,7 +85,7 @@ export function nextMessage(worker: Worker): Promise<unknown> {
   return promise.finally(() => worker.off("message", resolve).off("error", reject).off("exit", ended));
 }
 
-/** Normally distributed, by Box and Muller. */
+/** Fills a table with normally distributed numbers (Box–Muller transform). */
 function initialise(table: Float32Array, seed: number): void {
   const random = seededRandom(seed);
   for (let i = 0; i < table.length; i += 2) {

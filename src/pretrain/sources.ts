@@ -1,17 +1,17 @@
 /**
- * What the backbone is trained on: every file, what it is used as, and how often. A group is drawn by its weight, then a
- * source of the group in proportion to a power of its size.
+ * The files that the backbone is trained on, how each is used, and how often. A step draws a group by its weight, then a
+ * source of the group with a probability proportional to a power of its size.
  *
- *   pairs      two columns that mean the same or follow on each other
- *   adjacent   lines of running text: each with the next
- *   halves     lines: the words of one, dealt at random into two texts
- *   labelled   a text and its class; or classes joined by "|", of which one is drawn each time
+ *   pairs      two columns: texts with the same meaning, or a text and its continuation
+ *   adjacent   lines of running text; a pair is a line and the next one
+ *   halves     lines; a pair is a line's words, split at random into two texts
+ *   labelled   a text and its class, or several classes joined by "|", of which each use draws one
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { parse } from "csv-parse/sync";
-import { UsageError } from "./usage-error.ts";
+import { UsageError } from "../lib/usage-error.ts";
 
 export type SourceKind = "pairs" | "adjacent" | "halves" | "labelled";
 
@@ -19,9 +19,9 @@ export interface SourceGroup {
   readonly name: string;
   readonly kind: SourceKind;
   readonly weight: number;
-  /** Sources of the group are drawn ∝ size^power. */
+  /** A source of the group is drawn with a probability ∝ size^power. */
   readonly power: number;
-  /** Files of the folder of raw text, without .gz, or of labelled tasks as "tasks/…". */
+  /** Files in the folder of raw text, without .gz, or labelled tasks as "tasks/…". */
   readonly files: readonly string[];
 }
 
@@ -103,8 +103,8 @@ export const groups: readonly SourceGroup[] = [
 ];
 
 /**
- * Rows of a file: two columns, of which the second is empty for lines. What has an empty column is left out. Throws a
- * Problem where the file is missing or cannot be read.
+ * The rows of a file as two columns; the second is empty for files of lines. Rows with an empty column are left out.
+ * Throws a UsageError if the file is missing or cannot be read.
  */
 export function readSource(folder: string, file: string): [string, string][] {
   const path = file.startsWith("tasks/") ? join(folder, "..", file) : join(folder, `${file}.gz`);

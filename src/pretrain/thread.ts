@@ -1,14 +1,15 @@
-/** One thread of the training: does the steps that it is sent, with the others. */
+/** A thread of the training. It does the steps that it is sent, together with the other threads. */
 import { parentPort, workerData } from "node:worker_threads";
 import type { Corpus, TableShape } from "./corpus.ts";
 import { instantiateKernels } from "./kernels.ts";
 import type { Layout } from "./layout.ts";
-import { type Hyperparameters, makeTrainer } from "./step.ts";
+import { makeTrainer } from "./step.ts";
+import type { Hyperparameters } from "./trainer.ts";
 
 export interface ThreadSetup {
   readonly index: number;
   readonly threads: number;
-  /** Two numbers: threads that wait, and how often all have waited. */
+  /** Two numbers: how many threads wait, and how often all of them have waited. */
   readonly barrier: Int32Array;
   readonly memory: WebAssembly.Memory;
   readonly module: WebAssembly.Module;
@@ -18,19 +19,19 @@ export interface ThreadSetup {
   readonly layout: Layout;
 }
 
-/** Steps to do, from the first to before the last. */
+/** Steps to do: `from` up to, but without, `to`. */
 export interface StepRange {
   readonly from: number;
   readonly to: number;
 }
 
-/** The steps of that work that each source had, and their losses' sum. */
+/** For each source, how many of the steps drew it, and the sum of their losses. */
 export type SourceLosses = ReadonlyMap<number, { readonly sum: number; readonly steps: number }>;
 
-/** Looks so often before it sleeps: the others are mostly a few microseconds behind. */
+/** A waiting thread polls so often before it sleeps: the other threads mostly come a few microseconds later. */
 const SPINS = 20_000;
 
-/** Returns when all threads have called it. */
+/** Returns once all threads have called it. */
 function waitAtBarrier(barrier: Int32Array, threads: number): void {
   const round = Atomics.load(barrier, 1);
   if (Atomics.add(barrier, 0, 1) + 1 === threads) {
@@ -46,7 +47,7 @@ function waitAtBarrier(barrier: Int32Array, threads: number): void {
 const { index, threads, barrier, module, memory, corpus, shape, hyperparameters, layout } = workerData as ThreadSetup;
 const kernels = await instantiateKernels(module, memory);
 const thread = { index, threads, wait: () => waitAtBarrier(barrier, threads) };
-const train = makeTrainer(corpus, shape, hyperparameters, memory, kernels, layout, thread);
+const train = makeTrainer({ corpus, shape, hyperparameters, memory, kernels, layout, thread });
 
 parentPort?.on("message", ({ from, to }: StepRange) => {
   const losses = new Map<number, { sum: number; steps: number }>();

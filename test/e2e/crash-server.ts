@@ -1,6 +1,6 @@
 /** Serves a bundle in a process of its own, which the crash tests kill. Waits for a line on standard input first. */
 import { once } from "node:events";
-import { serve } from "../../src/serve.ts";
+import { serve } from "../../src/server/runtime.ts";
 
 const [bundle = "", stateDir = "", port = "0", variables = "{}"] = process.argv.slice(2);
 // Without the tests at its other end, this process ends as well.

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { buildWorker } from "../../src/serve.ts";
+import { buildWorker } from "../../src/server/runtime.ts";
 
 const STEP = process.env.CRASH_POINTS === "all" ? 1 : 6;
 const root = join(import.meta.dirname, "..", "..");

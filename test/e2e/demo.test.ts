@@ -6,9 +6,10 @@ import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { setTimeout } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { formatConfusion, inspectCsv, readWithoutRows } from "../../src/cli.ts";
+import { formatConfusion } from "../../src/cli/confusion.ts";
+import { inspectCsv, readWithoutRows } from "../../src/cli/csv.ts";
 import { createClient, GraftError } from "../../src/sdk.ts";
-import { buildWorker, type Server, serve } from "../../src/serve.ts";
+import { buildWorker, type Server, serve } from "../../src/server/runtime.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 let folder: string;

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Client, createClient, type FineTuningJob } from "../../src/sdk.ts";
-import { buildWorker } from "../../src/serve.ts";
+import { buildWorker } from "../../src/server/runtime.ts";
 import { type FaultyProxy, startProxy } from "./faulty-proxy.ts";
 
 const root = join(import.meta.dirname, "..", "..");

@@ -4,8 +4,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { UsageError } from "../../src/lib/usage-error.ts";
 import { createClient } from "../../src/sdk.ts";
-import { buildWorker, readServeOptions, readWorkerVariables, serve, UsageError } from "../../src/serve.ts";
+import { buildWorker, serve } from "../../src/server/runtime.ts";
+import { readServeOptions, readWorkerVariables } from "../../src/server/settings.ts";
 import { embeddingOf, startEmbeddingServer } from "../process/embedding-server.ts";
 
 const root = resolve(import.meta.dirname, "../..");

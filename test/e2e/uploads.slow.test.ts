@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
-import { buildWorker, type Server, serve } from "../../src/serve.ts";
+import { buildWorker, type Server, serve } from "../../src/server/runtime.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "graft-uploads-"));
 const adminKey = "operator";

@@ -7,11 +7,11 @@ import { forEachSubword } from "../../src/backbones/subwords.ts";
 import { encode, readTable } from "../../src/backbones/text-static.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { splitWords } from "../../src/core/text/words.ts";
+import { UsageError } from "../../src/lib/usage-error.ts";
 import { BATCH_SIZE, type Batch, makeBatcher } from "../../src/pretrain/batch.ts";
 import { type Corpus, readCorpus } from "../../src/pretrain/corpus.ts";
 import { foldNgrams } from "../../src/pretrain/fold.ts";
 import type { SourceGroup } from "../../src/pretrain/sources.ts";
-import { UsageError } from "../../src/pretrain/usage-error.ts";
 import { removeFolder, restrictKinds, shape, smallCorpus, writeFolder } from "./pretrain-data.ts";
 
 const corpus = smallCorpus();

@@ -13,7 +13,7 @@ const { dimensions: d } = shape;
 const size = (shape.vocabulary + shape.buckets) * d;
 const hyperparameters = { steps: 100, seed: 3, rate: 0.01, headRate: 0.003, warmUp: 0.1 };
 
-/** The loss in the header of src/pretrain/step.ts, in 64-bit floats. */
+/** The losses of src/pretrain/pair-loss.ts and label-loss.ts, in 64-bit floats. */
 function computeLoss(trainCorpus: Corpus, batch: Batch, table: Float64Array, head: Float64Array): number {
   const { starts, members } = trainCorpus.wordRows;
   const units = Array.from({ length: batch.textCount }, (_, text) => {
@@ -79,15 +79,15 @@ async function runStep(trainCorpus: Corpus) {
   readView(offsets.table, size).set(table);
   readView(head, headSize).set(weights);
   const thread = { index: 0, threads: 1, wait: () => undefined };
-  const step = makeTrainer(
-    trainCorpus,
+  const step = makeTrainer({
+    corpus: trainCorpus,
     shape,
     hyperparameters,
     memory,
-    await instantiateKernels(module, memory),
-    offsets,
+    kernels: await instantiateKernels(module, memory),
+    layout: offsets,
     thread,
-  );
+  });
   const { loss, source } = step(0);
   expect(source).toBe(batch.sourceIndex);
   const gradients = (means: number, count: number) =>

@@ -4,10 +4,8 @@ import { makeBackbones } from "../../backbones/index.ts";
 import { textStatic } from "../../backbones/node.ts";
 import type { Cost } from "../../core/linear/cost.ts";
 import { MAX_SINGLE_UPLOAD_BYTES } from "../../jobs/protocol.ts";
+import { UsageError } from "../../lib/usage-error.ts";
 import { defaultRetryPolicy, type RetryPolicy } from "../client/worker-client.ts";
-
-/** A mistake in the settings. Its message is printed without a stack. */
-export class UsageError extends Error {}
 
 export interface Settings {
   readonly host: string;

@@ -2,8 +2,8 @@
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { lockFolder } from "../../lib/folder-lock.ts";
+import { UsageError } from "../../lib/usage-error.ts";
 import type { AttemptCredentials } from "../client/worker-client.ts";
-import { UsageError } from "./settings.ts";
 
 export interface WorkFolder {
   /** The attempts that ran when this process's predecessor was ended. */
@@ -15,7 +15,7 @@ export interface WorkFolder {
 
 const RECORD = /^ftjob-[0-9a-f]{32}\.\d+\.json$/;
 
-/** Opens the folder for this process alone, and clears it of what was left half-written. Throws a Problem where it cannot. */
+/** Opens the folder for this process alone, and clears it of what was left half-written. Throws a UsageError if it cannot. */
 export function openWorkFolder(folder: string): WorkFolder {
   const wrapErrors = <T>(run: () => T): T => {
     try {

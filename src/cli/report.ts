@@ -1,0 +1,75 @@
+/** What the demo prints: the evaluation of its head, its predictions, and the same steps as shell commands. */
+import { randomBytes } from "node:crypto";
+import type { Head, Prediction } from "../sdk.ts";
+import { formatConfusion } from "./confusion.ts";
+import type { HeldOutRow } from "./csv.ts";
+import { displayWidth, formatDuration, formatPercent, formatTable, printHeading, truncate } from "./terminal.ts";
+
+export function printEvaluation(head: Head, columns: number): void {
+  const { evaluation, training } = head;
+  const { l2, iterations } = training;
+  console.log(
+    `  ${head.labels.length} labels, ${training.examples} examples, backbone ${head.backbone.id} (${head.dimensions} dimensions),`,
+  );
+  console.log(
+    `  l2 ${l2.toPrecision(3)}, ${iterations} iterations, ${formatDuration(training.milliseconds)} inside the Worker.`,
+  );
+  if (evaluation?.accuracy === undefined) {
+    console.log("  There are too few examples to hold any out, so it was not evaluated.");
+    return;
+  }
+  const { method, folds, accuracy_interval, macro_f1, log_loss, ece, confusion } = evaluation;
+  printHeading(
+    `How good it is on examples it was not trained on (${method === "holdout" ? "holdout" : `${folds}-fold cross-validation`})`,
+  );
+  const interval = accuracy_interval ? `   95 % interval ${accuracy_interval.map(formatPercent).join(" to ")}` : "";
+  console.log(`  accuracy                    ${formatPercent(evaluation.accuracy)}${interval}`);
+  console.log(`  macro-F1                    ${macro_f1?.toFixed(3)}`);
+  console.log(`  log loss                    ${log_loss?.toFixed(3)}`);
+  console.log(`  expected calibration error  ${ece?.toFixed(3)}\n`);
+  if (confusion) console.log(formatConfusion(confusion, columns));
+}
+
+export function printPredictions(
+  predictions: readonly Prediction[],
+  texts: readonly string[],
+  truth: readonly HeldOutRow[],
+  columns: number,
+): void {
+  const labels = predictions.map(({ label = "", score = 0 }, i) => {
+    const expected = truth[i]?.label;
+    const verdict = expected === undefined ? [] : [truncate(expected, 24), expected === label ? "right" : "wrong"];
+    return [score.toFixed(2), truncate(label, 24), ...verdict];
+  });
+  const usedWidth = Math.max(...formatTable(labels, labels.length).split("\n").map(displayWidth));
+  const rows = labels.map((row, i) => [truncate(texts[i] ?? "", Math.max(24, columns - usedWidth - 8)), ...row]);
+  const titles = ["text", "score", "predicted", ...(truth.length > 0 ? ["true", ""] : [])];
+  console.log(formatTable([titles, ...rows], titles.length));
+}
+
+/** A table of the steps' times, with their sum. */
+export function printStepTimes(stepTimes: readonly (readonly [string, number])[]): void {
+  const total = stepTimes.reduce((sum, [, ms]) => sum + ms, 0);
+  const rows = [...stepTimes, ["all", total] as const].map(([name, ms]) => [name, formatDuration(ms)]);
+  console.log(formatTable(rows, 1));
+}
+
+function shellQuote(text: string): string {
+  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Shell commands that do the same against `npm start`. They work as they are. */
+export function manualCommands(file: string, text: string): string {
+  const adminKey = randomBytes(16).toString("hex");
+  const json = `-H "Authorization: Bearer $KEY" -H 'content-type: application/json'`;
+  return `# in one terminal
+ADMIN_KEY=${adminKey} npm start
+
+# in another
+GRAFT=http://127.0.0.1:8787
+KEY=$(curl -sS $GRAFT/v1/admin/tenants -H 'Authorization: Bearer ${adminKey}' -H 'content-type: application/json' -d '{}' | sed 's/.*"secret":"\\([^"]*\\)".*/\\1/')
+curl -sS $GRAFT/v1/datasets ${json} -d '{"name":"tickets","task":"single_label","modality":"text"}'
+curl -sS $GRAFT/v1/datasets/tickets/examples -H "Authorization: Bearer $KEY" -H 'content-type: text/csv' --data-binary @${shellQuote(file)}
+curl -sS $GRAFT/v1/heads ${json} -d '{"name":"support","dataset":"tickets"}'
+curl -sS $GRAFT/v1/heads/support/predict ${json} -d ${shellQuote(JSON.stringify({ input: text, top_k: 3 }))}`;
+}
