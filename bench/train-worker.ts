@@ -1,6 +1,7 @@
 /** The Worker that bench/train.ts measures: it keeps one data set, and fits heads on it by the shipped path. */
 import { edgeBudget } from "../src/core/limits.ts";
-import { type TrainingOptions, type TrainingResult, train } from "../src/core/linear/train.ts";
+import { train } from "../src/core/linear/train.ts";
+import type { TrainingOptions, TrainingResult } from "../src/core/linear/types.ts";
 import type { Matrix } from "../src/core/tensors.ts";
 import { workerdTensorBackend } from "../src/tensor/workerd.ts";
 

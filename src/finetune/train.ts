@@ -11,7 +11,7 @@
 import type { StaticTable } from "../backbones/text-static.ts";
 import { fitTemperature, type HeldOutLogits, heldOutLogLoss } from "../core/evaluation/calibration.ts";
 import { logSumExp, sigmoid } from "../core/evaluation/probability.ts";
-import type { Targets } from "../core/linear/objective.ts";
+import type { Targets } from "../core/linear/targets.ts";
 import { seededRandom, shuffle } from "../core/random.ts";
 import { splitWords } from "../core/text/words.ts";
 import { makeWorkspace } from "./kernels.ts";

@@ -2,9 +2,10 @@
 import { encodeHead } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
-import { costIfOverBudget, type TrainingShape } from "../core/linear/cost.ts";
+import { costIfOverBudget } from "../core/linear/cost.ts";
 import { createLexicalBudgetReader } from "../core/linear/lexical-budget.ts";
-import { type TrainingOptions, type TrainingResult, train } from "../core/linear/train.ts";
+import { train } from "../core/linear/train.ts";
+import type { TrainingOptions, TrainingResult, TrainingShape } from "../core/linear/types.ts";
 import { runSteps } from "../core/steps.ts";
 import type { Matrix } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical.ts";

@@ -1,8 +1,9 @@
 import type { Result } from "../../src/core/failure.ts";
 import type { Head } from "../../src/core/head.ts";
 import { predict } from "../../src/core/head.ts";
-import type { Targets } from "../../src/core/linear/objective.ts";
-import { type TrainingOptions, type TrainingResult, type TrainingSet, train } from "../../src/core/linear/train.ts";
+import type { Targets } from "../../src/core/linear/targets.ts";
+import { train } from "../../src/core/linear/train.ts";
+import type { TrainingOptions, TrainingResult, TrainingSet } from "../../src/core/linear/types.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { SparseRows, TensorBackend } from "../../src/core/tensors.ts";
 import {

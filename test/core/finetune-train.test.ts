@@ -3,7 +3,7 @@ import { decodeDelta, fineTunedBackbone } from "../../src/backbones/fine-tuned.t
 import { textStatic } from "../../src/backbones/node.ts";
 import { encode } from "../../src/backbones/text-static.ts";
 import type { Head } from "../../src/core/head.ts";
-import type { Targets } from "../../src/core/linear/objective.ts";
+import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { composeModel } from "../../src/finetune/compose.ts";
 import {

@@ -17,8 +17,8 @@ import {
   regressionMetrics,
   wilsonInterval,
 } from "../../src/core/evaluation/metrics.ts";
-import type { Targets } from "../../src/core/linear/objective.ts";
 import { ALWAYS_TRAINED, holdoutFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
+import type { Targets } from "../../src/core/linear/targets.ts";
 import { runToEnd } from "../contract/training-data.ts";
 import { metricVectors as v } from "./vectors/load.ts";
 

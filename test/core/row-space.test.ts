@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { sigmoid, softmax } from "../../src/core/evaluation/probability.ts";
 import { type Design, designWidth, freeDesign, makeDesign } from "../../src/core/linear/design.ts";
 import { fitHead, freePreconditioner, initialParameters, makePreconditioner } from "../../src/core/linear/fit.ts";
-import { type FitProblem, type Targets, visitLogits } from "../../src/core/linear/objective.ts";
+import { type FitProblem, visitLogits } from "../../src/core/linear/objective.ts";
 import { computeGramStatistics } from "../../src/core/linear/preconditioner.ts";
 import {
   expandFromRowSpace,
@@ -13,6 +13,7 @@ import {
   usesRowSpace,
 } from "../../src/core/linear/row-space.ts";
 import { pickRows } from "../../src/core/linear/sparse.ts";
+import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { TensorBackend } from "../../src/core/tensors.ts";
 import { plainTensorBackend } from "../../src/tensor/plain.ts";
@@ -42,14 +43,16 @@ function makeTestDesign(
   );
   const weights = Float64Array.from({ length: rows }, (_, i) => (i > 3 && random() < 0.2 ? 0 : 1 + (i % 2)));
   const sparse = columns === 0 ? null : { rows: pickRows(sparseRows(distinctRows, columns, 9, seed), order), columns };
-  const result = runToEnd(makeDesign(tensors, [features], dimensions, weights, 3, seed % 2 === 0, sparse));
+  const result = runToEnd(
+    makeDesign(tensors, [features], { dimensions, weights, outputs: 3, hasTransposed: seed % 2 === 0, sparse }),
+  );
   if (!result.ok) throw new Error(result.failure.message);
   return { design: result.value, weights };
 }
 
 function fitParameters(tensors: TensorBackend, problem: FitProblem): Float64Array {
-  const spread = runToEnd(computeGramStatistics(tensors, problem.design, problem.weights, 1));
-  const preconditioner = runToEnd(makePreconditioner(tensors, problem, spread));
+  const gramStatistics = runToEnd(computeGramStatistics(tensors, problem.design, problem.weights, 1));
+  const preconditioner = runToEnd(makePreconditioner(tensors, problem, gramStatistics));
   const bounds = { tolerance: 1e-9, maxEvaluations: 500 };
   const { parameters } = runToEnd(fitHead(tensors, problem, preconditioner, initialParameters(problem), bounds));
   freePreconditioner(tensors, preconditioner);

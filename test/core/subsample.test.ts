@@ -3,10 +3,10 @@ import { expect, it } from "vitest";
 import { fitFolds } from "../../src/core/linear/cross-validation.ts";
 import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/linear/design.ts";
 import { makePreconditioner } from "../../src/core/linear/fit.ts";
-import type { Targets } from "../../src/core/linear/objective.ts";
 import { computeGramStatistics, gramMatrix } from "../../src/core/linear/preconditioner.ts";
 import { stratifiedFolds } from "../../src/core/linear/split.ts";
 import { stratifiedOrder, subsample } from "../../src/core/linear/subsample.ts";
+import type { Targets } from "../../src/core/linear/targets.ts";
 import { plainTensorBackend } from "../../src/tensor/plain.ts";
 import { makeClusters, runToEnd } from "../contract/training-data.ts";
 
@@ -17,15 +17,13 @@ const CLASSES = 4;
 function makeTestDesign(features: Float32Array, dimensions: number) {
   const rows = features.length / dimensions;
   const result = runToEnd(
-    makeDesign(
-      tensors,
-      [tensors.matrix(rows, dimensions, features)],
+    makeDesign(tensors, [tensors.matrix(rows, dimensions, features)], {
       dimensions,
-      new Float64Array(rows).fill(1),
-      2,
-      true,
-      null,
-    ),
+      weights: new Float64Array(rows).fill(1),
+      outputs: 2,
+      hasTransposed: true,
+      sparse: null,
+    }),
   );
   if (!result.ok) throw new Error(result.failure.message);
   return result.value;
@@ -47,9 +45,9 @@ it.each(["single", "multi", "value"] as const)("keeps each sampled row with its 
         : { kind, values: Float64Array.from(strata) };
   const weights = new Float64Array(ROWS).fill(1);
   const folds = stratifiedFolds(strata, groups, 5, 1);
-  const spread = runToEnd(computeGramStatistics(tensors, design, weights, 1));
-  const data = { design, gramStatistics: spread, targets, outputs: CLASSES, weights, folds };
-  const sample = runToEnd(subsample(tensors, data, strata, groups, 150, 1));
+  const gramStatistics = runToEnd(computeGramStatistics(tensors, design, weights, 1));
+  const data = { design, gramStatistics, targets, outputs: CLASSES, weights, folds };
+  const sample = runToEnd(subsample(tensors, data, { strata, groups, rows: 150, seed: 1 }));
   const values = sample.design.blocks.flatMap((block) => [...tensors.view(block)]);
   expect(values.length).toBeGreaterThan(100);
   expect(values.length).toBeLessThan(200);
@@ -80,7 +78,15 @@ it("keeps each sampled row with its own sparse row", () => {
     columns: 7,
   };
   const weights = new Float64Array(ROWS).fill(1);
-  const result = runToEnd(makeDesign(tensors, [tensors.matrix(ROWS, 1, features)], 1, weights, 2, true, sparse));
+  const result = runToEnd(
+    makeDesign(tensors, [tensors.matrix(ROWS, 1, features)], {
+      dimensions: 1,
+      weights,
+      outputs: 2,
+      hasTransposed: true,
+      sparse,
+    }),
+  );
   if (!result.ok) throw new Error(result.failure.message);
   const design = result.value;
   const rows = [0, 1, 2, 5, 199, 200, 201, 202, 299, 300, 301, 451, 598, 599];
@@ -117,10 +123,10 @@ it("measures how rows spread, of many by a sample of them", () => {
               (values[i * 30 + (index % 30)] as number);
       }
     }
-    const spread = runToEnd(computeGramStatistics(tensors, design, weights, 1));
-    const gram = runToEnd(gramMatrix(tensors, spread));
+    const gramStatistics = runToEnd(computeGramStatistics(tensors, design, weights, 1));
+    const gram = runToEnd(gramMatrix(tensors, gramStatistics));
     const total = weights.reduce((sum, weight) => sum + weight, 0);
-    const mean = spread.mean ?? new Float64Array(30);
+    const mean = gramStatistics.mean ?? new Float64Array(30);
     const centred = exact.map(
       (value, index) => value - total * (mean[Math.floor(index / 30)] as number) * (mean[index % 30] as number),
     );
@@ -129,13 +135,13 @@ it("measures how rows spread, of many by a sample of them", () => {
     gram.forEach((value, index) => {
       expect(Math.abs(value - (centred[index] as number)) / size).toBeLessThan(tolerance);
     });
-    spread.diagonal.forEach((square, j) => {
+    gramStatistics.diagonal.forEach((square, j) => {
       expect(Math.abs(square - (exact[31 * j] as number)) / size).toBeLessThan(tolerance);
     });
     // The largest eigenvalue lies between the largest of the diagonal and the trace.
-    expect(spread.largestEigenvalue).toBeGreaterThan((1 - tolerance) * size);
-    expect(spread.largestEigenvalue).toBeLessThan(
-      (1 + tolerance) * spread.diagonal.reduce((sum, square) => sum + square, 0),
+    expect(gramStatistics.largestEigenvalue).toBeGreaterThan((1 - tolerance) * size);
+    expect(gramStatistics.largestEigenvalue).toBeLessThan(
+      (1 + tolerance) * gramStatistics.diagonal.reduce((sum, square) => sum + square, 0),
     );
   }
 });
@@ -157,12 +163,12 @@ it("starts each fold's model from its own earlier one, never from one that has s
   const preconditioner = runToEnd(
     makePreconditioner(tensors, { ...crossValidationData, l2: 1 }, crossValidationData.gramStatistics),
   );
-  const starts = [1, 2, 3, 4].map((value) => new Float64Array(18).fill(value));
-  const bounds = { tolerance: 0, maxEvaluations: 1 };
+  const warmStarts = [1, 2, 3, 4].map((value) => new Float64Array(18).fill(value));
+  const criteria = { tolerance: 0, maxEvaluations: 1 };
   const { parameters, heldOut } = runToEnd(
-    fitFolds(tensors, crossValidationData, 4, 1, preconditioner, starts, bounds),
+    fitFolds(tensors, crossValidationData, { foldCount: 4, l2: 1, preconditioner, warmStarts, criteria }),
   );
-  expect(parameters).toEqual(starts);
+  expect(parameters).toEqual(warmStarts);
   expect([...heldOut.rows].sort((a, b) => a - b)).toEqual([...groups]);
 });
 

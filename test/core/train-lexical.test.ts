@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
-import { estimateCost, selectionPlan } from "../../src/core/linear/cost.ts";
+import { estimateCost } from "../../src/core/linear/cost.ts";
 import { BYTES_PER_SPARSE_ENTRY } from "../../src/core/linear/sparse.ts";
 import { train } from "../../src/core/linear/train.ts";
+import { selectionPlan } from "../../src/core/linear/workload.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { Matrix, SparseMatrix, TensorBackend } from "../../src/core/tensors.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";

@@ -1,7 +1,7 @@
 /** One attempt at a job, to its end, and what is told of that. */
 import type { Backbone } from "../../backbones/backbone.ts";
 import { type Failure, fail } from "../../core/failure.ts";
-import type { Cost } from "../../core/linear/cost.ts";
+import type { Cost } from "../../core/linear/types.ts";
 import type { TensorBackend } from "../../core/tensors.ts";
 import type { Message, Submission } from "../../jobs/protocol.ts";
 import type { WorkerClient } from "../client/worker-client.ts";

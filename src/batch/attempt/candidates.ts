@@ -5,11 +5,12 @@
 
 import type { Candidate } from "../../core/evaluation/comparison.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
-import { type Cost, costIfOverBudget, type TrainingShape } from "../../core/linear/cost.ts";
+import { costIfOverBudget } from "../../core/linear/cost.ts";
 import { createLexicalBudgetReader } from "../../core/linear/lexical-budget.ts";
 import { stratifiedOrder } from "../../core/linear/subsample.ts";
-import { encodeTargets } from "../../core/linear/targets.ts";
-import { strataOf, type TrainingOptions, type TrainingResult, train } from "../../core/linear/train.ts";
+import { encodeTargets, strataOf } from "../../core/linear/targets.ts";
+import { train } from "../../core/linear/train.ts";
+import type { Cost, TrainingOptions, TrainingResult, TrainingShape } from "../../core/linear/types.ts";
 import { runSteps } from "../../core/steps.ts";
 import type { Matrix, TensorBackend } from "../../core/tensors.ts";
 import type { LexicalFeatures } from "../../core/text/lexical.ts";

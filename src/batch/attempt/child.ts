@@ -1,6 +1,6 @@
 /** The process of one attempt, which takes all its memory with it when it ends, and nothing else when it runs out of it. */
 import { makeBackbones } from "../../backbones/index.ts";
-import type { Cost } from "../../core/linear/cost.ts";
+import type { Cost } from "../../core/linear/types.ts";
 import type { Submission } from "../../jobs/protocol.ts";
 import { nodeTensorBackend } from "../../tensor/node.ts";
 import { makeWorkerClient, type WorkerClientOptions } from "../client/worker-client.ts";

@@ -10,7 +10,7 @@ import { decodeHead, encodeHead } from "../../core/codec.ts";
 import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
 import { noEvaluation } from "../../core/evaluation/evaluation.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
-import type { TrainingResult, TrainingSummary } from "../../core/linear/train.ts";
+import type { TrainingResult, TrainingSummary } from "../../core/linear/types.ts";
 import type { Epoch } from "../../finetune/train.ts";
 import type { Artifact, Manifest } from "../../jobs/protocol.ts";
 import { withRetries } from "../client/worker-client.ts";

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { makeBackbones } from "../../backbones/index.ts";
 import { textStatic } from "../../backbones/node.ts";
-import type { Cost } from "../../core/linear/cost.ts";
+import type { Cost } from "../../core/linear/types.ts";
 import { MAX_SINGLE_UPLOAD_BYTES } from "../../jobs/protocol.ts";
 import { UsageError } from "../../lib/usage-error.ts";
 import { defaultRetryPolicy, type RetryPolicy } from "../client/worker-client.ts";

@@ -1,4 +1,6 @@
-import { OPERATIONS_PER_LOGIT, type Targets } from "../linear/objective.ts";
+import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
+import type { Targets } from "../linear/targets.ts";
+import type { Steps } from "../steps.ts";
 import { sigmoid, softmax, softplus } from "./probability.ts";
 
 /** Logits of examples that the model had not been trained on: rows × outputs, and which row of the set each is. */
@@ -111,11 +113,7 @@ export function temperatureOperations(logits: number): number {
  * head would be certain of everything. The loss is convex in β = 1 / T: Newton's method on it, kept inside a shrinking
  * bracket. Yields floating-point operations.
  */
-export function* fitTemperature(
-  targets: Targets,
-  heldOut: HeldOutLogits,
-  entries: readonly number[],
-): Generator<number, number, void> {
+export function* fitTemperature(targets: Targets, heldOut: HeldOutLogits, entries: readonly number[]): Steps<number> {
   if (entries.length === 0) return 1;
   const smoothing = labelSmoothing(entries.length);
   const stride = Math.ceil((entries.length * heldOut.outputs) / MAX_TEMPERATURE_LOGITS);

@@ -3,7 +3,9 @@
  * (the temperature, the threshold) is fitted on other parts than the one that it is judged on.
  */
 
-import { OPERATIONS_PER_LOGIT, type Targets } from "../linear/objective.ts";
+import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
+import type { Targets } from "../linear/targets.ts";
+import type { Steps } from "../steps.ts";
 import {
   conformalScores,
   fitTemperature,
@@ -84,7 +86,7 @@ export function* evaluateHeldOut(
   heldOut: HeldOutLogits,
   parts: Int32Array,
   settings: Pick<Evaluation, "method" | "folds">,
-): Generator<number, EvaluationResult, void> {
+): Steps<EvaluationResult> {
   if (heldOut.rows.length === 0) return noEvaluation;
   switch (targets.kind) {
     case "single":
@@ -107,7 +109,7 @@ function* crossFitTemperatures(
   heldOut: HeldOutLogits,
   parts: Int32Array,
   entries: readonly number[],
-): Generator<number, Map<number, number>, void> {
+): Steps<Map<number, number>> {
   const temperatures = new Map<number, number>();
   for (const part of new Set(parts)) {
     const others = entries.filter((at) => parts[at] !== part);
@@ -126,7 +128,7 @@ function* visitProbabilities(
   entries: readonly number[],
   temperatureOf: (entry: number) => number,
   visit: (probabilities: Float64Array, entry: number) => void,
-): Generator<number, void, void> {
+): Steps<void> {
   let operations = 0;
   for (const entry of entries) {
     visit(heldOutProbabilities(kind, heldOut, entry, temperatureOf(entry)), entry);
@@ -143,7 +145,7 @@ function* topPredictions(
   heldOut: HeldOutLogits,
   entries: readonly number[],
   temperatureOf: (entry: number) => number,
-): Generator<number, { label: number; top: number }[], void> {
+): Steps<{ label: number; top: number }[]> {
   const tops: { label: number; top: number }[] = [];
   yield* visitProbabilities("single", heldOut, entries, temperatureOf, (probabilities) => {
     const label = argmax(probabilities);
@@ -158,7 +160,7 @@ function* evaluateSingleLabel(
   heldOut: HeldOutLogits,
   parts: Int32Array,
   settings: Pick<Evaluation, "method" | "folds">,
-): Generator<number, EvaluationResult, void> {
+): Steps<EvaluationResult> {
   const targetOf = (entry: number) => targets.indices[heldOut.rows[entry] as number] as number;
   const entries = Array.from(heldOut.rows.keys());
   const inScopeEntries = entries.filter((entry) => targetOf(entry) >= 0);
@@ -256,7 +258,7 @@ function* evaluateMultiLabel(
   heldOut: HeldOutLogits,
   parts: Int32Array,
   settings: Pick<Evaluation, "method" | "folds">,
-): Generator<number, EvaluationResult, void> {
+): Steps<EvaluationResult> {
   const entries = Array.from(heldOut.rows.keys());
   const truths = entries.map((entry) => new Set(targets.indices[heldOut.rows[entry] as number]));
   const temperature = yield* fitTemperature(targets, heldOut, entries);

@@ -1,4 +1,5 @@
 /** Cholesky's factorisation A = L Lᵀ of symmetric matrices, in 64-bit floats, row-major. Generators yield floating-point operations. */
+import type { Steps } from "../steps.ts";
 
 /** What an operation here, in 64-bit floats and plain JavaScript, costs in operations of a product of matrices. */
 const PLAIN_OPERATION_COST = 12;
@@ -9,7 +10,7 @@ export function choleskyOperations(n: number): number {
 }
 
 /** In place: the lower triangle of a positive definite matrix becomes L. Squares of pivots are kept from falling below `least`. */
-export function* cholesky(a: Float64Array, n: number, minSquaredPivot: number): Generator<number, void, void> {
+export function* cholesky(a: Float64Array, n: number, minSquaredPivot: number): Steps<void> {
   for (let i = 0; i < n; i++) {
     choleskyRow(a, n, i, minSquaredPivot);
     yield PLAIN_OPERATION_COST * (i + 1) ** 2;
@@ -31,7 +32,7 @@ export function* rankRevealingCholesky(
   a: Float64Array,
   n: number,
   minSquaredPivot: number,
-): Generator<number, { rows: number[]; lower: Float64Array }, void> {
+): Steps<{ rows: number[]; lower: Float64Array }> {
   const rows: number[] = [];
   const factor = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
@@ -71,7 +72,7 @@ function rowProduct(a: Float64Array, x: number, y: number, count: number): numbe
 }
 
 /** L⁻¹, row by row from those above: (L⁻¹)_i = (e_i − Σ_{j<i} L_ij (L⁻¹)_j) / L_ii. */
-export function* invertLowerTriangular(lower: Float64Array, n: number): Generator<number, Float64Array, void> {
+export function* invertLowerTriangular(lower: Float64Array, n: number): Steps<Float64Array> {
   const inverse = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
     invertRow(lower, inverse, n, i);

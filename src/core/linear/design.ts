@@ -1,26 +1,27 @@
 /**
- * The design matrix that a training works on: a private, centred and scaled copy of the features.
+ * The design matrix that a training works on: its own centred and scaled copy of the features.
  *
- *   Z = (X − μ) / σ        X, Z: rows × dimensions; μ: dimensions; σ: one number, so that the rows' mean square norm is 1
+ *   Z = (X − μ) / σ        X, Z: rows × dimensions; μ: dimensions; σ: a single number
  *
- * A model on Z is one on X: w = w_z / σ, b = b_z − w·μ, and λ‖w‖² = (λ / σ²)‖w_z‖². Centring takes the intercept out of the
- * Hessian's cross terms and keeps 32-bit products accurate for features with a large mean; scaling makes everything that
- * follows independent of the features' scale.
+ * σ makes the rows' mean square norm 1. A model on Z is a model on X: w = w_z / σ, b = b_z − w·μ, and λ‖w‖² = (λ / σ²)‖w_z‖².
+ * Centring removes the intercept's cross terms from the Hessian and keeps 32-bit products accurate for features with a large
+ * mean. Scaling makes everything else independent of the features' scale.
  */
 import { fail, ok, type Result } from "../failure.ts";
+import type { Steps } from "../steps.ts";
 import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../tensors.ts";
 import { joinRows, pickRows, sliceRows } from "./sparse.ts";
 
 export interface Design {
   /** Row blocks in order. */
   readonly blocks: readonly Matrix[];
-  /** Each block transposed, which the gradient needs, or null: made anew each time. */
+  /** The transposed blocks, which the gradient needs. Null if they are to be made each time. */
   readonly transposed: readonly Matrix[] | null;
   readonly rows: number;
   readonly dimensions: number;
   readonly mean: Float64Array;
   readonly scale: number;
-  /** Lexical features (lexical.ts) beside the dense ones, as they are: neither centred nor scaled. */
+  /** Lexical features (lexical.ts), neither centred nor scaled. */
   readonly sparse: SparseDesign | null;
 }
 
@@ -30,7 +31,7 @@ export interface SparseDesign {
   readonly blocks: readonly SparseMatrix[];
 }
 
-/** Dense and sparse columns together: weights that an output has. */
+/** The number of dense and sparse columns: the weights of one output. */
 export function designWidth({ dimensions, sparse }: Design): number {
   return dimensions + (sparse?.columns ?? 0);
 }
@@ -50,12 +51,12 @@ function makeSparseDesign(
   return { columns, blocks };
 }
 
-/** All rows of a sparse design, copied out: for few rows, since the copies are there twice while they are joined. */
+/** A copy of all rows of a sparse design. Only for few rows: the copy exists twice while its parts are joined. */
 export function readSparseDesign(tensors: TensorBackend, { blocks }: SparseDesign): SparseRows {
   return joinRows(blocks.map((block) => tensors.readSparse(block)));
 }
 
-/** Some rows of a sparse design, ascending, copied out block by block. */
+/** A copy of some rows of a sparse design. `rows` ascend. */
 function pickFromBlocks(tensors: TensorBackend, { blocks }: SparseDesign, rows: readonly number[]): SparseRows {
   let first = 0;
   let next = 0;
@@ -69,10 +70,10 @@ function pickFromBlocks(tensors: TensorBackend, { blocks }: SparseDesign, rows: 
   return joinRows(parts);
 }
 
-/** Features that differ by less are taken as constant: weights on them would leave 32-bit floats. */
+/** Features that differ by less count as constant: weights on them would overflow 32-bit floats. */
 const MIN_SCALE = 1e-20;
 
-/** A design with its blocks transposed as well. */
+/** The design with transposed blocks. */
 export function withTransposed(tensors: TensorBackend, design: Omit<Design, "transposed">): Design {
   return { ...design, transposed: design.blocks.map((block) => tensors.transpose(block)) };
 }
@@ -87,9 +88,9 @@ export function freeSparseDesign(tensors: TensorBackend, { blocks }: SparseDesig
 }
 
 /**
- * Rows a block: few enough that a block's products stay in the processor's cache and take some tens of milliseconds at most,
- * all blocks about as large, and never a multiple of 32, at which transposing is ten times slower (rows a power of two
- * of bytes apart share cache lines).
+ * Rows of a block: so few that a block's products stay in the processor's cache and take some tens of milliseconds at most. All
+ * blocks are about equally large. Never a multiple of 32: transposing such a block is ten times slower, because rows that are
+ * a power of two of bytes apart share cache lines.
  */
 export function rowsPerBlock(rows: number, dimensions: number, outputs: number): number {
   const maxRows = Math.max(64, Math.min(500, Math.floor(1e8 / (dimensions * Math.max(outputs, 8)))));
@@ -97,20 +98,47 @@ export function rowsPerBlock(rows: number, dimensions: number, outputs: number):
   return size % 32 === 0 ? size + 4 : size;
 }
 
+export interface DesignOptions {
+  readonly dimensions: number;
+  /** Each row's weight. The mean and the scale are those of the rows whose weight is not zero. */
+  readonly weights: Float64Array;
+  readonly outputs: number;
+  /** Whether to keep the transposed blocks. */
+  readonly hasTransposed: boolean;
+  readonly sparse: { readonly rows: SparseRows; readonly columns: number } | null;
+}
+
 /**
- * Copies `features` (row blocks) into a design, freeing each block once it is copied: both whole would be twice the memory.
- * μ and σ come from the rows whose `weights` are not zero.
- * Yields floating-point operations. Fails with `invalid_features` at the first number that is not finite.
+ * Copies `features` (row blocks) into a design. It frees each block once it is copied, because both in full would take twice
+ * the memory. Fails with `invalid_features` at the first number that is not finite.
  */
 export function* makeDesign(
   tensors: TensorBackend,
   features: readonly Matrix[],
+  { dimensions, weights, outputs, hasTransposed, sparse }: DesignOptions,
+): Steps<Result<Design>> {
+  const moments = yield* columnMoments(tensors, features, dimensions, weights);
+  if (!moments.ok) return moments;
+  const { mean, scale } = moments.value;
+  const rows = features.reduce((sum, block) => sum + block.rows, 0);
+  const blocks = yield* standardiseBlocks(tensors, features, {
+    mean,
+    scale,
+    size: rowsPerBlock(rows, dimensions, outputs),
+  });
+  const heights = blocks.map((block) => block.rows);
+  const sparseBlocks = sparse === null ? null : makeSparseDesign(tensors, sparse.rows, sparse.columns, heights);
+  const design = { blocks, rows, dimensions, mean, scale, sparse: sparseBlocks };
+  return ok(hasTransposed ? withTransposed(tensors, design) : { ...design, transposed: null });
+}
+
+/** μ and σ of the rows whose weight is not zero. */
+function* columnMoments(
+  tensors: TensorBackend,
+  features: readonly Matrix[],
   dimensions: number,
   weights: Float64Array,
-  outputs: number,
-  transposed: boolean,
-  sparse: { readonly rows: SparseRows; readonly columns: number } | null,
-): Generator<number, Result<Design>, void> {
+): Steps<Result<{ mean: Float64Array; scale: number }>> {
   const mean = new Float64Array(dimensions);
   let weightedRows = 0;
   let row = 0;
@@ -140,11 +168,18 @@ export function* makeDesign(
     }
     yield 3 * block.rows * dimensions;
   }
-  const rows = row;
   const rms = Math.sqrt(sumOfSquares / Math.max(weightedRows, 1));
-  const scale = rms < MIN_SCALE ? 1 : rms;
+  return ok({ mean, scale: rms < MIN_SCALE ? 1 : rms });
+}
 
-  const size = rowsPerBlock(rows, dimensions, outputs);
+/** Copies features into standardised blocks of `size` rows, freeing them as it goes. */
+function* standardiseBlocks(
+  tensors: TensorBackend,
+  features: readonly Matrix[],
+  { mean, scale, size }: { readonly mean: Float64Array; readonly scale: number; readonly size: number },
+): Steps<Matrix[]> {
+  const dimensions = mean.length;
+  const rows = features.reduce((sum, block) => sum + block.rows, 0);
   const blocks: Matrix[] = [];
   let sourceBlock = 0;
   let offset = 0;
@@ -166,15 +201,12 @@ export function* makeDesign(
     blocks.push(tensors.matrix(block.length / dimensions, dimensions, block));
     yield 2 * block.length;
   }
-  const heights = blocks.map((block) => block.rows);
-  const sparseBlocks = sparse === null ? null : makeSparseDesign(tensors, sparse.rows, sparse.columns, heights);
-  const design = { blocks, rows, dimensions, mean, scale, sparse: sparseBlocks };
-  return ok(transposed ? withTransposed(tensors, design) : { ...design, transposed: null });
+  return blocks;
 }
 
-// Loops stand in functions of their own, since those inside of generators run at a fraction of the speed.
+// Loops have functions of their own because loops in generators run at a fraction of the speed.
 
-/** Adds `part` to the first numbers of `sum`. */
+/** Adds `part` to the first numbers of `sum`, which may be longer. */
 export function addTo(sum: Float64Array, part: Float32Array): void {
   for (let i = 0; i < part.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
 }
@@ -185,7 +217,7 @@ function squaredDistance(x: Float32Array, mean: Float64Array): number {
   return sum;
 }
 
-/** (x − μ) / σ of whole rows, into `to`. */
+/** Writes (x − μ) / σ of whole rows to `destination`. */
 function standardise(source: Float32Array, mean: Float64Array, scale: number, destination: Float32Array): void {
   for (let at = 0; at < source.length; ) {
     for (let j = 0; j < mean.length; j++, at++)
@@ -193,14 +225,17 @@ function standardise(source: Float32Array, mean: Float64Array, scale: number, de
   }
 }
 
-/** The design of some of its rows, ascending, transposed as it is; to be read once it needs no transpose, and is dense alone. */
+/**
+ * A design of some rows, which ascend, with transposed blocks if the design has them. A subset that is read only once has
+ * neither transposed blocks nor sparse columns.
+ */
 export function* subsetDesign(
   tensors: TensorBackend,
   design: Design,
   rows: readonly number[],
   outputs: number,
   use: "many" | "once" = "many",
-): Generator<number, Design, void> {
+): Steps<Design> {
   const { dimensions } = design;
   const size = rowsPerBlock(rows.length, dimensions, outputs);
   const blockStarts: number[] = [];

@@ -1,10 +1,12 @@
+import type { Steps } from "../steps.ts";
 import type { Matrix, TensorBackend } from "../tensors.ts";
 import { designWidth } from "./design.ts";
 import { type LbfgsOptions, type LbfgsResult, lbfgs, memoryLength } from "./lbfgs.ts";
-import { evaluateObjective, type FitProblem, type Targets } from "./objective.ts";
+import { evaluateObjective, type FitProblem } from "./objective.ts";
 import { type GramStatistics, gramMatrix, invertDamped, MAX_GRAM_DIMENSIONS } from "./preconditioner.ts";
+import type { Targets } from "./targets.ts";
 
-/** Each output's share of the weighted rows (single and multi), kept off 0 and 1 by half a row. */
+/** Each output's share of the weighted rows (single and multi). Half a row is added to each, so that none is 0 or 1. */
 export function priors(targets: Targets, weights: Float64Array, outputs: number): Float64Array {
   const shares = new Float64Array(outputs).fill(0.5);
   let total = 1;
@@ -23,7 +25,7 @@ export function priors(targets: Targets, weights: Float64Array, outputs: number)
   return shares.map((share) => share / total);
 }
 
-/** W = 0 with the intercepts of the priors: where a fit without anything better begins. */
+/** W = 0, and the intercepts that predict the priors: the start of a fit without a warm start. */
 export function initialParameters(problem: FitProblem): Float64Array {
   const { targets, weights, outputs, design } = problem;
   const size = designWidth(design) * outputs;
@@ -45,7 +47,7 @@ export function initialParameters(problem: FitProblem): Float64Array {
   return parameters;
 }
 
-/** κ: the mean curvature of the loss in a logit at the starting point. */
+/** κ: the mean second derivative of the loss by a logit at the starting point. */
 export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
   if (kind === "value") return 1;
   let sum = 0;
@@ -53,31 +55,32 @@ export function curvature(shares: Float64Array, kind: Targets["kind"]): number {
   return kind === "single" ? sum / Math.max(1, shares.length - 1) : sum / shares.length;
 }
 
-/** κ times the largest eigenvalue of G, in penalties, up to which a diagonal does. */
+/** If κ times the largest eigenvalue of G is at most so many times λ, the diagonal is enough. */
 const DIAGONAL_MAX_CURVATURE_TO_L2 = 2;
 
-/**
- * (κ G + λ I)⁻¹ for the dense columns' W, whole or its diagonal alone, its diagonal for the sparse columns', the inverse
- * curvature of each intercept, and the rows' mean m, null for zero.
- */
+/** An approximate inverse Hessian, in the blocks that `fitHead` puts together. */
 export interface Preconditioner {
+  /** (κ G + λ I)⁻¹ for the dense columns of W: the whole matrix, or its diagonal. */
   readonly inverse: Matrix | Float64Array;
+  /** Its diagonal for the sparse columns of W. */
   readonly sparse: Float64Array;
+  /** The inverse curvature of each intercept. */
   readonly intercepts: Float64Array;
+  /** The rows' mean m. Null if it is zero. */
   readonly mean: Float64Array | null;
 }
 
 /**
- * The diagonal does where there are too many dimensions for the whole, or where the penalty outweighs what the rows add to
- * it: the whole would save less than it costs.
+ * It takes only the diagonal of the inverse if there are too many dimensions for the whole matrix, or if the penalty outweighs
+ * the rows' curvature: the whole matrix would then cost more than it saves.
  *
- * @param spread of all of the problem's rows
+ * @param gramStatistics of all rows of the problem
  */
 export function* makePreconditioner(
   tensors: TensorBackend,
   problem: FitProblem,
   gramStatistics: GramStatistics,
-): Generator<number, Preconditioner, void> {
+): Steps<Preconditioner> {
   const { design, targets, weights, outputs, l2 } = problem;
   const shares = priors(targets, weights, outputs);
   const meanCurvature = curvature(shares, targets.kind);
@@ -109,34 +112,33 @@ export function freePreconditioner(tensors: TensorBackend, { inverse }: Precondi
   if (!(inverse instanceof Float64Array)) tensors.free(inverse);
 }
 
-/** When a fit ends: at the tolerance (see minimise.ts), or after so many evaluations of the objective. */
+/** When a fit ends: at the tolerance (see lbfgs.ts), or after so many evaluations of the objective. */
 export type StoppingCriteria = Pick<LbfgsOptions, "tolerance" | "maxEvaluations">;
 
 /**
- * Minimises the objective from `start`. The preconditioner may be that of more rows: folds that leave rows out share one.
- * Where it is whole and of all rows, for regression it is the exact inverse Hessian up to rounding: the first step is ridge's
- * closed form, and the rest refine it.
+ * Minimises the objective from `start`. The preconditioner may be computed from more rows than the problem has: folds share
+ * one. For regression, a preconditioner with the whole matrix of exactly these rows is the inverse Hessian up to rounding: the
+ * first step is then the closed form of ridge regression, and further steps refine it.
  */
 export function* fitHead(
   tensors: TensorBackend,
   problem: FitProblem,
   preconditioner: Preconditioner,
   start: Float64Array,
-  criteria: StoppingCriteria,
-  onStep?: (value: number) => void,
-): Generator<number, LbfgsResult, void> {
+  criteria: StoppingCriteria & Pick<LbfgsOptions, "onStep">,
+): Steps<LbfgsResult> {
   const { dimensions } = problem.design;
   const { outputs } = problem;
   const dense = dimensions * outputs;
   const size = designWidth(problem.design) * outputs;
-  // With b' = b + mᵀW for b the Hessian falls into blocks: P = T diag(inverse, intercepts) Tᵀ, T = [I 0; −mᵀ 1].
+  // With b' = b + mᵀW instead of b, the Hessian has a block for W and one for the intercepts: P = T diag(inverse, intercepts) Tᵀ, T = [I 0; −mᵀ 1].
   const precondition = (gradient: Float64Array): Float64Array => {
     const { inverse, sparse, mean } = preconditioner;
     const vector = mean === null ? gradient : applyCentringTranspose(gradient, mean, outputs);
     const result = new Float64Array(vector.length);
-    scaleRows(vector, sparse, outputs, dense, result);
+    scaleRows(vector.subarray(dense), sparse, outputs, result.subarray(dense));
     if (inverse instanceof Float64Array) {
-      scaleRows(vector, inverse, outputs, 0, result);
+      scaleRows(vector, inverse, outputs, result);
     } else {
       const right = tensors.matrix(dimensions, outputs, new Float32Array(vector.subarray(0, dense)));
       const product = tensors.multiply(inverse, right);
@@ -156,25 +158,18 @@ export function* fitHead(
       outputs *
       (preconditioner.sparse.length +
         (preconditioner.inverse instanceof Float64Array ? dimensions : 2 * dimensions ** 2)),
-    ...(onStep === undefined ? {} : { onStep }),
   });
 }
 
-/** Multiplies rows of `outputs` numbers, from `start` on, by a factor each. */
-function scaleRows(
-  source: Float64Array,
-  factors: Float64Array,
-  outputs: number,
-  start: number,
-  destination: Float64Array,
-): void {
-  for (let j = 0, at = start; j < factors.length; j++) {
+/** Multiplies each row of `outputs` numbers by its factor. */
+function scaleRows(source: Float64Array, factors: Float64Array, outputs: number, destination: Float64Array): void {
+  for (let j = 0, at = 0; j < factors.length; j++) {
     const factor = factors[j] as number;
     for (let k = 0; k < outputs; k++, at++) destination[at] = (source[at] as number) * factor;
   }
 }
 
-/** Tᵀ v: W's part less m times the intercepts' part. */
+/** Tᵀ v: subtracts m times the intercepts' part from W's part. */
 function applyCentringTranspose(vector: Float64Array, mean: Float64Array, outputs: number): Float64Array {
   const result = vector.slice();
   const size = mean.length * outputs;
@@ -186,7 +181,7 @@ function applyCentringTranspose(vector: Float64Array, mean: Float64Array, output
   return result;
 }
 
-/** T v, in place: the intercepts' part less mᵀ times W's part. */
+/** T v, in place: subtracts mᵀ times W's part from the intercepts' part. */
 function applyCentring(vector: Float64Array, mean: Float64Array, outputs: number): void {
   const size = mean.length * outputs;
   for (let j = 0; j < mean.length; j++) {
@@ -195,7 +190,7 @@ function applyCentring(vector: Float64Array, mean: Float64Array, outputs: number
   }
 }
 
-/** Bytes alive during a fit besides the design. */
+/** Bytes of arrays alive during a fit, without the design. */
 export function fitBytes(dimensions: number, columns: number, outputs: number, rowsPerBlock: number): number {
   const parameters = (dimensions + columns + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;

@@ -13,6 +13,8 @@
  * falls of f add up to if they go on shrinking as they did (Aitken). The first alone is far too low where convergence is
  * slow, the second where it has only begun.
  */
+
+import type { Steps } from "../steps.ts";
 import type { LossGradient } from "./objective.ts";
 
 export interface LbfgsResult {
@@ -82,11 +84,11 @@ export function stepOperations(parameters: number, pairs = memoryLength(paramete
  * @param precondition P, the given inverse Hessian, applied to a vector
  */
 export function* lbfgs(
-  evaluate: (parameters: Float64Array) => Generator<number, LossGradient, void>,
+  evaluate: (parameters: Float64Array) => Steps<LossGradient>,
   precondition: (vector: Float64Array) => Float64Array,
   start: Float64Array,
   options: LbfgsOptions,
-): Generator<number, LbfgsResult, void> {
+): Steps<LbfgsResult> {
   const maxPairs = memoryLength(start.length);
   const memory: LbfgsMemory = { pairs: [], stepChangeProducts: [], changeProducts: [], scale: 1 };
   let parameters = start;
@@ -164,13 +166,13 @@ type LineSearchResult = { readonly evaluations: number } & (
 
 /** Backtracks from the whole step, by the least of the parabola through what is known. */
 function* lineSearch(
-  evaluate: (parameters: Float64Array) => Generator<number, LossGradient, void>,
+  evaluate: (parameters: Float64Array) => Steps<LossGradient>,
   parameters: Float64Array,
   value: number,
   direction: Float64Array,
   slope: number,
   maxEvaluations: number,
-): Generator<number, LineSearchResult, void> {
+): Steps<LineSearchResult> {
   let stepLength = 1;
   for (let evaluations = 1; ; evaluations++) {
     const next = addScaled(parameters, direction, stepLength);

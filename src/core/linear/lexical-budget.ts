@@ -7,9 +7,9 @@ import {
   lexicalBucketCount,
   MIN_BUCKETS,
 } from "../text/lexical.ts";
-import { type Cost, costIfOverBudget, type TrainingShape } from "./cost.ts";
+import { costIfOverBudget } from "./cost.ts";
 import { BYTES_PER_SPARSE_ENTRY } from "./sparse.ts";
-import type { TrainingOptions } from "./train.ts";
+import type { Cost, TrainingOptions, TrainingShape } from "./types.ts";
 
 type Options = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">;
 

@@ -11,13 +11,10 @@
  */
 
 import { logSumExp, sigmoid, softplus } from "../evaluation/probability.ts";
+import type { Steps } from "../steps.ts";
 import type { Matrix, TensorBackend } from "../tensors.ts";
 import { addTo, type Design, designWidth } from "./design.ts";
-
-export type Targets =
-  | { readonly kind: "single"; readonly indices: Int32Array }
-  | { readonly kind: "multi"; readonly indices: readonly (readonly number[])[] }
-  | { readonly kind: "value"; readonly values: Float64Array };
+import type { Targets } from "./targets.ts";
 
 export interface FitProblem {
   readonly design: Design;
@@ -57,7 +54,7 @@ export function* evaluateObjective(
   tensors: TensorBackend,
   problem: FitProblem,
   parameters: Float64Array,
-): Generator<number, LossGradient, void> {
+): Steps<LossGradient> {
   const { design, outputs, l2 } = problem;
   const { sparse } = design;
   const dense = design.dimensions * outputs;
@@ -111,11 +108,7 @@ function addPenalty(gradient: Float64Array, parameters: Float64Array, size: numb
  *
  *   ∂f/∂W_k = p_k Σ_i s_i x_i − Σ_i s_i y_ik x_i,   ∂f/∂b likewise with 1 for x
  */
-function* evaluateAtZeroWeights(
-  tensors: TensorBackend,
-  problem: FitProblem,
-  bias: Float64Array,
-): Generator<number, LossGradient, void> {
+function* evaluateAtZeroWeights(tensors: TensorBackend, problem: FitProblem, bias: Float64Array): Steps<LossGradient> {
   const { design, targets, outputs, weights } = problem;
   const { dimensions } = design;
   const logSum = logSumExp(bias);
@@ -177,7 +170,7 @@ export function* visitLogits(
   outputs: number,
   parameters: Float64Array,
   visit: (firstRow: number, rows: number, logits: Float32Array) => void,
-): Generator<number, void, void> {
+): Steps<void> {
   const dense = design.dimensions * outputs;
   const size = designWidth(design) * outputs;
   const weights = tensors.matrix(design.dimensions, outputs, new Float32Array(parameters.subarray(0, dense)));

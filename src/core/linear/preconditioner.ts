@@ -6,6 +6,7 @@
  */
 
 import { seededRandom, shuffle } from "../random.ts";
+import type { Steps } from "../steps.ts";
 import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
 import { cholesky, choleskyOperations, invertLowerTriangular } from "./cholesky.ts";
 import { type Design, freeDesign, type SparseDesign, subsetDesign } from "./design.ts";
@@ -51,7 +52,7 @@ export function* computeGramStatistics(
   design: Design,
   weights: Float64Array,
   seed: number,
-): Generator<number, GramStatistics, void> {
+): Steps<GramStatistics> {
   const { dimensions } = design;
   const sampleShare = Math.min(1, MAX_SAMPLE_NUMBERS / (design.rows * dimensions));
   const random = seededRandom(seed);
@@ -172,10 +173,7 @@ function squaredNorm(vector: Float64Array): number {
 }
 
 /** G of the rows less their mean; of all rows, or where there are many of a random sample of them in proportion: it only preconditions. */
-export function* gramMatrix(
-  tensors: TensorBackend,
-  gramStatistics: GramStatistics,
-): Generator<number, Float32Array, void> {
+export function* gramMatrix(tensors: TensorBackend, gramStatistics: GramStatistics): Steps<Float32Array> {
   const { design, weights, seed } = gramStatistics;
   if (gramStatistics.gram !== null) return gramStatistics.gram;
   const sampleRows = Math.max(1000, GRAM_ROWS_PER_DIMENSION * design.dimensions);
@@ -211,11 +209,7 @@ function centreGram(gram: Float32Array, { mean, totalWeight }: GramStatistics): 
 }
 
 /** G = Σ_i s_i x_i x_iᵀ, row-major. Yields floating-point operations. */
-function* weightedGram(
-  tensors: TensorBackend,
-  design: Design,
-  weights: Float64Array,
-): Generator<number, Float32Array, void> {
+function* weightedGram(tensors: TensorBackend, design: Design, weights: Float64Array): Steps<Float32Array> {
   const { dimensions } = design;
   const sum = new Float32Array(dimensions * dimensions);
   let first = 0;
@@ -262,7 +256,7 @@ export function* invertDamped(
   dimensions: number,
   curvature: number,
   l2: number,
-): Generator<number, Matrix, void> {
+): Steps<Matrix> {
   let trace = 0;
   for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
   const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);

@@ -4,6 +4,7 @@
  * dimensions, W = Zᵀ L⁻ᵀ B. Sparse columns take part in the products as the dense ones do.
  */
 
+import type { Steps } from "../steps.ts";
 import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
 import { choleskyOperations, invertLowerTriangular, rankRevealingCholesky } from "./cholesky.ts";
 import { type Design, readSparseDesign, withTransposed } from "./design.ts";
@@ -62,7 +63,7 @@ export function* reduceToRowSpace(
   tensors: TensorBackend,
   design: Design,
   weights: Float64Array,
-): Generator<number, { design: Design; basis: RowSpaceBasis } | null, void> {
+): Steps<{ design: Design; basis: RowSpaceBasis } | null> {
   const { rows, dimensions } = design;
   if (!usesRowSpace({ rows, dimensions, columns: design.sparse?.columns ?? 0 })) return null;
   const values = new Float32Array(rows * dimensions);

@@ -1,25 +1,27 @@
 import { seededRandom, shuffle } from "../random.ts";
 
-/** The fold of a row that is in no fold: it is trained on always and never held out. */
+export const DEFAULT_FOLDS = 5;
+export const DEFAULT_HOLDOUT_FRACTION = 0.2;
+/** The fold of a row that is always trained on and never held out. */
 export const ALWAYS_TRAINED = -1;
 
 /**
- * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is
- * spread evenly over the folds, rows of one group stay together, and a class is never held out whole: where one group
- * has all its rows, or all rows there are, that group is always trained on.
+ * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is spread
+ * evenly over the folds, and rows of one group stay together. A class is never held out whole: if one group has all its rows,
+ * or all rows of the set, that group is always trained on.
  *
- * @param strata each row's class; rows of class −1 are spread as well, and may be held out whole.
+ * @param strata each row's class. Class −1 is spread like the others, but may be held out whole.
  */
 export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: number, seed: number): Int32Array {
   return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
-/** Parts that a holdout is cut from: its fraction is to a twentieth. */
+/** A holdout is made of so many parts, so its fraction is rounded to a twentieth. */
 const HOLDOUT_PARTS = 20;
 
 /**
- * As `stratifiedFolds`, but fold 0, the holdout, has `fraction` of the rows and of each class, and the others share the rest.
- * Of a class of few groups it takes every so many, not the first.
+ * Like `stratifiedFolds`, but fold 0, the holdout, has `fraction` of the rows and of each class. The other folds share the
+ * remaining rows. The parts that belong to the holdout are spread evenly, so that classes with few groups get their share.
  */
 export function holdoutFolds(
   strata: Int32Array,

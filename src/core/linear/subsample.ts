@@ -1,19 +1,29 @@
 import { seededRandom, shuffle } from "../random.ts";
+import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import type { CrossValidationData } from "./cross-validation.ts";
 import { subsetDesign } from "./design.ts";
 import { computeGramStatistics } from "./preconditioner.ts";
 import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
 
-/** About `rows` of the rows that are trained on, of every class alike, cut into four folds, to choose l2 on. Yields floating-point operations. */
+/** The folds of a subsample. The selection of l2 holds out the first alone. */
+const SUBSAMPLE_FOLDS = 4;
+
+export interface SubsampleOptions {
+  /** Each row's class. */
+  readonly strata: Int32Array;
+  readonly groups: Int32Array;
+  /** About how many rows to take. */
+  readonly rows: number;
+  readonly seed: number;
+}
+
+/** A stratified subsample of the rows that are trained on, divided into folds, to select l2 on. */
 export function* subsample(
   tensors: TensorBackend,
   data: CrossValidationData,
-  strata: Int32Array,
-  groups: Int32Array,
-  rows: number,
-  seed: number,
-): Generator<number, CrossValidationData, void> {
+  { strata, groups, rows, seed }: SubsampleOptions,
+): Steps<CrossValidationData> {
   const slices = Math.ceil(data.weights.length / rows);
   const slice = stratifiedFolds(strata, groups, slices, seed + 1);
   const sampleRows = Array.from(slice.keys()).filter(
@@ -35,13 +45,13 @@ export function* subsample(
         : targets.kind === "multi"
           ? { kind: "multi", indices: sampleRows.map((row) => targets.indices[row] ?? []) }
           : { kind: "value", values: Float64Array.from(sampleRows, (row) => targets.values[row] as number) },
-    folds: stratifiedFolds(pick(strata), pick(groups), 4, seed),
+    folds: stratifiedFolds(pick(strata), pick(groups), SUBSAMPLE_FOLDS, seed),
   };
 }
 
 /**
- * All rows in an order of which every beginning is a stratified sample: it has of each class in proportion to its rows, and
- * of any class its first before another's second.
+ * All rows in an order whose every prefix is a stratified sample: each class has its share of the rows, and the first row of
+ * every class comes before the second of another.
  *
  * @param strata each row's class
  */

@@ -1,18 +1,27 @@
-/** Examples' targets as a training takes them. */
+/** The targets of a training set, and what is counted from them: row weights and strata. */
 import type { Task } from "../head.ts";
-import type { TrainingSet } from "./train.ts";
 
-/** What an example is to be predicted as: a label, any number of labels or a value, as the task wants. */
+/** What an example is to be predicted as: a label, any number of labels or a value, depending on the task. */
 export type Target = string | readonly string[] | number;
+
+/**
+ * The targets of all rows.
+ * single: the index of each row's label, or −1 for an out-of-scope row. Such a row is never trained on; it only sets the threshold.
+ * multi: the label indices of each row. value: the value of each row.
+ */
+export type Targets =
+  | { readonly kind: "single"; readonly indices: Int32Array }
+  | { readonly kind: "multi"; readonly indices: readonly (readonly number[])[] }
+  | { readonly kind: "value"; readonly values: Float64Array };
 
 export interface TargetSet {
   readonly labels: readonly string[];
-  readonly targets: TrainingSet["targets"];
+  readonly targets: Targets;
 }
 
 /**
- * Sorted labels, or those `among` which to look, and each row's target in terms of them; rows of the out-of-scope label, or
- * of one that is not among them, belong to none.
+ * The labels, and each row's target as indices into them. The labels are `knownLabels`, or those of all targets, sorted. The
+ * out-of-scope label and labels that are not known have no index.
  */
 export function encodeTargets(
   task: Task,
@@ -36,4 +45,56 @@ export function encodeTargets(
             indices: labelTargets.map((list) => (list as readonly string[]).map(indexOf).filter((label) => label >= 0)),
           },
   };
+}
+
+/**
+ * Values less their mean, which is returned as `offset`: around zero, 32-bit logits keep what sets the values apart. Labels
+ * stay as they are.
+ */
+export function centreTargets(targets: Targets): { targets: Targets; offset: number } {
+  if (targets.kind !== "value") return { targets, offset: 0 };
+  const offset = targets.values.reduce((sum, value) => sum + value / targets.values.length, 0);
+  return { targets: { kind: "value", values: targets.values.map((value) => value - offset) }, offset };
+}
+
+/** Each row's weight: 0 for out-of-scope rows, else 1, or scikit-learn's "balanced": rows / (classes × rows of the class). */
+export function rowWeights(
+  targets: Targets,
+  rows: number,
+  labels: number,
+  classWeight: "balanced" | null,
+): Float64Array {
+  if (targets.kind !== "single") return new Float64Array(rows).fill(1);
+  const counts = new Float64Array(labels);
+  let total = 0;
+  for (const label of targets.indices) {
+    if (label < 0) continue;
+    counts[label] = (counts[label] as number) + 1;
+    total++;
+  }
+  const present = counts.reduce((sum, count) => sum + (count > 0 ? 1 : 0), 0);
+  return Float64Array.from(targets.indices, (label) => {
+    if (label < 0) return 0;
+    return classWeight === "balanced" ? total / (present * (counts[label] as number)) : 1;
+  });
+}
+
+/** Each row's class, by which rows are spread over the folds. A multi-label row belongs to its rarest label. */
+export function strataOf(targets: Targets, labels: number): Int32Array {
+  switch (targets.kind) {
+    case "single":
+      return targets.indices;
+    case "value":
+      return new Int32Array(targets.values.length).fill(-1);
+    case "multi": {
+      const counts = new Int32Array(labels);
+      for (const label of targets.indices.flat()) counts[label] = (counts[label] as number) + 1;
+      return Int32Array.from(targets.indices, (row) =>
+        row.reduce(
+          (rarest, label) => (rarest < 0 || (counts[label] as number) < (counts[rarest] as number) ? label : rarest),
+          -1,
+        ),
+      );
+    }
+  }
 }

@@ -1,0 +1,58 @@
+import { type Evaluation, type EvaluationResult, evaluateHeldOut, noEvaluation } from "../evaluation/evaluation.ts";
+import type { Steps } from "../steps.ts";
+import type { TensorBackend } from "../tensors.ts";
+import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
+import type { Preconditioner } from "./fit.ts";
+import { crossValidationData, hasHeldOutRows, type PenaltySelection } from "./penalty.ts";
+import { sparseToleranceFactor } from "./refit.ts";
+import { stratifiedFolds } from "./split.ts";
+import type { TrainingRows } from "./types.ts";
+import { fitEvaluationLimits, workload } from "./workload.ts";
+
+/** Close enough to the optimum that the metrics and the temperature are those of the head itself. */
+const EVALUATION_TOLERANCE = 1e-3;
+
+export interface EvaluationOptions {
+  readonly labels: readonly string[];
+  readonly rows: TrainingRows;
+  readonly selection: PenaltySelection;
+  /** That of all rows at the selected l2. */
+  readonly preconditioner: Preconditioner;
+  readonly method: Evaluation["method"];
+  readonly seed: number;
+}
+
+/** Evaluates the selected features and l2 on held-out rows. `parameters` is the mean of the folds' models, null without any. */
+export function* evaluate(
+  tensors: TensorBackend,
+  { labels, rows, selection, preconditioner, method, seed }: EvaluationOptions,
+): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
+  const foldCount = method === "none" ? 0 : method === "holdout" ? 1 : rows.foldCount;
+  if (!hasHeldOutRows(rows, foldCount)) return { result: noEvaluation, parameters: null };
+  const { design } = selection.featureSet;
+  const { heldOut, parameters } = yield* fitFolds(tensors, crossValidationData(selection.featureSet, rows), {
+    foldCount,
+    l2: selection.l2,
+    preconditioner: needsFoldPreconditioners(rows.weights.length, design.dimensions) ? "own" : preconditioner,
+    warmStarts: selection.parameters,
+    criteria: {
+      tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
+      maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
+    },
+  });
+  const pickHeldOut = (values: Int32Array) => heldOut.rows.map((row) => values[row] as number);
+  const parts =
+    method === "holdout"
+      ? stratifiedFolds(pickHeldOut(rows.strata), pickHeldOut(rows.groups), 2, seed)
+      : pickHeldOut(rows.folds);
+  const settings = method === "holdout" ? { method } : { method, folds: new Set(parts).size };
+  const result = yield* evaluateHeldOut(labels, rows.targets, heldOut, parts, settings);
+  return { result, parameters: average(parameters) };
+}
+
+function average(vectors: readonly Float64Array[]): Float64Array {
+  const sum = new Float64Array((vectors[0] as Float64Array).length);
+  for (const vector of vectors)
+    for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (vector[i] as number) / vectors.length;
+  return sum;
+}
