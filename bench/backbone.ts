@@ -15,7 +15,7 @@ import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom } from "../src/core/random.ts";
-import { type Client, GraftError } from "../src/sdk.ts";
+import { type Client, GraftError } from "../src/sdk/client.ts";
 import { type LocalWorker, withWorker } from "./local-worker.ts";
 import { type Peer, startPeer } from "./peer.ts";
 import { median, noPeer, pairedRatio, type Row } from "./report.ts";

@@ -17,7 +17,7 @@ import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { expectedCalibrationError, mean, perClassMetrics } from "../src/core/evaluation/metrics.ts";
 import { UsageError } from "../src/lib/usage-error.ts";
-import { type Client, GraftError, type Prediction } from "../src/sdk.ts";
+import { type Client, GraftError, type Prediction } from "../src/sdk/client.ts";
 import { peakMegabytes, quantile, withWorker } from "./local-worker.ts";
 import { type LabelledText, readTexts } from "./text-datasets.ts";
 

@@ -16,7 +16,7 @@ import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { splitWords } from "../src/core/text/words.ts";
-import type { Client } from "../src/sdk.ts";
+import type { Client } from "../src/sdk/client.ts";
 import { type System, startSystem, type TenantClient, waitForJobEnd } from "../test/e2e/processes.ts";
 import { cached } from "./cached.ts";
 import { accuracyOn, prepareSplit, trainHead, trainLayers } from "./in-process.ts";

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Client, createClient } from "../src/sdk.ts";
+import { type Client, createClient } from "../src/sdk/client.ts";
 import { buildWorker, type Server, serve } from "../src/server/runtime.ts";
 import { readWorkerVariables } from "../src/server/settings.ts";
 

@@ -4,7 +4,7 @@
  *
  *   npm run bench -- webhooks
  */
-import { type Client, createClient } from "../src/sdk.ts";
+import { type Client, createClient } from "../src/sdk/client.ts";
 import { type Receiver, respond, startReceiver, trainTwoVersions } from "../test/e2e/receivers.ts";
 import { type LocalWorker, quantile, withWorker } from "./local-worker.ts";
 import { median, noPeer, pairedRatio, type Row } from "./report.ts";

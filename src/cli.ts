@@ -1,7 +1,7 @@
 /** The command line. `demo [file.csv]` shows the whole path from labelled texts to predictions (src/cli/demo.ts). */
 import { runDemo } from "./cli/demo.ts";
 import { exitWithError, UsageError } from "./lib/usage-error.ts";
-import { GraftError } from "./sdk.ts";
+import { GraftError } from "./sdk/client.ts";
 
 const usage = `Usage: npm run demo [-- file.csv]
 

@@ -67,6 +67,8 @@ export type RowError = DeepReadonly<z.output<typeof rowError>>;
 export const importQuery = z.strictObject({ on_error: z.enum(["continue", "abort"]).default("continue") });
 export type ImportQuery = DeepReadonly<z.input<typeof importQuery>>;
 
+export type ImportType = "text/csv" | "application/x-ndjson" | "application/json";
+
 export const datasetImport = z
   .object({
     object: z.literal("dataset.import"),

@@ -1,4 +1,4 @@
-import type { Evaluation } from "../sdk.ts";
+import type { Evaluation } from "../sdk/client.ts";
 import { displayWidth, formatPercent, formatTable, truncate } from "./terminal.ts";
 
 /** The shortest prefixes of 3 to 8 characters that are all different; if there are none, the labels' numbers. */

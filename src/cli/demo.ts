@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
-import { type Client, createClient, type DatasetImport, type Head, type Prediction } from "../sdk.ts";
+import { type Client, createClient, type DatasetImport, type Head, type Prediction } from "../sdk/client.ts";
 import { buildWorker, type Server, serve } from "../server/runtime.ts";
 import { type HeldOutRow, inspectCsv, readWithoutRows } from "./csv.ts";
 import { manualCommands, printEvaluation, printPredictions, printStepTimes } from "./report.ts";

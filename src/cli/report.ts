@@ -1,6 +1,6 @@
 /** What the demo prints: the evaluation of its head, its predictions, and the same steps as shell commands. */
 import { randomBytes } from "node:crypto";
-import type { Head, Prediction } from "../sdk.ts";
+import type { Head, Prediction } from "../sdk/client.ts";
 import { formatConfusion } from "./confusion.ts";
 import type { HeldOutRow } from "./csv.ts";
 import { displayWidth, formatDuration, formatPercent, formatTable, printHeading, truncate } from "./terminal.ts";

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { sign } from "../../src/jobs/sign.ts";
-import type { FineTuningJob } from "../../src/sdk.ts";
+import type { FineTuningJob } from "../../src/sdk/client.ts";
 import { createJob, findStorageErrors, steps, verifyJob } from "./chaos.ts";
 import type { Fault, ProxiedRequest, ProxiedResponse } from "./faulty-proxy.ts";
 import { createDataset, type System, startSystem, type TenantClient, waitFor, waitForJobEnd } from "./processes.ts";

@@ -3,7 +3,7 @@
  * or when it has been answered and the answer is not there yet.
  */
 
-import type { FineTuningJob, FineTuningJobEvent } from "../../src/sdk.ts";
+import type { FineTuningJob, FineTuningJobEvent } from "../../src/sdk/client.ts";
 import type { Fault, ProxiedRequest } from "./faulty-proxy.ts";
 import {
   createDataset,

@@ -8,7 +8,7 @@ import { setTimeout } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { formatConfusion } from "../../src/cli/confusion.ts";
 import { inspectCsv, readWithoutRows } from "../../src/cli/csv.ts";
-import { createClient, GraftError } from "../../src/sdk.ts";
+import { createClient, GraftError } from "../../src/sdk/client.ts";
 import { buildWorker, type Server, serve } from "../../src/server/runtime.ts";
 
 const root = resolve(import.meta.dirname, "../..");

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { NewHead } from "../../src/sdk.ts";
+import type { NewHead } from "../../src/sdk/client.ts";
 import { type System, startSystem, type TenantClient, waitFor } from "./processes.ts";
 import { startReceiver } from "./receivers.ts";
 

@@ -11,7 +11,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { type Client, createClient, type FineTuningJob } from "../../src/sdk.ts";
+import { type Client, createClient, type FineTuningJob } from "../../src/sdk/client.ts";
 import { buildWorker } from "../../src/server/runtime.ts";
 import { type FaultyProxy, startProxy } from "./faulty-proxy.ts";
 

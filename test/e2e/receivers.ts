@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { createServer, type IncomingHttpHeaders, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Webhook } from "standardwebhooks";
-import type { Client, NewHead } from "../../src/sdk.ts";
+import type { Client, NewHead } from "../../src/sdk/client.ts";
 
 export interface Arrival {
   readonly path: string;

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { UsageError } from "../../src/lib/usage-error.ts";
-import { createClient } from "../../src/sdk.ts";
+import { createClient } from "../../src/sdk/client.ts";
 import { buildWorker, serve } from "../../src/server/runtime.ts";
 import { readServeOptions, readWorkerVariables } from "../../src/server/settings.ts";
 import { embeddingOf, startEmbeddingServer } from "../process/embedding-server.ts";

@@ -1,7 +1,7 @@
 /** Webhooks from the real Worker to real receivers that do what receivers do, kill -9 included. */
 import OpenAI from "openai";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { WebhookDeliveryWithAttempts, WebhookEndpoint } from "../../src/sdk.ts";
+import type { WebhookDeliveryWithAttempts, WebhookEndpoint } from "../../src/sdk/client.ts";
 import { type System, startSystem, type TenantClient, waitFor } from "./processes.ts";
 import {
   type Arrival,

@@ -3,7 +3,7 @@ import { SELF } from "cloudflare:test";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { ErrorCode } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
-import { createClient } from "../../src/sdk.ts";
+import { createClient } from "../../src/sdk/client.ts";
 import { type ApiResponse, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 import { listEvents, listExamples, newLearnHook, postAccepted } from "./inbound-hooks.ts";

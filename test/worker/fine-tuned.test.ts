@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, test, vi } from "vitest";
 import { textStatic } from "../../src/backbones/workerd.ts";
 import { limits } from "../../src/core/limits.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
-import { createClient } from "../../src/sdk.ts";
+import { createClient } from "../../src/sdk/client.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectAuthorization, expectError, withoutRequestId } from "./assertions.ts";

@@ -1,0 +1,52 @@
+import type { Dataset, NewDataset } from "../api/datasets.ts";
+import type { DatasetImport, Example, ImportQuery, ImportType, LabelledExample } from "../api/examples.ts";
+import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
+import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
+
+/** What an import sends. A stream (Node's `createReadStream` too) is sent as it is read, never whole in memory. */
+type ImportBody = string | Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
+
+export function datasetCalls({ request, get, post, delete: remove }: Transport) {
+  return {
+    create: (dataset: NewDataset, options?: RequestOptions) => post<Dataset>("/v1/datasets", dataset, options),
+    list: (page: PageQuery = {}) => get<List<Dataset>>("/v1/datasets", { ...page }),
+    get: (name: string) => get<Dataset>(resourcePath("datasets", name)),
+    delete: (name: string) => remove<DeletedObject>(resourcePath("datasets", name)),
+    /**
+     * Adds labelled examples, which become visible all at once. Invalid rows are left out and reported. With
+     * `on_error: "abort"` an invalid row means that nothing is stored, and the call throws.
+     */
+    async import(name: string, body: ImportBody, contentType: ImportType, query: ImportQuery = {}) {
+      // The Fetch standard requires `duplex` with a stream. Not all of TypeScript's types have it.
+      const requestBody = typeof body === "object" && Symbol.asyncIterator in body ? toStream(body) : body;
+      const init = { headers: { "content-type": contentType }, body: requestBody, duplex: "half" } as RequestInit;
+      const response = await request("POST", `${resourcePath("datasets", name)}/examples`, init, query);
+      return response.json() as Promise<DatasetImport>;
+    },
+    /** Adds examples from memory. */
+    add: (name: string, examples: readonly LabelledExample[]) =>
+      post<DatasetImport>(`${resourcePath("datasets", name)}/examples`, { examples }),
+    examples: (name: string, page: PageQuery & { readonly label?: string } = {}) =>
+      get<List<Example>>(`${resourcePath("datasets", name)}/examples`, { ...page }),
+    /** Every example as NDJSON, oldest first. */
+    async export(name: string): Promise<ReadableStream<Uint8Array>> {
+      const { body } = await request("GET", `${resourcePath("datasets", name)}/export`);
+      return body ?? new ReadableStream({ start: (controller) => controller.close() });
+    },
+  };
+}
+
+/** An iterable of bytes as a stream that fetch takes. Each chunk is read when the one before has been sent. */
+function toStream(chunks: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array> {
+  const iterator = chunks[Symbol.asyncIterator]();
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { done, value } = await iterator.next();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    async cancel() {
+      await iterator.return?.();
+    },
+  });
+}

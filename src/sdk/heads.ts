@@ -1,0 +1,46 @@
+import type { LabelledExample } from "../api/examples.ts";
+import type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
+import type { Head, HeadExport, NewHead } from "../api/heads.ts";
+import type { FineTuningJob } from "../api/jobs.ts";
+import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
+import type { Predictions, PredictRequest } from "../api/predictions.ts";
+import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
+
+/** A head or a job. Under `auto`, data beyond the budget of one request makes a job; `fine_tune` always makes one. */
+export type TrainResponse<T extends NewHead> = T extends { readonly method: "head" }
+  ? Head
+  : T extends { readonly method: "fine_tune" }
+    ? FineTuningJob
+    : Head | FineTuningJob;
+
+const headPath = (name: string) => resourcePath("heads", name);
+
+export function headCalls({ get, post, put, delete: remove }: Transport) {
+  return {
+    /**
+     * Trains the next version of a head. Resolves when it is trained, evaluated and stored. Data beyond one request
+     * makes a job, unless `method` is `head`; `fine_tune` always makes a job.
+     */
+    train: <const T extends NewHead>(head: T, options?: RequestOptions) =>
+      post<TrainResponse<T>>("/v1/heads", head, options),
+    list: (page: PageQuery = {}) => get<List<Head>>("/v1/heads", { ...page }),
+    /** The active version, or the given one. */
+    get: (name: string, version?: number) =>
+      get<Head>(version === undefined ? headPath(name) : `${headPath(name)}/versions/${version}`),
+    versions: (name: string, page: PageQuery = {}) => get<List<Head>>(`${headPath(name)}/versions`, { ...page }),
+    /** A version's weights and labels, usable without this service. */
+    export: (name: string, version: number) => get<HeadExport>(`${headPath(name)}/versions/${version}/export`),
+    delete: (name: string) => remove<DeletedObject>(headPath(name)),
+    /** Makes a version the active one; everywhere within 30 seconds. */
+    promote: (name: string, version: number, options?: RequestOptions) =>
+      post<Head>(`${headPath(name)}/promote`, { version }, options),
+    /** One prediction per input, in the inputs' order. */
+    predict: (name: string, params: PredictRequest) => post<Predictions>(`${headPath(name)}/predict`, params),
+    /** Teaches a head. A newer label of an input replaces the older one. */
+    feedback: (name: string, examples: readonly LabelledExample[], options?: RequestOptions) =>
+      post<HeadFeedback>(`${headPath(name)}/feedback`, { examples }, options),
+    /** When the head trains again by itself. With `policy`, sets it. */
+    policy: (name: string, policy?: NewHeadPolicy): Promise<HeadPolicy> =>
+      policy === undefined ? get(`${headPath(name)}/policy`) : put(`${headPath(name)}/policy`, policy),
+  };
+}
