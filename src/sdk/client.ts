@@ -16,10 +16,25 @@ import { tenantCalls } from "./tenants.ts";
 import { type ClientOptions, createTransport, trimSlashes } from "./transport.ts";
 import { inboundHookCalls, webhookDeliveryCalls, webhookEndpointCalls } from "./webhooks.ts";
 
+export type { ApiKey, ApiKeyWithSecret } from "../api/api-keys.ts";
+export type { Dataset, NewDataset } from "../api/datasets.ts";
+export type { Embeddings } from "../api/embeddings.ts";
+export type { DatasetImport, Example, Input, LabelledExample } from "../api/examples.ts";
+export type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
+export type { File } from "../api/files.ts";
 export type { Evaluation, Head, HeadExport, NewHead } from "../api/heads.ts";
+export type { InboundHook, NewInboundHook } from "../api/inbound-hooks.ts";
 export type { FineTuningJob, FineTuningJobEvent, NewFineTuningJob } from "../api/jobs.ts";
-export type { Prediction, Predictions } from "../api/predictions.ts";
-export type { WebhookDelivery, WebhookDeliveryWithAttempts, WebhookEndpoint } from "../api/webhooks.ts";
+export type { List } from "../api/lists.ts";
+export type { Model } from "../api/models.ts";
+export type { Prediction, Predictions, PredictRequest } from "../api/predictions.ts";
+export type { Tenant } from "../api/tenants.ts";
+export type {
+  NewWebhookEndpoint,
+  WebhookDelivery,
+  WebhookDeliveryWithAttempts,
+  WebhookEndpoint,
+} from "../api/webhooks.ts";
 export { GraftError } from "./errors.ts";
 export type { ClientOptions, RequestOptions } from "./transport.ts";
 
