@@ -1,9 +1,12 @@
 /** Heads and fine-tuned models as the batch endpoint trains them, without its processes: for measurements of training alone. */
 import { textStatic } from "../src/backbones/node.ts";
-import { prepareTraining, runTraining, type TrainingContext } from "../src/batch/attempt/candidates.ts";
-import { type Model, predictRows } from "../src/batch/attempt/comparison.ts";
-import { embedLazily } from "../src/batch/attempt/embed.ts";
-import { fineTuneLayers, makeModel } from "../src/batch/attempt/fine-tune.ts";
+import type { TrainingContext } from "../src/batch/attempt/context.ts";
+import { makeEmbeddingMatrix } from "../src/batch/attempt/embedding-matrix.ts";
+import { fineTuneLayers } from "../src/batch/attempt/fine-tune.ts";
+import { type Model, makeModel, predictRows } from "../src/batch/attempt/model.ts";
+import { runTraining } from "../src/batch/attempt/run-training.ts";
+import { embedLazily } from "../src/batch/attempt/stages/embed.ts";
+import { prepareTraining } from "../src/batch/attempt/training-spec.ts";
 import type { Result } from "../src/core/failure.ts";
 import type { Epoch } from "../src/finetune/train.ts";
 import type { Submission } from "../src/jobs/protocol.ts";
@@ -11,7 +14,7 @@ import { nodeTensorBackend } from "../src/tensor/node.ts";
 import type { LabelledText, Split } from "./text-datasets.ts";
 
 export interface Prepared {
-  readonly material: TrainingContext;
+  readonly context: TrainingContext;
   readonly train: readonly number[];
   readonly test: readonly number[];
 }
@@ -25,8 +28,9 @@ export interface Trained {
 }
 
 const UNLIMITED_BUDGET = { bytes: 4e9, operations: 1e15 };
+const tensors = await nodeTensorBackend();
 
-/** A split as the material of trainings, which embed its texts. */
+/** The context of trainings on a split, which embed its texts. */
 export function prepareSplit({ train, test }: Split, seed: number, lexical: "auto" | boolean): Prepared {
   const all: readonly LabelledText[] = [...train, ...test];
   const texts = all.map(({ text }) => text);
@@ -46,20 +50,26 @@ export function prepareSplit({ train, test }: Split, seed: number, lexical: "aut
     evaluation: { method: "none" },
     edge_budget: UNLIMITED_BUDGET,
   } as unknown as Submission;
-  const material = {
+  const context: TrainingContext = {
     submission,
     examples: {
       texts,
+      embeddings: makeEmbeddingMatrix(textStatic.dimensions),
       targets: all.map(({ label }) => label),
       groups: Int32Array.from(texts, groupIndex),
       heldOut: [],
+      revision: null,
+      digest: "",
     },
+    tensors,
     embed: embedLazily(textStatic, texts),
     embedsLocally: true,
+    layers: null,
     budget: UNLIMITED_BUDGET,
-    turn: async () => undefined,
-  } as unknown as TrainingContext;
-  return { material, train: [...train.keys()], test: [...test.keys()].map((i) => train.length + i) };
+    report: () => undefined,
+    yieldToEventLoop: async () => undefined,
+  };
+  return { context, train: [...train.keys()], test: [...test.keys()].map((i) => train.length + i) };
 }
 
 function orThrow<T>(result: Result<T>): T {
@@ -68,14 +78,13 @@ function orThrow<T>(result: Result<T>): T {
 }
 
 /** The frozen head. */
-export async function trainHead({ material, train }: Prepared): Promise<Trained> {
-  const tensors = await nodeTensorBackend();
+export async function trainHead({ context, train }: Prepared): Promise<Trained> {
   const started = performance.now();
-  const recipe = orThrow(await prepareTraining("fine_tuned", material, train));
-  const { head, training } = orThrow(await runTraining(tensors, material, recipe, { skipEvaluation: true }));
+  const spec = orThrow(await prepareTraining("fine_tuned", context, train));
+  const { head, training } = orThrow(await runTraining(context, spec, { skipEvaluation: true }));
   const lexical = head.lexical?.weights.length ?? 0;
   return {
-    model: makeModel(material, null, head, null),
+    model: makeModel(context, null, head, null),
     parameters: head.weights.length + head.bias.length + lexical,
     operations: training.operations,
     seconds: (performance.now() - started) / 1000,
@@ -87,21 +96,19 @@ export async function trainHead({ material, train }: Prepared): Promise<Trained>
  * tenth of the examples, which say how long it pays, then on all of them.
  */
 export async function trainLayers(
-  { material, train }: Prepared,
+  { context, train }: Prepared,
   trainRows: boolean,
   onEpoch: (epoch: Epoch) => void = () => undefined,
 ): Promise<Trained> {
-  const tensors = await nodeTensorBackend();
   const started = performance.now();
-  const work = { tensors, submission: material.submission } as unknown as Parameters<typeof fineTuneLayers>[0];
   const layers = { base: textStatic, trainRows };
-  const first = orThrow(await fineTuneLayers(work, layers, material, train, null, onEpoch));
+  const first = orThrow(await fineTuneLayers(context, layers, train, null, onEpoch));
   const { head, delta, parameters, training } = orThrow(
-    await fineTuneLayers(work, layers, material, train, first.plan, () => undefined),
+    await fineTuneLayers(context, layers, train, first.plan, () => undefined),
   );
   const lexical = head.lexical?.weights.length ?? 0;
   return {
-    model: makeModel(material, textStatic, head, delta),
+    model: makeModel(context, textStatic, head, delta),
     parameters: parameters + head.weights.length + head.bias.length + lexical,
     operations: first.training.operations + training.operations,
     seconds: (performance.now() - started) / 1000,
@@ -109,12 +116,12 @@ export async function trainLayers(
 }
 
 /** The share of rows whose label is the most probable. */
-export async function accuracyOn({ material }: Prepared, rows: readonly number[], model: Model): Promise<number> {
-  const outputs = await predictRows(material, rows, model);
+export async function accuracyOn({ context }: Prepared, rows: readonly number[], model: Model): Promise<number> {
+  const outputs = await predictRows(context, rows, model);
   const { labels } = model.head;
   const correct = rows.filter((row, i) => {
     const probabilities = outputs[i] as Float64Array;
-    return labels[probabilities.indexOf(Math.max(...probabilities))] === material.examples.targets[row];
+    return labels[probabilities.indexOf(Math.max(...probabilities))] === context.examples.targets[row];
   });
   return correct.length / rows.length;
 }

@@ -47,8 +47,9 @@ export interface FineTuningOptions {
 
 /** What held-out texts tell: how long to train, and how sure both experts may be. */
 export interface Plan {
-  /** Of how many the rates' schedule is, and how many of them are done. */
-  readonly of: number;
+  /** The epochs of the rates' schedule. */
+  readonly totalEpochs: number;
+  /** How many of them are trained. */
   readonly epochs: number;
   readonly headTemperature: number;
   readonly layersTemperature: number;
@@ -144,7 +145,7 @@ export function* fineTune(
 
   const { plan } = options;
   const share = MAX_LAYERS_SHARE * Math.min(1, trainingRows.length / outputs / EXAMPLES_FOR_FULL_SHARE);
-  const totalEpochs = plan?.of ?? epochsOf(options, trainingRows.length, batchSize);
+  const totalEpochs = plan?.totalEpochs ?? epochsOf(options, trainingRows.length, batchSize);
   const lastEpoch = plan?.epochs ?? totalEpochs;
   const multiplier = options.learningRateMultiplier === "auto" ? 1 : options.learningRateMultiplier;
   const random = seededRandom(options.seed ^ 0x5bd1e995);
@@ -188,7 +189,7 @@ export function* fineTune(
       const { headTemperature, layersTemperature } = evaluation;
       best = {
         loss: evaluation.loss,
-        plan: { of: totalEpochs, epochs: epoch, headTemperature, layersTemperature },
+        plan: { totalEpochs, epochs: epoch, headTemperature, layersTemperature },
         snapshot: epoch === lastEpoch ? null : network.snapshot(),
       };
     } else if (epoch - best.plan.epochs >= Math.max(DEFAULTS.patience, DEFAULTS.patienceFraction * totalEpochs)) {
@@ -197,7 +198,7 @@ export function* fineTune(
   }
   if (best !== null && best.snapshot !== null && best.plan.epochs < lastEpoch) network.restore(best.snapshot);
   const finalPlan = best?.plan ??
-    plan ?? { of: totalEpochs, epochs: lastEpoch, headTemperature: data.headTemperature, layersTemperature: 1 };
+    plan ?? { totalEpochs, epochs: lastEpoch, headTemperature: data.headTemperature, layersTemperature: 1 };
   return {
     network,
     vocabulary,

@@ -161,7 +161,7 @@ describe("the model of a head and layers", () => {
     };
   };
 
-  const halfCertain = { of: 2, epochs: 2, headTemperature: 2, layersTemperature: 0.5 };
+  const halfCertain = { totalEpochs: 2, epochs: 2, headTemperature: 2, layersTemperature: 0.5 };
 
   it.each([
     [40, 0.125],

@@ -1,16 +1,17 @@
 /** The parts of a batch endpoint that read and reckon. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { TrainingContext } from "../../src/batch/attempt/candidates.ts";
 import {
   type Checkpoint,
   decodeCheckpoint,
   emptyCheckpoint,
   encodeCheckpoint,
 } from "../../src/batch/attempt/checkpoint.ts";
-import { compareHeads, type Predictions, predictRows } from "../../src/batch/attempt/comparison.ts";
+import type { TrainingContext } from "../../src/batch/attempt/context.ts";
 import { makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
 import { type Examples, readExamples } from "../../src/batch/attempt/examples.ts";
+import { type Predictions, predictRows } from "../../src/batch/attempt/model.ts";
+import { compareHeads } from "../../src/batch/attempt/stages/compare.ts";
 import type { Head, Task } from "../../src/core/head.ts";
 import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts } from "./batch-data.ts";
 import { ndjson, sha256Hex } from "./fake-worker.ts";
@@ -93,7 +94,7 @@ describe("data", () => {
 
 describe("a checkpoint", () => {
   const bytes = fc.uint8Array({ maxLength: 50 });
-  const plan = { of: 8, epochs: 5, headTemperature: 0.5, layersTemperature: 2 };
+  const plan = { totalEpochs: 8, epochs: 5, headTemperature: 0.5, layersTemperature: 2 };
   const assessment = {
     evaluation: { method: "holdout", detail: "summary", examples: 3 },
     temperature: 2,
@@ -163,6 +164,29 @@ describe("a checkpoint", () => {
     );
   });
 
+  it("has the names that checkpoints of earlier builds have", () => {
+    const header = (checkpoint: Partial<Checkpoint>) => {
+      const [prefix = new Uint8Array()] = encodeCheckpoint({ ...emptyCheckpoint(), ...checkpoint }, "this") ?? [];
+      return Buffer.from(prefix).subarray(8).toString().trimEnd();
+    };
+    const storedPlan = '{"of":8,"epochs":5,"headTemperature":0.5,"layersTemperature":2}';
+    const head = Uint8Array.of(1, 2, 3);
+    expect(header({ candidates: { head: null, fine_tuned: { head, delta: Uint8Array.of(4), plan } } })).toBe(
+      `{"of":"this","embeddings":0,"made":[["head",null],["fine_tuned",{"plan":${storedPlan},"head":3,"delta":1}]],"judgement":null,"told":null,"fitted":null}`,
+    );
+    const finalModel = {
+      candidate: "head",
+      training,
+      evaluation: { method: "none" },
+      parameters: 7,
+      head,
+      delta: null,
+    } as const;
+    expect(header({ comparison: judgement, fineTunedAssessment: { plan, assessment }, finalModel })).toBe(
+      `{"of":"this","embeddings":0,"made":[],"judgement":${JSON.stringify(judgement)},"told":{"plan":${storedPlan},"assessment":${JSON.stringify(assessment)}},"fitted":{"candidate":"head","training":${JSON.stringify(training)},"evaluation":{"method":"none"},"parameters":7,"head":3,"delta":null}}`,
+    );
+  });
+
   it("of nothing is none", () => {
     expect(encodeCheckpoint(emptyCheckpoint(), "this")).toBeNull();
     expect(decodeCheckpoint(Buffer.alloc(0), "this", 3)).toBeNull();
@@ -195,7 +219,7 @@ describe("the comparison", () => {
       submission: { ...makeSubmission(), task, out_of_scope_label: outOfScope },
       examples: { texts: [], targets },
       embed: (row: number) => rows.at(row),
-      turn: async () => undefined,
+      yieldToEventLoop: async () => undefined,
     } as unknown as TrainingContext;
   };
 

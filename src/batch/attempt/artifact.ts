@@ -1,4 +1,4 @@
-/** Bytes named by their SHA-256: sent to the Worker, whole or in parts, and fetched from it. */
+/** Artifacts: bytes named by their SHA-256, uploaded to the Worker, whole or in parts, and downloaded from it. */
 import { createHash } from "node:crypto";
 import type { z } from "zod";
 import { type Artifact, artifact, upload as uploadAnswer, uploadedPart } from "../../jobs/protocol.ts";
@@ -6,9 +6,9 @@ import { type CallResult, type Outcome, type WorkerClient, withRetries } from ".
 
 const binary = { "content-type": "application/octet-stream" };
 const json = { "content-type": "application/json" };
-/** How often bytes are sent that the Worker refuses, which may have been spoilt on their way, and those fetched that do not come. */
+/** How often refused bytes are sent, which may have been damaged on the way, and how often a failing download is tried. */
 const MAX_TRIES = 3;
-/** Many bytes may take so many times as long as a message. */
+/** A transfer may take so many times as long as a message. */
 const TRANSFER_TIMEOUT_FACTOR = 4;
 
 export function artifactOf(parts: readonly Uint8Array[]): Artifact {
@@ -17,59 +17,78 @@ export function artifactOf(parts: readonly Uint8Array[]): Artifact {
   return { sha256: hash.digest("hex"), bytes: parts.reduce((sum, { length }) => sum + length, 0) };
 }
 
-/** Uploads bytes, as a whole again after a failure. */
-export function upload(
+/** Uploads bytes, in parts if there are more than `maxSingleUploadBytes`. After a failure it sends all of them again. */
+export async function upload(
   workerClient: WorkerClient,
   parts: readonly Uint8Array[],
-  { sha256, bytes }: Artifact,
+  target: Artifact,
   maxSingleUploadBytes: number,
   signal: AbortSignal,
 ): Promise<Outcome<true>> {
-  const path = `artifacts/${sha256}`;
-  const timeout = () => AbortSignal.timeout(TRANSFER_TIMEOUT_FACTOR * workerClient.retryPolicy.timeoutMs);
-  const put = <T>(path: string, body: Uint8Array, read: (response: Response) => Promise<T | null>) =>
-    workerClient.call(path, { method: "PUT", headers: binary, body }, read, signal, timeout());
-  const discardBody = async (response: Response) => {
-    await response.arrayBuffer();
-    return true as const;
-  };
-  const uploadInParts = async (): Promise<CallResult<true>> => {
-    const post = { method: "POST", headers: json };
-    const body = JSON.stringify({ bytes });
-    const parse = async (response: Response) => uploadAnswer.safeParse(await response.json()).data ?? null;
-    const startResult = await workerClient.call(`${path}/uploads`, { ...post, body }, parse, signal);
-    if (startResult.type !== "answer") return startResult;
-    const { upload_id, part_bytes } = startResult.value;
-    const uploadPath = `${path}/uploads/${upload_id}`;
-    const uploadedParts: z.infer<typeof uploadedPart>[] = [];
-    for (let from = 0; from < bytes; from += part_bytes) {
-      const part = await put(
-        `${uploadPath}/${uploadedParts.length + 1}`,
-        sliceParts(parts, from, part_bytes),
-        async (response) => uploadedPart.safeParse(await response.json()).data ?? null,
-      );
-      if (part.type !== "answer") return part;
-      uploadedParts.push(part.value);
-    }
-    return workerClient.call(
-      uploadPath,
-      { ...post, body: JSON.stringify({ parts: uploadedParts }) },
-      completed,
-      signal,
-      timeout(),
-    );
-  };
-  const completed = async (response: Response) =>
-    artifact.safeParse(await response.json()).data?.sha256 === sha256 || null;
   let refusals = 0;
   return withRetries(workerClient.retryPolicy, signal, async () => {
     const result =
-      bytes <= maxSingleUploadBytes ? await put(path, sliceParts(parts, 0, bytes), discardBody) : await uploadInParts();
+      target.bytes <= maxSingleUploadBytes
+        ? await uploadWhole(workerClient, parts, target, signal)
+        : await uploadInParts(workerClient, parts, target, signal);
     return result.type === "refused" && ++refusals < MAX_TRIES ? { type: "retry", retryAfterMs: 0 } : result;
   });
 }
 
-/** As many bytes from there on as there are, at most `length`. */
+function uploadWhole(
+  workerClient: WorkerClient,
+  parts: readonly Uint8Array[],
+  { sha256, bytes }: Artifact,
+  signal: AbortSignal,
+): Promise<CallResult<true>> {
+  const discardBody = async (response: Response) => {
+    await response.arrayBuffer();
+    return true as const;
+  };
+  return put(workerClient, `artifacts/${sha256}`, sliceParts(parts, 0, bytes), discardBody, signal);
+}
+
+async function uploadInParts(
+  workerClient: WorkerClient,
+  parts: readonly Uint8Array[],
+  { sha256, bytes }: Artifact,
+  signal: AbortSignal,
+): Promise<CallResult<true>> {
+  const path = `artifacts/${sha256}/uploads`;
+  const start = { method: "POST", headers: json, body: JSON.stringify({ bytes }) };
+  const readStart = async (response: Response) => uploadAnswer.safeParse(await response.json()).data ?? null;
+  const started = await workerClient.call(path, start, readStart, signal);
+  if (started.type !== "answer") return started;
+  const { upload_id, part_bytes } = started.value;
+  const readPart = async (response: Response) => uploadedPart.safeParse(await response.json()).data ?? null;
+  const uploadedParts: z.infer<typeof uploadedPart>[] = [];
+  for (let from = 0; from < bytes; from += part_bytes) {
+    const partPath = `${path}/${upload_id}/${uploadedParts.length + 1}`;
+    const part = await put(workerClient, partPath, sliceParts(parts, from, part_bytes), readPart, signal);
+    if (part.type !== "answer") return part;
+    uploadedParts.push(part.value);
+  }
+  const completion = { method: "POST", headers: json, body: JSON.stringify({ parts: uploadedParts }) };
+  const readCompletion = async (response: Response) =>
+    artifact.safeParse(await response.json()).data?.sha256 === sha256 || null;
+  return workerClient.call(`${path}/${upload_id}`, completion, readCompletion, signal, transferTimeout(workerClient));
+}
+
+function put<T>(
+  workerClient: WorkerClient,
+  path: string,
+  body: Uint8Array,
+  read: (response: Response) => Promise<T | null>,
+  signal: AbortSignal,
+): Promise<CallResult<T>> {
+  return workerClient.call(path, { method: "PUT", headers: binary, body }, read, signal, transferTimeout(workerClient));
+}
+
+function transferTimeout({ retryPolicy }: WorkerClient): AbortSignal {
+  return AbortSignal.timeout(TRANSFER_TIMEOUT_FACTOR * retryPolicy.timeoutMs);
+}
+
+/** The bytes from `from` on, at most `length`. */
 function sliceParts(parts: readonly Uint8Array[], from: number, length: number): Uint8Array {
   const slices: Uint8Array[] = [];
   let start = 0;
@@ -81,7 +100,7 @@ function sliceParts(parts: readonly Uint8Array[], from: number, length: number):
   return Buffer.concat(slices);
 }
 
-/** The bytes that an artifact names; null where the Worker has none such, or cannot be reached. */
+/** The bytes that an artifact names; null if the Worker does not have them, or cannot be reached. */
 export async function download(
   workerClient: WorkerClient,
   { sha256, bytes }: Artifact,

@@ -1,34 +1,45 @@
-/** How an attempt is told to end before its work is done. */
+/** Asking an attempt to end before its work is done. */
+import type { Outcome } from "../client/worker-client.ts";
 
 /**
- * From the mildest on: `pause` uploads a checkpoint first; `cancel` only says that it has stopped; `end` says nothing more,
- * because the attempt is over for the Worker.
+ * From the mildest to the strictest: after `pause` the attempt uploads a checkpoint and reports that it has stopped; after
+ * `cancel` it only reports that; after `end` it sends nothing more, because for the Worker it has ended.
  */
 const stopModes = ["pause", "cancel", "end"] as const;
 export type StopMode = (typeof stopModes)[number];
 
 export interface Cancellation {
-  /** Of each way, a signal that is aborted once that or something less mild was asked for. */
+  /** Each mode has a signal, which is aborted once this mode or a stricter one is requested. */
   readonly signals: Readonly<Record<StopMode, AbortSignal>>;
   request(mode: StopMode): void;
-  /** The least mild way that was asked for; null: none. */
+  /** The strictest mode that was requested; null: none. */
   requestedMode(): StopMode | null;
 }
 
 export function makeCancellation(): Cancellation {
-  const controllers = stopModes.map((way) => [way, new AbortController()] as const);
-  const signals = Object.fromEntries(controllers.map(([way, { signal }]) => [way, signal]));
+  const controllers = stopModes.map((mode) => [mode, new AbortController()] as const);
+  const signals = Object.fromEntries(controllers.map(([mode, { signal }]) => [mode, signal]));
   return {
     signals: signals as Record<StopMode, AbortSignal>,
     request(mode) {
       for (const [each, controller] of controllers.slice(0, stopModes.indexOf(mode) + 1))
         controller.abort(new DOMException(`The attempt is to end: ${each}.`, "AbortError"));
     },
-    requestedMode: () => stopModes.findLast((way) => signals[way]?.aborted) ?? null,
+    requestedMode: () => stopModes.findLast((mode) => signals[mode]?.aborted) ?? null,
   };
 }
 
-/** What a promise gives, unless the signal is aborted first: then its reason is thrown, and the promise left alone. */
+/**
+ * The value of a call's outcome; null if the call failed. If the Worker answered that the attempt has ended, it is to end
+ * here as well. Throws the reason of an aborted signal.
+ */
+export function valueOrNull<T>(outcome: Outcome<T>, cancellation: Cancellation, signal: AbortSignal): T | null {
+  if (outcome.type === "ended") cancellation.request("end");
+  signal.throwIfAborted();
+  return outcome.type === "answer" ? outcome.value : null;
+}
+
+/** The promise's value. If the signal is aborted first, its reason is thrown, and the promise is left to itself. */
 export async function abortable<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();

@@ -1,9 +1,9 @@
 /**
- * The stages that an attempt has done, from which another goes on:
+ * The results that an attempt has so far, as bytes from which the next attempt goes on:
  *
  *   "GBC2" | u32 length of JSON | JSON, padded with spaces to a multiple of 4 | embeddings f32 | heads and deltas, as they are stored
  *
- * Numbers are little-endian. The JSON says what the stages are of; of anything else they are no use.
+ * Numbers are little-endian. The JSON has a fingerprint of the job and its data: the results are of use for these alone.
  */
 import { createHash } from "node:crypto";
 import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
@@ -14,20 +14,21 @@ import { type EmbeddingMatrix, makeEmbeddingMatrix } from "./embedding-matrix.ts
 
 const MAGIC = 0x32434247;
 
-/** What a training made: a head, and where layers were trained their delta and what the held-out examples told of it. */
+/** A trained head; if layers were trained, also their delta and the plan of that training. */
 export interface TrainedCandidate {
   readonly head: Uint8Array;
   readonly delta: Uint8Array | null;
   readonly plan: Plan | null;
 }
 
-/** What judging the fine-tuned candidate told, for the one that is trained on all rows. */
+/** The evaluation and calibration of the fine-tuned candidate on the held-out rows. */
 export interface FineTunedAssessment {
   readonly plan: Plan;
   readonly assessment: Omit<EvaluationResult, "conformal"> & { readonly conformal: readonly number[] };
 }
 
-type FinalModel = Pick<Manifest, "candidate" | "training" | "evaluation"> & {
+/** The winner, trained on all rows. */
+export type FinalModel = Pick<Manifest, "candidate" | "training" | "evaluation"> & {
   /** How many numbers of the backbone were trained. */
   readonly parameters: number;
   readonly head: Uint8Array;
@@ -35,14 +36,13 @@ type FinalModel = Pick<Manifest, "candidate" | "training" | "evaluation"> & {
 };
 
 export interface Checkpoint {
-  /** Of the first texts, or of all of them. A local backbone's are not kept: they cost less than their transfer. */
+  /** A remote backbone's embeddings, of the first texts or of all. A local backbone's cost less than their transfer. */
   embeddings: EmbeddingMatrix | null;
-  /** Trained without the held-out rows; null: that cannot be. */
+  /** Trained without the held-out rows; null: it cannot be trained. */
   candidates: { [candidate in Candidate]?: TrainedCandidate | null };
   comparison: Comparison | null;
-  /** null where no layers were judged. */
+  /** null if no layers were compared. */
   fineTunedAssessment: FineTunedAssessment | null;
-  /** Trained on all rows. */
   finalModel: FinalModel | null;
 }
 
@@ -50,7 +50,7 @@ export function emptyCheckpoint(): Checkpoint {
   return { embeddings: null, candidates: {}, comparison: null, fineTunedAssessment: null, finalModel: null };
 }
 
-/** Names what stages are of: the data, and all of the submission that changes what comes of them. */
+/** A hash of all that the results depend on: the data, and the submission without what names the attempt. */
 export function submissionFingerprint(submission: Submission, digest: string): string {
   const { task, modality, backbone, dimensions, out_of_scope_label, trainable } = submission;
   const { hyperparameters, evaluation, edge_budget } = submission;
@@ -59,13 +59,19 @@ export function submissionFingerprint(submission: Submission, digest: string): s
   return createHash("sha256").update(all).digest("hex");
 }
 
-/** Lengths stand for bytes. */
+/** A plan as the JSON has it. */
+type StoredPlan = Omit<Plan, "totalEpochs"> & { readonly of: number };
+
+const storePlan = ({ totalEpochs, ...rest }: Plan): StoredPlan => ({ of: totalEpochs, ...rest });
+const restorePlan = ({ of: totalEpochs, ...rest }: StoredPlan): Plan => ({ totalEpochs, ...rest });
+
+/** The JSON. Lengths stand for the bytes that follow it. */
 interface Header {
   readonly of: string;
   readonly embeddings: number;
-  readonly made: readonly (readonly [Candidate, (Pick<TrainedCandidate, "plan"> & Lengths) | null])[];
+  readonly made: readonly (readonly [Candidate, ({ readonly plan: StoredPlan | null } & Lengths) | null])[];
   readonly judgement: Comparison | null;
-  readonly told: FineTunedAssessment | null;
+  readonly told: (Omit<FineTunedAssessment, "plan"> & { readonly plan: StoredPlan }) | null;
   readonly fitted: (Omit<FinalModel, "head" | "delta"> & Lengths) | null;
 }
 interface Lengths {
@@ -73,10 +79,10 @@ interface Lengths {
   readonly delta: number | null;
 }
 
-/** The checkpoint in parts, one after another; null where there is nothing to keep. */
+/** The checkpoint in parts, one after another; null if there are no results. */
 export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): Uint8Array[] | null {
   const { comparison, fineTunedAssessment, finalModel } = checkpoint;
-  // What comes after it makes a stage needless.
+  // Once there is a later result, the earlier ones are not needed.
   const candidates =
     comparison === null ? (Object.entries(checkpoint.candidates) as [Candidate, TrainedCandidate | null][]) : [];
   const embeddings = finalModel === null ? checkpoint.embeddings : null;
@@ -89,9 +95,12 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
   const header: Header = {
     of: fingerprint,
     embeddings: rows,
-    made: candidates.map(([candidate, each]) => [candidate, each && { plan: each.plan, ...lengths(each) }]),
+    made: candidates.map(([candidate, each]) => [
+      candidate,
+      each && { plan: each.plan && storePlan(each.plan), ...lengths(each) },
+    ]),
     judgement: comparison,
-    told: fineTunedAssessment,
+    told: fineTunedAssessment && { ...fineTunedAssessment, plan: storePlan(fineTunedAssessment.plan) },
     fitted: finalModel && { ...finalModel, ...lengths(finalModel) },
   };
   const json = Buffer.from(JSON.stringify(header));
@@ -104,13 +113,13 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
   return [prefix, ...(embeddings?.bytes() ?? []), ...bytes.filter((part) => part != null)];
 }
 
-/** The stages in a checkpoint, or null where it is none, is not whole, or is of something else. */
+/** The results in a checkpoint; null if it is none, is not whole, or is of another job or other data. */
 export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions: number): Checkpoint | null {
   if (bytes.length < 8 || bytes.readUInt32LE(0) !== MAGIC) return null;
   let offset = 8 + bytes.readUInt32LE(4);
   const header = parse(bytes.subarray(8, offset));
   if (header?.of !== fingerprint) return null;
-  const { judgement: comparison, told: fineTunedAssessment, fitted } = header;
+  const { judgement: comparison, told, fitted } = header;
   const lengths = [...header.made.map(([, each]) => each), fitted].map(
     (each) => (each?.head ?? 0) + (each?.delta ?? 0),
   );
@@ -118,7 +127,7 @@ export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions:
   if (bytes.length !== offset + 4 * floats + lengths.reduce((sum, size) => sum + size, 0)) return null;
   const embeddings = makeEmbeddingMatrix(dimensions);
   for (let row = 0; row < header.embeddings; row++) {
-    // A copy of its own: a row of floats begins at a multiple of four, which one in a buffer of Node's may not.
+    // A copy, because floats must begin at a multiple of four, and in a Buffer of Node they may not.
     embeddings.push(new Float32Array(new Uint8Array(bytes.subarray(offset, offset + 4 * dimensions)).buffer));
     offset += 4 * dimensions;
   }
@@ -128,13 +137,16 @@ export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions:
   };
   const takeBoth = ({ head, delta }: Lengths) => ({ head: take(head), delta: delta === null ? null : take(delta) });
   const candidates = Object.fromEntries(
-    header.made.map(([candidate, each]) => [candidate, each && { plan: each.plan, ...takeBoth(each) }]),
+    header.made.map(([candidate, each]) => [
+      candidate,
+      each && { plan: each.plan && restorePlan(each.plan), ...takeBoth(each) },
+    ]),
   );
   return {
     embeddings,
     candidates,
     comparison,
-    fineTunedAssessment,
+    fineTunedAssessment: told && { ...told, plan: restorePlan(told.plan) },
     finalModel: fitted && { ...fitted, ...takeBoth(fitted) },
   };
 }

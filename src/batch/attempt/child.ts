@@ -1,4 +1,4 @@
-/** The process of one attempt, which takes all its memory with it when it ends, and nothing else when it runs out of it. */
+/** The process of one attempt. If it runs out of memory, no other attempt is harmed; when it ends, its memory is free again. */
 import { makeBackbones } from "../../backbones/index.ts";
 import type { Cost } from "../../core/linear/types.ts";
 import type { Submission } from "../../jobs/protocol.ts";
@@ -17,12 +17,12 @@ export interface Setup {
   readonly maxSingleUploadBytes: number;
 }
 
-/** What the process hears: first what to do, later perhaps how to end. */
+/** Messages to the process: first the setup, later perhaps a request to stop. */
 export type ParentMessage =
   | { readonly type: "setup"; readonly setup: Setup }
   | { readonly type: "stop"; readonly mode: StopMode };
 
-/** What it says: lines for the log, and in the end how the attempt ended. */
+/** Messages from the process: lines for the log, and in the end how the attempt ended. */
 export type ChildMessage =
   | { readonly type: "log"; readonly event: string; readonly fields: Readonly<Record<string, string | number>> }
   | { readonly type: "ended"; readonly outcome: string };
@@ -34,10 +34,10 @@ process.on("message", (message: ParentMessage) => {
   if (message.type === "setup") resolve(message.setup);
   else cancellation.request(message.mode);
 });
-// Whoever started it is gone, and tells of a lost attempt when it is there again.
+// The process that started it is gone. When it starts again, it reports this attempt as lost.
 process.on("disconnect", () => process.exit(1));
 if (!process.connected) process.exit(1);
-// As it would be printed, an error's message may quote an input.
+// Node would print the error's message, which may quote an input.
 process.on("uncaughtException", (error) => {
   send({ type: "log", event: "crashed", fields: { stack: redactedStack(error) } }, () => process.exit(1));
 });
@@ -53,7 +53,7 @@ async function findBackbone(id: string) {
 
 const outcome = await runAttempt({
   submission,
-  workerClient: makeWorkerClient(workerOptions, submission, () => cancellation.request("end")),
+  workerClient: makeWorkerClient(workerOptions, submission),
   cancellation,
   tensors: await nodeTensorBackend(),
   backbone: submission.backbone && (await findBackbone(submission.backbone.id)),

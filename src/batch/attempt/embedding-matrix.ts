@@ -9,7 +9,7 @@ export interface EmbeddingMatrix {
   /** Adds a copy of a row. */
   push(row: Float32Array): void;
   at(row: number): Float32Array;
-  /** All rows' bytes, little-endian as this machine is, one after another. */
+  /** All rows' bytes, one after another, in this machine's byte order: little-endian. */
   bytes(): Uint8Array[];
 }
 

@@ -6,34 +6,58 @@ import { type DataLine, dataLine, type Submission } from "../../jobs/protocol.ts
 import { type EmbeddingMatrix, makeEmbeddingMatrix } from "./embedding-matrix.ts";
 
 export interface Examples {
-  /** One a row; none where the inputs are embeddings. */
+  /** One for each row; empty if the inputs are embeddings. */
   readonly texts: readonly string[];
-  /** The inputs, where they are embeddings; else empty. */
+  /** The inputs, if they are embeddings; else empty. */
   readonly embeddings: EmbeddingMatrix;
   readonly targets: readonly Target[];
+  /** Rows of one group have the same input, but for case and spacing. */
   readonly groups: Int32Array;
   readonly heldOut: readonly boolean[];
+  /** Of the dataset; null for files. */
   readonly revision: number | null;
-  /** SHA-256 of the lines, each with its end, without the last. */
+  /** SHA-256 of all lines but the last, each with its line end. */
   readonly digest: string;
 }
 
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
-/** What a row takes beside its input: its target, its group and the lists that it is in. */
+/** The memory of a row beside its input: its target, its group and its places in lists. */
 const BYTES_PER_ROW = 200;
 
 type Row = Extract<DataLine, { held_out: boolean }>;
 
 /**
- * Reads lines up to the one that ends them; null where they are cut off before it, or are not as many as it says. Fails
- * with `invalid_parameter` where a line is not what the submission says, and with `limit_exceeded` where they take more
- * memory than `bytes`.
+ * Reads lines up to the one that ends them. Null if they are cut off before it, or are not as many as it says. Fails with
+ * `invalid_parameter` if a line does not fit the submission, and with `limit_exceeded` if the examples take more memory than
+ * `maxBytes`.
  */
 export async function readExamples(
   chunks: AsyncIterable<Uint8Array>,
-  { task, modality, dimensions }: Pick<Submission, "task" | "modality" | "dimensions">,
+  submission: Pick<Submission, "task" | "modality" | "dimensions">,
   maxBytes: number,
 ): Promise<Result<Examples> | null> {
+  const builder = makeExamplesBuilder(submission);
+  const hash = createHash("sha256");
+  for await (const line of splitLines(chunks)) {
+    if (line === null) return null;
+    const parsed = dataLine.safeParse(parseJson(line));
+    const invalidLine = (what: string) => fail("invalid_parameter", `Line ${builder.count() + 1} of the data ${what}.`);
+    if (!parsed.success) return invalidLine("is not as agreed");
+    if ("end" in parsed.data) {
+      const { rows, revision } = parsed.data;
+      return rows === builder.count() ? ok({ ...builder.build(), revision, digest: hash.digest("hex") }) : null;
+    }
+    hash.update(line).update("\n");
+    const problem = builder.add(parsed.data);
+    if (problem !== null) return invalidLine(problem);
+    if (builder.bytes() > maxBytes)
+      return fail("limit_exceeded", `The data take more than the ${maxBytes} bytes of memory that this endpoint has.`);
+  }
+  return null;
+}
+
+/** Collects rows. `add` answers what is wrong with a row, or null; `bytes` about how much memory the rows take. */
+function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "task" | "modality" | "dimensions">) {
   const texts: string[] = [];
   const embeddings = makeEmbeddingMatrix(dimensions);
   const targets: Target[] = [];
@@ -41,63 +65,50 @@ export async function readExamples(
   const heldOut: boolean[] = [];
   const groupNumbers = new Map<string, number>();
   const labels = new Map<string, string>();
-  const hash = createHash("sha256");
-  let usedBytes = 0;
-  /** One string for each label, not one for each row. */
+  let bytes = 0;
+  /** One string object for each label, not one for each row. */
   const intern = (label: string) => {
     const known = labels.get(label) ?? label;
     labels.set(known, known);
     return known;
   };
-
-  const addRow = (row: Row): string | null => {
+  const internTarget = (target: Row["target"]): Target => {
+    if (typeof target === "number") return target;
+    return typeof target === "string" ? intern(target) : target.map(intern);
+  };
+  const addInput = (row: Row): string | null => {
     if (modality === "text") {
       if (row.text === undefined) return "has no text";
       texts.push(row.text);
-      usedBytes += 2 * row.text.length;
-    } else {
-      const embedding = readEmbedding(row.embedding ?? "", dimensions);
-      if (embedding === null) return `has no embedding of ${dimensions} finite numbers`;
-      embeddings.push(embedding);
-      usedBytes += 4 * dimensions;
+      bytes += 2 * row.text.length;
+      return null;
     }
-    if (!fitsTask(row.target, task)) return `has a target that is none of the task ${task}`;
-    targets.push(
-      typeof row.target === "number"
-        ? row.target
-        : typeof row.target === "string"
-          ? intern(row.target)
-          : row.target.map(intern),
-    );
-    const group = groupNumbers.get(row.group) ?? groupNumbers.size;
-    groupNumbers.set(row.group, group);
-    groups.push(group);
-    heldOut.push(row.held_out);
-    usedBytes += BYTES_PER_ROW;
+    const embedding = readEmbedding(row.embedding ?? "", dimensions);
+    if (embedding === null) return `has no embedding of ${dimensions} finite numbers`;
+    embeddings.push(embedding);
+    bytes += 4 * dimensions;
     return null;
   };
-
-  for await (const line of splitLines(chunks)) {
-    if (line === null) return null;
-    const parsed = dataLine.safeParse(parseJson(line));
-    const invalidLine = (what: string) => fail("invalid_parameter", `Line ${targets.length + 1} of the data ${what}.`);
-    if (!parsed.success) return invalidLine("is not as agreed");
-    if ("end" in parsed.data) {
-      const { rows, revision } = parsed.data;
-      if (rows !== targets.length) return null;
-      const digest = hash.digest("hex");
-      return ok({ texts, embeddings, targets, groups: Int32Array.from(groups), heldOut, revision, digest });
-    }
-    hash.update(line).update("\n");
-    const problem = addRow(parsed.data);
-    if (problem !== null) return invalidLine(problem);
-    if (usedBytes > maxBytes)
-      return fail("limit_exceeded", `The data take more than the ${maxBytes} bytes of memory that this endpoint has.`);
-  }
-  return null;
+  return {
+    count: () => targets.length,
+    bytes: () => bytes,
+    add(row: Row): string | null {
+      const problem = addInput(row);
+      if (problem !== null) return problem;
+      if (!fitsTask(row.target, task)) return `has a target that is none of the task ${task}`;
+      targets.push(internTarget(row.target));
+      const group = groupNumbers.get(row.group) ?? groupNumbers.size;
+      groupNumbers.set(row.group, group);
+      groups.push(group);
+      heldOut.push(row.held_out);
+      bytes += BYTES_PER_ROW;
+      return null;
+    },
+    build: () => ({ texts, embeddings, targets, groups: Int32Array.from(groups), heldOut }),
+  };
 }
 
-/** The lines without their ends; null, and nothing more, where one is too long. What follows the last end is a line too. */
+/** The lines without their ends. Null, and nothing after it, if one is too long or cut off. The last line needs no end. */
 async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer | null> {
   let partialLine: Buffer[] = [];
   let length = 0;
@@ -114,7 +125,7 @@ async function* splitLines(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Bu
     if (length > MAX_LINE_BYTES) return yield null;
   }
   const last = Buffer.concat(partialLine);
-  // A line that was cut off is not wrong, but missing.
+  // A line that was cut off counts as missing, not as wrong.
   yield parseJson(last) === undefined ? null : last;
 }
 

@@ -75,11 +75,9 @@ export interface AttemptCredentials {
   readonly token: string;
 }
 
-/** @param onEnded is called when the Worker answers that the attempt has ended */
 export function makeWorkerClient(
   { url, secret, retryPolicy }: WorkerClientOptions,
   { id, attempt, token }: AttemptCredentials,
-  onEnded: () => void = () => undefined,
 ): WorkerClient {
   const base = `${url}/internal/batch/jobs/${id}/attempts/${attempt}/`;
   const call: WorkerClient["call"] = async (
@@ -101,10 +99,7 @@ export function makeWorkerClient(
       }
       await response.body?.cancel().catch(() => undefined);
       const { status } = response;
-      if (ATTEMPT_ENDED_STATUSES.has(status)) {
-        onEnded();
-        return { type: "ended" };
-      }
+      if (ATTEMPT_ENDED_STATUSES.has(status)) return { type: "ended" };
       if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };
       return { type: "retry", retryAfterMs: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
     } catch {

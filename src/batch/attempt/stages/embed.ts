@@ -1,11 +1,11 @@
-/** Embeddings of texts: a remote backbone's, one stretch after another, and a local one's, made when they are asked for. */
-import type { Backbone, BackboneFailure } from "../../backbones/backbone.ts";
-import { ok, type Result } from "../../core/failure.ts";
-import { type RetryPolicy, withRetries } from "../client/worker-client.ts";
-import { abortable } from "./cancellation.ts";
-import type { EmbeddingMatrix } from "./embedding-matrix.ts";
+/** Stage 2: the embeddings of texts. A remote backbone makes them batch by batch; a local one makes each on demand. */
+import type { Backbone, BackboneFailure } from "../../../backbones/backbone.ts";
+import { ok, type Result } from "../../../core/failure.ts";
+import { type RetryPolicy, withRetries } from "../../client/worker-client.ts";
+import { abortable } from "../cancellation.ts";
+import type { EmbeddingMatrix } from "../embedding-matrix.ts";
 
-/** What is lost when an attempt is cut off meanwhile. */
+/** At most so many embeddings are lost if an attempt is cut off. */
 const BATCH_SIZE = 512;
 
 const RETRYABLE_CODES: ReadonlySet<string> = new Set([
@@ -14,20 +14,18 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "backend_rate_limited",
 ]);
 
-/** How an attempt goes about it. */
 export interface EmbedOptions {
   readonly retryPolicy: RetryPolicy;
-  /** Throws the reason of an aborted one. */
+  /** If it is aborted, its reason is thrown. */
   readonly signal: AbortSignal;
-  /** Lets the event loop turn. */
   readonly yieldToEventLoop: () => Promise<void>;
-  /** Called after each stretch. */
+  /** Is awaited after each batch. */
   readonly onBatch: () => Promise<void>;
 }
 
 /**
- * Adds to `rows` until it has one for each text. A backbone that fails is asked again for as long as patience
- * lasts; what it gave before a failure is kept.
+ * Adds embeddings to `embeddings` until each text has one. A backbone that fails is called again, as the retry policy says.
+ * Rows that came before a failure are kept.
  */
 export async function embedTexts(
   backbone: Backbone,
@@ -41,10 +39,13 @@ export async function embedTexts(
       const batch = texts.slice(embeddings.count(), embeddings.count() + BATCH_SIZE);
       await yieldToEventLoop();
       const result = await abortable(signal, backbone.embed(batch));
-      const missing = result.rows.findIndex((row) => row?.length !== backbone.dimensions);
-      for (const row of result.rows.slice(0, missing === -1 ? batch.length : missing))
-        embeddings.push(row as Float32Array);
-      if (result.failure === null && missing === -1 && result.rows.length === batch.length)
+      let added = 0;
+      for (const row of result.rows) {
+        if (row?.length !== backbone.dimensions || added === batch.length) break;
+        embeddings.push(row);
+        added++;
+      }
+      if (result.failure === null && added === batch.length && result.rows.length === added)
         return { type: "answer", value: null };
       failure = result.failure ?? incompleteEmbeddings;
       return RETRYABLE_CODES.has(failure.code)
@@ -57,7 +58,7 @@ export async function embedTexts(
   return ok(null);
 }
 
-/** A local backbone's embedding of a row's text: it costs less to make it again than to keep it. */
+/** A local backbone's embedding of a row's text, made at each call: that costs less than storing it. */
 export function embedLazily(backbone: Backbone, texts: readonly string[]): (row: number) => Promise<Float32Array> {
   return async (row) => {
     const { rows } = await backbone.embed([texts[row] ?? ""]);

@@ -1,0 +1,88 @@
+/** What an attempt is given, and what its trainings read. */
+import { setImmediate as eventLoop } from "node:timers/promises";
+import type { Backbone } from "../../backbones/backbone.ts";
+import { isStatic, type StaticBackbone } from "../../backbones/text-static.ts";
+import { hasTrainableLayers } from "../../core/lifecycle/job.ts";
+import type { Cost } from "../../core/linear/types.ts";
+import type { TensorBackend } from "../../core/tensors.ts";
+import type { Submission } from "../../jobs/protocol.ts";
+import type { WorkerClient } from "../client/worker-client.ts";
+import type { Log } from "../log.ts";
+import type { Cancellation } from "./cancellation.ts";
+import type { EmbeddingMatrix } from "./embedding-matrix.ts";
+import type { Examples } from "./examples.ts";
+import type { Reporter } from "./reporter.ts";
+import { embedLazily } from "./stages/embed.ts";
+
+export interface AttemptContext {
+  readonly submission: Submission;
+  readonly workerClient: WorkerClient;
+  readonly cancellation: Cancellation;
+  readonly tensors: TensorBackend;
+  /** null if the inputs are embeddings. */
+  readonly backbone: Backbone | null;
+  /** The bytes that an attempt may hold in memory, and the operations of one of its trainings. */
+  readonly budget: Cost;
+  /** A larger artifact is uploaded in parts. */
+  readonly maxSingleUploadBytes: number;
+  readonly log: Log;
+}
+
+/** The layers of the backbone that a job trains. */
+export interface TrainableLayers {
+  readonly base: StaticBackbone;
+  /** Whether the words' rows are trained too, or only the convolution and the head. */
+  readonly trainRows: boolean;
+}
+
+/** What all trainings of an attempt read. */
+export interface TrainingContext {
+  readonly submission: Submission;
+  readonly examples: Examples;
+  readonly tensors: TensorBackend;
+  /** The embedding of a row's input. */
+  readonly embed: (row: number) => Float32Array | Promise<Float32Array>;
+  /** Whether embedding the texts counts towards the edge's budget. */
+  readonly embedsLocally: boolean;
+  /** null if the head alone is trained. */
+  readonly layers: TrainableLayers | null;
+  /** What a training at this endpoint may cost. */
+  readonly budget: Cost;
+  /** Sends a progress message, without waiting for it. */
+  readonly report: Reporter["sendProgress"];
+  /** Lets the event loop run. Throws if the attempt is to end. */
+  readonly yieldToEventLoop: () => Promise<void>;
+}
+
+/** @param remoteEmbeddings the matrix that a remote backbone's embeddings are written to; else null */
+export function makeTrainingContext(
+  { submission, backbone, tensors, budget, cancellation }: AttemptContext,
+  examples: Examples,
+  remoteEmbeddings: EmbeddingMatrix | null,
+  report: TrainingContext["report"],
+): TrainingContext {
+  const { texts, targets } = examples;
+  const embedsLocally = backbone?.cost === "local";
+  const embeddingBytes = embedsLocally ? 0 : 4 * submission.dimensions * targets.length;
+  const usedBytes = embeddingBytes + texts.reduce((sum, { length }) => sum + 2 * length, 0);
+  return {
+    submission,
+    examples,
+    tensors,
+    embed: embedsLocally ? embedLazily(backbone, texts) : (remoteEmbeddings ?? examples.embeddings).at,
+    embedsLocally,
+    layers: trainableLayers(submission, backbone),
+    budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },
+    report,
+    yieldToEventLoop: async () => {
+      await eventLoop();
+      cancellation.signals.pause.throwIfAborted();
+    },
+  };
+}
+
+function trainableLayers({ trainable }: Submission, backbone: Backbone | null): TrainableLayers | null {
+  if (backbone === null || !isStatic(backbone) || !hasTrainableLayers(trainable)) return null;
+  // The last layer is the head, the one before it the convolution.
+  return { base: backbone, trainRows: typeof trainable === "string" || trainable.last_layers > 2 };
+}

@@ -1,0 +1,65 @@
+/** Models as they were trained, and their predictions for rows of the data. */
+import { decodeDelta, fineTunedBackbone } from "../../backbones/fine-tuned.ts";
+import type { StaticBackbone } from "../../backbones/text-static.ts";
+import { type Head, predict } from "../../core/head.ts";
+import { createLexicalVectorizer } from "../../core/text/lexical.ts";
+import type { TrainingContext } from "./context.ts";
+import { embedLazily } from "./stages/embed.ts";
+
+/** A head, and what embeds a row for it. */
+export interface Model {
+  readonly head: Head;
+  readonly embed: TrainingContext["embed"];
+}
+
+/** A head, and its outputs for some rows. */
+export interface Predictions {
+  readonly head: Head;
+  readonly outputs: readonly Float64Array[];
+}
+
+const OPERATIONS_PER_YIELD = 50_000_000;
+/** Trained layers compute a product for each word that they see for the first time. */
+const OPERATIONS_PER_CHARACTER = 10_000;
+const MIN_PROBABILITY = 1e-30;
+
+/** The model of a head and a delta over `base`, or of a head alone. */
+export function makeModel(
+  context: TrainingContext,
+  base: StaticBackbone | null,
+  head: Head,
+  delta: Uint8Array | null,
+): Model {
+  if (base === null || delta === null) return { head, embed: context.embed };
+  const decoded = decodeDelta(delta);
+  if (decoded === null) throw new Error("A delta that was made here cannot be read.");
+  const backbone = fineTunedBackbone(base, { id: `ft:${base.id}`, revision: "" }, decoded, delta.length);
+  return { head, embed: embedLazily(backbone, context.examples.texts) };
+}
+
+/** A model's outputs for rows, as `predict` gives them. */
+export async function predictRows(
+  context: TrainingContext,
+  rows: readonly number[],
+  { head, embed }: Model,
+): Promise<Float64Array[]> {
+  const extractFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
+  const outputs: Float64Array[] = [];
+  let operations = 0;
+  for (const row of rows) {
+    const text = context.examples.texts[row] ?? "";
+    outputs.push(predict(head, await embed(row), extractFeatures === null ? null : extractFeatures(text)));
+    operations += head.weights.length + OPERATIONS_PER_CHARACTER * text.length;
+    if (operations < OPERATIONS_PER_YIELD) continue;
+    operations = 0;
+    await context.yieldToEventLoop();
+  }
+  return outputs;
+}
+
+/** The logits of outputs of `predict` at temperature 1, one row after another. Softmax's are exact up to a constant. */
+export function toLogits({ task }: Head, outputs: readonly Float64Array[]): Float32Array {
+  const log = (p: number) => Math.log(Math.max(MIN_PROBABILITY, p));
+  const toLogit = (p: number) => (task === "single_label" ? log(p) : task === "multi_label" ? log(p) - log(1 - p) : p);
+  return Float32Array.from(outputs.flatMap((each) => Array.from(each, toLogit)));
+}

@@ -1,0 +1,92 @@
+/** Stage 5: the winner, trained on all rows. */
+import { encodeHead } from "../../../core/codec.ts";
+import type { Candidate } from "../../../core/evaluation/comparison.ts";
+import { noEvaluation } from "../../../core/evaluation/evaluation.ts";
+import { ok, type Result } from "../../../core/failure.ts";
+import type { TrainingSummary } from "../../../core/linear/types.ts";
+import type { Manifest } from "../../../jobs/protocol.ts";
+import type { FinalModel, FineTunedAssessment } from "../checkpoint.ts";
+import type { TrainableLayers, TrainingContext } from "../context.ts";
+import { fineTuneLayers, reportEpochs } from "../fine-tune.ts";
+import { candidateNames, reportTraining, runTraining } from "../run-training.ts";
+import { prepareTraining } from "../training-spec.ts";
+
+/** The first steps are all reported, later ones at this interval. */
+const DENSE_STEPS = 50;
+const STEP_INTERVAL = 10;
+
+/**
+ * Trains the winner on all rows.
+ *
+ * @param assessment of the fine-tuned candidate, whose plan, evaluation and calibration its refit takes over
+ * @param startedAt when the attempt began, by `performance.now()`
+ */
+export function refit(
+  context: TrainingContext,
+  rows: readonly number[],
+  winner: Candidate,
+  assessment: FineTunedAssessment | null,
+  startedAt: number,
+): Promise<Result<FinalModel>> {
+  return winner === "fine_tuned" && context.layers !== null
+    ? refitLayers(context, context.layers, rows, assessment, startedAt)
+    : refitHead(context, rows, winner, startedAt);
+}
+
+async function refitLayers(
+  context: TrainingContext,
+  layers: TrainableLayers,
+  rows: readonly number[],
+  assessment: FineTunedAssessment | null,
+  startedAt: number,
+): Promise<Result<FinalModel>> {
+  const result = await fineTuneLayers(context, layers, rows, assessment?.plan ?? null, reportEpochs(context));
+  if (!result.ok) return result;
+  const { head, delta, parameters, training } = result.value;
+  const { evaluation, ...calibration } = assessment?.assessment ?? noEvaluation;
+  const conformal = Float32Array.from(calibration.conformal);
+  const temperature = head.task === "regression" ? 1 : calibration.temperature;
+  return ok({
+    candidate: "fine_tuned",
+    training: manifestTraining(training, temperature, startedAt),
+    evaluation: { ...evaluation },
+    parameters,
+    head: encodeHead({ ...head, ...calibration, temperature, conformal }),
+    delta,
+  });
+}
+
+async function refitHead(
+  context: TrainingContext,
+  allRows: readonly number[],
+  winner: Candidate,
+  startedAt: number,
+): Promise<Result<FinalModel>> {
+  const spec = await prepareTraining(winner, context, allRows);
+  if (!spec.ok) return spec;
+  const examples = spec.value.rows.length;
+  let steps = 0;
+  const onStep = (objective: number, operations: number) => {
+    if (++steps > DENSE_STEPS && steps % STEP_INTERVAL !== 0) return;
+    const metrics = { train_loss: objective / examples, examples, operations };
+    context.report(`Step ${steps} of training the ${candidateNames[winner]} on all examples.`, metrics);
+  };
+  const result = await runTraining(context, spec.value, { skipEvaluation: false, onStep });
+  if (!result.ok) return result;
+  reportTraining(context, winner, result.value);
+  const { training, evaluation, head } = result.value;
+  return ok({
+    candidate: winner,
+    training: manifestTraining(training, training.temperature, startedAt),
+    evaluation: { ...evaluation },
+    parameters: 0,
+    head: encodeHead(head),
+    delta: null,
+  });
+}
+
+function manifestTraining(training: TrainingSummary, temperature: number, startedAt: number): Manifest["training"] {
+  const { examples, iterations, converged, objective, l2, lexical } = training;
+  const milliseconds = Math.round(performance.now() - startedAt);
+  return { examples, iterations, converged, objective, l2, temperature, lexical, milliseconds };
+}
