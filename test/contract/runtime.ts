@@ -14,7 +14,7 @@ async function loadExport(folder: string, inWorkerd: string, inNode: string): Pr
 
 /** The WASM backend in whichever runtime the tests run. */
 export async function loadTensors(): Promise<TensorBackend> {
-  return ((await loadExport("tensor", "workerdTensors", "nodeTensors")) as () => Promise<TensorBackend>)();
+  return ((await loadExport("tensor", "workerdTensorBackend", "nodeTensorBackend")) as () => Promise<TensorBackend>)();
 }
 
 /** text-static-1 in whichever runtime the tests run. */

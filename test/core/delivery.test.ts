@@ -36,7 +36,7 @@ function failAll(first: Delivery, random: number, outcome = failure): number[] {
     state = advance(state, begin, now, random);
     state = advance(state, endedEvent(state.attempt, outcome), now, random);
   }
-  expect(state).toMatchObject({ status: "failed", live: false });
+  expect(state).toMatchObject({ status: "failed", inFlight: false });
   return attemptTimes;
 }
 
@@ -66,14 +66,14 @@ describe("a delivery", () => {
       const now = state.dueAt ?? Number.NaN;
       expect(now).toBe((attempt - 1) * LEASE);
       state = advance(state, begin, now, 0.5);
-      expect(state).toMatchObject({ attempt, live: true, dueAt: now + LEASE });
+      expect(state).toMatchObject({ attempt, inFlight: true, dueAt: now + LEASE });
     }
     expect(advance(state, begin, state.dueAt ?? 0, 0.5)).toMatchObject({ status: "failed", attempt: 10, dueAt: null });
   });
 
   test("to a disabled endpoint has failed before it began, and can be asked for", () => {
     const failed = newDelivery(false, 5);
-    expect(failed).toEqual({ status: "failed", attempt: 0, before: 0, live: false, dueAt: null });
+    expect(failed).toEqual({ status: "failed", attempt: 0, scheduleStart: 0, inFlight: false, dueAt: null });
     expect(advance(failed, begin, 5, 0)).toBe(failed);
     expect(failAll(advance(failed, { type: "redeliver" }, 100, 0), 0.5)).toHaveLength(10);
   });
@@ -81,16 +81,16 @@ describe("a delivery", () => {
   test("that was made can be asked for again, with the whole schedule before it", () => {
     const first = advance(newDelivery(true, 0), begin, 0, 0);
     const deliveredState = advance(first, endedEvent(1, success), 10, 0);
-    expect(deliveredState).toEqual({ status: "succeeded", attempt: 1, before: 0, live: false, dueAt: null });
+    expect(deliveredState).toEqual({ status: "succeeded", attempt: 1, scheduleStart: 0, inFlight: false, dueAt: null });
     const again = advance(deliveredState, { type: "redeliver" }, 500, 0);
-    expect(again).toEqual({ status: "pending", attempt: 1, before: 1, live: false, dueAt: 500 });
+    expect(again).toEqual({ status: "pending", attempt: 1, scheduleStart: 1, inFlight: false, dueAt: 500 });
     expect(failAll(again, 0.5)).toHaveLength(10);
   });
 
   test("asked for while an attempt is under way waits for its end", () => {
     const inFlightDelivery = advance(newDelivery(true, 0), begin, 0, 0);
     const redeliveredState = advance(inFlightDelivery, { type: "redeliver" }, 10, 0);
-    expect(redeliveredState).toMatchObject({ live: true, dueAt: LEASE });
+    expect(redeliveredState).toMatchObject({ inFlight: true, dueAt: LEASE });
     expect(advance(redeliveredState, endedEvent(1, success), 20, 0).status).toBe("succeeded");
     expect(advance(redeliveredState, endedEvent(1, failure), 20, 0)).toMatchObject({ status: "pending", dueAt: 20 });
   });
@@ -101,12 +101,12 @@ describe("a delivery", () => {
     expect(disabled).toMatchObject({ status: "failed", dueAt: null });
     expect(advance(disabled, endedEvent(1, failure), 20, 0)).toMatchObject({
       status: "failed",
-      live: false,
+      inFlight: false,
       dueAt: null,
     });
     expect(advance(disabled, endedEvent(1, success), 20, 0)).toMatchObject({
       status: "succeeded",
-      live: false,
+      inFlight: false,
       dueAt: null,
     });
   });

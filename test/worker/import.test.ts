@@ -48,8 +48,8 @@ function importCounts(answer: ApiResponse): number[] {
 
 test.each([
   [0, ["beginImport", "mergeImport"]],
-  [2_000, ["beginImport", "stage", "mergeImport"]],
-  [2_001, ["beginImport", "stage", "stage", "mergeImport"]],
+  [2_000, ["beginImport", "stageRows", "mergeImport"]],
+  [2_001, ["beginImport", "stageRows", "stageRows", "mergeImport"]],
 ])("an import of %i rows asks the ledger for no more than it needs", async (rows, expected) => {
   const path = await newDataset();
   const calls: string[] = [];
