@@ -427,7 +427,7 @@ describe("killed between any two writes, the next start finds everything whole:"
       await expectConsistent();
       if (crashPoint === null) break;
     }
-    expect(crashCount, "crashPoint least one write was cut off").toBeGreaterThan(0);
+    expect(crashCount, "at least one write was cut off").toBeGreaterThan(0);
   });
 
   test("and what no version and no data set refers to is swept away", async () => {
@@ -440,7 +440,7 @@ describe("killed between any two writes, the next start finds everything whole:"
       await waitUntilIdle();
       const before = await listStored();
       const train = () => call("POST", "/v1/heads", trainBody("orphan", l2));
-      expect(await runUntilCrash(train, 2)).toEqual({ answer: null, at: "transaction" });
+      expect(await runUntilCrash(train, 2)).toEqual({ answer: null, crashPoint: "transaction" });
       await server.kill();
       server = await start();
       const after = await listStored();
