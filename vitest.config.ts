@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     // Most tests wait more than they compute: two files at a time, on a machine of any size, keep their clocks honest.
     maxWorkers: 2,
+    reporters: ["./test/reporter.ts"],
     projects: [
       {
         test: { name: "core", include: ["test/core/**/*.test.ts", "test/contract/**/*.test.ts"], testTimeout: 30_000 },
@@ -43,6 +44,7 @@ export default defineConfig({
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
+          globalSetup: "test/e2e/bundles.ts",
           // After the others, not among them.
           sequence: { groupOrder: 1 },
           testTimeout: 120_000,

@@ -61,7 +61,7 @@ export async function run(): Promise<Row[]> {
   });
   const sets = readTextDatasets(values.data, SETS);
   if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets that are asked for.`);
-  const system = await startSystem({ BATCH_JOBS: "1" }, { BATCH_SILENCE_SECONDS: "120" });
+  const system = await startSystem({ batch: { BATCH_JOBS: "1" }, worker: { BATCH_SILENCE_SECONDS: "120" } });
   const peer = startPeer<string[]>("backbone-peer.py");
   try {
     const tenant = await system.createTenant("bench");

@@ -187,7 +187,7 @@ async function measureSizes(system: System, { graft }: TenantClient): Promise<Si
 }
 
 export async function run(): Promise<Row[]> {
-  const system = await startSystem({ BATCH_JOBS: "1" }, { BATCH_SILENCE_SECONDS: "60" });
+  const system = await startSystem({ batch: { BATCH_JOBS: "1" }, worker: { BATCH_SILENCE_SECONDS: "60" } });
   try {
     const tenants: TenantClient[] = [];
     for (let i = 0; i < TENANTS; i++) {

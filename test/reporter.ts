@@ -6,13 +6,13 @@ import { Console } from "node:console";
 import { mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { Writable } from "node:stream";
+import type { UserConsoleLog } from "vitest";
 import {
   MinimalReporter,
   type SerializedError,
   type TestModule,
   type TestRunEndReason,
   type TestSpecification,
-  type UserConsoleLog,
   type Vitest,
 } from "vitest/node";
 
@@ -28,6 +28,10 @@ export default class TestReporter extends MinimalReporter {
   #logFile = 0;
   #testName = "";
   readonly #progress = new Map<string, Progress>();
+
+  constructor() {
+    super({ silent: true });
+  }
 
   override onInit(vitest: Vitest): void {
     mkdirSync(join(vitest.config.root, "node_modules", ".cache"), { recursive: true });

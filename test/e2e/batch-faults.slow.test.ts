@@ -1,6 +1,6 @@
 /** What can go wrong between the Worker and the batch endpoint, each as it happens between two real processes. */
 import { randomBytes } from "node:crypto";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import { sign } from "../../src/jobs/sign.ts";
 import type { FineTuningJob } from "../../src/sdk/client.ts";
 import { createJob, findStorageErrors, steps, verifyJob } from "./chaos.ts";
@@ -12,7 +12,10 @@ let acme: TenantClient;
 let jobCount = 0;
 
 beforeAll(async () => {
-  system = await startSystem({}, { BATCH_SILENCE_SECONDS: "3", BATCH_TIMEOUT_SECONDS: "1" });
+  system = await startSystem({
+    bundle: inject("bundles").crashing,
+    worker: { BATCH_SILENCE_SECONDS: "3", BATCH_TIMEOUT_SECONDS: "1" },
+  });
   acme = await system.createTenant("acme");
   await createDataset(acme.graft, "tickets", 120);
 });

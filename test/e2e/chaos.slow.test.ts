@@ -2,7 +2,7 @@
  * Both processes are killed at every step of a job's way, and then at random times while several jobs run: 30 times in
  * all. CRASH_POINTS=all kills before and after the answer of each step.
  */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
 import {
   createJob,
@@ -18,7 +18,7 @@ import { type System, type TenantClient, waitForJobEnd } from "./processes.ts";
 let system: System;
 let tenants: TenantClient[];
 beforeAll(async () => {
-  ({ system, tenants } = await startChaosSystem(3));
+  ({ system, tenants } = await startChaosSystem(3, 3, inject("bundles").crashing));
 });
 afterAll(() => system.close());
 

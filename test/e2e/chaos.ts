@@ -194,8 +194,13 @@ export async function findStorageErrors(
 export async function startChaosSystem(
   tenants: number,
   silenceSeconds = 3,
+  bundle?: string,
 ): Promise<{ system: System; tenants: TenantClient[] }> {
-  const system = await startSystem({ BATCH_JOBS: "2" }, { BATCH_SILENCE_SECONDS: String(silenceSeconds) });
+  const system = await startSystem({
+    bundle,
+    batch: { BATCH_JOBS: "2" },
+    worker: { BATCH_SILENCE_SECONDS: String(silenceSeconds) },
+  });
   const newTenants: TenantClient[] = [];
   for (let i = 0; i < tenants; i++) {
     const tenant = await system.createTenant(`tenant-${i}`);

@@ -4,20 +4,20 @@
  * answered must hold, what was not is absent or whole, the same request works again, and nothing refers to bytes
  * that are not there. By default each operation is killed at a sixth of its writes; CRASH_POINTS=all takes all.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { buildWorker } from "../../src/server/runtime.ts";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { type Client, createClient } from "../../src/sdk/client.ts";
+import { expectConsistent } from "./consistency.ts";
+import { waitFor } from "./processes.ts";
 
 const STEP = process.env.CRASH_POINTS === "all" ? 1 : 6;
 const root = join(import.meta.dirname, "..", "..");
 const folder = mkdtempSync(join(tmpdir(), "graft-crash-"));
-const [bundle, stateDir] = [join(folder, "built"), join(folder, "state")];
+const stateDir = join(folder, "state");
 
 interface Server {
   readonly url: string;
@@ -26,21 +26,23 @@ interface Server {
   readonly kill: () => Promise<void>;
 }
 
-let spareProcess: ChildProcess;
+let spareProcess: ChildProcessWithoutNullStreams;
 let server: Server;
 const crashPoints: string[] = [];
 
 /** A process that has loaded all it needs and waits for its turn: a restart then takes half the time. */
-function launch(): ChildProcess {
-  const args = [join(import.meta.dirname, "crash-server.ts"), bundle, stateDir];
-  return spawn(process.execPath, args, { cwd: root, stdio: ["pipe", "pipe", "inherit"], detached: true });
+function launch(): ChildProcessWithoutNullStreams {
+  const args = [join(import.meta.dirname, "crash-server.ts"), inject("bundles").crashing, stateDir];
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ["pipe", "pipe", "pipe"], detached: true });
+  child.stderr.on("data", (text) => console.error(String(text)));
+  return child;
 }
 
 async function start(): Promise<Server> {
   const child = spareProcess;
   spareProcess = launch();
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-  const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
+  const lines = createInterface({ input: child.stdout });
   let listening: (url: string) => void;
   let crash: (what: string) => void;
   const ready = new Promise<string>((resolve) => {
@@ -53,7 +55,7 @@ async function start(): Promise<Server> {
     if (line.startsWith("listening on ")) listening(line.slice("listening on ".length));
     if (line.startsWith("crash before ")) crash(line.slice("crash before ".length));
   });
-  child.stdin?.write("go\n");
+  child.stdin.write("go\n");
   const kill = async () => {
     if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
     await exited;
@@ -85,12 +87,8 @@ async function call(
   return {
     status: response.status,
     headers: response.headers,
-    json: path.endsWith("/export") ? text : tryParseJson(text),
+    json: text === "" ? null : JSON.parse(text),
   };
-}
-
-function tryParseJson(text: string): unknown {
-  return text === "" ? null : JSON.parse(text);
 }
 
 /** Waits until no work is due at once, so that the writes that are counted are those of one request. */
@@ -101,6 +99,8 @@ async function waitUntilIdle(tenant = acme.id): Promise<void> {
   }
   throw new Error("work that is due does not get done");
 }
+
+const clientOf = ({ key }: { readonly key: string }): Client => createClient({ baseUrl: server.url, key });
 
 async function expectStatus(status: number, answer: Promise<ApiResponse>): Promise<ApiResponse> {
   const { json, ...rest } = await answer;
@@ -135,31 +135,6 @@ function trainBody(name: string, l2 = 1) {
   return { name, dataset: "tickets", hyperparameters: { l2 }, evaluation: { method: "none" } };
 }
 
-/** Everything that a tenant can see is whole: counts agree, versions have no gaps, every version's bytes are there. */
-async function expectConsistent(key = acme.key): Promise<Set<string>> {
-  const hashes = new Set<string>();
-  for (const dataset of (await expectStatus(200, call("GET", "/v1/datasets?limit=100", undefined, key))).json.data) {
-    const exported = (await expectStatus(200, call("GET", `/v1/datasets/${dataset.name}/export`, undefined, key))).json;
-    const lines = String(exported).split("\n").filter(Boolean);
-    expect(lines).toHaveLength(dataset.examples);
-    expect(Object.values(dataset.labels as Record<string, number>).reduce((a, b) => a + b, 0)).toBe(dataset.examples);
-    for (const line of lines) expect(Object.keys(JSON.parse(line)).sort()).toEqual(["id", "label", "text"]);
-  }
-  for (const head of (await expectStatus(200, call("GET", "/v1/heads?limit=100", undefined, key))).json.data) {
-    const versions = (await expectStatus(200, call("GET", `/v1/heads/${head.id}/versions`, undefined, key))).json.data;
-    const numbers = versions.map(({ version }: { version: number }) => version);
-    expect(numbers).toEqual(Array.from(numbers, (_, i) => numbers.length - i));
-    expect(numbers).toContain(head.active_version);
-    for (const { version, sha256 } of versions) {
-      const body = { input: "refund", version };
-      const predicted = await expectStatus(200, call("POST", `/v1/heads/${head.id}/predict`, body, key));
-      expect(predicted.json.model).toBe(`${head.id}@${version}`);
-      hashes.add(sha256);
-    }
-  }
-  return hashes;
-}
-
 interface Operation {
   /** Brings about what the request needs; answers the request. */
   readonly prepare: (n: number) => Promise<() => Promise<ApiResponse>>;
@@ -169,19 +144,10 @@ interface Operation {
   /** What the same request answers next, where its effect is there and where it is not. */
   readonly retryStatuses: { readonly present: readonly number[]; readonly absent: readonly number[] };
   /** What must come about in the end, without a sweep, where the effect is there. */
-  readonly finally?: (n: number) => Promise<void>;
+  readonly finally?: (n: number) => Promise<unknown>;
 }
 
 const headHashes = new Map<number, string>();
-
-/** Waits until what is true in the end is true. */
-async function waitFor(condition: () => Promise<boolean>, description: string, milliseconds = 10_000): Promise<void> {
-  for (let waited = 0; waited < milliseconds; waited += 50) {
-    if (await condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`never came about: ${description}`);
-}
 
 async function listStored(tenant = acme.id): Promise<{ kv: string[]; r2: string[] }> {
   return (await call("GET", `/stored?tenant=${tenant}`)).json;
@@ -355,7 +321,8 @@ const operations: Readonly<Record<string, Operation>> = {
     async isApplied(n) {
       const { status } = (await expectStatus(200, call("GET", `/v1/admin/tenants/victim-${n}`, undefined, operator)))
         .json;
-      if (status === "active") await expectConsistent(doomedTenants.get(n)?.key);
+      const victim = doomedTenants.get(n);
+      if (status === "active" && victim) await expectConsistent(clientOf(victim));
       return status !== "active";
     },
     retryStatuses: { present: [202], absent: [202] },
@@ -385,7 +352,6 @@ async function runUntilCrash(
 }
 
 beforeAll(async () => {
-  await buildWorker(bundle, join(root, "test", "worker", "crashing-worker.ts"));
   spareProcess = launch();
   server = await start();
   acme = await newTenant("acme");
@@ -418,13 +384,13 @@ describe("killed between any two writes, the next start finds everything whole:"
       await call("POST", "/crash?before=0");
       const present = await operation.isApplied(n, answer);
       if (answer !== null) expect(present, `what was answered holds after ${crashPoint}`).toBe(true);
-      await expectConsistent();
+      await expectConsistent(clientOf(acme));
       const retry = await run();
       expect(operation.retryStatuses[present ? "present" : "absent"], JSON.stringify(retry.json)).toContain(
         retry.status,
       );
       await operation.finally?.(n);
-      await expectConsistent();
+      await expectConsistent(clientOf(acme));
       if (crashPoint === null) break;
     }
     expect(crashCount, "at least one write was cut off").toBeGreaterThan(0);
@@ -447,56 +413,12 @@ describe("killed between any two writes, the next start finds everything whole:"
       expect(after.r2.length + after.kv.length).toBe(before.r2.length + before.kv.length + 1);
     }
     await waitUntilIdle();
-    const hashes = await expectConsistent();
+    const hashes = await expectConsistent(clientOf(acme));
     const blocks = (await call("POST", "/sweep?tenant=acme")).json as string[];
     const { kv, r2 } = await listStored();
     expect(r2.map((key) => key.split("/").at(-1)).sort()).toEqual([...hashes].sort());
     expect(kv.filter((key) => key.includes("/heads/")).every((key) => r2.includes(key))).toBe(true);
     expect(kv.filter((key) => key.includes("/blocks/")).every((key) => blocks.includes(key))).toBe(true);
-    await expectConsistent();
-  });
-});
-
-describe("npm start", () => {
-  async function freePort(): Promise<number> {
-    const server = createServer().listen(0, "127.0.0.1");
-    await once(server, "listening");
-    const { port } = server.address() as AddressInfo;
-    server.close();
-    await once(server, "close");
-    return port;
-  }
-
-  test("comes back on its port with its state after its process alone was killed", async () => {
-    const port = await freePort();
-    const env = { ...process.env, PORT: String(port), STATE_DIR: join(folder, "plain"), ADMIN_KEY: operator };
-    const url = `http://127.0.0.1:${port}`;
-    const ready = () =>
-      fetch(`${url}/health/ready`).then(
-        ({ ok }) => ok,
-        () => false,
-      );
-    const startServer = async () => {
-      const child = spawn(process.execPath, [join(root, "src", "serve.ts")], { cwd: root, env, stdio: "ignore" });
-      await waitFor(async () => ready(), "the server is ready", 60_000);
-      return child;
-    };
-    const killed = server;
-    server = { ...server, url };
-    let child = await startServer();
-    try {
-      const tenant = await newTenant("plain");
-      await newDataset("tickets", 10, tenant.key);
-      await expectStatus(201, call("POST", "/v1/heads", trainBody("support"), tenant.key));
-      child.kill("SIGKILL");
-      await waitFor(async () => !(await ready()), "workerd ends with the process that started it");
-      child = await startServer();
-      await expectConsistent(tenant.key);
-      await expectStatus(201, call("POST", "/v1/heads", trainBody("support"), tenant.key));
-      expect((await expectStatus(200, call("GET", "/v1/heads/support", undefined, tenant.key))).json.version).toBe(2);
-    } finally {
-      child.kill("SIGKILL");
-      server = killed;
-    }
+    await expectConsistent(clientOf(acme));
   });
 });

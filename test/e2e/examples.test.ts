@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import type { NewHead } from "../../src/sdk/client.ts";
 import { type System, startSystem, type TenantClient, waitFor } from "./processes.ts";
 import { startReceiver } from "./receivers.ts";
@@ -22,7 +22,7 @@ beforeAll(async () => {
   const receiver = await startReceiver();
   receiverUrl = receiver.url;
   await receiver.close();
-  system = await startSystem({}, { WEBHOOK_ORIGINS: receiverUrl });
+  system = await startSystem({ bundle: inject("bundles").crashing, worker: { WEBHOOK_ORIGINS: receiverUrl } });
   // The dataset and the head of the README.
   tenant = await system.createTenant("acme");
   const { datasets, heads } = tenant.graft;

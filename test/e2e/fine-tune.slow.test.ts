@@ -1,6 +1,6 @@
 /** Full fine-tuning from a client to the batch endpoint and back, each a real process: layers are trained, and serve. */
 import OpenAI from "openai";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { createDataset, type System, startSystem, type TenantClient, waitFor, waitForJobEnd } from "./processes.ts";
 
 let system: System;
@@ -8,7 +8,7 @@ let acme: TenantClient;
 let openai: OpenAI;
 
 beforeAll(async () => {
-  system = await startSystem();
+  system = await startSystem({ bundle: inject("bundles").crashing });
   acme = await system.createTenant("acme");
   openai = new OpenAI({ apiKey: acme.key, baseURL: `${system.url}/v1`, maxRetries: 0 });
 });

@@ -1,6 +1,6 @@
 /** Fine-tuning jobs from a client to the batch endpoint and back, each a real process, with nothing wrong. */
 import OpenAI, { toFile } from "openai";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import {
   createDataset,
   makeExamples,
@@ -16,7 +16,7 @@ let acme: TenantClient;
 let openai: OpenAI;
 
 beforeAll(async () => {
-  system = await startSystem();
+  system = await startSystem({ bundle: inject("bundles").crashing });
   acme = await system.createTenant("acme");
   openai = new OpenAI({ apiKey: acme.key, baseURL: `${system.url}/v1`, maxRetries: 0 });
 });

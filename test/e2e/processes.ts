@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { type Client, createClient, type FineTuningJob } from "../../src/sdk/client.ts";
-import { buildWorker } from "../../src/server/runtime.ts";
+import { buildCrashingWorker } from "./bundles.ts";
 import { type FaultyProxy, startProxy } from "./faulty-proxy.ts";
 
 const root = join(import.meta.dirname, "..", "..");
@@ -41,13 +41,14 @@ export interface System {
   readonly pid: (side: ProcessName) => number;
   /** Every line that both have printed. */
   readonly lines: readonly string[];
-  /** What the Worker of the tests answers beside the API's own (test/worker/crashing-worker.ts). */
+  /** What the Worker of the tests answers beside the API's own (test/e2e/crashing-worker.ts). */
   readonly listStored: (tenant: string) => Promise<{ kv: string[]; r2: string[] }>;
   readonly sweep: (tenant: string) => Promise<void>;
   readonly close: () => Promise<void>;
 }
 
-async function freePort(): Promise<number> {
+/** A port that nothing listens on. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
@@ -56,13 +57,20 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Starts both; `environment` is the batch endpoint's, `variables` the Worker's. */
-export async function startSystem(
-  environment: Readonly<Record<string, string>> = {},
-  variables: Readonly<Record<string, string>> = {},
-): Promise<System> {
+export interface SystemOptions {
+  /** The folder of a built crashing Worker; by default one is built. */
+  readonly bundle?: string | undefined;
+  /** Environment variables of the batch endpoint. */
+  readonly batch?: Readonly<Record<string, string>>;
+  /** Variables of the Worker. */
+  readonly worker?: Readonly<Record<string, string>>;
+}
+
+/** Starts the Worker and the batch endpoint. */
+export async function startSystem(options: SystemOptions = {}): Promise<System> {
   const folder = mkdtempSync(join(tmpdir(), "graft-jobs-"));
-  const bundle = join(folder, "built");
+  const { bundle = join(folder, "built") } = options;
+  if (options.bundle === undefined) await buildCrashingWorker(bundle);
   const [workerPort, batchPort] = [await freePort(), await freePort()];
   const urls = { worker: `http://127.0.0.1:${workerPort}`, batch: `http://127.0.0.1:${batchPort}` };
   const submissions = await startProxy(() => urls.batch);
@@ -70,7 +78,6 @@ export async function startSystem(
   const secret = `whsec_${randomBytes(32).toString("base64")}`;
   const lines: string[] = [];
   const children = new Map<ProcessName, ChildProcess>();
-  await buildWorker(bundle, join(root, "test", "worker", "crashing-worker.ts"));
 
   const commands = {
     worker: [
@@ -78,7 +85,12 @@ export async function startSystem(
       bundle,
       join(folder, "state"),
       String(workerPort),
-      JSON.stringify({ BATCH_URL: submissions.url, BATCH_SECRET: secret, BATCH_TIMEOUT_SECONDS: "2", ...variables }),
+      JSON.stringify({
+        BATCH_URL: submissions.url,
+        BATCH_SECRET: secret,
+        BATCH_TIMEOUT_SECONDS: "2",
+        ...options.worker,
+      }),
     ],
     batch: [join(root, "src", "batch.ts")],
   };
@@ -88,17 +100,18 @@ export async function startSystem(
     BATCH_SECRET: secret,
     GRAFT_URL: callbacks.url,
     WORK_DIR: join(folder, "work"),
-    ...environment,
+    ...options.batch,
   };
   const start = async (side: ProcessName) => {
     const env = side === "batch" ? batchEnvironment : process.env;
     const child = spawn(process.execPath, commands[side], {
       cwd: root,
       env,
-      stdio: ["pipe", "pipe", "inherit"],
+      stdio: ["pipe", "pipe", "pipe"],
       detached: true,
     });
     children.set(side, child);
+    child.stderr?.on("data", (text) => console.error(`${side}: ${text}`));
     const ready = new Promise<void>((resolve, reject) => {
       createInterface({ input: child.stdout as NodeJS.ReadableStream }).on("line", (line) => {
         lines.push(line);
@@ -133,7 +146,7 @@ export async function startSystem(
     start,
     kill,
     signal,
-    waitForExit: waitForExit,
+    waitForExit,
     pid: (side) => (children.get(side) as ChildProcess).pid as number,
     async createTenant(id) {
       const { key } = await operator.tenants.create({ id });

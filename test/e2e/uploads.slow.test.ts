@@ -6,9 +6,9 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
-import { buildWorker, type Server, serve } from "../../src/server/runtime.ts";
+import { type Server, serve } from "../../src/server/runtime.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "graft-uploads-"));
 const adminKey = "operator";
@@ -16,8 +16,12 @@ let server: Server;
 let key: string;
 
 beforeAll(async () => {
-  await buildWorker(join(folder, "built"));
-  server = await serve(join(folder, "built"), { port: 0, stateDir: join(folder, "state"), adminKey, log: () => {} });
+  server = await serve(inject("bundles").deployed, {
+    port: 0,
+    stateDir: join(folder, "state"),
+    adminKey,
+    log: () => {},
+  });
   key = (await callApi("POST", "/v1/admin/tenants", { id: "acme" }, adminKey)).key.secret;
 });
 

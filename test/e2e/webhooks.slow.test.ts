@@ -1,6 +1,6 @@
 /** Webhooks from the real Worker to real receivers that do what receivers do, kill -9 included. */
 import OpenAI from "openai";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import type { WebhookDeliveryWithAttempts, WebhookEndpoint } from "../../src/sdk/client.ts";
 import { type System, startSystem, type TenantClient, waitFor } from "./processes.ts";
 import {
@@ -23,7 +23,10 @@ beforeAll(async () => {
   for (let i = 0; i < 20; i++) receivers.push(await startReceiver());
   freeReceivers.push(...receivers);
   const origins = receivers.map(({ url }) => url).join(",");
-  system = await startSystem({}, { WEBHOOK_ORIGINS: origins, WEBHOOK_TIMEOUT_SECONDS: String(TIMEOUT_SECONDS) });
+  system = await startSystem({
+    bundle: inject("bundles").crashing,
+    worker: { WEBHOOK_ORIGINS: origins, WEBHOOK_TIMEOUT_SECONDS: String(TIMEOUT_SECONDS) },
+  });
 });
 afterAll(async () => {
   await system?.close();

@@ -1,19 +1,20 @@
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, expect, inject, test } from "vitest";
 import { UsageError } from "../../src/lib/usage-error.ts";
 import { createClient } from "../../src/sdk/client.ts";
-import { buildWorker, serve } from "../../src/server/runtime.ts";
-import { readServeOptions, readWorkerVariables } from "../../src/server/settings.ts";
+import { serve } from "../../src/server/runtime.ts";
+import { readWorkerVariables } from "../../src/server/settings.ts";
 import { embeddingOf, startEmbeddingServer } from "../process/embedding-server.ts";
+import { expectConsistent } from "./consistency.ts";
+import { createDataset, freePort, waitFor } from "./processes.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = mkdtempSync(join(tmpdir(), "graft-serve-test-"));
-const bundle = join(folder, "worker");
-beforeAll(() => buildWorker(bundle));
+const bundle = inject("bundles").deployed;
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const options = (state: string) => ({
@@ -61,13 +62,6 @@ test("the secrets that BACKBONES names reach the Worker from the environment", a
     await server.stop();
     await remote.close();
   }
-});
-
-test.each([
-  [{ BACKBONES: JSON.stringify([entry]) }, "BACKBONES[0].secret: the secret REMOTE_KEY is not set"],
-  [{ BACKBONES: "not a list" }, "BACKBONES: is not JSON"],
-])("a wrong BACKBONES is told at the start: %j", (env, message) => {
-  expect(() => readWorkerVariables(env)).toThrow(message);
 });
 
 test("a state folder serves one server at a time, and the next one after it", async () => {
@@ -125,39 +119,42 @@ test("a head trains again by its policy, in the Worker that its ledger calls", a
   }
 });
 
-describe("a wrong environment is told at the start", () => {
-  test.each([
-    [{ PORT: "abc" }, "PORT is 'abc', which is not a whole number from 0 to 65535."],
-    [{ PORT: "99999" }, "PORT is '99999'"],
-    [{ PORT: "-1" }, "PORT is '-1'"],
-    [{ PORT: "1.5" }, "PORT is '1.5'"],
-    [{ PORT: "" }, "PORT is ''"],
-    [{ STATE_DIR: "" }, "STATE_DIR is empty."],
-    [{ BACKBONES: "{" }, "BACKBONES: is not JSON."],
-    [{ WEBHOOK_ORIGINS: "127.0.0.1:9000" }, "WEBHOOK_ORIGINS is '127.0.0.1:9000', which is not a list"],
-  ])("%j", (env, message) => {
-    expect(() => readServeOptions(env)).toThrow(message);
-    expect(() => readServeOptions(env)).toThrow(UsageError);
-  });
+test("a PORT that is none is told in one line, without a stack", async () => {
+  const { code, out, err } = await startServer({ PORT: "abc" });
+  expect({ code, out }).toEqual({ code: 1, out: "" });
+  expect(err).toBe("PORT is 'abc', which is not a whole number from 0 to 65535.\n");
+});
 
-  test("also where STATE_DIR is no folder", async () => {
-    writeFileSync(join(folder, "file"), "");
-    for (const state of ["file", "file/below"]) await expect(serve(bundle, options(state))).rejects.toThrow(UsageError);
-  });
+test("a STATE_DIR that is no folder is told at the start", async () => {
+  writeFileSync(join(folder, "file"), "");
+  for (const state of ["file", "file/below"]) await expect(serve(bundle, options(state))).rejects.toThrow(UsageError);
+});
 
-  test("in one line, without a stack", async () => {
-    const { code, out, err } = await startServer({ PORT: "abc" });
-    expect({ code, out }).toEqual({ code: 1, out: "" });
-    expect(err).toBe("PORT is 'abc', which is not a whole number from 0 to 65535.\n");
-  });
-
-  test("and a good one, or none, is taken as it is", () => {
-    expect(readServeOptions({})).toMatchObject({ port: 8787, stateDir: resolve(".graft"), variables: {} });
-    expect(readServeOptions({ PORT: "0", STATE_DIR: folder, ADMIN_KEY: "a" })).toEqual({
-      port: 0,
-      stateDir: folder,
-      adminKey: "a",
-      variables: {},
-    });
-  });
+test("comes back on its port with its state after its process alone was killed", async () => {
+  const port = await freePort();
+  const env = { ...process.env, PORT: String(port), STATE_DIR: join(folder, "killed"), ADMIN_KEY: "operator" };
+  const url = `http://127.0.0.1:${port}`;
+  const operator = createClient({ baseUrl: url, key: "operator" });
+  const isReady = () => operator.ready().catch(() => false);
+  const start = async () => {
+    const child = spawn(process.execPath, [join(root, "src", "serve.ts")], { cwd: root, env, stdio: "ignore" });
+    await waitFor(isReady, "the server is ready", 60_000);
+    return child;
+  };
+  let child = await start();
+  try {
+    const { key } = await operator.tenants.create({ id: "acme" });
+    const graft = createClient({ baseUrl: url, key: key.secret });
+    await createDataset(graft, "tickets", 10);
+    const head = { name: "support", dataset: "tickets", method: "head", evaluation: { method: "none" } } as const;
+    await graft.heads.train(head);
+    child.kill("SIGKILL");
+    await waitFor(async () => !(await isReady()), "workerd ends with the process that started it");
+    child = await start();
+    await expectConsistent(graft);
+    await graft.heads.train(head);
+    expect((await graft.heads.get("support")).version).toBe(2);
+  } finally {
+    child.kill("SIGKILL");
+  }
 });

@@ -1,0 +1,72 @@
+/** The client of src/sdk.ts against the Worker as it is deployed. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { createClient, GraftError } from "../../src/sdk/client.ts";
+import { type Server, serve } from "../../src/server/runtime.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "graft-client-"));
+const adminKey = "operator-of-the-client-test";
+let server: Server;
+beforeAll(async () => {
+  server = await serve(inject("bundles").deployed, { port: 0, stateDir: folder, adminKey, log: () => undefined });
+});
+afterAll(async () => {
+  await server?.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const colours = ["red", "green", "blue"];
+const things = ["door", "car", "house", "shirt", "lamp", "bag", "chair", "book", "phone", "cup", "hat", "wall"];
+const rows = things.flatMap((thing) => colours.map((colour) => `"a ${colour} ${thing}, please",${colour}`));
+
+test("the client covers a tenant's life and throws what the API refuses", async () => {
+  const operator = createClient({ baseUrl: `${server.url}/`, key: adminKey });
+  expect(await operator.ready()).toBe(true);
+  const { key } = await operator.tenants.create({ id: "sdk-test" }, { idempotencyKey: "one" });
+  expect((await operator.tenants.get("sdk-test")).status).toBe("active");
+  expect((await operator.tenants.list({ limit: 1 })).data[0]?.id).toBe("sdk-test");
+  const graft = createClient({ baseUrl: server.url, key: key.secret });
+  await graft.datasets.create({ name: "colours", task: "single_label", modality: "text" });
+  const lines = rows.map((row) => JSON.stringify({ text: row.split('"')[1], label: row.split(",").at(-1) }));
+  const body = Readable.from(lines.map((line) => Buffer.from(`${line}\n`)));
+  expect(await graft.datasets.import("colours", body, "application/x-ndjson")).toMatchObject({ added: 36 });
+  expect(await graft.datasets.add("colours", [{ text: "a red bike", label: "red" }])).toMatchObject({ added: 1 });
+  expect((await graft.datasets.examples("colours", { limit: 2, label: "red" })).data).toHaveLength(2);
+  const exported = await new Response(await graft.datasets.export("colours")).text();
+  expect(exported.trim().split("\n")).toHaveLength(37);
+  const first = await graft.heads.train({ name: "colour", dataset: "colours", method: "head" });
+  const second = await graft.heads.train({ name: "colour", dataset: "colours", method: "head", promote: false });
+  expect([first.version, second.version]).toEqual([1, 2]);
+  expect((await graft.heads.promote("colour", 2)).active_version).toBe(2);
+  expect((await graft.heads.versions("colour")).data.map(({ version }) => version)).toEqual([2, 1]);
+  expect((await graft.heads.get("colour", 1)).version).toBe(1);
+  const lexicalHead = await graft.heads.train({
+    name: "wordy",
+    dataset: "colours",
+    method: "head",
+    hyperparameters: { lexical: true },
+  });
+  expect(lexicalHead.training.lexical).toBe(true);
+  const { lexical, labels } = await graft.heads.export("wordy", 1);
+  expect(lexical?.weights.map((row) => row.length)).toEqual(labels.map(() => lexical?.seen.length));
+  const { data } = await graft.heads.predict("colour", { input: ["a blue door", { text: "a red cup" }] });
+  expect(data.map(({ label }) => label)).toEqual(["blue", "red"]);
+  const { id, graft: facts } = (await graft.models.list()).data[0] ?? expect.unreachable();
+  expect((await graft.models.get(id)).graft).toEqual(facts);
+  expect((await graft.embeddings.create({ model: id, input: "a" })).data[0]?.embedding).toHaveLength(facts.dimensions);
+  expect(await graft.heads.delete("colour")).toMatchObject({ deleted: true });
+  expect(await graft.datasets.delete("colours")).toMatchObject({ deleted: true });
+
+  const refusal = await graft.heads.get("colour").catch((error: unknown) => error);
+  expect(refusal).toBeInstanceOf(GraftError);
+  expect(refusal).toMatchObject({ status: 404, code: "not_found", requestId: expect.stringMatching(/^req_/) });
+  const invalidImport = await graft.datasets
+    .create({ name: "NO", task: "single_label", modality: "text" })
+    .catch((e: unknown) => e);
+  expect(invalidImport).toMatchObject({ status: 400, code: "invalid_parameter", param: "name" });
+  const stranger = createClient({ baseUrl: server.url, key: "gk_sdk-test_wrong" });
+  await expect(stranger.models.list()).rejects.toMatchObject({ status: 401, code: "invalid_api_key" });
+});

@@ -1,0 +1,177 @@
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { setTimeout } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
+import { serve } from "../../src/server/runtime.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "graft-demo-test-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function writeTempFile(name: string, content: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+interface RunResult {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+  /** Files in its temporary folder and processes that are still there after it. */
+  readonly leftovers: readonly string[];
+}
+
+/** Runs a command with a temporary folder of its own; sends it SIGINT when `interruptAt` comes up on stderr. */
+async function runCommand(command: string, args: readonly string[], interruptAt?: string): Promise<RunResult> {
+  const temporary = mkdtempSync(join(folder, "tmp-"));
+  const child = execFile(command, args, { cwd: root, env: { ...process.env, TMPDIR: temporary } });
+  let out = "";
+  let err = "";
+  child.stdout?.on("data", (text) => (out += text));
+  child.stderr?.on("data", (text) => {
+    err += text;
+    if (interruptAt !== undefined && text.includes(interruptAt)) child.kill("SIGINT");
+  });
+  const [code] = (await once(child, "close")) as [number | null];
+  const listLeftovers = () => [...readdirSync(temporary), ...processesOf(temporary)];
+  // A process that was told to end may take a moment to.
+  for (let attempt = 0; attempt < 20 && listLeftovers().length > 0; attempt++) await setTimeout(100);
+  return { code, out, err, leftovers: listLeftovers() };
+}
+
+/** Processes, where there is a /proc to find them in, that were started with this temporary folder. */
+function processesOf(temporary: string): string[] {
+  const all = existsSync("/proc/self/environ") ? readdirSync("/proc").filter((name) => /^\d+$/.test(name)) : [];
+  return all.filter((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/environ`, "utf8").includes(temporary);
+    } catch {
+      return false;
+    }
+  });
+}
+
+const runDemo = (...args: readonly string[]) =>
+  runCommand(process.execPath, [join(root, "src/cli.ts"), "demo", ...args]);
+
+const colours = ["red", "green", "blue"];
+const things = ["door", "car", "house", "shirt", "lamp", "bag", "chair", "book", "phone", "cup", "hat", "wall"];
+const rows = things.flatMap((thing) => colours.map((colour) => `"a ${colour} ${thing}, please",${colour}`));
+
+describe("the demo", () => {
+  test("trains on the example tickets, shows its evaluation and classifies unseen texts", async () => {
+    const { code, out, err, leftovers } = await runDemo();
+    expect(code, err).toBe(0);
+    expect(out).toContain("A head trained on examples/support-tickets.csv");
+    expect(out).toMatch(/8 labels, 632 examples/);
+    expect(Number(/accuracy +([\d.]+) %/.exec(out)?.[1])).toBeGreaterThan(80);
+    expect(out).toMatch(/billing_refund( +(\d+|·)){8} +[\d.]+ %\n/);
+    expect(out).toMatch(/New laptop, and now the verification code .+ [01]\.\d\d +password_login\n/);
+    expect(out).toMatch(/We won't be needing your service .+ [01]\.\d\d +cancel_account\n/);
+    expect(out).toMatch(/Our bookkeeper is asking for a VAT receipt .+ [01]\.\d\d +invoice_request\n/);
+    expect(out).toMatch(/Train and evaluate a head +[\d.]+ m?s\n/);
+    expect(err).toContain("Build the Worker …\n");
+    expect(leftovers).toEqual([]);
+  });
+
+  test("holds out rows of one's own CSV and says which it got right", async () => {
+    const customFile = writeTempFile("own file.csv", `\ufefftext,label\r\n${rows.join("\r\n")}\r\n"",red\r\n`);
+    const { code, out, err, leftovers } = await runDemo(customFile);
+    expect(code, err).toBe(0);
+    expect(out).toContain("3 labels, 33 examples");
+    expect(out).toContain("line 38 left out");
+    for (const colour of colours)
+      expect(out).toMatch(new RegExp(`a ${colour} house, please +[01]\\.\\d\\d +\\w+ +${colour} +(right|wrong)\n`));
+    expect(out).toContain(`--data-binary @'${customFile}'`);
+    expect(leftovers).toEqual([]);
+  });
+
+  test.each([
+    ["a missing file", () => join(folder, "none.csv"), /^There is no file '.+none\.csv'\.\n$/],
+    ["a folder", () => folder, /^'.+' is not a file\.\n$/],
+    ["an empty file", () => writeTempFile("empty.csv", ""), /^'.+' is empty\.\n$/],
+    ["a header alone", () => writeTempFile("header.csv", "text,label\n"), /has no rows with both a text and a label/],
+    [
+      "no text column",
+      () => writeTempFile("columns.csv", "message,label\na,b\n"),
+      /it lacks 'text' and has 'message', 'label'\.\n$/,
+    ],
+    [
+      "no label column",
+      () => writeTempFile("columns.csv", "text,tag\na,b\n"),
+      /it lacks 'label' and has 'text', 'tag'\.\n$/,
+    ],
+    [
+      "one label",
+      () => writeTempFile("one.csv", "text,label\na,x\nb,x\n"),
+      /^All 2 rows of .+ have the label 'x'; a head needs at least 2\.\n$/,
+    ],
+    [
+      "one more column",
+      () => writeTempFile("more.csv", `text,label,note\n${rows.map((row) => `${row},`).join("\n")}\n`),
+      /column 'note' is unknown/,
+    ],
+  ])("refuses %s in one line", async (_case, make, message) => {
+    const { code, out, err, leftovers } = await runDemo(make());
+    expect(code).toBe(1);
+    expect(err.replace(/^.+ ….*\n/gm, "")).toMatch(message);
+    expect(
+      err
+        .replace(/^.+ ….*\n/gm, "")
+        .trim()
+        .split("\n"),
+    ).toHaveLength(1);
+    expect(out).toBe("");
+    expect(leftovers).toEqual([]);
+  });
+
+  test.each(["Build the Worker", "Start it on workerd", "Train and evaluate"])(
+    "leaves nothing when stopped at '%s'",
+    async (step) => {
+      const { code, leftovers } = await runCommand(process.execPath, [join(root, "src/cli.ts"), "demo"], step);
+      expect(code).toBe(130);
+      expect(leftovers).toEqual([]);
+    },
+  );
+
+  test("tells how to use it where the arguments are wrong", async () => {
+    const { code, err } = await runCommand(process.execPath, [join(root, "src/cli.ts"), "train"]);
+    expect(code).toBe(1);
+    expect(err).toMatch(/^Usage: npm run demo/);
+  });
+});
+
+test("the commands that the demo prints do the same by hand", async () => {
+  const adminKey = "operator-of-the-demo-test";
+  const options = { port: 0, stateDir: join(folder, "state"), adminKey, log: () => undefined };
+  const server = await serve(inject("bundles").deployed, options);
+  try {
+    const customFile = writeTempFile("by hand's.csv", `text,label\n${rows.join("\n")}\n`);
+    const { out } = await runDemo(customFile);
+    const commands = out
+      .slice(out.indexOf("# in another"))
+      .replace("http://127.0.0.1:8787", server.url)
+      .replace(/Bearer [0-9a-f]{32}/, `Bearer ${adminKey}`)
+      .replaceAll("\ncurl", "\necho\ncurl");
+    const { code, out: answers, err } = await runCommand("bash", ["-euc", commands]);
+    expect(code, err).toBe(0);
+    const [dataset, imported, head, predicted] = answers
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(dataset).toMatchObject({ object: "dataset", name: "tickets" });
+    expect(imported).toMatchObject({ object: "dataset.import", added: 36, rejected: 0 });
+    expect(head).toMatchObject({ object: "head", id: "support", version: 1, labels: ["blue", "green", "red"] });
+    expect(predicted.model).toBe("support@1");
+    expect(predicted.data[0].scores).toHaveLength(3);
+  } finally {
+    await server.stop();
+  }
+});
