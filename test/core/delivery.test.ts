@@ -1,21 +1,14 @@
-/** Deliveries and the health of endpoints: the schedule step by step, and what holds whatever happens. */
+/** Deliveries: the schedule step by step, and invariants of any order of events. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   type AttemptOutcome,
   advance,
-  canDispatch,
   type Delivery,
   type DeliveryEvent,
-  disableReason,
-  type EndpointHealth,
-  type EndpointLoad,
   newDelivery,
-  newEndpointHealth,
   outcomeOf,
   RETRY_SCHEDULE,
-  recordOutcome,
-  SLOW_ATTEMPT_MS,
 } from "../../src/core/lifecycle/delivery.ts";
 
 const [SECOND, MINUTE, HOUR, DAY] = [1_000, 60_000, 3_600_000, 86_400_000];
@@ -26,7 +19,7 @@ const failure: AttemptOutcome = { type: "failed", busy: false, retryAfter: null 
 const busy = (retryAfter: number | null): AttemptOutcome => ({ type: "failed", busy: true, retryAfter });
 const endedEvent = (attempt: number, outcome: AttemptOutcome): DeliveryEvent => ({ type: "ended", attempt, outcome });
 
-/** Fails until nothing is due any more; when each attempt began, since the first. */
+/** Fails every attempt until none is due. Returns when each attempt began, counted from the first. */
 function failAll(first: Delivery, random: number, outcome = failure): number[] {
   const attemptTimes: number[] = [];
   let state = first;
@@ -60,7 +53,7 @@ describe("a delivery", () => {
     expect(failAll(newDelivery(true, 7_000), 1)[1]).toBe(5_500);
   });
 
-  test("is due again where an attempt was cut off, and fails where the last was", () => {
+  test("is due again if an attempt was cut off, and fails if the last one was", () => {
     let state = newDelivery(true, 0);
     for (let attempt = 1; attempt <= RETRY_SCHEDULE.length; attempt++) {
       const now = state.dueAt ?? Number.NaN;
@@ -71,14 +64,14 @@ describe("a delivery", () => {
     expect(advance(state, begin, state.dueAt ?? 0, 0.5)).toMatchObject({ status: "failed", attempt: 10, dueAt: null });
   });
 
-  test("to a disabled endpoint has failed before it began, and can be asked for", () => {
+  test("to a disabled endpoint has failed before its first attempt, and can be requested again", () => {
     const failed = newDelivery(false, 5);
     expect(failed).toEqual({ status: "failed", attempt: 0, scheduleStart: 0, inFlight: false, dueAt: null });
     expect(advance(failed, begin, 5, 0)).toBe(failed);
     expect(failAll(advance(failed, { type: "redeliver" }, 100, 0), 0.5)).toHaveLength(10);
   });
 
-  test("that was made can be asked for again, with the whole schedule before it", () => {
+  test("that succeeded can be requested again, with the whole schedule ahead", () => {
     const first = advance(newDelivery(true, 0), begin, 0, 0);
     const deliveredState = advance(first, endedEvent(1, success), 10, 0);
     expect(deliveredState).toEqual({ status: "succeeded", attempt: 1, scheduleStart: 0, inFlight: false, dueAt: null });
@@ -87,7 +80,7 @@ describe("a delivery", () => {
     expect(failAll(again, 0.5)).toHaveLength(10);
   });
 
-  test("asked for while an attempt is under way waits for its end", () => {
+  test("requested while an attempt is in flight waits for its end", () => {
     const inFlightDelivery = advance(newDelivery(true, 0), begin, 0, 0);
     const redeliveredState = advance(inFlightDelivery, { type: "redeliver" }, 10, 0);
     expect(redeliveredState).toMatchObject({ inFlight: true, dueAt: LEASE });
@@ -95,7 +88,7 @@ describe("a delivery", () => {
     expect(advance(redeliveredState, endedEvent(1, failure), 20, 0)).toMatchObject({ status: "pending", dueAt: 20 });
   });
 
-  test("whose endpoint is disabled has failed, unless what was under way arrives", () => {
+  test("whose endpoint is disabled has failed, unless the attempt in flight succeeds", () => {
     const inFlightDelivery = advance(newDelivery(true, 0), begin, 0, 0);
     const disabled = advance(inFlightDelivery, { type: "disable" }, 10, 0);
     expect(disabled).toMatchObject({ status: "failed", dueAt: null });
@@ -119,7 +112,7 @@ describe("a delivery", () => {
     random: fc.double({ min: 0, max: 1, noNaN: true, maxExcluded: true }),
   });
 
-  test("whatever happens, twice and out of order: nothing is lost, and one way leads to success", () => {
+  test("in any order, with repeated events: nothing is lost, and only its own success ends it well", () => {
     fc.assert(
       fc.property(fc.boolean(), fc.array(step, { maxLength: 60 }), (enabled, steps) => {
         let now = 0;
@@ -135,9 +128,9 @@ describe("a delivery", () => {
                 ? endedEvent(state.attempt - (what === "late" ? 1 : 0), outcome)
                 : { type: what as "redeliver" | "disable" };
           const nextDelivery = advance(state, event, now, random);
-          // Twice is as once, but for a begin whose lease is over.
+          // A repeated event changes nothing, except a `begin` after the lease.
           if (event.type !== "begin") expect(advance(nextDelivery, event, now, random)).toEqual(nextDelivery);
-          // Numbers rise one by one, and each ends at most once.
+          // Attempt numbers rise one by one, and each attempt ends at most once.
           expect(nextDelivery.attempt - state.attempt).toBe(
             event.type === "begin" && nextDelivery.attempt !== state.attempt ? 1 : 0,
           );
@@ -152,17 +145,17 @@ describe("a delivery", () => {
             usedAttempts.add(state.attempt);
             hasArrived = true;
           }
-          // Success is left only where it is asked for again.
+          // Only a new request leaves success.
           if (state.status === "succeeded" && nextDelivery.status !== "succeeded") expect(event.type).toBe("redeliver");
-          // What is pending always has a time; what is not has none.
+          // Exactly the pending ones have a due time.
           expect(nextDelivery.dueAt !== null).toBe(nextDelivery.status === "pending");
           if (nextDelivery.dueAt !== null) expect(Number.isFinite(nextDelivery.dueAt)).toBe(true);
-          // It fails only after the whole schedule, or with its endpoint.
+          // It fails only after the whole schedule, or when its endpoint is disabled.
           if (nextDelivery.status === "failed" && state.status === "pending")
             expect(event.type === "disable" || state.attempt - state.scheduleStart >= RETRY_SCHEDULE.length).toBe(true);
           state = nextDelivery;
         }
-        // Left to itself it ends: delivered by an endpoint that answers.
+        // An endpoint that accepts every attempt ends it.
         if (state.status === "pending") {
           for (let tries = 0; state.status === "pending" && tries < 12; tries++) {
             now = Math.max(now, state.dueAt ?? now);
@@ -196,147 +189,6 @@ test.each<[number | null, number | null, AttemptOutcome]>([
   [503, null, busy(null)],
   [504, null, busy(null)],
   [null, null, failure],
-])("an answer %s with Retry-After %s", (status, retryAfter, outcome) => {
+])("a response %s with Retry-After %s", (status, retryAfter, outcome) => {
   expect(outcomeOf(status, retryAfter)).toEqual(outcome);
-});
-
-describe("an endpoint's health", () => {
-  const recordOutcomes = (outcomes: readonly AttemptOutcome[], health = newEndpointHealth, now = 0) =>
-    outcomes.reduce((before, outcome) => recordOutcome(before, outcome, now), health);
-
-  test("more is sent at once the more has arrived, up to four; after a failure one", () => {
-    const windows = [1, 2, 3, 4, 5, 6].map((count) => recordOutcomes(Array(count).fill(success)).window);
-    expect(windows).toEqual([2, 3, 4, 4, 4, 4]);
-    expect(recordOutcomes([success, success, failure])).toMatchObject({ window: 1, proven: true, failures: 1 });
-    expect(recordOutcomes([success, success, failure, success])).toMatchObject({
-      window: 2,
-      failures: 0,
-      failingSince: null,
-    });
-  });
-
-  test("after five failures in a row it is left alone, for 30 s and then longer, up to 10 min, until one arrives", () => {
-    let health = recordOutcomes(Array(4).fill(failure));
-    expect(health).toMatchObject({ openUntil: 0, failures: 4 });
-    const pauses: number[] = [];
-    let now = 0;
-    for (let i = 0; i < 8; i++) {
-      health = recordOutcome(health, failure, now);
-      pauses.push((health.openUntil - now) / SECOND);
-      now = health.openUntil;
-    }
-    expect(pauses).toEqual([30, 60, 120, 240, 480, 600, 600, 600]);
-    health = recordOutcome(health, success, now);
-    expect(health).toMatchObject({ failures: 0, openings: 0, window: 2 });
-    expect(recordOutcome(health, failure, now).openUntil).toBeLessThanOrEqual(now);
-  });
-
-  test("what was under way when it was put off does not put it off further", () => {
-    const openHealth = recordOutcomes(Array(5).fill(failure));
-    expect(recordOutcomes([failure, failure, failure], openHealth, 10)).toMatchObject({
-      openUntil: openHealth.openUntil,
-      openings: 1,
-    });
-  });
-
-  test("it is left alone for as long as it asks, at most a day, by whatever answer", () => {
-    expect(recordOutcomes([busy(90_000)]).openUntil).toBe(90_000);
-    expect(recordOutcomes([{ type: "failed", busy: false, retryAfter: 90_000 }]).openUntil).toBe(90_000);
-    expect(recordOutcomes([busy(100 * DAY)]).openUntil).toBe(DAY);
-    expect(recordOutcomes([busy(0)]).openUntil).toBe(0);
-    expect(recordOutcomes([busy(90_000), busy(10_000)]).openUntil).toBe(90_000);
-    expect(recordOutcomes([busy(90_000), success]).openUntil).toBe(90_000);
-    // After five failures a short wait is no longer enough.
-    expect(recordOutcome(recordOutcomes(Array(4).fill(failure)), busy(1_000), 0).openUntil).toBe(30_000);
-  });
-
-  test("where it says that it is busy, but not for how long, it is left alone for 30 s", () => {
-    expect(recordOutcomes([busy(null)]).openUntil).toBe(30_000);
-    expect(recordOutcomes([busy(null), busy(null)], newEndpointHealth, 30_000).openUntil).toBe(60_000);
-  });
-
-  test("it is disabled where it is gone, or after five days of nothing but failures", () => {
-    expect(disableReason(newEndpointHealth, { type: "gone" }, 0)).toBe("gone");
-    let health = recordOutcome(newEndpointHealth, failure, 1);
-    expect(health.failingSince).toBe(1);
-    health = recordOutcome(health, failure, 5 * DAY);
-    expect(disableReason(health, failure, 5 * DAY)).toBeNull();
-    expect(disableReason(health, failure, 5 * DAY + 1)).toBe("failing");
-    health = recordOutcome(health, success, 5 * DAY + 1);
-    expect(disableReason(health, success, 5 * DAY + 1)).toBeNull();
-  });
-});
-
-describe("what may begin beside what is under way", () => {
-  const good: EndpointHealth = { ...newEndpointHealth, proven: true, window: 4 };
-  const bad: EndpointHealth = { ...newEndpointHealth, failures: 3, failingSince: 0 };
-  const makeLoad = (health: EndpointHealth, ...startTimes: number[]): EndpointLoad => ({
-    health,
-    attemptStarts: startTimes,
-  });
-  const NOW = 100_000;
-  const canStart = (endpoint: EndpointLoad, ...others: EndpointLoad[]) =>
-    canDispatch(endpoint, [endpoint, ...others], NOW);
-
-  test("an endpoint has at most its window, and nothing while it is left alone", () => {
-    expect(canStart(makeLoad(good, NOW, NOW, NOW))).toBe(true);
-    expect(canStart(makeLoad(good, NOW, NOW, NOW, NOW))).toBe(false);
-    expect(canStart(makeLoad(newEndpointHealth, NOW))).toBe(false);
-    expect(canStart(makeLoad({ ...good, openUntil: NOW + 1 }))).toBe(false);
-    expect(canStart(makeLoad({ ...good, openUntil: NOW }))).toBe(true);
-  });
-
-  test("failing endpoints have one attempt all together, new ones two", () => {
-    expect(canStart(makeLoad(bad), makeLoad(newEndpointHealth, NOW), makeLoad(good, NOW))).toBe(true);
-    expect(canStart(makeLoad(bad), makeLoad(bad, NOW))).toBe(false);
-    expect(canStart(makeLoad(newEndpointHealth), makeLoad(newEndpointHealth, NOW), makeLoad(bad, NOW))).toBe(true);
-    expect(
-      canStart(makeLoad(newEndpointHealth), makeLoad(newEndpointHealth, NOW), makeLoad(newEndpointHealth, NOW)),
-    ).toBe(false);
-  });
-
-  test("what is slow counts as failing, and makes room for others", () => {
-    const slowLoad = makeLoad(newEndpointHealth, NOW - SLOW_ATTEMPT_MS);
-    expect(canStart(makeLoad(newEndpointHealth), slowLoad, slowLoad)).toBe(true);
-    expect(canStart(makeLoad(bad), slowLoad)).toBe(false);
-    expect(canStart(makeLoad(newEndpointHealth), slowLoad, slowLoad, slowLoad, slowLoad)).toBe(false);
-    expect(canStart(makeLoad(good), slowLoad, slowLoad, slowLoad, slowLoad)).toBe(true);
-    expect(canStart(makeLoad(good, NOW - SLOW_ATTEMPT_MS, NOW))).toBe(false);
-  });
-
-  test("six at once, of which the last is for an endpoint that has none", () => {
-    const fullLoad = makeLoad(good, NOW, NOW, NOW, NOW);
-    expect(canStart(makeLoad(good, NOW), fullLoad)).toBe(false);
-    expect(canStart(makeLoad(good), fullLoad, makeLoad(good, NOW))).toBe(true);
-    expect(canStart(makeLoad(good), fullLoad, makeLoad(good, NOW), makeLoad(good, NOW))).toBe(false);
-  });
-
-  test("in any order: six at most, and new or failing endpoints never leave fewer than two to the others", () => {
-    const health = fc.constantFrom(good, bad, newEndpointHealth, { ...good, failures: 1, window: 1 });
-    const choice = fc.record({ which: fc.nat(100), after: fc.nat(1_500), ends: fc.boolean() });
-    fc.assert(
-      fc.property(
-        fc.array(health, { minLength: 1, maxLength: 12 }),
-        fc.array(choice, { maxLength: 80 }),
-        (healths, choices) => {
-          const all = healths.map((health) => ({ health: health, attemptStarts: [] as number[] }));
-          let now = 0;
-          for (const { which, after, ends } of choices) {
-            now += after;
-            const endpoint = all[which % all.length] as (typeof all)[number];
-            if (ends) endpoint.attemptStarts.shift();
-            else if (canDispatch(endpoint, all, now)) endpoint.attemptStarts.push(now);
-            const count = (endpointLoads: typeof all) =>
-              endpointLoads.reduce((sum, { attemptStarts }) => sum + attemptStarts.length, 0);
-            expect(count(all)).toBeLessThanOrEqual(6);
-            expect(count(all.filter((one) => one.health === bad))).toBeLessThanOrEqual(1);
-            expect(count(all.filter(({ health: { proven } }) => !proven))).toBeLessThanOrEqual(4);
-            for (const { health: known, attemptStarts: since } of all)
-              expect(since.length).toBeLessThanOrEqual(known.window);
-          }
-        },
-      ),
-      { numRuns: 1_000 },
-    );
-  });
 });

@@ -2,7 +2,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
-  advance,
   directiveOf,
   dueAt,
   hasEnded,
@@ -12,6 +11,7 @@ import {
   newJobState,
   refusalReason,
 } from "../../src/core/lifecycle/job.ts";
+import { advance } from "../../src/core/lifecycle/job-transitions.ts";
 import { attemptEvents, cancel, clock, invalid, MINUTE, pause, resume, rules, validated } from "./job-simulation.ts";
 
 const STOP_AGAIN = 15_000;
@@ -111,7 +111,7 @@ it("is tried in every state, and by every way to fail", () => {
   expect(has(({ state }) => state.status === "succeeded" && !state.promoted)).toBe(true);
   for (const status of ["queued", "paused", "cancelled"])
     for (const isLive of [true, false])
-      expect(has(({ state }) => state.status === status && state.live === isLive)).toBe(true);
+      expect(has(({ state }) => state.status === status && state.inFlight === isLive)).toBe(true);
 });
 
 describe("an event", () => {
@@ -171,7 +171,7 @@ describe("an event", () => {
 describe("a job", () => {
   it("that is paused and resumed listens no more to what ran before", () => {
     forEveryTransition(({ now, state }) => {
-      if (hasEnded(state) || !state.live) return;
+      if (hasEnded(state) || !state.inFlight) return;
       const resumedState = [pause, resume].reduce((from, event) => advance(from, event, now, rules).state, state);
       expect(isCurrentAttempt(resumedState, state.attempt)).toBe(false);
     });
@@ -214,10 +214,10 @@ describe("a job", () => {
 
   it("loses three attempts at most, and fails with the third", () => {
     forEveryTransition(({ before, state }) => {
-      expect(state.lost - before.lost).toBeOneOf([0, 1]);
-      expect(state.lost).toBeLessThanOrEqual(3);
+      expect(state.failedAttempts - before.failedAttempts).toBeOneOf([0, 1]);
+      expect(state.failedAttempts).toBeLessThanOrEqual(3);
       const hasLostAll = state.error?.code === "attempts_failed";
-      expect(state.lost === 3).toBe(hasLostAll);
+      expect(state.failedAttempts === 3).toBe(hasLostAll);
       if (hasLostAll) expect(state.status).toBe("failed");
     });
   });
@@ -228,11 +228,11 @@ describe("a job", () => {
       const isEnded = hasEnded(state);
       if (status === "queued" || status === "running" || status === "succeeded") expect(state.validated).toBe(true);
       if (status === "validating_files") expect(state.validated).toBe(false);
-      if (status === "running") expect(state.live).toBe(true);
-      if (status === "succeeded" || status === "failed") expect(state.live).toBe(false);
+      if (status === "running") expect(state.inFlight).toBe(true);
+      if (status === "succeeded" || status === "failed") expect(state.inFlight).toBe(false);
       expect(status === "succeeded").toBe(version !== null);
       if (status === "succeeded") expect(refit).not.toBeNull();
-      expect(refit === null).toBe(state.judgement === null);
+      expect(refit === null).toBe(state.comparison === null);
       if (status !== "succeeded") expect(state.promoted).toBe(false);
       expect(status === "failed").toBe(state.error !== null);
       expect(isEnded).toBe(state.finishedAt !== null);
@@ -254,7 +254,7 @@ describe("a job", () => {
         const stoppedState = advance(state, command, now, rules).state;
         expect(stoppedState.status).toBe(status);
         // An attempt that may be running is told at once.
-        if (state.live && status !== state.status) expect(dueAt(stoppedState, rules)).toBe(now);
+        if (state.inFlight && status !== state.status) expect(dueAt(stoppedState, rules)).toBe(now);
       }
     });
   });
@@ -309,7 +309,7 @@ describe("a job is never stuck:", () => {
 
   it("where its attempt is to stop, that is due to be told within 15 seconds", () => {
     forEveryTransition(({ now, state }) => {
-      if (!state.live || (state.status !== "paused" && state.status !== "cancelled")) return;
+      if (!state.inFlight || (state.status !== "paused" && state.status !== "cancelled")) return;
       expect(dueAt(state, rules)).not.toBeNull();
       expect(dueAt(state, rules)).toBeLessThanOrEqual(now + STOP_AGAIN);
     });
@@ -317,20 +317,25 @@ describe("a job is never stuck:", () => {
 
   it("an attempt that stays silent is given up, no sooner and no later than it may be silent for", () => {
     forEveryTransition(({ now: from, state: start }) => {
-      if (!start.live || start.status === "queued") return;
+      if (!start.inFlight || start.status === "queued") return;
       const giveUpAt = Math.max(from, start.heardAt + rules.heartbeatTimeout);
       let [state, now] = [start, from];
       // What is due is done, and nothing is heard.
-      for (let round = 0; state.live; round++) {
+      for (let round = 0; state.inFlight; round++) {
         expect(round).toBeLessThan(2 + rules.heartbeatTimeout / STOP_AGAIN);
         now = Math.max(now, dueAt(state, rules) ?? Number.POSITIVE_INFINITY);
         expect(now).toBeLessThanOrEqual(giveUpAt);
         state = advance(state, clock, now, rules).state;
-        expect(state.live).toBe(now < giveUpAt);
+        expect(state.inFlight).toBe(now < giveUpAt);
         state = advance(state, attemptEvents(start.attempt).toldToStop, now, rules).state;
       }
-      if (start.status === "running") expect(state).toMatchObject({ lost: start.lost + 1 });
-      else expect(state).toMatchObject({ status: start.status, lost: start.lost, attempt: start.attempt + 1 });
+      if (start.status === "running") expect(state).toMatchObject({ failedAttempts: start.failedAttempts + 1 });
+      else
+        expect(state).toMatchObject({
+          status: start.status,
+          failedAttempts: start.failedAttempts,
+          attempt: start.attempt + 1,
+        });
     });
   });
 });

@@ -2,13 +2,13 @@
 
 import type { Comparison } from "../../src/core/evaluation/comparison.ts";
 import {
-  advance,
   type JobEvent,
   type JobRules,
   type JobState,
   newJobState,
   type PromotionMode,
 } from "../../src/core/lifecycle/job.ts";
+import { advance } from "../../src/core/lifecycle/job-transitions.ts";
 
 export const MINUTE = 60_000;
 export const rules: JobRules = { heartbeatTimeout: 10 * MINUTE, maxAttempts: 3 };

@@ -1,8 +1,10 @@
 /** The life of a fine-tuning job, way by way. What holds of any order of events is in job-properties.test.ts. */
 import { describe, expect, it } from "vitest";
 import {
+  decodeJobState,
   directiveOf,
   dueAt,
+  encodeJobState,
   hasEnded,
   isCurrentAttempt,
   type JobEvent,
@@ -12,6 +14,7 @@ import {
 import {
   applyEvents,
   attemptEvents,
+  better,
   cancel,
   clock,
   invalid,
@@ -37,6 +40,16 @@ function messagesAfter(job: SimulatedJob, ...steps: readonly (JobEvent | number)
   return applyEvents(job, ...steps).log.slice(job.log.length);
 }
 
+it("is stored under the keys that it has always had", () => {
+  const stored =
+    '{"status":"running","promote":"if_better","validated":true,"attempt":2,"live":true,"lost":1,"unanswered":0,"submitAt":5,"heardAt":7,"stopAt":0,"checkpoint":{"sha256":"ab","bytes":9},"judgement":{"test_examples":200,"head_accuracy":0.8,"fine_tuned_accuracy":0.9,"only_head":5,"only_fine_tuned":25},"refit":"fine_tuned","version":null,"promoted":false,"error":null,"finishedAt":null}';
+  const state = decodeJobState(stored);
+  expect(state).toMatchObject({ attempt: 2, inFlight: true, failedAttempts: 1, comparison: better });
+  expect(Object.keys(state)).toEqual(Object.keys(newSimulatedJob().state));
+  expect(encodeJobState(state)).toBe(stored);
+  expect(Object.keys(JSON.parse(encodeJobState(judged.state)))).toEqual(Object.keys(JSON.parse(stored)));
+});
+
 describe("a job that nothing happens to", () => {
   it("is validated, submitted, run, judged and promoted", () => {
     const { state, log } = applyEvents(
@@ -58,8 +71,14 @@ describe("a job that nothing happens to", () => {
       "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.900: better.",
       "info: The job has made version 3, which is active now.",
     ]);
-    expect(state).toMatchObject({ status: "succeeded", version: 3, promoted: true, refit: "fine_tuned", lost: 0 });
-    expect(state).toMatchObject({ live: false, attempt: 1, error: null, finishedAt: 5 });
+    expect(state).toMatchObject({
+      status: "succeeded",
+      version: 3,
+      promoted: true,
+      refit: "fine_tuned",
+      failedAttempts: 0,
+    });
+    expect(state).toMatchObject({ inFlight: false, attempt: 1, error: null, finishedAt: 5 });
     expect(hasEnded(state)).toBe(true);
     expect(dueAt(state, rules)).toBeNull();
   });
@@ -75,7 +94,7 @@ describe("a job that nothing happens to", () => {
   it("runs once its attempt is heard of, whatever became of the answer to its submission", () => {
     for (const sign of [first.heard, first.checkpoint, first.better]) {
       const { state, log } = applyEvents(submitted, sign);
-      expect(state).toMatchObject({ status: "running", live: true });
+      expect(state).toMatchObject({ status: "running", inFlight: true });
       expect(log[1]).toBe("info: Attempt 1 is running at the batch endpoint.");
     }
   });
@@ -91,7 +110,13 @@ describe("a job that nothing happens to", () => {
 describe("a submission", () => {
   it("is made again for as long as nobody answers, and warned of once", () => {
     const outcomes = applyEvents(queued, first.unanswered, 1_000, first.submitting, first.unanswered);
-    expect(outcomes.state).toMatchObject({ status: "queued", attempt: 1, unanswered: 2, submitAt: 2_000, lost: 0 });
+    expect(outcomes.state).toMatchObject({
+      status: "queued",
+      attempt: 1,
+      unanswered: 2,
+      submitAt: 2_000,
+      failedAttempts: 0,
+    });
     expect(messagesAfter(queued, first.submitting, first.unanswered, first.unanswered)).toEqual([
       "warn: The batch endpoint did not take the job: no answer in time.",
     ]);
@@ -102,7 +127,7 @@ describe("a submission", () => {
 
   it("waits as long as a busy endpoint asks, without a word", () => {
     const waitingJob = applyEvents(submitted, 100, { ...first.busy, retryAfter: 30_000 });
-    expect(waitingJob.state).toMatchObject({ status: "queued", attempt: 1, submitAt: 30_100, lost: 0 });
+    expect(waitingJob.state).toMatchObject({ status: "queued", attempt: 1, submitAt: 30_100, failedAttempts: 0 });
     expect(waitingJob.log).toEqual(submitted.log);
     expect(applyEvents(waitingJob, 30_000, first.submitting, first.accepted).state.status).toBe("running");
   });
@@ -110,7 +135,7 @@ describe("a submission", () => {
   it("ends the job where the endpoint refuses it", () => {
     const { state, log } = applyEvents(submitted, first.rejected);
     const message = "The batch endpoint refused the job: no such backbone.";
-    expect(state).toMatchObject({ status: "failed", live: false, error: { code: "batch_rejected", message } });
+    expect(state).toMatchObject({ status: "failed", inFlight: false, error: { code: "batch_rejected", message } });
     expect(log.at(-1)).toBe(`error: ${message}`);
   });
 
@@ -137,7 +162,7 @@ describe("a submission", () => {
     for (const command of [pause, cancel]) {
       const stopping = applyEvents(running, command, first[answer]);
       expect(stopping.state).toEqual(applyEvents(running, command).state);
-      expect(applyEvents(stopping, first.stopped).state).toMatchObject({ live: false, attempt: 2 });
+      expect(applyEvents(stopping, first.stopped).state).toMatchObject({ inFlight: false, attempt: 2 });
     }
   });
 });
@@ -149,8 +174,8 @@ describe("an attempt", () => {
     expect(retriedJob.state).toMatchObject({
       status: "queued",
       attempt: 2,
-      live: false,
-      lost: 1,
+      inFlight: false,
+      failedAttempts: 1,
       submitAt: retriedJob.now,
     });
     expect(retriedJob.state.checkpoint).toEqual(first.checkpoint.artifact);
@@ -177,10 +202,10 @@ describe("an attempt", () => {
     ]);
     expect(state).toMatchObject({
       status: "failed",
-      lost: 3,
+      failedAttempts: 3,
       error: { code: "attempts_failed", message, param: null },
     });
-    expect(state).toMatchObject({ live: false, finishedAt: 30 * MINUTE });
+    expect(state).toMatchObject({ inFlight: false, finishedAt: 30 * MINUTE });
   });
 
   it("that fails is tried again where that may help, and after the third time not any more", () => {
@@ -209,19 +234,19 @@ describe("an attempt", () => {
   it("that fails for good ends the job", () => {
     const { state, log } = applyEvents(running, first.hopeless);
     const error = { code: "training_failed", message: "The examples have one label.", param: null };
-    expect(state).toMatchObject({ status: "failed", lost: 0, error });
+    expect(state).toMatchObject({ status: "failed", failedAttempts: 0, error });
     expect(log.at(-1)).toBe("error: The examples have one label.");
   });
 
   it("that its machine hands back is not lost, however often", () => {
     const stoppedJob = applyEvents(running, first.checkpoint, first.stopped);
     expect(stoppedJob.log.at(-1)).toBe("info: Attempt 1 was handed back by the batch endpoint. Attempt 2 follows.");
-    expect(stoppedJob.state).toMatchObject({ status: "queued", attempt: 2, live: false, lost: 0 });
+    expect(stoppedJob.state).toMatchObject({ status: "queued", attempt: 2, inFlight: false, failedAttempts: 0 });
     expect(stoppedJob.state.checkpoint).toEqual(first.checkpoint.artifact);
     let job = stoppedJob;
     for (let n = 2; n < 9; n++)
       job = applyEvents(job, attemptEvents(n).submitting, attemptEvents(n).accepted, attemptEvents(n).stopped);
-    expect(job.state).toMatchObject({ status: "queued", attempt: 9, lost: 0 });
+    expect(job.state).toMatchObject({ status: "queued", attempt: 9, failedAttempts: 0 });
   });
 
   it("of a lower number has no say once another has begun, though it finishes", () => {
@@ -233,7 +258,7 @@ describe("an attempt", () => {
 
   it("judges anew where the one before had judged", () => {
     const retriedJob = applyEvents(judged, first.failed, second.submitting, second.accepted, second.notBetter);
-    expect(retriedJob.state).toMatchObject({ refit: "head", judgement: second.notBetter.comparison });
+    expect(retriedJob.state).toMatchObject({ refit: "head", comparison: second.notBetter.comparison });
     expect(retriedJob.log.at(-1)).toBe(
       "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better.",
     );
@@ -305,17 +330,24 @@ describe("pause", () => {
     ["after it was judged", judged, "queued", 2, true],
   ] as const)("takes effect at once, and resume goes on: %s", (_, job, status, attempt, stops) => {
     const paused = applyEvents(job, 7, pause);
-    expect(paused.state).toMatchObject({ status: "paused", live: stops, attempt: 1, finishedAt: null });
+    expect(paused.state).toMatchObject({ status: "paused", inFlight: stops, attempt: 1, finishedAt: null });
     expect(directiveOf(paused.state)).toBe("pause");
     expect(dueAt(paused.state, rules)).toBe(stops ? 7 : null);
     const resumed = applyEvents(paused, 7, resume);
-    expect(resumed.state).toMatchObject({ status, attempt, live: false, lost: 0, unanswered: 0, submitAt: 14 });
+    expect(resumed.state).toMatchObject({
+      status,
+      attempt,
+      inFlight: false,
+      failedAttempts: 0,
+      unanswered: 0,
+      submitAt: 14,
+    });
     expect(resumed.log.slice(job.log.length)).toEqual(["info: The job was paused.", "info: The job was resumed."]);
   });
 
   it("keeps the checkpoint that the attempt uploads before it stops", () => {
     const paused = applyEvents(running, pause, first.checkpoint, first.stopped);
-    expect(paused.state).toMatchObject({ status: "paused", live: false, attempt: 2 });
+    expect(paused.state).toMatchObject({ status: "paused", inFlight: false, attempt: 2 });
     expect(dueAt(paused.state, rules)).toBeNull();
     const resumed = applyEvents(paused, resume);
     expect(resumed.state).toMatchObject({ status: "queued", attempt: 2, checkpoint: first.checkpoint.artifact });
@@ -334,10 +366,15 @@ describe("pause", () => {
     expect(applyEvents(paused, first.finished)).toEqual(paused);
     expect(applyEvents(paused, first.notBetter).state.refit).toBe("fine_tuned");
     for (const failed of [first.failed, first.hopeless]) {
-      expect(applyEvents(paused, failed).state).toMatchObject({ status: "paused", live: false, attempt: 2, lost: 0 });
+      expect(applyEvents(paused, failed).state).toMatchObject({
+        status: "paused",
+        inFlight: false,
+        attempt: 2,
+        failedAttempts: 0,
+      });
     }
     const { state } = applyEvents(paused, 10 * MINUTE, clock);
-    expect(state).toMatchObject({ status: "paused", live: false, attempt: 2, lost: 0 });
+    expect(state).toMatchObject({ status: "paused", inFlight: false, attempt: 2, failedAttempts: 0 });
   });
 
   it("lets the validation go on, and does not call the job queued", () => {
@@ -356,13 +393,13 @@ describe("pause", () => {
     expect(dueAt(applyEvents(stoppingJob, 15_000, first.heard, first.toldToStop).state, rules)).toBe(31_000);
     const silentJob = applyEvents(stoppingJob, 10 * MINUTE - 2_000, first.toldToStop);
     expect(dueAt(silentJob.state, rules)).toBe(10 * MINUTE);
-    expect(applyEvents(silentJob, 1_000, clock).state).toMatchObject({ status: "paused", live: false, attempt: 2 });
+    expect(applyEvents(silentJob, 1_000, clock).state).toMatchObject({ status: "paused", inFlight: false, attempt: 2 });
   });
 
   it("of an attempt that was just submitted is told though the job had waited for longer than an attempt may be silent", () => {
     for (const command of [pause, cancel]) {
       const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, clock);
-      expect(stopping.state.live).toBe(true);
+      expect(stopping.state.inFlight).toBe(true);
       expect(dueAt(stopping.state, rules)).toBe(stopping.now);
       expect(dueAt(applyEvents(stopping, first.toldToStop).state, rules)).toBe(stopping.now + 15_000);
     }
@@ -381,23 +418,23 @@ describe("cancel", () => {
     ["while it is paused, and has stopped", applyEvents(judged, pause, first.stopped), false],
   ])("ends the job at once, and the attempt soon: %s", (_, job, stops) => {
     const cancelled = applyEvents(job, 7, cancel);
-    expect(cancelled.state).toMatchObject({ status: "cancelled", live: stops, finishedAt: 7, error: null });
+    expect(cancelled.state).toMatchObject({ status: "cancelled", inFlight: stops, finishedAt: 7, error: null });
     expect(cancelled.log.at(-1)).toBe("info: The job was cancelled.");
     expect(directiveOf(cancelled.state)).toBe("cancel");
     expect(dueAt(cancelled.state, rules)).toBe(stops ? 7 : null);
     const endedJob = applyEvents(cancelled, 10 * MINUTE, clock);
-    expect(endedJob.state).toMatchObject({ status: "cancelled", live: false, finishedAt: 7 });
+    expect(endedJob.state).toMatchObject({ status: "cancelled", inFlight: false, finishedAt: 7 });
     expect(dueAt(endedJob.state, rules)).toBeNull();
     expect(applyEvents(cancelled, validated, resume, pause, cancel, invalid)).toEqual(cancelled);
   });
 
   it("goes on to be told where the attempt is accepted late, and nothing that it says counts", () => {
     const cancelled = applyEvents(submitted, cancel, 1_000, first.accepted);
-    expect(cancelled.state).toMatchObject({ status: "cancelled", live: true, heardAt: 1_000 });
+    expect(cancelled.state).toMatchObject({ status: "cancelled", inFlight: true, heardAt: 1_000 });
     expect(dueAt(cancelled.state, rules)).toBe(0);
     const { state } = applyEvents(cancelled, first.better, first.finished);
     expect(state).toMatchObject({ status: "cancelled", version: null, promoted: false, refit: null });
-    expect(applyEvents(cancelled, first.stopped).state).toMatchObject({ status: "cancelled", live: false });
+    expect(applyEvents(cancelled, first.stopped).state).toMatchObject({ status: "cancelled", inFlight: false });
   });
 
   it("comes too late for a job that has ended", () => {

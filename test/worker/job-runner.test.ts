@@ -3,7 +3,7 @@ import { evictDurableObject, runDurableObjectAlarm } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { Webhook } from "standardwebhooks";
 import { describe, expect, test, vi } from "vitest";
-import { type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
+import { decodeJobState, encodeJobState, type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
 import { limits } from "../../src/core/limits.ts";
 import { stop as stopSchema } from "../../src/jobs/protocol.ts";
 import { artifactKey, headKey } from "../../src/store/keys.ts";
@@ -59,7 +59,7 @@ const sendCommand = async (key: string, job: string, name: "cancel" | "pause" | 
 function readState(tenant: string, job: string): Promise<JobState> {
   return inLedger(tenant, ({ sql }) => {
     const { state } = sql.exec<{ state: string }>("SELECT state FROM jobs WHERE id = ?", job).one();
-    return JSON.parse(state) as JobState;
+    return decodeJobState(state);
   });
 }
 
@@ -409,9 +409,9 @@ describe("an attempt that falls silent", () => {
     const { tenant, key, job } = await newTenantWithJob();
     fakeEndpoint(tenant).onStop = respond(500);
     await sendCommand(key, job, "cancel");
-    await waitForState(tenant, job, ({ live, stopAt }) => live && stopAt > Date.now());
+    await waitForState(tenant, job, ({ inFlight, stopAt }) => inFlight && stopAt > Date.now());
     await advanceTime(tenant, 61);
-    await waitForState(tenant, job, ({ live }) => !live);
+    await waitForState(tenant, job, ({ inFlight }) => !inFlight);
     await waitUntilIdle(tenant);
     expect((await call("GET", `${JOBS}/${job}`, key)).json.status).toBe("cancelled");
     const { length } = fakeEndpoint(tenant).stops;
@@ -461,7 +461,7 @@ describe("an attempt that is to stop", () => {
     await waitForState(tenant, job, ({ stopAt }) => stopAt > Date.now() + 10_000);
     endpoint.onStop = acknowledge("ended");
     await advanceTime(tenant, 16);
-    await waitForState(tenant, job, ({ live }) => !live);
+    await waitForState(tenant, job, ({ inFlight }) => !inFlight);
     expectError(await attempt.tell({ type: "heartbeat" }), 409, "attempt_ended");
     await advanceTime(tenant, 600);
     await waitUntilIdle(tenant);
@@ -511,7 +511,7 @@ describe("an attempt that is to stop", () => {
       current = attemptClient(await waitForSubmission(tenant, attemptNumber));
       await waitForJob(key, job, "running");
     }
-    expect((await readState(tenant, job)).lost).toBe(0);
+    expect((await readState(tenant, job)).failedAttempts).toBe(0);
   });
 
   test.each([
@@ -538,7 +538,7 @@ describe("an attempt that is to stop", () => {
     endpoint.onStop = acknowledge("ended");
     await waitUntilIdle(tenant);
     await advanceTime(tenant, 16);
-    await waitForState(tenant, job, ({ live }) => !live);
+    await waitForState(tenant, job, ({ inFlight }) => !inFlight);
     await waitUntilIdle(tenant);
     expect((await call("GET", `${JOBS}/${job}`, key)).json).toMatchObject({ status: "cancelled", error: null });
     expect(await listDueTasks(tenant, "submit_jobs")).toEqual([]);
@@ -552,7 +552,7 @@ describe("an attempt that is to stop", () => {
     await waitForRequests("submissions", tenant, 1);
     // It waits behind the first.
     const job = await createJob(key);
-    await waitForState(tenant, job, ({ live, validated }) => validated && !live);
+    await waitForState(tenant, job, ({ inFlight, validated }) => validated && !inFlight);
     await sendCommand(key, job, "pause");
     await waitUntilIdle(tenant);
     await sendCommand(key, job, "cancel");
@@ -591,7 +591,7 @@ describe("a new instance of the ledger", () => {
     await evictDurableObject(tenantStub(tenant));
     fakeEndpoint(tenant).onStop = acknowledge("ended");
     await advanceTime(tenant, 116);
-    await waitForState(tenant, job, ({ live }) => !live);
+    await waitForState(tenant, job, ({ inFlight }) => !inFlight);
   });
 
   test("submits again, as the same attempt, what the one before did not see answered", async () => {
@@ -616,7 +616,7 @@ describe("what a job trains on", () => {
   async function checkAfterChange(tenant: string, job: string, change: () => Promise<unknown>): Promise<void> {
     await inLedger(tenant, ({ sql }) => {
       const state = newJobState("if_better", Date.now());
-      sql.exec("UPDATE jobs SET status = ?, state = ? WHERE id = ?", state.status, JSON.stringify(state), job);
+      sql.exec("UPDATE jobs SET status = ?, state = ? WHERE id = ?", state.status, encodeJobState(state), job);
     });
     await change();
     await inLedger(tenant, (storage) => {

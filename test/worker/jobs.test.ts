@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import OpenAI, { toFile } from "openai";
 import { beforeAll, describe, expect, test } from "vitest";
 import type { ErrorCode } from "../../src/core/failure.ts";
-import { type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
+import { encodeJobState, type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { type ApiResponse, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
@@ -569,7 +569,7 @@ function insertJobs(tenantId: string, count: number, state: (i: number) => Parti
         "INSERT INTO jobs (id, status, spec, state, created_at) SELECT ?, ?, spec, ?, created_at FROM jobs ORDER BY number LIMIT 1",
         id,
         jobState.status,
-        JSON.stringify(jobState),
+        encodeJobState(jobState),
       );
       return id;
     }),
@@ -580,7 +580,7 @@ const endedFields = { finishedAt: 1_790_000_000_000 };
 const stateFields = {
   validating_files: {},
   queued: { validated: true, submitAt: Date.now() + 3_600_000 },
-  running: { validated: true, live: true },
+  running: { validated: true, inFlight: true },
   paused: { validated: true },
   succeeded: { validated: true, ...endedFields },
   failed: endedFields,

@@ -8,15 +8,13 @@ import type {
   WebhookDeliveryWithAttempts,
 } from "../../api/webhooks.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
+import { advance, type Delivery, type DeliveryEvent, outcomeOf } from "../../core/lifecycle/delivery.ts";
 import {
-  advance,
-  type Delivery,
-  type DeliveryEvent,
+  decodeEndpointHealth,
   disableReason,
-  type EndpointHealth,
-  outcomeOf,
+  encodeEndpointHealth,
   recordOutcome,
-} from "../../core/lifecycle/delivery.ts";
+} from "../../core/lifecycle/endpoint-health.ts";
 import type { EventType } from "../../core/lifecycle/event.ts";
 import { toMilliseconds, toSeconds, toSecondsRoundedUp } from "../../lib/time.ts";
 import type { SendResult, WebhookMessage } from "../../webhooks/send.ts";
@@ -276,8 +274,8 @@ export function endAttempt(
   applyEvent(sql, row, { type: "ended", attempt: deliveryAttempt.attempt, outcome }, now, random);
   // What another address answers says nothing of this one.
   if (endpoint.url !== deliveryAttempt.url || endpoint.enabled === 0) return;
-  const health = recordOutcome(JSON.parse(endpoint.health) as EndpointHealth, outcome, now);
-  sql.exec("UPDATE webhook_endpoints SET health = ? WHERE number = ?", JSON.stringify(health), endpoint.number);
+  const health = recordOutcome(decodeEndpointHealth(endpoint.health), outcome, now);
+  sql.exec("UPDATE webhook_endpoints SET health = ? WHERE number = ?", encodeEndpointHealth(health), endpoint.number);
   const reason = disableReason(health, outcome, now);
   if (reason !== null) disableFailingEndpoint(sql, endpoint, reason, now);
 }

@@ -4,7 +4,12 @@
  * says when the next one is due, and the event goes out again under the same id.
  */
 
-import { canDispatch, type EndpointHealth, type EndpointLoad, SLOW_ATTEMPT_MS } from "../../core/lifecycle/delivery.ts";
+import {
+  canDispatch,
+  decodeEndpointHealth,
+  type EndpointLoad,
+  SLOW_ATTEMPT_MS,
+} from "../../core/lifecycle/endpoint-health.ts";
 import { toMilliseconds } from "../../lib/time.ts";
 import { sendMessage } from "../../webhooks/send.ts";
 import { parseOrigins } from "../../webhooks/url.ts";
@@ -51,7 +56,7 @@ export function createDispatcher(
     new Map<number, EndpointLoad>(
       rows.map(({ number, health }) => [
         number,
-        { health: JSON.parse(health) as EndpointHealth, attemptStarts: [...(inFlight.get(number)?.values() ?? [])] },
+        { health: decodeEndpointHealth(health), attemptStarts: [...(inFlight.get(number)?.values() ?? [])] },
       ]),
     );
 
@@ -67,7 +72,7 @@ export function createDispatcher(
     const pending = rows.flatMap((row) => {
       const load = loads.get(row.number);
       if (load === undefined || row.enabled === 0 || row.due_at === null) return [];
-      return [{ row, load, readyAt: Math.max(row.due_at, load.health.openUntil) }];
+      return [{ row, load, readyAt: Math.max(row.due_at, load.health.circuitOpenUntil) }];
     });
     const ready = pending.filter(({ readyAt }) => readyAt <= now).sort((a, b) => a.readyAt - b.readyAt);
     const laterTimes = pending.flatMap(({ readyAt }) => (readyAt > now ? [readyAt] : []));

@@ -3,7 +3,7 @@
 import type { List, PageRequest } from "../../api/lists.ts";
 import type { WebhookEndpoint, WebhookEndpointChange } from "../../api/webhooks.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
-import { type EndpointHealth, newEndpointHealth } from "../../core/lifecycle/delivery.ts";
+import { decodeEndpointHealth, encodeEndpointHealth, newEndpointHealth } from "../../core/lifecycle/endpoint-health.ts";
 import { limits } from "../../core/limits.ts";
 import { toMilliseconds, toSeconds } from "../../lib/time.ts";
 import { paginate } from "../page.ts";
@@ -17,7 +17,7 @@ export type NewWebhookEndpoint = Pick<WebhookEndpoint, "id" | "url" | "events" |
   readonly secret: string;
 };
 
-/** A row as it is stored; `health` is JSON of a Health. */
+/** A row as it is stored; `health` is what `encodeEndpointHealth` gives. */
 export interface EndpointRow extends Record<string, SqlStorageValue> {
   number: number;
   id: string;
@@ -34,7 +34,7 @@ export interface EndpointRow extends Record<string, SqlStorageValue> {
 }
 
 function toEndpoint(row: EndpointRow): WebhookEndpoint {
-  const { failingSince } = JSON.parse(row.health) as EndpointHealth;
+  const { failingSince } = decodeEndpointHealth(row.health);
   return {
     object: "webhook_endpoint",
     id: row.id,
@@ -84,7 +84,7 @@ export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, no
     JSON.stringify(endpoint.events),
     endpoint.description,
     endpoint.secret,
-    JSON.stringify(newEndpointHealth),
+    encodeEndpointHealth(newEndpointHealth),
     toSeconds(now),
   );
   return getEndpoint(sql, endpoint.id);
@@ -120,7 +120,7 @@ export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpoi
     patch.url ?? url,
     patch.events === undefined ? events : JSON.stringify(patch.events),
     patch.description === undefined ? description : patch.description,
-    resetsHealth ? JSON.stringify(newEndpointHealth) : health,
+    resetsHealth ? encodeEndpointHealth(newEndpointHealth) : health,
     number,
   );
   if (patch.enabled === true)

@@ -59,7 +59,7 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
   }
   const isStopping = job?.state.status === "paused" || job?.state.status === "cancelled";
   const endpoint = getBatchEndpoint(env);
-  if (job?.state.live && isStopping) {
+  if (job?.state.inFlight && isStopping) {
     const { attempt, status } = job.state;
     const action = status === "paused" ? "pause" : "cancel";
     const isStopped = endpoint !== null && (await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action }));

@@ -8,9 +8,10 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import type { EventType } from "../../core/lifecycle/event.ts";
 import {
-  advance,
+  decodeJobState,
   directiveOf,
   dueAt,
+  encodeJobState,
   hasEnded,
   hasTrainableLayers,
   isCurrentAttempt,
@@ -23,6 +24,7 @@ import {
   refusalReason,
   shouldPromote,
 } from "../../core/lifecycle/job.ts";
+import { advance } from "../../core/lifecycle/job-transitions.ts";
 import { limits } from "../../core/limits.ts";
 import type { Directive, Manifest, Message, Submission } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
@@ -78,12 +80,12 @@ interface StoredJob extends Record<string, SqlStorageValue> {
 }
 
 function toRow({ number, id, spec, state, created_at }: StoredJob): JobRow {
-  return { number, id, created_at, spec: JSON.parse(spec) as JobSpec, state: JSON.parse(state) as JobState };
+  return { number, id, created_at, spec: JSON.parse(spec) as JobSpec, state: decodeJobState(state) };
 }
 
 /** A job in OpenAI's shape. */
 export function toJob({ id, spec, state, created_at }: JobRow): FineTuningJob {
-  const { judgement } = state;
+  const { comparison } = state;
   const model = spec.backbone?.id ?? "embedding";
   return {
     object: "fine_tuning.job",
@@ -113,13 +115,13 @@ export function toJob({ id, spec, state, created_at }: JobRow): FineTuningJob {
       trainable: spec.trainable,
       attempt: state.attempt,
       comparison:
-        judgement === null
+        comparison === null
           ? null
           : {
-              head_accuracy: judgement.head_accuracy,
-              fine_tuned_accuracy: judgement.fine_tuned_accuracy,
-              test_examples: judgement.test_examples,
-              ...compare(judgement),
+              head_accuracy: comparison.head_accuracy,
+              fine_tuned_accuracy: comparison.fine_tuned_accuracy,
+              test_examples: comparison.test_examples,
+              ...compare(comparison),
             },
     },
   };
@@ -184,7 +186,7 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
     id,
     state.status,
     JSON.stringify(spec),
-    JSON.stringify(state),
+    encodeJobState(state),
     toSeconds(now),
   );
   const job = findJob(sql, id);
@@ -213,7 +215,7 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   const { state, log } = advance(job.state, event, now, rules);
   for (const entry of log) addLogRecord(sql, job, entry, now);
   if (state === job.state) return job;
-  sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, JSON.stringify(state), job.number);
+  sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, encodeJobState(state), job.number);
   const eventType = statusEventType(state.status);
   if (eventType !== null && state.status !== job.state.status)
     emit(sql, eventType, jobEventData({ ...job, state }), now);
@@ -223,7 +225,7 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   const { source } = job.spec;
   if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, now);
   // An attempt that is told to stop may still upload something.
-  if (hasEnded(state) && (!hasEnded(job.state) || (job.state.live && !state.live)))
+  if (hasEnded(state) && (!hasEnded(job.state) || (job.state.inFlight && !state.inFlight)))
     schedule(sql, "delete_artifacts", job.id, now);
   const previousCheckpoint = job.state.checkpoint?.sha256;
   if (previousCheckpoint !== undefined && previousCheckpoint !== state.checkpoint?.sha256)

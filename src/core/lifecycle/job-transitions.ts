@@ -1,0 +1,195 @@
+/**
+ * The life of a fine-tuning job, as a pure state machine: `advance` returns the next state and the entries to add to the job's
+ * log. An event may come twice, late or out of order. If it does not apply to the state, it changes nothing.
+ *
+ *   validating_files → queued → running ⇄ paused → succeeded | failed | cancelled
+ *
+ * A job is run in attempts at the batch endpoint. The attempt's number is a fencing token: it rises whenever an attempt is given
+ * up, handed back or resumed, and messages with a lower number have no effect.
+ */
+import { compare } from "../evaluation/comparison.ts";
+import {
+  type AttemptEvent,
+  hasEnded,
+  isCurrentAttempt,
+  type JobError,
+  type JobEvent,
+  type JobLogEntry,
+  type JobRules,
+  type JobState,
+  type JobStatus,
+  shouldPromote,
+} from "./job.ts";
+
+export interface Transition {
+  readonly state: JobState;
+  readonly log: readonly JobLogEntry[];
+}
+
+/** After an attempt was handed back, because the endpoint that ran it is shutting down. */
+const HANDBACK_DELAY_MS = 1_000;
+/** How long the batch endpoint has to stop an attempt before it is asked again. */
+const STOP_RETRY_MS = 15_000;
+
+/** The next state, and what to add to the job's log. Times are in milliseconds. */
+export function advance(state: JobState, event: JobEvent, now: number, rules: JobRules): Transition {
+  switch (event.type) {
+    case "validated":
+      if (state.validated || hasEnded(state)) return unchanged(state);
+      if (state.status === "paused") return transition(state, { validated: true }, info("The examples are valid."));
+      return transition(
+        state,
+        { validated: true, submitAt: now, status: "queued" },
+        info("The examples are valid, and the job is queued."),
+      );
+    case "invalid":
+      return state.validated || hasEnded(state) ? unchanged(state) : fail(state, now, event.error);
+    case "cancel":
+      if (hasEnded(state)) return unchanged(state);
+      return end(
+        state,
+        now,
+        { status: "cancelled", inFlight: state.inFlight, stopAt: now },
+        info("The job was cancelled."),
+      );
+    case "pause":
+      if (hasEnded(state) || state.status === "paused") return unchanged(state);
+      return transition(state, { status: "paused", stopAt: now }, info("The job was paused."));
+    case "resume":
+      return state.status === "paused" ? resume(state, now) : unchanged(state);
+    case "clock": {
+      const isSilent = now >= state.heardAt + rules.heartbeatTimeout;
+      if (!state.inFlight || state.status === "queued" || !isSilent) return unchanged(state);
+      const seconds = Math.round((now - state.heardAt) / 1000);
+      return abandonAttempt(state, `nothing was heard of it for ${seconds} seconds.`, now, rules);
+    }
+    case "submitting":
+      if (state.status !== "queued" || event.attempt !== state.attempt) return unchanged(state);
+      return transition(state, { inFlight: true, heardAt: now });
+    default:
+      return isCurrentAttempt(state, event.attempt) ? advanceAttempt(state, event, now, rules) : unchanged(state);
+  }
+}
+
+/** The next state after a message about the current attempt. */
+function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules: JobRules): Transition {
+  const isQueued = state.status === "queued";
+  const isActive = isQueued || state.status === "running";
+  switch (event.type) {
+    case "accepted":
+    case "heard":
+      return markRunning(state, now, {});
+    case "busy":
+      // The attempt may run nonetheless: the answer to an earlier submission may be lost, or another machine may have it.
+      return isQueued ? transition(state, { submitAt: now + event.retryAfter, unanswered: 0 }) : unchanged(state);
+    case "unanswered":
+      return isQueued ? retrySubmission(state, event.reason, now + event.retryAfter) : unchanged(state);
+    case "rejected":
+      if (!isQueued) return unchanged(state);
+      return fail(state, now, { code: "batch_rejected", message: event.message, param: null });
+    case "checkpoint":
+      return markRunning(state, now, { checkpoint: event.artifact });
+    case "evaluated":
+      return isActive ? recordComparison(state, event.comparison, now) : transition(state, { heardAt: now });
+    case "finished": {
+      if (!isActive || event.candidate !== state.refit) return unchanged(state);
+      const promoted = shouldPromote(state, event.hasActiveVersion);
+      const message = `The job has made version ${event.version}, which ${promoted ? "is active now" : "was not promoted"}.`;
+      return end(state, now, { status: "succeeded", version: event.version, promoted }, info(message));
+    }
+    case "attempt_failed":
+      if (event.retryable || !isActive) return abandonAttempt(state, event.message, now, rules);
+      return fail(state, now, { code: "training_failed", message: event.message, param: null });
+    case "stopped":
+      if (!isActive) return transition(state, nextAttempt(state));
+      return transition(
+        state,
+        { ...nextAttempt(state), status: "queued", submitAt: now + HANDBACK_DELAY_MS, unanswered: 0 },
+        info(`Attempt ${state.attempt} was handed back by the batch endpoint. Attempt ${state.attempt + 1} follows.`),
+      );
+    case "told_to_stop":
+      if (isActive) return unchanged(state);
+      return transition(state, { stopAt: Math.min(now + STOP_RETRY_MS, state.heardAt + rules.heartbeatTimeout) });
+  }
+}
+
+function unchanged(state: JobState): Transition {
+  return { state, log: [] };
+}
+
+function transition(state: JobState, change: Partial<JobState>, ...log: JobLogEntry[]): Transition {
+  return { state: { ...state, ...change }, log };
+}
+
+function info(message: string): JobLogEntry {
+  return { level: "info", message };
+}
+
+function end(
+  state: JobState,
+  now: number,
+  change: Partial<JobState> & { readonly status: JobStatus },
+  ...log: JobLogEntry[]
+): Transition {
+  return transition(state, { inFlight: false, ...change, finishedAt: now }, ...log);
+}
+
+function fail(state: JobState, now: number, error: JobError): Transition {
+  return end(state, now, { status: "failed", error }, { level: "error", message: error.message });
+}
+
+function nextAttempt(state: JobState): Partial<JobState> {
+  return { inFlight: false, attempt: state.attempt + 1 };
+}
+
+function resume(state: JobState, now: number): Transition {
+  // An attempt that may still run is superseded: its messages no longer count.
+  const attempt = state.inFlight ? nextAttempt(state) : {};
+  const status = state.validated ? "queued" : "validating_files";
+  return transition(state, { ...attempt, status, submitAt: now, unanswered: 0 }, info("The job was resumed."));
+}
+
+function retrySubmission(state: JobState, reason: string, submitAt: number): Transition {
+  const message = `The batch endpoint did not take the job: ${reason}`;
+  const log: JobLogEntry[] = state.unanswered === 0 ? [{ level: "warn", message }] : [];
+  return transition(state, { unanswered: state.unanswered + 1, submitAt }, ...log);
+}
+
+/** The attempt has ended without a result. Another one follows, or the job has failed. */
+function abandonAttempt(state: JobState, cause: string, now: number, rules: JobRules): Transition {
+  if (state.status === "paused" || hasEnded(state)) return transition(state, nextAttempt(state));
+  const failedAttempts = state.failedAttempts + 1;
+  const reason = `Attempt ${state.attempt} was given up: ${/[.!?]$/.test(cause) ? cause : `${cause}.`}`;
+  if (failedAttempts >= rules.maxAttempts) {
+    const message = `${reason} No further attempt follows after ${failedAttempts}.`;
+    const error = { code: "attempts_failed", message, param: null };
+    return end(state, now, { status: "failed", failedAttempts, error }, { level: "error", message });
+  }
+  return transition(
+    state,
+    { ...nextAttempt(state), status: "queued", failedAttempts, submitAt: now, unanswered: 0 },
+    { level: "warn", message: `${reason} Attempt ${state.attempt + 1} follows.` },
+  );
+}
+
+/** The attempt has sent a message. A queued job is running from now on. */
+function markRunning(state: JobState, now: number, change: Partial<JobState>, ...log: JobLogEntry[]): Transition {
+  const heard = { inFlight: true, heardAt: now, ...change };
+  if (state.status !== "queued") return transition(state, heard, ...log);
+  const started = info(`Attempt ${state.attempt} is running at the batch endpoint.`);
+  return transition(state, { status: "running", unanswered: 0, ...heard }, started, ...log);
+}
+
+/** The comparison decides which candidate is refitted on all examples. */
+function recordComparison(state: JobState, comparison: NonNullable<JobState["comparison"]>, now: number): Transition {
+  const { verdict } = compare(comparison);
+  const refit = state.promote !== "if_better" || verdict === "better" ? "fine_tuned" : "head";
+  const isRepeat = state.refit === refit && JSON.stringify(state.comparison) === JSON.stringify(comparison);
+  if (isRepeat) return markRunning(state, now, { comparison, refit });
+  const { test_examples, head_accuracy, fine_tuned_accuracy } = comparison;
+  const message =
+    test_examples === 0
+      ? "No held-out examples can tell which candidate is better."
+      : `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}.`;
+  return markRunning(state, now, { comparison, refit }, info(message));
+}
