@@ -33,14 +33,13 @@ interface Lists {
  * number is `index` modulo `threads`.
  */
 export function makeListWriter(context: ListContext): (batch: Batch) => number {
-  const { shape } = context;
   const lists = mapLists(context.buffer, context.layout);
-  /** How many words a row is in, then where its next word goes. All zeros between two batches. */
-  const rowCounts = new Int32Array(shape.vocabulary + shape.buckets);
+  const listTexts = makeTextLister(lists);
+  const listFactors = makeFactorLister(lists, context);
+  const listRows = makeRowLister(lists, context);
   return (batch) => {
-    listTexts(lists, batch);
-    const factorCount = listFactors(lists, context, batch);
-    return listRows(lists, context, batch.distinctCount, factorCount, rowCounts);
+    listTexts(batch);
+    return listRows(batch.distinctCount, listFactors(batch));
   };
 }
 
@@ -63,85 +62,90 @@ function mapLists(buffer: ArrayBufferLike, layout: ThreadLayout): Lists {
 }
 
 /** The words of each text, and the texts of each word. */
-function listTexts({ textStarts, textWords, wordTextStarts, wordTexts }: Lists, batch: Batch): void {
-  const { textCount, distinctCount } = batch;
-  const starts = batch.textStarts.subarray(0, textCount + 1);
-  const words = batch.textWords.subarray(0, starts[textCount]);
-  textStarts.set(starts);
-  textWords.set(words);
-  const counts = new Int32Array(distinctCount);
-  for (const word of words) increment(counts, word);
-  const next = new Int32Array(distinctCount);
-  let start = 0;
-  for (const [word, count] of counts.entries()) {
-    wordTextStarts[word] = start;
-    next[word] = start;
-    start += count;
-  }
-  wordTextStarts[distinctCount] = start;
-  for (let text = 0; text < textCount; text++) {
-    for (const word of words.subarray(starts[text], starts[text + 1])) wordTexts[increment(next, word)] = text;
-  }
+function makeTextLister({ textStarts, textWords, wordTextStarts, wordTexts }: Lists): (batch: Batch) => void {
+  return (batch) => {
+    const { textCount, distinctCount } = batch;
+    const starts = batch.textStarts.subarray(0, textCount + 1);
+    const words = batch.textWords.subarray(0, starts[textCount]);
+    textStarts.set(starts);
+    textWords.set(words);
+    const counts = new Int32Array(distinctCount);
+    for (const word of words) increment(counts, word);
+    let start = 0;
+    for (let word = 0; word < distinctCount; word++) {
+      wordTextStarts[word] = start;
+      start += counts[word] as number;
+    }
+    wordTextStarts[distinctCount] = start;
+    const next = wordTextStarts.slice(0, distinctCount);
+    for (let text = 0; text < textCount; text++) {
+      for (const word of words.subarray(starts[text], starts[text + 1])) wordTexts[increment(next, word)] = text;
+    }
+  };
 }
 
-/** The rows of each word, with their factors. Returns how many there are. */
-function listFactors(
+/** The rows of each word, with their factors. The function returns how many there are. */
+function makeFactorLister(
   { factorStarts, factorRows, factors }: Lists,
-  { corpus: { wordRows, wordFactors }, shape }: ListContext,
-  { distinctWords, distinctCount, rowDropped }: Batch,
-): number {
-  const { starts, members } = wordRows;
-  let position = 0;
-  for (let index = 0; index < distinctCount; index++) {
-    factorStarts[index] = position;
-    const word = distinctWords[index] as number;
-    const end = starts[word + 1] as number;
-    let i = starts[word] as number;
-    // A word's own row comes first.
-    if (rowDropped[index] === 1 && (members[i] as number) < shape.vocabulary) i++;
-    for (; i < end; i++, position++) {
-      factorRows[position] = members[i] as number;
-      factors[position] = wordFactors[i] as number;
+  { corpus, shape: { vocabulary } }: ListContext,
+): (batch: Batch) => number {
+  const { wordFactors } = corpus;
+  const { starts, members } = corpus.wordRows;
+  return ({ distinctWords, distinctCount, rowDropped }) => {
+    let position = 0;
+    for (let index = 0; index < distinctCount; index++) {
+      factorStarts[index] = position;
+      const word = distinctWords[index] as number;
+      const end = starts[word + 1] as number;
+      let i = starts[word] as number;
+      // A word's own row comes first.
+      if (rowDropped[index] === 1 && (members[i] as number) < vocabulary) i++;
+      for (; i < end; i++, position++) {
+        factorRows[position] = members[i] as number;
+        factors[position] = wordFactors[i] as number;
+      }
     }
-  }
-  factorStarts[distinctCount] = position;
-  return position;
+    factorStarts[distinctCount] = position;
+    return position;
+  };
 }
 
-/** The transpose of `listFactors`: the words of each row that the thread updates. Returns how many rows there are. */
-function listRows(
+/** The transpose of those: the words of each row that the thread updates. The function returns how many rows there are. */
+function makeRowLister(
   { factorStarts, factorRows, factors, rowList, rowStarts, rowMembers, rowFactors }: Lists,
-  { index, threads }: ListContext,
-  distinctCount: number,
-  factorCount: number,
-  rowCounts: Int32Array,
-): number {
-  let rowCount = 0;
-  for (const row of factorRows.subarray(0, factorCount)) {
-    if (row % threads === index && increment(rowCounts, row) === 0) rowList[rowCount++] = row;
-  }
-  const rows = rowList.subarray(0, rowCount);
-  let start = 0;
-  for (const [i, row] of rows.entries()) {
-    rowStarts[i] = start;
-    const count = rowCounts[row] as number;
-    rowCounts[row] = start;
-    start += count;
-  }
-  rowStarts[rowCount] = start;
-  let i = 0;
-  for (let word = 0; word < distinctCount; word++) {
-    const end = factorStarts[word + 1] as number;
-    for (; i < end; i++) {
+  { shape, index, threads }: ListContext,
+): (distinctCount: number, factorCount: number) => number {
+  /** How many words a row is in, then where its next word goes. All zeros between two batches. */
+  const rowCounts = new Int32Array(shape.vocabulary + shape.buckets);
+  return (distinctCount, factorCount) => {
+    let rowCount = 0;
+    for (let i = 0; i < factorCount; i++) {
       const row = factorRows[i] as number;
-      if (row % threads !== index) continue;
-      const position = increment(rowCounts, row);
-      rowMembers[position] = word;
-      rowFactors[position] = factors[i] as number;
+      if (row % threads === index && increment(rowCounts, row) === 0) rowList[rowCount++] = row;
     }
-  }
-  for (const row of rows) rowCounts[row] = 0;
-  return rowCount;
+    let start = 0;
+    for (let i = 0; i < rowCount; i++) {
+      const row = rowList[i] as number;
+      rowStarts[i] = start;
+      const count = rowCounts[row] as number;
+      rowCounts[row] = start;
+      start += count;
+    }
+    rowStarts[rowCount] = start;
+    let i = 0;
+    for (let word = 0; word < distinctCount; word++) {
+      const end = factorStarts[word + 1] as number;
+      for (; i < end; i++) {
+        const row = factorRows[i] as number;
+        if (row % threads !== index) continue;
+        const position = increment(rowCounts, row);
+        rowMembers[position] = word;
+        rowFactors[position] = factors[i] as number;
+      }
+    }
+    for (const row of rowList.subarray(0, rowCount)) rowCounts[row] = 0;
+    return rowCount;
+  };
 }
 
 /** Adds 1 and returns the value before. */

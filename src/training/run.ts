@@ -1,4 +1,6 @@
 /** A training inside one request: gather embeddings, fit in steps, store the bytes, then commit to the ledger. */
+
+import type { YieldToEventLoop } from "../backbones/chunks.ts";
 import { encodeHead } from "../core/codec.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { edgeBudget, limits } from "../core/limits.ts";
@@ -11,7 +13,6 @@ import type { Matrix } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical.ts";
 import { sha256Hex } from "../lib/hash.ts";
 import { storeBytes } from "../store/content-addressed.ts";
-import type { YieldToEventLoop } from "../store/embeddings.ts";
 import { headKey } from "../store/keys.ts";
 import type { NewHead } from "../tenant/heads/heads.ts";
 import { workerdTensorBackend } from "../tensor/workerd.ts";

@@ -3,20 +3,13 @@
 import type { DatasetModality } from "../api/datasets.ts";
 import type { StoredExample } from "../api/examples.ts";
 import type { Backbone } from "../backbones/backbone.ts";
+import { CHARACTERS_PER_CHUNK, costFactor, embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { encodeTargets, type Target, type TargetSet } from "../core/linear/targets.ts";
 import { toHex } from "../lib/hash.ts";
-import {
-  BLOCK_ROWS,
-  CHARACTERS_PER_CHUNK,
-  costFactor,
-  embedInChunks,
-  type GatherBlocksParams,
-  gatherBlocks,
-  matchesHash,
-  type YieldToEventLoop,
-} from "../store/embeddings.ts";
+import { BLOCK_ROWS, matchesHash } from "../store/blocks.ts";
+import { type GatherBlocksParams, gatherBlocks } from "../store/gather.ts";
 import type { TrainingRows } from "../tenant/data/training-sets.ts";
 import type { Remote, Tenant } from "../tenant/tenant.ts";
 

@@ -4,7 +4,7 @@ import { ok } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { checkText } from "../../ingest/example.ts";
 import { findBackbone } from "../../serving/backbones.ts";
-import { embedInputs } from "../../store/embeddings.ts";
+import { embedInputs } from "../../store/inputs.ts";
 import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";

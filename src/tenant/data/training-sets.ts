@@ -1,7 +1,7 @@
 import { HASH_BYTES } from "../../core/codec.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import type { RowsToEmbed } from "../../store/embeddings.ts";
+import type { RowsToEmbed } from "../../store/gather.ts";
 import { type DatasetRow, findDataset } from "./datasets.ts";
 
 /** All of a data set that training reads, but for its inputs: those are asked for only where no embedding is cached. */

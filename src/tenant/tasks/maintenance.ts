@@ -1,8 +1,8 @@
 /** What is done to KV and R2 because of what the ledger says. Each may run twice with the effect of once. */
 
 import { deleteArtifacts } from "../../store/artifacts.ts";
+import { blockWrittenAt } from "../../store/blocks.ts";
 import { deleteBytes, publishBytes } from "../../store/content-addressed.ts";
-import { blockWrittenAt } from "../../store/embeddings.ts";
 import { deleteFileBytes } from "../../store/files.ts";
 import { artifactsPrefix, backboneKey, blocksPrefix, fileKey, headKey, tenantPrefix } from "../../store/keys.ts";
 import { isFileReferenced } from "../data/files.ts";

@@ -1,0 +1,69 @@
+/** Embedding many inputs inside a request: a chunk at a time, so that other requests of the isolate get their turn. */
+import type { Failure } from "../core/failure.ts";
+import type { Backbone, BackboneFailure } from "./backbone.ts";
+
+/**
+ * Characters that a local backbone embeds, or that are read for lexical features, without a pause. It is some tens of
+ * milliseconds of work at most.
+ */
+export const CHARACTERS_PER_CHUNK = 50_000;
+/**
+ * A fine-tuned backbone takes up to so many times as long for a text as another local one: for words that its cache does
+ * not have.
+ */
+const FINE_TUNED_COST_FACTOR = 25;
+
+/** Is awaited before each chunk. It lets other requests run, and stops the work by returning a failure. */
+export type YieldToEventLoop = () => Promise<Failure | null>;
+
+/** The cost of a character where work is bounded. It is 1 for the shared local backbones. */
+export function costFactor({ kind }: Pick<Backbone, "kind">): number {
+  return kind === "fine_tuned" ? FINE_TUNED_COST_FACTOR : 1;
+}
+
+/**
+ * Embeds inputs: with a remote backbone all at once, with a local one, which computes in this isolate, chunk by chunk.
+ * Returns a row an input, in order, up to the chunk that failed. A row that the backbone did not return is undefined.
+ */
+export async function embedInChunks(
+  backbone: Backbone,
+  inputs: readonly string[],
+  yieldToEventLoop: YieldToEventLoop,
+): Promise<{ readonly rows: readonly (Float32Array | undefined)[]; readonly failure: Failure | null }> {
+  const rows: (Float32Array | undefined)[] = [];
+  while (rows.length < inputs.length) {
+    const stopFailure = await yieldToEventLoop();
+    if (stopFailure !== null) return { rows, failure: stopFailure };
+    const characters = CHARACTERS_PER_CHUNK / costFactor(backbone);
+    const chunk = backbone.cost === "remote" ? inputs : takeChunk(inputs, rows.length, characters);
+    const embedding = await backbone.embed(chunk);
+    for (const i of chunk.keys()) {
+      const row = embedding.rows[i];
+      rows.push(row?.length === backbone.dimensions ? row : undefined);
+    }
+    if (embedding.failure) return { rows, failure: toFailure(embedding.failure) };
+    if (rows.includes(undefined)) return { rows, failure: missingRowFailure };
+  }
+  return { rows, failure: null };
+}
+
+/** The inputs from `start` on, until they have `maxCharacters`. There is at least one. */
+function takeChunk(inputs: readonly string[], start: number, maxCharacters: number): readonly string[] {
+  let end = start;
+  for (let characters = 0; end < inputs.length && characters < maxCharacters; end++)
+    characters += inputs[end]?.length ?? 0;
+  return inputs.slice(start, end);
+}
+
+/** A backbone's failure as the request's. A failure that a later request may not meet says when to try again. */
+function toFailure({ code, message, retryAfter: requestedDelay }: BackboneFailure): Failure {
+  const retryable = code === "backend_unavailable" || code === "backend_timeout" || code === "backend_rate_limited";
+  const retryAfter = requestedDelay ?? (retryable ? 5 : undefined);
+  return { code, message, ...(retryAfter === undefined ? {} : { retryAfter }) };
+}
+
+export const missingRowFailure: Failure = {
+  code: "backend_invalid_answer",
+  message: "The backbone answered fewer embeddings than it was asked for.",
+  retryAfter: 5,
+};

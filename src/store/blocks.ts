@@ -1,0 +1,74 @@
+/**
+ * A dataset's embeddings in KV, one value for a block of up to BLOCK_ROWS rows. A block that KV loses, refuses or answers
+ * wrongly is read as missing: its rows are embedded again.
+ */
+import type { Backbone } from "../backbones/backbone.ts";
+import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
+import { shortHash, toHex } from "../lib/hash.ts";
+import { blockKey } from "./keys.ts";
+
+/** How many positions of a dataset share a block. */
+export const BLOCK_ROWS = 1024;
+/** Reading a block does not extend its life. A block that has expired is made again. */
+const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
+
+/** The block under a key; null if KV has none, refuses, or answers other bytes than those that the key names. */
+export async function readBlock(kv: KVNamespace, key: string, dimensions: number): Promise<Block | null> {
+  const value = await kv.get(key, "arrayBuffer").catch(() => null);
+  if (value === null) return null;
+  const bytes = new Uint8Array(value);
+  return key.endsWith(`-${toHex(shortHash(bytes))}`) ? decodeBlock(bytes, dimensions) : null;
+}
+
+export interface BlockTarget {
+  readonly kv: KVNamespace;
+  readonly tenant: string;
+  readonly dataset: number;
+  readonly backbone: Pick<Backbone, "id" | "revision">;
+  readonly blockNumber: number;
+}
+
+/** Writes the rows of a block that are known. Returns the block's key, or null if KV refuses it. */
+export async function writeBlock(
+  { kv, tenant, dataset, backbone, blockNumber }: BlockTarget,
+  block: Block,
+  knownRows: ReadonlySet<number>,
+): Promise<string | null> {
+  const isComplete = knownRows.size * HASH_BYTES === block.hashes.length;
+  const bytes = encodeBlock(isComplete ? block : selectRows(block, knownRows));
+  const name = `${backbone.id}@${backbone.revision}`;
+  const key = blockKey(tenant, dataset, name, blockNumber, toHex(shortHash(bytes)));
+  return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
+    () => key,
+    () => null,
+  );
+}
+
+/** When a block in a listing of KV was written, in milliseconds. KV lists its expiry, and all blocks live equally long. */
+export function blockWrittenAt(key: KVNamespaceListKey<unknown>): number {
+  return ((key.expiration ?? 0) - BLOCK_TTL_SECONDS) * 1000;
+}
+
+/** Whether the hash at `index` is this input's. */
+export function matchesHash(input: string | Uint8Array, hashes: Uint8Array, index: number): boolean {
+  return toHex(shortHash(input)) === hashAt(hashes, index);
+}
+
+export function hashAt(hashes: Uint8Array, index: number): string {
+  return toHex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
+}
+
+function selectRows({ dimensions, hashes, rows }: Block, indices: ReadonlySet<number>): Block {
+  const selected = {
+    dimensions,
+    hashes: new Uint8Array(indices.size * HASH_BYTES),
+    rows: new Float32Array(indices.size * dimensions),
+  };
+  let to = 0;
+  for (const from of indices) {
+    selected.hashes.set(hashes.subarray(from * HASH_BYTES, (from + 1) * HASH_BYTES), to * HASH_BYTES);
+    selected.rows.set(rows.subarray(from * dimensions, (from + 1) * dimensions), to * dimensions);
+    to++;
+  }
+  return selected;
+}
