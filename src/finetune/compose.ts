@@ -1,19 +1,23 @@
-/** Makes of a frozen head and trained layers a backbone's delta, and the head on it. */
+/** Makes a delta and a head out of a frozen head and trained layers. */
 import { encodeDelta, type FineTunedWeights, WINDOW } from "../backbones/fine-tuned.ts";
 import type { Head } from "../core/head.ts";
 import type { FineTunedNetwork } from "./train.ts";
 
 export interface ComposedModel {
   readonly delta: Uint8Array;
-  /** How many numbers were trained, the head's left out. */
+  /** How many numbers were trained, without the head's. */
   readonly parameters: number;
-  /** On the embedding with the features beside it. Nothing is calibrated yet: its temperature is 1. */
+  /** Reads the embedding and the features after it. It is not calibrated yet: its temperature is 1. */
   readonly head: Head;
 }
 
 /**
- * Both experts' logits are sums of products with what the backbone gives, so their weighted mean is one head. Features are
- * given the mean length 1, as the embedding before them has, so that other heads find both of one size.
+ * The frozen head and the trained layers form a two-expert ensemble. Each expert's logits are divided by its own
+ * temperature; both are linear in the embedding and the features, so their weighted mean is stored as one linear head over
+ * these (512 numbers for text-static-1). The features are scaled to the mean length 1 that the embedding has, so that other
+ * heads on this backbone find both of one size.
+ *
+ * @param textIndices the texts that were trained on
  */
 export function composeModel(
   base: FineTunedWeights["base"],
@@ -23,7 +27,7 @@ export function composeModel(
 ): ComposedModel {
   const { network, vocabulary, plan, share, mean, deviation } = fineTunedNetwork;
   const { dimensions: d, filters, outputs, trainedCount } = network.shape;
-  const factor = 1 / meanNorm(fineTunedNetwork, textIndices);
+  const factor = 1 / meanFeatureNorm(fineTunedNetwork, textIndices);
   const { kernel, weights, filterBias, bias } = network.layers();
   const rows = network.rows().slice(0, trainedCount * d);
   const delta = encodeDelta({
@@ -32,7 +36,7 @@ export function composeModel(
     scale: vocabulary.scale,
     vocabulary: vocabulary.keys.slice(0, trainedCount),
     rows,
-    // A maximum of products grows as its kernel does.
+    // Features are proportional to kernel and bias.
     kernel: kernel.map((value) => factor * value),
     bias: filterBias.map((value) => factor * value),
   });
@@ -62,8 +66,8 @@ export function composeModel(
   return { delta, parameters: trainedCount * d + filters * (WINDOW * d + 1), head };
 }
 
-/** Of the features of so many of the texts as tell it. */
-function meanNorm({ network, vocabulary }: FineTunedNetwork, textIndices: readonly number[]): number {
+/** The mean length of the features of one batch of the texts. */
+function meanFeatureNorm({ network, vocabulary }: FineTunedNetwork, textIndices: readonly number[]): number {
   const { filters, batchSize } = network.shape;
   const sample = textIndices.slice(0, batchSize).map(vocabulary.wordIds);
   const { features } = network.forward(sample);

@@ -14,20 +14,20 @@ export type Kernels = Readonly<
   >
 >;
 
-/** Memory that is given out piece by piece, and kernels that work in it. */
+/** A memory that is reserved piece by piece, and kernels that work in it. */
 export interface Workspace {
   readonly kernels: Kernels;
-  /** Where `count` numbers of four bytes, all zero, begin: a multiple of 16. Views made before may be detached by it. */
+  /** Reserves `count` numbers of four bytes, all zero. Answers their byte offset, a multiple of 16. May detach views. */
   reserve(count: number): number;
   floats(offset: number, count: number): Float32Array;
   integers(offset: number, count: number): Int32Array;
 }
 
-/** Missing from the types of workerd, where compiling at run time is forbidden. */
+/** workerd's types lack it, because compiling at run time is forbidden there. */
 const { Module } = WebAssembly as unknown as { Module: new (bytes: Uint8Array) => WebAssembly.Module };
 let compiled: WebAssembly.Module | undefined;
 
-/** A workspace of its own: its memory goes when it does. Reserving more than 4 GiB throws. */
+/** A workspace with its own memory, which is freed with it. Reserving more than 4 GiB throws. */
 export function makeWorkspace(): Workspace {
   compiled ??= new Module(readFileSync(join(import.meta.dirname, "kernels.wasm")));
   const memory = new WebAssembly.Memory({ initial: 1, maximum: MAX_PAGES });

@@ -1,37 +1,37 @@
-/** The words of a training's texts, numbered, and what a static backbone says of them. */
+/** The numbered words of a training's texts, and their rows in a static backbone. */
 import { vocabularyKey } from "../backbones/subwords.ts";
 import { type StaticTable, wordVector } from "../backbones/text-static.ts";
 import { splitWords } from "../core/text/words.ts";
 
-/** Rows that are trained, at most: a delta of as many is below a quarter of the base. */
+/** Rows that are trained, at most. A delta with so many is smaller than a quarter of the base. */
 const MAX_TRAINED_ROWS = 16_384;
-/** A word of one text alone teaches that text by heart, and nothing of others. */
+/** A word that only one text has helps to memorise that text, and tells nothing about others. */
 const MIN_DOCUMENT_FREQUENCY = 2;
-/** The mean length of the rows that a training begins with: of this the rates are told. */
+/** The mean length of rows at the start of a training. The rates are tuned for it. */
 const MEAN_NORM = 4;
 
 export interface Vocabulary {
-  /** Those that are trained first. */
+  /** The words' keys. The first `trainedCount` words are trained. */
   readonly keys: readonly string[];
   readonly trainedCount: number;
-  /** A text's words. */
+  /** The numbers of a text's words. */
   wordIds(text: number): Int32Array;
-  /** What the base's rows are multiplied by. */
+  /** The base's rows are multiplied by it. */
   readonly scale: number;
 }
 
-/** Numbers the words of texts. Rows are trained of those that `teaches` has in two texts or more, the most frequent first. */
+/** Numbers the words of texts, by falling frequency. Words that two or more training texts have are trained. */
 export function buildVocabulary(
   table: StaticTable,
   texts: readonly string[],
   isTraining: (text: number) => boolean,
 ): Vocabulary {
-  // Numbered first as they come: a list of each text's words themselves would be the most of a training's memory.
+  // Words are numbered as they come first: lists of each text's words would take most of a training's memory.
   const statistics = new Map<string, { readonly id: number; textCount: number; lastText: number }>();
   const occurrences: number[] = [];
   const starts = [0];
   texts.forEach((text, i) => {
-    // Half a surrogate pair would not be the same word any more when it is read again.
+    // Half a surrogate pair would be another word after it was stored and read again.
     for (const word of splitWords(text.toWellFormed())) {
       const key = vocabularyKey(word);
       let entryStatistics = statistics.get(key);
@@ -61,7 +61,7 @@ export function buildVocabulary(
   };
 }
 
-/** Fills in the rows that a training begins with. */
+/** Writes the rows that a training begins with. */
 export function initialiseRows(rows: Float32Array, table: StaticTable, { keys, scale }: Vocabulary): void {
   keys.forEach((name, i) => {
     rows.set(

@@ -6,13 +6,8 @@ import type { Head } from "../../src/core/head.ts";
 import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { composeModel } from "../../src/finetune/compose.ts";
-import {
-  type Epoch,
-  type FineTuningOptions,
-  fineTune,
-  fineTuningOperations,
-  makeLoss,
-} from "../../src/finetune/train.ts";
+import { makeLoss } from "../../src/finetune/loss.ts";
+import { type Epoch, type FineTuningOptions, fineTune, fineTuningOperations } from "../../src/finetune/train.ts";
 
 const table = textStatic.table();
 const things = ["parcel", "invoice", "refund", "password"];

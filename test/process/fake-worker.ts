@@ -54,6 +54,7 @@ export interface FakeWorker {
     id: string,
     attempt?: number,
   ): Promise<Extract<AttemptMessage, { type: T }>>;
+  /** An attempt's messages in order. One that was sent again, because its answer took too long, is there once. */
   messages(id: string, attempt?: number): AttemptMessage[];
   close(): Promise<void>;
 }
@@ -90,8 +91,16 @@ export async function startFakeWorker(): Promise<FakeWorker> {
         await arrived.promise;
       }
     },
-    messages: (id, attempt = 1) =>
-      worker.receivedMessages.filter((message) => message.id === id && message.attempt === attempt),
+    messages(id, attempt = 1) {
+      const bodies = new Set<string>();
+      return worker.receivedMessages.filter((message) => {
+        if (message.id !== id || message.attempt !== attempt) return false;
+        const body = JSON.stringify(message);
+        if (bodies.has(body) && message.type !== "heartbeat") return false;
+        bodies.add(body);
+        return true;
+      });
+    },
     async close() {
       server.close();
       if ("closeAllConnections" in server) server.closeAllConnections();
