@@ -63,10 +63,10 @@ export function countApiKeys(sql: SqlStorage): number {
 }
 
 export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<List<ApiKey>> {
-  return paginate(
-    request,
-    (id) => sql.exec<{ rowid: number }>("SELECT rowid FROM api_keys WHERE id = ?", id).toArray()[0]?.rowid ?? null,
-    (cursor, count) =>
+  return paginate(request, {
+    findPosition: (id) =>
+      sql.exec<{ rowid: number }>("SELECT rowid FROM api_keys WHERE id = ?", id).toArray()[0]?.rowid ?? null,
+    readRows: (cursor, count) =>
       sql
         .exec<Row>(
           "SELECT rowid, * FROM api_keys WHERE revoked_at IS NULL AND rowid < ? ORDER BY rowid DESC LIMIT ?",
@@ -74,8 +74,8 @@ export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<List<
           count,
         )
         .toArray(),
-    toApiKey,
-  );
+    toObject: toApiKey,
+  });
 }
 
 export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<ApiKey> {

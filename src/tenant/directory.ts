@@ -121,15 +121,14 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   }
 
   async list(request: PageRequest): Promise<Result<List<Tenant>>> {
-    return paginate(
-      request,
-      (id) => this.#find(id)?.rowid ?? null,
-      (cursor, count) =>
+    return paginate(request, {
+      findPosition: (id) => this.#find(id)?.rowid ?? null,
+      readRows: (cursor, count) =>
         this.#sql
           .exec<Row>("SELECT rowid, * FROM tenants WHERE rowid < ? ORDER BY rowid DESC LIMIT ?", cursor, count)
           .toArray(),
-      toTenant,
-    );
+      toObject: toTenant,
+    });
   }
 
   /** Marks the tenant for deletion; its ledger refuses everything from then on, and the alarm deletes what it had. */

@@ -1,22 +1,29 @@
 import type { List, PageRequest } from "../api/lists.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 
-/** What a page holds at most in characters, but for its last object: a message has at most 32 MiB. */
+/** Characters of a page, not counting its last object. A remote call returns at most 32 MiB. */
 const MAX_PAGE_CHARACTERS = 4_000_000;
 
-/**
- * A page of rows ordered by a falling number. `position` finds the number of the row that `after` names, or null;
- * `rows` reads at most `count` rows below a number; `name` is what `after` names an object by; `size` is what it costs
- * to make and send. A page of large objects has fewer than were asked for.
- */
+/** A list whose rows are numbered; it shows the highest number first. */
+export interface ListSource<Row, T> {
+  /** The number of the row that `after` names; null if there is none. */
+  findPosition(id: string): number | null;
+  /** At most `count` rows with numbers below `cursor`, falling. */
+  readRows(cursor: number, count: number): Iterable<Row>;
+  toObject(row: Row): T;
+  /** What `after` names an object by; its id by default. */
+  getId?(object: T): string;
+  /** What an object costs to make and to send, in characters; those of its JSON by default. */
+  getSize?(object: T): number;
+}
+
+/** One page of a list. It has fewer objects than were asked for if they are large. */
 export function paginate<Row, T extends { readonly id: string }>(
   request: PageRequest,
-  findPosition: (id: string) => number | null,
-  readRows: (cursor: number, count: number) => Iterable<Row>,
-  toObject: (row: Row) => T,
-  getId: (object: T) => string = ({ id }) => id,
-  getSize: (object: T) => number = (object) => JSON.stringify(object).length,
+  list: ListSource<Row, T>,
 ): Result<List<T>> {
+  const { findPosition, readRows, toObject, getId = ({ id }) => id } = list;
+  const { getSize = (object) => JSON.stringify(object).length } = list;
   const cursor = request.after === undefined ? Number.MAX_SAFE_INTEGER : findPosition(request.after);
   if (cursor === null)
     return fail("invalid_parameter", `No object '${request.after}' in this list to continue after.`, {

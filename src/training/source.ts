@@ -11,7 +11,7 @@ import { toHex } from "../lib/hash.ts";
 import { BLOCK_ROWS, matchesHash } from "../store/blocks.ts";
 import { type GatherBlocksParams, gatherBlocks } from "../store/gather.ts";
 import type { TrainingRows } from "../tenant/data/training-sets.ts";
-import type { Remote, Tenant } from "../tenant/tenant.ts";
+import type { Ledger } from "../tenant/tenant.ts";
 
 type BlockHandler = (block: number, values: Float32Array) => void;
 
@@ -57,7 +57,7 @@ function parseTargets(targets: readonly string[]): Target[] {
 export function createDatasetSource(
   kv: KVNamespace,
   tenantId: string,
-  tenantLedger: Remote<Tenant>,
+  tenantLedger: Ledger,
   rows: TrainingRows,
   backbone: Backbone | null,
 ): TrainingSource {

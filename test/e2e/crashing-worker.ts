@@ -85,11 +85,7 @@ export class Tenant extends RealTenant {
     const task = { id: 0, kind: "sweep", ref: "", attempts: 0 } as const;
     const { storage } = this.ctx;
     await runMaintenanceTask(
-      this.env.KV,
-      this.env.BUCKET,
-      storage,
-      (work) => work(),
-      tenant,
+      { kv: this.env.KV, bucket: this.env.BUCKET, storage, tenant, exclusive: (work) => work() },
       task,
       Date.now() + 2 * HOUR,
     );

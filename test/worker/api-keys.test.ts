@@ -2,6 +2,7 @@ import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { createKey as makeKey } from "../../src/http/middleware/keys.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
+import { getLedger } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";
 import { createKey, expectAuthorization, expectError, expectHidden } from "./assertions.ts";
 
@@ -165,7 +166,7 @@ describe("which keys are valid", () => {
     const status = async (serverKey: string) => {
       const secret = makeKey(serverKey, id, crypto.getRandomValues(new Uint8Array(16)));
       const key = { id: `key_${serverKey}`, name: "old", hash: sha256Hex(secret), scopes: ["train"] as const };
-      await env.TENANT.get(env.TENANT.idFromName(id)).createApiKey(null, { ...key, expires_at: null });
+      await getLedger(env.TENANT, id).createApiKey(null, { ...key, expires_at: null });
       return (await call("GET", "/v1/datasets", secret)).status;
     };
     expect(await status(env.PREVIOUS_SERVER_KEY ?? "")).toBe(200);

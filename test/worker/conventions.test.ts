@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { errorCodes } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
+import { getLedger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { createKey, expectError, withoutRequestId } from "./assertions.ts";
 import { openApiDocument } from "./openapi.ts";
@@ -465,7 +466,7 @@ describe("Idempotency-Key", () => {
       const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
       return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
     };
-    const ledger = env.TENANT.get(env.TENANT.idFromName(id));
+    const ledger = getLedger(env.TENANT, id);
     await ledger.claimIdempotencyKey({ key: "running", requestHash: await hash(), claim: "another request" });
     const answer = await post("/v1/datasets", body, "running", freshKey);
     expectError(answer, 409, "request_in_progress");

@@ -188,7 +188,11 @@ describe("changing an example", () => {
     const { dataset: row, row: previousRow } = read.value;
     await call("PATCH", `${path}/examples/e`, key, { label: "y" });
     const change = (label: string) =>
-      remote.replaceExample(row, "e", previousRow.content_hash, toStoredExample(null, "b", label));
+      remote.replaceExample(row, {
+        id: "e",
+        expectedHash: previousRow.content_hash,
+        example: toStoredExample(null, "b", label),
+      });
     expect(await change("x")).toMatchObject({ ok: false, failure: { code: "dataset_changed", retryAfter: 1 } });
     expect(await listExamples(path)).toMatchObject([{ id: "e", text: "a", label: "y" }]);
   });

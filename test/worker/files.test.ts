@@ -650,11 +650,7 @@ describe("deleting", () => {
     const run = (ref: string) =>
       runInDurableObject(env.TENANT.get(env.TENANT.idFromName(owner)), (_: Tenant, { storage }) =>
         runMaintenanceTask(
-          env.KV,
-          env.BUCKET,
-          storage,
-          (work) => work(),
-          owner,
+          { kv: env.KV, bucket: env.BUCKET, storage, tenant: owner, exclusive: (work) => work() },
           { id: 0, kind: "delete_file", ref, attempts: 0 },
           Date.now(),
         ),
@@ -672,11 +668,7 @@ describe("deleting", () => {
     const sweep = (now: number) =>
       runInDurableObject(env.TENANT.get(env.TENANT.idFromName(owner)), (_: Tenant, { storage }) =>
         runMaintenanceTask(
-          env.KV,
-          env.BUCKET,
-          storage,
-          (work) => work(),
-          owner,
+          { kv: env.KV, bucket: env.BUCKET, storage, tenant: owner, exclusive: (work) => work() },
           { id: 0, kind: "sweep", ref: "", attempts: 0 },
           now,
         ),

@@ -40,7 +40,11 @@ const loadBackbone = (bytes: Uint8Array, kv = env.KV, bucket = env.BUCKET, id = 
 const runSweep = (now: number) =>
   inLedger(owner.id, (storage) => {
     const task = { id: 0, kind: "sweep", ref: "", attempts: 0 } as const;
-    return runMaintenanceTask(env.KV, env.BUCKET, storage, (work) => work(), owner.id, task, now);
+    return runMaintenanceTask(
+      { kv: env.KV, bucket: env.BUCKET, storage, tenant: owner.id, exclusive: (work) => work() },
+      task,
+      now,
+    );
   });
 
 describe("the layers of a finished job", () => {

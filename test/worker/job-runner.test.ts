@@ -805,11 +805,7 @@ describe("the daily sweep", () => {
   const runSweep = (tenant: string, now: number) =>
     inLedger(tenant, (storage) =>
       runMaintenanceTask(
-        env.KV,
-        env.BUCKET,
-        storage,
-        (work) => work(),
-        tenant,
+        { kv: env.KV, bucket: env.BUCKET, storage, tenant, exclusive: (work) => work() },
         { id: 0, kind: "sweep", ref: "", attempts: 0 },
         now,
       ),

@@ -5,7 +5,7 @@ import { hashText } from "../../src/backbones/hash-text.ts";
 import { fail } from "../../src/core/failure.ts";
 import { toStoredExample } from "../../src/ingest/example.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
-import { getLedger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { getLedger, type Ledger } from "../../src/tenant/tenant.ts";
 import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
 import { runTraining, storeHead, toHeadRecord } from "../../src/training/run.ts";
 import { createInlineSource, type TrainingSource } from "../../src/training/source.ts";
@@ -367,11 +367,11 @@ describe("tenants", () => {
       dataset: { name: null, revision: null, examples: examples.length },
     } as const;
     const { bytes, record } = toHeadRecord(trained.value, head, 1);
-    const storeVersion = (to: Remote<Tenant>) =>
+    const storeVersion = (to: Ledger) =>
       storeHead(env.BUCKET, id, bytes, record, (newHead) => to.commitHead(null, newHead, true));
     const countStored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;
 
-    const full: Remote<Tenant> = Object.create(tenant, {
+    const full: Ledger = Object.create(tenant, {
       commitHead: { value: async () => fail("limit_exceeded", "There are too many.") },
     });
     expect(await storeVersion(full)).toMatchObject({ ok: false, failure: { code: "limit_exceeded" } });

@@ -6,12 +6,12 @@ import { shortHash } from "../../src/lib/hash.ts";
 import { BLOCK_ROWS } from "../../src/store/blocks.ts";
 import { gatherBlocks, type RowsToEmbed } from "../../src/store/gather.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
-import { getLedger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { getLedger, type Ledger } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";
 import { type FaultyKv, wrapKv } from "./faulty-kv.ts";
 
 let tenant: { id: string; key: string };
-let remote: Remote<Tenant>;
+let remote: Ledger;
 let watchedKv: FaultyKv;
 
 beforeEach(async () => {

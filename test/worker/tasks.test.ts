@@ -10,7 +10,7 @@ import { isBlockReferenced } from "../../src/tenant/data/training-sets.ts";
 import type { Directory } from "../../src/tenant/directory.ts";
 import type { NewHead } from "../../src/tenant/heads/heads.ts";
 import { readIdentity } from "../../src/tenant/schema.ts";
-import { eraseTenantBytes, runMaintenanceTask } from "../../src/tenant/tasks/maintenance.ts";
+import { eraseTenantBytes, runMaintenanceTask, type TenantStorage } from "../../src/tenant/tasks/maintenance.ts";
 import {
   MAX_DELETES_PER_RUN,
   runDueTasks,
@@ -19,7 +19,7 @@ import {
   setNextAlarm,
   type TaskKind,
 } from "../../src/tenant/tasks/tasks.ts";
-import { getLedger, type Remote, type Tenant } from "../../src/tenant/tenant.ts";
+import { getLedger, type Ledger, type Tenant } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";
 import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
 
@@ -30,7 +30,7 @@ const WAIT_OPTIONS = { timeout: 10_000, interval: 20 };
 let tenant = "";
 let stub: DurableObjectStub<Tenant>;
 /** The same ledger as the Worker calls it. */
-let remote: Remote<Tenant>;
+let remote: Ledger;
 
 beforeEach(async () => {
   tenant = (await newTenant()).id;
@@ -51,10 +51,15 @@ function listTasks(storage: DurableObjectStorage) {
     .toArray();
 }
 
+/** A tenant's storage, with nothing else under way. */
+function tenantStorage(storage: DurableObjectStorage, kv = env.KV): TenantStorage {
+  return { kv, bucket: env.BUCKET, storage, tenant, exclusive: (work) => work() };
+}
+
 /** Runs one kind of work as the alarm does, against the given KV. */
 function runTask(kind: TaskKind, ref: string, now = Date.now(), kv = env.KV): Promise<number | null> {
   const task: ScheduledTask = { id: 0, kind, ref, attempts: 0 };
-  return inLedger((storage) => runMaintenanceTask(kv, env.BUCKET, storage, (work) => work(), tenant, task, now));
+  return inLedger((storage) => runMaintenanceTask(tenantStorage(storage, kv), task, now));
 }
 
 /** What a tenant has in KV and R2. */
@@ -335,19 +340,17 @@ describe("the table", () => {
       const delays: number[] = [];
       let now = 1000;
       for (let i = 0; i < 10; i++) {
-        await runDueTasks(
-          storage,
-          now,
-          () => Promise.reject(new Error("KV is down")),
-          (due) => failed.push(due.attempts),
-        );
+        await runDueTasks(storage, now, {
+          run: () => Promise.reject(new Error("KV is down")),
+          onError: (task) => failed.push(task.attempts),
+        });
         const nextRun = listTasks(storage)[0]?.run_at ?? 0;
         delays.push(nextRun - now);
         now = nextRun;
       }
       expect(delays).toEqual([1, 4, 16, 64, 256, 1024, 3600, 3600, 3600, 3600].map((seconds) => seconds * 1000));
       expect(failed).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-      await runDueTasks(storage, now, done, ignore);
+      await runDueTasks(storage, now, { run: done, onError: ignore });
       expect(listTasks(storage)).toEqual([]);
     });
   });
@@ -362,7 +365,7 @@ describe("the table", () => {
         if (ref.startsWith("bad")) throw new Error("fails");
         return null;
       };
-      for (let drainCount = 0; drainCount < 4; drainCount++) await runDueTasks(storage, 2000, run, ignore);
+      for (let drainCount = 0; drainCount < 4; drainCount++) await runDueTasks(storage, 2000, { run, onError: ignore });
       expect(ran.filter((ref) => ref === "good")).toHaveLength(1);
       expect(listTasks(storage)).toHaveLength(150);
       expect(listTasks(storage).every(({ attempts, run_at }) => attempts === 1 && run_at === 3000)).toBe(true);
@@ -377,15 +380,13 @@ describe("the table", () => {
       const alarms: number[] = [];
       while (storage.sql.exec("SELECT 1 FROM due WHERE run_at < 1000").toArray().length > 0) {
         let ran = 0;
-        await runDueTasks(
-          storage,
-          1000,
-          async () => {
+        await runDueTasks(storage, 1000, {
+          async run() {
             ran++;
             return null;
           },
-          ignore,
-        );
+          onError: ignore,
+        });
         alarms.push(ran);
       }
       expect(alarms).toEqual([2, 2, 3]);
@@ -397,16 +398,16 @@ describe("the table", () => {
       schedule(storage.sql, "delete_block", "deadly", 0);
       schedule(storage.sql, "delete_block", "good", 1);
       // A promise that never settles stands for an isolate that is gone.
-      void runDueTasks(storage, 1000, () => new Promise<never>(() => undefined), ignore);
+      void runDueTasks(storage, 1000, { run: () => new Promise<never>(() => undefined), onError: ignore });
       await scheduler.wait(5);
       const ran: string[] = [];
       const run = async ({ ref }: ScheduledTask) => {
         ran.push(ref);
         return null;
       };
-      await runDueTasks(storage, 1500, run, ignore);
+      await runDueTasks(storage, 1500, { run, onError: ignore });
       expect(ran).toEqual(["good"]);
-      await runDueTasks(storage, 2500, run, ignore);
+      await runDueTasks(storage, 2500, { run, onError: ignore });
       expect(ran).toEqual(["good", "deadly"]);
     });
   });
@@ -419,9 +420,9 @@ describe("the table", () => {
         if (++runCount === 1) schedule(storage.sql, "delete_block", "x", 1000);
         return null;
       };
-      await runDueTasks(storage, 1000, run, ignore);
+      await runDueTasks(storage, 1000, { run, onError: ignore });
       expect(listTasks(storage)).toHaveLength(1);
-      await runDueTasks(storage, 2000, run, ignore);
+      await runDueTasks(storage, 2000, { run, onError: ignore });
       expect([runCount, listTasks(storage)]).toEqual([2, []]);
     });
   });
@@ -429,8 +430,8 @@ describe("the table", () => {
   test("keeps work that names its next time, its failures forgotten", async () => {
     await inLedger(async (storage) => {
       schedule(storage.sql, "delete_block", "x", 0);
-      await runDueTasks(storage, 1000, () => Promise.reject(new Error("once")), ignore);
-      await runDueTasks(storage, 2000, async () => 9000, ignore);
+      await runDueTasks(storage, 1000, { run: () => Promise.reject(new Error("once")), onError: ignore });
+      await runDueTasks(storage, 2000, { run: async () => 9000, onError: ignore });
       expect(listTasks(storage)).toEqual([{ kind: "delete_block", ref: "x", run_at: 9000, attempts: 0 }]);
     });
   });
@@ -493,7 +494,7 @@ describe("the alarm", () => {
     expect((await listStored()).kv).toEqual([headKey(tenant, sha256)]);
     expect(consoleError).toHaveBeenCalledTimes(2);
     expect(JSON.parse(String(consoleError.mock.calls[0]?.[0]))).toMatchObject({
-      event: "due_failed",
+      event: "task_failed",
       tenant,
       attempts: 0,
     });
@@ -505,12 +506,10 @@ describe("the alarm", () => {
     let now = Date.now() + 1000;
     for (const kv of [failingKv(env.KV, "put").kv, rateLimitedKv(env.KV, () => now).kv]) {
       await inLedger((storage) =>
-        runDueTasks(
-          storage,
-          now,
-          (due) => runMaintenanceTask(kv, env.BUCKET, storage, (work) => work(), tenant, due, now),
-          () => undefined,
-        ),
+        runDueTasks(storage, now, {
+          run: (task) => runMaintenanceTask(tenantStorage(storage, kv), task, now),
+          onError: () => undefined,
+        }),
       );
       now += 10_000;
     }

@@ -16,7 +16,8 @@ import { storeBytes } from "../../store/content-addressed.ts";
 import { artifactKey, backboneKey } from "../../store/keys.ts";
 import { fineTunedId } from "../../tenant/heads/backbones.ts";
 import type { NewHead } from "../../tenant/heads/heads.ts";
-import type { JobSpec, TrainedLayers } from "../../tenant/jobs/jobs.ts";
+import type { TrainedLayers } from "../../tenant/jobs/attempts.ts";
+import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import { storeHead } from "../../training/run.ts";
 
@@ -56,12 +57,13 @@ export async function finishAttempt(
   if (!record.ok) return record;
 
   const done = await storeHead(env.BUCKET, tenant, bytes.value, record.value, async (newHead) => {
-    if (layers === null) return tenantLedger.finishJob(job, attempt, messageId, manifest, newHead, null);
+    const result = { job, attempt, messageId, candidate: manifest.candidate, head: newHead };
+    if (layers === null) return tenantLedger.finishJob({ ...result, layers: null });
     const { layerBytes, ...layersRecord } = layers;
     const upload = storeBytes(env.BUCKET, backboneKey(tenant, layersRecord.sha256), layerBytes);
     if (!(await upload.then(...AS_BOOLEAN)))
       return fail("storage_unavailable", "The trained layers could not be stored. Try again.", { retryAfter: 5 });
-    return tenantLedger.finishJob(job, attempt, messageId, manifest, newHead, layersRecord);
+    return tenantLedger.finishJob({ ...result, layers: layersRecord });
   });
   // As with the head: the tenant is gone, and no sweep comes any more.
   if (!done.ok && done.failure.code === "not_found" && layers !== null)

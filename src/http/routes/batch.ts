@@ -141,7 +141,7 @@ export function batchRoutes(app: App): void {
           : payload.type === "failed"
             ? { type: "attempt_failed" as const, attempt, message: payload.message, retryable: payload.retryable }
             : { type: payload.type === "stopped" ? payload.type : ("heard" as const), attempt };
-    return respond(c, await tenantLedger.receiveMessage(job, attempt, messageId, event, payload));
+    return respond(c, await tenantLedger.receiveMessage({ job, attempt, messageId, event, message: payload }));
   });
 }
 

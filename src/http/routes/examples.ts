@@ -106,7 +106,8 @@ export function exampleRoutes(app: App): void {
       const { object: _object, created_at: _created, ...fields } = toExample(dataset.task, row);
       const changed = parseExample({ ...fields, ...c.req.valid("json") }, dataset, "");
       if (!changed.ok) return respondError(c, changed.failure);
-      return respond(c, await tenantLedger.replaceExample(dataset, id, row.content_hash, changed.value));
+      const replacement = { id, expectedHash: row.content_hash, example: changed.value };
+      return respond(c, await tenantLedger.replaceExample(dataset, replacement));
     },
   );
   addRoute(

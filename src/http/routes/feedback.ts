@@ -86,8 +86,6 @@ async function addFeedback(c: Context<HttpEnv>, head: string, rawExamples: reado
   }));
   const rejections = { rejected: rowErrors.length, errors: rowErrors.slice(0, MAX_ERRORS_SHOWN) };
   c.set("logFields", { examples: validExamples.length, rejected: rowErrors.length });
-  return respond(
-    c,
-    await tenantLedger.recordFeedback(c.var.idempotencyClaim, head, dataset, version, examplesWithOutcomes, rejections),
-  );
+  const batch = { dataset, version, examples: examplesWithOutcomes, rejections };
+  return respond(c, await tenantLedger.recordFeedback(c.var.idempotencyClaim, head, batch));
 }

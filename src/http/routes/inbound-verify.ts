@@ -3,6 +3,7 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import type { Verification } from "../../api/inbound-hooks.ts";
 import { verify } from "../../jobs/sign.ts";
 import { sha256Hex, toHex } from "../../lib/hash.ts";
+import { toMilliseconds } from "../../lib/time.ts";
 import type { MessageKey } from "../../tenant/hooks/inbound.ts";
 
 /** A scheme that signs neither an id nor a time tells messages apart by their bodies alone: within this many seconds. */
@@ -27,15 +28,14 @@ export function verifyMessage(
   body: Uint8Array,
   now: number,
 ): MessageKey | null {
-  const seconds = Math.floor(now / 1000);
-  const bodyIdentity = { messageId: `body ${sha256Hex(body)}`, expiresAt: seconds + BODY_WINDOW_SECONDS };
+  const bodyIdentity = { messageId: `body ${sha256Hex(body)}`, expiresAt: now + toMilliseconds(BODY_WINDOW_SECONDS) };
   switch (verification.scheme) {
     case "none":
       return bodyIdentity;
     case "standard_webhooks": {
       const text = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }).decode(body);
       const id = verify(secret === null ? [] : [secret], text, headers);
-      return id === null ? null : { messageId: `id ${id}`, expiresAt: seconds + ID_TTL_SECONDS };
+      return id === null ? null : { messageId: `id ${id}`, expiresAt: now + toMilliseconds(ID_TTL_SECONDS) };
     }
     case "hmac_sha256": {
       const signature = readSignature(verification, headers.get(verification.header) ?? "");

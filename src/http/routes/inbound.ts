@@ -163,8 +163,8 @@ async function learn(
     learners.map((head) => getPredictionOutcomes(c, head, null, [example.value], dataset.out_of_scope_label)),
   );
   const { tenant } = c.var.caller;
-  return getLedger(c.env.TENANT, tenant).learnExample(hook.id, message, dataset, {
-    example: example.value,
-    outcomes: outcomes.flat().filter((outcome) => outcome !== null),
+  return getLedger(c.env.TENANT, tenant).learnExample(hook.id, message, {
+    dataset,
+    example: { example: example.value, outcomes: outcomes.flat().filter((outcome) => outcome !== null) },
   });
 }

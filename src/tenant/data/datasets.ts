@@ -100,16 +100,16 @@ export function countDatasets(sql: SqlStorage): number {
 }
 
 export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List<Dataset>> {
-  return paginate(
-    request,
-    (name) => sql.exec<{ id: number }>("SELECT id FROM datasets WHERE name = ?", name).toArray()[0]?.id ?? null,
-    (cursor, count) =>
+  return paginate(request, {
+    findPosition: (name) =>
+      sql.exec<{ id: number }>("SELECT id FROM datasets WHERE name = ?", name).toArray()[0]?.id ?? null,
+    readRows: (cursor, count) =>
       sql.exec<DatasetRow>("SELECT * FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count).toArray(),
-    (row) => toDataset(sql, row),
-    ({ id }) => id,
+    toObject: (row) => toDataset(sql, row),
+    getId: ({ id }) => id,
     // Its labels are counted anew, which takes as long as sending a few characters of each example.
-    (dataset) => JSON.stringify(dataset.labels).length + 5 * dataset.examples,
-  );
+    getSize: (dataset) => JSON.stringify(dataset.labels).length + 5 * dataset.examples,
+  });
 }
 
 /** Removes the data set with all its rows; its published embeddings follow through the `due` table. */

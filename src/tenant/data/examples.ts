@@ -41,17 +41,16 @@ export function listExamples(
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const { id, task } = dataset.value;
-  // A single label is matched through the index on `target`; one of many labels inside the JSON.
+  // A single label finds the index on `target`. One of several labels is searched for in the JSON.
   const where =
     label === undefined
       ? "? IS NULL"
       : task === "single_label"
         ? "target = json_quote(?)"
         : "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)";
-  return paginate(
-    request,
-    (example) => findPosition(sql, id, example),
-    (cursor, count) =>
+  return paginate(request, {
+    findPosition: (example) => findPosition(sql, id, example),
+    readRows: (cursor, count) =>
       sql.exec<ExampleRow>(
         `SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position < ? AND ${where} ORDER BY position DESC LIMIT ?`,
         id,
@@ -59,13 +58,13 @@ export function listExamples(
         label ?? null,
         count,
       ),
-    (row) => toExample(task, row),
-  );
+    toObject: (row) => toExample(task, row),
+  });
 }
 
 /**
- * The next examples above a position, oldest first, at most about a million characters of them: for export. None where
- * none are left; refused where the data set is gone.
+ * The next examples above a position, for export: oldest first, about a million characters of them, and an empty list at
+ * the end. Fails if the dataset no longer exists.
  */
 export function readExamples(
   sql: SqlStorage,
@@ -93,7 +92,7 @@ export function readExamples(
   return ok({ examples, last: lastPosition });
 }
 
-/** An example with the hash of its content, by which a later change sees whether it is still as it was read. */
+/** An example with the hash of its content, by which a later change checks that no other change came between. */
 export interface ExampleWithHash extends ExampleRow {
   content_hash: ArrayBuffer;
 }
@@ -109,16 +108,21 @@ export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Re
   return row ? ok(row) : fail("not_found", `No example '${id}' in dataset '${dataset.name}'.`);
 }
 
+export interface ExampleReplacement {
+  readonly id: string;
+  /** The content hash of the example that the change was made from. */
+  readonly expectedHash: ArrayBuffer;
+  readonly example: StoredExample;
+}
+
 /**
- * Writes a changed example in place of the one with its id, if that still has the content hash `before`; one that is
- * the same changes nothing. Call it in a transaction that is rolled back on failure.
+ * Replaces an example, if it still has the expected content hash. An equal example changes nothing. Call it in a
+ * transaction that is rolled back on failure.
  */
 export function replaceExample(
   sql: SqlStorage,
   dataset: DatasetRow,
-  id: string,
-  expectedHash: ArrayBuffer,
-  example: StoredExample,
+  { id, expectedHash, example }: ExampleReplacement,
   now: number,
 ): Result<Example> {
   const row = getExample(sql, dataset, id);

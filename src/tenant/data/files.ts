@@ -90,21 +90,20 @@ export function countFiles(sql: SqlStorage): number {
 export function listFiles(sql: SqlStorage, request: FileListRequest): Result<List<File>> {
   // A page goes by falling numbers, so the oldest come first where the numbers are turned round.
   const sign = request.order === "asc" ? -1 : 1;
-  return paginate(
-    request,
-    (id) => {
+  return paginate(request, {
+    findPosition: (id) => {
       const row = findFile(sql, id);
       return row ? sign * row.number : null;
     },
-    (cursor, count) =>
+    readRows: (cursor, count) =>
       sql.exec<Row>(
         "SELECT * FROM files WHERE ?1 * number < ?2 ORDER BY ?1 * number DESC LIMIT ?3",
         sign,
         cursor,
         count,
       ),
-    toFile,
-  );
+    toObject: toFile,
+  });
 }
 
 /** Removes a file; its bytes follow through the `due` table. */

@@ -1,4 +1,4 @@
-/** Feedback and corrections: the newer label takes the place of an older one for the same input, or the same id. */
+/** Feedback and corrections: a new label replaces the older one of the same input or the same id. */
 
 import type { StoredExample } from "../../api/examples.ts";
 import type { HeadFeedback } from "../../api/feedback.ts";
@@ -10,7 +10,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { checkLabelLimit, countLabels, type DatasetRow, findDataset, incrementRevision } from "../data/datasets.ts";
 import { getFeedbackTarget, getPolicy, recordPredictionOutcomes, scheduleDueRetrainings } from "./policies.ts";
 
-/** Which head's version predicted an example before it is learnt, and whether it was right. */
+/** What a version of a head predicted for an example before it was learned: right or wrong. */
 export interface PredictionOutcome {
   readonly head: string;
   readonly version: number;
@@ -25,7 +25,7 @@ export interface FeedbackExample {
 export interface UpsertResult {
   readonly id: string;
   readonly outcome: "added" | "updated" | "unchanged";
-  /** Whether its input stood in no example before: no version has been trained on it. */
+  /** Whether no example had this input, so that no version was trained on it. */
   readonly isNewInput: boolean;
 }
 
@@ -37,8 +37,8 @@ interface Row extends Record<string, SqlStorageValue> {
 }
 
 /**
- * Learns one example. Of the examples with its id or its input one stays, in the place of that with the id or else of the
- * oldest, so that its embedding is kept where its input is the same.
+ * Adds an example, or replaces those with its id or its input by it. It takes the position of the one with its id, or
+ * else of the oldest one, so that the stored embedding of an equal input stays valid.
  */
 function upsertExample(sql: SqlStorage, dataset: DatasetRow, example: StoredExample, now: number): UpsertResult {
   const { id: requestedId, inputHash, groupHash, contentHash, input, target } = example;
@@ -95,7 +95,7 @@ function upsertExample(sql: SqlStorage, dataset: DatasetRow, example: StoredExam
   return { id, outcome: "updated", isNewInput };
 }
 
-/** Whether an example's labels are all known from examples before it; refused where they are not and have to be. */
+/** Whether the dataset has examples of all these labels. Fails if it has not and unknown labels are rejected. */
 function checkTarget(
   sql: SqlStorage,
   dataset: DatasetRow,
@@ -120,8 +120,8 @@ function checkTarget(
 }
 
 /**
- * Learns examples of a data set, notes how heads did on them before, and schedules the retraining that they call for.
- * Call it in a transaction that is rolled back on failure.
+ * Adds or replaces examples of a dataset, records how heads predicted them before, and schedules the retraining that is
+ * due then. Call it in a transaction that is rolled back on failure.
  */
 export function upsertExamples(
   sql: SqlStorage,
@@ -158,12 +158,12 @@ export function upsertExamples(
   return ok(results);
 }
 
-/** Refuses a change that has made a data set too large; `grown`: it may have labels that it did not have before. */
+/** Refuses a change that made the dataset too large. */
 function checkSize(sql: SqlStorage, name: string, hasNewLabels: boolean): Result<null> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const limit = limits.examples_per_dataset;
-  // Positions are counted up, so below the limit there is no need to count examples.
+  // Positions only rise, so below the limit the examples need not be counted.
   if (dataset.value.next_position > limit) {
     const { n } = sql
       .exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.value.id)
@@ -176,14 +176,19 @@ function checkSize(sql: SqlStorage, name: string, hasNewLabels: boolean): Result
   return hasNewLabels ? checkLabelLimit(sql, dataset.value) : ok(null);
 }
 
-/** Learns examples into the data set of a head's active version. */
+export interface FeedbackBatch {
+  /** The dataset and the version that the examples were checked against. */
+  readonly dataset: DatasetRow;
+  readonly version: number;
+  readonly examples: readonly FeedbackExample[];
+  readonly rejections: Pick<HeadFeedback, "rejected" | "errors">;
+}
+
+/** Adds examples to the dataset of a head's active version. */
 export function recordFeedback(
   sql: SqlStorage,
   name: string,
-  dataset: DatasetRow,
-  version: number,
-  examples: readonly FeedbackExample[],
-  rejected: Pick<HeadFeedback, "rejected" | "errors">,
+  { dataset, version, examples, rejections }: FeedbackBatch,
   now: number,
 ): Result<HeadFeedback> {
   const target = getFeedbackTarget(sql, name);
@@ -206,7 +211,7 @@ export function recordFeedback(
     added: count("added"),
     updated: count("updated"),
     unchanged: count("unchanged"),
-    ...rejected,
+    ...rejections,
     judged: scoredOutcomes.length,
     hits: scoredOutcomes.filter(({ isCorrect }) => isCorrect).length,
     policy: policy.value,

@@ -120,25 +120,24 @@ export function promoteHead(sql: SqlStorage, name: string, version: number, now:
 }
 
 export function listHeads(sql: SqlStorage, request: PageRequest): Result<List<Head>> {
-  return paginate(
-    request,
-    (name) => sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
-    (cursor, count) =>
+  return paginate(request, {
+    findPosition: (name) =>
+      sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
+    readRows: (cursor, count) =>
       sql.exec<VersionRow>(
         `${SELECT_VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,
         cursor,
         count,
       ),
-    toSummary,
-  );
+    toObject: toSummary,
+  });
 }
 
 export function listVersions(sql: SqlStorage, name: string, request: PageRequest): Result<List<Head>> {
   const head = findHead(sql, name);
   if (!head.ok) return head;
-  return paginate(
-    request,
-    (version) =>
+  return paginate(request, {
+    findPosition: (version) =>
       sql
         .exec<{ version: number }>(
           "SELECT version FROM head_versions WHERE head = ? AND version = ?",
@@ -146,16 +145,16 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
           /^\d{1,9}$/.test(version) ? Number(version) : 0,
         )
         .toArray()[0]?.version ?? null,
-    (cursor, count) =>
+    readRows: (cursor, count) =>
       sql.exec<VersionRow>(
         `${SELECT_VERSIONS} WHERE heads.id = ? AND version < ? ORDER BY version DESC LIMIT ?`,
         head.value.id,
         cursor,
         count,
       ),
-    toSummary,
-    ({ version }) => String(version),
-  );
+    toObject: toSummary,
+    getId: ({ version }) => String(version),
+  });
 }
 
 /** Removes a head with all its versions; bytes that no other version needs follow through the `due` table. */

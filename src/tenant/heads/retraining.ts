@@ -11,7 +11,8 @@ import { type Policy, retrainingBackoff, shouldPromoteVersion } from "../../core
 import { makeRetrainingToken } from "../../jobs/token.ts";
 import { toMilliseconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
-import { createJob, isActiveJob, type JobSpec } from "../jobs/jobs.ts";
+import { isActiveJob, type JobSpec } from "../jobs/jobs.ts";
+import { createJob } from "../jobs/lifecycle.ts";
 import { checkBackboneExists } from "./backbones.ts";
 import { commitHead, type NewHead } from "./heads.ts";
 import {

@@ -1,9 +1,8 @@
 /**
- * What sends a tenant's webhooks: held in the Durable Object's memory, set going by the `due` table's `deliver`, and then by
- * itself with every attempt that ends. An attempt is in the ledger before it is made. Where the memory is lost the ledger
- * says when the next one is due, and the event goes out again under the same id.
+ * Sends a tenant's webhooks. It lives in the memory of the Durable Object. The task `deliver` starts it; then every
+ * attempt that ends starts the next one. The ledger has each attempt before it is sent: if the memory is lost, `due` says
+ * when to go on, and the event is sent again under the same id.
  */
-
 import {
   canDispatch,
   decodeEndpointHealth,
@@ -14,134 +13,148 @@ import { toMilliseconds } from "../../lib/time.ts";
 import { sendMessage } from "../../webhooks/send.ts";
 import { parseOrigins } from "../../webhooks/url.ts";
 import { schedule, setNextAlarm } from "../tasks/tasks.ts";
-import { beginAttempt, type DeliveryAttempt, endAttempt } from "./deliveries.ts";
+import type { Transactions } from "../transactions.ts";
+import { beginAttempt, type DeliveryAttempt, endAttempt } from "./delivery-attempts.ts";
 import type { EndpointRow } from "./webhook-endpoints.ts";
 
-/** What the platform allows an alarm in calls is far more; past this many attempts the next alarm goes on. */
+/** After this many attempts the next alarm goes on. An alarm may make far more calls. */
 const MAX_ATTEMPTS_PER_ALARM = 500;
-/** What an attempt may take beyond its time limit before it counts as cut off. */
+/** An attempt counts as interrupted this long after its time limit. */
 const LEASE_MARGIN_MS = 5_000;
 
 interface EndpointSchedule extends EndpointRow {
-  /** When the first of its pending deliveries is due; null without one. */
+  /** When its first pending delivery is due; null if it has none. */
   due_at: number | null;
 }
 
-export interface Dispatcher {
-  /** Begins what is due and has room; when to look again, in milliseconds, or null where nothing is pending. */
-  readonly dispatchDue: () => number | null;
+interface PendingEndpoint {
+  readonly row: EndpointSchedule;
+  readonly load: EndpointLoad;
+  readonly readyAt: number;
 }
 
-/**
- * `active` says whether the tenant still is; `keep` has the platform wait for a promise; `failed` hears of bugs. Nothing
- * else is thrown.
- */
-export function createDispatcher(
-  env: Cloudflare.Env,
-  storage: DurableObjectStorage,
-  isActive: () => boolean,
-  waitUntil: (work: Promise<void>) => void,
-  onError: (error: unknown) => void,
-): Dispatcher {
-  const { sql } = storage;
-  const timeoutMs = toMilliseconds(Number(env.WEBHOOK_TIMEOUT_SECONDS) || 20);
-  const lease = timeoutMs + LEASE_MARGIN_MS;
-  const allowedOrigins = parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set<string>();
-  /** When each attempt under way began, by delivery, by endpoint. */
-  const inFlight = new Map<number, Map<number, number>>();
-  let attemptsLeft = 0;
-  let isRecheckScheduled = false;
+export interface DispatcherHost {
+  /** Keeps the object alive until the promise has settled. */
+  waitUntil(work: Promise<void>): void;
+  /** Hears of bugs: nothing else is thrown. */
+  onError(error: unknown): void;
+}
 
-  const computeLoads = (rows: readonly EndpointSchedule[]) =>
-    new Map<number, EndpointLoad>(
-      rows.map(({ number, health }) => [
-        number,
-        { health: decodeEndpointHealth(health), attemptStarts: [...(inFlight.get(number)?.values() ?? [])] },
+export class Dispatcher {
+  readonly #ledger: Transactions;
+  readonly #host: DispatcherHost;
+  readonly #timeoutMs: number;
+  readonly #allowedOrigins: ReadonlySet<string>;
+  /** The start of each attempt in flight, by delivery, by endpoint. */
+  readonly #inFlight = new Map<number, Map<number, number>>();
+  #attemptsLeft = 0;
+  #isRecheckScheduled = false;
+
+  constructor(ledger: Transactions, host: DispatcherHost) {
+    this.#ledger = ledger;
+    this.#host = host;
+    this.#timeoutMs = toMilliseconds(Number(ledger.env.WEBHOOK_TIMEOUT_SECONDS) || 20);
+    this.#allowedOrigins = parseOrigins(ledger.env.WEBHOOK_ORIGINS) ?? new Set();
+  }
+
+  /** Starts the attempts that are due, as far as connections allow. Answers when to go on, or null if none is pending. */
+  dispatchDue(): number | null {
+    this.#attemptsLeft = MAX_ATTEMPTS_PER_ALARM;
+    return this.#dispatch();
+  }
+
+  get #leaseMs(): number {
+    return this.#timeoutMs + LEASE_MARGIN_MS;
+  }
+
+  #dispatch(): number | null {
+    for (;;) {
+      const now = Date.now();
+      const loads = this.#readLoads();
+      const pending = [...loads].flatMap(([row, load]): PendingEndpoint[] =>
+        row.enabled === 0 || row.due_at === null
+          ? []
+          : [{ row, load, readyAt: Math.max(row.due_at, load.health.circuitOpenUntil) }],
+      );
+      const ready = pending.filter(({ readyAt }) => readyAt <= now).sort((a, b) => a.readyAt - b.readyAt);
+      const next = ready.find(({ load }) => canDispatch(load, [...loads.values()], now));
+      if (next === undefined || this.#attemptsLeft <= 0) return this.#nextDispatch(pending, now);
+      this.#startAttempt(next.row, now);
+    }
+  }
+
+  /** All endpoints. A disabled one may still have attempts in flight. */
+  #readLoads(): Map<EndpointSchedule, EndpointLoad> {
+    const rows = this.#ledger.storage.sql.exec<EndpointSchedule>(
+      "SELECT e.*, (SELECT min(d.due_at) FROM deliveries d WHERE d.endpoint = e.number AND d.status = 'pending') AS due_at FROM webhook_endpoints e",
+    );
+    return new Map(
+      rows.toArray().map((row) => [
+        row,
+        {
+          health: decodeEndpointHealth(row.health),
+          attemptStarts: [...(this.#inFlight.get(row.number)?.values() ?? [])],
+        },
       ]),
     );
-
-  /** Begins one attempt where one may begin: true; else when to look again, or null. */
-  function dispatchOne(now: number): true | number | null {
-    // Disabled ones may still have attempts under way.
-    const rows = sql
-      .exec<EndpointSchedule>(
-        "SELECT e.*, (SELECT min(d.due_at) FROM deliveries d WHERE d.endpoint = e.number AND d.status = 'pending') AS due_at FROM webhook_endpoints e",
-      )
-      .toArray();
-    const loads = computeLoads(rows);
-    const pending = rows.flatMap((row) => {
-      const load = loads.get(row.number);
-      if (load === undefined || row.enabled === 0 || row.due_at === null) return [];
-      return [{ row, load, readyAt: Math.max(row.due_at, load.health.circuitOpenUntil) }];
-    });
-    const ready = pending.filter(({ readyAt }) => readyAt <= now).sort((a, b) => a.readyAt - b.readyAt);
-    const laterTimes = pending.flatMap(({ readyAt }) => (readyAt > now ? [readyAt] : []));
-    const next = ready.find(({ load }) => canDispatch(load, [...loads.values()], now));
-    if (next === undefined || attemptsLeft <= 0) {
-      if (ready.length === 0) return laterTimes.length === 0 ? null : Math.min(...laterTimes);
-      if (attemptsLeft <= 0) return now;
-      scheduleRecheck();
-      return Math.min(now + lease, ...laterTimes);
-    }
-    const deliveryAttempt = storage.transactionSync(() => beginAttempt(sql, next.row, now, lease));
-    if (deliveryAttempt !== null) {
-      attemptsLeft--;
-      const attempts = inFlight.get(deliveryAttempt.endpoint) ?? new Map<number, number>();
-      inFlight.set(deliveryAttempt.endpoint, attempts.set(deliveryAttempt.delivery, now));
-      waitUntil(sendAttempt(deliveryAttempt));
-    }
-    return true;
   }
 
-  function dispatch(): number | null {
-    for (;;) {
-      const next = dispatchOne(Date.now());
-      if (next !== true) return next;
-    }
+  /** When to go on, if no attempt can be started now. */
+  #nextDispatch(pending: readonly PendingEndpoint[], now: number): number | null {
+    const laterTimes = pending.map(({ readyAt }) => readyAt).filter((readyAt) => readyAt > now);
+    if (laterTimes.length === pending.length) return laterTimes.length === 0 ? null : Math.min(...laterTimes);
+    if (this.#attemptsLeft <= 0) return now;
+    this.#scheduleRecheck();
+    return Math.min(now + this.#leaseMs, ...laterTimes);
   }
 
-  async function sendAttempt(deliveryAttempt: DeliveryAttempt): Promise<void> {
+  #startAttempt(endpoint: EndpointRow, now: number): void {
+    const { storage } = this.#ledger;
+    const attempt = storage.transactionSync(() => beginAttempt(storage.sql, endpoint, now, this.#leaseMs));
+    if (attempt === null) return;
+    this.#attemptsLeft--;
+    const starts = this.#inFlight.get(attempt.endpoint) ?? new Map<number, number>();
+    this.#inFlight.set(attempt.endpoint, starts.set(attempt.delivery, now));
+    this.#host.waitUntil(this.#send(attempt));
+  }
+
+  async #send(attempt: DeliveryAttempt): Promise<void> {
+    const { storage } = this.#ledger;
     try {
-      const sendResult = await sendMessage(deliveryAttempt, allowedOrigins, timeoutMs);
-      if (isActive())
-        storage.transactionSync(() => endAttempt(sql, deliveryAttempt, sendResult, Date.now(), Math.random()));
+      const result = await sendMessage(attempt, this.#allowedOrigins, this.#timeoutMs);
+      if (this.#ledger.isActive)
+        storage.transactionSync(() => endAttempt(storage.sql, attempt, result, Date.now(), Math.random()));
     } catch (error) {
-      onError(error);
+      this.#host.onError(error);
     } finally {
-      inFlight.get(deliveryAttempt.endpoint)?.delete(deliveryAttempt.delivery);
+      this.#inFlight.get(attempt.endpoint)?.delete(attempt.delivery);
     }
-    dispatchAndReschedule();
+    this.#dispatchAndReschedule();
   }
 
-  /** Begins what may begin now, and has the `due` table come back in time for the rest. */
-  function dispatchAndReschedule(): void {
-    if (!isActive()) return;
+  /** Starts the attempts that can start now, and has the task `deliver` go on in time. */
+  #dispatchAndReschedule(): void {
+    const { storage, isActive } = this.#ledger;
+    if (!isActive) return;
     try {
-      const next = dispatch();
+      const next = this.#dispatch();
       if (next === null) return;
-      const task = sql.exec<{ run_at: number }>("SELECT run_at FROM due WHERE kind = 'deliver'").toArray()[0];
+      const task = storage.sql.exec<{ run_at: number }>("SELECT run_at FROM due WHERE kind = 'deliver'").toArray()[0];
       if (task !== undefined && task.run_at <= next) return;
-      schedule(sql, "deliver", "", next);
-      waitUntil(setNextAlarm(storage));
+      schedule(storage.sql, "deliver", "", next);
+      this.#host.waitUntil(setNextAlarm(storage));
     } catch (error) {
-      onError(error);
+      this.#host.onError(error);
     }
   }
 
-  /** What waits for room is looked at again when an attempt may have turned out to be slow. */
-  function scheduleRecheck(): void {
-    if (isRecheckScheduled) return;
-    isRecheckScheduled = true;
+  /** Looks again when an attempt may have turned out to be slow, which changes what other endpoints may start. */
+  #scheduleRecheck(): void {
+    if (this.#isRecheckScheduled) return;
+    this.#isRecheckScheduled = true;
     setTimeout(() => {
-      isRecheckScheduled = false;
-      dispatchAndReschedule();
+      this.#isRecheckScheduled = false;
+      this.#dispatchAndReschedule();
     }, SLOW_ATTEMPT_MS);
   }
-
-  return {
-    dispatchDue() {
-      attemptsLeft = MAX_ATTEMPTS_PER_ALARM;
-      return dispatch();
-    },
-  };
 }

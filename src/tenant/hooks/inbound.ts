@@ -105,14 +105,13 @@ export function getHook(sql: SqlStorage, id: string): Result<InboundHook> {
 }
 
 export function listHooks(sql: SqlStorage, request: PageRequest): Result<List<InboundHook>> {
-  return paginate(
-    request,
-    (id) =>
+  return paginate(request, {
+    findPosition: (id) =>
       sql.exec<{ number: number }>("SELECT number FROM inbound_hooks WHERE id = ?", id).toArray()[0]?.number ?? null,
-    (cursor, count) =>
+    readRows: (cursor, count) =>
       sql.exec<Row>("SELECT * FROM inbound_hooks WHERE number < ? ORDER BY number DESC LIMIT ?", cursor, count),
-    toHook,
-  );
+    toObject: toHook,
+  });
 }
 
 export function deleteHook(sql: SqlStorage, id: string): Result<{ id: string; object: "inbound_hook"; deleted: true }> {
@@ -132,7 +131,7 @@ export function findHookByToken(
   return row ? ok({ hook: toHook(row), secret: row.secret }) : fail("not_found", "No inbound hook has this token.");
 }
 
-/** A message that was verified, by what names it, and until when (Unix seconds) its answer is kept. */
+/** What identifies a verified message, and how long its answer is kept. */
 export interface MessageKey {
   readonly messageId: string;
   readonly expiresAt: number;
@@ -198,7 +197,7 @@ function handleOnce(
     number,
     messageId,
     JSON.stringify(body.value),
-    expiresAt,
+    toSeconds(expiresAt),
   );
   return ok({ body: body.value, replayed: false });
 }
@@ -227,13 +226,17 @@ export function recordPrediction(
   });
 }
 
-/** Learns the example that a hook was sent. */
+export interface HookExample {
+  readonly dataset: DatasetRow;
+  readonly example: FeedbackExample;
+}
+
+/** Adds the example of a message to the hook's dataset. */
 export function learnExample(
   sql: SqlStorage,
   id: string,
   messageKey: MessageKey,
-  dataset: DatasetRow,
-  example: FeedbackExample,
+  { dataset, example }: HookExample,
   now: number,
 ): Result<HookResponse> {
   return handleOnce(sql, id, messageKey, now, (hook) => {

@@ -91,13 +91,12 @@ export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, no
 }
 
 export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<List<WebhookEndpoint>> {
-  return paginate(
-    request,
-    (id) => {
+  return paginate(request, {
+    findPosition: (id) => {
       const row = findEndpoint(sql, id);
       return row.ok ? row.value.number : null;
     },
-    (cursor, count) =>
+    readRows: (cursor, count) =>
       sql
         .exec<EndpointRow>(
           "SELECT * FROM webhook_endpoints WHERE number < ? ORDER BY number DESC LIMIT ?",
@@ -105,8 +104,8 @@ export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Lis
           count,
         )
         .toArray(),
-    toEndpoint,
-  );
+    toObject: toEndpoint,
+  });
 }
 
 /** Changes what is given. Where it is enabled, or goes elsewhere, nothing is known of its health any more. */

@@ -1,4 +1,4 @@
-/** What is due for fine-tuning jobs: validating, submitting to the batch endpoint, stopping, and giving up what is silent. */
+/** The tasks of fine-tuning jobs: validating a job, submitting it to the batch endpoint, stopping an attempt, giving up a silent one. */
 
 import type { JobEvent, JobRules } from "../../core/lifecycle/job.ts";
 import { dueAt } from "../../core/lifecycle/job.ts";
@@ -7,15 +7,16 @@ import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../jobs/clien
 import type { Submission } from "../../jobs/protocol.ts";
 import { makeAttemptToken } from "../../jobs/token.ts";
 import { toMilliseconds } from "../../lib/time.ts";
-import { applyEvent, checkSource, findJob, findNextQueuedJob, type JobRow } from "./jobs.ts";
+import { findJob, findNextQueuedJob, type JobRow } from "./jobs.ts";
+import { applyEvent, checkSource } from "./lifecycle.ts";
 
 const HEARTBEATS_PER_TIMEOUT = 10;
 const MAX_HEARTBEAT_SECONDS = 15;
 const MAX_ATTEMPTS = 3;
-/** Between submissions that nobody answered, doubled each time. */
+/** Wait between unanswered submissions; it doubles each time. */
 const INITIAL_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 60_000;
-/** Where a busy batch endpoint does not say when to ask again. */
+/** If a busy batch endpoint sends no Retry-After. */
 const DEFAULT_BUSY_RETRY_MS = 5_000;
 const MAX_RETRY_AFTER_MS = 600_000;
 
@@ -27,7 +28,7 @@ export function getJobRules(env: Cloudflare.Env): JobRules {
   return { heartbeatTimeout: toMilliseconds(heartbeatTimeoutSeconds(env)), maxAttempts: MAX_ATTEMPTS };
 }
 
-/** The batch endpoint that the Worker is configured with, or null: one at BATCH_URL, or a container for each job. */
+/** The configured batch endpoint, at BATCH_URL or in one container per job; null if none is configured. */
 export function getBatchEndpoint(env: Cloudflare.Env): BatchEndpoint | null {
   const { BATCH_URL: url, BATCH: containers, BATCH_SECRET: secret } = env;
   if (!secret) return null;
@@ -39,7 +40,7 @@ export function getBatchEndpoint(env: Cloudflare.Env): BatchEndpoint | null {
   return { send: (path, init) => getContainer(path).fetch(`http://batch${path}`, init), secret, timeoutMs };
 }
 
-/** Work on the job `id`; answers when it is due again in milliseconds, or null. Submissions are `submitNext`'s. */
+/** Runs the task `job`: all but the submission. Answers when it is due again, or null. */
 export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage, id: string): Promise<number | null> {
   const rules = getJobRules(env);
   const { sql } = storage;
@@ -69,8 +70,8 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
 }
 
 /**
- * Submits the job whose turn it is in the tenant's line, one at a time; answers when to go on, in milliseconds, or null
- * where none is queued. `random` gives numbers uniform in [0, 1).
+ * Submits the tenant's next queued job. Answers when to submit the next one, or null if none is queued. `random` is
+ * uniform in [0, 1).
  */
 export async function submitNextJob(
   env: Cloudflare.Env,

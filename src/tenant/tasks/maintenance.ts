@@ -1,4 +1,4 @@
-/** What is done to KV and R2 because of what the ledger says. Each may run twice with the effect of once. */
+/** The tasks that bring KV and R2 in line with the ledger. Each may run twice and then has the same effect. */
 
 import { deleteArtifacts } from "../../store/artifacts.ts";
 import { blockWrittenAt } from "../../store/blocks.ts";
@@ -13,96 +13,103 @@ import { isHeadReferenced } from "../heads/heads.ts";
 import { deleteEndpointDeliveries, deleteExpiredEvents } from "../hooks/deliveries.ts";
 import { deleteExpiredResponses } from "../idempotency.ts";
 import { isActiveJob, isArtifactReferenced } from "../jobs/jobs.ts";
-import { MAX_DELETES_PER_RUN, type ScheduledTask, schedule } from "./tasks.ts";
+import { DAY_MS, MAX_DELETES_PER_RUN, type ScheduledTask, schedule } from "./tasks.ts";
 
-const DAY_MS = 24 * 3_600_000;
-/** Bytes are older than the ledger's row of them by the length of a request at most. */
+/** Bytes are written before their row in the ledger. Unreferenced bytes of this age belong to no request any more. */
 const ORPHAN_AGE_MS = 3_600_000;
-/** For about so long KV's listings still show keys that are deleted. */
+/** About how long listings of KV still show deleted keys. */
 const LISTING_LAG_MS = 60_000;
 
-/** Runs work while no version of a head and no file is being committed: what it finds unneeded then stays so until it is done. */
-export type RunExclusive = <T>(work: () => Promise<T>) => Promise<T>;
+/** Where a tenant's bytes and rows are. */
+export interface TenantStorage {
+  readonly kv: KVNamespace;
+  readonly bucket: R2Bucket;
+  readonly storage: DurableObjectStorage;
+  readonly tenant: string;
+  /** Runs work while no version of a head and no file is committed: unreferenced bytes stay so until it has ended. */
+  exclusive<T>(work: () => Promise<T>): Promise<T>;
+}
 
-/**
- * Runs one row of the `due` table; answers when it is due again, or null. Throws where it should be tried again. Times
- * are in milliseconds.
- */
-export async function runMaintenanceTask(
-  kv: KVNamespace,
-  bucket: R2Bucket,
-  storage: DurableObjectStorage,
-  exclusive: RunExclusive,
-  tenant: string,
-  task: ScheduledTask,
-  now: number,
-): Promise<number | null> {
-  const sql = storage.sql;
+/** Runs one task. Answers when it is due again, or null when it is done; throws if it should be retried. */
+export async function runMaintenanceTask(at: TenantStorage, task: ScheduledTask, now: number): Promise<number | null> {
+  const { kv, bucket, storage, tenant } = at;
+  const { sql } = storage;
   switch (task.kind) {
     case "publish_head":
       if (isHeadReferenced(sql, task.ref)) await publishBytes(kv, bucket, headKey(tenant, task.ref));
       return null;
-    case "delete_bytes":
-      await exclusive(async () => {
-        if (!isHeadReferenced(sql, task.ref)) await deleteBytes(kv, bucket, headKey(tenant, task.ref));
-      });
-      return null;
     case "publish_backbone":
       if (isBackboneReferenced(sql, task.ref)) await publishBytes(kv, bucket, backboneKey(tenant, task.ref));
-      return null;
-    case "delete_backbone":
-      await exclusive(async () => {
-        if (!isBackboneReferenced(sql, task.ref)) await deleteBytes(kv, bucket, backboneKey(tenant, task.ref));
-      });
-      return null;
-    case "delete_block":
-      if (!isBlockReferenced(sql, task.ref)) await kv.delete(task.ref);
-      return null;
-    case "delete_blocks":
-      return deletePrefix(kv, blocksPrefix(tenant, Number(task.ref)), now);
-    case "delete_file":
-      if (!isFileReferenced(sql, task.ref)) await deleteFileBytes(bucket, tenant, task.ref);
       return null;
     case "expire_import":
       storage.transactionSync(() => dropImport(sql, task.ref));
       return null;
     case "expire_answers":
       return deleteExpiredResponses(sql, now) > 0 ? now + DAY_MS : null;
-    case "delete_artifacts": {
-      const [job = "", sha256] = task.ref.split("/");
-      const isReferenced = sha256 === undefined ? isActiveJob(sql, job) : isArtifactReferenced(sql, job, sha256);
-      if (!isReferenced) await deleteArtifacts(bucket, tenant, job, sha256);
-      return null;
-    }
     case "delete_deliveries":
       return storage.transactionSync(() => deleteEndpointDeliveries(sql, Number(task.ref))) ? now : null;
     case "expire_events":
       return storage.transactionSync(() => deleteExpiredEvents(sql, now)) ? now : null;
+    case "delete_blocks":
+      return deletePrefix(kv, blocksPrefix(tenant, Number(task.ref)), now);
     case "sweep":
-      if (storage.transactionSync(() => deleteExpiredEvents(sql, now))) schedule(sql, "expire_events", "", now);
-      await sweepBucket(bucket, exclusive, headKey(tenant, ""), (sha256) => isHeadReferenced(sql, sha256), now);
-      await sweepBucket(bucket, exclusive, backboneKey(tenant, ""), (sha256) => isBackboneReferenced(sql, sha256), now);
-      await sweepBucket(bucket, exclusive, fileKey(tenant, ""), (id) => isFileReferenced(sql, id), now);
-      await sweepBucket(
-        bucket,
-        exclusive,
-        artifactsPrefix(tenant),
-        (name) => {
-          const [job = "", sha256 = ""] = name.split("/");
-          return isArtifactReferenced(sql, job, sha256);
-        },
-        now,
-      );
-      return (await sweepKv(kv, sql, tenant, now)) ? now + DAY_MS : now + LISTING_LAG_MS;
+      return sweep(at, now);
     default:
-      throw new Error(`A newer Worker wrote work of kind '${task.kind}', and will do it.`);
+      await deleteUnreferenced(at, task);
+      return null;
   }
 }
 
-/** Deletes bytes below a prefix that the ledger does not need: left by what ended between R2 and the ledger. */
+/** Runs a task that deletes bytes, unless a row refers to them again. */
+async function deleteUnreferenced(
+  { kv, bucket, storage: { sql }, tenant, exclusive }: TenantStorage,
+  { kind, ref }: ScheduledTask,
+): Promise<void> {
+  switch (kind) {
+    case "delete_bytes":
+      return exclusive(async () => {
+        if (!isHeadReferenced(sql, ref)) await deleteBytes(kv, bucket, headKey(tenant, ref));
+      });
+    case "delete_backbone":
+      return exclusive(async () => {
+        if (!isBackboneReferenced(sql, ref)) await deleteBytes(kv, bucket, backboneKey(tenant, ref));
+      });
+    case "delete_block":
+      if (!isBlockReferenced(sql, ref)) await kv.delete(ref);
+      return;
+    case "delete_file":
+      if (!isFileReferenced(sql, ref)) await deleteFileBytes(bucket, tenant, ref);
+      return;
+    case "delete_artifacts": {
+      const [job = "", sha256] = ref.split("/");
+      const isReferenced = sha256 === undefined ? isActiveJob(sql, job) : isArtifactReferenced(sql, job, sha256);
+      if (!isReferenced) await deleteArtifacts(bucket, tenant, job, sha256);
+      return;
+    }
+    default:
+      throw new Error(`A newer Worker wrote work of kind '${kind}', and will do it.`);
+  }
+}
+
+/** Deletes all bytes and published copies that no row refers to, and expired events. Answers when to sweep again. */
+async function sweep(at: TenantStorage, now: number): Promise<number> {
+  const { kv, storage, tenant } = at;
+  const { sql } = storage;
+  if (storage.transactionSync(() => deleteExpiredEvents(sql, now))) schedule(sql, "expire_events", "", now);
+  await sweepBucket(at, headKey(tenant, ""), (sha256) => isHeadReferenced(sql, sha256), now);
+  await sweepBucket(at, backboneKey(tenant, ""), (sha256) => isBackboneReferenced(sql, sha256), now);
+  await sweepBucket(at, fileKey(tenant, ""), (id) => isFileReferenced(sql, id), now);
+  const isReferencedArtifact = (name: string) => {
+    const [job = "", sha256 = ""] = name.split("/");
+    return isArtifactReferenced(sql, job, sha256);
+  };
+  await sweepBucket(at, artifactsPrefix(tenant), isReferencedArtifact, now);
+  return (await sweepKv(kv, sql, tenant, now)) ? now + DAY_MS : now + LISTING_LAG_MS;
+}
+
+/** Deletes unreferenced bytes below a prefix. Requests that ended between R2 and the ledger leave such bytes. */
 async function sweepBucket(
-  bucket: R2Bucket,
-  exclusive: RunExclusive,
+  { bucket, exclusive }: TenantStorage,
   prefix: string,
   isReferenced: (name: string) => boolean,
   now: number,
@@ -120,7 +127,7 @@ async function sweepBucket(
   } while (cursor !== undefined);
 }
 
-/** Deletes published copies that the ledger does not know, as many as one run may; true when none is left. */
+/** Deletes unreferenced published copies, as many as one task may. Answers whether none is left. */
 async function sweepKv(kv: KVNamespace, sql: SqlStorage, tenant: string, now: number): Promise<boolean> {
   const [heads, backbones, blocks] = [headKey(tenant, ""), backboneKey(tenant, ""), blocksPrefix(tenant)];
   const orphanChecks = new Map<string, (key: KVNamespaceListKey<unknown>) => boolean>([
@@ -136,7 +143,7 @@ async function sweepKv(kv: KVNamespace, sql: SqlStorage, tenant: string, now: nu
   return true;
 }
 
-/** Deletes at most so many of the keys below a prefix that are orphaned; answers how many. */
+/** Deletes orphaned keys below a prefix, at most `limit`. Answers how many. */
 async function deleteOrphanedKeys(
   kv: KVNamespace,
   prefix: string,
@@ -156,8 +163,8 @@ async function deleteOrphanedKeys(
 }
 
 /**
- * Deletes a bounded part of the keys that begin so; answers when to go on, or null when none is left: at once, or, where
- * the listing does not show yet that these are gone, when it will.
+ * Deletes a bounded part of the keys below a prefix. Answers when to go on, or null when none is left. If the listing
+ * still shows the deleted keys, that is when it no longer will.
  */
 async function deletePrefix(kv: KVNamespace, prefix: string, now: number): Promise<number | null> {
   const listed = await kv.list({ prefix, limit: MAX_DELETES_PER_RUN });
@@ -167,9 +174,7 @@ async function deletePrefix(kv: KVNamespace, prefix: string, now: number): Promi
   return listed.keys.some(({ name }) => name === first) ? now + LISTING_LAG_MS : now;
 }
 
-/**
- * Deletes a bounded part of all bytes of a tenant; answers when to go on, in milliseconds, or null when none is left.
- */
+/** Deletes a bounded part of all bytes of a tenant. Answers when to go on, or null when none is left. */
 export async function eraseTenantBytes(
   kv: KVNamespace,
   bucket: R2Bucket,

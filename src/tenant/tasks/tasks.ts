@@ -1,7 +1,7 @@
 /**
- * Everything that is due later, in one table, drained by the Durable Object's one alarm. A row is written in the same
- * transaction as the change it follows from, so it is lost only if that change is. Work may run twice and must then
- * have the effect of once. A row that fails is tried again later, further apart each time; it never holds up others.
+ * Tasks that run later: the rows of the table `due`, run by the Durable Object's one alarm. A task is written in the
+ * transaction of the change that it follows from, so it is lost only together with that change. It may run twice and
+ * must then have the same effect. A task that fails is retried after a wait that grows; it never delays the others.
  */
 export type TaskKind =
   | "publish_head"
@@ -22,7 +22,7 @@ export type TaskKind =
   | "retrain"
   | "sweep";
 
-/** KV deletes one key an operation. */
+/** KV takes one operation to delete a key. */
 export const MAX_DELETES_PER_RUN = 400;
 
 export interface ScheduledTask {
@@ -32,14 +32,18 @@ export interface ScheduledTask {
   readonly attempts: number;
 }
 
-/** The time of work that goes ahead of all else that is due; an alarm cannot be set to 0. */
+type TaskRow = ScheduledTask & Record<string, SqlStorageValue>;
+
+export const DAY_MS = 24 * 3_600_000;
+
+/** The time of tasks that go before all others; an alarm cannot be set to 0. */
 export const EARLIEST_RUN_AT = 1;
 
-/** Rows run in one alarm; the rest follow in the next, at once. */
+/** More tasks than this run in the next alarm, which follows at once. */
 const MAX_TASKS_PER_ALARM = 50;
-/** Calls of KV and R2 that the platform allows an alarm are 1,000; some are kept back for a sweep's longer listings. */
+/** An alarm may make 1,000 calls of KV and R2. Some are left for the long listings of a sweep. */
 const MAX_OPERATIONS_PER_ALARM = 900;
-/** The most that each kind of work makes; 1 for what a newer Worker wrote. */
+/** The most calls that each kind of task makes. A kind that a newer Worker wrote counts as 1. */
 const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   publish_head: 2,
   delete_bytes: 2,
@@ -63,8 +67,8 @@ const INITIAL_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 3_600_000;
 
 /**
- * Adds work at `runAt` (milliseconds), or moves it there when the same work already waits for a later time. The row is
- * a new one in either case, so that what is asked for while the same work runs does not end with that run.
+ * Adds a task, or moves the same task to `runAt` if it is due later. It becomes a new row in either case: if the same
+ * task is running, its end does not delete what was scheduled meanwhile.
  */
 export function schedule(sql: SqlStorage, kind: TaskKind, ref: string, runAt: number): void {
   sql.exec(
@@ -76,8 +80,8 @@ export function schedule(sql: SqlStorage, kind: TaskKind, ref: string, runAt: nu
 }
 
 /**
- * Sets the alarm to the earliest row; without rows there is no alarm. Nothing is awaited before it is set: only then
- * does the platform commit it together with the rows just written.
+ * Sets the alarm to the earliest task, if there is one. Nothing is awaited before it is set: only so does the platform
+ * commit the alarm together with the rows just written.
  */
 export async function setNextAlarm(storage: DurableObjectStorage): Promise<void> {
   const next = storage.sql.exec<{ run_at: number | null }>("SELECT min(run_at) AS run_at FROM due").one().run_at;
@@ -85,35 +89,40 @@ export async function setNextAlarm(storage: DurableObjectStorage): Promise<void>
 }
 
 /**
- * Work that waits for other systems: it runs beside the rest, of each kind so many at a time, and holds up nothing, nor
- * does one kind another. `deliver` is not of these: it only sets going what goes on by itself (pump.ts).
+ * How many tasks of a kind run at once, for kinds that wait for other systems. They run beside the other tasks and delay
+ * none. `deliver` is not among them: it only starts the dispatcher, which runs by itself (hooks/dispatcher.ts).
  */
 const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = { job: 3, submit_jobs: 1, retrain: 1 };
-/** How long an alarm waits for it; what takes longer goes on after the alarm, and is put off should it be lost. */
+/** How long an alarm waits for them. A task that takes longer runs on after the alarm; if it is lost, it is retried. */
 const ALARM_WAIT_MS = 1_000;
-/** When work is looked at again that found no room beside others of its kind. */
+/** When a task is tried again that was one too many of its kind. */
 const CONCURRENCY_RETRY_MS = 1_000;
-/** When at the latest, where it runs already: with the end of that it is due at once. */
+/** When a task is tried again that is running already, at the latest: it is due as soon as that run ends. */
 const RUNNING_RETRY_MS = 60_000;
 
-/** Work under way in this object, by kind and reference, and whether it was due again meanwhile. */
-export type RunningTasks = Map<string, { isDueAgain: boolean }>;
+/** The running tasks by kind and reference, and whether each became due again meanwhile. */
+export type RunningTasks = Map<string, RunningTask>;
 
-/**
- * Runs what is due at `now` (milliseconds), as much as one alarm may. `run` answers when the same work is due again, or null when it is done.
- * Failures are reported to `failed` and retried; nothing is thrown. `done` is called where work ends after the alarm.
- */
-export async function runDueTasks(
-  storage: DurableObjectStorage,
-  now: number,
-  run: (task: ScheduledTask) => Promise<number | null>,
-  onError: (task: ScheduledTask, error: unknown) => void,
-  running: RunningTasks = new Map(),
-  onComplete: () => Promise<void> = async () => undefined,
-): Promise<void> {
+interface RunningTask {
+  isDueAgain: boolean;
+}
+
+export interface TaskRunner {
+  /** Answers when the same task is due again, or null when it is done. */
+  run(task: ScheduledTask): Promise<number | null>;
+  /** Hears of a task that failed and will be retried. */
+  onError(task: ScheduledTask, error: unknown): void;
+  readonly running?: RunningTasks;
+  /** Called when a task ends that may have outlived its alarm. */
+  onComplete?(): Promise<void>;
+}
+
+/** Runs the due tasks, as many as one alarm may. Throws nothing. */
+export async function runDueTasks(storage: DurableObjectStorage, now: number, runner: TaskRunner): Promise<void> {
   const { sql } = storage;
+  const { running = new Map<string, RunningTask>(), onComplete = async () => undefined } = runner;
   const rows = sql
-    .exec<{ id: number; kind: TaskKind; ref: string; attempts: number }>(
+    .exec<TaskRow>(
       "SELECT id, kind, ref, attempts FROM due WHERE run_at <= ? ORDER BY run_at LIMIT ?",
       now,
       MAX_TASKS_PER_ALARM,
@@ -122,52 +131,53 @@ export async function runDueTasks(
   const concurrentRuns: Promise<void>[] = [];
   let operationsLeft = MAX_OPERATIONS_PER_ALARM;
   for (const row of rows) {
-    const taskKey = `${row.kind}\n${row.ref}`;
-    const maxConcurrent = MAX_CONCURRENT_TASKS[row.kind];
-    const runningTask = running.get(taskKey);
-    if (runningTask || (maxConcurrent !== undefined && countRunning(running, row.kind) >= maxConcurrent)) {
-      if (runningTask) runningTask.isDueAgain = true;
-      sql.exec(
-        "UPDATE due SET run_at = ? WHERE id = ?",
-        now + (runningTask ? RUNNING_RETRY_MS : CONCURRENCY_RETRY_MS),
-        row.id,
-      );
-      continue;
-    }
+    if (deferIfRunning(sql, row, running, now)) continue;
     operationsLeft -= operationsPerTask[row.kind] ?? 1;
     if (operationsLeft < 0) break;
-    // The retry is written before the attempt, so that work which takes the isolate down with it is put off as well.
+    // The retry is scheduled before the task runs, for a task that ends the isolate.
     const backoff = Math.min(INITIAL_BACKOFF_MS * 4 ** row.attempts, MAX_BACKOFF_MS);
     sql.exec("UPDATE due SET attempts = attempts + 1, run_at = ? WHERE id = ?", now + backoff, row.id);
-    const state = { isDueAgain: false };
-    const work = runTask(sql, row, run, onError, state, now);
-    if (maxConcurrent === undefined) {
+    const state: RunningTask = { isDueAgain: false };
+    const work = runTask(sql, row, state, runner, now);
+    if (MAX_CONCURRENT_TASKS[row.kind] === undefined) {
       await work;
       continue;
     }
-    running.set(taskKey, state);
-    concurrentRuns.push(work.finally(() => running.delete(taskKey)).then(onComplete));
+    const key = taskKey(row);
+    running.set(key, state);
+    concurrentRuns.push(work.finally(() => running.delete(key)).then(onComplete));
   }
   if (concurrentRuns.length > 0) await Promise.race([Promise.all(concurrentRuns), scheduler.wait(ALARM_WAIT_MS)]);
 }
 
-function countRunning(running: RunningTasks, kind: TaskKind): number {
-  return [...running.keys()].filter((name) => name.startsWith(`${kind}\n`)).length;
+function taskKey({ kind, ref }: Pick<ScheduledTask, "kind" | "ref">): string {
+  return `${kind}\n${ref}`;
+}
+
+/** Puts a task off that is running already, or that is one too many of its kind. */
+function deferIfRunning(sql: SqlStorage, task: TaskRow, running: RunningTasks, now: number): boolean {
+  const runningTask = running.get(taskKey(task));
+  const runningOfKind = [...running.keys()].filter((key) => key.startsWith(taskKey({ kind: task.kind, ref: "" })));
+  if (!runningTask && runningOfKind.length < (MAX_CONCURRENT_TASKS[task.kind] ?? Number.POSITIVE_INFINITY))
+    return false;
+  if (runningTask) runningTask.isDueAgain = true;
+  const retryAt = now + (runningTask ? RUNNING_RETRY_MS : CONCURRENCY_RETRY_MS);
+  sql.exec("UPDATE due SET run_at = ? WHERE id = ?", retryAt, task.id);
+  return true;
 }
 
 async function runTask(
   sql: SqlStorage,
   task: ScheduledTask,
-  run: (task: ScheduledTask) => Promise<number | null>,
-  onError: (task: ScheduledTask, error: unknown) => void,
-  state: { readonly isDueAgain: boolean },
+  state: Readonly<RunningTask>,
+  { run, onError }: TaskRunner,
   now: number,
 ): Promise<void> {
   try {
     const nextRunAt = await run(task);
     if (nextRunAt === null) sql.exec("DELETE FROM due WHERE id = ?", task.id);
     else sql.exec("UPDATE due SET attempts = 0, run_at = ? WHERE id = ?", nextRunAt, task.id);
-    // What was asked for meanwhile is a row of its own.
+    // A row that was scheduled meanwhile.
     if (state.isDueAgain)
       sql.exec("UPDATE due SET run_at = ? WHERE kind = ? AND ref = ? AND id <> ?", now, task.kind, task.ref, task.id);
   } catch (error) {

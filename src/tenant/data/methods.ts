@@ -1,0 +1,77 @@
+/** What the Worker may call on a ledger for datasets, their examples, imports and files. */
+import type { StagedExample } from "../../api/examples.ts";
+import type { FileListRequest } from "../../api/files.ts";
+import type { PageRequest } from "../../api/lists.ts";
+import { ok } from "../../core/failure.ts";
+import { hasFile } from "../../store/files.ts";
+import { schedule } from "../tasks/tasks.ts";
+import type { Transactions } from "../transactions.ts";
+import * as datasets from "./datasets.ts";
+import * as examples from "./examples.ts";
+import * as files from "./files.ts";
+import * as imports from "./imports.ts";
+import * as trainingSets from "./training-sets.ts";
+
+export const dataMethods = {
+  createDataset: (ledger: Transactions, claim: string | null, dataset: datasets.NewDataset) =>
+    ledger.change((sql, now) => datasets.createDataset(sql, dataset, now), { claim, status: 201 }),
+  getDataset: (ledger: Transactions, name: string) =>
+    ledger.read((sql) => {
+      const row = datasets.findDataset(sql, name);
+      return row.ok ? ok(datasets.toDataset(sql, row.value)) : row;
+    }),
+  findDataset: (ledger: Transactions, name: string) => ledger.read((sql) => datasets.findDataset(sql, name)),
+  listDatasets: (ledger: Transactions, request: PageRequest) =>
+    ledger.read((sql) => datasets.listDatasets(sql, request)),
+  deleteDataset: (ledger: Transactions, name: string) =>
+    ledger.change((sql, now) => datasets.deleteDataset(sql, name, now)),
+
+  listExamples: (ledger: Transactions, name: string, label: string | undefined, request: PageRequest) =>
+    ledger.read((sql) => examples.listExamples(sql, name, label, request)),
+  readExamples: (ledger: Transactions, dataset: datasets.DatasetRow, afterPosition: number) =>
+    ledger.read((sql) => examples.readExamples(sql, dataset.id, dataset.task, afterPosition)),
+  getExample: (ledger: Transactions, name: string, id: string) =>
+    ledger.read((sql) => {
+      const dataset = datasets.findDataset(sql, name);
+      if (!dataset.ok) return dataset;
+      const row = examples.getExample(sql, dataset.value, id);
+      return row.ok ? ok({ dataset: dataset.value, row: row.value }) : row;
+    }),
+  replaceExample: (ledger: Transactions, dataset: datasets.DatasetRow, replacement: examples.ExampleReplacement) =>
+    ledger.change((sql, now) => examples.replaceExample(sql, dataset, replacement, now)),
+  deleteExample: (ledger: Transactions, name: string, id: string) =>
+    ledger.change((sql, now) => examples.deleteExample(sql, name, id, now)),
+
+  beginImport: (ledger: Transactions, name: string, id: string) =>
+    ledger.change((sql, now) => imports.beginImport(sql, name, id, now)),
+  stageRows: (ledger: Transactions, id: string, rows: readonly StagedExample[]) =>
+    ledger.change((sql) => imports.stageRows(sql, id, rows)),
+  mergeImport: (ledger: Transactions, id: string) => ledger.change((sql, now) => imports.mergeImport(sql, id, now)),
+  dropImport(ledger: Transactions, id: string): void {
+    const { isActive, storage } = ledger;
+    if (isActive) storage.transactionSync(() => imports.dropImport(storage.sql, id));
+  },
+
+  readTrainingRows: (ledger: Transactions, name: string, backbone: string) =>
+    ledger.read((sql) => trainingSets.readTrainingRows(sql, name, backbone)),
+  readInputs: (ledger: Transactions, dataset: number, positions: readonly number[]) =>
+    ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions))),
+  /** Notes the KV keys of written blocks of embeddings, and has the values that they replace deleted. */
+  recordBlocks: (ledger: Transactions, dataset: number, backbone: string, blocks: ReadonlyMap<number, string>) =>
+    ledger.change((sql, now) => {
+      for (const key of trainingSets.recordBlocks(sql, dataset, backbone, blocks))
+        schedule(sql, "delete_block", key, now);
+      return ok(null);
+    }),
+
+  /** Adds a file whose bytes are in R2. */
+  commitFile: (ledger: Transactions, file: files.NewFile) =>
+    ledger.commitIfStored(
+      (bucket, tenant) => hasFile(bucket, tenant, file.id),
+      "The file's bytes were not found in storage. Upload it again.",
+      () => ledger.change((sql, now) => files.addFile(sql, file, now)),
+    ),
+  getFile: (ledger: Transactions, id: string) => ledger.read((sql) => files.getFile(sql, id)),
+  listFiles: (ledger: Transactions, request: FileListRequest) => ledger.read((sql) => files.listFiles(sql, request)),
+  deleteFile: (ledger: Transactions, id: string) => ledger.change((sql, now) => files.deleteFile(sql, id, now)),
+};

@@ -1,0 +1,66 @@
+/** What the Worker may call on a ledger for heads, fine-tuned backbones, policies, feedback and retraining. */
+import type { PageRequest } from "../../api/lists.ts";
+import { ok, type Result } from "../../core/failure.ts";
+import type { Policy } from "../../core/lifecycle/policy.ts";
+import { hasBytes } from "../../store/content-addressed.ts";
+import { backboneKey, headKey } from "../../store/keys.ts";
+import type { JobSpec } from "../jobs/jobs.ts";
+import type { Transactions } from "../transactions.ts";
+import * as backbones from "./backbones.ts";
+import * as feedback from "./feedback.ts";
+import * as heads from "./heads.ts";
+import * as policies from "./policies.ts";
+import * as retraining from "./retraining.ts";
+
+/** Commits a version of a head, and maybe the layers under it, whose bytes are in R2. */
+export function commitHeadIfStored<T>(
+  ledger: Transactions,
+  head: heads.NewHead,
+  layers: { readonly sha256: string } | null,
+  commit: () => Promise<Result<T>>,
+): Promise<Result<T>> {
+  const isStored = async (bucket: R2Bucket, tenant: string) =>
+    (await hasBytes(bucket, headKey(tenant, head.sha256))) &&
+    (layers === null || (await hasBytes(bucket, backboneKey(tenant, layers.sha256))));
+  return ledger.commitIfStored(isStored, "The head's bytes were not found in storage. Train again.", commit);
+}
+
+export const headMethods = {
+  commitHead(ledger: Transactions, claim: string | null, head: heads.NewHead, promote: boolean) {
+    const change = (sql: SqlStorage, now: number) => {
+      const backboneCheck = backbones.checkBackboneExists(sql, head.backbone);
+      return backboneCheck.ok ? heads.commitHead(sql, head, promote, now) : backboneCheck;
+    };
+    return commitHeadIfStored(ledger, head, null, () => ledger.change(change, { claim, status: 201 }));
+  },
+  getHead: (ledger: Transactions, name: string, version: number | null) =>
+    ledger.read((sql) => heads.getHead(sql, name, version)),
+  listHeads: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => heads.listHeads(sql, request)),
+  listVersions: (ledger: Transactions, name: string, request: PageRequest) =>
+    ledger.read((sql) => heads.listVersions(sql, name, request)),
+  promoteHead: (ledger: Transactions, claim: string | null, name: string, version: number) =>
+    ledger.change((sql, now) => heads.promoteHead(sql, name, version, now), { claim, status: 200 }),
+  deleteHead: (ledger: Transactions, name: string) => ledger.change((sql, now) => heads.deleteHead(sql, name, now)),
+
+  findBackbone: (ledger: Transactions, id: string) => ledger.read((sql) => backbones.findBackbone(sql, id)),
+  listBackbones: (ledger: Transactions) => ledger.read((sql) => ok(backbones.listBackbones(sql))),
+  deleteBackbone: (ledger: Transactions, id: string) =>
+    ledger.change((sql, now) => backbones.deleteBackbone(sql, id, now)),
+
+  getPolicy: (ledger: Transactions, name: string) => ledger.read((sql) => policies.getPolicy(sql, name)),
+  setPolicy: (ledger: Transactions, name: string, policy: Policy) =>
+    ledger.change((sql, now) => policies.setPolicy(sql, name, policy, now)),
+  getFeedbackTarget: (ledger: Transactions, name: string) =>
+    ledger.read((sql) => policies.getFeedbackTarget(sql, name)),
+  recordFeedback: (ledger: Transactions, claim: string | null, name: string, batch: feedback.FeedbackBatch) =>
+    ledger.change((sql, now) => feedback.recordFeedback(sql, name, batch, now), { claim, status: 200 }),
+
+  getRetrainingSpec: (ledger: Transactions, name: string, attempt: number) =>
+    ledger.read((sql) => retraining.getRetrainingSpec(sql, name, attempt)),
+  commitRetraining: (ledger: Transactions, attempt: number, head: heads.NewHead) =>
+    commitHeadIfStored(ledger, head, null, () =>
+      ledger.change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
+    ),
+  createRetrainingJob: (ledger: Transactions, attempt: number, id: string, spec: JobSpec) =>
+    ledger.change((sql, now) => retraining.createRetrainingJob(sql, attempt, id, spec, now)),
+};

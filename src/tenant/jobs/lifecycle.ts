@@ -1,0 +1,142 @@
+/** The life of a fine-tuning job (core/lifecycle/job.ts): each event changes its state and schedules the work that follows. */
+import type { FineTuningJob } from "../../api/jobs.ts";
+import { fail, ok, type Result } from "../../core/failure.ts";
+import type { EventType } from "../../core/lifecycle/event.ts";
+import {
+  dueAt,
+  encodeJobState,
+  hasEnded,
+  hasTrainableLayers,
+  type JobEvent,
+  type JobRules,
+  type JobState,
+  newJobState,
+  refusalReason,
+} from "../../core/lifecycle/job.ts";
+import { advance } from "../../core/lifecycle/job-transitions.ts";
+import { limits } from "../../core/limits.ts";
+import { toSeconds } from "../../lib/time.ts";
+import { countLabels, findDataset } from "../data/datasets.ts";
+import { deleteFile, getFile } from "../data/files.ts";
+import { checkBackboneLimit, fineTunedId } from "../heads/backbones.ts";
+import { emit } from "../hooks/events.ts";
+import { schedule } from "../tasks/tasks.ts";
+import { countActiveJobs, deleteOldJobs, findJob, type JobRow, type JobSpec, toJob } from "./jobs.ts";
+import { addLogRecord } from "./log.ts";
+
+export type JobCommand = "cancel" | "pause" | "resume";
+
+/** Checks that the files or the dataset of a job exist and have enough examples and labels to train on. */
+export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
+  const { source, validation_file } = spec;
+  const param = "training_file";
+  if (validation_file !== null) {
+    const file = getFile(sql, validation_file);
+    if (!file.ok) return { ok: false, failure: { ...file.failure, param: "validation_file" } };
+  }
+  if (source.kind === "file") {
+    const file = getFile(sql, source.id);
+    return file.ok ? ok(null) : { ok: false, failure: { ...file.failure, param } };
+  }
+  const dataset = findDataset(sql, source.name);
+  if (!dataset.ok || dataset.value.id !== source.id)
+    return fail("not_found", `No dataset '${source.name}'.`, { param });
+  const { n } = sql.exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", source.id).one();
+  if (n < 2)
+    return fail("too_few_examples", `Training needs at least two examples; '${source.name}' has ${n}.`, { param });
+  if (spec.task === "regression") return ok(null);
+  const labels = Object.keys(countLabels(sql, dataset.value)).filter((label) => label !== spec.out_of_scope_label);
+  const minLabels = spec.task === "single_label" ? 2 : 1;
+  if (labels.length >= minLabels) return ok(null);
+  return fail(
+    "too_few_labels",
+    `Training needs at least ${minLabels === 1 ? "one label" : "two labels"}; '${source.name}' has ${labels.length}.`,
+    { param },
+  );
+}
+
+export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<FineTuningJob> {
+  const checked = checkSource(sql, spec);
+  if (!checked.ok) return checked;
+  const active = countActiveJobs(sql);
+  if (active >= limits.active_jobs)
+    return fail(
+      "limit_exceeded",
+      `A tenant has at most ${limits.active_jobs} jobs that have not ended. Wait for some to end, or cancel some.`,
+      {
+        details: { limit: limits.active_jobs, actual: active },
+      },
+    );
+  if (spec.backbone !== null && hasTrainableLayers(spec.trainable)) {
+    const limitCheck = checkBackboneLimit(sql, fineTunedId(spec.backbone.id, spec.suffix, id));
+    if (!limitCheck.ok) return limitCheck;
+  }
+  deleteOldJobs(sql);
+  const state = newJobState(spec.promote, now);
+  sql.exec(
+    "INSERT INTO jobs (id, status, spec, state, created_at) VALUES (?, ?, ?, ?, ?)",
+    id,
+    state.status,
+    JSON.stringify(spec),
+    encodeJobState(state),
+    toSeconds(now),
+  );
+  const job = findJob(sql, id);
+  if (!job.ok) return job;
+  addLogRecord(sql, job.value, { level: "info", message: "The job was created." }, now);
+  emit(sql, "fine_tuning.job.created", jobEventData(job.value), now);
+  schedule(sql, "job", id, now);
+  return ok(toJob(job.value));
+}
+
+/**
+ * Applies an event to a job: saves its new state, logs and emits the change, and schedules the tasks that follow. Call
+ * it in a transaction. Answers the changed job.
+ */
+export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: number, rules: JobRules): JobRow {
+  const { state, log } = advance(job.state, event, now, rules);
+  for (const entry of log) addLogRecord(sql, job, entry, now);
+  if (state === job.state) return job;
+  sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, encodeJobState(state), job.number);
+  const eventType = statusEventType(state.status);
+  if (eventType !== null && state.status !== job.state.status)
+    emit(sql, eventType, jobEventData({ ...job, state }), now);
+  const due = dueAt(state, rules);
+  if (due !== null) schedule(sql, "job", job.id, due);
+  if (state.status === "queued") schedule(sql, "submit_jobs", "", state.submitAt);
+  const { source } = job.spec;
+  if (hasEnded(state) && source.kind === "file" && source.own) deleteFile(sql, source.id, now);
+  // An attempt that is being stopped may still upload artifacts: delete them again once it is no longer live.
+  if (hasEnded(state) && (!hasEnded(job.state) || (job.state.inFlight && !state.inFlight)))
+    schedule(sql, "delete_artifacts", job.id, now);
+  const previousCheckpoint = job.state.checkpoint?.sha256;
+  if (previousCheckpoint !== undefined && previousCheckpoint !== state.checkpoint?.sha256)
+    schedule(sql, "delete_artifacts", `${job.id}/${previousCheckpoint}`, now);
+  return { ...job, state };
+}
+
+/** The type of event that reports a new status; null for the statuses that none reports. */
+function statusEventType(status: JobState["status"]): EventType | null {
+  return status === "validating_files" || status === "queued" ? null : `fine_tuning.job.${status}`;
+}
+
+/** A job in the data of an event. */
+function jobEventData(row: JobRow) {
+  const { object, id, status, model, fine_tuned_model, training_file, error, graft } = toJob(row);
+  const { head, version, promoted, comparison } = graft;
+  return { object, id, status, model, fine_tuned_model, training_file, error, head, version, promoted, comparison };
+}
+
+export function commandJob(
+  sql: SqlStorage,
+  id: string,
+  command: JobCommand,
+  now: number,
+  rules: JobRules,
+): Result<FineTuningJob> {
+  const job = findJob(sql, id);
+  if (!job.ok) return job;
+  const refusalMessage = refusalReason(job.value.state, command);
+  if (refusalMessage !== null) return fail("job_ended", refusalMessage);
+  return ok(toJob(applyEvent(sql, job.value, { type: command }, now, rules)));
+}

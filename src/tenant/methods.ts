@@ -1,0 +1,25 @@
+/** What the Worker may call on a ledger for idempotency keys and API keys. */
+import type { PageRequest } from "../api/lists.ts";
+import * as apiKeys from "./api-keys.ts";
+import * as idempotency from "./idempotency.ts";
+import { DAY_MS, schedule } from "./tasks/tasks.ts";
+import type { Transactions } from "./transactions.ts";
+
+export const keyMethods = {
+  claimIdempotencyKey: (ledger: Transactions, request: idempotency.IdempotentRequest) =>
+    ledger.change((sql, now) => {
+      schedule(sql, "expire_answers", "", now + DAY_MS);
+      return idempotency.claimKey(sql, request, now);
+    }),
+  releaseIdempotencyKey(ledger: Transactions, claim: string): void {
+    if (ledger.isActive) idempotency.releaseKey(ledger.storage.sql, claim);
+  },
+
+  /** The key with this hash; null where none is valid. */
+  leaseApiKey: (ledger: Transactions, hash: string): apiKeys.KeyLease | null =>
+    ledger.isActive ? apiKeys.leaseApiKey(ledger.storage.sql, hash, Date.now()) : null,
+  createApiKey: (ledger: Transactions, claim: string | null, key: apiKeys.NewApiKey) =>
+    ledger.change((sql, now) => apiKeys.createApiKey(sql, key, now), { claim, status: 201 }),
+  listApiKeys: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => apiKeys.listApiKeys(sql, request)),
+  revokeApiKey: (ledger: Transactions, id: string) => ledger.change((sql, now) => apiKeys.revokeApiKey(sql, id, now)),
+};

@@ -1,0 +1,104 @@
+/** Transactions on one tenant's ledger. They find nothing where the tenant was never created, or is being deleted. */
+import { type Failure, fail, type Result } from "../core/failure.ts";
+import { saveResponse } from "./idempotency.ts";
+import { type Identity, readIdentity } from "./schema.ts";
+import { setNextAlarm } from "./tasks/tasks.ts";
+
+/** How a request that changes something is to be answered again: under which claim of its key, and with which status. */
+export interface IdempotentResponse {
+  /** Null where the request has no `Idempotency-Key`. */
+  readonly claim: string | null;
+  readonly status: number;
+}
+
+/** Rolls a transaction back. */
+class RollbackError extends Error {
+  readonly failure: Failure;
+  constructor(failure: Failure) {
+    super(failure.code);
+    this.failure = failure;
+  }
+}
+
+export class Transactions {
+  readonly env: Cloudflare.Env;
+  readonly storage: DurableObjectStorage;
+  #identity: Identity | null;
+  #lastExclusive: Promise<unknown> = Promise.resolve();
+
+  constructor(env: Cloudflare.Env, storage: DurableObjectStorage) {
+    this.env = env;
+    this.storage = storage;
+    this.#identity = readIdentity(storage.sql);
+  }
+
+  /** Whose ledger this is; null where none was created, or all was erased. */
+  get tenant(): string | null {
+    return this.#identity?.tenant ?? null;
+  }
+
+  get isActive(): boolean {
+    return this.#identity?.status === "active";
+  }
+
+  /** Reads the tenant's id and status again, after they were changed. */
+  reloadIdentity(): void {
+    this.#identity = readIdentity(this.storage.sql);
+  }
+
+  read<T>(read: (sql: SqlStorage, now: number) => Result<T>): Result<T> {
+    return this.isActive ? read(this.storage.sql, Date.now()) : fail("not_found", "No such tenant.");
+  }
+
+  /**
+   * Runs a change in one transaction and rolls it back if it is refused. The answer is stored in the same transaction,
+   * for the request's `Idempotency-Key`.
+   */
+  async change<T>(
+    change: (sql: SqlStorage, now: number) => Result<T>,
+    { claim, status }: IdempotentResponse = { claim: null, status: 200 },
+  ): Promise<Result<T>> {
+    if (!this.isActive) return fail("not_found", "No such tenant.");
+    const { sql } = this.storage;
+    try {
+      return this.storage.transactionSync(() => {
+        const result = change(sql, Date.now());
+        if (!result.ok) throw new RollbackError(result.failure);
+        const saved = saveResponse(sql, claim, { status, body: result.value });
+        if (!saved.ok) throw new RollbackError(saved.failure);
+        return result;
+      });
+    } catch (error) {
+      if (error instanceof RollbackError) return { ok: false, failure: error.failure };
+      throw error;
+    } finally {
+      await setNextAlarm(this.storage);
+    }
+  }
+
+  /**
+   * Runs one piece of such work at a time. Commits of versions and files exclude deletions of bytes: equal data give
+   * equal bytes, so a training may have just stored what is about to be deleted for a deleted head, and an upload may
+   * take longer than a sweep waits for its row.
+   */
+  exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#lastExclusive.then(work);
+    this.#lastExclusive = done.catch(() => undefined);
+    return done;
+  }
+
+  /** Commits a row whose bytes have to be in R2, and keeps them from being deleted meanwhile. */
+  async commitIfStored<T>(
+    isStored: (bucket: R2Bucket, tenant: string) => Promise<boolean>,
+    missingMessage: string,
+    commit: () => Promise<Result<T>>,
+  ): Promise<Result<T>> {
+    const { tenant } = this;
+    if (tenant === null) return fail("not_found", "No such tenant.");
+    return this.exclusive(async () => {
+      // They are missing if equal bytes were deleted meanwhile. R2 may also fail to answer.
+      if (await isStored(this.env.BUCKET, tenant).catch(() => false)) return commit();
+      return fail("storage_unavailable", missingMessage, { retryAfter: 1 });
+    });
+  }
+}
