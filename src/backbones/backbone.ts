@@ -1,6 +1,6 @@
 export type Modality = "text" | "image" | "embedding";
 
-/** Why a backbone gave no embedding. `retryAfter` is in seconds, where the other side named a time. */
+/** Why a backbone returned no embedding. `retryAfter`, in seconds, is there if its endpoint named a time. */
 export interface BackboneFailure {
   readonly code:
     | "backend_unavailable"
@@ -12,16 +12,15 @@ export interface BackboneFailure {
   readonly retryAfter?: number;
 }
 
-/** One row an input, in order. A row is missing exactly where the backbone failed; what did succeed is kept. */
+/** A row an input, in order. The rows that the backbone failed to compute are undefined, the others are kept. */
 export interface EmbedResult {
   readonly rows: readonly (Float32Array | undefined)[];
   readonly failure: BackboneFailure | null;
 }
 
 /**
- * A frozen, pre-trained function from inputs to embeddings. The same id and revision always give the same embedding of
- * the same input, so embeddings are cached under both; whatever changes them (weights, pooling, dimensions) changes
- * the revision.
+ * A frozen, pre-trained function from inputs to embeddings. For the same id and revision, the same input always has the
+ * same embedding, so that embeddings can be cached. A change of weights, pooling or dimensions needs a new revision.
  */
 export interface Backbone {
   readonly id: string;
@@ -32,10 +31,10 @@ export interface Backbone {
   readonly license: string;
   readonly parameters: number;
   readonly bytes: number;
-  /** "remote" embeddings cost more than a KV read, so each input is cached; "local" ones cost microseconds. */
+  /** A "remote" embedding costs more than a KV read, so each input is cached. A "local" one takes microseconds. */
   readonly cost: "local" | "remote";
   embed(inputs: readonly string[]): Promise<EmbedResult>;
 }
 
-/** What a remote backbone's configuration says about it. */
+/** The part of a remote backbone that its configuration names. */
 export type Identity = Pick<Backbone, "id" | "revision" | "license" | "parameters">;

@@ -1,15 +1,15 @@
 /**
- * A static backbone that fine-tuning has trained for a tenant, as a delta over the shared one: rows of the words that its
- * examples have, and a convolution over the words of a text (src/finetune/network.ts). The embedding is the shared one's,
- * with what each filter found beside it:
+ * A static backbone that was fine-tuned for a tenant, as a delta over the shared base: new rows for the words of its
+ * examples, and a convolution over the words of a text (src/finetune/network.ts). The embedding is the base's, followed by
+ * the output of each filter:
  *
  *   (base(text), h)    h_f = max(0, c_f + max_t K_f · (x_{t−1}, x_t, x_{t+1}))    x_t: the row of word t, zeros beyond the text
  *
- * A word that the delta has no row of has that of the base, times `scale`. K_f is filterScales[f] times eight-bit integers.
+ * A word without a row in the delta has the base's row, times `scale`. K_f is a scale times eight-bit integers.
  *
  *   delta   "GFT1" | u32 bytes of JSON | u32 bytes of names | JSON | names | filters × f32 scale | filters × f32 c |
  *           filters × 3 dimensions × i8 | a static table without n-grams (text-static.ts)
- *           little-endian; the JSON and the names (one a line) each padded with spaces to a multiple of 4
+ *           little-endian; the JSON and the names (one a line) are each padded with spaces to a multiple of 4
  */
 import { splitWords } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
@@ -21,12 +21,12 @@ const MAGIC = 0x31544647;
 const HEADER = 12;
 /** Words that a filter of the convolution sees at once. */
 export const WINDOW = 3;
-/** Words whose products with the kernel are kept: those of a language's most frequent words are most of its texts'. */
+/** How many words' products with the kernel are cached. A language's most frequent words make up most of a text. */
 const MAX_CACHED_WORDS = 1024;
 
 interface DeltaHeader {
   readonly base: { readonly id: string; readonly revision: string };
-  /** Of the base. */
+  /** The base's dimensions. */
   readonly dimensions: number;
   readonly scale: number;
   readonly filters: number;
@@ -39,7 +39,7 @@ export interface Delta extends DeltaHeader {
   readonly bias: Float32Array;
 }
 
-/** What a training has made: `rows` has the row of each name, in their order. */
+/** A training's result. `rows` has the row of each name of `vocabulary`, in its order. */
 export interface FineTunedWeights extends Pick<DeltaHeader, "base" | "dimensions" | "scale"> {
   readonly vocabulary: readonly string[];
   readonly rows: Float32Array;
@@ -47,7 +47,6 @@ export interface FineTunedWeights extends Pick<DeltaHeader, "base" | "dimensions
   readonly bias: Float32Array;
 }
 
-/** The bytes of a delta. */
 export function encodeDelta({ base, dimensions, scale, vocabulary, rows, kernel, bias }: FineTunedWeights): Uint8Array {
   const filters = bias.length;
   const header: DeltaHeader = { base: { id: base.id, revision: base.revision }, dimensions, scale, filters };
@@ -81,7 +80,7 @@ function padTo4Bytes(text: string): Buffer {
   return Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4, " ")]);
 }
 
-/** The delta in these bytes, whose table stays where it lies; null where they hold none that is whole. */
+/** Reads a delta, its table in place; null if the bytes are invalid. */
 export function decodeDelta(bytes: Uint8Array): Delta | null {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < HEADER || view.getUint32(0, true) !== MAGIC) return null;
@@ -99,11 +98,10 @@ export function decodeDelta(bytes: Uint8Array): Delta | null {
     const width = WINDOW * dimensions;
     const rows = readTable(text(namesEnd, floatsStart), bytes.subarray(kernelAt + filters * width));
     const kernel = new Float32Array(filters * width);
-    for (let i = 0; i < kernel.length; i++)
-      kernel[i] = view.getInt8(kernelAt + i) * (scales[Math.floor(i / width)] as number);
-    const finite = [[scale], scales, bias, rows.scales].every((list) =>
-      (list as readonly number[]).every(Number.isFinite),
-    );
+    for (const [f, filterScale] of scales.entries())
+      for (let i = f * width; i < (f + 1) * width; i++) kernel[i] = view.getInt8(kernelAt + i) * filterScale;
+    const finite =
+      Number.isFinite(scale) && [scales, bias, rows.scales].every((numbers) => numbers.every(Number.isFinite));
     return finite && rows.dimensions === dimensions && rows.buckets === 0
       ? { base, scale, dimensions, filters, rows, kernel, bias }
       : null;
@@ -112,20 +110,20 @@ export function decodeDelta(bytes: Uint8Array): Delta | null {
   }
 }
 
-/** How many numbers a delta holds beside those of its base. */
+/** How many numbers a delta has in addition to its base's. */
 export function trainedParameters({ rows, kernel, bias }: Delta): number {
   return rows.vocabulary.size * rows.dimensions + kernel.length + bias.length;
 }
 
-/** Of a name in a map, beside its letters. */
+/** About what a name takes in a map, besides its characters. */
 const NAME_BYTES = 96;
 
-/** About what a backbone of a delta of so many bytes holds in memory, with all that it may come to keep. */
+/** About what the backbone of a delta takes in memory, with a full cache. `bytes` is the delta's size. */
 export function residentBytes({ rows, kernel, filters }: Delta, bytes: number): number {
   return bytes + NAME_BYTES * rows.vocabulary.size + 4 * (kernel.length + MAX_CACHED_WORDS * WINDOW * filters);
 }
 
-/** The backbone of a delta over the base that it names. `bytes` are the delta's. */
+/** The backbone of a delta over the base that it names. `bytes` is the delta's size. */
 export function fineTunedBackbone(
   base: StaticBackbone,
   { id, revision }: Pick<Backbone, "id" | "revision">,
@@ -156,7 +154,7 @@ export function fineTunedBackbone(
   };
 }
 
-/** Writes h of a text, of zeros. */
+/** Writes h of a text into `features`, which are zeros before. */
 function writeFeatures(
   features: Float32Array,
   table: StaticTable,
@@ -168,8 +166,8 @@ function writeFeatures(
   const wordProducts = splitWords(text).map((word) => computeProducts(table, delta, vocabularyKey(word), cache));
   if (wordProducts.length === 0) return;
   const maxima = new Float64Array(filters).fill(Number.NEGATIVE_INFINITY);
-  for (let t = 0; t < wordProducts.length; t++)
-    maxPool(maxima, wordProducts[t - 1], wordProducts[t] as Float32Array, wordProducts[t + 1], filters);
+  for (const [t, products] of wordProducts.entries())
+    maxPool(maxima, wordProducts[t - 1], products, wordProducts[t + 1], filters);
   for (let f = 0; f < filters; f++) features[f] = Math.max(0, (maxima[f] as number) + (bias[f] as number));
 }
 
@@ -188,7 +186,7 @@ function maxPool(
   }
 }
 
-/** A word's products with each filter's part for the word before, here and after: 3 × filters. */
+/** A word's products with the parts of each filter for the word before, the word itself and the word after: 3 × filters. */
 function computeProducts(
   table: StaticTable,
   delta: Delta,
@@ -200,8 +198,7 @@ function computeProducts(
   const { filters, kernel, rows, scale } = delta;
   const d = rows.dimensions;
   const isTrained = rows.vocabulary.has(name);
-  const x = wordVector(isTrained ? rows : table, name);
-  if (!isTrained) for (let j = 0; j < d; j++) x[j] = (x[j] as number) * scale;
+  const x = isTrained ? wordVector(rows, name) : wordVector(table, name).map((value) => value * scale);
   const result = new Float32Array(WINDOW * filters);
   for (let f = 0; f < filters; f++)
     for (let o = 0; o < WINDOW; o++) result[o * filters + f] = dot(kernel, (f * WINDOW + o) * d, x);

@@ -6,9 +6,9 @@
  *   v = Σ_w (1 + ln tf_w) · ( φ(w) + 2 |G_w|^(-1/4) Σ_{g ∈ G_w} φ(g) )  +  0.3 Σ_p (1 + ln tf_p) · φ(p)
  *   embedding = v / ‖v‖
  *
- * w: the text's distinct words; G_w: the 2- to 4-grams of "<w>" (with repeats); p: its distinct pairs of neighbouring
- * words; φ(feature) = ±1 in one of 384 dimensions, both taken from the feature's hash. A word is a run of letters,
- * marks and digits of any script; every other character that is not white space is a word of its own.
+ * w: the text's distinct words. G_w: the 2- to 4-grams of "<w>", with repeats. p: its distinct pairs of neighbouring words.
+ * φ(feature): ±1 in one of 384 dimensions; the feature's hash gives sign and dimension. A word is a run of letters, marks
+ * and digits of any script. Every other character that is not white space is a word of its own.
  */
 import { normaliseText } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
@@ -19,11 +19,12 @@ const MAX_NGRAM = 4;
 const CHARACTERS_WEIGHT = 2;
 const PAIR_WEIGHT = 0.3;
 
-/** The kinds of features hash from different starting values, so that the word "<a" is not the n-gram "<a". */
+/** Each kind of feature has its own seed, so that the word "<a" and the n-gram "<a" have different hashes. */
 const WORD_SEED = 0x811c9dc5;
 const PAIR_SEED = 0x9dc5811c;
 const CHARACTERS_SEED = 0x01234567;
 const WORDS = /[\p{L}\p{M}\p{N}]+|\S/gu;
+
 /** One FNV-1a step over a UTF-16 code unit. */
 function fnv1aStep(hash: number, unit: number): number {
   return Math.imul(hash ^ unit, 0x01000193);
@@ -35,7 +36,7 @@ function hashOf(text: string, seed: number): number {
   return hash;
 }
 
-/** Adds weight · φ(feature). MurmurHash3's finaliser spreads FNV's low bits over all 32. */
+/** Adds weight · φ(feature). MurmurHash3's finaliser mixes FNV's low bits into all 32 bits. */
 function addFeature(vector: Float64Array, hash: number, weight: number): void {
   let h = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
@@ -74,10 +75,7 @@ function squaredNorm(vector: Float64Array): number {
   return sum;
 }
 
-/**
- * The embedding of a text: 384 numbers of unit norm, the same bytes on every machine. White space alone gives zeros;
- * every other text gives a unit vector.
- */
+/** The embedding of a text: 384 numbers of unit norm, the same bytes on every machine. White space alone gives zeros. */
 export function encode(text: string): Float32Array {
   const words = new Map<string, number>();
   const pairs = new Map<number, number>();
@@ -96,7 +94,7 @@ export function encode(text: string): Float32Array {
   }
   for (const [hash, tf] of pairs) addFeature(vector, hash, PAIR_WEIGHT * (1 + Math.log(tf)));
 
-  // A text of accents alone has no words, and features of opposite signs may cancel.
+  // A text of combining marks alone has no words, and features of opposite signs may cancel out.
   if (squaredNorm(vector) === 0 && text.trim() !== "") addFeature(vector, hashOf(text, WORD_SEED), 1);
   const scale = 1 / (Math.sqrt(squaredNorm(vector)) || 1);
   const embedding = new Float32Array(DIMENSIONS);
@@ -104,7 +102,7 @@ export function encode(text: string): Float32Array {
   return embedding;
 }
 
-/** The backbone that is always there: text in, 384 dimensions, microseconds a text. */
+/** The built-in backbone without a file: 384 dimensions, some microseconds a text. */
 export const hashText: Backbone = {
   id: "hash-text-1",
   revision: "1",

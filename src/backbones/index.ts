@@ -1,4 +1,4 @@
-/** The table of shared backbones: those in the box, and the remote ones that the variable BACKBONES configures. */
+/** The table of shared backbones: the built-in ones, and the remote ones that the variable BACKBONES configures. */
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { fail, ok, type Result } from "../core/failure.ts";
@@ -48,9 +48,9 @@ const entrySchema = z.discriminatedUnion("kind", [
 type Entry = z.infer<typeof entrySchema>;
 
 /**
- * The shared backbones by id: `textStatic`, as this platform loads it (workerd.ts, node.ts), and hash-text-1, then those of
- * `configuration` (JSON, see docs/backbones.md). `secrets` gives a secret's value by its name. A failure says which entry
- * and field is wrong and quotes no value.
+ * The shared backbones by id: `textStatic`, as this platform loads it (workerd.ts, node.ts), hash-text-1, and those of
+ * `configuration` (JSON, see docs/backbones.md). `getSecret` returns a secret by its name. A failure names the invalid
+ * entry and field, but no value.
  */
 export function makeBackbones(
   textStatic: Backbone,
@@ -101,7 +101,7 @@ function invalidConfiguration(path: readonly PropertyKey[], what: string) {
   return fail("internal_error", `BACKBONES${where}: ${what}`);
 }
 
-/** A key travels only encrypted, or not beyond this machine. */
+/** A key is sent only by HTTPS, or only to this machine. */
 function isSafeUrl(text: string): boolean {
   if (!URL.canParse(text)) return false;
   const { protocol, hostname, username, password, search, hash } = new URL(text);
@@ -109,7 +109,7 @@ function isSafeUrl(text: string): boolean {
   return (protocol === "https:" || (protocol === "http:" && loopback)) && username + password + search + hash === "";
 }
 
-/** Names what changes a remote model's embeddings. The same model behind another URL stays the same backbone. */
+/** A hash of what determines a remote model's embeddings. The URL is not a part of it: the same model may move. */
 function revisionOf(entry: Entry): string {
   const pooling = entry.kind === "workers_ai" ? (entry.pooling ?? null) : null;
   const identity = JSON.stringify([entry.kind, entry.model, entry.dimensions, pooling]);

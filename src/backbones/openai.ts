@@ -1,6 +1,6 @@
 /**
- * Any endpoint that speaks OpenAI's embeddings API. Rows are kept as the endpoint gives them; whether they have unit
- * norm is the model's matter. No message of a failure repeats the key, an input or the endpoint's own words.
+ * A backbone behind any endpoint with OpenAI's embeddings API. Rows stay as the endpoint returns them: whether they have
+ * unit norm depends on the model. No failure's message contains the key, an input or text from the endpoint.
  */
 import { z } from "zod";
 import { parseRetryAfter } from "../lib/retry.ts";
@@ -8,26 +8,24 @@ import type { Backbone, Identity } from "./backbone.ts";
 import {
   type CallResult,
   callFailure,
-  embedInBatches,
   platformRetryIo,
   type RemoteOptions,
   type RetryIo,
+  remoteBackbone,
   validateRow,
 } from "./remote.ts";
 
 export interface OpenAiOptions extends RemoteOptions {
-  /** Such as `https://api.openai.com/v1`: calls go to `<baseUrl>/embeddings`. */
+  /** Such as `https://api.openai.com/v1`. Calls go to `<baseUrl>/embeddings`. */
   readonly baseUrl: string;
-  readonly model: string;
-  readonly dimensions: number;
-  /** Whether calls ask for `dimensions`, which only some models can choose. */
+  /** Whether calls send `dimensions`. Only some models support that. */
   readonly sendDimensions: boolean;
-  /** What calls ask for; answers may come in either. base64 is a quarter of the bytes where the endpoint knows it. */
+  /** The requested format; either is accepted in a response. base64 has a quarter of the bytes. */
   readonly encodingFormat: "float" | "base64";
   readonly key: string | undefined;
 }
 
-/** What happens outside: the network, randomness, waiting and the time in milliseconds. */
+/** Network, random numbers, waiting and the time in milliseconds, which tests replace. */
 export interface OpenAiIo extends RetryIo {
   fetch(url: string, init: RequestInit): Promise<Response>;
   now(): number;
@@ -41,15 +39,7 @@ const responseSchema = z.object({
 
 export function openAiBackbone(identity: Identity, options: OpenAiOptions, io: OpenAiIo = platformIo): Backbone {
   const call = (batch: readonly string[], signal: AbortSignal) => request(batch, options, signal, io);
-  return {
-    ...identity,
-    modality: "text",
-    dimensions: options.dimensions,
-    kind: "openai",
-    bytes: 0,
-    cost: "remote",
-    embed: (inputs) => embedInBatches(inputs, call, options, io),
-  };
+  return remoteBackbone("openai", identity, options, call, io);
 }
 
 async function request(
@@ -90,12 +80,12 @@ async function request(
   return parseResponse(text, batch.length, options.dimensions);
 }
 
-/** A double is at most 25 characters in JSON; the rest is for punctuation, indentation and the envelope. */
+/** A double has at most 25 characters in JSON. The rest is for punctuation, indentation and the other fields. */
 function maxResponseBytes(inputs: number, dimensions: number): number {
   return 65_536 + inputs * (256 + dimensions * 48);
 }
 
-/** The body as text, or null past `limit` bytes: an endpoint must not fill the isolate's memory. */
+/** The body as text; null if it has more than `limit` bytes, because an endpoint must not fill the isolate's memory. */
 async function readBounded(response: Response, limit: number): Promise<string | null> {
   if (response.body === null) return "";
   const decoder = new TextDecoder();
@@ -119,7 +109,7 @@ function responseFailure(response: Response, now: number): CallResult {
   const retryAfter = parseRetryAfterSeconds(response.headers.get("retry-after"), now);
   if (status === 429 || (status === 503 && retryAfter !== undefined)) {
     const message = `The backbone's endpoint is at its limit (HTTP ${status}).`;
-    return callFailure("backend_rate_limited", message, { retry: true, retryAfter: retryAfter });
+    return callFailure("backend_rate_limited", message, { retry: true, retryAfter });
   }
   if (status >= 500 || status === 408) {
     return callFailure("backend_unavailable", `The backbone's endpoint failed (HTTP ${status}).`, { retry: true });
@@ -136,14 +126,15 @@ function responseFailure(response: Response, now: number): CallResult {
   return callFailure("backend_rejected", `The backbone's endpoint refused the request (HTTP ${status}).`);
 }
 
-/** The longest wait that an endpoint's answer is passed on as: a longer one is a mistake, or no number that a header holds. */
+/** A longer wait is a mistake of the endpoint, or a number that a header cannot hold. */
 const MAX_RETRY_AFTER_SECONDS = 86_400;
 
 /**
- * Retry-After (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from `now` (in milliseconds), a day at most.
+ * A Retry-After header (RFC 9110, section 10.2.3), a number of seconds or a date, as seconds after `now` (in
+ * milliseconds); at most a day.
  */
 export function parseRetryAfterSeconds(header: string | null, now: number): number | undefined {
-  // Some endpoints answer fractions of a second, which the RFC does not know, or more than anyone waits.
+  // Some endpoints send fractions of a second, which the RFC does not allow, or very long waits.
   if (header !== null && /^\d+(\.\d+)?$/.test(header)) return Math.min(Number(header), MAX_RETRY_AFTER_SECONDS);
   const milliseconds = parseRetryAfter(header, now);
   return milliseconds === null ? undefined : Math.min(Math.ceil(milliseconds / 1000), MAX_RETRY_AFTER_SECONDS);
@@ -172,7 +163,7 @@ function parseResponse(text: string, inputs: number, dimensions: number): CallRe
   return { ok: true, rows: Array.from({ length: inputs }, (_, i) => rows.get(i) as Float32Array) };
 }
 
-/** Little-endian float32 numbers in base64, or null. */
+/** Little-endian 32-bit floats in base64; null if the text is not that. */
 function decodeBase64(text: string): Float32Array | null {
   try {
     const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));

@@ -1,8 +1,8 @@
 const MAX_LEVEL = 7;
-/** Of the scale at which a row's largest number just fits: smaller ones cut it off and are finer for the rest. */
+/** Factors to try on the scale at which a row's largest number just fits. A smaller scale clips it, and is finer for the others. */
 const SCALES = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6];
 
-/** A static table's file (text-static.ts has the format): each row with the scale, of half precision, that has the least squared error. */
+/** The bytes of a static table (text-static.ts has the format). Each row gets the half-precision scale with the least squared error. */
 export function quantise(
   rows: Float32Array,
   {
@@ -44,7 +44,7 @@ function nearestLevel(value: number, scale: number): number {
   return Math.max(-MAX_LEVEL, Math.min(MAX_LEVEL, Math.round(value / scale)));
 }
 
-/** A positive number as the nearest normal IEEE 754 binary16. */
+/** The bits of the nearest normal IEEE 754 binary16 to a positive number. */
 function toFloat16(value: number): number {
   const exponent = Math.max(-14, Math.min(15, Math.floor(Math.log2(value))));
   const fraction = Math.round((value / 2 ** exponent - 1) * 1024);

@@ -1,46 +1,67 @@
 /**
- * What every remote backbone does alike: inputs go out in batches, a few at a time, each with a time-out and retries,
- * and what came back before a failure is kept.
+ * A backbone that is called over the network. Inputs go out in batches, a few at a time, each with a timeout and retries.
+ * Rows that arrived before a failure are kept.
  */
 import { type Backoff, backoffDelay, retry } from "../lib/retry.ts";
-import type { BackboneFailure, EmbedResult } from "./backbone.ts";
+import type { Backbone, BackboneFailure, EmbedResult, Identity } from "./backbone.ts";
 
-/** One call's answer: a row an input, or why not and whether the same call may succeed later. */
+/** The result of a call: a row an input, or a failure and whether the same call may succeed later. */
 export type CallResult =
   | { readonly ok: true; readonly rows: readonly Float32Array[] }
   | { readonly ok: false; readonly failure: BackboneFailure; readonly retryable: boolean };
 
-/** Randomness in [0, 1) and waiting, passed in so that tests decide both. */
+/** Random numbers in [0, 1) and waiting, which tests replace. */
 export interface RetryIo {
   random(): number;
   sleep(milliseconds: number): Promise<void>;
 }
 
 export interface RemoteOptions {
-  /** Inputs a call. */
+  readonly model: string;
+  readonly dimensions: number;
+  /** How many inputs a call has at most. */
   readonly batchSize: number;
-  /** Milliseconds a call may take. It is not repeated when they are over: the caller has waited long enough. */
+  /** How long a call may take, in milliseconds. After a timeout it is not retried: the caller has waited long enough. */
   readonly timeout: number;
-  /** Further calls after the first one has failed. */
+  /** How often a failed call is repeated. */
   readonly retries: number;
 }
+
+/** Embeds a batch. It returns its failures, and throws none. */
+type Call = (batch: readonly string[], signal: AbortSignal) => Promise<CallResult>;
 
 export const platformRetryIo: RetryIo = {
   random: Math.random,
   sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
 };
 
-/** The platform opens six connections a request; two are left for storage. */
+/** The platform opens six connections a request. Two of them stay free for storage. */
 const CONCURRENCY = 4;
 const BACKOFF: Backoff = { initialBackoffMs: 500, maxBackoffMs: 10_000, jitter: 1 };
 
-/**
- * Embeds `inputs` through `call`, which answers rather than throws. The first failing batch's failure is the answer's,
- * and stops batches that have not begun.
- */
-export async function embedInBatches(
+/** A backbone that embeds by `call`. */
+export function remoteBackbone(
+  kind: "openai" | "workers_ai",
+  identity: Identity,
+  options: RemoteOptions,
+  call: Call,
+  io: RetryIo = platformRetryIo,
+): Backbone {
+  return {
+    ...identity,
+    modality: "text",
+    dimensions: options.dimensions,
+    kind,
+    bytes: 0,
+    cost: "remote",
+    embed: (inputs) => embedInBatches(inputs, call, options, io),
+  };
+}
+
+/** The first failed batch, in the order of the inputs, gives the failure. After a failure no further batch starts. */
+async function embedInBatches(
   inputs: readonly string[],
-  call: (batch: readonly string[], signal: AbortSignal) => Promise<CallResult>,
+  call: Call,
   options: RemoteOptions,
   io: RetryIo,
 ): Promise<EmbedResult> {
@@ -61,15 +82,10 @@ export async function embedInBatches(
 }
 
 /**
- * Calls until there is an answer, a failure for good, or no retry left. Waits as long as the other side asks for, else
- * exponentially longer. If it is asked to wait too long, it fails at once.
+ * Calls until a success, a final failure or the last retry. Waits as long as the endpoint asks for, or else exponentially
+ * longer. If it is asked to wait too long, it fails at once.
  */
-function withRetries(
-  batch: readonly string[],
-  call: (batch: readonly string[], signal: AbortSignal) => Promise<CallResult>,
-  options: RemoteOptions,
-  io: RetryIo,
-): Promise<CallResult> {
+function withRetries(batch: readonly string[], call: Call, options: RemoteOptions, io: RetryIo): Promise<CallResult> {
   return retry(
     () => withTimeout((signal) => call(batch, signal), options.timeout),
     (result, tries) => {
@@ -106,7 +122,7 @@ export function callFailure(
   return { ok: false, retryable, failure: { code, message, ...(retryAfter === undefined ? {} : { retryAfter }) } };
 }
 
-/** A row of the right length whose every number float32 can hold, or null. */
+/** The values as a row; null if their number is wrong or one is not a finite 32-bit float. */
 export function validateRow(values: ArrayLike<number>, dimensions: number): Float32Array | null {
   if (values.length !== dimensions) return null;
   const row = Float32Array.from(values);

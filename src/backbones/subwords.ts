@@ -1,27 +1,27 @@
 /**
- * What a word's vector is made of when no row of its own says it (Bojanowski et al. 2017, "Enriching Word Vectors with
- * Subword Information"): the character n-grams of "<word>", each hashed into one of a fixed number of rows.
+ * The n-grams that replace the row of a word that has none of its own (Bojanowski et al. 2017, "Enriching Word Vectors
+ * with Subword Information"): the character n-grams of "<word>", each hashed into one of a fixed number of rows.
  */
 
 const MIN_NGRAM = 3;
 const MAX_NGRAM = 5;
 
-/** A run of digits stands for every number of as many: what a number is says less than that it is one. */
+/** All numbers with equally many digits are one word: that a text has a number matters more than which one. */
 const NUMBER = /^\p{N}+$/u;
 
-/** The word under which a word (core/words.ts) has its vector: itself, but runs of digits as "<n" + how many + ">". */
+/** The vocabulary's entry for a word (core/text/words.ts): the word itself, but `<n5>` for a run of five digits. */
 export function vocabularyKey(word: string): string {
   return NUMBER.test(word) ? `<n${word.length}>` : word;
 }
 
-/** How many n-grams `eachSubword` visits: their rows' sum is divided by the square root of it. */
+/** How many n-grams `forEachSubword` visits. The sum of their rows is divided by the square root of this number. */
 export function subwordCount(word: string): number {
   let count = 0;
   for (let n = MIN_NGRAM; n <= MAX_NGRAM; n++) count += Math.max(0, word.length + 2 - n + 1);
   return count;
 }
 
-/** Visits the row, of `rows`, of each 3- to 5-gram of "<word>": FNV-1a of its UTF-16 code units. No word is without. */
+/** Visits the row of each 3- to 5-gram of "<word>": FNV-1a over its UTF-16 code units, modulo `buckets`. Every word has one. */
 export function forEachSubword(word: string, buckets: number, visit: (row: number) => void): void {
   const bounded = `<${word}>`;
   for (let start = 0; start + MIN_NGRAM <= bounded.length; start++) {

@@ -1,14 +1,15 @@
 /**
- * Static sub-word embeddings: a text is the sum of its words' vectors, at unit norm. A word of the vocabulary has a row;
- * any other is the sum of its n-grams' rows (subwords.ts), divided by the square root of how many they are:
+ * Static sub-word embeddings. A text's embedding is the sum of its words' vectors, scaled to unit norm. A word of the
+ * vocabulary has a row. The vector of any other word is the sum of its n-grams' rows (subwords.ts), divided by the square
+ * root of their number:
  *
  *   v(w) = row of w,   or   |G_w|^(-½) Σ_{g ∈ G_w} row of g;     embedding = Σ_w v(w) / ‖Σ_w v(w)‖
  *
- * Rows are four-bit integers with a scale each, and are read as they lie: nothing is unpacked beforehand. How frequent a
- * word is, and so how little it says, is in the norm that training gave its row.
+ * Rows are four-bit integers, each with a scale, and are read in place without unpacking. Frequent words that say little
+ * have rows of a small norm, which training learns.
  *
  *   table   "GST1" | u32 dimensions | u32 words | u32 n-gram rows | rows × f16 scale | rows × dimensions × 4 bit
- *           little-endian; of two numbers in a byte the first is the lower half; a number is (half − 8) · scale
+ *           little-endian; the first of a byte's two numbers is the lower half; a number is (half − 8) · scale
  */
 import { splitWords } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
@@ -16,11 +17,11 @@ import { forEachSubword, subwordCount, vocabularyKey } from "./subwords.ts";
 
 const MAGIC = 0x31545347;
 const HEADER_BYTES = 16;
-/** Rows that are summed together: as many as the processor's nearest cache holds beside the sum. */
+/** How many rows are summed together. So many fit into the processor's first-level cache beside the sum. */
 const BATCH_ROWS = 128;
+/** The rows that wait for the next sum, and their weights; the first `batchCount` entries are valid. */
 const batchRows = new Uint32Array(BATCH_ROWS);
 const batchWeights = new Float64Array(BATCH_ROWS);
-/** How many rows wait there. */
 let batchCount = 0;
 
 export interface StaticTable {
@@ -28,14 +29,14 @@ export interface StaticTable {
   readonly dimensions: number;
   /** The row of each word of the vocabulary. */
   readonly vocabulary: ReadonlyMap<string, number>;
-  /** Rows of n-grams, after those of the words. */
+  /** The number of n-gram rows, which follow the words' rows. */
   readonly buckets: number;
   readonly scales: Float32Array;
-  /** rows × dimensions / 8: eight numbers in each. */
+  /** rows × dimensions / 8: eight numbers in each entry. */
   readonly packed: Uint32Array;
 }
 
-/** What a model's config.json says of its table. */
+/** A model's config.json. */
 export interface StaticConfig {
   readonly id: string;
   readonly revision: string;
@@ -46,7 +47,7 @@ export interface StaticConfig {
 }
 
 export interface StaticBackbone extends Backbone {
-  /** Reads the table, once; throws as `embed` does where it is not whole. */
+  /** Reads the table once. Throws if it is invalid, as `embed` does. */
   table(): StaticTable;
 }
 
@@ -55,8 +56,8 @@ export function isStatic(backbone: Backbone): backbone is StaticBackbone {
 }
 
 /**
- * The backbone of a model's three files. The table is read by the first call of `embed`, and stays where it lies; one that
- * is not whole, or not the configuration's, makes that call throw.
+ * The backbone of a model's three files. The first call of `embed` reads the table in place, and throws if the table is
+ * invalid or does not match the configuration.
  */
 export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: Uint8Array): StaticBackbone {
   const { id, revision, license, dimensions, buckets } = config;
@@ -86,7 +87,7 @@ export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: 
   };
 }
 
-/** Reads a table and the words of its rows, one a line. Throws when they are not whole, or not of this version. */
+/** Reads a table and its vocabulary, a word a line. Throws if they are incomplete, do not match or have another version. */
 export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (bytes.length < HEADER_BYTES || view.getUint32(0, true) !== MAGIC) throw new Error("This is no static table.");
@@ -109,13 +110,13 @@ export function readTable(vocabulary: string, bytes: Uint8Array): StaticTable {
   };
 }
 
-/** The same bytes, four at a time: where they lie if that is possible there. */
+/** The same bytes as 32-bit integers: in place if they are aligned, else a copy. */
 function toUint32Array(bytes: Uint8Array): Uint32Array {
   const { buffer, byteOffset, length } = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
   return new Uint32Array(buffer, byteOffset, length / 4);
 }
 
-/** The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros, any other text does not. */
+/** The embedding of a text: unit norm, the same bytes on every machine. White space alone gives zeros. */
 export function encode(table: StaticTable, text: string): Float32Array {
   const { dimensions } = table;
   const sum = new Float64Array(dimensions);
@@ -123,20 +124,20 @@ export function encode(table: StaticTable, text: string): Float32Array {
   for (const word of tokens) gatherWord(sum, table, vocabularyKey(word));
   flushBatch(sum, table);
 
-  // Rows may be zeros, or cancel: the text is then its n-grams, hashed into the dimensions.
+  // Rows may be zeros or cancel out. The text's n-grams, hashed into the dimensions, then replace them.
   if (tokens.length > 0 && sum.every((value) => value === 0))
     forEachSubword(text, dimensions, (dimension) => {
       sum[dimension] = 1;
     });
   let squares = 0;
-  for (let j = 0; j < dimensions; j++) squares += (sum[j] as number) ** 2;
+  for (const value of sum) squares += value ** 2;
   const scale = 1 / (Math.sqrt(squares) || 1);
   const embedding = new Float32Array(dimensions);
   for (let j = 0; j < dimensions; j++) embedding[j] = (sum[j] as number) * scale;
   return embedding;
 }
 
-/** v(w) of a word (subwords.ts: `entry`), as it goes into the sum. */
+/** v(w) of a word, by its vocabulary key (subwords.ts). */
 export function wordVector(table: StaticTable, name: string): Float64Array {
   const sum = new Float64Array(table.dimensions);
   gatherWord(sum, table, name);
@@ -144,7 +145,7 @@ export function wordVector(table: StaticTable, name: string): Float64Array {
   return sum;
 }
 
-/** Sees to it that v(w) is added to the sum, by `addGathered` at the latest. */
+/** Adds v(w) to the sum. Some rows may wait in the batch until `flushBatch`. */
 function gatherWord(sum: Float64Array, table: StaticTable, name: string): void {
   const { vocabulary, buckets } = table;
   const row = vocabulary.get(name);
@@ -162,7 +163,7 @@ function gatherRow(sum: Float64Array, table: StaticTable, row: number, factor: n
   batchWeights[batchCount++] = factor * (table.scales[row] as number);
 }
 
-/** Adds the rows of the batch, times their weights: eight columns after the other, so that their sums need no memory. */
+/** Adds the batch's rows, times their weights. Eight columns at a time, so that their sums stay in registers. */
 function flushBatch(sum: Float64Array, { packed }: StaticTable): void {
   const count = batchCount;
   batchCount = 0;
@@ -189,13 +190,17 @@ function flushBatch(sum: Float64Array, { packed }: StaticTable): void {
       s7 += weight * ((eight >>> 28) - 8);
     }
     const j = 8 * column;
-    sum[j] = (sum[j] as number) + s0;
-    sum[j + 1] = (sum[j + 1] as number) + s1;
-    sum[j + 2] = (sum[j + 2] as number) + s2;
-    sum[j + 3] = (sum[j + 3] as number) + s3;
-    sum[j + 4] = (sum[j + 4] as number) + s4;
-    sum[j + 5] = (sum[j + 5] as number) + s5;
-    sum[j + 6] = (sum[j + 6] as number) + s6;
-    sum[j + 7] = (sum[j + 7] as number) + s7;
+    increase(sum, j, s0);
+    increase(sum, j + 1, s1);
+    increase(sum, j + 2, s2);
+    increase(sum, j + 3, s3);
+    increase(sum, j + 4, s4);
+    increase(sum, j + 5, s5);
+    increase(sum, j + 6, s6);
+    increase(sum, j + 7, s7);
   }
+}
+
+function increase(values: Float64Array, index: number, amount: number): void {
+  values[index] = (values[index] as number) + amount;
 }

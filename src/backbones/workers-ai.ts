@@ -1,28 +1,25 @@
-/** Text embeddings from Cloudflare's Workers AI. Rows are kept as the model gives them. */
+/** A backbone on Cloudflare's Workers AI. Rows stay as the model returns them. */
 import { z } from "zod";
 import type { Backbone, Identity } from "./backbone.ts";
 import {
   type CallResult,
   callFailure,
-  embedInBatches,
-  platformRetryIo,
   type RemoteOptions,
   type RetryIo,
+  remoteBackbone,
   validateRow,
 } from "./remote.ts";
 
-/** What this needs of the `AI` binding. */
+/** The part of the `AI` binding that is used. */
 export interface AiBinding {
   run(model: string, input: { text: string[]; pooling?: "mean" | "cls" }): Promise<unknown>;
 }
 
 export interface WorkersAiOptions extends RemoteOptions {
-  readonly model: string;
-  readonly dimensions: number;
   readonly pooling: "mean" | "cls" | undefined;
 }
 
-/** The most texts that a model of the bge family takes in one call. */
+/** A model of the bge family takes at most so many texts in a call. */
 export const MAX_BATCH_SIZE = 100;
 
 const responseSchema = z.object({ data: z.array(z.array(z.number())) });
@@ -31,17 +28,9 @@ export function workersAiBackbone(
   identity: Identity,
   options: WorkersAiOptions,
   ai: AiBinding,
-  io: RetryIo = platformRetryIo,
+  io?: RetryIo,
 ): Backbone {
-  return {
-    ...identity,
-    modality: "text",
-    dimensions: options.dimensions,
-    kind: "workers_ai",
-    bytes: 0,
-    cost: "remote",
-    embed: (inputs) => embedInBatches(inputs, (batch) => request(batch, options, ai), options, io),
-  };
+  return remoteBackbone("workers_ai", identity, options, (batch) => request(batch, options, ai), io);
 }
 
 async function request(batch: readonly string[], options: WorkersAiOptions, ai: AiBinding): Promise<CallResult> {
@@ -68,8 +57,8 @@ async function request(batch: readonly string[], options: WorkersAiOptions, ai: 
 }
 
 /**
- * The binding's errors begin with Workers AI's internal code, such as "3040: …"
- * (https://developers.cloudflare.com/workers-ai/platform/errors/). One without a known code may be the network's.
+ * The binding's errors begin with an internal code of Workers AI, such as "3040: …"
+ * (https://developers.cloudflare.com/workers-ai/platform/errors/). An error without a known code may be the network's.
  */
 function errorFailure(error: unknown): CallResult {
   const code = Number(/^(?:\w*Error: )?(\d{4}):/.exec(String(error instanceof Error ? error.message : error))?.[1]);

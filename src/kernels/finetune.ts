@@ -1,10 +1,10 @@
 /**
- * The arithmetic of fine-tuning (src/finetune/network.ts) that pre-training does not have: 32-bit floats, four at a time,
- * in an imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
+ * Kernels of fine-tuning (src/finetune/network.ts) besides those of pre-training, in AssemblyScript: 32-bit floats, four
+ * at a time, in an imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
  */
 export { adam, adamRows, logSumRows, multiply } from "./pretrain";
 
-/** Where number `index` lies. */
+/** The address of number `index`. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function at(base: usize, index: i32): usize {
@@ -12,8 +12,8 @@ function at(base: usize, index: i32): usize {
 }
 
 /**
- * features[i][f] = max(0, bias[f] + max_t sums[t][f]) over the positions t in [first_i, first_i + length_i), and where the
- * maximum is; −1 where the feature is 0. `spans` holds first_i and length_i by turns.
+ * features[i][f] = max(0, bias[f] + max_t sums[t][f]) over the positions t in [first_i, first_i + length_i). places[i][f] is
+ * the position of the maximum, or −1 if the feature is 0. `spans` holds first_i, length_i for each text i.
  */
 export function maxPool(
   texts: i32,
@@ -48,8 +48,9 @@ export function maxPool(
 }
 
 /**
- * The gradient of `maxPool` of a convolution: where feature f of text i has its maximum at place t, filter f and the window
- * of words that begins at words + t · step floats each get theirs. `gradients` is the features'; those of places −1 are nothing.
+ * The gradient of `maxPool` of a convolution. `gradients` is the gradient of the features. If feature f of text i has its
+ * maximum at position t, it goes to filter f and to the window of words that begins at words + t · step floats. A feature
+ * with place −1 has no gradient. With wordGradient = 0, the words get none.
  */
 export function convolutionBack(
   texts: i32,
@@ -86,7 +87,7 @@ export function convolutionBack(
   }
 }
 
-/** Each row of the list moves by a part of the way to where it began. */
+/** Moves each row of the list towards its anchor, by `part` of the distance. */
 export function pullRows(rows: i32, list: usize, width: i32, parameters: usize, anchors: usize, part: f32): void {
   const p = f32x4.splat(part);
   for (let i = 0; i < rows; i++) {

@@ -1,21 +1,21 @@
 /**
- * The arithmetic of pre-training (src/pretrain/step.ts) in AssemblyScript: 32-bit floats, four at a time, in a memory
- * that the training's threads share. Pointers are byte offsets into it, strides count floats, and matrices are row-major.
- * A width, n or count is a multiple of 4 where no other is named. Nothing here depends on how many threads there are, and
- * nothing is fused or reordered by the machine: equal input gives equal bytes.
+ * Kernels of pre-training (src/pretrain/step.ts) in AssemblyScript: 32-bit floats, four at a time, in a memory that the
+ * training's threads share. Pointers are byte offsets, strides count floats, and matrices are row-major. A width, n or
+ * count is a multiple of 4 if nothing else is said. No result depends on the number of threads, and WebAssembly neither
+ * fuses nor reorders operations: equal inputs give equal bytes.
  */
 
-/** Floats that are summed in registers at once. */
+/** How many floats are summed in registers at once. */
 const CHUNK: i32 = 32;
 
-/** Where number `index` lies. */
+/** The address of number `index`. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function at(base: usize, index: i32): usize {
   return base + ((<usize>index) << 2);
 }
 
-/** eˣ, after Cephes' expf; 0 below −87. */
+/** eˣ, by the method of Cephes' expf; 0 below −87. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function exp4(x: v128): v128 {
@@ -44,7 +44,7 @@ function sum4(x: v128): f32 {
 
 /**
  * For each i in [first, last): out[i] = Σ over members m in starts[i]…starts[i+1] of coefficients[m] · rows[members[m]],
- * or plain sums where `coefficients` is 0. `width` is a multiple of 32.
+ * or without coefficients if `coefficients` is 0. `width` is a multiple of 32.
  */
 export function sumRows(
   first: i32,
@@ -94,8 +94,7 @@ export function sumRows(
 }
 
 /**
- * One step of Adam (Kingma and Ba 2015) on `count` numbers from their gradient. `rate` already holds the corrections of
- * the bias: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
+ * A step of Adam (Kingma and Ba 2015) on `count` numbers. `rate` includes the bias corrections: lr · √(1 − β₂ᵗ) / (1 − β₁ᵗ).
  */
 export function adam(
   parameters: usize,
@@ -125,7 +124,7 @@ export function adam(
   }
 }
 
-/** Gathers each row's gradient as `sumRows` does and takes its Adam step at once; row `i` of the list is `list[i]`. */
+/** For each i in [first, last): sums the gradient of row list[i] as `sumRows` does, and takes the row's Adam step. */
 export function adamRows(
   first: i32,
   last: i32,
@@ -151,7 +150,7 @@ export function adamRows(
   }
 }
 
-/** unit[i] = x[i] / ‖x[i]‖ for rows first…last; the norms are kept. */
+/** unit[i] = x[i] / ‖x[i]‖ and norms[i] = ‖x[i]‖ for the rows i in [first, last). */
 export function normalise(first: i32, last: i32, x: usize, width: i32, norms: usize, unit: usize): void {
   for (let i = first; i < last; i++) {
     const row = at(x, i * width);
@@ -168,7 +167,7 @@ export function normalise(first: i32, last: i32, x: usize, width: i32, norms: us
   }
 }
 
-/** The gradient of `normalise`, in place: g ← (g − (g·u) u) / ‖x‖ with u the unit row. */
+/** The gradient of `normalise`, in place: g ← (g − (g·u) u) / ‖x‖, u the unit row. */
 export function normaliseBack(first: i32, last: i32, unit: usize, width: i32, norms: usize, gradient: usize): void {
   for (let i = first; i < last; i++) {
     const u = at(unit, i * width);
@@ -186,9 +185,9 @@ export function normaliseBack(first: i32, last: i32, unit: usize, width: i32, no
 }
 
 /**
- * c[i][j] = scale · Σ_k a(i, k) b(k, j) for i in [first, last), j in [0, n): a(i, k) lies at a + i·ai + k·ak, b(k, j) at
- * b + k·bk + j·bj, c[i][j] at c + i·n + j. (last − first) is a multiple of 4, n of 8, `depth` is any number; `panel` has
- * room for 8·depth floats.
+ * c[i][j] = scale · Σ_k a(i, k) b(k, j) for i in [first, last) and j in [0, n). a(i, k) is at a + i·ai + k·ak, b(k, j) at
+ * b + k·bk + j·bj, c[i][j] at c + i·n + j. (last − first) is a multiple of 4, n of 8, and `depth` any number. `panel` is
+ * scratch space of 8·depth floats.
  */
 export function multiply(
   first: i32,
@@ -260,7 +259,7 @@ export function multiply(
   }
 }
 
-/** out[i] = log Σ_j exp(logits[i][j]) for rows first…last of n numbers. */
+/** out[i] = log Σ_j exp(logits[i][j]) for the rows i in [first, last), of n numbers. */
 export function logSumRows(first: i32, last: i32, logits: usize, n: i32, out: usize): void {
   for (let i = first; i < last; i++) {
     const row = at(logits, i * n);
@@ -277,7 +276,7 @@ export function logSumRows(first: i32, last: i32, logits: usize, n: i32, out: us
   }
 }
 
-/** out[j] = log Σ_i exp(logits[i][j]) for columns first…last (multiples of 4) of a matrix of `rows` × n. */
+/** out[j] = log Σ_i exp(logits[i][j]) for the columns j in [first, last), multiples of 4, of `rows` × n logits. */
 export function logSumColumns(first: i32, last: i32, rows: i32, logits: usize, n: i32, out: usize): void {
   for (let j = first; j < last; j += 4) {
     let tops = v128.load(at(logits, j));
@@ -292,8 +291,8 @@ export function logSumColumns(first: i32, last: i32, rows: i32, logits: usize, n
 }
 
 /**
- * In place, logits → factor · (exp(l − rowSums[i]) + exp(l − columnSums[j])), less 2 · factor on the diagonal: the
- * gradient of both directions' cross-entropies. Rows first…last of n numbers.
+ * In place, logits → factor · (exp(l − rowSums[i]) + exp(l − columnSums[j])), minus 2 · factor on the diagonal: the
+ * gradient of the cross-entropies of both directions, for the rows i in [first, last), of n numbers.
  */
 export function contrastiveGradient(
   first: i32,
@@ -317,7 +316,7 @@ export function contrastiveGradient(
   }
 }
 
-/** In place, logits → factor · (softmax(l) − one-hot of targets[i]). Rows first…last of n numbers. */
+/** In place, logits → factor · (softmax(l) − one-hot of targets[i]) for the rows i in [first, last), of n numbers. */
 export function softmaxGradient(
   first: i32,
   last: i32,

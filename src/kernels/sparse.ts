@@ -1,6 +1,6 @@
 /**
- * The product of rows of few numbers with a matrix, in AssemblyScript: 32-bit floats, four at a time, in the memory of the
- * tensor backend (src/tensor/wasm.ts), which this module has none of its own beside. Pointers are byte offsets into it.
+ * Products of a sparse matrix and a dense one, in AssemblyScript: 32-bit floats, four at a time, in the memory of the tensor
+ * backend (src/tensor/wasm.ts). This module has no memory of its own. Pointers are byte offsets.
  */
 
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
@@ -10,8 +10,8 @@ function at(base: usize, index: i32): usize {
 }
 
 /**
- * to += a·b. Row i of a has values[m] in column columns[m] (16 bits each) for m from starts[i] to starts[i + 1]; b and `to` are
- * row-major with `width` columns. `height`: rows of b.
+ * to += a·b. Row i of a has values[m] in column columns[m] (16 bits each) for m from starts[i] to starts[i + 1]. b has `height`
+ * rows; b and `to` are row-major with `width` columns.
  */
 export function addSparseProduct(
   rows: i32,
@@ -84,8 +84,8 @@ export function addSparseProduct(
 }
 
 /**
- * The last, fewer than 16, columns of one row: four, eight or sixteen are computed, of which those beyond the row are dropped.
- * Where they would lie beyond b itself, one column after the other is.
+ * The last columns of a row, fewer than 16. Computes 4, 8 or 16 columns and drops those beyond the row. Where they would
+ * reach beyond b, computes column by column.
  */
 function addTail(
   first: i32,
@@ -136,7 +136,7 @@ function addTail(
   }
 }
 
-/** to += aᵀ·b, for the same a; b has its `rows` rows and `width` columns, and `to` as many columns. */
+/** to += aᵀ·b, with a as above. b has `rows` rows, as a; b and `to` have `width` columns. */
 export function addTransposedProduct(
   rows: i32,
   starts: usize,

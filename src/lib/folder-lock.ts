@@ -1,4 +1,4 @@
-/** Keeps a second process off a folder that only one may use at a time. */
+/** A lock on a folder that only one process may use at a time. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -6,8 +6,8 @@ import { DatabaseSync } from "node:sqlite";
 const SQLITE_BUSY = 5;
 
 /**
- * Makes the folder, where it is not there, and locks it; null where another holds it. The lock is the system's own on an
- * empty database, so that it ends with this process, however that ends. Throws where the folder cannot be used.
+ * Makes the folder if it does not exist, and locks it; null if another process holds the lock. The lock is the operating
+ * system's, on an empty SQLite database, and so ends with this process. Throws if the folder cannot be used.
  */
 export function lockFolder(folder: string): { close(): void } | null {
   mkdirSync(folder, { recursive: true });

@@ -1,4 +1,4 @@
-/** A map that keeps the values used last, bounded by the sum of their sizes in bytes. */
+/** A least-recently-used cache, bounded by the sum of its values' sizes in bytes. */
 export class LruCache<T> {
   readonly #capacity: number;
   readonly #entries = new Map<string, { value: T; size: number }>();

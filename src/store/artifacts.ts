@@ -1,11 +1,11 @@
-/** What attempts at fine-tuning jobs upload: checkpoints and trained heads, in R2 until the job has ended. */
+/** The uploads of fine-tuning jobs' attempts, checkpoints and trained models. They stay in R2 until the job ends. */
 import { toHex } from "../lib/hash.ts";
 import { artifactKey, artifactsPrefix } from "./keys.ts";
 
-/** R2's own code for bytes that are not those that a hash names. */
+/** R2's error code for bytes that do not match the given hash. */
 const BAD_DIGEST = "10037";
 
-/** Stores bytes of known length; R2 checks them against their hash. `wrong`: they are others than that names. */
+/** Stores bytes of known length. R2 checks their hash; "wrong" means that it does not match. */
 export async function putArtifact(
   bucket: R2Bucket,
   key: string,
@@ -19,8 +19,8 @@ export async function putArtifact(
 }
 
 /**
- * Completes an upload in parts. R2 has no hash of those, so what they have become is read once more; where it is not
- * what its name says it is deleted again, and the answer is false.
+ * Completes an upload in parts. R2 cannot check the hash of such an upload, so the object is read back. Returns false if
+ * the upload fails, or if the hash does not match and the object is deleted.
  */
 export async function completeUpload(
   bucket: R2Bucket,
@@ -46,7 +46,7 @@ export async function completeUpload(
   return false;
 }
 
-/** Deletes an artifact of a job, or all of them. */
+/** Deletes one artifact of a job, or all of them. */
 export async function deleteArtifacts(bucket: R2Bucket, tenant: string, job: string, sha256?: string): Promise<void> {
   if (sha256 !== undefined) return bucket.delete(artifactKey(tenant, job, sha256));
   for (let truncated = true; truncated; ) {

@@ -1,4 +1,4 @@
-/** Fine-tuned backbones of tenants: what training changed of a shared one, as bytes whose SHA-256 is the revision. */
+/** Tenants' fine-tuned backbones: deltas over a shared backbone, as bytes whose SHA-256 is the revision. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { decodeDelta, fineTunedBackbone, residentBytes } from "../backbones/fine-tuned.ts";
 import type { StaticBackbone } from "../backbones/text-static.ts";
@@ -7,15 +7,15 @@ import { readBytes } from "./content-addressed.ts";
 import { isolateCache } from "./isolate-cache.ts";
 import { backboneKey } from "./keys.ts";
 
-/** When others wait for a load they look so often whether it is done, and no longer: it may have ended with its request. */
+/** Requests that wait for another one's load poll at this interval. They stop after the timeout: that request may have ended. */
 const POLL_INTERVAL_MS = 5;
 const LOAD_TIMEOUT_MS = 3_000;
-/** When the loads under way in this isolate began, by key. */
+/** When each load in progress in this isolate began, by cache key. */
 const loadStartedAt = new Map<string, number>();
 
 /**
- * A fine-tuned backbone: from the isolate's memory, else KV, else R2. Asked for many times at once it is loaded once.
- * `base` answers a shared backbone, null where this instance has none of that id and revision.
+ * A fine-tuned backbone, from the isolate's memory, KV or R2. Concurrent requests load it once. `getBase` returns the
+ * shared backbone of an id and revision; null if this instance does not have it.
  */
 export async function getBackbone(
   kv: KVNamespace,
@@ -25,7 +25,7 @@ export async function getBackbone(
   getBase: (id: string, revision: string) => StaticBackbone | null,
 ): Promise<Result<Backbone>> {
   const key = backboneKey(tenant, revision);
-  // Equal bytes under two names are two backbones.
+  // The same bytes under two ids are two backbones.
   const cacheKey = `${key}/${id}`;
   for (;;) {
     const cached = isolateCache.get(cacheKey);

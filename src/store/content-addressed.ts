@@ -1,12 +1,12 @@
 /**
- * Immutable bytes whose key ends in their SHA-256: in R2 for good, and copied to KV, from which every location reads them
- * fast. Whatever KV answers (nothing, an error, other bytes) costs a read from R2 and no more.
+ * Immutable bytes whose key ends in their SHA-256. R2 stores them durably. KV has a copy that every location reads fast.
+ * If KV has none, fails or answers other bytes, they are read from R2.
  */
 import { sha256Hex } from "../lib/hash.ts";
 
 const SHA256_HEX_LENGTH = 64;
 
-/** Stores bytes durably; R2 checks them against their hash. Doing it again changes nothing. */
+/** Stores bytes durably. R2 checks their hash. Storing them twice changes nothing. */
 export async function storeBytes(bucket: R2Bucket, key: string, bytes: Uint8Array): Promise<void> {
   await bucket.put(key, bytes, { sha256: key.slice(-SHA256_HEX_LENGTH) });
 }
@@ -17,7 +17,7 @@ export async function publishBytes(kv: KVNamespace, bucket: R2Bucket, key: strin
   if (object) await kv.put(key, await object.arrayBuffer());
 }
 
-/** Whether bytes are stored durably. */
+/** Whether the bytes are in R2. */
 export async function hasBytes(bucket: R2Bucket, key: string): Promise<boolean> {
   return (await bucket.head(key)) !== null;
 }
@@ -27,7 +27,7 @@ export async function deleteBytes(kv: KVNamespace, bucket: R2Bucket, key: string
   await bucket.delete(key);
 }
 
-/** Bytes from KV, else from R2; null where they are nowhere to be had. */
+/** The bytes from KV, or else from R2; null if neither returns them. */
 export async function readBytes(kv: KVNamespace, bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
   return (await readFromKv(kv, key)) ?? (await readFromBucket(bucket, key));
 }

@@ -1,19 +1,19 @@
 import { fileKey } from "./keys.ts";
 
-/** R2 takes streams of a known length alone, and of an upload in parts all but the last must have the same size. */
+/** R2 takes only streams of known length. In an upload in parts, all parts but the last must have the same size. */
 export const PART_BYTES = 8 * 1024 * 1024;
 const INITIAL_BUFFER_BYTES = 64 * 1024;
 
-/** Bytes on their way to R2; nothing is there to be read before `finish`. */
+/** Writes a file to R2. The file can be read only after `close`. */
 export interface FileWriter {
-  /** Takes the next bytes, and waits while a part is stored. */
+  /** Adds bytes; waits if a part has to be stored. */
   write(bytes: Uint8Array): Promise<void>;
   close(): Promise<void>;
-  /** Forgets what was written; called after `finish` it changes nothing. Parts that R2 keeps all the same, it drops after 7 days. */
+  /** Discards the written bytes; does nothing after `close`. R2 drops parts that stay behind after 7 days. */
   abort(): Promise<void>;
 }
 
-/** Stores a file's bytes as they come, never more than a part of them in memory: small files at once, others in parts. */
+/** A writer that holds at most one part in memory. Small files are stored at once, others in parts. */
 export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): FileWriter {
   const key = fileKey(tenant, id);
   const parts: R2UploadedPart[] = [];
@@ -35,7 +35,7 @@ export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): 
   return {
     async write(bytes) {
       for (let offset = 0; offset < bytes.length; ) {
-        // Not as soon as it is full: the last part, too, has at least a byte.
+        // Only once another byte follows: the last part must not be empty.
         if (filled === PART_BYTES) await storePart();
         const chunk = bytes.subarray(offset, offset + PART_BYTES - filled);
         ensureCapacity(filled + chunk.length);
@@ -60,7 +60,7 @@ export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): 
   };
 }
 
-/** A file's bytes as a stream, or null where there are none. */
+/** A file's bytes as a stream; null if the file is not stored. */
 export async function readFile(
   bucket: R2Bucket,
   tenant: string,

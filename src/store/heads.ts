@@ -4,7 +4,7 @@ import { readBytes } from "./content-addressed.ts";
 import { isolateCache } from "./isolate-cache.ts";
 import { headKey } from "./keys.ts";
 
-/** A head: from the isolate's memory, else KV, else R2. Null where its bytes are nowhere to be had. */
+/** A head, from the isolate's memory, KV or R2; null if its bytes cannot be read. */
 export async function getHead(kv: KVNamespace, bucket: R2Bucket, tenant: string, sha256: string): Promise<Head | null> {
   const key = headKey(tenant, sha256);
   const cached = isolateCache.get(key);

@@ -1,6 +1,4 @@
-/**
- * The beginning of an answer, about so many bytes of it; what follows is cancelled, so that an endless one is not waited for.
- */
+/** The first `maxBytes` bytes of a body, or some more. Cancels the rest, because a body may be endless. */
 export async function readBodyPrefix(response: Response, maxBytes: number): Promise<Uint8Array> {
   const reader = response.body?.getReader();
   if (!reader) return new Uint8Array();

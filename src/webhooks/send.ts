@@ -1,4 +1,4 @@
-/** One attempt at a delivery: signed as Standard Webhooks 1.0 says, with a time limit, and what came of it. */
+/** One attempt to deliver a webhook, signed by Standard Webhooks 1.0 and with a time limit. */
 import { Webhook } from "standardwebhooks";
 import { parseRetryAfter } from "../lib/retry.ts";
 import { readBodyPrefix } from "./response-body.ts";
@@ -6,26 +6,26 @@ import { checkWebhookUrl } from "./url.ts";
 
 export interface WebhookMessage {
   readonly url: string;
-  /** Each signs. */
+  /** Each one adds a signature. */
   readonly secrets: readonly string[];
-  /** The event's: the same however often it is sent. */
+  /** The event's id, the same in every attempt. */
   readonly id: string;
   readonly body: string;
 }
 
 export interface SendResult {
   readonly status: number | null;
-  /** The first KiB of the answer. */
+  /** The first KiB of the response. */
   readonly responseBody: string | null;
-  /** Why there is no answer, or not a whole one, which then does not count. */
+  /** Why there is no complete response. An incomplete one does not count. */
   readonly error: string | null;
-  /** What it asked for, in milliseconds. */
+  /** The delay that the response asks for, in milliseconds. */
   readonly retryAfter: number | null;
 }
 
 const MAX_RESPONSE_BYTES = 1024;
 
-/** The headers that sign a body; `now` is in milliseconds. */
+/** The headers that sign a body. `now` is in milliseconds. */
 export function signatureHeaders(
   { secrets, id, body }: Omit<WebhookMessage, "url">,
   now: number,
@@ -39,8 +39,8 @@ export function signatureHeaders(
 }
 
 /**
- * Sends a message where it may go. An answer counts once its first KiB, or all of it, has come within the time limit; the
- * rest is not read, and a redirection not followed. Nothing is thrown.
+ * Sends a message if its URL is allowed. A response counts if its first KiB, or all of it, arrives within the time limit.
+ * The rest is not read, and a redirect is not followed. Throws nothing.
  */
 export async function sendMessage(
   message: WebhookMessage,

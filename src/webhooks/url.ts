@@ -1,30 +1,30 @@
 /**
- * Where a webhook may go: to what is public, by HTTPS on its usual port, and to the origins that the operator allows. The
- * URL parser has brought an address that is spelt in octal, hexadecimal, full-width or percent-encoded digits into its
- * usual form. What a name resolves to cannot be told from here: see docs/webhooks.md.
+ * Where a webhook may be sent: to a public host by HTTPS on port 443, and to the origins that the operator allows. The URL
+ * parser normalises addresses in octal, hexadecimal, full-width or percent-encoded digits. What a host name resolves to is
+ * not known here: see docs/webhooks.md.
  */
 import ipaddr from "ipaddr.js";
 import { fail, ok, type Result } from "../core/failure.ts";
 
-/** Names that only a machine or a network of one's own knows. */
+/** Host names of this machine or of a private network. */
 const PRIVATE_NAMES = /(^|\.)(localhost|local|internal|home\.arpa)$/;
 const IPV6_UNICAST = ipaddr.IPv6.parseCIDR("2000::/3");
 
-/** The origins in a comma-separated list, such as `http://127.0.0.1:9000`; null where one is none. */
+/** The origins in a comma-separated list such as `http://127.0.0.1:9000`; null if an entry is not an origin. */
 export function parseOrigins(list: string | undefined): ReadonlySet<string> | null {
   const origins = (list ?? "")
     .split(",")
     .map((origin) => origin.trim())
     .filter((origin) => origin !== "");
-  const parsed = origins.map((origin) => URL.parse(origin)?.origin ?? null);
-  return parsed.every((origin) => origin !== null && /^https?:/.test(origin)) ? new Set(parsed as string[]) : null;
+  const parsed = origins.map((origin) => URL.parse(origin)?.origin ?? "");
+  return parsed.every((origin) => /^https?:/.test(origin)) ? new Set(parsed) : null;
 }
 
 function invalidUrl(reason: string) {
   return fail("invalid_webhook_url", `A webhook cannot be sent to this URL: ${reason}.`, { param: "url" });
 }
 
-/** The URL where webhooks may be sent there; `allowed` are origins that need not be public. */
+/** The parsed URL, or the reason why no webhook may be sent to it. `allowedOrigins` need not be public. */
 export function checkWebhookUrl(rawUrl: string, allowedOrigins: ReadonlySet<string>): Result<URL> {
   const url = /[\s\p{Cc}]/u.test(rawUrl) ? null : URL.parse(rawUrl);
   if (url === null) return invalidUrl("it is not a URL");
