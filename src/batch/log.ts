@@ -1,8 +1,8 @@
-/** Lines for whoever runs the endpoint: no inputs, no secrets, no tokens. */
+/** The operator's log: it has no inputs, no secrets and no tokens. */
 
 export type Log = (event: string, fields?: Readonly<Record<string, string | number>>) => void;
 
-/** What an error was and where it was thrown, without its message, which may quote an input. */
+/** An error's code or name and its stack, without its message, which may quote an input. */
 export function redactedStack(error: unknown): string {
   if (!(error instanceof Error)) return "unknown";
   const { code } = error as { code?: unknown };

@@ -1,4 +1,4 @@
-/** The batch endpoint as the Worker calls it: signed, with a time limit, and every answer as one of few outcomes. */
+/** Calls the batch endpoint from the Worker: signed, with a time limit, each answer reduced to one of a few results. */
 
 import { newId } from "../lib/id.ts";
 import { parseRetryAfter } from "../lib/retry.ts";
@@ -7,13 +7,13 @@ import { acknowledgement, type Stop, type Submission } from "./protocol.ts";
 import { sign } from "./sign.ts";
 
 export interface BatchEndpoint {
-  /** Takes a path; `fetch` at the endpoint's address. */
+  /** `fetch`, for a path at the endpoint's address. */
   readonly send: (path: string, init: RequestInit) => Promise<Response>;
   readonly secret: string;
   readonly timeoutMs: number;
 }
 
-/** What came of a submission; `retryAfter`, in milliseconds, is what the endpoint asked for. */
+/** The result of a submission. `retryAfter` is the wait that the endpoint asked for, in milliseconds. */
 export type SubmitResult =
   | { readonly type: "accepted" }
   | { readonly type: "ended" }
@@ -40,7 +40,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Asks the batch endpoint to run an attempt. Asked again, it is the same attempt. */
+/** Asks the batch endpoint to run an attempt. Repeating the call starts no second one. */
 export async function submitAttempt(endpoint: BatchEndpoint, submission: Submission): Promise<SubmitResult> {
   const path = `/v1/jobs/${submission.id}/attempts/${submission.attempt}`;
   try {
@@ -61,7 +61,7 @@ export async function submitAttempt(endpoint: BatchEndpoint, submission: Submiss
   }
 }
 
-/** Tells the batch endpoint to end an attempt; whether it said that the attempt has ended. */
+/** Tells the batch endpoint to end an attempt. Answers whether the endpoint says that the attempt has ended. */
 export async function stopAttempt(endpoint: BatchEndpoint, stop: Stop): Promise<boolean> {
   const path = `/v1/jobs/${stop.id}/attempts/${stop.attempt}/stop`;
   const reply = await call(endpoint, "POST", path, stop).catch(() => null);

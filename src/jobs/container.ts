@@ -1,8 +1,8 @@
-/** The batch endpoint on Cloudflare Containers: one container a job, which sleeps once it has nothing to do. */
+/** The batch endpoint on Cloudflare Containers: one container for each job, which stops when it is idle. */
 import { Container } from "@cloudflare/containers";
 import { health } from "./protocol.ts";
 
-/** What a container is told of the Worker's variables and secrets, beside those that BACKBONES names. */
+/** The Worker's variables and secrets that a container gets, beside the secrets that BACKBONES names. */
 export interface ContainerEnv {
   readonly GRAFT_URL?: string;
   readonly BATCH_SECRET?: string;
@@ -14,7 +14,7 @@ const PORT = 8788;
 /** The platform gives a container 15 minutes from SIGTERM to SIGKILL. */
 const GRACE_SECONDS = 14 * 60;
 const HEALTH_TIMEOUT_MS = 10_000;
-/** When to ask again, where no container is to be had. */
+/** When to ask again if the platform has no free container. */
 const RETRY_AFTER_SECONDS = 15;
 
 /** The environment of src/batch.ts. Workers AI cannot be reached from a container, so its backbones are left out. */
@@ -43,10 +43,10 @@ export class BatchContainer extends Container<ContainerEnv> {
   override sleepAfter = "3m";
   override envVars = toContainerEnv(this.env);
 
-  /** Answers as the endpoint does; where the platform has no container left, as an endpoint that is full. */
+  /** The endpoint's answer. If the platform has no free container, the answer of a full endpoint. */
   override async fetch(request: Request): Promise<Response> {
     const response = await super.fetch(request);
-    // It was started before the secret was exchanged, and every call would keep it awake: the next one starts it anew.
+    // The container was started with the secret before the rotation. It stops here, so that the next call starts a new one.
     if (response.status === 401) await this.onActivityExpired();
     const isEndpointResponse = response.headers.get("content-type")?.startsWith("application/json");
     if (response.status !== 503 || isEndpointResponse) return response;
@@ -54,12 +54,12 @@ export class BatchContainer extends Container<ContainerEnv> {
     return new Response(null, { status: 429, headers: { "retry-after": String(RETRY_AFTER_SECONDS) } });
   }
 
-  /** The Worker asks nothing of an attempt that runs: a container without requests may still be at work. */
+  /** A container without requests may still be at work, because the Worker sends a running attempt none. */
   override async onActivityExpired(): Promise<void> {
     if (!(await this.#isBusy())) await this.stop();
   }
 
-  /** Whether attempts run in it. One that does not answer is none that works. */
+  /** Whether attempts run in the container. One that does not answer counts as idle. */
   async #isBusy(): Promise<boolean> {
     try {
       const signal = AbortSignal.timeout(HEALTH_TIMEOUT_MS);

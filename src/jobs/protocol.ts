@@ -1,6 +1,6 @@
 /**
- * What the Worker and a batch endpoint say to each other, as schemas that both sides check; docs/batch-endpoint.md is made
- * from them. Both ignore fields that they do not know, so that either may be updated first.
+ * The messages between the Worker and a batch endpoint, as schemas that both sides check. docs/batch-endpoint.schema.json is
+ * made from them. Both sides ignore unknown fields, so that either may be updated first.
  */
 import { z } from "zod";
 import type { Candidate, Comparison } from "../core/evaluation/comparison.ts";
@@ -8,17 +8,17 @@ import type { Candidate, Comparison } from "../core/evaluation/comparison.ts";
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "a SHA-256 is 64 hex digits");
 const count = z.int().min(0);
 
-/** Bytes that were uploaded, named by their SHA-256. */
+/** Uploaded bytes, named by their SHA-256. */
 export const artifact = z.object({ sha256, bytes: z.int().min(1) }).meta({ title: "Artifact" });
 export type Artifact = z.infer<typeof artifact>;
 
-/** Which layers are trained: all of them, the last n, or none but the head. */
+/** Which layers are trained: all, the last n, or the head alone. */
 const trainable = z.union([z.enum(["all", "head"]), z.object({ last_layers: z.int().min(1) })]);
 export type Trainable = z.infer<typeof trainable>;
 
 const autoOrPositive = z.union([z.literal("auto"), z.number().positive()]).optional();
 
-/** `PUT <batch endpoint>/v1/jobs/{id}/attempts/{n}`: run this attempt of a job. Sent again, it is the same attempt. */
+/** `PUT <batch endpoint>/v1/jobs/{id}/attempts/{n}`: run this attempt at a job. Sending it again starts no second one. */
 export const submission = z
   .object({
     object: z.literal("batch.job"),
@@ -70,7 +70,7 @@ export const stop = z
   .meta({ title: "Stop" });
 export type Stop = z.infer<typeof stop>;
 
-/** What a submission or a stop is answered with. */
+/** The answer to a submission or a stop. */
 export const acknowledgement = z
   .object({
     object: z.literal("batch.attempt"),
@@ -85,7 +85,7 @@ export const health = z
   .object({ status: z.enum(["ok", "stopping"]), running: count, capacity: count })
   .meta({ title: "Health" });
 
-/** One line of `GET …/data`: an example; the last line has `end`, and without it the data is not whole. */
+/** One line of `GET …/data`: an example. The last line has `end`; data without it is not whole. */
 export const dataLine = z
   .union([
     z.object({
@@ -127,7 +127,7 @@ export const comparison = z
   })
   .meta({ title: "Judgement" }) satisfies z.ZodType<Comparison>;
 
-/** Names all that an attempt made; signed as every message is. */
+/** Names everything that an attempt made. It is signed, as every message is. */
 const manifest = z.object({
   artifact: artifact.meta({ description: "the head" }),
   backbone: z
@@ -175,13 +175,13 @@ const messageBody = z.discriminatedUnion("type", [
     .meta({ description: "the attempt has ended as it was told to, or because its machine goes away" }),
 ]);
 
-/** `POST …/messages`: what an attempt tells. Any of them is a sign of life. */
+/** `POST …/messages`: a message from an attempt. Each one counts as a heartbeat. */
 export const message = z
   .intersection(z.object({ id: z.string().meta({ description: "of the job" }), attempt: z.int().min(1) }), messageBody)
   .meta({ title: "Message" });
 export type Message = z.infer<typeof messageBody>;
 
-/** What a message is answered with. */
+/** The answer to a message. */
 export const directive = z
   .object({
     object: z.literal("batch.directive"),
@@ -193,7 +193,7 @@ export const directive = z
   .meta({ title: "Directive" });
 export type Directive = z.infer<typeof directive>;
 
-/** `POST …/artifacts/{sha256}/uploads` asks for an upload in parts, which all but the last have exactly `part_bytes`. */
+/** `POST …/artifacts/{sha256}/uploads` asks for an upload in parts. All parts but the last have exactly `part_bytes`. */
 export const uploadRequest = z.object({ bytes: z.int().min(1) }).meta({ title: "UploadRequest" });
 export const upload = z
   .object({ object: z.literal("batch.upload"), upload_id: z.string(), part_bytes: z.int() })
@@ -201,6 +201,6 @@ export const upload = z
 export const uploadedPart = z.object({ part: z.int().min(1), etag: z.string() }).meta({ title: "UploadedPart" });
 export const completion = z.object({ parts: z.array(uploadedPart).min(1).max(10_000) }).meta({ title: "Completion" });
 
-/** An artifact of more bytes is uploaded in parts. */
+/** A larger artifact is uploaded in parts. */
 export const MAX_SINGLE_UPLOAD_BYTES = 64 * 1024 * 1024;
 export const PART_BYTES = 16 * 1024 * 1024;

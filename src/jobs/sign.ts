@@ -1,10 +1,10 @@
-/** Messages between the Worker and a batch endpoint are signed, both ways, as Standard Webhooks 1.0 says, with one shared secret. */
+/** Signatures of the messages between the Worker and a batch endpoint: Standard Webhooks 1.0, with one shared secret. */
 import { Webhook, WebhookVerificationError } from "standardwebhooks";
 
-/** Seconds that the library lets a message's time be off: an id need not be remembered for longer than twice that. */
+/** How far a message's time may be off, in seconds, by the library. Ids are remembered for twice as long. */
 export const TOLERANCE_SECONDS = 300;
 
-/** Whether this is a secret that messages can be signed with. */
+/** Whether messages can be signed with this secret. */
 export function isSecret(secret: string): boolean {
   try {
     new Webhook(secret);
@@ -14,7 +14,7 @@ export function isSecret(secret: string): boolean {
   }
 }
 
-/** The headers that sign a body. `id` is new at each sending, so that one sent again is not taken for a replay; `now` is in milliseconds. */
+/** The headers that sign a body. `id` must be new each time, or the message counts as replayed; `now` is in milliseconds. */
 export function sign(secret: string, body: string, id: string, now: number): Record<string, string> {
   const timestamp = new Date(now);
   return {
@@ -24,7 +24,7 @@ export function sign(secret: string, body: string, id: string, now: number): Rec
   };
 }
 
-/** The id of a body that one of the secrets signed within the last five minutes, else null. */
+/** The message id of a body that one of the secrets signed within the last five minutes, else null. */
 export function verify(secrets: readonly string[], body: string, headers: Headers): string | null {
   const id = headers.get("webhook-id") ?? "";
   if (!/^[\x21-\x7e]{1,100}$/.test(id)) return null;

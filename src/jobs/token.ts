@@ -1,7 +1,7 @@
 /**
- * Tokens of one attempt, whose last 32 hex digits are a MAC of all before them by a server key, checked before anything is
- * looked up, as that of an API key is: `gb_<tenant>_<job>_<attempt>_…` of an attempt at a fine-tuning job, and
- * `gr_<tenant>_<attempt>_<head>_…` of one at training a head again.
+ * Tokens that are valid for one attempt: `gb_<tenant>_<job>_<attempt>_…` for an attempt at a fine-tuning job,
+ * `gr_<tenant>_<attempt>_<head>_…` for an attempt at retraining a head. The last 32 hex digits are a MAC, by a server key, of
+ * all before them. It is checked before anything is looked up, as for an API key.
  */
 import { mac, verifyMac } from "../lib/hash.ts";
 
@@ -25,7 +25,7 @@ export function makeAttemptToken(serverKey: string, { tenant, job, attempt }: At
   return `${body}_${mac(serverKey, body)}`;
 }
 
-/** The attempt that a token was made for by one of the server keys, or null. */
+/** The attempt that a token is for; null if none of the server keys made the token. */
 export function verifyAttemptToken(serverKeys: readonly string[], token: string): Attempt | null {
   const [, body, tenant, job, attempt, given] = ATTEMPT_TOKEN.exec(token) ?? [];
   if (body === undefined || tenant === undefined || job === undefined || given === undefined) return null;
@@ -37,7 +37,7 @@ export function makeRetrainingToken(serverKey: string, { tenant, head, attempt }
   return `${body}_${mac(serverKey, body)}`;
 }
 
-/** The retraining that a token was made for by one of the server keys, or null. */
+/** The retraining that a token is for; null if none of the server keys made the token. */
 export function verifyRetrainingToken(serverKeys: readonly string[], token: string): Retraining | null {
   const [, body, tenant, attempt, head, given] = RETRAINING_TOKEN.exec(token) ?? [];
   if (body === undefined || tenant === undefined || head === undefined || given === undefined) return null;

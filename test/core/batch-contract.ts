@@ -40,10 +40,9 @@ export function makeSchema(): object {
       if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
     },
   });
-  const definitions = Object.entries(jsonSchema.schemas).map(([id, { $schema: _, $id: __, ...schema }]) => [
-    id,
-    schema,
-  ]);
+  const definitions = Object.entries(jsonSchema.schemas)
+    .map(([id, { $schema: _, $id: __, ...schema }]) => [id, schema] as const)
+    .sort(([a], [b]) => (a < b ? -1 : 1));
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
     title: "What a Worker of Graft and its batch endpoint say to each other",

@@ -1,4 +1,4 @@
-/** The batch endpoint as HTTP: what the Worker asks of it. */
+/** The batch endpoint's HTTP interface, which the Worker calls. */
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
@@ -11,58 +11,26 @@ import { makeFairQueue } from "./fair-queue.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 const BODY_BYTES = 256 * 1024;
+/** Message ids that are remembered at once. */
 const MAX_IDS = 100_000;
+const STOPPING_RETRY_SECONDS = 5;
 
 interface BatchAppOptions {
   readonly secrets: readonly string[];
   readonly capacity: number;
   readonly backbones: ReadonlyMap<string, Backbone>;
   readonly supervisor: Supervisor;
-  /** Whether no attempt is taken any more. */
+  /** Whether the endpoint takes no more attempts. */
   readonly isStopping: () => boolean;
   readonly log: Log;
 }
 
-export function makeBatchApp({ secrets, capacity, backbones, supervisor, isStopping, log }: BatchAppOptions): Hono {
+export function makeBatchApp(options: BatchAppOptions): Hono {
+  const { capacity, supervisor, isStopping, log } = options;
   const app = new Hono();
   const fairQueue = makeFairQueue();
-  const replayGuard = makeReplayGuard();
-
-  const refuse = (c: Context, status: ContentfulStatusCode, code: string, message: string, retryAfter?: number) => {
-    if (retryAfter !== undefined) c.header("retry-after", String(retryAfter));
-    // Those that wait for a place ask every other second.
-    if (status !== 429) log("request_refused", { path: c.req.path, status, code });
-    return c.json({ error: { message, code } }, status);
-  };
-
-  /** The body that a known secret signed and a schema accepts, for the attempt that the path names; else the refusal. */
-  const readVerified = async <T extends { id: string; attempt: number }>(c: Context, schema: z.ZodType<T>) => {
-    const text = await c.req.text();
-    const id = verify(secrets, text, c.req.raw.headers);
-    if (id === null) return refuse(c, 401, "invalid_signature", "The signature is not valid, or not of now.");
-    const replayStatus = replayGuard.check(id, Date.now());
-    if (replayStatus === "replayed") return refuse(c, 409, "replayed", "This message was received before.");
-    if (replayStatus === "full")
-      return refuse(c, 503, "too_many_messages", "Too many messages in too short a time.", 30);
-    const parsed = schema.safeParse(parseJson(text));
-    if (!parsed.success) {
-      const issue = parsed.error.issues[0];
-      return refuse(c, 422, "invalid_body", `The body is not as agreed: '${issue?.path.join(".")}' ${issue?.message}.`);
-    }
-    const { id: job, attempt } = parsed.data;
-    if (c.req.param("id") !== job || c.req.param("attempt") !== String(attempt))
-      return refuse(c, 422, "invalid_path", "The path names another attempt than the body.");
-    return parsed.data;
-  };
-
-  const acknowledge = (
-    c: Context,
-    { id, attempt }: { id: string; attempt: number },
-    status: "running" | "stopping" | "ended",
-  ) => {
-    const body: z.infer<typeof acknowledgement> = { object: "batch.attempt", id, attempt, status };
-    return c.json(body, status === "ended" ? 200 : 202);
-  };
+  const refuse = makeRefuse(log);
+  const readVerified = makeVerifiedReader(options.secrets, refuse);
 
   app.use(
     bodyLimit({ maxSize: BODY_BYTES, onError: (c) => refuse(c, 413, "body_too_large", "The body is too large.") }),
@@ -74,13 +42,13 @@ export function makeBatchApp({ secrets, capacity, backbones, supervisor, isStopp
     const { id, attempt, tenant, created_at } = request;
     const state = supervisor.stateOf(id, attempt);
     if (state !== null) return acknowledge(c, request, state);
-    const problem = submissionProblem(request, backbones);
+    const problem = submissionProblem(request, options.backbones);
     if (problem !== null) return refuse(c, 422, "invalid_submission", problem);
     // An attempt with a higher number means that the Worker has given up the one before.
     await supervisor.kill(id);
     if (isStopping())
       return refuse(c, 503, "stopping", "This batch endpoint is about to stop.", STOPPING_RETRY_SECONDS);
-    // Asked twice at once, it may have been started meanwhile.
+    // If the same submission came twice at once, the other request may have started it meanwhile.
     const currentState = supervisor.stateOf(id, attempt);
     if (currentState !== null) return acknowledge(c, request, currentState);
     const freeSlots = capacity - supervisor.runningCount();
@@ -111,9 +79,59 @@ export function makeBatchApp({ secrets, capacity, backbones, supervisor, isStopp
   return app;
 }
 
-const STOPPING_RETRY_SECONDS = 5;
+type Refuse = (
+  c: Context,
+  status: ContentfulStatusCode,
+  code: string,
+  message: string,
+  retryAfterSeconds?: number,
+) => Response;
 
-/** Why a submission cannot be run here, or null. */
+function makeRefuse(log: Log): Refuse {
+  return (c, status, code, message, retryAfterSeconds) => {
+    if (retryAfterSeconds !== undefined) c.header("retry-after", String(retryAfterSeconds));
+    // Jobs that wait for a slot ask every few seconds.
+    if (status !== 429) log("request_refused", { path: c.req.path, status, code });
+    return c.json({ error: { message, code } }, status);
+  };
+}
+
+/**
+ * Makes the function that reads a request's body: signed by one of the secrets, not seen before, accepted by a schema, and
+ * for the attempt that the path names. It answers the refusal otherwise.
+ */
+function makeVerifiedReader(secrets: readonly string[], refuse: Refuse) {
+  const replayGuard = makeReplayGuard();
+  return async <T extends { id: string; attempt: number }>(c: Context, schema: z.ZodType<T>): Promise<T | Response> => {
+    const text = await c.req.text();
+    const id = verify(secrets, text, c.req.raw.headers);
+    if (id === null) return refuse(c, 401, "invalid_signature", "The signature is not valid, or not of now.");
+    const replayStatus = replayGuard.check(id, Date.now());
+    if (replayStatus === "replayed") return refuse(c, 409, "replayed", "This message was received before.");
+    if (replayStatus === "full")
+      return refuse(c, 503, "too_many_messages", "Too many messages in too short a time.", 30);
+    const parsed = schema.safeParse(parseJson(text));
+    if (!parsed.success) {
+      const issue = parsed.error.issues[0];
+      return refuse(c, 422, "invalid_body", `The body is not as agreed: '${issue?.path.join(".")}' ${issue?.message}.`);
+    }
+    const { id: job, attempt } = parsed.data;
+    if (c.req.param("id") !== job || c.req.param("attempt") !== String(attempt))
+      return refuse(c, 422, "invalid_path", "The path names another attempt than the body.");
+    return parsed.data;
+  };
+}
+
+function acknowledge(
+  c: Context,
+  { id, attempt }: { id: string; attempt: number },
+  status: "running" | "stopping" | "ended",
+): Response {
+  const body: z.infer<typeof acknowledgement> = { object: "batch.attempt", id, attempt, status };
+  return c.json(body, status === "ended" ? 200 : 202);
+}
+
+/** The reason why a submission cannot be run here, or null. */
 function submissionProblem(
   { modality, backbone, dimensions }: Submission,
   backbones: ReadonlyMap<string, Backbone>,
@@ -128,12 +146,12 @@ function submissionProblem(
     : `The backbone '${id}' has ${found.dimensions} dimensions, not ${dimensions}.`;
 }
 
-/** The ids of messages for as long as their signatures hold. */
+/** Remembers the ids of messages for as long as their signatures are valid. */
 function makeReplayGuard() {
   const expiries = new Map<string, number>();
   return {
     check(id: string, now: number): "new" | "replayed" | "full" {
-      // They were added in the order in which they end.
+      // They are in the order in which they expire.
       for (const [each, end] of expiries) {
         if (end > now) break;
         expiries.delete(each);

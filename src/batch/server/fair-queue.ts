@@ -1,59 +1,60 @@
 /**
- * Who is served next. The queue itself is the tenants' own: who finds no room asks again later. This remembers who asked,
- * so that room goes round the tenants in turn, and not to whoever happens to ask when there is some.
+ * Decides which job gets the next free slot. The jobs themselves wait in the tenants' ledgers; a job that finds no free slot
+ * asks again later. The queue remembers who asked, so that slots go to the tenants in turn, and not to whichever job asks at
+ * the right moment.
  *
- * A tenant that was given room longest ago, or never, goes first; of one tenant's jobs the oldest. Who has not asked again
- * in time has lost its place. Times are in milliseconds, and passed in.
+ * The tenant that got a slot longest ago, or never, goes first; among its jobs the oldest. A job that does not ask again in
+ * time loses its position. Times are in milliseconds, and passed in.
  */
 
 export interface Request {
   readonly tenant: string;
   readonly job: string;
-  /** When the job was created: any unit, of all the same. */
+  /** When the job was created, in the same unit for all jobs. */
   readonly createdAt: number;
 }
 
-/** Whether who asks may come in now; if not, in how many seconds to ask again. */
+/** Whether the job gets a slot now; if not, in how many seconds to ask again. */
 export type Admission = { readonly granted: true } | { readonly granted: false; readonly retryAfter: number };
 
 export interface FairQueue {
-  /** @param freeSlots for how many there is room now */
+  /** @param freeSlots how many slots are free now */
   acquireSlot(request: Request, freeSlots: number, now: number): Admission;
-  /** Takes a job out of the line. */
+  /** Removes a job from the queue. */
   remove(job: string): void;
   size(): number;
 }
 
 interface WaitingRequest extends Request {
   readonly firstRequestedAt: number;
-  /** Until when it keeps its place without asking again. */
+  /** Until when it keeps its position without asking again. */
   readonly expiresAt: number;
 }
 
 const MAX_RETRY_SECONDS = 30;
-/** So many at the front ask every second. */
+/** So many jobs at the front ask every second. */
 const EAGER_POSITIONS = 4;
-/** Asking again may take twice as long as it was told, and a second more. */
+/** A job may ask again up to twice as late as it was told, and a second more. */
 const RETRY_TOLERANCE = 2;
 const GRACE_MS = 1_000;
 const MAX_WAITING = 10_000;
 const MAX_TENANTS = 10_000;
 
-/** Seconds after which who is at this place (0: the first) is to ask again. */
+/** Seconds after which the job at this position (0: the first) is to ask again. */
 function retryAfterOf(position: number): number {
   return Math.min(MAX_RETRY_SECONDS, Math.max(1, position - EAGER_POSITIONS + 2));
 }
 
 export function makeFairQueue(): FairQueue {
   const waiting = new Map<string, WaitingRequest>();
-  /** When each tenant was given room, counted: the first is who was longest ago. */
+  /** The number of the last slot that each tenant got. The first entry is the one of longest ago. */
   const lastServed = new Map<string, number>();
   let servedCount = 0;
 
   const compareAge = (a: WaitingRequest, b: WaitingRequest) =>
     a.createdAt - b.createdAt || a.firstRequestedAt - b.firstRequestedAt || (a.job < b.job ? -1 : 1);
 
-  /** How many go before this one. */
+  /** How many jobs go before this one. */
   const positionOf = (request: WaitingRequest): number => {
     const byTenant = new Map<string, WaitingRequest[]>();
     for (const each of waiting.values()) {
@@ -90,7 +91,8 @@ export function makeFairQueue(): FairQueue {
         waiting.delete(job);
         lastServed.delete(tenant);
         lastServed.set(tenant, servedCount++);
-        if (lastServed.size > MAX_TENANTS) lastServed.delete(lastServed.keys().next().value as string);
+        const [oldest] = lastServed.keys();
+        if (lastServed.size > MAX_TENANTS && oldest !== undefined) lastServed.delete(oldest);
         return { granted: true };
       }
       const retryAfter = retryAfterOf(position);

@@ -1,4 +1,4 @@
-/** What outlives this process: which attempts run here, so that after a crash the Worker can be told that they are lost. */
+/** Records on disk of the attempts that run here. After a crash, the next process reports them to the Worker as lost. */
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { lockFolder } from "../../lib/folder-lock.ts";
@@ -6,7 +6,7 @@ import { UsageError } from "../../lib/usage-error.ts";
 import type { AttemptCredentials } from "../client/worker-client.ts";
 
 export interface WorkFolder {
-  /** The attempts that ran when this process's predecessor was ended. */
+  /** The attempts that were running when the previous process ended. */
   readonly orphanedAttempts: readonly AttemptCredentials[];
   add(credentials: AttemptCredentials): void;
   remove(credentials: AttemptCredentials): void;
@@ -15,7 +15,7 @@ export interface WorkFolder {
 
 const RECORD = /^ftjob-[0-9a-f]{32}\.\d+\.json$/;
 
-/** Opens the folder for this process alone, and clears it of what was left half-written. Throws a UsageError if it cannot. */
+/** Opens the folder for this process alone, and deletes half-written files. Throws a UsageError if it cannot. */
 export function openWorkFolder(folder: string): WorkFolder {
   const wrapErrors = <T>(run: () => T): T => {
     try {
@@ -45,14 +45,14 @@ export function openWorkFolder(folder: string): WorkFolder {
   };
 }
 
-/** The record in a file; one that is none is removed. */
+/** The record in a file. A file without a valid record is deleted. */
 function readRecord(file: string): AttemptCredentials[] {
   try {
     const { id, attempt, token } = JSON.parse(readFileSync(file, "utf8"));
     if (typeof id === "string" && Number.isInteger(attempt) && typeof token === "string")
       return [{ id, attempt, token }];
   } catch {
-    // It is none.
+    // No valid JSON.
   }
   rmSync(file, { force: true });
   return [];
