@@ -21,7 +21,7 @@ const versionNumber = z
   .openapi({ type: "integer", minimum: 1 });
 export const versionParams = nameParams.extend({ version: versionNumber });
 
-const hyperparameters = z.strictObject({
+export const headHyperparameters = z.strictObject({
   l2: z
     .union([z.literal("auto"), z.number().positive().max(1e12)], { error: "l2 is 'auto' or a positive number" })
     .default("auto"),
@@ -31,7 +31,9 @@ const hyperparameters = z.strictObject({
   lexical: z.union([z.literal("auto"), z.boolean()], { error: "lexical is 'auto', true or false" }).default("auto"),
   seed: z.number().int().min(0).max(4_294_967_295).default(0),
 });
-export type HeadHyperparameters = DeepReadonly<z.output<typeof hyperparameters>>;
+export type HeadHyperparameters = DeepReadonly<z.output<typeof headHyperparameters>>;
+
+export const defaultHeadHyperparameters: HeadHyperparameters = headHyperparameters.parse({});
 
 const evaluationSettings = z.strictObject({
   method: z.enum(["auto", "cross_validation", "holdout", "none"]).default("auto"),
@@ -46,7 +48,7 @@ export const newHead = z
     dataset: name.optional(),
     examples: withLimit(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
     backbone: z.string().min(1).max(200).optional(),
-    hyperparameters: hyperparameters.prefault({}),
+    hyperparameters: headHyperparameters.prefault({}),
     evaluation: evaluationSettings.prefault({}),
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),

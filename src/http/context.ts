@@ -1,8 +1,11 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context } from "hono";
 import type { Scope } from "../api/api-keys.ts";
 import type { Attempt } from "../jobs/token.ts";
+import type { TenantRequest } from "../serving/tenant-request.ts";
+import type { Ledger } from "../tenant/tenant.ts";
 
-/** Who is asking, taken from the verified key alone. */
+/** Who calls, taken from the verified key alone. */
 export interface Caller {
   readonly tenant: string;
   readonly keyId: string;
@@ -14,7 +17,9 @@ export interface HttpEnv {
   Variables: {
     requestId: string;
     caller: Caller;
-    /** On the routes that a batch endpoint calls: whose token it was. */
+    /** The caller's ledger. */
+    ledger: Ledger;
+    /** On the routes that a batch endpoint calls: the attempt of its token. */
     attempt: Attempt;
     /** The request's claim of its `Idempotency-Key` in the ledger; null without a key. */
     idempotencyClaim: string | null;
@@ -24,3 +29,13 @@ export interface HttpEnv {
 }
 
 export type App = OpenAPIHono<HttpEnv>;
+
+/** A caller's request without HTTP, for training and serving. */
+export function tenantRequest(c: Context<HttpEnv>): TenantRequest {
+  return {
+    env: c.env,
+    tenant: c.var.caller.tenant,
+    waitUntil: (work) => c.executionCtx.waitUntil(work),
+    setLogFields: (fields) => c.set("logFields", fields),
+  };
+}

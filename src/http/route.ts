@@ -19,6 +19,9 @@ export const operatorSecurity = [{ adminKey: [] }];
 /** For routes that ignore unknown parameters in a query: those in OpenAI's shape, and health checks. */
 export const anyQuery = z.looseObject({});
 
+/** What the handler of a route gets, with the request checked by the route's schemas. */
+export type RouteContext<R extends RouteConfig> = Parameters<RouteHandler<R, HttpEnv>>[0];
+
 /**
  * Registers a route with its schemas. A route that declares no query takes none. A handler answers failures as well as
  * values, and a route's schemas describe only its good responses, so the handler's type is a plain response. The tests
@@ -27,7 +30,7 @@ export const anyQuery = z.looseObject({});
 export function addRoute<R extends RouteConfig & { getRoutingPath(): string }>(
   app: App,
   config: R,
-  handler: (c: Parameters<RouteHandler<R, HttpEnv>>[0]) => Promise<Response> | Response,
+  handler: (c: RouteContext<R>) => Promise<Response> | Response,
 ): void {
   const request = { query: z.strictObject({}), ...config.request };
   app.openapi({ ...config, request }, handler as unknown as RouteHandler<R, HttpEnv>);

@@ -1,6 +1,6 @@
 /** Reads a form of `multipart/form-data` as it comes: the file in it is a stream, and only the small fields are kept. */
 import { Busboy, type BusboyInstance } from "@fastify/busboy";
-import { bodyError } from "../http/middleware/body.ts";
+import { bodyError } from "./body.ts";
 
 /** What a form may have beside its file. */
 const MAX_FIELD_BYTES = 1024;

@@ -5,7 +5,7 @@ import { formatPath } from "../api/validation.ts";
 import type { ErrorCode, Result } from "../core/failure.ts";
 import { targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
-import { BodyError, bodyError, limitBytes, notUtf8Failure, parseJson } from "../http/middleware/body.ts";
+import { BodyError, bodyError, limitBytes, notUtf8Failure, parseJson } from "./body.ts";
 import { csvRecords } from "./csv.ts";
 import { type ExampleShape, parseExample } from "./example.ts";
 import { splitLines } from "./lines.ts";
@@ -18,7 +18,7 @@ export interface BadRow {
   readonly param: string | undefined;
 }
 /** null: a line with nothing on it, which costs time to read all the same. */
-type ImportRow = GoodRow | BadRow | null;
+export type ImportRow = GoodRow | BadRow | null;
 
 /** Why an import of so many rows is not read on. */
 export function tooManyRowsError(actual: number): BodyError {

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import type { Candidate, Comparison } from "../core/evaluation/comparison.ts";
+import type { TrainingOptions } from "../core/linear/types.ts";
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, "a SHA-256 is 64 hex digits");
 const count = z.int().min(0);
@@ -58,6 +59,22 @@ export const submission = z
   })
   .meta({ title: "Submission" });
 export type Submission = z.infer<typeof submission>;
+
+/** The options of a training as core takes them. `POST /v1/heads` has the same hyperparameters and evaluation settings. */
+export function toTrainingOptions(params: {
+  readonly hyperparameters: Omit<Submission["hyperparameters"], "epochs" | "batch_size" | "learning_rate_multiplier">;
+  readonly evaluation: Submission["evaluation"];
+}): Omit<TrainingOptions, "budget"> {
+  const { l2, class_weight, lexical, seed } = params.hyperparameters;
+  const { method, folds, fraction } = params.evaluation;
+  return {
+    l2,
+    classWeight: class_weight,
+    seed,
+    lexical,
+    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
+  };
+}
 
 /** `POST <batch endpoint>/v1/jobs/{id}/attempts/{n}/stop`: end the attempt; `pause` uploads a checkpoint first. */
 export const stop = z

@@ -1,29 +1,29 @@
-/** How heads do on labelled examples that they have not learnt yet. */
-import type { Context } from "hono";
+/** Whether heads predict labelled examples correctly that they have not been trained on. */
 import type { Input, StoredExample } from "../api/examples.ts";
 import type { Prediction } from "../api/predictions.ts";
 import type { Task } from "../core/head.ts";
-import type { HttpEnv } from "../http/context.ts";
-import { predictInputs } from "../http/routes/predict.ts";
 import type { PredictionOutcome } from "../tenant/heads/feedback.ts";
 import { getServedHead } from "./active-heads.ts";
+import { predictInputs } from "./predict.ts";
+import type { TenantRequest } from "./tenant-request.ts";
 
 /**
- * For each example whether the head's version (the active one, where none is given) predicts it right; none where it has
- * no label that the head could predict, for regression, and where the head cannot predict now: learning needs no prediction.
+ * For each example whether a version of the head (by default the active one) predicts it correctly. null where the example
+ * has no label that the head could predict, for regression, and where the head cannot predict now: learning needs no
+ * prediction.
  */
 export async function getPredictionOutcomes(
-  c: Context<HttpEnv>,
+  request: TenantRequest,
   head: string,
   version: number | null,
   examples: readonly StoredExample[],
   outOfScopeLabel: string | null,
 ): Promise<(PredictionOutcome | null)[]> {
   const noOutcomes = examples.map(() => null);
-  const served = examples.length === 0 ? null : await getServedHead(c.env, c.var.caller.tenant, head, version);
+  const served = examples.length === 0 ? null : await getServedHead(request.env, request.tenant, head, version);
   if (!served?.ok || served.value.task === "regression") return noOutcomes;
   const { value } = served;
-  const predictions = await predictInputs(c, value, examples.map(toInput), (index) => `examples[${index}]`);
+  const predictions = await predictInputs(request, value, examples.map(toInput), (index) => `examples[${index}]`);
   if (!predictions.ok) return noOutcomes;
   return examples.map(({ target }, i) => {
     const correct = isCorrect(value.task, JSON.parse(target), predictions.value[i], outOfScopeLabel);
@@ -44,7 +44,7 @@ function isCorrect(
   outOfScopeLabel: string | null,
 ): boolean | null {
   if (prediction === undefined) return null;
-  // As in an evaluation, what belongs to no label does not count.
+  // Out-of-scope examples do not count, as in an evaluation.
   if (task === "single_label") return target === outOfScopeLabel ? null : prediction.label === target;
   const labels = [...(prediction.labels ?? [])].sort();
   return labels.length === target.length && labels.every((label, i) => label === target[i]);

@@ -2,7 +2,7 @@ import { createExecutionContext, runDurableObjectAlarm, runInDurableObject } fro
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { createApp } from "../../src/http/app.ts";
-import { createApiKey } from "../../src/http/routes/api-keys.ts";
+import { generateApiKey } from "../../src/http/routes/api-keys.ts";
 import { type Directory, getDirectory } from "../../src/tenant/directory.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectError } from "./assertions.ts";
@@ -225,7 +225,7 @@ test.each([
 
 test("a creation of a tenant whose idempotency key another request has taken over is not done", async () => {
   const stub = getDirectory(env.DIRECTORY);
-  const { key } = createApiKey(env, "overtaken", "first key", ["manage"], null);
+  const { key } = generateApiKey(env.SERVER_KEY, "overtaken", { name: "first key", scopes: ["manage"] });
   expect(await stub.create("overtaken", null, key, "lost claim")).toMatchObject({
     failure: { code: "request_in_progress" },
   });

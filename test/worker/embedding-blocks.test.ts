@@ -10,8 +10,9 @@ import { BLOCK_ROWS } from "../../src/store/blocks.ts";
 import { type GatherBlocksParams, gatherBlocks } from "../../src/store/gather.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
 import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
+import { createDatasetSource } from "../../src/training/dataset-source.ts";
+import { createInlineSource } from "../../src/training/inline-source.ts";
 import { runTraining } from "../../src/training/run.ts";
-import { createDatasetSource, createInlineSource } from "../../src/training/source.ts";
 import { call, newTenant } from "./api.ts";
 import { corruptedKv, type FaultyKv, failingKv, rateLimitedKv, staleKv, wrapKv } from "./faulty-kv.ts";
 

@@ -14,7 +14,7 @@ import { gatherBlocks, type RowsToEmbed } from "../../src/store/gather.ts";
 import { getHead } from "../../src/store/heads.ts";
 import { embedInputs } from "../../src/store/inputs.ts";
 import { headKey } from "../../src/store/keys.ts";
-import { createInlineSource } from "../../src/training/source.ts";
+import { createInlineSource } from "../../src/training/inline-source.ts";
 import { call, newTenant, tickets } from "./api.ts";
 import {
   corruptedKv,

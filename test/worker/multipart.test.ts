@@ -1,7 +1,7 @@
 /** The reader of forms by itself: whatever comes, it answers, and gives a file's bytes as they are or not at all. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BodyError } from "../../src/http/middleware/body.ts";
+import { BodyError } from "../../src/ingest/body.ts";
 import { type FileHandler, readForm } from "../../src/ingest/multipart.ts";
 
 const TYPE = "multipart/form-data; boundary=xx";

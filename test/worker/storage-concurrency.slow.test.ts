@@ -7,8 +7,10 @@ import { toStoredExample } from "../../src/ingest/example.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
 import { getLedger, type Ledger } from "../../src/tenant/tenant.ts";
 import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
-import { runTraining, storeHead, toHeadRecord } from "../../src/training/run.ts";
-import { createInlineSource, type TrainingSource } from "../../src/training/source.ts";
+import { storeHead, toHeadRecord } from "../../src/training/artifacts.ts";
+import { createInlineSource } from "../../src/training/inline-source.ts";
+import { runTraining } from "../../src/training/run.ts";
+import type { TrainingSource } from "../../src/training/source.ts";
 import { type ApiResponse, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 
 const quickParams = { evaluation: { method: "none" } } as const;

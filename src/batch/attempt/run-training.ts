@@ -5,8 +5,9 @@ import { train } from "../../core/linear/train.ts";
 import type { TrainingResult } from "../../core/linear/types.ts";
 import { runSteps } from "../../core/steps.ts";
 import type { Matrix } from "../../core/tensors.ts";
+import { toTrainingOptions } from "../../jobs/protocol.ts";
 import type { TrainingContext } from "./context.ts";
-import { groupsOf, type TrainingSpec, targetsOf, trainingOptions } from "./training-spec.ts";
+import { groupsOf, type TrainingSpec, targetsOf } from "./training-spec.ts";
 
 /** The candidates' names in progress messages. */
 export const candidateNames: Readonly<Record<Candidate, string>> = {
@@ -46,7 +47,7 @@ export async function runTraining(
         lexical: spec.lexical,
       },
       {
-        ...trainingOptions(submission),
+        ...toTrainingOptions(submission),
         budget: spec.budget,
         ...(skipEvaluation ? { evaluation: { method: "none" } as const } : {}),
         ...(onStep ? { onStep } : {}),

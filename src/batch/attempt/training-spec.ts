@@ -8,9 +8,9 @@ import { costIfOverBudget } from "../../core/linear/cost.ts";
 import { createLexicalBudgetReader } from "../../core/linear/lexical-budget.ts";
 import { stratifiedOrder } from "../../core/linear/subsample.ts";
 import { encodeTargets, strataOf, type Target } from "../../core/linear/targets.ts";
-import type { Cost, TrainingOptions, TrainingShape } from "../../core/linear/types.ts";
+import type { Cost, TrainingShape } from "../../core/linear/types.ts";
 import type { LexicalFeatures } from "../../core/text/lexical.ts";
-import type { Submission } from "../../jobs/protocol.ts";
+import { toTrainingOptions } from "../../jobs/protocol.ts";
 import type { TrainingContext } from "./context.ts";
 
 export interface TrainingSpec {
@@ -23,18 +23,6 @@ export interface TrainingSpec {
 const CHARACTERS_PER_YIELD = 50_000;
 /** Required lexical features may be too large for a sample of rows. It is then multiplied by this until they fit. */
 const SHRINK_FACTOR = 0.9;
-
-export function trainingOptions({ hyperparameters, evaluation }: Submission): Omit<TrainingOptions, "budget"> {
-  const { l2, class_weight, lexical, seed } = hyperparameters;
-  const { method, folds, fraction } = evaluation;
-  return {
-    l2,
-    classWeight: class_weight,
-    seed,
-    lexical,
-    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
-  };
-}
 
 /**
  * The part of `allRows` (ascending) that a candidate's head is trained on. Fails with `edge_budget_exceeded` if the rows are
@@ -70,7 +58,7 @@ async function prepareEdgeTraining(
   let textBytes = 0;
   const cumulativeBytes = [0, ...orderedRows.map((row) => (textBytes += textBytesOf(context, [row])))];
   const fullShape = shapeOf(context, allRows);
-  const options = trainingOptions(submission);
+  const options = toTrainingOptions(submission);
   const fits = (size: number) => {
     const shape = { ...fullShape, examples: size, textBytes: context.embedsLocally ? (cumulativeBytes[size] ?? 0) : 0 };
     return costIfOverBudget(shape, options, budget) === null;
@@ -85,7 +73,7 @@ async function prepareEdgeTraining(
 
 /** The failure of a training on these rows that is beyond the endpoint's budget even without lexical features, or null. */
 export function endpointBudgetFailure(context: TrainingContext, rows: readonly number[]): Failure | null {
-  const estimate = costIfOverBudget(shapeOf(context, rows), trainingOptions(context.submission), context.budget);
+  const estimate = costIfOverBudget(shapeOf(context, rows), toTrainingOptions(context.submission), context.budget);
   return estimate && budgetFailure(estimate, context.budget);
 }
 
@@ -142,7 +130,7 @@ async function readLexical(
   const { submission, examples, yieldToEventLoop } = context;
   if (submission.modality === "embedding") return { features: null };
   const shape = shapeOf(context, rows);
-  const reader = createLexicalBudgetReader(shape, trainingOptions(submission), budget, textBytesOf(context, rows));
+  const reader = createLexicalBudgetReader(shape, toTrainingOptions(submission), budget, textBytesOf(context, rows));
   if (reader === null) return { features: null };
   let charactersLeft = 0;
   for (const row of reader.hasRoom ? rows : []) {

@@ -4,6 +4,7 @@ import type { Scope } from "../../api/api-keys.ts";
 import type { Failure } from "../../core/failure.ts";
 import { constantTimeEqual, sha256Hex } from "../../lib/hash.ts";
 import { LruCache } from "../../lib/lru.ts";
+import { toMilliseconds } from "../../lib/time.ts";
 import type { KeyLease } from "../../tenant/api-keys.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import type { HttpEnv } from "../context.ts";
@@ -12,7 +13,7 @@ import { respondError } from "./errors.ts";
 import { getServerKeys, verifyKey } from "./keys.ts";
 import { checkRateLimit } from "./rate-limit.ts";
 
-/** How long an isolate relies on what the ledger said of a key: a revocation holds everywhere within 30 s. */
+/** How long an isolate relies on what the ledger says of a key. A revocation is effective everywhere within 30 s. */
 const LEASE_MS = 25_000;
 
 interface Lease {
@@ -48,18 +49,19 @@ const invalidApiKey: Failure = {
   message: "The API key is missing, wrong, expired or revoked. Send 'Authorization: Bearer gk_…' with a valid key.",
 };
 
-/** Lets a request through with a valid key that has the scope and is within its rate limit. */
+/** Lets a request through whose key is valid, has the scope and is within its rate limit. */
 export function tenantAuth(scope: Scope | null) {
   return createMiddleware<HttpEnv>(async (c, next) => {
     const token = bearerToken(c);
     const keyLease = token === undefined ? null : await leaseKey(c.env, token);
     if (!keyLease?.key) return respondError(c, invalidApiKey);
-    if (keyLease.key.expires_at !== null && keyLease.key.expires_at * 1000 <= Date.now())
-      return respondError(c, invalidApiKey);
-    c.set("caller", { tenant: keyLease.tenant, keyId: keyLease.key.id, scopes: keyLease.key.scopes });
-    const rateLimitFailure = await checkRateLimit(c, keyLease.key.id);
+    const { id, scopes, expires_at } = keyLease.key;
+    if (expires_at !== null && toMilliseconds(expires_at) <= Date.now()) return respondError(c, invalidApiKey);
+    c.set("caller", { tenant: keyLease.tenant, keyId: id, scopes });
+    c.set("ledger", getLedger(c.env.TENANT, keyLease.tenant));
+    const rateLimitFailure = await checkRateLimit(c, id);
     if (rateLimitFailure) return respondError(c, rateLimitFailure);
-    if (scope !== null && !keyLease.key.scopes.includes(scope)) {
+    if (scope !== null && !scopes.includes(scope)) {
       return respondError(c, {
         code: "missing_scope",
         message: `This API key lacks the scope '${scope}'. Use a key that has it.`,
@@ -69,7 +71,7 @@ export function tenantAuth(scope: Scope | null) {
   });
 }
 
-/** Lets a request through with the operator's key. */
+/** Lets a request through that has the operator's key. */
 export const operatorAuth = createMiddleware<HttpEnv>(async (c, next) => {
   const token = bearerToken(c);
   if (token === undefined || !c.env.ADMIN_KEY || !constantTimeEqual(token, c.env.ADMIN_KEY)) {

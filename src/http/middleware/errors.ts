@@ -1,6 +1,7 @@
-/** The one place where failures become HTTP. */
+/** Failures and exceptions as HTTP responses. */
 
 import type { Context } from "hono";
+import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { ErrorType } from "../../api/errors.ts";
 import type { ErrorCode, Failure, Result } from "../../core/failure.ts";
@@ -57,7 +58,7 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   internal_error: { status: 500, type: "server_error" },
 };
 
-/** The answer that tells of a failure. */
+/** The response to a failure. */
 export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
   const { status, type } = httpErrors[failure.code];
   if (failure.retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(failure.retryAfter))));
@@ -74,7 +75,50 @@ export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
   return c.json({ error }, status);
 }
 
-/** The answer to a result: its value with `status`, or its failure. */
+/** The response to a result: its value with `status`, or its failure. */
 export function respond<T>(c: Context<HttpEnv>, result: Result<T>, status: ContentfulStatusCode = 200): Response {
   return result.ok ? c.json(result.value as object, status) : respondError(c, result.failure);
+}
+
+export function notJsonFailure(type: string): Failure {
+  const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
+  return { code: "unsupported_media_type", message, param: "content-type" };
+}
+
+export function handleNotFound(c: Context<HttpEnv>): Response {
+  return respondError(c, {
+    code: "not_found",
+    message: `There is nothing at ${c.req.method} ${c.req.path}. All routes are in /openapi.json and at /docs.`,
+  });
+}
+
+/** The response to an exception: hono's own for a bad body, the platform's for lost storage, or a bug. */
+export function handleError(error: Error, c: Context<HttpEnv>): Response {
+  if (error instanceof HTTPException && error.status === 400) {
+    return respondError(c, {
+      code: "invalid_json",
+      message: "The body is not valid JSON. Check quotes, commas and brackets.",
+    });
+  }
+  if (error instanceof HTTPException && error.status === 415) {
+    return respondError(c, notJsonFailure(c.req.header("content-type") ?? ""));
+  }
+  // The platform sets these where a ledger is overloaded, or out of reach for a moment.
+  const { overloaded, retryable } = error as { overloaded?: boolean; retryable?: boolean };
+  const isConnectionLost = /network connection lost/i.test(String(error));
+  if (overloaded || retryable || isConnectionLost) {
+    return respondError(c, {
+      code: overloaded ? "capacity_exceeded" : "storage_unavailable",
+      message: "The storage behind this request did not answer. Try again in a few seconds.",
+      retryAfter: 5,
+    });
+  }
+  console.error(
+    JSON.stringify({ request_id: c.var.requestId, event: "unexpected_error", error: error.stack ?? String(error) }),
+  );
+  return respondError(c, {
+    code: "internal_error",
+    message: "Something went wrong on our side. Try again; if it lasts, tell us the request id.",
+    retryAfter: 5,
+  });
 }

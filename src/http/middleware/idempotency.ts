@@ -7,8 +7,8 @@ import type { HttpEnv } from "../context.ts";
 import { respondError } from "./errors.ts";
 
 /**
- * Honours `Idempotency-Key` on a route that creates or changes something. The ledger that it changes claims the key
- * here, and keeps the answer in the transaction of the change itself; a request that fails gives the key free again.
+ * Handles `Idempotency-Key` on a route that creates or changes something. The ledger claims the key here, and stores the
+ * response in the transaction of the change itself. A request that fails releases the key.
  */
 export function idempotency(owner: "tenant" | "operator") {
   return createMiddleware<HttpEnv>(async (c, next) => {
@@ -22,10 +22,10 @@ export function idempotency(owner: "tenant" | "operator") {
       });
     }
     const tenant = owner === "tenant" ? c.var.caller.tenant : c.req.param("id");
-    // The operator's path is not checked yet; what names no tenant is refused next.
+    // The operator's path is not checked yet. A path that names no tenant is refused next.
     if (tenant !== undefined && !TENANT_ID_PATTERN.test(tenant)) return next();
     const idempotencyStore = tenant === undefined ? getDirectory(c.env.DIRECTORY) : getLedger(c.env.TENANT, tenant);
-    // No header holds a line break, so no key of the tenant's own is the same.
+    // A header holds no line break, so a tenant's own key never equals this one.
     const key = owner === "operator" && tenant !== undefined ? `operator\n${header}` : header;
     const url = new URL(c.req.url);
     const requestHash = sha256Hex(`${c.req.method} ${url.pathname}${url.search}\n${await c.req.text()}`);

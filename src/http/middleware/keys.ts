@@ -1,8 +1,7 @@
 /**
- * What opens the door to a tenant: API keys, `gk_<tenant>_<32 hex digits><32 hex digits>`, and the tokens of inbound
- * hooks' URLs, `gi_…`. The first half is random, the second a MAC of all before it by a server key. The MAC is checked
- * before anything is looked up, so nobody without a key or a token that this server made can cause a look-up, nor make a
- * Durable Object exist.
+ * API keys, `gk_<tenant>_<32 hex digits><32 hex digits>`, and the tokens of inbound hooks' URLs, `gi_…`. The first 32
+ * digits are random. The others are a MAC of everything before them by a server key. The MAC is checked before anything is
+ * looked up: only a key or a token that this server made causes a look-up, or creates a Durable Object.
  */
 import { mac, toHex, verifyMac } from "../../lib/hash.ts";
 
@@ -17,14 +16,14 @@ export function createKey(serverKey: string, tenant: string, random: Uint8Array,
   return body + mac(serverKey, body);
 }
 
-/** The tenant that a key of this kind was made for by one of the server keys, or null. */
+/** The tenant of a key of this kind that one of the server keys has signed, or null. */
 export function verifyKey(serverKeys: readonly string[], key: string, kind: KeyKind = "gk"): string | null {
   const [, body, foundKind, tenant, keyMac] = KEY_PATTERN.exec(key) ?? [];
   if (body === undefined || foundKind !== kind || tenant === undefined || keyMac === undefined) return null;
   return verifyMac(serverKeys, body, keyMac) ? tenant : null;
 }
 
-/** The keys that make MACs: the server's own, and the one before, so that they can be rotated. */
+/** The keys for MACs: the current one, and the previous one for as long as a rotation takes. */
 export function getServerKeys(env: Cloudflare.Env): string[] {
   return [env.SERVER_KEY, env.PREVIOUS_SERVER_KEY].filter((key): key is string => !!key);
 }

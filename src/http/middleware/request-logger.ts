@@ -4,7 +4,7 @@ import { newId } from "../../lib/id.ts";
 import type { HttpEnv } from "../context.ts";
 import { RATE_LIMIT_POLICY } from "./rate-limit.ts";
 
-/** Gives the request its id, and writes its one log line: no inputs, no secrets. */
+/** Gives the request its id, and writes its one log line, which has no inputs and no secrets. */
 export const requestLogger = createMiddleware<HttpEnv>(async (c, next) => {
   const startedAt = Date.now();
   const requestId = newId("req_");

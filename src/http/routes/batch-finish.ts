@@ -19,7 +19,7 @@ import type { NewHead } from "../../tenant/heads/heads.ts";
 import type { TrainedLayers } from "../../tenant/jobs/attempts.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { storeHead } from "../../training/run.ts";
+import { storeHead } from "../../training/artifacts.ts";
 
 /** Ends a job by the head, and the layers of its backbone, that its attempt uploaded. */
 export async function finishAttempt(

@@ -4,10 +4,10 @@ import type { App } from "../context.ts";
 const description = `Train, evaluate, calibrate and serve small classifiers (heads) on frozen embeddings, one set for each of your customers.
 Every error has a code from a closed list, with a page on each in docs/errors/.`;
 
-/** A version, not whatever is newest: people type their keys into this page. */
+/** Pinned to a version, because people type their keys into this page. */
 const VIEWER_URL = "https://cdn.jsdelivr.net/npm/@scalar/api-reference@1.72.1";
 
-/** The OpenAPI document, made from the routes' own schemas, and a page to read it in. */
+/** The OpenAPI document, which is made of the routes' schemas, and a page to read it in. */
 export function documentationRoutes(app: App): void {
   app.openAPIRegistry.registerComponent("securitySchemes", "apiKey", {
     type: "http",
@@ -29,7 +29,7 @@ export function documentationRoutes(app: App): void {
         license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
       },
     });
-    // The import reads JSON as a stream too, so its validator must not; the document says so all the same.
+    // The import reads JSON as a stream, so its route declares no JSON body. The document has it all the same.
     const body = document.paths?.["/v1/datasets/{name}/examples"]?.post?.requestBody;
     if (body && "content" in body) {
       const examples = { type: "array" as const, items: { $ref: "#/components/schemas/LabelledExample" } };

@@ -1,85 +1,77 @@
-/** Heads that learn: feedback on what they predicted, and the policy by which they train again by themselves. */
+/** Heads that learn: feedback on their predictions, and the policy by which they train again. */
 import { createRoute } from "@hono/zod-openapi";
-import type { Context } from "hono";
 import type { RowError, StoredExample } from "../../api/examples.ts";
 import { headFeedback, headPolicy, newHeadFeedback, newHeadPolicy } from "../../api/feedback.ts";
 import { nameParams } from "../../api/schema.ts";
 import { parseExample } from "../../ingest/example.ts";
 import { MAX_ERRORS_SHOWN } from "../../ingest/rows.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
-import { getLedger } from "../../tenant/tenant.ts";
-import type { App, HttpEnv } from "../context.ts";
+import { type App, tenantRequest } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
-import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, type RouteContext, tenantSecurity } from "../route.ts";
 
 const common = { tags: ["Heads"], security: tenantSecurity };
 
+const addFeedbackRoute = createRoute({
+  ...common,
+  method: "post",
+  path: "/v1/heads/{name}/feedback",
+  summary: "Teach a head: labelled examples into the data set of its active version",
+  middleware: [tenantAuth("train"), idempotency("tenant")] as const,
+  request: { params: nameParams, body: jsonBody(newHeadFeedback) },
+  responses: {
+    200: jsonResponse(headFeedback, "What became of them, and how the active version had done on them"),
+    ...errorResponses,
+  },
+});
+
+const getPolicyRoute = createRoute({
+  ...common,
+  method: "get",
+  path: "/v1/heads/{name}/policy",
+  summary: "Get the policy by which a head trains again, and how it does",
+  middleware: [tenantAuth("predict")] as const,
+  request: { params: nameParams },
+  responses: { 200: jsonResponse(headPolicy, "The policy"), ...errorResponses },
+});
+
+const setPolicyRoute = createRoute({
+  ...common,
+  method: "put",
+  path: "/v1/heads/{name}/policy",
+  summary: "Set the policy by which a head trains again",
+  middleware: [tenantAuth("train")] as const,
+  request: { params: nameParams, body: jsonBody(newHeadPolicy) },
+  responses: {
+    200: jsonResponse(headPolicy, "The policy; a training that it asks for already follows"),
+    ...errorResponses,
+  },
+});
+
 export function feedbackRoutes(app: App): void {
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "post",
-      path: "/v1/heads/{name}/feedback",
-      summary: "Teach a head: labelled examples into the data set of its active version",
-      middleware: [tenantAuth("train"), idempotency("tenant")] as const,
-      request: { params: nameParams, body: jsonBody(newHeadFeedback) },
-      responses: {
-        200: jsonResponse(headFeedback, "What became of them, and how the active version had done on them"),
-        ...errorResponses,
-      },
-    }),
-    async (c) => addFeedback(c, c.req.valid("param").name, c.req.valid("json").examples),
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "get",
-      path: "/v1/heads/{name}/policy",
-      summary: "Get the policy by which a head trains again, and how it does",
-      middleware: [tenantAuth("predict")] as const,
-      request: { params: nameParams },
-      responses: { 200: jsonResponse(headPolicy, "The policy"), ...errorResponses },
-    }),
-    async (c) => respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getPolicy(c.req.valid("param").name)),
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "put",
-      path: "/v1/heads/{name}/policy",
-      summary: "Set the policy by which a head trains again",
-      middleware: [tenantAuth("train")] as const,
-      request: { params: nameParams, body: jsonBody(newHeadPolicy) },
-      responses: {
-        200: jsonResponse(headPolicy, "The policy; a training that it asks for already follows"),
-        ...errorResponses,
-      },
-    }),
-    async (c) => {
-      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
-      return respond(c, await tenantLedger.setPolicy(c.req.valid("param").name, c.req.valid("json")));
-    },
+  addRoute(app, addFeedbackRoute, addFeedback);
+  addRoute(app, getPolicyRoute, async (c) => respond(c, await c.var.ledger.getPolicy(c.req.valid("param").name)));
+  addRoute(app, setPolicyRoute, async (c) =>
+    respond(c, await c.var.ledger.setPolicy(c.req.valid("param").name, c.req.valid("json"))),
   );
 }
 
-async function addFeedback(c: Context<HttpEnv>, head: string, rawExamples: readonly unknown[]): Promise<Response> {
-  const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
-  const feedbackTarget = await tenantLedger.getFeedbackTarget(head);
+async function addFeedback(c: RouteContext<typeof addFeedbackRoute>): Promise<Response> {
+  const head = c.req.valid("param").name;
+  const feedbackTarget = await c.var.ledger.getFeedbackTarget(head);
   if (!feedbackTarget.ok) return respondError(c, feedbackTarget.failure);
   const { dataset, version } = feedbackTarget.value;
   const validExamples: StoredExample[] = [];
   const rowErrors: RowError[] = [];
-  for (const [index, example] of rawExamples.entries()) {
+  for (const [index, example] of c.req.valid("json").examples.entries()) {
     const parsed = parseExample(example, dataset, `examples[${index}]`);
     if (parsed.ok) validExamples.push(parsed.value);
     else rowErrors.push({ line: index + 1, code: parsed.failure.code, message: parsed.failure.message });
   }
-  const outcomes = await getPredictionOutcomes(c, head, version, validExamples, dataset.out_of_scope_label);
+  const request = tenantRequest(c);
+  const outcomes = await getPredictionOutcomes(request, head, version, validExamples, dataset.out_of_scope_label);
   const examplesWithOutcomes = validExamples.map((example, i) => ({
     example,
     outcomes: [outcomes[i] ?? null].filter((outcome) => outcome !== null),
@@ -87,5 +79,5 @@ async function addFeedback(c: Context<HttpEnv>, head: string, rawExamples: reado
   const rejections = { rejected: rowErrors.length, errors: rowErrors.slice(0, MAX_ERRORS_SHOWN) };
   c.set("logFields", { examples: validExamples.length, rejected: rowErrors.length });
   const batch = { dataset, version, examples: examplesWithOutcomes, rejections };
-  return respond(c, await tenantLedger.recordFeedback(c.var.idempotencyClaim, head, batch));
+  return respond(c, await c.var.ledger.recordFeedback(c.var.idempotencyClaim, head, batch));
 }

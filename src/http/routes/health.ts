@@ -10,47 +10,45 @@ import type { App, HttpEnv } from "../context.ts";
 import { respond } from "../middleware/errors.ts";
 import { addRoute, anyQuery, jsonResponse } from "../route.ts";
 
-/** Anyone may ask, and each check asks the storage that all tenants share: an isolate checks once in so many milliseconds. */
+/** Anyone may call this route, and each check reads the storage that all tenants share. So an isolate caches the result. */
 const CHECK_TTL_MS = 5_000;
-/** How long the default backbone, which may be remote, has to embed a word. */
+/** How long the default backbone, which may be remote, may take to embed a word. */
 const BACKBONE_TIMEOUT_MS = 5_000;
-/** The last verdict. Until the first success none is kept, so that the end of a start is seen at once. */
+/** The last result. It is cached from the first success on, so that a start which has ended is seen at once. */
 let lastCheck: { readonly env: Cloudflare.Env; readonly ready: boolean; readonly expiresAt: number } | undefined;
 
+const liveRoute = createRoute({
+  tags: ["Health"],
+  method: "get",
+  path: "/health/live",
+  summary: "Whether the Worker runs",
+  request: { query: anyQuery },
+  responses: { 200: jsonResponse(healthStatus, "It runs") },
+});
+
+const readyRoute = createRoute({
+  tags: ["Health"],
+  method: "get",
+  path: "/health/ready",
+  summary: "Whether the tensor backend, storage and default backbone answer",
+  request: { query: anyQuery },
+  responses: { 200: jsonResponse(healthStatus, "All answer"), 503: jsonResponse(healthStatus, "Not all answer") },
+});
+
 export function healthRoutes(app: App): void {
-  addRoute(
-    app,
-    createRoute({
-      tags: ["Health"],
-      method: "get",
-      path: "/health/live",
-      summary: "Whether the Worker runs",
-      request: { query: anyQuery },
-      responses: { 200: jsonResponse(healthStatus, "It runs") },
-    }),
-    (c) => respond(c, ok({ status: "ok" })),
-  );
-  addRoute(
-    app,
-    createRoute({
-      tags: ["Health"],
-      method: "get",
-      path: "/health/ready",
-      summary: "Whether the tensor backend, storage and default backbone answer",
-      request: { query: anyQuery },
-      responses: { 200: jsonResponse(healthStatus, "All answer"), 503: jsonResponse(healthStatus, "Not all answer") },
-    }),
-    async (c) => {
-      const cached = lastCheck?.env === c.env ? lastCheck : undefined;
-      if (cached && cached.expiresAt > Date.now()) return respondStatus(c, cached.ready);
-      const ready = await checkReadiness(c.env).catch((error) => {
-        console.error(JSON.stringify({ request_id: c.var.requestId, event: "not_ready", error: String(error) }));
-        return false;
-      });
-      if (ready || cached) lastCheck = { env: c.env, ready, expiresAt: Date.now() + CHECK_TTL_MS };
-      return respondStatus(c, ready);
-    },
-  );
+  addRoute(app, liveRoute, (c) => respond(c, ok({ status: "ok" })));
+  addRoute(app, readyRoute, getReadiness);
+}
+
+async function getReadiness(c: Context<HttpEnv>): Promise<Response> {
+  const cached = lastCheck?.env === c.env ? lastCheck : undefined;
+  if (cached && cached.expiresAt > Date.now()) return respondStatus(c, cached.ready);
+  const ready = await checkReadiness(c.env).catch((error) => {
+    console.error(JSON.stringify({ request_id: c.var.requestId, event: "not_ready", error: String(error) }));
+    return false;
+  });
+  if (ready || cached) lastCheck = { env: c.env, ready, expiresAt: Date.now() + CHECK_TTL_MS };
+  return respondStatus(c, ready);
 }
 
 function respondStatus(c: Context<HttpEnv>, ready: boolean): Response {

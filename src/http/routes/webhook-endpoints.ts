@@ -1,5 +1,4 @@
-/** Webhook endpoints: where a tenant's systems are told of events (docs/webhooks.md). */
-
+/** Webhook endpoints: URLs to which a tenant's events are sent (docs/webhooks.md). */
 import { randomBytes } from "node:crypto";
 import { createRoute } from "@hono/zod-openapi";
 import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
@@ -15,16 +14,127 @@ import {
 } from "../../api/webhooks.ts";
 import { ok } from "../../core/failure.ts";
 import { newId } from "../../lib/id.ts";
-import { getLedger } from "../../tenant/tenant.ts";
 import { checkWebhookUrl, parseOrigins } from "../../webhooks/url.ts";
 import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { idempotency } from "../middleware/idempotency.ts";
-import { addRoute, errorResponses, jsonBody, jsonResponse, tenantSecurity } from "../route.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, type RouteContext, tenantSecurity } from "../route.ts";
 
 const common = { tags: ["Webhooks"], security: tenantSecurity };
 const path = "/v1/webhook_endpoints";
+
+const createEndpointRoute = createRoute({
+  ...common,
+  method: "post",
+  path,
+  summary: "Create a webhook endpoint",
+  middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+  request: { body: jsonBody(newWebhookEndpoint) },
+  responses: {
+    201: jsonResponse(webhookEndpointWithSecret, "The endpoint; its secret is shown this once"),
+    ...errorResponses,
+  },
+});
+
+const listEndpointsRoute = createRoute({
+  ...common,
+  method: "get",
+  path,
+  summary: "List webhook endpoints",
+  middleware: [tenantAuth("manage")] as const,
+  request: { query: pageQuery },
+  responses: { 200: jsonResponse(listOf(webhookEndpoint), "Endpoints, newest first"), ...errorResponses },
+});
+
+const getEndpointRoute = createRoute({
+  ...common,
+  method: "get",
+  path: `${path}/{id}`,
+  summary: "Get a webhook endpoint",
+  middleware: [tenantAuth("manage")] as const,
+  request: { params: idParams },
+  responses: { 200: jsonResponse(webhookEndpoint, "The endpoint"), ...errorResponses },
+});
+
+const changeEndpointRoute = createRoute({
+  ...common,
+  method: "patch",
+  path: `${path}/{id}`,
+  summary: "Change a webhook endpoint; enabling it, or another URL, begins anew",
+  middleware: [tenantAuth("manage")] as const,
+  request: { params: idParams, body: jsonBody(webhookEndpointChange) },
+  responses: { 200: jsonResponse(webhookEndpoint, "The endpoint as it is now"), ...errorResponses },
+});
+
+const deleteEndpointRoute = createRoute({
+  ...common,
+  method: "delete",
+  path: `${path}/{id}`,
+  summary: "Delete a webhook endpoint and its deliveries",
+  middleware: [tenantAuth("manage")] as const,
+  request: { params: idParams },
+  responses: {
+    200: jsonResponse(deletedObject("webhook_endpoint"), "Nothing is sent to it any more"),
+    ...errorResponses,
+  },
+});
+
+const rotateSecretRoute = createRoute({
+  ...common,
+  method: "post",
+  path: `${path}/{id}/rotate_secret`,
+  summary: "Make a new secret; the one before signs as well for 24 hours",
+  middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+  request: { params: idParams },
+  responses: {
+    200: jsonResponse(webhookEndpointWithSecret, "The endpoint; its new secret is shown this once"),
+    ...errorResponses,
+  },
+});
+
+const testEndpointRoute = createRoute({
+  ...common,
+  method: "post",
+  path: `${path}/{id}/test`,
+  summary: "Send the event webhook.test to this endpoint alone",
+  middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+  request: { params: idParams },
+  responses: { 200: jsonResponse(webhookDelivery, "Its delivery, which is attempted next"), ...errorResponses },
+});
+
+const redeliverRoute = createRoute({
+  ...common,
+  method: "post",
+  path: `${path}/{id}/redeliver`,
+  summary: "Send again what has failed, of the events since a time",
+  middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
+  request: { params: idParams, body: jsonBody(redeliverRequest) },
+  responses: {
+    200: jsonResponse(webhookRedelivery, "How many are sent again; has_more says that some are left"),
+    ...errorResponses,
+  },
+});
+
+export function webhookEndpointRoutes(app: App): void {
+  addRoute(app, createEndpointRoute, createEndpoint);
+  addRoute(app, listEndpointsRoute, async (c) =>
+    respond(c, await c.var.ledger.listWebhookEndpoints(c.req.valid("query"))),
+  );
+  addRoute(app, getEndpointRoute, async (c) =>
+    respond(c, await c.var.ledger.getWebhookEndpoint(c.req.valid("param").id)),
+  );
+  addRoute(app, changeEndpointRoute, changeEndpoint);
+  addRoute(app, deleteEndpointRoute, deleteEndpoint);
+  addRoute(app, rotateSecretRoute, rotateSecret);
+  addRoute(app, testEndpointRoute, async (c) =>
+    respond(c, await c.var.ledger.testWebhookEndpoint(c.var.idempotencyClaim, c.req.valid("param").id)),
+  );
+  addRoute(app, redeliverRoute, async (c) => {
+    const { id } = c.req.valid("param");
+    return respond(c, await c.var.ledger.redeliverFailed(c.var.idempotencyClaim, id, c.req.valid("json").since));
+  });
+}
 
 function generateSecret(): string {
   return `whsec_${randomBytes(32).toString("base64")}`;
@@ -34,167 +144,33 @@ function checkEndpointUrl(env: Cloudflare.Env, endpointUrl: string) {
   return checkWebhookUrl(endpointUrl, parseOrigins(env.WEBHOOK_ORIGINS) ?? new Set());
 }
 
-export function endpointRoutes(app: App): void {
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "post",
-      path,
-      summary: "Create a webhook endpoint",
-      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
-      request: { body: jsonBody(newWebhookEndpoint) },
-      responses: {
-        201: jsonResponse(webhookEndpointWithSecret, "The endpoint; its secret is shown this once"),
-        ...errorResponses,
-      },
-    }),
-    async (c) => {
-      const { description = null, ...endpointParams } = c.req.valid("json");
-      const allowed = checkEndpointUrl(c.env, endpointParams.url);
-      if (!allowed.ok) return respondError(c, allowed.failure);
-      const secret = generateSecret();
-      const id = newId("we_");
-      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
-      const result = await tenantLedger.createWebhookEndpoint(c.var.idempotencyClaim, {
-        id,
-        ...endpointParams,
-        description,
-        secret,
-      });
-      return result.ok ? respond(c, ok({ ...result.value, secret }), 201) : respondError(c, result.failure);
-    },
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "get",
-      path,
-      summary: "List webhook endpoints",
-      middleware: [tenantAuth("manage")] as const,
-      request: { query: pageQuery },
-      responses: { 200: jsonResponse(listOf(webhookEndpoint), "Endpoints, newest first"), ...errorResponses },
-    }),
-    async (c) =>
-      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).listWebhookEndpoints(c.req.valid("query"))),
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "get",
-      path: `${path}/{id}`,
-      summary: "Get a webhook endpoint",
-      middleware: [tenantAuth("manage")] as const,
-      request: { params: idParams },
-      responses: { 200: jsonResponse(webhookEndpoint, "The endpoint"), ...errorResponses },
-    }),
-    async (c) =>
-      respond(c, await getLedger(c.env.TENANT, c.var.caller.tenant).getWebhookEndpoint(c.req.valid("param").id)),
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "patch",
-      path: `${path}/{id}`,
-      summary: "Change a webhook endpoint; enabling it, or another URL, begins anew",
-      middleware: [tenantAuth("manage")] as const,
-      request: { params: idParams, body: jsonBody(webhookEndpointChange) },
-      responses: { 200: jsonResponse(webhookEndpoint, "The endpoint as it is now"), ...errorResponses },
-    }),
-    async (c) => {
-      const change = c.req.valid("json");
-      const allowed = change.url === undefined ? null : checkEndpointUrl(c.env, change.url);
-      if (allowed?.ok === false) return respondError(c, allowed.failure);
-      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
-      return respond(c, await tenantLedger.updateWebhookEndpoint(c.req.valid("param").id, change));
-    },
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "delete",
-      path: `${path}/{id}`,
-      summary: "Delete a webhook endpoint and its deliveries",
-      middleware: [tenantAuth("manage")] as const,
-      request: { params: idParams },
-      responses: {
-        200: jsonResponse(deletedObject("webhook_endpoint"), "Nothing is sent to it any more"),
-        ...errorResponses,
-      },
-    }),
-    async (c) => {
-      const { id } = c.req.valid("param");
-      const result = await getLedger(c.env.TENANT, c.var.caller.tenant).deleteWebhookEndpoint(id);
-      return result.ok
-        ? respond(c, ok({ id, object: "webhook_endpoint", deleted: true }))
-        : respondError(c, result.failure);
-    },
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "post",
-      path: `${path}/{id}/rotate_secret`,
-      summary: "Make a new secret; the one before signs as well for 24 hours",
-      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
-      request: { params: idParams },
-      responses: {
-        200: jsonResponse(webhookEndpointWithSecret, "The endpoint; its new secret is shown this once"),
-        ...errorResponses,
-      },
-    }),
-    async (c) => {
-      const secret = generateSecret();
-      const tenantLedger = getLedger(c.env.TENANT, c.var.caller.tenant);
-      const result = await tenantLedger.rotateWebhookSecret(c.var.idempotencyClaim, c.req.valid("param").id, secret);
-      return result.ok ? respond(c, ok({ ...result.value, secret })) : respondError(c, result.failure);
-    },
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "post",
-      path: `${path}/{id}/test`,
-      summary: "Send the event webhook.test to this endpoint alone",
-      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
-      request: { params: idParams },
-      responses: { 200: jsonResponse(webhookDelivery, "Its delivery, which is attempted next"), ...errorResponses },
-    }),
-    async (c) => {
-      const { id } = c.req.valid("param");
-      return respond(
-        c,
-        await getLedger(c.env.TENANT, c.var.caller.tenant).testWebhookEndpoint(c.var.idempotencyClaim, id),
-      );
-    },
-  );
-  addRoute(
-    app,
-    createRoute({
-      ...common,
-      method: "post",
-      path: `${path}/{id}/redeliver`,
-      summary: "Send again what has failed, of the events since a time",
-      middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
-      request: { params: idParams, body: jsonBody(redeliverRequest) },
-      responses: {
-        200: jsonResponse(webhookRedelivery, "How many are sent again; has_more says that some are left"),
-        ...errorResponses,
-      },
-    }),
-    async (c) => {
-      const { id } = c.req.valid("param");
-      const { since } = c.req.valid("json");
-      return respond(
-        c,
-        await getLedger(c.env.TENANT, c.var.caller.tenant).redeliverFailed(c.var.idempotencyClaim, id, since),
-      );
-    },
-  );
+async function createEndpoint(c: RouteContext<typeof createEndpointRoute>): Promise<Response> {
+  const { description = null, ...params } = c.req.valid("json");
+  const allowed = checkEndpointUrl(c.env, params.url);
+  if (!allowed.ok) return respondError(c, allowed.failure);
+  const secret = generateSecret();
+  const endpoint = { id: newId("we_"), ...params, description, secret };
+  const result = await c.var.ledger.createWebhookEndpoint(c.var.idempotencyClaim, endpoint);
+  return result.ok ? respond(c, ok({ ...result.value, secret }), 201) : respondError(c, result.failure);
+}
+
+async function changeEndpoint(c: RouteContext<typeof changeEndpointRoute>): Promise<Response> {
+  const change = c.req.valid("json");
+  const allowed = change.url === undefined ? null : checkEndpointUrl(c.env, change.url);
+  if (allowed?.ok === false) return respondError(c, allowed.failure);
+  return respond(c, await c.var.ledger.updateWebhookEndpoint(c.req.valid("param").id, change));
+}
+
+async function deleteEndpoint(c: RouteContext<typeof deleteEndpointRoute>): Promise<Response> {
+  const { id } = c.req.valid("param");
+  const result = await c.var.ledger.deleteWebhookEndpoint(id);
+  return result.ok
+    ? respond(c, ok({ id, object: "webhook_endpoint", deleted: true }))
+    : respondError(c, result.failure);
+}
+
+async function rotateSecret(c: RouteContext<typeof rotateSecretRoute>): Promise<Response> {
+  const secret = generateSecret();
+  const result = await c.var.ledger.rotateWebhookSecret(c.var.idempotencyClaim, c.req.valid("param").id, secret);
+  return result.ok ? respond(c, ok({ ...result.value, secret })) : respondError(c, result.failure);
 }

@@ -1,5 +1,6 @@
 /** Fine-tuning jobs: their rows, and the object that the contract shows. */
 import type { DatasetModality } from "../../api/datasets.ts";
+import type { HeadHyperparameters } from "../../api/heads.ts";
 import type { FineTuningHyperparameters, FineTuningJob } from "../../api/jobs.ts";
 import type { List, PageRequest } from "../../api/lists.ts";
 import { compare } from "../../core/evaluation/comparison.ts";
@@ -34,7 +35,7 @@ export interface JobSpec {
   readonly seed: number;
   /** For training the layers of the backbone, as the caller gave them. */
   readonly hyperparameters: FineTuningHyperparameters;
-  readonly training: Pick<Submission["hyperparameters"], "l2" | "class_weight" | "lexical">;
+  readonly training: Omit<HeadHyperparameters, "seed">;
   readonly evaluation: Submission["evaluation"];
 }
 

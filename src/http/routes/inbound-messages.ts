@@ -1,65 +1,64 @@
-/** What other systems post to the URL of an inbound hook. Nothing of a body is read before it is verified. */
+/** What other systems post to the URL of an inbound hook. A body is verified before anything in it is read. */
 import { isUtf8 } from "node:buffer";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { type InboundHook, inboundLearning, inboundPrediction } from "../../api/inbound-hooks.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
+import { BodyError, limitBytes, notUtf8Failure, parseJson } from "../../ingest/body.ts";
 import { parseExample } from "../../ingest/example.ts";
 import { readFields } from "../../ingest/fields.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { getServedHead } from "../../serving/active-heads.ts";
+import { predictInputs } from "../../serving/predict.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
 import type { DatasetRow } from "../../tenant/data/datasets.ts";
 import type { HookResponse, MessageKey } from "../../tenant/hooks/inbound.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import type { App, HttpEnv } from "../context.ts";
-import { BodyError, checkEncoding, limitBytes, notUtf8Failure, parseJson } from "../middleware/body.ts";
+import { type App, type HttpEnv, tenantRequest } from "../context.ts";
+import { checkEncoding } from "../middleware/body.ts";
 import { respond, respondError } from "../middleware/errors.ts";
 import { getServerKeys, verifyKey } from "../middleware/keys.ts";
 import { checkRateLimit } from "../middleware/rate-limit.ts";
 import { addRoute, anyQuery, errorResponses } from "../route.ts";
-import { verifyMessage } from "./inbound-verify.ts";
-import { predictInputs } from "./predict.ts";
+import { verifyMessage } from "./inbound-signature.ts";
 
-/** The same for a token that is wrong, and for a hook that is gone. */
+/** The same for a wrong token and for a deleted hook. */
 const hookNotFound: Failure = { code: "not_found", message: "There is no inbound hook here." };
 const invalidSignature: Failure = {
   code: "invalid_signature",
   message: "The signature is missing, wrong or too old. Sign the body, byte for byte, with the hook's secret.",
 };
-/** A sender that wants to know whether this is its URL has what it sent answered. */
+/** A sender checks that a URL is its own by a challenge, which the response repeats. */
 const MAX_CHALLENGE_CHARACTERS = 256;
 
-export function inboundRoutes(app: App): void {
-  addRoute(
-    app,
-    createRoute({
-      tags: ["Inbound hooks"],
-      security: [],
-      method: "post",
-      path: "/v1/inbound/{token}",
-      summary: "Post another system's JSON to an inbound hook",
-      request: {
-        // Senders may add to a URL what they like.
-        query: anyQuery,
-        params: z.object({ token: z.string() }),
-        // Read by the handler once it is verified, whatever its content type, and so not by the validator of a JSON body.
-        body: { content: { "*/*": { schema: z.unknown().openapi({ description: "JSON, signed as the hook says" }) } } },
+const receiveRoute = createRoute({
+  tags: ["Inbound hooks"],
+  security: [],
+  method: "post",
+  path: "/v1/inbound/{token}",
+  summary: "Post another system's JSON to an inbound hook",
+  request: {
+    // Senders may add any parameters to a URL.
+    query: anyQuery,
+    params: z.object({ token: z.string() }),
+    // The handler reads the body once it is verified, whatever its content type, so no validator may read it before.
+    body: { content: { "*/*": { schema: z.unknown().openapi({ description: "JSON, signed as the hook says" }) } } },
+  },
+  responses: {
+    200: {
+      description: "A prediction; what was learnt; or, to a body with a 'challenge', that as text",
+      content: {
+        "application/json": { schema: z.union([inboundPrediction, inboundLearning]) },
+        "text/plain": { schema: z.string() },
       },
-      responses: {
-        200: {
-          description: "A prediction; what was learnt; or, to a body with a 'challenge', that as text",
-          content: {
-            "application/json": { schema: z.union([inboundPrediction, inboundLearning]) },
-            "text/plain": { schema: z.string() },
-          },
-        },
-        ...errorResponses,
-      },
-    }),
-    receiveMessage,
-  );
+    },
+    ...errorResponses,
+  },
+});
+
+export function inboundMessageRoutes(app: App): void {
+  addRoute(app, receiveRoute, receiveMessage);
 }
 
 async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
@@ -69,17 +68,18 @@ async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   const tokenHash = sha256Hex(token);
   const rateLimitFailure = await checkRateLimit(c, tokenHash);
   if (rateLimitFailure) return respondError(c, rateLimitFailure);
-  const tenantLedger = getLedger(c.env.TENANT, tenant);
-  const opened = await tenantLedger.findHookByToken(tokenHash);
+  const ledger = getLedger(c.env.TENANT, tenant);
+  const opened = await ledger.findHookByToken(tokenHash);
   if (!opened.ok) return respondError(c, hookNotFound);
   const { hook, secret } = opened.value;
   c.set("caller", { tenant, keyId: hook.id, scopes: [] });
+  c.set("ledger", ledger);
   c.set("logFields", { hook: hook.id });
   const bytes = await readBody(c);
   if (!bytes.ok) return respondError(c, bytes.failure);
   const message = verifyMessage(hook.verify, secret, c.req.raw.headers, bytes.value, Date.now());
   if (message === null) return respondError(c, invalidSignature);
-  const beginResult = await tenantLedger.getMessageContext(hook.id, message.messageId);
+  const beginResult = await ledger.getMessageContext(hook.id, message.messageId);
   if (!beginResult.ok) return respondError(c, hookNotFound);
   if ("body" in beginResult.value) return respondHook(c, ok(beginResult.value));
   const body = readJson(c, bytes.value);
@@ -132,14 +132,13 @@ async function predict(
   const found = readFields(hook.fields, body);
   if (!found.ok) return found;
   const { text, id = null } = found.value;
-  const { tenant } = c.var.caller;
-  const served = await getServedHead(c.env, tenant, hook.head ?? "", null);
+  const served = await getServedHead(c.env, c.var.caller.tenant, hook.head ?? "", null);
   if (!served.ok) return served;
-  const predictions = await predictInputs(c, served.value, [{ text }], () => "fields");
+  const predictions = await predictInputs(tenantRequest(c), served.value, [{ text }], () => "fields");
   if (!predictions.ok) return predictions;
   const { id: head, version } = served.value;
   const prediction = { ...predictions.value[0] };
-  return getLedger(c.env.TENANT, tenant).recordPrediction(hook.id, message, {
+  return c.var.ledger.recordPrediction(hook.id, message, {
     head,
     version,
     input_id: id,
@@ -159,11 +158,11 @@ async function learn(
   if (!found.ok) return found;
   const example = parseExample(found.value, dataset, "fields");
   if (!example.ok) return example;
+  const request = tenantRequest(c);
   const outcomes = await Promise.all(
-    learners.map((head) => getPredictionOutcomes(c, head, null, [example.value], dataset.out_of_scope_label)),
+    learners.map((head) => getPredictionOutcomes(request, head, null, [example.value], dataset.out_of_scope_label)),
   );
-  const { tenant } = c.var.caller;
-  return getLedger(c.env.TENANT, tenant).learnExample(hook.id, message, {
+  return c.var.ledger.learnExample(hook.id, message, {
     dataset,
     example: { example: example.value, outcomes: outcomes.flat().filter((outcome) => outcome !== null) },
   });

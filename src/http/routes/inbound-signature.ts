@@ -1,4 +1,4 @@
-/** Whether what came to an inbound hook was signed with the hook's secret, and what names it, so that a replay is seen. */
+/** Whether a message to an inbound hook is signed with the hook's secret, and the id by which a replay is recognised. */
 import { createHmac, timingSafeEqual } from "node:crypto";
 import type { Verification } from "../../api/inbound-hooks.ts";
 import { verify } from "../../jobs/sign.ts";
@@ -6,21 +6,21 @@ import { sha256Hex, toHex } from "../../lib/hash.ts";
 import { toMilliseconds } from "../../lib/time.ts";
 import type { MessageKey } from "../../tenant/hooks/inbound.ts";
 
-/** A scheme that signs neither an id nor a time tells messages apart by their bodies alone: within this many seconds. */
+/** A scheme that signs neither an id nor a time can tell messages apart only by their bodies, for this many seconds. */
 export const BODY_WINDOW_SECONDS = 600;
-/** A message's own id is remembered as long as an `Idempotency-Key` is: senders repeat it when they try again. */
+/** A message's own id is remembered as long as an `Idempotency-Key`: senders repeat it in a retry. */
 const ID_TTL_SECONDS = 24 * 3600;
 
 const SIGNATURE_PATTERNS = { hex: /^[0-9a-f]{64}$/i, base64: /^[A-Za-z0-9+/]{43}=$/ } as const;
 
-/** The secret that a new hook is given where its maker brings none. */
+/** The secret of a new hook whose creator gives none. */
 export function generateSecret(scheme: Verification["scheme"]): string | null {
   if (scheme === "none") return null;
   const random = crypto.getRandomValues(new Uint8Array(32));
   return scheme === "standard_webhooks" ? `whsec_${Buffer.from(random).toString("base64")}` : toHex(random);
 }
 
-/** What names a message that the secret signed, byte for byte, else null. `now` in milliseconds. */
+/** The key of a message that the secret has signed, byte for byte, otherwise null. `now` in milliseconds. */
 export function verifyMessage(
   verification: Verification,
   secret: string | null,
@@ -45,7 +45,7 @@ export function verifyMessage(
   }
 }
 
-/** The 32 bytes that a header holds in the hook's form, or null. */
+/** The 32 bytes of a signature in a header, or null. */
 function readSignature(
   { prefix, encoding }: Extract<Verification, { scheme: "hmac_sha256" }>,
   value: string,

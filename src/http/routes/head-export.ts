@@ -1,0 +1,41 @@
+/** A version of a head with everything that a prediction needs without this service. */
+import type { HeadExport, Head as HeadRecord } from "../../api/heads.ts";
+import type { Head, LexicalWeights, Task } from "../../core/head.ts";
+
+const formulas: Record<Task, string> = {
+  single_label: "softmax((weights · embedding + bias) / temperature), one probability a label",
+  multi_label: "1 / (1 + exp(-(weights · embedding + bias) / temperature)), one probability a label",
+  regression: "weights[0] · embedding + bias[0]",
+};
+
+const WITH_LEXICAL = "embedding + lexical.weights · features";
+
+export function toHeadExport(record: HeadRecord, head: Head): HeadExport {
+  const { id, version, task, labels, dimensions, backbone } = record;
+  const outputs = head.bias.length;
+  return {
+    object: "head.export",
+    id,
+    version,
+    format: "json",
+    task,
+    labels,
+    dimensions,
+    backbone,
+    weights: Array.from({ length: outputs }, (_, k) =>
+      Array.from(head.weights.subarray(k * head.dimensions, (k + 1) * head.dimensions)),
+    ),
+    lexical: head.lexical === null ? null : toLexicalExport(head.lexical, outputs),
+    bias: Array.from(head.bias, (bias) => bias + head.offset),
+    temperature: head.temperature,
+    out_of_scope_threshold: head.outOfScopeThreshold,
+    formula: formulas[task].replace("embedding", head.lexical === null ? "embedding" : WITH_LEXICAL),
+  };
+}
+
+function toLexicalExport({ buckets, scale, seenBuckets, idf, weights, scales }: LexicalWeights, outputs: number) {
+  const outputWeights = Array.from({ length: outputs }, (_, k) =>
+    Array.from(idf, (_, j) => (weights[j * outputs + k] ?? 0) * (scales[k] ?? 0)),
+  );
+  return { buckets, scale, seen: Array.from(seenBuckets), idf: Array.from(idf), weights: outputWeights };
+}

@@ -1,0 +1,47 @@
+import { createRoute } from "@hono/zod-openapi";
+import { predictions, predictRequest } from "../../api/predictions.ts";
+import { nameParams } from "../../api/schema.ts";
+import { ok } from "../../core/failure.ts";
+import { getServedHead } from "../../serving/active-heads.ts";
+import { predictInputs } from "../../serving/predict.ts";
+import { type App, tenantRequest } from "../context.ts";
+import { tenantAuth } from "../middleware/auth.ts";
+import { respond, respondError } from "../middleware/errors.ts";
+import { addRoute, errorResponses, jsonBody, jsonResponse, type RouteContext, tenantSecurity } from "../route.ts";
+
+const predictRoute = createRoute({
+  tags: ["Heads"],
+  security: tenantSecurity,
+  method: "post",
+  path: "/v1/heads/{name}/predict",
+  summary: "Classify inputs by a head",
+  middleware: [tenantAuth("predict")] as const,
+  request: { params: nameParams, body: jsonBody(predictRequest) },
+  responses: { 200: jsonResponse(predictions, "As many predictions as inputs, in their order"), ...errorResponses },
+});
+
+export function predictionRoutes(app: App): void {
+  addRoute(app, predictRoute, predict);
+}
+
+async function predict(c: RouteContext<typeof predictRoute>): Promise<Response> {
+  const { input, ...options } = c.req.valid("json");
+  const { tenant } = c.var.caller;
+  const served = await getServedHead(c.env, tenant, c.req.valid("param").name, options.version ?? null);
+  if (!served.ok) return respondError(c, served.failure);
+  const { id, version, task } = served.value;
+  if (options.coverage !== undefined && task === "multi_label") {
+    const message = "'coverage' is for one label or a value, not for any number of labels.";
+    return respondError(c, { code: "task_mismatch", message, param: "coverage" });
+  }
+  if (options.out_of_scope_threshold !== undefined && task !== "single_label") {
+    const message = "'out_of_scope_threshold' is for heads of one label alone.";
+    return respondError(c, { code: "task_mismatch", message, param: "out_of_scope_threshold" });
+  }
+  const inputs = Array.isArray(input) ? input : [input];
+  const paramAt = (index: number) => (Array.isArray(input) ? `input[${index}]` : "input");
+  const data = await predictInputs(tenantRequest(c), served.value, inputs, paramAt, options);
+  if (!data.ok) return respondError(c, data.failure);
+  c.set("logFields", { inputs: inputs.length, version });
+  return respond(c, ok({ object: "list", model: `${id}@${version}`, data: data.value }));
+}

@@ -1,0 +1,57 @@
+/** Reads a body as a stream of bounded size. */
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+
+/** Thrown while a body is read as a stream. The rest of the body is not read, and nothing is stored. */
+export class BodyError extends Error {
+  readonly failure: Failure;
+  constructor(failure: Failure) {
+    super(failure.code);
+    this.failure = failure;
+  }
+}
+
+export function bodyError(...args: Parameters<typeof fail>): BodyError {
+  return new BodyError(fail(...args).failure);
+}
+
+export const connectionLost: Failure = {
+  code: "upload_incomplete",
+  message: "The connection ended before the whole body had come. Nothing was changed; send it again.",
+};
+
+export const notUtf8Failure: Failure = {
+  code: "invalid_json",
+  message: "The body is not UTF-8, as JSON must be. Encode it as UTF-8.",
+};
+
+/** Passes the chunks of a body on. Throws a BodyError past the limit, or where the connection ends early. */
+export async function* limitBytes(
+  body: ReadableStream<Uint8Array> | null,
+  limit: number,
+  message: string,
+): AsyncGenerator<Uint8Array> {
+  if (body === null) return;
+  let actual = 0;
+  const reader = body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch(() => {
+        throw new BodyError(connectionLost);
+      });
+      if (done) return;
+      actual += value.byteLength;
+      if (actual > limit) throw bodyError("body_too_large", message, { details: { limit, actual } });
+      yield value;
+    }
+  } finally {
+    reader.cancel().catch(() => undefined);
+  }
+}
+
+export function parseJson(text: string): Result<unknown> {
+  try {
+    return ok(JSON.parse(text));
+  } catch {
+    return fail("invalid_json", "The body is not valid JSON. Check quotes, commas and brackets.");
+  }
+}

@@ -1,0 +1,59 @@
+/** Stages the rows of an import in batches. */
+import type { RowError, StagedExample } from "../api/examples.ts";
+import { ok, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
+import { BodyError } from "./body.ts";
+import { type ImportRow, MAX_ERRORS_SHOWN, tooManyRowsError } from "./rows.ts";
+
+/** Bounds of one batch: a message to the ledger has at most 32 MiB. */
+const MAX_BATCH_ROWS = 2_000;
+const MAX_BATCH_CHARACTERS = 4_000_000;
+
+export interface StageSummary {
+  /** Without empty ones. */
+  readonly rows: number;
+  readonly rejected: number;
+  /** Of the first rejected rows. */
+  readonly errors: readonly RowError[];
+  /** What is wrong in the first rejected row. */
+  readonly firstParam: string | undefined;
+}
+
+/** Reads rows to their end, and gives the valid ones to `stage`. */
+export async function stageRows(
+  source: AsyncIterable<ImportRow>,
+  stage: (rows: StagedExample[]) => Promise<Result<null>>,
+): Promise<Result<StageSummary>> {
+  const errors: RowError[] = [];
+  let firstParam: string | undefined;
+  let [rowsRead, emptyRows, rejected] = [0, 0, 0];
+  let batch: StagedExample[] = [];
+  let batchCharacters = 0;
+  try {
+    for await (const item of source) {
+      if (++rowsRead > limits.import_rows) throw tooManyRowsError(rowsRead);
+      if (item === null) {
+        emptyRows++;
+        continue;
+      }
+      if ("error" in item) {
+        rejected++;
+        if (errors.length === 0) firstParam = item.param;
+        if (errors.length < MAX_ERRORS_SHOWN) errors.push(item.error);
+        continue;
+      }
+      batch.push(item.row);
+      batchCharacters += item.row.input.length + item.row.target.length;
+      if (batch.length < MAX_BATCH_ROWS && batchCharacters < MAX_BATCH_CHARACTERS) continue;
+      const staged = await stage(batch);
+      if (!staged.ok) return staged;
+      batch = [];
+      batchCharacters = 0;
+    }
+    const staged = batch.length === 0 ? ok(null) : await stage(batch);
+    return staged.ok ? ok({ rows: rowsRead - emptyRows, rejected, errors, firstParam }) : staged;
+  } catch (error) {
+    if (error instanceof BodyError) return { ok: false, failure: error.failure };
+    throw error;
+  }
+}

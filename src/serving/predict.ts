@@ -1,0 +1,161 @@
+/** Predictions of a head: its weights, the inputs' embeddings, and what the outputs say. */
+import type { Input } from "../api/examples.ts";
+import type { Prediction, PredictRequest } from "../api/predictions.ts";
+import type { Backbone } from "../backbones/backbone.ts";
+import { CHARACTERS_PER_CHUNK } from "../backbones/chunks.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
+import { limits } from "../core/limits.ts";
+import { createLexicalVectorizer } from "../core/text/lexical.ts";
+import { checkEmbedding, checkText } from "../ingest/example.ts";
+import { getHead } from "../store/heads.ts";
+import { embedInputs } from "../store/inputs.ts";
+import type { ServedHead } from "./active-heads.ts";
+import { getHeadBackbone } from "./backbones.ts";
+import type { TenantRequest } from "./tenant-request.ts";
+
+export type PredictOptions = Omit<PredictRequest, "input">;
+
+const DEFAULT_COVERAGE = 0.9;
+
+/** One prediction per input, in their order. `paramAt` is the path of an input in the request. */
+export async function predictInputs(
+  request: TenantRequest,
+  served: ServedHead,
+  inputs: readonly Input[],
+  paramAt: (index: number) => string,
+  options: PredictOptions = {},
+): Promise<Result<Prediction[]>> {
+  const { env, tenant, waitUntil } = request;
+  const limitFailure = checkLimits(served, inputs.length, options);
+  if (limitFailure) return { ok: false, failure: limitFailure };
+  const [head, backbone] = await Promise.all([
+    getHead(env.KV, env.BUCKET, tenant, served.sha256),
+    getHeadBackbone(env, tenant, served),
+  ]);
+  if (head === null)
+    return fail("storage_unavailable", "The head's weights could not be read. Try again.", { retryAfter: 5 });
+  if (!backbone.ok) return backbone;
+  const checked = checkInputs(served, inputs, paramAt);
+  if (!checked.ok) return checked;
+  const { texts } = checked.value;
+  const rows = await embed(env.KV, tenant, backbone.value, checked.value, waitUntil);
+  if (!rows.ok) return rows;
+  const outputs = await predictAll(head, rows.value, texts);
+  return ok(outputs.map((each, index) => ({ index, ...toPrediction(head, each, options) })));
+}
+
+/** The head's outputs for each input. Reading lexical features yields to other requests between chunks of text. */
+async function predictAll(
+  head: Head,
+  rows: readonly Float32Array[],
+  texts: readonly string[],
+): Promise<readonly Float64Array[]> {
+  if (head.lexical === null) return rows.map((embedding) => predict(head, embedding));
+  const readFeatures = createLexicalVectorizer(head.lexical);
+  const outputs: Float64Array[] = [];
+  let charactersLeft = CHARACTERS_PER_CHUNK;
+  for (const [index, embedding] of rows.entries()) {
+    const text = texts[index] ?? "";
+    if (charactersLeft <= 0) {
+      await scheduler.wait(0);
+      charactersLeft = CHARACTERS_PER_CHUNK;
+    }
+    charactersLeft -= text.length;
+    outputs.push(predict(head, embedding, readFeatures(text)));
+  }
+  return outputs;
+}
+
+/** Refuses more scores than a response may hold, and more operations than a request may take. */
+function checkLimits(head: ServedHead, inputs: number, options: PredictOptions): Failure | null {
+  const outputs = Math.max(1, head.labelCount);
+  // A prediction set may hold every label, and so may the labels of a multi-label input.
+  const showsAllLabels = options.coverage !== undefined || head.task === "multi_label";
+  const scoresPerInput = showsAllLabels ? outputs : Math.min(options.top_k ?? 1, outputs);
+  const limitExceeded = (what: string, limit: number, actual: number): Failure => ({
+    code: "limit_exceeded",
+    message: `A prediction has at most ${limit} ${what}; this one has ${actual}. Send fewer inputs in a request.`,
+    param: "input",
+    details: { limit, actual },
+  });
+  const scores = inputs * scoresPerInput;
+  if (scores > limits.scores_per_request)
+    return limitExceeded("inputs times scores", limits.scores_per_request, scores);
+  const operations = inputs * outputs * head.dimensions;
+  if (operations <= limits.prediction_operations) return null;
+  return limitExceeded("inputs times labels times dimensions", limits.prediction_operations, operations);
+}
+
+interface CheckedInputs {
+  readonly texts: readonly string[];
+  readonly embeddings: readonly Float32Array[];
+}
+
+/** The inputs as texts, or as embeddings of the head's dimensions. */
+function checkInputs(
+  head: ServedHead,
+  inputs: readonly Input[],
+  paramAt: (index: number) => string,
+): Result<CheckedInputs> {
+  const texts: string[] = [];
+  const embeddings: Float32Array[] = [];
+  for (const [index, input] of inputs.entries()) {
+    const fields = typeof input === "string" ? { text: input } : input;
+    if ("image" in fields)
+      return fail("modality_not_supported", "No image backbone exists yet. Send texts or embeddings.", {
+        param: `${paramAt(index)}.image`,
+      });
+    const modality = "text" in fields ? "text" : "embedding";
+    if (modality !== head.modality) {
+      const message = `Head '${head.id}' takes inputs of modality '${head.modality}', not '${modality}'.`;
+      return fail("modality_mismatch", message, { param: paramAt(index) });
+    }
+    const param = typeof input === "string" ? paramAt(index) : `${paramAt(index)}.${modality}`;
+    const checked =
+      "text" in fields ? checkText(fields.text, param) : checkEmbedding(fields.embedding, head.dimensions, param);
+    if (!checked.ok) return checked;
+    if (typeof checked.value === "string") texts.push(checked.value);
+    else embeddings.push(checked.value);
+  }
+  return ok({ texts, embeddings });
+}
+
+/** The inputs' embeddings by the backbone on which the head was trained; null for embeddings of the caller's own. */
+async function embed(
+  kv: KVNamespace,
+  tenant: string,
+  backbone: Backbone | null,
+  { texts, embeddings }: CheckedInputs,
+  waitUntil: TenantRequest["waitUntil"],
+): Promise<Result<readonly Float32Array[]>> {
+  if (backbone === null) return ok(embeddings);
+  const embedded = await embedInputs(kv, tenant, backbone, texts, waitUntil);
+  return embedded.ok ? ok(embedded.value.rows) : embedded;
+}
+
+function toPrediction(head: Head, outputs: Float64Array, options: PredictOptions): Omit<Prediction, "index"> {
+  if (head.task === "regression") {
+    const value = outputs[0] ?? 0;
+    const interval = predictionInterval(head, value, options.coverage ?? DEFAULT_COVERAGE);
+    return { value, interval: interval.every(Number.isFinite) ? interval : null };
+  }
+  const ranked = Array.from(outputs, (score, i) => ({ label: head.labels[i] ?? "", score })).sort(
+    (a, b) => b.score - a.score,
+  );
+  const top = ranked[0] ?? { label: "", score: 0 };
+  if (head.task === "multi_label") {
+    const labels = ranked.filter(({ score }) => score >= 0.5).map(({ label }) => label);
+    return { labels, scores: ranked.slice(0, options.top_k ?? Math.max(1, labels.length)) };
+  }
+  const threshold = options.out_of_scope_threshold ?? head.outOfScopeThreshold;
+  return {
+    label: top.label,
+    score: top.score,
+    in_scope: threshold === null || top.score >= threshold,
+    scores: ranked.slice(0, options.top_k ?? 1),
+    ...(options.coverage === undefined
+      ? {}
+      : { set: predictionSet(head, outputs, options.coverage).map((i) => head.labels[i] ?? "") }),
+  };
+}

@@ -1,0 +1,63 @@
+/** A trained head as bytes and as the record of its version. */
+import { encodeHead } from "../core/codec.ts";
+import { fail, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
+import { sha256Hex } from "../lib/hash.ts";
+import { storeBytes } from "../store/content-addressed.ts";
+import { headKey } from "../store/keys.ts";
+import type { NewHead } from "../tenant/heads/heads.ts";
+import type { RequestTraining } from "./run.ts";
+
+/** A head that was trained in a request. `milliseconds` is how long that took. */
+export function toHeadRecord(
+  result: RequestTraining,
+  head: Pick<NewHead, "id" | "modality" | "backbone" | "dataset">,
+  milliseconds: number,
+): { readonly bytes: Uint8Array; readonly record: NewHead } {
+  const bytes = encodeHead(result.head);
+  const { task, labels, dimensions } = result.head;
+  const { examples, iterations, converged, objective, l2, temperature, lexical } = result.training;
+  const record: NewHead = {
+    ...head,
+    task,
+    labels,
+    dimensions,
+    training: { method: "head", examples, iterations, converged, objective, l2, temperature, lexical, milliseconds },
+    evaluation: result.evaluation,
+    sha256: sha256Hex(bytes),
+    bytes: bytes.length,
+  };
+  return { bytes, record };
+}
+
+/** Stores a head that was trained here or at a batch endpoint: first its bytes, then its record by `commit`. */
+export async function storeHead<T>(
+  bucket: R2Bucket,
+  tenantId: string,
+  bytes: Uint8Array,
+  record: NewHead,
+  commit: (head: NewHead) => Promise<Result<T>>,
+): Promise<Result<T>> {
+  const { sha256 } = record;
+  const size = Buffer.byteLength(JSON.stringify(record));
+  if (size > limits.head_record_bytes) {
+    const limit = limits.head_record_bytes;
+    const message = `A head's labels and evaluation have at most ${limit} bytes as JSON; these have ${size}. Use fewer or shorter labels.`;
+    return fail("limit_exceeded", message, { details: { limit, actual: size } });
+  }
+  const storeAndCommit = async () => {
+    const stored = await storeBytes(bucket, headKey(tenantId, sha256), bytes).then(
+      () => true,
+      () => false,
+    );
+    if (stored) return commit(record);
+    return fail("storage_unavailable", "The head's weights could not be stored. Train again.", { retryAfter: 5 });
+  };
+  const first = await storeAndCommit();
+  // A deleted head with the same bytes may have been swept in between, so try once more.
+  const result = first.ok || first.failure.code !== "storage_unavailable" ? first : await storeAndCommit();
+  // The tenant is gone, and no version needs these bytes: nothing else would delete them.
+  if (!result.ok && result.failure.code === "not_found")
+    await bucket.delete(headKey(tenantId, sha256)).catch(() => undefined);
+  return result;
+}

@@ -1,0 +1,124 @@
+/** A stored dataset as the source of a training. */
+import type { Backbone } from "../backbones/backbone.ts";
+import { costFactor, type YieldToEventLoop } from "../backbones/chunks.ts";
+import { fail, ok, type Result } from "../core/failure.ts";
+import { encodeTargets } from "../core/linear/targets.ts";
+import { BLOCK_ROWS, matchesHash } from "../store/blocks.ts";
+import { type GatherBlocksParams, gatherBlocks } from "../store/gather.ts";
+import type { TrainingRows } from "../tenant/data/training-sets.ts";
+import type { Ledger } from "../tenant/tenant.ts";
+import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource, visitTexts } from "./source.ts";
+
+export function createDatasetSource(
+  kv: KVNamespace,
+  tenantId: string,
+  tenantLedger: Ledger,
+  rows: TrainingRows,
+  backbone: Backbone | null,
+): TrainingSource {
+  const { dataset } = rows;
+  const blocks = new Map(rows.blocks);
+  const retainedBlocks = new Map<number, Float32Array>();
+  const readInputs = async (positions: readonly number[]) => {
+    const read = await tenantLedger.readInputs(dataset.id, positions);
+    return read.ok ? read.value : positions.map(() => null);
+  };
+  const gather = async (
+    backbone: Backbone,
+    onBlock: GatherBlocksParams["onBlock"],
+    yieldToEventLoop: YieldToEventLoop,
+  ) => {
+    const recordBlock = async (block: number, key: string) => {
+      blocks.set(block, key);
+      await tenantLedger.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]]));
+    };
+    const work = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, readInputs, retainedBlocks };
+    const done = await gatherBlocks({ ...work, yieldToEventLoop, onBlock, recordBlock });
+    return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false as const, failure: done.failure };
+  };
+  return {
+    task: dataset.task,
+    modality: dataset.modality,
+    dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
+    examples: rows.positions.length,
+    textBytes: backbone?.cost === "local" ? rows.inputBytes * costFactor(backbone) : 0,
+    groups: rows.groups,
+    targets: encodeTargets(dataset.task, parseTargets(rows.targets), dataset.out_of_scope_label),
+    prepare:
+      backbone?.cost === "remote"
+        ? (yieldToEventLoop) =>
+            gather(
+              backbone,
+              (block, values, stored) => void (stored || retainedBlocks.set(block, values)),
+              yieldToEventLoop,
+            )
+        : null,
+    texts:
+      backbone === null
+        ? null
+        : {
+            bytes: rows.inputBytes,
+            forEachText: (visit, yieldToEventLoop) => visitStoredTexts(rows, readInputs, visit, yieldToEventLoop),
+          },
+    gatherFeatures: async (deliver, yieldToEventLoop) => {
+      if (backbone === null)
+        return gatherOwnEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver, yieldToEventLoop);
+      const deliverAndRelease: BlockHandler = (block, values) => {
+        retainedBlocks.delete(block);
+        deliver(block, values);
+      };
+      return gather(backbone, deliverAndRelease, yieldToEventLoop);
+    },
+  };
+}
+
+const datasetChanged = fail("dataset_changed", "The dataset was changed while it was read. Train again.", {
+  retryAfter: 1,
+});
+
+/** Visits the texts of a stored dataset, which the ledger returns a block at a time. */
+async function visitStoredTexts(
+  rows: TrainingRows,
+  readInputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
+  visit: TextVisitor,
+  yieldToEventLoop: YieldToEventLoop,
+): Promise<Result<null>> {
+  for (let start = 0; start < rows.positions.length; ) {
+    const inputs = await readInputs(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
+    const texts = inputs.filter((input) => typeof input === "string");
+    if (
+      texts.length === 0 ||
+      texts.length < inputs.length ||
+      texts.some((text, i) => !matchesHash(text, rows.inputHashes, start + i))
+    )
+      return datasetChanged;
+    const visitResult = await visitTexts(texts, visit, yieldToEventLoop);
+    if (!visitResult.ok) return visitResult;
+    if (!visitResult.value) break;
+    start += inputs.length;
+  }
+  return ok(null);
+}
+
+/** The caller's own embeddings are the inputs themselves: they need no backbone and no cache. */
+async function gatherOwnEmbeddings(
+  rows: TrainingRows,
+  dimensions: number,
+  readInputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>,
+  deliver: BlockHandler,
+  yieldToEventLoop: YieldToEventLoop,
+): Promise<Result<{ embedded: number }>> {
+  for (let start = 0; start < rows.positions.length; ) {
+    const failure = await yieldToEventLoop();
+    if (failure !== null) return { ok: false, failure };
+    const inputs = await readInputs(Array.from(rows.positions.subarray(start, start + BLOCK_ROWS)));
+    const values = new Float32Array(inputs.length * dimensions);
+    for (const [i, input] of inputs.entries()) {
+      if (!(input instanceof Uint8Array) || !matchesHash(input, rows.inputHashes, start + i)) return datasetChanged;
+      values.set(new Float32Array(input.slice().buffer), i * dimensions);
+    }
+    deliver(start, values);
+    start += inputs.length;
+  }
+  return ok({ embedded: 0 });
+}

@@ -1,0 +1,74 @@
+/** Examples sent with the request as the source of a training. */
+import type { StoredExample } from "../api/examples.ts";
+import type { Backbone } from "../backbones/backbone.ts";
+import { costFactor, embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
+import { ok, type Result } from "../core/failure.ts";
+import type { Task } from "../core/head.ts";
+import { encodeTargets } from "../core/linear/targets.ts";
+import { toHex } from "../lib/hash.ts";
+import { BLOCK_ROWS } from "../store/blocks.ts";
+import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource, visitTexts } from "./source.ts";
+
+export function createInlineSource(
+  task: Task,
+  examples: readonly StoredExample[],
+  backbone: Backbone | null,
+  dimensions: number,
+): TrainingSource {
+  const groupNumbers = new Map<string, number>();
+  const gather = async (
+    deliver: BlockHandler,
+    yieldToEventLoop: YieldToEventLoop,
+  ): Promise<Result<{ embedded: number }>> => {
+    for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
+      const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
+      const values = new Float32Array(inputs.length * dimensions);
+      if (backbone === null) {
+        inputs.forEach((input, i) => {
+          if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
+        });
+      } else {
+        const texts = inputs.filter((input) => typeof input === "string");
+        const embedded = await embedInChunks(backbone, texts, yieldToEventLoop);
+        if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
+        for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
+      }
+      deliver(start, values);
+    }
+    return ok({ embedded: backbone === null ? 0 : examples.length });
+  };
+  const forEachText = async (visit: TextVisitor, yieldToEventLoop: YieldToEventLoop): Promise<Result<null>> => {
+    const texts = examples.map(({ input }) => input).filter((input) => typeof input === "string");
+    const visitResult = await visitTexts(texts, visit, yieldToEventLoop);
+    return visitResult.ok ? ok(null) : visitResult;
+  };
+  const retainedBlocks = new Map<number, Float32Array>();
+  const deliverRetained = async (deliver: BlockHandler) => {
+    for (const [block, values] of retainedBlocks) {
+      retainedBlocks.delete(block);
+      deliver(block, values);
+    }
+    return ok({ embedded: 0 });
+  };
+  const isRemote = backbone?.cost === "remote";
+  const bytes = backbone === null ? 0 : examples.reduce((sum, { input }) => sum + Buffer.byteLength(input), 0);
+  return {
+    task,
+    modality: backbone === null ? "embedding" : "text",
+    dimensions,
+    examples: examples.length,
+    textBytes: backbone?.cost === "local" ? bytes * costFactor(backbone) : 0,
+    groups: Int32Array.from(examples, ({ groupHash }) => {
+      const key = toHex(groupHash);
+      const number = groupNumbers.get(key) ?? groupNumbers.size;
+      groupNumbers.set(key, number);
+      return number;
+    }),
+    targets: encodeTargets(task, parseTargets(examples.map(({ target }) => target)), null),
+    texts: backbone === null ? null : { bytes, forEachText },
+    prepare: isRemote
+      ? (yieldToEventLoop) => gather((block, values) => void retainedBlocks.set(block, values), yieldToEventLoop)
+      : null,
+    gatherFeatures: isRemote ? deliverRetained : gather,
+  };
+}

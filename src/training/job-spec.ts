@@ -1,0 +1,153 @@
+/** The specification of a fine-tuning job, with what the ledger knows of its examples. */
+import type { HeadParams } from "../api/heads.ts";
+import { defaultHyperparameters } from "../api/jobs.ts";
+import type { Backbone } from "../backbones/backbone.ts";
+import { fail, ok, type Result } from "../core/failure.ts";
+import type { PromotionMode } from "../core/lifecycle/job.ts";
+import { chooseBackbone, findTrainableBackbone, isFineTuned } from "../serving/backbones.ts";
+import type { TenantRequest } from "../serving/tenant-request.ts";
+import type { JobSpec } from "../tenant/jobs/jobs.ts";
+import { getLedger, type Ledger } from "../tenant/tenant.ts";
+
+/** A job's specification before it has an id, by which a head without a name is called. */
+export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
+
+/** A job's specification, but for what its examples and its backbone decide. */
+export type JobParams = Omit<
+  NewJob,
+  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "trainable"
+> & {
+  /** null for all layers if there are any. */
+  readonly trainable: JobSpec["trainable"] | null;
+};
+
+const DATASET_PREFIX = "dataset:";
+/** The model of a job whose inputs are embeddings: OpenAI's clients always name a model. */
+const OWN_EMBEDDINGS_MODEL = "embedding";
+
+/** The examples of a job. `model` is the id of its backbone, and `param` where the request names that. */
+export interface JobSource {
+  /** A file's id, or `dataset:` and a dataset's name. */
+  readonly trainingFile: string;
+  readonly model: string | undefined;
+  readonly param: "model" | "backbone";
+}
+
+export async function resolveJobSpec(
+  { env, tenant }: TenantRequest,
+  { trainingFile, model, param }: JobSource,
+  params: JobParams,
+): Promise<Result<NewJob>> {
+  const tenantLedger = getLedger(env.TENANT, tenant);
+  const trainingShape = await findShape(tenantLedger, trainingFile, params.validation_file);
+  if (!trainingShape.ok) return trainingShape;
+  const { source, ...shape } = trainingShape.value;
+  const isOwnEmbeddings = shape.modality === "embedding" && param === "model";
+  if (isOwnEmbeddings && model !== OWN_EMBEDDINGS_MODEL) {
+    const message = `Embeddings of your own need no backbone: name '${OWN_EMBEDDINGS_MODEL}' as the model.`;
+    return fail("modality_mismatch", message, { param });
+  }
+  if (shape.modality === "text" && isFineTuned(model)) return refuseFineTuned(tenantLedger, model, param);
+  const backbone = await chooseBackbone(env, tenant, shape.modality, isOwnEmbeddings ? undefined : model, param);
+  if (!backbone.ok) return backbone;
+  const { value } = backbone;
+  const trainable = chooseLayers(env, value, params.trainable);
+  if (!trainable.ok) return trainable;
+  return ok({
+    ...params,
+    ...shape,
+    trainable: trainable.value,
+    tenant,
+    source,
+    dimensions: value?.dimensions ?? shape.dimensions ?? 0,
+    backbone: value === null ? null : { id: value.id, revision: value.revision },
+  });
+}
+
+/** The specification of a job that trains a head as `POST /v1/heads` asks for it. */
+export function resolveHeadJobSpec(
+  request: TenantRequest,
+  params: HeadParams,
+  trainingFile: string,
+  promote: PromotionMode,
+  trainable: JobSpec["trainable"],
+): Promise<Result<NewJob>> {
+  const { seed, ...training } = params.hyperparameters;
+  const { detail: _detail, ...evaluation } = params.evaluation;
+  return resolveJobSpec(
+    request,
+    { trainingFile, model: params.backbone, param: "backbone" },
+    {
+      validation_file: null,
+      head: params.name,
+      promote,
+      trainable,
+      suffix: null,
+      metadata: null,
+      seed,
+      hyperparameters: defaultHyperparameters,
+      training,
+      evaluation,
+    },
+  );
+}
+
+type SourceShape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_label"> & {
+  readonly dimensions: number | null;
+};
+
+/** What the training examples are. Fails if the validation file is of another shape. */
+async function findShape(
+  tenantLedger: Ledger,
+  trainingFile: string,
+  validationFile: string | null,
+): Promise<Result<SourceShape>> {
+  const training = trainingFile.startsWith(DATASET_PREFIX)
+    ? await findDatasetShape(tenantLedger, trainingFile.slice(DATASET_PREFIX.length))
+    : await findFileShape(tenantLedger, trainingFile, "training_file");
+  if (!training.ok || validationFile === null) return training;
+  const validation = await findFileShape(tenantLedger, validationFile, "validation_file");
+  if (!validation.ok) return validation;
+  const mismatch = (["task", "modality", "dimensions"] as const).find(
+    (field) => validation.value[field] !== training.value[field],
+  );
+  if (mismatch === undefined) return training;
+  const message = `The validation file's ${mismatch} is ${validation.value[mismatch]}, and that of the training examples ${training.value[mismatch]}.`;
+  return fail("task_mismatch", message, { param: "validation_file" });
+}
+
+async function findDatasetShape(tenantLedger: Ledger, dataset: string): Promise<Result<SourceShape>> {
+  const found = await tenantLedger.findDataset(dataset);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "training_file" } };
+  const { id, task, modality, dimensions, out_of_scope_label } = found.value;
+  return ok({ source: { kind: "dataset", name: dataset, id }, task, modality, dimensions, out_of_scope_label });
+}
+
+async function findFileShape(tenantLedger: Ledger, id: string, param: string): Promise<Result<SourceShape>> {
+  const found = await tenantLedger.getFile(id);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
+  const { task, modality, dimensions } = found.value.graft;
+  return ok({ source: { kind: "file", id, own: false }, task, modality, dimensions, out_of_scope_label: null });
+}
+
+async function refuseFineTuned(tenantLedger: Ledger, model: string, param: string): Promise<Result<never>> {
+  const fineTuned = await tenantLedger.findBackbone(model);
+  if (!fineTuned.ok) return { ok: false, failure: { ...fineTuned.failure, param } };
+  const { base } = fineTuned.value;
+  const message = `'${model}' is fine-tuned already, and batch endpoints train shared backbones alone. Name '${base}', of which it was made.`;
+  return fail("not_available", message, { param });
+}
+
+/** Which layers a job trains: by default all of them, or the head alone where the backbone has no trainable layers. */
+function chooseLayers(
+  env: Cloudflare.Env,
+  backbone: Backbone | null,
+  requested: JobSpec["trainable"] | null,
+): Result<JobSpec["trainable"]> {
+  const hasLayers = backbone !== null && findTrainableBackbone(env, backbone) !== null;
+  const trainable = requested ?? (hasLayers ? "all" : "head");
+  if (trainable === "head" || hasLayers) return ok(trainable);
+  const subject = backbone === null ? "Embeddings of your own have" : `The backbone '${backbone.id}' has`;
+  const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;
+  return fail("not_available", message, { param: "trainable" });
+}
