@@ -46,10 +46,12 @@ export function composeModel(
   const width = frozen.dimensions + filters;
   const headWeights = new Float32Array(outputs * width);
   for (let k = 0; k < outputs; k++) {
-    for (let j = 0; j < frozen.dimensions; j++)
-      headWeights[k * width + j] = headFactor * (frozen.weights[k * frozen.dimensions + j] as number);
-    for (let f = 0; f < filters; f++)
-      headWeights[k * width + frozen.dimensions + f] = (layersFactor / factor) * (weights[k * filters + f] as number);
+    const headRow = frozen.weights.subarray(k * frozen.dimensions, (k + 1) * frozen.dimensions);
+    const layersRow = weights.subarray(k * filters, (k + 1) * filters);
+    const scaledHeadRow = headRow.map((value) => headFactor * value);
+    const scaledLayersRow = layersRow.map((value) => (layersFactor / factor) * value);
+    headWeights.set(scaledHeadRow, k * width);
+    headWeights.set(scaledLayersRow, k * width + frozen.dimensions);
   }
   const { lexical } = frozen;
   const head: Head = {

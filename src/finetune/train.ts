@@ -271,8 +271,9 @@ function* predictLogits(
     const texts = rows.slice(first, first + batchSize).map(vocabulary.wordIds);
     const { logits, stride } = network.forward(texts);
     texts.forEach((_, i) => {
-      for (let k = 0; k < outputs; k++)
-        all[(first + i) * outputs + k] = deviation * (logits[i * stride + k] as number) + mean;
+      const row = logits.subarray(i * stride, i * stride + outputs);
+      const values = row.map((z) => deviation * z + mean);
+      all.set(values, (first + i) * outputs);
     });
     yield stepOperations(network.shape, countWords(texts), texts.length, 0);
   }

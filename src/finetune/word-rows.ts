@@ -101,12 +101,8 @@ function writeInputs(
     span[2 * i] = position;
     span[2 * i + 1] = length;
     if (text === undefined) continue;
-    for (let t = 0; t < length; t++) {
-      const row = text[t] as number;
-      to.set(table.subarray(row * d, (row + 1) * d), (position + 1 + t) * d);
-    }
-    position += length + 1;
-    to.fill(0, position * d, (position + 1) * d);
+    for (const row of text.subarray(0, length)) to.set(table.subarray(row * d, (row + 1) * d), ++position * d);
+    to.fill(0, ++position * d, (position + 1) * d);
   }
   const padded = Math.ceil(position / 4) * 4;
   to.fill(0, (position + 1) * d, (padded + WINDOW) * d);
@@ -128,19 +124,18 @@ function listRows(
   lists: RowLists,
 ): number {
   const positionsOfRow = new Map<number, number[]>();
-  let position = 1;
+  let position = 0;
   let count = 0;
   for (const text of texts) {
-    const length = Math.min(MAX_WORDS, text.length);
-    for (let t = 0; t < length; t++) {
-      const row = text[t] as number;
+    for (const row of text.subarray(0, MAX_WORDS)) {
+      position++;
       if (row >= trainedCount) continue;
       count++;
       const known = positionsOfRow.get(row);
-      if (known === undefined) positionsOfRow.set(row, [position + t]);
-      else known.push(position + t);
+      if (known === undefined) positionsOfRow.set(row, [position]);
+      else known.push(position);
     }
-    position += length + 1;
+    position++;
   }
   const rows = integers(lists.rows, positionsOfRow.size);
   const starts = integers(lists.starts, positionsOfRow.size + 1);

@@ -93,15 +93,7 @@ export function makeWorkerClient(
       const either = AbortSignal.any([signal, timeout]);
       // A redirect would carry the token and the data to another server.
       const response = await fetch(base + path, { ...init, headers, signal: either, redirect: "error" });
-      if (response.ok) {
-        const value = await read(response);
-        return value === null ? { type: "retry", retryAfterMs: 0 } : { type: "answer", value };
-      }
-      await response.body?.cancel().catch(() => undefined);
-      const { status } = response;
-      if (ATTEMPT_ENDED_STATUSES.has(status)) return { type: "ended" };
-      if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };
-      return { type: "retry", retryAfterMs: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
+      return await resultOf(response, read);
     } catch {
       signal.throwIfAborted();
       return { type: "retry", retryAfterMs: 0 };
@@ -136,6 +128,21 @@ export function makeWorkerClient(
   const send: WorkerClient["send"] = (message, signal) =>
     withRetries(retryPolicy, signal, () => sendOnce(message, signal));
   return { retryPolicy, call, getStream, sendOnce, send };
+}
+
+async function resultOf<T>(
+  response: Response,
+  read: (response: Response) => Promise<T | null>,
+): Promise<CallResult<T>> {
+  if (response.ok) {
+    const value = await read(response);
+    return value === null ? { type: "retry", retryAfterMs: 0 } : { type: "answer", value };
+  }
+  await response.body?.cancel().catch(() => undefined);
+  const { status } = response;
+  if (ATTEMPT_ENDED_STATUSES.has(status)) return { type: "ended" };
+  if (status < 500 && status !== 408 && status !== 429) return { type: "refused", status };
+  return { type: "retry", retryAfterMs: parseRetryAfter(response.headers.get("retry-after"), Date.now()) ?? 0 };
 }
 
 /** Repeats a call until its result is not `retry`, or the policy's time is over. Throws the reason of an aborted signal. */

@@ -80,16 +80,7 @@ export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log,
       attemptProcess?.settle();
       await attemptProcess?.exited;
     },
-    async close(graceMs) {
-      const remaining = [...processes.values()];
-      for (const attemptProcess of remaining) attemptProcess.stop("pause");
-      const allExited = Promise.all(remaining.map(({ exited }) => exited));
-      await withinTime(allExited, graceMs);
-      closeController.abort();
-      // The records of killed attempts stay, so that the next process reports them as lost.
-      for (const attemptProcess of remaining) attemptProcess.kill();
-      await allExited;
-    },
+    close: (graceMs) => pauseAll([...processes.values()], graceMs, () => closeController.abort()),
   };
 }
 
@@ -107,6 +98,17 @@ function makeEndedAttempts() {
       if (attempts.size > MAX_ENDED && oldest !== undefined) attempts.delete(oldest);
     },
   };
+}
+
+/** Asks all attempts to pause, and kills those that take longer than so many milliseconds. */
+async function pauseAll(processes: readonly AttemptProcess[], graceMs: number, beforeKill: () => void): Promise<void> {
+  for (const attemptProcess of processes) attemptProcess.stop("pause");
+  const allExited = Promise.all(processes.map(({ exited }) => exited));
+  await withinTime(allExited, graceMs);
+  beforeKill();
+  // The records of killed attempts stay, so that the next process reports them as lost.
+  for (const attemptProcess of processes) attemptProcess.kill();
+  await allExited;
 }
 
 /** Waits for a promise, but no longer than so many milliseconds. */
