@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { designWidth, makeDesign } from "../../src/core/linear/design.ts";
-import { fitHead, initialParameters, makePreconditioner } from "../../src/core/linear/fit.ts";
+import { fitHead, initialParameters } from "../../src/core/linear/fit.ts";
+import { computeGramStatistics } from "../../src/core/linear/gram.ts";
 import { evaluateObjective, type FitProblem } from "../../src/core/linear/objective.ts";
-import { computeGramStatistics } from "../../src/core/linear/preconditioner.ts";
+import { makePreconditioner } from "../../src/core/linear/preconditioner.ts";
 import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { TensorBackend } from "../../src/core/tensors.ts";

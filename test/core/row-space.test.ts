@@ -2,9 +2,10 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { sigmoid, softmax } from "../../src/core/evaluation/probability.ts";
 import { type Design, designWidth, freeDesign, makeDesign } from "../../src/core/linear/design.ts";
-import { fitHead, freePreconditioner, initialParameters, makePreconditioner } from "../../src/core/linear/fit.ts";
+import { fitHead, initialParameters } from "../../src/core/linear/fit.ts";
+import { computeGramStatistics } from "../../src/core/linear/gram.ts";
 import { type FitProblem, visitLogits } from "../../src/core/linear/objective.ts";
-import { computeGramStatistics } from "../../src/core/linear/preconditioner.ts";
+import { freePreconditioner, makePreconditioner } from "../../src/core/linear/preconditioner.ts";
 import {
   expandFromRowSpace,
   freeRowSpaceBasis,

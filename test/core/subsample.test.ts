@@ -1,9 +1,10 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { fitFolds } from "../../src/core/linear/cross-validation.ts";
-import { freeDesign, makeDesign, readSparseDesign, subsetDesign } from "../../src/core/linear/design.ts";
-import { makePreconditioner } from "../../src/core/linear/fit.ts";
-import { computeGramStatistics, gramMatrix } from "../../src/core/linear/preconditioner.ts";
+import { freeDesign, makeDesign, readSparseDesign } from "../../src/core/linear/design.ts";
+import { subsetDesign } from "../../src/core/linear/design-subset.ts";
+import { computeGramStatistics, gramMatrix } from "../../src/core/linear/gram.ts";
+import { makePreconditioner } from "../../src/core/linear/preconditioner.ts";
 import { stratifiedFolds } from "../../src/core/linear/split.ts";
 import { stratifiedOrder, subsample } from "../../src/core/linear/subsample.ts";
 import type { Targets } from "../../src/core/linear/targets.ts";

@@ -3,16 +3,10 @@ import type { HeldOutLogits } from "../evaluation/calibration.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import type { Design } from "./design.ts";
-import {
-  fitHead,
-  freePreconditioner,
-  initialParameters,
-  makePreconditioner,
-  type Preconditioner,
-  type StoppingCriteria,
-} from "./fit.ts";
+import { fitHead, initialParameters, type StoppingCriteria } from "./fit.ts";
+import { computeGramStatistics, type GramStatistics } from "./gram.ts";
 import { type FitProblem, visitLogits } from "./objective.ts";
-import { computeGramStatistics, type GramStatistics } from "./preconditioner.ts";
+import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
 import type { Targets } from "./targets.ts";
 
 /** A training set that is divided into folds. `weights` are zero for rows that are never trained on. */

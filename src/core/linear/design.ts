@@ -10,7 +10,7 @@
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
 import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../tensors.ts";
-import { joinRows, pickRows, sliceRows } from "./sparse.ts";
+import { joinRows, sliceRows } from "./sparse.ts";
 
 export interface Design {
   /** Row blocks in order. */
@@ -36,8 +36,8 @@ export function designWidth({ dimensions, sparse }: Design): number {
   return dimensions + (sparse?.columns ?? 0);
 }
 
-/** Cuts sparse rows into blocks as high as the dense ones. */
-function makeSparseDesign(
+/** Cuts sparse rows into blocks of these heights, those of the dense blocks. */
+export function makeSparseDesign(
   tensors: TensorBackend,
   rows: SparseRows,
   columns: number,
@@ -54,20 +54,6 @@ function makeSparseDesign(
 /** A copy of all rows of a sparse design. Only for few rows: the copy exists twice while its parts are joined. */
 export function readSparseDesign(tensors: TensorBackend, { blocks }: SparseDesign): SparseRows {
   return joinRows(blocks.map((block) => tensors.readSparse(block)));
-}
-
-/** A copy of some rows of a sparse design. `rows` ascend. */
-function pickFromBlocks(tensors: TensorBackend, { blocks }: SparseDesign, rows: readonly number[]): SparseRows {
-  let first = 0;
-  let next = 0;
-  const parts = blocks.map((block) => {
-    const rowsInBlock: number[] = [];
-    for (; next < rows.length && (rows[next] as number) < first + block.rows; next++)
-      rowsInBlock.push((rows[next] as number) - first);
-    first += block.rows;
-    return pickRows(tensors.readSparse(block), rowsInBlock);
-  });
-  return joinRows(parts);
 }
 
 /** Features that differ by less count as constant: weights on them would overflow 32-bit floats. */
@@ -223,54 +209,4 @@ function standardise(source: Float32Array, mean: Float64Array, scale: number, de
     for (let j = 0; j < mean.length; j++, at++)
       destination[at] = ((source[at] as number) - (mean[j] as number)) / scale;
   }
-}
-
-/**
- * A design of some rows, which ascend, with transposed blocks if the design has them. A subset that is read only once has
- * neither transposed blocks nor sparse columns.
- */
-export function* subsetDesign(
-  tensors: TensorBackend,
-  design: Design,
-  rows: readonly number[],
-  outputs: number,
-  use: "many" | "once" = "many",
-): Steps<Design> {
-  const { dimensions } = design;
-  const size = rowsPerBlock(rows.length, dimensions, outputs);
-  const blockStarts: number[] = [];
-  let start = 0;
-  for (const block of design.blocks) {
-    blockStarts.push(start);
-    start += block.rows;
-  }
-  const blocks: Matrix[] = [];
-  for (let first = 0; first < rows.length; first += size) {
-    const rowsInBlock = rows.slice(first, first + size);
-    const block = new Float32Array(rowsInBlock.length * dimensions);
-    let sourceBlock = 0;
-    let position = 0;
-    for (const row of rowsInBlock) {
-      if (row < (blockStarts[sourceBlock] as number)) sourceBlock = 0;
-      while (sourceBlock + 1 < blockStarts.length && row >= (blockStarts[sourceBlock + 1] as number)) sourceBlock++;
-      const offset = (row - (blockStarts[sourceBlock] as number)) * dimensions;
-      block.set(tensors.view(design.blocks[sourceBlock] as Matrix).subarray(offset, offset + dimensions), position);
-      position += dimensions;
-    }
-    blocks.push(tensors.matrix(rowsInBlock.length, dimensions, block));
-    yield block.length;
-  }
-  const sparse =
-    design.sparse === null || use === "once"
-      ? null
-      : makeSparseDesign(
-          tensors,
-          pickFromBlocks(tensors, design.sparse, rows),
-          design.sparse.columns,
-          blocks.map((block) => block.rows),
-        );
-  const subset = { ...design, blocks, rows: rows.length, sparse };
-  return use === "once" || design.transposed === null
-    ? { ...subset, transposed: null }
-    : withTransposed(tensors, subset);
 }

@@ -2,8 +2,8 @@ import { type Evaluation, type EvaluationResult, evaluateHeldOut, noEvaluation }
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
-import type { Preconditioner } from "./fit.ts";
 import { crossValidationData, hasHeldOutRows, type PenaltySelection } from "./penalty.ts";
+import type { Preconditioner } from "./preconditioner.ts";
 import { sparseToleranceFactor } from "./refit.ts";
 import { stratifiedFolds } from "./split.ts";
 import type { TrainingRows } from "./types.ts";

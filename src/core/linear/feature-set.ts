@@ -2,7 +2,7 @@
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { type Design, freeDesign, freeSparseDesign } from "./design.ts";
-import { computeGramStatistics, type GramStatistics } from "./preconditioner.ts";
+import { computeGramStatistics, type GramStatistics } from "./gram.ts";
 import { freeRowSpaceBasis, type RowSpaceBasis, reduceToRowSpace } from "./row-space.ts";
 
 export interface FeatureSet {

@@ -3,9 +3,9 @@ import { fitTemperature, type HeldOutLogits, heldOutLogLoss } from "../evaluatio
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { type CrossValidationData, fitFolds, type HeldOutFit } from "./cross-validation.ts";
-import { freePreconditioner, makePreconditioner, type Preconditioner } from "./fit.ts";
+import type { GramStatistics } from "./gram.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
-import type { GramStatistics } from "./preconditioner.ts";
+import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
 import type { Targets } from "./targets.ts";
 import { fitEvaluationLimits, workload } from "./workload.ts";
 

@@ -1,26 +1,30 @@
 /**
  * The objective that a head minimises, and its gradient, in closed form.
  *
- *   f(W, b) = Σ_i s_i ℓ(z_i, y_i) + (λ/2) ‖W‖²        Z_logits = X W + b
- *   ∂f/∂W = Xᵀ R + λ W,   ∂f/∂b = Σ_i R_i,            R_i = s_i (p_i − y_i)
+ *   f(W, b) = Σ_i s_i ℓ(z_i, y_i) + (λ/2) ‖W‖²        logits Z = X W + b
+ *   ∂f/∂W = Xᵀ R + λ W,   ∂f/∂b = Σ_i R_i,            residuals R_i = s_i (p_i − y_i)
  *
- *   X: rows × width, dense columns before sparse ones, W: width × outputs, b: outputs, R and the logits: rows × outputs; s: a weight for each row.
- *   single: ℓ = −log softmax(z)_y, p = softmax(z); multi: ℓ = Σ_k log(1 + eᶻ) − y z, p = sigmoid(z); value: ℓ = ½ (z − y)², p = z.
+ *   X: rows × width, dense columns before sparse ones; W: width × outputs; b: outputs; Z and R: rows × outputs; s: a weight per row
+ *   single: ℓ = −log softmax(z)_y,          p = softmax(z)
+ *   multi:  ℓ = Σ_k log(1 + eᶻ) − y z,      p = sigmoid(z)
+ *   value:  ℓ = ½ (z − y)²,                 p = z
  *
- * As in scikit-learn's _linear_loss.py, with λ = 1 / C. Parameters are one vector: W row by row, then b, which is not penalised.
+ * The same as scikit-learn's _linear_loss.py, with λ = 1 / C. The parameters are one vector: W row by row, then b, which is not
+ * penalised.
  */
 
 import { logSumExp, sigmoid, softplus } from "../evaluation/probability.ts";
 import type { Steps } from "../steps.ts";
 import type { Matrix, TensorBackend } from "../tensors.ts";
 import { addTo, type Design, designWidth } from "./design.ts";
+import { residuals } from "./residuals.ts";
 import type { Targets } from "./targets.ts";
 
 export interface FitProblem {
   readonly design: Design;
   readonly targets: Targets;
   readonly outputs: number;
-  /** One for each row; rows of weight zero take no part. */
+  /** One for each row. Rows of weight zero are ignored. */
   readonly weights: Float64Array;
   readonly l2: number;
 }
@@ -30,13 +34,13 @@ export interface LossGradient {
   readonly gradient: Float64Array;
 }
 
-/** What a logit costs beside its products (exponential, residual, copies), in operations of a product. */
+/** What a logit costs apart from its products (exponential, residual, copies), in operations of a product. */
 export const OPERATIONS_PER_LOGIT = 80;
 
-/** What a number of sparse rows costs in an evaluation, for each output: both its products. */
+/** What an entry of sparse rows costs in an evaluation, for each output: its two products. */
 export const OPERATIONS_PER_SPARSE_ENTRY = 4;
 
-/** The weights of the sparse columns, or null where there are none. */
+/** The weights of the sparse columns, or null if there are none. */
 function sparseColumnWeights(
   tensors: TensorBackend,
   design: Design,
@@ -49,7 +53,7 @@ function sparseColumnWeights(
   return tensors.matrix(columns, outputs, new Float32Array(parameters.subarray(start, start + columns * outputs)));
 }
 
-/** f and its gradient at `parameters`. Yields floating-point operations, block by block. */
+/** f and its gradient at `parameters`. */
 export function* evaluateObjective(
   tensors: TensorBackend,
   problem: FitProblem,
@@ -74,7 +78,14 @@ export function* evaluateObjective(
     const sparseBlock = sparse?.blocks[index];
     if (sparseBlock !== undefined && sparseWeights !== null)
       tensors.addSparseProduct(sparseBlock, sparseWeights, logits);
-    value += residuals(problem, first, block.rows, tensors.view(logits), parameters.subarray(size), biasGradient);
+    value += residuals(problem.targets, {
+      weights: problem.weights,
+      first,
+      rows: block.rows,
+      logits: tensors.view(logits),
+      bias: parameters.subarray(size),
+      biasGradient,
+    });
     const cachedTranspose = design.transposed?.[index];
     const transposed = cachedTranspose ?? tensors.transpose(block);
     const product = tensors.multiply(transposed, logits);
@@ -92,7 +103,7 @@ export function* evaluateObjective(
   return { value: value + addPenalty(gradient, parameters, size, l2), gradient };
 }
 
-/** (λ/2) ‖W‖², of which the gradient is added to `gradient`. */
+/** (λ/2) ‖W‖². Adds its gradient to `gradient`. */
 function addPenalty(gradient: Float64Array, parameters: Float64Array, size: number, l2: number): number {
   let squares = 0;
   for (let i = 0; i < size; i++) {
@@ -104,7 +115,7 @@ function addPenalty(gradient: Float64Array, parameters: Float64Array, size: numb
 }
 
 /**
- * f and its gradient where W = 0, as fits begin: every row has the same p, so sums over the rows are all that it takes.
+ * f and its gradient at W = 0, where fits start. Every row has the same p there, so sums over the rows are enough.
  *
  *   ∂f/∂W_k = p_k Σ_i s_i x_i − Σ_i s_i y_ik x_i,   ∂f/∂b likewise with 1 for x
  */
@@ -163,7 +174,7 @@ function addToEachRow(rows: Float32Array, row: Float64Array): void {
   }
 }
 
-/** The logits of every block in turn, with the bias, to a callback. Yields floating-point operations. */
+/** Calls `visit` with the logits of each block in turn, bias included. They are valid only during the call. */
 export function* visitLogits(
   tensors: TensorBackend,
   design: Design,
@@ -190,124 +201,4 @@ export function* visitLogits(
       (outputs * OPERATIONS_PER_SPARSE_ENTRY * (sparseBlock?.entries ?? 0)) / 2;
   }
   for (const matrix of [weights, sparseWeights]) if (matrix !== null) tensors.free(matrix);
-}
-
-/** Turns a block's products X W into residuals R in place, adds their column sums to `sums`, and returns Σ s ℓ. */
-function residuals(
-  problem: FitProblem,
-  first: number,
-  rows: number,
-  logits: Float32Array,
-  bias: Float64Array,
-  sums: Float64Array,
-): number {
-  switch (problem.targets.kind) {
-    case "single":
-      return softmaxResiduals(problem.targets.indices, problem.weights, first, rows, logits, bias, sums);
-    case "multi":
-      return sigmoidResiduals(problem.targets.indices, problem.weights, first, rows, logits, bias, sums);
-    case "value":
-      return squareResiduals(problem.targets.values, problem.weights, first, rows, logits, bias, sums);
-  }
-}
-
-function softmaxResiduals(
-  indices: Int32Array,
-  weights: Float64Array,
-  first: number,
-  rows: number,
-  logits: Float32Array,
-  bias: Float64Array,
-  sums: Float64Array,
-): number {
-  const outputs = bias.length;
-  const terms = new Float64Array(outputs);
-  let loss = 0;
-  for (let i = 0; i < rows; i++) {
-    const start = i * outputs;
-    const weight = weights[first + i] as number;
-    if (weight === 0) {
-      logits.fill(0, start, start + outputs);
-      continue;
-    }
-    let maxLogit = Number.NEGATIVE_INFINITY;
-    for (let k = 0; k < outputs; k++) {
-      const logit = (logits[start + k] as number) + (bias[k] as number);
-      terms[k] = logit;
-      if (logit > maxLogit) maxLogit = logit;
-    }
-    const target = indices[first + i] as number;
-    const targetLogit = terms[target] as number;
-    let sum = 0;
-    for (let k = 0; k < outputs; k++) {
-      const term = Math.exp((terms[k] as number) - maxLogit);
-      terms[k] = term;
-      sum += term;
-    }
-    loss += weight * (maxLogit + Math.log(sum) - targetLogit);
-    const factor = weight / sum;
-    for (let k = 0; k < outputs; k++) {
-      const residual = (terms[k] as number) * factor;
-      logits[start + k] = residual;
-      sums[k] = (sums[k] as number) + residual;
-    }
-    logits[start + target] = (terms[target] as number) * factor - weight;
-    sums[target] = (sums[target] as number) - weight;
-  }
-  return loss;
-}
-
-function sigmoidResiduals(
-  indices: readonly (readonly number[])[],
-  weights: Float64Array,
-  first: number,
-  rows: number,
-  logits: Float32Array,
-  bias: Float64Array,
-  sums: Float64Array,
-): number {
-  const outputs = bias.length;
-  let loss = 0;
-  for (let i = 0; i < rows; i++) {
-    const start = i * outputs;
-    const weight = weights[first + i] as number;
-    if (weight === 0) {
-      logits.fill(0, start, start + outputs);
-      continue;
-    }
-    for (const k of indices[first + i] ?? []) loss -= weight * ((logits[start + k] as number) + (bias[k] as number));
-    for (let k = 0; k < outputs; k++) {
-      const logit = (logits[start + k] as number) + (bias[k] as number);
-      const small = Math.exp(-Math.abs(logit));
-      loss += weight * (Math.max(logit, 0) + Math.log1p(small));
-      const residual = (weight * (logit >= 0 ? 1 : small)) / (1 + small);
-      logits[start + k] = residual;
-      sums[k] = (sums[k] as number) + residual;
-    }
-    for (const k of indices[first + i] ?? []) {
-      logits[start + k] = (logits[start + k] as number) - weight;
-      sums[k] = (sums[k] as number) - weight;
-    }
-  }
-  return loss;
-}
-
-function squareResiduals(
-  values: Float64Array,
-  weights: Float64Array,
-  first: number,
-  rows: number,
-  logits: Float32Array,
-  bias: Float64Array,
-  sums: Float64Array,
-): number {
-  let loss = 0;
-  for (let i = 0; i < rows; i++) {
-    const weight = weights[first + i] as number;
-    const error = weight === 0 ? 0 : (logits[i] as number) + (bias[0] as number) - (values[first + i] as number);
-    loss += (weight / 2) * error * error;
-    logits[i] = weight * error;
-    sums[0] = (sums[0] as number) + weight * error;
-  }
-  return loss;
 }

@@ -1,7 +1,8 @@
 /**
- * Few rows in many dimensions: the weights that minimise a penalised loss lie in the span of the rows, so with the rows'
- * products G = Z Zᵀ and L Lᵀ those of rows that are independent, a fit on G L⁻ᵀ finds the same model in r ≤ rows
- * dimensions, W = Zᵀ L⁻ᵀ B. Sparse columns take part in the products as the dense ones do.
+ * The row space of a design with fewer rows than columns. The weights that minimise a penalised loss lie in the span of the rows.
+ * So take the products of all rows G = Z Zᵀ, a basis of independent rows, and L Lᵀ, the products of the basis rows. A fit on
+ * G L⁻ᵀ (columns of the basis rows) finds the same model in r ≤ rows dimensions: W = Zᵀ L⁻ᵀ B. Sparse columns take part in the
+ * products like dense ones.
  */
 
 import type { Steps } from "../steps.ts";
@@ -10,28 +11,31 @@ import { choleskyOperations, invertLowerTriangular, rankRevealingCholesky } from
 import { type Design, readSparseDesign, withTransposed } from "./design.ts";
 import { BYTES_PER_SPARSE_ENTRY, pickRows } from "./sparse.ts";
 
-/** Beyond so many rows the factorisation costs more than it saves, and beyond so many numbers the copies are too large. */
+/** With more rows the factorisation costs more than it saves. With more numbers the copies are too large. */
 const MAX_ROW_SPACE_ROWS = 640;
 const MAX_ROW_SPACE_NUMBERS = 2e6;
 
-/** A row whose part outside of the span of others has a smaller square (rows have mean square 1) is one that 32-bit floats cannot tell from none. */
+/**
+ * A row is independent of others if its part outside their span has at least this square. Rows have mean square 1, and 32-bit
+ * floats cannot tell a smaller part from zero.
+ */
 const MIN_SQUARED_PIVOT = 1e-5;
 
-/** What tells how many dimensions a training works in: rows, dense dimensions, and sparse columns if there are any. */
+/** The size of a design: rows, dense columns and sparse columns. */
 export interface DesignShape {
   readonly rows: number;
   readonly dimensions: number;
   readonly columns: number;
-  /** Numbers in the sparse columns. */
+  /** Entries in the sparse columns. */
   readonly entries: number;
 }
 
-/** Whether a training works in the span of its rows. */
+/** Whether a training works in the row space. */
 export function usesRowSpace({ rows, dimensions, columns }: Omit<DesignShape, "entries">): boolean {
   return rows < dimensions + columns && rows <= MAX_ROW_SPACE_ROWS && rows * dimensions <= MAX_ROW_SPACE_NUMBERS;
 }
 
-/** What `reduceToRows` costs at most: operations, and bytes alive beside the design that is given. */
+/** What `reduceToRowSpace` costs at most: operations, and bytes alive beside the given design. */
 export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: number } {
   if (!usesRowSpace(shape)) return { operations: 0, bytes: 0 };
   const { rows, dimensions, entries } = shape;
@@ -41,12 +45,12 @@ export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: n
       4 * rows ** 3 +
       choleskyOperations(rows) +
       OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
-    // Sparse rows are copied out, and those of the span once more.
+    // The sparse rows are copied once, and those of the basis once more.
     bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * BYTES_PER_SPARSE_ENTRY * entries,
   };
 }
 
-/** Independent rows of a design, and L⁻¹ of their products: what takes a model from their span back to all dimensions. */
+/** What takes a model from the row space back to all columns: independent rows of the design, and L⁻ᵀ of their products. */
 export interface RowSpaceBasis {
   /** r × dimensions */
   readonly dense: Matrix;
@@ -56,8 +60,8 @@ export interface RowSpaceBasis {
 }
 
 /**
- * The design in the span of its rows of weight, beside the one given, or null where that is better as it is: where rows are
- * not few, or none differs from the others. Yields floating-point operations.
+ * The design in the row space of its weighted rows, beside the given one, and the basis. Null if the given design is better as it
+ * is: there are not few rows, or all rows are equal.
  */
 export function* reduceToRowSpace(
   tensors: TensorBackend,
@@ -66,70 +70,112 @@ export function* reduceToRowSpace(
 ): Steps<{ design: Design; basis: RowSpaceBasis } | null> {
   const { rows, dimensions } = design;
   if (!usesRowSpace({ rows, dimensions, columns: design.sparse?.columns ?? 0 })) return null;
-  const values = new Float32Array(rows * dimensions);
-  let first = 0;
-  for (const block of design.blocks) {
-    values.set(tensors.view(block), first * dimensions);
-    first += block.rows;
-  }
-  const z = tensors.matrix(rows, dimensions, values);
-  const zt = tensors.transpose(z);
-  const products = tensors.multiply(z, zt);
-  const productValues = tensors.read(products);
-  for (const each of [z, zt, products]) tensors.free(each);
-  yield 2 * rows ** 2 * dimensions;
+  const values = denseValues(tensors, design);
+  const products = yield* rowProducts(tensors, values, rows, dimensions);
   const sparse =
     design.sparse === null ? null : { rows: readSparseDesign(tensors, design.sparse), columns: design.sparse.columns };
-  if (sparse !== null) {
-    const row = new Float64Array(sparse.columns);
-    for (let i = 0; i < rows; i++) {
-      addSparseProducts(sparse.rows, i, row, productValues);
-      yield OPERATIONS_PER_SPARSE_PRODUCT * (sparse.rows.starts[i + 1] as number);
-    }
-  }
-
-  const weightedRows = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
-  const gram = new Float64Array(weightedRows.length ** 2);
-  weightedRows.forEach((row, i) => {
-    for (let j = 0; j < weightedRows.length; j++)
-      gram[i * weightedRows.length + j] = productValues[row * rows + (weightedRows[j] as number)] as number;
-  });
-  const factorisation = yield* rankRevealingCholesky(gram, weightedRows.length, MIN_SQUARED_PIVOT);
-  const rank = factorisation.rows.length;
+  if (sparse !== null) yield* addAllSparseProducts(sparse, products);
+  const factor = yield* factoriseProducts(products, weights);
+  const rank = factor.rows.length;
   if (rank === 0) return null;
-  const basisRows = factorisation.rows.map((i) => weightedRows[i] as number);
-  const lower = tensors.matrix(rank, rank, new Float32Array(yield* invertLowerTriangular(factorisation.lower, rank)));
+  const lower = tensors.matrix(rank, rank, new Float32Array(yield* invertLowerTriangular(factor.lower, rank)));
   const inverse = tensors.transpose(lower);
   tensors.free(lower);
-
-  const blocks: Matrix[] = [];
-  first = 0;
-  for (const block of design.blocks) {
-    const cross = pickColumns(productValues.subarray(first * rows, (first + block.rows) * rows), rows, basisRows);
-    const part = tensors.matrix(block.rows, rank, cross);
-    blocks.push(tensors.multiply(part, inverse));
-    tensors.free(part);
-    first += block.rows;
-  }
+  const blocks = projectBlocks(tensors, design, products, factor.rows, inverse);
   yield 2 * rows * rank ** 2;
-
-  const dense = new Float32Array(rank * dimensions);
-  basisRows.forEach((row, i) => {
-    dense.set(values.subarray(row * dimensions, (row + 1) * dimensions), i * dimensions);
-  });
   const basis = {
-    dense: tensors.matrix(rank, dimensions, dense),
-    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, basisRows), columns: sparse.columns },
+    dense: tensors.matrix(rank, dimensions, pickDenseRows(values, dimensions, factor.rows)),
+    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, factor.rows), columns: sparse.columns },
     inverse,
   };
   const reducedDesign = { ...design, blocks, transposed: null, dimensions: rank, sparse: null };
   return { design: design.transposed === null ? reducedDesign : withTransposed(tensors, reducedDesign), basis };
 }
 
-/** What the product of a number of sparse rows counts for, one at a time and out of order: as many of a matrix's. */
+/** A copy of all dense rows: rows × dimensions. */
+function denseValues(tensors: TensorBackend, { blocks, rows, dimensions }: Design): Float32Array {
+  const values = new Float32Array(rows * dimensions);
+  let first = 0;
+  for (const block of blocks) {
+    values.set(tensors.view(block), first * dimensions);
+    first += block.rows;
+  }
+  return values;
+}
+
+/** Z Zᵀ: rows × rows. */
+function* rowProducts(
+  tensors: TensorBackend,
+  values: Float32Array,
+  rows: number,
+  dimensions: number,
+): Steps<Float32Array> {
+  const z = tensors.matrix(rows, dimensions, values);
+  const zt = tensors.transpose(z);
+  const product = tensors.multiply(z, zt);
+  const products = tensors.read(product);
+  for (const matrix of [z, zt, product]) tensors.free(matrix);
+  yield 2 * rows ** 2 * dimensions;
+  return products;
+}
+
+/** Adds the products of the sparse columns. */
+function* addAllSparseProducts(
+  { rows, columns }: NonNullable<RowSpaceBasis["sparse"]>,
+  products: Float32Array,
+): Steps<void> {
+  const row = new Float64Array(columns);
+  for (let i = 0; i + 1 < rows.starts.length; i++) {
+    addSparseProducts(rows, i, row, products);
+    yield OPERATIONS_PER_SPARSE_PRODUCT * (rows.starts[i + 1] as number);
+  }
+}
+
+/** The independent ones of the weighted rows, and L of their products. */
+function* factoriseProducts(
+  products: Float32Array,
+  weights: Float64Array,
+): Steps<{ readonly rows: number[]; readonly lower: Float64Array }> {
+  const weightedRows = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
+  const gram = new Float64Array(weightedRows.length ** 2);
+  weightedRows.forEach((row, i) => {
+    for (let j = 0; j < weightedRows.length; j++)
+      gram[i * weightedRows.length + j] = products[row * weights.length + (weightedRows[j] as number)] as number;
+  });
+  const { rows, lower } = yield* rankRevealingCholesky(gram, weightedRows.length, MIN_SQUARED_PIVOT);
+  return { rows: rows.map((i) => weightedRows[i] as number), lower };
+}
+
+/** Each block of the design in the row space: its rows' products with the basis rows, times L⁻ᵀ. */
+function projectBlocks(
+  tensors: TensorBackend,
+  { blocks, rows }: Design,
+  products: Float32Array,
+  basisRows: readonly number[],
+  inverse: Matrix,
+): Matrix[] {
+  let first = 0;
+  return blocks.map((block) => {
+    const cross = pickColumns(products.subarray(first * rows, (first + block.rows) * rows), rows, basisRows);
+    const part = tensors.matrix(block.rows, basisRows.length, cross);
+    const projected = tensors.multiply(part, inverse);
+    tensors.free(part);
+    first += block.rows;
+    return projected;
+  });
+}
+
+function pickDenseRows(values: Float32Array, dimensions: number, rows: readonly number[]): Float32Array {
+  const picked = new Float32Array(rows.length * dimensions);
+  for (const [i, row] of rows.entries())
+    picked.set(values.subarray(row * dimensions, (row + 1) * dimensions), i * dimensions);
+  return picked;
+}
+
+/** What a product of sparse entries costs, one at a time and out of order, in operations of a matrix product. */
 const OPERATIONS_PER_SPARSE_PRODUCT = 12;
 
-/** Adds the products of row i with itself and the rows before it, both ways. `row`: zeros, one a column, which it leaves. */
+/** Adds the products of row i with itself and all earlier rows to both triangles. `row` has a zero for each column, before and after. */
 function addSparseProducts(
   { starts, columns, values }: SparseRows,
   i: number,
@@ -148,7 +194,7 @@ function addSparseProducts(
   for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = 0;
 }
 
-/** Some columns of a matrix of `width` columns, row by row. */
+/** Some columns of a row-major matrix of `width` columns. */
 function pickColumns(source: Float32Array, width: number, columns: readonly number[]): Float32Array {
   const picked = new Float32Array((source.length / width) * columns.length);
   for (let start = 0, at = 0; start < source.length; start += width)
@@ -156,7 +202,7 @@ function pickColumns(source: Float32Array, width: number, columns: readonly numb
   return picked;
 }
 
-/** Parameters found in the span, B (r × outputs) and the intercepts, as those of all dimensions, dense before sparse: Zᵀ L⁻ᵀ B. */
+/** The parameters of the full design, dense columns before sparse ones (Zᵀ L⁻ᵀ B), from those of the row space: B (r × outputs) and the intercepts. */
 export function expandFromRowSpace(
   tensors: TensorBackend,
   parameters: Float64Array,

@@ -2,8 +2,8 @@ import { seededRandom, shuffle } from "../random.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import type { CrossValidationData } from "./cross-validation.ts";
-import { subsetDesign } from "./design.ts";
-import { computeGramStatistics } from "./preconditioner.ts";
+import { subsetDesign } from "./design-subset.ts";
+import { computeGramStatistics } from "./gram.ts";
 import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
 
 /** The folds of a subsample. The selection of l2 holds out the first alone. */

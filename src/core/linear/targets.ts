@@ -98,3 +98,22 @@ export function strataOf(targets: Targets, labels: number): Int32Array {
     }
   }
 }
+
+/** Each output's share of the weighted rows (single and multi). Half a row is added to each, so that none is 0 or 1. */
+export function priors(targets: Targets, weights: Float64Array, outputs: number): Float64Array {
+  const shares = new Float64Array(outputs).fill(0.5);
+  let total = 1;
+  for (let row = 0; row < weights.length; row++) {
+    const weight = weights[row] as number;
+    if (weight === 0) continue;
+    total += weight;
+    const labels =
+      targets.kind === "single"
+        ? [targets.indices[row] as number]
+        : targets.kind === "multi"
+          ? (targets.indices[row] ?? [])
+          : [];
+    for (const k of labels) shares[k] = (shares[k] as number) + weight;
+  }
+  return shares.map((share) => share / total);
+}

@@ -10,9 +10,9 @@ import { canCacheTransposes, costIfOverBudget, evaluationMethod } from "./cost.t
 import { makeDesign } from "./design.ts";
 import { evaluate } from "./evaluate.ts";
 import { buildFeatureSets } from "./feature-set.ts";
-import { makePreconditioner } from "./fit.ts";
 import type { FitProblem } from "./objective.ts";
 import { selectPenalty } from "./penalty.ts";
+import { makePreconditioner } from "./preconditioner.ts";
 import { buildResult, refit } from "./refit.ts";
 import { DEFAULT_FOLDS, DEFAULT_HOLDOUT_FRACTION, holdoutFolds, stratifiedFolds } from "./split.ts";
 import { centreTargets, rowWeights, strataOf } from "./targets.ts";

@@ -1,8 +1,8 @@
 /** How large the problem is that a fit works on, and how many evaluations of its objective are affordable. */
 import type { Design } from "./design.ts";
-import { stepOperations } from "./lbfgs.ts";
+import { MAX_GRAM_DIMENSIONS } from "./gram.ts";
+import { stepOperations } from "./lbfgs-memory.ts";
 import { OPERATIONS_PER_LOGIT, OPERATIONS_PER_SPARSE_ENTRY } from "./objective.ts";
-import { MAX_GRAM_DIMENSIONS } from "./preconditioner.ts";
 import { DEFAULT_FOLDS } from "./split.ts";
 
 /** The size of what one evaluation of the objective reads. */
