@@ -7,7 +7,7 @@ import {
   heldOutProbabilities,
   labelSmoothing,
 } from "../../src/core/evaluation/calibration.ts";
-import { evaluateHeldOut } from "../../src/core/evaluation/evaluation.ts";
+import { evaluateHeldOut } from "../../src/core/evaluation/evaluate-held-out.ts";
 import {
   confusionMatrix,
   expectedCalibrationError,

@@ -3,7 +3,7 @@ import type { Targets } from "../linear/targets.ts";
 import type { Steps } from "../steps.ts";
 import { sigmoid, softmax, softplus } from "./probability.ts";
 
-/** Logits of examples that the model had not been trained on: rows × outputs, and which row of the set each is. */
+/** Logits of rows that the model was not trained on: rows × outputs, and the index of each row in the set. */
 export interface HeldOutLogits {
   readonly rows: Int32Array;
   readonly logits: Float32Array;
@@ -11,8 +11,8 @@ export interface HeldOutLogits {
 }
 
 /**
- * Mean negative log likelihood of one example, and its first two derivatives in β = 1 / T, at logits β z. `doubt` is
- * taken from the probability of what is true and shared by what is not.
+ * The log loss of one example at logits β z, and its first two derivatives in β = 1 / T. `smoothing` is the share of the label's
+ * probability that goes to the other labels (label smoothing).
  */
 function exampleLogLoss(
   targets: Targets,
@@ -63,7 +63,7 @@ function exampleLogLoss(
   return [loss / outputs, gradient / outputs, curvature / outputs];
 }
 
-/** Σ of the likelihoods over `which` entries of `held`. */
+/** Σ over `entries` of `heldOut` of their log loss and its derivatives. */
 function totalLogLoss(
   targets: Targets,
   heldOut: HeldOutLogits,
@@ -81,7 +81,7 @@ function totalLogLoss(
   return sums;
 }
 
-/** Log loss (multi-label: the mean over labels too) of `which` entries of `held` at a temperature. */
+/** The mean log loss of `entries` of `heldOut` at a temperature. For multi-label it is the mean over labels as well. */
 export function heldOutLogLoss(
   targets: Targets,
   heldOut: HeldOutLogits,
@@ -92,26 +92,26 @@ export function heldOutLogLoss(
   return totalLogLoss(targets, heldOut, entries, 1 / temperature, smoothing)[0] / Math.max(1, entries.length);
 }
 
-/** One example in so many and two may be wrong for all that they tell: Laplace's rule, as Platt (1999) has it. */
+/** The smoothing for so many examples, by Laplace's rule as Platt (1999) uses it: as if one in n + 2 were wrong. */
 export function labelSmoothing(examples: number): number {
   return 1 / (examples + 2);
 }
 
-/** Logits that one number is fitted on; of more, every so many entries are taken. */
+/** A temperature is fitted on at most so many logits. If there are more, every n-th entry is used. */
 const MAX_TEMPERATURE_LOGITS = 1e6;
-/** Most passes over them. */
+
 const MAX_NEWTON_STEPS = 40;
 
-/** Operations of fitting one temperature to so many logits at most. */
+/** Operations of fitting a temperature to so many logits, at most. */
 export function temperatureOperations(logits: number): number {
   return MAX_NEWTON_STEPS * Math.min(logits, MAX_TEMPERATURE_LOGITS) * OPERATIONS_PER_LOGIT;
 }
 
 /**
- * The temperature that minimises the log loss of held-out logits divided by it (Guo et al. 2017), within [0.02, 50].
- * The truths are smoothed as Platt's are (`doubtOf`): where all entries are right, the plain loss would go on falling with T, and the
- * head would be certain of everything. The loss is convex in β = 1 / T: Newton's method on it, kept inside a shrinking
- * bracket. Yields floating-point operations.
+ * The temperature T within [0.02, 50] that minimises the log loss of held-out logits divided by T (Guo et al. 2017). The fit
+ * smooths the labels (`labelSmoothing`). If a few held-out examples are all predicted correctly, the likelihood has no maximum
+ * and the head would become fully confident. The loss is convex in β = 1 / T, and the fit is Newton's method within a shrinking
+ * bracket.
  */
 export function* fitTemperature(targets: Targets, heldOut: HeldOutLogits, entries: readonly number[]): Steps<number> {
   if (entries.length === 0) return 1;
@@ -150,7 +150,7 @@ export function heldOutProbabilities(
   return probabilities;
 }
 
-/** At most 1000 scores, ascending, that stand for all: each is the largest of its share, so coverage is never overstated. */
+/** At most 1000 quantiles of the scores, ascending. Each is the largest score of its share, so coverage is never overstated. */
 export function conformalScores(scores: readonly number[]): Float32Array {
   const sorted = Float32Array.from(scores).sort();
   const count = Math.min(1000, sorted.length);
@@ -161,16 +161,19 @@ export function conformalScores(scores: readonly number[]): Float32Array {
 }
 
 /**
- * The threshold on the top probability that best tells scope: it maximises the share of in-scope examples that are kept and
- * right plus the share of out-of-scope examples that are refused. `inScope` holds each example's top probability
- * and whether its label is right. An example is in scope when its top probability is at least the threshold.
+ * The threshold on the top probability that separates in-scope from out-of-scope examples best. An example counts as in scope if
+ * its top probability is at least the threshold. The threshold maximises the share of in-scope examples that are accepted and
+ * predicted correctly, plus the share of out-of-scope examples that are rejected.
+ *
+ * @param inScope each example's top probability, and whether its label is predicted correctly
+ * @param outOfScope each example's top probability
  */
 export function outOfScopeThreshold(
-  inScope: readonly { top: number; right: boolean }[],
+  inScope: readonly { readonly top: number; readonly isCorrect: boolean }[],
   outOfScope: readonly number[],
 ): number {
   const points = [
-    ...inScope.map(({ top, right }) => ({ top, gain: right ? -1 / inScope.length : 0 })),
+    ...inScope.map(({ top, isCorrect }) => ({ top, gain: isCorrect ? -1 / inScope.length : 0 })),
     ...outOfScope.map((top) => ({ top, gain: 1 / outOfScope.length })),
   ].sort((a, b) => a.top - b.top);
   let gain = 0;

@@ -4,7 +4,7 @@ import { binomialCdf } from "./binomial.ts";
 export type Candidate = "head" | "fine_tuned";
 export type Verdict = "better" | "not_better" | "inconclusive";
 
-/** How both candidates did on the held-out examples. */
+/** How both candidates did on the held-out examples. Its keys are stored and sent. */
 export interface Comparison {
   readonly test_examples: number;
   /** For regression, R². */

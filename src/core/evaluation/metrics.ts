@@ -1,4 +1,4 @@
-/** Figures of merit, as scikit-learn defines them where it does. A figure with nothing to count is 0. */
+/** Metrics, as scikit-learn defines those that it has. A metric with nothing to count is 0. */
 
 export interface ClassMetrics {
   readonly label: string;
@@ -8,18 +8,24 @@ export interface ClassMetrics {
   readonly support: number;
 }
 
-/** counts[true][predicted] */
+/** How often a class was predicted correctly, was predicted, and was the true one. */
+export interface ClassCounts {
+  readonly hits: number;
+  readonly predicted: number;
+  readonly support: number;
+}
+
+/** counts[true class][predicted class] */
 export function confusionMatrix(truth: readonly number[], predicted: readonly number[], classes: number): number[][] {
   const matrix = Array.from({ length: classes }, () => new Array<number>(classes).fill(0));
-  truth.forEach((label, i) => {
-    const row = matrix[label] as number[];
-    const column = predicted[i] as number;
-    row[column] = (row[column] as number) + 1;
-  });
+  for (const [i, label] of predicted.entries()) {
+    const row = matrix[truth[i] ?? -1];
+    if (row !== undefined) row[label] = (row[label] ?? 0) + 1;
+  }
   return matrix;
 }
 
-export function classMetrics(label: string, hits: number, predicted: number, support: number): ClassMetrics {
+export function classMetrics(label: string, { hits, predicted, support }: ClassCounts): ClassMetrics {
   return {
     label,
     precision: ratio(hits, predicted),
@@ -29,38 +35,34 @@ export function classMetrics(label: string, hits: number, predicted: number, sup
   };
 }
 
-/** How often each class was right, predicted, and true. */
-function countClasses(truth: readonly number[], predicted: readonly number[], classes: number) {
-  const hits = new Float64Array(classes);
-  const guesses = new Float64Array(classes);
-  const support = new Float64Array(classes);
-  truth.forEach((label, i) => {
-    const guess = predicted[i] as number;
-    support[label] = (support[label] as number) + 1;
-    guesses[guess] = (guesses[guess] as number) + 1;
-    if (guess === label) hits[label] = (hits[label] as number) + 1;
-  });
-  return { hits, guesses, support };
-}
-
 /** Precision, recall and F1 of every class, from each example's true and predicted class. */
 export function perClassMetrics(
   labels: readonly string[],
   truth: readonly number[],
   predicted: readonly number[],
 ): ClassMetrics[] {
-  const { hits, guesses, support } = countClasses(truth, predicted, labels.length);
-  return labels.map((label, k) => classMetrics(label, hits[k] as number, guesses[k] as number, support[k] as number));
+  const classes = labels.map((label) => ({ label, hits: 0, predicted: 0, support: 0 }));
+  for (const [i, label] of truth.entries()) {
+    const own = classes[label];
+    if (own === undefined) continue;
+    own.support++;
+    if (predicted[i] === label) own.hits++;
+  }
+  for (const label of predicted) {
+    const own = classes[label];
+    if (own !== undefined) own.predicted++;
+  }
+  return classes.map((counts) => classMetrics(counts.label, counts));
 }
 
-/** The mean F1 of the classes that occur, in truth or in prediction (scikit-learn's f1_score with average="macro"). */
+/** The mean F1 of the classes that occur as true or predicted class (scikit-learn's f1_score with average="macro"). */
 export function macroF1(labels: readonly string[], truth: readonly number[], predicted: readonly number[]): number {
   const presentClasses = new Set([...truth, ...predicted]);
   const labelMetrics = perClassMetrics(labels, truth, predicted);
   return mean(labelMetrics.filter((_, k) => presentClasses.has(k)).map(({ f1 }) => f1));
 }
 
-/** Wilson's score interval of a share of `count` trials, 95 %. */
+/** Wilson's 95 % score interval of a share in `count` trials. */
 export function wilsonInterval(share: number, count: number): [number, number] {
   if (count === 0) return [0, 1];
   const z = 1.959963984540054;
@@ -70,25 +72,23 @@ export function wilsonInterval(share: number, count: number): [number, number] {
 }
 
 /**
- * Expected calibration error (Naeini et al. 2015; Guo et al. 2017): over 15 equally wide bins of confidence, the mean
- * distance between a bin's confidence and its share of hits, weighted by the bin's size.
+ * Expected calibration error (Naeini et al. 2015; Guo et al. 2017). The confidences are divided into 15 bins of equal width. The
+ * error is the mean difference between a bin's mean confidence and its accuracy, weighted by the bin's size.
  */
-export function expectedCalibrationError(confidences: readonly number[], hits: readonly boolean[]): number {
+export function expectedCalibrationError(confidences: readonly number[], isCorrect: readonly boolean[]): number {
   const bins = calibrationBins();
-  confidences.forEach((confidence, i) => {
-    bins.add(confidence, hits[i] === true);
-  });
+  for (const [i, confidence] of confidences.entries()) bins.add(confidence, isCorrect[i] === true);
   return bins.error();
 }
 
-/** The bins of an expected calibration error, for figures too many to keep. */
-export function calibrationBins(count = 15): { add(confidence: number, hit: boolean): void; error(): number } {
+/** The expected calibration error of confidences that are too many to keep. */
+export function calibrationBins(count = 15): { add(confidence: number, isCorrect: boolean): void; error(): number } {
   const gaps = new Float64Array(count);
   let total = 0;
   return {
-    add(confidence, hit) {
+    add(confidence, isCorrect) {
       const bin = Math.max(0, Math.min(count - 1, Math.ceil(confidence * count) - 1));
-      gaps[bin] = (gaps[bin] as number) + confidence - (hit ? 1 : 0);
+      gaps[bin] = (gaps[bin] ?? 0) + confidence - (isCorrect ? 1 : 0);
       total++;
     },
     error: () =>
@@ -104,7 +104,7 @@ export function regressionMetrics(
   predicted: readonly number[],
 ): { r2: number; mae: number; rmse: number } {
   const centre = mean(truth);
-  const errors = truth.map((value, i) => value - (predicted[i] as number));
+  const errors = truth.map((value, i) => value - (predicted[i] ?? Number.NaN));
   const residual = mean(errors.map((error) => error * error));
   const variance = mean(truth.map((value) => (value - centre) ** 2));
   return {

@@ -1,6 +1,7 @@
 /** What a training of a given shape costs at most, before it starts. */
 import { temperatureOperations } from "../evaluation/calibration.ts";
-import { type Evaluation, heldOutEvaluationOperations } from "../evaluation/evaluation.ts";
+import { heldOutEvaluationOperations } from "../evaluation/evaluate-held-out.ts";
+import type { Evaluation } from "../evaluation/evaluation.ts";
 import { rowsPerBlock } from "./design.ts";
 import { fitBytes } from "./fit.ts";
 import { MAX_GRAM_DIMENSIONS } from "./gram.ts";

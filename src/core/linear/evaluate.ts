@@ -1,4 +1,5 @@
-import { type Evaluation, type EvaluationResult, evaluateHeldOut, noEvaluation } from "../evaluation/evaluation.ts";
+import { evaluateHeldOut } from "../evaluation/evaluate-held-out.ts";
+import { type Evaluation, type EvaluationResult, noEvaluation } from "../evaluation/evaluation.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";

@@ -1,7 +1,7 @@
 /** Stage 4: how both candidates do on the held-out rows, which neither was trained on. */
 import { decodeHead } from "../../../core/codec.ts";
 import type { Comparison } from "../../../core/evaluation/comparison.ts";
-import { evaluateHeldOut } from "../../../core/evaluation/evaluation.ts";
+import { evaluateHeldOut } from "../../../core/evaluation/evaluate-held-out.ts";
 import { regressionMetrics } from "../../../core/evaluation/metrics.ts";
 import type { Head } from "../../../core/head.ts";
 import { stratifiedFolds } from "../../../core/linear/split.ts";

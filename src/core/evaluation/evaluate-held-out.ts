@@ -1,0 +1,54 @@
+import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
+import type { Targets } from "../linear/targets.ts";
+import type { Steps } from "../steps.ts";
+import { conformalScores, type HeldOutLogits, temperatureOperations } from "./calibration.ts";
+import { type Evaluation, type EvaluationResult, noEvaluation } from "./evaluation.ts";
+import { regressionMetrics } from "./metrics.ts";
+import { evaluateMultiLabel } from "./multi-label.ts";
+import { evaluateSingleLabel } from "./single-label.ts";
+
+/**
+ * Evaluates held-out logits. Whatever is fitted to held-out examples here (the temperature, the threshold) is fitted on other
+ * parts than the one that it is evaluated on.
+ *
+ * @param heldOut logits of held-out rows, including out-of-scope rows (target −1)
+ * @param parts the part of each entry of `heldOut`: its fold, or one half of a holdout
+ */
+export function* evaluateHeldOut(
+  labels: readonly string[],
+  targets: Targets,
+  heldOut: HeldOutLogits,
+  parts: Int32Array,
+  settings: Pick<Evaluation, "method" | "folds">,
+): Steps<EvaluationResult> {
+  if (heldOut.rows.length === 0) return noEvaluation;
+  switch (targets.kind) {
+    case "single":
+      return yield* evaluateSingleLabel(labels, targets, heldOut, parts, settings);
+    case "multi":
+      return yield* evaluateMultiLabel(labels, targets, heldOut, parts, settings);
+    case "value":
+      return evaluateRegression(targets.values, heldOut, settings);
+  }
+}
+
+/** Operations of evaluating so many held-out logits, in so many parts, at most. */
+export function heldOutEvaluationOperations(logits: number, parts: number): number {
+  return (parts + 1) * temperatureOperations(logits) + 5 * logits * OPERATIONS_PER_LOGIT;
+}
+
+function evaluateRegression(
+  values: Float64Array,
+  heldOut: HeldOutLogits,
+  settings: Pick<Evaluation, "method" | "folds">,
+): EvaluationResult {
+  const truth = Array.from(heldOut.rows, (row) => values[row] as number);
+  const predicted = Array.from(heldOut.logits);
+  const residuals = truth.map((value, i) => Math.abs(value - (predicted[i] ?? Number.NaN)));
+  return {
+    evaluation: { ...settings, detail: "summary", examples: truth.length, ...regressionMetrics(truth, predicted) },
+    temperature: 1,
+    outOfScopeThreshold: null,
+    conformal: conformalScores(residuals),
+  };
+}

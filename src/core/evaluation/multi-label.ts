@@ -1,0 +1,124 @@
+import type { Targets } from "../linear/targets.ts";
+import type { Steps } from "../steps.ts";
+import { conformalScores, fitTemperature, type HeldOutLogits } from "./calibration.ts";
+import {
+  crossFitLogLoss,
+  crossFitTemperatures,
+  type HeldOutEntry,
+  indicesOf,
+  visitProbabilities,
+} from "./cross-fit.ts";
+import type { Evaluation, EvaluationResult } from "./evaluation.ts";
+import { type ClassCounts, calibrationBins, classMetrics, mean, wilsonInterval } from "./metrics.ts";
+
+interface Entry extends HeldOutEntry {
+  /** The indices of its labels. */
+  readonly targets: ReadonlySet<number>;
+}
+
+/** A label is predicted if it is at least this probable. */
+const LABEL_THRESHOLD = 0.5;
+
+export function* evaluateMultiLabel(
+  labels: readonly string[],
+  targets: Extract<Targets, { kind: "multi" }>,
+  heldOut: HeldOutLogits,
+  parts: Int32Array,
+  settings: Pick<Evaluation, "method" | "folds">,
+): Steps<EvaluationResult> {
+  const entries = Array.from(heldOut.rows, (row, index): Entry => {
+    return { index, part: parts[index] as number, targets: new Set(targets.indices[row]) };
+  });
+  const temperature = yield* fitTemperature(targets, heldOut, indicesOf(entries));
+  const temperatures = yield* crossFitTemperatures(targets, heldOut, parts, entries);
+  const crossFitTemperature = ({ part }: HeldOutEntry) => temperatures.get(part) ?? 1;
+  const calibrated = yield* countPredictions(labels.length, heldOut, entries, crossFitTemperature);
+  const uncalibratedError = yield* calibrationError(heldOut, entries, () => 1);
+  const nonconformity = yield* nonconformityScores(heldOut, entries, temperature);
+  const perClass = labels.map((label, k) => classMetrics(label, calibrated.counts[k] as ClassCounts));
+  const sum = (key: keyof ClassCounts) => calibrated.counts.reduce((total, counts) => total + counts[key], 0);
+  const micro = classMetrics("", { hits: sum("hits"), predicted: sum("predicted"), support: sum("support") });
+  const accuracy = calibrated.exactMatches / entries.length;
+  return {
+    evaluation: {
+      ...settings,
+      detail: "summary",
+      examples: entries.length,
+      accuracy,
+      accuracy_interval: wilsonInterval(accuracy, entries.length),
+      macro_f1: mean(perClass.map(({ f1 }) => f1)),
+      micro_f1: micro.f1,
+      log_loss: crossFitLogLoss(targets, heldOut, entries, temperatures),
+      ece: calibrated.error,
+      ece_uncalibrated: uncalibratedError,
+      per_class: perClass,
+    },
+    temperature,
+    outOfScopeThreshold: null,
+    conformal: conformalScores(nonconformity),
+  };
+}
+
+interface PredictionCounts {
+  /** For each label. */
+  readonly counts: readonly ClassCounts[];
+  /** Examples whose labels are all predicted correctly. */
+  readonly exactMatches: number;
+  /** The expected calibration error. */
+  readonly error: number;
+}
+
+function* countPredictions(
+  labels: number,
+  heldOut: HeldOutLogits,
+  entries: readonly Entry[],
+  temperatureOf: (entry: Entry) => number,
+): Steps<PredictionCounts> {
+  const counts = Array.from({ length: labels }, () => ({ hits: 0, predicted: 0, support: 0 }));
+  const bins = calibrationBins();
+  let exactMatches = 0;
+  yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { targets }) => {
+    let hasError = false;
+    for (const [k, count] of counts.entries()) {
+      const probability = probabilities[k] as number;
+      const isPositive = targets.has(k);
+      const isPredicted = probability >= LABEL_THRESHOLD;
+      bins.add(probability, isPositive);
+      if (isPositive && isPredicted) count.hits++;
+      if (isPredicted) count.predicted++;
+      if (isPositive) count.support++;
+      if (isPositive !== isPredicted) hasError = true;
+    }
+    if (!hasError) exactMatches++;
+  });
+  return { counts, exactMatches, error: bins.error() };
+}
+
+/** The expected calibration error over all labels of all entries. */
+function* calibrationError(
+  heldOut: HeldOutLogits,
+  entries: readonly Entry[],
+  temperatureOf: (entry: Entry) => number,
+): Steps<number> {
+  const bins = calibrationBins();
+  yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { targets }) => {
+    for (const [k, probability] of probabilities.entries()) bins.add(probability, targets.has(k));
+  });
+  return bins.error();
+}
+
+/** For each entry, 1 − the least probability of its labels. */
+function* nonconformityScores(
+  heldOut: HeldOutLogits,
+  entries: readonly Entry[],
+  temperature: number,
+): Steps<readonly number[]> {
+  const scores: number[] = [];
+  const temperatureOf = () => temperature;
+  yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { targets }) => {
+    let score = 0;
+    for (const k of targets) score = Math.max(score, 1 - (probabilities[k] as number));
+    scores.push(score);
+  });
+  return scores;
+}

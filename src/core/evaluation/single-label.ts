@@ -1,0 +1,152 @@
+import type { Targets } from "../linear/targets.ts";
+import type { Steps } from "../steps.ts";
+import { conformalScores, fitTemperature, type HeldOutLogits, outOfScopeThreshold } from "./calibration.ts";
+import {
+  crossFitLogLoss,
+  crossFitTemperatures,
+  type HeldOutEntry,
+  indicesOf,
+  visitProbabilities,
+} from "./cross-fit.ts";
+import type { Evaluation, EvaluationResult } from "./evaluation.ts";
+import {
+  confusionMatrix,
+  expectedCalibrationError,
+  macroF1,
+  mean,
+  perClassMetrics,
+  wilsonInterval,
+} from "./metrics.ts";
+import { argmax } from "./probability.ts";
+
+/** With more labels the confusion matrix is left out: its size is their square, and a row of the ledger has at most 2 MB. */
+const MAX_CONFUSION_LABELS = 300;
+
+interface Entry extends HeldOutEntry {
+  /** The index of the label, or −1 for an out-of-scope example. */
+  readonly target: number;
+}
+
+interface Prediction {
+  readonly part: number;
+  /** The most probable label, and its probability. */
+  readonly label: number;
+  readonly top: number;
+  readonly isCorrect: boolean;
+}
+
+export function* evaluateSingleLabel(
+  labels: readonly string[],
+  targets: Extract<Targets, { kind: "single" }>,
+  heldOut: HeldOutLogits,
+  parts: Int32Array,
+  settings: Pick<Evaluation, "method" | "folds">,
+): Steps<EvaluationResult> {
+  const entries = Array.from(heldOut.rows, (row, index): Entry => {
+    return { index, part: parts[index] as number, target: targets.indices[row] as number };
+  });
+  const inScope = entries.filter(({ target }) => target >= 0);
+  const outOfScope = entries.filter(({ target }) => target < 0);
+  const temperature = yield* fitTemperature(targets, heldOut, indicesOf(inScope));
+  const temperatures = yield* crossFitTemperatures(targets, heldOut, parts, inScope);
+  const crossFitTemperature = ({ part }: HeldOutEntry) => temperatures.get(part) ?? 1;
+  const predictions = yield* predictEntries(heldOut, inScope, crossFitTemperature);
+  const uncalibrated = yield* predictEntries(heldOut, inScope, () => 1);
+  const final = yield* finalScores(heldOut, inScope, temperature);
+
+  let outOfScopeResult: Evaluation["out_of_scope"] = null;
+  if (outOfScope.length > 0) {
+    const finalOutOfScope = yield* predictEntries(heldOut, outOfScope, () => temperature);
+    const crossFitOutOfScope = yield* predictEntries(heldOut, outOfScope, crossFitTemperature);
+    const finalInScope = predictions.map(({ isCorrect }, i) => ({ top: final.tops[i] as number, isCorrect }));
+    outOfScopeResult = {
+      score: "max_probability",
+      threshold: outOfScopeThreshold(finalInScope, topsOf(finalOutOfScope)),
+      expected_recall: crossFitRecall(new Set(parts), predictions, crossFitOutOfScope),
+    };
+  }
+
+  const truth = inScope.map(({ target }) => target);
+  const predicted = predictions.map(({ label }) => label);
+  const isCorrect = predictions.map((prediction) => prediction.isCorrect);
+  const accuracy = mean(isCorrect.map(Number));
+  return {
+    evaluation: {
+      ...settings,
+      detail: "summary",
+      examples: inScope.length,
+      accuracy,
+      accuracy_interval: wilsonInterval(accuracy, inScope.length),
+      macro_f1: macroF1(labels, truth, predicted),
+      log_loss: crossFitLogLoss(targets, heldOut, inScope, temperatures),
+      ece: expectedCalibrationError(topsOf(predictions), isCorrect),
+      ece_uncalibrated: expectedCalibrationError(topsOf(uncalibrated), isCorrect),
+      per_class: perClassMetrics(labels, truth, predicted),
+      ...(labels.length > MAX_CONFUSION_LABELS
+        ? {}
+        : { confusion: { labels, matrix: confusionMatrix(truth, predicted, labels.length) } }),
+      out_of_scope: outOfScopeResult,
+    },
+    temperature,
+    outOfScopeThreshold: outOfScopeResult?.threshold ?? null,
+    conformal: conformalScores(final.nonconformity),
+  };
+}
+
+function* predictEntries(
+  heldOut: HeldOutLogits,
+  entries: readonly Entry[],
+  temperatureOf: (entry: Entry) => number,
+): Steps<Prediction[]> {
+  const predictions: Prediction[] = [];
+  yield* visitProbabilities("single", heldOut, entries, temperatureOf, (probabilities, { part, target }) => {
+    const label = argmax(probabilities);
+    predictions.push({ part, label, top: probabilities[label] as number, isCorrect: label === target });
+  });
+  return predictions;
+}
+
+/** At the head's own temperature: each entry's top probability, and 1 − the probability of its label. */
+function* finalScores(
+  heldOut: HeldOutLogits,
+  entries: readonly Entry[],
+  temperature: number,
+): Steps<{ readonly tops: readonly number[]; readonly nonconformity: readonly number[] }> {
+  const tops: number[] = [];
+  const nonconformity: number[] = [];
+  const temperatureOf = () => temperature;
+  yield* visitProbabilities("single", heldOut, entries, temperatureOf, (probabilities, { target }) => {
+    nonconformity.push(1 - (probabilities[target] as number));
+    tops.push(probabilities[argmax(probabilities)] as number);
+  });
+  return { tops, nonconformity };
+}
+
+function topsOf(predictions: readonly Prediction[]): number[] {
+  return predictions.map(({ top }) => top);
+}
+
+/**
+ * The share of out-of-scope examples that are rejected when each part's threshold is set on the other parts. Null if that leaves
+ * none to evaluate: a threshold that was set on an example says nothing about it.
+ */
+function crossFitRecall(
+  parts: ReadonlySet<number>,
+  inScope: readonly Prediction[],
+  outOfScope: readonly Prediction[],
+): number | null {
+  let rejected = 0;
+  let count = 0;
+  for (const part of parts) {
+    const others = outOfScope.filter((prediction) => prediction.part !== part);
+    if (others.length === 0) continue;
+    const threshold = outOfScopeThreshold(
+      inScope.filter((prediction) => prediction.part !== part),
+      topsOf(others),
+    );
+    const own = outOfScope.filter((prediction) => prediction.part === part);
+    count += own.length;
+    rejected += own.filter(({ top }) => top < threshold).length;
+  }
+  return count === 0 ? null : rejected / count;
+}
