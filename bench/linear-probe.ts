@@ -1,12 +1,9 @@
 /** The shipped training and prediction on a set of texts, in Node: a linear probe of a backbone. */
 import { predict } from "../src/core/head.ts";
 import { train } from "../src/core/linear/train.ts";
-import {
-  createLexicalReader,
-  createLexicalVectorizer,
-  hasLexicalRoom,
-  lexicalBucketCount,
-} from "../src/core/text/lexical.ts";
+import { hasLexicalRoom, lexicalBucketCount } from "../src/core/text/buckets.ts";
+import { createLexicalVectorizer } from "../src/core/text/lexical.ts";
+import { createLexicalReader } from "../src/core/text/lexical-reader.ts";
 import { nodeTensorBackend } from "../src/tensor/node.ts";
 import type { Split } from "./text-datasets.ts";
 

@@ -1,10 +1,11 @@
 /**
- * Stored formats. Each begins with a four-byte magic whose last byte is the version; a reader refuses what it does
- * not know by returning null, which callers treat as a missing value. Numbers are little-endian.
+ * Stored formats. Each starts with a four-byte magic number whose last byte is the version. A decoder returns null for
+ * a version that it does not know, and callers treat that as a missing value. Numbers are little-endian.
  *
  *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
- *          "GHD1" is the same without `offset`, which is then 0
- *          "GHD3" has `lexical` as well, {buckets, columns}, and then | idf, scale, scales f32 | seen u16 | lexical weights i8
+ *          "GHD1" is the same without `offset`, which is 0 then
+ *          "GHD3" adds `lexical` ({buckets, columns}) to the JSON, and at the end
+ *          | idf, scale, scales f32 | seen buckets u16 | lexical weights i8
  *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
  */
 import type { Head, Task } from "./head.ts";
@@ -13,7 +14,7 @@ const HEAD_V1_MAGIC = 0x31444847;
 const HEAD_V2_MAGIC = 0x32444847;
 const HEAD_V3_MAGIC = 0x33444847;
 const BLOCK_MAGIC = 0x31424547;
-/** Bytes of an input's hash: SHA-256 cut to 128 bits. */
+/** Bytes of an input's hash: the first 128 bits of its SHA-256. */
 export const HASH_BYTES = 16;
 
 interface HeadHeader {
@@ -27,7 +28,7 @@ interface HeadHeader {
   lexical?: { buckets: number; columns: number };
 }
 
-/** Heads without lexical features stay readable by versions that know of none. */
+/** A head without lexical features is written as "GHD2", which earlier versions can read. */
 export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
   const { lexical } = head;
   const header: HeadHeader = {
@@ -67,7 +68,7 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** The head in `bytes`, or null when they are not a whole head of a known version. */
+/** The head in `bytes`. Null unless they are a complete head of a known version. */
 export function decodeHead(bytes: Uint8Array): Head | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
@@ -133,7 +134,7 @@ function parseHeader(ascii: Uint8Array): HeadHeader | null {
   }
 }
 
-/** Embeddings of up to about a thousand rows of a data set, each beside the hash of the input that it is of. */
+/** Embeddings of up to about a thousand rows of a dataset, and the hash of each row's input. */
 export interface Block {
   readonly dimensions: number;
   /** rows × HASH_BYTES */
@@ -153,7 +154,7 @@ export function encodeBlock(block: Block): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** The block in `bytes`, or null when they are not a whole block of a known version with these dimensions. */
+/** The block in `bytes`. Null unless they are a complete block of a known version with these dimensions. */
 export function decodeBlock(bytes: Uint8Array, dimensions: number): Block | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
   const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);

@@ -1,6 +1,6 @@
 /**
- * Every way in which a request can fail, as a closed set. `http/errors.ts` turns each into its status and type, and
- * each has a page under docs/errors/.
+ * Every way in which a request can fail, as a closed set. `http/middleware/errors.ts` gives each its status and type,
+ * and each has a page in docs/errors/.
  */
 export const errorCodes = [
   "invalid_json",
@@ -55,7 +55,7 @@ export const errorCodes = [
 
 export type ErrorCode = (typeof errorCodes)[number];
 
-/** An expected failure. `param` is a path into the request such as `examples[3].label`; `retryAfter` is in seconds. */
+/** An expected failure. `param` is a path into the request, such as `examples[3].label`; `retryAfter` is in seconds. */
 export interface Failure {
   readonly code: ErrorCode;
   readonly message: string;

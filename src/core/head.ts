@@ -1,9 +1,9 @@
 /**
  * A head: the linear model that is trained on frozen embeddings.
  *
- *   logits = (W x + V t + b) / T    x: dimensions, W: outputs × dimensions, b: outputs, T: the temperature
- *                                  t: a text's lexical features (lexical.ts) and V their weights, where the head has any
- *   single_label: softmax(logits); multi_label: a sigmoid of each logit; regression: the one output, T = 1
+ *   logits = (W x + V t + b) / T    x: dimensions; W: outputs × dimensions; b: outputs; T: the temperature
+ *                                   t: the text's lexical features (lexical.ts) and V their weights, if the head has any
+ *   single_label: softmax(logits);  multi_label: the sigmoid of each logit;  regression: the only output, with T = 1
  */
 
 import { sigmoid, softmax } from "./evaluation/probability.ts";
@@ -11,7 +11,7 @@ import type { LexicalVocabulary, SparseVector } from "./text/lexical.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
 
-/** Which field of an example has its target. */
+/** The field of an example that holds its target. */
 export const targetField = { single_label: "label", multi_label: "labels", regression: "value" } as const;
 
 export interface Head {
@@ -19,37 +19,35 @@ export interface Head {
   /** Empty for regression. */
   readonly labels: readonly string[];
   readonly dimensions: number;
-  /** outputs × dimensions, row-major; outputs = labels.length, or 1 for regression */
+  /** outputs × dimensions, row-major. There are labels.length outputs, or 1 for regression. */
   readonly weights: Float32Array;
   readonly bias: Float32Array;
   readonly lexical: LexicalWeights | null;
-  /** Regression: added to the output in 64-bit floats, which hold values that the bias cannot; else 0. */
+  /** Regression: added to the output in 64-bit floats, since the 32-bit bias could not hold it exactly. Otherwise 0. */
   readonly offset: number;
-  /** Logits are divided by it: Guo et al. 2017, On Calibration of Modern Neural Networks. */
+  /** Divides the logits (Guo et al. 2017, On Calibration of Modern Neural Networks). */
   readonly temperature: number;
-  /** In scope when the top probability is at least this; null: everything is. */
+  /** An input is in scope if its top probability is at least this. Null: every input is in scope. */
   readonly outOfScopeThreshold: number | null;
-  /** Nonconformity scores of held-out examples, ascending, at most 1000 of their quantiles; empty if none were held out. */
+  /** At most 1000 quantiles of the held-out examples' nonconformity scores, ascending. Empty if none were held out. */
   readonly conformal: Float32Array;
 }
 
-/** V_k = scales[k] · weights[k]: eight bits are all that a sum of so many takes. */
+/** V_k = scales[k] · weights[k]. Eight bits are enough for sums of so many weights. */
 export interface LexicalWeights extends LexicalVocabulary {
-  /** Column by column: columns × outputs. */
+  /** columns × outputs */
   readonly weights: Int8Array;
   readonly scales: Float32Array;
 }
 
-/** Lexical weights (columns × outputs) at eight bits. */
+/** Quantises lexical weights (columns × outputs) to eight bits. */
 export function quantiseLexical(lexical: LexicalVocabulary, weights: Float64Array, outputs: number): LexicalWeights {
   const scales = new Float32Array(outputs);
   for (let i = 0; i < weights.length; i++) {
     const k = i % outputs;
-    scales[k] = Math.max(scales[k] as number, Math.abs(weights[i] as number) / 127);
+    scales[k] = Math.max(scales[k] ?? 0, Math.abs(weights[i] ?? 0) / 127);
   }
-  const quantised = new Int8Array(weights.length);
-  for (let i = 0; i < weights.length; i++)
-    quantised[i] = Math.round((weights[i] as number) / ((scales[i % outputs] as number) || 1));
+  const quantised = Int8Array.from(weights, (weight, i) => Math.round(weight / (scales[i % outputs] || 1)));
   return { ...lexical, weights: quantised, scales };
 }
 
@@ -65,8 +63,8 @@ function addLexicalLogits(logits: Float64Array, { weights, scales }: LexicalWeig
 }
 
 /**
- * Each label's probability, or for regression the value alone. `features` are the text's, for a head with lexical weights.
- * Throws when the embedding's length is wrong, or features are missing.
+ * The probability of each label, or the value for regression. `features` are the text's lexical features, which a head
+ * with lexical weights needs. Throws if the embedding has the wrong length or features are missing.
  */
 export function predict(head: Head, embedding: Float32Array, features: SparseVector | null = null): Float64Array {
   const { dimensions, weights, bias, offset, lexical } = head;
@@ -89,28 +87,30 @@ export function predict(head: Head, embedding: Float32Array, features: SparseVec
 }
 
 /**
- * The labels that hold the true one (multi-label: all true ones) for at least `coverage` of future inputs like the
- * training's: label indices, most probable first, never empty. Least ambiguous set-valued classifiers, Sadinle et al.
- * 2019, with split conformal's finite-sample quantile. Too few held-out examples for the coverage give every label.
+ * A prediction set: label indices, most probable first, never empty. It contains the true label (multi-label: all true
+ * labels) for at least `coverage` of future inputs like those of the training. If too few examples were held out for
+ * the coverage, it has every label. Least ambiguous set-valued classifiers (Sadinle et al. 2019), with the
+ * finite-sample quantile of split conformal prediction.
  */
 export function predictionSet(head: Head, probabilities: Float64Array, coverage: number): number[] {
   const quantile = conformalQuantile(head.conformal, coverage);
-  const ranked = Array.from(probabilities.keys()).sort(
-    (a, b) => (probabilities[b] as number) - (probabilities[a] as number) || a - b,
-  );
-  return ranked.filter((label, rank) => rank === 0 || 1 - (probabilities[label] as number) <= quantile);
+  return Array.from(probabilities, (probability, label) => ({ label, probability }))
+    .sort((a, b) => b.probability - a.probability || a.label - b.label)
+    .filter(({ probability }, rank) => rank === 0 || 1 - probability <= quantile)
+    .map(({ label }) => label);
 }
 
 /**
- * Regression: [low, high] that holds the true value for at least `coverage` of future inputs like the training's, by
- * split conformal prediction on absolute residuals (Lei et al. 2018). Infinite when too few examples were held out.
+ * Regression: an interval [low, high] that contains the true value for at least `coverage` of future inputs like those
+ * of the training, by split conformal prediction on absolute residuals (Lei et al. 2018). Infinite if too few examples
+ * were held out.
  */
 export function predictionInterval(head: Head, value: number, coverage: number): [number, number] {
   const margin = conformalQuantile(head.conformal, coverage);
   return [value - margin, value + margin];
 }
 
-/** The ⌈(n + 1) · coverage⌉-th smallest score; infinite when there are fewer. */
+/** The ⌈(n + 1) · coverage⌉-th smallest score. Infinite if there are fewer scores. */
 function conformalQuantile(scores: Float32Array, coverage: number): number {
   return scores[Math.max(1, Math.ceil((scores.length + 1) * coverage)) - 1] ?? Number.POSITIVE_INFINITY;
 }

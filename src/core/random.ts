@@ -1,5 +1,5 @@
 /**
- * A seeded generator of numbers uniform in [0, 1): mulberry32 (Tommy Ettinger, public domain). The same seed gives the
+ * A seeded generator of uniform numbers in [0, 1): mulberry32 (Tommy Ettinger, public domain). The same seed gives the
  * same numbers everywhere. Not for secrets.
  */
 export function seededRandom(seed: number): () => number {
@@ -12,7 +12,7 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-/** Shuffles in place, every order as likely (Fisher and Yates), and returns the same array. */
+/** Shuffles in place (Fisher and Yates), every order equally likely, and returns the same array. */
 export function shuffle<T>(items: T[], random: () => number): T[] {
   for (let i = items.length - 1; i > 0; i--) {
     const j = Math.floor(random() * (i + 1));

@@ -1,9 +1,13 @@
-/** A long computation in steps. It yields the floating-point operations done since its last yield, and returns its result. */
+/**
+ * A long computation in steps. It yields the floating-point operations done since its last yield, and returns its
+ * result.
+ */
 export type Steps<T> = Generator<number, T, void>;
 
 /**
- * Runs `steps` to the end and awaits `pause` after every `yieldEvery` operations, so that other work gets its turn. If `pause`
- * resolves to a value, the run stops there and that value is the result. `operations` counts what was done until then.
+ * Runs `steps` to the end and awaits `pause` after every `yieldEvery` operations, so that other work gets its turn. If
+ * `pause` resolves to a value, the run stops there and that value is the result. `operations` counts what was done
+ * until then.
  */
 export async function runSteps<T>(
   steps: Steps<T>,

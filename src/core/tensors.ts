@@ -1,56 +1,61 @@
-/** A matrix of 32-bit floats, row-major, that lives in a tensor backend's own memory until it is freed. */
+/** A row-major matrix of 32-bit floats in the memory of a tensor backend, until it is freed. */
 export interface Matrix {
   readonly rows: number;
   readonly columns: number;
 }
 
-/** Rows of few numbers each: row i has `values` in the columns `columns` from `starts[i]` to `starts[i + 1]`. */
+/**
+ * Sparse rows: the entries of row i are those from `starts[i]` to `starts[i + 1]`, exclusive, of `columns` and
+ * `values`.
+ */
 export interface SparseRows {
-  /** One more than there are rows. */
+  /** rows + 1 */
   readonly starts: Uint32Array;
   readonly columns: Uint16Array;
   readonly values: Float32Array;
 }
 
-/** Sparse rows that live in a tensor backend's own memory until they are freed. */
+/** Sparse rows in the memory of a tensor backend, until they are freed. */
 export interface SparseMatrix {
   readonly rows: number;
   readonly columns: number;
-  /** Numbers that are there. */
   readonly entries: number;
 }
 
 /**
- * The linear algebra that training needs and nothing more. `tensor/wasm.ts` computes it with the TensorFlow.js WASM
- * backend, `tensor/plain.ts` in plain JavaScript as the reference; one contract suite holds for both.
+ * The linear algebra that training needs. `tensor/wasm.ts` computes it with the WASM backend of TensorFlow.js, and
+ * `tensor/plain.ts`, the reference, in plain JavaScript. One contract suite tests both.
  */
 export interface TensorBackend {
   readonly name: "wasm" | "plain";
   /** Copies `values` (rows × columns, row-major) into a new matrix. */
   matrix(rows: number, columns: number, values: Float32Array): Matrix;
   /**
-   * a·b, of shape a.rows × b.columns. Throws when a.columns differs from b.rows. The backend may keep a packed copy
-   * of `b` as long as `b` lives, so a matrix must not be written to once it has been on the right.
+   * a·b, of shape a.rows × b.columns. Throws if a.columns differs from b.rows. The backend may keep a packed copy of
+   * `b` as long as `b` lives, so do not write to a matrix after it was a right factor.
    */
   multiply(a: Matrix, b: Matrix): Matrix;
   transpose(a: Matrix): Matrix;
-  /** Copies sparse rows of `columns` columns, at most 65,536. */
+  /** Copies sparse rows. There are at most 65,536 columns. */
   sparseMatrix(rows: SparseRows, columns: number): SparseMatrix;
-  /** to += a·b, in place. Throws when a.columns differs from b.rows, or the shape of `to` is not that of the product. */
+  /**
+   * accumulator += a·b. Throws if a.columns differs from b.rows, or the accumulator does not have the shape of the
+   * product.
+   */
   addSparseProduct(a: SparseMatrix, b: Matrix, accumulator: Matrix): void;
-  /** to += aᵀ·b, likewise. */
+  /** accumulator += aᵀ·b. Throws likewise. */
   addTransposedProduct(a: SparseMatrix, b: Matrix, accumulator: Matrix): void;
   /** Copies sparse rows out. */
   readSparse(a: SparseMatrix): SparseRows;
   /** Copies a matrix out, row-major. */
   read(a: Matrix): Float32Array;
   /**
-   * The matrix's own memory, row-major, to read or write in place. It is valid only until the next matrix is made:
-   * growing the backend's memory moves it.
+   * The matrix's own memory, row-major, to read or write in place. It is valid only until the next matrix is made,
+   * because the backend's memory moves when it grows.
    */
   view(a: Matrix): Float32Array;
-  /** Does nothing when `a` has been freed already. */
+  /** Does nothing if `a` is freed already. */
   free(a: Matrix | SparseMatrix): void;
-  /** What is alive: matrices not yet freed, sparse ones too, and the bytes that the backend holds for them and for itself. */
+  /** The number of matrices that are not freed, including sparse ones, and the bytes that the backend holds in all. */
   memory(): { readonly matrices: number; readonly bytes: number };
 }

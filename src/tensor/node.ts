@@ -4,10 +4,10 @@ import { join } from "node:path";
 import type { TensorBackend } from "../core/tensors.ts";
 import { wasmTensorBackend } from "./wasm.ts";
 
-/** Missing from the types of workerd, where compiling at run time is forbidden. */
+/** The types of workerd lack it, because compiling at run time is forbidden there. */
 const { compile } = WebAssembly as unknown as { compile(bytes: Uint8Array): Promise<WebAssembly.Module> };
 
-/** The WASM backend in Node, its module compiled from the installed package. */
+/** The WASM backend in Node. It compiles the module of the installed package. */
 export async function nodeTensorBackend(): Promise<TensorBackend> {
   const file = createRequire(import.meta.url).resolve(
     "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm",

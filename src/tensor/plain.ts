@@ -1,7 +1,7 @@
 import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
 import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../core/tensors.ts";
 
-/** The reference backend: sums in 64-bit floats, results rounded once to the 32 bits that every matrix has. */
+/** The reference backend. It sums in 64-bit floats and rounds each result once, to the 32 bits of a matrix. */
 export function plainTensorBackend(): TensorBackend {
   const matrices = new Map<Matrix, Float32Array>();
   const sparseMatrices = new Map<Matrix | SparseMatrix, SparseRows>();

@@ -14,7 +14,7 @@ import {
 import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
 import type { Matrix, SparseMatrix, TensorBackend } from "../core/tensors.ts";
 
-/** What the package's types take from Emscripten's, which are not installed. */
+/** The part of Emscripten's module that is used here. Emscripten's types are not installed. */
 type EmscriptenModule = BackendWasmModule & {
   readonly HEAPU8: Uint8Array;
   cwrap(name: string, returns: "number" | null, takes: "number"[]): (...values: number[]) => number;
@@ -22,16 +22,17 @@ type EmscriptenModule = BackendWasmModule & {
 
 let backendPromise: Promise<TensorBackend> | null = null;
 
-/** The kernels of src/kernels/sparse.ts, which work in the backend's memory. */
+/** The kernels of src/kernels/sparse.ts. They work in the backend's memory. */
 type SparseKernels = Record<"addSparseProduct" | "addTransposedProduct", (...values: number[]) => void>;
 
 /**
- * TensorFlow.js's WASM backend, for workerd and Node. `module` is the compiled
- * `@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm`, `sparse` the compiled `sparse.wasm` of this folder,
- * which `npm run kernels` makes. There is one backend a process: every call answers the first one's.
+ * The WASM backend of TensorFlow.js, for workerd and Node. There is one backend in a process, which every call returns.
+ *
+ * @param module the compiled `@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm`
+ * @param sparse the compiled `sparse.wasm` of this folder, which `npm run kernels` builds
  */
 export function wasmTensorBackend(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<TensorBackend> {
-  // A start that failed is tried again by the next call.
+  // The next call retries a start that failed.
   backendPromise ??= startBackend(module, sparse).catch((error) => {
     backendPromise = null;
     throw error;
@@ -39,7 +40,7 @@ export function wasmTensorBackend(module: WebAssembly.Module, sparse: WebAssembl
   return backendPromise;
 }
 
-/** workerd may not compile WASM at run time, so the backend cannot load itself as it would in a browser. */
+/** workerd must not compile WASM at run time, so the backend cannot load itself as it does in a browser. */
 async function startBackend(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<TensorBackend> {
   let env: WebAssembly.ModuleImports = {};
   const emscripten = (await withoutProcessListeners(() =>
@@ -69,7 +70,7 @@ async function startBackend(module: WebAssembly.Module, sparse: WebAssembly.Modu
   return createBackend(backend, emscripten, kernels);
 }
 
-/** Emscripten's Node set-up rethrows every uncaught error of the process; those handlers are taken off again. */
+/** Removes the handlers that Emscripten adds in Node: they rethrow every uncaught error of the process. */
 async function withoutProcessListeners<T>(run: () => Promise<T>): Promise<T> {
   const events = ["uncaughtException", "unhandledRejection"] as const;
   const previousListeners = events.map((event) => new Set(process.listeners(event as never)));
@@ -123,7 +124,7 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
     sparseMatrix(rows, columns) {
       checkSparseRows(rows, columns);
       const { starts, values } = rows;
-      // Two columns a number: the backend has no 16-bit integers.
+      // The backend has no 16-bit integers, so two columns share a number.
       const packed = new Int32Array(Math.ceil(values.length / 2));
       new Uint16Array(packed.buffer).set(rows.columns);
       const sparse = { rows: starts.length - 1, columns, entries: values.length };
@@ -169,12 +170,15 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
       for (const tensor of Object.values(sparseMatrices.get(a) ?? {})) tensor.dispose();
       sparseMatrices.delete(a);
     },
-    // Sparse rows are three tensors each.
+    // Each sparse matrix has three tensors and counts once.
     memory: () => ({ matrices: memory().numTensors - 2 * sparseMatrices.size, bytes: emscripten.HEAPU8.byteLength }),
   };
 }
 
-/** Writes `from` (rows × columns) transposed into `to`, by tiles that fit the cache: ten times as fast as tfjs's kernel. */
+/**
+ * Writes the transpose of `source` (rows × columns) to `destination`, in tiles that fit the cache: ten times as fast as
+ * tfjs's kernel.
+ */
 function transposeTiles(source: Float32Array, destination: Float32Array, rows: number, columns: number): void {
   const tile = 16;
   for (let top = 0; top < rows; top += tile) {

@@ -3,7 +3,7 @@ import type { TensorBackend } from "../core/tensors.ts";
 import sparse from "./sparse.wasm";
 import { wasmTensorBackend } from "./wasm.ts";
 
-/** The WASM backend in workerd, where the module is compiled with the Worker. */
+/** The WASM backend in workerd. Its modules are compiled with the Worker. */
 export function workerdTensorBackend(): Promise<TensorBackend> {
   return wasmTensorBackend(module, sparse);
 }

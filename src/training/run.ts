@@ -9,7 +9,7 @@ import { train } from "../core/linear/train.ts";
 import type { TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from "../core/linear/types.ts";
 import { runSteps } from "../core/steps.ts";
 import type { Matrix, TensorBackend } from "../core/tensors.ts";
-import type { LexicalFeatures } from "../core/text/lexical.ts";
+import type { LexicalFeatures } from "../core/text/lexical-reader.ts";
 import { workerdTensorBackend } from "../tensor/workerd.ts";
 import { createSlotHolder, gatheringSlot, preemptedFailure, type SlotHolder, trainingSlot } from "./slot.ts";
 import type { TrainingSource } from "./source.ts";

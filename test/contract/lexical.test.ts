@@ -1,6 +1,7 @@
 /** Lexical features against the Python reference of docs/lexical-features.md, in Node and in workerd. */
 import { describe, expect, it } from "vitest";
-import { createLexicalReader, createLexicalVectorizer, type SparseVector } from "../../src/core/text/lexical.ts";
+import { createLexicalVectorizer, type SparseVector } from "../../src/core/text/lexical.ts";
+import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
 import { buckets, fittedCount, idf, seen, vectors } from "./lexical.ts";
 
 const bytesOf = (base64: string) => Uint8Array.from(Buffer.from(base64, "base64")).buffer;

@@ -6,12 +6,9 @@ import { train } from "../../src/core/linear/train.ts";
 import type { TrainingOptions, TrainingResult, TrainingSet } from "../../src/core/linear/types.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { SparseRows, TensorBackend } from "../../src/core/tensors.ts";
-import {
-  createLexicalReader,
-  createLexicalVectorizer,
-  type LexicalFeatures,
-  lexicalBucketCount,
-} from "../../src/core/text/lexical.ts";
+import { lexicalBucketCount } from "../../src/core/text/buckets.ts";
+import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
+import { createLexicalReader, type LexicalFeatures } from "../../src/core/text/lexical-reader.ts";
 
 /** Runs a generator to its end. */
 export function runToEnd<T>(steps: Generator<number, T, void>): T {

@@ -3,12 +3,8 @@ import { describe, expect, it } from "vitest";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { type Head, predict, quantiseLexical } from "../../src/core/head.ts";
 import { seededRandom } from "../../src/core/random.ts";
-import {
-  createLexicalReader,
-  createLexicalVectorizer,
-  type LexicalVocabulary,
-  type SparseVector,
-} from "../../src/core/text/lexical.ts";
+import { createLexicalVectorizer, type LexicalVocabulary, type SparseVector } from "../../src/core/text/lexical.ts";
+import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
 
 const DIMENSIONS = 3;
 const TEXTS = ["where is my refund", "I cannot log in", "the parcel is late", "log in, please", "refund the parcel"];

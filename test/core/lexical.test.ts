@@ -1,12 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import {
-  createLexicalReader,
-  createLexicalVectorizer,
-  hasLexicalRoom,
-  type LexicalVocabulary,
-  lexicalBucketCount,
-} from "../../src/core/text/lexical.ts";
+import { hasLexicalRoom, lexicalBucketCount } from "../../src/core/text/buckets.ts";
+import { createLexicalVectorizer, type LexicalVocabulary } from "../../src/core/text/lexical.ts";
+import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
 import { splitWords } from "../../src/core/text/words.ts";
 
 /** A feature as what it is of, and the kind whose hashes it has. */

@@ -9,7 +9,7 @@ import { createLexicalBudgetReader } from "../../core/linear/lexical-budget.ts";
 import { stratifiedOrder } from "../../core/linear/subsample.ts";
 import { encodeTargets, strataOf, type Target } from "../../core/linear/targets.ts";
 import type { Cost, TrainingShape } from "../../core/linear/types.ts";
-import type { LexicalFeatures } from "../../core/text/lexical.ts";
+import type { LexicalFeatures } from "../../core/text/lexical-reader.ts";
 import { toTrainingOptions } from "../../jobs/protocol.ts";
 import type { TrainingContext } from "./context.ts";
 

@@ -1,6 +1,6 @@
 /**
- * P(X ≤ k) of k successes in n trials, each of which succeeds with probability p: the sum of C(n, i) pⁱ (1 − p)ⁿ⁻ⁱ for i from 0 to
- * k. The terms are computed as logarithms, so that neither many trials nor a small p underflows too early.
+ * P(X ≤ k) of k successes in n trials, each of which succeeds with probability p: the sum of C(n, i) pⁱ (1 − p)ⁿ⁻ⁱ for
+ * i from 0 to k. The terms are computed as logarithms, so that neither many trials nor a small p underflows too early.
  */
 export function binomialCdf(k: number, n: number, p: number): number {
   if (k < 0) return 0;

@@ -11,8 +11,8 @@ export interface HeldOutLogits {
 }
 
 /**
- * The log loss of one example at logits β z, and its first two derivatives in β = 1 / T. `smoothing` is the share of the label's
- * probability that goes to the other labels (label smoothing).
+ * The log loss of one example at logits β z, and its first two derivatives in β = 1 / T. `smoothing` is the share of
+ * the label's probability that goes to the other labels (label smoothing).
  */
 function exampleLogLoss(
   targets: Targets,
@@ -108,10 +108,10 @@ export function temperatureOperations(logits: number): number {
 }
 
 /**
- * The temperature T within [0.02, 50] that minimises the log loss of held-out logits divided by T (Guo et al. 2017). The fit
- * smooths the labels (`labelSmoothing`). If a few held-out examples are all predicted correctly, the likelihood has no maximum
- * and the head would become fully confident. The loss is convex in β = 1 / T, and the fit is Newton's method within a shrinking
- * bracket.
+ * The temperature T within [0.02, 50] that minimises the log loss of held-out logits divided by T (Guo et al. 2017).
+ * The fit smooths the labels (`labelSmoothing`). If a few held-out examples are all predicted correctly, the likelihood
+ * has no maximum and the head would become fully confident. The loss is convex in β = 1 / T, and the fit is Newton's
+ * method within a shrinking bracket.
  */
 export function* fitTemperature(targets: Targets, heldOut: HeldOutLogits, entries: readonly number[]): Steps<number> {
   if (entries.length === 0) return 1;
@@ -150,7 +150,10 @@ export function heldOutProbabilities(
   return probabilities;
 }
 
-/** At most 1000 quantiles of the scores, ascending. Each is the largest score of its share, so coverage is never overstated. */
+/**
+ * At most 1000 quantiles of the scores, ascending. Each is the largest score of its share, so coverage is never
+ * overstated.
+ */
 export function conformalScores(scores: readonly number[]): Float32Array {
   const sorted = Float32Array.from(scores).sort();
   const count = Math.min(1000, sorted.length);
@@ -161,9 +164,9 @@ export function conformalScores(scores: readonly number[]): Float32Array {
 }
 
 /**
- * The threshold on the top probability that separates in-scope from out-of-scope examples best. An example counts as in scope if
- * its top probability is at least the threshold. The threshold maximises the share of in-scope examples that are accepted and
- * predicted correctly, plus the share of out-of-scope examples that are rejected.
+ * The threshold on the top probability that separates in-scope from out-of-scope examples best. An example counts as in
+ * scope if its top probability is at least the threshold. The threshold maximises the share of in-scope examples that
+ * are accepted and predicted correctly, plus the share of out-of-scope examples that are rejected.
  *
  * @param inScope each example's top probability, and whether its label is predicted correctly
  * @param outOfScope each example's top probability

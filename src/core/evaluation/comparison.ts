@@ -1,27 +1,28 @@
-/** Which of two candidates is better, on examples that neither was trained on. */
+/** Decides which of two candidates is better, on examples that neither was trained on. */
 import { binomialCdf } from "./binomial.ts";
 
 export type Candidate = "head" | "fine_tuned";
 export type Verdict = "better" | "not_better" | "inconclusive";
 
-/** How both candidates did on the held-out examples. Its keys are stored and sent. */
+/** The results of both candidates on the held-out examples. */
 export interface Comparison {
   readonly test_examples: number;
-  /** For regression, R². */
+  /** R² for regression. */
   readonly head_accuracy: number;
   readonly fine_tuned_accuracy: number;
-  /** Examples that the head alone got right; for regression, where it was nearer. */
+  /** Examples that only the head predicted correctly. For regression, examples where it was nearer. */
   readonly only_head: number;
   readonly only_fine_tuned: number;
 }
 
 const TEST_FRACTION = 0.2;
-/** A chance of being wrong that a promotion may have. */
+/** Below this p-value a better accuracy is not put down to chance. */
 const SIGNIFICANCE_LEVEL = 0.1;
 
 /**
- * Whether an input belongs to the held-out part of its data set, a fifth of it: by the hash of the normalised input alone
- * (at least four bytes, uniform), so that duplicates stay together, and the part stays the same as the data grows.
+ * Whether an input belongs to the held-out fifth of its dataset. It depends only on the hash of the normalised input
+ * (at least four uniform bytes). So duplicates stay together, and the held-out part stays the same as the dataset
+ * grows.
  */
 export function isHeldOut(groupHash: Uint8Array): boolean {
   const [a = 0, b = 0, c = 0, d = 0] = groupHash;
@@ -29,17 +30,18 @@ export function isHeldOut(groupHash: Uint8Array): boolean {
 }
 
 /**
- * McNemar's exact test, two-sided (McNemar 1947): the probability of a split at least as uneven of the examples that
- * just one of two models got right, were either as likely to. For regression, of those where one is nearer, it is the
- * sign test.
+ * McNemar's exact test, two-sided (McNemar 1947), on the examples that only one of two models predicted correctly: the
+ * probability of a split that is at least as uneven, if each model were equally likely to be the correct one. For
+ * regression, on the examples where one model is nearer, it is the sign test.
  */
 export function mcNemar(onlyFirst: number, onlySecond: number): number {
   return Math.min(1, 2 * binomialCdf(Math.min(onlyFirst, onlySecond), onlyFirst + onlySecond, 0.5));
 }
 
 /**
- * `better`: a higher accuracy that is hardly chance; `inconclusive`: higher, but it may be; without examples as well. The
- * test is two-sided, and R² may be higher where fewer values are nearer: what it finds has to speak for the fine-tuned one.
+ * `better`: the fine-tuned model has a higher accuracy that is hardly chance. `inconclusive`: its accuracy is higher,
+ * perhaps by chance, or there are no examples. The test is two-sided, and R² may be higher although fewer values are
+ * nearer, so `better` also needs more examples on which the fine-tuned model wins.
  */
 export function compare(comparison: Comparison): { readonly p_value: number; readonly verdict: Verdict } {
   const p_value = mcNemar(comparison.only_head, comparison.only_fine_tuned);

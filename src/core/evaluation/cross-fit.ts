@@ -1,4 +1,6 @@
-/** Cross-fitting: each part of the held-out examples is evaluated at the temperature that is fitted on the other parts. */
+/**
+ * Cross-fitting: each part of the held-out examples is evaluated at the temperature that is fitted on the other parts.
+ */
 import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
 import type { Targets } from "../linear/targets.ts";
 import type { Steps } from "../steps.ts";

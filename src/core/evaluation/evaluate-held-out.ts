@@ -8,8 +8,8 @@ import { evaluateMultiLabel } from "./multi-label.ts";
 import { evaluateSingleLabel } from "./single-label.ts";
 
 /**
- * Evaluates held-out logits. Whatever is fitted to held-out examples here (the temperature, the threshold) is fitted on other
- * parts than the one that it is evaluated on.
+ * Evaluates held-out logits. Whatever is fitted to held-out examples here (the temperature, the threshold) is fitted on
+ * other parts than the one that it is evaluated on.
  *
  * @param heldOut logits of held-out rows, including out-of-scope rows (target −1)
  * @param parts the part of each entry of `heldOut`: its fold, or one half of a holdout

@@ -21,7 +21,9 @@ export interface Evaluation {
   readonly out_of_scope?: {
     readonly score: "max_probability";
     readonly threshold: number;
-    /** Null if too few out-of-scope examples were held out to evaluate a threshold on other examples than it was set on. */
+    /**
+     * Null if too few out-of-scope examples were held out to evaluate a threshold on other examples than it was set on.
+     */
     readonly expected_recall: number | null;
   } | null;
   readonly r2?: number;

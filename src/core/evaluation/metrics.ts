@@ -72,8 +72,8 @@ export function wilsonInterval(share: number, count: number): [number, number] {
 }
 
 /**
- * Expected calibration error (Naeini et al. 2015; Guo et al. 2017). The confidences are divided into 15 bins of equal width. The
- * error is the mean difference between a bin's mean confidence and its accuracy, weighted by the bin's size.
+ * Expected calibration error (Naeini et al. 2015; Guo et al. 2017). The confidences are divided into 15 bins of equal
+ * width. The error is the mean difference between a bin's mean confidence and its accuracy, weighted by the bin's size.
  */
 export function expectedCalibrationError(confidences: readonly number[], isCorrect: readonly boolean[]): number {
   const bins = calibrationBins();

@@ -19,7 +19,10 @@ import {
 } from "./metrics.ts";
 import { argmax } from "./probability.ts";
 
-/** With more labels the confusion matrix is left out: its size is their square, and a row of the ledger has at most 2 MB. */
+/**
+ * With more labels the confusion matrix is left out: its size is their square, and a row of the ledger has at most 2
+ * MB.
+ */
 const MAX_CONFUSION_LABELS = 300;
 
 interface Entry extends HeldOutEntry {
@@ -127,8 +130,8 @@ function topsOf(predictions: readonly Prediction[]): number[] {
 }
 
 /**
- * The share of out-of-scope examples that are rejected when each part's threshold is set on the other parts. Null if that leaves
- * none to evaluate: a threshold that was set on an example says nothing about it.
+ * The share of out-of-scope examples that are rejected when each part's threshold is set on the other parts. Null if
+ * that leaves none to evaluate: a threshold that was set on an example says nothing about it.
  */
 function crossFitRecall(
   parts: ReadonlySet<number>,

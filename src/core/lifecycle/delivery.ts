@@ -1,12 +1,13 @@
 /**
- * The delivery of one event to one webhook endpoint, as a pure state machine. `endpoint-health.ts` decides when its attempts
- * may start. An event may come twice, late or out of order. If it does not apply to the state, it changes nothing. Times are in
- * milliseconds; `random` is uniform in [0, 1).
+ * The delivery of one event to one webhook endpoint, as a pure state machine. `endpoint-health.ts` decides when its
+ * attempts may start. An event may come twice, late or out of order. If it does not apply to the state, it changes
+ * nothing. Times are in milliseconds; `random` is uniform in [0, 1).
  *
  *   pending → succeeded | failed, and back to pending when a delivery is requested again
  *
- * An attempt is recorded before it is made, with the time by which it must have ended. If the process dies, the next attempt is
- * due then. The attempt's number rises with each attempt, and only the outcome of the newest one counts, once.
+ * An attempt is recorded before it is made, with the time by which it must have ended. If the process dies, the next
+ * attempt is due then. The attempt's number rises with each attempt, and only the outcome of the newest one counts,
+ * once.
  */
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -25,7 +26,9 @@ export const RETRY_SCHEDULE: readonly number[] = [
   20 * HOUR,
   24 * HOUR,
 ];
-/** Each wait is longer or shorter by up to this share, so that deliveries that failed together are not retried together. */
+/**
+ * Each wait is longer or shorter by up to this share, so that deliveries that failed together are not retried together.
+ */
 const JITTER = 0.1;
 
 export interface Delivery {
@@ -89,7 +92,10 @@ export function advance(state: Delivery, event: DeliveryEvent, now: number, rand
 /** The statuses with which an endpoint says that it is overloaded. */
 const BUSY_STATUSES: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 
-/** The outcome of an attempt with this status, which is null if no response came. A redirect is a failure: it is never followed. */
+/**
+ * The outcome of an attempt with this status, which is null if no response came. A redirect is a failure: it is never
+ * followed.
+ */
 export function outcomeOf(status: number | null, retryAfter: number | null): AttemptOutcome {
   if (status !== null && status >= 200 && status < 300) return { type: "succeeded" };
   if (status === 410) return { type: "gone" };

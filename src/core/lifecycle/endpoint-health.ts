@@ -1,6 +1,7 @@
 /**
- * What a tenant knows of its webhook endpoints' health, and which of them may be sent another attempt. An endpoint that keeps
- * failing is protected by a circuit breaker: nothing is sent while the circuit is open. Times are in milliseconds.
+ * What a tenant knows of its webhook endpoints' health, and which of them may be sent another attempt. An endpoint that
+ * keeps failing is protected by a circuit breaker: nothing is sent while the circuit is open. Times are in
+ * milliseconds.
  */
 import type { AttemptOutcome } from "./delivery.ts";
 import { storedJson } from "./stored-json.ts";
@@ -40,7 +41,10 @@ export const { encode: encodeEndpointHealth, decode: decodeEndpointHealth } = st
 });
 
 const MAX_WINDOW = 4;
-/** So many failures in a row open the circuit, longer each time. Then a single attempt shows whether the endpoint is back. */
+/**
+ * So many failures in a row open the circuit, longer each time. Then a single attempt shows whether the endpoint is
+ * back.
+ */
 const CIRCUIT_FAILURE_THRESHOLD = 5;
 const MIN_CIRCUIT_OPEN = 30 * SECOND;
 const MAX_CIRCUIT_OPEN = 10 * MINUTE;
@@ -104,9 +108,9 @@ function healthStatus({ health, attemptStarts }: EndpointLoad, now: number): "he
 }
 
 /**
- * Whether another attempt may start at an endpoint, given all attempts in flight at `endpoints`, the tenant's. Endpoints that
- * fail or hang share few connections, so that the others never wait for them. The last free connection is not given to an
- * endpoint that has an attempt in flight already.
+ * Whether another attempt may start at an endpoint, given all attempts in flight at `endpoints`, the tenant's.
+ * Endpoints that fail or hang share few connections, so that the others never wait for them. The last free connection
+ * is not given to an endpoint that has an attempt in flight already.
  */
 export function canDispatch(endpoint: EndpointLoad, endpoints: readonly EndpointLoad[], now: number): boolean {
   const { health, attemptStarts } = endpoint;

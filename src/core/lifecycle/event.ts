@@ -1,4 +1,4 @@
-/** What other systems can be told of. */
+/** The events that webhooks report. */
 export const eventTypes = [
   "dataset.imported",
   "head.trained",

@@ -1,11 +1,11 @@
 /**
- * The life of a fine-tuning job, as a pure state machine: `advance` returns the next state and the entries to add to the job's
- * log. An event may come twice, late or out of order. If it does not apply to the state, it changes nothing.
+ * The life of a fine-tuning job, as a pure state machine: `advance` returns the next state and the entries to add to
+ * the job's log. An event may come twice, late or out of order. If it does not apply to the state, it changes nothing.
  *
  *   validating_files → queued → running ⇄ paused → succeeded | failed | cancelled
  *
- * A job is run in attempts at the batch endpoint. The attempt's number is a fencing token: it rises whenever an attempt is given
- * up, handed back or resumed, and messages with a lower number have no effect.
+ * A job is run in attempts at the batch endpoint. The attempt's number is a fencing token: it rises whenever an attempt
+ * is given up, handed back or resumed, and messages with a lower number have no effect.
  */
 import { compare } from "../evaluation/comparison.ts";
 import {
@@ -80,7 +80,8 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
     case "heard":
       return markRunning(state, now, {});
     case "busy":
-      // The attempt may run nonetheless: the answer to an earlier submission may be lost, or another machine may have it.
+      // The attempt may run nonetheless: the answer to an earlier submission may be lost, or another machine may have
+      // it.
       return isQueued ? transition(state, { submitAt: now + event.retryAfter, unanswered: 0 }) : unchanged(state);
     case "unanswered":
       return isQueued ? retrySubmission(state, event.reason, now + event.retryAfter) : unchanged(state);

@@ -1,4 +1,7 @@
-/** The state of a fine-tuning job, its events and its stored form. `job-transitions.ts` has the state machine. Times are in milliseconds. */
+/**
+ * The state of a fine-tuning job, its events and its stored form. `job-transitions.ts` has the state machine. Times are
+ * in milliseconds.
+ */
 import type { Candidate, Comparison } from "../evaluation/comparison.ts";
 import { storedJson } from "./stored-json.ts";
 

@@ -1,9 +1,9 @@
-/** When a head learns by itself: which new version is promoted, and when the active one has drifted. */
+/** The policy of a head that retrains by itself: which new version is promoted, and when the active one has drifted. */
 import { binomialCdf } from "../evaluation/binomial.ts";
 import type { Task } from "../head.ts";
 
 export interface Policy {
-  /** New or changed examples since the newest version was trained after which the head trains again; null for never. */
+  /** The head retrains after so many new or changed examples since its newest version was trained; null for never. */
   readonly retrain_after_examples: number | null;
   readonly retrain_on_drift: boolean;
   readonly promote: "if_not_worse" | "always" | "never";
@@ -19,7 +19,7 @@ export interface HeldOutScores {
   readonly r2?: number | null | undefined;
 }
 
-/** The figure that versions are compared by: accuracy, micro-F1 or R²; null where nothing was held out. */
+/** The metric that versions are compared by: accuracy, micro-F1 or R². Null if nothing was held out. */
 function primaryMetric(task: Task, evaluation: HeldOutScores | null): number | null {
   if (evaluation === null || evaluation.examples === 0) return null;
   const { accuracy, micro_f1, r2 } = evaluation;
@@ -27,9 +27,9 @@ function primaryMetric(task: Task, evaluation: HeldOutScores | null): number | n
 }
 
 /**
- * Whether a new version is not worse than the active one: its figure b is at least a − √(a(1 − a) / n), one standard error
- * of the active version's figure a on its n held-out examples (a below 0, as R² may be, has none). A version without a
- * figure is not worse than one without.
+ * Whether a new version is not worse than the active one. Its metric b must be at least a − √(a(1 − a) / n): within one
+ * standard error of the active version's metric a on its n held-out examples. (The standard error is 0 for an R² below
+ * 0.) If the active version has no metric, no version is worse.
  */
 export function isNotWorse(task: Task, candidate: HeldOutScores | null, active: HeldOutScores | null): boolean {
   const [a, b] = [primaryMetric(task, active), primaryMetric(task, candidate)];
@@ -38,7 +38,7 @@ export function isNotWorse(task: Task, candidate: HeldOutScores | null, active: 
   return b !== null && b >= a - Math.sqrt((share * (1 - share)) / active.examples);
 }
 
-/** Whether the policy promotes a new version; without an active one nothing can be worse. */
+/** Whether the policy promotes a new version. Without an active version none is worse. */
 export function shouldPromoteVersion(
   promote: Policy["promote"],
   task: Task,
@@ -49,23 +49,24 @@ export function shouldPromoteVersion(
   return active === null || isNotWorse(task, candidate, active.evaluation);
 }
 
-/** The latest so many examples decide, and fewer than the least decide nothing. */
+/** Drift is tested on the latest so many examples. */
 export const DRIFT_WINDOW = 100;
+/** With fewer examples there is no test. */
 const MIN_DRIFT_EXAMPLES = 20;
-/** A chance of calling a version drifting that is as good as it was held to be. */
+/** The probability of reporting drift for a version that is as accurate as its evaluation says. */
 const DRIFT_SIGNIFICANCE_LEVEL = 0.01;
 
-/** What a version predicted of examples that it then learnt, and how many of them right. */
+/** How many examples a version predicted before their labels were known, and how many correctly. */
 export interface OutcomeCounts {
   readonly judged: number;
   readonly hits: number;
 }
 
 /**
- * The one-sided exact binomial test of whether a version is right less often than it was on held-out examples: the
- * probability P(X ≤ hits) in `judged` trials. Their share of hits is taken as (n·accuracy + 1) / (n + 2), by Laplace's rule of
- * succession: without it one miss would be impossible for a version that got all of its few held-out examples right.
- * null where there are too few examples, or no accuracy (regression has none).
+ * The one-sided exact binomial test of whether a version is less accurate than on its n held-out examples: P(X ≤ hits)
+ * in `judged` trials. The expected share of hits is (n·accuracy + 1) / (n + 2), by Laplace's rule of succession.
+ * Without that rule a single miss would be impossible for a version that predicted all of its few held-out examples
+ * correctly. Null if there are too few examples, or no accuracy (as for regression).
  */
 export function driftPValue({ judged, hits }: OutcomeCounts, evaluation: HeldOutScores | null): number | null {
   if (judged < MIN_DRIFT_EXAMPLES || evaluation?.accuracy === undefined || evaluation.examples === 0) return null;
@@ -78,12 +79,12 @@ export function isDrifting(outcomes: OutcomeCounts, evaluation: HeldOutScores | 
   return pValue !== null && pValue < DRIFT_SIGNIFICANCE_LEVEL;
 }
 
-/** Failures in a row after which a retraining is given up until there are as many new examples once more. */
+/** After so many failures in a row a retraining is given up, until as many new examples have arrived again. */
 const MAX_RETRAINING_FAILURES = 5;
 const FIRST_BACKOFF_MS = 10_000;
 const MAX_BACKOFF_MS = 3_600_000;
 
-/** How long a retraining that failed `failures` times in a row waits, in milliseconds; null where it is given up. */
+/** How long a retraining that has failed `failures` times in a row waits, in milliseconds. Null if it is given up. */
 export function retrainingBackoff(failures: number): number | null {
   return failures >= MAX_RETRAINING_FAILURES ? null : Math.min(FIRST_BACKOFF_MS * 4 ** (failures - 1), MAX_BACKOFF_MS);
 }

@@ -1,6 +1,6 @@
 /**
- * The JSON of a state that the ledger stores. Stored keys never change; `storedKeys` maps those names that are different in
- * memory. The order of the keys and keys of a newer version are kept.
+ * The JSON of a state that the ledger stores. Stored keys never change; `storedKeys` maps those names that are
+ * different in memory. The order of the keys and keys of a newer version are kept.
  */
 export function storedJson<T extends object>(
   storedKeys: Partial<Record<keyof T & string, string>>,

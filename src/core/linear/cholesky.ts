@@ -1,7 +1,7 @@
-/** Cholesky's factorisation A = L Lᵀ of symmetric matrices, in 64-bit floats, row-major. Generators yield floating-point operations. */
+/** Cholesky's factorisation A = L Lᵀ of symmetric matrices, in 64-bit floats, row-major. */
 import type { Steps } from "../steps.ts";
 
-/** What an operation here, in 64-bit floats and plain JavaScript, costs in operations of a product of matrices. */
+/** What an operation in plain JavaScript and 64-bit floats costs, in operations of a matrix product. */
 const PLAIN_OPERATION_COST = 12;
 
 /** Operations of factorising an n × n matrix and inverting the factor. */
@@ -9,7 +9,10 @@ export function choleskyOperations(n: number): number {
   return (2 / 3) * PLAIN_OPERATION_COST * n ** 3;
 }
 
-/** In place: the lower triangle of a positive definite matrix becomes L. Squares of pivots are kept from falling below `least`. */
+/**
+ * Replaces the lower triangle of a positive definite matrix with L. Squared pivots below `minSquaredPivot` are raised
+ * to it.
+ */
 export function* cholesky(a: Float64Array, n: number, minSquaredPivot: number): Steps<void> {
   for (let i = 0; i < n; i++) {
     choleskyRow(a, n, i, minSquaredPivot);
@@ -17,7 +20,7 @@ export function* cholesky(a: Float64Array, n: number, minSquaredPivot: number): 
   }
 }
 
-// Loops stand in functions of their own, since those inside of generators run at a fraction of the speed.
+// Loops have functions of their own because loops in generators run at a fraction of the speed.
 function choleskyRow(a: Float64Array, n: number, i: number, minSquaredPivot: number): void {
   for (let j = 0; j < i; j++)
     a[i * n + j] = ((a[i * n + j] as number) - rowProduct(a, i * n, j * n, j)) / (a[j * n + j] as number);
@@ -25,8 +28,8 @@ function choleskyRow(a: Float64Array, n: number, i: number, minSquaredPivot: num
 }
 
 /**
- * Of a positive semidefinite matrix: which rows do not follow from those before (their pivots' squares exceed `least`), and
- * the L (r × r) of those rows and columns.
+ * The independent rows of a positive semidefinite matrix, and L (r × r) of those rows and columns. A row is independent
+ * of the previous ones if its squared pivot exceeds `minSquaredPivot`.
  */
 export function* rankRevealingCholesky(
   a: Float64Array,
@@ -54,7 +57,7 @@ export function* rankRevealingCholesky(
   return { rows, lower };
 }
 
-/** Σ a[x + p] a[y + p] over the first `count` p, in four sums, which a processor can add at once. */
+/** Σ a[x + p] a[y + p] for p < count, in four sums that a processor adds in parallel. */
 function rowProduct(a: Float64Array, x: number, y: number, count: number): number {
   let s0 = 0;
   let s1 = 0;
@@ -71,7 +74,7 @@ function rowProduct(a: Float64Array, x: number, y: number, count: number): numbe
   return s0 + s1 + s2 + s3;
 }
 
-/** L⁻¹, row by row from those above: (L⁻¹)_i = (e_i − Σ_{j<i} L_ij (L⁻¹)_j) / L_ii. */
+/** L⁻¹, each row from the rows above it: (L⁻¹)_i = (e_i − Σ_{j<i} L_ij (L⁻¹)_j) / L_ii. */
 export function* invertLowerTriangular(lower: Float64Array, n: number): Steps<Float64Array> {
   const inverse = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
@@ -81,7 +84,10 @@ export function* invertLowerTriangular(lower: Float64Array, n: number): Steps<Fl
   return inverse;
 }
 
-/** Four rows j at a time. Rows above hold zeros right of their diagonal, so all four may be read as far as the last of them. */
+/**
+ * Subtracts four rows j at a time. Rows have zeros right of their diagonal, so all four are read as far as the last one
+ * goes.
+ */
 function invertRow(lower: Float64Array, inverse: Float64Array, n: number, i: number): void {
   const row = i * n;
   inverse[row + i] = 1;

@@ -25,8 +25,9 @@ import {
 export type CostOptions = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">;
 
 /**
- * What it counts to embed a byte of text with a local backbone and to read it for lexical features. text-static-1 takes 0.8 to
- * 5 MB a second, least if it knows no word (bench/encode.ts), hash-text-1 takes more, and training does about 12 GFLOP a second.
+ * What it counts to embed a byte of text with a local backbone and to read it for lexical features. text-static-1 takes
+ * 0.8 to 5 MB a second, least if it knows no word (bench/encode.ts), hash-text-1 takes more, and training does about 12
+ * GFLOP a second.
  */
 const OPERATIONS_PER_TEXT_BYTE = 10_000;
 /** Rows of the embeddings that may be alive beside their copy. */
@@ -122,7 +123,10 @@ function designShape(
   return { rows: examples, dimensions, columns, entries };
 }
 
-/** Whether the budget has room for the transposed design, which the gradient needs, beside the design. If not, each gradient transposes anew. */
+/**
+ * Whether the budget has room for the transposed design, which the gradient needs, beside the design. If not, each
+ * gradient transposes anew.
+ */
 export function canCacheTransposes(shape: TrainingShape, options: CostOptions, budget: Pick<Cost, "bytes">): boolean {
   const { required, transposes } = arrayBytes(shape, options);
   return required + transposes <= budget.bytes;
@@ -143,8 +147,8 @@ function arrayBytes(shape: TrainingShape, options: CostOptions) {
   const selectionShare = selects && plan.rows < examples ? plan.rows / examples : 0;
   const headFitBytes = fitBytes(dimensions, columns, outputs, rowsPerBlock(examples, dimensions, outputs));
   const modelBytes = (count: number) => 3 * 8 * (dimensions + columns + 1) * outputs * count;
-  // The phases, one after another. First the sparse rows exist twice while they are copied. Then a copy of some rows may select
-  // l2, and its sparse rows exist three times while they are picked. Then the folds or the head are fitted.
+  // The phases, one after another. First the sparse rows exist twice while they are copied. Then a copy of some rows
+  // may select l2, and its sparse rows exist three times while they are picked. Then the folds or the head are fitted.
   const copyBytes = featureBlockBytes + 2 * sparseBytes;
   const subsetBytes = selectionShare * designBytes + (1 + 3 * selectionShare) * sparseBytes;
   const selectionBytes =
@@ -157,7 +161,9 @@ function arrayBytes(shape: TrainingShape, options: CostOptions) {
   };
 }
 
-/** How many fits hold rows out for the evaluation, the rows and folds that select l2, and the logits of held-out rows. */
+/**
+ * How many fits hold rows out for the evaluation, the rows and folds that select l2, and the logits of held-out rows.
+ */
 function trainingPlan(shape: TrainingShape, options: CostOptions) {
   const { examples, outputs } = shape;
   const method = evaluationMethod(shape, options);

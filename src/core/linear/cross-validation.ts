@@ -25,8 +25,8 @@ export interface FoldFitOptions {
   readonly foldCount: number;
   readonly l2: number;
   /**
-   * One for all folds, computed from all rows and perhaps for another l2; or "own": each fold computes its own from the rows
-   * that it trains on.
+   * One for all folds, computed from all rows and perhaps for another l2; or "own": each fold computes its own from the
+   * rows that it trains on.
    */
   readonly preconditioner: Preconditioner | "own";
   /** Earlier parameters of each fold's own model. Another fold's would have been trained on the held-out rows. */
@@ -42,7 +42,10 @@ export interface HeldOutFit {
   readonly parameters: readonly Float64Array[];
 }
 
-/** Fits one model for each of the first `foldCount` folds and collects the logits of the rows that it was not trained on. */
+/**
+ * Fits one model for each of the first `foldCount` folds and collects the logits of the rows that it was not trained
+ * on.
+ */
 export function* fitFolds(
   tensors: TensorBackend,
   data: CrossValidationData,
@@ -87,9 +90,9 @@ function* makeFoldPreconditioner(tensors: TensorBackend, problem: FitProblem, se
 const MIN_ROWS_PER_DIMENSION = 8;
 
 /**
- * Whether folds need preconditioners of their own. With few rows per dimension, only held-out rows have anything along some
- * directions. In the metric of all rows, a fold's model would seem to be at its optimum although it has learnt nothing along
- * them.
+ * Whether folds need preconditioners of their own. With few rows per dimension, only held-out rows have anything along
+ * some directions. In the metric of all rows, a fold's model would seem to be at its optimum although it has learnt
+ * nothing along them.
  */
 export function needsFoldPreconditioners(rows: number, dimensions: number): boolean {
   return rows < MIN_ROWS_PER_DIMENSION * dimensions;

@@ -4,8 +4,8 @@ import { type Design, makeSparseDesign, rowsPerBlock, type SparseDesign, withTra
 import { joinRows, pickRows } from "./sparse.ts";
 
 /**
- * A design of some rows, which ascend, with transposed blocks if the design has them. A subset that is read only once has
- * neither transposed blocks nor sparse columns.
+ * A design of some rows, which ascend, with transposed blocks if the design has them. A subset that is read only once
+ * has neither transposed blocks nor sparse columns.
  */
 export function* subsetDesign(
   tensors: TensorBackend,

@@ -3,9 +3,9 @@
  *
  *   Z = (X − μ) / σ        X, Z: rows × dimensions; μ: dimensions; σ: a single number
  *
- * σ makes the rows' mean square norm 1. A model on Z is a model on X: w = w_z / σ, b = b_z − w·μ, and λ‖w‖² = (λ / σ²)‖w_z‖².
- * Centring removes the intercept's cross terms from the Hessian and keeps 32-bit products accurate for features with a large
- * mean. Scaling makes everything else independent of the features' scale.
+ * σ makes the rows' mean square norm 1. A model on Z is a model on X: w = w_z / σ, b = b_z − w·μ, and λ‖w‖² = (λ /
+ * σ²)‖w_z‖². Centring removes the intercept's cross terms from the Hessian and keeps 32-bit products accurate for
+ * features with a large mean. Scaling makes everything else independent of the features' scale.
  */
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
@@ -74,9 +74,9 @@ export function freeSparseDesign(tensors: TensorBackend, { blocks }: SparseDesig
 }
 
 /**
- * Rows of a block: so few that a block's products stay in the processor's cache and take some tens of milliseconds at most. All
- * blocks are about equally large. Never a multiple of 32: transposing such a block is ten times slower, because rows that are
- * a power of two of bytes apart share cache lines.
+ * Rows of a block: so few that a block's products stay in the processor's cache and take some tens of milliseconds at
+ * most. All blocks are about equally large. Never a multiple of 32: transposing such a block is ten times slower,
+ * because rows that are a power of two of bytes apart share cache lines.
  */
 export function rowsPerBlock(rows: number, dimensions: number, outputs: number): number {
   const maxRows = Math.max(64, Math.min(500, Math.floor(1e8 / (dimensions * Math.max(outputs, 8)))));
@@ -95,8 +95,8 @@ export interface DesignOptions {
 }
 
 /**
- * Copies `features` (row blocks) into a design. It frees each block once it is copied, because both in full would take twice
- * the memory. Fails with `invalid_features` at the first number that is not finite.
+ * Copies `features` (row blocks) into a design. It frees each block once it is copied, because both in full would take
+ * twice the memory. Fails with `invalid_features` at the first number that is not finite.
  */
 export function* makeDesign(
   tensors: TensorBackend,

@@ -23,7 +23,10 @@ export interface EvaluationOptions {
   readonly seed: number;
 }
 
-/** Evaluates the selected features and l2 on held-out rows. `parameters` is the mean of the folds' models, null without any. */
+/**
+ * Evaluates the selected features and l2 on held-out rows. `parameters` is the mean of the folds' models, null without
+ * any.
+ */
 export function* evaluate(
   tensors: TensorBackend,
   { labels, rows, selection, preconditioner, method, seed }: EvaluationOptions,

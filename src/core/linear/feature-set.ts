@@ -14,7 +14,9 @@ export interface FeatureSet {
   readonly gramStatistics: GramStatistics;
 }
 
-/** One feature set for each of `choices` (whether it has lexical features). Frees what none of them needs of `design`. */
+/**
+ * One feature set for each of `choices` (whether it has lexical features). Frees what none of them needs of `design`.
+ */
 export function* buildFeatureSets(
   tensors: TensorBackend,
   design: Design,

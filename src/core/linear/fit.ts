@@ -34,9 +34,9 @@ export function initialParameters(problem: FitProblem): Float64Array {
 export type StoppingCriteria = Pick<LbfgsOptions, "tolerance" | "maxEvaluations">;
 
 /**
- * Minimises the objective from `start`. The preconditioner may be computed from more rows than the problem has: folds share
- * one. For regression, a preconditioner with the whole matrix of exactly these rows is the inverse Hessian up to rounding: the
- * first step is then the closed form of ridge regression, and further steps refine it.
+ * Minimises the objective from `start`. The preconditioner may be computed from more rows than the problem has: folds
+ * share one. For regression, a preconditioner with the whole matrix of exactly these rows is the inverse Hessian up to
+ * rounding: the first step is then the closed form of ridge regression, and further steps refine it.
  */
 export function* fitHead(
   tensors: TensorBackend,

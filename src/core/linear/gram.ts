@@ -1,6 +1,6 @@
 /**
- * The Gram matrix G = Σ_i s_i x_i x_iᵀ of a design's rows (dimensions × dimensions), and statistics of it. The rows are centred: x
- * stands for x − m, where m is their mean. That removes the intercept (preconditioner.ts).
+ * The Gram matrix G = Σ_i s_i x_i x_iᵀ of a design's rows (dimensions × dimensions), and statistics of it. The rows are
+ * centred: x stands for x − m, where m is their mean. That removes the intercept (preconditioner.ts).
  */
 
 import { seededRandom, shuffle } from "../random.ts";
@@ -10,8 +10,8 @@ import { type Design, freeDesign, type SparseDesign } from "./design.ts";
 import { subsetDesign } from "./design-subset.ts";
 
 /**
- * With more dimensions only the diagonal of G is used: G and the arrays of its inversion would not fit into memory, and inverting
- * it would take longer than the iterations that it saves.
+ * With more dimensions only the diagonal of G is used: G and the arrays of its inversion would not fit into memory, and
+ * inverting it would take longer than the iterations that it saves.
  */
 export const MAX_GRAM_DIMENSIONS = 640;
 
@@ -168,7 +168,8 @@ function squaredNorm(vector: Float64Array): number {
 }
 
 /**
- * G, of all rows, or if there are many, of a random sample scaled up to them. The sample is enough because G only preconditions.
+ * G, of all rows, or if there are many, of a random sample scaled up to them. The sample is enough because G only
+ * preconditions.
  */
 export function* gramMatrix(tensors: TensorBackend, gramStatistics: GramStatistics): Steps<Float32Array> {
   const { design, weights, seed } = gramStatistics;

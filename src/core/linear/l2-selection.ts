@@ -17,11 +17,14 @@ const L2_GRID_RATIO = Math.sqrt(10);
 const MIN_L2_TRIALS = 7;
 export const MAX_L2_TRIALS = 11;
 /**
- * With sparse columns, weaker penalties are tried only if the selection without them chose one. The columns can tell nearly
- * every row from every other, so a weak penalty keeps fitting rows that are predicted correctly already.
+ * With sparse columns, weaker penalties are tried only if the selection without them chose one. The columns can tell
+ * nearly every row from every other, so a weak penalty keeps fitting rows that are predicted correctly already.
  */
 const MIN_L2_WITH_SPARSE = 0.1;
-/** If a good l2 is known, the first trial is so many times stronger (but itself from 1 to this), and there are so many trials. */
+/**
+ * If a good l2 is known, the first trial is so many times stronger (but itself from 1 to this), and there are so many
+ * trials.
+ */
 const NEARBY_L2_RATIO = 10;
 const MIN_NEARBY_L2_TRIALS = 3;
 export const MAX_NEARBY_L2_TRIALS = 6;
@@ -65,10 +68,10 @@ function l2Range({ design, targets, gramStatistics }: CrossValidationData, candi
 }
 
 /**
- * The l2 (in the design's scale) that predicts held-out rows best: the strongest whose loss is within 1 % of the least. For
- * labels the loss is the log loss at its own best temperature, because a head is calibrated afterwards; for values it is the
- * squared error. (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The trials go from
- * strong to weak, each fit starts from the previous one, and they stop two trials after the least loss.
+ * The l2 (in the design's scale) that predicts held-out rows best: the strongest whose loss is within 1 % of the least.
+ * For labels the loss is the log loss at its own best temperature, because a head is calibrated afterwards; for values
+ * it is the squared error. (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The
+ * trials go from strong to weak, each fit starts from the previous one, and they stop two trials after the least loss.
  */
 export function* selectL2(
   tensors: TensorBackend,
@@ -117,8 +120,8 @@ export function* selectL2(
 const CONSTANT_COLUMN_RATIO = 1e-10;
 
 /**
- * How the mean square of most columns compares with that of all, at most 1. If a few columns or rows are larger by orders of
- * magnitude, the penalties that suit the others are smaller by this ratio. Usual embeddings give 1.
+ * How the mean square of most columns compares with that of all, at most 1. If a few columns or rows are larger by
+ * orders of magnitude, the penalties that suit the others are smaller by this ratio. Usual embeddings give 1.
  */
 function typicalSquareRatio({ diagonal }: GramStatistics): number {
   const mean = diagonal.reduce((sum, square) => sum + square, 0) / diagonal.length;

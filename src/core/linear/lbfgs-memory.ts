@@ -1,12 +1,13 @@
 /**
- * The memory of L-BFGS in the compact form of Byrd, Nocedal and Schnabel (1994, theorem 2.2). P is the given inverse Hessian, s_i
- * a step and y_i the change of the gradient along it. With H₀ = γP, S = [s_i], Q = P [y_i], R the upper triangle of SᵀY and D
- * its diagonal, the inverse Hessian times a gradient is
+ * The memory of L-BFGS in the compact form of Byrd, Nocedal and Schnabel (1994, theorem 2.2). P is the given inverse
+ * Hessian, s_i a step and y_i the change of the gradient along it. With H₀ = γP, S = [s_i], Q = P [y_i], R the upper
+ * triangle of SᵀY and D its diagonal, the inverse Hessian times a gradient is
  *
  *   H g = γ P g + S R⁻ᵀ ((D + γ YᵀQ) w − γ Qᵀg) − γ Q w,    w = R⁻¹ Sᵀ g
  *
- * Only S and Q are stored. Since y is a difference of gradients, a new entry of SᵀY or YᵀQ is a difference of the products Sᵀg
- * and Qᵀg, which the direction needs anyway, and P y is a difference of P g. So each step multiplies by P once.
+ * Only S and Q are stored. Since y is a difference of gradients, a new entry of SᵀY or YᵀQ is a difference of the
+ * products Sᵀg and Qᵀg, which the direction needs anyway, and P y is a difference of P g. So each step multiplies by P
+ * once.
  */
 
 /** A step s, and P times the change y of the gradient along it. */
@@ -64,8 +65,8 @@ export function withProducts(
 }
 
 /**
- * Stores the step from `current` to `next` if the objective curves along it, and then adds its products to those of `next`.
- * Drops the oldest pair if there are more than `maxPairs`.
+ * Stores the step from `current` to `next` if the objective curves along it, and then adds its products to those of
+ * `next`. Drops the oldest pair if there are more than `maxPairs`.
  */
 export function storeStep(
   memory: LbfgsMemory,
@@ -84,8 +85,8 @@ export function storeStep(
   memory.stepChangeProducts.push([...memory.pairs.map(() => 0), curvature]);
   memory.changeProducts.push([...memory.changeProducts.map((row) => row.at(-1) as number), changeSquare]);
   memory.pairs.push(pair);
-  // Half-way (in powers) between P itself and the usual scaling by the last pair. Far from the optimum the curvature still grows
-  // along a step, and the full scaling would overshoot and cost another evaluation.
+  // Half-way (in powers) between P itself and the usual scaling by the last pair. Far from the optimum the curvature
+  // still grows along a step, and the full scaling would overshoot and cost another evaluation.
   memory.scale = Math.sqrt(curvature / changeSquare);
   const [stepProduct, changeProduct] = dotPair(pair, next.gradient);
   next.stepProducts.push(stepProduct);

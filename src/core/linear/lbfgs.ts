@@ -1,9 +1,9 @@
 /**
  * L-BFGS for a smooth convex objective, from a given inverse Hessian P (lbfgs-memory.ts has the formula).
  *
- * It stops on an estimate of the relative gap (f − f*) / f. The estimate is the larger of two: the Newton decrement gᵀHg, and the
- * sum of all further decreases of f if they keep shrinking at the present rate (Aitken). The first alone is far too low when
- * convergence is slow, the second when it has only begun.
+ * It stops on an estimate of the relative gap (f − f*) / f. The estimate is the larger of two: the Newton decrement
+ * gᵀHg, and the sum of all further decreases of f if they keep shrinking at the present rate (Aitken). The first alone
+ * is far too low when convergence is slow, the second when it has only begun.
  */
 import type { Steps } from "../steps.ts";
 import {
@@ -43,8 +43,8 @@ const ROUNDING_TOLERANCE = 2 ** -20;
 const MAX_LINE_SEARCH_EVALUATIONS = 13;
 
 /**
- * An objective below this share of its first value is zero to 32-bit floats. If the minimum itself is zero (every row of one
- * class, with a free intercept), a gap relative to it would never be small.
+ * An objective below this share of its first value is zero to 32-bit floats. If the minimum itself is zero (every row
+ * of one class, with a free intercept), a gap relative to it would never be small.
  */
 const RELATIVE_RESOLUTION = 2 ** -24;
 
@@ -135,9 +135,9 @@ function* lineSearch(
 }
 
 /**
- * Armijo's condition. If the decrease is lost in rounding, it is the approximate condition of Hager and Zhang (2005), which uses
- * the gradients, whose rounding is far smaller. If the value seems to have risen within rounding, the slope must still be
- * negative: f is convex, so f itself has not risen then.
+ * Armijo's condition. If the decrease is lost in rounding, it is the approximate condition of Hager and Zhang (2005),
+ * which uses the gradients, whose rounding is far smaller. If the value seems to have risen within rounding, the slope
+ * must still be negative: f is convex, so f itself has not risen then.
  */
 function isStepAccepted(
   value: number,

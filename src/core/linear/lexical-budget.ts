@@ -1,45 +1,38 @@
-/** Reads texts into as many lexical features as leave a training within its budget. */
+/** Reads texts into as many lexical features as fit into the budget of a training. */
 
-import {
-  createLexicalReader,
-  hasLexicalRoom,
-  type LexicalFeatures,
-  lexicalBucketCount,
-  MIN_BUCKETS,
-} from "../text/lexical.ts";
-import { costIfOverBudget } from "./cost.ts";
+import { hasLexicalRoom, lexicalBucketCount, MIN_BUCKETS } from "../text/buckets.ts";
+import { createLexicalReader, type LexicalFeatures } from "../text/lexical-reader.ts";
+import { type CostOptions, costIfOverBudget } from "./cost.ts";
 import { BYTES_PER_SPARSE_ENTRY } from "./sparse.ts";
-import type { Cost, TrainingOptions, TrainingShape } from "./types.ts";
-
-type Options = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">;
+import type { Cost, TrainingShape } from "./types.ts";
 
 export interface LexicalBudgetReader {
-  /** Whether there is room for any texts' features: otherwise none need be added. */
+  /** Whether the budget has room for any lexical features. If not, no text needs to be added. */
   readonly hasRoom: boolean;
-  /** Takes a text; answers whether it wants more of them. */
+  /** Adds a text. Returns whether there is room for more. */
   add(text: string): boolean;
   /**
-   * Ends the reader. The features are null where a training with any would not fit and may go without; where it may not,
-   * `beyond` is what it would cost.
+   * Ends the reader. If no training with lexical features fits the budget, the features are null. If the options
+   * require them, it returns the cost instead.
    */
   fit(): { readonly features: LexicalFeatures | null } | { readonly cost: Cost };
 }
 
 /**
- * A reader that hashes into as many buckets as there is room for; null where the head is to have no lexical features.
+ * A reader that hashes into as many buckets as the budget has room for. Null if the head must have no lexical features.
  *
- * @param textBytes of all the texts, as UTF-8
+ * @param textBytes the size of all texts in UTF-8
  */
 export function createLexicalBudgetReader(
   shape: TrainingShape,
-  options: Options,
+  options: CostOptions,
   budget: Cost,
   textBytes: number,
 ): LexicalBudgetReader | null {
   const required = options.lexical === true;
   if (options.lexical === false || (!required && !hasLexicalRoom(shape.outputs))) return null;
   const reader = createLexicalReader(lexicalBucketCount(shape.outputs));
-  // More numbers take more memory than a training may: they are there twice while they are copied.
+  // The entries exist twice while they are copied.
   const maxEntries = budget.bytes / (2 * BYTES_PER_SPARSE_ENTRY);
   const excessCost = (columns: number, entries: number) =>
     costIfOverBudget({ ...shape, lexical: { columns, entries, textBytes } }, options, budget);
@@ -49,7 +42,7 @@ export function createLexicalBudgetReader(
     return !isTooLarge();
   };
   return {
-    // Their columns alone, or the texts, may be too much before any is read.
+    // The columns alone, or reading the texts, may exceed the budget already.
     hasRoom: shrinkWhile(() => currentExcess() !== null),
     add(text) {
       reader.add(text);
@@ -60,11 +53,11 @@ export function createLexicalBudgetReader(
       let cost = currentExcess();
       if (cost === null) {
         const features = reader.fit();
-        // Of fewer columns a training may do more, such as cross-validate.
+        // With fewer columns a training may do more, such as cross-validate.
         cost = excessCost(features.columns, features.entries);
         if (cost === null) return { features };
       }
-      return required ? { cost: cost } : { features: null };
+      return required ? { cost } : { features: null };
     },
   };
 }

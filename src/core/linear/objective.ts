@@ -9,8 +9,8 @@
  *   multi:  ℓ = Σ_k log(1 + eᶻ) − y z,      p = sigmoid(z)
  *   value:  ℓ = ½ (z − y)²,                 p = z
  *
- * The same as scikit-learn's _linear_loss.py, with λ = 1 / C. The parameters are one vector: W row by row, then b, which is not
- * penalised.
+ * The same as scikit-learn's _linear_loss.py, with λ = 1 / C. The parameters are one vector: W row by row, then b,
+ * which is not penalised.
  */
 
 import { logSumExp, sigmoid, softplus } from "../evaluation/probability.ts";

@@ -13,7 +13,9 @@ export interface PenaltySelection {
   readonly featureSet: FeatureSet;
   /** In the design's scale. */
   readonly l2: number;
-  /** Each fold's model at this l2, to start the evaluation from. Null if there are none or they come from a subsample. */
+  /**
+   * Each fold's model at this l2, to start the evaluation from. Null if there are none or they come from a subsample.
+   */
   readonly parameters: readonly Float64Array[] | null;
 }
 
@@ -21,8 +23,8 @@ export interface PenaltySelection {
 const DEFAULT_L2 = 1;
 
 /**
- * Selects the feature set and the l2 that predict held-out rows best, and frees the other feature sets. If no rows can be held
- * out, the first feature set is selected.
+ * Selects the feature set and the l2 that predict held-out rows best, and frees the other feature sets. If no rows can
+ * be held out, the first feature set is selected.
  *
  * @param featureSets one, or two, of which the second has more features
  * @param fixedL2 in the design's scale; null if it must be selected

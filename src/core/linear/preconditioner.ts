@@ -1,6 +1,7 @@
 /**
- * The inverse of (κ G + λ I), from which L-BFGS starts. G is the Gram matrix (gram.ts), and κ the curvature of the loss at W = 0:
- * 1 / classes for softmax with balanced classes, ¼ for sigmoids, 1 for squares. Its inverse is the inverse Hessian at W = 0.
+ * The inverse of (κ G + λ I), from which L-BFGS starts. G is the Gram matrix (gram.ts), and κ the curvature of the loss
+ * at W = 0: 1 / classes for softmax with balanced classes, ¼ for sigmoids, 1 for squares. Its inverse is the inverse
+ * Hessian at W = 0.
  */
 import type { Steps } from "../steps.ts";
 import type { Matrix, TensorBackend } from "../tensors.ts";
@@ -38,8 +39,8 @@ export interface Preconditioner {
 }
 
 /**
- * It takes only the diagonal of the inverse if there are too many dimensions for the whole matrix, or if the penalty outweighs
- * the rows' curvature: the whole matrix would then cost more than it saves.
+ * It takes only the diagonal of the inverse if there are too many dimensions for the whole matrix, or if the penalty
+ * outweighs the rows' curvature: the whole matrix would then cost more than it saves.
  *
  * @param gramStatistics of all rows of the problem
  */
@@ -80,8 +81,8 @@ export function freePreconditioner(tensors: TensorBackend, { inverse }: Precondi
 }
 
 /**
- * P v, where v has the shape of the parameters. With b' = b + mᵀW instead of b, the Hessian has one block for W and one for the
- * intercepts: P = T diag(inverse, intercepts) Tᵀ with T = [I 0; −mᵀ 1].
+ * P v, where v has the shape of the parameters. With b' = b + mᵀW instead of b, the Hessian has one block for W and one
+ * for the intercepts: P = T diag(inverse, intercepts) Tᵀ with T = [I 0; −mᵀ 1].
  */
 export function applyPreconditioner(
   tensors: TensorBackend,
@@ -144,9 +145,9 @@ function applyCentring(vector: Float64Array, mean: Float64Array, outputs: number
 }
 
 /**
- * (κ G + max(λ, δ) I)⁻¹ as a matrix, by Cholesky's factorisation in 64-bit floats. If L Lᵀ is the matrix, its inverse is L⁻ᵀ L⁻¹,
- * which stays positive definite when that last product is computed in 32-bit floats. δ, a millionth of the trace, is the least
- * value that they can tell from zero.
+ * (κ G + max(λ, δ) I)⁻¹ as a matrix, by Cholesky's factorisation in 64-bit floats. If L Lᵀ is the matrix, its inverse
+ * is L⁻ᵀ L⁻¹, which stays positive definite when that last product is computed in 32-bit floats. δ, a millionth of the
+ * trace, is the least value that they can tell from zero.
  */
 function* invertDamped(
   tensors: TensorBackend,

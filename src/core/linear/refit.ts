@@ -13,8 +13,9 @@ import type { TrainingResult, TrainingSet } from "./types.ts";
 import { fitEvaluationLimits, workload } from "./workload.ts";
 
 /**
- * The true gap is at most about twice the estimate, so this keeps it below 1e-4 (bench/train.ts). The exception is a penalty so
- * weak that the head is certain of nearly every row: the curvature that the estimate relies on is gone there.
+ * The true gap is at most about twice the estimate, so this keeps it below 1e-4 (bench/train.ts). The exception is a
+ * penalty so weak that the head is certain of nearly every row: the curvature that the estimate relies on is gone
+ * there.
  */
 const DEFAULT_TOLERANCE = 5e-5;
 /** A fit with sparse columns stops earlier: thousands of columns take many steps that change hardly any prediction. */

@@ -1,8 +1,8 @@
 /**
- * The row space of a design with fewer rows than columns. The weights that minimise a penalised loss lie in the span of the rows.
- * So take the products of all rows G = Z Zᵀ, a basis of independent rows, and L Lᵀ, the products of the basis rows. A fit on
- * G L⁻ᵀ (columns of the basis rows) finds the same model in r ≤ rows dimensions: W = Zᵀ L⁻ᵀ B. Sparse columns take part in the
- * products like dense ones.
+ * The row space of a design with fewer rows than columns. The weights that minimise a penalised loss lie in the span of
+ * the rows. So take the products of all rows G = Z Zᵀ, a basis of independent rows, and L Lᵀ, the products of the basis
+ * rows. A fit on G L⁻ᵀ (columns of the basis rows) finds the same model in r ≤ rows dimensions: W = Zᵀ L⁻ᵀ B. Sparse
+ * columns take part in the products like dense ones.
  */
 
 import type { Steps } from "../steps.ts";
@@ -16,8 +16,8 @@ const MAX_ROW_SPACE_ROWS = 640;
 const MAX_ROW_SPACE_NUMBERS = 2e6;
 
 /**
- * A row is independent of others if its part outside their span has at least this square. Rows have mean square 1, and 32-bit
- * floats cannot tell a smaller part from zero.
+ * A row is independent of others if its part outside their span has at least this square. Rows have mean square 1, and
+ * 32-bit floats cannot tell a smaller part from zero.
  */
 const MIN_SQUARED_PIVOT = 1e-5;
 
@@ -50,7 +50,9 @@ export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: n
   };
 }
 
-/** What takes a model from the row space back to all columns: independent rows of the design, and L⁻ᵀ of their products. */
+/**
+ * What takes a model from the row space back to all columns: independent rows of the design, and L⁻ᵀ of their products.
+ */
 export interface RowSpaceBasis {
   /** r × dimensions */
   readonly dense: Matrix;
@@ -60,8 +62,8 @@ export interface RowSpaceBasis {
 }
 
 /**
- * The design in the row space of its weighted rows, beside the given one, and the basis. Null if the given design is better as it
- * is: there are not few rows, or all rows are equal.
+ * The design in the row space of its weighted rows, beside the given one, and the basis. Null if the given design is
+ * better as it is: there are not few rows, or all rows are equal.
  */
 export function* reduceToRowSpace(
   tensors: TensorBackend,
@@ -175,7 +177,10 @@ function pickDenseRows(values: Float32Array, dimensions: number, rows: readonly 
 /** What a product of sparse entries costs, one at a time and out of order, in operations of a matrix product. */
 const OPERATIONS_PER_SPARSE_PRODUCT = 12;
 
-/** Adds the products of row i with itself and all earlier rows to both triangles. `row` has a zero for each column, before and after. */
+/**
+ * Adds the products of row i with itself and all earlier rows to both triangles. `row` has a zero for each column,
+ * before and after.
+ */
 function addSparseProducts(
   { starts, columns, values }: SparseRows,
   i: number,
@@ -202,7 +207,10 @@ function pickColumns(source: Float32Array, width: number, columns: readonly numb
   return picked;
 }
 
-/** The parameters of the full design, dense columns before sparse ones (Zᵀ L⁻ᵀ B), from those of the row space: B (r × outputs) and the intercepts. */
+/**
+ * The parameters of the full design, dense columns before sparse ones (Zᵀ L⁻ᵀ B), from those of the row space: B (r ×
+ * outputs) and the intercepts.
+ */
 export function expandFromRowSpace(
   tensors: TensorBackend,
   parameters: Float64Array,

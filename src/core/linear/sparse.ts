@@ -1,10 +1,10 @@
-/** Sparse rows as plain arrays: checked, cut, picked and joined. */
+/** Operations on sparse rows in plain arrays. */
 import type { Matrix, SparseRows } from "../tensors.ts";
 
-/** A number of sparse rows, and its column. */
+/** A value of 32 bits and a column of 16. */
 export const BYTES_PER_SPARSE_ENTRY = 6;
 
-/** Throws where sparse rows are not whole, or have a column beyond `width`: a backend writes where the columns say. */
+/** Throws if sparse rows are inconsistent or have a column beyond `width`: a backend would write outside its matrix. */
 export function checkSparseRows({ starts, columns, values }: SparseRows, width: number): void {
   let isValid =
     starts[0] === 0 && starts.at(-1) === values.length && columns.length === values.length && width <= 65_536;
@@ -14,7 +14,7 @@ export function checkSparseRows({ starts, columns, values }: SparseRows, width: 
     throw new Error(`${values.length} values and ${columns.length} columns for ${starts.length - 1} rows of ${width}.`);
 }
 
-/** Throws where the product of a matrix of `rows` × `columns` with b has not the shape of `to`. */
+/** Throws unless the product of a `rows` × `columns` matrix with b has the shape of `accumulator`. */
 export function checkShapes([rows, columns]: readonly [number, number], b: Matrix, accumulator: Matrix): void {
   if (columns !== b.rows || accumulator.rows !== rows || accumulator.columns !== b.columns)
     throw new Error(
@@ -22,7 +22,7 @@ export function checkShapes([rows, columns]: readonly [number, number], b: Matri
     );
 }
 
-/** Rows first…last. */
+/** Rows `first` to `last`, exclusive. */
 export function sliceRows({ starts, columns, values }: SparseRows, first: number, last: number): SparseRows {
   const start = starts[first] as number;
   const end = starts[last] as number;
@@ -31,7 +31,7 @@ export function sliceRows({ starts, columns, values }: SparseRows, first: number
   return { starts: shifted, columns: columns.subarray(start, end), values: values.subarray(start, end) };
 }
 
-/** The rows of the given numbers, in their order. */
+/** These rows, in this order. */
 export function pickRows({ starts, columns, values }: SparseRows, rows: readonly number[]): SparseRows {
   const pickedStarts = new Uint32Array(rows.length + 1);
   rows.forEach((row, i) => {
@@ -47,7 +47,7 @@ export function pickRows({ starts, columns, values }: SparseRows, rows: readonly
   return result;
 }
 
-/** Rows one after another. */
+/** The rows of all parts, one part after another. */
 export function joinRows(parts: readonly SparseRows[]): SparseRows {
   const rows = parts.reduce((sum, { starts }) => sum + starts.length - 1, 0);
   const size = parts.reduce((sum, { values }) => sum + values.length, 0);

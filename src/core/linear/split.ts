@@ -6,9 +6,9 @@ export const DEFAULT_HOLDOUT_FRACTION = 0.2;
 export const ALWAYS_TRAINED = -1;
 
 /**
- * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is spread
- * evenly over the folds, and rows of one group stay together. A class is never held out whole: if one group has all its rows,
- * or all rows of the set, that group is always trained on.
+ * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is
+ * spread evenly over the folds, and rows of one group stay together. A class is never held out whole: if one group has
+ * all its rows, or all rows of the set, that group is always trained on.
  *
  * @param strata each row's class. Class −1 is spread like the others, but may be held out whole.
  */
@@ -20,8 +20,9 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
 const HOLDOUT_PARTS = 20;
 
 /**
- * Like `stratifiedFolds`, but fold 0, the holdout, has `fraction` of the rows and of each class. The other folds share the
- * remaining rows. The parts that belong to the holdout are spread evenly, so that classes with few groups get their share.
+ * Like `stratifiedFolds`, but fold 0, the holdout, has `fraction` of the rows and of each class. The other folds share
+ * the remaining rows. The parts that belong to the holdout are spread evenly, so that classes with few groups get their
+ * share.
  */
 export function holdoutFolds(
   strata: Int32Array,

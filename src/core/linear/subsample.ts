@@ -50,8 +50,8 @@ export function* subsample(
 }
 
 /**
- * All rows in an order whose every prefix is a stratified sample: each class has its share of the rows, and the first row of
- * every class comes before the second of another.
+ * All rows in an order whose every prefix is a stratified sample: each class has its share of the rows, and the first
+ * row of every class comes before the second of another.
  *
  * @param strata each row's class
  */

@@ -6,8 +6,11 @@ export type Target = string | readonly string[] | number;
 
 /**
  * The targets of all rows.
- * single: the index of each row's label, or −1 for an out-of-scope row. Such a row is never trained on; it only sets the threshold.
- * multi: the label indices of each row. value: the value of each row.
+ *
+ * - single: the index of each row's label, or −1 for an out-of-scope row, which is never trained on and only sets the
+ *   threshold
+ * - multi: the label indices of each row
+ * - value: the value of each row
  */
 export type Targets =
   | { readonly kind: "single"; readonly indices: Int32Array }
@@ -20,8 +23,8 @@ export interface TargetSet {
 }
 
 /**
- * The labels, and each row's target as indices into them. The labels are `knownLabels`, or those of all targets, sorted. The
- * out-of-scope label and labels that are not known have no index.
+ * The labels, and each row's target as indices into them. The labels are `knownLabels`, or those of all targets,
+ * sorted. The out-of-scope label and labels that are not known have no index.
  */
 export function encodeTargets(
   task: Task,
@@ -48,8 +51,8 @@ export function encodeTargets(
 }
 
 /**
- * Values less their mean, which is returned as `offset`: around zero, 32-bit logits keep what sets the values apart. Labels
- * stay as they are.
+ * Values less their mean, which is returned as `offset`: around zero, 32-bit logits keep what sets the values apart.
+ * Labels stay as they are.
  */
 export function centreTargets(targets: Targets): { targets: Targets; offset: number } {
   if (targets.kind !== "value") return { targets, offset: 0 };
@@ -57,7 +60,10 @@ export function centreTargets(targets: Targets): { targets: Targets; offset: num
   return { targets: { kind: "value", values: targets.values.map((value) => value - offset) }, offset };
 }
 
-/** Each row's weight: 0 for out-of-scope rows, else 1, or scikit-learn's "balanced": rows / (classes × rows of the class). */
+/**
+ * Each row's weight: 0 for out-of-scope rows, else 1, or scikit-learn's "balanced": rows / (classes × rows of the
+ * class).
+ */
 export function rowWeights(
   targets: Targets,
   rows: number,

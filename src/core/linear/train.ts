@@ -1,6 +1,6 @@
 /**
- * Trains a head: builds its feature sets, selects features and l2, evaluates on held-out examples and calibrates, and fits all
- * rows.
+ * Trains a head: builds its feature sets, selects features and l2, evaluates on held-out examples and calibrates, and
+ * fits all rows.
  */
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import { fail, ok, type Result } from "../failure.ts";
@@ -19,12 +19,12 @@ import { centreTargets, rowWeights, strataOf } from "./targets.ts";
 import type { TrainingOptions, TrainingResult, TrainingRows, TrainingSet, TrainingShape } from "./types.ts";
 
 /**
- * Trains a head on `trainingSet`. It yields the floating-point operations done since its last yield, some tens of milliseconds
- * apart, so that the caller can let other work run, or stop it: `return()` frees everything. The same set, options and
- * backend give the same bytes.
+ * Trains a head on `trainingSet`. It yields the floating-point operations done since its last yield, some tens of
+ * milliseconds apart, so that the caller can let other work run, or stop it: `return()` frees everything. The same set,
+ * options and backend give the same bytes.
  *
- * Fails with `too_few_labels`, `too_few_examples`, `invalid_features` (a number that is not finite) or `edge_budget_exceeded`
- * (before any work, with `details: {estimate, budget}`).
+ * Fails with `too_few_labels`, `too_few_examples`, `invalid_features` (a number that is not finite) or
+ * `edge_budget_exceeded` (before any work, with `details: {estimate, budget}`).
  */
 export function* train(
   tensors: TensorBackend,
@@ -135,7 +135,9 @@ function* runTraining(
   );
 }
 
-/** The folds that the training is evaluated on, which also select l2. A holdout is fold 0, and the other folds train. */
+/**
+ * The folds that the training is evaluated on, which also select l2. A holdout is fold 0, and the other folds train.
+ */
 function assignFolds(
   strata: Int32Array,
   groups: Int32Array,

@@ -2,7 +2,7 @@
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import type { Head, Task } from "../head.ts";
 import type { Matrix } from "../tensors.ts";
-import type { LexicalFeatures } from "../text/lexical.ts";
+import type { LexicalFeatures } from "../text/lexical-reader.ts";
 import type { Targets } from "./targets.ts";
 
 export interface TrainingSet {
@@ -11,8 +11,8 @@ export interface TrainingSet {
   /** Empty for regression. */
   readonly labels: readonly string[];
   /**
-   * The embeddings as row blocks in order, each rows × dimensions. A training frees each block once it is copied. The caller
-   * frees them all in any case.
+   * The embeddings as row blocks in order, each rows × dimensions. A training frees each block once it is copied. The
+   * caller frees them all in any case.
    */
   readonly features: readonly Matrix[];
   readonly targets: Targets;
@@ -43,8 +43,8 @@ export interface TrainingOptions {
   readonly classWeight: "balanced" | null;
   readonly seed: number;
   /**
-   * Whether the head uses the set's lexical features beside the embeddings. `auto` (the default) uses them if they predict
-   * held-out examples better.
+   * Whether the head uses the set's lexical features beside the embeddings. `auto` (the default) uses them if they
+   * predict held-out examples better.
    */
   readonly lexical?: "auto" | boolean;
   /** `folds` of cross-validation (5 by default), `fraction` of a holdout (0.2 by default). */
@@ -58,8 +58,8 @@ export interface TrainingOptions {
   /** A fit stops when its estimated relative gap (f − f*) / f is below this. */
   readonly tolerance?: number;
   /**
-   * Called after each step of the final fit on all rows, with the objective, which never rises, and the operations done so
-   * far.
+   * Called after each step of the final fit on all rows, with the objective, which never rises, and the operations done
+   * so far.
    */
   readonly onStep?: (objective: number, operations: number) => void;
 }
@@ -79,8 +79,8 @@ export interface TrainingShape {
   /** Text that a local backbone may have to embed first, in bytes of UTF-8. */
   readonly textBytes?: number;
   /**
-   * The columns of the lexical features, their entries at most, and the text to read for them first, in bytes of UTF-8. Null
-   * if there are none.
+   * The columns of the lexical features, their entries at most, and the text to read for them first, in bytes of UTF-8.
+   * Null if there are none.
    */
   readonly lexical?: { readonly columns: number; readonly entries: number; readonly textBytes?: number } | null;
 }

@@ -56,8 +56,8 @@ export function selectionPlan(work: Workload): { rows: number; folds: number } {
 }
 
 /**
- * Evaluations of the objective that a fit may take at most. There are hundreds if they are cheap. If they are expensive, there
- * are enough to come close, and the head reports that it has not converged.
+ * Evaluations of the objective that a fit may take at most. There are hundreds if they are cheap. If they are
+ * expensive, there are enough to come close, and the head reports that it has not converged.
  *
  * - `selection`: a fit that selects l2
  * - `evaluation`: a fold's fit that is evaluated, or the head's own fit without an evaluation

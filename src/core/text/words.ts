@@ -1,13 +1,14 @@
-/** How text is cut into words, for embeddings and for lexical features alike. */
+/** Divides text into words, for embeddings and for lexical features. */
 
-/** Needs no normalisation. */
+/** ASCII text needs no normalisation. */
 const ASCII = /^[\0-\x7f]*$/;
-/** A run of letters and their marks with the apostrophes inside of it, a run of digits, or another character alone. */
+/** A run of letters and their marks, with apostrophes inside; a run of digits; or any other single character. */
 const WORD_PATTERN = /[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*|\p{N}+|\S/gu;
 
 /**
- * Case folded, compatibility forms and accents taken away. Marks of the Inherited script are those put on letters of
- * many scripts (accents, Arabic vowel signs); the others, such as Indic vowel signs, spell words and stay.
+ * Folds case and removes compatibility forms and accents. The removed marks are those of the Inherited script, which
+ * are put on letters of many scripts (accents, Arabic vowel signs). Other marks, such as Indic vowel signs, spell words
+ * and stay.
  */
 export function normaliseText(text: string): string {
   if (ASCII.test(text)) return text.toLowerCase();
@@ -16,8 +17,9 @@ export function normaliseText(text: string): string {
 }
 
 /**
- * The words of a text, folded, in their order: runs of letters of any script ("don't" is one), runs of digits, and every
- * other character that is not white space by itself. A text of accents alone is one word, unfolded; white space alone has none.
+ * The normalised words of a text in their order: runs of letters of any script ("don't" is one word), runs of digits,
+ * and every other character except white space. A text of accents alone is one word, not normalised. White space alone
+ * has no words.
  */
 export function splitWords(text: string): string[] {
   const found = normaliseText(text).match(WORD_PATTERN);
