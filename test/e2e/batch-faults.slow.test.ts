@@ -271,18 +271,19 @@ describe("at each step", () => {
     });
 
     test(`${step}: a job that is paused stops, and goes on when it is resumed`, async () => {
-      let isPaused = false;
+      let pausing: Promise<unknown> | undefined;
+      const { promise: paused, resolve: resolvePaused } = Promise.withResolvers<void>();
       const created = newJob();
       system.submissions.fault = system.callbacks.fault = async (request, forward) => {
         const id = await created;
-        if (request.kind === step && request.path.includes(id) && !isPaused) {
-          isPaused = true;
-          await acme.graft.jobs.pause(id);
+        if (request.kind === step && request.path.includes(id)) {
+          pausing ??= acme.graft.jobs.pause(id).then(() => resolvePaused());
+          await pausing;
         }
         return forward();
       };
       const id = await created;
-      await waitFor(async () => isPaused, "the job is paused");
+      await paused;
       expect((await acme.graft.jobs.get(id)).status).toBe("paused");
       await acme.graft.jobs.resume(id);
       await expectSuccess(id);
