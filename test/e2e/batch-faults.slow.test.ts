@@ -10,18 +10,21 @@ import { createDataset, type System, startSystem, type TenantClient, waitFor, wa
 let system: System;
 let acme: TenantClient;
 let jobCount = 0;
+const jobsOfTest: string[] = [];
 
 beforeAll(async () => {
   system = await startSystem({
     bundle: inject("bundles").crashing,
-    worker: { BATCH_SILENCE_SECONDS: "3", BATCH_TIMEOUT_SECONDS: "1" },
+    worker: { BATCH_SILENCE_SECONDS: "5", BATCH_TIMEOUT_SECONDS: "1" },
   });
   acme = await system.createTenant("acme");
   await createDataset(acme.graft, "tickets", 120);
 });
-afterEach(() => {
+afterEach(async () => {
   system.submissions.fault = null;
   system.callbacks.fault = null;
+  // What a test that failed has left under way would still be stored at the end.
+  for (const id of jobsOfTest.splice(0)) await acme.graft.jobs.cancel(id).catch(() => undefined);
 });
 afterAll(() => system.close());
 
@@ -43,8 +46,10 @@ function repeatFault(count: number, what: string, fault: Fault): Fault {
 
 const neverRespond: Fault = () => new Promise(() => undefined);
 
-async function newJob(tenant = acme): Promise<string> {
-  return createJob(tenant, `head-${++jobCount}`);
+async function newJob(): Promise<string> {
+  const id = await createJob(acme, `head-${++jobCount}`);
+  jobsOfTest.push(id);
+  return id;
 }
 
 async function expectSuccess(id: string, tenant = acme): Promise<FineTuningJob> {
@@ -272,18 +277,18 @@ describe("at each step", () => {
 
     test(`${step}: a job that is paused stops, and goes on when it is resumed`, async () => {
       let pausing: Promise<unknown> | undefined;
-      const { promise: paused, resolve: resolvePaused } = Promise.withResolvers<void>();
+      const paused = Promise.withResolvers<void>();
       const created = newJob();
       system.submissions.fault = system.callbacks.fault = async (request, forward) => {
         const id = await created;
         if (request.kind === step && request.path.includes(id)) {
-          pausing ??= acme.graft.jobs.pause(id).then(() => resolvePaused());
+          pausing ??= acme.graft.jobs.pause(id).then(() => paused.resolve(), paused.reject);
           await pausing;
         }
         return forward();
       };
       const id = await created;
-      await paused;
+      await paused.promise;
       expect((await acme.graft.jobs.get(id)).status).toBe("paused");
       await acme.graft.jobs.resume(id);
       await expectSuccess(id);

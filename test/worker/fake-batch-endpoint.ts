@@ -5,7 +5,7 @@
 import { runInDurableObject, SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { Webhook } from "standardwebhooks";
-import { beforeAll, expect, vi } from "vitest";
+import { afterAll, beforeAll, expect, vi } from "vitest";
 import type { z } from "zod";
 import { type dataLine, type Message, type Submission, submission } from "../../src/jobs/protocol.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
@@ -63,8 +63,8 @@ export function fakeEndpoint(tenant: string): FakeEndpoint {
 
 /** Has this file's submissions come here. */
 export function mockBatchEndpoint(): void {
+  const realFetch = globalThis.fetch;
   beforeAll(() => {
-    const realFetch = globalThis.fetch;
     globalThis.fetch = async (input, init) => {
       if (typeof input !== "string" || !input.startsWith(ORIGIN)) return realFetch(input, init);
       const request = {
@@ -79,6 +79,9 @@ export function mockBatchEndpoint(): void {
       (input.endsWith("/stop") ? endpoint.stops : endpoint.submissions).push(request);
       return (input.endsWith("/stop") ? endpoint.onStop : endpoint.onSubmit)(request, init?.signal as AbortSignal);
     };
+  });
+  afterAll(() => {
+    globalThis.fetch = realFetch;
   });
 }
 

@@ -432,33 +432,6 @@ describe("training", () => {
     expect(estimate.bytes).toBeGreaterThan(45 * 255 * 253 * 3);
   });
 
-  test("reads inputs of more than one message's size, texts and embeddings", async () => {
-    const { key: freshKey } = await newTenant();
-    const headers = { "content-type": "application/x-ndjson" };
-    const importExamples = async (name: string, body: object, inputs: readonly object[]) => {
-      await call("POST", "/v1/datasets", freshKey, { name, task: "single_label", ...body });
-      const lines = inputs.map((input, i) => JSON.stringify({ ...input, label: i % 2 ? "odd" : "even" })).join("\n");
-      const imported = await call("POST", `/v1/datasets/${name}/examples`, freshKey, lines, headers);
-      expect(imported.json).toMatchObject({ added: inputs.length });
-    };
-    const long = "ы".repeat(20_000);
-    await importExamples(
-      "long",
-      { modality: "text" },
-      Array.from({ length: 900 }, (_, i) => ({ text: `${i} ${long}` })),
-    );
-    const wide = Array.from({ length: 700 }, (_, i) => ({
-      embedding: Array.from({ length: 2048 }, (_, j) => +(i === j)),
-    }));
-    await importExamples("wide", { modality: "embedding", dimensions: 2048 }, wide);
-    const hyperparameters = { l2: 1 };
-    for (const dataset of ["long", "wide"])
-      expect(
-        (await trainHead({ name: dataset, dataset, evaluation: noEvaluation, hyperparameters }, freshKey)).dataset
-          .examples,
-      ).toBe(dataset === "long" ? 900 : 700);
-  }, 120_000);
-
   test("on odd data gives a head or says why not", async () => {
     const { key: freshKey } = await newTenant();
     const sameExample = { text: "the same", label: "x" };
@@ -692,20 +665,5 @@ describe("heads of many labels", () => {
     expect(limit).toBe(limits.head_record_bytes);
     expect(actual).toBeGreaterThan(3_000 * 250 * 3);
     expect((await call("GET", "/v1/heads", freshKey)).json.data).toEqual([]);
-  });
-
-  test("are on pages that one message can hold", async () => {
-    const { key: freshKey } = await newTenant();
-    const body = { name: "large", examples: repeated(2_000, 250), evaluation, hyperparameters };
-    for (let i = 0; i < 12; i++) await trainHead(body, freshKey);
-    const versions: number[] = [];
-    for (let after = "", more = true; more; ) {
-      const { json } = await call("GET", `/v1/heads/large/versions?limit=100${after}`, freshKey);
-      versions.push(...json.data.map(({ version }: { version: number }) => version));
-      expect(json.data.length).toBeLessThan(12);
-      more = json.has_more;
-      after = `&after=${json.last_id}`;
-    }
-    expect(versions).toEqual(Array.from({ length: 12 }, (_, i) => 12 - i));
   });
 });

@@ -10,8 +10,10 @@ import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
 import { storeHead, toHeadRecord } from "../../src/training/artifacts.ts";
 import { createInlineSource } from "../../src/training/inline-source.ts";
 import { runTraining } from "../../src/training/run.ts";
+import { trainingSlot } from "../../src/training/slot.ts";
 import type { TrainingSource } from "../../src/training/source.ts";
 import { type ApiResponse, call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { keepHolderAlive, speedUpClock } from "./clock.ts";
 
 const quickParams = { evaluation: { method: "none" } } as const;
 
@@ -129,7 +131,8 @@ describe("trainings", () => {
 
   test("beyond what waits ten seconds for its turn is refused, with a time to come again, and changes nothing", async () => {
     const { key } = await tenantWithTickets();
-    let finish: (gathered: { ok: true; value: { embedded: number } }) => void = () => undefined;
+    const gathering = Promise.withResolvers<void>();
+    const gathered = Promise.withResolvers<{ ok: true; value: { embedded: number } }>();
     const source: TrainingSource = {
       task: "single_label",
       modality: "text",
@@ -142,20 +145,22 @@ describe("trainings", () => {
       targets: { labels: ["a", "b"], targets: { kind: "single", indices: Int32Array.of(0, 1) } },
       gatherFeatures: (deliver) => {
         deliver(0, Float32Array.of(0, 1));
-        return new Promise((resolve) => {
-          finish = resolve;
-        });
+        gathering.resolve();
+        return gathered.promise;
       },
     };
     const evaluation = { method: "none" } as const;
     const blockingTraining = runTraining(source, { l2: 1, classWeight: null, seed: 0, evaluation });
-    await scheduler.wait(10);
+    await gathering.promise;
+    keepHolderAlive(trainingSlot);
+    speedUpClock(50);
     const refused = await postHead(key, "support", 1, { "idempotency-key": "busy" });
+    vi.restoreAllMocks();
     expect(refused.status, refused.text).toBe(503);
     expect(refused.json.error).toMatchObject({ type: "capacity_error", code: "capacity_exceeded" });
     expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
     expect((await call("GET", "/v1/heads/support", key)).status).toBe(404);
-    finish({ ok: true, value: { embedded: 0 } });
+    gathered.resolve({ ok: true, value: { embedded: 0 } });
     expect((await blockingTraining).ok).toBe(true);
     expect((await postHead(key, "support", 1, { "idempotency-key": "busy" })).status).toBe(201);
   });

@@ -1,7 +1,7 @@
 /** Receivers of webhooks, played by the tests: each has a URL of its own, keeps what comes, and answers as it is told. */
 import { runDurableObjectAlarm } from "cloudflare:test";
 import { Webhook } from "standardwebhooks";
-import { afterAll, beforeAll, expect, vi } from "vitest";
+import { afterAll, beforeAll, expect, type MockInstance, vi } from "vitest";
 import { call, newTenant } from "./api.ts";
 import { inLedger, tenantStub } from "./fake-batch-endpoint.ts";
 
@@ -40,8 +40,9 @@ export function newReceiver(): Receiver {
 
 /** Has this file's webhooks come here; what goes anywhere else is an error. */
 export function mockReceivers(): void {
+  let fetchSpy: MockInstance<typeof fetch> | undefined;
   beforeAll(() => {
-    vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
+    fetchSpy = vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
       const url = String(input);
       const receiver = receivers.get(new URL(url).hostname);
       if (receiver === undefined) throw new TypeError("Network connection lost.");
@@ -57,7 +58,10 @@ export function mockReceivers(): void {
       return receiver.handler(arrival, init?.signal as AbortSignal);
     });
   });
-  afterAll(() => vi.useRealTimers());
+  afterAll(() => {
+    fetchSpy?.mockRestore();
+    vi.useRealTimers();
+  });
 }
 
 /** The body of what came, once its signature was checked by the library with this secret. */
