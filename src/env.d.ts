@@ -1,5 +1,5 @@
 declare namespace Cloudflare {
-  /** What the Worker's own parts can be called by, over `ctx.exports`. */
+  /** The Worker's own exports, which `ctx.exports` calls. */
   interface GlobalProps {
     mainModule: typeof import("./worker.ts");
   }
@@ -19,22 +19,22 @@ declare namespace Cloudflare {
     /** JSON: remote backbones, see docs/backbones.md. */
     readonly BACKBONES?: string;
     readonly DEFAULT_BACKBONE?: string;
-    /** Where the batch endpoint is; without it, or BATCH, there are no fine-tuning jobs. */
+    /** The batch endpoint's URL. Without it and without BATCH there are no fine-tuning jobs. */
     readonly BATCH_URL?: string;
-    /** The batch endpoint in containers, one a job, where BATCH_URL is not set. */
+    /** The batch endpoint as containers, one per job, if BATCH_URL is not set. */
     readonly BATCH?: DurableObjectNamespace<import("./jobs/container.ts").BatchContainer>;
-    /** Where containers reach this Worker. */
+    /** The URL by which containers call this Worker. */
     readonly GRAFT_URL?: string;
-    /** Signs what the Worker and the batch endpoint tell each other: `whsec_…`. */
+    /** Signs the messages between the Worker and the batch endpoint: `whsec_…`. */
     readonly BATCH_SECRET?: string;
     readonly PREVIOUS_BATCH_SECRET?: string;
-    /** Seconds after which a silent attempt at a job is given up; 600 where it is not set. */
+    /** Seconds without a message after which an attempt at a job is abandoned; 600 by default. */
     readonly BATCH_SILENCE_SECONDS?: string;
-    /** Seconds that the batch endpoint has to answer; 10 where it is not set. */
+    /** Seconds that the batch endpoint may take to respond; 10 by default. */
     readonly BATCH_TIMEOUT_SECONDS?: string;
-    /** Origins to which webhooks may go though they are not public, comma-separated: for machines of one's own. */
+    /** Origins that are not public but may receive webhooks, comma-separated: for machines of one's own. */
     readonly WEBHOOK_ORIGINS?: string;
-    /** Seconds that a webhook endpoint has to answer; 20 where it is not set. */
+    /** Seconds that a webhook endpoint may take to respond; 20 by default. */
     readonly WEBHOOK_TIMEOUT_SECONDS?: string;
   }
 }

@@ -1,26 +1,26 @@
 /**
- * The records of a CSV as it comes (RFC 4180; any line breaks, also mixed). What cannot be read costs that record alone:
- * reading goes on at the next line, so that a quote which is never closed takes at most a record's size along.
+ * Reads a CSV as a stream (RFC 4180; any line breaks, also mixed). A record that cannot be read is an error of that record
+ * alone: reading continues at the next line. So a quote that is never closed costs at most the size of one record.
  */
 import { limits } from "../core/limits.ts";
 import type { Line } from "./lines.ts";
 
-/** A record by the line on which it begins, from 1: its fields, or why they cannot be read. */
+/** A record with the line on which it begins, from 1: its fields, or why they cannot be read. */
 export type CsvRecord =
   | { readonly line: number; readonly fields: readonly string[] }
   | { readonly line: number; readonly error: string };
 
-/** A record while its lines are read. */
+/** A record of which not all lines may have been read. */
 interface OpenRecord {
   readonly line: number;
   readonly fields: string[];
-  /** What a quoted field that goes on in the next line holds so far. */
+  /** The content so far of a quoted field that continues in the next line. */
   quoted: string | null;
   bytes: number;
   utf8: boolean;
 }
 
-/** null stands for an empty line. */
+/** Yields null for an empty line. */
 export async function* csvRecords(chunks: AsyncIterable<Iterable<Line>>): AsyncGenerator<CsvRecord | null> {
   let openRecord: OpenRecord | null = null;
   let lineNumber = 0;
@@ -56,7 +56,7 @@ function badRecord({ line }: OpenRecord, lastLine: number, state: "whole" | "ope
   return { line, error: `The row on ${location} ${reasons[state]}.` };
 }
 
-/** Reads a line's fields into its record, which is whole then, or goes on in the next line, or cannot be read. */
+/** Reads a line's fields into its record. The record is then whole, or open (it continues in the next line), or broken. */
 function readLine(record: OpenRecord, text: string, lineBreak: string): "whole" | "open" | "broken" {
   for (let start = 0, end = 0; ; start = end + 1) {
     const isContinued = record.quoted !== null;
@@ -69,7 +69,7 @@ function readLine(record: OpenRecord, text: string, lineBreak: string): "whole" 
       if (record.quoted !== null) return "open";
       end = indexOrEnd(text, ",", quote + 1);
       const isClosed = end === quote + 1;
-      // A stray quote may have opened a field that took lines along, which must not become one row.
+      // A stray quote may have opened a field that spans lines. Those must not become one row.
       if (!isClosed && isContinued) return "broken";
       record.fields.push(isClosed ? value : text.slice(start, end));
     } else {
@@ -80,7 +80,7 @@ function readLine(record: OpenRecord, text: string, lineBreak: string): "whole" 
   }
 }
 
-/** The place of the first quote that is not one of two, or the text's end. */
+/** The index of the first quote that is not doubled, or the text's length. */
 function findClosingQuote(text: string, fromIndex: number): number {
   let index = indexOrEnd(text, '"', fromIndex);
   while (text[index + 1] === '"') index = indexOrEnd(text, '"', index + 2);

@@ -1,4 +1,4 @@
-/** From an example as it came in to one as it is stored, or to what is wrong with it. Pure but for hashing. */
+/** Checks an example as it comes in, and makes the example that is stored. */
 
 import type { DatasetModality } from "../api/datasets.ts";
 import { type LabelledExample, labelledExample, type StoredExample } from "../api/examples.ts";
@@ -8,14 +8,14 @@ import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { shortHash } from "../lib/hash.ts";
 
-/** What an example must be to belong to a data set. */
+/** What an example must be to belong to a dataset. */
 export interface ExampleShape {
   readonly task: Task;
   readonly modality: DatasetModality;
   readonly dimensions: number | null;
 }
 
-/** The shape that an example has itself, for a set whose first example decides. */
+/** The shape of an example, where the first example decides that of all. */
 export function inferShape(example: { labels?: unknown; value?: unknown; embedding?: unknown }): ExampleShape {
   const { labels, value, embedding } = example;
   return {
@@ -31,7 +31,7 @@ function isFloat32(value: number): boolean {
   return Math.abs(value) <= LARGEST_FLOAT32;
 }
 
-/** A text as it is embedded and stored: lone surrogates, which no UTF-8 can hold, become U+FFFD. */
+/** A text as it is embedded and stored. Lone surrogates, which UTF-8 cannot represent, become U+FFFD. */
 export function checkText(text: string, param: string): Result<string> {
   if (text.length > limits.text_characters) {
     return fail(
@@ -65,11 +65,11 @@ export function checkEmbedding(
     return fail("invalid_embedding", "The embedding holds a number that is not a finite 32-bit float.", {
       param: `${param}[${invalidIndex}]`,
     });
-  // -0 and 0 are the same number, but not the same bytes.
+  // -0 and 0 are equal but differ in their bytes, of which the hash is made.
   return ok(Float32Array.from(values).map((value) => value + 0));
 }
 
-/** Reads one example of unknown shape. `at` is its path in the request, such as `examples[3]`. */
+/** Reads one unchecked example. `path` is its path in the request, such as `examples[3]`. */
 export function parseExample(raw: unknown, shape: ExampleShape, path: string): Result<StoredExample> {
   const parsed = labelledExample.safeParse(raw);
   if (!parsed.success) {

@@ -1,4 +1,4 @@
-/** What a hook's JSON Pointers (RFC 6901) find in the body of another system. */
+/** Reads the fields of an example from another system's JSON, by a hook's JSON Pointers (RFC 6901). */
 import jsonpointer from "jsonpointer";
 import type { HookFields } from "../api/inbound-hooks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
@@ -7,7 +7,7 @@ type Scalar = string | number | boolean;
 
 const isScalar = (value: unknown): value is Scalar => ["string", "number", "boolean"].includes(typeof value);
 
-/** What a body holds, as the fields of an example or an input: texts and labels that are numbers or true and false are written out. */
+/** The fields of an example or an input. Numbers and booleans in the place of texts and labels become strings. */
 export interface HookValues {
   readonly text: string;
   readonly id?: string;
@@ -16,7 +16,7 @@ export interface HookValues {
   readonly value?: number;
 }
 
-/** Refuses a body in which a field that is needed leads nowhere, or to what it cannot be. An id may be missing. */
+/** Fails if a needed field is missing from the body or has the wrong type. An id may be missing. */
 export function readFields(fields: HookFields, body: unknown): Result<HookValues> {
   if (typeof body !== "object" || body === null)
     return fail("invalid_payload", "The body is no JSON object, so the hook's fields lead nowhere.");
@@ -46,7 +46,7 @@ export function readFields(fields: HookFields, body: unknown): Result<HookValues
   return ok(values);
 }
 
-/** Of several texts those that are missing or null are left out, but not all of them may be. */
+/** Joins the texts at several pointers. Missing and null texts are left out; at least one must be there. */
 function readText(pointers: HookFields["text"], getAt: (pointer: string) => unknown): Result<string> {
   if (typeof pointers === "string") {
     const text = getAt(pointers);

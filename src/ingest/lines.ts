@@ -1,21 +1,22 @@
-/** The lines of a body as it comes, each of bounded size. */
+/** Reads the lines of a body as a stream, each of bounded size. */
 import { isUtf8 } from "node:buffer";
 import { limits } from "../core/limits.ts";
 
 export interface Line {
-  /** Without the break that ends it; null where it is longer than a line may be, and was dropped as it came. */
+  /** Without its line break. null if the line is too long; its bytes are dropped as they come. */
   readonly text: string | null;
   readonly lineBreak: "\n" | "\r\n" | "\r" | "";
   readonly bytes: number;
-  /** Where it is not, the text has U+FFFD in place of what could not be read. */
+  /** Whether the line is valid UTF-8. If not, the text has U+FFFD in the place of invalid bytes. */
   readonly utf8: boolean;
 }
 
 const [LF, CR] = [10, 13];
 
 /**
- * Splits at `\n` alone, or at each of `\n`, `\r\n` and `\r`, also where a chunk ends between the two. Gives the lines of
- * each chunk together, to be read before the next: waiting for each of millions would take longer than reading it.
+ * Splits at `\n` alone, or at each of `\n`, `\r\n` and `\r`, also where a chunk ends between the two. Yields the lines of
+ * each chunk together, because one `await` for each of millions of lines would take longer than reading them. The caller
+ * reads them before it asks for the next chunk.
  */
 export async function* splitLines(
   body: AsyncIterable<Uint8Array>,
@@ -33,7 +34,7 @@ export async function* splitLines(
     if (bytes === 0) return { text: "", lineBreak, bytes, utf8: true };
     const lineBytes = bytes > limits.import_line_bytes ? null : Buffer.concat(parts);
     const text = lineBytes?.toString("utf8") ?? null;
-    // Only where there is a U+FFFD may something have been replaced by it.
+    // Invalid bytes become U+FFFD, so a text without it was valid.
     const utf8 = !text?.includes("\ufffd") || isUtf8(lineBytes as Buffer);
     const line = { text, lineBreak, bytes, utf8 };
     parts = [];

@@ -1,26 +1,26 @@
-/** Reads a form of `multipart/form-data` as it comes: the file in it is a stream, and only the small fields are kept. */
+/** Reads a `multipart/form-data` form as a stream. Its file is passed on as a stream; only the small fields are kept. */
 import { Busboy, type BusboyInstance } from "@fastify/busboy";
 import { bodyError } from "./body.ts";
 
-/** What a form may have beside its file. */
+/** Bounds of a form's other fields. */
 const MAX_FIELD_BYTES = 1024;
 const MAX_PARTS = 100;
 
-/** What the form has besides files, by name; the last of a name counts. */
+/** The fields that are not files, by name. The last one of a name counts. */
 export type FormFields = ReadonlyMap<string, string>;
 
-/** Reads the file to its end, or throws; `fields` are those that came before it. */
+/** Reads the file to its end, or throws. `fields` are those before the file. */
 export type FileHandler<T> = (file: AsyncIterable<Uint8Array>, filename: string, fields: FormFields) => Promise<T>;
 
 export interface Form<T> {
   readonly fields: FormFields;
-  /** What `take` answered; null where the form has no such file. */
+  /** The result of the handler; null if the form has no such file. */
   readonly file: T | null;
 }
 
 /**
- * Reads a form whose file is in the field `name`, and gives that to `take`, no faster than `take` reads it; other files
- * are passed over. Throws what `body` or `take` throws, and a BodyRefused where the form is none or breaks off.
+ * Reads a form, and passes the file in the field `name` to `handleFile`, no faster than that reads it. Other files are
+ * skipped. Throws what `body` or `handleFile` throws, and a BodyError if the body is not a form or is incomplete.
  */
 export async function readForm<T>(
   body: AsyncIterable<Uint8Array>,
@@ -45,7 +45,7 @@ export async function readForm<T>(
   });
   busboy.on("file", (field, stream, filename: string | undefined) => {
     parts++;
-    // Its reader gets the error as well, and none may be left without a listener.
+    // The file's reader gets the error too. An error event without a listener would be an uncaught exception.
     stream.on("error", () => undefined);
     if (field !== name || file !== null) return stream.resume();
     destroyFile = (error) => stream.destroy(error as Error);
@@ -54,9 +54,9 @@ export async function readForm<T>(
   });
   busboy.on("partsLimit", () => failForm(bodyError("invalid_parameter", `A form has at most ${MAX_PARTS} fields.`)));
   busboy.on("error", () => failForm(parts === 0 ? notAFormError() : incompleteFormError()));
-  // Some forms that are not well-formed have ended for the parser before their last byte has come.
+  // For some malformed forms the parser finishes before their last byte has come.
   const finished = new Promise<void>((resolve) => busboy.once("finish", resolve));
-  /** Waits for `done`, or until the form or its file fails. */
+  /** Waits until `start` calls `done`, or until the form or its file fails. */
   const runStep = async (start: (done: () => void) => void) => {
     await new Promise<void>((resolve) => {
       endWait = resolve;
@@ -89,7 +89,7 @@ function createParser(contentType: string, name: string): BusboyInstance {
         limits: { fieldSize: MAX_FIELD_BYTES, parts: MAX_PARTS },
       });
   } catch {
-    // With a boundary that is too long to be one.
+    // The boundary is too long.
   }
   const message = `Send a form with the field '${name}' as 'multipart/form-data', with the boundary that separates its fields.`;
   throw bodyError("unsupported_media_type", message, { param: "content-type" });

@@ -1,4 +1,4 @@
-/** Reads the body of an import, of any of the three formats, as rows that are good, bad or empty, never whole in memory. */
+/** Reads the body of an import in any of the three formats as rows: valid, invalid or empty. It is never whole in memory. */
 import { isUtf8 } from "node:buffer";
 import type { RowError, StagedExample, StoredExample } from "../api/examples.ts";
 import { formatPath } from "../api/validation.ts";
@@ -17,10 +17,10 @@ export interface BadRow {
   readonly error: RowError;
   readonly param: string | undefined;
 }
-/** null: a line with nothing on it, which costs time to read all the same. */
+/** null is an empty line. It is counted, because it takes time to read too. */
 export type ImportRow = GoodRow | BadRow | null;
 
-/** Why an import of so many rows is not read on. */
+/** The error of an import with too many rows. */
 export function tooManyRowsError(actual: number): BodyError {
   const limit = limits.import_rows;
   const message = `An import has at most ${limit} rows, good or bad; this one has more. Split it into several.`;
@@ -44,7 +44,7 @@ function limitImportBytes(body: ReadableStream<Uint8Array> | null): AsyncGenerat
 /** How many rows' errors an import shows. */
 export const MAX_ERRORS_SHOWN = 100;
 
-/** Which reader a content type has; JSON bodies are read whole, within their own limit. */
+/** The reader for a content type, or null. A JSON body is read whole, within its own limit. */
 export function getImportReader(
   contentType: string,
 ): ((body: ReadableStream<Uint8Array> | null, shape: ExampleShape) => AsyncGenerator<ImportRow>) | null {
@@ -79,7 +79,7 @@ function readNdjsonImport(body: ReadableStream<Uint8Array> | null, shape: Exampl
   return readNdjson(limitImportBytes(body), (raw) => parseExample(raw, shape, ""));
 }
 
-/** Reads lines of JSON as rows, each as `parse` finds it. */
+/** Reads lines of JSON as rows. `parse` checks each of them. */
 export async function* readNdjson(
   body: AsyncIterable<Uint8Array>,
   parse: (raw: unknown) => Result<StoredExample>,
@@ -114,7 +114,7 @@ async function* readCsv(body: ReadableStream<Uint8Array> | null, shape: ExampleS
       if ("error" in record) throw bodyError("invalid_csv", `The CSV's header cannot be read. ${record.error}`);
       columns = checkHeader(record.fields, target);
     } else if ("error" in record) yield badRow(record.line, "invalid_csv", record.error);
-    // Such a row mostly holds an unquoted comma, so its fields are not what they seem.
+    // Usually there is an unquoted comma, so the fields are shifted.
     else if (record.fields.length > columns.length) {
       const message = `The row has ${record.fields.length} fields where the header has ${columns.length}. Quote what holds a comma.`;
       yield badRow(record.line, "invalid_csv", message);
@@ -143,10 +143,10 @@ function checkHeader(header: readonly string[], target: string): string[] {
   return names;
 }
 
-/** Not all that JavaScript reads as a number: `0x10` is none in a table. */
+/** Narrower than what JavaScript reads as a number: in a table `0x10` is not a number. */
 const DECIMAL = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 
-/** A field left out by a short row is missing; an empty id is none. */
+/** A field that a short row lacks is missing. An empty id counts as no id. */
 function csvExample(columns: readonly string[], fields: readonly string[]): Record<string, unknown> {
   const { id, text, label, labels, value } = Object.fromEntries(columns.map((column, i) => [column, fields[i]]));
   return {

@@ -1,16 +1,16 @@
-/** Reads files to train on: a line is a labelled example, or one of OpenAI's chats whose last message is the label. */
+/** Reads training files. A line is a labelled example, or one of OpenAI's chats whose last message is the label. */
 import { z } from "@hono/zod-openapi";
 import { schemaFailure } from "../api/validation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { type ExampleShape, inferShape, parseExample } from "./example.ts";
 import { type BadRow, type GoodRow, readNdjson } from "./rows.ts";
 
-/** A line: a good one with the shape that all good ones have, a bad one, or null for one with nothing on it. */
+/** A line: valid, with the shape of all valid lines; invalid; or null for an empty line. */
 export type TrainingRow = (GoodRow & { readonly shape: ExampleShape }) | BadRow | null;
 
 /**
- * The lines of a file as examples, in order, never whole in memory. Each must have this shape, or where it is null that
- * of the first good one.
+ * The lines of a file as examples, in order. The file is never whole in memory. Every line must have the given shape; if
+ * that is null, the shape of the first valid line.
  */
 export async function* readTrainingFile(
   body: AsyncIterable<Uint8Array>,
@@ -27,7 +27,7 @@ export async function* readTrainingFile(
   };
   for await (const row of readNdjson(body, parse)) {
     if (row === null || "error" in row) yield row;
-    // A good row has decided it.
+    // The first valid line has set the shape.
     else yield { ...row, shape: fileShape as ExampleShape };
   }
 }
@@ -40,14 +40,14 @@ const message = z.object({
     })
     .nullish(),
 });
-/** What else a chat has, such as weights and tools, is passed over. */
+/** Other fields of a chat, such as weights and tools, are ignored. */
 const chat = z.object({ messages: z.array(message) });
 
 function isChat(raw: unknown): boolean {
   return typeof raw === "object" && raw !== null && "messages" in raw;
 }
 
-/** The example that a chat stands for: what was said before the last message, the system's words left out. */
+/** A chat as an example: its text is the messages before the last one, without the system's. */
 function readChat(raw: unknown): Result<{ text: string; label: string | undefined }> {
   const parsed = chat.safeParse(raw);
   if (!parsed.success) return { ok: false, failure: schemaFailure(parsed.error, raw, "The chat") };

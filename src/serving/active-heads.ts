@@ -3,19 +3,19 @@ import { fail, type Result } from "../core/failure.ts";
 import { LruCache } from "../lib/lru.ts";
 import { getLedger } from "../tenant/tenant.ts";
 
-/** How long an isolate relies on which version is active: a promotion holds everywhere within 30 s. */
+/** How long an isolate relies on which version is active. A promotion is effective everywhere within 30 s. */
 const LEASE_MS = 25_000;
 const MAX_LEASES = 2_000;
 
-/** What a prediction needs of a version's record: its evaluation is large and stays in the ledger, its labels come with the weights. */
+/** The part of a version's record that a prediction needs. The evaluation is large; the labels come with the weights. */
 export type ServedHead = Pick<Head, "id" | "version" | "task" | "modality" | "dimensions" | "backbone" | "sha256"> & {
-  /** How many labels it has; none for regression. */
+  /** 0 for regression. */
   readonly labelCount: number;
 };
 
 const leases = new LruCache<{ tenant: string; name: string; head: ServedHead; expiresAt: number }>(MAX_LEASES);
 
-/** A head's record for serving: a pinned version, or the active one at most a lease old. */
+/** A head's record for serving: the given version, or the active one, which may be as old as a lease. */
 export async function getServedHead(
   env: Cloudflare.Env,
   tenant: string,

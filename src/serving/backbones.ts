@@ -1,4 +1,4 @@
-/** Which backbone a request means: one of those that this instance has for all, or one that fine-tuning made for its tenant. */
+/** The backbones of requests: those that this instance shares among tenants, and a tenant's own fine-tuned ones. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { makeBackbones } from "../backbones/index.ts";
 import { isStatic, type StaticBackbone } from "../backbones/text-static.ts";
@@ -12,7 +12,7 @@ let cache:
   | { configuration: string | undefined; env: Cloudflare.Env; result: ReturnType<typeof makeBackbones> }
   | undefined;
 
-/** The backbones of this instance by id: those in the box and those that its configuration names. */
+/** The shared backbones by id: the built-in ones and those of the configuration. */
 export function getSharedBackbones(env: Cloudflare.Env): ReadonlyMap<string, Backbone> {
   if (cache === undefined || cache.env !== env || cache.configuration !== env.BACKBONES) {
     const secrets = env as unknown as Record<string, unknown>;
@@ -32,12 +32,12 @@ export function findSharedBackbone(env: Cloudflare.Env, id: string | undefined, 
     : fail("not_found", `No model '${backboneId}'. GET /v1/models lists those that exist.`, { param });
 }
 
-/** Whether an id is one of a tenant's own, which no shared backbone can have. */
+/** Whether an id is that of a tenant's own backbone. No shared backbone can have such an id. */
 export function isFineTuned(id: string | undefined): id is string {
   return id?.startsWith("ft:") ?? false;
 }
 
-/** A backbone of the tenant's by id, shared or its own, or this instance's default one. */
+/** A backbone by id, shared or the tenant's own; without an id this instance's default one. */
 export async function findBackbone(
   env: Cloudflare.Env,
   tenant: string,
@@ -53,7 +53,7 @@ export async function findBackbone(
     : getFineTunedBackbone(env, tenant, { id, revision: sha256 });
 }
 
-/** The backbone for a modality; null for embeddings of the caller's own, which need none. */
+/** The backbone for a modality; null for the caller's own embeddings, which need none. */
 export async function chooseBackbone(
   env: Cloudflare.Env,
   tenant: string,
@@ -66,7 +66,7 @@ export async function chooseBackbone(
   return fail("modality_mismatch", `Embeddings of your own need no backbone. Leave '${param}' out.`, { param });
 }
 
-/** The backbone that a head was trained on, in that revision; null for embeddings of the caller's own. */
+/** The backbone and revision on which a head was trained; null for the caller's own embeddings. */
 export async function getHeadBackbone(
   env: Cloudflare.Env,
   tenant: string,
@@ -86,7 +86,7 @@ function getFineTunedBackbone(env: Cloudflare.Env, tenant: string, ref: Pick<Bac
   return getBackbone(env.KV, env.BUCKET, tenant, ref, (id, revision) => findTrainableBackbone(env, { id, revision }));
 }
 
-/** The shared backbone of this id and revision, where it has layers that fine-tuning can train; else null. */
+/** The shared backbone of this id and revision if it has trainable layers, otherwise null. */
 export function findTrainableBackbone(
   env: Cloudflare.Env,
   { id, revision }: { readonly id: string; readonly revision: string },

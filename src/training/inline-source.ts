@@ -16,27 +16,8 @@ export function createInlineSource(
   dimensions: number,
 ): TrainingSource {
   const groupNumbers = new Map<string, number>();
-  const gather = async (
-    deliver: BlockHandler,
-    yieldToEventLoop: YieldToEventLoop,
-  ): Promise<Result<{ embedded: number }>> => {
-    for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
-      const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
-      const values = new Float32Array(inputs.length * dimensions);
-      if (backbone === null) {
-        inputs.forEach((input, i) => {
-          if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
-        });
-      } else {
-        const texts = inputs.filter((input) => typeof input === "string");
-        const embedded = await embedInChunks(backbone, texts, yieldToEventLoop);
-        if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
-        for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
-      }
-      deliver(start, values);
-    }
-    return ok({ embedded: backbone === null ? 0 : examples.length });
-  };
+  const gather: TrainingSource["gatherFeatures"] = (deliver, yieldToEventLoop) =>
+    gatherInline({ examples, backbone, dimensions }, deliver, yieldToEventLoop);
   const forEachText = async (visit: TextVisitor, yieldToEventLoop: YieldToEventLoop): Promise<Result<null>> => {
     const texts = examples.map(({ input }) => input).filter((input) => typeof input === "string");
     const visitResult = await visitTexts(texts, visit, yieldToEventLoop);
@@ -71,4 +52,34 @@ export function createInlineSource(
       : null,
     gatherFeatures: isRemote ? deliverRetained : gather,
   };
+}
+
+interface InlineExamples {
+  readonly examples: readonly StoredExample[];
+  readonly backbone: Backbone | null;
+  readonly dimensions: number;
+}
+
+/** Embeds the examples, or takes the caller's own embeddings, a block of rows at a time. */
+async function gatherInline(
+  { examples, backbone, dimensions }: InlineExamples,
+  deliver: BlockHandler,
+  yieldToEventLoop: YieldToEventLoop,
+): Promise<Result<{ embedded: number }>> {
+  for (let start = 0; start < examples.length; start += BLOCK_ROWS) {
+    const inputs = examples.slice(start, start + BLOCK_ROWS).map(({ input }) => input);
+    const values = new Float32Array(inputs.length * dimensions);
+    if (backbone === null) {
+      inputs.forEach((input, i) => {
+        if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
+      });
+    } else {
+      const texts = inputs.filter((input) => typeof input === "string");
+      const embedded = await embedInChunks(backbone, texts, yieldToEventLoop);
+      if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
+      for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
+    }
+    deliver(start, values);
+  }
+  return ok({ embedded: backbone === null ? 0 : examples.length });
 }

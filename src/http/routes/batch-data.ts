@@ -1,4 +1,4 @@
-/** The examples of a fine-tuning job as its batch endpoint pulls them: lines of JSON, of which some are held out. */
+/** The examples of a fine-tuning job as its batch endpoint pulls them: lines of JSON. Some examples are held out. */
 import { isHeldOut } from "../../core/evaluation/comparison.ts";
 import { readTrainingFile } from "../../ingest/training-file.ts";
 import type { DataLine } from "../../jobs/protocol.ts";
@@ -9,7 +9,7 @@ import type { DataRow } from "../../tenant/data/training-sets.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 
-/** Rows, and the revision of the data set that they are of; null for files. */
+/** Rows, and the revision of their dataset; null for files. */
 interface RowPage {
   readonly rows: readonly DataRow[];
   readonly revision: number | null;
@@ -18,8 +18,9 @@ interface RowPage {
 const FILE_PAGE_ROWS = 1_000;
 
 /**
- * All examples of a job, then a line that says so: a stream without that line is not whole. Held out is what the
- * validation file has, which is then not trained on wherever else it stands, or a part that the inputs' hashes choose.
+ * All examples of a job, then a last line; a stream without that line is incomplete. The examples of the validation file
+ * are held out, and left out of the training examples. Without a validation file the inputs' hashes choose which are held
+ * out.
  */
 export function streamJobData(env: Cloudflare.Env, attempt: Attempt, job: JobSpec): ReadableStream<Uint8Array> {
   const pages = readDataLines(env, attempt, job);
@@ -68,14 +69,14 @@ function toDataLine({ input, target, groupHash }: DataRow, heldOut: boolean): Da
   };
 }
 
-/** A data set as the ledger answers it, a million characters or so at a time. */
+/** A dataset as the ledger returns it, about a million characters at a time. */
 async function* readDatasetPages(
   env: Cloudflare.Env,
   { tenant, job, attempt }: Attempt,
 ): AsyncGenerator<RowPage, void> {
   for (let afterPosition = -1; ; ) {
     const page = await getLedger(env.TENANT, tenant).readJobRows(job, attempt, afterPosition);
-    // The answer has begun: it ends without its last line, and the next call is told why.
+    // The response has begun. It ends without its last line, and the next call gets the failure.
     if (!page.ok) throw new Error(page.failure.code);
     if (page.value.rows.length === 0) return;
     yield page.value;
@@ -95,7 +96,7 @@ async function* readFilePages(
   let rows: DataRow[] = [];
   for await (const row of readTrainingFile(body, shape)) {
     if (row === null) continue;
-    // It was checked when it was uploaded.
+    // Every line was checked at the upload.
     if ("error" in row) throw new Error(row.error.message);
     rows.push(row.row);
     if (rows.length < FILE_PAGE_ROWS) continue;

@@ -1,5 +1,4 @@
-/** The end of an attempt: what it uploaded is checked, and stored as what the edge trains itself is. */
-
+/** The end of an attempt: its uploads are checked, and stored in the same way as a head that was trained in a request. */
 import { evaluation } from "../../api/heads.ts";
 import { schemaFailure } from "../../api/validation.ts";
 import { decodeDelta, fineTunedBackbone } from "../../backbones/fine-tuned.ts";
@@ -21,36 +20,34 @@ import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import { storeHead } from "../../training/artifacts.ts";
 
-/** Ends a job by the head, and the layers of its backbone, that its attempt uploaded. */
+/** Trained layers with their bytes. */
+type UploadedLayers = TrainedLayers & { readonly layerBytes: Uint8Array };
+
+/** Ends a job with the head, and the layers of its backbone, that its attempt has uploaded. */
 export async function finishAttempt(
   env: Cloudflare.Env,
   { tenant, job, attempt }: Attempt,
   messageId: string,
   manifest: Manifest,
 ): Promise<Result<Directive>> {
-  const tenantLedger = getLedger(env.TENANT, tenant);
-  const found = await tenantLedger.getCurrentAttempt(job, attempt);
+  const ledger = getLedger(env.TENANT, tenant);
+  const found = await ledger.getCurrentAttempt(job, attempt);
   if (!found.ok) return found;
   const spec = found.value;
-  const read = (artifactKind: string, artifact: Artifact, limit: number, param: string) =>
-    readArtifact(env.BUCKET, artifactKey(tenant, job, artifact.sha256), artifactKind, artifact, limit, param);
-  const bytes = await read("head", manifest.artifact, limits.head_bytes, "manifest.artifact");
+  const read = (request: ArtifactRequest) =>
+    readArtifact(env.BUCKET, artifactKey(tenant, job, request.artifact.sha256), request);
+  const bytes = await read({
+    kind: "head",
+    artifact: manifest.artifact,
+    limit: limits.head_bytes,
+    param: "manifest.artifact",
+  });
   if (!bytes.ok) return bytes;
   const head = decodeHead(bytes.value);
   if (head === null) return invalidArtifact("This is no head, or one that cannot be read.", "manifest.artifact");
-
-  let layers: (TrainedLayers & { readonly layerBytes: Uint8Array }) | null = null;
-  if (manifest.backbone) {
-    const { artifact, parameters, dimensions } = manifest.backbone;
-    if (manifest.candidate !== "fine_tuned" || !hasTrainableLayers(spec.trainable))
-      return invalidArtifact("No layers of the backbone were to be trained.", "manifest.backbone");
-    const artifactParam = "manifest.backbone.artifact";
-    const layerBytes = await read("fine-tuned backbone", artifact, limits.backbone_bytes, artifactParam);
-    if (!layerBytes.ok) return layerBytes;
-    const layersMismatch = findLayersMismatch(env, layerBytes.value, spec, dimensions);
-    if (layersMismatch !== null) return invalidArtifact(layersMismatch, artifactParam);
-    layers = { ...artifact, parameters, dimensions, layerBytes: layerBytes.value };
-  }
+  const uploadedLayers = await readLayers(env, spec, manifest, read);
+  if (!uploadedLayers.ok) return uploadedLayers;
+  const layers = uploadedLayers.value;
   const headMismatch = findHeadMismatch(head, spec, layers?.dimensions ?? spec.dimensions);
   if (headMismatch !== null) return invalidArtifact(headMismatch, "manifest.artifact");
   const record = toHeadRecord(spec, job, head, manifest, layers);
@@ -58,14 +55,14 @@ export async function finishAttempt(
 
   const done = await storeHead(env.BUCKET, tenant, bytes.value, record.value, async (newHead) => {
     const result = { job, attempt, messageId, candidate: manifest.candidate, head: newHead };
-    if (layers === null) return tenantLedger.finishJob({ ...result, layers: null });
+    if (layers === null) return ledger.finishJob({ ...result, layers: null });
     const { layerBytes, ...layersRecord } = layers;
     const upload = storeBytes(env.BUCKET, backboneKey(tenant, layersRecord.sha256), layerBytes);
     if (!(await upload.then(...AS_BOOLEAN)))
       return fail("storage_unavailable", "The trained layers could not be stored. Try again.", { retryAfter: 5 });
-    return tenantLedger.finishJob({ ...result, layers: layersRecord });
+    return ledger.finishJob({ ...result, layers: layersRecord });
   });
-  // As with the head: the tenant is gone, and no sweep comes any more.
+  // As with the head: the tenant is gone, and no sweep will run.
   if (!done.ok && done.failure.code === "not_found" && layers !== null)
     await env.BUCKET.delete(backboneKey(tenant, layers.sha256)).catch(() => undefined);
   endHeadLeases(tenant, spec.head);
@@ -78,23 +75,48 @@ function invalidArtifact(message: string, param: string) {
   return fail("invalid_artifact", message, { param });
 }
 
+interface ArtifactRequest {
+  /** What the artifact is, for messages. */
+  readonly kind: string;
+  readonly artifact: Artifact;
+  /** In bytes. */
+  readonly limit: number;
+  readonly param: string;
+}
+
 async function readArtifact(
   bucket: R2Bucket,
   key: string,
-  artifactKind: string,
-  { bytes }: Artifact,
-  limit: number,
-  param: string,
+  { kind, artifact: { bytes }, limit, param }: ArtifactRequest,
 ): Promise<Result<Uint8Array>> {
   const object = await bucket.get(key);
   if (object !== null && object.size === bytes && bytes <= limit) return ok(new Uint8Array(await object.arrayBuffer()));
   await object?.body.cancel();
   if (object?.size !== bytes) return invalidArtifact("There is no artifact of this hash and length.", param);
-  const message = `A ${artifactKind} has at most ${limit} bytes; this one has ${bytes}. Use fewer labels, fewer examples, or a backbone of fewer dimensions.`;
+  const message = `A ${kind} has at most ${limit} bytes; this one has ${bytes}. Use fewer labels, fewer examples, or a backbone of fewer dimensions.`;
   return fail("limit_exceeded", message, { param, details: { limit, actual: bytes } });
 }
 
-/** Why bytes are no layers of the backbone that the job is to train, or null. */
+/** The trained layers that a manifest names, or null where it names none. */
+async function readLayers(
+  env: Cloudflare.Env,
+  spec: JobSpec,
+  manifest: Manifest,
+  read: (request: ArtifactRequest) => Promise<Result<Uint8Array>>,
+): Promise<Result<UploadedLayers | null>> {
+  if (!manifest.backbone) return ok(null);
+  const { artifact, parameters, dimensions } = manifest.backbone;
+  if (manifest.candidate !== "fine_tuned" || !hasTrainableLayers(spec.trainable))
+    return invalidArtifact("No layers of the backbone were to be trained.", "manifest.backbone");
+  const param = "manifest.backbone.artifact";
+  const layerBytes = await read({ kind: "fine-tuned backbone", artifact, limit: limits.backbone_bytes, param });
+  if (!layerBytes.ok) return layerBytes;
+  const mismatch = findLayersMismatch(env, layerBytes.value, spec, dimensions);
+  if (mismatch !== null) return invalidArtifact(mismatch, param);
+  return ok({ ...artifact, parameters, dimensions, layerBytes: layerBytes.value });
+}
+
+/** Why bytes are not layers of the backbone that the job trains, or null. */
 function findLayersMismatch(
   env: Cloudflare.Env,
   bytes: Uint8Array,
@@ -115,7 +137,7 @@ function findLayersMismatch(
     : `The layers give ${dimensions} dimensions, not ${declaredDimensions}.`;
 }
 
-/** Why a head does not answer what its job asked for, or null. */
+/** Why a head does not fit its job, or null. */
 function findHeadMismatch(head: Head, { task, modality }: JobSpec, dimensions: number): string | null {
   if (head.task !== task) return `The head is for the task '${head.task}', not '${task}'.`;
   if (head.dimensions !== dimensions) return `The head has ${head.dimensions} dimensions, not ${dimensions}.`;
@@ -157,8 +179,7 @@ function toHeadRecord(
     backbone: ownBackbone ?? sharedBackbone,
     dataset: { name: job.source.kind === "dataset" ? job.source.name : null, ...dataset },
     training: { method: layers === null ? "head" : "fine_tune", ...training },
-    // It has just been held against the schema of what the interface shows.
-    evaluation: parsed.data as NewHead["evaluation"],
+    evaluation: parsed.data,
     sha256: artifact.sha256,
     bytes: artifact.bytes,
   });

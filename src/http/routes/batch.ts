@@ -1,15 +1,24 @@
 /**
- * What a batch endpoint calls, under `/internal/batch/jobs/{id}/attempts/{n}`: the data it pulls, artifacts, and messages.
- * Every call carries the token of its job and attempt; messages are signed as well. docs/batch-endpoint.md is the contract.
+ * The calls of a batch endpoint, under `/internal/batch/jobs/{id}/attempts/{n}`: it pulls data, uploads artifacts and sends
+ * messages. Every call has the token of its job and attempt; messages are signed as well. docs/batch-endpoint.md is the
+ * contract. These routes are not in /openapi.json.
  */
 import type { Context } from "hono";
 import { createMiddleware } from "hono/factory";
 import type { z } from "zod";
 import { schemaFailure } from "../../api/validation.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
+import type { JobEvent } from "../../core/lifecycle/job.ts";
 import { limits } from "../../core/limits.ts";
 import { parseJson } from "../../ingest/body.ts";
-import { completion, MAX_SINGLE_UPLOAD_BYTES, message, PART_BYTES, uploadRequest } from "../../jobs/protocol.ts";
+import {
+  completion,
+  MAX_SINGLE_UPLOAD_BYTES,
+  type Message,
+  message,
+  PART_BYTES,
+  uploadRequest,
+} from "../../jobs/protocol.ts";
 import { verify } from "../../jobs/sign.ts";
 import { verifyAttemptToken } from "../../jobs/token.ts";
 import { completeUpload, putArtifact } from "../../store/artifacts.ts";
@@ -25,9 +34,21 @@ import { finishAttempt } from "./batch-finish.ts";
 
 const ATTEMPT_PATH = "/internal/batch/jobs/:job/attempts/:attempt{[1-9][0-9]{0,8}}";
 const ARTIFACT_PATH = `${ATTEMPT_PATH}/artifacts/:sha256{[0-9a-f]{64}}`;
+const UPLOADS_PATH = `${ARTIFACT_PATH}/uploads`;
 const MAX_MESSAGE_BYTES = 2_500_000;
 
-/** Lets a call through with the token of the attempt that its path names, if that is the current one. */
+export function batchRoutes(app: App): void {
+  app.use(`${ATTEMPT_PATH}/*`, attemptAuth);
+  app.get(`${ATTEMPT_PATH}/data`, pullData);
+  app.get(ARTIFACT_PATH, downloadArtifact);
+  app.put(ARTIFACT_PATH, uploadArtifact);
+  app.post(UPLOADS_PATH, startUpload);
+  app.put(`${UPLOADS_PATH}/:upload/:part{[1-9][0-9]{0,4}}`, uploadPart);
+  app.post(`${UPLOADS_PATH}/:upload`, finishUpload);
+  app.post(`${ATTEMPT_PATH}/messages`, receiveMessage);
+}
+
+/** Lets a call through whose token is of the attempt in its path. */
 const attemptAuth = createMiddleware<HttpEnv>(async (c, next) => {
   const attempt = verifyAttemptToken(getServerKeys(c.env), bearerToken(c) ?? "");
   if (attempt === null || attempt.job !== c.req.param("job") || String(attempt.attempt) !== c.req.param("attempt")) {
@@ -38,111 +59,120 @@ const attemptAuth = createMiddleware<HttpEnv>(async (c, next) => {
   await next();
 });
 
-/** The specification of the current attempt's job. */
+/** The specification of the job, if the attempt is its current one. */
 function getJobSpec(c: Context<HttpEnv>): Promise<Result<JobSpec>> {
   const { tenant, job, attempt } = c.var.attempt;
   return getLedger(c.env.TENANT, tenant).getCurrentAttempt(job, attempt);
 }
 
-/** Outside of the contract with callers, and of /openapi.json. */
-export function batchRoutes(app: App): void {
-  app.use(`${ATTEMPT_PATH}/*`, attemptAuth);
+function getArtifactKey(c: Context<HttpEnv>): string {
+  return artifactKey(c.var.attempt.tenant, c.var.attempt.job, c.req.param("sha256") ?? "");
+}
 
-  app.get(`${ATTEMPT_PATH}/data`, async (c) => {
-    const { tenant, job: id, attempt } = c.var.attempt;
-    const job = await getLedger(c.env.TENANT, tenant).checkJobData(id, attempt);
-    if (!job.ok) return respondError(c, job.failure);
-    if (job.value === null)
-      return respondError(c, { code: "attempt_ended", message: "The job's examples are gone, and it has failed." });
-    return c.body(streamJobData(c.env, c.var.attempt, job.value), 200, { "content-type": "application/x-ndjson" });
-  });
+async function pullData(c: Context<HttpEnv>): Promise<Response> {
+  const { tenant, job: id, attempt } = c.var.attempt;
+  const job = await getLedger(c.env.TENANT, tenant).checkJobData(id, attempt);
+  if (!job.ok) return respondError(c, job.failure);
+  if (job.value === null)
+    return respondError(c, { code: "attempt_ended", message: "The job's examples are gone, and it has failed." });
+  return c.body(streamJobData(c.env, c.var.attempt, job.value), 200, { "content-type": "application/x-ndjson" });
+}
 
-  app.get(ARTIFACT_PATH, async (c) => {
-    const job = await getJobSpec(c);
-    if (!job.ok) return respondError(c, job.failure);
-    const object = await c.env.BUCKET.get(getArtifactKey(c));
-    if (object === null)
-      return respondError(c, { code: "not_found", message: "No artifact of this job has this SHA-256." });
-    return c.body(object.body, 200, { "content-type": "application/octet-stream", "content-length": `${object.size}` });
-  });
+async function downloadArtifact(c: Context<HttpEnv>): Promise<Response> {
+  const job = await getJobSpec(c);
+  if (!job.ok) return respondError(c, job.failure);
+  const object = await c.env.BUCKET.get(getArtifactKey(c));
+  if (object === null)
+    return respondError(c, { code: "not_found", message: "No artifact of this job has this SHA-256." });
+  return c.body(object.body, 200, { "content-type": "application/octet-stream", "content-length": `${object.size}` });
+}
 
-  app.put(ARTIFACT_PATH, async (c) => {
-    const bytes = readContentLength(c, MAX_SINGLE_UPLOAD_BYTES);
-    if (!bytes.ok) return respondError(c, bytes.failure);
-    const job = await getJobSpec(c);
-    if (!job.ok) return respondError(c, job.failure);
-    const sha256 = c.req.param("sha256");
-    const stored = await putArtifact(c.env.BUCKET, getArtifactKey(c), sha256, c.req.raw.body ?? new ArrayBuffer(0));
-    if (stored === "stored") return c.json({ sha256, bytes: bytes.value });
-    return respondError(c, stored === "wrong" ? artifactMismatch : storageFailure);
-  });
+async function uploadArtifact(c: Context<HttpEnv>): Promise<Response> {
+  const bytes = readContentLength(c, MAX_SINGLE_UPLOAD_BYTES);
+  if (!bytes.ok) return respondError(c, bytes.failure);
+  const job = await getJobSpec(c);
+  if (!job.ok) return respondError(c, job.failure);
+  const sha256 = c.req.param("sha256") ?? "";
+  const stored = await putArtifact(c.env.BUCKET, getArtifactKey(c), sha256, c.req.raw.body ?? new ArrayBuffer(0));
+  if (stored === "stored") return c.json({ sha256, bytes: bytes.value });
+  return respondError(c, stored === "wrong" ? artifactMismatch : storageFailure);
+}
 
-  app.post(`${ARTIFACT_PATH}/uploads`, async (c) => {
-    const request = await readJson(c, uploadRequest);
-    if (!request.ok) return respondError(c, request.failure);
-    const actual = request.value.bytes;
-    if (actual > limits.artifact_bytes) return respondError(c, bodyTooLarge(limits.artifact_bytes, actual));
-    const job = await getJobSpec(c);
-    if (!job.ok) return respondError(c, job.failure);
-    const { uploadId } = await c.env.BUCKET.createMultipartUpload(getArtifactKey(c));
-    return c.json({ object: "batch.upload", upload_id: uploadId, part_bytes: PART_BYTES });
-  });
+async function startUpload(c: Context<HttpEnv>): Promise<Response> {
+  const request = await readJson(c, uploadRequest);
+  if (!request.ok) return respondError(c, request.failure);
+  const actual = request.value.bytes;
+  if (actual > limits.artifact_bytes) return respondError(c, bodyTooLarge(limits.artifact_bytes, actual));
+  const job = await getJobSpec(c);
+  if (!job.ok) return respondError(c, job.failure);
+  const { uploadId } = await c.env.BUCKET.createMultipartUpload(getArtifactKey(c));
+  return c.json({ object: "batch.upload", upload_id: uploadId, part_bytes: PART_BYTES });
+}
 
-  app.put(`${ARTIFACT_PATH}/uploads/:upload/:part{[1-9][0-9]{0,4}}`, async (c) => {
-    const bytes = readContentLength(c, PART_BYTES);
-    if (!bytes.ok) return respondError(c, bytes.failure);
-    const job = await getJobSpec(c);
-    if (!job.ok) return respondError(c, job.failure);
-    const part = Number(c.req.param("part"));
-    const upload = c.env.BUCKET.resumeMultipartUpload(getArtifactKey(c), c.req.param("upload"));
-    const uploaded = await upload.uploadPart(part, c.req.raw.body ?? new ArrayBuffer(0)).catch(() => null);
-    return uploaded ? c.json({ part, etag: uploaded.etag }) : respondError(c, artifactMismatch);
-  });
+async function uploadPart(c: Context<HttpEnv>): Promise<Response> {
+  const bytes = readContentLength(c, PART_BYTES);
+  if (!bytes.ok) return respondError(c, bytes.failure);
+  const job = await getJobSpec(c);
+  if (!job.ok) return respondError(c, job.failure);
+  const part = Number(c.req.param("part"));
+  const upload = c.env.BUCKET.resumeMultipartUpload(getArtifactKey(c), c.req.param("upload") ?? "");
+  const uploaded = await upload.uploadPart(part, c.req.raw.body ?? new ArrayBuffer(0)).catch(() => null);
+  return uploaded ? c.json({ part, etag: uploaded.etag }) : respondError(c, artifactMismatch);
+}
 
-  app.post(`${ARTIFACT_PATH}/uploads/:upload`, async (c) => {
-    const request = await readJson(c, completion);
-    if (!request.ok) return respondError(c, request.failure);
-    const job = await getJobSpec(c);
-    if (!job.ok) return respondError(c, job.failure);
-    const { sha256, upload } = c.req.param();
-    if (!(await completeUpload(c.env.BUCKET, getArtifactKey(c), sha256, upload, request.value.parts)))
-      return respondError(c, artifactMismatch);
-    const object = await c.env.BUCKET.head(getArtifactKey(c));
-    return object ? c.json({ sha256, bytes: object.size }) : respondError(c, artifactMismatch);
-  });
+async function finishUpload(c: Context<HttpEnv>): Promise<Response> {
+  const request = await readJson(c, completion);
+  if (!request.ok) return respondError(c, request.failure);
+  const job = await getJobSpec(c);
+  if (!job.ok) return respondError(c, job.failure);
+  const { sha256 = "", upload = "" } = c.req.param();
+  if (!(await completeUpload(c.env.BUCKET, getArtifactKey(c), sha256, upload, request.value.parts)))
+    return respondError(c, artifactMismatch);
+  const object = await c.env.BUCKET.head(getArtifactKey(c));
+  return object ? c.json({ sha256, bytes: object.size }) : respondError(c, artifactMismatch);
+}
 
-  app.post(`${ATTEMPT_PATH}/messages`, async (c) => {
-    const secrets = [c.env.BATCH_SECRET, c.env.PREVIOUS_BATCH_SECRET].filter((key): key is string => !!key);
-    const text = await readText(c);
-    if (!text.ok) return respondError(c, text.failure);
-    const messageId = verify(secrets, text.value, c.req.raw.headers);
-    if (messageId === null) {
-      const message = "The signature is missing, wrong, or more than five minutes old.";
-      return respondError(c, { code: "invalid_signature", message });
-    }
-    const parsed = parseAs(text.value, message);
-    if (!parsed.ok) return respondError(c, parsed.failure);
-    const { tenant, job, attempt } = c.var.attempt;
-    const { id, attempt: messageAttempt, ...payload } = parsed.value;
-    if (id !== job || messageAttempt !== attempt)
-      return respondError(c, {
-        code: "invalid_parameter",
-        message: "The message is of another job or attempt.",
-        param: "id",
-      });
-    const tenantLedger = getLedger(c.env.TENANT, tenant);
-    if (payload.type === "finished")
-      return respond(c, await finishAttempt(c.env, c.var.attempt, messageId, payload.manifest));
-    const event =
-      payload.type === "checkpoint"
-        ? { type: payload.type, attempt, artifact: payload.artifact }
-        : payload.type === "evaluated"
-          ? { type: payload.type, attempt, comparison: payload.judgement }
-          : payload.type === "failed"
-            ? { type: "attempt_failed" as const, attempt, message: payload.message, retryable: payload.retryable }
-            : { type: payload.type === "stopped" ? payload.type : ("heard" as const), attempt };
-    return respond(c, await tenantLedger.receiveMessage({ job, attempt, messageId, event, message: payload }));
-  });
+async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
+  const secrets = [c.env.BATCH_SECRET, c.env.PREVIOUS_BATCH_SECRET].filter((key): key is string => !!key);
+  const text = await readText(c);
+  if (!text.ok) return respondError(c, text.failure);
+  const messageId = verify(secrets, text.value, c.req.raw.headers);
+  if (messageId === null) {
+    const message = "The signature is missing, wrong, or more than five minutes old.";
+    return respondError(c, { code: "invalid_signature", message });
+  }
+  const parsed = parseAs(text.value, message);
+  if (!parsed.ok) return respondError(c, parsed.failure);
+  const { tenant, job, attempt } = c.var.attempt;
+  const { id, attempt: messageAttempt, ...payload } = parsed.value;
+  if (id !== job || messageAttempt !== attempt)
+    return respondError(c, {
+      code: "invalid_parameter",
+      message: "The message is of another job or attempt.",
+      param: "id",
+    });
+  if (payload.type === "finished")
+    return respond(c, await finishAttempt(c.env, c.var.attempt, messageId, payload.manifest));
+  const event = toJobEvent(payload, attempt);
+  const ledger = getLedger(c.env.TENANT, tenant);
+  return respond(c, await ledger.receiveMessage({ job, attempt, messageId, event, message: payload }));
+}
+
+/** What a message means for the job's state. */
+function toJobEvent(payload: Exclude<Message, { type: "finished" }>, attempt: number): JobEvent {
+  switch (payload.type) {
+    case "checkpoint":
+      return { type: "checkpoint", attempt, artifact: payload.artifact };
+    case "evaluated":
+      return { type: "evaluated", attempt, comparison: payload.judgement };
+    case "failed":
+      return { type: "attempt_failed", attempt, message: payload.message, retryable: payload.retryable };
+    case "stopped":
+      return { type: "stopped", attempt };
+    case "heartbeat":
+    case "progress":
+      return { type: "heard", attempt };
+  }
 }
 
 const { failure: artifactMismatch } = fail(
@@ -159,11 +189,7 @@ function bodyTooLarge(limit: number, actual: number): Failure {
   return { code: "body_too_large", message, details: { limit, actual } };
 }
 
-function getArtifactKey(c: Context<HttpEnv>): string {
-  return artifactKey(c.var.attempt.tenant, c.var.attempt.job, c.req.param("sha256") ?? "");
-}
-
-/** How many bytes a body says that it has: R2 takes none of unknown length. */
+/** The `content-length` of a body: R2 takes no body of unknown length. */
 function readContentLength(c: Context<HttpEnv>, limit: number): Result<number> {
   const bytes = Number(c.req.header("content-length") ?? Number.NaN);
   if (!Number.isInteger(bytes) || bytes < 1)
