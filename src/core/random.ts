@@ -16,9 +16,9 @@ export function seededRandom(seed: number): () => number {
 export function shuffle<T>(items: T[], random: () => number): T[] {
   for (let i = items.length - 1; i > 0; i--) {
     const j = Math.floor(random() * (i + 1));
-    const held = items[i] as T;
+    const swapped = items[i] as T;
     items[i] = items[j] as T;
-    items[j] = held;
+    items[j] = swapped;
   }
   return items;
 }

@@ -1,4 +1,4 @@
-/** What both tensor backends promise, in Node and in workerd. */
+/** The contract of both tensor backends, in Node and in workerd. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
@@ -8,7 +8,7 @@ import { loadTensors } from "./runtime.ts";
 
 const backends: TensorBackend[] = [plainTensorBackend(), await loadTensors()];
 
-/** Rows of numbers in (−1, 1), some of none; in the last column more often than chance has it. */
+/** Sparse rows of numbers in (−1, 1), some empty. The last column has more entries than by chance. */
 function makeSparse(height: number, columns: number, seed: number): SparseRows {
   const random = seededRandom(seed);
   const starts = [0];
@@ -86,7 +86,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     for (const matrix of [a, b, product]) tensors.free(matrix);
   });
 
-  it("transposes, vectors too", () => {
+  it("transposes matrices and vectors", () => {
     const a = rows([1, 2, 3], [4, 5, 6]);
     const transposed = tensors.transpose(a);
     expect([transposed.rows, transposed.columns, ...tensors.read(transposed)]).toEqual([3, 2, 1, 4, 2, 5, 3, 6]);
@@ -98,7 +98,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     for (const matrix of [a, transposed, column, row]) tensors.free(matrix);
   });
 
-  it("copies what goes in and what comes out, and lets a view be written to", () => {
+  it("copies input and output, and allows writing to a view", () => {
     const source = Float32Array.of(1, 2);
     const a = tensors.matrix(1, 2, source);
     source[0] = 5;
@@ -112,7 +112,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     for (const matrix of [a, identity, product]) tensors.free(matrix);
   });
 
-  it("uses what was written to a view before its matrix was first on the right", () => {
+  it("uses what was written to a view before its matrix was first a right factor", () => {
     const identity = rows([1, 0], [0, 1]);
     const product = tensors.multiply(identity, identity);
     tensors.view(product).set([1, 2, 3, 4]);
@@ -121,7 +121,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     for (const matrix of [identity, product, squared]) tensors.free(matrix);
   });
 
-  /** Both products of sparse rows, added to numbers that are there, between matrices that nothing may write to. */
+  /** Both products of sparse rows, added to existing numbers, between matrices that must not change. */
   function expectProducts(height: number, columns: number, width: number, seed: number): void {
     const random = seededRandom(seed);
     const numbers = (length: number) => Float32Array.from({ length }, () => 2 * random() - 1);
@@ -174,7 +174,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     );
   });
 
-  it("adds nothing for rows that are all empty", () => {
+  it("adds nothing for empty rows", () => {
     const none = { starts: new Uint32Array(4), columns: new Uint16Array(0), values: new Float32Array(0) };
     const sparse = tensors.sparseMatrix(none, 5);
     const [b, to] = [
@@ -205,7 +205,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     for (const matrix of [sparse, b, to]) tensors.free(matrix);
   });
 
-  it("copies sparse rows that go in and come out", () => {
+  it("copies sparse rows on input and output", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 9 }), fc.integer({ min: 1, max: 9 }), fc.nat(), (height, columns, seed) => {
         const sparseRows = makeSparse(height, columns, seed);
@@ -248,7 +248,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     expect(tensors.memory().matrices).toBe(before);
   });
 
-  it("refuses products of sparse rows whose shapes do not fit, and rows that are gone", () => {
+  it("refuses products of sparse rows whose shapes do not fit, and freed rows", () => {
     const before = tensors.memory().matrices;
     const sparse = tensors.sparseMatrix(makeSparse(4, 3, 1), 3);
     const [three, four, two] = [rows([1], [2], [3]), rows([1], [2], [3], [4]), rows([1, 2], [3, 4], [5, 6])];
@@ -270,7 +270,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     expect(tensors.memory().matrices).toBe(before);
   });
 
-  it("gives the memory of sparse rows back", () => {
+  it("frees the memory of sparse rows", () => {
     const sparseRows = makeSparse(200, 300, 5);
     const bytes = () => tensors.memory().bytes;
     const allocateAndFree = () => tensors.free(tensors.sparseMatrix(sparseRows, 300));
@@ -280,7 +280,7 @@ describe.each(backends)("$name tensors", (tensors) => {
     expect(bytes()).toBe(before);
   });
 
-  it("refuses shapes that do not fit, and matrices that are gone", () => {
+  it("refuses shapes that do not fit, and freed matrices", () => {
     const before = tensors.memory().matrices;
     const a = rows([1, 2]);
     expect(() => tensors.multiply(a, a)).toThrow();

@@ -22,7 +22,7 @@ export interface TrainingData {
   readonly targets: Targets;
   readonly labels: readonly string[];
   readonly groups?: Int32Array;
-  /** Each row's, where lexical features may be read from them. */
+  /** The text of each row, for lexical features. */
   readonly texts?: readonly string[];
 }
 
@@ -34,7 +34,7 @@ export const options: TrainingOptions = {
   budget: { operations: 1e12, bytes: 56e6 },
 };
 
-/** A training with its features as blocks of `blockRows` rows, all freed again. */
+/** Runs a training with its features in blocks of `blockRows` rows, and frees them. */
 export function trainOn(
   tensors: TensorBackend,
   data: TrainingData,
@@ -64,7 +64,7 @@ export function trainOn(
   }
 }
 
-/** The lexical features of a training's texts, as a training over HTTP reads them. */
+/** The lexical features of texts, as a training over HTTP reads them. */
 export function fitLexical(texts: readonly string[], outputs: number): LexicalFeatures {
   const reader = createLexicalReader(lexicalBucketCount(outputs));
   for (const text of texts) reader.add(text);
@@ -86,7 +86,7 @@ export function predictions(head: Head, features: Float32Array, texts: readonly 
   return all;
 }
 
-/** Rows of up to `most` numbers each in (0, 1), in random columns, ascending. */
+/** Sparse rows of up to `maxEntries` numbers in (0, 1), in random columns, ascending. */
 export function sparseRows(rows: number, columns: number, maxEntries: number, seed: number): SparseRows {
   const random = seededRandom(seed);
   const starts = new Uint32Array(rows + 1);
@@ -101,7 +101,7 @@ export function sparseRows(rows: number, columns: number, maxEntries: number, se
   return { starts, columns: Uint16Array.from(columnIndices), values: Float32Array.from(columnIndices, () => random()) };
 }
 
-/** Rows around a centre for each class, in turn; `spread` is their standard deviation over the centres'. */
+/** Rows around the centre of their class, the classes in turn. `spread` is the ratio of their standard deviation to that of the centres. */
 export function makeClusters(
   rows: number,
   dimensions: number,
@@ -126,8 +126,8 @@ export function makeClusters(
 }
 
 /**
- * Rows of which embeddings tell the class, or words do: one of three words of its own among others, that are drawn alike
- * whatever the class. What does not tell is noise.
+ * Rows whose class is told by the embeddings or by the words: each class has three words of its own among common ones. The other
+ * one of the two is noise.
  */
 export function makeWordedClusters(
   rows: number,
@@ -149,7 +149,7 @@ export function makeWordedClusters(
   return { ...data, features, texts };
 }
 
-/** The greatest distance between two lists of numbers. */
+/** The largest difference between two lists of numbers. */
 export function maxDifference(a: readonly number[], b: readonly number[]): number {
   return a.reduce(
     (most, value, i) => Math.max(most, Math.abs(value - (b[i] as number))),

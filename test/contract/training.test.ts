@@ -1,4 +1,4 @@
-/** Trainings on the WASM backend in both runtimes, and what they leave behind. */
+/** Trainings on the WASM backend in both runtimes, and the memory that they leave allocated. */
 import { expect, it } from "vitest";
 import { train } from "../../src/core/linear/train.ts";
 import type { TensorBackend } from "../../src/core/tensors.ts";
@@ -26,7 +26,7 @@ it("learns as the reference backend does", () => {
     expect(maxDifference(predictions(a.head, data.features), predictions(b.head, data.features))).toBeLessThan(0.01);
 });
 
-it("leaves no tensor and no memory behind, over a hundred trainings, however they end", { timeout: 60_000 }, () => {
+it("frees all tensors and memory, over a hundred trainings, however they end", { timeout: 60_000 }, () => {
   const data = makeClusters(120, 70, 6, 1);
   const before = wasm.memory().matrices;
   let bytes = 0;
@@ -41,7 +41,7 @@ it("leaves no tensor and no memory behind, over a hundred trainings, however the
   expect(wasm.memory().bytes).toBe(bytes);
 });
 
-it("learns words as the reference backend does, and leaves none of their rows behind", () => {
+it("learns words as the reference backend does, and frees their rows", () => {
   for (const rows of [80, 700]) {
     const data = makeWordedClusters(rows, 9, 3, "words");
     const before = wasm.memory().matrices;
@@ -56,7 +56,7 @@ it("learns words as the reference backend does, and leaves none of their rows be
   }
 });
 
-/** The backend, of which a product throws after so many. */
+/** The backend, whose products throw after so many. */
 function failingAfter(products: number): TensorBackend {
   let productsLeft = products;
   return {
@@ -68,7 +68,7 @@ function failingAfter(products: number): TensorBackend {
   };
 }
 
-/** A training that is given up after so many steps. */
+/** Stops a training after so many steps. */
 function stopTrainingAfter(count: number, data: TrainingData): void {
   const rows = data.features.length / data.dimensions;
   const features = [wasm.matrix(rows, data.dimensions, data.features)];

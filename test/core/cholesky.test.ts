@@ -4,7 +4,7 @@ import { cholesky, invertLowerTriangular, rankRevealingCholesky } from "../../sr
 import { seededRandom } from "../../src/core/random.ts";
 import { runToEnd } from "../contract/training-data.ts";
 
-/** X Xᵀ of n random rows of which some may follow from others. */
+/** X Xᵀ of n random rows, some of which may depend on others. */
 function semidefinite(n: number, rank: number, seed: number): Float64Array {
   const random = seededRandom(seed);
   const x = Array.from({ length: n }, () => Array.from({ length: rank }, () => random() - 0.5));
@@ -39,7 +39,7 @@ it("factorises, and inverts the factor", () => {
   );
 });
 
-it("finds which rows do not follow from those before, and their factor", () => {
+it("finds the independent rows, and their factor", () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 1, max: 12 }), fc.integer(), (n, rank, seed) => {
       const a = semidefinite(n, rank, seed);
@@ -58,7 +58,7 @@ it("finds which rows do not follow from those before, and their factor", () => {
   );
 });
 
-it("keeps pivots off zero where a matrix is not quite definite", () => {
+it("keeps pivots above zero if a matrix is not quite definite", () => {
   const lower = Float64Array.of(1, 0, 1, 1 - 1e-9);
   runToEnd(cholesky(lower, 2, 1e-6));
   expect(lower[3]).toBeCloseTo(1e-3, 9);

@@ -32,7 +32,7 @@ it("reads what it wrote", () => {
 it("reads heads of version 1, which have no offset", () => {
   const bytes = encodeHead(head);
   const text = new TextDecoder("latin1").decode(bytes);
-  // Spaces in the place of the field, as the header is padded with anyway.
+  // Spaces replace the field. The header is padded with spaces anyway.
   const field = '"offset":0,';
   const offset = text.indexOf(field);
   bytes.fill(0x20, offset, offset + field.length);
@@ -41,7 +41,7 @@ it("reads heads of version 1, which have no offset", () => {
   expect(decodeHead(bytes)).toEqual(head);
 });
 
-it("answers null for what is no whole head of a known version", () => {
+it("returns null unless the bytes are a complete head of a known version", () => {
   const bytes = encodeHead(head);
   expect(decodeHead(bytes.subarray(0, bytes.length - 4))).toBeNull();
   expect(decodeHead(bytes.subarray(0, 6))).toBeNull();

@@ -21,13 +21,13 @@ describe("McNemar's exact test", () => {
     }
   });
 
-  it("is 1 where nothing speaks for either", () => {
+  it("is 1 if neither is ahead", () => {
     expect(mcNemar(0, 0)).toBe(1);
     expect(mcNemar(1, 0)).toBe(1);
     expect(mcNemar(25_000, 25_000)).toBe(1);
   });
 
-  it("does not tell which of the two is which", () => {
+  it("is symmetric", () => {
     fc.assert(
       fc.property(splits, ([a, b]) => {
         expect(mcNemar(a, b)).toBe(mcNemar(b, a));
@@ -45,7 +45,7 @@ describe("McNemar's exact test", () => {
     );
   });
 
-  it("falls as the same number of examples is split less evenly", () => {
+  it("falls as the same number of examples is split more unevenly", () => {
     fc.assert(
       fc.property(splits, ([a, b]) => {
         const [smaller, larger] = [Math.min(a, b), Math.max(a, b)];
@@ -55,7 +55,7 @@ describe("McNemar's exact test", () => {
     );
   });
 
-  it("falls as more examples speak for the one that is ahead", () => {
+  it("falls as the one that is ahead wins more examples", () => {
     fc.assert(
       fc.property(splits, ([a, b]) => {
         const [smaller, larger] = [Math.min(a, b), Math.max(a, b)];
@@ -74,7 +74,7 @@ const makeComparison = (change: Partial<Comparison>): Comparison => ({
   ...change,
 });
 
-/** The judgement of classifiers, whose accuracies follow from what each got right alone. */
+/** A comparison of classifiers. Their accuracies follow from what only one of them predicted correctly. */
 const comparisons = fc.record({
   both: fc.nat(500),
   only_head: fc.nat(60),
@@ -102,7 +102,7 @@ describe("the verdict", () => {
     expect(compare(makeComparison(change)).verdict).toBe(verdict);
   });
 
-  it("turns at a chance of a tenth", () => {
+  it("changes at a p-value of a tenth", () => {
     expect(compare(makeComparison({ only_head: 4, only_fine_tuned: 11 }))).toEqual({
       p_value: expect.closeTo(0.11847, 5),
       verdict: "inconclusive",
@@ -113,7 +113,7 @@ describe("the verdict", () => {
     });
   });
 
-  it("is never better for both of two classifiers, and only for the one that alone got more right", () => {
+  it("is never better for both classifiers, and only for the one with more correct predictions of its own", () => {
     fc.assert(
       fc.property(comparisons, ({ both, only_head, only_fine_tuned, neither }) => {
         const test_examples = both + only_head + only_fine_tuned + neither;
@@ -140,7 +140,7 @@ const hashes = fc.uint8Array({ minLength: 32, maxLength: 32 });
 
 describe("the held-out part", () => {
   it("is a fifth of inputs' hashes", () => {
-    // By Hoeffding's bound a share is farther off once in 10^9 times.
+    // By Hoeffding's bound a share is farther off with a probability of 10^-9.
     const count = 20_000;
     const bound = Math.sqrt(Math.log(2e9) / (2 * count));
     fc.assert(
@@ -153,7 +153,7 @@ describe("the held-out part", () => {
     );
   });
 
-  it("depends on the first four bytes alone", () => {
+  it("depends only on the first four bytes", () => {
     fc.assert(
       fc.property(hashes, hashes, (hash, other) => {
         const otherHash = Uint8Array.of(...hash.subarray(0, 4), ...other.subarray(4));
@@ -169,7 +169,7 @@ describe("the held-out part", () => {
         expect(isHeldOut(hash)).toBe(Buffer.from(hash).readUInt32BE() / 2 ** 32 < 0.2);
       }),
     );
-    // A fifth of 2^32 is 858,993,459.2: 0x33333333 and something.
+    // A fifth of 2^32 is 858,993,459.2, slightly more than 0x33333333.
     expect(isHeldOut(Uint8Array.of(0x33, 0x33, 0x33, 0x33))).toBe(true);
     expect(isHeldOut(Uint8Array.of(0x33, 0x33, 0x33, 0x34))).toBe(false);
   });

@@ -18,7 +18,7 @@ function lexicalOf(texts: readonly string[]): LexicalVocabulary {
 const lexical = lexicalOf(TEXTS);
 const readFeatures = createLexicalVectorizer(lexical);
 
-/** A head of random weights with lexical features, and its lexical weights before they were made eight bits. */
+/** A head of random weights with lexical features, and its lexical weights before quantisation. */
 function makeHead(outputs: number, task: Head["task"], spread: number, seed: number) {
   const random = seededRandom(seed);
   const numbers = (length: number) => Float32Array.from({ length }, () => 2 * random() - 1);
@@ -40,7 +40,7 @@ function makeHead(outputs: number, task: Head["task"], spread: number, seed: num
   return { head, exact, embedding: numbers(DIMENSIONS) };
 }
 
-/** The sum that the formula has for lexical features, with weights as they were. */
+/** The formula's sum over the lexical features, with the weights before quantisation. */
 function featureSums({ columns, values }: SparseVector, weights: Float64Array, outputs: number): number[] {
   return Array.from({ length: outputs }, (_, k) =>
     columns.reduce((sum, column, m) => sum + (values[m] as number) * (weights[column * outputs + k] as number), 0),
@@ -48,7 +48,7 @@ function featureSums({ columns, values }: SparseVector, weights: Float64Array, o
 }
 
 describe("a head with lexical weights of eight bits", () => {
-  it("is off by half a step a feature at most, however large its weights", () => {
+  it("is off by at most half a step per feature, for weights of any size", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 5 }),
@@ -71,7 +71,7 @@ describe("a head with lexical weights of eight bits", () => {
     );
   });
 
-  it("uses all of the eight bits, and no weight leaves them", () => {
+  it("uses all eight bits, and no weight exceeds them", () => {
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 5 }), fc.constantFrom(1e-6, 1, 1e6), fc.nat(), (outputs, spread, seed) => {
         const { head } = makeHead(outputs, "multi_label", spread, seed);
@@ -98,13 +98,13 @@ describe("a head with lexical weights of eight bits", () => {
     });
   });
 
-  it("needs the features, and takes a text of none for one without any", () => {
+  it("needs the features, which may be empty", () => {
     const { head, embedding } = makeHead(3, "single_label", 1, 5);
     expect(() => predict(head, embedding)).toThrow();
     expect(predict(head, embedding, readFeatures(" "))).toEqual(predict({ ...head, lexical: null }, embedding));
   });
 
-  it("is read as it was written, from any place in a buffer", () => {
+  it("is read as it was written, at any offset in a buffer", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 5 }),
@@ -124,7 +124,7 @@ describe("a head with lexical weights of eight bits", () => {
     );
   });
 
-  it("is null where bytes of it are missing, or more than its own are there", () => {
+  it("is null if bytes are missing or left over", () => {
     const bytes = encodeHead(makeHead(3, "single_label", 1, 1).head);
     for (let length = 0; length < bytes.length; length++) expect(decodeHead(bytes.subarray(0, length))).toBeNull();
     expect(decodeHead(new Uint8Array([...bytes, 0]))).toBeNull();
@@ -134,7 +134,7 @@ describe("a head with lexical weights of eight bits", () => {
     expect(decodeHead(second)).toBeNull();
   });
 
-  it("without any column is read as it was written too", () => {
+  it("without columns is read as it was written", () => {
     const none = lexicalOf([" "]);
     const { head } = makeHead(2, "single_label", 1, 1);
     const empty: Head = { ...head, lexical: quantiseLexical(none, new Float64Array(0), 2) };
@@ -143,7 +143,7 @@ describe("a head with lexical weights of eight bits", () => {
   });
 });
 
-it("writes a head without lexical features as version 2, which Workers know that know no other", () => {
+it("writes a head without lexical features as version 2, which earlier versions of the Worker can read", () => {
   const { head } = makeHead(3, "single_label", 1, 1);
   const denseHead: Head = { ...head, lexical: null };
   const bytes = encodeHead(denseHead);

@@ -1,4 +1,4 @@
-/** What holds of a fine-tuning job whatever happens to it, in any order. */
+/** Invariants of a fine-tuning job under any events in any order. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
@@ -21,7 +21,7 @@ const attemptEventNames = Object.keys(attemptEvents(1)) as AttemptEventName[];
 const commands = { validated, invalid, clock, cancel, pause, resume };
 type Command = keyof typeof commands;
 
-/** What happens: after so many milliseconds, something of an attempt so far from the current one, or of none. */
+/** A random step: after so many milliseconds, an event of the job, or of an attempt so far from the current one. */
 interface Step {
   readonly delay: number;
   readonly eventName: AttemptEventName | Command;
@@ -43,7 +43,7 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
   ),
   offset: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -3, max: 3 }) }),
 });
-/** What ends most jobs comes late, so that there is a life before it. */
+/** Events that end most jobs come late, so that others come before them. */
 const finalStep: fc.Arbitrary<Step> = fc.record({
   delay,
   eventName: fc.constantFrom<(AttemptEventName | Command)[]>(
@@ -80,7 +80,7 @@ interface Transition {
   readonly state: JobState;
 }
 
-/** Everything that happens to a job, one after the other. */
+/** The states that a job goes through, one after the other. */
 const histories: fc.Arbitrary<Transition[]> = fc.tuple(promote, steps).map(([promotePolicy, allSteps]) => {
   let now = 1_000_000;
   let state = newJobState(promotePolicy, now);
@@ -100,7 +100,7 @@ function forEveryTransition(check: (transition: Transition) => void): void {
   );
 }
 
-it("is tried in every state, and by every way to fail", () => {
+it("is tested in every state, and with every kind of failure", () => {
   const all = fc.sample(histories, { numRuns: 2_000, seed: 1 }).flat();
   const has = (predicate: (moment: Transition) => boolean) => all.some(predicate);
   expect(new Set(all.map(({ state }) => state.status)).size).toBe(7);
@@ -115,8 +115,8 @@ it("is tried in every state, and by every way to fail", () => {
 });
 
 describe("an event", () => {
-  it("that comes twice has the effect of once, and is told of once", () => {
-    // How often nobody answered is counted, call by call.
+  it("that comes twice has the effect of one, and is logged once", () => {
+    // Unanswered submissions are counted, each of them.
     const effect = ({ unanswered, ...rest }: JobState) => rest;
     forEveryTransition(({ event, now, state }) => {
       const again = advance(state, event, now, rules);
@@ -126,7 +126,7 @@ describe("an event", () => {
     });
   });
 
-  it("that comes again later moves times at most", () => {
+  it("that comes again later changes at most times", () => {
     const comparableState = ({ unanswered, heardAt, submitAt, stopAt, ...rest }: JobState) => rest;
     fc.assert(
       fc.property(histories, fc.nat(20 * MINUTE), (history, delay) => {
@@ -140,7 +140,7 @@ describe("an event", () => {
     );
   });
 
-  it("of an older or a future attempt changes nothing at all", () => {
+  it("of an older or a future attempt changes nothing", () => {
     fc.assert(
       fc.property(histories, fc.nat(20 * MINUTE), (history, delay) => {
         for (const { now, state } of history) {
@@ -159,7 +159,7 @@ describe("an event", () => {
     );
   });
 
-  it("of the current attempt counts only where that may be running", () => {
+  it("of the current attempt counts only if that may be running", () => {
     forEveryTransition(({ now, state }) => {
       if (isCurrentAttempt(state, state.attempt)) return;
       for (const event of Object.values(attemptEvents(state.attempt)))
@@ -169,7 +169,7 @@ describe("an event", () => {
 });
 
 describe("a job", () => {
-  it("that is paused and resumed listens no more to what ran before", () => {
+  it("that is paused and resumed ignores the attempt before", () => {
     forEveryTransition(({ now, state }) => {
       if (hasEnded(state) || !state.inFlight) return;
       const resumedState = [pause, resume].reduce((from, event) => advance(from, event, now, rules).state, state);
@@ -177,13 +177,13 @@ describe("a job", () => {
     });
   });
 
-  it("that waits in line is not given up, however long that takes", () => {
+  it("that waits in the queue is not given up, however long that takes", () => {
     forEveryTransition(({ now, state }) => {
       if (state.status === "queued") expect(advance(state, clock, now + 1e9, rules).state).toBe(state);
     });
   });
 
-  it("that has ended stays what it is", () => {
+  it("that has ended does not change", () => {
     fc.assert(
       fc.property(histories, (history) => {
         const [endState, ...laterStates] = history.map(({ state }) => state).filter(hasEnded);
@@ -222,7 +222,7 @@ describe("a job", () => {
     });
   });
 
-  it("is in no state that contradicts itself", () => {
+  it("is always in a consistent state", () => {
     forEveryTransition(({ before, event, now, state }) => {
       const { status, refit, version } = state;
       const isEnded = hasEnded(state);
@@ -244,7 +244,7 @@ describe("a job", () => {
     });
   });
 
-  it("is cancelled by cancel and paused by pause at once, wherever it is", () => {
+  it("is cancelled by cancel and paused by pause at once, in any state", () => {
     forEveryTransition(({ now, state }) => {
       if (hasEnded(state)) return;
       for (const [command, status] of [
@@ -253,13 +253,13 @@ describe("a job", () => {
       ] as const) {
         const stoppedState = advance(state, command, now, rules).state;
         expect(stoppedState.status).toBe(status);
-        // An attempt that may be running is told at once.
+        // An attempt that may be running is asked to stop at once.
         if (state.inFlight && status !== state.status) expect(dueAt(stoppedState, rules)).toBe(now);
       }
     });
   });
 
-  it("refuses exactly those commands that have no place", () => {
+  it("refuses exactly those commands that do not apply", () => {
     forEveryTransition(({ now, state }) => {
       for (const command of ["cancel", "pause", "resume"] as const) {
         const nextState = advance(state, { type: command }, now, rules).state;
@@ -274,7 +274,7 @@ describe("a job", () => {
     });
   });
 
-  it("is told to continue exactly where it may end with a version", () => {
+  it("is directed to continue exactly if it may end with a version", () => {
     forEveryTransition(({ state }) => {
       const isActive = !hasEnded(state) && state.status !== "paused";
       expect(directiveOf(state) === "continue").toBe(isActive);
@@ -283,7 +283,7 @@ describe("a job", () => {
 });
 
 describe("a job is never stuck:", () => {
-  /** What happens where everything goes well. */
+  /** Runs a job to success. */
   function runToSuccess(state: JobState, now: number): JobState {
     const apply = (from: JobState, event: JobEvent) => advance(from, event, now, rules).state;
     const readyState = [resume, validated].reduce(apply, state);
@@ -298,16 +298,16 @@ describe("a job is never stuck:", () => {
     });
   });
 
-  it("it is due, or waits in line, unless it is paused", () => {
+  it("it is due, or waits in the queue, unless it is paused", () => {
     forEveryTransition(({ now, state }) => {
       if (hasEnded(state) || state.status === "paused") return;
       if (state.status !== "queued") expect(dueAt(state, rules)).not.toBeNull();
-      // Nobody waits for longer than they were asked to.
+      // No wait is longer than requested.
       else expect(state.submitAt).toBeLessThanOrEqual(now + attemptEvents(1).busy.retryAfter);
     });
   });
 
-  it("where its attempt is to stop, that is due to be told within 15 seconds", () => {
+  it("the batch endpoint is asked within 15 seconds to stop an attempt", () => {
     forEveryTransition(({ now, state }) => {
       if (!state.inFlight || (state.status !== "paused" && state.status !== "cancelled")) return;
       expect(dueAt(state, rules)).not.toBeNull();
@@ -315,12 +315,12 @@ describe("a job is never stuck:", () => {
     });
   });
 
-  it("an attempt that stays silent is given up, no sooner and no later than it may be silent for", () => {
+  it("an attempt that stays silent is given up exactly when its time is over", () => {
     forEveryTransition(({ now: from, state: start }) => {
       if (!start.inFlight || start.status === "queued") return;
       const giveUpAt = Math.max(from, start.heardAt + rules.heartbeatTimeout);
       let [state, now] = [start, from];
-      // What is due is done, and nothing is heard.
+      // Due work is done, and no message arrives.
       for (let round = 0; state.inFlight; round++) {
         expect(round).toBeLessThan(2 + rules.heartbeatTimeout / STOP_AGAIN);
         now = Math.max(now, dueAt(state, rules) ?? Number.POSITIVE_INFINITY);

@@ -1,4 +1,4 @@
-/** Jobs' lives, event by event. */
+/** Simulates jobs, event by event. */
 
 import type { Comparison } from "../../src/core/evaluation/comparison.ts";
 import {
@@ -13,7 +13,7 @@ import { advance } from "../../src/core/lifecycle/job-transitions.ts";
 export const MINUTE = 60_000;
 export const rules: JobRules = { heartbeatTimeout: 10 * MINUTE, maxAttempts: 3 };
 
-/** What is said of an attempt. */
+/** The events of an attempt. */
 export function attemptEvents(attempt: number) {
   return {
     submitting: { type: "submitting", attempt },
@@ -62,7 +62,7 @@ export function newSimulatedJob(promote: PromotionMode = "if_better"): Simulated
   return { state: newJobState(promote, 0), log: [], now: 0 };
 }
 
-/** What becomes of a job by events in this order; a number lets so many milliseconds pass. */
+/** A job after these events in this order. A number lets so many milliseconds pass. */
 export function applyEvents({ state, log, now }: SimulatedJob, ...steps: readonly (JobEvent | number)[]): SimulatedJob {
   const fullLog = [...log];
   for (const step of steps) {

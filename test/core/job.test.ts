@@ -1,4 +1,4 @@
-/** The life of a fine-tuning job, way by way. What holds of any order of events is in job-properties.test.ts. */
+/** The life of a fine-tuning job, case by case. Invariants of any order of events are in job-properties.test.ts. */
 import { describe, expect, it } from "vitest";
 import {
   decodeJobState,
@@ -33,9 +33,9 @@ const third = attemptEvents(3);
 const queued = applyEvents(newSimulatedJob(), validated);
 const submitted = applyEvents(queued, first.submitting);
 const running = applyEvents(submitted, first.accepted);
-const judged = applyEvents(running, first.better);
+const evaluated = applyEvents(running, first.better);
 
-/** What a step adds to the log. */
+/** The messages that these steps add to the log. */
 function messagesAfter(job: SimulatedJob, ...steps: readonly (JobEvent | number)[]): readonly string[] {
   return applyEvents(job, ...steps).log.slice(job.log.length);
 }
@@ -47,11 +47,11 @@ it("is stored under the keys that it has always had", () => {
   expect(state).toMatchObject({ attempt: 2, inFlight: true, failedAttempts: 1, comparison: better });
   expect(Object.keys(state)).toEqual(Object.keys(newSimulatedJob().state));
   expect(encodeJobState(state)).toBe(stored);
-  expect(Object.keys(JSON.parse(encodeJobState(judged.state)))).toEqual(Object.keys(JSON.parse(stored)));
+  expect(Object.keys(JSON.parse(encodeJobState(evaluated.state)))).toEqual(Object.keys(JSON.parse(stored)));
 });
 
-describe("a job that nothing happens to", () => {
-  it("is validated, submitted, run, judged and promoted", () => {
+describe("an undisturbed job", () => {
+  it("is validated, submitted, run, evaluated and promoted", () => {
     const { state, log } = applyEvents(
       newSimulatedJob(),
       1,
@@ -91,7 +91,7 @@ describe("a job that nothing happens to", () => {
     expect(dueAt(applyEvents(running, 9, first.heard).state, rules)).toBe(9 + 10 * MINUTE);
   });
 
-  it("runs once its attempt is heard of, whatever became of the answer to its submission", () => {
+  it("runs once its attempt sends a message, even if the submission got no answer", () => {
     for (const sign of [first.heard, first.checkpoint, first.better]) {
       const { state, log } = applyEvents(submitted, sign);
       expect(state).toMatchObject({ status: "running", inFlight: true });
@@ -99,7 +99,7 @@ describe("a job that nothing happens to", () => {
     }
   });
 
-  it("fails where its examples cannot be trained on, before anything is submitted", () => {
+  it("fails if its examples cannot be trained on, before anything is submitted", () => {
     const { state, log } = applyEvents(newSimulatedJob(), invalid);
     expect(state).toMatchObject({ status: "failed", error: { code: "too_few_examples", param: "training_file" } });
     expect(log).toEqual(["error: Training needs at least two examples."]);
@@ -108,7 +108,7 @@ describe("a job that nothing happens to", () => {
 });
 
 describe("a submission", () => {
-  it("is made again for as long as nobody answers, and warned of once", () => {
+  it("is repeated as long as nobody answers, with a single warning", () => {
     const outcomes = applyEvents(queued, first.unanswered, 1_000, first.submitting, first.unanswered);
     expect(outcomes.state).toMatchObject({
       status: "queued",
@@ -125,26 +125,26 @@ describe("a submission", () => {
     expect(applyEvents(outcomes, first.failed).state).toMatchObject({ status: "queued", attempt: 2, unanswered: 0 });
   });
 
-  it("waits as long as a busy endpoint asks, without a word", () => {
+  it("waits as long as a busy endpoint asks, without a log entry", () => {
     const waitingJob = applyEvents(submitted, 100, { ...first.busy, retryAfter: 30_000 });
     expect(waitingJob.state).toMatchObject({ status: "queued", attempt: 1, submitAt: 30_100, failedAttempts: 0 });
     expect(waitingJob.log).toEqual(submitted.log);
     expect(applyEvents(waitingJob, 30_000, first.submitting, first.accepted).state.status).toBe("running");
   });
 
-  it("ends the job where the endpoint refuses it", () => {
+  it("ends the job if the endpoint refuses it", () => {
     const { state, log } = applyEvents(submitted, first.rejected);
     const message = "The batch endpoint refused the job: no such backbone.";
     expect(state).toMatchObject({ status: "failed", inFlight: false, error: { code: "batch_rejected", message } });
     expect(log.at(-1)).toBe(`error: ${message}`);
   });
 
-  it("says nothing of an attempt that runs by now: its own messages came first", () => {
+  it("does not affect an attempt whose own messages came first", () => {
     for (const answer of [first.busy, first.unanswered, first.rejected])
       expect(applyEvents(running, answer)).toEqual(running);
   });
 
-  it("that only a second machine of the endpoint's calls busy may run on the first", () => {
+  it("that one machine of the endpoint calls busy may still run on another", () => {
     const uncertainJob = applyEvents(submitted, first.unanswered, 1_000, first.submitting, first.busy);
     expect(applyEvents(uncertainJob, first.heard).state.status).toBe("running");
     for (const [command, action] of [
@@ -168,7 +168,7 @@ describe("a submission", () => {
 });
 
 describe("an attempt", () => {
-  it("that is silent for ten minutes is given up, and another one begins", () => {
+  it("that is silent for ten minutes is given up, and another one starts", () => {
     expect(applyEvents(running, 10 * MINUTE - 1, clock).state).toEqual(running.state);
     const retriedJob = applyEvents(running, first.checkpoint, 10 * MINUTE, clock);
     expect(retriedJob.state).toMatchObject({
@@ -184,7 +184,7 @@ describe("an attempt", () => {
     );
   });
 
-  it("whose third in a row is silent has been the last", () => {
+  it("is the last if it is the third in a row that is silent", () => {
     const { state, log } = applyEvents(
       running,
       ...[10 * MINUTE, clock, second.submitting, second.accepted],
@@ -208,7 +208,7 @@ describe("an attempt", () => {
     expect(state).toMatchObject({ inFlight: false, finishedAt: 30 * MINUTE });
   });
 
-  it("that fails is tried again where that may help, and after the third time not any more", () => {
+  it("that fails is repeated if that may help, at most three times", () => {
     const { state, log } = applyEvents(
       running,
       first.failed,
@@ -225,7 +225,7 @@ describe("an attempt", () => {
     expect(state).toMatchObject({ status: "failed", error: { code: "attempts_failed" } });
   });
 
-  it("may tell why it failed without a full stop", () => {
+  it("may report its failure without a full stop", () => {
     expect(messagesAfter(running, { ...first.failed, message: "out of memory" })).toEqual([
       "warn: Attempt 1 was given up: out of memory. Attempt 2 follows.",
     ]);
@@ -238,7 +238,7 @@ describe("an attempt", () => {
     expect(log.at(-1)).toBe("error: The examples have one label.");
   });
 
-  it("that its machine hands back is not lost, however often", () => {
+  it("that its machine hands back does not count as failed, however often", () => {
     const stoppedJob = applyEvents(running, first.checkpoint, first.stopped);
     expect(stoppedJob.log.at(-1)).toBe("info: Attempt 1 was handed back by the batch endpoint. Attempt 2 follows.");
     expect(stoppedJob.state).toMatchObject({ status: "queued", attempt: 2, inFlight: false, failedAttempts: 0 });
@@ -249,23 +249,23 @@ describe("an attempt", () => {
     expect(job.state).toMatchObject({ status: "queued", attempt: 9, failedAttempts: 0 });
   });
 
-  it("of a lower number has no say once another has begun, though it finishes", () => {
-    const retriedJob = applyEvents(judged, 10 * MINUTE, clock, second.submitting, second.accepted);
+  it("with a lower number has no effect once another has started, even if it finishes", () => {
+    const retriedJob = applyEvents(evaluated, 10 * MINUTE, clock, second.submitting, second.accepted);
     for (const lateEvent of Object.values(first)) expect(applyEvents(retriedJob, lateEvent)).toEqual(retriedJob);
     expect(isCurrentAttempt(retriedJob.state, 1)).toBe(false);
     expect(isCurrentAttempt(retriedJob.state, 2)).toBe(true);
   });
 
-  it("judges anew where the one before had judged", () => {
-    const retriedJob = applyEvents(judged, first.failed, second.submitting, second.accepted, second.notBetter);
+  it("is evaluated anew after an earlier one was", () => {
+    const retriedJob = applyEvents(evaluated, first.failed, second.submitting, second.accepted, second.notBetter);
     expect(retriedJob.state).toMatchObject({ refit: "head", comparison: second.notBetter.comparison });
     expect(retriedJob.log.at(-1)).toBe(
       "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better.",
     );
-    // What it trained on all examples has to be the winner.
+    // It must have refitted the better candidate.
     expect(applyEvents(retriedJob, second.finished)).toEqual(retriedJob);
     expect(applyEvents(retriedJob, second.finishedHead).state).toMatchObject({ status: "succeeded", promoted: false });
-    const resubmittedJob = applyEvents(judged, first.failed, second.submitting, second.accepted);
+    const resubmittedJob = applyEvents(evaluated, first.failed, second.submitting, second.accepted);
     expect(messagesAfter(resubmittedJob, second.better)).toEqual([]);
     expect(applyEvents(resubmittedJob, second.better, second.finished).state).toMatchObject({
       status: "succeeded",
@@ -273,7 +273,7 @@ describe("an attempt", () => {
     });
   });
 
-  it("makes no version before it is judged", () => {
+  it("makes no version before it is evaluated", () => {
     expect(applyEvents(running, first.finished)).toEqual(running);
     expect(applyEvents(running, first.finishedHead)).toEqual(running);
   });
@@ -312,7 +312,7 @@ describe("what a job makes", () => {
     );
   });
 
-  it("is the frozen head's where nothing could be judged, and is promoted where nothing serves", () => {
+  it("is the frozen head if nothing could be compared, and is promoted if no version is active", () => {
     const none = { test_examples: 0, head_accuracy: 0, fine_tuned_accuracy: 0, only_head: 0, only_fine_tuned: 0 };
     const evaluatedJob = applyEvents(running, { type: "evaluated", attempt: 1, comparison: none });
     expect(evaluatedJob.state.refit).toBe("head");
@@ -327,7 +327,7 @@ describe("pause", () => {
     ["while its submission is under way", submitted, "queued", 2, true],
     ["while nobody answers", applyEvents(submitted, first.unanswered), "queued", 2, true],
     ["while it runs", running, "queued", 2, true],
-    ["after it was judged", judged, "queued", 2, true],
+    ["after it was evaluated", evaluated, "queued", 2, true],
   ] as const)("takes effect at once, and resume goes on: %s", (_, job, status, attempt, stops) => {
     const paused = applyEvents(job, 7, pause);
     expect(paused.state).toMatchObject({ status: "paused", inFlight: stops, attempt: 1, finishedAt: null });
@@ -353,16 +353,16 @@ describe("pause", () => {
     expect(resumed.state).toMatchObject({ status: "queued", attempt: 2, checkpoint: first.checkpoint.artifact });
   });
 
-  it("leaves no say to what still runs after resume", () => {
-    const resumed = applyEvents(judged, pause, resume);
+  it("ignores an attempt that still runs after resume", () => {
+    const resumed = applyEvents(evaluated, pause, resume);
     for (const lateEvent of Object.values(first)) expect(applyEvents(resumed, lateEvent)).toEqual(resumed);
     expect(applyEvents(resumed, second.submitting, second.accepted, second.better, second.finished).state.status).toBe(
       "succeeded",
     );
   });
 
-  it("takes no result, no failure and no judgement of the attempt that is to pause", () => {
-    const paused = applyEvents(judged, pause);
+  it("ignores results, failures and comparisons of the attempt that must pause", () => {
+    const paused = applyEvents(evaluated, pause);
     expect(applyEvents(paused, first.finished)).toEqual(paused);
     expect(applyEvents(paused, first.notBetter).state.refit).toBe("fine_tuned");
     for (const failed of [first.failed, first.hopeless]) {
@@ -377,7 +377,7 @@ describe("pause", () => {
     expect(state).toMatchObject({ status: "paused", inFlight: false, attempt: 2, failedAttempts: 0 });
   });
 
-  it("lets the validation go on, and does not call the job queued", () => {
+  it("lets the validation continue, and does not queue the job", () => {
     const paused = applyEvents(newSimulatedJob(), pause);
     expect(messagesAfter(paused, validated)).toEqual(["info: The examples are valid."]);
     expect(applyEvents(paused, validated, resume).state.status).toBe("queued");
@@ -387,7 +387,7 @@ describe("pause", () => {
     );
   });
 
-  it("is told to the batch endpoint every 15 seconds until the attempt has stopped, or was silent for too long", () => {
+  it("is sent to the batch endpoint every 15 seconds until the attempt has stopped or was silent for too long", () => {
     const stoppingJob = applyEvents(running, 1_000, pause, first.toldToStop);
     expect(dueAt(stoppingJob.state, rules)).toBe(16_000);
     expect(dueAt(applyEvents(stoppingJob, 15_000, first.heard, first.toldToStop).state, rules)).toBe(31_000);
@@ -396,7 +396,7 @@ describe("pause", () => {
     expect(applyEvents(silentJob, 1_000, clock).state).toMatchObject({ status: "paused", inFlight: false, attempt: 2 });
   });
 
-  it("of an attempt that was just submitted is told though the job had waited for longer than an attempt may be silent", () => {
+  it("is sent for an attempt that was just submitted, even if the job had waited longer than an attempt may be silent", () => {
     for (const command of [pause, cancel]) {
       const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, clock);
       expect(stopping.state.inFlight).toBe(true);
@@ -413,10 +413,10 @@ describe("cancel", () => {
     ["while its submission is under way", submitted, true],
     ["while nobody answers", applyEvents(submitted, first.unanswered), true],
     ["while it runs", running, true],
-    ["after it was judged", judged, true],
-    ["while it is paused", applyEvents(judged, pause), true],
-    ["while it is paused, and has stopped", applyEvents(judged, pause, first.stopped), false],
-  ])("ends the job at once, and the attempt soon: %s", (_, job, stops) => {
+    ["after it was evaluated", evaluated, true],
+    ["while it is paused", applyEvents(evaluated, pause), true],
+    ["while it is paused, and has stopped", applyEvents(evaluated, pause, first.stopped), false],
+  ])("ends the job at once and asks the attempt to stop: %s", (_, job, stops) => {
     const cancelled = applyEvents(job, 7, cancel);
     expect(cancelled.state).toMatchObject({ status: "cancelled", inFlight: stops, finishedAt: 7, error: null });
     expect(cancelled.log.at(-1)).toBe("info: The job was cancelled.");
@@ -428,7 +428,7 @@ describe("cancel", () => {
     expect(applyEvents(cancelled, validated, resume, pause, cancel, invalid)).toEqual(cancelled);
   });
 
-  it("goes on to be told where the attempt is accepted late, and nothing that it says counts", () => {
+  it("is still sent if the attempt is accepted late, whose messages do not count", () => {
     const cancelled = applyEvents(submitted, cancel, 1_000, first.accepted);
     expect(cancelled.state).toMatchObject({ status: "cancelled", inFlight: true, heardAt: 1_000 });
     expect(dueAt(cancelled.state, rules)).toBe(0);
@@ -438,7 +438,7 @@ describe("cancel", () => {
   });
 
   it("comes too late for a job that has ended", () => {
-    const succeeded = applyEvents(judged, first.finished);
+    const succeeded = applyEvents(evaluated, first.finished);
     expect(applyEvents(succeeded, cancel)).toEqual(succeeded);
     expect(refusalReason(succeeded.state, "cancel")).toBe("This job has succeeded, and cannot be cancelled any more.");
     expect(refusalReason(applyEvents(running, first.hopeless).state, "pause")).toBe(

@@ -108,7 +108,7 @@ const anyText = fc.oneof(
 const anyBuckets = fc.constantFrom(1, 2, 16, 256, 8192);
 
 describe("lexical features", () => {
-  it("are those of the formula, of n-grams as substrings and hashes as whole numbers", () => {
+  it("follow the formula, with n-grams taken as substrings and hashes computed in integers", () => {
     fc.assert(
       fc.property(
         fc.array(anyText, { minLength: 1, maxLength: 8 }),
@@ -125,7 +125,7 @@ describe("lexical features", () => {
     );
   });
 
-  it("of a text are the very row that the fit made of it", () => {
+  it("of a text equal the row that the reader made of it", () => {
     fc.assert(
       fc.property(fc.array(anyText, { minLength: 1, maxLength: 8 }), anyBuckets, (examples, buckets) => {
         const { vocabulary, rows, columns, entries } = fitLexical(examples, buckets);
@@ -144,7 +144,7 @@ describe("lexical features", () => {
     );
   });
 
-  it("have columns for the buckets that examples have, ascending, and nothing for any other", () => {
+  it("have one column for each bucket of the examples, ascending, and none for other buckets", () => {
     fc.assert(
       fc.property(
         fc.array(anyText, { minLength: 1, maxLength: 6 }),
@@ -163,7 +163,7 @@ describe("lexical features", () => {
     );
   });
 
-  it("have a norm of the scale in words and pairs, and in n-grams: a half for few examples, one for many", () => {
+  it("have the scale as norm of words and pairs, and of n-grams: a half for few examples, one for many", () => {
     fc.assert(
       fc.property(anyText, fc.constantFrom(1, 640, 641), (text, count) => {
         const { vocabulary, rows } = fitLexical(Array(count).fill(text), 256);
@@ -180,7 +180,7 @@ describe("lexical features", () => {
     );
   });
 
-  it("tell kinds apart that are spelt alike, and the order of words", () => {
+  it("distinguish kinds that are spelt alike, and the order of words", () => {
     const buckets = 8192;
     const bucket = (...feature: NamedFeature) => bucketOf(feature, buckets) % buckets;
     expect(bucket("word", ["<a"])).not.toBe(bucket("gram", ["<a"]));
@@ -192,13 +192,13 @@ describe("lexical features", () => {
     expect([...(one?.keys() ?? [])].filter((key) => !two?.has(key))).toHaveLength(2);
   });
 
-  it("fold what the words fold", () => {
+  it("normalise text as the words do", () => {
     const { vocabulary } = fitLexical(["Où est mon café ? I don’t know"], 256);
     const features = createLexicalVectorizer(vocabulary);
     expect(features("OU EST MON CAFE ? i DON'T know")).toEqual(features("Où est mon café ? I don’t know"));
   });
 
-  it("of texts without any word are none", () => {
+  it("of texts without words are empty", () => {
     for (const examples of [[""], ["", " \n"], [" ", "word"]]) {
       const { vocabulary, rows } = fitLexical(examples, 16);
       const features = createLexicalVectorizer(vocabulary);
@@ -208,7 +208,7 @@ describe("lexical features", () => {
     expect(fitLexical([""], 16)).toMatchObject({ columns: 0, entries: 0 });
   });
 
-  it("of examples that fill more than one array of the reader are as those of few", () => {
+  it("of examples that fill several arrays of the reader equal those of few", () => {
     const texts = Array.from({ length: 300 }, (_, i) =>
       Array.from({ length: 120 }, (_, j) => `w${(i * 31 + j * j) % 997}`).join(" "),
     );
@@ -245,7 +245,7 @@ describe("lexical features", () => {
     },
   );
 
-  it("are those of half as many buckets from the beginning, whenever they are halved", () => {
+  it("halved at any time equal those with half as many buckets from the start", () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(anyText, fc.nat(2)), { minLength: 1, maxLength: 12 }),
@@ -272,7 +272,7 @@ describe("lexical features", () => {
     );
   });
 
-  it("are those of half as many buckets also where they fill more than one array of the reader", () => {
+  it("halved across several arrays of the reader equal those with half as many buckets", () => {
     const texts = Array.from({ length: 120 }, (_, i) =>
       Array.from({ length: 300 }, (_, j) => `w${(i * 31 + j * j * j) % 4999}`).join(" "),
     );
@@ -287,7 +287,7 @@ describe("lexical features", () => {
     expect({ lexical: vocabulary, rows: takeRows() }).toEqual({ lexical: fitted.vocabulary, rows: fitted.rows });
   });
 
-  it("are given away once", () => {
+  it("are handed over once", () => {
     const reader = createLexicalReader(16);
     reader.add("a");
     const features = reader.fit();

@@ -27,13 +27,13 @@ const heldOut = { rows: Int32Array.from(v.truth.keys()), logits: Float32Array.fr
 const targets = { kind: "single", indices: Int32Array.from(v.truth) } as const;
 const all = [...v.truth.keys()];
 
-describe("figures", () => {
-  it("are scikit-learn's for one label each", () => {
+describe("metrics", () => {
+  it("equal scikit-learn's for single labels", () => {
     const matrix = confusionMatrix(v.truth, v.predicted, v.outputs);
     expect(matrix).toEqual(v.confusion);
     expect(macroF1(labels, v.truth, v.predicted)).toBeCloseTo(v.macro_f1, 12);
-    const figures = perClassMetrics(labels, v.truth, v.predicted);
-    figures.forEach(({ precision, recall, f1, support }, k) => {
+    const classes = perClassMetrics(labels, v.truth, v.predicted);
+    classes.forEach(({ precision, recall, f1, support }, k) => {
       expect(precision).toBeCloseTo(v.precision[k] as number, 12);
       expect(recall).toBeCloseTo(v.recall[k] as number, 12);
       expect(f1).toBeCloseTo(v.f1[k] as number, 12);
@@ -46,7 +46,7 @@ describe("figures", () => {
     expect(expectedCalibrationError(confidences, isCorrect)).toBeCloseTo(v.ece, 6);
   });
 
-  it("are scikit-learn's for several labels", () => {
+  it("equal scikit-learn's for several labels", () => {
     const { truth, predicted } = v.multi;
     const multiLabel = {
       rows: Int32Array.from(truth.keys()),
@@ -66,7 +66,7 @@ describe("figures", () => {
     );
   });
 
-  it("are scikit-learn's for values", () => {
+  it("equal scikit-learn's for values", () => {
     const { r2, mae, rmse } = regressionMetrics(v.regression.truth, v.regression.predicted);
     expect(r2).toBeCloseTo(v.regression.r2, 8);
     expect(mae).toBeCloseTo(v.regression.mae, 8);
@@ -74,7 +74,7 @@ describe("figures", () => {
   });
 
   it("bound a share by Wilson's interval", () => {
-    // Brown, Cai and DasGupta 2001: the bounds are where the score test turns, (p − share)² = z² p (1 − p) / n.
+    // Brown, Cai and DasGupta 2001: the bounds p solve (p − share)² = z² p (1 − p) / n.
     for (const [fraction, count] of [
       [0.5, 10],
       [0, 20],
@@ -91,7 +91,7 @@ describe("figures", () => {
 });
 
 describe("calibration", () => {
-  it("finds the temperature with the least log loss, of truths that may be wrong as Laplace's rule has it", () => {
+  it("finds the temperature with the least log loss of smoothed labels", () => {
     const uncertainty = labelSmoothing(all.length);
     const best = runToEnd(fitTemperature(targets, heldOut, all));
     const loss = (temperature: number) => heldOutLogLoss(targets, heldOut, all, temperature, uncertainty);
@@ -100,21 +100,24 @@ describe("calibration", () => {
     expect(runToEnd(fitTemperature(targets, sharpened, all))).toBeCloseTo(3 * best, 3);
   });
 
-  it.each(["single", "multi"] as const)("is never certain because all of a few examples are right: %s", (kind) => {
-    const smallSet = {
-      rows: Int32Array.from({ length: 12 }, (_, row) => row),
-      logits: Float32Array.from({ length: 36 }, (_, index) => (index % 3 === Math.floor(index / 3) % 3 ? 9 : -9)),
-      outputs: 3,
-    };
-    const correct = Array.from(smallSet.rows, (row) => row % 3);
-    const truth: Targets =
-      kind === "single" ? { kind, indices: Int32Array.from(correct) } : { kind, indices: correct.map((k) => [k]) };
-    const temperature = runToEnd(fitTemperature(truth, smallSet, [...smallSet.rows]));
-    const top = Math.max(...heldOutProbabilities(kind, smallSet, 0, temperature));
-    expect(top).toBeCloseTo(1 - labelSmoothing(12), 3);
-  });
+  it.each(["single", "multi"] as const)(
+    "is never fully confident because a few examples are all predicted correctly: %s",
+    (kind) => {
+      const smallSet = {
+        rows: Int32Array.from({ length: 12 }, (_, row) => row),
+        logits: Float32Array.from({ length: 36 }, (_, index) => (index % 3 === Math.floor(index / 3) % 3 ? 9 : -9)),
+        outputs: 3,
+      };
+      const correct = Array.from(smallSet.rows, (row) => row % 3);
+      const truth: Targets =
+        kind === "single" ? { kind, indices: Int32Array.from(correct) } : { kind, indices: correct.map((k) => [k]) };
+      const temperature = runToEnd(fitTemperature(truth, smallSet, [...smallSet.rows]));
+      const top = Math.max(...heldOutProbabilities(kind, smallSet, 0, temperature));
+      expect(top).toBeCloseTo(1 - labelSmoothing(12), 3);
+    },
+  );
 
-  it("judges each part at the temperature of the others", () => {
+  it("evaluates each part at the temperature of the others", () => {
     // Logits of part 0 are three times too large: at its own temperature its loss would be less than at part 1's.
     const parts = Int32Array.from(all, (row) => row % 2);
     const logits = heldOut.logits.map((logit, index) => (Math.floor(index / v.outputs) % 2 === 0 ? 3 * logit : logit));
@@ -133,7 +136,7 @@ describe("calibration", () => {
     expect(evaluation.log_loss).toBeCloseTo(expected, 10);
   });
 
-  it("judges a threshold for what is out of scope by other examples than those it was set on, or not at all", () => {
+  it("evaluates an out-of-scope threshold on other examples than it was set on, or not at all", () => {
     const labelIndices = Int32Array.from(v.truth, (label, row) => (row % 4 === 0 ? -1 : label));
     const options = { method: "cross_validation", folds: 2 } as const;
     const evaluateParts = (parts: Int32Array) =>
@@ -147,7 +150,7 @@ describe("calibration", () => {
     });
   });
 
-  it("keeps at most a thousand scores, none below the quantile it stands for", () => {
+  it("keeps at most a thousand scores, none below the quantile that it represents", () => {
     fc.assert(
       fc.property(
         fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 1, maxLength: 3000 }),

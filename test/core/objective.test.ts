@@ -45,7 +45,7 @@ function makeProblem(tensors: TensorBackend, kind: Targets["kind"], seed: number
 }
 
 describe.each(kinds)("the objective for %s targets", (kind) => {
-  it("has the gradient that central differences have", () => {
+  it("has the gradient of central differences", () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
         const tensors = plainTensorBackend();
@@ -71,7 +71,7 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
     );
   });
 
-  it("is at W = 0, where sums over rows are all that it takes, what the products give", () => {
+  it("equals at W = 0, where it sums over rows, what the products give", () => {
     fc.assert(
       fc.property(fc.integer(), (seed) => {
         const tensors = plainTensorBackend();
@@ -116,7 +116,7 @@ describe.each(kinds)("the objective for %s targets", (kind) => {
   });
 });
 
-it("leaves rows of weight zero out, whatever they hold", () => {
+it("ignores rows of weight zero, whatever they hold", () => {
   const tensors = plainTensorBackend();
   const problem = makeProblem(tensors, "single", 5);
   const point = initialParameters(problem);

@@ -15,7 +15,7 @@ import { binomialVectors } from "./vectors/load.ts";
 const trials = fc.tuple(fc.integer({ min: 1, max: 300 }), fc.nat(), fc.double({ min: 0, max: 1, noNaN: true }));
 
 describe("the tail of a binomial distribution", () => {
-  it("is as scipy has it", () => {
+  it("equals scipy's", () => {
     expect(binomialVectors.length).toBeGreaterThan(200);
     for (const { k, n, p, tail } of binomialVectors) {
       const probability = binomialCdf(k, n, p);
@@ -37,7 +37,7 @@ describe("the tail of a binomial distribution", () => {
     );
   });
 
-  it("mirrored is the rest", () => {
+  it("of the mirrored distribution is the complement", () => {
     fc.assert(
       fc.property(trials, ([n, seed, p]) => {
         const k = seed % n;
@@ -75,13 +75,13 @@ describe("a new version", () => {
     ).toBe(expected);
   });
 
-  it("is judged by its task's own figure", () => {
+  it("is compared by the metric of its task", () => {
     const candidate = makeEvaluation({ accuracy: 0.1, micro_f1: 0.9 });
     expect(isNotWorse("multi_label", candidate, makeEvaluation({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(true);
     expect(isNotWorse("single_label", candidate, makeEvaluation({ accuracy: 0.9, micro_f1: 0.9 }))).toBe(false);
   });
 
-  it("without a figure is worse than one with, and nothing is worse than one without", () => {
+  it("without a metric is worse than one with, and none is worse than one without", () => {
     const unevaluated = { method: "none", detail: "summary", examples: 0 } as const;
     expect(isNotWorse("single_label", unevaluated, makeEvaluation({ accuracy: 0.5 }))).toBe(false);
     expect(isNotWorse("single_label", null, makeEvaluation({ accuracy: 0.5 }))).toBe(false);
@@ -104,7 +104,7 @@ describe("a new version", () => {
     );
   });
 
-  it("is promoted as the policy says", () => {
+  it("is promoted according to the policy", () => {
     const [good, bad] = [makeEvaluation({ accuracy: 0.9 }), makeEvaluation({ accuracy: 0.1 })];
     const active = { evaluation: makeEvaluation({ accuracy: 0.9 }) };
     expect(shouldPromoteVersion("always", "single_label", bad, active)).toBe(true);
@@ -118,7 +118,7 @@ describe("a new version", () => {
 describe("drift", () => {
   const evaluation = makeEvaluation({ accuracy: 0.9, examples: 1000 });
 
-  it("takes twenty examples, and an accuracy", () => {
+  it("needs twenty examples and an accuracy", () => {
     expect(driftPValue({ judged: 19, hits: 0 }, evaluation)).toBeNull();
     expect(driftPValue({ judged: 20, hits: 0 }, evaluation)).toBeLessThan(1e-15);
     for (const without of [null, makeEvaluation({ r2: 0.9 }), makeEvaluation({ accuracy: 0.9, examples: 0 })]) {
@@ -127,7 +127,7 @@ describe("drift", () => {
     }
   });
 
-  it("is seen at a chance of a hundredth", () => {
+  it("is reported at a p-value below a hundredth", () => {
     // scipy.stats.binom.cdf(81, 100, 901 / 1002) is 0.00499, of 82 0.01081.
     expect(driftPValue({ judged: 100, hits: 81 }, evaluation)).toBeCloseTo(0.00499, 5);
     expect(driftPValue({ judged: 100, hits: 82 }, evaluation)).toBeCloseTo(0.01081, 5);
@@ -135,13 +135,13 @@ describe("drift", () => {
     expect(isDrifting({ judged: 100, hits: 82 }, evaluation)).toBe(false);
   });
 
-  it("of a version that got its few held-out examples all right takes more than one miss", () => {
+  it("of a version that predicted its few held-out examples all correctly needs more than one miss", () => {
     const perfect = makeEvaluation({ accuracy: 1, examples: 18 });
     expect(isDrifting({ judged: 20, hits: 19 }, perfect)).toBe(false);
     expect(isDrifting({ judged: 20, hits: 12 }, perfect)).toBe(true);
   });
 
-  it("is never seen where the version is as good as it was held to be, and more surely the fewer hits", () => {
+  it("is never reported for a version as accurate as evaluated, and the p-value falls with fewer hits", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 20, max: 100 }),

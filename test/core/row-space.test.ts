@@ -22,7 +22,7 @@ import { maxDifference, runToEnd, sparseRows } from "../contract/training-data.t
 
 interface DesignKind {
   readonly columns: number;
-  /** Whether every row is there twice. */
+  /** Whether every row occurs twice. */
   readonly isDuplicated: boolean;
 }
 
@@ -60,7 +60,7 @@ function fitParameters(tensors: TensorBackend, problem: FitProblem): Float64Arra
   return parameters;
 }
 
-/** Every row's probabilities or value: intercepts alone may differ, by what they have in common. */
+/** Every row's probabilities or value. The intercepts themselves may differ by a constant. */
 function predictLogits(
   tensors: TensorBackend,
   design: Design,
@@ -91,8 +91,8 @@ const kinds: [string, DesignKind][] = [
   ["sparse columns beside them, of rows that are there twice", { columns: 60, isDuplicated: true }],
 ];
 
-describe.each(kinds)("in the span of few rows, with %s", (_what, kind) => {
-  it("a fit finds the model that it finds in all columns", () => {
+describe.each(kinds)("in the row space, with %s", (_what, kind) => {
+  it("a fit finds the same model as in all columns", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 6, max: 30 }),
@@ -146,7 +146,7 @@ describe.each(kinds)("in the span of few rows, with %s", (_what, kind) => {
   });
 });
 
-it("is worked in where rows are few for their columns, and nowhere that none of them has a weight", () => {
+it("is used if there are fewer rows than columns, and never if no row has weight", () => {
   expect(usesRowSpace({ rows: 20, dimensions: 5, columns: 0 })).toBe(false);
   expect(usesRowSpace({ rows: 20, dimensions: 5, columns: 16 })).toBe(true);
   expect(usesRowSpace({ rows: 641, dimensions: 5, columns: 16_384 })).toBe(false);
@@ -155,7 +155,7 @@ it("is worked in where rows are few for their columns, and nowhere that none of 
   expect(runToEnd(reduceToRowSpace(tensors, design, new Float64Array(10)))).toBeNull();
 });
 
-it("costs no more than is said, and lets others in once a row", () => {
+it("costs no more than estimated, and yields for each row", () => {
   const tensors = plainTensorBackend();
   const { design, weights } = makeTestDesign(tensors, 200, 16, { columns: 4_000, isDuplicated: false }, 3);
   const entries = (design.sparse?.blocks ?? []).reduce((sum, block) => sum + block.entries, 0);

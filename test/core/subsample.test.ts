@@ -31,7 +31,7 @@ function makeTestDesign(features: Float32Array, dimensions: number) {
 }
 
 it.each(["single", "multi", "value"] as const)("keeps each sampled row with its own target: %s", (kind) => {
-  // The feature tells the row, and the row its target.
+  // The feature identifies the row, and the row its target.
   const design = makeTestDesign(
     Float32Array.from({ length: ROWS }, (_, row) => row),
     1,
@@ -70,7 +70,7 @@ it.each(["single", "multi", "value"] as const)("keeps each sampled row with its 
 });
 
 it("keeps each sampled row with its own sparse row", () => {
-  // The one number of a sparse row tells the row, as the feature does; every third row has none.
+  // The only entry of a sparse row identifies the row, like the feature. Every third row has none.
   const features = Float32Array.from({ length: ROWS }, (_, row) => row);
   const starts = Uint32Array.from({ length: ROWS + 1 }, (_, row) => row - Math.ceil(row / 3));
   const withOne = Array.from(features.keys()).filter((row) => row % 3 !== 0);
@@ -94,7 +94,7 @@ it("keeps each sampled row with its own sparse row", () => {
   const before = tensors.memory().matrices;
   const subset = runToEnd(subsetDesign(tensors, design, rows, 2));
   const values = subset.blocks.flatMap((block) => [...tensors.view(block)]);
-  // Added to zero, which has no sign then.
+  // Adding zero turns −0 into 0.
   const originalValues = values.map((value) => 0 + Math.round(value * design.scale + (design.mean[0] as number)));
   expect(originalValues).toEqual(rows);
   const picked = readSparseDesign(tensors, subset.sparse ?? { columns: 0, blocks: [] });
@@ -106,7 +106,7 @@ it("keeps each sampled row with its own sparse row", () => {
   expect(tensors.memory().matrices).toBe(before);
 });
 
-it("measures how rows spread, of many by a sample of them", () => {
+it("computes the Gram matrix, of many rows from a sample", () => {
   for (const rows of [100, 30_000]) {
     const { features } = makeClusters(rows, 30, 2, 1);
     const design = makeTestDesign(features, 30);
@@ -147,7 +147,7 @@ it("measures how rows spread, of many by a sample of them", () => {
   }
 });
 
-it("starts each fold's model from its own earlier one, never from one that has seen what it holds out", () => {
+it("starts each fold's model from its own earlier one, never from one that was trained on its held-out rows", () => {
   const data = makeClusters(60, 5, 3, 1);
   const design = makeTestDesign(data.features, 5);
   const weights = new Float64Array(60).fill(1);
@@ -173,7 +173,7 @@ it("starts each fold's model from its own earlier one, never from one that has s
   expect([...heldOut.rows].sort((a, b) => a - b)).toEqual([...groups]);
 });
 
-it("orders rows so that every beginning has of each class in proportion, and of each at least one", () => {
+it("orders rows so that every prefix has each class in proportion, and at least one of each", () => {
   const classes = fc.array(fc.integer({ min: -1, max: 5 }), { minLength: 1, maxLength: 300 });
   fc.assert(
     fc.property(classes, fc.nat(), (strata, seed) => {

@@ -51,14 +51,14 @@ describe.each([
   ["few rows", 150],
   ["more rows than are worked in the span of", 700],
 ])("a training of %s", (_what, rows) => {
-  it("without lexical features is as if there were no texts", () => {
+  it("without lexical features equals a training without texts", () => {
     const { texts: _texts, ...data } = makeWordedClusters(rows, 12, 3, "words");
     const result = trainOn(wasm, makeWordedClusters(rows, 12, 3, "words"), { lexical: false });
     expect(result).toEqual(trainOn(wasm, data));
     expect(unwrapTrained(result)).toMatchObject({ head: { lexical: null }, training: { lexical: false } });
   });
 
-  it("with lexical features learns what words alone tell, and without does not", () => {
+  it("learns what only the words tell with lexical features, and not without", () => {
     const [trainingData, testData] = splitData(makeWordedClusters(rows + 300, 12, 3, "words"), rows);
     const result = trainOn(wasm, trainingData, { lexical: true });
     expect(unwrapTrained(result).training.lexical).toBe(true);
@@ -67,7 +67,7 @@ describe.each([
     expect(measureAccuracy(trainOn(wasm, trainingData, { lexical: false }), testData)).toBeLessThan(0.6);
   });
 
-  it("says honestly how well it does with them", () => {
+  it("has an evaluation with them that agrees with new examples", () => {
     const [trainingData, testData] = splitData(makeWordedClusters(rows + 600, 12, 6, "words", 3), rows);
     const result = trainOn(wasm, trainingData, { lexical: true });
     const [low, high] = unwrapTrained(result).evaluation.accuracy_interval ?? [0, 0];
@@ -75,7 +75,7 @@ describe.each([
     expect(measureAccuracy(result, testData)).toBeLessThan(high + 0.05);
   });
 
-  it("takes them by itself where only words tell classes apart, and loses nothing where words are noise", () => {
+  it("selects them if only the words tell classes apart, and loses nothing if words are noise", () => {
     const [wordData, wordTestData] = splitData(makeWordedClusters(rows + 300, 12, 3, "words"), rows);
     const words = trainOn(wasm, wordData);
     expect(unwrapTrained(words).training.lexical).toBe(true);
@@ -87,7 +87,7 @@ describe.each([
     expect(measureAccuracy(trainOn(wasm, trainingData), testData)).toBeGreaterThan(withoutLexical - 0.03);
   });
 
-  it("keeps to an l2 that is given, with lexical features and without", () => {
+  it("uses a given l2, with lexical features and without", () => {
     for (const [informative, lexical] of [
       ["words", "auto"],
       ["words", true],
@@ -102,7 +102,7 @@ describe.each([
     }
   });
 
-  it("chooses where nothing is evaluated too", () => {
+  it("selects even if nothing is evaluated", () => {
     const { training, evaluation } = unwrapTrained(
       trainOn(wasm, makeWordedClusters(rows, 12, 3, "words"), { evaluation: none }),
     );
@@ -110,7 +110,7 @@ describe.each([
     expect(training.lexical).toBe(true);
   });
 
-  it("gives the same bytes for the same texts, however its rows are cut into blocks", () => {
+  it("gives the same bytes for the same texts, however its rows are divided into blocks", () => {
     for (const lexical of ["auto", true] as const) {
       const bytes = (blockRows: number) =>
         encodeHead(unwrapTrained(trainOn(wasm, makeWordedClusters(rows, 12, 3, "words"), { lexical }, blockRows)).head);
@@ -156,7 +156,7 @@ describe.each([
     ).toBeLessThan(10);
   });
 
-  it("leaves neither matrices nor sparse rows behind, stopped at any step or failed in any", () => {
+  it("frees all matrices and sparse rows when it is stopped at any step or fails in any", () => {
     const data = makeWordedClusters(rows, 12, 3, "words");
     const before = wasm.memory().matrices;
     unwrapTrained(trainOn(wasm, data));
@@ -194,19 +194,19 @@ describe.each([
 });
 
 describe("lexical features", () => {
-  it.each([1, 2, 3])("are left where words are noise and the embeddings tell all: %i", (seed) => {
+  it.each([1, 2, 3])("are left out if words are noise and the embeddings are enough: %i", (seed) => {
     const { head, training } = unwrapTrained(trainOn(wasm, makeWordedClusters(900, 12, 3, "embeddings", seed)));
     expect(training.lexical).toBe(false);
     expect(head.lexical).toBeNull();
   });
 
-  it("are left out where nothing can be held out that would tell that they are better", () => {
+  it("are left out if no rows can be held out to show that they are better", () => {
     const [twoRows] = splitData(makeWordedClusters(20, 3, 2, "words"), 2);
     expect(unwrapTrained(trainOn(wasm, twoRows)).training.lexical).toBe(false);
     expect(unwrapTrained(trainOn(wasm, twoRows, { lexical: true })).training.lexical).toBe(true);
   });
 
-  it("of texts without a word are nothing, and do no harm", () => {
+  it("of texts without words are empty, and do no harm", () => {
     for (const rows of [60, 700]) {
       const data = { ...makeWordedClusters(rows, 12, 3, "embeddings"), texts: Array(rows).fill(" ") };
       const { head } = unwrapTrained(trainOn(wasm, data, { lexical: true }));
@@ -219,7 +219,7 @@ describe("lexical features", () => {
     }
   });
 
-  it("choose their penalty on part of many rows, each with its own words", { timeout: 60_000 }, () => {
+  it("select their penalty on a subsample of many rows, each with its own words", { timeout: 60_000 }, () => {
     const [rows, classes] = [6_000, 150];
     const data = makeWordedClusters(rows, 16, classes, "words");
     const { entries, columns } = fitLexical(data.texts ?? [], classes);
@@ -233,9 +233,9 @@ describe("lexical features", () => {
     expect(measureAccuracy(result, data)).toBeGreaterThan(0.9);
   });
 
-  it("cost more the more numbers they have, and are refused beyond the bytes before any work", () => {
+  it("cost more the more entries they have, and are refused over the budget before any work", () => {
     const shape = { task: "single_label", examples: 2_000, dimensions: 64, outputs: 10 } as const;
-    // Without room for transposes, which are kept where there is any.
+    // Without room for transposes, which are cached if there is any.
     const trainingOptions = { ...options, evaluation: { method: "holdout" } } as const;
     const cost = (entries: number, lexical: boolean | "auto" = "auto", textBytes = 0) =>
       estimateCost(
@@ -282,7 +282,7 @@ describe("lexical features", () => {
     (rows, dimensions, classes, lexical, l2, method) => {
       const random = seededRandom(1);
       const data = makeWordedClusters(rows, dimensions, classes, "words");
-      // Long texts, so that sparse rows weigh more than all else.
+      // Long texts, so that sparse rows take most of the memory.
       const texts = (data.texts ?? []).map(
         (text) => `${text} ${Array.from({ length: 120 }, () => `x${Math.floor(random() * 5000)}`).join(" ")}`,
       );

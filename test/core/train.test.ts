@@ -26,7 +26,7 @@ function indicesOf(data: TrainingData): Int32Array {
   return data.targets.indices;
 }
 
-/** The rows of a set, in any order and any number of times. */
+/** A set of these rows of another. A row may occur several times. */
 function selectRows(data: TrainingData, rows: readonly number[]): TrainingData {
   const { dimensions } = data;
   return {
@@ -45,12 +45,12 @@ describe("a training", () => {
     expect(unwrapTrained(trainOn(wasm, data))).toEqual(unwrapTrained(trainOn(wasm, data)));
   });
 
-  it("does not depend on how the rows are cut into blocks", () => {
+  it("does not depend on how the rows are divided into blocks", () => {
     const data = makeClusters(60, 9, 4, 1);
     expect(trainOn(wasm, data, {}, 60)).toEqual(trainOn(wasm, data, {}, 7));
   });
 
-  it("tells the objective after each step of its last fit, which never rises", () => {
+  it("reports the objective after each step of its final fit, which never rises", () => {
     const steps: number[] = [];
     const { training } = unwrapTrained(
       trainOn(wasm, makeClusters(60, 9, 4, 1), { onStep: (value) => void steps.push(value) }),
@@ -81,7 +81,7 @@ describe("a training", () => {
     expect(maxDifference(a, b)).toBeLessThan(1e-4);
   });
 
-  it("takes a set given twice with twice the penalty for the same problem", () => {
+  it("solves the same problem for a doubled set with a doubled penalty", () => {
     const data = makeClusters(30, 5, 3, 1);
     const duplicatedData = selectRows(
       data,
@@ -92,7 +92,7 @@ describe("a training", () => {
     expect(maxDifference(a, b)).toBeLessThan(1e-4);
   });
 
-  it("chooses the same model whatever the features' scale and offset", () => {
+  it("selects the same model for any scale and offset of the features", () => {
     const data = makeClusters(80, 8, 4, 1.5);
     const base = unwrapTrained(trainOn(wasm, data));
     for (const [scale, offset] of [
@@ -117,7 +117,7 @@ describe("a training", () => {
     expect(maxDifference(predictions(a.head, data.features), predictions(b.head, data.features))).toBeLessThan(0.01);
   });
 
-  it("learns clusters, and says honestly how well", () => {
+  it("learns clusters, and its evaluation agrees with new examples", () => {
     const data = makeClusters(400, 20, 8, 1.5);
     const testData = makeClusters(1200, 20, 8, 1.5);
     const known = selectRows(testData, [...Array(400).keys()]);
@@ -205,7 +205,7 @@ describe("hard sets", () => {
     expect(predict(threeClasses.head, Float32Array.of(40))[2]).toBeGreaterThan(0.5);
   });
 
-  it("takes constant features and zero rows as they are", () => {
+  it("accepts constant features and zero rows", () => {
     const data = makeClusters(30, 3, 3, 0.5);
     const features = data.features.map((value, index) => (index % 3 === 2 ? 1e6 : index < 9 ? 0 : value));
     const { head } = unwrapTrained(trainOn(wasm, { ...data, features }));
@@ -214,7 +214,7 @@ describe("hard sets", () => {
     expect([...predict(nothing.head, new Float32Array(3))].map((p) => p.toFixed(2))).toEqual(["0.33", "0.33", "0.33"]);
   });
 
-  it("fits a value that every row agrees on, and evaluates nothing where all rows are one group", () => {
+  it("fits a value that all rows share, and evaluates nothing if all rows are one group", () => {
     const data: TrainingData = {
       dimensions: 2,
       features: new Float32Array(6),
@@ -227,12 +227,12 @@ describe("hard sets", () => {
     expect(evaluation.examples).toBe(0);
   });
 
-  it("takes features that differ by less than 32-bit floats can weigh as constant", () => {
+  it("treats features as constant that differ by less than 32-bit weights can express", () => {
     const { head } = unwrapTrained(trainOn(wasm, makeData([0, -1.401298464324817e-45], [0, 1])));
     expect(predictions(head, Float32Array.of(0, 1)).every(Number.isFinite)).toBe(true);
   });
 
-  it("refuses what is over the budget before it starts, with the estimate", () => {
+  it("refuses a training over the budget before it starts, with the estimate", () => {
     const data = makeClusters(30, 3, 3, 0.5);
     const budget = { operations: 1e12, bytes: 1000 };
     const result = trainOn(wasm, data, { budget });
@@ -243,7 +243,7 @@ describe("hard sets", () => {
     });
   });
 
-  it("holds out the fraction that it is asked for, to a twentieth", () => {
+  it("holds out the requested fraction, to a twentieth", () => {
     const data = makeClusters(400, 5, 4, 1);
     for (const fraction of [0.05, 0.1, 0.2, 0.3, 0.35, 0.45, 0.5]) {
       const { evaluation } = unwrapTrained(trainOn(wasm, data, { evaluation: { method: "holdout", fraction } }));
@@ -317,14 +317,14 @@ describe("hard sets", () => {
     }
   });
 
-  it("sets no threshold and claims no figure where all that is held out is out of scope", () => {
+  it("sets no threshold and reports no metrics if everything held out is out of scope", () => {
     const data = makeData([-1, -1.1, 1, 1.1, 5], [0, 0, 1, 1, -1]);
     const { head, evaluation } = unwrapTrained(trainOn(wasm, data, { evaluation: { method: "holdout" } }));
     if (evaluation.examples === 0) expect(head.outOfScopeThreshold).toBeNull();
     expect(evaluation.accuracy === undefined).toBe(evaluation.examples === 0);
   });
 
-  it("judges a holdout alike whatever the order of its rows", () => {
+  it("evaluates a holdout alike for any order of its rows", () => {
     const data = makeClusters(400, 3, 2, 2);
     const order = shuffle([...Array(400).keys()], seededRandom(5));
     const loss = (set: TrainingData) =>
@@ -334,7 +334,7 @@ describe("hard sets", () => {
     ).toBeLessThan(0.15);
   });
 
-  it("is not certain of what it has not seen because the few examples that were held out were all right", () => {
+  it("is not fully confident because the few held-out examples were all predicted correctly", () => {
     const fewRows = makeClusters(40, 12, 4, 0.9);
     const testData = makeClusters(1040, 12, 4, 0.9);
     const { head, evaluation } = unwrapTrained(trainOn(wasm, fewRows));
@@ -347,7 +347,7 @@ describe("hard sets", () => {
     expect(loss).toBeLessThan((evaluation.log_loss ?? 0) + 0.15);
   });
 
-  it("trains where features are nearly multiples of each other, however weak the penalty", () => {
+  it("trains on features that are nearly multiples of each other, however weak the penalty", () => {
     const flat = makeClusters(200, 3, 4, 0.3);
     const random = seededRandom(11);
     const mix = Float64Array.from({ length: 3 * 120 }, () => random() - 0.5);
@@ -370,7 +370,7 @@ describe("hard sets", () => {
     expect(last).toBeLessThan(10);
   });
 
-  it("judges by models that are at their own optimum, where rows are few and the penalty is weak for their scale", () => {
+  it("evaluates models at their own optimum if rows are few and the penalty is weak for their scale", () => {
     const random = seededRandom(8);
     const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
     const direction = Float64Array.from({ length: 64 }, (_, j) => normal() / Math.sqrt(j + 1));
@@ -400,7 +400,7 @@ describe("hard sets", () => {
     }
   });
 
-  it("learns beside a column, or a value, that is larger by orders of magnitude", () => {
+  it("learns although a column, or a value, is larger by orders of magnitude", () => {
     const data = makeClusters(300, 8, 3, 0.3);
     const column = data.features.map((value, index) => (index % 8 === 5 ? 1e4 * value : value));
     const value = data.features.map((feature, index) => (index === 2 ? 1e5 : feature));
@@ -416,7 +416,7 @@ describe("hard sets", () => {
     expect(evaluation.accuracy).toBeGreaterThan(0.9);
   });
 
-  it("finds the same model in the span of few rows as in all dimensions", () => {
+  it("finds the same model in the row space as in all dimensions", () => {
     const data = makeClusters(50, 80, 5, 1);
     const triplicatedData = selectRows(
       data,
@@ -438,7 +438,7 @@ describe("hard sets", () => {
       });
   });
 
-  it("never throws and never gives what is not a number, whatever the set", () => {
+  it("never throws and never returns NaN, for any set", () => {
     fc.assert(
       fc.property(
         fc.array(
@@ -470,7 +470,7 @@ describe("hard sets", () => {
 });
 
 describe("other tasks", () => {
-  it("finds out-of-scope inputs by a threshold, and keeps them out of the training", () => {
+  it("rejects out-of-scope inputs by a threshold, and does not train on them", () => {
     const data = makeClusters(200, 10, 4, 0.6);
     const random = seededRandom(9);
     const outOfScopeRows = Float32Array.from({ length: 40 * 10 }, () => 0.4 * (random() - 0.5));
@@ -489,7 +489,7 @@ describe("other tasks", () => {
     expect(refused.length).toBeGreaterThan(28);
   });
 
-  it("keeps conformal sets to their coverage", () => {
+  it("gives prediction sets that have their coverage", () => {
     const all = makeClusters(1500, 6, 5, 1.6);
     const { head } = unwrapTrained(trainOn(wasm, selectRows(all, [...Array(500).keys()])));
     let coveredCount = 0;
@@ -513,7 +513,7 @@ describe("other tasks", () => {
     expect([...predict(head, data.features.subarray(24, 32))].every((p) => p > 0.5)).toBe(true);
   });
 
-  it("fits a line, and its intervals hold what they promise", () => {
+  it("fits a line, and its intervals have their coverage", () => {
     const random = seededRandom(4);
     const features = Float32Array.from({ length: 300 }, () => 4 * random() - 2);
     const values = Float64Array.from(features, (x) => 3 * x + 7 + (random() - 0.5));
@@ -535,7 +535,7 @@ describe("other tasks", () => {
     expect(coveredCount / 1000).toBeLessThan(0.88);
   });
 
-  it("keeps what sets values apart, however far they are from zero", () => {
+  it("keeps the differences between values that are far from zero", () => {
     const random = seededRandom(6);
     const features = Float32Array.from({ length: 100 }, () => 4 * random() - 2);
     for (const [offset, scale] of [

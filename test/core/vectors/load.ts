@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { TrainingData } from "../../contract/training-data.ts";
 
-/** One fit of scikit-learn's: fits.json, made by make.py. */
+/** A fit of scikit-learn, from fits.json, which make.py writes. */
 export interface FitVector {
   readonly name: string;
   readonly kind: "single" | "multi" | "value";
@@ -40,7 +40,7 @@ export interface MetricVectors {
 
 export const metricVectors = readJson("metrics.json") as MetricVectors;
 
-/** One split of McNemar's test: mcnemar.json, made by mcnemar.py. */
+/** A split for McNemar's test, from mcnemar.json, which mcnemar.py writes. */
 export interface McNemarVector {
   readonly only_first: number;
   readonly only_second: number;
@@ -49,7 +49,7 @@ export interface McNemarVector {
 
 export const mcNemarVectors = readJson("mcnemar.json") as McNemarVector[];
 
-/** P(X ≤ k) of n trials: binomial.json, made by binomial.py. */
+/** P(X ≤ k) of n trials, from binomial.json, which binomial.py writes. */
 export interface BinomialVector {
   readonly k: number;
   readonly n: number;
@@ -59,7 +59,7 @@ export interface BinomialVector {
 
 export const binomialVectors = readJson("binomial.json") as BinomialVector[];
 
-/** A vector's training set, rows of weight 2 as two rows. */
+/** The training set of a vector. A row of weight 2 occurs twice. */
 export function toTrainingData(vector: FitVector): TrainingData {
   const rows = [...Array(vector.rows).keys(), ...vector.repeat];
   const features = Float32Array.from(
