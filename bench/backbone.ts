@@ -1,13 +1,13 @@
 /**
- * What the default backbone knows, through the HTTP API of the real Worker:
+ * Accuracy with the default backbone, through the HTTP API of the real Worker:
  *
  *   npm run bench -- backbone --data DIR
  *
- * DIR holds labelled sets (text-datasets.ts). For each, test accuracy of a head on the embeddings alone and of one with lexical
- * features beside them as `auto` chooses, against TF-IDF of words and characters with a linear SVM (Debian's
- * python3-sklearn). Where pre-training has seen the training texts, those held out of them flatter the embeddings, so `auto`
- * asks the wrong ones: there lexical features are asked for. Then MTEB's protocol (8 examples a class, scikit-learn's logistic regression, 10 draws), typing errors,
- * and what lexical features cost a training.
+ * DIR has labelled sets (shared/text-datasets.ts). For each set, the test accuracy of a head on the embeddings alone, and of
+ * a head that also has lexical features if `auto` chooses them, against TF-IDF of words and characters with a linear SVM
+ * (Debian's python3-sklearn). If pre-training has seen the training texts, held-out texts make the embeddings look too good
+ * and mislead `auto`; lexical features are then requested by `true`. Then MTEB's protocol (8 examples a class,
+ * scikit-learn's logistic regression, 10 draws), typing errors, and the cost of lexical features in a training.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,18 +16,25 @@ import { textStatic } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { type Client, GraftError } from "../src/sdk/client.ts";
-import { type LocalWorker, withWorker } from "./local-worker.ts";
-import { type Peer, startPeer } from "./peer.ts";
-import { median, noPeer, pairedRatio, type Row } from "./report.ts";
-import { type LabelledText, readTextDatasets, type Split, sampleByLabel, type TextDataset } from "./text-datasets.ts";
+import { measureAccuracy, uploadDataset } from "./shared/accuracy.ts";
+import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
+import { type Peer, startPeer } from "./shared/python-peer.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median, pairedRatio } from "./shared/statistics.ts";
+import {
+  type LabelledText,
+  readTextDatasets,
+  type Split,
+  sampleByLabel,
+  type TextDataset,
+} from "./shared/text-datasets.ts";
 
-const BATCH = 1_024;
 const DRAWS = 10;
 const SHOTS = 8;
 const TRAININGS = 5;
 const CLASSES = 77;
 const EXAMPLES_PER_CLASS = 130;
-/** Accuracy that is the same as a peer's, and what typing errors may cost. */
+/** By how much accuracy may be below the SVM's, and how much a typing error may cost. */
 const SVM_TOLERANCE = 0.003;
 const MAX_TYPO_LOSS = 0.03;
 
@@ -47,8 +54,9 @@ export async function run(): Promise<Row[]> {
     options: { data: { type: "string", default: "" }, json: { type: "string" } },
   });
   const sets = readTextDatasets(values.data);
-  if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets of bench/text-datasets.ts.`);
-  const peer = startPeer<string[]>("backbone-peer.py");
+  if (sets.length === 0)
+    throw new Error(`--data '${values.data}' has none of the sets of bench/shared/text-datasets.ts.`);
+  const peer = startPeer<string[]>("backbone.py");
   try {
     return await withWorker(async (worker) => {
       const rows: Row[] = [];
@@ -74,7 +82,7 @@ async function measureAccuracies(graft: Client, peer: Peer<string[]>, set: TextD
   const svm: number[] = [];
   let lexicalCount = 0;
   for (const split of set.splits) {
-    await uploadDataset(graft, split.train);
+    await uploadDataset(graft, "data", split.train);
     const denseHead = await graft.heads.train({
       name: "alone",
       dataset: "data",
@@ -105,51 +113,26 @@ async function measureAccuracies(graft: Client, peer: Peer<string[]>, set: TextD
   console.error(`${name}: ${mean(dense).toFixed(4)}, ${mean(lexical).toFixed(4)}, SVM ${mean(svm).toFixed(4)}`);
   const requiredAccuracy = Math.max(target.lexical ?? 0, mean(svm) - SVM_TOLERANCE);
   return [
-    {
+    makeRow({
       case: name,
       measure: "accuracy, embeddings alone",
       value: mean(dense),
-      unit: "",
-      ...noPeer,
       target: target.dense === undefined ? null : `≥ ${target.dense}`,
       met: target.dense === undefined ? null : mean(dense) >= target.dense,
-    },
-    {
+    }),
+    makeRow({
       case: name,
       measure: `accuracy, ${featureName}`,
       value: mean(lexical),
-      unit: "",
       peer: "TF-IDF word+char, linear SVM",
       peer_value: mean(svm),
-      ratio: null,
-      spread: null,
       target: `≥ ${requiredAccuracy.toFixed(4)}`,
       met: mean(lexical) >= requiredAccuracy,
-    },
+    }),
   ];
 }
 
-/** Replaces the data set "data". */
-async function uploadDataset(graft: Client, rows: readonly LabelledText[]): Promise<void> {
-  await graft.datasets.delete("data").catch(() => undefined);
-  await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
-  const lines = rows.map(({ text, label }) => JSON.stringify({ text, label })).join("\n");
-  await graft.datasets.import("data", lines, "application/x-ndjson");
-}
-
-async function measureAccuracy(graft: Client, head: string, test: readonly LabelledText[]): Promise<number> {
-  let correct = 0;
-  for (let first = 0; first < test.length; first += BATCH) {
-    const part = test.slice(first, first + BATCH);
-    const { data } = await graft.heads.predict(head, { input: part.map(({ text }) => text) });
-    part.forEach(({ label }, i) => {
-      if (data[i]?.label === label) correct++;
-    });
-  }
-  return correct / test.length;
-}
-
-/** Embeddings in Node, which are those of the Worker to the byte (test/contract/text-static.test.ts). */
+/** Embeds in Node: the Worker's embeddings are the same bytes (test/contract/text-static.test.ts). */
 async function measureFewShot({ folder }: LocalWorker, peer: Peer<string[]>, set: TextDataset): Promise<Row> {
   const { train, test } = set.splits[0] as Split;
   const [trainFile, testFile] = [join(folder, "x"), join(folder, "t")];
@@ -170,16 +153,12 @@ async function measureFewShot({ folder }: LocalWorker, peer: Peer<string[]>, set
     });
     accuracies.push(mean(test.map(({ label }, i) => Number(label === predicted[i]))));
   }
-  return {
+  return makeRow({
     case: `${set.name}${set.seenInPretraining ? " (seen in pre-training)" : ""}, MTEB's protocol`,
     measure: `accuracy, ${SHOTS} a class, ${DRAWS} draws`,
     value: mean(accuracies),
-    unit: "",
-    ...noPeer,
     spread: [Math.min(...accuracies), Math.max(...accuracies)],
-    target: null,
-    met: null,
-  };
+  });
 }
 
 async function embeddings(texts: readonly LabelledText[]): Promise<Float32Array<ArrayBuffer>> {
@@ -189,10 +168,10 @@ async function embeddings(texts: readonly LabelledText[]): Promise<Float32Array<
   return values;
 }
 
-/** One edit in a word of each test text. */
+/** The accuracy that a typing error in each test text costs. */
 async function measureTypos(graft: Client, set: TextDataset): Promise<Row> {
   const { train, test } = set.splits[0] as Split;
-  await uploadDataset(graft, train);
+  await uploadDataset(graft, "data", train);
   const { id } = await graft.heads.train({ name: "typos", dataset: "data", method: "head" });
   const random = seededRandom(1);
   const clean = await measureAccuracy(graft, id, test);
@@ -201,18 +180,16 @@ async function measureTypos(graft: Client, set: TextDataset): Promise<Row> {
     id,
     test.map(({ text, label }) => ({ text: addTypo(text, random), label })),
   );
-  return {
+  return makeRow({
     case: `${set.name}, one typing error in each text`,
     measure: "accuracy lost",
     value: clean - edited,
-    unit: "",
-    ...noPeer,
     target: `≤ ${MAX_TYPO_LOSS}`,
     met: clean - edited <= MAX_TYPO_LOSS,
-  };
+  });
 }
 
-/** Leaves out, doubles, replaces or swaps a letter of one of a text's words, the longer ones if there are any. */
+/** Deletes, inserts, replaces or swaps a letter in one of a text's words, in one of four letters or more if there is one. */
 function addTypo(text: string, random: () => number): string {
   const words = [...text.matchAll(/\p{L}+/gu)];
   const long = words.filter(([word]) => word.length >= 4);
@@ -238,7 +215,7 @@ function addTypo(text: string, random: () => number): string {
   return text.slice(0, match.index) + edited + text.slice(match.index + word.length);
 }
 
-/** What lexical features add to a training of 10,010 examples of 77 classes, the first of a set's own; and the head's size. */
+/** The time that lexical features add to a training on 130 examples of each of a set's first 77 classes, and the head's size. */
 async function measureLexicalCosts(graft: Client, set: TextDataset): Promise<Row[]> {
   const { train, test } = set.splits[0] as Split;
   const all = [...train, ...test];
@@ -248,7 +225,7 @@ async function measureLexicalCosts(graft: Client, set: TextDataset): Promise<Row
     EXAMPLES_PER_CLASS,
     1,
   );
-  await uploadDataset(graft, rows);
+  await uploadDataset(graft, "data", rows);
   const timeTraining = async (lexical: boolean | "auto") => {
     const { training, bytes } = await graft.heads.train({
       name: "costs",
@@ -283,14 +260,13 @@ async function measureLexicalCosts(graft: Client, set: TextDataset): Promise<Row
   return [
     row("training with lexical features", lexicalTimes, "ratio ≤ 2"),
     row("training that chooses between both", autoTimes, null),
-    {
+    makeRow({
       case: name,
       measure: "head with lexical features",
       value: headBytes / 1e6,
       unit: "MB",
-      ...noPeer,
       target: "≤ 2",
       met: headBytes <= 2e6,
-    },
+    }),
   ];
 }

@@ -1,11 +1,11 @@
 /**
- * What the backbones in the box cost on one core, on the example tickets and, where it is given, the texts of DIR/test.csv:
+ * The speed and the memory of the built-in backbones on one core, with the example tickets and the texts of DIR/test.csv:
  *
  *   npm run bench -- encode [--data DIR]
  *
- * hash-text-1 in Node, against scikit-learn's HashingVectorizer with the same kinds of n-grams (Debian's python3-sklearn).
- * text-static-1 in workerd: texts a second, and the first embedding of a fresh isolate, which reads the table. What it
- * holds is measured in Node, since workerd does not tell.
+ * hash-text-1 runs in Node, against scikit-learn's HashingVectorizer with the same kinds of n-grams (Debian's
+ * python3-sklearn). text-static-1 runs in workerd: texts a second, and the first embedding in a fresh isolate, which reads
+ * the table. Its memory is measured in Node, because workerd does not report it.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -19,8 +19,9 @@ import { encode } from "../src/backbones/hash-text.ts";
 import { textStatic } from "../src/backbones/node.ts";
 import { seededRandom } from "../src/core/random.ts";
 import { buildWorker, serve } from "../src/server/runtime.ts";
-import { measureMemory } from "./memory.ts";
-import { median, noPeer, pairedRatio, type Row } from "./report.ts";
+import { measureMemory } from "./shared/memory.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median, pairedRatio } from "./shared/statistics.ts";
 
 export const runs = 7;
 const ROUND_MS = 1000;
@@ -37,7 +38,7 @@ function meanLength(texts: readonly string[]): number {
   return Math.round(texts.reduce((sum, text) => sum + text.length, 0) / texts.length);
 }
 
-/** Texts a second of hash-text-1 and of scikit-learn, which take turns. */
+/** Texts a second of hash-text-1 and of scikit-learn, in alternating runs. */
 function measureHashText(texts: readonly string[]): Row {
   const measureThroughput = () => {
     const start = performance.now();
@@ -49,7 +50,7 @@ function measureHashText(texts: readonly string[]): Row {
     return (done * 1000) / (performance.now() - start);
   };
   const input = JSON.stringify([texts, ROUND_MS]);
-  const peerScript = join(import.meta.dirname, "encode-peer.py");
+  const peerScript = join(import.meta.dirname, "peers", "encode.py");
   const ours: number[] = [];
   const peers: number[] = [];
   measureThroughput();
@@ -70,7 +71,7 @@ function measureHashText(texts: readonly string[]): Row {
   };
 }
 
-/** Each run has an isolate of its own: its first embedding, then rounds of each set of texts. */
+/** Each run starts a fresh isolate and measures its first embedding, then each set of texts. */
 async function measureTextStatic(sets: readonly (readonly string[])[]): Promise<Row[]> {
   const folder = mkdtempSync(join(tmpdir(), "bench-encode-"));
   const firstEmbeddingTimes: number[] = [];
@@ -80,7 +81,7 @@ async function measureTextStatic(sets: readonly (readonly string[])[]): Promise<
   const letters = () => String.fromCharCode(97 + Math.floor(26 * random()));
   const longText = Array.from({ length: LONGEST_TEXT }, letters).join("");
   try {
-    await buildWorker(join(folder, "worker"), join(import.meta.dirname, "encode-worker.ts"));
+    await buildWorker(join(folder, "worker"), join(import.meta.dirname, "workers", "encode.ts"));
     for (let i = 0; i < runs; i++) {
       console.error(`isolate ${i + 1} of ${runs} …`);
       const options = { port: 0, stateDir: join(folder, `state-${i}`), adminKey: "", log: () => undefined };
@@ -111,30 +112,26 @@ async function measureTextStatic(sets: readonly (readonly string[])[]): Promise<
       const value = median(rates[s] ?? []);
       const name = `text-static-1, ${meanLength(texts)} characters a text`;
       const target = { target: `value ≥ ${MIN_TEXTS_PER_SECOND}`, met: value >= MIN_TEXTS_PER_SECOND };
-      return { case: name, measure: "texts a second", value, unit: "1/s", ...noPeer, ...target };
+      return makeRow({ case: name, measure: "texts a second", value, unit: "1/s", ...target });
     }),
-    {
+    makeRow({
       case: `text-static-1, one unknown word of ${LONGEST_TEXT} letters`,
       measure: "MB of text a second",
       value: median(longTextRates),
       unit: "MB/s",
-      ...noPeer,
-      target: null,
-      met: null,
-    },
-    {
+    }),
+    makeRow({
       case: "text-static-1, fresh isolate",
       measure: "first embedding",
       value: median(firstEmbeddingTimes),
       unit: "ms",
-      ...noPeer,
       target: `value ≤ ${MAX_FIRST_EMBEDDING_MS}`,
       met: median(firstEmbeddingTimes) <= MAX_FIRST_EMBEDDING_MS,
-    },
+    }),
   ];
 }
 
-/** The files, and what the first embedding adds to them. */
+/** The size of the files, and the memory that the first embedding adds. */
 async function measureTableMemory(): Promise<Row> {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
@@ -142,14 +139,7 @@ async function measureTableMemory(): Promise<Row> {
   await textStatic.embed(["hello"]);
   const value = (textStatic.bytes + (await measureMemory(collect)) - before) / 1e6;
   const target = { target: `value ≤ ${MAX_MEMORY_MB}`, met: value <= MAX_MEMORY_MB };
-  return {
-    case: "text-static-1, table and vocabulary",
-    measure: "bytes held",
-    value,
-    unit: "MB",
-    ...noPeer,
-    ...target,
-  };
+  return makeRow({ case: "text-static-1, table and vocabulary", measure: "bytes held", value, unit: "MB", ...target });
 }
 
 /** The targets are meant for texts of a sentence or two. */

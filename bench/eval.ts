@@ -1,25 +1,27 @@
 /**
- * How good a head is on a test set of its own, through the HTTP API of the real Worker on this machine:
+ * Evaluates a head on a separate test set, through the HTTP API of the real Worker on this machine:
  *
  *   npm run eval -- DIR [--train train_10.csv] [--backbone ID] [--json FILE]
  *
- * DIR holds train.csv and test.csv with the columns text and label. Test rows whose label is not in the training file
- * are left out and counted. Every figure is of the rest:
+ * DIR has train.csv and test.csv with the columns text and label. Test rows whose label is not in the training file are
+ * counted as left_out, and not used:
  *
- *   macro_f1   the mean F1 of the labels that the test file has
+ *   macro_f1   mean F1 over the labels in the test file
  *   ece        expected calibration error of the top probability, in 15 bins of equal width
- *   log_loss   the mean of -ln p(true label), natural logarithm
- *   *_ms       wall time: of the import, of POST /v1/heads, of all predictions in requests of 256 texts;
- *              predict_p50_ms is the median of 200 requests of one text, one after the other
+ *   log_loss   mean of -ln p(true label)
+ *   *_ms       wall time of the import, of POST /v1/heads, and of all predictions in requests of 256 texts;
+ *              predict_p50_ms: median of 200 requests of one text, one after the other
  */
 import { createReadStream, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { expectedCalibrationError, mean, perClassMetrics } from "../src/core/evaluation/metrics.ts";
-import { UsageError } from "../src/lib/usage-error.ts";
+import { exitWithError, UsageError } from "../src/lib/usage-error.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk/client.ts";
-import { peakMegabytes, quantile, withWorker } from "./local-worker.ts";
-import { type LabelledText, readTexts } from "./text-datasets.ts";
+import { withWorker } from "./shared/local-worker.ts";
+import { peakMegabytes } from "./shared/memory.ts";
+import { quantile } from "./shared/statistics.ts";
+import { type LabelledText, readTexts } from "./shared/text-datasets.ts";
 
 const BATCH = 256;
 const SINGLE_REQUESTS = 200;
@@ -41,7 +43,7 @@ async function measureTime<T>(work: () => Promise<T>): Promise<readonly [T, numb
   return [result, performance.now() - started];
 }
 
-/** Each text's probability of every label, most probable first. */
+/** The probabilities of all labels for each text, the highest first. */
 async function predictAll(graft: Client, texts: readonly string[], labels: number): Promise<Prediction[]> {
   const all: Prediction[] = [];
   for (let start = 0; start < texts.length; start += BATCH) {
@@ -51,7 +53,6 @@ async function predictAll(graft: Client, texts: readonly string[], labels: numbe
   return all;
 }
 
-/** The figures of predictions against the labels that their texts have. */
 function computeMetrics(predictions: readonly Prediction[], truth: readonly string[]) {
   const labels = [...new Set([...truth, ...predictions.map(({ label = "" }) => label)])];
   const index = new Map(labels.map((label, i) => [label, i]));
@@ -73,7 +74,7 @@ function computeMetrics(predictions: readonly Prediction[], truth: readonly stri
   };
 }
 
-/** Trains on one file of a folder, tests on its test.csv, and tells every figure. */
+/** Trains on one file of a folder, and tests on its test.csv. */
 export async function evaluate(folder: string, train: string, backbone: string | undefined) {
   const trainFile = join(folder, train);
   const trainLabels = new Set(readRows(trainFile).map(({ label }) => label));
@@ -155,11 +156,7 @@ if (import.meta.main) {
     for (const [name, value] of Object.entries(figures)) console.log(`${name.padEnd(20)}${value}`);
     if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(figures, null, 2)}\n`);
   } catch (error) {
-    const expected =
-      error instanceof UsageError ||
-      error instanceof GraftError ||
-      (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
-    console.error(expected ? (error as Error).message : error);
-    process.exitCode = 1;
+    const isExpected = error instanceof GraftError || (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+    exitWithError(isExpected ? new UsageError((error as Error).message) : error);
   }
 }

@@ -1,12 +1,12 @@
 /**
- * Full fine-tuning, the Worker and the batch endpoint each a process, on labelled sets whole:
+ * Full fine-tuning on whole labelled sets, with the Worker and the batch endpoint as processes:
  *
  *   npm run bench -- finetune --data DIR
  *
- * DIR holds labelled sets (text-datasets.ts). Test accuracy of the frozen head and of the fine-tuned model, and of what `if_better`
- * would have promoted, against fastText (Debian's) and TF-IDF with a linear SVM (Debian's python3-sklearn); the time to
- * fastText's accuracy on one thread; what a delta takes; a cold one's first prediction; memory by size. Cases are kept, so
- * that a measurement which was cut off goes on.
+ * DIR has labelled sets (shared/text-datasets.ts). Measures the test accuracy of the frozen head, of the fine-tuned model
+ * and of what `if_better` would promote, against fastText (Debian's) and TF-IDF with a linear SVM (Debian's
+ * python3-sklearn); the time to fastText's accuracy on one thread; the size of a delta; the first prediction with a cold
+ * one; and memory by size. Each case's result is stored, so that an interrupted measurement resumes.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -16,19 +16,20 @@ import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { splitWords } from "../src/core/text/words.ts";
-import type { Client } from "../src/sdk/client.ts";
 import { type System, startSystem, type TenantClient, waitForJobEnd } from "../test/e2e/processes.ts";
-import { cached } from "./cached.ts";
-import { accuracyOn, prepareSplit, trainHead, trainLayers } from "./in-process.ts";
-import { processTreeMegabytes, syntheticTexts } from "./jobs.ts";
-import { startPeer } from "./peer.ts";
-import { median, noPeer, type Row } from "./report.ts";
-import { type LabelledText, readTextDatasets, type Split } from "./text-datasets.ts";
+import { measureAccuracy, uploadDataset } from "./shared/accuracy.ts";
+import { cached } from "./shared/cached.ts";
+import { accuracyOn, prepareSplit, trainHead, trainLayers } from "./shared/in-process.ts";
+import { processTreeMegabytes } from "./shared/memory.ts";
+import { type Peer, startPeer } from "./shared/python-peer.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median } from "./shared/statistics.ts";
+import { syntheticTexts } from "./shared/synthetic.ts";
+import { type LabelledText, readTextDatasets, type Split } from "./shared/text-datasets.ts";
 
 const SETS = /^(clinc150_full|hwu64 full|multidogo_(airline|finance|insurance)|goemotions_ekman single)$/;
 const SIZES = [1_000, 10_000, 50_000, 100_000];
 const LABELS = 20;
-const BATCH = 1_024;
 const WARM_PREDICTIONS = 20;
 const TIMED_RUNS = 3;
 const JOB_TIMEOUT_MS = 3_600_000;
@@ -62,115 +63,125 @@ export async function run(): Promise<Row[]> {
   const sets = readTextDatasets(values.data, SETS);
   if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets that are asked for.`);
   const system = await startSystem({ batch: { BATCH_JOBS: "1" }, worker: { BATCH_SILENCE_SECONDS: "120" } });
-  const peer = startPeer<string[]>("backbone-peer.py");
+  const peer = startPeer<string[]>("backbone.py");
   try {
     const tenant = await system.createTenant("bench");
-    const rows: Row[] = [];
-    // What takes longest comes last, so that a measurement which is cut off has told most.
-    for (const { name, splits } of sets)
-      console.error(
-        name,
-        await cached("finetune", `${name} accuracies`, () => measureAccuracies(tenant, splits[0] as Split)),
-      );
+    // The slowest cases come last, so that an interrupted measurement has shown most results.
+    for (const { name, splits } of sets) console.error(name, await cachedAccuracies(tenant, name, splits[0] as Split));
     const coldStartRows = await cached("finetune", "cold", () => measureColdStart(tenant));
     const sizeRows: Row[] = [];
     for (const size of SIZES)
       sizeRows.push(...(await cached("finetune", `memory ${size}`, () => measureSize(system, tenant, size))));
     console.error(coldStartRows, sizeRows);
-    const gains: { always: number; promoted: number }[] = [];
+    const rows: Row[] = [];
+    const gains: Gain[] = [];
     for (const { name, splits } of sets) {
       const split = splits[0] as Split;
-      const ours = await cached("finetune", `${name} accuracies`, () => measureAccuracies(tenant, split));
-      const fastText = await cached("finetune", `${name} fastText`, async () => bestFastText(split));
-      const svm = await cached("finetune", `${name} SVM`, async () => {
-        const [texts, labels] = [split.train.map(({ text }) => text), split.train.map(({ label }) => label)];
-        const predicted = await peer.request({ do: "svm", texts, labels, test: split.test.map(({ text }) => text) });
-        return mean(split.test.map(({ label }, i) => Number(label === predicted[i])));
-      });
-      const time = await cached("finetune", `${name} time`, () => compareTimes(fastText, split));
-      console.error(name, ours, fastText, { svm, time });
+      const ours = await cachedAccuracies(tenant, name, split);
       const promoted = ours.verdict === "better" ? ours.fineTuned : ours.frozen;
       gains.push({ always: ours.fineTuned - ours.frozen, promoted: promoted - ours.frozen });
-      const row = (measure: string, value: number, more: Partial<Row> = {}) =>
-        rows.push({ case: name, measure, value, unit: "", ...noPeer, target: null, met: null, ...more });
-      row("test accuracy, frozen head", ours.frozen);
-      row("test accuracy, fine-tuned", ours.fineTuned, {
-        peer: `fastText (lr ${fastText.options[0]}, ${fastText.options[1]} epochs)`,
-        peer_value: fastText.accuracy,
-        target: "ahead",
-        met: ours.fineTuned > fastText.accuracy,
-      });
-      row("test accuracy, fine-tuned", ours.fineTuned, {
-        peer: "TF-IDF, linear SVM",
-        peer_value: svm,
-        target: "ahead",
-        met: ours.fineTuned > svm,
-      });
-      row(`promoted by if_better (${ours.verdict}), over the frozen head`, promoted - ours.frozen, {
-        target: "≥ -0.005",
-        met: promoted - ours.frozen >= -0.005,
-      });
-      row("time to fastText's accuracy", time.seconds, {
-        unit: "s",
-        peer: "fastText",
-        peer_value: time.peerSeconds,
-        ratio: time.ratio,
-        spread: time.spread,
-        target: "≤ 0.5",
-        met: time.ratio <= 0.5,
-      });
-      row("job, create to the end", ours.seconds, { unit: "s" });
-      row(`delta of ${split.train.length} examples, of the base`, ours.deltaBytes / textStatic.bytes, {
-        target: "≤ 0.25",
-        met: ours.deltaBytes / textStatic.bytes <= 0.25,
-      });
+      rows.push(...(await compareWithPeers(peer, name, split, ours, promoted)));
     }
-    const meanGain = mean(gains.map(({ always }) => always));
-    const summary = { case: "all sets", unit: "", ...noPeer };
-    rows.push({
-      ...summary,
-      measure: "mean gain over the frozen head",
-      value: meanGain,
-      target: "≥ 0.01",
-      met: meanGain >= 0.01,
-    });
-    const meanPromotedGain = mean(gains.map(({ promoted }) => promoted));
-    rows.push({
-      ...summary,
-      measure: "the same, promoted by if_better",
-      value: meanPromotedGain,
-      target: null,
-      met: null,
-    });
-    rows.push(...coldStartRows, ...sizeRows);
-    return rows;
+    return [...rows, ...gainRows(gains), ...coldStartRows, ...sizeRows];
   } finally {
     peer.stop();
     await system.close();
   }
 }
 
-async function uploadDataset(graft: Client, name: string, rows: readonly LabelledText[]): Promise<void> {
-  await graft.datasets.delete(name).catch(() => undefined);
-  await graft.datasets.create({ name, task: "single_label", modality: "text" });
-  // With an id of its own a row counts as often as it comes, as it does for the peers.
-  const lines = rows.map(({ text, label }, id) => JSON.stringify({ id: `${id}`, text, label })).join("\n");
-  await graft.datasets.import(name, lines, "application/x-ndjson");
+/** Test accuracy above the frozen head's, of the fine-tuned model and of the model that `if_better` promotes. */
+interface Gain {
+  readonly always: number;
+  readonly promoted: number;
 }
 
-async function measureAccuracy(graft: Client, head: string, test: readonly LabelledText[]): Promise<number> {
-  let correct = 0;
-  for (let first = 0; first < test.length; first += BATCH) {
-    const batch = test.slice(first, first + BATCH);
-    const { data } = await graft.heads.predict(head, { input: batch.map(({ text }) => text) });
-    correct += batch.filter(({ label }, i) => data[i]?.label === label).length;
-  }
-  return correct / test.length;
+function gainRows(gains: readonly Gain[]): Row[] {
+  const always = mean(gains.map((gain) => gain.always));
+  const promoted = mean(gains.map((gain) => gain.promoted));
+  const name = "all sets";
+  return [
+    makeRow({
+      case: name,
+      measure: "mean gain over the frozen head",
+      value: always,
+      target: "≥ 0.01",
+      met: always >= 0.01,
+    }),
+    makeRow({ case: name, measure: "the same, promoted by if_better", value: promoted }),
+  ];
+}
+
+function cachedAccuracies(tenant: TenantClient, name: string, split: Split): Promise<Accuracies> {
+  return cached("finetune", `${name} accuracies`, () => measureAccuracies(tenant, split));
+}
+
+/** A set's rows: accuracies beside those of fastText and the SVM, the time to fastText's accuracy, and the delta's size. */
+async function compareWithPeers(
+  peer: Peer<string[]>,
+  name: string,
+  split: Split,
+  ours: Accuracies,
+  promoted: number,
+): Promise<Row[]> {
+  const fastText = await cached("finetune", `${name} fastText`, async () => bestFastText(split));
+  const svm = await cached("finetune", `${name} SVM`, () => measureSvm(peer, split));
+  const time = await cached("finetune", `${name} time`, () => compareTimes(fastText, split));
+  console.error(name, ours, fastText, { svm, time });
+  const aheadRow = (peerName: string, peerAccuracy: number) =>
+    makeRow({
+      case: name,
+      measure: "test accuracy, fine-tuned",
+      value: ours.fineTuned,
+      peer: peerName,
+      peer_value: peerAccuracy,
+      target: "ahead",
+      met: ours.fineTuned > peerAccuracy,
+    });
+  const promotedGain = promoted - ours.frozen;
+  const deltaShare = ours.deltaBytes / textStatic.bytes;
+  return [
+    makeRow({ case: name, measure: "test accuracy, frozen head", value: ours.frozen }),
+    aheadRow(`fastText (lr ${fastText.options[0]}, ${fastText.options[1]} epochs)`, fastText.accuracy),
+    aheadRow("TF-IDF, linear SVM", svm),
+    makeRow({
+      case: name,
+      measure: `promoted by if_better (${ours.verdict}), over the frozen head`,
+      value: promotedGain,
+      target: "≥ -0.005",
+      met: promotedGain >= -0.005,
+    }),
+    makeRow({
+      case: name,
+      measure: "time to fastText's accuracy",
+      value: time.seconds,
+      unit: "s",
+      peer: "fastText",
+      peer_value: time.peerSeconds,
+      ratio: time.ratio,
+      spread: time.spread,
+      target: "≤ 0.5",
+      met: time.ratio <= 0.5,
+    }),
+    makeRow({ case: name, measure: "job, create to the end", value: ours.seconds, unit: "s" }),
+    makeRow({
+      case: name,
+      measure: `delta of ${split.train.length} examples, of the base`,
+      value: deltaShare,
+      target: "≤ 0.25",
+      met: deltaShare <= 0.25,
+    }),
+  ];
+}
+
+async function measureSvm(peer: Peer<string[]>, { train, test }: Split): Promise<number> {
+  const [texts, labels] = [train.map(({ text }) => text), train.map(({ label }) => label)];
+  const predicted = await peer.request({ do: "svm", texts, labels, test: test.map(({ text }) => text) });
+  return mean(test.map(({ label }, i) => Number(label === predicted[i])));
 }
 
 async function measureAccuracies(tenant: TenantClient, { train, test }: Split): Promise<Accuracies> {
   const { graft } = tenant;
-  await uploadDataset(graft, "data", train);
+  await uploadDataset(graft, "data", train, true);
   for (const name of ["frozen", "tuned"]) await graft.heads.delete(name).catch(() => undefined);
   await graft.heads.train({ name: "frozen", dataset: "data", method: "head" });
   const started = performance.now();
@@ -191,13 +202,13 @@ async function measureAccuracies(tenant: TenantClient, { train, test }: Split): 
   };
 }
 
-/** fastText's best test accuracy over its options. */
+/** The fastText training with the best test accuracy over its options. */
 function bestFastText(split: Split): FastText {
   const results = [0.1, 0.5, 1].flatMap((lr) => [25, 50].map((epochs) => trainFastText(split, [lr, epochs])));
   return results.reduce((best, each) => (each.accuracy > best.accuracy ? each : best));
 }
 
-/** A training by fastText on one thread. */
+/** Trains fastText on one thread. */
 function trainFastText({ train, test }: Split, options: FastTextOptions): FastText {
   const [lr, epochs] = options;
   const folder = mkdtempSync(join(tmpdir(), "fasttext-"));
@@ -228,7 +239,7 @@ function trainFastText({ train, test }: Split, options: FastTextOptions): FastTe
   }
 }
 
-/** The time to fastText's accuracy against its own training's, in turns. */
+/** Our time to fastText's accuracy and its own training time, in alternating runs. */
 async function compareTimes({ accuracy, options }: FastText, split: Split) {
   const [ours, peers]: [number[], number[]] = [[], []];
   let modelName = "";
@@ -243,7 +254,7 @@ async function compareTimes({ accuracy, options }: FastText, split: Split) {
   return { seconds: median(ours), peerSeconds: median(peers), ratio: median(ratios), spread, by: modelName };
 }
 
-/** How long it takes, from texts, until a model has an accuracy: the frozen head, one that reads words too, the layers. */
+/** The time from texts until a model reaches an accuracy: the frozen head, then a head with lexical features, then the layers. */
 async function timeToAccuracy(accuracy: number, split: Split): Promise<{ seconds: number; by: string }> {
   let seconds = 0;
   for (const modelName of ["frozen head", "frozen head that reads words", "layers"]) {
@@ -256,16 +267,12 @@ async function timeToAccuracy(accuracy: number, split: Split): Promise<{ seconds
   return { seconds: Number.POSITIVE_INFINITY, by: "nothing" };
 }
 
-/** The first prediction after a promotion whose delta no isolate has, against those after it. */
+/** The first prediction after a promotion, before an isolate has the delta, against the predictions after it. */
 async function measureColdStart(tenant: TenantClient): Promise<Row[]> {
   const { graft } = tenant;
   const coldTimes: number[] = [];
   const warmTimes: number[] = [];
-  await uploadDataset(
-    graft,
-    "cold",
-    syntheticTexts(10_000, 50).map((line) => JSON.parse(line) as LabelledText),
-  );
+  await uploadDataset(graft, "cold", syntheticTexts(10_000, 50), true);
   for (let i = 0; i < 3; i++) {
     const params = { model: textStatic.id, training_file: "dataset:cold", head: `cold-${i}`, seed: i } as const;
     const { id } = await graft.jobs.create({ ...params, trainable: "all", promote: "always" });
@@ -282,30 +289,25 @@ async function measureColdStart(tenant: TenantClient): Promise<Row[]> {
   }
   const coldStartPenalty = median(coldTimes) - median(warmTimes);
   return [
-    {
+    makeRow({
       case: "first prediction after promotion, cold delta of 10,000 examples",
       measure: "more than a warm one",
       value: coldStartPenalty,
       unit: "ms",
       peer: "warm",
       peer_value: median(warmTimes),
-      ratio: null,
       spread: [Math.min(...coldTimes) - median(warmTimes), Math.max(...coldTimes) - median(warmTimes)],
       target: "≤ 150",
       met: coldStartPenalty <= 150,
-    },
+    }),
   ];
 }
 
-/** What a job of so many examples takes. */
+/** The time and the peak memory of a job with so many examples. */
 async function measureSize(system: System, tenant: TenantClient, examples: number): Promise<Row[]> {
   const { graft } = tenant;
   const name = `size-${examples}`;
-  await uploadDataset(
-    graft,
-    name,
-    syntheticTexts(examples, LABELS).map((line) => JSON.parse(line) as LabelledText),
-  );
+  await uploadDataset(graft, name, syntheticTexts(examples, LABELS), true);
   let megabytes = 0;
   const idleMegabytes = processTreeMegabytes(system.pid("batch"));
   const memoryTimer = setInterval(() => {
@@ -321,23 +323,17 @@ async function measureSize(system: System, tenant: TenantClient, examples: numbe
   const { status, error } = await waitForJobEnd(tenant, id, JOB_TIMEOUT_MS);
   clearInterval(memoryTimer);
   if (status !== "succeeded") throw new Error(error?.message);
-  const row = { case: `${examples} examples of 12 words, ${LABELS} labels`, ...noPeer };
+  const seconds = (performance.now() - started) / 1000;
+  const caseName = `${examples} examples of 12 words, ${LABELS} labels`;
   return [
-    {
-      ...row,
-      measure: "job, create to the end",
-      value: (performance.now() - started) / 1000,
-      unit: "s",
-      target: null,
-      met: null,
-    },
-    {
-      ...row,
+    makeRow({ case: caseName, measure: "job, create to the end", value: seconds, unit: "s" }),
+    makeRow({
+      case: caseName,
       measure: `the batch endpoint's peak memory (${idleMegabytes.toFixed(0)} MB at rest)`,
       value: megabytes,
       unit: "MB",
       target: "≤ 1000",
       met: megabytes <= 1000,
-    },
+    }),
   ];
 }

@@ -1,17 +1,19 @@
 /**
- * A whole data set through the API of the real Worker: streamed in, trained with the default evaluation, ten examples
- * added, trained again. Time, and the most memory that the runtime's process had, of each step.
+ * A whole dataset through the API of the real Worker: import as a stream, training with the default evaluation, ten more
+ * examples, training again. Measures the time and the peak memory of the runtime's process in each step.
  *
- *   npm run bench -- import --data DIR     DIR holds train.csv and val.csv, such as CLINC150's 15,000 rows
+ *   npm run bench -- import --data DIR     DIR has train.csv and val.csv, such as CLINC150's 15,000 rows
  *
- * The process's memory is the whole runtime's, not the isolate's alone: the row "idle" is what it has before anything.
+ * The process is the whole runtime, not only the isolate: the row "idle" is its memory before the first step.
  */
 import { createReadStream, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
-import { type LocalWorker, peakMegabytes, resetPeakMemory, withWorker } from "./local-worker.ts";
-import { median, type Row } from "./report.ts";
+import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
+import { peakMegabytes, resetPeakMemory } from "./shared/memory.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median } from "./shared/statistics.ts";
 
 export const runs = 3;
 const ADDED_EXAMPLES = 10;
@@ -44,7 +46,7 @@ async function measure(
   return steps;
 }
 
-/** Measures each step in several runs, each with a fresh Worker. */
+/** Measures each step in several runs, with a fresh Worker each. */
 export async function run(): Promise<Row[]> {
   const { values } = parseArgs({ options: { data: { type: "string" } }, strict: false });
   const folder = typeof values.data === "string" ? values.data : ".";
@@ -68,16 +70,6 @@ export async function run(): Promise<Row[]> {
 }
 
 function toRow(name: string, measure: string, unit: string, values: readonly number[]): Row {
-  return {
-    case: name,
-    measure,
-    value: median(values),
-    unit,
-    peer: null,
-    peer_value: null,
-    ratio: null,
-    spread: [Math.min(...values), Math.max(...values)],
-    target: null,
-    met: null,
-  };
+  const spread = [Math.min(...values), Math.max(...values)] as const;
+  return makeRow({ case: name, measure, value: median(values), unit, spread });
 }

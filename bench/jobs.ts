@@ -1,11 +1,9 @@
 /**
- * Fine-tuning jobs on this machine, the Worker and the batch endpoint each a process: what the way there and back takes,
- * 100 jobs of 20 tenants on one runner, and what jobs of several sizes take.
+ * Jobs on this machine, with the Worker and the batch endpoint as processes: the time of a small job, 100 jobs of 20
+ * tenants on an endpoint that runs one at a time, and the time and memory of jobs of several sizes.
  *
  *   npm run bench -- jobs
  */
-import { readdirSync, readFileSync } from "node:fs";
-import { seededRandom } from "../src/core/random.ts";
 import {
   createDataset,
   type System,
@@ -14,14 +12,17 @@ import {
   waitFor,
   waitForJobEnd,
 } from "../test/e2e/processes.ts";
-import { median, noPeer, type Row } from "./report.ts";
+import { processTreeMegabytes } from "./shared/memory.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median } from "./shared/statistics.ts";
+import { syntheticTexts } from "./shared/synthetic.ts";
 
 const SEQUENTIAL_JOBS = 15;
 const TENANTS = 20;
 const JOBS_PER_TENANT = 5;
-/** Before memory is looked at. */
+/** The pause before memory is measured. */
 const IDLE_MS = 5_000;
-/** So few that training them takes next to nothing. */
+/** Training on so few takes almost no time. */
 const EXAMPLES = 40;
 
 /** Examples and labels of the jobs whose memory and time are measured. */
@@ -34,33 +35,6 @@ const SIZES = [
 
 export const runs = 1;
 
-/** The memory in RAM of a process and all that it started, in MB of 10^6 bytes. */
-export function processTreeMegabytes(pid: number): number {
-  const parents = new Map<number, number>();
-  for (const name of readdirSync("/proc")) {
-    try {
-      const [, parent] = /\) \S (\d+)/.exec(readFileSync(`/proc/${Number(name)}/stat`, "utf8")) ?? [];
-      parents.set(Number(name), Number(parent));
-    } catch {
-      // Not a process, or one that has ended meanwhile.
-    }
-  }
-  const pids = new Set([pid]);
-  for (let size = 0; size < pids.size; ) {
-    size = pids.size;
-    for (const [child, parent] of parents) if (pids.has(parent)) pids.add(child);
-  }
-  let kibibytes = 0;
-  for (const member of pids) {
-    try {
-      kibibytes += Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${member}/status`, "utf8"))?.[1] ?? 0);
-    } catch {
-      // It has just ended.
-    }
-  }
-  return (kibibytes * 1024) / 1e6;
-}
-
 const headJob = { model: "text-static-1", trainable: "head" } as const;
 
 async function createJob({ graft }: TenantClient, head: string): Promise<string> {
@@ -68,7 +42,7 @@ async function createJob({ graft }: TenantClient, head: string): Promise<string>
   return (await graft.jobs.create(job)).id;
 }
 
-/** Seconds from the request that makes a job to its head's version being active, one job at a time. */
+/** Seconds from the request that creates a job until the head's version is active, one job at a time. */
 async function measureSequential(tenant: TenantClient): Promise<number[]> {
   const seconds: number[] = [];
   for (let i = 0; i <= SEQUENTIAL_JOBS; i++) {
@@ -79,7 +53,7 @@ async function measureSequential(tenant: TenantClient): Promise<number[]> {
       return current.finished_at !== null && current;
     }, "the job ends");
     if (!job.graft.promoted) throw new Error(`${id} was not promoted`);
-    // The first finds nothing warm.
+    // The first job starts cold.
     if (i > 0) seconds.push((performance.now() - started) / 1000);
   }
   return seconds;
@@ -87,10 +61,10 @@ async function measureSequential(tenant: TenantClient): Promise<number[]> {
 
 interface ConcurrencyResult {
   readonly seconds: number;
-  /** By how many jobs the tenant served most was ahead of the one served least, at most, while both had some waiting. */
+  /** The largest difference in served jobs between two tenants while both had jobs waiting. */
   readonly maxLead: number;
   readonly succeeded: number;
-  /** When all is done, of each side, in MB. */
+  /** Memory of each process tree after the jobs, in MB. */
   readonly worker: number;
   readonly batch: number;
 }
@@ -108,7 +82,7 @@ async function measureConcurrent(
     const answer = await forward();
     if (passing.kind !== "submit" || answer?.status !== 202) return answer;
     const { tenant } = JSON.parse(passing.body.toString()) as { tenant: string };
-    // Before the last is made, some have nothing waiting yet.
+    // Until the last job is created, some tenants have no job waiting.
     if (jobs.length === TENANTS * JOBS_PER_TENANT) {
       servedJobs.set(tenant, (servedJobs.get(tenant) ?? 0) + 1);
       maxLead = Math.max(maxLead, Math.max(...servedJobs.values()) - Math.min(...servedJobs.values()));
@@ -129,7 +103,7 @@ async function measureConcurrent(
   await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
   return {
     seconds,
-    maxLead: maxLead,
+    maxLead,
     succeeded,
     worker: processTreeMegabytes(system.pid("worker")),
     batch: processTreeMegabytes(system.pid("batch")),
@@ -139,19 +113,8 @@ async function measureConcurrent(
 interface SizeResult {
   readonly name: string;
   readonly seconds: number;
-  /** The most that the endpoint's processes had in RAM together, in MB of 10^6 bytes. */
+  /** The peak RAM of the endpoint's process tree, in MB. */
   readonly megabytes: number;
-}
-
-/** Examples of about 60 characters whose words belong to a label or to none, as lines of JSON. */
-export function syntheticTexts(examples: number, labels: number): string[] {
-  const random = seededRandom(1);
-  const word = (from: number, count: number) => `w${from + Math.floor(count * random())}`;
-  return Array.from({ length: examples }, (_, i) => {
-    const label = i % labels;
-    const labelWords = Array.from({ length: 4 }, () => word(1_000 + 40 * label, 60)).join(" ");
-    return `{"text":"${labelWords} ${Array.from({ length: 8 }, () => word(0, 1_000)).join(" ")}","label":"label ${label}"}`;
-  });
 }
 
 /** One job of each size. */
@@ -162,7 +125,7 @@ async function measureSizes(system: System, { graft }: TenantClient): Promise<Si
     console.error(`${name} …`);
     const dataset = `size-${examples}`;
     await graft.datasets.create({ name: dataset, task: "single_label", modality: "text" });
-    const rows = syntheticTexts(examples, labels);
+    const rows = syntheticTexts(examples, labels).map((row) => JSON.stringify(row));
     await graft.datasets.import(dataset, rows.join("\n"), "application/x-ndjson");
     let megabytes = 0;
     const memoryTimer = setInterval(() => {
@@ -203,58 +166,31 @@ export async function run(): Promise<Row[]> {
     const secondRun = await measureConcurrent(system, tenants, "second");
     const sizeResults = await measureSizes(system, tenants[0] as TenantClient);
     const total = TENANTS * JOBS_PER_TENANT;
-    const row = (
-      name: string,
-      measure: string,
-      value: number,
-      unit: string,
-      target: string | null,
-      met: boolean | null,
-    ) => ({
-      case: name,
-      measure,
-      value,
-      unit,
-      ...noPeer,
-      target,
-      met,
-    });
+    const row = (name: string, measure: string, value: number, unit: string) =>
+      makeRow({ case: name, measure, value, unit });
+    const boundedRow = (name: string, measure: string, value: number, unit: string, max: number) =>
+      makeRow({ case: name, measure, value, unit, target: `≤ ${max}`, met: value <= max });
     const caseName = `${total} jobs, ${TENANTS} tenants`;
     const growthOf = (side: "worker" | "batch") => secondRun[side] / firstRun[side];
     return [
-      row(
-        "one job",
-        "create to promoted, training included, median",
-        median(seconds),
-        "s",
-        "≤ 2",
-        median(seconds) <= 2,
-      ),
-      row("one job", "the slowest", Math.max(...seconds), "s", "≤ 2", Math.max(...seconds) <= 2),
-      row(caseName, "all done", firstRun.seconds, "s", null, null),
-      row(
-        caseName,
-        "succeeded at their first attempt",
-        firstRun.succeeded,
-        "",
-        `${total}`,
-        firstRun.succeeded === total,
-      ),
-      row(caseName, "lead of the tenant served most", firstRun.maxLead, "jobs", "≤ 2", firstRun.maxLead <= 2),
-      row(
-        caseName,
-        "the Worker's memory after as many again, to that before",
-        growthOf("worker"),
-        "",
-        "≤ 1.1",
-        growthOf("worker") <= 1.1,
-      ),
-      row(caseName, "the batch endpoint's, the same", growthOf("batch"), "", "≤ 1.1", growthOf("batch") <= 1.1),
-      row(caseName, "the Worker's memory then", secondRun.worker, "MB", null, null),
-      row(caseName, "the batch endpoint's", secondRun.batch, "MB", null, null),
+      boundedRow("one job", "create to promoted, training included, median", median(seconds), "s", 2),
+      boundedRow("one job", "the slowest", Math.max(...seconds), "s", 2),
+      row(caseName, "all done", firstRun.seconds, "s"),
+      makeRow({
+        case: caseName,
+        measure: "succeeded at their first attempt",
+        value: firstRun.succeeded,
+        target: `${total}`,
+        met: firstRun.succeeded === total,
+      }),
+      boundedRow(caseName, "lead of the tenant served most", firstRun.maxLead, "jobs", 2),
+      boundedRow(caseName, "the Worker's memory after as many again, to that before", growthOf("worker"), "", 1.1),
+      boundedRow(caseName, "the batch endpoint's, the same", growthOf("batch"), "", 1.1),
+      row(caseName, "the Worker's memory then", secondRun.worker, "MB"),
+      row(caseName, "the batch endpoint's", secondRun.batch, "MB"),
       ...sizeResults.flatMap(({ name, seconds, megabytes }) => [
-        row(name, "create to the end", seconds, "s", null, null),
-        row(name, "the batch endpoint's peak memory", megabytes, "MB", null, null),
+        row(name, "create to the end", seconds, "s"),
+        row(name, "the batch endpoint's peak memory", megabytes, "MB"),
       ]),
     ];
   } finally {

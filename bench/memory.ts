@@ -1,18 +1,18 @@
 /**
- * The memory that a whole training takes where it is the most that one request may use: the WASM heap, and what JavaScript
- * holds alive beside it, found by collecting garbage between steps. In Node, since workerd tells neither.
+ * The memory of the largest trainings that a request may run: the WASM heap, and the live objects of JavaScript, measured
+ * after garbage collections between steps. In Node, because workerd reports neither.
  *
  *   npm run bench -- memory
  */
-import { setTimeout } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { edgeBudget } from "../src/core/limits.ts";
 import { train } from "../src/core/linear/train.ts";
 import type { Matrix, TensorBackend } from "../src/core/tensors.ts";
 import { nodeTensorBackend } from "../src/tensor/node.ts";
-import type { Row } from "./report.ts";
-import { makeClassification } from "./train.ts";
+import { measureMemory } from "./shared/memory.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { makeClassification } from "./shared/synthetic.ts";
 
 const SHAPES = [
   { rows: 10_000, dimensions: 384, classes: 64 },
@@ -22,16 +22,7 @@ const BLOCK_ROWS = 1024;
 const STEPS_PER_COLLECTION = 50;
 const ISOLATE_MB = 128;
 
-/** Bytes in use once garbage is gone; the runtime frees the memory of typed arrays a little after collecting them. */
-export async function measureMemory(collect: () => void): Promise<number> {
-  collect();
-  await setTimeout(5);
-  collect();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
-}
-
-/** The features of a shape in blocks, as a training in a request gets them; their copy in JavaScript is garbage afterwards. */
+/** Uploads features in blocks, as a training in a request does. The copy in JavaScript becomes garbage. */
 function upload(tensors: TensorBackend, shape: (typeof SHAPES)[number]): { features: Matrix[]; labels: Int32Array } {
   const { features, labels } = makeClassification(shape);
   const { rows, dimensions } = shape;
@@ -71,13 +62,19 @@ export async function run(): Promise<Row[]> {
       liveBytes = Math.max(liveBytes, (await measureMemory(collect)) - initialBytes);
     }
     const name = `${shape.rows} × ${shape.dimensions}, ${shape.classes} classes`;
-    const row = { case: name, unit: "MB", peer: null, peer_value: null, ratio: null, spread: null };
+    const row = { case: name, unit: "MB" };
     const wasmMegabytes = tensors.memory().bytes / 1e6;
     const totalMegabytes = wasmMegabytes + liveBytes / 1e6;
     rows.push(
-      { ...row, measure: "WASM heap", value: wasmMegabytes, target: null, met: null },
-      { ...row, measure: "alive in JavaScript", value: liveBytes / 1e6, target: null, met: null },
-      { ...row, measure: "both", value: totalMegabytes, target: `< ${ISOLATE_MB}`, met: totalMegabytes < ISOLATE_MB },
+      makeRow({ ...row, measure: "WASM heap", value: wasmMegabytes }),
+      makeRow({ ...row, measure: "alive in JavaScript", value: liveBytes / 1e6 }),
+      makeRow({
+        ...row,
+        measure: "both",
+        value: totalMegabytes,
+        target: `< ${ISOLATE_MB}`,
+        met: totalMegabytes < ISOLATE_MB,
+      }),
     );
   }
   return rows;

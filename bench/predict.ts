@@ -1,24 +1,24 @@
 /**
- * One text in, its label out: requests a second and latency of POST /v1/heads/{name}/predict, against a bare Hono route
- * that echoes the same JSON. Both run on workerd behind its own port, each in a process of its own, and take turns
- * under the same client.
+ * Requests a second and latency of POST /v1/heads/{name}/predict with one text, against a bare Hono route that returns the
+ * same JSON. Each runs on workerd in a process of its own. The same client measures them in alternating rounds.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "csv-parse/sync";
 import { buildWorker, serve } from "../src/server/runtime.ts";
-import { generateLoad, type LoadResult } from "./load-generator.ts";
-import { withWorker } from "./local-worker.ts";
-import { median, pairedRatio, type Row } from "./report.ts";
+import { generateLoad, type LoadResult } from "./shared/load-generator.ts";
+import { withWorker } from "./shared/local-worker.ts";
+import type { Row } from "./shared/report.ts";
+import { median, pairedRatio } from "./shared/statistics.ts";
 
 const root = join(import.meta.dirname, "..");
 const CONCURRENCIES = [1, 16, 64];
 export const runs = 7;
 const ROUND_MS = 2000;
-/** Requests go out under several keys in turn, so that no key comes to its rate limit. */
+/** Requests use several API keys in turn, so that no key reaches its rate limit. */
 const KEYS = 8;
 
-/** An HTTP/1.1 request as bytes, made once, so that the client's own work is small. */
+/** An HTTP/1.1 request as bytes. It is built once, so that the client's own work is small. */
 function httpRequest(path: string, body: unknown, key: string): Buffer {
   const json = JSON.stringify(body);
   const head = [
@@ -31,7 +31,7 @@ function httpRequest(path: string, body: unknown, key: string): Buffer {
   return Buffer.from(`${head.join("\r\n")}\r\n\r\n${json}`);
 }
 
-/** A measure of both sides, each the median of its rounds. */
+/** A measure of both servers, each the median of its rounds. */
 function toRow(name: string, measure: keyof LoadResult, ours: readonly LoadResult[], echo: readonly LoadResult[]): Row {
   const values = ours.map((figures) => figures[measure]);
   const peers = echo.map((figures) => figures[measure]);
@@ -48,7 +48,7 @@ function toRow(name: string, measure: keyof LoadResult, ours: readonly LoadResul
   };
 }
 
-/** Starts both, lets them take turns and tells requests a second, p50 and p99 at each concurrency. */
+/** Requests a second, p50 and p99 of both servers at each concurrency. */
 export async function run(): Promise<Row[]> {
   const tickets = readFileSync(join(root, "examples", "support-tickets.csv"));
   const texts = (parse(tickets, { columns: true }) as { text: string }[]).map(({ text }) => text);
@@ -65,7 +65,7 @@ export async function run(): Promise<Row[]> {
     );
     const requests = (path: string) => texts.map((input, i) => httpRequest(path, { input }, keys[i % KEYS] ?? ""));
     const built = join(folder, "echo");
-    await buildWorker(built, join(import.meta.dirname, "echo.ts"));
+    await buildWorker(built, join(import.meta.dirname, "peers", "echo.ts"));
     const options = { port: 0, stateDir: join(folder, "echo-state"), adminKey: "", log: () => undefined };
     const server = await serve(built, options);
     try {

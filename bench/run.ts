@@ -1,8 +1,8 @@
 /** `npm run bench -- NAME [--json FILE] [--data DIR]`: runs bench/NAME.ts, prints its table and writes its report. */
 import { parseArgs } from "node:util";
-import { type Bench, printTable, writeReport } from "./report.ts";
+import { type Bench, printTable, writeReport } from "./shared/report.ts";
 
-// Benchmarks that read a data set take --data for themselves.
+// Measurements that read a dataset parse --data themselves.
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { json: { type: "string" }, data: { type: "string" } },

@@ -1,14 +1,15 @@
 /**
- * Fitting a head in workerd against scikit-learn's LogisticRegression (lbfgs, 64-bit floats, one thread) on the same arrays.
- * Ours stops at its shipped tolerance; scikit-learn gets the smallest max_iter that brings it within the same
- * relative gap of the optimum. Runs of both alternate, so that the machine's drift meets both.
+ * Fits heads in workerd and with scikit-learn's LogisticRegression (lbfgs, 64-bit floats, one thread) on the same arrays.
+ * Ours stops at its shipped tolerance. scikit-learn gets the smallest max_iter that reaches the same relative gap to the
+ * optimum. Runs of both alternate, so that changes of the machine's speed affect both.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { seededRandom } from "../src/core/random.ts";
 import { buildWorker, type Server, serve } from "../src/server/runtime.ts";
-import { type Peer, startPeer } from "./peer.ts";
-import { median, pairedRatio, type Row } from "./report.ts";
+import { type Peer, startPeer } from "./shared/python-peer.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median, pairedRatio } from "./shared/statistics.ts";
+import { makeClassification, type Shape } from "./shared/synthetic.ts";
 
 export const runs = 7;
 const MAX_GAP = 1e-4;
@@ -25,13 +26,13 @@ const FULL_TRAININGS = [
   { rows: 15_000, dimensions: 384, classes: 150, seconds: 8 },
 ] as const;
 
-/** Starts both, lets them take turns, and tells our time, its ratio to scikit-learn's and the gap that our head leaves. */
+/** Our time, its ratio to scikit-learn's, and the relative gap of our head's objective. */
 export async function run(): Promise<Row[]> {
   const folder = mkdtempSync(`${tmpdir()}/bench-train-`);
-  await buildWorker(`${folder}/worker`, `${import.meta.dirname}/train-worker.ts`);
+  await buildWorker(`${folder}/worker`, `${import.meta.dirname}/workers/train.ts`);
   const options = { port: 0, stateDir: `${folder}/state`, adminKey: "", log: () => undefined };
   const worker = await serve(`${folder}/worker`, options);
-  const peer = startPeer<Answer>("train-peer.py");
+  const peer = startPeer<Answer>("train.py");
   const rows: Row[] = [];
   try {
     for (const shape of SHAPES) {
@@ -55,12 +56,6 @@ export async function run(): Promise<Row[]> {
 }
 
 type Answer = Record<string, number>;
-
-interface Shape {
-  readonly rows: number;
-  readonly dimensions: number;
-  readonly classes: number;
-}
 
 interface Fit {
   readonly milliseconds: number;
@@ -89,7 +84,7 @@ async function compare(worker: Server, peer: Peer<Answer>, folder: string, shape
   const weights = shape.classes * shape.dimensions * 4;
   writeFileSync(`${folder}/w`, head.subarray(0, weights));
   writeFileSync(`${folder}/b`, head.subarray(weights));
-  const { gap = Number.NaN } = await peer.request({ do: "judge", c, weights: `${folder}/w`, bias: `${folder}/b` });
+  const { gap = Number.NaN } = await peer.request({ do: "evaluate", c, weights: `${folder}/w`, bias: `${folder}/b` });
   const { ratio, spread } = pairedRatio(ours, peers);
   const scikit = `scikit-learn, ${iterations} iterations`;
   console.log(
@@ -108,22 +103,17 @@ async function compare(worker: Server, peer: Peer<Answer>, folder: string, shape
       target: `ratio ≤ ${MAX_RATIO}`,
       met: ratio <= MAX_RATIO,
     },
-    {
+    makeRow({
       case: name,
       measure: "relative objective gap",
       value: gap,
-      unit: "",
-      peer: null,
-      peer_value: null,
-      ratio: null,
-      spread: null,
       target: `≤ ${MAX_GAP}`,
       met: gap <= MAX_GAP,
-    },
+    }),
   ];
 }
 
-/** Everything that a training in a request does: the choice of l2, evaluation, calibration and the last fit. */
+/** A whole training as in a request: the choice of l2, evaluation, calibration and the final fit. */
 async function measureFullTraining(worker: Server, shape: Shape & { seconds: number }): Promise<Row> {
   const times: number[] = [];
   for (let i = -1; i < 3; i++) {
@@ -132,18 +122,15 @@ async function measureFullTraining(worker: Server, shape: Shape & { seconds: num
   }
   const value = median(times);
   console.log(`${describeShape(shape)}, whole training: ${value.toFixed(2)} s`);
-  return {
+  return makeRow({
     case: describeShape(shape),
     measure: "whole training",
     value,
     unit: "s",
-    peer: null,
-    peer_value: null,
-    ratio: null,
     spread: [Math.min(...times), Math.max(...times)],
     target: `≤ ${shape.seconds} s`,
     met: value <= shape.seconds,
-  };
+  });
 }
 
 async function uploadData(
@@ -162,34 +149,4 @@ async function requestFit<T>(worker: Server, query: string): Promise<T> {
   const response = await fetch(`${worker.url}/fit?${query}`);
   if (!response.ok) throw new Error(await response.text());
   return (await response.json()) as T;
-}
-
-/**
- * Unit vectors around a centre for each class. Components fall off as 1 / √j, as embeddings' principal components do, and classes
- * overlap so that about nine in ten can be told apart.
- */
-export function makeClassification({ rows, dimensions, classes }: Shape): {
-  features: Float32Array<ArrayBuffer>;
-  labels: Int32Array<ArrayBuffer>;
-} {
-  const random = seededRandom(rows + dimensions);
-  const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-  const centres = Float64Array.from(
-    { length: classes * dimensions },
-    (_, index) => (0.45 * normal()) / Math.sqrt((index % dimensions) + 1),
-  );
-  const features = new Float32Array(rows * dimensions);
-  const labels = Int32Array.from({ length: rows }, (_, row) => row % classes);
-  labels.forEach((label, row) => {
-    const x = Float64Array.from(
-      { length: dimensions },
-      (_, j) => (centres[label * dimensions + j] ?? 0) + normal() / Math.sqrt(j + 1),
-    );
-    const norm = Math.hypot(...x);
-    features.set(
-      x.map((value) => value / norm),
-      row * dimensions,
-    );
-  });
-  return { features, labels };
 }

@@ -1,4 +1,4 @@
-/** The tables and plots of docs/transfer-vs-fine-tuning.md, from the runs of bench/transfer.ts. */
+/** Makes the tables and plots of docs/transfer-vs-fine-tuning.md from the runs of transfer.ts. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mean } from "../src/core/evaluation/metrics.ts";
 
@@ -27,7 +27,7 @@ export interface Run {
 type Value = (run: Run) => number;
 type Method = (typeof METHODS)[number];
 
-/** Writes the plots, and the tables after the mark in the document; what stands before it is written by hand. */
+/** Writes the plots, and replaces what follows the marker in the document. The text before it is written by hand. */
 export function writeDoc(runs: readonly Run[]): void {
   mkdirSync(PLOTS, { recursive: true });
   const plot = (file: string, title: string, unit: string, value: Value, logarithmic = false) => {
@@ -67,7 +67,7 @@ function selectRuns(runs: readonly Run[], set: string | null, size: string, meth
   return runs.filter((run) => (set === null || run.set === set) && String(run.size) === size && run.method === method);
 }
 
-/** The mean over sets, of which each is the mean of its seeds; only over sets that have all methods and this size. */
+/** For each size, the mean over the sets of the mean over a set's seeds; null if no set has this size. */
 function meanBySize(runs: readonly Run[], method: Method, value: Value): (number | null)[] {
   return SIZES.map((size) => {
     const sets = [...new Set(selectRuns(runs, null, size, method).map(({ set }) => set))];
@@ -119,7 +119,7 @@ const HEIGHT = 360;
 const [LEFT, RIGHT, TOP, BOTTOM] = [64, 170, 36, 44];
 const PALETTE = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"];
 
-/** A chart of lines over the sizes, as SVG. */
+/** A line chart over the sizes, as SVG. */
 function lineChart(title: string, unit: string, series: readonly Series[], logarithmic: boolean): string {
   const transform = (value: number) => (logarithmic ? Math.log10(value) : value);
   const values = series.flatMap(({ points }) => points.filter((value) => value !== null).map(transform));

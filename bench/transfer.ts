@@ -1,19 +1,19 @@
 /**
- * Where transfer learning and fine-tuning differ: a frozen head, the last layers and all layers trained on the same draws of
- * labelled sets, from two examples a class to all there are.
+ * Compares transfer learning and fine-tuning: trains a head alone, the last layers, and all layers, on the same samples of
+ * labelled sets, from two examples a class to the whole set.
  *
  *   npm run bench -- transfer --data DIR
  *
- * Writes the tables and plots of docs/transfer-vs-fine-tuning.md (transfer-doc.ts). A set's training and test files are
- * those of text-datasets.ts, of the test texts at most 2,000. Every run is kept, so that a measurement which was cut off goes on.
+ * Writes the tables and plots of docs/transfer-vs-fine-tuning.md (transfer-doc.ts). The sets are those of
+ * shared/text-datasets.ts, with at most 2,000 test texts. Every run is stored, so that an interrupted measurement resumes.
  */
 import { parseArgs } from "node:util";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
-import { cached } from "./cached.ts";
-import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./in-process.ts";
-import { noPeer, type Row } from "./report.ts";
-import { readTextDatasets, type Split, sampleByLabel } from "./text-datasets.ts";
+import { cached } from "./shared/cached.ts";
+import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./shared/in-process.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { readTextDatasets, type Split, sampleByLabel } from "./shared/text-datasets.ts";
 import { type Run, writeDoc } from "./transfer-doc.ts";
 
 const SETS =
@@ -29,7 +29,7 @@ const methods: Record<string, (prepared: Prepared) => Promise<Trained>> = {
   all: (prepared) => trainLayers(prepared, true),
 };
 
-/** Every run, measured now or before. */
+/** Every run, newly measured or stored. */
 async function measure(folder: string): Promise<Run[]> {
   const all: Run[] = [];
   for (const set of readTextDatasets(folder, SETS)) {
@@ -38,7 +38,7 @@ async function measure(folder: string): Promise<Run[]> {
     const labels = new Set(train.map(({ label }) => label)).size;
     for (const size of SIZES) {
       const seeds = size !== "full" && size <= SMALL_SIZE ? SEEDS : 1;
-      // A draw that is nearly everything says what everything does.
+      // A sample of nearly the whole set shows the same as the whole set.
       if (size !== "full" && size * labels > 0.8 * train.length) continue;
       for (let seed = 0; seed < seeds; seed++) {
         let prepared: Prepared | null = null;
@@ -91,7 +91,7 @@ export async function run(): Promise<Row[]> {
     const addRow = (measure: string, value: (run: Run) => number, unit = "") => {
       const values = groupRuns.map(value);
       const spread = groupRuns.length > 1 ? ([Math.min(...values), Math.max(...values)] as const) : null;
-      rows.push({ case: name, measure, value: mean(values), unit, ...noPeer, spread, target: null, met: null });
+      rows.push(makeRow({ case: name, measure, value: mean(values), unit, spread }));
     };
     addRow("examples", ({ examples }) => examples);
     addRow("test accuracy", ({ test }) => test);

@@ -1,13 +1,14 @@
 /**
- * Webhooks from the real Worker to receivers on this machine: how fast a tenant's backlog is drained, how soon an event is on
- * its way, and whether many tenants get all of theirs where one answer in ten is an error.
+ * Webhooks from the real Worker to receivers on this machine: how fast a tenant's backlog is delivered, how soon an event is
+ * sent, and whether many tenants get all their events if one response in ten is an error.
  *
  *   npm run bench -- webhooks
  */
 import { type Client, createClient } from "../src/sdk/client.ts";
 import { type Receiver, respond, startReceiver, trainTwoVersions } from "../test/e2e/receivers.ts";
-import { type LocalWorker, quantile, withWorker } from "./local-worker.ts";
-import { median, noPeer, pairedRatio, type Row } from "./report.ts";
+import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
+import { makeRow, type Row } from "./shared/report.ts";
+import { median, pairedRatio, quantile } from "./shared/statistics.ts";
 
 const BACKLOG = 2_000;
 const SINGLE_EVENTS = 300;
@@ -15,12 +16,12 @@ const TENANTS = 100;
 const EVENTS = 100;
 const ROUNDS = 3;
 const CLIENTS = 16;
-/** Events of a tenant before it has endpoints: two versions were trained and promoted. */
+/** Events of a tenant before it has endpoints: two versions are trained and promoted. */
 const EARLIER_EVENTS = 4;
 
 export const runs = 1;
 
-/** Runs `count` calls, so many at a time. */
+/** Runs `count` calls, `concurrency` of them at a time. */
 async function runConcurrently(
   count: number,
   concurrency: number,
@@ -44,7 +45,7 @@ async function waitUntil(condition: () => boolean | Promise<boolean>, seconds: n
 
 const countDistinctEvents = ({ arrivals }: Receiver) => new Set(arrivals.map(({ event }) => event.id)).size;
 
-/** Events a second while a backlog is drained that waited for a receiver that had asked to be left alone. */
+/** Events a second while a backlog is delivered. It builds up because the receiver first asks for a pause. */
 async function measureDrainRate(
   graft: Client,
   receiver: Receiver,
@@ -57,7 +58,7 @@ async function measureDrainRate(
   await waitUntil(() => receiver.arrivals.length === 1, 10);
   receiver.handler = (response) => setTimeout(() => respond(204)(response), milliseconds);
   await runConcurrently(BACKLOG - 1, CLIENTS, () => graft.webhookEndpoints.test(id));
-  if (receiver.arrivals.length > 1) throw new Error("The backlog took longer to make than the receiver waits.");
+  if (receiver.arrivals.length > 1) throw new Error("Making the backlog took longer than the receiver's pause.");
   await waitUntil(() => receiver.arrivals.length > 1, 30);
   const firstArrival = receiver.arrivals[1]?.receivedAt ?? Number.NaN;
   await waitUntil(() => countDistinctEvents(receiver) === BACKLOG, 120);
@@ -66,7 +67,7 @@ async function measureDrainRate(
   return { rate: ((BACKLOG - 1) / (lastArrival - firstArrival)) * 1000, lost: BACKLOG - countDistinctEvents(receiver) };
 }
 
-/** Milliseconds from the request that makes an event, before its commit, to the arrival of its first attempt. */
+/** Milliseconds from the request that makes an event, which includes its commit, to the arrival of its first attempt. */
 async function measureLatencies(graft: Client, receiver: Receiver): Promise<number[]> {
   receiver.handler = respond(204);
   const { id } = await graft.webhookEndpoints.create({ url: `${receiver.url}/`, events: ["webhook.test"] });
@@ -85,11 +86,11 @@ async function measureLatencies(graft: Client, receiver: Receiver): Promise<numb
 interface TenantsResult {
   readonly seconds: number;
   readonly lost: number;
-  /** Of the endpoints that always answer: milliseconds from the request that makes the event to its arrival. */
+  /** At the endpoints without errors: milliseconds from the request that makes an event to its arrival. */
   readonly latencies: number[];
 }
 
-/** Every tenant has two endpoints. Where it `fails`, the second answers the first attempt at one event in ten by an error. */
+/** Every tenant has two endpoints. `withErrors`: the second one fails the first attempt of one event in ten. */
 async function measureTenants(
   worker: LocalWorker,
   [healthy, flaky]: readonly [Receiver, Receiver],
@@ -133,85 +134,90 @@ async function measureTenants(
   };
 }
 
+function row(name: string, measure: string, value: number, unit: string): Row {
+  return makeRow({ case: name, measure, value, unit });
+}
+
+function undeliveredRow(name: string, count: number): Row {
+  return makeRow({ case: name, measure: "not delivered", value: count, target: "0", met: count === 0 });
+}
+
+async function measureBacklogs(graft: Client, receiver: Receiver): Promise<Row[]> {
+  const rows: Row[] = [];
+  for (const { answers, delayMs, min } of [
+    { answers: "answers at once", delayMs: 0, min: 200 },
+    { answers: "answers after 50 ms", delayMs: 50, min: 50 },
+  ]) {
+    const { rate, lost } = await measureDrainRate(graft, receiver, delayMs);
+    const name = `a backlog of ${BACKLOG}, ${answers}`;
+    const target = { target: `≥ ${min}`, met: rate >= min };
+    rows.push(makeRow({ case: name, measure: "delivered", value: rate, unit: "events/s", ...target }));
+    rows.push(undeliveredRow(name, lost));
+  }
+  return rows;
+}
+
+async function measureSingleEvents(graft: Client, receiver: Receiver): Promise<Row[]> {
+  const latencies = await measureLatencies(graft, receiver);
+  return [
+    { p: 0.5, max: 100 },
+    { p: 0.99, max: 1000 },
+  ].map(({ p, max }) => {
+    const value = quantile(latencies, p);
+    const measure = `request to first attempt, p${100 * p}`;
+    return makeRow({ case: "one event at a time", measure, value, unit: "ms", target: `≤ ${max}`, met: value <= max });
+  });
+}
+
+async function measureManyTenants(worker: LocalWorker, receivers: readonly [Receiver, Receiver]): Promise<Row[]> {
+  const flaky: TenantsResult[] = [];
+  const reliable: TenantsResult[] = [];
+  // In alternating rounds, because the machine's other work comes and goes.
+  for (let round = 1; round <= ROUNDS; round++) {
+    flaky.push(await measureTenants(worker, receivers, `failing-${round}`, true));
+    reliable.push(await measureTenants(worker, receivers, `calm-${round}`, false));
+  }
+  const name = `${TENANTS} tenants × ${EVENTS} events to two endpoints each`;
+  const flakyName = `${name}, one answer in ten an error at the second`;
+  const lost = (results: readonly TenantsResult[]) => results.reduce((sum, each) => sum + each.lost, 0);
+  const seconds = (results: readonly TenantsResult[]) => median(results.map((each) => each.seconds));
+  const latencyRow = (p: number): Row => {
+    const [values, peers] = [flaky, reliable].map((results) => results.map(({ latencies }) => quantile(latencies, p)));
+    const { ratio, spread } = pairedRatio(values ?? [], peers ?? []);
+    return makeRow({
+      case: flakyName,
+      measure: `at the endpoint that answers, p${100 * p}`,
+      value: median(values ?? []),
+      unit: "ms",
+      peer: "no errors",
+      peer_value: median(peers ?? []),
+      ratio,
+      spread,
+      target: "ratio ≤ 1.1",
+      met: ratio <= 1.1,
+    });
+  };
+  return [
+    undeliveredRow(name, lost(reliable)),
+    row(name, "all delivered", seconds(reliable), "s"),
+    undeliveredRow(flakyName, lost(flaky)),
+    row(flakyName, "all delivered", seconds(flaky), "s"),
+    latencyRow(0.5),
+    latencyRow(0.99),
+  ];
+}
+
 export async function run(): Promise<Row[]> {
   const receivers: [Receiver, Receiver] = [await startReceiver(), await startReceiver()];
   process.env.WEBHOOK_ORIGINS = receivers.map(({ url }) => url).join(",");
   try {
     return await withWorker(async (worker) => {
-      const row = (
-        name: string,
-        measure: string,
-        value: number,
-        unit: string,
-        target: string | null = null,
-        met: boolean | null = null,
-      ): Row => ({ case: name, measure, value, unit, ...noPeer, target, met });
-      const lostRow = (name: string, count: number) => row(name, "not delivered", count, "", "0", count === 0);
       console.error("A backlog …");
-      const immediateDrain = await measureDrainRate(worker.graft, receivers[0], 0);
-      const delayedDrain = await measureDrainRate(worker.graft, receivers[0], 50);
+      const backlogRows = await measureBacklogs(worker.graft, receivers[0]);
       console.error("One at a time …");
-      const latencies = await measureLatencies(worker.graft, receivers[0]);
-      const [p50, p99] = [quantile(latencies, 0.5), quantile(latencies, 0.99)];
+      const singleRows = await measureSingleEvents(worker.graft, receivers[0]);
       console.error(`${TENANTS} tenants …`);
-      // In turns, because the machine's other work comes and goes.
-      const failing: TenantsResult[] = [];
-      const reliableRuns: TenantsResult[] = [];
-      for (let round = 1; round <= ROUNDS; round++) {
-        failing.push(await measureTenants(worker, receivers, `failing-${round}`, true));
-        reliableRuns.push(await measureTenants(worker, receivers, `calm-${round}`, false));
-      }
-      const caseName = `${TENANTS} tenants × ${EVENTS} events to two endpoints each`;
-      const flakyCaseName = `${caseName}, one answer in ten an error at the second`;
-      const lostOf = (crowds: readonly TenantsResult[]) => crowds.reduce((sum, each) => sum + each.lost, 0);
-      const secondsOf = (crowds: readonly TenantsResult[]) => median(crowds.map(({ seconds }) => seconds));
-      const latencyRow = (p: number): Row => {
-        const quantiles = (crowds: readonly TenantsResult[]) => crowds.map(({ latencies }) => quantile(latencies, p));
-        const { ratio, spread } = pairedRatio(quantiles(failing), quantiles(reliableRuns));
-        return {
-          ...row(
-            flakyCaseName,
-            `at the endpoint that answers, p${100 * p}`,
-            median(quantiles(failing)),
-            "ms",
-            "ratio ≤ 1.1",
-            ratio <= 1.1,
-          ),
-          peer: "no errors",
-          peer_value: median(quantiles(reliableRuns)),
-          ratio,
-          spread,
-        };
-      };
-      const backlogName = `a backlog of ${BACKLOG}`;
-      return [
-        row(
-          `${backlogName}, answers at once`,
-          "delivered",
-          immediateDrain.rate,
-          "events/s",
-          "≥ 200",
-          immediateDrain.rate >= 200,
-        ),
-        lostRow(`${backlogName}, answers at once`, immediateDrain.lost),
-        row(
-          `${backlogName}, answers after 50 ms`,
-          "delivered",
-          delayedDrain.rate,
-          "events/s",
-          "≥ 50",
-          delayedDrain.rate >= 50,
-        ),
-        lostRow(`${backlogName}, answers after 50 ms`, delayedDrain.lost),
-        row("one event at a time", "request to first attempt, p50", p50, "ms", "≤ 100", p50 <= 100),
-        row("one event at a time", "request to first attempt, p99", p99, "ms", "≤ 1000", p99 <= 1000),
-        lostRow(caseName, lostOf(reliableRuns)),
-        row(caseName, "all delivered", secondsOf(reliableRuns), "s"),
-        lostRow(flakyCaseName, lostOf(failing)),
-        row(flakyCaseName, "all delivered", secondsOf(failing), "s"),
-        latencyRow(0.5),
-        latencyRow(0.99),
-      ];
+      return [...backlogRows, ...singleRows, ...(await measureManyTenants(worker, receivers))];
     });
   } finally {
     for (const receiver of receivers) await receiver.close();

@@ -166,8 +166,8 @@ function writeFeatures(
   const wordProducts = splitWords(text).map((word) => computeProducts(table, delta, vocabularyKey(word), cache));
   if (wordProducts.length === 0) return;
   const maxima = new Float64Array(filters).fill(Number.NEGATIVE_INFINITY);
-  for (const [t, products] of wordProducts.entries())
-    maxPool(maxima, wordProducts[t - 1], products, wordProducts[t + 1], filters);
+  for (let t = 0; t < wordProducts.length; t++)
+    maxPool(maxima, wordProducts[t - 1], wordProducts[t] as Float32Array, wordProducts[t + 1], filters);
   for (let f = 0; f < filters; f++) features[f] = Math.max(0, (maxima[f] as number) + (bias[f] as number));
 }
 
@@ -198,7 +198,8 @@ function computeProducts(
   const { filters, kernel, rows, scale } = delta;
   const d = rows.dimensions;
   const isTrained = rows.vocabulary.has(name);
-  const x = isTrained ? wordVector(rows, name) : wordVector(table, name).map((value) => value * scale);
+  const x = wordVector(isTrained ? rows : table, name);
+  if (!isTrained) for (let j = 0; j < d; j++) x[j] = (x[j] as number) * scale;
   const result = new Float32Array(WINDOW * filters);
   for (let f = 0; f < filters; f++)
     for (let o = 0; o < WINDOW; o++) result[o * filters + f] = dot(kernel, (f * WINDOW + o) * d, x);

@@ -130,7 +130,7 @@ export function encode(table: StaticTable, text: string): Float32Array {
       sum[dimension] = 1;
     });
   let squares = 0;
-  for (const value of sum) squares += value ** 2;
+  for (let j = 0; j < dimensions; j++) squares += (sum[j] as number) ** 2;
   const scale = 1 / (Math.sqrt(squares) || 1);
   const embedding = new Float32Array(dimensions);
   for (let j = 0; j < dimensions; j++) embedding[j] = (sum[j] as number) * scale;

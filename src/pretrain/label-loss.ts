@@ -30,8 +30,8 @@ export function makeLabelLoss(
   const addIntercepts = (intercepts: Float32Array, classes: number) => {
     for (let i = first; i < last; i++) {
       const row = logitView.subarray(i * intercepts.length, (i + 1) * intercepts.length);
-      for (const [c, intercept] of intercepts.entries())
-        row[c] = c < classes ? (row[c] as number) + intercept : MASKED_LOGIT;
+      for (let c = 0; c < classes; c++) row[c] = (row[c] as number) + (intercepts[c] as number);
+      row.fill(MASKED_LOGIT, classes);
     }
   };
   const ownLoss = (classes: number) => {

@@ -1,12 +1,12 @@
-/** The Worker that bench/encode.ts measures: it embeds the texts that it is sent, by text-static-1. */
-import { textStatic } from "../src/backbones/workerd.ts";
+/** The Worker that bench/encode.ts measures. It embeds the texts of a request with text-static-1. */
+import { textStatic } from "../../src/backbones/workerd.ts";
 
-// wrangler.toml binds them, and this Worker is started with the same configuration as the real one.
+// wrangler.toml binds these classes, and this Worker starts with the real one's configuration.
 export class Tenant {}
 export class Directory {}
 
 export default {
-  /** Embeds the texts of the body again and again, for about so many milliseconds; with none, once. */
+  /** Embeds the body's texts repeatedly, for about `milliseconds`; at least once. */
   async fetch(request: Request): Promise<Response> {
     const { texts, milliseconds } = (await request.json()) as { texts: string[]; milliseconds: number };
     const start = performance.now();

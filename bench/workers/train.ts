@@ -1,11 +1,11 @@
-/** The Worker that bench/train.ts measures: it keeps one data set, and fits heads on it by the shipped path. */
-import { edgeBudget } from "../src/core/limits.ts";
-import { train } from "../src/core/linear/train.ts";
-import type { TrainingOptions, TrainingResult } from "../src/core/linear/types.ts";
-import type { Matrix } from "../src/core/tensors.ts";
-import { workerdTensorBackend } from "../src/tensor/workerd.ts";
+/** The Worker that bench/train.ts measures. It holds one dataset and fits heads on it with the shipped training. */
+import { edgeBudget } from "../../src/core/limits.ts";
+import { train } from "../../src/core/linear/train.ts";
+import type { TrainingOptions, TrainingResult } from "../../src/core/linear/types.ts";
+import type { Matrix } from "../../src/core/tensors.ts";
+import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
 
-// wrangler.toml binds them, and this Worker is started with the same configuration as the real one.
+// wrangler.toml binds these classes, and this Worker starts with the real one's configuration.
 export class Tenant {}
 export class Directory {}
 
@@ -44,7 +44,7 @@ export default {
   },
 };
 
-/** One training, timed from the embeddings in JavaScript's memory to the head. */
+/** Times a training, from the embeddings in JavaScript's memory to the head. */
 async function measure(options: TrainingOptions): Promise<unknown> {
   const tensors = await workerdTensorBackend();
   const classes = Math.max(...labels) + 1;

@@ -1,8 +1,8 @@
-/** Results of long measurements, kept case by case in .graft/bench, so that one that was cut off goes on where it was. */
+/** Stores the results of long measurements, case by case, in .graft/bench. An interrupted measurement resumes there. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** What was measured of a case before, or else what is measured now. Deleting the folder measures anew. */
+/** The stored result of a case, or else a new measurement. To measure again, delete the folder. */
 export async function cached<T>(bench: string, name: string, measure: () => Promise<T>): Promise<T> {
   const folder = join(".graft", "bench", bench);
   const file = join(folder, `${name.replace(/[^a-z0-9_.-]+/gi, "-")}.json`);

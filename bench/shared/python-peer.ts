@@ -1,4 +1,4 @@
-/** A Python process that answers each JSON command, a line, with a line of JSON: scikit-learn, for comparison. */
+/** scikit-learn for comparison: a Python process that reads a JSON command a line and answers each with a line of JSON. */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -8,9 +8,9 @@ export interface Peer<Answer> {
   stop(): void;
 }
 
-/** Starts a script of this folder, on one thread. */
+/** Starts a script of bench/peers, on one thread. */
 export function startPeer<Answer>(script: string): Peer<Answer> {
-  const python = spawn("/usr/bin/python3", [join(import.meta.dirname, script)], {
+  const python = spawn("/usr/bin/python3", [join(import.meta.dirname, "..", "peers", script)], {
     stdio: ["pipe", "pipe", "inherit"],
     env: { ...process.env, OPENBLAS_NUM_THREADS: "1", OMP_NUM_THREADS: "1" },
   });

@@ -1,7 +1,7 @@
-"""scikit-learn for bench/backbone.ts: one JSON command a line in, one JSON answer a line out.
+"""scikit-learn for bench/backbone.ts and finetune.ts. Reads a JSON command a line, and answers each with a line of JSON.
 
-svm: TF-IDF of words and word pairs and of the character 2- to 4-grams of words, sublinear, with LinearSVC as it comes.
-logistic: LogisticRegression as it comes but for max_iter = 100, on embeddings: what MTEB's classification tasks do.
+svm: sublinear TF-IDF of words, word pairs and the character 2- to 4-grams of words, with LinearSVC at its defaults.
+logistic: LogisticRegression on embeddings with max_iter = 100, as in MTEB's classification tasks.
 """
 import json
 import sys

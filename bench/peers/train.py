@@ -1,6 +1,6 @@
-"""scikit-learn's LogisticRegression for bench/train.ts: one JSON command a line in, one JSON answer a line out.
+"""scikit-learn's LogisticRegression for bench/train.ts. Reads a JSON command a line, and answers each with a line of JSON.
 
-Objective: sum of cross-entropies + ||W||^2 / (2 C), the intercept free, as LogisticRegression defines it.
+Objective: sum of cross-entropies + ||W||^2 / (2 C), without a penalty on the intercept, as LogisticRegression defines it.
 """
 import json
 import sys
@@ -43,16 +43,16 @@ def load(command):
 
 def prepare(command):
     """The optimum, and the smallest max_iter whose gap is at most the given one."""
-    c, wanted = command["c"], command["gap"]
+    c, target = command["c"], command["gap"]
     best, _ = fit(c, 5000)
     data["optimum"][c] = objective(best.coef_, best.intercept_, c)
     high = 4
-    while gap(fit(c, high)[0], c) > wanted:
+    while gap(fit(c, high)[0], c) > target:
         high *= 2
     low = high // 2 if high > 4 else 0
     while high - low > 1:
         middle = (low + high) // 2
-        if gap(fit(c, middle)[0], c) > wanted:
+        if gap(fit(c, middle)[0], c) > target:
             low = middle
         else:
             high = middle
@@ -64,12 +64,12 @@ def timed(command):
     return {"milliseconds": milliseconds, "gap": gap(model, command["c"])}
 
 
-def judge(command):
+def evaluate(command):
     weights = np.fromfile(command["weights"], np.float32).reshape(-1, data["x"].shape[1])
     return {"gap": objective(weights, np.fromfile(command["bias"], np.float32), command["c"]) / data["optimum"][command["c"]] - 1}
 
 
-commands = {"load": load, "prepare": prepare, "fit": timed, "judge": judge}
+commands = {"load": load, "prepare": prepare, "fit": timed, "evaluate": evaluate}
 for line in sys.stdin:
     command = json.loads(line)
     print(json.dumps(commands[command["do"]](command)), flush=True)

@@ -1,13 +1,13 @@
-/** The shipped training and prediction on a set of texts, in Node: a linear probe of a backbone. */
-import { predict } from "../src/core/head.ts";
-import { train } from "../src/core/linear/train.ts";
-import { hasLexicalRoom, lexicalBucketCount } from "../src/core/text/buckets.ts";
-import { createLexicalVectorizer } from "../src/core/text/lexical.ts";
-import { createLexicalReader } from "../src/core/text/lexical-reader.ts";
-import { nodeTensorBackend } from "../src/tensor/node.ts";
+/** A linear probe of a backbone: the shipped training and prediction on a set of texts, in Node. */
+import { predict } from "../../src/core/head.ts";
+import { train } from "../../src/core/linear/train.ts";
+import { hasLexicalRoom, lexicalBucketCount } from "../../src/core/text/buckets.ts";
+import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
+import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
+import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import type { Split } from "./text-datasets.ts";
 
-/** The share of a split's test texts whose label a head says that was trained on its training texts, with lexical features or without. */
+/** Test accuracy of a head that is trained on a split's training texts, with or without lexical features. */
 export async function linearProbeAccuracy(
   encode: (text: string) => Float32Array,
   dimensions: number,

@@ -1,11 +1,11 @@
 /**
- * Labelled sets of text to measure a backbone on, from a folder of `NAME/{train,test,…}.csv` with the columns text and label.
- * What a set is trained and tested on is fixed here, so that every measurement means the same by its name.
+ * Labelled sets of texts for measurements, from a folder of `NAME/{train,test,…}.csv` with the columns text and label. A
+ * set's training and test files are fixed here, so that a name means the same in every measurement.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "csv-parse/sync";
-import { seededRandom, shuffle } from "../src/core/random.ts";
+import { seededRandom, shuffle } from "../../src/core/random.ts";
 
 export interface LabelledText {
   readonly text: string;
@@ -19,7 +19,7 @@ export interface Split {
 
 export interface TextDataset {
   readonly name: string;
-  /** Whether the backbone's pre-training has seen its training examples. */
+  /** Whether the default backbone's pre-training has seen the training examples. */
   readonly seenInPretraining: boolean;
   /** One, or the folds of a cross-validation. */
   readonly splits: readonly Split[];
@@ -28,7 +28,7 @@ export interface TextDataset {
 const FOLDS = 10;
 const domains = ["airline", "fastfood", "finance", "insurance", "media", "software"];
 
-/** Every set that the folder has, in a fixed order. */
+/** The sets in the folder, in a fixed order; with `pattern`, those whose name matches. */
 export function readTextDatasets(folder: string, pattern?: RegExp): TextDataset[] {
   const sets: TextDataset[] = [];
   const add = (name: string, seenInPretraining: boolean, splits: () => Split[]) => {
@@ -48,7 +48,7 @@ export function readTextDatasets(folder: string, pattern?: RegExp): TextDataset[
   add("rasa_banking 10-fold", false, () => makeFolds(read("rasa_banking", "all")));
   add("askubuntu_nlu", false, () => readSplit("askubuntu_nlu", "train"));
   add("webapps_nlu", false, () => readSplit("webapps_nlu", "train"));
-  // Well-formed from 0.8 on, as in Faruqui and Das 2018.
+  // A query is well-formed from a score of 0.8 on, as in Faruqui and Das 2018.
   const binarise = (rows: LabelledText[]) =>
     rows.map(({ text, label }) => ({ text, label: Number(label) >= 0.8 ? "well-formed" : "not" }));
   add("query_wellformedness", false, () =>
@@ -80,7 +80,7 @@ export function readTexts(file: string): LabelledText[] {
   return rows.filter((row): row is LabelledText => !!row.text?.trim() && !!row.label);
 }
 
-/** Ten folds, each once the test; shuffled with a fixed seed. */
+/** The splits of a ten-fold cross-validation, shuffled with a fixed seed. */
 function makeFolds(rows: readonly LabelledText[]): Split[] {
   const shuffled = shuffle([...rows], seededRandom(1));
   return Array.from({ length: FOLDS }, (_, fold) => ({
@@ -89,7 +89,7 @@ function makeFolds(rows: readonly LabelledText[]): Split[] {
   }));
 }
 
-/** `each` examples of every label, drawn anew for each seed. */
+/** A random sample of `count` examples of each label. */
 export function sampleByLabel(rows: readonly LabelledText[], count: number, seed: number): LabelledText[] {
   const counts = new Map<string, number>();
   return shuffle([...rows], seededRandom(seed)).filter(({ label }) => {

@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { dirname } from "node:path";
 
-/** One figure, beside a peer's where there is one: `ratio` is the median of paired runs' ratios, `spread` their least and most. */
+/** A figure, beside a peer's if there is one. `ratio` is the median ratio of paired runs, `spread` the lowest and the highest. */
 export interface Row {
   readonly case: string;
   readonly measure: string;
@@ -17,30 +17,17 @@ export interface Row {
   readonly met: boolean | null;
 }
 
-/** For a figure that stands alone. */
-export const noPeer = { peer: null, peer_value: null, ratio: null, spread: null };
+/** A row. Fields that are not given are empty: no unit, no peer, no target. */
+export function makeRow(fields: Pick<Row, "case" | "measure" | "value"> & Partial<Row>): Row {
+  const { case: name, measure, value, unit = "", peer = null, peer_value = null } = fields;
+  const { ratio = null, spread = null, target = null, met = null } = fields;
+  return { case: name, measure, value, unit, peer, peer_value, ratio, spread, target, met };
+}
 
-/** What a file of bench/ exports: how often each row was measured (once if it does not say), and the measurement. */
+/** What a measurement's file exports: how often each row is measured, by default once, and the measurement. */
 export interface Bench {
   readonly runs?: number;
   readonly run: () => Promise<readonly Row[]>;
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1
-    ? (sorted[middle] ?? Number.NaN)
-    : ((sorted[middle - 1] ?? Number.NaN) + (sorted[middle] ?? Number.NaN)) / 2;
-}
-
-/** Paired runs as a ratio and its spread. */
-export function pairedRatio(
-  values: readonly number[],
-  peers: readonly number[],
-): { ratio: number; spread: [number, number] } {
-  const ratios = values.map((value, i) => value / (peers[i] ?? Number.NaN));
-  return { ratio: median(ratios), spread: [Math.min(...ratios), Math.max(...ratios)] };
 }
 
 export function printTable(rows: readonly Row[]): void {

@@ -1,4 +1,4 @@
-"""scikit-learn's HashingVectorizer for bench/encode.ts: texts and milliseconds in, texts a second out, both as JSON."""
+"""scikit-learn's HashingVectorizer for bench/encode.ts. Reads texts and milliseconds as JSON; prints texts a second."""
 import json
 import sys
 import time

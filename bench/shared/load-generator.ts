@@ -1,10 +1,10 @@
 /**
- * The client of bench/predict.ts, in a thread of its own: requests over connections that stay open, each with one at a
- * time, as light as Node allows, so that it is the server that is measured.
+ * The client of bench/predict.ts, in a thread of its own: one request at a time on each of several open connections, with
+ * as little work as Node allows, so that the server is the bottleneck.
  */
 import { connect, type Socket } from "node:net";
 import { parentPort, Worker, workerData } from "node:worker_threads";
-import { quantile } from "./local-worker.ts";
+import { quantile } from "./statistics.ts";
 
 export interface LoadOptions {
   readonly port: number;
@@ -20,16 +20,16 @@ export interface LoadResult {
   readonly p99: number;
 }
 
-/** Whether a whole answer has come. Throws where its status is not 200. */
-function isComplete(answer: string): boolean {
-  const end = answer.indexOf("\r\n\r\n");
+/** Whether a response is complete. Throws if its status is not 200. */
+function isComplete(response: string): boolean {
+  const end = response.indexOf("\r\n\r\n");
   if (end < 0) return false;
-  if (!answer.startsWith("HTTP/1.1 200")) throw new Error(`Not the answer that was measured for: ${answer}`);
-  const length = /\r\ncontent-length: (\d+)/i.exec(answer)?.[1];
-  return length === undefined ? answer.endsWith("\r\n0\r\n\r\n") : answer.length === end + 4 + Number(length);
+  if (!response.startsWith("HTTP/1.1 200")) throw new Error(`Unexpected response: ${response}`);
+  const length = /\r\ncontent-length: (\d+)/i.exec(response)?.[1];
+  return length === undefined ? response.endsWith("\r\n0\r\n\r\n") : response.length === end + 4 + Number(length);
 }
 
-/** Sends requests one after the other on one connection until `until`, and adds each one's milliseconds. */
+/** Sends requests one after the other on a connection until `deadline`, and adds the milliseconds of each. */
 function sendRequests(
   socket: Socket,
   requests: readonly Uint8Array[],
@@ -40,9 +40,9 @@ function sendRequests(
   return new Promise((resolve, reject) => {
     let next = first;
     let sentAt = 0;
-    let answer = "";
+    let response = "";
     const send = () => {
-      answer = "";
+      response = "";
       sentAt = performance.now();
       socket.write(requests[next++ % requests.length] as Uint8Array);
     };
@@ -53,9 +53,9 @@ function sendRequests(
     };
     const onClose = () => stop(new Error("The server closed the connection."));
     const onData = (chunk: Buffer) => {
-      answer += chunk.toString("latin1");
+      response += chunk.toString("latin1");
       try {
-        if (!isComplete(answer)) return;
+        if (!isComplete(response)) return;
       } catch (error) {
         return stop(error as Error);
       }
@@ -89,7 +89,7 @@ async function runRound({ port, requests, concurrency, milliseconds }: LoadOptio
   return { requests: latencies.length / seconds, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) };
 }
 
-/** Puts a load on a server and tells how many requests a second it answered, and how fast, in milliseconds. */
+/** Requests a second, and latencies in milliseconds, of a server under load. */
 export function generateLoad(workerData: LoadOptions): Promise<LoadResult> {
   const thread = new Worker(import.meta.filename, { workerData });
   return new Promise((resolve, reject) => thread.once("message", resolve).once("error", reject));

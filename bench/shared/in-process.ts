@@ -1,16 +1,16 @@
-/** Heads and fine-tuned models as the batch endpoint trains them, without its processes: for measurements of training alone. */
-import { textStatic } from "../src/backbones/node.ts";
-import type { TrainingContext } from "../src/batch/attempt/context.ts";
-import { makeEmbeddingMatrix } from "../src/batch/attempt/embedding-matrix.ts";
-import { fineTuneLayers } from "../src/batch/attempt/fine-tune.ts";
-import { type Model, makeModel, predictRows } from "../src/batch/attempt/model.ts";
-import { runTraining } from "../src/batch/attempt/run-training.ts";
-import { embedLazily } from "../src/batch/attempt/stages/embed.ts";
-import { prepareTraining } from "../src/batch/attempt/training-spec.ts";
-import type { Result } from "../src/core/failure.ts";
-import type { Epoch } from "../src/finetune/train.ts";
-import type { Submission } from "../src/jobs/protocol.ts";
-import { nodeTensorBackend } from "../src/tensor/node.ts";
+/** Trains heads and fine-tuned models as the batch endpoint does, without its processes. It measures only the training. */
+import { textStatic } from "../../src/backbones/node.ts";
+import type { TrainingContext } from "../../src/batch/attempt/context.ts";
+import { makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
+import { fineTuneLayers } from "../../src/batch/attempt/fine-tune.ts";
+import { type Model, makeModel, predictRows } from "../../src/batch/attempt/model.ts";
+import { runTraining } from "../../src/batch/attempt/run-training.ts";
+import { embedLazily } from "../../src/batch/attempt/stages/embed.ts";
+import { prepareTraining } from "../../src/batch/attempt/training-spec.ts";
+import type { Result } from "../../src/core/failure.ts";
+import type { Epoch } from "../../src/finetune/train.ts";
+import type { Submission } from "../../src/jobs/protocol.ts";
+import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import type { LabelledText, Split } from "./text-datasets.ts";
 
 export interface Prepared {
@@ -21,7 +21,7 @@ export interface Prepared {
 
 export interface Trained {
   readonly model: Model;
-  /** Numbers that were trained. */
+  /** How many numbers were trained. */
   readonly parameters: number;
   readonly operations: number;
   readonly seconds: number;
@@ -77,7 +77,7 @@ function orThrow<T>(result: Result<T>): T {
   return result.value;
 }
 
-/** The frozen head. */
+/** Trains a head on frozen embeddings. */
 export async function trainHead({ context, train }: Prepared): Promise<Trained> {
   const started = performance.now();
   const spec = orThrow(await prepareTraining("fine_tuned", context, train));
@@ -92,8 +92,8 @@ export async function trainHead({ context, train }: Prepared): Promise<Trained> 
 }
 
 /**
- * The fine-tuned model as a job makes it: of the rows too, or of the convolution and the head alone. Trained first without a
- * tenth of the examples, which say how long it pays, then on all of them.
+ * Fine-tunes as a job does: the convolution and the head, and with `trainRows` the rows too. The first training holds out a
+ * tenth of the examples to find the number of epochs, the second uses all of them.
  */
 export async function trainLayers(
   { context, train }: Prepared,
@@ -115,7 +115,7 @@ export async function trainLayers(
   };
 }
 
-/** The share of rows whose label is the most probable. */
+/** The share of rows whose most probable label is right. */
 export async function accuracyOn({ context }: Prepared, rows: readonly number[], model: Model): Promise<number> {
   const outputs = await predictRows(context, rows, model);
   const { labels } = model.head;
