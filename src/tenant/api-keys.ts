@@ -5,7 +5,7 @@ import { limits } from "../core/limits.ts";
 import { toSeconds } from "../lib/time.ts";
 import { paginate } from "./page.ts";
 
-/** What an isolate may rely on for the length of a lease. */
+/** What an isolate may rely on while its lease of a key lasts. */
 export type KeyLease = Pick<ApiKey, "id" | "scopes" | "expires_at">;
 
 interface Row extends Record<string, SqlStorageValue> {
@@ -89,12 +89,12 @@ export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<A
   return row ? ok(toApiKey(row)) : fail("not_found", `No API key '${id}'.`);
 }
 
-/** Removes every key of this name, as if it had never been. */
+/** Deletes all keys with this name, without a trace. */
 export function deleteApiKeysByName(sql: SqlStorage, name: string): void {
   sql.exec("DELETE FROM api_keys WHERE name = ?", name);
 }
 
-/** The key with this hash, or null where there is none, or it is revoked or expired. */
+/** The key with this hash; null if there is none, or it is revoked or expired. */
 export function leaseApiKey(sql: SqlStorage, hash: string, now: number): KeyLease | null {
   const row = sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE hash = ? AND revoked_at IS NULL", hash).toArray()[0];
   if (!row || (row.expires_at !== null && row.expires_at <= toSeconds(now))) return null;

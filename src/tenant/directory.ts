@@ -1,6 +1,6 @@
 /**
- * Which tenants exist, and which were deleted: one small Durable Object for the operator's routes, never on a tenant's
- * own request path. A deleted tenant's id stays taken for good.
+ * The tenants that exist or were deleted: one small Durable Object for the operator's routes. No tenant's request needs
+ * it. The id of a deleted tenant is never given out again.
  */
 
 import { DurableObject } from "cloudflare:workers";
@@ -25,7 +25,7 @@ interface Row extends Record<string, SqlStorageValue> {
 }
 
 const RETRY_MS = 5_000;
-/** KV's listing lags behind its writes, so what a late writer left is looked for once more. */
+/** KV's listings lag behind its writes, so a last sweep looks for what late requests have written. */
 const FINAL_SWEEP_DELAY_MS = 3_600_000;
 
 const schema = `
@@ -34,7 +34,7 @@ const schema = `
   );
   CREATE TABLE IF NOT EXISTS idempotency (key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER, body TEXT, started_at INTEGER NOT NULL);
 `;
-/** What a directory that was made earlier lacks. */
+/** The column that an older directory lacks. */
 const addClaimColumn =
   "ALTER TABLE idempotency ADD COLUMN claim TEXT; CREATE INDEX idempotency_claim ON idempotency (claim)";
 
@@ -50,7 +50,7 @@ function toTenant(row: Row): Tenant {
 
 export class Directory extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
-  /** Ids whose creation is under way, so that a second caller does not take one for a creation that was cut off. */
+  /** Ids that are being created. Any other row with the status `creating` is of a creation that was interrupted. */
   readonly #creatingIds = new Set<string>();
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
@@ -76,7 +76,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     idempotency.releaseKey(this.#sql, claim);
   }
 
-  /** Takes the id and creates the tenant's ledger. A creation that was cut off is continued by the same call again. */
+  /** Takes the id and creates the tenant's ledger. The same call continues a creation that was interrupted. */
   async create(
     id: string,
     name: string | null,
@@ -131,7 +131,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  /** Marks the tenant for deletion; its ledger refuses everything from then on, and the alarm deletes what it had. */
+  /** Marks the tenant for deletion. Its ledger then refuses everything, and the alarm deletes what the tenant had. */
   async delete(id: string): Promise<Result<Tenant>> {
     const row = this.#find(id);
     if (!row) return fail("not_found", `No tenant '${id}'.`);
@@ -146,7 +146,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
 
   override async alarm(): Promise<void> {
     const now = Date.now();
-    // One an alarm, the next in the next, at once: a request has 1,000 operations.
+    // One tenant per alarm, because a request may make 1,000 calls. The next alarm follows at once.
     const row = this.#sql
       .exec<Row>("SELECT rowid, * FROM tenants WHERE erase_at <= ? ORDER BY erase_at LIMIT 1", now)
       .toArray()[0];
@@ -163,7 +163,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     if (next !== null) await this.ctx.storage.setAlarm(next);
   }
 
-  /** One bounded step of a deletion; when to take the next, in milliseconds, or null when all is done. */
+  /** Runs one bounded step of a deletion. Answers when to run the next, or null when all is done. */
   async #eraseBatch(row: Row): Promise<number | null> {
     if (row.status === "deleted") return eraseTenantBytes(this.env.KV, this.env.BUCKET, row.id, Date.now());
     const next = await getLedger(this.env.TENANT, row.id).erase(row.id);

@@ -2,11 +2,11 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import { toMilliseconds, toSeconds } from "../lib/time.ts";
 
 /**
- * The first answer to each `Idempotency-Key`, kept for a day in the ledger that the request changes, and written in
- * the same transaction as the change: a request that was retried after a crash finds either both or neither.
+ * The first answer to each `Idempotency-Key`, kept for a day in the ledger that the request changes. It is written in the
+ * transaction of the change, so a request that is repeated after a crash finds both or neither.
  */
 const RETENTION_MS = 24 * 3_600_000;
-/** After this a request that has not ended counts as dead, and its key is free again. */
+/** A request without an answer loses its key to a repetition after this time. */
 const CLAIM_TIMEOUT_MS = 600_000;
 
 export interface StoredResponse {
@@ -18,7 +18,7 @@ export interface IdempotentRequest {
   readonly key: string;
   /** A hash of method, path and body. */
   readonly requestHash: string;
-  /** Names this attempt at the request, and no other: one whose key a later attempt took over changes nothing more. */
+  /** Identifies this attempt at the request. If a later attempt has claimed the key, this one can change nothing. */
   readonly claim: string;
 }
 
@@ -29,7 +29,7 @@ interface Row extends Record<string, SqlStorageValue> {
   started_at: number;
 }
 
-/** Claims the key for this request: null to go ahead, an answer to replay, or why neither. */
+/** Claims the key for this request. Answers null to go ahead, or the answer to replay. */
 export function claimKey(
   sql: SqlStorage,
   { key, requestHash, claim }: IdempotentRequest,
@@ -70,8 +70,8 @@ export function claimKey(
 }
 
 /**
- * Keeps the answer of the running request; call it in the transaction of the change that the answer tells of, and roll
- * that back where this is refused: a later attempt has the key now.
+ * Stores the answer to the running request. Call it in the transaction of its change, and roll that back if this fails:
+ * a later attempt has the key.
  */
 export function saveResponse(sql: SqlStorage, claim: string | null, response: StoredResponse): Result<null> {
   if (claim === null) return ok(null);
@@ -91,12 +91,12 @@ export function saveResponse(sql: SqlStorage, claim: string | null, response: St
   );
 }
 
-/** Frees the key of a request that failed and so changed nothing, if no later attempt has it. */
+/** Frees the key of a request that failed, unless a later attempt has claimed it. */
 export function releaseKey(sql: SqlStorage, claim: string): void {
   sql.exec("DELETE FROM idempotency WHERE claim = ? AND status IS NULL", claim);
 }
 
-/** Forgets answers past their day; returns how many are left. */
+/** Deletes expired answers. Answers how many are left. */
 export function deleteExpiredResponses(sql: SqlStorage, now: number): number {
   sql.exec("DELETE FROM idempotency WHERE started_at <= ?", toSeconds(now - RETENTION_MS));
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM idempotency").one().n;

@@ -15,7 +15,7 @@ export const keyMethods = {
     if (ledger.isActive) idempotency.releaseKey(ledger.storage.sql, claim);
   },
 
-  /** The key with this hash; null where none is valid. */
+  /** The key with this hash; null if none is valid. */
   leaseApiKey: (ledger: Transactions, hash: string): apiKeys.KeyLease | null =>
     ledger.isActive ? apiKeys.leaseApiKey(ledger.storage.sql, hash, Date.now()) : null,
   createApiKey: (ledger: Transactions, claim: string | null, key: apiKeys.NewApiKey) =>

@@ -1,9 +1,9 @@
 /**
- * The ledger's tables, as numbered migrations: each is run once, in order, inside one transaction, and never edited
- * afterwards. STORAGE.md says of each table who writes it and what losing it costs.
+ * The ledger's tables, as numbered migrations. Each runs once, in order, in one transaction, and is never edited.
+ * STORAGE.md says who writes each table and what losing it costs.
  *
- * `staged` and `examples` are clustered by data set, so listing, export and training read one range. Times are Unix
- * seconds, except `due.run_at`, `deliveries.due_at` and `delivery_attempts.started_at`, which are in milliseconds.
+ * `staged` and `examples` are clustered by dataset, so listing, export and training read one range. Times are Unix
+ * seconds. `due.run_at`, `deliveries.due_at`, `delivery_attempts.started_at` and times in JSON are in milliseconds.
  */
 const migrations: readonly string[] = [
   `
@@ -148,14 +148,14 @@ export interface Identity extends Record<string, SqlStorageValue> {
   version: number;
 }
 
-/** Who this ledger belongs to, or null where nothing was ever created (or all was deleted): reading creates nothing. */
+/** Whose ledger this is; null if none was created, or all was deleted. Reading creates nothing. */
 export function readIdentity(sql: SqlStorage): Identity | null {
   const exists = sql.exec("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'ledger'").toArray().length > 0;
   if (!exists) return null;
   return sql.exec<Identity>("SELECT tenant, name, status, version FROM ledger").toArray()[0] ?? null;
 }
 
-/** Creates the ledger of a tenant. Running it again for the same tenant changes its name alone. */
+/** Creates the ledger of a tenant. Run again, it only changes the name. */
 export function createLedger(storage: DurableObjectStorage, tenant: string, name: string | null): void {
   storage.transactionSync(() => {
     storage.sql.exec(
@@ -170,7 +170,7 @@ export function createLedger(storage: DurableObjectStorage, tenant: string, name
   migrate(storage);
 }
 
-/** Brings an existing ledger's tables to the newest version of `steps`; a newer ledger is left as it is. */
+/** Brings a ledger's tables to the newest version. A ledger of a newer Worker is left as it is. */
 export function migrate(storage: DurableObjectStorage, steps: readonly string[] = migrations): void {
   const version = readIdentity(storage.sql)?.version ?? 0;
   steps.slice(version).forEach((statements, index) => {

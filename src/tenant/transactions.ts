@@ -32,7 +32,7 @@ export class Transactions {
     this.#identity = readIdentity(storage.sql);
   }
 
-  /** Whose ledger this is; null where none was created, or all was erased. */
+  /** Whose ledger this is; null if none was created, or all was erased. */
   get tenant(): string | null {
     return this.#identity?.tenant ?? null;
   }

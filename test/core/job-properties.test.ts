@@ -12,13 +12,13 @@ import {
   refusalReason,
 } from "../../src/core/lifecycle/job.ts";
 import { advance } from "../../src/core/lifecycle/job-transitions.ts";
-import { attemptEvents, cancel, clock, invalid, MINUTE, pause, resume, rules, validated } from "./job-simulation.ts";
+import { attemptEvents, cancel, invalid, MINUTE, pause, resume, rules, tick, validated } from "./job-simulation.ts";
 
 const STOP_AGAIN = 15_000;
 
 type AttemptEventName = keyof ReturnType<typeof attemptEvents>;
 const attemptEventNames = Object.keys(attemptEvents(1)) as AttemptEventName[];
-const commands = { validated, invalid, clock, cancel, pause, resume };
+const commands = { validated, invalid, tick, cancel, pause, resume };
 type Command = keyof typeof commands;
 
 /** A random step: after so many milliseconds, an event of the job, or of an attempt so far from the current one. */
@@ -37,9 +37,9 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
   delay,
   eventName: fc.oneof(
     { weight: 6, arbitrary: fc.constantFrom<AttemptEventName[]>(...attemptEventNames) },
-    { weight: 4, arbitrary: fc.constantFrom<AttemptEventName[]>("submitting", "accepted", "better", "heard") },
-    { weight: 3, arbitrary: fc.constantFrom<Command[]>("validated", "clock", "pause", "resume") },
-    { weight: 1, arbitrary: fc.constantFrom<Command[]>("clock", "resume", "validated") },
+    { weight: 4, arbitrary: fc.constantFrom<AttemptEventName[]>("submitting", "accepted", "better", "heartbeat") },
+    { weight: 3, arbitrary: fc.constantFrom<Command[]>("validated", "tick", "pause", "resume") },
+    { weight: 1, arbitrary: fc.constantFrom<Command[]>("tick", "resume", "validated") },
   ),
   offset: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -3, max: 3 }) }),
 });
@@ -131,7 +131,7 @@ describe("an event", () => {
     fc.assert(
       fc.property(histories, fc.nat(20 * MINUTE), (history, delay) => {
         for (const { event, now, state } of history) {
-          if (event.type === "clock") continue;
+          if (event.type === "tick") continue;
           const again = advance(state, event, now + delay, rules);
           expect(comparableState(again.state)).toEqual(comparableState(state));
           expect(again.log).toEqual([]);
@@ -179,7 +179,7 @@ describe("a job", () => {
 
   it("that waits in the queue is not given up, however long that takes", () => {
     forEveryTransition(({ now, state }) => {
-      if (state.status === "queued") expect(advance(state, clock, now + 1e9, rules).state).toBe(state);
+      if (state.status === "queued") expect(advance(state, tick, now + 1e9, rules).state).toBe(state);
     });
   });
 
@@ -325,9 +325,9 @@ describe("a job is never stuck:", () => {
         expect(round).toBeLessThan(2 + rules.heartbeatTimeout / STOP_AGAIN);
         now = Math.max(now, dueAt(state, rules) ?? Number.POSITIVE_INFINITY);
         expect(now).toBeLessThanOrEqual(giveUpAt);
-        state = advance(state, clock, now, rules).state;
+        state = advance(state, tick, now, rules).state;
         expect(state.inFlight).toBe(now < giveUpAt);
-        state = advance(state, attemptEvents(start.attempt).toldToStop, now, rules).state;
+        state = advance(state, attemptEvents(start.attempt).stopRequested, now, rules).state;
       }
       if (start.status === "running") expect(state).toMatchObject({ failedAttempts: start.failedAttempts + 1 });
       else

@@ -21,7 +21,7 @@ export function attemptEvents(attempt: number) {
     busy: { type: "busy", attempt, retryAfter: 5_000 },
     unanswered: { type: "unanswered", attempt, reason: "no answer in time.", retryAfter: 1_000 },
     rejected: { type: "rejected", attempt, message: "The batch endpoint refused the job: no such backbone." },
-    heard: { type: "heard", attempt },
+    heartbeat: { type: "heartbeat", attempt },
     checkpoint: { type: "checkpoint", attempt, artifact: { sha256: String(attempt).repeat(64), bytes: 9 } },
     better: { type: "evaluated", attempt, comparison: better },
     notBetter: { type: "evaluated", attempt, comparison: notBetter },
@@ -30,7 +30,7 @@ export function attemptEvents(attempt: number) {
     failed: { type: "attempt_failed", attempt, message: "The machine is out of memory.", retryable: true },
     hopeless: { type: "attempt_failed", attempt, message: "The examples have one label.", retryable: false },
     stopped: { type: "stopped", attempt },
-    toldToStop: { type: "told_to_stop", attempt },
+    stopRequested: { type: "stop_requested", attempt },
   } as const satisfies Record<string, JobEvent>;
 }
 
@@ -47,8 +47,8 @@ export const invalid: JobEvent = {
   type: "invalid",
   error: { code: "too_few_examples", message: "Training needs at least two examples.", param: "training_file" },
 };
-export const [validated, clock, cancel, pause, resume] = (
-  ["validated", "clock", "cancel", "pause", "resume"] as const
+export const [validated, tick, cancel, pause, resume] = (
+  ["validated", "tick", "cancel", "pause", "resume"] as const
 ).map((type): JobEvent => ({ type })) as [JobEvent, JobEvent, JobEvent, JobEvent, JobEvent];
 
 export interface SimulatedJob {

@@ -16,7 +16,6 @@ import {
   attemptEvents,
   better,
   cancel,
-  clock,
   invalid,
   MINUTE,
   newSimulatedJob,
@@ -24,6 +23,7 @@ import {
   resume,
   rules,
   type SimulatedJob,
+  tick,
   validated,
 } from "./job-simulation.ts";
 
@@ -88,11 +88,11 @@ describe("an undisturbed job", () => {
     expect(dueAt(queued.state, rules)).toBeNull();
     expect(dueAt(submitted.state, rules)).toBeNull();
     expect(dueAt(applyEvents(queued, 7, first.submitting, 8, first.accepted).state, rules)).toBe(15 + 10 * MINUTE);
-    expect(dueAt(applyEvents(running, 9, first.heard).state, rules)).toBe(9 + 10 * MINUTE);
+    expect(dueAt(applyEvents(running, 9, first.heartbeat).state, rules)).toBe(9 + 10 * MINUTE);
   });
 
   it("runs once its attempt sends a message, even if the submission got no answer", () => {
-    for (const sign of [first.heard, first.checkpoint, first.better]) {
+    for (const sign of [first.heartbeat, first.checkpoint, first.better]) {
       const { state, log } = applyEvents(submitted, sign);
       expect(state).toMatchObject({ status: "running", inFlight: true });
       expect(log[1]).toBe("info: Attempt 1 is running at the batch endpoint.");
@@ -120,7 +120,7 @@ describe("a submission", () => {
     expect(messagesAfter(queued, first.submitting, first.unanswered, first.unanswered)).toEqual([
       "warn: The batch endpoint did not take the job: no answer in time.",
     ]);
-    expect(applyEvents(outcomes, 60 * MINUTE, clock).state).toEqual(outcomes.state);
+    expect(applyEvents(outcomes, 60 * MINUTE, tick).state).toEqual(outcomes.state);
     expect(applyEvents(outcomes, first.accepted).state).toMatchObject({ status: "running", unanswered: 0 });
     expect(applyEvents(outcomes, first.failed).state).toMatchObject({ status: "queued", attempt: 2, unanswered: 0 });
   });
@@ -146,7 +146,7 @@ describe("a submission", () => {
 
   it("that one machine of the endpoint calls busy may still run on another", () => {
     const uncertainJob = applyEvents(submitted, first.unanswered, 1_000, first.submitting, first.busy);
-    expect(applyEvents(uncertainJob, first.heard).state.status).toBe("running");
+    expect(applyEvents(uncertainJob, first.heartbeat).state.status).toBe("running");
     for (const [command, action] of [
       [pause, "pause"],
       [cancel, "cancel"],
@@ -169,8 +169,8 @@ describe("a submission", () => {
 
 describe("an attempt", () => {
   it("that is silent for ten minutes is given up, and another one starts", () => {
-    expect(applyEvents(running, 10 * MINUTE - 1, clock).state).toEqual(running.state);
-    const retriedJob = applyEvents(running, first.checkpoint, 10 * MINUTE, clock);
+    expect(applyEvents(running, 10 * MINUTE - 1, tick).state).toEqual(running.state);
+    const retriedJob = applyEvents(running, first.checkpoint, 10 * MINUTE, tick);
     expect(retriedJob.state).toMatchObject({
       status: "queued",
       attempt: 2,
@@ -187,9 +187,9 @@ describe("an attempt", () => {
   it("is the last if it is the third in a row that is silent", () => {
     const { state, log } = applyEvents(
       running,
-      ...[10 * MINUTE, clock, second.submitting, second.accepted],
-      ...[10 * MINUTE, clock, third.submitting, third.accepted],
-      ...[10 * MINUTE, clock],
+      ...[10 * MINUTE, tick, second.submitting, second.accepted],
+      ...[10 * MINUTE, tick, third.submitting, third.accepted],
+      ...[10 * MINUTE, tick],
     );
     const message =
       "Attempt 3 was given up: nothing was heard of it for 600 seconds. No further attempt follows after 3.";
@@ -250,7 +250,7 @@ describe("an attempt", () => {
   });
 
   it("with a lower number has no effect once another has started, even if it finishes", () => {
-    const retriedJob = applyEvents(evaluated, 10 * MINUTE, clock, second.submitting, second.accepted);
+    const retriedJob = applyEvents(evaluated, 10 * MINUTE, tick, second.submitting, second.accepted);
     for (const lateEvent of Object.values(first)) expect(applyEvents(retriedJob, lateEvent)).toEqual(retriedJob);
     expect(isCurrentAttempt(retriedJob.state, 1)).toBe(false);
     expect(isCurrentAttempt(retriedJob.state, 2)).toBe(true);
@@ -373,7 +373,7 @@ describe("pause", () => {
         failedAttempts: 0,
       });
     }
-    const { state } = applyEvents(paused, 10 * MINUTE, clock);
+    const { state } = applyEvents(paused, 10 * MINUTE, tick);
     expect(state).toMatchObject({ status: "paused", inFlight: false, attempt: 2, failedAttempts: 0 });
   });
 
@@ -388,20 +388,20 @@ describe("pause", () => {
   });
 
   it("is sent to the batch endpoint every 15 seconds until the attempt has stopped or was silent for too long", () => {
-    const stoppingJob = applyEvents(running, 1_000, pause, first.toldToStop);
+    const stoppingJob = applyEvents(running, 1_000, pause, first.stopRequested);
     expect(dueAt(stoppingJob.state, rules)).toBe(16_000);
-    expect(dueAt(applyEvents(stoppingJob, 15_000, first.heard, first.toldToStop).state, rules)).toBe(31_000);
-    const silentJob = applyEvents(stoppingJob, 10 * MINUTE - 2_000, first.toldToStop);
+    expect(dueAt(applyEvents(stoppingJob, 15_000, first.heartbeat, first.stopRequested).state, rules)).toBe(31_000);
+    const silentJob = applyEvents(stoppingJob, 10 * MINUTE - 2_000, first.stopRequested);
     expect(dueAt(silentJob.state, rules)).toBe(10 * MINUTE);
-    expect(applyEvents(silentJob, 1_000, clock).state).toMatchObject({ status: "paused", inFlight: false, attempt: 2 });
+    expect(applyEvents(silentJob, 1_000, tick).state).toMatchObject({ status: "paused", inFlight: false, attempt: 2 });
   });
 
   it("is sent for an attempt that was just submitted, even if the job had waited longer than an attempt may be silent", () => {
     for (const command of [pause, cancel]) {
-      const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, clock);
+      const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, tick);
       expect(stopping.state.inFlight).toBe(true);
       expect(dueAt(stopping.state, rules)).toBe(stopping.now);
-      expect(dueAt(applyEvents(stopping, first.toldToStop).state, rules)).toBe(stopping.now + 15_000);
+      expect(dueAt(applyEvents(stopping, first.stopRequested).state, rules)).toBe(stopping.now + 15_000);
     }
   });
 });
@@ -422,7 +422,7 @@ describe("cancel", () => {
     expect(cancelled.log.at(-1)).toBe("info: The job was cancelled.");
     expect(directiveOf(cancelled.state)).toBe("cancel");
     expect(dueAt(cancelled.state, rules)).toBe(stops ? 7 : null);
-    const endedJob = applyEvents(cancelled, 10 * MINUTE, clock);
+    const endedJob = applyEvents(cancelled, 10 * MINUTE, tick);
     expect(endedJob.state).toMatchObject({ status: "cancelled", inFlight: false, finishedAt: 7 });
     expect(dueAt(endedJob.state, rules)).toBeNull();
     expect(applyEvents(cancelled, validated, resume, pause, cancel, invalid)).toEqual(cancelled);

@@ -57,7 +57,7 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       return transition(state, { status: "paused", stopAt: now }, info("The job was paused."));
     case "resume":
       return state.status === "paused" ? resume(state, now) : unchanged(state);
-    case "clock": {
+    case "tick": {
       const isSilent = now >= state.heardAt + rules.heartbeatTimeout;
       if (!state.inFlight || state.status === "queued" || !isSilent) return unchanged(state);
       const seconds = Math.round((now - state.heardAt) / 1000);
@@ -77,7 +77,7 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
   const isActive = isQueued || state.status === "running";
   switch (event.type) {
     case "accepted":
-    case "heard":
+    case "heartbeat":
       return markRunning(state, now, {});
     case "busy":
       // The attempt may run nonetheless: the answer to an earlier submission may be lost, or another machine may have
@@ -108,7 +108,7 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
         { ...nextAttempt(state), status: "queued", submitAt: now + HANDBACK_DELAY_MS, unanswered: 0 },
         info(`Attempt ${state.attempt} was handed back by the batch endpoint. Attempt ${state.attempt + 1} follows.`),
       );
-    case "told_to_stop":
+    case "stop_requested":
       if (isActive) return unchanged(state);
       return transition(state, { stopAt: Math.min(now + STOP_RETRY_MS, state.heardAt + rules.heartbeatTimeout) });
   }

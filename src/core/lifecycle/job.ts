@@ -54,7 +54,7 @@ export type JobEvent =
   | { readonly type: "pause" }
   | { readonly type: "resume" }
   /** Time has passed. */
-  | { readonly type: "clock" }
+  | { readonly type: "tick" }
   /** The attempt is about to be submitted. */
   | { readonly type: "submitting"; readonly attempt: number }
   | AttemptEvent;
@@ -65,7 +65,7 @@ export type AttemptEvent =
   | { readonly type: "busy"; readonly attempt: number; readonly retryAfter: number }
   | { readonly type: "unanswered"; readonly attempt: number; readonly reason: string; readonly retryAfter: number }
   | { readonly type: "rejected"; readonly attempt: number; readonly message: string }
-  | { readonly type: "heard"; readonly attempt: number }
+  | { readonly type: "heartbeat"; readonly attempt: number }
   | { readonly type: "checkpoint"; readonly attempt: number; readonly artifact: JobArtifact }
   | { readonly type: "evaluated"; readonly attempt: number; readonly comparison: Comparison }
   /** `version`: the version that the job has made; `hasActiveVersion`: whether its head had an active one before. */
@@ -78,7 +78,7 @@ export type AttemptEvent =
     }
   | { readonly type: "attempt_failed"; readonly attempt: number; readonly message: string; readonly retryable: boolean }
   | { readonly type: "stopped"; readonly attempt: number }
-  | { readonly type: "told_to_stop"; readonly attempt: number };
+  | { readonly type: "stop_requested"; readonly attempt: number };
 
 export interface JobRules {
   /** How long an attempt may be silent. */

@@ -171,7 +171,7 @@ function toJobEvent(payload: Exclude<Message, { type: "finished" }>, attempt: nu
       return { type: "stopped", attempt };
     case "heartbeat":
     case "progress":
-      return { type: "heard", attempt };
+      return { type: "heartbeat", attempt };
   }
 }
 

@@ -13,7 +13,7 @@ import { getServedHead } from "../../serving/active-heads.ts";
 import { predictInputs } from "../../serving/predict.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
 import type { DatasetRow } from "../../tenant/data/datasets.ts";
-import type { HookResponse, MessageKey } from "../../tenant/hooks/inbound.ts";
+import type { HookResponse, MessageKey } from "../../tenant/hooks/inbound-messages.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import { type App, type HttpEnv, tenantRequest } from "../context.ts";
 import { checkEncoding } from "../middleware/body.ts";

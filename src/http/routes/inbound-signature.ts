@@ -4,7 +4,7 @@ import type { Verification } from "../../api/inbound-hooks.ts";
 import { verify } from "../../jobs/sign.ts";
 import { sha256Hex, toHex } from "../../lib/hash.ts";
 import { toMilliseconds } from "../../lib/time.ts";
-import type { MessageKey } from "../../tenant/hooks/inbound.ts";
+import type { MessageKey } from "../../tenant/hooks/inbound-messages.ts";
 
 /** A scheme that signs neither an id nor a time can tell messages apart only by their bodies, for this many seconds. */
 export const BODY_WINDOW_SECONDS = 600;

@@ -28,7 +28,7 @@ export function findDataset(sql: SqlStorage, name: string): Result<DatasetRow> {
   return row ? ok(row) : fail("not_found", `No dataset '${name}'.`);
 }
 
-/** How often each label occurs, in the labels' own order; empty for regression. */
+/** How many examples have each label, in alphabetical order; empty for regression. */
 export function countLabels(sql: SqlStorage, dataset: DatasetRow): Record<string, number> {
   if (dataset.task === "regression") return {};
   const query =
@@ -40,7 +40,7 @@ export function countLabels(sql: SqlStorage, dataset: DatasetRow): Record<string
   return Object.fromEntries(rows.map((row) => [row.label, row.n]));
 }
 
-/** Refuses a change that has given the data set too many labels. Call it in a transaction that is then rolled back. */
+/** Refuses a change that gave the dataset too many labels. Call it in a transaction that is rolled back on failure. */
 export function checkLabelLimit(sql: SqlStorage, dataset: DatasetRow): Result<null> {
   const labels = Object.keys(countLabels(sql, dataset)).length;
   if (labels <= limits.labels_per_dataset) return ok(null);
@@ -107,12 +107,12 @@ export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List
       sql.exec<DatasetRow>("SELECT * FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count).toArray(),
     toObject: (row) => toDataset(sql, row),
     getId: ({ id }) => id,
-    // Its labels are counted anew, which takes as long as sending a few characters of each example.
+    // Counting its labels takes as long as sending a few characters of each example.
     getSize: (dataset) => JSON.stringify(dataset.labels).length + 5 * dataset.examples,
   });
 }
 
-/** Removes the data set with all its rows; its published embeddings follow through the `due` table. */
+/** Deletes a dataset with all its rows. A task deletes its published embeddings. */
 export function deleteDataset(
   sql: SqlStorage,
   name: string,
@@ -132,7 +132,7 @@ export function deleteDataset(
   return ok({ id: name, object: "dataset", deleted: true });
 }
 
-/** Counts a change of a data set's examples. */
+/** Counts a change of a dataset's examples. */
 export function incrementRevision(sql: SqlStorage, id: number, now: number): void {
   sql.exec("UPDATE datasets SET revision = revision + 1, updated_at = ? WHERE id = ?", toSeconds(now), id);
 }

@@ -2,7 +2,7 @@ import type { Example, StoredExample } from "../../api/examples.ts";
 import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
-import { scheduleDueRetrainings } from "../heads/policies.ts";
+import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
 import { paginate } from "../page.ts";
 import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision } from "./datasets.ts";
 

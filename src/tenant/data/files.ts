@@ -1,4 +1,4 @@
-/** Files that were uploaded to train on: their rows. Their bytes lie in R2 under their ids, which are never given out twice. */
+/** The rows of uploaded training files. Their bytes are in R2 under their ids, which are never reused. */
 
 import type { DatasetModality } from "../../api/datasets.ts";
 import type { File, FileListRequest } from "../../api/files.ts";
@@ -42,7 +42,7 @@ function toFile({ id, bytes, created_at, filename, ...row }: Row): File {
   };
 }
 
-/** Adds a file whose bytes were stored before. */
+/** Adds a file whose bytes are in R2. */
 export function addFile(sql: SqlStorage, file: NewFile, now: number): Result<File> {
   const count = countFiles(sql);
   if (count >= limits.files) {
@@ -78,7 +78,7 @@ export function getFile(sql: SqlStorage, id: string): Result<File> {
   return row ? ok(toFile(row)) : fail("not_found", `No file '${id}'.`);
 }
 
-/** Whether a file's bytes are those of a row. */
+/** Whether a file exists, so that its bytes are needed. */
 export function isFileReferenced(sql: SqlStorage, id: string): boolean {
   return findFile(sql, id) !== undefined;
 }
@@ -88,7 +88,7 @@ export function countFiles(sql: SqlStorage): number {
 }
 
 export function listFiles(sql: SqlStorage, request: FileListRequest): Result<List<File>> {
-  // A page goes by falling numbers, so the oldest come first where the numbers are turned round.
+  // A page lists falling numbers. With negated numbers the oldest come first.
   const sign = request.order === "asc" ? -1 : 1;
   return paginate(request, {
     findPosition: (id) => {
@@ -106,7 +106,7 @@ export function listFiles(sql: SqlStorage, request: FileListRequest): Result<Lis
   });
 }
 
-/** Removes a file; its bytes follow through the `due` table. */
+/** Deletes a file. A task deletes its bytes. */
 export function deleteFile(
   sql: SqlStorage,
   id: string,

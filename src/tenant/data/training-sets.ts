@@ -4,14 +4,14 @@ import { limits } from "../../core/limits.ts";
 import type { RowsToEmbed } from "../../store/gather.ts";
 import { type DatasetRow, findDataset } from "./datasets.ts";
 
-/** All of a data set that training reads, but for its inputs: those are asked for only where no embedding is cached. */
+/** What training reads of a dataset. Inputs are read later, and only those without a stored embedding. */
 export interface TrainingRows extends RowsToEmbed {
   readonly dataset: DatasetRow;
-  /** Rows with equal numbers hold the same input but for case and spacing. */
+  /** Rows with equal numbers have the same input, apart from case and spacing. */
   readonly groups: Int32Array;
   /** JSON of each row's target. */
   readonly targets: readonly string[];
-  /** Bytes of all inputs, texts in UTF-8. */
+  /** Bytes of all inputs; texts in UTF-8. */
   readonly inputBytes: number;
 }
 
@@ -23,10 +23,10 @@ interface Row extends Record<string, SqlStorageValue> {
   bytes: number;
 }
 
-/** About how much of inputs, in characters or bytes, one answer holds: a message has at most 32 MiB. */
+/** Characters or bytes of inputs that one answer holds. A remote call returns at most 32 MiB. */
 const MAX_INPUTS_SIZE = 4_000_000;
 
-/** Refuses targets that are too large for one message. `backbone` is `<id>@<revision>`. */
+/** Fails if the targets are too large for one remote call. `backbone` is `<id>@<revision>`. */
 export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
@@ -81,8 +81,8 @@ export function readTrainingRows(sql: SqlStorage, name: string, backbone: string
 }
 
 /**
- * The inputs at these positions, which rise; null where an example is gone or no longer has that position. Where they
- * are large only the first ones: at least one, to be asked again for the rest.
+ * The inputs at these rising positions; null where no example has the position any more. Of large inputs only the first
+ * ones, at least one: the caller asks again for the others.
  */
 export function readInputs(
   sql: SqlStorage,
@@ -111,14 +111,17 @@ export function readInputs(
   return positions.filter((position) => position <= lastRead).map((position) => inputs.get(position) ?? null);
 }
 
-/** A row as a batch endpoint trains on it. */
+/** A row as the batch endpoint reads it. */
 export interface DataRow {
   readonly input: string | Uint8Array;
   readonly target: string;
   readonly groupHash: Uint8Array;
 }
 
-/** The next rows above a position, oldest first, about a million characters of them: none where none are left; refused where the data set is gone. */
+/**
+ * The next rows above a position: oldest first, about a million characters of them, and an empty list at the end. Fails
+ * if the dataset no longer exists.
+ */
 export function readRows(
   sql: SqlStorage,
   dataset: number,
@@ -147,12 +150,12 @@ export function readRows(
   return ok({ rows, last: lastPosition, revision: datasetRow.revision });
 }
 
-/** Whether the ledger counts on the block under this key. */
+/** Whether a row refers to the block with this KV key. */
 export function isBlockReferenced(sql: SqlStorage, key: string): boolean {
   return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;
 }
 
-/** Notes which KV value holds each block; returns the keys that no longer hold any. */
+/** Records the KV key of each block. Answers the keys that are no longer needed. */
 export function recordBlocks(
   sql: SqlStorage,
   dataset: number,

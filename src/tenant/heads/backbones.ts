@@ -1,7 +1,7 @@
 /**
- * A tenant's fine-tuned backbones, `ft:<shared backbone>:<suffix or job>`. Fine-tuned again under one id, a backbone has a
- * new revision, which the id means from then on; an older one stays as long as a version of a head needs it. One without
- * bytes is the shared backbone unchanged, because its job trained no layers.
+ * A tenant's fine-tuned backbones, `ft:<shared backbone>:<suffix or job>`. An id means its newest revision. An older
+ * revision stays while a version of a head needs it. If the job trained no layers, the row has no bytes and is the
+ * unchanged shared backbone.
  */
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
@@ -9,15 +9,15 @@ import { schedule } from "../tasks/tasks.ts";
 
 export interface FineTunedBackbone extends Record<string, SqlStorageValue> {
   readonly id: string;
-  /** The SHA-256, or that of the shared backbone. */
+  /** The SHA-256 of its bytes, or the revision of the shared backbone. */
   readonly revision: string;
-  /** The shared backbone that it was made of. */
+  /** The id of the shared backbone. */
   readonly base: string;
   readonly base_revision: string;
   readonly job: string;
   readonly sha256: string | null;
   readonly bytes: number;
-  /** How many numbers were trained. */
+  /** How many parameters were trained. */
   readonly parameters: number;
   readonly dimensions: number;
   readonly created_at: number;
@@ -25,14 +25,14 @@ export interface FineTunedBackbone extends Record<string, SqlStorageValue> {
 
 const COLUMNS = "id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at";
 const IS_NEWEST = "number = (SELECT max(number) FROM backbones AS other WHERE other.id = backbones.id)";
-/** In the words of its index. */
+/** Written exactly as in the index that it uses. */
 const IS_USED_BY_HEAD = `EXISTS (
   SELECT 1 FROM head_versions
   WHERE json_extract(record, '$.backbone.id') = backbones.id AND json_extract(record, '$.backbone.revision') = backbones.revision
 )`;
 const MAX_HEADS_IN_MESSAGE = 10;
 
-/** The id of what a job makes of a shared backbone. */
+/** The id of the backbone that a job fine-tunes. */
 export function fineTunedId(base: string, suffix: string | null, job: string): string {
   return `ft:${base}:${suffix ?? job}`;
 }
@@ -45,19 +45,19 @@ export function findBackbone(sql: SqlStorage, id: string): Result<FineTunedBackb
   return row ? ok(row) : fail("not_found", `No model '${id}'. GET /v1/models lists those that exist.`);
 }
 
-/** The newest revision of each, newest first. */
+/** The newest revision of each backbone, newest first. */
 export function listBackbones(sql: SqlStorage): FineTunedBackbone[] {
   return sql
     .exec<FineTunedBackbone>(`SELECT ${COLUMNS} FROM backbones WHERE ${IS_NEWEST} ORDER BY number DESC`)
     .toArray();
 }
 
-/** How many have trained layers. */
+/** How many backbones have trained layers. */
 export function countBackbones(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(DISTINCT id) AS n FROM backbones WHERE sha256 IS NOT NULL").one().n;
 }
 
-/** Whether there is room for trained layers under this id. */
+/** Checks that one more backbone may have trained layers, unless this id has some. */
 export function checkBackboneLimit(sql: SqlStorage, id: string): Result<null> {
   const known = sql.exec("SELECT 1 FROM backbones WHERE id = ? AND sha256 IS NOT NULL LIMIT 1", id).toArray();
   const actual = countBackbones(sql);
@@ -67,7 +67,7 @@ export function checkBackboneLimit(sql: SqlStorage, id: string): Result<null> {
   return fail("limit_exceeded", message, { details: { limit, actual } });
 }
 
-/** Adds a revision, whose bytes are stored already, if it has any. The version of a head that came with it was added before. */
+/** Adds a revision, whose bytes, if any, are in R2. Call it after the version of the head that needs it was added. */
 export function addBackbone(sql: SqlStorage, backbone: FineTunedBackbone, now: number): void {
   const { id, revision, base, base_revision, job, sha256, bytes, parameters, dimensions, created_at } = backbone;
   sql.exec(
@@ -83,7 +83,7 @@ export function addBackbone(sql: SqlStorage, backbone: FineTunedBackbone, now: n
   deleteUnusedBackbones(sql, now);
 }
 
-/** Drops older revisions that no head needs; their bytes follow through the `due` table. */
+/** Deletes older revisions that no head needs. Tasks delete their bytes. */
 export function deleteUnusedBackbones(sql: SqlStorage, now: number): void {
   cleanUpDeletedBackbones(
     sql,
@@ -102,13 +102,13 @@ const RETURNING_DELETED = "RETURNING id || '@' || revision AS name, sha256";
 
 function cleanUpDeletedBackbones(sql: SqlStorage, deletedRows: SqlStorageCursor<DeletedBackbone>, now: number): void {
   for (const { name, sha256 } of deletedRows.toArray()) {
-    // The sweep finds the values that held these blocks.
+    // The sweep deletes the KV values of these blocks.
     sql.exec("DELETE FROM blocks WHERE backbone = ?", name);
     if (sha256 !== null && !isBackboneReferenced(sql, sha256)) schedule(sql, "delete_backbone", sha256, now);
   }
 }
 
-/** Removes a backbone with all its revisions; refused while a head needs any of them. */
+/** Deletes a backbone with all its revisions, unless a head needs one of them. */
 export function deleteBackbone(
   sql: SqlStorage,
   id: string,
@@ -138,7 +138,7 @@ export function deleteBackbone(
   return ok({ id, object: "model", deleted: true });
 }
 
-/** Refuses a head whose fine-tuned backbone was deleted, or replaced, while it was trained. */
+/** Refuses a head whose fine-tuned backbone was deleted or replaced during its training. */
 export function checkBackboneExists(sql: SqlStorage, backbone: { id: string; revision: string }): Result<null> {
   const { id, revision } = backbone;
   const findRow = () => sql.exec("SELECT 1 FROM backbones WHERE id = ? AND revision = ?", id, revision).toArray()[0];

@@ -8,7 +8,9 @@ import { limits } from "../../core/limits.ts";
 import { newId } from "../../lib/id.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { checkLabelLimit, countLabels, type DatasetRow, findDataset, incrementRevision } from "../data/datasets.ts";
-import { getFeedbackTarget, getPolicy, recordPredictionOutcomes, scheduleDueRetrainings } from "./policies.ts";
+import { recordPredictionOutcomes } from "./drift.ts";
+import { getFeedbackTarget, getPolicy } from "./policies.ts";
+import { scheduleDueRetrainings } from "./retraining-context.ts";
 
 /** What a version of a head predicted for an example before it was learned: right or wrong. */
 export interface PredictionOutcome {

@@ -33,7 +33,7 @@ function toHead(row: VersionRow): Head {
   return { ...(JSON.parse(row.record) as HeadRecord), active_version: row.active_version };
 }
 
-/** A version as lists show it: without the parts of its evaluation that grow with the labels. */
+/** A version in a list: without the parts of its evaluation that grow with the labels. */
 function toSummary(row: VersionRow): Head {
   const head = toHead(row);
   if (head.evaluation === null) return head;
@@ -44,7 +44,7 @@ function toSummary(row: VersionRow): Head {
 const SELECT_VERSIONS =
   "SELECT heads.*, version, record FROM heads JOIN head_versions ON head_versions.head = heads.id";
 
-/** One version of a head; without a number the active one, or the newest where none is active. */
+/** A version of a head; by default the active one, or the newest if none is active. */
 export function getHead(sql: SqlStorage, name: string, version: number | null): Result<Head> {
   const head = findHead(sql, name);
   if (!head.ok) return head;
@@ -55,7 +55,7 @@ export function getHead(sql: SqlStorage, name: string, version: number | null): 
   return row ? ok(toHead(row)) : fail("not_found", `No version ${versionNumber} of head '${name}'.`);
 }
 
-/** Adds the next version of a head whose bytes are stored already, and moves the active pointer if `promote`. */
+/** Adds the next version of a head, whose bytes are in R2, and promotes it if `promote`. */
 export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<Head> {
   if (!findHead(sql, head.id).ok) {
     const count = countHeads(sql);
@@ -98,7 +98,7 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   return ok(headObject);
 }
 
-/** What events tell of a version of a head. */
+/** A version of a head in the data of an event. */
 function headEventData({ object, id, version, active_version, task, dataset, training, evaluation }: Head) {
   const { accuracy = null, macro_f1 = null } = evaluation ?? {};
   const { method, examples } = training;
@@ -157,7 +157,7 @@ export function listVersions(sql: SqlStorage, name: string, request: PageRequest
   });
 }
 
-/** Removes a head with all its versions; bytes that no other version needs follow through the `due` table. */
+/** Deletes a head with all its versions. Tasks delete the bytes that no other version needs. */
 export function deleteHead(
   sql: SqlStorage,
   name: string,
@@ -178,7 +178,7 @@ export function deleteHead(
   return ok({ id: name, object: "head", deleted: true });
 }
 
-/** Whether any version has these bytes. */
+/** Whether a version has these bytes. */
 export function isHeadReferenced(sql: SqlStorage, sha256: string): boolean {
   return sql.exec("SELECT 1 FROM head_versions WHERE sha256 = ? LIMIT 1", sha256).toArray().length > 0;
 }

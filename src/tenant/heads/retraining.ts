@@ -1,7 +1,6 @@
 /**
- * Training heads again that learn by themselves. It is done in attempts with a number: what an older one brings has no
- * effect. The training runs in a stateless isolate, which the ledger's own would lack the memory for: the Worker is called
- * by itself, with a token for this one attempt.
+ * Retraining a head by its policy. Attempts are numbered; the result of an older attempt has no effect. The ledger has
+ * not enough memory to train, so it calls the Worker, with a token for this one attempt.
  */
 
 import type { Head } from "../../api/heads.ts";
@@ -15,22 +14,22 @@ import { isActiveJob, type JobSpec } from "../jobs/jobs.ts";
 import { createJob } from "../jobs/lifecycle.ts";
 import { checkBackboneExists } from "./backbones.ts";
 import { commitHead, type NewHead } from "./heads.ts";
+import { noDatasetFailure } from "./policies.ts";
 import {
   findRetrainingContext,
-  noDatasetFailure,
   type RetrainingContext,
   type RetrainingState,
   saveRetrainingState,
   shouldRetrain,
-} from "./policies.ts";
+} from "./retraining-context.ts";
 
-/** Longer than any training takes, waiting for its place included. */
+/** Longer than any training takes, with the wait for its slot. */
 const RETRAINING_TIMEOUT_MS = 600_000;
 export const RETRAINING_PATH = "/internal/heads";
 
 type RetrainingFailure = Pick<Failure, "code" | "message" | "retryAfter">;
 
-/** Trains the head again, if that is still wanted; answers when it is due again in milliseconds, or null. */
+/** Retrains a head, if its policy still asks for it. Answers when to run again, or null. */
 export async function runRetraining(
   env: Cloudflare.Env,
   ctx: DurableObjectState,
@@ -46,7 +45,7 @@ export async function runRetraining(
   return storage.transactionSync(() => failRetraining(storage.sql, head, attempt, failure, Date.now()));
 }
 
-/** Why the training failed, or null. What no answer came to may be tried again. */
+/** Has the Worker train. Null on success; a training without an answer may be retried. */
 async function callWorker(ctx: DurableObjectState, token: string, head: string): Promise<RetrainingFailure | null> {
   try {
     const response = await ctx.exports.default.fetch(
@@ -67,25 +66,25 @@ async function callWorker(ctx: DurableObjectState, token: string, head: string):
   }
 }
 
-/** While a job trains the head, a retraining that is wanted again looks so often whether it has ended. */
+/** How often a retraining checks whether the job that trains the head has ended. */
 const JOB_POLL_MS = 60_000;
 
 /**
- * Begins an attempt at a retraining that is still wanted: its number; or when to look again in milliseconds, or null where
- * there is nothing to do. An attempt that is lost with its object counts as one that failed.
+ * Begins an attempt, if the policy still asks for a retraining. Answers its number, or when to look again, or null if
+ * there is nothing to do. An attempt that was lost with its object counts as a failure.
  */
 export function beginRetraining(sql: SqlStorage, name: string, now: number): { attempt: number } | number | null {
   const context = findRetrainingContext(sql, name);
   if (!context.ok) return null;
   const { state } = context.value;
   if (!shouldRetrain(sql, context.value)) {
-    // An attempt that was lost is not made again: its examples are gone, or the policy was changed.
-    if (state.open) saveRetrainingState(sql, context.value, { open: false, failures: 0, nextAt: 0 });
+    // An attempt that got lost is not repeated: its examples were deleted, or the policy was changed.
+    if (state.attemptOpen) saveRetrainingState(sql, context.value, { attemptOpen: false, failures: 0, nextAt: 0 });
     return null;
   }
   if (state.nextAt > now) return state.nextAt;
   if (state.job !== null && isActiveJob(sql, state.job)) return now + JOB_POLL_MS;
-  if (state.open && retrainingBackoff(state.failures) === null)
+  if (state.attemptOpen && retrainingBackoff(state.failures) === null)
     return abandonRetraining(
       sql,
       context.value,
@@ -95,7 +94,7 @@ export function beginRetraining(sql: SqlStorage, name: string, now: number): { a
   const [attempt, failures] = [state.attempt + 1, state.failures + 1];
   saveRetrainingState(sql, context.value, {
     attempt,
-    open: true,
+    attemptOpen: true,
     failures,
     nextAt: now + (retrainingBackoff(failures) ?? 0),
   });
@@ -107,10 +106,10 @@ const attemptEndedFailure = fail("attempt_ended", "Another retraining of this he
 function findOpenAttempt(sql: SqlStorage, name: string, attempt: number): Result<RetrainingContext> {
   const context = findRetrainingContext(sql, name);
   if (!context.ok) return context;
-  return context.value.state.open && context.value.state.attempt === attempt ? context : attemptEndedFailure;
+  return context.value.state.attemptOpen && context.value.state.attempt === attempt ? context : attemptEndedFailure;
 }
 
-/** What an attempt is to train, and by which policy. */
+/** What an attempt is to train. */
 export function getRetrainingSpec(
   sql: SqlStorage,
   name: string,
@@ -128,7 +127,7 @@ export function getRetrainingSpec(
   });
 }
 
-/** Adds the version that an attempt made, and promotes it where the policy says so. */
+/** Adds the version that an attempt trained, and promotes it if the policy says so. */
 export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<Head> {
   const context = findOpenAttempt(sql, head.id, attempt);
   if (!context.ok) return context;
@@ -141,9 +140,15 @@ export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead
   return version;
 }
 
-const closedAttempt = { open: false, failures: 0, nextAt: 0, driftWanted: false, failed: null } as const;
+const closedAttempt = {
+  attemptOpen: false,
+  failures: 0,
+  nextAt: 0,
+  retrainForDrift: false,
+  lastFailure: null,
+} as const;
 
-/** Makes the fine-tuning job of what is beyond one request; its examples count as trained on. */
+/** Creates a fine-tuning job for a retraining that is too large for one request. Its examples count as trained on. */
 export function createRetrainingJob(
   sql: SqlStorage,
   attempt: number,
@@ -155,17 +160,17 @@ export function createRetrainingJob(
   if (!context.ok) return context;
   const job = createJob(sql, id, spec, now);
   if (job.ok)
-    saveRetrainingState(sql, context.value, { ...closedAttempt, job: id, tried: currentWatermark(context.value) });
+    saveRetrainingState(sql, context.value, { ...closedAttempt, job: id, watermark: currentWatermark(context.value) });
   return job;
 }
 
-function currentWatermark({ dataset }: RetrainingContext): RetrainingState["tried"] {
+function currentWatermark({ dataset }: RetrainingContext): RetrainingState["watermark"] {
   return dataset === null ? null : { dataset: dataset.id, revision: dataset.revision };
 }
 
 /**
- * Ends an attempt that failed: what may be tried again is, later each time; the rest is told of, and not tried again until
- * there are as many new examples once more. Answers when it is due again, or null.
+ * Ends a failed attempt. A failure that may pass is retried, later each time. After any other failure the head waits for
+ * as many new examples once more. Answers when to run again, or null.
  */
 export function failRetraining(
   sql: SqlStorage,
@@ -179,7 +184,7 @@ export function failRetraining(
   const backoff = retrainingBackoff(context.value.state.failures);
   if (failure.retryAfter === undefined || backoff === null) return abandonRetraining(sql, context.value, failure, now);
   const nextAt = now + Math.max(backoff, toMilliseconds(failure.retryAfter));
-  saveRetrainingState(sql, context.value, { open: false, nextAt });
+  saveRetrainingState(sql, context.value, { attemptOpen: false, nextAt });
   return nextAt;
 }
 
@@ -192,6 +197,6 @@ function abandonRetraining(
   const reason = { code, message };
   const version = context.activeHead?.version ?? null;
   emit(sql, "head.failed", { id: context.name, object: "head", version, reason }, now);
-  saveRetrainingState(sql, context, { ...closedAttempt, failed: reason, tried: currentWatermark(context) });
+  saveRetrainingState(sql, context, { ...closedAttempt, lastFailure: reason, watermark: currentWatermark(context) });
   return null;
 }

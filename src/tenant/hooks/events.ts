@@ -1,4 +1,4 @@
-/** What other systems are told of: each event is written in the transaction of the change that it tells of. */
+/** Events: each is written in the transaction of the change that it reports. */
 
 import { newDelivery } from "../../core/lifecycle/delivery.ts";
 import type { EventType } from "../../core/lifecycle/event.ts";
@@ -6,10 +6,10 @@ import { newId } from "../../lib/id.ts";
 import { toMilliseconds, toSeconds } from "../../lib/time.ts";
 import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
 
-/** What an event tells is thin: enough to act on, and ids to ask for the rest by. */
+/** The data of an event: enough to act on, and the ids to ask for more. */
 export type EventData = Readonly<Record<string, unknown>> & { readonly id: string };
 
-/** Data of more bytes of JSON are cut down to the id and the type of object. */
+/** Larger data are cut down to the id and the type of object. */
 const MAX_DATA_BYTES = 16_000;
 
 interface Listener extends Record<string, SqlStorageValue> {
@@ -19,8 +19,8 @@ interface Listener extends Record<string, SqlStorageValue> {
 }
 
 /**
- * Adds an event, and a delivery of it to every webhook endpoint that wants to be told; call it in the transaction of the
- * change. `recipients` names endpoints by their numbers.
+ * Adds an event, and a delivery to every webhook endpoint that subscribes to its type. Call it in the transaction of the
+ * change. `recipients` has numbers of endpoints.
  */
 export function emit(
   sql: SqlStorage,

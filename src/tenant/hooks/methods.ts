@@ -4,6 +4,7 @@ import type { WebhookDeliveryPageRequest, WebhookEndpointChange } from "../../ap
 import type { Transactions } from "../transactions.ts";
 import * as deliveries from "./deliveries.ts";
 import * as inbound from "./inbound.ts";
+import * as messages from "./inbound-messages.ts";
 import * as endpoints from "./webhook-endpoints.ts";
 
 export const hookMethods = {
@@ -15,15 +16,15 @@ export const hookMethods = {
   findHookByToken: (ledger: Transactions, tokenHash: string) =>
     ledger.read((sql) => inbound.findHookByToken(sql, tokenHash)),
   getMessageContext: (ledger: Transactions, id: string, messageId: string) =>
-    ledger.read((sql, now) => inbound.getMessageContext(sql, id, messageId, now)),
+    ledger.read((sql, now) => messages.getMessageContext(sql, id, messageId, now)),
   recordPrediction: (
     ledger: Transactions,
     id: string,
-    messageKey: inbound.MessageKey,
-    prediction: inbound.HookPrediction,
-  ) => ledger.change((sql, now) => inbound.recordPrediction(sql, id, messageKey, prediction, now)),
-  learnExample: (ledger: Transactions, id: string, messageKey: inbound.MessageKey, lesson: inbound.HookExample) =>
-    ledger.change((sql, now) => inbound.learnExample(sql, id, messageKey, lesson, now)),
+    messageKey: messages.MessageKey,
+    prediction: messages.HookPrediction,
+  ) => ledger.change((sql, now) => messages.recordPrediction(sql, id, messageKey, prediction, now)),
+  learnExample: (ledger: Transactions, id: string, messageKey: messages.MessageKey, lesson: messages.HookExample) =>
+    ledger.change((sql, now) => messages.learnExample(sql, id, messageKey, lesson, now)),
 
   createWebhookEndpoint: (ledger: Transactions, claim: string | null, endpoint: endpoints.NewWebhookEndpoint) =>
     ledger.change((sql, now) => endpoints.createEndpoint(sql, endpoint, now), { claim, status: 201 }),

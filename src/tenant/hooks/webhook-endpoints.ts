@@ -1,4 +1,4 @@
-/** Webhook endpoints: where a tenant wants to be told of events. */
+/** Webhook endpoints: the URLs that a tenant's events are sent to. */
 
 import type { List, PageRequest } from "../../api/lists.ts";
 import type { WebhookEndpoint, WebhookEndpointChange } from "../../api/webhooks.ts";
@@ -10,7 +10,7 @@ import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
 
-/** After a rotation the secret before signs as well for so long. */
+/** How long after a rotation the previous secret signs as well. */
 const ROTATION_OVERLAP_MS = 24 * 3_600_000;
 
 export type NewWebhookEndpoint = Pick<WebhookEndpoint, "id" | "url" | "events" | "description"> & {
@@ -53,7 +53,7 @@ export function findEndpoint(sql: SqlStorage, id: string): Result<EndpointRow> {
   return row ? ok(row) : fail("not_found", `No webhook endpoint '${id}'.`);
 }
 
-/** The same where it is enabled. */
+/** An endpoint, if it is enabled. */
 export function findEnabledEndpoint(sql: SqlStorage, id: string): Result<EndpointRow> {
   const row = findEndpoint(sql, id);
   if (!row.ok || row.value.enabled === 1) return row;
@@ -108,7 +108,7 @@ export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<Lis
   });
 }
 
-/** Changes what is given. Where it is enabled, or goes elsewhere, nothing is known of its health any more. */
+/** Changes the given fields. Enabling an endpoint, or changing its URL, resets its health. */
 export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpointChange): Result<WebhookEndpoint> {
   const row = findEndpoint(sql, id);
   if (!row.ok) return row;
@@ -128,7 +128,7 @@ export function updateEndpoint(sql: SqlStorage, id: string, patch: WebhookEndpoi
   return getEndpoint(sql, id);
 }
 
-/** Disables an endpoint; what it was still to be told has failed, as `advance` of core/delivery.ts says of each. */
+/** Disables an endpoint and fails its pending deliveries, as `advance` in core/lifecycle/delivery.ts does. */
 function disableEndpoint(
   sql: SqlStorage,
   number: number,
@@ -138,7 +138,7 @@ function disableEndpoint(
   sql.exec("UPDATE deliveries SET status = 'failed', due_at = NULL WHERE endpoint = ? AND status = 'pending'", number);
 }
 
-/** Disables an endpoint because of how it answers, and tells the others. */
+/** Disables an endpoint because of its answers, and emits an event to the others. */
 export function disableFailingEndpoint(
   sql: SqlStorage,
   { id, number, description }: EndpointRow,
@@ -150,7 +150,7 @@ export function disableFailingEndpoint(
   emit(sql, "webhook_endpoint.disabled", data, now, { except: number });
 }
 
-/** Puts a new secret in the place of the one before, which signs as well for a day. */
+/** Sets a new secret. The previous one signs as well for a day. */
 export function rotateSecret(sql: SqlStorage, id: string, secret: string, now: number): Result<WebhookEndpoint> {
   sql.exec(
     "UPDATE webhook_endpoints SET previous_secret = secret, previous_until = ?, secret = ? WHERE id = ?",

@@ -49,7 +49,7 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
       const job = findJob(sql, id);
       return job.ok ? applyEvent(sql, job.value, event, Date.now(), rules) : null;
     });
-  let job = applyJobEvent({ type: "clock" });
+  let job = applyJobEvent({ type: "tick" });
   if (job?.state.status === "validating_files") {
     const checked = checkSource(sql, job.spec);
     if (checked.ok) job = applyJobEvent({ type: "validated" });
@@ -64,7 +64,7 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
     const { attempt, status } = job.state;
     const action = status === "paused" ? "pause" : "cancel";
     const isStopped = endpoint !== null && (await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action }));
-    job = applyJobEvent({ type: isStopped ? "stopped" : "told_to_stop", attempt });
+    job = applyJobEvent({ type: isStopped ? "stopped" : "stop_requested", attempt });
   }
   return job === null ? null : dueAt(job.state, rules);
 }
