@@ -7,7 +7,14 @@ import { BLOCK_ROWS, matchesHash } from "../store/blocks.ts";
 import { type GatherBlocksParams, gatherBlocks } from "../store/gather.ts";
 import type { TrainingRows } from "../tenant/data/training-sets.ts";
 import type { Ledger } from "../tenant/tenant.ts";
-import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource, visitTexts } from "./source.ts";
+import {
+  type BlockHandler,
+  parseTargets,
+  type TextSource,
+  type TextVisitor,
+  type TrainingSource,
+  visitTexts,
+} from "./source.ts";
 
 export function createDatasetSource(
   kv: KVNamespace,
@@ -36,6 +43,12 @@ export function createDatasetSource(
     const done = await gatherBlocks({ ...work, yieldToEventLoop, onBlock, recordBlock });
     return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false as const, failure: done.failure };
   };
+  // What KV has stored is read again from there.
+  const retain: GatherBlocksParams["onBlock"] = (block, values, stored) => {
+    if (!stored) retainedBlocks.set(block, values);
+  };
+  const forEachText: TextSource["forEachText"] = (visit, yieldToEventLoop) =>
+    visitStoredTexts(rows, readInputs, visit, yieldToEventLoop);
   return {
     task: dataset.task,
     modality: dataset.modality,
@@ -44,22 +57,8 @@ export function createDatasetSource(
     textBytes: backbone?.cost === "local" ? rows.inputBytes * costFactor(backbone) : 0,
     groups: rows.groups,
     targets: encodeTargets(dataset.task, parseTargets(rows.targets), dataset.out_of_scope_label),
-    prepare:
-      backbone?.cost === "remote"
-        ? (yieldToEventLoop) =>
-            gather(
-              backbone,
-              (block, values, stored) => void (stored || retainedBlocks.set(block, values)),
-              yieldToEventLoop,
-            )
-        : null,
-    texts:
-      backbone === null
-        ? null
-        : {
-            bytes: rows.inputBytes,
-            forEachText: (visit, yieldToEventLoop) => visitStoredTexts(rows, readInputs, visit, yieldToEventLoop),
-          },
+    prepare: backbone?.cost === "remote" ? (yieldToEventLoop) => gather(backbone, retain, yieldToEventLoop) : null,
+    texts: backbone === null ? null : { bytes: rows.inputBytes, forEachText },
     gatherFeatures: async (deliver, yieldToEventLoop) => {
       if (backbone === null)
         return gatherOwnEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver, yieldToEventLoop);

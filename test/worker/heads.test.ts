@@ -555,7 +555,8 @@ describe("versions", () => {
     const { embedding } = (await call("POST", "/v1/embeddings", freshKey, { model: "text-static-1", input })).json
       .data[0];
     expect(embedding).toHaveLength(dimensions);
-    const features = lexical === null ? null : createLexicalVectorizer({ ...lexical, seenBuckets: lexical.seen })(input);
+    const features =
+      lexical === null ? null : createLexicalVectorizer({ ...lexical, seenBuckets: lexical.seen })(input);
     const lexicalLogit = (k: number) =>
       features?.columns.reduce((sum, j, m) => sum + lexical.weights[k][j] * (features.values[m] ?? 0), 0) ?? 0;
     const logits = weights.map(
