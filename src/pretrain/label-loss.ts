@@ -26,14 +26,7 @@ export function makeLabelLoss(
   const ownTargets = targetView.subarray(first, last);
   const ownRowSums = view(rowSums).subarray(first, last);
 
-  /** Adds the intercepts to the thread's logits, and masks the classes that only pad the head. */
-  const addIntercepts = (intercepts: Float32Array, classes: number) => {
-    for (let i = first; i < last; i++) {
-      const row = logitView.subarray(i * intercepts.length, (i + 1) * intercepts.length);
-      for (let c = 0; c < classes; c++) row[c] = (row[c] as number) + (intercepts[c] as number);
-      row.fill(MASKED_LOGIT, classes);
-    }
-  };
+  const ownLogits = (classes: number) => logitView.subarray(first * classes, last * classes);
   const ownLoss = (classes: number) => {
     let loss = 0;
     for (const [n, target] of ownTargets.entries())
@@ -60,7 +53,7 @@ export function makeLabelLoss(
     };
     targetView.set(batch.targets);
     kernels.multiply(first, last, classes, d, units, d, 1, head, 1, d, logits, panel, LOGIT_SCALE);
-    addIntercepts(view(head + 4 * classes * d, classes), source.classes);
+    addIntercepts(ownLogits(classes), view(head + 4 * classes * d, classes), source.classes);
     kernels.logSumRows(first, last, logits, classes, rowSums);
     const loss = ownLoss(classes);
     kernels.softmaxGradient(first, last, logits, classes, rowSums, targets, 1 / BATCH_SIZE);
@@ -75,4 +68,13 @@ export function makeLabelLoss(
     adamStep(4 * (classes * d + firstClass), scratch, lastClass - firstClass);
     return loss;
   };
+}
+
+/** Adds the intercepts to rows of logits, and masks the classes that only pad the head. */
+function addIntercepts(logits: Float32Array, intercepts: Float32Array, classes: number): void {
+  for (let start = 0; start < logits.length; start += intercepts.length) {
+    const row = logits.subarray(start, start + intercepts.length);
+    for (let c = 0; c < classes; c++) row[c] = (row[c] as number) + (intercepts[c] as number);
+    row.fill(MASKED_LOGIT, classes);
+  }
 }

@@ -107,13 +107,16 @@ async function runStep(trainCorpus: Corpus) {
   };
 }
 
-const cases = corpus.sources.map((source) => ({ of: { ...corpus, sources: [{ ...source, share: 1 }] }, ...source }));
+const cases = corpus.sources.map((source) => ({
+  sourceCorpus: { ...corpus, sources: [{ ...source, share: 1 }] },
+  ...source,
+}));
 
-describe.each(cases)("a step on $name as $kind", ({ of, kind }) => {
+describe.each(cases)("a step on $name as $kind", ({ sourceCorpus, kind }) => {
   it("has the loss of the formula, and the gradients of its central differences", async () => {
-    const { batch, loss, table, head, real } = await runStep(of);
+    const { batch, loss, table, head, real } = await runStep(sourceCorpus);
     const lossAt = (tableValues: Float64Array, headValues: Float64Array) =>
-      computeLoss(of, batch, tableValues, headValues);
+      computeLoss(sourceCorpus, batch, tableValues, headValues);
     expect(Math.abs(loss - lossAt(table.before, head.before))).toBeLessThan(1e-4);
     if (kind === "halves" || kind === "pairs") expect(batch.maskedPairs.length).toBeGreaterThan(0);
 
@@ -140,7 +143,7 @@ describe.each(cases)("a step on $name as $kind", ({ of, kind }) => {
   });
 
   it("moves each number that has a gradient by the warm-up's first rate, and no other", async () => {
-    const { table, head, real } = await runStep(of);
+    const { table, head, real } = await runStep(sourceCorpus);
     for (const [{ before, after, gradient }, rate] of [[table, 0.001] as const, [head, 0.0003] as const]) {
       gradient.forEach((slope, i) => {
         const change = (after[i] as number) - (before[i] as number);
