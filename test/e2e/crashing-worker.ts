@@ -95,6 +95,11 @@ export class Tenant extends RealTenant {
       .map(({ key }) => key);
   }
 
+  /** When work is due next, in milliseconds since the epoch; null if none is left. */
+  getNextAlarm(): Promise<number | null> {
+    return this.ctx.storage.getAlarm();
+  }
+
   /** How much work is due now. */
   async countOverdue(): Promise<number> {
     const query = "SELECT count(*) AS n FROM due WHERE run_at <= ?";
@@ -125,6 +130,8 @@ export default {
         return new Response();
       case "/stored":
         return Response.json(await listStored(env, tenant));
+      case "/alarm":
+        return Response.json(await ledger().getNextAlarm());
       case "/overdue":
         return Response.json(await ledger().countOverdue());
       case "/sweep":

@@ -44,6 +44,8 @@ export interface System {
   /** What the Worker of the tests answers beside the API's own (test/e2e/crashing-worker.ts). */
   readonly listStored: (tenant: string) => Promise<{ kv: string[]; r2: string[] }>;
   readonly sweep: (tenant: string) => Promise<void>;
+  /** When a tenant's ledger wakes up next, in milliseconds since the epoch; null if it never does. */
+  readonly getNextAlarm: (tenant: string) => Promise<number | null>;
   readonly close: () => Promise<void>;
 }
 
@@ -154,6 +156,9 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
     },
     async listStored(tenant) {
       return (await fetch(`${urls.worker}/stored?tenant=${tenant}`)).json() as Promise<{ kv: string[]; r2: string[] }>;
+    },
+    async getNextAlarm(tenant) {
+      return (await fetch(`${urls.worker}/alarm?tenant=${tenant}`)).json() as Promise<number | null>;
     },
     async sweep(tenant) {
       await fetch(`${urls.worker}/sweep?tenant=${tenant}`, { method: "POST" });
