@@ -1,6 +1,6 @@
 /**
- * Prints failures, a line for each project and the summary. Whatever else a run prints (log lines of the Worker, the
- * runtime's warnings about exceptions that tests expect) goes to a file, which is named where a test fails.
+ * Prints failures, a line for each project and the summary. The log lines of the Worker, workerd's warnings about
+ * exceptions that tests expect and whatever else is printed go to a file, which is named where a test fails.
  */
 import { Console } from "node:console";
 import { mkdirSync, openSync, writeSync } from "node:fs";
@@ -17,6 +17,9 @@ import {
 } from "vitest/node";
 
 const LOG_FILE = join("node_modules", ".cache", "test.log");
+
+/** What Vitest ends with on a terminal. */
+const SHOW_CURSOR = "\x1b[?25h";
 
 interface Progress {
   filesLeft: number;
@@ -36,10 +39,8 @@ export default class TestReporter extends MinimalReporter {
   override onInit(vitest: Vitest): void {
     mkdirSync(join(vitest.config.root, "node_modules", ".cache"), { recursive: true });
     this.#logFile = openSync(join(vitest.config.root, LOG_FILE), "w");
-    // The runtime's own warnings are written straight to this process's streams: only Vitest itself still prints there.
-    const stdout = this.#redirect(process.stdout);
-    const stderr = this.#redirect(process.stderr);
-    Object.assign(vitest.logger, { outputStream: stdout, errorStream: stderr, console: new Console(stdout, stderr) });
+    // workerd's warnings and what child processes print come straight to this process's streams.
+    vitest.logger.console = new Console(this.#redirect(process.stdout), this.#redirect(process.stderr));
     super.onInit(vitest);
   }
 
@@ -47,6 +48,7 @@ export default class TestReporter extends MinimalReporter {
   #redirect(stream: NodeJS.WriteStream): Writable {
     const print = stream.write.bind(stream);
     stream.write = (chunk: string | Uint8Array, ...rest: unknown[]) => {
+      if (SHOW_CURSOR === chunk) return print(chunk);
       writeSync(this.#logFile, String(chunk));
       const done = rest.at(-1);
       if (typeof done === "function") done();
