@@ -33,7 +33,7 @@ export function deriveEncryptionKey(serverKey: string): EncryptionKey {
 }
 
 /** Encrypts a text. It can be decrypted only with the same `context`, which says where the text is stored. */
-export function encrypt(key: EncryptionKey, context: string, text: string): Uint8Array {
+export function encrypt(key: EncryptionKey, context: string, text: string): Uint8Array<ArrayBuffer> {
   const nonce = randomBytes(NONCE_BYTES);
   const cipher = createCipheriv(CIPHER, key.bytes, nonce).setAAD(Buffer.from(context));
   const ciphertext = Buffer.concat([cipher.update(text, "utf8"), cipher.final()]);

@@ -139,6 +139,7 @@ const migrations: readonly string[] = [
     json_extract(state, '$.finishedAt') / 1000
   FROM jobs WHERE status = 'succeeded' AND json_extract(spec, '$.backbone.id') IS NOT NULL ORDER BY number
   `,
+  "ALTER TABLE ledger ADD COLUMN secrets_key TEXT",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {
@@ -162,7 +163,7 @@ export function createLedger(storage: DurableObjectStorage, tenant: string, name
       "CREATE TABLE IF NOT EXISTS ledger (one INTEGER PRIMARY KEY CHECK (one = 1), tenant TEXT NOT NULL, name TEXT, status TEXT NOT NULL, version INTEGER NOT NULL)",
     );
     storage.sql.exec(
-      "INSERT INTO ledger VALUES (1, ?, ?, 'active', 0) ON CONFLICT (one) DO UPDATE SET name = excluded.name",
+      "INSERT INTO ledger (one, tenant, name, status, version) VALUES (1, ?, ?, 'active', 0) ON CONFLICT (one) DO UPDATE SET name = excluded.name",
       tenant,
       name,
     );

@@ -18,6 +18,7 @@ import { runRetraining } from "./heads/retraining.ts";
 import { Dispatcher } from "./hooks/dispatcher.ts";
 import { countHooks } from "./hooks/inbound.ts";
 import { hookMethods } from "./hooks/methods.ts";
+import { encryptSecrets, scheduleEncryption } from "./hooks/secrets.ts";
 import { countEndpoints } from "./hooks/webhook-endpoints.ts";
 import { runJob, submitNextJob } from "./jobs/job-runner.ts";
 import { countActiveJobs } from "./jobs/jobs.ts";
@@ -51,7 +52,10 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
     this.#ledger = new Transactions(env, ctx.storage);
-    if (this.#ledger.tenant !== null) migrate(ctx.storage);
+    if (this.#ledger.tenant !== null) {
+      migrate(ctx.storage);
+      if (scheduleEncryption(ctx.storage.sql, this.#ledger.secretKeys)) ctx.waitUntil(setNextAlarm(ctx.storage));
+    }
     this.#dispatcher = new Dispatcher(this.#ledger, {
       waitUntil: (work) => ctx.waitUntil(work),
       onError: (error) => this.#logError("dispatch_failed", { error: String(error) }),
@@ -70,6 +74,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     createLedger(this.ctx.storage, tenant, name);
     this.#ledger.reloadIdentity();
     return this.#ledger.change((sql, now) => {
+      encryptSecrets(sql, this.#ledger.secretKeys);
       schedule(sql, "sweep", "", now + DAY_MS);
       apiKeys.deleteApiKeysByName(sql, key.name);
       return apiKeys.createApiKey(sql, key, now);
@@ -126,6 +131,13 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     }
   }
 
+  #encryptSecrets(): null {
+    const { storage, secretKeys } = this.#ledger;
+    for (const id of storage.transactionSync(() => encryptSecrets(storage.sql, secretKeys)))
+      this.#logError("secret_unreadable", { id });
+    return null;
+  }
+
   /** Runs a task. Answers when it is due again, or null when it is done. */
   async #runTask(task: ScheduledTask): Promise<number | null> {
     const { tenant, isActive } = this.#ledger;
@@ -138,6 +150,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return submitNextJob(this.env, storage, Date.now(), Math.random);
       case "deliver":
         return this.#dispatcher.dispatchDue();
+      case "encrypt_secrets":
+        return this.#encryptSecrets();
       case "retrain":
         return runRetraining(this.env, this.ctx, tenant, task.ref);
       default: {

@@ -1,5 +1,6 @@
 /** Transactions on one tenant's ledger. They find nothing where the tenant was never created, or is being deleted. */
 import { type Failure, fail, type Result } from "../core/failure.ts";
+import { deriveSecretKeys, type SecretKeys } from "./hooks/secrets.ts";
 import { saveResponse } from "./idempotency.ts";
 import { type Identity, readIdentity } from "./schema.ts";
 import { setNextAlarm } from "./tasks/tasks.ts";
@@ -23,12 +24,14 @@ class RollbackError extends Error {
 export class Transactions {
   readonly env: Cloudflare.Env;
   readonly storage: DurableObjectStorage;
+  readonly secretKeys: SecretKeys;
   #identity: Identity | null;
   #lastExclusive: Promise<unknown> = Promise.resolve();
 
   constructor(env: Cloudflare.Env, storage: DurableObjectStorage) {
     this.env = env;
     this.storage = storage;
+    this.secretKeys = deriveSecretKeys(env);
     this.#identity = readIdentity(storage.sql);
   }
 

@@ -40,7 +40,7 @@ export function signatureHeaders(
 
 /**
  * Sends a message if its URL is allowed. A response counts if its first KiB, or all of it, arrives within the time limit.
- * The rest is not read, and a redirect is not followed. Throws nothing.
+ * The rest is not read, and a redirect is not followed. A message that nothing signs is not sent. Throws nothing.
  */
 export async function sendMessage(
   message: WebhookMessage,
@@ -48,7 +48,9 @@ export async function sendMessage(
   timeoutMs: number,
 ): Promise<SendResult> {
   const url = checkWebhookUrl(message.url, allowedOrigins);
-  if (!url.ok) return { status: null, responseBody: null, error: url.failure.message, retryAfter: null };
+  if (!url.ok) return notSent(url.failure.message);
+  if (message.secrets.length === 0)
+    return notSent("It could not be signed: the server has changed its key. Rotate the endpoint's secret.");
   const signal = AbortSignal.timeout(timeoutMs);
   let status: number | null = null;
   let retryAfter: number | null = null;
@@ -75,6 +77,10 @@ export async function sendMessage(
     const error = signal.aborted ? `${timeoutMessage} within ${timeoutMs / 1000} seconds.` : connectionMessage;
     return { status, responseBody: null, error, retryAfter };
   }
+}
+
+function notSent(error: string): SendResult {
+  return { status: null, responseBody: null, error, retryAfter: null };
 }
 
 async function readResponseText(response: Response): Promise<string> {

@@ -70,7 +70,7 @@ async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   if (rateLimitFailure) return respondError(c, rateLimitFailure);
   const ledger = getLedger(c.env.TENANT, tenant);
   const opened = await ledger.findHookByToken(tokenHash);
-  if (!opened.ok) return respondError(c, hookNotFound);
+  if (!opened.ok) return respondError(c, opened.failure.code === "not_found" ? hookNotFound : opened.failure);
   const { hook, secret } = opened.value;
   c.set("caller", { tenant, keyId: hook.id, scopes: [] });
   c.set("ledger", ledger);

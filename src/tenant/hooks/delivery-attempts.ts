@@ -9,6 +9,7 @@ import {
 import { toMilliseconds } from "../../lib/time.ts";
 import type { SendResult, WebhookMessage } from "../../webhooks/send.ts";
 import { applyDeliveryEvent, type DeliveryRow } from "./deliveries.ts";
+import type { SecretKeys } from "./secrets.ts";
 import { disableFailingEndpoint, type EndpointRow, signingSecrets } from "./webhook-endpoints.ts";
 
 /** Attempts that are kept of each delivery: the newest. */
@@ -27,6 +28,7 @@ export interface DeliveryAttempt extends WebhookMessage {
  */
 export function beginAttempt(
   sql: SqlStorage,
+  keys: SecretKeys,
   endpoint: EndpointRow,
   now: number,
   lease: number,
@@ -57,7 +59,7 @@ export function beginAttempt(
     sequence: event,
     data: JSON.parse(data),
   });
-  const secrets = signingSecrets(endpoint, now);
+  const secrets = signingSecrets(keys, endpoint, now);
   return { delivery: row.number, attempt, endpoint: endpoint.number, url: endpoint.url, secrets, id: event_id, body };
 }
 

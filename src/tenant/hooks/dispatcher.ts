@@ -109,8 +109,8 @@ export class Dispatcher {
   }
 
   #startAttempt(endpoint: EndpointRow, now: number): void {
-    const { storage } = this.#ledger;
-    const attempt = storage.transactionSync(() => beginAttempt(storage.sql, endpoint, now, this.#leaseMs));
+    const { storage, secretKeys } = this.#ledger;
+    const attempt = storage.transactionSync(() => beginAttempt(storage.sql, secretKeys, endpoint, now, this.#leaseMs));
     if (attempt === null) return;
     this.#attemptsLeft--;
     const starts = this.#inFlight.get(attempt.endpoint) ?? new Map<number, number>();

@@ -9,6 +9,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { findDataset } from "../data/datasets.ts";
 import { getHead } from "../heads/heads.ts";
 import { paginate } from "../page.ts";
+import { decryptSecret, encryptSecret, type SecretKeys, type StoredSecret } from "./secrets.ts";
 
 /** What a hook does; stored as JSON. */
 export type HookSpec = Omit<InboundHook, "object" | "id" | "created_at">;
@@ -25,7 +26,7 @@ export interface HookRow extends Record<string, SqlStorageValue> {
   number: number;
   id: string;
   spec: string;
-  secret: string | null;
+  secret: StoredSecret | null;
   created_at: number;
 }
 
@@ -72,7 +73,7 @@ function notTextFailure(param: "head" | "dataset") {
   return fail("modality_mismatch", `What other systems post is text, and this ${param} takes none.`, { param });
 }
 
-export function createHook(sql: SqlStorage, hook: NewHook, now: number): Result<InboundHook> {
+export function createHook(sql: SqlStorage, keys: SecretKeys, hook: NewHook, now: number): Result<InboundHook> {
   const checked = checkSpec(sql, hook.spec);
   if (!checked.ok) return checked;
   const count = countHooks(sql);
@@ -87,7 +88,7 @@ export function createHook(sql: SqlStorage, hook: NewHook, now: number): Result<
     hook.id,
     hook.tokenHash,
     JSON.stringify(hook.spec),
-    hook.secret,
+    hook.secret === null ? null : encryptSecret(keys, hook.id, hook.secret),
     toSeconds(now),
   );
   return getHook(sql, hook.id);
@@ -120,11 +121,20 @@ export function deleteHook(sql: SqlStorage, id: string): Result<{ id: string; ob
   return ok({ id, object: "inbound_hook", deleted: true });
 }
 
+const unreadableSecret = fail(
+  "storage_unavailable",
+  "The hook's secret was encrypted under a server key that is no longer set. The operator sets it as PREVIOUS_SERVER_KEY.",
+  { retryAfter: 60 },
+);
+
 /** The hook with this token, and the secret that verifies its messages. */
 export function findHookByToken(
   sql: SqlStorage,
+  keys: SecretKeys,
   tokenHash: string,
 ): Result<{ readonly hook: InboundHook; readonly secret: string | null }> {
   const row = sql.exec<HookRow>("SELECT * FROM inbound_hooks WHERE token_hash = ?", tokenHash).toArray()[0];
-  return row ? ok({ hook: toHook(row), secret: row.secret }) : fail("not_found", "No inbound hook has this token.");
+  if (row === undefined) return fail("not_found", "No inbound hook has this token.");
+  const secret = row.secret === null ? null : decryptSecret(keys, row.id, row.secret);
+  return row.secret !== null && secret === null ? unreadableSecret : ok({ hook: toHook(row), secret });
 }

@@ -9,12 +9,12 @@ import * as endpoints from "./webhook-endpoints.ts";
 
 export const hookMethods = {
   createHook: (ledger: Transactions, claim: string | null, hook: inbound.NewHook) =>
-    ledger.change((sql, now) => inbound.createHook(sql, hook, now), { claim, status: 201 }),
+    ledger.change((sql, now) => inbound.createHook(sql, ledger.secretKeys, hook, now), { claim, status: 201 }),
   getHook: (ledger: Transactions, id: string) => ledger.read((sql) => inbound.getHook(sql, id)),
   listHooks: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => inbound.listHooks(sql, request)),
   deleteHook: (ledger: Transactions, id: string) => ledger.change((sql) => inbound.deleteHook(sql, id)),
   findHookByToken: (ledger: Transactions, tokenHash: string) =>
-    ledger.read((sql) => inbound.findHookByToken(sql, tokenHash)),
+    ledger.read((sql) => inbound.findHookByToken(sql, ledger.secretKeys, tokenHash)),
   getMessageContext: (ledger: Transactions, id: string, messageId: string) =>
     ledger.read((sql, now) => messages.getMessageContext(sql, id, messageId, now)),
   recordPrediction: (
@@ -27,14 +27,20 @@ export const hookMethods = {
     ledger.change((sql, now) => messages.learnExample(sql, id, messageKey, lesson, now)),
 
   createWebhookEndpoint: (ledger: Transactions, claim: string | null, endpoint: endpoints.NewWebhookEndpoint) =>
-    ledger.change((sql, now) => endpoints.createEndpoint(sql, endpoint, now), { claim, status: 201 }),
+    ledger.change((sql, now) => endpoints.createEndpoint(sql, ledger.secretKeys, endpoint, now), {
+      claim,
+      status: 201,
+    }),
   getWebhookEndpoint: (ledger: Transactions, id: string) => ledger.read((sql) => endpoints.getEndpoint(sql, id)),
   listWebhookEndpoints: (ledger: Transactions, request: PageRequest) =>
     ledger.read((sql) => endpoints.listEndpoints(sql, request)),
   updateWebhookEndpoint: (ledger: Transactions, id: string, patch: WebhookEndpointChange) =>
     ledger.change((sql) => endpoints.updateEndpoint(sql, id, patch)),
   rotateWebhookSecret: (ledger: Transactions, claim: string | null, id: string, secret: string) =>
-    ledger.change((sql, now) => endpoints.rotateSecret(sql, id, secret, now), { claim, status: 200 }),
+    ledger.change((sql, now) => endpoints.rotateSecret(sql, ledger.secretKeys, { id, secret }, now), {
+      claim,
+      status: 200,
+    }),
   deleteWebhookEndpoint: (ledger: Transactions, id: string) =>
     ledger.change((sql, now) => endpoints.deleteEndpoint(sql, id, now)),
   testWebhookEndpoint: (ledger: Transactions, claim: string | null, id: string) =>

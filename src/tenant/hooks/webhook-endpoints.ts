@@ -9,6 +9,7 @@ import { toMilliseconds, toSeconds } from "../../lib/time.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
+import { decryptSecret, encryptSecret, type SecretKeys, type StoredSecret } from "./secrets.ts";
 
 /** How long after a rotation the previous secret signs as well. */
 const ROTATION_OVERLAP_MS = 24 * 3_600_000;
@@ -26,8 +27,8 @@ export interface EndpointRow extends Record<string, SqlStorageValue> {
   description: string | null;
   enabled: number;
   disabled_reason: WebhookEndpoint["disabled_reason"];
-  secret: string;
-  previous_secret: string | null;
+  secret: StoredSecret;
+  previous_secret: StoredSecret | null;
   previous_until: number;
   health: string;
   created_at: number;
@@ -69,7 +70,12 @@ export function countEndpoints(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM webhook_endpoints").one().n;
 }
 
-export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, now: number): Result<WebhookEndpoint> {
+export function createEndpoint(
+  sql: SqlStorage,
+  keys: SecretKeys,
+  endpoint: NewWebhookEndpoint,
+  now: number,
+): Result<WebhookEndpoint> {
   const count = countEndpoints(sql);
   const limit = limits.webhook_endpoints;
   if (count >= limit) {
@@ -83,7 +89,7 @@ export function createEndpoint(sql: SqlStorage, endpoint: NewWebhookEndpoint, no
     endpoint.url,
     JSON.stringify(endpoint.events),
     endpoint.description,
-    endpoint.secret,
+    encryptSecret(keys, endpoint.id, endpoint.secret),
     encodeEndpointHealth(newEndpointHealth),
     toSeconds(now),
   );
@@ -151,20 +157,29 @@ export function disableFailingEndpoint(
 }
 
 /** Sets a new secret. The previous one signs as well for a day. */
-export function rotateSecret(sql: SqlStorage, id: string, secret: string, now: number): Result<WebhookEndpoint> {
+export function rotateSecret(
+  sql: SqlStorage,
+  keys: SecretKeys,
+  { id, secret }: Pick<NewWebhookEndpoint, "id" | "secret">,
+  now: number,
+): Result<WebhookEndpoint> {
   sql.exec(
     "UPDATE webhook_endpoints SET previous_secret = secret, previous_until = ?, secret = ? WHERE id = ?",
     toSeconds(now + ROTATION_OVERLAP_MS),
-    secret,
+    encryptSecret(keys, id, secret),
     id,
   );
   return getEndpoint(sql, id);
 }
 
-/** The secrets that sign at `now`. */
-export function signingSecrets(row: EndpointRow, now: number): string[] {
-  const { secret, previous_secret, previous_until } = row;
-  return previous_secret !== null && toMilliseconds(previous_until) > now ? [secret, previous_secret] : [secret];
+/** The secrets that sign at `now`; none if they were encrypted under a server key that is no longer set. */
+export function signingSecrets(keys: SecretKeys, row: EndpointRow, now: number): string[] {
+  const { id, secret, previous_secret, previous_until } = row;
+  const isRotating = previous_secret !== null && toMilliseconds(previous_until) > now;
+  const decrypted = (isRotating ? [secret, previous_secret] : [secret]).map((stored) =>
+    decryptSecret(keys, id, stored),
+  );
+  return decrypted.filter((readable) => readable !== null);
 }
 
 export function deleteEndpoint(sql: SqlStorage, id: string, now: number): Result<{ readonly id: string }> {

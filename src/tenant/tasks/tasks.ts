@@ -19,6 +19,7 @@ export type TaskKind =
   | "deliver"
   | "delete_deliveries"
   | "expire_events"
+  | "encrypt_secrets"
   | "retrain"
   | "sweep";
 
@@ -60,6 +61,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   deliver: 0,
   delete_deliveries: 0,
   expire_events: 0,
+  encrypt_secrets: 0,
   retrain: 1,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
