@@ -191,7 +191,7 @@ export async function createDataset(graft: Client, name: string, count: number):
 export async function waitFor<T>(
   read: () => Promise<T | null | false>,
   description: string,
-  milliseconds = 30_000,
+  milliseconds = 60_000,
 ): Promise<T> {
   const until = Date.now() + milliseconds;
   while (Date.now() < until) {

@@ -25,7 +25,7 @@ export const pace = { timeoutMs: 1_000, maxElapsedMs: 5_000, initialBackoffMs: 5
 
 /** Asks until an expectation holds, for longer than a busy machine takes. */
 export function poll<T>(read: () => T): ReturnType<typeof expect.poll<T>> {
-  return expect.poll(read, { timeout: 15_000, interval: 20 });
+  return expect.poll(read, { timeout: 30_000, interval: 20 });
 }
 
 /** Starts a fake Worker before each test, and stops everything after it. */

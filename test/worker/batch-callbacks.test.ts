@@ -36,7 +36,7 @@ import {
 } from "./fake-batch-endpoint.ts";
 
 const JOBS = "/v1/fine_tuning/jobs";
-const PATIENCE = { timeout: 10_000, interval: 10 };
+const PATIENCE = { timeout: 30_000, interval: 10 };
 const heartbeat: Message = { type: "heartbeat" };
 const progress = (step: number, message = `step ${step}`): Message => ({
   type: "progress",

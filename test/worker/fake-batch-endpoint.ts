@@ -17,7 +17,7 @@ import { validateResponse } from "./openapi.ts";
 
 export const SECRET = env.BATCH_SECRET ?? "";
 const ORIGIN = "http://batch.test/";
-export const WAIT_OPTIONS = { timeout: 10_000, interval: 10 };
+export const WAIT_OPTIONS = { timeout: 30_000, interval: 10 };
 
 /** A call of the Worker's. */
 export interface ReceivedRequest {

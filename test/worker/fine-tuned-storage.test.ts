@@ -18,7 +18,7 @@ import { failingKv, wrapKv } from "./faulty-kv.ts";
 import { embedWith, makeDelta, model, runFineTuning } from "./fine-tuned.ts";
 
 const HOUR = 3_600_000;
-const WAIT_OPTIONS = { timeout: 10_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 20 };
 let owner: { id: string; key: string };
 let seed = 100;
 

@@ -31,7 +31,7 @@ import {
   startEvaluatedJob,
 } from "./fine-tuned.ts";
 
-const WAIT_OPTIONS = { timeout: 10_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 20 };
 const texts = ["please refund my invoice", "where is the parcel", "qwxz reset my password"];
 const modelPath = (id: string) => `/v1/models/${encodeURIComponent(id)}`;
 const listModelIds = async (key: string) =>

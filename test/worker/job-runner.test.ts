@@ -40,7 +40,7 @@ import {
 const JOBS = "/v1/fine_tuning/jobs";
 const HOUR = 3_600_000;
 const jobParams = { model: "text-static-1", training_file: "dataset:tickets" };
-const WAIT_OPTIONS = { timeout: 10_000, interval: 10 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 10 };
 
 mockBatchEndpoint();
 

@@ -22,7 +22,7 @@ import {
 import { listEvents, newLearnHook, postAccepted } from "./inbound-hooks.ts";
 
 const POLICY = "/v1/heads/support/policy";
-const WAIT_OPTIONS = { timeout: 15_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 20 };
 interface Owner {
   readonly id: string;
   readonly key: string;
@@ -272,10 +272,12 @@ describe("a head trains again", () => {
       expect(await fetchPolicy(owner)).toMatchObject({ new_examples: 0, retraining: true, last_failure: null });
       await setPolicy(owner, { retrain_after_examples: 1, promote });
       await sendFeedback(owner, newExamples(1));
-      await scheduler.wait(200);
+      // What is due then finds the job, and is put off.
+      await vi.waitUntil(async () => {
+        const [task] = await listDueTasks(owner.id, "retrain");
+        return task !== undefined && task.run_at > Date.now() + 30_000;
+      }, WAIT_OPTIONS);
       expect((await call("GET", "/v1/fine_tuning/jobs", owner.key)).json.data).toHaveLength(1);
-      const [due] = await listDueTasks(owner.id, "retrain");
-      expect(due?.run_at).toBeGreaterThan(Date.now() + 30_000);
       await call("POST", `/v1/fine_tuning/jobs/${job.id}/cancel`, owner.key, {});
       expect((await fetchPolicy(owner)).retraining).toBe(false);
     }
@@ -361,7 +363,7 @@ describe("a retraining that fails", () => {
     try {
       await sendFeedback(owner, newExamples(1));
       await waitForTraining(owner);
-      await vi.waitUntil(async () => !(await fetchPolicy(owner)).retraining, { timeout: 20_000, interval: 100 });
+      await vi.waitUntil(async () => !(await fetchPolicy(owner)).retraining, { timeout: 30_000, interval: 100 });
     } finally {
       release();
     }

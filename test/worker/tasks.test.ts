@@ -26,7 +26,7 @@ import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
-const WAIT_OPTIONS = { timeout: 10_000, interval: 20 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 20 };
 let tenant = "";
 let stub: DurableObjectStub<Tenant>;
 /** The same ledger as the Worker calls it. */

@@ -22,7 +22,7 @@ import {
 
 const ENDPOINTS = "/v1/webhook_endpoints";
 const DELIVERIES = "/v1/webhook_deliveries";
-const WAIT_OPTIONS = { timeout: 10_000, interval: 5 };
+const WAIT_OPTIONS = { timeout: 30_000, interval: 5 };
 const url = "https://example.com/hooks";
 
 mockReceivers();

@@ -127,7 +127,7 @@ export async function waitForAttempts(tenant: string): Promise<void> {
         const query = "SELECT count(*) AS n FROM deliveries WHERE live = 1 AND due_at > ?";
         return sql.exec<{ n: number }>(query, Date.now()).one().n === 0;
       }),
-    { timeout: 10_000, interval: 5 },
+    { timeout: 30_000, interval: 5 },
   );
 }
 
