@@ -66,7 +66,7 @@ export async function run(): Promise<Row[]> {
     const requests = (path: string) => texts.map((input, i) => httpRequest(path, { input }, keys[i % KEYS] ?? ""));
     const built = join(folder, "echo");
     await buildWorker(built, join(import.meta.dirname, "peers", "echo.ts"));
-    const options = { port: 0, stateDir: join(folder, "echo-state"), adminKey: "", log: () => undefined };
+    const options = { port: 0, stateDir: join(folder, "echo-state"), adminKey: "", log: () => undefined, exposeRuntime: true };
     const server = await serve(built, options);
     try {
       const ours = { port: Number(new URL(url).port), requests: requests("/v1/heads/support/predict") };

@@ -30,7 +30,7 @@ const FULL_TRAININGS = [
 export async function run(): Promise<Row[]> {
   const folder = mkdtempSync(`${tmpdir()}/bench-train-`);
   await buildWorker(`${folder}/worker`, `${import.meta.dirname}/workers/train.ts`);
-  const options = { port: 0, stateDir: `${folder}/state`, adminKey: "", log: () => undefined };
+  const options = { port: 0, stateDir: `${folder}/state`, adminKey: "", log: () => undefined, exposeRuntime: true };
   const worker = await serve(`${folder}/worker`, options);
   const peer = startPeer<Answer>("train.py");
   const rows: Row[] = [];

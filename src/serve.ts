@@ -2,9 +2,13 @@
  * Serves the Worker on this machine: the same bundle on the same runtime (workerd) as in production, with its storage on
  * disk. `npm start` runs it.
  *
- *   PORT        8787, on 127.0.0.1; 0 takes any free port
+ *   PORT        8787; 0 takes any free port
+ *   HOST        127.0.0.1; 0.0.0.0 listens on every address of this machine (docs/self-hosting.md)
+ *   TLS_CERT    a certificate chain in PEM, with TLS_KEY, its key; without them the server speaks plain HTTP
+ *   TRUSTED_PROXIES  0: how many proxies stand in front, each of which adds to X-Forwarded-For
+ *   MIN_FREE_BYTES   67108864: with fewer free bytes on the disk of STATE_DIR, nothing more is stored
  *   STATE_DIR   .graft: keys, datasets, heads and the server's own secrets; it survives restarts
- *   ADMIN_KEY   the operator's key; if it is not set, a random one is made and printed
+ *   ADMIN_KEY   the operator's key, at least 24 characters; if it is not set, a random one is made and printed
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
  *   WEBHOOK_ORIGINS  origins that webhooks may go to although they are not public (docs/webhooks.md)
  *   BATCH_URL   a batch endpoint that runs elsewhere, with BATCH_SECRET, the secret it shares; by default one starts here:
@@ -12,23 +16,22 @@
  *   BATCH_JOBS  1: how many fine-tuning jobs it runs at once; with 0 none starts, and there are no fine-tuning jobs
  */
 import { once } from "node:events";
-import { mkdirSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { exitWithError, UsageError } from "./lib/usage-error.ts";
 import { startBatchProcess } from "./server/batch-process.ts";
 import { buildWorker, serve } from "./server/runtime.ts";
 import { readPort, readServeOptions } from "./server/settings.ts";
-import { loadBatchSecret } from "./server/state.ts";
+import { loadBatchSecret, prepareStateDir } from "./server/state.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
 /** The port itself if it is free, or any free one for 0. Throws a UsageError if nothing can listen on it. */
-async function findPort(name: string, port: number): Promise<number> {
-  const probe = createServer().listen(port, "127.0.0.1");
+async function findPort(name: string, port: number, host = "127.0.0.1"): Promise<number> {
+  const probe = createServer().listen(port, host);
   await once(probe, "listening").catch(({ code }) => {
     throw new UsageError(
-      `${name} ${port} of 127.0.0.1 is ${code === "EADDRINUSE" ? "in use" : `not to be had (${code})`}.`,
+      `${name} ${port} of ${host} is ${code === "EADDRINUSE" ? "in use" : `not to be had (${code})`}.`,
     );
   });
   const freePort = (probe.address() as AddressInfo).port;
@@ -44,16 +47,21 @@ async function findBatchPort(env: NodeJS.ProcessEnv): Promise<number | null> {
 }
 
 async function main(): Promise<void> {
+  // Files of the state are for this user alone.
+  process.umask(0o077);
   const { env } = process;
   const options = readServeOptions(env);
-  await findPort("PORT", options.port);
+  await findPort("PORT", options.port, options.host);
   const batchPort = await findBatchPort(env);
   const bundleDir = join(root, "dist");
+  prepareStateDir(options.stateDir);
   await buildWorker(bundleDir);
-  mkdirSync(options.stateDir, { recursive: true });
   const secret = loadBatchSecret(options.stateDir);
   const batchVariables = batchPort === null ? {} : { BATCH_URL: `http://127.0.0.1:${batchPort}`, BATCH_SECRET: secret };
-  const { url, stop } = await serve(bundleDir, { ...options, variables: { ...options.variables, ...batchVariables } });
+  const { url, batchUrl, stop } = await serve(bundleDir, {
+    ...options,
+    variables: { ...options.variables, ...batchVariables },
+  });
   const workDir = join(options.stateDir, "batch");
   const stopBatch =
     batchPort === null
@@ -62,7 +70,7 @@ async function main(): Promise<void> {
           ...env,
           ...batchVariables,
           BATCH_PORT: String(batchPort),
-          GRAFT_URL: url,
+          GRAFT_URL: batchUrl,
           WORK_DIR: workDir,
         });
   // The batch endpoint stops first: it returns its unfinished jobs to the Worker.

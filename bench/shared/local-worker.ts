@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Client, createClient } from "../../src/sdk/client.ts";
+import type { ServeOptions } from "../../src/server/options.ts";
 import { buildWorker, type Server, serve } from "../../src/server/runtime.ts";
 import { readWorkerVariables } from "../../src/server/settings.ts";
 
@@ -23,7 +24,10 @@ export interface LocalWorker {
  * Builds and starts the Worker with the environment's variables (src/server/settings.ts), such as BACKBONES, and stops it
  * after `work`.
  */
-export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): Promise<T> {
+export async function withWorker<T>(
+  work: (worker: LocalWorker) => Promise<T>,
+  options: Pick<ServeOptions, "exposeRuntime"> = {},
+): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "graft-bench-"));
   const remove = () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
   process.on("exit", remove);
@@ -38,7 +42,7 @@ export async function withWorker<T>(work: (worker: LocalWorker) => Promise<T>): 
     const variables = readWorkerVariables(process.env);
     const log = (line: string) => void (line.includes("_error") && process.stderr.write(`${line}\n`));
     const previousPids = workerdPids();
-    server = await serve(built, { port: 0, stateDir: join(folder, "state"), adminKey, variables, log });
+    server = await serve(built, { port: 0, stateDir: join(folder, "state"), adminKey, variables, log, ...options });
     const pid = workerdPids().find((candidate) => !previousPids.includes(candidate)) ?? null;
     const operator = createClient({ baseUrl: server.url, key: adminKey });
     const { key } = await operator.tenants.create({ id: "bench" });

@@ -11,6 +11,8 @@ export const errorCodes = [
   "body_too_large",
   "limit_exceeded",
   "upload_incomplete",
+  "malformed_request",
+  "request_timeout",
   "invalid_csv",
   "import_rejected",
   "invalid_training_file",
@@ -50,6 +52,7 @@ export const errorCodes = [
   "backend_rejected",
   "backend_invalid_answer",
   "storage_unavailable",
+  "storage_full",
   "internal_error",
 ] as const;
 

@@ -19,9 +19,8 @@ export function startBatchProcess(env: NodeJS.ProcessEnv): () => Promise<void> {
       env,
       stdio: ["ignore", "inherit", "inherit"],
     });
-    const watchdog = startWatchdog(child);
+    startWatchdog(child);
     child.once("exit", () => {
-      watchdog.kill();
       if (!stopping) timer = setTimeout(start, RESTART_DELAY_MS);
     });
   };

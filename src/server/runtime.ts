@@ -1,30 +1,24 @@
 /** Builds the Worker and runs it on workerd, the runtime of production, with its storage on disk. */
-import { type ChildProcess, execFile } from "node:child_process";
-import { subscribe, unsubscribe } from "node:diagnostics_channel";
-import { readdirSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
+import { startFronts } from "./fronts.ts";
+import type { ServeOptions } from "./options.ts";
 import { loadServerKey, lockStateDir } from "./state.ts";
-import { startWatchdog } from "./watchdog.ts";
+import { watchCommand } from "./watchdog.ts";
 
 const root = resolve(import.meta.dirname, "..", "..");
 const config = join(root, "wrangler.toml");
 
-export interface ServeOptions {
-  /** On 127.0.0.1; 0 for any free port. */
-  readonly port: number;
-  readonly stateDir: string;
-  readonly adminKey: string;
-  /** The Worker's other variables, such as BACKBONES. */
-  readonly variables?: Readonly<Record<string, string>>;
-  /** Takes the Worker's log lines, instead of standard output. */
-  readonly log?: (line: string) => void;
-}
-
 export interface Server {
   readonly url: string;
+  /** Where a batch endpoint on this machine reaches the Worker, always in plain HTTP. */
+  readonly batchUrl: string;
   readonly stop: () => Promise<void>;
 }
 
@@ -50,9 +44,44 @@ const moduleTypes = [
   [".txt", "Text"],
 ] as const;
 
+const launcher = join(import.meta.dirname, "launch-workerd.sh");
+/** The longest path of a Unix socket, in bytes, on every system: sun_path has 104 on macOS, with a zero at its end. */
+const MAX_SOCKET_PATH = 103;
+
 /** Starts a built Worker and waits until it is ready. Throws a UsageError if the state folder cannot be used. */
 export async function serve(bundleDir: string, options: ServeOptions): Promise<Server> {
   const lock = lockStateDir(options.stateDir);
+  const socket = makeSocketPath(options.stateDir);
+  const miniflare = startRuntime(bundleDir, options, options.exposeRuntime ? "" : socket.path);
+  const stopRuntime = async () => {
+    await miniflare.dispose();
+    socket.remove();
+    lock.close();
+  };
+  try {
+    const { origin } = await miniflare.ready;
+    if (options.exposeRuntime) return { url: origin, batchUrl: origin, stop: stopRuntime };
+    const fronts = await startFronts(socket.path, options);
+    const stop = async () => {
+      await fronts.close();
+      await stopRuntime();
+    };
+    return { url: fronts.url, batchUrl: fronts.batchUrl, stop };
+  } catch (error) {
+    await stopRuntime();
+    throw error;
+  }
+}
+
+/** A Unix socket in the state folder, or in a temporary folder if its path would be too long. */
+function makeSocketPath(stateDir: string): { path: string; remove: () => void } {
+  const path = join(stateDir, "runtime.sock");
+  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH) return { path, remove: () => rmSync(path, { force: true }) };
+  const folder = mkdtempSync(join(tmpdir(), "graft-socket-"));
+  return { path: join(folder, "runtime.sock"), remove: () => rmSync(folder, { recursive: true, force: true }) };
+}
+
+function startRuntime(bundleDir: string, options: ServeOptions, socketPath: string): Miniflare {
   const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
   const modules = moduleTypes.flatMap(([suffix, type]) =>
     readdirSync(bundleDir)
@@ -60,10 +89,10 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
       .map((file) => ({ type, path: join(bundleDir, file) })),
   );
   const log = options.log ?? ((line: string) => process.stdout.write(`${line}\n`));
-  const childProcesses: ChildProcess[] = [];
-  const recordChild = (message: unknown) => childProcesses.push((message as { process: ChildProcess }).process);
-  subscribe("child_process", recordChild);
-  const miniflare = new Miniflare(
+  // Also of each runtime that Miniflare starts after a crash.
+  watchCommand(launcher);
+  process.env.MINIFLARE_WORKERD_PATH = launcher;
+  return new Miniflare(
     convertV4MiniflareOptions({
       ...worker,
       modules,
@@ -75,21 +104,17 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
         ...options.variables,
       },
       host: "127.0.0.1",
-      port: options.port,
+      port: options.exposeRuntime ? options.port : 0,
       resourcePersistencePath: options.stateDir,
       telemetry: { enabled: false },
       log: new Log(LogLevel.ERROR),
       logRequests: false,
       handleStructuredLogs: ({ message }) => log(message),
+      unsafeRuntimeEnv: {
+        GRAFT_SOCKET: socketPath,
+        GRAFT_STATE_DIR: options.stateDir,
+        GRAFT_WORKERD: createRequire(import.meta.url)("workerd").default,
+      },
     } as V4MiniflareOptions),
   );
-  const url = (await miniflare.ready).origin;
-  unsubscribe("child_process", recordChild);
-  const watchdogs = childProcesses.filter(({ spawnfile }) => spawnfile.includes("workerd")).map(startWatchdog);
-  const stop = async () => {
-    await miniflare.dispose();
-    for (const watchdog of watchdogs) watchdog.kill();
-    lock.close();
-  };
-  return { url, stop };
 }

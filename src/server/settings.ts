@@ -1,11 +1,13 @@
 /** The settings of a server on this machine, from its environment variables. */
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { createSecureContext } from "node:tls";
 import { makeBackbones } from "../backbones/index.ts";
 import { textStatic } from "../backbones/node.ts";
 import { UsageError } from "../lib/usage-error.ts";
 import { parseOrigins } from "../webhooks/url.ts";
-import type { ServeOptions } from "./runtime.ts";
+import type { ServeOptions } from "./options.ts";
 
 /** Environment variables that become variables of the Worker, besides the secrets that BACKBONES names. */
 const WORKER_VARIABLES = [
@@ -21,16 +23,40 @@ const WORKER_VARIABLES = [
   "WEBHOOK_TIMEOUT_SECONDS",
 ];
 
+/** Shorter keys can be guessed, or chosen by someone who means to try. */
+const MIN_ADMIN_KEY_LENGTH = 24;
+
 /** Throws a UsageError if a setting is invalid. */
 export function readServeOptions(env: NodeJS.ProcessEnv): ServeOptions {
-  const { PORT = "8787", STATE_DIR = ".graft", ADMIN_KEY } = env;
+  const { HOST = "127.0.0.1", PORT = "8787", STATE_DIR = ".graft", ADMIN_KEY } = env;
+  if (HOST === "") throw new UsageError("HOST is empty. Name an address, or leave it unset for 127.0.0.1.");
   if (STATE_DIR === "") throw new UsageError("STATE_DIR is empty. Name a folder, or leave it unset for '.graft'.");
+  if (ADMIN_KEY && ADMIN_KEY.length < MIN_ADMIN_KEY_LENGTH)
+    throw new UsageError(
+      `ADMIN_KEY has ${ADMIN_KEY.length} characters, and needs at least ${MIN_ADMIN_KEY_LENGTH}. Make one with 'openssl rand -hex 32'.`,
+    );
   return {
+    host: HOST,
     port: readPort("PORT", PORT),
+    tls: readTls(env),
+    trustedProxies: readInteger("TRUSTED_PROXIES", env.TRUSTED_PROXIES ?? "0", 10),
+    minFreeBytes: readInteger("MIN_FREE_BYTES", env.MIN_FREE_BYTES ?? String(64 * 2 ** 20), Number.MAX_SAFE_INTEGER),
     stateDir: resolve(STATE_DIR),
     adminKey: ADMIN_KEY || randomBytes(24).toString("hex"),
     variables: readWorkerVariables(env),
   };
+}
+
+/** The files of a certificate and its key. Throws a UsageError if one is named without the other, or they do not fit. */
+function readTls({ TLS_CERT: cert, TLS_KEY: key }: NodeJS.ProcessEnv): ServeOptions["tls"] {
+  if (!cert && !key) return undefined;
+  if (!cert || !key) throw new UsageError("TLS_CERT and TLS_KEY are set together or not at all: files in PEM.");
+  try {
+    createSecureContext({ cert: readFileSync(cert), key: readFileSync(key) });
+  } catch (error) {
+    throw new UsageError(`TLS_CERT '${cert}' and TLS_KEY '${key}' cannot be used: ${(error as Error).message}.`);
+  }
+  return { cert, key };
 }
 
 /**
@@ -53,6 +79,10 @@ export function readWorkerVariables(env: NodeJS.ProcessEnv): Record<string, stri
 }
 
 export function readPort(name: string, value: string): number {
-  if (/^\d{1,5}$/.test(value) && Number(value) <= 65_535) return Number(value);
-  throw new UsageError(`${name} is '${value}', which is not a whole number from 0 to 65535.`);
+  return readInteger(name, value, 65_535);
+}
+
+function readInteger(name: string, value: string, max: number): number {
+  if (/^\d{1,16}$/.test(value) && Number(value) <= max) return Number(value);
+  throw new UsageError(`${name} is '${value}', which is not a whole number from 0 to ${max}.`);
 }

@@ -108,7 +108,7 @@ async function expectStatus(status: number, answer: Promise<ApiResponse>): Promi
   return { json, ...rest };
 }
 
-const operator = "operator";
+const operator = "operator-key-of-the-tests";
 let acme = { id: "acme", key: "" };
 
 async function newTenant(id: string): Promise<{ id: string; key: string }> {

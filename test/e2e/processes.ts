@@ -16,7 +16,7 @@ import { buildCrashingWorker } from "./bundles.ts";
 import { type FaultyProxy, startProxy } from "./faulty-proxy.ts";
 
 const root = join(import.meta.dirname, "..", "..");
-const operatorKey = "operator";
+const operatorKey = "operator-key-of-the-tests";
 
 export interface TenantClient {
   readonly id: string;

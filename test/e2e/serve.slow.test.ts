@@ -20,7 +20,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const options = (state: string) => ({
   port: 0,
   stateDir: join(folder, state),
-  adminKey: "operator",
+  adminKey: "operator-key-of-the-tests",
   log: () => undefined,
 });
 
@@ -53,7 +53,7 @@ test("the secrets that BACKBONES names reach the Worker from the environment", a
   expect(variables).toEqual({ BACKBONES, REMOTE_KEY: "sk-remote" });
   const server = await serve(bundle, { ...options("remote"), variables });
   try {
-    const { key } = await createClient({ baseUrl: server.url, key: "operator" }).tenants.create();
+    const { key } = await createClient({ baseUrl: server.url, key: "operator-key-of-the-tests" }).tenants.create();
     const graft = createClient({ baseUrl: server.url, key: key.secret });
     const { data } = await graft.embeddings.create({ model: "remote", input: "hello" });
     expect(data[0]?.embedding).toEqual(embeddingOf("hello"));
@@ -66,7 +66,7 @@ test("the secrets that BACKBONES names reach the Worker from the environment", a
 
 test("a state folder serves one server at a time, and the next one after it", async () => {
   const first = await serve(bundle, options("state"));
-  const { key } = await createClient({ baseUrl: first.url, key: "operator" }).tenants.create();
+  const { key } = await createClient({ baseUrl: first.url, key: "operator-key-of-the-tests" }).tenants.create();
   try {
     await expect(serve(bundle, options("state"))).rejects.toThrow(UsageError);
     const second = await startServer({ PORT: "0", STATE_DIR: join(folder, "state") });
@@ -88,7 +88,7 @@ test("a state folder serves one server at a time, and the next one after it", as
 });
 
 test("SIGTERM ends the batch endpoint first, which hands back what it has, and then the Worker", async () => {
-  const env = { ...process.env, PORT: "0", STATE_DIR: join(folder, "both"), ADMIN_KEY: "operator" };
+  const env = { ...process.env, PORT: "0", STATE_DIR: join(folder, "both"), ADMIN_KEY: "operator-key-of-the-tests" };
   const child = execFile(process.execPath, [join(root, "src/serve.ts")], { cwd: root, env });
   let out = "";
   const waitForOutput = (text: string) =>
@@ -103,7 +103,7 @@ test("SIGTERM ends the batch endpoint first, which hands back what it has, and t
 test("a head trains again by its policy, in the Worker that its ledger calls", async () => {
   const server = await serve(bundle, options("policy"));
   try {
-    const { key } = await createClient({ baseUrl: server.url, key: "operator" }).tenants.create();
+    const { key } = await createClient({ baseUrl: server.url, key: "operator-key-of-the-tests" }).tenants.create();
     const graft = createClient({ baseUrl: server.url, key: key.secret });
     await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
     const csv = readFileSync(join(root, "examples/support-tickets.csv"), "utf8");
@@ -132,9 +132,9 @@ test("a STATE_DIR that is no folder is told at the start", async () => {
 
 test("comes back on its port with its state after its process alone was killed", async () => {
   const port = await freePort();
-  const env = { ...process.env, PORT: String(port), STATE_DIR: join(folder, "killed"), ADMIN_KEY: "operator" };
+  const env = { ...process.env, PORT: String(port), STATE_DIR: join(folder, "killed"), ADMIN_KEY: "operator-key-of-the-tests" };
   const url = `http://127.0.0.1:${port}`;
-  const operator = createClient({ baseUrl: url, key: "operator" });
+  const operator = createClient({ baseUrl: url, key: "operator-key-of-the-tests" });
   const isReady = () => operator.ready().catch(() => false);
   const start = async () => {
     const child = spawn(process.execPath, [join(root, "src", "serve.ts")], { cwd: root, env, stdio: "ignore" });

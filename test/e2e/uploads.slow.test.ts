@@ -11,7 +11,7 @@ import { limits } from "../../src/core/limits.ts";
 import { type Server, serve } from "../../src/server/runtime.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "graft-uploads-"));
-const adminKey = "operator";
+const adminKey = "operator-key-of-the-tests";
 let server: Server;
 let key: string;
 

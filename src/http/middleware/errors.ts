@@ -16,6 +16,8 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   body_too_large: { status: 413, type: "invalid_request_error" },
   limit_exceeded: { status: 422, type: "invalid_request_error" },
   upload_incomplete: { status: 400, type: "invalid_request_error" },
+  malformed_request: { status: 400, type: "invalid_request_error" },
+  request_timeout: { status: 408, type: "invalid_request_error" },
   invalid_csv: { status: 422, type: "invalid_request_error" },
   import_rejected: { status: 422, type: "invalid_request_error" },
   invalid_training_file: { status: 422, type: "invalid_request_error" },
@@ -55,6 +57,7 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   backend_rejected: { status: 502, type: "backend_error" },
   backend_invalid_answer: { status: 502, type: "backend_error" },
   storage_unavailable: { status: 503, type: "server_error" },
+  storage_full: { status: 507, type: "capacity_error" },
   internal_error: { status: 500, type: "server_error" },
 };
 
@@ -92,7 +95,10 @@ export function handleNotFound(c: Context<HttpEnv>): Response {
   });
 }
 
-/** The response to an exception: hono's own for a bad body, the platform's for lost storage, or a bug. */
+/** What SQLite and the file system say of a disk, or of an object's storage, without room. */
+const STORAGE_FULL = /SQLITE_FULL|database or disk is full|ENOSPC|no space left on device/i;
+
+/** The response to an exception: hono's own for a bad body, the platform's for full or lost storage, or a bug. */
 export function handleError(error: Error, c: Context<HttpEnv>): Response {
   if (error instanceof HTTPException && error.status === 400) {
     return respondError(c, {
@@ -102,6 +108,13 @@ export function handleError(error: Error, c: Context<HttpEnv>): Response {
   }
   if (error instanceof HTTPException && error.status === 415) {
     return respondError(c, notJsonFailure(c.req.header("content-type") ?? ""));
+  }
+  if (STORAGE_FULL.test(String(error))) {
+    return respondError(c, {
+      code: "storage_full",
+      message: "The storage of the server is full, so nothing can be added. Reading, predicting and deleting go on.",
+      retryAfter: 60,
+    });
   }
   // The platform sets these where a ledger is overloaded, or out of reach for a moment.
   const { overloaded, retryable } = error as { overloaded?: boolean; retryable?: boolean };
