@@ -84,7 +84,13 @@ async function measureTextStatic(sets: readonly (readonly string[])[]): Promise<
     await buildWorker(join(folder, "worker"), join(import.meta.dirname, "workers", "encode.ts"));
     for (let i = 0; i < runs; i++) {
       console.error(`isolate ${i + 1} of ${runs} …`);
-      const options = { port: 0, stateDir: join(folder, `state-${i}`), adminKey: "", log: () => undefined, exposeRuntime: true };
+      const options = {
+        port: 0,
+        stateDir: join(folder, `state-${i}`),
+        adminKey: "",
+        log: () => undefined,
+        exposeRuntime: true,
+      };
       const worker = await serve(join(folder, "worker"), options);
       const embed = async (texts: readonly string[], milliseconds: number) => {
         const body = JSON.stringify({ texts, milliseconds });

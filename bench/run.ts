@@ -13,6 +13,7 @@ const names = [
   "chaos",
   "encode",
   "finetune",
+  "front",
   "import",
   "jobs",
   "memory",

@@ -36,9 +36,10 @@ export function forward(request: IncomingMessage, response: ServerResponse, upst
     });
     // The runtime learns that the client has gone, and stops its work.
     response.once("close", abort);
-    if (hasBody) request.pipe(outgoing);
-    else outgoing.end();
-    return outgoing;
+    if (!hasBody) return void outgoing.end();
+    request.pipe(outgoing);
+    // The runtime may answer by the headers alone, before the body's first bytes.
+    setImmediate(() => outgoing.headersSent || outgoing.flushHeaders());
   };
   attempt(false);
   pace.watch(request, response, () => {

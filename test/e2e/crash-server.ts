@@ -7,6 +7,13 @@ const [bundle = "", stateDir = "", port = "0", variables = "{}"] = process.argv.
 process.stdin.once("end", () => process.exit(1));
 await once(process.stdin, "data");
 const log = (line: string) => console.log(line);
-const options = { port: Number(port), stateDir, adminKey: "operator-key-of-the-tests", variables: JSON.parse(variables), log, extraRoutes: ["/stored", "/sweep"] };
+const options = {
+  port: Number(port),
+  stateDir,
+  adminKey: "operator-key-of-the-tests",
+  variables: JSON.parse(variables),
+  log,
+  extraRoutes: ["/stored", "/sweep"],
+};
 const { url } = await serve(bundle, options);
 console.log(`listening on ${url}`);

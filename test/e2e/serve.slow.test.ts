@@ -132,7 +132,12 @@ test("a STATE_DIR that is no folder is told at the start", async () => {
 
 test("comes back on its port with its state after its process alone was killed", async () => {
   const port = await freePort();
-  const env = { ...process.env, PORT: String(port), STATE_DIR: join(folder, "killed"), ADMIN_KEY: "operator-key-of-the-tests" };
+  const env = {
+    ...process.env,
+    PORT: String(port),
+    STATE_DIR: join(folder, "killed"),
+    ADMIN_KEY: "operator-key-of-the-tests",
+  };
   const url = `http://127.0.0.1:${port}`;
   const operator = createClient({ baseUrl: url, key: "operator-key-of-the-tests" });
   const isReady = () => operator.ready().catch(() => false);

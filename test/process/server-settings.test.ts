@@ -27,6 +27,12 @@ describe("a wrong environment is refused", () => {
     [{ PORT: "1.5" }, "PORT is '1.5'"],
     [{ PORT: "" }, "PORT is ''"],
     [{ STATE_DIR: "" }, "STATE_DIR is empty."],
+    [{ HOST: "" }, "HOST is empty."],
+    [{ ADMIN_KEY: "a".repeat(23) }, "ADMIN_KEY has 23 characters, and needs at least 24."],
+    [{ TRUSTED_PROXIES: "11" }, "TRUSTED_PROXIES is '11', which is not a whole number from 0 to 10."],
+    [{ MIN_FREE_BYTES: "1e9" }, "MIN_FREE_BYTES is '1e9'"],
+    [{ TLS_CERT: "cert.pem" }, "TLS_CERT and TLS_KEY are set together or not at all"],
+    [{ TLS_CERT: "/dev/null", TLS_KEY: "/dev/null" }, "TLS_CERT '/dev/null' and TLS_KEY '/dev/null' cannot be used: "],
     [{ BACKBONES: "{" }, "BACKBONES: is not JSON."],
     [{ WEBHOOK_ORIGINS: "127.0.0.1:9000" }, "WEBHOOK_ORIGINS is '127.0.0.1:9000', which is not a list"],
   ])("%j", (env, message) => {
@@ -36,10 +42,16 @@ describe("a wrong environment is refused", () => {
 
   test("and a good one, or none, is taken as it is", () => {
     expect(readServeOptions({})).toMatchObject({ port: 8787, stateDir: resolve(".graft"), variables: {} });
-    expect(readServeOptions({ PORT: "0", STATE_DIR: "/var/graft", ADMIN_KEY: "a" })).toEqual({
+    const adminKey = "a".repeat(24);
+    const env = { HOST: "0.0.0.0", PORT: "0", STATE_DIR: "/var/graft", ADMIN_KEY: adminKey, TRUSTED_PROXIES: "1" };
+    expect(readServeOptions(env)).toEqual({
+      host: "0.0.0.0",
       port: 0,
+      tls: undefined,
+      trustedProxies: 1,
+      minFreeBytes: 67_108_864,
       stateDir: "/var/graft",
-      adminKey: "a",
+      adminKey,
       variables: {},
     });
   });
