@@ -9,12 +9,22 @@ export const tenantParams = z.object({ id: tenantId });
 export const newTenant = z.strictObject({ id: tenantId.optional(), name: z.string().min(1).max(200).optional() });
 export type NewTenant = DeepReadonly<z.input<typeof newTenant>>;
 
+export const tenantChange = z
+  .strictObject({
+    name: z.string().min(1).max(200).optional(),
+    status: z.enum(["active", "suspended"]).optional().openapi({
+      description: "keys and hooks of a suspended tenant are refused, its jobs and deliveries wait, nothing is deleted",
+    }),
+  })
+  .openapi("TenantChange");
+export type TenantChange = DeepReadonly<z.input<typeof tenantChange>>;
+
 export const tenant = z
   .object({
     object: z.literal("tenant"),
     id: z.string(),
     name: z.string().nullable(),
-    status: z.enum(["active", "deleting", "deleted"]),
+    status: z.enum(["active", "suspended", "deleting", "deleted"]),
     created_at: unixSeconds,
   })
   .openapi("Tenant");

@@ -33,6 +33,7 @@ export const errorCodes = [
   "idempotency_key_reused",
   "invalid_api_key",
   "missing_scope",
+  "tenant_suspended",
   "not_found",
   "already_exists",
   "model_in_use",

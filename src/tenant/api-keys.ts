@@ -6,7 +6,9 @@ import { toSeconds } from "../lib/time.ts";
 import { paginate } from "./page.ts";
 
 /** What an isolate may rely on while its lease of a key lasts. */
-export type KeyLease = Pick<ApiKey, "id" | "scopes" | "expires_at">;
+export type KeyLease = ValidApiKey & { readonly suspended: boolean };
+
+type ValidApiKey = Pick<ApiKey, "id" | "scopes" | "expires_at">;
 
 interface Row extends Record<string, SqlStorageValue> {
   rowid: number;
@@ -95,7 +97,7 @@ export function deleteApiKeysByName(sql: SqlStorage, name: string): void {
 }
 
 /** The key with this hash; null if there is none, or it is revoked or expired. */
-export function leaseApiKey(sql: SqlStorage, hash: string, now: number): KeyLease | null {
+export function findValidApiKey(sql: SqlStorage, hash: string, now: number): ValidApiKey | null {
   const row = sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE hash = ? AND revoked_at IS NULL", hash).toArray()[0];
   if (!row || (row.expires_at !== null && row.expires_at <= toSeconds(now))) return null;
   return { id: row.id, scopes: row.scopes.split(" ") as Scope[], expires_at: row.expires_at };

@@ -6,7 +6,7 @@
 import { DurableObject } from "cloudflare:workers";
 import type { ApiKey } from "../api/api-keys.ts";
 import type { List, PageRequest } from "../api/lists.ts";
-import type { Tenant } from "../api/tenants.ts";
+import type { Tenant, TenantChange } from "../api/tenants.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { toSeconds } from "../lib/time.ts";
 import type { NewApiKey } from "./api-keys.ts";
@@ -19,7 +19,7 @@ interface Row extends Record<string, SqlStorageValue> {
   rowid: number;
   id: string;
   name: string | null;
-  status: "creating" | "active" | "deleting" | "deleted";
+  status: "creating" | Tenant["status"];
   created_at: number;
   erase_at: number | null;
 }
@@ -46,6 +46,10 @@ function toTenant(row: Row): Tenant {
     status: row.status === "creating" ? "active" : row.status,
     created_at: row.created_at,
   };
+}
+
+function isDeleted({ status }: Row): boolean {
+  return status === "deleting" || status === "deleted";
 }
 
 export class Directory extends DurableObject<Cloudflare.Env> {
@@ -87,7 +91,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     if (this.#creatingIds.has(id))
       return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
     if (existing && existing.status !== "creating") {
-      const explanation = existing.status === "active" ? "" : "; ids of deleted tenants are not given out again";
+      const explanation = isDeleted(existing) ? "; ids of deleted tenants are not given out again" : "";
       return fail("already_exists", `The tenant id '${id}' is taken${explanation}.`, { param: "id" });
     }
     this.#sql.exec(
@@ -131,16 +135,33 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     });
   }
 
+  /** Renames, suspends or activates a tenant: first in its ledger, so that a call that was cut off can be repeated. */
+  async update(id: string, change: TenantChange): Promise<Result<Tenant>> {
+    const row = this.#find(id);
+    if (!row || isDeleted(row)) return fail("not_found", `No tenant '${id}'.`);
+    if (row.status === "creating")
+      return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
+    const updated = await getLedger(this.env.TENANT, id).update(change);
+    if (!updated.ok) return updated;
+    this.#sql.exec(
+      "UPDATE tenants SET name = coalesce(?, name), status = coalesce(?, status) WHERE id = ? AND status IN ('active', 'suspended')",
+      change.name ?? null,
+      change.status ?? null,
+      id,
+    );
+    return this.get(id);
+  }
+
   /** Marks the tenant for deletion. Its ledger then refuses everything, and the alarm deletes what the tenant had. */
   async delete(id: string): Promise<Result<Tenant>> {
     const row = this.#find(id);
     if (!row) return fail("not_found", `No tenant '${id}'.`);
     if (this.#creatingIds.has(id))
       return fail("request_in_progress", `The tenant '${id}' is being created.`, { param: "id", retryAfter: 1 });
-    if (row.status === "deleted" || row.status === "deleting") return ok(toTenant(row));
+    if (isDeleted(row)) return ok(toTenant(row));
     this.#sql.exec("UPDATE tenants SET status = 'deleting', erase_at = ? WHERE id = ?", Date.now(), id);
     await this.ctx.storage.setAlarm(Date.now());
-    await getLedger(this.env.TENANT, id).suspend();
+    await getLedger(this.env.TENANT, id).beginDeletion();
     return ok(toTenant({ ...row, status: "deleting" }));
   }
 

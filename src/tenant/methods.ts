@@ -12,12 +12,14 @@ export const keyMethods = {
       return idempotency.claimKey(sql, request, now);
     }),
   releaseIdempotencyKey(ledger: Transactions, claim: string): void {
-    if (ledger.isActive) idempotency.releaseKey(ledger.storage.sql, claim);
+    if (ledger.exists) idempotency.releaseKey(ledger.storage.sql, claim);
   },
 
-  /** The key with this hash; null if none is valid. */
-  leaseApiKey: (ledger: Transactions, hash: string): apiKeys.KeyLease | null =>
-    ledger.isActive ? apiKeys.leaseApiKey(ledger.storage.sql, hash, Date.now()) : null,
+  /** The key with this hash, and whether its tenant is suspended; null if no such key is valid. */
+  leaseApiKey(ledger: Transactions, hash: string): apiKeys.KeyLease | null {
+    const key = ledger.exists ? apiKeys.findValidApiKey(ledger.storage.sql, hash, Date.now()) : null;
+    return key && { ...key, suspended: ledger.isSuspended };
+  },
   createApiKey: (ledger: Transactions, claim: string | null, key: apiKeys.NewApiKey) =>
     ledger.change((sql, now) => apiKeys.createApiKey(sql, key, now), { claim, status: 201 }),
   listApiKeys: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => apiKeys.listApiKeys(sql, request)),

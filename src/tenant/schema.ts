@@ -145,7 +145,7 @@ const migrations: readonly string[] = [
 export interface Identity extends Record<string, SqlStorageValue> {
   tenant: string;
   name: string | null;
-  status: "active" | "deleting";
+  status: "active" | "suspended" | "deleting";
   version: number;
 }
 

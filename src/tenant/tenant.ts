@@ -6,6 +6,7 @@
 
 import { DurableObject } from "cloudflare:workers";
 import type { ApiKey } from "../api/api-keys.ts";
+import type { TenantChange } from "../api/tenants.ts";
 import { ok, type Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
 import { countDatasets } from "./data/datasets.ts";
@@ -26,7 +27,16 @@ import { jobMethods } from "./jobs/methods.ts";
 import { keyMethods } from "./methods.ts";
 import { createLedger, migrate } from "./schema.ts";
 import { eraseTenantBytes, runMaintenanceTask } from "./tasks/maintenance.ts";
-import { DAY_MS, type RunningTasks, runDueTasks, type ScheduledTask, schedule, setNextAlarm } from "./tasks/tasks.ts";
+import {
+  DAY_MS,
+  type RunningTasks,
+  resumeSuspendedTasks,
+  runDueTasks,
+  type ScheduledTask,
+  SUSPENDED_TASKS,
+  schedule,
+  setNextAlarm,
+} from "./tasks/tasks.ts";
 import { Transactions } from "./transactions.ts";
 
 const methods = { ...keyMethods, ...dataMethods, ...headMethods, ...jobMethods, ...hookMethods };
@@ -81,8 +91,19 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     });
   }
 
+  /** Renames, suspends or activates the tenant. While it is suspended, the tasks that work for it wait. */
+  async update({ name, status }: TenantChange): Promise<Result<null>> {
+    return this.#ledger.change((sql, now) => {
+      if (name !== undefined) sql.exec("UPDATE ledger SET name = ?", name);
+      if (status !== undefined) sql.exec("UPDATE ledger SET status = ?", status);
+      if (status === "active") resumeSuspendedTasks(sql, now);
+      this.#ledger.reloadIdentity();
+      return ok(null);
+    });
+  }
+
   /** After this every other method finds nothing. */
-  async suspend(): Promise<void> {
+  async beginDeletion(): Promise<void> {
     if (this.#ledger.tenant === null) return;
     this.ctx.storage.sql.exec("UPDATE ledger SET status = 'deleting'");
     this.#ledger.reloadIdentity();
@@ -90,7 +111,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Deletes a bounded part of all that the tenant has. Answers when to call it again, or null when all is gone. */
   async erase(tenant: string): Promise<number | null> {
-    await this.suspend();
+    await this.beginDeletion();
     const next = await eraseTenantBytes(this.env.KV, this.env.BUCKET, tenant, Date.now());
     if (next !== null) return next;
     await this.ctx.storage.deleteAlarm();
@@ -115,9 +136,9 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   }
 
   override async alarm(): Promise<void> {
-    if (!this.#ledger.isActive) return;
+    if (!this.#ledger.exists) return;
     const setAlarm = async () => {
-      if (this.#ledger.isActive) await setNextAlarm(this.ctx.storage);
+      if (this.#ledger.exists) await setNextAlarm(this.ctx.storage);
     };
     try {
       await runDueTasks(this.ctx.storage, Date.now(), {
@@ -140,9 +161,10 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
 
   /** Runs a task. Answers when it is due again, or null when it is done. */
   async #runTask(task: ScheduledTask): Promise<number | null> {
-    const { tenant, isActive } = this.#ledger;
+    const { tenant, exists } = this.#ledger;
     const { storage } = this.ctx;
-    if (tenant === null || !isActive) return null;
+    if (tenant === null || !exists) return null;
+    if (this.#ledger.isSuspended && SUSPENDED_TASKS.has(task.kind)) return Date.now() + DAY_MS;
     switch (task.kind) {
       case "job":
         return runJob(this.env, storage, task.ref);

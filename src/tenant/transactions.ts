@@ -12,6 +12,11 @@ export interface IdempotentResponse {
   readonly status: number;
 }
 
+export const suspendedFailure: Failure = {
+  code: "tenant_suspended",
+  message: "The operator has suspended this tenant. Nothing is deleted. Ask the operator to activate it again.",
+};
+
 /** Rolls a transaction back. */
 class RollbackError extends Error {
   readonly failure: Failure;
@@ -40,8 +45,14 @@ export class Transactions {
     return this.#identity?.tenant ?? null;
   }
 
-  get isActive(): boolean {
-    return this.#identity?.status === "active";
+  /** Whether there is such a tenant: its ledger was created, and is not being deleted. */
+  get exists(): boolean {
+    return this.#identity !== null && this.#identity.status !== "deleting";
+  }
+
+  /** Whether the operator has suspended the tenant. Its keys are refused, and the work done for it waits. */
+  get isSuspended(): boolean {
+    return this.#identity?.status === "suspended";
   }
 
   /** Reads the tenant's id and status again, after they were changed. */
@@ -50,7 +61,7 @@ export class Transactions {
   }
 
   read<T>(read: (sql: SqlStorage, now: number) => Result<T>): Result<T> {
-    return this.isActive ? read(this.storage.sql, Date.now()) : fail("not_found", "No such tenant.");
+    return this.exists ? read(this.storage.sql, Date.now()) : fail("not_found", "No such tenant.");
   }
 
   /**
@@ -61,7 +72,7 @@ export class Transactions {
     change: (sql: SqlStorage, now: number) => Result<T>,
     { claim, status }: IdempotentResponse = { claim: null, status: 200 },
   ): Promise<Result<T>> {
-    if (!this.isActive) return fail("not_found", "No such tenant.");
+    if (!this.exists) return fail("not_found", "No such tenant.");
     const { sql } = this.storage;
     try {
       return this.storage.transactionSync(() => {

@@ -239,6 +239,7 @@ describe("who may", () => {
     ["POST", "/v1/admin/tenants", { id: "intruder" }],
     ["GET", "/v1/admin/tenants"],
     ["GET", "/v1/admin/tenants/acme"],
+    ["PATCH", "/v1/admin/tenants/acme", { status: "suspended" }],
     ["DELETE", "/v1/admin/tenants/acme"],
     ["POST", "/v1/admin/tenants/acme/api_keys", { name: "x", scopes: ["predict"] }],
   ];

@@ -50,6 +50,19 @@ describe("creating a key", () => {
     expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(1);
   });
 
+  test.each([
+    [["manage"], ["manage", "predict"], "scopes[1]"],
+    [["manage"], ["train"], "scopes[0]"],
+    [["manage", "train"], ["train", "manage", "predict"], "scopes[2]"],
+  ])("with %j does not give %j, which it lacks in part", async (own, wanted, param) => {
+    const { key } = await newTenant();
+    const creator = await createKey(key, ...own);
+    const body = { name: "more", scopes: wanted };
+    expectError(await call("POST", "/v1/api_keys", creator, body), 403, "missing_scope", param);
+    expect((await call("GET", "/v1/api_keys", key)).json.data).toHaveLength(2);
+    expect((await call("POST", "/v1/api_keys", creator, { name: "as much", scopes: own })).status).toBe(201);
+  });
+
   test("keeps a name of any characters as it was sent", async () => {
     const { key } = await newTenant();
     const name = "a\u0000b / 100 % \u{1f511} \u202e";

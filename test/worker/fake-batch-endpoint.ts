@@ -63,10 +63,11 @@ export function fakeEndpoint(tenant: string): FakeEndpoint {
 
 /** Has this file's submissions come here. */
 export function mockBatchEndpoint(): void {
-  const realFetch = globalThis.fetch;
+  let otherFetch = globalThis.fetch;
   beforeAll(() => {
+    otherFetch = globalThis.fetch;
     globalThis.fetch = async (input, init) => {
-      if (typeof input !== "string" || !input.startsWith(ORIGIN)) return realFetch(input, init);
+      if (typeof input !== "string" || !input.startsWith(ORIGIN)) return otherFetch(input, init);
       const request = {
         method: init?.method ?? "GET",
         url: input,
@@ -81,7 +82,7 @@ export function mockBatchEndpoint(): void {
     };
   });
   afterAll(() => {
-    globalThis.fetch = realFetch;
+    globalThis.fetch = otherFetch;
   });
 }
 

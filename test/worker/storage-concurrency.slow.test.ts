@@ -383,7 +383,7 @@ describe("tenants", () => {
     });
     expect(await storeVersion(full)).toMatchObject({ ok: false, failure: { code: "limit_exceeded" } });
     expect(await countStored()).toBe(1);
-    await tenant.suspend();
+    await tenant.beginDeletion();
     expect(await storeVersion(tenant)).toMatchObject({ ok: false, failure: { code: "not_found" } });
     expect(await countStored()).toBe(0);
     while ((await tenant.erase(id)) !== null);

@@ -557,7 +557,7 @@ describe("the alarm", () => {
   test("of a ledger that is being deleted leaves the rest to the deletion", async () => {
     const key = blockKey(tenant, 7, "b@1", 0, "digest");
     await env.KV.put(key, "bytes");
-    await remote.suspend();
+    await remote.beginDeletion();
     await inLedger(async (storage, instance) => {
       schedule(storage.sql, "delete_block", key, 0);
       await instance.alarm();

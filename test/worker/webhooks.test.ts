@@ -454,7 +454,7 @@ describe("deliveries", () => {
     await waitForArrivals(endpoint, 1);
     await vi.waitUntil(async () => (await getDelivery(endpoint, id)).attempts[0]?.status === 500, WAIT_OPTIONS);
     await inLedger(endpoint.tenant, async (storage, instance) => {
-      await instance.suspend();
+      await instance.beginDeletion();
       storage.sql.exec("UPDATE deliveries SET due_at = 0");
       storage.sql.exec("UPDATE due SET run_at = 0 WHERE kind = 'deliver'");
       await instance.alarm();

@@ -7,6 +7,7 @@ import { LruCache } from "../../lib/lru.ts";
 import { toMilliseconds } from "../../lib/time.ts";
 import type { KeyLease } from "../../tenant/api-keys.ts";
 import { getLedger } from "../../tenant/tenant.ts";
+import { suspendedFailure } from "../../tenant/transactions.ts";
 import type { HttpEnv } from "../context.ts";
 import { checkBody } from "./body.ts";
 import { respondError } from "./errors.ts";
@@ -55,12 +56,13 @@ export function tenantAuth(scope: Scope | null) {
     const token = bearerToken(c);
     const keyLease = token === undefined ? null : await leaseKey(c.env, token);
     if (!keyLease?.key) return respondError(c, invalidApiKey);
-    const { id, scopes, expires_at } = keyLease.key;
+    const { id, scopes, expires_at, suspended } = keyLease.key;
     if (expires_at !== null && toMilliseconds(expires_at) <= Date.now()) return respondError(c, invalidApiKey);
     c.set("caller", { tenant: keyLease.tenant, keyId: id, scopes });
     c.set("ledger", getLedger(c.env.TENANT, keyLease.tenant));
     const rateLimitFailure = await checkRateLimit(c, id);
     if (rateLimitFailure) return respondError(c, rateLimitFailure);
+    if (suspended) return respondError(c, suspendedFailure);
     if (scope !== null && !scopes.includes(scope)) {
       return respondError(c, {
         code: "missing_scope",

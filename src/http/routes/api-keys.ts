@@ -72,6 +72,14 @@ export function generateApiKey(
 }
 
 async function createApiKey(c: RouteContext<typeof createApiKeyRoute>): Promise<Response> {
+  const missing = c.req.valid("json").scopes.findIndex((scope) => !c.var.caller.scopes.includes(scope));
+  if (missing !== -1) {
+    return respondError(c, {
+      code: "missing_scope",
+      message: "A key can create only keys with scopes that it has itself. Use a key that has them all.",
+      param: `scopes[${missing}]`,
+    });
+  }
   const { key, secret } = generateApiKey(c.env.SERVER_KEY, c.var.caller.tenant, c.req.valid("json"));
   const result = await c.var.ledger.createApiKey(c.var.idempotencyClaim, key);
   return result.ok ? respond(c, ok({ ...result.value, secret }), 201) : respondError(c, result.failure);

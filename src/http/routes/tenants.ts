@@ -2,7 +2,7 @@
 import { createRoute } from "@hono/zod-openapi";
 import { apiKeyWithSecret, newApiKey, scopes } from "../../api/api-keys.ts";
 import { listOf, pageQuery } from "../../api/lists.ts";
-import { newTenant, tenant, tenantParams, tenantWithKey } from "../../api/tenants.ts";
+import { newTenant, tenant, tenantChange, tenantParams, tenantWithKey } from "../../api/tenants.ts";
 import { ok } from "../../core/failure.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { getDirectory } from "../../tenant/directory.ts";
@@ -49,6 +49,19 @@ const getTenantRoute = createRoute({
   responses: { 200: jsonResponse(tenant, "The tenant"), ...errorResponses },
 });
 
+const updateTenantRoute = createRoute({
+  ...common,
+  method: "patch",
+  path: "/v1/admin/tenants/{id}",
+  summary: "Rename, suspend or activate a tenant",
+  middleware: [operatorAuth] as const,
+  request: { params: tenantParams, body: jsonBody(tenantChange) },
+  responses: {
+    200: jsonResponse(tenant, "The tenant; a suspension is effective within 30 seconds"),
+    ...errorResponses,
+  },
+});
+
 const deleteTenantRoute = createRoute({
   ...common,
   method: "delete",
@@ -77,6 +90,7 @@ export function tenantRoutes(app: App): void {
   addRoute(app, getTenantRoute, async (c) =>
     respond(c, await getDirectory(c.env.DIRECTORY).get(c.req.valid("param").id)),
   );
+  addRoute(app, updateTenantRoute, updateTenant);
   addRoute(app, deleteTenantRoute, deleteTenant);
   addRoute(app, createTenantKeyRoute, createTenantKey);
 }
@@ -90,6 +104,13 @@ async function createTenant(c: RouteContext<typeof createTenantRoute>): Promise<
   const result = await getDirectory(c.env.DIRECTORY).create(id, params.name ?? null, key, c.var.idempotencyClaim);
   if (!result.ok) return respondError(c, result.failure);
   return respond(c, ok({ ...result.value.tenant, key: { ...result.value.key, secret } }), 201);
+}
+
+async function updateTenant(c: RouteContext<typeof updateTenantRoute>): Promise<Response> {
+  const { id } = c.req.valid("param");
+  const result = await getDirectory(c.env.DIRECTORY).update(id, c.req.valid("json"));
+  endKeyLeases(id);
+  return respond(c, result);
 }
 
 async function deleteTenant(c: RouteContext<typeof deleteTenantRoute>): Promise<Response> {

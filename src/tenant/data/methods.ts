@@ -48,8 +48,8 @@ export const dataMethods = {
     ledger.change((sql) => imports.stageRows(sql, id, rows)),
   mergeImport: (ledger: Transactions, id: string) => ledger.change((sql, now) => imports.mergeImport(sql, id, now)),
   dropImport(ledger: Transactions, id: string): void {
-    const { isActive, storage } = ledger;
-    if (isActive) storage.transactionSync(() => imports.dropImport(storage.sql, id));
+    const { exists, storage } = ledger;
+    if (exists) storage.transactionSync(() => imports.dropImport(storage.sql, id));
   },
 
   readTrainingRows: (ledger: Transactions, name: string, backbone: string) =>

@@ -68,6 +68,8 @@ export class Dispatcher {
   }
 
   #dispatch(): number | null {
+    // The task `deliver` waits until the tenant is active again.
+    if (this.#ledger.isSuspended) return Date.now();
     for (;;) {
       const now = Date.now();
       const loads = this.#readLoads();
@@ -122,7 +124,7 @@ export class Dispatcher {
     const { storage } = this.#ledger;
     try {
       const result = await sendMessage(attempt, this.#allowedOrigins, this.#timeoutMs);
-      if (this.#ledger.isActive)
+      if (this.#ledger.exists)
         storage.transactionSync(() => endAttempt(storage.sql, attempt, result, Date.now(), Math.random()));
     } catch (error) {
       this.#host.onError(error);
@@ -134,8 +136,8 @@ export class Dispatcher {
 
   /** Starts the attempts that can start now, and has the task `deliver` go on in time. */
   #dispatchAndReschedule(): void {
-    const { storage, isActive } = this.#ledger;
-    if (!isActive) return;
+    const { storage, exists } = this.#ledger;
+    if (!exists) return;
     try {
       const next = this.#dispatch();
       if (next === null) return;

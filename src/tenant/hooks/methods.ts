@@ -1,7 +1,7 @@
 /** What the Worker may call on a ledger for inbound hooks and webhooks. */
 import type { PageRequest } from "../../api/lists.ts";
 import type { WebhookDeliveryPageRequest, WebhookEndpointChange } from "../../api/webhooks.ts";
-import type { Transactions } from "../transactions.ts";
+import { suspendedFailure, type Transactions } from "../transactions.ts";
 import * as deliveries from "./deliveries.ts";
 import * as inbound from "./inbound.ts";
 import * as messages from "./inbound-messages.ts";
@@ -14,7 +14,9 @@ export const hookMethods = {
   listHooks: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => inbound.listHooks(sql, request)),
   deleteHook: (ledger: Transactions, id: string) => ledger.change((sql) => inbound.deleteHook(sql, id)),
   findHookByToken: (ledger: Transactions, tokenHash: string) =>
-    ledger.read((sql) => inbound.findHookByToken(sql, ledger.secretKeys, tokenHash)),
+    ledger.isSuspended
+      ? ({ ok: false, failure: suspendedFailure } as const)
+      : ledger.read((sql) => inbound.findHookByToken(sql, ledger.secretKeys, tokenHash)),
   getMessageContext: (ledger: Transactions, id: string, messageId: string) =>
     ledger.read((sql, now) => messages.getMessageContext(sql, id, messageId, now)),
   recordPrediction: (

@@ -141,6 +141,14 @@ export function finishJob(
   return ok(toDirective(applyEvent(sql, job.value, event, now, rules), attempt));
 }
 
+/**
+ * Has the attempt save a checkpoint and hand the job back, while its tenant is suspended. The job is queued then, and goes
+ * on from the checkpoint once the tenant is active again.
+ */
+export function pauseAttempt(result: Result<Directive>): Result<Directive> {
+  return result.ok && result.value.directive === "continue" ? ok({ ...result.value, directive: "pause" }) : result;
+}
+
 /** What an attempt is told to do: to end, if it is no longer the current one. */
 function toDirective({ state }: JobRow, attempt: number): Directive {
   const directive = isCurrentAttempt(state, attempt) ? directiveOf(state) : "end";

@@ -51,7 +51,10 @@ export const jobMethods = {
       return fail("not_found", "This job trains on a file.");
     }),
   receiveMessage: (ledger: Transactions, message: attempts.AttemptMessage) =>
-    ledger.change((sql, now) => attempts.receiveMessage(sql, message, now, getJobRules(ledger.env))),
+    ledger.change((sql, now) => {
+      const directive = attempts.receiveMessage(sql, message, now, getJobRules(ledger.env));
+      return ledger.isSuspended ? attempts.pauseAttempt(directive) : directive;
+    }),
   finishJob: (ledger: Transactions, result: attempts.AttemptResult) =>
     commitHeadIfStored(ledger, result.head, result.layers, () =>
       ledger.change((sql, now) => attempts.finishJob(sql, result, now, getJobRules(ledger.env))),

@@ -65,6 +65,14 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   retrain: 1,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
+/** Tasks that wait while their tenant is suspended. The others keep the ledger, KV and R2 in order. */
+export const SUSPENDED_TASKS: ReadonlySet<TaskKind> = new Set(["submit_jobs", "deliver", "retrain"]);
+
+/** Makes the tasks due that have waited while their tenant was suspended. */
+export function resumeSuspendedTasks(sql: SqlStorage, now: number): void {
+  for (const kind of SUSPENDED_TASKS) sql.exec("UPDATE due SET run_at = min(run_at, ?) WHERE kind = ?", now, kind);
+}
+
 const INITIAL_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 3_600_000;
 
