@@ -3,6 +3,7 @@ import { schemaFailure } from "../api/validation.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { handleError, handleNotFound, respondError } from "./middleware/errors.ts";
 import { requestLogger } from "./middleware/request-logger.ts";
+import { securityHeaders } from "./middleware/security-headers.ts";
 import { apiKeyRoutes } from "./routes/api-keys.ts";
 import { batchRoutes } from "./routes/batch.ts";
 import { datasetRoutes } from "./routes/datasets.ts";
@@ -32,6 +33,7 @@ export function createApp(): App {
       result.success ? undefined : respondError(c, schemaFailure(result.error, result.data)),
   });
   app.use(requestLogger);
+  app.use(securityHeaders);
   tenantRoutes(app);
   apiKeyRoutes(app);
   datasetRoutes(app);

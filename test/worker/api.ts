@@ -14,8 +14,8 @@ export interface ApiResponse {
 }
 
 /**
- * Calls the Worker. Whatever is asked, the answer carries a request id and the rate limit, is as /openapi.json says, and
- * is no 500: every test that calls asserts that.
+ * Calls the Worker. Whatever is asked, the answer carries a request id, the rate limit and the headers for browsers, is as
+ * /openapi.json says, and is no 500: every test that calls asserts that.
  */
 export async function call(
   method: string,
@@ -42,6 +42,11 @@ export async function call(
   expect(response.status, text).not.toBe(500);
   expect(response.headers.get("x-request-id")).toMatch(/^req_[0-9a-f]{32}$/);
   expect(response.headers.get("ratelimit-policy")).toMatch(/^"\w+";q=\d+;w=\d+$/);
+  expect(response.headers.get("x-content-type-options")).toBe("nosniff");
+  expect(response.headers.get("content-security-policy")).toMatch(/^default-src 'none'; .*frame-ancestors 'none'$/);
+  expect(response.headers.get("cache-control")).toBe(
+    path === "/docs" || path === "/openapi.json" ? "no-cache" : "no-store",
+  );
   if (response.status >= 400 && json?.error) {
     expect(json.error.request_id).toBe(response.headers.get("x-request-id"));
   }

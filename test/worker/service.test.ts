@@ -1,5 +1,6 @@
 import { createExecutionContext, SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import { createHash } from "node:crypto";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { edgeBudget, limits } from "../../src/core/limits.ts";
@@ -207,5 +208,19 @@ describe("documentation", () => {
     expect(response.headers.get("content-type")).toContain("text/html");
     expect(response.headers.get("x-request-id")).toMatch(/^req_/);
     expect(await response.text()).toContain("/openapi.json");
+  });
+
+  test("the page runs the pinned viewer and its own script, and nothing else", async () => {
+    const response = await SELF.fetch("http://graft.test/docs");
+    const policy = response.headers.get("content-security-policy") ?? "";
+    const scripts = [...(await response.text()).matchAll(/<script([^>]*)>([\s\S]*?)<\/script>/g)];
+    const sources = scripts.map(([, attributes = "", script = ""]) => {
+      const url = /src="([^"]+)"/.exec(attributes)?.[1];
+      return url ?? `'sha256-${createHash("sha256").update(script).digest("base64")}'`;
+    });
+    expect(sources).toHaveLength(2);
+    expect(policy).toContain(`script-src ${sources.join(" ")};`);
+    expect(policy).toMatch(/^default-src 'none';/);
+    expect(policy).not.toMatch(/script-src[^;]*unsafe/);
   });
 });

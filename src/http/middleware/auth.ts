@@ -4,7 +4,7 @@ import type { Scope } from "../../api/api-keys.ts";
 import type { Failure } from "../../core/failure.ts";
 import { constantTimeEqual, sha256Hex } from "../../lib/hash.ts";
 import { LruCache } from "../../lib/lru.ts";
-import { toMilliseconds } from "../../lib/time.ts";
+import { toMilliseconds, toSecondsRoundedUp } from "../../lib/time.ts";
 import type { KeyLease } from "../../tenant/api-keys.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import { suspendedFailure } from "../../tenant/transactions.ts";
@@ -12,6 +12,7 @@ import type { HttpEnv } from "../context.ts";
 import { checkBody } from "./body.ts";
 import { respondError } from "./errors.ts";
 import { getServerKeys, verifyKey } from "./keys.ts";
+import { recordWrongKey, throttledFor } from "./operator-throttle.ts";
 import { checkRateLimit } from "./rate-limit.ts";
 
 /** How long an isolate relies on what the ledger says of a key. A revocation is effective everywhere within 30 s. */
@@ -73,10 +74,25 @@ export function tenantAuth(scope: Scope | null) {
   });
 }
 
-/** Lets a request through that has the operator's key. */
+/** Lets a request through that has the operator's key. Wrong keys are logged, and throttled by the client's address. */
 export const operatorAuth = createMiddleware<HttpEnv>(async (c, next) => {
   const token = bearerToken(c);
+  // The platform, and the front of a server on a machine of one's own, set it; clients cannot.
+  const address = c.req.header("cf-connecting-ip");
+  const throttledMs = token === undefined || address === undefined ? 0 : throttledFor(address, Date.now());
+  if (throttledMs > 0) {
+    return respondError(c, {
+      code: "rate_limited",
+      message: "Too many wrong operator keys have come from this address. Wait and try again.",
+      retryAfter: toSecondsRoundedUp(throttledMs),
+    });
+  }
   if (token === undefined || !c.env.ADMIN_KEY || !constantTimeEqual(token, c.env.ADMIN_KEY)) {
+    if (token !== undefined) {
+      if (address !== undefined) recordWrongKey(address, Date.now());
+      const fields = { request_id: c.var.requestId, event: "wrong_operator_key", address: address ?? null };
+      console.error(JSON.stringify(fields));
+    }
     return respondError(c, {
       code: "invalid_api_key",
       message: "The operator's key is missing or wrong. Send 'Authorization: Bearer $ADMIN_KEY'.",

@@ -85,8 +85,7 @@ async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   const body = readJson(c, bytes.value);
   if (!body.ok) return respondError(c, body.failure);
   const challenge = (body.value as { challenge?: unknown } | null)?.challenge;
-  if (typeof challenge === "string" && challenge.length <= MAX_CHALLENGE_CHARACTERS)
-    return c.text(challenge, 200, { "x-content-type-options": "nosniff" });
+  if (typeof challenge === "string" && challenge.length <= MAX_CHALLENGE_CHARACTERS) return c.text(challenge);
   return hook.action === "predict"
     ? respondHook(c, await predict(c, hook, message, body.value))
     : respondHook(c, await learn(c, hook, message, body.value, beginResult.value));
