@@ -11,6 +11,8 @@ export const limits = {
   files: 1_000,
   webhook_endpoints: 50,
   inbound_hooks: 1_000,
+  /** Webhooks in a row, each of which an inbound hook's message has caused. */
+  webhook_hops: 3,
   /** Fine-tuning jobs that have not ended. */
   active_jobs: 100,
   /** The newest jobs that have ended. Older ones are deleted. */

@@ -140,6 +140,7 @@ const migrations: readonly string[] = [
   FROM jobs WHERE status = 'succeeded' AND json_extract(spec, '$.backbone.id') IS NOT NULL ORDER BY number
   `,
   "ALTER TABLE ledger ADD COLUMN secrets_key TEXT",
+  "ALTER TABLE events ADD COLUMN hops INTEGER NOT NULL DEFAULT 0",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -1,6 +1,7 @@
 /** One attempt to deliver a webhook, signed by Standard Webhooks 1.0 and with a time limit. */
 import { Webhook } from "standardwebhooks";
 import { parseRetryAfter } from "../lib/retry.ts";
+import { HOPS_HEADER } from "./hops.ts";
 import { readBodyPrefix } from "./response-body.ts";
 import { checkWebhookUrl } from "./url.ts";
 
@@ -11,6 +12,8 @@ export interface WebhookMessage {
   /** The event's id, the same in every attempt. */
   readonly id: string;
   readonly body: string;
+  /** How many webhooks led to the event. */
+  readonly hops: number;
 }
 
 export interface SendResult {
@@ -27,7 +30,7 @@ const MAX_RESPONSE_BYTES = 1024;
 
 /** The headers that sign a body. `now` is in milliseconds. */
 export function signatureHeaders(
-  { secrets, id, body }: Omit<WebhookMessage, "url">,
+  { secrets, id, body }: Pick<WebhookMessage, "secrets" | "id" | "body">,
   now: number,
 ): Record<string, string> {
   const timestamp = new Date(now);
@@ -60,6 +63,7 @@ export async function sendMessage(
       headers: {
         "content-type": "application/json",
         "user-agent": "Graft-Webhooks/1.0",
+        [HOPS_HEADER]: String(message.hops + 1),
         ...signatureHeaders(message, Date.now()),
       },
       body: message.body,

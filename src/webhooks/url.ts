@@ -6,8 +6,10 @@
 import ipaddr from "ipaddr.js";
 import { fail, ok, type Result } from "../core/failure.ts";
 
-/** Host names of this machine or of a private network. */
-const PRIVATE_NAMES = /(^|\.)(localhost|local|internal|home\.arpa)$/;
+/** Host names of this machine, of a private network or cluster, or of a cloud's metadata service. */
+const PRIVATE_NAMES = /(^|\.)(localhost|localdomain|local|internal|intranet|corp|lan|svc|home\.arpa|metadata\.goog)$/;
+/** Azure's virtual machines reach their host's services at this address, which is in a public range. */
+const AZURE_HOST = "168.63.129.16";
 const IPV6_UNICAST = ipaddr.IPv6.parseCIDR("2000::/3");
 
 /** The origins in a comma-separated list such as `http://127.0.0.1:9000`; null if an entry is not an origin. */
@@ -40,7 +42,7 @@ function isPublicHost(hostname: string): boolean {
   const host = hostname.replace(/^\[(.*)\]$/, "$1").replace(/\.$/, "");
   if (ipaddr.isValid(host)) {
     const address = ipaddr.parse(host);
-    if (address.range() !== "unicast") return false;
+    if (address.range() !== "unicast" || host === AZURE_HOST) return false;
     return address.kind() === "ipv4" || address.match(IPV6_UNICAST);
   }
   const labels = host.split(".");

@@ -254,6 +254,7 @@ describe("what is sent", () => {
     expect(headers).toEqual({
       "content-type": "application/json",
       "user-agent": "Graft-Webhooks/1.0",
+      "graft-hops": "1",
       "webhook-id": delivery.event.id,
       "webhook-timestamp": expect.stringMatching(/^\d{10}$/),
       "webhook-signature": expect.stringMatching(/^v1,[A-Za-z0-9+/]{43}=$/),

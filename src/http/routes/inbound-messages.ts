@@ -13,8 +13,9 @@ import { getServedHead } from "../../serving/active-heads.ts";
 import { predictInputs } from "../../serving/predict.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
 import type { DatasetRow } from "../../tenant/data/datasets.ts";
-import type { HookResponse, MessageKey } from "../../tenant/hooks/inbound-messages.ts";
+import type { HookResponse, VerifiedMessage } from "../../tenant/hooks/inbound-messages.ts";
 import { getLedger } from "../../tenant/tenant.ts";
+import { HOPS_HEADER, readHops } from "../../webhooks/hops.ts";
 import { type App, type HttpEnv, tenantRequest } from "../context.ts";
 import { checkEncoding } from "../middleware/body.ts";
 import { respond, respondError } from "../middleware/errors.ts";
@@ -75,10 +76,13 @@ async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   c.set("caller", { tenant, keyId: hook.id, scopes: [] });
   c.set("ledger", ledger);
   c.set("logFields", { hook: hook.id });
+  const hops = readHops(c.req.raw.headers);
+  if (hops > limits.webhook_hops) return respondError(c, loopFailure(hops));
   const bytes = await readBody(c);
   if (!bytes.ok) return respondError(c, bytes.failure);
-  const message = verifyMessage(hook.verify, secret, c.req.raw.headers, bytes.value, Date.now());
-  if (message === null) return respondError(c, invalidSignature);
+  const messageKey = verifyMessage(hook.verify, secret, c.req.raw.headers, bytes.value, Date.now());
+  if (messageKey === null) return respondError(c, invalidSignature);
+  const message = { ...messageKey, hops };
   const beginResult = await ledger.getMessageContext(hook.id, message.messageId);
   if (!beginResult.ok) return respondError(c, hookNotFound);
   if ("body" in beginResult.value) return respondHook(c, ok(beginResult.value));
@@ -89,6 +93,12 @@ async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   return hook.action === "predict"
     ? respondHook(c, await predict(c, hook, message, body.value))
     : respondHook(c, await learn(c, hook, message, body.value, beginResult.value));
+}
+
+function loopFailure(actual: number): Failure {
+  const limit = limits.webhook_hops;
+  const message = `This is webhook ${actual} in a row that a message to an inbound hook has caused; at most ${limit} are taken. Do not send the events of inbound hooks back to them.`;
+  return { code: "limit_exceeded", message, param: HOPS_HEADER, details: { limit, actual } };
 }
 
 function respondHook(c: Context<HttpEnv>, result: Result<HookResponse>): Response {
@@ -125,7 +135,7 @@ function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
 async function predict(
   c: Context<HttpEnv>,
   hook: InboundHook,
-  message: MessageKey,
+  message: VerifiedMessage,
   body: unknown,
 ): Promise<Result<HookResponse>> {
   const found = readFields(hook.fields, body);
@@ -148,7 +158,7 @@ async function predict(
 async function learn(
   c: Context<HttpEnv>,
   hook: InboundHook,
-  message: MessageKey,
+  message: VerifiedMessage,
   body: unknown,
   { dataset, learners }: { dataset: DatasetRow | null; learners: readonly string[] },
 ): Promise<Result<HookResponse>> {

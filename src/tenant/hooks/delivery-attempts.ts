@@ -34,8 +34,8 @@ export function beginAttempt(
   lease: number,
 ): DeliveryAttempt | null {
   const row = sql
-    .exec<DeliveryRow & { data: string }>(
-      `SELECT d.*, v.id AS event_id, v.type, v.created_at, v.data FROM deliveries d JOIN events v ON v.sequence = d.event
+    .exec<DeliveryRow & { data: string; hops: number }>(
+      `SELECT d.*, v.id AS event_id, v.type, v.created_at, v.data, v.hops FROM deliveries d JOIN events v ON v.sequence = d.event
         WHERE d.endpoint = ? AND d.status = 'pending' AND d.due_at <= ? ORDER BY d.due_at LIMIT 1`,
       endpoint.number,
       now,
@@ -49,7 +49,7 @@ export function beginAttempt(
     const deleteOldAttempts = "DELETE FROM delivery_attempts WHERE delivery = ? AND attempt <= ?";
     sql.exec(deleteOldAttempts, row.number, attempt - MAX_RETAINED_ATTEMPTS);
   }
-  const { event_id, type, created_at, event, data } = row;
+  const { event_id, type, created_at, event, data, hops } = row;
   const body = JSON.stringify({
     id: event_id,
     object: "event",
@@ -60,7 +60,16 @@ export function beginAttempt(
     data: JSON.parse(data),
   });
   const secrets = signingSecrets(keys, endpoint, now);
-  return { delivery: row.number, attempt, endpoint: endpoint.number, url: endpoint.url, secrets, id: event_id, body };
+  return {
+    delivery: row.number,
+    attempt,
+    endpoint: endpoint.number,
+    url: endpoint.url,
+    secrets,
+    id: event_id,
+    body,
+    hops,
+  };
 }
 
 /** Records the outcome of an attempt for its delivery and its endpoint. Call it in a transaction. */

@@ -20,14 +20,14 @@ interface Listener extends Record<string, SqlStorageValue> {
 
 /**
  * Adds an event, and a delivery to every webhook endpoint that subscribes to its type. Call it in the transaction of the
- * change. `recipients` has numbers of endpoints.
+ * change. `only` and `except` are numbers of endpoints; `hops` counts the webhooks that led to the event.
  */
 export function emit(
   sql: SqlStorage,
   type: EventType,
   data: EventData,
   now: number,
-  recipients: { readonly only?: number; readonly except?: number } = {},
+  { only, except, hops = 0 }: { readonly only?: number; readonly except?: number; readonly hops?: number } = {},
 ): void {
   const json = JSON.stringify(data);
   const fits = new TextEncoder().encode(json).length <= MAX_DATA_BYTES;
@@ -35,20 +35,20 @@ export function emit(
   const createdAt = toSeconds(now);
   const { sequence } = sql
     .exec<{ sequence: number }>(
-      "INSERT INTO events (id, type, data, created_at) VALUES (?, ?, ?, ?) RETURNING sequence",
+      "INSERT INTO events (id, type, data, created_at, hops) VALUES (?, ?, ?, ?, ?) RETURNING sequence",
       newId("evt_"),
       type,
       storedData,
       createdAt,
+      hops,
     )
     .one();
   let hasPending = false;
   for (const { number, events, enabled } of sql.exec<Listener>(
     "SELECT number, events, enabled FROM webhook_endpoints",
   )) {
-    const isRecipient =
-      recipients.only === undefined ? isSubscribed(JSON.parse(events) as string[], type) : recipients.only === number;
-    if (!isRecipient || recipients.except === number) continue;
+    const isRecipient = only === undefined ? isSubscribed(JSON.parse(events) as string[], type) : only === number;
+    if (!isRecipient || except === number) continue;
     const { status, attempt, scheduleStart, dueAt } = newDelivery(enabled === 1, toMilliseconds(createdAt));
     sql.exec(
       "INSERT INTO deliveries (id, event, endpoint, status, attempt, before, live, due_at) VALUES (?, ?, ?, ?, ?, ?, 0, ?)",

@@ -14,6 +14,12 @@ export interface MessageKey {
   readonly expiresAt: number;
 }
 
+/** A message whose effect is to be applied once. */
+export interface VerifiedMessage extends MessageKey {
+  /** How many webhooks led to it. */
+  readonly hops: number;
+}
+
 export type ResponseBody = Readonly<Record<string, unknown>>;
 /** The answer to a message, and whether it is the stored answer to the same message. */
 export interface HookResponse {
@@ -88,14 +94,14 @@ export interface HookPrediction {
 export function recordPrediction(
   sql: SqlStorage,
   id: string,
-  messageKey: MessageKey,
+  message: VerifiedMessage,
   hookPrediction: HookPrediction,
   now: number,
 ): Result<HookResponse> {
-  return handleOnce(sql, id, messageKey, now, (hook) => {
+  return handleOnce(sql, id, message, now, (hook) => {
     const { head, version, input_id, prediction } = hookPrediction;
     const eventData = { id, object: hook.object, hook: hook.name, head, version, input_id, prediction };
-    emit(sql, "inbound.predicted", eventData, now);
+    emit(sql, "inbound.predicted", eventData, now, { hops: message.hops });
     return ok({ object: "inbound.prediction", id, input_id, model: `${head}@${version}`, ...prediction });
   });
 }
@@ -109,17 +115,19 @@ export interface HookExample {
 export function learnExample(
   sql: SqlStorage,
   id: string,
-  messageKey: MessageKey,
+  message: VerifiedMessage,
   { dataset, example }: HookExample,
   now: number,
 ): Result<HookResponse> {
-  return handleOnce(sql, id, messageKey, now, (hook) => {
+  return handleOnce(sql, id, message, now, (hook) => {
     const results = upsertExamples(sql, dataset, [example], hook.on_unknown_label ?? "reject", now);
     if (!results.ok) return results;
     const [result] = results.value;
     const summary = { dataset: dataset.name, example: result?.id ?? "", outcome: result?.outcome ?? "unchanged" };
     if (summary.outcome !== "unchanged")
-      emit(sql, "inbound.learned", { id, object: hook.object, hook: hook.name, ...summary }, now);
+      emit(sql, "inbound.learned", { id, object: hook.object, hook: hook.name, ...summary }, now, {
+        hops: message.hops,
+      });
     return ok({ object: "inbound.learning", id, ...summary });
   });
 }

@@ -22,11 +22,11 @@ export const hookMethods = {
   recordPrediction: (
     ledger: Transactions,
     id: string,
-    messageKey: messages.MessageKey,
+    message: messages.VerifiedMessage,
     prediction: messages.HookPrediction,
-  ) => ledger.change((sql, now) => messages.recordPrediction(sql, id, messageKey, prediction, now)),
-  learnExample: (ledger: Transactions, id: string, messageKey: messages.MessageKey, lesson: messages.HookExample) =>
-    ledger.change((sql, now) => messages.learnExample(sql, id, messageKey, lesson, now)),
+  ) => ledger.change((sql, now) => messages.recordPrediction(sql, id, message, prediction, now)),
+  learnExample: (ledger: Transactions, id: string, message: messages.VerifiedMessage, lesson: messages.HookExample) =>
+    ledger.change((sql, now) => messages.learnExample(sql, id, message, lesson, now)),
 
   createWebhookEndpoint: (ledger: Transactions, claim: string | null, endpoint: endpoints.NewWebhookEndpoint) =>
     ledger.change((sql, now) => endpoints.createEndpoint(sql, ledger.secretKeys, endpoint, now), {
