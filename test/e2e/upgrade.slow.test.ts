@@ -22,11 +22,15 @@ let server: Server;
 let batch: ChildProcess;
 let graft: Client;
 
-/** Moves the webhooks to the receiver of this run, and rows that expire by the age of the archive. Nothing else changes. */
-function updateLedger(): void {
+function openLedger(): DatabaseSync {
   const ledgers = join(stateDir, "do", "-Tenant");
   const name = readdirSync(ledgers).find((file) => /^[0-9a-f]+\.sqlite$/.test(file)) ?? "";
-  const db = new DatabaseSync(join(ledgers, name));
+  return new DatabaseSync(join(ledgers, name));
+}
+
+/** Moves the webhooks to the receiver of this run, and rows that expire by the age of the archive. Nothing else changes. */
+function updateLedger(): void {
+  const db = openLedger();
   const age = Math.floor(Date.now() / 1000) - expected.takenAt;
   db.prepare("UPDATE events SET created_at = created_at + ?").run(age);
   db.prepare("UPDATE idempotency SET started_at = started_at + ?").run(age);
@@ -105,6 +109,14 @@ test("the webhooks that had failed arrive, signed with the endpoint's secret", a
   expect(receiver.arrivals.every((arrival) => isSigned(arrival, expected.secret))).toBe(true);
   const { data } = await graft.webhookEndpoints.list();
   expect(data).toMatchObject([{ enabled: true, failing_since: null }]);
+});
+
+test("the endpoint's secret, which that build stored as text, is encrypted", async () => {
+  const db = openLedger();
+  // Earlier pages, with the text, are in the write-ahead log until SQLite writes over them.
+  const rows = db.prepare("SELECT typeof(secret) AS type FROM webhook_endpoints").all();
+  expect(rows.map(({ type }) => type)).toEqual(["blob"]);
+  db.close();
 });
 
 test("the job that waited for a batch endpoint succeeds", async () => {
