@@ -39,7 +39,7 @@ export function forward(request: IncomingMessage, response: ServerResponse, upst
     if (!hasBody) return void outgoing.end();
     request.pipe(outgoing);
     // The runtime may answer by the headers alone, before the body's first bytes.
-    setImmediate(() => outgoing.headersSent || outgoing.flushHeaders());
+    setImmediate(() => request.readableDidRead || outgoing.flushHeaders());
   };
   attempt(false);
   pace.watch(request, response, () => {

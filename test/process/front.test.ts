@@ -275,6 +275,16 @@ describe("bodies are streams", () => {
     expect((await answer.arrayBuffer()).byteLength).toBe(100 * 2 ** 20);
   });
 
+  test("the runtime can answer by the headers alone", async () => {
+    await start();
+    handle = (_request, response) => response.writeHead(413).end("too large");
+    const socket = open();
+    socket.write("POST /v1/a HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n");
+    const [answer] = await once(socket, "data");
+    expect(String(answer)).toMatch(/^HTTP\/1\.1 413 /);
+    socket.destroy();
+  });
+
   test("an answer before the end of an upload arrives", async () => {
     await start();
     handle = (_request, response) => response.writeHead(413).end("too large");
