@@ -296,6 +296,32 @@ describe("at each step", () => {
   }
 });
 
+test("a job of a tenant that is suspended is handed back, waits, and goes on when the tenant is active again", async () => {
+  let suspending: Promise<unknown> | undefined;
+  let submissions = 0;
+  system.callbacks.fault = async (request, forward) => {
+    // The directive is the answer to this message.
+    if (request.kind === "evaluated") {
+      suspending ??= system.operator.tenants.update(acme.id, { status: "suspended" });
+      await suspending;
+    }
+    return forward();
+  };
+  system.submissions.fault = async (_, forward) => {
+    submissions++;
+    return forward();
+  };
+  const id = await newJob();
+  await waitFor(async () => suspending ?? null, "the tenant is suspended");
+  await expect(acme.graft.jobs.get(id)).rejects.toMatchObject({ code: "tenant_suspended" });
+  await new Promise((resolve) => setTimeout(resolve, 4_000));
+  expect(submissions).toBe(1);
+  await system.operator.tenants.update(acme.id, { status: "active" });
+  const job = await expectSuccess(id);
+  expect(job.graft.attempt).toBe(2);
+  expect((await listMessages(id)).some((text) => text.includes("Attempt 1 was handed back"))).toBe(true);
+});
+
 test("SIGTERM of the batch endpoint hands the job back, and it goes on when that is there again", async () => {
   let notify: (() => void) | undefined;
   const running = new Promise<void>((resolve) => {
