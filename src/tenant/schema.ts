@@ -5,7 +5,7 @@
  * `staged` and `examples` are clustered by dataset, so listing, export and training read one range. Times are Unix
  * seconds. `due.run_at`, `deliveries.due_at`, `delivery_attempts.started_at` and times in JSON are in milliseconds.
  */
-const migrations: readonly string[] = [
+export const migrations: readonly string[] = [
   `
   CREATE TABLE api_keys (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,
