@@ -1,5 +1,5 @@
 /** What of a message's headers crosses the front. */
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from "node:http";
 
 /** Headers of one connection, not of the message (RFC 9110, section 7.6.1). */
 const CONNECTION_HEADERS = new Set([
@@ -17,19 +17,11 @@ const CONNECTION_HEADERS = new Set([
 /** Headers that only the front sets, or that the runtime obeys: clients could pretend to be another, or another path. */
 const FRONT_HEADERS = /^(?:mf-|cf-|x-forwarded-|forwarded$|x-real-ip$|true-client-ip$|host$|expect$)/;
 
-/** A message's raw headers, name and value in turn, without those of its connection and those that `isDropped` names. */
-function filterHeaders(message: IncomingMessage, isDropped: (name: string) => boolean): string[] {
-  const { rawHeaders } = message;
-  const named = message.headers.connection?.toLowerCase().split(/[\s,]+/) ?? [];
-  const kept: string[] = [];
-  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
-    const [rawName = "", value = ""] = [rawHeaders[i], rawHeaders[i + 1]];
-    const name = rawName.toLowerCase();
-    // The body's length is the message's own, whatever Connection says of it.
-    const isOfConnection = CONNECTION_HEADERS.has(name) || (named.includes(name) && name !== "content-length");
-    if (!isOfConnection && !isDropped(name)) kept.push(rawName, value);
-  }
-  return kept;
+/** The names of headers that an end of a connection declares to be the connection's own. */
+function parseConnection(header: string | readonly string[] | undefined): string[] {
+  if (header === undefined) return [];
+  // The body's length is the message's own, whatever Connection says of it.
+  return splitList(header.toString().toLowerCase()).filter((name) => name !== "content-length");
 }
 
 export interface Client {
@@ -62,14 +54,23 @@ function splitList(header: string | readonly string[] | undefined): string[] {
 
 /** The headers of a request to the runtime. The runtime takes a request's URL from MF-Original-URL, for the https in it. */
 export function requestHeaders(request: IncomingMessage, host: string, path: string, client: Client): string[] {
-  const headers = filterHeaders(request, (name) => FRONT_HEADERS.test(name));
-  headers.push("host", host, "cf-connecting-ip", client.address);
+  const { rawHeaders } = request;
+  const named = parseConnection(request.headers.connection);
+  const headers = ["host", host, "cf-connecting-ip", client.address];
   if (client.isSecure) headers.push("mf-original-url", `https://${host}${path}`);
-  if (request.headers["transfer-encoding"] !== undefined) headers.push("transfer-encoding", "chunked");
+  for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
+    const [rawName = "", value = ""] = [rawHeaders[i], rawHeaders[i + 1]];
+    const name = rawName.toLowerCase();
+    if (!CONNECTION_HEADERS.has(name) && !named.includes(name) && !FRONT_HEADERS.test(name)) headers.push(name, value);
+  }
   return headers;
 }
 
 /** The headers of an answer to the client. */
-export function responseHeaders(response: IncomingMessage): string[] {
-  return filterHeaders(response, (name) => name.startsWith("mf-"));
+export function responseHeaders(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
+  const named = parseConnection(headers.connection);
+  const kept: OutgoingHttpHeaders = {};
+  for (const [name, value] of Object.entries(headers))
+    if (!CONNECTION_HEADERS.has(name) && !named.includes(name) && !name.startsWith("mf-")) kept[name] = value;
+  return kept;
 }

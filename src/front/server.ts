@@ -15,7 +15,7 @@ import {
   sendError,
   storageFull,
 } from "./errors.ts";
-import { forward, makeAgent } from "./forward.ts";
+import { connectToRuntime, forward } from "./forward.ts";
 import { readClient, requestHeaders } from "./headers.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
 import { isRoute, isValidHost, isWrite, parseTarget } from "./routes.ts";
@@ -64,7 +64,7 @@ export interface Front {
 /** Starts the front. Rejects if nothing can listen there. */
 export async function startFront(options: FrontOptions): Promise<Front> {
   const limits = { ...defaultLimits, ...options.limits };
-  const agent = makeAgent();
+  const runtime = connectToRuntime(options.socketPath);
   const pace = new Pace(limits);
   const server = createHttpServer(options.tls, {
     maxHeaderSize: limits.headerBytes,
@@ -94,8 +94,13 @@ export async function startFront(options: FrontOptions): Promise<Front> {
     }
     const path = url.pathname + url.search;
     const client = readClient(request, options.trustedProxies);
-    const upstream = { agent, socketPath: options.socketPath, path };
-    forward(request, response, { ...upstream, headers: requestHeaders(request, headers.host, path, client) }, pace);
+    const upstream = {
+      runtime,
+      socketPath: options.socketPath,
+      path,
+      headers: requestHeaders(request, headers.host, path, client),
+    };
+    forward(request, response, upstream, pace);
   });
   refuseOtherProtocols(server);
   server.listen(options.port, options.host);
@@ -108,7 +113,7 @@ export async function startFront(options: FrontOptions): Promise<Front> {
     await closed;
     clearTimeout(timer);
     pace.stop();
-    agent.destroy();
+    await runtime.destroy();
   };
   return { port: (server.address() as AddressInfo).port, close };
 }

@@ -177,10 +177,18 @@ describe("what reaches the runtime", () => {
     let error: unknown;
     handle = (request) => request.on("data", () => undefined).on("error", (e) => (error = e));
     const socket = open();
-    socket.write("POST /v1/a HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc");
+    socket.write("POST /v1/a HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\nabc");
     await sleep(100);
     socket.destroy();
     await expect.poll(() => error).toMatchObject({ code: "ECONNRESET" });
+    const requests: unknown[] = [];
+    handle = (request) => requests.push(request.url);
+    const small = open();
+    small.write("POST /v1/a HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc");
+    await sleep(100);
+    small.destroy();
+    await sleep(100);
+    expect(requests).toEqual([]);
   });
 });
 
