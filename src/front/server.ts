@@ -125,7 +125,11 @@ function createHttpServer(tls: FrontOptions["tls"], options: ServerOptions): Ser
 
 function sendUnready(request: IncomingMessage, response: ServerResponse): void {
   const body = JSON.stringify({ status: "unavailable", reason: "storage_full" });
-  response.writeHead(503, { "content-type": "application/json", "cache-control": "no-store" });
+  response.writeHead(503, {
+    "content-type": "application/json",
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+  });
   response.end(request.method === "HEAD" ? undefined : body);
 }
 
