@@ -26,6 +26,11 @@ const examples = tickets().slice(0, 4);
 /** A body that each route takes: the beginning of most that are sent. */
 const validRequests: Record<string, { path?: string | (() => string); token?: string; body: unknown }> = {
   "POST /v1/admin/tenants": { token: env.ADMIN_KEY, body: { id: "acme", name: "Acme" } },
+  "PATCH /v1/admin/tenants/{id}": {
+    path: "/v1/admin/tenants/absent-tenant",
+    token: env.ADMIN_KEY,
+    body: { name: "Other", status: "suspended" },
+  },
   "POST /v1/admin/tenants/{id}/api_keys": {
     path: "/v1/admin/tenants/other-tenant/api_keys",
     token: env.ADMIN_KEY,
