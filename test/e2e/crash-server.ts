@@ -13,7 +13,7 @@ const options = {
   adminKey: "operator-key-of-the-tests",
   variables: JSON.parse(variables),
   log,
-  extraRoutes: ["/stored", "/sweep"],
+  extraRoutes: ["/alarm", "/crash", "/overdue", "/stored", "/sweep"],
 };
 const { url } = await serve(bundle, options);
 console.log(`listening on ${url}`);
