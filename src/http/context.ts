@@ -17,8 +17,8 @@ export interface HttpEnv {
   Variables: {
     requestId: string;
     caller: Caller;
-    /** The caller's ledger. */
-    ledger: Ledger;
+    /** A stub of the caller's ledger, made when it is called: a warm prediction needs none. */
+    ledger: () => Ledger;
     /** On the routes that a batch endpoint calls: the attempt of its token. */
     attempt: Attempt;
     /** The request's claim of its `Idempotency-Key` in the ledger; null without a key. */

@@ -60,7 +60,8 @@ export function tenantAuth(scope: Scope | null) {
     const { id, scopes, expires_at, suspended } = keyLease.key;
     if (expires_at !== null && toMilliseconds(expires_at) <= Date.now()) return respondError(c, invalidApiKey);
     c.set("caller", { tenant: keyLease.tenant, keyId: id, scopes });
-    c.set("ledger", getLedger(c.env.TENANT, keyLease.tenant));
+    const { tenant } = keyLease;
+    c.set("ledger", () => getLedger(c.env.TENANT, tenant));
     const rateLimitFailure = await checkRateLimit(c, id);
     if (rateLimitFailure) return respondError(c, rateLimitFailure);
     if (suspended) return respondError(c, suspendedFailure);

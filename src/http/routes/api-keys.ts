@@ -50,7 +50,7 @@ const deleteApiKeyRoute = createRoute({
 
 export function apiKeyRoutes(app: App): void {
   addRoute(app, createApiKeyRoute, createApiKey);
-  addRoute(app, listApiKeysRoute, async (c) => respond(c, await c.var.ledger.listApiKeys(c.req.valid("query"))));
+  addRoute(app, listApiKeysRoute, async (c) => respond(c, await c.var.ledger().listApiKeys(c.req.valid("query"))));
   addRoute(app, deleteApiKeyRoute, deleteApiKey);
 }
 
@@ -81,13 +81,13 @@ async function createApiKey(c: RouteContext<typeof createApiKeyRoute>): Promise<
     });
   }
   const { key, secret } = generateApiKey(c.env.SERVER_KEY, c.var.caller.tenant, c.req.valid("json"));
-  const result = await c.var.ledger.createApiKey(c.var.idempotencyClaim, key);
+  const result = await c.var.ledger().createApiKey(c.var.idempotencyClaim, key);
   return result.ok ? respond(c, ok({ ...result.value, secret }), 201) : respondError(c, result.failure);
 }
 
 async function deleteApiKey(c: RouteContext<typeof deleteApiKeyRoute>): Promise<Response> {
   const { id } = c.req.valid("param");
-  const revoked = await c.var.ledger.revokeApiKey(id);
+  const revoked = await c.var.ledger().revokeApiKey(id);
   if (!revoked.ok) return respondError(c, revoked.failure);
   endKeyLeases(c.var.caller.tenant, id);
   return respond(c, ok({ id, object: "api_key", deleted: true }));

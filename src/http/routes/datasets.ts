@@ -55,10 +55,10 @@ const deleteDatasetRoute = createRoute({
 
 export function datasetRoutes(app: App): void {
   addRoute(app, createDatasetRoute, createDataset);
-  addRoute(app, listDatasetsRoute, async (c) => respond(c, await c.var.ledger.listDatasets(c.req.valid("query"))));
-  addRoute(app, getDatasetRoute, async (c) => respond(c, await c.var.ledger.getDataset(c.req.valid("param").name)));
+  addRoute(app, listDatasetsRoute, async (c) => respond(c, await c.var.ledger().listDatasets(c.req.valid("query"))));
+  addRoute(app, getDatasetRoute, async (c) => respond(c, await c.var.ledger().getDataset(c.req.valid("param").name)));
   addRoute(app, deleteDatasetRoute, async (c) =>
-    respond(c, await c.var.ledger.deleteDataset(c.req.valid("param").name)),
+    respond(c, await c.var.ledger().deleteDataset(c.req.valid("param").name)),
   );
 }
 
@@ -93,5 +93,5 @@ async function createDataset(c: RouteContext<typeof createDatasetRoute>): Promis
     dimensions: dimensions ?? null,
     out_of_scope_label: out_of_scope_label ?? null,
   };
-  return respond(c, await c.var.ledger.createDataset(c.var.idempotencyClaim, params), 201);
+  return respond(c, await c.var.ledger().createDataset(c.var.idempotencyClaim, params), 201);
 }

@@ -96,12 +96,12 @@ export function exampleRoutes(app: App): void {
   addRoute(app, importRoute, importExamples);
   addRoute(app, listExamplesRoute, async (c) => {
     const { label, ...page } = c.req.valid("query");
-    return respond(c, await c.var.ledger.listExamples(c.req.valid("param").name, label, page));
+    return respond(c, await c.var.ledger().listExamples(c.req.valid("param").name, label, page));
   });
   addRoute(app, changeExampleRoute, changeExample);
   addRoute(app, deleteExampleRoute, async (c) => {
     const { name, id } = c.req.valid("param");
-    return respond(c, await c.var.ledger.deleteExample(name, id));
+    return respond(c, await c.var.ledger().deleteExample(name, id));
   });
   addRoute(app, exportRoute, exportExamples);
 }
@@ -121,7 +121,7 @@ async function importExamples(c: RouteContext<typeof importRoute>): Promise<Resp
       details: { limit: limits.import_body_bytes, actual: contentLength },
     });
   }
-  const { ledger } = c.var;
+  const ledger = c.var.ledger();
   const id = newId("import_");
   const beginResult = await ledger.beginImport(c.req.valid("param").name, id);
   if (!beginResult.ok) return respondError(c, beginResult.failure);
@@ -150,18 +150,18 @@ async function importExamples(c: RouteContext<typeof importRoute>): Promise<Resp
 
 async function changeExample(c: RouteContext<typeof changeExampleRoute>): Promise<Response> {
   const { name, id } = c.req.valid("param");
-  const current = await c.var.ledger.getExample(name, id);
+  const current = await c.var.ledger().getExample(name, id);
   if (!current.ok) return respondError(c, current.failure);
   const { dataset, row } = current.value;
   const { object: _object, created_at: _created, ...fields } = toExample(dataset.task, row);
   const changed = parseExample({ ...fields, ...c.req.valid("json") }, dataset, "");
   if (!changed.ok) return respondError(c, changed.failure);
   const replacement = { id, expectedHash: row.content_hash, example: changed.value };
-  return respond(c, await c.var.ledger.replaceExample(dataset, replacement));
+  return respond(c, await c.var.ledger().replaceExample(dataset, replacement));
 }
 
 async function exportExamples(c: RouteContext<typeof exportRoute>): Promise<Response> {
-  const { ledger } = c.var;
+  const ledger = c.var.ledger();
   const found = await ledger.findDataset(c.req.valid("param").name);
   if (!found.ok) return respondError(c, found.failure);
   let afterPosition = -1;

@@ -52,15 +52,15 @@ const setPolicyRoute = createRoute({
 
 export function feedbackRoutes(app: App): void {
   addRoute(app, addFeedbackRoute, addFeedback);
-  addRoute(app, getPolicyRoute, async (c) => respond(c, await c.var.ledger.getPolicy(c.req.valid("param").name)));
+  addRoute(app, getPolicyRoute, async (c) => respond(c, await c.var.ledger().getPolicy(c.req.valid("param").name)));
   addRoute(app, setPolicyRoute, async (c) =>
-    respond(c, await c.var.ledger.setPolicy(c.req.valid("param").name, c.req.valid("json"))),
+    respond(c, await c.var.ledger().setPolicy(c.req.valid("param").name, c.req.valid("json"))),
   );
 }
 
 async function addFeedback(c: RouteContext<typeof addFeedbackRoute>): Promise<Response> {
   const head = c.req.valid("param").name;
-  const feedbackTarget = await c.var.ledger.getFeedbackTarget(head);
+  const feedbackTarget = await c.var.ledger().getFeedbackTarget(head);
   if (!feedbackTarget.ok) return respondError(c, feedbackTarget.failure);
   const { dataset, version } = feedbackTarget.value;
   const validExamples: StoredExample[] = [];
@@ -79,5 +79,5 @@ async function addFeedback(c: RouteContext<typeof addFeedbackRoute>): Promise<Re
   const rejections = { rejected: rowErrors.length, errors: rowErrors.slice(0, MAX_ERRORS_SHOWN) };
   c.set("logFields", { examples: validExamples.length, rejected: rowErrors.length });
   const batch = { dataset, version, examples: examplesWithOutcomes, rejections };
-  return respond(c, await c.var.ledger.recordFeedback(c.var.idempotencyClaim, head, batch));
+  return respond(c, await c.var.ledger().recordFeedback(c.var.idempotencyClaim, head, batch));
 }

@@ -105,10 +105,10 @@ export function fileRoutes(app: App): void {
     const { limit, after, order, purpose = FILE_PURPOSE } = c.req.valid("query");
     if (purpose !== FILE_PURPOSE)
       return respond(c, ok({ object: "list", data: [], first_id: null, last_id: null, has_more: false }));
-    return respond(c, await c.var.ledger.listFiles({ limit, after, order }));
+    return respond(c, await c.var.ledger().listFiles({ limit, after, order }));
   });
-  addRoute(app, getFileRoute, async (c) => respond(c, await c.var.ledger.getFile(c.req.valid("param").id)));
-  addRoute(app, deleteFileRoute, async (c) => respond(c, await c.var.ledger.deleteFile(c.req.valid("param").id)));
+  addRoute(app, getFileRoute, async (c) => respond(c, await c.var.ledger().getFile(c.req.valid("param").id)));
+  addRoute(app, deleteFileRoute, async (c) => respond(c, await c.var.ledger().deleteFile(c.req.valid("param").id)));
   addRoute(app, fileContentRoute, getFileContent);
 }
 
@@ -161,7 +161,7 @@ function sanitizeFilename(name: string): string {
 }
 
 async function getFileContent(c: RouteContext<typeof fileContentRoute>): Promise<Response> {
-  const found = await c.var.ledger.getFile(c.req.valid("param").id);
+  const found = await c.var.ledger().getFile(c.req.valid("param").id);
   if (!found.ok) return respondError(c, found.failure);
   const bytes = await readFile(c.env.BUCKET, c.var.caller.tenant, found.value.id).catch(() => null);
   if (bytes) return c.body(bytes, 200, { "content-type": "application/octet-stream" });

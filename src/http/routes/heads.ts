@@ -130,15 +130,15 @@ export function headRoutes(app: App): void {
     c.executionCtx.waitUntil(response);
     return response;
   });
-  addRoute(app, listHeadsRoute, async (c) => respond(c, await c.var.ledger.listHeads(c.req.valid("query"))));
-  addRoute(app, getHeadRoute, async (c) => respond(c, await c.var.ledger.getHead(c.req.valid("param").name, null)));
+  addRoute(app, listHeadsRoute, async (c) => respond(c, await c.var.ledger().listHeads(c.req.valid("query"))));
+  addRoute(app, getHeadRoute, async (c) => respond(c, await c.var.ledger().getHead(c.req.valid("param").name, null)));
   addRoute(app, deleteHeadRoute, deleteHead);
   addRoute(app, listVersionsRoute, async (c) =>
-    respond(c, await c.var.ledger.listVersions(c.req.valid("param").name, c.req.valid("query"))),
+    respond(c, await c.var.ledger().listVersions(c.req.valid("param").name, c.req.valid("query"))),
   );
   addRoute(app, getVersionRoute, async (c) => {
     const { name, version } = c.req.valid("param");
-    return respond(c, await c.var.ledger.getHead(name, version));
+    return respond(c, await c.var.ledger().getHead(name, version));
   });
   addRoute(app, promoteHeadRoute, promoteHead);
   addRoute(app, exportHeadRoute, exportHead);
@@ -146,21 +146,21 @@ export function headRoutes(app: App): void {
 
 async function deleteHead(c: RouteContext<typeof deleteHeadRoute>): Promise<Response> {
   const { name } = c.req.valid("param");
-  const result = await c.var.ledger.deleteHead(name);
+  const result = await c.var.ledger().deleteHead(name);
   endHeadLeases(c.var.caller.tenant, name);
   return respond(c, result);
 }
 
 async function promoteHead(c: RouteContext<typeof promoteHeadRoute>): Promise<Response> {
   const { name } = c.req.valid("param");
-  const result = await c.var.ledger.promoteHead(c.var.idempotencyClaim, name, c.req.valid("json").version);
+  const result = await c.var.ledger().promoteHead(c.var.idempotencyClaim, name, c.req.valid("json").version);
   endHeadLeases(c.var.caller.tenant, name);
   return respond(c, result);
 }
 
 async function exportHead(c: RouteContext<typeof exportHeadRoute>): Promise<Response> {
   const { name, version } = c.req.valid("param");
-  const record = await c.var.ledger.getHead(name, version);
+  const record = await c.var.ledger().getHead(name, version);
   if (!record.ok) return respondError(c, record.failure);
   const weights = await getHead(c.env.KV, c.env.BUCKET, c.var.caller.tenant, record.value.sha256);
   if (weights !== null) return respond(c, ok(toHeadExport(record.value, weights)));
@@ -174,7 +174,8 @@ async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Respo
     return respondError(c, { code: "not_available", message, param: "evaluation.detail" });
   }
   if (params.method === "fine_tune") return fineTuneHead(c, params);
-  const { ledger, idempotencyClaim } = c.var;
+  const { idempotencyClaim } = c.var;
+  const ledger = c.var.ledger();
   const result = await trainVersion(tenantRequest(c), params, (version) =>
     ledger.commitHead(idempotencyClaim, version, params.promote),
   );

@@ -61,9 +61,9 @@ const deleteHookRoute = createRoute({
 
 export function inboundHookRoutes(app: App): void {
   addRoute(app, createHookRoute, createHook);
-  addRoute(app, listHooksRoute, async (c) => respond(c, await c.var.ledger.listHooks(c.req.valid("query"))));
-  addRoute(app, getHookRoute, async (c) => respond(c, await c.var.ledger.getHook(c.req.valid("param").id)));
-  addRoute(app, deleteHookRoute, async (c) => respond(c, await c.var.ledger.deleteHook(c.req.valid("param").id)));
+  addRoute(app, listHooksRoute, async (c) => respond(c, await c.var.ledger().listHooks(c.req.valid("query"))));
+  addRoute(app, getHookRoute, async (c) => respond(c, await c.var.ledger().getHook(c.req.valid("param").id)));
+  addRoute(app, deleteHookRoute, async (c) => respond(c, await c.var.ledger().deleteHook(c.req.valid("param").id)));
 }
 
 async function createHook(c: RouteContext<typeof createHookRoute>): Promise<Response> {
@@ -72,7 +72,7 @@ async function createHook(c: RouteContext<typeof createHookRoute>): Promise<Resp
   const givenSecret = "secret" in params.verify ? params.verify.secret : undefined;
   const secret = givenSecret ?? generateSecret(params.verify.scheme);
   const hook = { id: newId("hook_"), tokenHash: sha256Hex(token), secret, spec: toHookSpec(params) };
-  const result = await c.var.ledger.createHook(c.var.idempotencyClaim, hook);
+  const result = await c.var.ledger().createHook(c.var.idempotencyClaim, hook);
   if (!result.ok) return respondError(c, result.failure);
   const url = `${new URL(c.req.url).origin}/v1/inbound/${token}`;
   return respond(c, ok({ ...result.value, url, ...(secret === null ? {} : { secret }) }), 201);

@@ -74,7 +74,7 @@ async function receiveMessage(c: Context<HttpEnv>): Promise<Response> {
   if (!opened.ok) return respondError(c, opened.failure.code === "not_found" ? hookNotFound : opened.failure);
   const { hook, secret } = opened.value;
   c.set("caller", { tenant, keyId: hook.id, scopes: [] });
-  c.set("ledger", ledger);
+  c.set("ledger", () => ledger);
   c.set("logFields", { hook: hook.id });
   const hops = readHops(c.req.raw.headers);
   if (hops > limits.webhook_hops) return respondError(c, loopFailure(hops));
@@ -147,7 +147,7 @@ async function predict(
   if (!predictions.ok) return predictions;
   const { id: head, version } = served.value;
   const prediction = { ...predictions.value[0] };
-  return c.var.ledger.recordPrediction(hook.id, message, {
+  return c.var.ledger().recordPrediction(hook.id, message, {
     head,
     version,
     input_id: id,
@@ -171,7 +171,7 @@ async function learn(
   const outcomes = await Promise.all(
     learners.map((head) => getPredictionOutcomes(request, head, null, [example.value], dataset.out_of_scope_label)),
   );
-  return c.var.ledger.learnExample(hook.id, message, {
+  return c.var.ledger().learnExample(hook.id, message, {
     dataset,
     example: { example: example.value, outcomes: outcomes.flat().filter((outcome) => outcome !== null) },
   });

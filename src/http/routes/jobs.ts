@@ -101,18 +101,18 @@ const commandRoute = (command: keyof typeof commands) =>
 
 export function jobRoutes(app: App): void {
   addRoute(app, createJobRoute, createFineTuningJob);
-  addRoute(app, listJobsRoute, async (c) => respond(c, await c.var.ledger.listJobs(c.req.valid("query"))));
-  addRoute(app, getJobRoute, async (c) => respond(c, await c.var.ledger.getJob(c.req.valid("param").id)));
+  addRoute(app, listJobsRoute, async (c) => respond(c, await c.var.ledger().listJobs(c.req.valid("query"))));
+  addRoute(app, getJobRoute, async (c) => respond(c, await c.var.ledger().getJob(c.req.valid("param").id)));
   addRoute(app, listJobEventsRoute, async (c) =>
-    respond(c, await c.var.ledger.listJobEvents(c.req.valid("param").id, c.req.valid("query"))),
+    respond(c, await c.var.ledger().listJobEvents(c.req.valid("param").id, c.req.valid("query"))),
   );
   addRoute(app, listCheckpointsRoute, async (c) =>
-    respond(c, await c.var.ledger.listCheckpoints(c.req.valid("param").id, c.req.valid("query"))),
+    respond(c, await c.var.ledger().listCheckpoints(c.req.valid("param").id, c.req.valid("query"))),
   );
   for (const command of ["cancel", "pause", "resume"] as const) {
     addRoute(app, commandRoute(command), async (c) => {
       const { id } = c.req.valid("param");
-      return respond(c, await c.var.ledger.commandJob(c.var.idempotencyClaim, id, command));
+      return respond(c, await c.var.ledger().commandJob(c.var.idempotencyClaim, id, command));
     });
   }
 }

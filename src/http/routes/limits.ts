@@ -19,7 +19,7 @@ const listLimitsRoute = createRoute({
 
 export function limitRoutes(app: App): void {
   addRoute(app, listLimitsRoute, async (c) => {
-    const usage = await c.var.ledger.usage();
+    const usage = await c.var.ledger().usage();
     if (!usage.ok) return respondError(c, usage.failure);
     const allLimits = { ...limits, training_bytes: edgeBudget.bytes, training_operations: edgeBudget.operations };
     const entries = Object.entries(allLimits).map(([name, limit]) => [

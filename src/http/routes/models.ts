@@ -54,7 +54,7 @@ export function modelRoutes(app: App): void {
 }
 
 async function listModels(c: RouteContext<typeof listModelsRoute>): Promise<Response> {
-  const ownBackbones = await c.var.ledger.listBackbones();
+  const ownBackbones = await c.var.ledger().listBackbones();
   if (!ownBackbones.ok) return respondError(c, ownBackbones.failure);
   const sharedModels = [...getSharedBackbones(c.env).values()].map(toModel);
   const ownModels = ownBackbones.value
@@ -69,7 +69,7 @@ async function getModel(c: RouteContext<typeof getModelRoute>): Promise<Response
     const found = findSharedBackbone(c.env, id, "id");
     return respond(c, found.ok ? ok(toModel(found.value)) : found);
   }
-  const ownBackbone = await c.var.ledger.findBackbone(id);
+  const ownBackbone = await c.var.ledger().findBackbone(id);
   const ownModel = ownBackbone.ok ? toFineTunedModel(c.env, c.var.caller.tenant, ownBackbone.value) : null;
   // No shared backbone has such an id, so this responds that there is none, as for every other id.
   return ownModel === null ? respond(c, findSharedBackbone(c.env, id, "id")) : respond(c, ok(ownModel));
@@ -83,7 +83,7 @@ async function deleteModel(c: RouteContext<typeof deleteModelRoute>): Promise<Re
     const message = `'${id}' is shared by all tenants, and cannot be deleted. Fine-tuned models can: their ids begin with 'ft:'.`;
     return respond(c, fail("invalid_parameter", message, { param: "id" }));
   }
-  const result = await c.var.ledger.deleteBackbone(id);
+  const result = await c.var.ledger().deleteBackbone(id);
   return respond(c, result.ok ? result : { ok: false, failure: { ...result.failure, param: "id" } });
 }
 

@@ -43,12 +43,12 @@ const redeliverRoute = createRoute({
 
 export function webhookDeliveryRoutes(app: App): void {
   addRoute(app, listDeliveriesRoute, async (c) =>
-    respond(c, await c.var.ledger.listWebhookDeliveries(c.req.valid("query"))),
+    respond(c, await c.var.ledger().listWebhookDeliveries(c.req.valid("query"))),
   );
   addRoute(app, getDeliveryRoute, async (c) =>
-    respond(c, await c.var.ledger.getWebhookDelivery(c.req.valid("param").id)),
+    respond(c, await c.var.ledger().getWebhookDelivery(c.req.valid("param").id)),
   );
   addRoute(app, redeliverRoute, async (c) =>
-    respond(c, await c.var.ledger.redeliver(c.var.idempotencyClaim, c.req.valid("param").id)),
+    respond(c, await c.var.ledger().redeliver(c.var.idempotencyClaim, c.req.valid("param").id)),
   );
 }

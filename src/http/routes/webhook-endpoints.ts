@@ -119,20 +119,20 @@ const redeliverRoute = createRoute({
 export function webhookEndpointRoutes(app: App): void {
   addRoute(app, createEndpointRoute, createEndpoint);
   addRoute(app, listEndpointsRoute, async (c) =>
-    respond(c, await c.var.ledger.listWebhookEndpoints(c.req.valid("query"))),
+    respond(c, await c.var.ledger().listWebhookEndpoints(c.req.valid("query"))),
   );
   addRoute(app, getEndpointRoute, async (c) =>
-    respond(c, await c.var.ledger.getWebhookEndpoint(c.req.valid("param").id)),
+    respond(c, await c.var.ledger().getWebhookEndpoint(c.req.valid("param").id)),
   );
   addRoute(app, changeEndpointRoute, changeEndpoint);
   addRoute(app, deleteEndpointRoute, deleteEndpoint);
   addRoute(app, rotateSecretRoute, rotateSecret);
   addRoute(app, testEndpointRoute, async (c) =>
-    respond(c, await c.var.ledger.testWebhookEndpoint(c.var.idempotencyClaim, c.req.valid("param").id)),
+    respond(c, await c.var.ledger().testWebhookEndpoint(c.var.idempotencyClaim, c.req.valid("param").id)),
   );
   addRoute(app, redeliverRoute, async (c) => {
     const { id } = c.req.valid("param");
-    return respond(c, await c.var.ledger.redeliverFailed(c.var.idempotencyClaim, id, c.req.valid("json").since));
+    return respond(c, await c.var.ledger().redeliverFailed(c.var.idempotencyClaim, id, c.req.valid("json").since));
   });
 }
 
@@ -150,7 +150,7 @@ async function createEndpoint(c: RouteContext<typeof createEndpointRoute>): Prom
   if (!allowed.ok) return respondError(c, allowed.failure);
   const secret = generateSecret();
   const endpoint = { id: newId("we_"), ...params, description, secret };
-  const result = await c.var.ledger.createWebhookEndpoint(c.var.idempotencyClaim, endpoint);
+  const result = await c.var.ledger().createWebhookEndpoint(c.var.idempotencyClaim, endpoint);
   return result.ok ? respond(c, ok({ ...result.value, secret }), 201) : respondError(c, result.failure);
 }
 
@@ -158,12 +158,12 @@ async function changeEndpoint(c: RouteContext<typeof changeEndpointRoute>): Prom
   const change = c.req.valid("json");
   const allowed = change.url === undefined ? null : checkEndpointUrl(c.env, change.url);
   if (allowed?.ok === false) return respondError(c, allowed.failure);
-  return respond(c, await c.var.ledger.updateWebhookEndpoint(c.req.valid("param").id, change));
+  return respond(c, await c.var.ledger().updateWebhookEndpoint(c.req.valid("param").id, change));
 }
 
 async function deleteEndpoint(c: RouteContext<typeof deleteEndpointRoute>): Promise<Response> {
   const { id } = c.req.valid("param");
-  const result = await c.var.ledger.deleteWebhookEndpoint(id);
+  const result = await c.var.ledger().deleteWebhookEndpoint(id);
   return result.ok
     ? respond(c, ok({ id, object: "webhook_endpoint", deleted: true }))
     : respondError(c, result.failure);
@@ -171,6 +171,6 @@ async function deleteEndpoint(c: RouteContext<typeof deleteEndpointRoute>): Prom
 
 async function rotateSecret(c: RouteContext<typeof rotateSecretRoute>): Promise<Response> {
   const secret = generateSecret();
-  const result = await c.var.ledger.rotateWebhookSecret(c.var.idempotencyClaim, c.req.valid("param").id, secret);
+  const result = await c.var.ledger().rotateWebhookSecret(c.var.idempotencyClaim, c.req.valid("param").id, secret);
   return result.ok ? respond(c, ok({ ...result.value, secret })) : respondError(c, result.failure);
 }
