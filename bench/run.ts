@@ -17,6 +17,7 @@ const names = [
   "import",
   "jobs",
   "memory",
+  "neighbours",
   "predict",
   "train",
   "transfer",
