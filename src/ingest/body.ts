@@ -48,10 +48,26 @@ export async function* limitBytes(
   }
 }
 
-export function parseJson(text: string): Result<unknown> {
+export function parseJson(text: string, reviver?: (key: string, value: unknown) => unknown): Result<unknown> {
   try {
-    return ok(JSON.parse(text));
+    return ok(JSON.parse(text, reviver));
   } catch {
     return fail("invalid_json", "The body is not valid JSON. Check quotes, commas and brackets.");
   }
+}
+
+/** Numbers with fewer digits in a row are the same as doubles. */
+const LONG_DIGITS = /\d{16}/;
+
+/**
+ * The same, but a number with more digits than a double holds becomes the string of its digits: other systems number
+ * their objects beyond 2^53, and two such numbers may round to one.
+ */
+export function parseJsonKeepingDigits(text: string): Result<unknown> {
+  return LONG_DIGITS.test(text) ? parseJson(text, keepDigits) : parseJson(text);
+}
+
+/** `source` is the number as it stands in the text (https://tc39.es/proposal-json-parse-with-source/). */
+function keepDigits(_key: string, value: unknown, { source = "" }: { readonly source?: string } = {}): unknown {
+  return typeof value === "number" && LONG_DIGITS.test(source) && String(value) !== source ? source : value;
 }

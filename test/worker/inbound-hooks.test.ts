@@ -8,6 +8,7 @@ import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { ErrorCode } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createKey } from "../../src/http/middleware/keys.ts";
+import { parseJsonKeepingDigits } from "../../src/ingest/body.ts";
 import { readFields } from "../../src/ingest/fields.ts";
 import { type ApiResponse, call, newTenant, tenantWithTickets } from "./api.ts";
 import { expectAuthorization, expectError, expectHidden, withoutRequestId } from "./assertions.ts";
@@ -461,6 +462,8 @@ describe("what is posted", () => {
   test("nested 100,000 levels deep is refused", async () => {
     const deep = `{"text":${"[".repeat(100_000)}${"]".repeat(100_000)}}`;
     expectError(await postToHook(await newHook(key), deep), 422, "invalid_payload", "fields.text");
+    const deepWithLongId = `${deep.slice(0, -1)},"id":12345678901234567890}`;
+    expectError(await postToHook(await newHook(key), deepWithLongId), 400, "invalid_json");
   });
 
   test("as a challenge is answered with it, once it is verified", async () => {
@@ -515,6 +518,34 @@ describe("a hook that predicts", () => {
     expect(retryResponse.headers.get("idempotent-replayed")).toBe("true");
     expectError(await postToHook(hook, { text: "another parcel" }), 404, "not_found");
     expect(await listEvents(ownTenant.id, "inbound.predicted")).toHaveLength(1);
+  });
+});
+
+describe("numbers that a double does not hold", () => {
+  const ids = ["1234567890123456789", "1234567890123456790", "-9007199254740993"];
+
+  test("keep their digits as ids and labels", async () => {
+    const owner = await newTenantWithHead();
+    const hook = await newLearnHook(owner.key, { on_unknown_label: "add" });
+    for (const [i, id] of ids.entries()) await postAccepted(hook, `{"text": "text ${i}", "label": ${id}, "id": ${id}}`);
+    const stored = (await listExamples(owner.key)).filter(({ id }) => ids.includes(String(id)));
+    expect(stored.map(({ id, label }) => [id, label]).sort()).toEqual(ids.map((id) => [id, id]).sort());
+    const predictHook = await newHook(owner.key, { fields: { text: "/text", id: "/id" } });
+    const predicted = await postAccepted(predictHook, '{"text": "parcel", "id": 1234567890123456789}');
+    expect(predicted.json.input_id).toBe("1234567890123456789");
+  });
+
+  test.each([
+    ["12345678901234567890", "12345678901234567890"],
+    ["9007199254740993", "9007199254740993"],
+    ["0.10000000000000000001", "0.10000000000000000001"],
+    // These are doubles as they stand.
+    ["9007199254740991", 9007199254740991],
+    ["1234567890123456", 1234567890123456],
+    ["1.5", 1.5],
+    ['"12345678901234567890"', "12345678901234567890"],
+  ])("%s is read as %j", (json, expected) => {
+    expect(parseJsonKeepingDigits(`{"a":[${json}]}`)).toEqual({ ok: true, value: { a: [expected] } });
   });
 });
 

@@ -5,7 +5,7 @@ import type { Context } from "hono";
 import { type InboundHook, inboundLearning, inboundPrediction } from "../../api/inbound-hooks.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { BodyError, limitBytes, notUtf8Failure, parseJson } from "../../ingest/body.ts";
+import { BodyError, limitBytes, notUtf8Failure, parseJsonKeepingDigits } from "../../ingest/body.ts";
 import { parseExample } from "../../ingest/example.ts";
 import { readFields } from "../../ingest/fields.ts";
 import { sha256Hex } from "../../lib/hash.ts";
@@ -126,7 +126,7 @@ function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
   const encodingFailure = checkEncoding(c.req.header("content-type") ?? "", c.req.header("content-encoding") ?? "");
   if (encodingFailure) return { ok: false, failure: encodingFailure };
   if (!isUtf8(bytes)) return { ok: false, failure: notUtf8Failure };
-  const parsed = parseJson(new TextDecoder().decode(bytes));
+  const parsed = parseJsonKeepingDigits(new TextDecoder().decode(bytes));
   return parsed.ok
     ? parsed
     : fail("invalid_json", "The body is not valid JSON. Have the other system send JSON, not a form.");
