@@ -37,6 +37,7 @@ export const errorCodes = [
   "not_found",
   "already_exists",
   "model_in_use",
+  "file_in_use",
   "request_in_progress",
   "dataset_changed",
   "job_ended",

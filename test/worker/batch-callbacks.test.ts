@@ -512,14 +512,14 @@ describe("the data", () => {
     },
   );
 
-  test("of a file that was deleted is gone, and its job has failed", async () => {
+  test("of a file whose row was lost is gone, and its job has failed", async () => {
     const owner = await tenantWithTickets();
     const file = await uploadFile(tickets(), owner.key);
     for (const body of [{ training_file: file }, { validation_file: file }]) {
       const secondFile = await uploadFile(tickets(), owner.key);
       const named = Object.fromEntries(Object.keys(body).map((field) => [field, secondFile]));
       const { attempt, job } = await startJob(owner, named);
-      await call("DELETE", `/v1/files/${secondFile}`, owner.key);
+      await inLedger(owner.id, ({ sql }) => sql.exec("DELETE FROM files WHERE id = ?", secondFile));
       expectError(await attempt.callback("GET", "/data"), 409, "attempt_ended");
       const { error } = await waitForJob(owner.key, job, "failed");
       expect(error.message).toBe(`No file '${secondFile}'.`);

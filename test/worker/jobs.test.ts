@@ -173,6 +173,29 @@ describe("OpenAI's own client", () => {
   });
 });
 
+describe("a file that a job needs", () => {
+  const deleteFile = (id: string) => call("DELETE", `/v1/files/${id}`, key);
+
+  test.each(["training_file", "validation_file"])(
+    "as its %s is not deleted before the job has ended",
+    async (field) => {
+      const file = await uploadLines(tickets());
+      const job = await createJob({ [field]: file });
+      const answer = await deleteFile(file);
+      expectError(answer, 409, "file_in_use", "id");
+      expect(answer.json.error.message).toContain(job.id);
+      expect(answer.json.error.details).toEqual({ job: job.id });
+      await call("POST", `${JOBS}/${job.id}/pause`, key);
+      expectError(await deleteFile(file), 409, "file_in_use", "id");
+      expect((await call("GET", `/v1/files/${file}`, key)).status).toBe(200);
+      expectError(await call("DELETE", `/v1/files/${file}`, (await newTenant()).key), 404, "not_found");
+      await call("POST", `${JOBS}/${job.id}/cancel`, key);
+      expect((await deleteFile(file)).status).toBe(200);
+      expectError(await deleteFile(file), 404, "not_found");
+    },
+  );
+});
+
 describe("a job", () => {
   test("is answered in OpenAI's shape, with what is Graft's own beside it", async () => {
     const job = await createJob();

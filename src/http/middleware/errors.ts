@@ -42,6 +42,7 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   not_found: { status: 404, type: "not_found_error" },
   already_exists: { status: 409, type: "conflict_error" },
   model_in_use: { status: 409, type: "conflict_error" },
+  file_in_use: { status: 409, type: "conflict_error" },
   request_in_progress: { status: 409, type: "conflict_error" },
   dataset_changed: { status: 409, type: "conflict_error" },
   job_ended: { status: 409, type: "conflict_error" },

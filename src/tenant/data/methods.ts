@@ -4,6 +4,7 @@ import type { FileListRequest } from "../../api/files.ts";
 import type { PageRequest } from "../../api/lists.ts";
 import { ok } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
+import { checkFileUnused } from "../jobs/jobs.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
 import * as datasets from "./datasets.ts";
@@ -73,5 +74,9 @@ export const dataMethods = {
     ),
   getFile: (ledger: Transactions, id: string) => ledger.read((sql) => files.getFile(sql, id)),
   listFiles: (ledger: Transactions, request: FileListRequest) => ledger.read((sql) => files.listFiles(sql, request)),
-  deleteFile: (ledger: Transactions, id: string) => ledger.change((sql, now) => files.deleteFile(sql, id, now)),
+  deleteFile: (ledger: Transactions, id: string) =>
+    ledger.change((sql, now) => {
+      const unused = checkFileUnused(sql, id);
+      return unused.ok ? files.deleteFile(sql, id, now) : unused;
+    }),
 };

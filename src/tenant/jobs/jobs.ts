@@ -124,6 +124,19 @@ export function countActiveJobs(sql: SqlStorage): number {
   return sql.exec<{ n: number }>(`SELECT count(*) AS n FROM jobs WHERE ${ACTIVE}`).one().n;
 }
 
+/** Refuses to delete a file that a job needs as long as it has not ended. */
+export function checkFileUnused(sql: SqlStorage, file: string): Result<null> {
+  const job = sql
+    .exec<{ id: string }>(
+      `SELECT id FROM jobs WHERE ${ACTIVE} AND ? IN (json_extract(spec, '$.source.id'), json_extract(spec, '$.validation_file')) ORDER BY number LIMIT 1`,
+      file,
+    )
+    .toArray()[0];
+  if (job === undefined) return ok(null);
+  const message = `File '${file}' is needed by the job '${job.id}', which has not ended. Cancel the job, or wait until it has ended.`;
+  return fail("file_in_use", message, { param: "id", details: { job: job.id } });
+}
+
 /** Keeps the newest of the jobs that have ended. */
 export function deleteOldJobs(sql: SqlStorage): void {
   const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs}`;
