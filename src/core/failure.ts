@@ -60,12 +60,16 @@ export const errorCodes = [
 
 export type ErrorCode = (typeof errorCodes)[number];
 
-/** An expected failure. `param` is a path into the request, such as `examples[3].label`; `retryAfter` is in seconds. */
+/**
+ * An expected failure. `param` is a path into the request, such as `examples[3].label`; `retryAfter` is in seconds.
+ * `isConflict`: the request is at odds with what is stored, so the status is 409, whatever the code's own is.
+ */
 export interface Failure {
   readonly code: ErrorCode;
   readonly message: string;
   readonly param?: string;
   readonly retryAfter?: number;
+  readonly isConflict?: true;
   readonly details?: Readonly<Record<string, unknown>>;
 }
 

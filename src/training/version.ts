@@ -37,6 +37,9 @@ export async function trainVersion(
       : await prepareDataset(request, params.dataset, params.backbone, options);
   if (!prepared.ok) return prepared;
   const { source, backbone, dataset } = prepared.value;
+  // The commit refuses it as well, but only after the work.
+  const taskCheck = await getLedger(env.TENANT, tenant).checkHeadTask(params.name, source.task);
+  if (!taskCheck.ok) return taskCheck;
   if (options.lexical === true && source.texts === null) return lexicalNeedsTexts;
   const trainingResult = await runTraining(source, options);
   if (!trainingResult.ok) return trainingResult;

@@ -754,6 +754,19 @@ describe("a finish", () => {
     return running;
   }
 
+  test("under a name that another task has taken meanwhile fails the job, and leaves the head", async () => {
+    const { attempt, key, job } = await startEvaluatedJob();
+    const values = tickets().map(({ text }, value) => ({ text, value }));
+    const params = { name: "support", examples: values, evaluation: { method: "none" } };
+    expect((await call("POST", "/v1/heads", key, params)).status).toBe(201);
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, "fine_tuned") });
+    const { error } = await waitForJob(key, job, "failed");
+    expect(error.message).toContain("is for the task 'regression'");
+    expect((await call("GET", "/v1/heads/support", key)).json).toMatchObject({ version: 1, task: "regression" });
+  });
+
   test.each<[string, Uint8Array<ArrayBuffer>]>([
     ["is no head", new Uint8Array(Buffer.from("no head at all"))],
     ["is cut off", encodeHead(head).slice(0, -1)],

@@ -517,6 +517,23 @@ describe("versions", () => {
     },
   );
 
+  test("a name keeps its task until its head is deleted", async () => {
+    const { key: ownKey } = await tenantWithTickets();
+    const values = tickets().map(({ text }, value) => ({ text, value }));
+    const train = (params: object) => call("POST", "/v1/heads", ownKey, { evaluation: noEvaluation, ...params });
+    expect((await train({ name: "urgency", dataset: "tickets" })).status).toBe(201);
+    for (const method of ["auto", "head", "fine_tune"]) {
+      const refused = await train({ name: "urgency", examples: values, method });
+      expectError(refused, 409, "task_mismatch", "name");
+      expect(refused.json.error.type).toBe("conflict_error");
+      expect(refused.json.error.message).toContain("single_label");
+    }
+    expect((await call("GET", "/v1/heads/urgency", ownKey)).json).toMatchObject({ active_version: 1, version: 1 });
+    expect((await call("GET", "/v1/files", ownKey)).json.data).toEqual([]);
+    await call("DELETE", "/v1/heads/urgency", ownKey);
+    expect((await train({ name: "urgency", examples: values })).json).toMatchObject({ version: 1, task: "regression" });
+  });
+
   test("one that was never made is not found", async () => {
     expectError(await call("GET", "/v1/heads/h/versions/4", freshKey), 404, "not_found");
     expectError(await call("POST", "/v1/heads/h/promote", freshKey, { version: 4 }), 404, "not_found");

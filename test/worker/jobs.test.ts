@@ -498,6 +498,14 @@ describe("a job is refused", () => {
     expectError(answer, 422, "task_mismatch", "validation_file");
   });
 
+  test("for a head of another task", async () => {
+    const owner = await tenantWithTickets();
+    const values = tickets().map(({ text }, value) => ({ text, value }));
+    const head = { name: "urgency", examples: values, evaluation: { method: "none" } };
+    expect((await call("POST", "/v1/heads", owner.key, head)).status).toBe(201);
+    expectError(await postJob({ ...jobParams, head: "urgency" }, owner.key), 409, "task_mismatch", "head");
+  });
+
   test("for another tenant's file or data set, as for those that do not exist", async () => {
     const owner = await newTenant();
     const foreign = await uploadLines(

@@ -137,6 +137,7 @@ describe("a policy", () => {
       tickets().map(({ text }, value) => ({ text, value })),
       "values",
     );
+    await call("DELETE", "/v1/heads/support", ownTenant.key);
     await call("POST", "/v1/heads", ownTenant.key, { name: "support", dataset: "values" });
     expectError(
       await call("PUT", POLICY, ownTenant.key, { retrain_on_drift: true }),

@@ -63,9 +63,11 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   internal_error: { status: 500, type: "server_error" },
 };
 
+const conflict = { status: 409, type: "conflict_error" } as const;
+
 /** The response to a failure. */
 export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
-  const { status, type } = httpErrors[failure.code];
+  const { status, type } = failure.isConflict ? conflict : httpErrors[failure.code];
   if (failure.retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(failure.retryAfter))));
   if (status === 401) c.header("www-authenticate", "Bearer");
   const { code, message, param, details } = failure;

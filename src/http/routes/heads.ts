@@ -214,6 +214,7 @@ function respondWithJob(c: Context<HttpEnv>, params: HeadParams, result: Result<
     return respond(c, result, 202);
   }
   const { param } = result.failure;
+  if (param === "head") return respondError(c, { ...result.failure, param: "name" });
   if (param !== "file" && param !== "training_file") return respondError(c, result.failure);
   return respondError(c, { ...result.failure, param: params.dataset === undefined ? "examples" : "dataset" });
 }

@@ -1,6 +1,7 @@
 import type { Head } from "../../api/heads.ts";
 import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
+import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
@@ -55,8 +56,23 @@ export function getHead(sql: SqlStorage, name: string, version: number | null): 
   return row ? ok(toHead(row)) : fail("not_found", `No version ${versionNumber} of head '${name}'.`);
 }
 
+/** Refuses a version of another task under a head's name. `param` is where the request names the head. */
+export function checkHeadTask(sql: SqlStorage, name: string, task: Task, param: "name" | "head"): Result<null> {
+  const row = sql
+    .exec<{ task: Task }>(
+      "SELECT json_extract(record, '$.task') AS task FROM heads JOIN head_versions ON head = heads.id WHERE name = ? AND version = coalesce(active_version, last_version)",
+      name,
+    )
+    .toArray()[0];
+  if (row === undefined || row.task === task) return ok(null);
+  const message = `Head '${name}' is for the task '${row.task}', and a name keeps its task: this training is for '${task}'. Use another name, or delete the head first.`;
+  return fail("task_mismatch", message, { param, isConflict: true });
+}
+
 /** Adds the next version of a head, whose bytes are in R2, and promotes it if `promote`. */
 export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<Head> {
+  const taskCheck = checkHeadTask(sql, head.id, head.task, "name");
+  if (!taskCheck.ok) return taskCheck;
   if (!findHead(sql, head.id).ok) {
     const count = countHeads(sql);
     if (count >= limits.heads)

@@ -1,6 +1,7 @@
 /** What the Worker may call on a ledger for heads, fine-tuned backbones, policies, feedback and retraining. */
 import type { PageRequest } from "../../api/lists.ts";
 import { ok, type Result } from "../../core/failure.ts";
+import type { Task } from "../../core/head.ts";
 import type { Policy } from "../../core/lifecycle/policy.ts";
 import { hasBytes } from "../../store/content-addressed.ts";
 import { backboneKey, headKey } from "../../store/keys.ts";
@@ -35,6 +36,8 @@ export const headMethods = {
   },
   getHead: (ledger: Transactions, name: string, version: number | null) =>
     ledger.read((sql) => heads.getHead(sql, name, version)),
+  checkHeadTask: (ledger: Transactions, name: string, task: Task) =>
+    ledger.read((sql) => heads.checkHeadTask(sql, name, task, "name")),
   listHeads: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => heads.listHeads(sql, request)),
   listVersions: (ledger: Transactions, name: string, request: PageRequest) =>
     ledger.read((sql) => heads.listVersions(sql, name, request)),

@@ -19,6 +19,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { countLabels, findDataset } from "../data/datasets.ts";
 import { deleteFile, getFile } from "../data/files.ts";
 import { checkBackboneLimit, fineTunedId } from "../heads/backbones.ts";
+import { checkHeadTask } from "../heads/heads.ts";
 import { emit } from "../hooks/events.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { countActiveJobs, deleteOldJobs, findJob, type JobRow, type JobSpec, toJob } from "./jobs.ts";
@@ -58,6 +59,8 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
 export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<FineTuningJob> {
   const checked = checkSource(sql, spec);
   if (!checked.ok) return checked;
+  const taskCheck = checkHeadTask(sql, spec.head, spec.task, "head");
+  if (!taskCheck.ok) return taskCheck;
   const active = countActiveJobs(sql);
   if (active >= limits.active_jobs)
     return fail(
