@@ -23,6 +23,7 @@ export const error = z
       code: z.enum(errorCodes),
       param: z.string().nullable(),
       request_id: z.string(),
+      doc_url: z.string(),
       details: z.record(z.string(), z.unknown()).optional(),
     }),
   })

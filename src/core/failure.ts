@@ -12,6 +12,7 @@ export const errorCodes = [
   "limit_exceeded",
   "upload_incomplete",
   "malformed_request",
+  "method_not_allowed",
   "request_timeout",
   "invalid_csv",
   "import_rejected",

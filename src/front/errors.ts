@@ -2,6 +2,7 @@
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from "node:http";
 import type { ErrorCode } from "../core/failure.ts";
 import { newId } from "../lib/id.ts";
+import { isValidHost } from "./routes.ts";
 
 export interface FrontError {
   readonly status: number;
@@ -10,6 +11,8 @@ export interface FrontError {
   readonly message: string;
   /** In seconds. */
   readonly retryAfter?: number;
+  /** The methods that are served. */
+  readonly allow?: string;
 }
 
 export function routeNotFound(method: string, path: string): FrontError {
@@ -19,6 +22,11 @@ export function routeNotFound(method: string, path: string): FrontError {
     code: "not_found",
     message: `There is nothing at ${method} ${path}. All routes are in /openapi.json and at /docs.`,
   };
+}
+
+export function methodNotAllowed(method: string, path: string, allow: string): FrontError {
+  const message = `${path} does not take ${method}.`;
+  return { status: 405, type: "invalid_request_error", code: "method_not_allowed", message, allow };
 }
 
 export function malformedRequest(message: string): FrontError {
@@ -74,7 +82,9 @@ export function discardBody(request: IncomingMessage): void {
   request.resume();
 }
 
-function toHeaders({ retryAfter }: FrontError, requestId: string, body: string): Record<string, string> {
+function toHeaders(error: FrontError, requestId: string, body: string): Record<string, string> {
+  const { status, retryAfter, allow } = error;
+  const isFinal = status < 500 && error !== requestTimeout;
   return {
     "content-type": "application/json",
     "content-length": String(Buffer.byteLength(body)),
@@ -82,16 +92,26 @@ function toHeaders({ retryAfter }: FrontError, requestId: string, body: string):
     "cache-control": "no-store",
     "x-request-id": requestId,
     ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
+    ...(allow === undefined ? {} : { allow }),
+    ...(isFinal ? { "x-should-retry": "false" } : {}),
   };
 }
 
-function toBody({ message, type, code }: FrontError, requestId: string): string {
-  return JSON.stringify({ error: { message, type, code, param: null, request_id: requestId } });
+function toBody({ message, type, code }: FrontError, requestId: string, origin: string): string {
+  const docUrl = `${origin}/docs/errors/${code}`;
+  return JSON.stringify({ error: { message, type, code, param: null, request_id: requestId, doc_url: docUrl } });
+}
+
+/** The origin by which a client has reached this server, as the client or its proxy says; empty if neither does. */
+function getOrigin({ headers, socket }: IncomingMessage): string {
+  if (!isValidHost(headers.host)) return "";
+  const isSecure = "encrypted" in socket || headers["x-forwarded-proto"] === "https";
+  return `${isSecure ? "https" : "http"}://${headers.host}`;
 }
 
 export function sendError(request: IncomingMessage, response: ServerResponse, error: FrontError): void {
   const requestId = newId("req_");
-  const body = toBody(error, requestId);
+  const body = toBody(error, requestId, getOrigin(request));
   response.writeHead(error.status, toHeaders(error, requestId, body));
   response.end(request.method === "HEAD" ? undefined : body);
   discardBody(request);
@@ -100,7 +120,7 @@ export function sendError(request: IncomingMessage, response: ServerResponse, er
 /** A whole HTTP answer, for a connection that is closed after it. */
 export function formatErrorResponse(error: FrontError): string {
   const requestId = newId("req_");
-  const body = toBody(error, requestId);
+  const body = toBody(error, requestId, "");
   const headers = Object.entries({ ...toHeaders(error, requestId, body), connection: "close" });
   const lines = headers.map(([name, value]) => `${name}: ${value}\r\n`).join("");
   return `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\n${lines}\r\n${body}`;

@@ -3,7 +3,8 @@
 /** The Worker's routes: each path, and everything below it. */
 export const workerRoutes: readonly string[] = ["/v1", "/health", "/internal/batch", "/openapi.json", "/docs"];
 
-const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+/** The methods that the Worker has routes for; of a path, the Worker knows which. */
+export const methods: readonly string[] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /** The name or address of a host and its port. Anything else could change the path when a URL is made of both. */
 const HOST = /^(?:[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::\d{1,5})?$/i;
@@ -18,8 +19,7 @@ export function parseTarget(target: string): URL | null {
   return URL.parse(`http://front${target}`);
 }
 
-export function isRoute(routes: readonly string[], method: string, pathname: string): boolean {
-  if (!METHODS.has(method)) return false;
+export function isRoute(routes: readonly string[], pathname: string): boolean {
   return routes.some((route) => pathname === route || pathname.startsWith(`${route}/`));
 }
 

@@ -10,6 +10,7 @@ import type { AddressInfo, Socket } from "node:net";
 import {
   formatErrorResponse,
   malformedRequest,
+  methodNotAllowed,
   requestTimeout,
   routeNotFound,
   sendError,
@@ -18,7 +19,7 @@ import {
 import { connectToRuntime, forward } from "./forward.ts";
 import { readClient, requestHeaders } from "./headers.ts";
 import { Pace, type PaceLimits } from "./pace.ts";
-import { isRoute, isValidHost, isWrite, parseTarget } from "./routes.ts";
+import { isRoute, isValidHost, isWrite, methods, parseTarget } from "./routes.ts";
 
 export interface FrontLimits extends PaceLimits {
   /** Until a request's headers have arrived. */
@@ -86,8 +87,10 @@ export async function startFront(options: FrontOptions): Promise<Front> {
     if (headers.upgrade?.toLowerCase().includes("websocket"))
       return sendError(request, response, malformedRequest("There are no WebSockets here. Send plain HTTP requests."));
     const url = parseTarget(target);
-    if (url === null || !isRoute(options.routes, method, url.pathname))
+    if (url === null || !isRoute(options.routes, url.pathname))
       return sendError(request, response, routeNotFound(method, url?.pathname ?? target));
+    if (!methods.includes(method))
+      return sendError(request, response, methodNotAllowed(method, url.pathname, methods.join(", ")));
     if (options.isStorageFull()) {
       if (url.pathname === "/health/ready") return sendUnready(request, response);
       if (isWrite(method, url.pathname)) return sendError(request, response, storageFull);

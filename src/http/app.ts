@@ -1,4 +1,5 @@
 import { OpenAPIHono, type z } from "@hono/zod-openapi";
+import { getPath, getPathNoStrict } from "hono/utils/url";
 import { schemaFailure } from "../api/validation.ts";
 import type { App, HttpEnv } from "./context.ts";
 import { handleError, handleNotFound, respondError } from "./middleware/errors.ts";
@@ -25,9 +26,13 @@ import { tenantRoutes } from "./routes/tenants.ts";
 import { webhookDeliveryRoutes } from "./routes/webhook-deliveries.ts";
 import { webhookEndpointRoutes } from "./routes/webhook-endpoints.ts";
 
+const READING_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
+
 /** The whole HTTP interface. Its OpenAPI document lists the routes in this order. */
 export function createApp(): App {
   const app: App = new OpenAPIHono<HttpEnv>({
+    // A slash at the end is a slip where a request only reads. Where it changes something, it may be an id that is empty.
+    getPath: (request) => (READING_METHODS.has(request.method) ? getPathNoStrict(request) : getPath(request)),
     // `data` is the value that was checked; hono's type lacks it.
     defaultHook: (result: { success: true } | { success: false; error: z.ZodError; data?: unknown }, c) =>
       result.success ? undefined : respondError(c, schemaFailure(result.error, result.data)),
@@ -54,7 +59,7 @@ export function createApp(): App {
   limitRoutes(app);
   healthRoutes(app);
   documentationRoutes(app);
-  app.notFound(handleNotFound);
+  app.notFound(handleNotFound(app));
   app.onError(handleError);
   return app;
 }

@@ -93,8 +93,10 @@ function expectError(answer: string, status: number, code: string): void {
     code,
     param: null,
     request_id: expect.stringMatching(/^req_[0-9a-f]{32}$/),
+    doc_url: expect.stringMatching(new RegExp(`^(http://[^/]+)?/docs/errors/${code}$`)),
   });
   expect(head.toLowerCase()).toContain(`x-request-id: ${error.request_id}`);
+  expect(head.includes("x-should-retry: false")).toBe(code !== "request_timeout");
 }
 
 const parseBody = (answer: string) =>
@@ -137,7 +139,9 @@ describe("what reaches the runtime", () => {
 
   test.each(["TRACE", "PROPFIND"])("not %s", async (method) => {
     await start();
-    expectError(await exchange(`${method} /v1/models HTTP/1.1`, "host: x", "connection: close"), 404, "not_found");
+    const answer = await exchange(`${method} /v1/models HTTP/1.1`, "host: x", "connection: close");
+    expectError(answer, 405, "method_not_allowed");
+    expect(answer).toContain("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
   });
 
   test("no header that the runtime obeys, and the true address of the client", async () => {
@@ -231,6 +235,16 @@ describe("is refused in the API's shape", () => {
     expect(await answer.json()).toMatchObject({ error: { code: "capacity_exceeded", type: "capacity_error" } });
     await startRuntime();
     expect((await fetch(address("/v1/a"))).status).toBe(200);
+  });
+
+  test("with the address of the error's page, as the client has reached the server", async () => {
+    await start();
+    const docUrl = async (...headers: string[]) => parseBody(await get("/nothing", ...headers)).error.doc_url;
+    expect(await docUrl("host: graft.example:8787")).toBe("http://graft.example:8787/docs/errors/not_found");
+    const proxied = await docUrl("host: graft.example", "x-forwarded-proto: https");
+    expect(proxied).toBe("https://graft.example/docs/errors/not_found");
+    const malformed = parseBody(await get("/v1/a", "host: a b"));
+    expect(malformed.error.doc_url).toBe("/docs/errors/malformed_request");
   });
 
   test("an exception of the runtime itself", async () => {

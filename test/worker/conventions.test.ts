@@ -35,22 +35,64 @@ describe("errors", () => {
     ["GET", "/v1"],
     ["GET", "/v1/nothing"],
     ["POST", "/v1/nothing"],
-    ["GET", "/v1/datasets/"],
     ["GET", "//v1/datasets"],
     ["GET", "/V1/DATASETS"],
-    ["PUT", "/v1/datasets"],
-    ["PATCH", "/v1/datasets/tickets"],
-    ["POST", "/v1/datasets/tickets"],
-    ["DELETE", "/v1/datasets"],
-    ["OPTIONS", "/v1/datasets"],
-    ["PROPFIND", "/v1/datasets"],
-    ["POST", "/health/ready"],
-    ["GET", "/v1/embeddings"],
+    ["GET", "/v1/datasets//"],
+    ["POST", "/v1/datasets/"],
+    ["DELETE", "/v1/datasets/tickets/"],
+    ["DELETE", "/v1/datasets/tickets/examples/"],
+    ["PUT", "/v1/nothing"],
     ["GET", "/%00%ff/../../etc/passwd"],
     ["GET", `/v1/${"x".repeat(8000)}`],
   ])("%s %s is not found", async (method, path) => {
     const body = ["POST", "PUT", "PATCH"].includes(method) ? {} : undefined;
     expectError(await call(method, path, key, body), 404, "not_found");
+  });
+
+  test.each([
+    ["PUT", "/v1/datasets", "GET, HEAD, POST"],
+    ["PATCH", "/v1/datasets/tickets", "GET, HEAD, DELETE"],
+    ["POST", "/v1/datasets/tickets", "GET, HEAD, DELETE"],
+    ["DELETE", "/v1/datasets", "GET, HEAD, POST"],
+    ["OPTIONS", "/v1/datasets", "GET, HEAD, POST"],
+    ["PROPFIND", "/v1/datasets", "GET, HEAD, POST"],
+    ["POST", "/health/ready", "GET, HEAD"],
+    ["GET", "/v1/embeddings", "POST"],
+    ["HEAD", "/v1/embeddings", "POST"],
+    ["GET", "/v1/inbound/none", "POST"],
+    ["POST", "/docs", "GET, HEAD"],
+    ["POST", "/openapi.json", "GET, HEAD"],
+  ])("%s %s is not allowed, but %s are", async (method, path, allow) => {
+    const answer = await call(method, path, key, ["POST", "PUT", "PATCH"].includes(method) ? {} : undefined);
+    expect([answer.status, answer.headers.get("allow")]).toEqual([405, allow]);
+    if (method !== "HEAD") expectError(answer, 405, "method_not_allowed");
+  });
+
+  test("a slash at the end is no matter where a request only reads", async () => {
+    for (const [method, path, status] of [
+      ["GET", "/v1/datasets/", 200],
+      ["GET", "/v1/datasets/tickets/?", 200],
+      ["HEAD", "/v1/datasets/tickets/examples/?limit=1", 200],
+      ["GET", "/health/live/", 200],
+      ["GET", "/v1/datasets/none/", 404],
+    ] as const)
+      expect((await call(method, path, key)).status, path).toBe(status);
+    expect((await call("GET", "/v1/datasets/tickets", key)).status).toBe(200);
+  });
+
+  test("tell official clients not to repeat what fails again, and lead to the error's page", async () => {
+    await call("POST", "/v1/datasets", key, { name: "taken", task: "single_label", modality: "text" });
+    for (const [method, path, status, code, param] of [
+      ["POST", "/v1/datasets", 409, "already_exists", "name"],
+      ["GET", "/v1/datasets/none", 404, "not_found", null],
+      ["PUT", "/v1/datasets", 405, "method_not_allowed", null],
+    ] as const) {
+      const body = { name: "taken", task: "single_label", modality: "text" };
+      const answer = await call(method, path, key, method === "GET" ? undefined : body);
+      expectError(answer, status, code, param);
+      expect(answer.headers.get("x-should-retry")).toBe("false");
+      expect(answer.json.error.doc_url).toBe(`http://graft.test/docs/errors/${code}`);
+    }
   });
 
   test("every path answers HEAD as it answers GET, without the body", async () => {

@@ -79,7 +79,8 @@ function findTemplate(document: OpenApiDocument, pathname: string): string | und
 /** Throws where an answer is not as the document says. Paths that it does not name may answer errors alone. */
 export async function validateResponse(method: string, path: string, response: Response, json: unknown): Promise<void> {
   const document = await openApiDocument();
-  const { pathname } = new URL(`http://graft.test${path}`);
+  // A request that reads may end in a slash.
+  const pathname = new URL(`http://graft.test${path}`).pathname.replace(method === "GET" ? /(?<=.)\/$/ : /$^/, "");
   if (pathname === "/openapi.json" || pathname === "/docs") return;
   const template = findTemplate(document, pathname);
   const operation = template === undefined ? undefined : document.paths[template]?.[method.toLowerCase()];

@@ -5,7 +5,7 @@ import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { ErrorType } from "../../api/errors.ts";
 import type { ErrorCode, Failure, Result } from "../../core/failure.ts";
-import type { HttpEnv } from "../context.ts";
+import type { App, HttpEnv } from "../context.ts";
 
 const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorType }> = {
   invalid_json: { status: 400, type: "invalid_request_error" },
@@ -17,6 +17,7 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   limit_exceeded: { status: 422, type: "invalid_request_error" },
   upload_incomplete: { status: 400, type: "invalid_request_error" },
   malformed_request: { status: 400, type: "invalid_request_error" },
+  method_not_allowed: { status: 405, type: "invalid_request_error" },
   request_timeout: { status: 408, type: "invalid_request_error" },
   invalid_csv: { status: 422, type: "invalid_request_error" },
   import_rejected: { status: 422, type: "invalid_request_error" },
@@ -65,10 +66,16 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
 
 const conflict = { status: 409, type: "conflict_error" } as const;
 
-/** The response to a failure. */
+/** The page on a code, on this server. */
+function docUrl(c: Context<HttpEnv>, code: ErrorCode): string {
+  return new URL(`/docs/errors/${code}`, c.req.url).href;
+}
+
+/** The response to a failure. Official clients repeat a 409 by themselves unless they are told that it is final. */
 export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
   const { status, type } = failure.isConflict ? conflict : httpErrors[failure.code];
   if (failure.retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(failure.retryAfter))));
+  else if (status < 500) c.header("x-should-retry", "false");
   if (status === 401) c.header("www-authenticate", "Bearer");
   const { code, message, param, details } = failure;
   const error = {
@@ -77,6 +84,7 @@ export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
     code,
     param: param ?? null,
     request_id: c.var.requestId,
+    doc_url: docUrl(c, code),
     ...(details === undefined ? {} : { details }),
   };
   return c.json({ error }, status);
@@ -92,11 +100,28 @@ export function notJsonFailure(type: string): Failure {
   return { code: "unsupported_media_type", message, param: "content-type" };
 }
 
-export function handleNotFound(c: Context<HttpEnv>): Response {
-  return respondError(c, {
-    code: "not_found",
-    message: `There is nothing at ${c.req.method} ${c.req.path}. All routes are in /openapi.json and at /docs.`,
-  });
+const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+/** The methods that the app has routes for at a path. */
+function allowedMethods(app: App, path: string): string[] {
+  // Middleware is registered for all methods.
+  const isAllowed = (method: string) => app.router.match(method, path)[0].some(([[, route]]) => route.method !== "ALL");
+  return METHODS.filter(isAllowed).flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : [method]));
+}
+
+/** Answers where no route is: 405 if the path has one for another method. */
+export function handleNotFound(app: App) {
+  return (c: Context<HttpEnv>): Response => {
+    const { method, path } = c.req;
+    const allowed = allowedMethods(app, path);
+    if (allowed.length > 0) {
+      const message = `${path} does not take ${method}, but ${allowed.join(", ")}.`;
+      c.header("allow", allowed.join(", "));
+      return respondError(c, { code: "method_not_allowed", message });
+    }
+    const message = `There is nothing at ${method} ${path}. All routes are in /openapi.json and at /docs.`;
+    return respondError(c, { code: "not_found", message });
+  };
 }
 
 /** What SQLite and the file system say of a disk, or of an object's storage, without room. */
