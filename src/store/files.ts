@@ -1,4 +1,5 @@
 import { fileKey } from "./keys.ts";
+import { abortUpload, type Upload } from "./uploads.ts";
 
 /** R2 takes only streams of known length. In an upload in parts, all parts but the last must have the same size. */
 export const PART_BYTES = 8 * 1024 * 1024;
@@ -8,13 +9,21 @@ const INITIAL_BUFFER_BYTES = 64 * 1024;
 export interface FileWriter {
   /** Adds bytes; waits if a part has to be stored. */
   write(bytes: Uint8Array): Promise<void>;
-  close(): Promise<void>;
-  /** Discards the written bytes; does nothing after `close`. R2 drops parts that stay behind after 7 days. */
+  /** Resolves to the upload in parts by which the bytes were stored; null if they were stored at once. */
+  close(): Promise<Upload | null>;
+  /** Discards the written bytes; does nothing after `close`. */
   abort(): Promise<void>;
 }
 
+/** Where the uploads in parts are noted that have not ended. */
+export interface UploadRecorder {
+  /** Called before the first part. Rejects if there may be no such upload. */
+  begin(upload: Upload): Promise<void>;
+  end(upload: Upload): Promise<void>;
+}
+
 /** A writer that holds at most one part in memory. Small files are stored at once, others in parts. */
-export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): FileWriter {
+export function createFileWriter(bucket: R2Bucket, tenant: string, id: string, recorder: UploadRecorder): FileWriter {
   const key = fileKey(tenant, id);
   const parts: R2UploadedPart[] = [];
   let upload: R2MultipartUpload | null = null;
@@ -28,7 +37,10 @@ export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): 
     buffer = larger;
   };
   const storePart = async () => {
-    upload ??= await bucket.createMultipartUpload(key);
+    if (upload === null) {
+      upload = await bucket.createMultipartUpload(key);
+      await recorder.begin({ key, id: upload.uploadId });
+    }
     parts.push(await upload.uploadPart(parts.length + 1, buffer.subarray(0, filled)));
     filled = 0;
   };
@@ -47,15 +59,22 @@ export function createFileWriter(bucket: R2Bucket, tenant: string, id: string): 
     async close() {
       if (upload === null) {
         await bucket.put(key, buffer.subarray(0, filled));
-        return;
+        return null;
       }
       await storePart();
       await upload.complete(parts);
+      const completed = { key, id: upload.uploadId };
       upload = null;
+      return completed;
     },
     async abort() {
-      await upload?.abort().catch(() => undefined);
+      if (upload === null) return;
+      const aborted = { key, id: upload.uploadId };
       upload = null;
+      // If either fails, a task of the ledger aborts it later.
+      await abortUpload(bucket, aborted)
+        .then(() => recorder.end(aborted))
+        .catch(() => undefined);
     },
   };
 }

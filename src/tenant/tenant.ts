@@ -26,7 +26,7 @@ import { countActiveJobs } from "./jobs/jobs.ts";
 import { jobMethods } from "./jobs/methods.ts";
 import { keyMethods } from "./methods.ts";
 import { createLedger, migrate } from "./schema.ts";
-import { eraseTenantBytes, runMaintenanceTask } from "./tasks/maintenance.ts";
+import { abortUploads, eraseTenantBytes, runMaintenanceTask } from "./tasks/maintenance.ts";
 import {
   DAY_MS,
   type RunningTasks,
@@ -112,6 +112,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
   /** Deletes a bounded part of all that the tenant has. Answers when to call it again, or null when all is gone. */
   async erase(tenant: string): Promise<number | null> {
     await this.beginDeletion();
+    if (this.#ledger.tenant !== null) await abortUploads(this.env.BUCKET, this.ctx.storage.sql, "");
     const next = await eraseTenantBytes(this.env.KV, this.env.BUCKET, tenant, Date.now());
     if (next !== null) return next;
     await this.ctx.storage.deleteAlarm();

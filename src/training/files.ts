@@ -6,7 +6,7 @@ import { BodyError, bodyError } from "../ingest/body.ts";
 import { describeFile, type FileSummary, summarizeFile } from "../ingest/check-file.ts";
 import { newId } from "../lib/id.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
-import { createFileWriter, deleteFileBytes, type FileWriter } from "../store/files.ts";
+import { createFileWriter, deleteFileBytes, type FileWriter, type UploadRecorder } from "../store/files.ts";
 import { getLedger } from "../tenant/tenant.ts";
 
 export type NamedFile = FileSummary & { readonly filename: string };
@@ -19,7 +19,7 @@ export async function storeFile(
   receive: (read: FileReader) => Promise<NamedFile>,
 ): Promise<Result<File>> {
   const id = newId("file-");
-  const writer = createFileWriter(request.env.BUCKET, request.tenant, id);
+  const writer = createFileWriter(request.env.BUCKET, request.tenant, id, makeRecorder(request));
   const write = (chunk: Uint8Array) => writer.write(chunk).catch(throwStorageError);
   try {
     return await commitFile(request, id, writer, await receive((bytes) => summarizeFile(bytes, write)));
@@ -31,6 +31,18 @@ export async function storeFile(
   }
 }
 
+/** Notes uploads in the tenant's ledger. */
+function makeRecorder({ env, tenant }: TenantRequest): UploadRecorder {
+  const ledger = getLedger(env.TENANT, tenant);
+  return {
+    async begin(upload) {
+      const noted = await ledger.beginUpload(upload);
+      if (!noted.ok) throw new BodyError(noted.failure);
+    },
+    end: async (upload) => void (await ledger.endUpload(upload)),
+  };
+}
+
 async function commitFile(
   { env, tenant }: TenantRequest,
   id: string,
@@ -38,14 +50,18 @@ async function commitFile(
   { filename, ...summary }: NamedFile,
 ): Promise<Result<File>> {
   const file = { id, filename, ...describeFile(summary) };
-  await writer.close().catch(throwStorageError);
-  const committed = await getLedger(env.TENANT, tenant).commitFile(file);
+  const ledger = getLedger(env.TENANT, tenant);
+  const upload = await writer.close().catch(throwStorageError);
+  const committed = await ledger.commitFile(file, upload);
+  if (committed.ok) return committed;
   // Without a row nobody can read or delete the bytes; and no sweep would find those of a deleted tenant.
-  if (!committed.ok) await deleteFileBytes(env.BUCKET, tenant, id).catch(() => undefined);
+  await deleteFileBytes(env.BUCKET, tenant, id).catch(() => undefined);
+  if (upload !== null) await ledger.endUpload(upload);
   return committed;
 }
 
-function throwStorageError(): never {
+function throwStorageError(error: unknown): never {
+  if (error instanceof BodyError) throw error;
   throw bodyError("storage_unavailable", "The file could not be stored. Upload it again.", { retryAfter: 5 });
 }
 

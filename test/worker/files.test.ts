@@ -272,7 +272,7 @@ describe("a large file", () => {
         uploads.push([before, sent.bytes, bytes.length]);
         return real.uploadPart(part, bytes);
       };
-      return { uploadPart, complete: real.complete.bind(real), abort: real.abort.bind(real) };
+      return { uploadId: real.uploadId, uploadPart, complete: real.complete.bind(real) };
     };
     const answer = await uploadWithBindings(fakeBucket({ createMultipartUpload }), body);
     expect(answer.status, answer.text).toBe(200);
@@ -293,11 +293,11 @@ describe("a large file", () => {
         parts++;
         return real.uploadPart(part, bytes);
       };
-      const abort = () => {
-        aborted++;
-        return real.abort();
-      };
-      return { uploadPart, complete: real.complete.bind(real), abort };
+      return { uploadId: real.uploadId, uploadPart, complete: real.complete.bind(real) };
+    };
+    const resumeMultipartUpload = (name: string, id: string) => {
+      aborted++;
+      return env.BUCKET.resumeMultipartUpload(name, id);
     };
     let passedBytes = 0;
     const spoiledBody = body.pipeThrough(
@@ -310,7 +310,7 @@ describe("a large file", () => {
         },
       }),
     );
-    const answer = await uploadWithBindings(fakeBucket({ createMultipartUpload }), spoiledBody);
+    const answer = await uploadWithBindings(fakeBucket({ createMultipartUpload, resumeMultipartUpload }), spoiledBody);
     await expectNotStored(answer, 422, "invalid_training_file", "file");
     expect(answer.json.error.message).toContain("1 of 21701 lines");
     expect([parts, aborted]).toEqual([1, 1]);
@@ -320,7 +320,7 @@ describe("a large file", () => {
     const failing = () => Promise.reject(new Error("R2 is down"));
     const createMultipartUpload = async (name: string) => {
       const real = await env.BUCKET.createMultipartUpload(name);
-      return { uploadPart: failing, abort: real.abort.bind(real) };
+      return { uploadId: real.uploadId, uploadPart: failing };
     };
     await expectNotStored(
       await uploadWithBindings(fakeBucket({ createMultipartUpload }), largeForm(310).body),
@@ -681,7 +681,10 @@ describe("deleting", () => {
 
   test("is never done to bytes behind a row: a file whose bytes are gone gets none", async () => {
     const file = { filename: "f", bytes: 1, task: "regression", modality: "text", dimensions: null } as const;
-    const committed = getLedger(env.TENANT, tenant).commitFile({ id: "file-lost", ...file, examples: 2, labels: 0 });
+    const committed = getLedger(env.TENANT, tenant).commitFile(
+      { id: "file-lost", ...file, examples: 2, labels: 0 },
+      null,
+    );
     expect(await committed).toMatchObject({ ok: false, failure: { code: "storage_unavailable", retryAfter: 1 } });
     expectError(await call("GET", "/v1/files/file-lost", key), 404, "not_found");
   });

@@ -23,6 +23,7 @@ import { verify } from "../../jobs/sign.ts";
 import { verifyAttemptToken } from "../../jobs/token.ts";
 import { completeUpload, putArtifact } from "../../store/artifacts.ts";
 import { artifactKey } from "../../store/keys.ts";
+import { abortUpload } from "../../store/uploads.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
 import type { App, HttpEnv } from "../context.ts";
@@ -105,8 +106,13 @@ async function startUpload(c: Context<HttpEnv>): Promise<Response> {
   if (actual > limits.artifact_bytes) return respondError(c, bodyTooLarge(limits.artifact_bytes, actual));
   const job = await getJobSpec(c);
   if (!job.ok) return respondError(c, job.failure);
-  const { uploadId } = await c.env.BUCKET.createMultipartUpload(getArtifactKey(c));
-  return c.json({ object: "batch.upload", upload_id: uploadId, part_bytes: PART_BYTES });
+  const key = getArtifactKey(c);
+  const { uploadId } = await c.env.BUCKET.createMultipartUpload(key);
+  const upload = { key, id: uploadId };
+  const noted = await getLedger(c.env.TENANT, c.var.attempt.tenant).beginUpload(upload);
+  if (noted.ok) return c.json({ object: "batch.upload", upload_id: uploadId, part_bytes: PART_BYTES });
+  await abortUpload(c.env.BUCKET, upload).catch(() => undefined);
+  return respondError(c, noted.failure);
 }
 
 async function uploadPart(c: Context<HttpEnv>): Promise<Response> {
@@ -126,9 +132,11 @@ async function finishUpload(c: Context<HttpEnv>): Promise<Response> {
   const job = await getJobSpec(c);
   if (!job.ok) return respondError(c, job.failure);
   const { sha256 = "", upload = "" } = c.req.param();
-  if (!(await completeUpload(c.env.BUCKET, getArtifactKey(c), sha256, upload, request.value.parts)))
+  const key = getArtifactKey(c);
+  if (!(await completeUpload(c.env.BUCKET, key, sha256, upload, request.value.parts)))
     return respondError(c, artifactMismatch);
-  const object = await c.env.BUCKET.head(getArtifactKey(c));
+  await getLedger(c.env.TENANT, c.var.attempt.tenant).endUpload({ key, id: upload });
+  const object = await c.env.BUCKET.head(key);
   return object ? c.json({ sha256, bytes: object.size }) : respondError(c, artifactMismatch);
 }
 

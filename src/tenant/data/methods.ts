@@ -4,9 +4,11 @@ import type { FileListRequest } from "../../api/files.ts";
 import type { PageRequest } from "../../api/lists.ts";
 import { ok } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
+import type { Upload } from "../../store/uploads.ts";
 import { checkFileUnused } from "../jobs/jobs.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
+import * as uploads from "../uploads.ts";
 import * as datasets from "./datasets.ts";
 import * as examples from "./examples.ts";
 import * as files from "./files.ts";
@@ -65,12 +67,22 @@ export const dataMethods = {
       return ok(null);
     }),
 
-  /** Adds a file whose bytes are in R2. */
-  commitFile: (ledger: Transactions, file: files.NewFile) =>
+  /** Notes an upload in parts, before its first part. */
+  beginUpload: (ledger: Transactions, upload: Upload) =>
+    ledger.change((sql, now) => uploads.beginUpload(sql, upload, now)),
+  endUpload(ledger: Transactions, upload: Upload): void {
+    if (ledger.exists) uploads.endUpload(ledger.storage.sql, upload);
+  },
+  /** Adds a file whose bytes are in R2, by an upload in parts or at once. */
+  commitFile: (ledger: Transactions, file: files.NewFile, upload: Upload | null) =>
     ledger.commitIfStored(
       (bucket, tenant) => hasFile(bucket, tenant, file.id),
       "The file's bytes were not found in storage. Upload it again.",
-      () => ledger.change((sql, now) => files.addFile(sql, file, now)),
+      () =>
+        ledger.change((sql, now) => {
+          if (upload !== null) uploads.endUpload(sql, upload);
+          return files.addFile(sql, file, now);
+        }),
     ),
   getFile: (ledger: Transactions, id: string) => ledger.read((sql) => files.getFile(sql, id)),
   listFiles: (ledger: Transactions, request: FileListRequest) => ledger.read((sql) => files.listFiles(sql, request)),

@@ -5,6 +5,7 @@ import { blockWrittenAt } from "../../store/blocks.ts";
 import { deleteBytes, publishBytes } from "../../store/content-addressed.ts";
 import { deleteFileBytes } from "../../store/files.ts";
 import { artifactsPrefix, backboneKey, blocksPrefix, fileKey, headKey, tenantPrefix } from "../../store/keys.ts";
+import { abortUpload } from "../../store/uploads.ts";
 import { isFileReferenced } from "../data/files.ts";
 import { dropImport } from "../data/imports.ts";
 import { isBlockReferenced } from "../data/training-sets.ts";
@@ -13,6 +14,7 @@ import { isHeadReferenced } from "../heads/heads.ts";
 import { deleteEndpointDeliveries, deleteExpiredEvents } from "../hooks/deliveries.ts";
 import { deleteExpiredResponses } from "../idempotency.ts";
 import { isActiveJob, isArtifactReferenced } from "../jobs/jobs.ts";
+import { endUpload, listUploads, parseUpload } from "../uploads.ts";
 import { DAY_MS, MAX_DELETES_PER_RUN, type ScheduledTask, schedule } from "./tasks.ts";
 
 /** Bytes are written before their row in the ledger. Unreferenced bytes of this age belong to no request any more. */
@@ -52,6 +54,9 @@ export async function runMaintenanceTask(at: TenantStorage, task: ScheduledTask,
       return storage.transactionSync(() => deleteExpiredEvents(sql, now)) ? now : null;
     case "delete_blocks":
       return deletePrefix(kv, blocksPrefix(tenant, Number(task.ref)), now);
+    case "abort_upload":
+      await abortUpload(bucket, parseUpload(task.ref));
+      return null;
     case "sweep":
       return sweep(at, now);
     default:
@@ -83,7 +88,9 @@ async function deleteUnreferenced(
     case "delete_artifacts": {
       const [job = "", sha256] = ref.split("/");
       const isReferenced = sha256 === undefined ? isActiveJob(sql, job) : isArtifactReferenced(sql, job, sha256);
-      if (!isReferenced) await deleteArtifacts(bucket, tenant, job, sha256);
+      if (isReferenced) return;
+      if (sha256 === undefined) await abortUploads(bucket, sql, artifactsPrefix(tenant, job));
+      await deleteArtifacts(bucket, tenant, job, sha256);
       return;
     }
     default:
@@ -172,6 +179,13 @@ async function deletePrefix(kv: KVNamespace, prefix: string, now: number): Promi
   if (listed.list_complete) return null;
   const first = (await kv.list({ prefix, limit: 1 })).keys[0]?.name;
   return listed.keys.some(({ name }) => name === first) ? now + LISTING_LAG_MS : now;
+}
+
+/** Aborts the uploads that have not ended, of what is below a prefix of R2's keys. What they have completed is listed after it. */
+export async function abortUploads(bucket: R2Bucket, sql: SqlStorage, prefix: string): Promise<void> {
+  const uploads = listUploads(sql, prefix);
+  await Promise.all(uploads.map((upload) => abortUpload(bucket, upload)));
+  for (const upload of uploads) endUpload(sql, upload);
 }
 
 /** Deletes a bounded part of all bytes of a tenant. Answers when to go on, or null when none is left. */

@@ -16,6 +16,7 @@ export type TaskKind =
   | "job"
   | "submit_jobs"
   | "delete_artifacts"
+  | "abort_upload"
   | "deliver"
   | "delete_deliveries"
   | "expire_events"
@@ -58,6 +59,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   job: 1,
   submit_jobs: 1,
   delete_artifacts: 20,
+  abort_upload: 1,
   deliver: 0,
   delete_deliveries: 0,
   expire_events: 0,
