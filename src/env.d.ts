@@ -11,6 +11,8 @@ declare namespace Cloudflare {
     readonly DIRECTORY: DurableObjectNamespace<import("./tenant/directory.ts").Directory>;
     readonly RATE_LIMIT: RateLimit;
     readonly AI?: Ai;
+    /** The server that runs this Worker on a machine of its own: any request has the directory's file written anew. */
+    readonly DIRECTORY_FILE?: Fetcher;
     /** The operator's key, for `/v1/admin`. */
     readonly ADMIN_KEY: string;
     /** Makes the MAC of every API key. The previous one stays valid, so that keys can be rotated. */

@@ -7,6 +7,7 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
+import { rewriteDirectory } from "./directory.ts";
 import { startFronts } from "./fronts.ts";
 import type { ServeOptions } from "./options.ts";
 import { loadServerKey, lockStateDir } from "./state.ts";
@@ -102,6 +103,12 @@ function startRuntime(bundleDir: string, options: ServeOptions, socketPath: stri
         ADMIN_KEY: options.adminKey,
         SERVER_KEY: loadServerKey(options.stateDir),
         ...options.variables,
+      },
+      serviceBindings: {
+        DIRECTORY_FILE: () => {
+          rewriteDirectory(options.stateDir);
+          return new Response();
+        },
       },
       host: "127.0.0.1",
       port: options.exposeRuntime ? options.port : 0,

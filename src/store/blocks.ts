@@ -36,7 +36,8 @@ export async function writeBlock(
 ): Promise<string | null> {
   const isComplete = knownRows.size * HASH_BYTES === block.hashes.length;
   const bytes = encodeBlock(isComplete ? block : selectRows(block, knownRows));
-  const name = `${backbone.id}@${backbone.revision}`;
+  // The id of a fine-tuned backbone has a name that its tenant chose. Keys have none: they may outlast their values.
+  const name = `${backbone.id.startsWith("ft:") ? "ft" : backbone.id}@${backbone.revision}`;
   const key = blockKey(tenant, dataset, name, blockNumber, toHex(shortHash(bytes)));
   return kv.put(key, bytes, { expirationTtl: BLOCK_TTL_SECONDS }).then(
     () => key,

@@ -1,7 +1,7 @@
 /**
  * Every KV and R2 key. The tenant's id is the first argument of each function and the first part of each key, so that a
  * tenant's key cannot name another tenant's value. Values are immutable: a key contains a hash of the value or of its
- * input, or an id that is used only once.
+ * input, or an id that is used only once. No key holds a text, a label or a name that a tenant chose.
  */
 
 /** R2 and KV: the bytes of a head. */

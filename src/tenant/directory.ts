@@ -189,8 +189,30 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     if (row.status === "deleted") return eraseTenantBytes(this.env.KV, this.env.BUCKET, row.id, Date.now());
     const next = await getLedger(this.env.TENANT, row.id).erase(row.id);
     if (next !== null) return next;
-    this.#sql.exec("UPDATE tenants SET status = 'deleted', name = NULL WHERE id = ?", row.id);
+    this.ctx.storage.transactionSync(() => {
+      this.#sql.exec("UPDATE tenants SET name = NULL WHERE id = ?", row.id);
+      this.#sql.exec("DELETE FROM idempotency WHERE json_extract(body, '$.id') = ?", row.id);
+    });
+    await this.#rewriteFile();
+    this.#sql.exec("UPDATE tenants SET status = 'deleted' WHERE id = ?", row.id);
     return Date.now() + FINAL_SWEEP_DELAY_MS;
+  }
+
+  /**
+   * Has the server, if this runs on a machine of its own, write the directory's file anew: deleted rows stay in free
+   * pages otherwise. No other call runs meanwhile, since a write would fail.
+   */
+  async #rewriteFile(): Promise<void> {
+    const { DIRECTORY_FILE: file } = this.env;
+    if (file === undefined) return;
+    await this.ctx.storage.sync();
+    const isRewritten = await this.ctx.blockConcurrencyWhile(() =>
+      file.fetch("http://directory/").then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    );
+    if (!isRewritten) throw new Error("The directory's file could not be written anew.");
   }
 }
 

@@ -303,6 +303,32 @@ describe("deleting a tenant", () => {
     expect(predicted.status).toBe(200);
   });
 
+  test("leaves neither its name nor the answer to its creation in the directory", async () => {
+    const { id } = await newTenant();
+    const headers = { "idempotency-key": crypto.randomUUID() };
+    const body = { id: `${id}-named`, name: "a name that goes" };
+    expect((await call("POST", "/v1/admin/tenants", operator, body, headers)).status).toBe(201);
+    const directory = env.DIRECTORY.get(env.DIRECTORY.idFromName("directory"));
+    const countAnswers = () =>
+      runInDurableObject(directory, (_: Directory, { storage }) => {
+        const rows = storage.sql.exec("SELECT body FROM idempotency WHERE body LIKE '%a name that goes%'").toArray();
+        return rows.length;
+      });
+    expect(await countAnswers()).toBe(1);
+    expect((await call("DELETE", `/v1/admin/tenants/${body.id}`, operator)).status).toBe(202);
+    await expect
+      .poll(
+        async () => {
+          await runDurableObjectAlarm(directory);
+          return (await call("GET", `/v1/admin/tenants/${body.id}`, operator)).json;
+        },
+        { timeout: 10_000 },
+      )
+      .toMatchObject({ status: "deleted", name: null });
+    expect(await countAnswers()).toBe(0);
+    expectError(await call("POST", "/v1/admin/tenants", operator, body, headers), 409, "already_exists", "id");
+  });
+
   test("one that is being created is deleted whole, or refused until it is there", async () => {
     const [created, deleted] = await Promise.all([
       call("POST", "/v1/admin/tenants", operator, { id: "hasty" }),

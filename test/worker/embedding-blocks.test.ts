@@ -6,7 +6,7 @@ import { openAiBackbone } from "../../src/backbones/openai.ts";
 import { limits } from "../../src/core/limits.ts";
 import { toStoredExample } from "../../src/ingest/example.ts";
 import { shortHash } from "../../src/lib/hash.ts";
-import { BLOCK_ROWS } from "../../src/store/blocks.ts";
+import { BLOCK_ROWS, readBlock, writeBlock } from "../../src/store/blocks.ts";
 import { type GatherBlocksParams, gatherBlocks } from "../../src/store/gather.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
 import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
@@ -347,4 +347,13 @@ describe("a remote backbone", () => {
     });
     expect(backbone.calls).toEqual([]);
   });
+});
+
+test("a block's key has no name that a tenant chose", async () => {
+  const block = { dimensions: 1, hashes: shortHash("a"), rows: Float32Array.of(1) };
+  const backbone = { id: "ft:text-static-1:a-name-of-ours", revision: "a1b2" };
+  const target = { kv: env.KV, tenant: "keys", dataset: 1, backbone, blockNumber: 0 };
+  const key = await writeBlock(target, block, new Set([0]));
+  expect(key).toMatch(/^tenants\/keys\/blocks\/1\/ft@a1b2\/0-[0-9a-f]+$/);
+  expect(await readBlock(env.KV, key ?? "", 1)).toEqual(block);
 });
