@@ -28,9 +28,8 @@ const MIN_ADMIN_KEY_LENGTH = 24;
 
 /** Throws a UsageError if a setting is invalid. */
 export function readServeOptions(env: NodeJS.ProcessEnv): ServeOptions {
-  const { HOST = "127.0.0.1", PORT = "8787", STATE_DIR = ".graft", ADMIN_KEY } = env;
+  const { HOST = "127.0.0.1", PORT = "8787", ADMIN_KEY } = env;
   if (HOST === "") throw new UsageError("HOST is empty. Name an address, or leave it unset for 127.0.0.1.");
-  if (STATE_DIR === "") throw new UsageError("STATE_DIR is empty. Name a folder, or leave it unset for '.graft'.");
   if (ADMIN_KEY && ADMIN_KEY.length < MIN_ADMIN_KEY_LENGTH)
     throw new UsageError(
       `ADMIN_KEY has ${ADMIN_KEY.length} characters, and needs at least ${MIN_ADMIN_KEY_LENGTH}. Make one with 'openssl rand -hex 32'.`,
@@ -41,10 +40,16 @@ export function readServeOptions(env: NodeJS.ProcessEnv): ServeOptions {
     tls: readTls(env),
     trustedProxies: readInteger("TRUSTED_PROXIES", env.TRUSTED_PROXIES ?? "0", 10),
     minFreeBytes: readInteger("MIN_FREE_BYTES", env.MIN_FREE_BYTES ?? String(64 * 2 ** 20), Number.MAX_SAFE_INTEGER),
-    stateDir: resolve(STATE_DIR),
+    stateDir: readStateDir(env),
     adminKey: ADMIN_KEY || randomBytes(24).toString("hex"),
     variables: readWorkerVariables(env),
   };
+}
+
+/** The folder of the state. Throws a UsageError if it has no name. */
+export function readStateDir({ STATE_DIR = ".graft" }: NodeJS.ProcessEnv): string {
+  if (STATE_DIR === "") throw new UsageError("STATE_DIR is empty. Name a folder, or leave it unset for '.graft'.");
+  return resolve(STATE_DIR);
 }
 
 /** The files of a certificate and its key. Throws a UsageError if one is named without the other, or they do not fit. */

@@ -37,6 +37,13 @@ function unusable(stateDir: string, error: unknown): UsageError {
  */
 export function lockStateDir(stateDir: string): { close(): void } {
   prepareStateDir(stateDir);
+  const lock = tryLockStateDir(stateDir);
+  if (lock !== null) return lock;
+  throw new UsageError(`Another server runs on the state in '${stateDir}'. Stop it, or set another STATE_DIR.`);
+}
+
+/** The same for a folder that exists; null if a server runs on it. */
+export function tryLockStateDir(stateDir: string): { close(): void } | null {
   let lock: ReturnType<typeof lockFolder>;
   try {
     lock = lockFolder(stateDir);
@@ -45,7 +52,7 @@ export function lockStateDir(stateDir: string): { close(): void } {
   }
   if (lock !== null && !isWritten(stateDir)) return lock;
   lock?.close();
-  throw new UsageError(`Another server runs on the state in '${stateDir}'. Stop it, or set another STATE_DIR.`);
+  return null;
 }
 
 /** Whether a runtime still writes the state after some seconds, in which one whose server was killed ends. */
