@@ -10,6 +10,7 @@ import { batchRoutes } from "./routes/batch.ts";
 import { datasetRoutes } from "./routes/datasets.ts";
 import { documentationRoutes } from "./routes/docs.ts";
 import { embeddingRoutes } from "./routes/embeddings.ts";
+import { errorPageRoutes } from "./routes/error-pages.ts";
 import { exampleRoutes } from "./routes/examples.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { fileRoutes } from "./routes/files.ts";
@@ -59,6 +60,7 @@ export function createApp(): App {
   limitRoutes(app);
   healthRoutes(app);
   documentationRoutes(app);
+  errorPageRoutes(app);
   app.notFound(handleNotFound(app));
   app.onError(handleError);
   return app;

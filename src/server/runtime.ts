@@ -37,12 +37,15 @@ export async function buildWorker(outDir: string, main?: string): Promise<void> 
   );
 }
 
-/** The runtime's module type of each kind of file in a bundle. The entry, a .js file, must come first. */
+/**
+ * The runtime's module type of each kind of file in a bundle. The entry must come first. Names of the other modules begin
+ * with a hash; wrangler.toml says their types.
+ */
 const moduleTypes = [
-  [".js", "ESModule"],
-  [".wasm", "CompiledWasm"],
-  [".bin", "Data"],
-  [".txt", "Text"],
+  [/^(?![0-9a-f]{40}-).*\.js$/, "ESModule"],
+  [/^[0-9a-f]{40}-.*\.wasm$/, "CompiledWasm"],
+  [/^[0-9a-f]{40}-.*\.bin$/, "Data"],
+  [/^[0-9a-f]{40}-.*\.(txt|md|js|css)$/, "Text"],
 ] as const;
 
 const launcher = join(import.meta.dirname, "launch-workerd.sh");
@@ -84,9 +87,9 @@ function makeSocketPath(stateDir: string): { path: string; remove: () => void } 
 
 function startRuntime(bundleDir: string, options: ServeOptions, socketPath: string): Miniflare {
   const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
-  const modules = moduleTypes.flatMap(([suffix, type]) =>
+  const modules = moduleTypes.flatMap(([pattern, type]) =>
     readdirSync(bundleDir)
-      .filter((file) => file.endsWith(suffix))
+      .filter((file) => pattern.test(file))
       .map((file) => ({ type, path: join(bundleDir, file) })),
   );
   const log = options.log ?? ((line: string) => process.stdout.write(`${line}\n`));

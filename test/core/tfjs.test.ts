@@ -1,4 +1,5 @@
-import * as tf from "@tensorflow/tfjs";
+import "@tensorflow/tfjs-backend-cpu";
+import * as tf from "@tensorflow/tfjs-core";
 import { expect, it } from "vitest";
 import { seededRandom } from "../../src/core/random.ts";
 import type { TensorBackend } from "../../src/core/tensors.ts";

@@ -70,3 +70,13 @@ test("the client covers a tenant's life and throws what the API refuses", async 
   const stranger = createClient({ baseUrl: server.url, key: "gk_sdk-test_wrong" });
   await expect(stranger.models.list()).rejects.toMatchObject({ status: 401, code: "invalid_api_key" });
 });
+
+test("the documentation comes with the Worker", async () => {
+  const read = async (path: string) => (await fetch(`${server.url}${path}`)).text();
+  expect(await read("/docs")).toContain('src="/docs/viewer.js"');
+  expect(await read("/docs/viewer.js")).toContain("SwaggerUIBundle");
+  expect(await read("/docs/viewer.css")).toContain(".swagger-ui");
+  const refusal = await fetch(`${server.url}/v1/nothing`).then((response) => response.json() as Promise<never>);
+  const { error } = refusal as { error: { doc_url: string } };
+  expect(await (await fetch(error.doc_url)).text()).toContain("# not_found");
+});

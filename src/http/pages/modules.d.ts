@@ -1,0 +1,10 @@
+/** wrangler.toml says how these kinds of file become modules of the Worker. */
+declare module "*.md" {
+  const text: string;
+  export default text;
+}
+
+declare module "swagger-ui-dist/*" {
+  const text: string;
+  export default text;
+}
