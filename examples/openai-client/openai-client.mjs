@@ -22,7 +22,9 @@ const chats = createReadStream(new URL("chats.jsonl", import.meta.url));
 const file = await openai.files.create({ file: chats, purpose: "fine-tune" });
 console.log(`file: ${file.filename}, ${file.bytes} bytes`);
 
-let job = await openai.fineTuning.jobs.create({ model: "text-static-1", training_file: file.id, suffix: "router" });
+// `head` is Graft's own: the head that gets the result. Without it a job makes a model, and nothing that serves changes.
+const params = { model: "text-static-1", training_file: file.id, suffix: "router", head: "router" };
+let job = await openai.fineTuning.jobs.create(params);
 while (!["succeeded", "failed", "cancelled"].includes(job.status)) {
   await setTimeout(500);
   job = await openai.fineTuning.jobs.retrieve(job.id);

@@ -35,12 +35,19 @@ export type HeadHyperparameters = DeepReadonly<z.output<typeof headHyperparamete
 
 export const defaultHeadHyperparameters: HeadHyperparameters = headHyperparameters.parse({});
 
-const evaluationSettings = z.strictObject({
-  method: z.enum(["auto", "cross_validation", "holdout", "none"]).default("auto"),
-  folds: z.number().int().min(2).max(20).optional(),
-  fraction: z.number().min(0.05).max(0.5).optional(),
-  detail: z.enum(["summary", "full"]).default("summary"),
-});
+const evaluationSettings = z
+  .strictObject({
+    method: z.enum(["auto", "cross_validation", "holdout", "none"]).default("auto"),
+    folds: z.number().int().min(2).max(20).optional().openapi({ description: "of a cross-validation" }),
+    fraction: z.number().min(0.05).max(0.5).optional().openapi({ description: "of the examples, for a holdout" }),
+    detail: z.enum(["summary", "full"]).default("summary"),
+  })
+  .superRefine(({ method, folds, fraction }, context) => {
+    const refuse = (field: string) =>
+      context.addIssue({ code: "custom", path: [field], message: `the method '${method}' takes none` });
+    if (folds !== undefined && (method === "holdout" || method === "none")) refuse("folds");
+    if (fraction !== undefined && (method === "cross_validation" || method === "none")) refuse("fraction");
+  });
 
 export const newHead = z
   .strictObject({

@@ -38,18 +38,18 @@ export const newFineTuningJob = z
     }),
     validation_file: z.string().min(1).max(200).nullish(),
     seed: z.number().int().min(0).max(4_294_967_295).nullish(),
-    suffix: z
-      .string()
-      .min(1)
-      .max(64)
-      .refine((text) => text.isWellFormed() && !/\p{Cc}/u.test(text), { error: "a suffix has no control characters" })
+    suffix: name
       .nullish()
       .openapi({ description: "names the fine-tuned model; the same again makes a new revision of it" }),
     metadata: metadata.nullish(),
-    head: name
-      .optional()
-      .openapi({ description: "the head that gets a new version; by default the suffix, or the job's id" }),
-    promote: z.enum(["if_better", "always", "never"]).default("if_better"),
+    head: name.optional().openapi({
+      description:
+        "the head that gets a new version; without it the job makes a model and promotes nothing, and its head is called by the job's id",
+    }),
+    promote: z.enum(["if_better", "always", "never"]).default("if_better").openapi({
+      description:
+        "whether the version becomes the head's active one. 'if_better' keeps the better of fine-tuned model and frozen head, and promotes it where that is the fine-tuned one or the head has no active version; without held-out examples to compare on it promotes nothing. 'always' and 'never' keep the fine-tuned model",
+    }),
     hyperparameters: newHyperparameters.optional(),
     method: z
       .looseObject({
@@ -66,6 +66,7 @@ export const newFineTuningJob = z
 export type NewFineTuningJob = DeepReadonly<z.input<typeof newFineTuningJob>>;
 export type FineTuningJobParams = DeepReadonly<z.output<typeof newFineTuningJob>>;
 
+const candidate = z.enum(["head", "fine_tuned"]);
 const autoOrNumber = z.union([z.literal("auto"), z.number().positive()]);
 const hyperparameters = z.object({
   n_epochs: autoOrNumber,
@@ -84,8 +85,10 @@ export const fineTuningJob = z
     created_at: unixSeconds,
     finished_at: unixSeconds.nullable(),
     estimated_finish: z.null(),
-    /** The tenant's own model once the job has succeeded; for embeddings of its own it is only a name. */
-    fine_tuned_model: z.string().nullable(),
+    fine_tuned_model: z.string().nullable().openapi({
+      description:
+        "the job's model, once it has succeeded. Where 'graft.kind' is 'head', it is the unchanged backbone under another name",
+    }),
     training_file: z.string(),
     validation_file: z.string().nullable(),
     hyperparameters,
@@ -106,15 +109,25 @@ export const fineTuningJob = z
       promote: z.enum(["if_better", "always", "never"]),
       trainable,
       attempt: z.number().int(),
+      kind: candidate.nullable().openapi({
+        description:
+          "what the job has made: 'fine_tuned', layers of its own and a head on them, or 'head', a head on the unchanged backbone; null before it has succeeded",
+      }),
       comparison: z
         .object({
-          head_accuracy: z.number(),
-          fine_tuned_accuracy: z.number(),
+          head_accuracy: z.number().openapi({ description: "of the frozen head; for regression, R²" }),
+          fine_tuned_accuracy: z.number().openapi({ description: "of the fine-tuned model" }),
           test_examples: z.number().int(),
           p_value: z.number(),
           verdict: z.enum(["better", "not_better", "inconclusive"]),
+          kept: candidate
+            .nullable()
+            .openapi({ description: "which of the two is trained on all examples and kept; the other is not kept" }),
         })
-        .nullable(),
+        .nullable()
+        .openapi({
+          description: "both candidates on held-out examples; null before that, or where nothing could be compared",
+        }),
     }),
   })
   .openapi("FineTuningJob");

@@ -2,6 +2,7 @@
 import type { HeadParams } from "../api/heads.ts";
 import { defaultHyperparameters } from "../api/jobs.ts";
 import type { Backbone } from "../backbones/backbone.ts";
+import { TRAINABLE_LAYERS } from "../backbones/fine-tuned.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
 import { chooseBackbone, findTrainableBackbone, isFineTuned } from "../serving/backbones.ts";
@@ -9,7 +10,7 @@ import type { TenantRequest } from "../serving/tenant-request.ts";
 import type { JobSpec } from "../tenant/jobs/jobs.ts";
 import { getLedger, type Ledger } from "../tenant/tenant.ts";
 
-/** A job's specification before it has an id, by which a head without a name is called. */
+/** A job's specification before it has an id, which names the head of a job that names none. */
 export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
 
 /** A job's specification, but for what its examples and its backbone decide. */
@@ -108,6 +109,10 @@ async function findShape(
   if (!training.ok || validationFile === null) return training;
   const validation = await findFileShape(tenantLedger, validationFile, "validation_file");
   if (!validation.ok) return validation;
+  if (validationFile === trainingFile) {
+    const message = "The validation file is the training file, so nothing would be left to train on. Leave it out.";
+    return fail("invalid_parameter", message, { param: "validation_file" });
+  }
   const mismatch = (["task", "modality", "dimensions"] as const).find(
     (field) => validation.value[field] !== training.value[field],
   );
@@ -146,6 +151,11 @@ function chooseLayers(
 ): Result<JobSpec["trainable"]> {
   const hasLayers = backbone !== null && findTrainableBackbone(env, backbone) !== null;
   const trainable = requested ?? (hasLayers ? "all" : "head");
+  const isTooDeep = typeof trainable === "object" && trainable.last_layers > TRAINABLE_LAYERS;
+  if (hasLayers && isTooDeep) {
+    const message = `'${backbone.id}' has ${TRAINABLE_LAYERS} layers that can be trained, the head among them, and not ${trainable.last_layers}.`;
+    return fail("invalid_parameter", message, { param: "trainable.last_layers" });
+  }
   if (trainable === "head" || hasLayers) return ok(trainable);
   const subject = backbone === null ? "Embeddings of your own have" : `The backbone '${backbone.id}' has`;
   const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;

@@ -1,7 +1,6 @@
 /** Makes fine-tuning jobs. */
 import type { HeadParams } from "../api/heads.ts";
 import type { FineTuningJob } from "../api/jobs.ts";
-import { name } from "../api/schema.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
 import { newId } from "../lib/id.ts";
@@ -24,7 +23,7 @@ interface IdempotentChange {
   readonly status: 200 | 202;
 }
 
-/** Makes a job. A head without a name gets the suffix as its name if it can be one, otherwise the job's id. */
+/** Makes a job. A head without a name gets the job's id as its name. */
 export async function createJob(
   { env }: TenantRequest,
   spec: NewJob,
@@ -32,9 +31,7 @@ export async function createJob(
 ): Promise<Result<FineTuningJob>> {
   if (getBatchEndpoint(env) === null) return noBatchEndpoint;
   const id = newJobId();
-  const suffix = name.safeParse(spec.suffix);
-  const head = spec.head ?? (suffix.success ? suffix.data : id);
-  return getLedger(env.TENANT, spec.tenant).createJob(claim, id, { ...spec, head }, status);
+  return getLedger(env.TENANT, spec.tenant).createJob(claim, id, { ...spec, head: spec.head ?? id }, status);
 }
 
 /** Makes the job that trains a head as `POST /v1/heads` asks for it. Examples of the request become a file of the job's own. */

@@ -10,6 +10,7 @@ import {
   type JobEvent,
   type PromotionMode,
   refusalReason,
+  shouldPromote,
 } from "../../src/core/lifecycle/job.ts";
 import {
   applyEvents,
@@ -68,7 +69,7 @@ describe("an undisturbed job", () => {
     expect(log).toEqual([
       "info: The examples are valid, and the job is queued.",
       "info: Attempt 1 is running at the batch endpoint.",
-      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.900: better.",
+      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.900: better. The fine-tuned model is kept, and the frozen head is not.",
       "info: The job has made version 3, which is active now.",
     ]);
     expect(state).toMatchObject({
@@ -260,7 +261,7 @@ describe("an attempt", () => {
     const retriedJob = applyEvents(evaluated, first.failed, second.submitting, second.accepted, second.notBetter);
     expect(retriedJob.state).toMatchObject({ refit: "head", comparison: second.notBetter.comparison });
     expect(retriedJob.log.at(-1)).toBe(
-      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better.",
+      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better. The frozen head is kept, and the fine-tuned model is not.",
     );
     // It must have refitted the better candidate.
     expect(applyEvents(retriedJob, second.finished)).toEqual(retriedJob);
@@ -303,7 +304,8 @@ describe("what a job makes", () => {
       first[verdict],
     );
     expect(evaluatedJob.state.refit).toBe(candidate);
-    const { state, log } = applyEvents(evaluatedJob, { ...first.finished, candidate, hasActiveVersion: serves });
+    expect(shouldPromote(evaluatedJob.state, serves)).toBe(promoted);
+    const { state, log } = applyEvents(evaluatedJob, { ...first.finished, candidate, promoted });
     expect(state).toMatchObject({ status: "succeeded", version: 3, promoted });
     expect(log.at(-1)).toBe(
       promoted
@@ -312,11 +314,17 @@ describe("what a job makes", () => {
     );
   });
 
-  it("is the frozen head if nothing could be compared, and is promoted if no version is active", () => {
+  it("is the frozen head if nothing could be compared, with a warning, and 'if_better' promotes it nowhere", () => {
     const none = { test_examples: 0, head_accuracy: 0, fine_tuned_accuracy: 0, only_head: 0, only_fine_tuned: 0 };
-    const evaluatedJob = applyEvents(running, { type: "evaluated", attempt: 1, comparison: none });
-    expect(evaluatedJob.state.refit).toBe("head");
-    expect(applyEvents(evaluatedJob, { ...first.finishedHead, hasActiveVersion: false }).state.promoted).toBe(true);
+    const { state, log } = applyEvents(running, { type: "evaluated", attempt: 1, comparison: none });
+    expect(state.refit).toBe("head");
+    expect(log.at(-1)).toMatch(
+      /^warn: Nothing could be compared: .* The frozen head is kept, and the fine-tuned model is not/,
+    );
+    for (const hasActiveVersion of [true, false]) {
+      expect(shouldPromote(state, hasActiveVersion)).toBe(false);
+      expect(shouldPromote({ ...state, promote: "always" }, hasActiveVersion)).toBe(true);
+    }
   });
 });
 

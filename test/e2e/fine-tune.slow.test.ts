@@ -22,7 +22,12 @@ const embedText = async (model: string, input: string) =>
 describe("a job that trains all layers", () => {
   beforeAll(async () => {
     await createDataset(acme.graft, "tickets", 400);
-    const job = await openai.fineTuning.jobs.create({ ...jobParams, suffix: "support", n: 1 } as never);
+    const job = await openai.fineTuning.jobs.create({
+      ...jobParams,
+      suffix: "support",
+      head: "support",
+      n: 1,
+    } as never);
     const finishedJob = await waitForJobEnd(acme, job.id);
     expect(finishedJob).toMatchObject({
       status: "succeeded",
@@ -32,7 +37,8 @@ describe("a job that trains all layers", () => {
         version: 1,
         promoted: true,
         trainable: "all",
-        comparison: { test_examples: expect.any(Number) },
+        kind: "fine_tuned",
+        comparison: { test_examples: expect.any(Number), kept: "fine_tuned" },
       },
     });
     const events = await openai.fineTuning.jobs.listEvents(job.id, { limit: 100 });

@@ -1,6 +1,7 @@
 /** Fine-tuning jobs from a client to the batch endpoint and back, each a real process, with nothing wrong. */
 import OpenAI, { toFile } from "openai";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import type { FineTuningJob } from "../../src/api/jobs.ts";
 import {
   createDataset,
   makeExamples,
@@ -32,7 +33,8 @@ test("OpenAI's client uploads a file, fine-tunes on it, and the head predicts", 
   }));
   const jsonl = chats.map((chat) => JSON.stringify(chat)).join("\n");
   const file = await openai.files.create({ file: await toFile(Buffer.from(jsonl), "t.jsonl"), purpose: "fine-tune" });
-  const job = await openai.fineTuning.jobs.create({ model: "text-static-1", training_file: file.id, suffix: "router" });
+  const params = { model: "text-static-1", training_file: file.id, suffix: "router", head: "router" };
+  const job = await openai.fineTuning.jobs.create(params);
   expect(job).toMatchObject({ object: "fine_tuning.job", status: "validating_files", training_file: file.id });
   const finishedJob = await waitFor(async () => {
     const current = await openai.fineTuning.jobs.retrieve(job.id);
@@ -40,6 +42,9 @@ test("OpenAI's client uploads a file, fine-tunes on it, and the head predicts", 
   }, "the job succeeds");
   expect(finishedJob.fine_tuned_model).toBe("ft:text-static-1:router");
   expect(finishedJob).toMatchObject({ graft: { head: "router", version: 1, promoted: true, attempt: 1 } });
+  const { kind, comparison } = (finishedJob as unknown as FineTuningJob).graft;
+  expect(comparison?.kept).toBe(comparison?.verdict === "better" ? "fine_tuned" : "head");
+  expect(kind).toBe(comparison?.kept);
   const events: OpenAI.FineTuning.FineTuningJobEvent[] = [];
   for await (const event of openai.fineTuning.jobs.listEvents(job.id, { limit: 5 })) events.push(event);
   expect(events.at(-1)?.message).toBe("The job was created.");

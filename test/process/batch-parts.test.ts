@@ -11,7 +11,7 @@ import type { TrainingContext } from "../../src/batch/attempt/context.ts";
 import { makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
 import { type Examples, readExamples } from "../../src/batch/attempt/examples.ts";
 import { type Predictions, predictRows } from "../../src/batch/attempt/model.ts";
-import { compareHeads } from "../../src/batch/attempt/stages/compare.ts";
+import { compareHeads, emptyComparison } from "../../src/batch/attempt/stages/compare.ts";
 import type { Head, Task } from "../../src/core/head.ts";
 import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts } from "./batch-data.ts";
 import { ndjson, sha256Hex } from "./fake-worker.ts";
@@ -255,6 +255,17 @@ describe("the comparison", () => {
       only_head: 2,
       only_fine_tuned: 1,
     });
+  });
+
+  it("compares nothing where every example has a label that was not trained", async () => {
+    const single = makeMaterial("single_label", [1, -1], ["c", "d"]);
+    const [a, b] = [makeHead("single_label", ["a", "b"], 1, -1), makeHead("single_label", ["a", "b"], 0, 0)];
+    expect(await compare(single, [0, 1], a, b)).toEqual(emptyComparison);
+    const multi = makeMaterial("multi_label", [1, -1, 1], [["a", "c"], ["d"], []]);
+    const [apart, both] = [makeHead("multi_label", ["a", "b"], 1, -1), makeHead("multi_label", ["a", "b"], 1, 1)];
+    expect(await compare(multi, [0, 1], apart, both)).toEqual(emptyComparison);
+    // No label at all is a prediction that can be right.
+    expect((await compare(multi, [0, 1, 2], apart, both)).test_examples).toBe(3);
   });
 
   it("counts values that are nearer, and those alike for neither", async () => {

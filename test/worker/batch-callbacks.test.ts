@@ -258,7 +258,7 @@ describe("a message", () => {
       "step 3",
       "step 2",
       "step 1",
-      "On 50 held-out examples the frozen head has 0.800, the fine-tuned model 0.960: better.",
+      "On 50 held-out examples the frozen head has 0.800, the fine-tuned model 0.960: better. The fine-tuned model is kept, and the frozen head is not.",
       "The job has made version 1, which is active now.",
     ]);
     expect((await call("GET", `${JOBS}/${job}/checkpoints`, key)).json.data).toHaveLength(1);

@@ -235,11 +235,16 @@ describe("a job that trained layers", () => {
 
 describe("a model's id", () => {
   test.each(["a/b ?#%é😀&=+", "..", "x".repeat(64), "100%25"])(
-    "of the suffix %j is found as it is, and encoded",
+    "of the suffix %j, which jobs once took, is found as it is, and encoded",
     async (suffix) => {
       const owner = await tenantWithTickets();
-      const { fine_tuned_model: id } = await runFineTuning(owner, makeDelta(3), { suffix });
-      expect(id).toBe(`ft:${model}:${suffix}`);
+      const made = await runFineTuning(owner, makeDelta(3), { suffix: "new" });
+      expect(made.graft).toMatchObject({ kind: "fine_tuned", comparison: { kept: "fine_tuned" } });
+      const id = `ft:${model}:${suffix}`;
+      await inLedger(owner.id, ({ sql }) => {
+        sql.exec("UPDATE backbones SET id = ?", id);
+        sql.exec("UPDATE head_versions SET record = json_set(record, '$.backbone.id', ?)", id);
+      });
       expect((await call("GET", modelPath(id), owner.key)).json.id).toBe(id);
       expect((await postEmbeddings(owner.key, id)).status).toBe(200);
       const params = { name: "b", dataset: "tickets", backbone: id, evaluation: { method: "none" } };
@@ -263,8 +268,9 @@ describe("a job that trained no layers", () => {
     await attempt.uploadArtifact(trainedHead.bytes);
     const candidate = verdict === "better" ? "fine_tuned" : "head";
     await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, candidate) as never });
-    const { fine_tuned_model: id } = await waitForJob(owner.key, running.job, "succeeded");
+    const { fine_tuned_model: id, graft } = await waitForJob(owner.key, running.job, "succeeded");
     expect(id).toBe(`ft:${base}:${running.job}`);
+    expect(graft).toMatchObject({ kind: "head", comparison: { verdict, kept: candidate } });
     const shared = (await call("GET", modelPath(base), owner.key)).json;
     const modelInfo = (await call("GET", modelPath(id), owner.key)).json;
     expect(modelInfo).toEqual({

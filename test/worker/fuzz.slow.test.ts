@@ -60,7 +60,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
       name: "h",
       examples,
       hyperparameters: { l2: 1, class_weight: null, lexical: "auto", seed: 1 },
-      evaluation: { method: "none", folds: 2, fraction: 0.2, detail: "summary" },
+      evaluation: { method: "auto", folds: 2, fraction: 0.2, detail: "summary" },
       promote: true,
       method: "head",
     },

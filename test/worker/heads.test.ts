@@ -329,6 +329,20 @@ describe("training", () => {
       "invalid_parameter",
       "evaluation.method",
     ],
+    ...(
+      [
+        ["folds", { method: "holdout", folds: 5 }],
+        ["folds", { method: "none", folds: 5 }],
+        ["fraction", { method: "cross_validation", fraction: 0.2 }],
+        ["fraction", { method: "none", fraction: 0.2 }],
+      ] as const
+    ).map(([field, evaluation]): [string, object, number, string, string] => [
+      `${field} for the method '${evaluation.method}'`,
+      { dataset: "tickets", evaluation },
+      400,
+      "invalid_parameter",
+      `evaluation.${field}`,
+    ]),
     ["fine-tuning on what is not there", { dataset: "none", method: "fine_tune" }, 404, "not_found", "dataset"],
     [
       "fine-tuning of a backbone without layers",

@@ -91,14 +91,13 @@ describe("OpenAI's own client", () => {
         }),
       )
       .join("\n");
-    const file = await client.files.create({
-      file: await toFile(Buffer.from(content), "a.jsonl"),
-      purpose: "fine-tune",
-    });
+    const upload = async (name: string) =>
+      client.files.create({ file: await toFile(Buffer.from(content), name), purpose: "fine-tune" });
+    const [file, validationFile] = [await upload("a.jsonl"), await upload("b.jsonl")];
     const job = await client.fineTuning.jobs.create({
       model,
       training_file: file.id,
-      validation_file: file.id,
+      validation_file: validationFile.id,
       seed: 7,
       suffix: "support",
       metadata: { team: "a" },
@@ -107,7 +106,7 @@ describe("OpenAI's own client", () => {
     expect(job).toMatchObject({
       object: "fine_tuning.job",
       training_file: file.id,
-      validation_file: file.id,
+      validation_file: validationFile.id,
       seed: 7,
       metadata: { team: "a" },
       method: { type: "supervised", supervised: { hyperparameters: { ...autoHyperparameters, n_epochs: 3 } } },
@@ -234,6 +233,7 @@ describe("a job", () => {
         promote: "if_better",
         trainable: "all",
         attempt: 1,
+        kind: null,
         comparison: null,
       },
     });
@@ -288,12 +288,12 @@ describe("a job", () => {
     expect([job.hyperparameters, job.method.supervised.hyperparameters]).toEqual([expected, expected]);
   });
 
-  test("makes a version of the head that it names, else of one named as its suffix, where that is a name", async () => {
-    const head = async (body: object) => (await createJob(body)).graft.head;
-    expect(await head({ head: "named", suffix: "other" })).toBe("named");
-    expect(await head({ suffix: "my-suffix.1" })).toBe("my-suffix.1");
-    const { id, graft } = await createJob({ suffix: "My suffix" });
-    expect(graft.head).toBe(id);
+  test("makes a version of the head that it names, and without one a head of its own, whatever its suffix", async () => {
+    expect((await createJob({ head: "named", suffix: "other" })).graft.head).toBe("named");
+    for (const body of [{}, { suffix: "my-suffix.1" }]) {
+      const { id, graft } = await createJob(body);
+      expect(graft.head).toBe(id);
+    }
   });
 
   test("trains on files and data sets of each kind", async () => {
@@ -321,18 +321,16 @@ describe("a job", () => {
           "trainable",
         );
     }
-    const multi = await uploadLines(
-      [
-        { text: "a", labels: ["x"] },
-        { text: "b", labels: [] },
-      ],
-      ownKey,
-    );
+    const multiLines = [
+      { text: "a", labels: ["x"] },
+      { text: "b", labels: [] },
+    ];
+    const [multi, validation_file] = [await uploadLines(multiLines, ownKey), await uploadLines(multiLines, ownKey)];
     for (const [model, trainable] of [
       ["hash-text-1", "head"],
       ["text-static-1", "all"],
     ])
-      expect(await createJob({ model, training_file: multi, validation_file: multi }, ownKey)).toMatchObject({
+      expect(await createJob({ model, training_file: multi, validation_file }, ownKey)).toMatchObject({
         model,
         graft: { trainable },
       });
@@ -397,6 +395,14 @@ describe("a job is refused", () => {
     ["for an unknown promotion", { promote: true }, 400, "invalid_parameter", "promote"],
     ["for a head that is no name", { head: "No Name" }, 400, "invalid_parameter", "head"],
     ["for a long suffix", { suffix: "s".repeat(65) }, 400, "invalid_parameter", "suffix"],
+    ["for a suffix that is no name", { suffix: "My suffix" }, 400, "invalid_parameter", "suffix"],
+    [
+      "for more layers than there are",
+      { trainable: { last_layers: 4 } },
+      400,
+      "invalid_parameter",
+      "trainable.last_layers",
+    ],
     ["for an empty suffix", { suffix: "" }, 400, "invalid_parameter", "suffix"],
     ["for a seed that is none", { seed: 1.5 }, 400, "invalid_parameter", "seed"],
     ["for a seed below zero", { seed: -1 }, 400, "invalid_parameter", "seed"],
@@ -504,6 +510,12 @@ describe("a job is refused", () => {
     ]);
     const answer = await postJob({ model: "embedding", training_file: wide, validation_file: others[2] });
     expectError(answer, 422, "task_mismatch", "validation_file");
+  });
+
+  test("for a validation file that is the training file", async () => {
+    const file = await uploadLines(tickets());
+    const answer = await postJob({ model, training_file: file, validation_file: file });
+    expectError(answer, 400, "invalid_parameter", "validation_file");
   });
 
   test("for a head of another task", async () => {
@@ -890,7 +902,7 @@ describe("what a job made", () => {
       status: "succeeded",
       finished_at: expect.any(Number),
       fine_tuned_model: `ft:${model}:${job}`,
-      graft: { head: "support", version: 1, promoted: true },
+      graft: { head: "support", version: 1, promoted: true, kind: "head" },
     });
     expect(ended.graft.comparison).toEqual({
       test_examples: 50,
@@ -898,6 +910,7 @@ describe("what a job made", () => {
       fine_tuned_accuracy: 0.7,
       p_value: expect.closeTo(0.125, 9),
       verdict: "not_better",
+      kept: "head",
     });
     const head = (await call("GET", "/v1/heads/support", ownKey)).json;
     expect(head).toMatchObject({
@@ -914,6 +927,47 @@ describe("what a job made", () => {
     expect((await call("GET", `${JOBS}/${job}`, ownKey)).json).toEqual(ended);
     expect(await listStoredKeys(id, "heads/")).toEqual([describeArtifact(trainedHead.bytes).sha256]);
   });
+});
+
+describe("a job that names no head", () => {
+  test.each(["if_better", "always", "never"])("makes a model, and promotes nothing under '%s'", async (promote) => {
+    const owner = await tenantWithTickets();
+    const head = { name: "support", dataset: "tickets", evaluation: { method: "none" } };
+    expect((await call("POST", "/v1/heads", owner.key, head)).status).toBe(201);
+    const { attempt, job } = await startJob(owner, { suffix: "support", promote });
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(trainedHead.bytes);
+    await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better });
+    await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead, "fine_tuned") });
+    expect(await waitForJob(owner.key, job, "succeeded")).toMatchObject({
+      fine_tuned_model: `ft:${model}:support`,
+      graft: { head: job, version: 1, promoted: false, promote },
+    });
+    const heads = await call("GET", "/v1/heads", owner.key);
+    expect(
+      heads.json.data.map(({ id, version, active_version }: ApiResponse["json"]) => [id, version, active_version]),
+    ).toEqual([
+      [job, 1, null],
+      ["support", 1, 1],
+    ]);
+    expect((await listJobEvents(owner.key, job)).at(-1)?.message).toMatch(/version 1, which was not promoted/);
+    expect((await call("POST", `/v1/heads/${job}/promote`, owner.key, { version: 1 })).status).toBe(200);
+    expect((await call("POST", `/v1/heads/${job}/predict`, owner.key, { input: "refund" })).status).toBe(200);
+  });
+});
+
+test("a job whose candidates could not be compared says so, and 'if_better' promotes nothing", async () => {
+  const { key: ownKey, job, attempt } = await newTenantWithJob({ head: "support" });
+  const trainedHead = await getTrainedHead();
+  await attempt.uploadArtifact(trainedHead.bytes);
+  const judgement = { test_examples: 0, head_accuracy: 0, fine_tuned_accuracy: 0, only_head: 0, only_fine_tuned: 0 };
+  await attempt.sendAcceptedMessage({ type: "evaluated", judgement });
+  await attempt.sendAcceptedMessage({ type: "finished", manifest: makeManifest(trainedHead) });
+  const ended = await waitForJob(ownKey, job, "succeeded");
+  expect(ended.graft).toMatchObject({ version: 1, promoted: false, kind: "head", comparison: null });
+  const warnings = (await listJobEvents(ownKey, job)).filter(({ level }) => level === "warn");
+  expect(warnings.map(({ message }) => message)).toEqual([expect.stringContaining("Nothing could be compared")]);
+  expect((await call("GET", "/v1/heads/support", ownKey)).json).toMatchObject({ version: 1, active_version: null });
 });
 
 describe("old jobs", () => {

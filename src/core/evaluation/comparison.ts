@@ -15,6 +15,11 @@ export interface Comparison {
   readonly only_fine_tuned: number;
 }
 
+/** Whether the candidates were compared at all. */
+export function hasTestExamples({ test_examples }: Comparison): boolean {
+  return test_examples > 0;
+}
+
 const TEST_FRACTION = 0.2;
 /** Below this p-value a better accuracy is not put down to chance. */
 const SIGNIFICANCE_LEVEL = 0.1;
@@ -45,7 +50,7 @@ export function mcNemar(onlyFirst: number, onlySecond: number): number {
  */
 export function compare(comparison: Comparison): { readonly p_value: number; readonly verdict: Verdict } {
   const p_value = mcNemar(comparison.only_head, comparison.only_fine_tuned);
-  if (comparison.test_examples === 0) return { p_value, verdict: "inconclusive" };
+  if (!hasTestExamples(comparison)) return { p_value, verdict: "inconclusive" };
   if (comparison.fine_tuned_accuracy <= comparison.head_accuracy) return { p_value, verdict: "not_better" };
   const isAhead = comparison.only_fine_tuned > comparison.only_head;
   return { p_value, verdict: isAhead && p_value < SIGNIFICANCE_LEVEL ? "better" : "inconclusive" };

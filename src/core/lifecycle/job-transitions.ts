@@ -7,7 +7,7 @@
  * A job is run in attempts at the batch endpoint. The attempt's number is a fencing token: it rises whenever an attempt
  * is given up, handed back or resumed, and messages with a lower number have no effect.
  */
-import { compare } from "../evaluation/comparison.ts";
+import { type Candidate, type Comparison, compare, hasTestExamples, type Verdict } from "../evaluation/comparison.ts";
 import {
   type AttemptEvent,
   hasEnded,
@@ -18,7 +18,6 @@ import {
   type JobRules,
   type JobState,
   type JobStatus,
-  shouldPromote,
 } from "./job.ts";
 
 export interface Transition {
@@ -94,9 +93,9 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
       return isActive ? recordComparison(state, event.comparison, now) : transition(state, { heardAt: now });
     case "finished": {
       if (!isActive || event.candidate !== state.refit) return unchanged(state);
-      const promoted = shouldPromote(state, event.hasActiveVersion);
-      const message = `The job has made version ${event.version}, which ${promoted ? "is active now" : "was not promoted"}.`;
-      return end(state, now, { status: "succeeded", version: event.version, promoted }, info(message));
+      const { version, promoted } = event;
+      const message = `The job has made version ${version}, which ${promoted ? "is active now" : "was not promoted"}.`;
+      return end(state, now, { status: "succeeded", version, promoted }, info(message));
     }
     case "attempt_failed":
       if (event.retryable || !isActive) return abandonAttempt(state, event.message, now, rules);
@@ -181,16 +180,26 @@ function markRunning(state: JobState, now: number, change: Partial<JobState>, ..
   return transition(state, { status: "running", unanswered: 0, ...heard }, started, ...log);
 }
 
+const OUTCOMES = {
+  head: "The frozen head is kept, and the fine-tuned model is not.",
+  fine_tuned: "The fine-tuned model is kept, and the frozen head is not.",
+} as const;
+
+function describeComparison(comparison: Comparison, verdict: Verdict, refit: Candidate): JobLogEntry {
+  const { test_examples, head_accuracy, fine_tuned_accuracy } = comparison;
+  if (hasTestExamples(comparison))
+    return info(
+      `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}. ${OUTCOMES[refit]}`,
+    );
+  const message = `Nothing could be compared: no held-out example has labels that were trained. ${OUTCOMES[refit]} 'if_better' promotes neither.`;
+  return { level: "warn", message };
+}
+
 /** The comparison decides which candidate is refitted on all examples. */
-function recordComparison(state: JobState, comparison: NonNullable<JobState["comparison"]>, now: number): Transition {
+function recordComparison(state: JobState, comparison: Comparison, now: number): Transition {
   const { verdict } = compare(comparison);
   const refit = state.promote !== "if_better" || verdict === "better" ? "fine_tuned" : "head";
   const isRepeat = state.refit === refit && JSON.stringify(state.comparison) === JSON.stringify(comparison);
   if (isRepeat) return markRunning(state, now, { comparison, refit });
-  const { test_examples, head_accuracy, fine_tuned_accuracy } = comparison;
-  const message =
-    test_examples === 0
-      ? "No held-out examples can tell which candidate is better."
-      : `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}.`;
-  return markRunning(state, now, { comparison, refit }, info(message));
+  return markRunning(state, now, { comparison, refit }, describeComparison(comparison, verdict, refit));
 }

@@ -2,7 +2,7 @@
  * The state of a fine-tuning job, its events and its stored form. `job-transitions.ts` has the state machine. Times are
  * in milliseconds.
  */
-import type { Candidate, Comparison } from "../evaluation/comparison.ts";
+import { type Candidate, type Comparison, hasTestExamples } from "../evaluation/comparison.ts";
 import { storedJson } from "./stored-json.ts";
 
 export type JobStatus = "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
@@ -68,13 +68,13 @@ export type AttemptEvent =
   | { readonly type: "heartbeat"; readonly attempt: number }
   | { readonly type: "checkpoint"; readonly attempt: number; readonly artifact: JobArtifact }
   | { readonly type: "evaluated"; readonly attempt: number; readonly comparison: Comparison }
-  /** `version`: the version that the job has made; `hasActiveVersion`: whether its head had an active one before. */
+  /** `version`: the version that the job has made; `promoted`: whether it is active now. */
   | {
       readonly type: "finished";
       readonly attempt: number;
       readonly candidate: Candidate;
       readonly version: number;
-      readonly hasActiveVersion: boolean;
+      readonly promoted: boolean;
     }
   | { readonly type: "attempt_failed"; readonly attempt: number; readonly message: string; readonly retryable: boolean }
   | { readonly type: "stopped"; readonly attempt: number }
@@ -159,6 +159,7 @@ export function dueAt(state: JobState, rules: JobRules): number | null {
 /** Whether to promote the version that a job made. `hasActiveVersion`: whether the head has an active version now. */
 export function shouldPromote(state: JobState, hasActiveVersion: boolean): boolean {
   if (state.promote !== "if_better") return state.promote === "always";
+  if (state.comparison === null || !hasTestExamples(state.comparison)) return false;
   // A head without an active version takes the better candidate, whichever it is.
   return state.refit === "fine_tuned" || !hasActiveVersion;
 }

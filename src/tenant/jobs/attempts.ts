@@ -12,7 +12,7 @@ import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { addBackbone, checkBackboneLimit, type FineTunedBackbone, fineTunedId } from "../heads/backbones.ts";
 import { commitHead, getHead, type NewHead } from "../heads/heads.ts";
-import { findJob, type JobRow, type JobSpec } from "./jobs.ts";
+import { findJob, hasNamedHead, type JobRow, type JobSpec } from "./jobs.ts";
 import { applyEvent, checkSource } from "./lifecycle.ts";
 import { addRecord } from "./log.ts";
 
@@ -94,8 +94,8 @@ export interface AttemptResult extends Sender {
 }
 
 /**
- * Ends a job with the result of its attempt: adds the version of the head, promotes it if the job says so, and adds the
- * fine-tuned backbone. If the ledger refuses the version, for example because there are too many, the job fails. Call it
+ * Ends a job with the result of its attempt: adds the version of the head, promotes it if the job names a head and says
+ * so, and adds the fine-tuned backbone. If the ledger refuses the version, for example because there are too many, the job fails. Call it
  * in a transaction.
  */
 export function finishJob(
@@ -122,7 +122,8 @@ export function finishJob(
   const { backbone: base, suffix, dimensions } = job.value.spec;
   const model = base && fineTunedId(base.id, suffix, id);
   const limitCheck = model !== null && layers !== null ? checkBackboneLimit(sql, model) : ok(null);
-  const committed = limitCheck.ok ? commitHead(sql, head, shouldPromote(state, hasActiveVersion), now) : limitCheck;
+  const promoted = hasNamedHead(job.value) && shouldPromote(state, hasActiveVersion);
+  const committed = limitCheck.ok ? commitHead(sql, head, promoted, now) : limitCheck;
   if (committed.ok && base !== null && model !== null) {
     const unchanged = { sha256: null, revision: base.revision, bytes: 0, parameters: 0, dimensions };
     const layerFields = layers === null ? unchanged : { ...layers, revision: head.backbone.revision };
@@ -136,7 +137,7 @@ export function finishJob(
     addBackbone(sql, { ...backboneFields, ...layerFields }, now);
   }
   const event: JobEvent = committed.ok
-    ? { type: "finished", attempt, candidate, version: committed.value.version, hasActiveVersion }
+    ? { type: "finished", attempt, candidate, version: committed.value.version, promoted }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
   return ok(toDirective(applyEvent(sql, job.value, event, now, rules), attempt));
 }

@@ -3,10 +3,16 @@ import type { DatasetModality } from "../../api/datasets.ts";
 import type { HeadHyperparameters } from "../../api/heads.ts";
 import type { FineTuningHyperparameters, FineTuningJob } from "../../api/jobs.ts";
 import type { List, PageRequest } from "../../api/lists.ts";
-import { compare } from "../../core/evaluation/comparison.ts";
+import { type Candidate, compare, hasTestExamples } from "../../core/evaluation/comparison.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
-import { decodeJobState, hasEnded, type JobState, type PromotionMode } from "../../core/lifecycle/job.ts";
+import {
+  decodeJobState,
+  hasEnded,
+  hasTrainableLayers,
+  type JobState,
+  type PromotionMode,
+} from "../../core/lifecycle/job.ts";
 import { limits } from "../../core/limits.ts";
 import type { Submission } from "../../jobs/protocol.ts";
 import { toSeconds } from "../../lib/time.ts";
@@ -27,6 +33,7 @@ export interface JobSpec {
   readonly out_of_scope_label: string | null;
   /** null where the inputs are embeddings. */
   readonly backbone: { readonly id: string; readonly revision: string } | null;
+  /** A job that names no head makes one of its own, under its id. */
   readonly head: string;
   readonly promote: PromotionMode;
   readonly trainable: Submission["trainable"];
@@ -59,9 +66,27 @@ function toRow({ number, id, spec, state, created_at }: StoredJob): JobRow {
   return { number, id, created_at, spec: JSON.parse(spec) as JobSpec, state: decodeJobState(state) };
 }
 
+/** Whether a job was to train a head that it names. */
+export function hasNamedHead({ id, spec }: Pick<JobRow, "id" | "spec">): boolean {
+  return spec.head !== id;
+}
+
+/** What a job's model is: layers of its own, or the shared backbone under another name. */
+function kindOf({ spec, state }: JobRow): Candidate | null {
+  if (state.status !== "succeeded") return null;
+  return state.refit === "fine_tuned" && hasTrainableLayers(spec.trainable) ? "fine_tuned" : "head";
+}
+
+/** What the job says of the comparison of its candidates. Null where nothing could be compared. */
+function toComparison({ comparison, refit }: JobState): FineTuningJob["graft"]["comparison"] {
+  if (comparison === null || !hasTestExamples(comparison)) return null;
+  const { head_accuracy, fine_tuned_accuracy, test_examples } = comparison;
+  return { head_accuracy, fine_tuned_accuracy, test_examples, ...compare(comparison), kept: refit };
+}
+
 /** A job in the shape of OpenAI's API. */
-export function toJob({ id, spec, state, created_at }: JobRow): FineTuningJob {
-  const { comparison } = state;
+export function toJob(row: JobRow): FineTuningJob {
+  const { id, spec, state, created_at } = row;
   const model = spec.backbone?.id ?? "embedding";
   return {
     object: "fine_tuning.job",
@@ -90,15 +115,8 @@ export function toJob({ id, spec, state, created_at }: JobRow): FineTuningJob {
       promote: spec.promote,
       trainable: spec.trainable,
       attempt: state.attempt,
-      comparison:
-        comparison === null
-          ? null
-          : {
-              head_accuracy: comparison.head_accuracy,
-              fine_tuned_accuracy: comparison.fine_tuned_accuracy,
-              test_examples: comparison.test_examples,
-              ...compare(comparison),
-            },
+      kind: kindOf(row),
+      comparison: toComparison(state),
     },
   };
 }

@@ -126,8 +126,21 @@ function statusEventType(status: JobState["status"]): EventType | null {
 /** A job in the data of an event. */
 function jobEventData(row: JobRow) {
   const { object, id, status, model, fine_tuned_model, training_file, error, graft } = toJob(row);
-  const { head, version, promoted, comparison } = graft;
-  return { object, id, status, model, fine_tuned_model, training_file, error, head, version, promoted, comparison };
+  const { head, version, promoted, kind, comparison } = graft;
+  return {
+    object,
+    id,
+    status,
+    model,
+    fine_tuned_model,
+    training_file,
+    error,
+    head,
+    version,
+    promoted,
+    kind,
+    comparison,
+  };
 }
 
 export function commandJob(

@@ -55,6 +55,7 @@ async function predictHeldOut(
 /**
  * Compares the outputs of two heads for the held-out rows, without those of the out-of-scope label. A single label is
  * correct if it is the most probable one; a set of labels if exactly these have at least ½. Of two values the nearer wins.
+ * If every row has a label that neither head knows, there is nothing to compare.
  */
 export function compareHeads(
   { submission, examples }: TrainingContext,
@@ -67,7 +68,10 @@ export function compareHeads(
     const [target, a, b] = [examples.targets[row], frozen.outputs[i], fineTuned.outputs[i]];
     return target === undefined || target === outOfScope || !a || !b ? [] : [{ target, frozen: a, fineTuned: b }];
   });
-  if (pairs.length === 0) return emptyComparison;
+  const labels = new Set([...frozen.head.labels, ...fineTuned.head.labels]);
+  const isKnown = ({ target }: (typeof pairs)[number]) =>
+    typeof target === "number" || [target].flat().every((label) => labels.has(label));
+  if (!pairs.some(isKnown)) return emptyComparison;
   const score = submission.task === "regression" ? nearness : correctness;
   const scores = pairs.map(
     (pair) =>
