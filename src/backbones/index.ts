@@ -59,17 +59,9 @@ export function makeBackbones(
   ai: AiBinding | undefined,
 ): Result<ReadonlyMap<string, Backbone>> {
   const table = new Map([textStatic, hashText].map((backbone) => [backbone.id, backbone]));
-  if (configuration === undefined || configuration.trim() === "") return ok(table);
-  let json: unknown;
-  try {
-    json = JSON.parse(configuration);
-  } catch {
-    return invalidConfiguration([], "is not JSON");
-  }
-  const parsed = z.array(entrySchema).safeParse(json);
-  const issue = parsed.error?.issues[0];
-  if (!parsed.success) return invalidConfiguration(issue?.path ?? [], issue?.message ?? "is wrong");
-  for (const [i, entry] of parsed.data.entries()) {
+  const entries = parseEntries(configuration);
+  if (!entries.ok) return entries;
+  for (const [i, entry] of entries.value.entries()) {
     if (table.has(entry.id)) return invalidConfiguration([i, "id"], `'${entry.id}' is taken`);
     const { id, license, parameters, model, dimensions } = entry;
     const identity = { id, revision: entry.revision ?? revisionOf(entry), license, parameters };
@@ -94,6 +86,27 @@ export function makeBackbones(
     table.set(id, openAiBackbone(identity, { ...callOptions, ...format, baseUrl, key }));
   }
   return ok(table);
+}
+
+/** The origins of the remote backbones in a valid `configuration`; of an invalid one none. */
+export function listBackboneOrigins(configuration: string | undefined): string[] {
+  const entries = parseEntries(configuration);
+  if (!entries.ok) return [];
+  return entries.value.flatMap((entry) => (entry.kind === "openai" ? [new URL(entry.base_url).origin] : []));
+}
+
+function parseEntries(configuration: string | undefined): Result<Entry[]> {
+  if (configuration === undefined || configuration.trim() === "") return ok([]);
+  let json: unknown;
+  try {
+    json = JSON.parse(configuration);
+  } catch {
+    return invalidConfiguration([], "is not JSON");
+  }
+  const parsed = z.array(entrySchema).safeParse(json);
+  if (parsed.success) return ok(parsed.data);
+  const issue = parsed.error.issues[0];
+  return invalidConfiguration(issue?.path ?? [], issue?.message ?? "is wrong");
 }
 
 function invalidConfiguration(path: readonly PropertyKey[], what: string) {

@@ -1,7 +1,7 @@
 /** The runtime's answer on its way to the client. */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import { discardBody, runtimeFailure, runtimeRestarting, sendError } from "./errors.ts";
-import { responseHeaders } from "./headers.ts";
+import { endToEndHeaders } from "./headers.ts";
 
 /** Sends the head of an answer. False if the client has been answered otherwise, and the rest is not wanted. */
 export function startAnswer(
@@ -16,7 +16,7 @@ export function startAnswer(
     sendError(request, response, runtimeFailure);
     return false;
   }
-  response.writeHead(status, responseHeaders(headers));
+  response.writeHead(status, endToEndHeaders(headers));
   response.once("finish", () => discardBody(request));
   return true;
 }

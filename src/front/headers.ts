@@ -66,8 +66,8 @@ export function requestHeaders(request: IncomingMessage, host: string, path: str
   return headers;
 }
 
-/** The headers of an answer to the client. */
-export function responseHeaders(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
+/** A message's headers without those of its connection and those of the runtime's own. */
+export function endToEndHeaders(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
   const named = parseConnection(headers.connection);
   const kept: OutgoingHttpHeaders = {};
   for (const [name, value] of Object.entries(headers))

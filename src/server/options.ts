@@ -1,4 +1,5 @@
 import type { FrontOptions } from "../front/server.ts";
+import type { Resolve } from "./outbound.ts";
 
 export interface ServeOptions {
   /** 127.0.0.1 by default. */
@@ -14,6 +15,8 @@ export interface ServeOptions {
   readonly adminKey: string;
   /** The Worker's other variables, such as BACKBONES. */
   readonly variables?: Readonly<Record<string, string>>;
+  /** What resolves the names of hosts that are not public by configuration; DNS by default. */
+  readonly resolve?: Resolve;
   /** Takes the Worker's log lines, instead of standard output. */
   readonly log?: (line: string) => void;
   /** Paths of a Worker that has more than the API's, for tests. */

@@ -1,8 +1,7 @@
 /** Builds the Worker and runs it on workerd, the runtime of production, with its storage on disk. */
 import { execFile } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
@@ -10,6 +9,8 @@ import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
 import { rewriteDirectory } from "./directory.ts";
 import { startFronts } from "./fronts.ts";
 import type { ServeOptions } from "./options.ts";
+import { startOutbound } from "./outbound.ts";
+import { makeSockets, type Sockets } from "./sockets.ts";
 import { loadServerKey, lockStateDir } from "./state.ts";
 import { watchCommand } from "./watchdog.ts";
 
@@ -49,23 +50,28 @@ const moduleTypes = [
 ] as const;
 
 const launcher = join(import.meta.dirname, "launch-workerd.sh");
-/** The longest path of a Unix socket, in bytes, on every system: sun_path has 104 on macOS, with a zero at its end. */
-const MAX_SOCKET_PATH = 103;
+const outboundWorker = join(import.meta.dirname, "outbound-worker.js");
+/** workerd's own number for requests with a whole URL (HttpOptions.Style.proxy). */
+const HTTP_PROXY_STYLE = 1;
 
 /** Starts a built Worker and waits until it is ready. Throws a UsageError if the state folder cannot be used. */
 export async function serve(bundleDir: string, options: ServeOptions): Promise<Server> {
-  const lock = lockStateDir(options.stateDir);
-  const socket = makeSocketPath(options.stateDir);
-  const miniflare = startRuntime(bundleDir, options, options.exposeRuntime ? "" : socket.path);
+  const { stateDir, variables = {}, resolve: resolveName, exposeRuntime } = options;
+  const lock = lockStateDir(stateDir);
+  const serverKey = loadServerKey(stateDir);
+  const sockets = makeSockets(stateDir);
+  const stopOutbound = await startOutbound({ socketPath: sockets.outbound, variables, resolve: resolveName });
+  const miniflare = startRuntime(bundleDir, options, serverKey, sockets);
   const stopRuntime = async () => {
     await miniflare.dispose();
-    socket.remove();
+    await stopOutbound();
+    sockets.remove();
     lock.close();
   };
   try {
     const { origin } = await miniflare.ready;
-    if (options.exposeRuntime) return { url: origin, batchUrl: origin, stop: stopRuntime };
-    const fronts = await startFronts(socket.path, options);
+    if (exposeRuntime) return { url: origin, batchUrl: origin, stop: stopRuntime };
+    const fronts = await startFronts(sockets.inbound, options);
     const stop = async () => {
       await fronts.close();
       await stopRuntime();
@@ -77,15 +83,7 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
   }
 }
 
-/** A Unix socket in the state folder, or in a temporary folder if its path would be too long. */
-function makeSocketPath(stateDir: string): { path: string; remove: () => void } {
-  const path = join(stateDir, "runtime.sock");
-  if (Buffer.byteLength(path) <= MAX_SOCKET_PATH) return { path, remove: () => rmSync(path, { force: true }) };
-  const folder = mkdtempSync(join(tmpdir(), "graft-socket-"));
-  return { path: join(folder, "runtime.sock"), remove: () => rmSync(folder, { recursive: true, force: true }) };
-}
-
-function startRuntime(bundleDir: string, options: ServeOptions, socketPath: string): Miniflare {
+function startRuntime(bundleDir: string, options: ServeOptions, serverKey: string, sockets: Sockets): Miniflare {
   const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
   const modules = moduleTypes.flatMap(([pattern, type]) =>
     readdirSync(bundleDir)
@@ -96,23 +94,36 @@ function startRuntime(bundleDir: string, options: ServeOptions, socketPath: stri
   // Also of each runtime that Miniflare starts after a crash.
   watchCommand(launcher);
   process.env.MINIFLARE_WORKERD_PATH = launcher;
+  const graft = {
+    ...worker,
+    modules,
+    modulesRoot: bundleDir,
+    bindings: {
+      ...(worker.bindings as Record<string, string>),
+      ADMIN_KEY: options.adminKey,
+      SERVER_KEY: serverKey,
+      ...options.variables,
+    },
+    serviceBindings: {
+      DIRECTORY_FILE: () => {
+        rewriteDirectory(options.stateDir);
+        return new Response();
+      },
+    },
+    outboundService: "outbound",
+  };
+  const outbound = {
+    name: "outbound",
+    compatibilityDate: worker.compatibilityDate,
+    modules: [{ type: "ESModule", path: outboundWorker }],
+    modulesRoot: import.meta.dirname,
+    serviceBindings: {
+      PROXY: { external: { address: `unix:${sockets.outbound}`, http: { style: HTTP_PROXY_STYLE } } },
+    },
+  };
   return new Miniflare(
     convertV4MiniflareOptions({
-      ...worker,
-      modules,
-      modulesRoot: bundleDir,
-      bindings: {
-        ...(worker.bindings as Record<string, string>),
-        ADMIN_KEY: options.adminKey,
-        SERVER_KEY: loadServerKey(options.stateDir),
-        ...options.variables,
-      },
-      serviceBindings: {
-        DIRECTORY_FILE: () => {
-          rewriteDirectory(options.stateDir);
-          return new Response();
-        },
-      },
+      workers: [graft, outbound],
       host: "127.0.0.1",
       port: options.exposeRuntime ? options.port : 0,
       resourcePersistencePath: options.stateDir,
@@ -121,7 +132,7 @@ function startRuntime(bundleDir: string, options: ServeOptions, socketPath: stri
       logRequests: false,
       handleStructuredLogs: ({ message }) => log(message),
       unsafeRuntimeEnv: {
-        GRAFT_SOCKET: socketPath,
+        GRAFT_SOCKET: options.exposeRuntime ? "" : sockets.inbound,
         GRAFT_STATE_DIR: options.stateDir,
         GRAFT_WORKERD: createRequire(import.meta.url)("workerd").default,
       },

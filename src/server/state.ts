@@ -10,21 +10,29 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { lockFolder } from "../lib/folder-lock.ts";
 import { UsageError } from "../lib/usage-error.ts";
 
 /** Makes the folder where there is none, for this user alone. Throws a UsageError if it cannot hold the state. */
 export function prepareStateDir(stateDir: string): void {
   try {
-    mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+    makeFolder(stateDir);
     chmodSync(stateDir, 0o700);
     accessSync(stateDir, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     throw unusable(stateDir, error);
   }
+}
+
+/** Makes a folder and those above it. Node's own recursion never ends in a file system that has no new folders. */
+function makeFolder(folder: string): void {
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory()) return;
+  makeFolder(dirname(folder));
+  mkdirSync(folder, { mode: 0o700 });
 }
 
 function unusable(stateDir: string, error: unknown): UsageError {

@@ -27,6 +27,8 @@ export interface SendResult {
 }
 
 const MAX_RESPONSE_BYTES = 1024;
+/** What `fetch` throws, among other words, if the host's address may not be reached: a type of RFC 9209, section 2.3. */
+export const ADDRESS_PROHIBITED = "destination_ip_prohibited";
 
 /** The headers that sign a body. `now` is in milliseconds. */
 export function signatureHeaders(
@@ -73,7 +75,9 @@ export async function sendMessage(
     status = response.status;
     retryAfter = parseRetryAfter(response.headers.get("retry-after"), Date.now());
     return { status, responseBody: await readResponseText(response), error: null, retryAfter };
-  } catch {
+  } catch (failure) {
+    if (String(failure).includes(ADDRESS_PROHIBITED))
+      return notSent("It was not sent: its host resolves to an address that is not public.");
     const [timeoutMessage, connectionMessage] =
       status === null
         ? ["There was no answer", "It could not be reached."]

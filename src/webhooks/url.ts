@@ -1,7 +1,7 @@
 /**
  * Where a webhook may be sent: to a public host by HTTPS on port 443, and to the origins that the operator allows. The URL
  * parser normalises addresses in octal, hexadecimal, full-width or percent-encoded digits. What a host name resolves to is
- * not known here: see docs/webhooks.md.
+ * not known here: src/server/outbound.ts checks that, where a machine's own network could be reached.
  */
 import ipaddr from "ipaddr.js";
 import { fail, ok, type Result } from "../core/failure.ts";
@@ -38,13 +38,16 @@ export function checkWebhookUrl(rawUrl: string, allowedOrigins: ReadonlySet<stri
   return isPublicHost(url.hostname) ? ok(url) : invalidUrl("its host is not public");
 }
 
+/** Whether an IPv4 or IPv6 address, in its usual spelling, is of a host on the public internet. */
+export function isPublicAddress(text: string): boolean {
+  const address = ipaddr.parse(text);
+  if (address.range() !== "unicast" || text === AZURE_HOST) return false;
+  return address.kind() === "ipv4" || address.match(IPV6_UNICAST);
+}
+
 function isPublicHost(hostname: string): boolean {
   const host = hostname.replace(/^\[(.*)\]$/, "$1").replace(/\.$/, "");
-  if (ipaddr.isValid(host)) {
-    const address = ipaddr.parse(host);
-    if (address.range() !== "unicast" || host === AZURE_HOST) return false;
-    return address.kind() === "ipv4" || address.match(IPV6_UNICAST);
-  }
+  if (ipaddr.isValid(host)) return isPublicAddress(host);
   const labels = host.split(".");
   return labels.length > 1 && labels.every((label) => label !== "") && !PRIVATE_NAMES.test(host);
 }

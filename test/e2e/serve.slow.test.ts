@@ -1,6 +1,7 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, expect, inject, test } from "vitest";
@@ -61,6 +62,38 @@ test("the secrets that BACKBONES names reach the Worker from the environment", a
   } finally {
     await server.stop();
     await remote.close();
+  }
+});
+
+test("a webhook whose name leads to this machine is not sent, and its delivery says why", async () => {
+  let connections = 0;
+  const receiver = createServer(() => connections++).listen(0, "127.0.0.1");
+  await once(receiver, "listening");
+  const names: string[] = [];
+  const resolveName = async (name: string) => {
+    names.push(name);
+    return ["127.0.0.1"];
+  };
+  const server = await serve(bundle, { ...options("names"), resolve: resolveName });
+  try {
+    const { key } = await createClient({ baseUrl: server.url, key: "operator-key-of-the-tests" }).tenants.create();
+    const graft = createClient({ baseUrl: server.url, key: key.secret });
+    const { id } = await graft.webhookEndpoints.create({
+      url: "https://hooks.example.com/a",
+      events: ["webhook.test"],
+    });
+    const delivery = await graft.webhookEndpoints.test(id);
+    const attempts = await waitFor(async () => {
+      const { attempts } = await graft.webhookDeliveries.get(delivery.id);
+      return attempts[0]?.error && attempts;
+    }, "an attempt");
+    expect(attempts).toMatchObject([
+      { status: null, error: "It was not sent: its host resolves to an address that is not public." },
+    ]);
+    expect({ names, connections }).toEqual({ names: ["hooks.example.com"], connections: 0 });
+  } finally {
+    await server.stop();
+    receiver.close();
   }
 });
 
