@@ -80,14 +80,10 @@ export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<List<
   });
 }
 
-export function revokeApiKey(sql: SqlStorage, id: string, now: number): Result<ApiKey> {
-  const row = sql
-    .exec<Row>(
-      "UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL RETURNING rowid, *",
-      toSeconds(now),
-      id,
-    )
-    .toArray()[0];
+/** Deletes a key, and revoked ones that an earlier build kept. */
+export function revokeApiKey(sql: SqlStorage, id: string): Result<ApiKey> {
+  sql.exec("DELETE FROM api_keys WHERE revoked_at IS NOT NULL");
+  const row = sql.exec<Row>("DELETE FROM api_keys WHERE id = ? RETURNING rowid, *", id).toArray()[0];
   return row ? ok(toApiKey(row)) : fail("not_found", `No API key '${id}'.`);
 }
 

@@ -23,5 +23,5 @@ export const keyMethods = {
   createApiKey: (ledger: Transactions, claim: string | null, key: apiKeys.NewApiKey) =>
     ledger.change((sql, now) => apiKeys.createApiKey(sql, key, now), { claim, status: 201 }),
   listApiKeys: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => apiKeys.listApiKeys(sql, request)),
-  revokeApiKey: (ledger: Transactions, id: string) => ledger.change((sql, now) => apiKeys.revokeApiKey(sql, id, now)),
+  revokeApiKey: (ledger: Transactions, id: string) => ledger.change((sql) => apiKeys.revokeApiKey(sql, id)),
 };
