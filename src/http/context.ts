@@ -16,6 +16,8 @@ export interface HttpEnv {
   Bindings: Cloudflare.Env;
   Variables: {
     requestId: string;
+    /** Aborts when the client has gone. Middleware may put another request in the place of the first, with its own signal. */
+    signal: AbortSignal;
     caller: Caller;
     /** A stub of the caller's ledger, made when it is called: a warm prediction needs none. */
     ledger: () => Ledger;
@@ -35,6 +37,7 @@ export function tenantRequest(c: Context<HttpEnv>): TenantRequest {
   return {
     env: c.env,
     tenant: c.var.caller.tenant,
+    signal: c.var.signal,
     waitUntil: (work) => c.executionCtx.waitUntil(work),
     setLogFields: (fields) => c.set("logFields", fields),
   };

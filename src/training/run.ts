@@ -11,7 +11,14 @@ import { runSteps } from "../core/steps.ts";
 import type { Matrix, TensorBackend } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical-reader.ts";
 import { workerdTensorBackend } from "../tensor/workerd.ts";
-import { createSlotHolder, gatheringSlot, preemptedFailure, type SlotHolder, trainingSlot } from "./slot.ts";
+import {
+  createSlotHolder,
+  gatheringSlot,
+  preemptedFailure,
+  type Requester,
+  type SlotHolder,
+  trainingSlot,
+} from "./slot.ts";
 import type { TrainingSource } from "./source.ts";
 
 /** Floating-point operations between two chances for other requests: some tens of milliseconds. */
@@ -49,9 +56,14 @@ export function checkRequestBudget(
 
 /**
  * Trains a head. Refuses a training beyond the budget before it starts, and lets other requests run between its steps.
- * Everything that it allocates in the backend is freed, also when it fails or is preempted.
+ * It stops between two steps when its client has gone. Everything that it allocates in the backend is freed, also when it
+ * fails, stops or is preempted.
  */
-export async function runTraining(source: TrainingSource, options: RequestOptions): Promise<Result<RequestTraining>> {
+export async function runTraining(
+  requester: Requester,
+  source: TrainingSource,
+  options: RequestOptions,
+): Promise<Result<RequestTraining>> {
   const shape = {
     task: source.task,
     examples: source.examples,
@@ -69,7 +81,7 @@ export async function runTraining(source: TrainingSource, options: RequestOption
     for (const matrix of features.values()) tensors.free(matrix);
     features.clear();
   };
-  const slots = createSlotHolder(freeMemory);
+  const slots = createSlotHolder(requester, freeMemory);
   const state = { source, shape, options, slots, tensors, features };
   try {
     const prepared = await prepare(state);
@@ -99,7 +111,7 @@ async function prepare({ source, slots }: RunState): Promise<Result<{ embedded: 
 
 async function yieldToOthers(slots: SlotHolder): Promise<Failure | null> {
   await scheduler.wait(0);
-  return slots.isPreempted ? preemptedFailure : null;
+  return slots.stopReason;
 }
 
 const embeddingsLost = fail("storage_unavailable", "Embeddings just gathered could not be read again. Train again.", {
@@ -119,12 +131,13 @@ async function gather(state: RunState): Promise<Result<{ trainingSet: TrainingSe
   const lexical = await readLexicalFeatures(state, yieldToEventLoop);
   if (!lexical.ok) return lexical;
   const gathered = await source.gatherFeatures((block, values) => {
-    if (slots.isPreempted) return;
+    if (slots.stopReason !== null) return;
     features.set(block, tensors.matrix(values.length / source.dimensions, source.dimensions, values));
   }, beforeEmbedding);
   if (!gathered.ok) return gathered;
   // Some features have been freed; a head trained on the others is not what was asked for.
-  if (slots.isPreempted) return { ok: false, failure: preemptedFailure };
+  const { stopReason } = slots;
+  if (stopReason !== null) return { ok: false, failure: stopReason };
   slots.release(gatheringSlot);
   const featureBlocks = [...features].sort(([a], [b]) => a - b).map(([, matrix]) => matrix);
   const trainingSet = { ...source, ...source.targets, features: featureBlocks, lexical: lexical.value };

@@ -41,7 +41,7 @@ export async function trainVersion(
   const taskCheck = await getLedger(env.TENANT, tenant).checkHeadTask(params.name, source.task);
   if (!taskCheck.ok) return taskCheck;
   if (options.lexical === true && source.texts === null) return lexicalNeedsTexts;
-  const trainingResult = await runTraining(source, options);
+  const trainingResult = await runTraining(request, source, options);
   if (!trainingResult.ok) return trainingResult;
   const { embedded, operations } = trainingResult.value;
   request.setLogFields({ examples: source.examples, embedded, operations });

@@ -17,6 +17,7 @@ import { gatheringSlot } from "../../src/training/slot.ts";
 import { call, newTenant } from "./api.ts";
 import { keepHolderAlive, speedUpClock } from "./clock.ts";
 import { corruptedKv, type FaultyKv, failingKv, rateLimitedKv, staleKv, wrapKv } from "./faulty-kv.ts";
+import { requester } from "./requester.ts";
 
 const DIMENSIONS = 4;
 
@@ -135,7 +136,7 @@ describe("texts", () => {
     const backbone = fakeBackbone("local");
     const source = createInlineSource("single_label", examples, backbone, DIMENSIONS);
     expect(source.textBytes).toBe(20 * limits.text_characters);
-    expect(await runTraining(source, options)).toMatchObject({ ok: true, value: { embedded: 20 } });
+    expect(await runTraining(requester, source, options)).toMatchObject({ ok: true, value: { embedded: 20 } });
     expect(backbone.calls).toEqual(Array(10).fill(2));
   });
 
@@ -162,7 +163,7 @@ describe("texts", () => {
         expect(await trainingSource.texts?.forEachText(visit, yieldToEventLoop)).toEqual({ ok: true, value: null });
         const stretches = long.map((text, i) => [...(i % 2 === 0 ? ["turn"] : []), text.slice(0, 3).trim()]);
         expect(events).toEqual(stretches.flat().slice(0, 80));
-        const trained = await runTraining(trainingSource, { ...options, lexical: true });
+        const trained = await runTraining(requester, trainingSource, { ...options, lexical: true });
         expect(trained).toMatchObject({ ok: true, value: { training: { lexical: true } } });
       }
     },
@@ -182,7 +183,7 @@ describe("texts", () => {
       ),
     ).toMatchObject(failure);
     const before = (await workerdTensorBackend()).memory().matrices;
-    expect(await runTraining(trainingSource, { ...options, lexical: true })).toMatchObject(failure);
+    expect(await runTraining(requester, trainingSource, { ...options, lexical: true })).toMatchObject(failure);
     expect((await workerdTensorBackend()).memory().matrices).toBe(before);
   });
 
@@ -197,9 +198,9 @@ describe("texts", () => {
       return { ok: true, value: null } as const;
     };
     const largeSource = { ...trainingSource, texts: { bytes: 100_000_000, forEachText: showTexts } };
-    const refused = await runTraining(largeSource, { ...options, lexical: true });
+    const refused = await runTraining(requester, largeSource, { ...options, lexical: true });
     expect(refused).toMatchObject({ ok: false, failure: { code: "edge_budget_exceeded" } });
-    const auto = await runTraining({ ...largeSource, texts: { ...largeSource.texts } }, options);
+    const auto = await runTraining(requester, { ...largeSource, texts: { ...largeSource.texts } }, options);
     expect(auto).toMatchObject({ ok: true, value: { training: { lexical: false } } });
     expect(shownTexts).toBe(0);
   });
@@ -210,7 +211,7 @@ describe("texts", () => {
     expect((await source(fakeBackbone("remote"))).textBytes).toBe(0);
     const backbone = fakeBackbone("local");
     const tooLong = { ...(await source(backbone)), textBytes: 500_000_000 };
-    const refused = await runTraining(tooLong, options);
+    const refused = await runTraining(requester, tooLong, options);
     if (refused.ok) throw new Error("It was not refused.");
     expect(refused.failure).toMatchObject({ code: "edge_budget_exceeded", message: expect.stringMatching(/texts/) });
     const { estimate, budget } = refused.failure.details as Record<string, { operations: number; bytes: number }>;
@@ -226,10 +227,13 @@ test("a gathering that is cut off goes on from the last whole block", async () =
   const failingBackbone = fakeBackbone("local", (inputs) => {
     if (inputs.length < BLOCK_ROWS) throw new Error("The isolate was ended.");
   });
-  await expect(runTraining(await source(failingBackbone), options)).rejects.toThrow("ended");
+  await expect(runTraining(requester, await source(failingBackbone), options)).rejects.toThrow("ended");
   expect([...(await read()).blocks.keys()]).toEqual([0, 1]);
   const secondBackbone = fakeBackbone("local");
-  expect(await runTraining(await source(secondBackbone), options)).toMatchObject({ ok: true, value: { embedded: 10 } });
+  expect(await runTraining(requester, await source(secondBackbone), options)).toMatchObject({
+    ok: true,
+    value: { embedded: 10 },
+  });
   expect(secondBackbone.calls).toEqual([10]);
 });
 
@@ -281,26 +285,26 @@ describe("a remote backbone", () => {
     const { source } = await createDataset(examples.map(({ input }) => String(input)));
     for (const make of [inline, source]) {
       const blockedCall = blockedBackbone();
-      const pendingTraining = runTraining(await make(blockedCall.backbone), options);
+      const pendingTraining = runTraining(requester, await make(blockedCall.backbone), options);
       await blockedCall.firstCall;
-      expect(await runTraining(inline(fakeBackbone("local")), options)).toMatchObject({ ok: true });
+      expect(await runTraining(requester, inline(fakeBackbone("local")), options)).toMatchObject({ ok: true });
       blockedCall.release();
       expect(await pendingTraining).toMatchObject({ ok: true, value: { embedded: 40 } });
       expect(blockedCall.backbone.calls).toEqual([40]);
     }
   });
 
-  test("is asked by one training of an isolate at a time; others get 503 after ten seconds, but not what is cached", async () => {
+  test("is asked by one training of an isolate at a time; others get 503 after a minute, but not what is cached", async () => {
     const { source } = await createDataset(examples.map(({ input }) => String(input)));
-    expect(await runTraining(await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
+    expect(await runTraining(requester, await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
     const blockedCall = blockedBackbone();
-    const pendingTraining = runTraining(inline(blockedCall.backbone), options);
+    const pendingTraining = runTraining(requester, inline(blockedCall.backbone), options);
     await blockedCall.firstCall;
-    expect(await runTraining(await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
+    expect(await runTraining(requester, await source(fakeBackbone("remote")), options)).toMatchObject({ ok: true });
     const other = fakeBackbone("remote");
     keepHolderAlive(gatheringSlot);
     speedUpClock(50);
-    expect(await runTraining(inline(other), options)).toMatchObject({
+    expect(await runTraining(requester, inline(other), options)).toMatchObject({
       ok: false,
       failure: { code: "capacity_exceeded", retryAfter: 5 },
     });
@@ -308,7 +312,7 @@ describe("a remote backbone", () => {
     expect(other.calls).toEqual([]);
     blockedCall.release();
     expect(await pendingTraining).toMatchObject({ ok: true });
-    expect(await runTraining(inline(other), options)).toMatchObject({ ok: true });
+    expect(await runTraining(requester, inline(other), options)).toMatchObject({ ok: true });
   });
 
   const faults: Readonly<Record<string, () => FaultyKv>> = {
@@ -326,7 +330,7 @@ describe("a remote backbone", () => {
       const texts = Array.from({ length: BLOCK_ROWS + 10 }, (_, i) => `text ${i}`);
       const { source } = await createDataset(texts);
       const backbone = fakeBackbone("remote");
-      const trained = await runTraining(await source(backbone, fault().kv), options);
+      const trained = await runTraining(requester, await source(backbone, fault().kv), options);
       expect(trained).toMatchObject({ ok: true, value: { embedded: texts.length } });
       expect(backbone.calls).toEqual([BLOCK_ROWS, 10]);
       expect((await workerdTensorBackend()).memory().matrices).toBe(0);
@@ -341,7 +345,7 @@ describe("a remote backbone", () => {
       ...gatheredSource,
       prepare: async () => ({ ok: true as const, value: { embedded: 0 } }),
     };
-    expect(await runTraining(forgettingSource, options)).toMatchObject({
+    expect(await runTraining(requester, forgettingSource, options)).toMatchObject({
       ok: false,
       failure: { code: "storage_unavailable", retryAfter: 5 },
     });

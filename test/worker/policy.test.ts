@@ -10,6 +10,7 @@ import { setNextAlarm } from "../../src/tenant/tasks/tasks.ts";
 import { trainingSlot } from "../../src/training/slot.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
+import { speedUpClock } from "./clock.ts";
 import {
   fakeEndpoint,
   inLedger,
@@ -364,8 +365,11 @@ describe("a retraining that fails", () => {
     try {
       await sendFeedback(owner, newExamples(1));
       await waitForTraining(owner);
+      // It waits for a minute.
+      speedUpClock(50);
       await vi.waitUntil(async () => !(await fetchPolicy(owner)).retraining, { timeout: 30_000, interval: 100 });
     } finally {
+      vi.restoreAllMocks();
       release();
     }
     await sendFeedback(owner, newExamples(1));
@@ -452,8 +456,9 @@ describe("what is deleted in between", () => {
     if (what === "the head") {
       expectError(await call("GET", "/v1/heads/support", owner.key), 404, "not_found");
       expect(await inLedger(owner.id, ({ sql }) => sql.exec("SELECT * FROM head_learning").toArray())).toEqual([]);
-      // A head of the same name begins anew.
-      await call("POST", "/v1/heads", owner.key, { name: "support", dataset: "tickets" });
+      // A head of the same name begins anew, once the training of the deleted one no longer waits.
+      const params = { name: "support", dataset: "tickets" };
+      await vi.waitUntil(async () => (await call("POST", "/v1/heads", owner.key, params)).status === 201, WAIT_OPTIONS);
       expect(await fetchPolicy(owner)).toMatchObject({ retrain_after_examples: null, last_failure: null });
     }
     expect(await listEvents(owner.id, "head.failed")).toEqual([]);

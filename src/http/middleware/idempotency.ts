@@ -39,7 +39,13 @@ export function idempotency(owner: "tenant" | "operator") {
       });
     }
     c.set("idempotencyClaim", c.var.requestId);
-    await next();
-    if (c.res.status >= 400) await idempotencyStore.releaseIdempotencyKey(c.var.requestId);
+    const respondAndRelease = async () => {
+      await next();
+      if (c.res.status >= 400) await idempotencyStore.releaseIdempotencyKey(c.var.requestId);
+    };
+    const done = respondAndRelease();
+    // Also if the client disconnects: otherwise its key would stay claimed, and it could not repeat the request at once.
+    c.executionCtx.waitUntil(done);
+    await done;
   });
 }

@@ -9,6 +9,7 @@ export const requestLogger = createMiddleware<HttpEnv>(async (c, next) => {
   const startedAt = Date.now();
   const requestId = newId("req_");
   c.set("requestId", requestId);
+  c.set("signal", c.req.raw.signal);
   c.set("idempotencyClaim", null);
   c.set("logFields", {});
   c.header("x-request-id", requestId);
