@@ -30,6 +30,8 @@ export const limits = {
   largest_value: 1e15,
   labels_per_example: 256,
   embedding_dimensions: 4_096,
+  /** The numbers of an example's embedding. One far beyond the others' size would make them all alike to a training. */
+  largest_embedding_number: 1e6,
   inputs_per_request: 2_048,
   /** The scores in a prediction's response: inputs times the labels shown for each. */
   scores_per_request: 500_000,

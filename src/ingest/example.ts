@@ -109,8 +109,24 @@ function readInput(example: LabelledExample, shape: ExampleShape, path: string):
     });
   }
   return example.text === undefined
-    ? checkEmbedding(example.embedding ?? [], shape.dimensions, joinPath(path, "embedding"))
+    ? checkTrainingEmbedding(example.embedding ?? [], shape.dimensions, joinPath(path, "embedding"))
     : checkText(example.text, joinPath(path, "text"));
+}
+
+/** An embedding to train on. A prediction may be for larger numbers, which do no harm to others there. */
+function checkTrainingEmbedding(
+  values: readonly number[],
+  dimensions: number | null,
+  param: string,
+): Result<Float32Array> {
+  const limit = limits.largest_embedding_number;
+  const index = values.findIndex((value) => Math.abs(value) > limit);
+  if (index < 0) return checkEmbedding(values, dimensions, param);
+  const message = `The numbers of an example's embedding are at most ${limit} in size; this one has ${values[index]}, beside which all other examples would look alike. Scale the embeddings down.`;
+  return fail("invalid_embedding", message, {
+    param: `${param}[${index}]`,
+    details: { limit, actual: values[index] },
+  });
 }
 
 function readTarget(example: LabelledExample, task: Task, path: string): Result<string | string[] | number> {

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { predict, predictionInterval, predictionSet } from "../../src/core/head.ts";
+import { limits } from "../../src/core/limits.ts";
 import { estimateCost } from "../../src/core/linear/cost.ts";
 import { train } from "../../src/core/linear/train.ts";
 import { seededRandom, shuffle } from "../../src/core/random.ts";
@@ -107,6 +108,23 @@ describe("a training", () => {
         0.02,
       );
     }
+  });
+
+  it("learns as much if one number is as large as an embedding's may be, and nothing if it is 1e38", () => {
+    const data = makeClusters(120, 8, 3, 1);
+    const accuracyBeside = (largest: number) => {
+      const features = data.features.with(3, largest);
+      const { head } = unwrapTrained(trainOn(wasm, { ...data, features }));
+      const scores = predictions(head, data.features);
+      const hits = indicesOf(data).filter((label, row) => {
+        const probabilities = scores.slice(3 * row, 3 * row + 3);
+        return probabilities.indexOf(Math.max(...probabilities)) === label;
+      });
+      return hits.length / 120;
+    };
+    const accuracy = accuracyBeside(1);
+    expect(accuracyBeside(limits.largest_embedding_number)).toBeGreaterThan(accuracy - 0.05);
+    expect(accuracyBeside(1e38)).toBeLessThan(0.5);
   });
 
   it("agrees between both backends", () => {

@@ -128,7 +128,7 @@ describe("every call", () => {
   test("is at a path of its own, and not in the interface's document", async () => {
     const { attempt } = await newTenantWithJob();
     expectError(await attempt.callback("GET", "/nothing"), 404, "not_found");
-    expectError(await attempt.callback("GET", "/messages"), 404, "not_found");
+    expectError(await attempt.callback("GET", "/messages"), 405, "method_not_allowed");
     expectError(await attempt.callback("GET", "/artifacts/short"), 404, "not_found");
     const { paths } = (await call("GET", "/openapi.json")).json;
     expect(Object.keys(paths).filter((path) => path.includes("internal"))).toEqual([]);

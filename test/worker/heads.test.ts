@@ -233,6 +233,18 @@ describe("training", () => {
       "examples[1].embedding",
     ],
     [
+      "a number that would make all embeddings alike",
+      {
+        examples: [
+          { embedding: [1], label: "x" },
+          { embedding: [1e38], label: "y" },
+        ],
+      },
+      422,
+      "invalid_embedding",
+      "examples[1].embedding[0]",
+    ],
+    [
       "embeddings of no length",
       {
         examples: [

@@ -308,6 +308,8 @@ describe("one bad row", () => {
     ["[1,1e999]", "invalid_parameter"],
     ["[1,-1e999]", "invalid_parameter"],
     ["[1,1e39]", "invalid_embedding"],
+    ["[1,-1e38]", "invalid_embedding"],
+    ["[1,1000001]", "invalid_embedding"],
     ["[1]", "invalid_embedding"],
     ["[1,2,3]", "invalid_embedding"],
     ["[]", "invalid_embedding"],
