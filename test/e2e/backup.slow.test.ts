@@ -1,5 +1,6 @@
 /** A running server is backed up while it is written to, and answers the same from the restored state. */
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -99,6 +100,30 @@ test("every answer is the same from a restored state, predictions and secrets' s
   expect((await restoredGraft.heads.predict("support", { input })).data).toEqual(predictions.data);
   expect(await restoredGraft.datasets.create(letters, { idempotencyKey })).toEqual(created);
   expect((await restoredGraft.heads.train({ name: "support", dataset: "tickets", method: "head" })).version).toBe(3);
+});
+
+test("a backup that is killed while the runtime stands still lets it go on", async () => {
+  const stateDir = join(folder, "c");
+  const server = await startServer(stateDir);
+  const isReady = (signal: AbortSignal) =>
+    fetch(`${server.url}/health/ready`, { signal }).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  const module = join(import.meta.dirname, "..", "..", "src", "server", "backup", "freeze.ts");
+  const standStill = `
+    const { withFrozenRuntime } = await import(${JSON.stringify(module)});
+    await withFrozenRuntime(${JSON.stringify(stateDir)}, 10_000, () => {
+      require("node:fs").writeSync(1, "frozen");
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 600_000);
+    });`;
+  const backup = spawn(process.execPath, ["-e", `(async () => {${standStill}})()`], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(backup.stdout, "data");
+  expect(await isReady(AbortSignal.timeout(500))).toBe(false);
+  backup.kill("SIGKILL");
+  expect(await isReady(AbortSignal.timeout(20_000))).toBe(true);
 });
 
 test("backups of a server that is written to are whole", async () => {
