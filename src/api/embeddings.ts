@@ -5,9 +5,11 @@ import { type DeepReadonly, withLimit } from "./schema.ts";
 /** In OpenAI's shape: fields that are unknown here are ignored. */
 export const embeddingRequest = z.looseObject({
   model: z.string().min(1).max(200),
-  input: z.union([z.string(), withLimit(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
-    error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
-  }),
+  input: z
+    .union([z.string(), withLimit(z.array(z.string()).min(1), limits.inputs_per_request, "texts")], {
+      error: `the input is a text or a list of 1 to ${limits.inputs_per_request} texts`,
+    })
+    .openapi({ description: `in all at most ${limits.characters_per_request} characters` }),
   encoding_format: z.enum(["float", "base64"]).default("float"),
   dimensions: z.number().int().positive().optional(),
 });

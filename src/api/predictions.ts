@@ -4,9 +4,11 @@ import { input } from "./examples.ts";
 import { type DeepReadonly, interval, withLimit } from "./schema.ts";
 
 export const predictRequest = z.strictObject({
-  input: z.union([input, withLimit(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
-    error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
-  }),
+  input: z
+    .union([input, withLimit(z.array(input).min(1), limits.inputs_per_request, "inputs")], {
+      error: `the input is one input or a list of 1 to ${limits.inputs_per_request}; an input is a text, or an object with one of 'text', 'embedding' and 'image'`,
+    })
+    .openapi({ description: `all texts together have at most ${limits.characters_per_request} characters` }),
   top_k: z.number().int().min(1).max(limits.labels_per_dataset).optional(),
   version: z.number().int().positive().optional(),
   coverage: z.number().min(0.5).max(0.999).optional(),

@@ -35,10 +35,12 @@ export const limits = {
   inputs_per_request: 2_048,
   /** The scores in a prediction's response: inputs times the labels shown for each. */
   scores_per_request: 500_000,
-  /** What a prediction computes without a pause: inputs times labels times dimensions. */
+  /** What a prediction computes: inputs times labels times dimensions. */
   prediction_operations: 1_000_000_000,
   /** The numbers in a response of embeddings: inputs times dimensions. */
   embedding_numbers_per_request: 1_000_000,
+  /** All texts of a request that a shared backbone embeds: at most about 2.5 s of one core, if it knows no word. */
+  characters_per_request: 2_000_000,
   /** All texts of a request to a fine-tuned backbone. A word that it has not seen lately takes about 0.2 ms. */
   fine_tuned_characters_per_request: 2_000_000,
   /** The JSON of a head's record, with its labels and evaluation. A row of the ledger has at most 2 MB. */

@@ -7,12 +7,13 @@ export type Steps<T> = Generator<number, T, void>;
 /**
  * Runs `steps` to the end and awaits `pause` after every `yieldEvery` operations, so that other work gets its turn. If
  * `pause` resolves to a value, the run stops there and that value is the result. `operations` counts what was done
- * until then.
+ * until then. Towards `yieldEvery` a step counts at least `minStepOperations`: many of few operations take time as well.
  */
 export async function runSteps<T>(
   steps: Steps<T>,
   yieldEvery: number,
   pause: () => Promise<T | undefined> | Promise<void>,
+  minStepOperations = 0,
 ): Promise<{ readonly value: T; readonly operations: number }> {
   let operations = 0;
   let operationsSincePause = 0;
@@ -20,7 +21,7 @@ export async function runSteps<T>(
     const step = steps.next();
     if (step.done) return { value: step.value, operations };
     operations += step.value;
-    operationsSincePause += step.value;
+    operationsSincePause += Math.max(step.value, minStepOperations);
     if (operationsSincePause < yieldEvery) continue;
     operationsSincePause = 0;
     const stopped = await pause();

@@ -40,31 +40,38 @@ export async function predictInputs(
   if (!checked.ok) return checked;
   const { texts } = checked.value;
   const rows = await embed(env.KV, tenant, backbone.value, checked.value, waitUntil);
-  if (!rows.ok) return rows;
-  const outputs = await predictAll(head, rows.value, texts);
-  return ok(outputs.map((each, index) => ({ index, ...toPrediction(head, each, options) })));
+  return rows.ok ? ok(await predictRows(head, rows.value, texts, options)) : rows;
 }
 
-/** The head's outputs for each input. Reading lexical features yields to other requests between chunks of text. */
-async function predictAll(
+/** Operations of predictions between two chances for other requests: some tens of milliseconds. */
+const OPERATIONS_PER_YIELD = 10_000_000;
+/** What it counts to rank a label, and to read a character for lexical features, without their weights. */
+const OPERATIONS_PER_LABEL = 100;
+const OPERATIONS_PER_CHARACTER = OPERATIONS_PER_YIELD / CHARACTERS_PER_CHUNK;
+
+/** A prediction per row. Yields to other requests in between. */
+async function predictRows(
   head: Head,
   rows: readonly Float32Array[],
   texts: readonly string[],
-): Promise<readonly Float64Array[]> {
-  if (head.lexical === null) return rows.map((embedding) => predict(head, embedding));
-  const readFeatures = createLexicalVectorizer(head.lexical);
-  const outputs: Float64Array[] = [];
-  let charactersLeft = CHARACTERS_PER_CHUNK;
+  options: PredictOptions,
+): Promise<Prediction[]> {
+  const readFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
+  const outputs = head.bias.length;
+  const rowOperations = outputs * (head.dimensions + OPERATIONS_PER_LABEL);
+  const characterOperations = readFeatures === null ? 0 : outputs + OPERATIONS_PER_CHARACTER;
+  const predictions: Prediction[] = [];
+  let operations = 0;
   for (const [index, embedding] of rows.entries()) {
-    const text = texts[index] ?? "";
-    if (charactersLeft <= 0) {
+    if (operations >= OPERATIONS_PER_YIELD) {
       await scheduler.wait(0);
-      charactersLeft = CHARACTERS_PER_CHUNK;
+      operations = 0;
     }
-    charactersLeft -= text.length;
-    outputs.push(predict(head, embedding, readFeatures(text)));
+    const text = texts[index] ?? "";
+    operations += rowOperations + text.length * characterOperations;
+    predictions.push({ index, ...toPrediction(head, predict(head, embedding, readFeatures?.(text)), options) });
   }
-  return outputs;
+  return predictions;
 }
 
 /** Refuses more scores than a response may hold, and more operations than a request may take. */

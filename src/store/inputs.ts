@@ -24,12 +24,11 @@ export async function embedInputs(
   inputs: readonly string[],
   waitUntil: (work: Promise<unknown>) => void,
 ): Promise<Result<EmbeddedInputs>> {
-  if (backbone.kind === "fine_tuned") {
-    const limit = limits.fine_tuned_characters_per_request;
-    const actual = inputs.reduce((sum, { length }) => sum + length, 0);
-    const message = `A fine-tuned backbone embeds at most ${limit} characters in a request; these are ${actual}. Send fewer inputs in a request.`;
-    if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
-  }
+  const limit =
+    backbone.kind === "fine_tuned" ? limits.fine_tuned_characters_per_request : limits.characters_per_request;
+  const actual = inputs.reduce((sum, { length }) => sum + length, 0);
+  const message = `The texts of a request have at most ${limit} characters; these have ${actual}. Send fewer inputs in a request.`;
+  if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
   const name = `${backbone.id}@${backbone.revision}`;
   const keys = backbone.cost === "remote" ? inputs.map((input) => inputKey(tenant, name, toHex(shortHash(input)))) : [];
   const cached = await readInputs(kv, keys, backbone.dimensions);

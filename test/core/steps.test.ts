@@ -25,6 +25,13 @@ describe("runSteps", () => {
     expect(log).toEqual(["1", "2", "pause", "3", "4", "pause", "5"]);
   });
 
+  it("pauses after so many steps, where each of them counts for more than it does", async () => {
+    const log: string[] = [];
+    const result = await runSteps(countTo(5, log), 200, async () => void log.push("pause"), 100);
+    expect(log).toEqual(["1", "2", "pause", "3", "4", "pause", "5"]);
+    expect(result.operations).toBe(50);
+  });
+
   it("pauses after every step where the interval is zero", async () => {
     const log: string[] = [];
     await runSteps(countTo(2, log), 0, async () => void log.push("pause"));

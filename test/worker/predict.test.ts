@@ -282,6 +282,19 @@ test("options are refused where they mean nothing", async () => {
   expectError(threshold, 422, "task_mismatch", "out_of_scope_threshold");
 });
 
+test("more characters than the limit says are refused before any is embedded, however they are divided", async () => {
+  const limit = limits.characters_per_request;
+  const full = Array(62).fill("word ".repeat(6_451));
+  const rest = "w".repeat(limit - 62 * 32_255);
+  const embed = (input: string[]) => call("POST", "/v1/embeddings", key, { model: "hash-text-1", input });
+  expect((await embed([...full, rest])).status).toBe(200);
+  const input = [...full, `${rest}!`];
+  for (const answer of [await embed(input), await postPredict("single", { input })]) {
+    expectError(answer, 422, "limit_exceeded", "input");
+    expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
+  }
+});
+
 test("more scores than an answer holds, or more work than one stretch takes, are refused with the limit", async () => {
   const labels = Array.from({ length: 400 }, (_, i) => ({
     embedding: [Math.cos(i), Math.sin(i)],
