@@ -1,8 +1,7 @@
-/** Inputs, labelled examples, and what an import of them answers. */
+/** Inputs and labelled examples. */
 import { z } from "@hono/zod-openapi";
 import { errorCodes } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
-import { dataset } from "./datasets.ts";
 import { type DeepReadonly, label, nameParams, unixSeconds, withLimit } from "./schema.ts";
 
 const inputMessage = "an input is a text, or an object with one of 'text', 'embedding' and 'image'";
@@ -63,26 +62,6 @@ export type Example = DeepReadonly<z.output<typeof example>>;
 /** Why a row or an example is rejected. `line` counts from 1. */
 export const rowError = z.object({ line: z.number().int(), code: z.enum(errorCodes), message: z.string() });
 export type RowError = DeepReadonly<z.output<typeof rowError>>;
-
-export const importQuery = z.strictObject({ on_error: z.enum(["continue", "abort"]).default("continue") });
-export type ImportQuery = DeepReadonly<z.input<typeof importQuery>>;
-
-export type ImportType = "text/csv" | "application/x-ndjson" | "application/json";
-
-export const datasetImport = z
-  .object({
-    object: z.literal("dataset.import"),
-    id: z.string(),
-    added: z.number().int(),
-    updated: z.number().int(),
-    unchanged: z.number().int(),
-    rejected: z.number().int(),
-    /** The first hundred. */
-    errors: z.array(rowError),
-    dataset,
-  })
-  .openapi("DatasetImport");
-export type DatasetImport = DeepReadonly<z.output<typeof datasetImport>>;
 
 /** An example as the ledger stores it. Its hashes are made where the input is read; the ledger only compares them. */
 export interface StoredExample {

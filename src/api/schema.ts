@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { countCharacters, isLongerThan } from "../core/text/characters.ts";
 
 /** A value that nobody changes, at any depth. */
 export type DeepReadonly<T> = unknown extends T ? T : { readonly [K in keyof T]: DeepReadonly<T[K]> };
@@ -15,20 +16,27 @@ export const nameParams = z.object({ name });
 
 const limitKeywords = { string: "maxLength", array: "maxItems", number: "maximum" } as const;
 
+/** What a limit bounds: a number itself, the characters of a text, or the length of a list. */
+function sizeOf(value: string | readonly unknown[] | number): number {
+  if (typeof value === "string") return countCharacters(value);
+  return typeof value === "number" ? value : value.length;
+}
+
 /** A schema bounded by one of the limits of `GET /v1/limits`. A value beyond it fails as `limit_exceeded`. */
 export function withLimit<T extends z.ZodString | z.ZodArray | z.ZodNumber>(schema: T, limit: number, unit: string): T {
   const checked = schema.check(({ value, issues }: { value: string | unknown[] | number; issues: unknown[] }) => {
-    const actual = typeof value === "number" ? value : value.length;
+    if (!(typeof value === "string" ? isLongerThan(value, limit) : sizeOf(value) > limit)) return;
+    const actual = sizeOf(value);
     const message = `at most ${limit} ${unit} are allowed, and this has ${actual}`;
     // `continue`, as zod's own bounds set it: otherwise a union would report the issue of another branch.
-    if (actual > limit)
-      issues.push({ code: "custom", input: value, message, params: { limit, actual }, continue: true });
+    issues.push({ code: "custom", input: value, message, params: { limit, actual }, continue: true });
   });
   return checked.openapi({ [limitKeywords[schema.type]]: limit }) as T;
 }
 
+/** White space around it is cut off, and its characters are composed (NFC), so that what looks equal is equal. */
 export const label = withLimit(
-  z.string().min(1, "a label has at least 1 character"),
+  z.string().trim().normalize("NFC").min(1, "a label has at least 1 character"),
   limits.label_characters,
   "characters",
 );

@@ -1,4 +1,4 @@
-/** Every limit of the service, as `GET /v1/limits` shows them. Characters are UTF-16 code units. */
+/** Every limit of the service, as `GET /v1/limits` shows them. Characters are Unicode code points. */
 export const limits = {
   datasets: 1_000,
   examples_per_dataset: 200_000,

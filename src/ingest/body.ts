@@ -1,5 +1,6 @@
 /** Reads a body as a stream of bounded size. */
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
 
 /** Thrown while a body is read as a stream. The rest of the body is not read, and nothing is stored. */
 export class BodyError extends Error {
@@ -46,6 +47,12 @@ export async function* limitBytes(
   } finally {
     reader.cancel().catch(() => undefined);
   }
+}
+
+/** The body of an import. */
+export function limitImportBytes(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+  const limit = limits.import_body_bytes;
+  return limitBytes(body, limit, `An import has at most ${limit} bytes. Split it into several.`);
 }
 
 export function parseJson(text: string, reviver?: (key: string, value: unknown) => unknown): Result<unknown> {

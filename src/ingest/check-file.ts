@@ -1,11 +1,10 @@
-/** Checks a training file line by line while its bytes are stored. */
+/** Checks a training file row by row while its bytes are stored. */
 import type { RowError } from "../api/examples.ts";
 import type { File } from "../api/files.ts";
 import { limits } from "../core/limits.ts";
 import { type BodyError, bodyError } from "./body.ts";
 import type { ExampleShape } from "./example.ts";
-import { MAX_ERRORS_SHOWN } from "./rows.ts";
-import { readTrainingFile } from "./training-file.ts";
+import { MAX_ERRORS_SHOWN, type ReadFile, readFileRows } from "./rows.ts";
 
 export const FILE_TOO_LARGE = `A file has at most ${limits.file_bytes} bytes. Split it, or import its examples into a dataset.`;
 
@@ -14,9 +13,17 @@ export interface FileSummary {
   readonly examples: number;
   readonly rejected: number;
   readonly errors: readonly RowError[];
-  /** Null where no line is valid. */
+  /** Null where no row is valid. */
   readonly shape: ExampleShape | null;
   readonly labels: ReadonlySet<string>;
+}
+
+/**
+ * Reads the rows of a file to train on. What it is shows in its bytes alone, so that it is read again as it was at the
+ * upload. A null shape is that of the first valid row.
+ */
+export function readTrainingFile(chunks: AsyncIterable<Uint8Array>, shape: ExampleShape | null): ReadFile {
+  return readFileRows({ chunks, mediaType: "", shape, options: { truncate: false } });
 }
 
 /** Reads a file to its end. Calls `write` with its chunks until a line is invalid. */
@@ -27,7 +34,6 @@ export async function summarizeFile(
   const errors: RowError[] = [];
   const labels = new Set<string>();
   let [bytes, lines, examples, rejected] = [0, 0, 0, 0];
-  let shape: ExampleShape | null = null;
   async function* writeChunks() {
     for await (const chunk of file) {
       bytes += chunk.length;
@@ -36,7 +42,8 @@ export async function summarizeFile(
       yield chunk;
     }
   }
-  for await (const row of readTrainingFile(writeChunks(), null)) {
+  const { rows, shape } = readTrainingFile(writeChunks(), null);
+  for await (const row of rows) {
     checkLimit(++lines, limits.import_rows, "lines, good, bad or empty");
     if (row === null) continue;
     if ("error" in row) {
@@ -44,13 +51,11 @@ export async function summarizeFile(
       if (errors.length < MAX_ERRORS_SHOWN) errors.push(row.error);
       continue;
     }
-    shape = row.shape;
     checkLimit(++examples, limits.examples_per_dataset, "examples");
-    if (shape.task === "regression") continue;
-    for (const label of [JSON.parse(row.row.target) as string | string[]].flat()) labels.add(label);
+    for (const label of row.labels) labels.add(label);
     checkLimit(labels.size, limits.labels_per_dataset, "labels");
   }
-  return { bytes, examples, rejected, errors, shape, labels };
+  return { bytes, examples, rejected, errors, shape: shape(), labels };
 }
 
 export function fileTooLargeError(actual: number): BodyError {

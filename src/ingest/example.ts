@@ -6,6 +6,7 @@ import { schemaFailure } from "../api/validation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { countCharacters, isLongerThan, truncateText } from "../core/text/characters.ts";
 import { shortHash } from "../lib/hash.ts";
 
 /** What an example must be to belong to a dataset. */
@@ -31,21 +32,28 @@ function isFloat32(value: number): boolean {
   return Math.abs(value) <= LARGEST_FLOAT32;
 }
 
-/** A text as it is embedded and stored. Lone surrogates, which UTF-8 cannot represent, become U+FFFD. */
-export function checkText(text: string, param: string): Result<string> {
-  if (text.length > limits.text_characters) {
-    return fail(
-      "input_too_long",
-      `A text has at most ${limits.text_characters} characters; this one has ${text.length}.`,
-      {
-        param,
-        details: { limit: limits.text_characters, actual: text.length },
-      },
-    );
+/** A text as it is embedded and stored, and whether it was cut. */
+export interface CheckedText {
+  readonly text: string;
+  readonly truncated: boolean;
+}
+
+/**
+ * Checks a text. One beyond the limit is refused, or with `truncate` cut at the end of a word. Lone surrogates, which
+ * UTF-8 cannot represent, become U+FFFD.
+ */
+export function checkText(text: string, param: string, truncate = false): Result<CheckedText> {
+  const limit = limits.text_characters;
+  const isTooLong = isLongerThan(text, limit);
+  if (isTooLong && !truncate) {
+    const actual = countCharacters(text);
+    const message = `A text has at most ${limit} characters; this one has ${actual}. With 'truncate: true' it is cut.`;
+    return fail("input_too_long", message, { param, details: { limit, actual } });
   }
-  if (text.trim() === "")
+  const checked = (isTooLong ? truncateText(text, limit) : text).toWellFormed();
+  if (checked.trim() === "")
     return fail("input_empty", "The text is empty. Send a text with at least one visible character.", { param });
-  return ok(text.toWellFormed());
+  return ok({ text: checked, truncated: isTooLong });
 }
 
 /** An embedding as 32-bit floats. */
@@ -69,26 +77,58 @@ export function checkEmbedding(
   return ok(Float32Array.from(values).map((value) => value + 0));
 }
 
-/** Reads one unchecked example. `path` is its path in the request, such as `examples[3]`. */
-export function parseExample(raw: unknown, shape: ExampleShape, path: string): Result<StoredExample> {
+/** A checked example, with what was done to it. */
+export interface ParsedExample {
+  readonly example: StoredExample;
+  /** Empty for a value. */
+  readonly labels: readonly string[];
+  /** How many labels had white space around them. */
+  readonly trimmed: number;
+  readonly truncated: boolean;
+}
+
+/** Checks one example. `path` is its path in the request, such as `examples[3]`. */
+export function readExample(raw: unknown, shape: ExampleShape, path: string, truncate = false): Result<ParsedExample> {
   const parsed = labelledExample.safeParse(raw);
   if (!parsed.success) {
     const failure = schemaFailure(parsed.error, raw, "The example");
     const param = joinPath(path, failure.param ?? "");
     return { ok: false, failure: param === "" ? failure : { ...failure, param } };
   }
-  const input = readInput(parsed.data, shape, path);
+  const input = readInput(parsed.data, shape, path, truncate);
   if (!input.ok) return input;
   const target = readTarget(parsed.data, shape.task, path);
   if (!target.ok) return target;
-  return ok(toStoredExample(parsed.data.id?.toWellFormed() ?? null, input.value, target.value));
+  const labels = typeof target.value === "number" ? [] : [target.value].flat();
+  return ok({
+    example: toStoredExample(parsed.data.id?.toWellFormed() ?? null, input.value.input, target.value),
+    labels,
+    trimmed: countTrimmed(raw as LabelledExample),
+    truncated: input.value.truncated,
+  });
+}
+
+function countTrimmed({ label, labels }: LabelledExample): number {
+  if (label !== undefined) return label.trim() === label ? 0 : 1;
+  return labels?.filter((one) => one.trim() !== one).length ?? 0;
+}
+
+/** The same, of an example that is not to be cut. */
+export function parseExample(raw: unknown, shape: ExampleShape, path: string): Result<StoredExample> {
+  const read = readExample(raw, shape, path);
+  return read.ok ? ok(read.value.example) : read;
 }
 
 function joinPath(path: string, param: string): string {
   return path === "" ? param : param === "" ? path : `${path}.${param}`;
 }
 
-function readInput(example: LabelledExample, shape: ExampleShape, path: string): Result<string | Float32Array> {
+function readInput(
+  example: LabelledExample,
+  shape: ExampleShape,
+  path: string,
+  truncate: boolean,
+): Result<{ readonly input: string | Float32Array; readonly truncated: boolean }> {
   const inputFields = (["text", "embedding", "image"] as const).filter((field) => example[field] !== undefined);
   const field = inputFields[0];
   if (inputFields.length > 1)
@@ -108,9 +148,12 @@ function readInput(example: LabelledExample, shape: ExampleShape, path: string):
       param: joinPath(path, field),
     });
   }
-  return example.text === undefined
-    ? checkTrainingEmbedding(example.embedding ?? [], shape.dimensions, joinPath(path, "embedding"))
-    : checkText(example.text, joinPath(path, "text"));
+  if (example.text === undefined) {
+    const embedding = checkTrainingEmbedding(example.embedding ?? [], shape.dimensions, joinPath(path, "embedding"));
+    return embedding.ok ? ok({ input: embedding.value, truncated: false }) : embedding;
+  }
+  const checked = checkText(example.text, joinPath(path, "text"), truncate);
+  return checked.ok ? ok({ input: checked.value.text, truncated: checked.value.truncated }) : checked;
 }
 
 /** An embedding to train on. A prediction may be for larger numbers, which do no harm to others there. */
@@ -171,4 +214,9 @@ export function toStoredExample(
     input: bytes,
     target: json,
   };
+}
+
+/** The same example with another target, as JSON. */
+export function withTarget(example: StoredExample, target: string): StoredExample {
+  return { ...example, target, contentHash: shortHash(example.input, target) };
 }

@@ -19,9 +19,10 @@ export interface StageSummary {
   readonly firstParam: string | undefined;
 }
 
-/** Reads rows to their end, and gives the valid ones to `stage`. */
+/** Reads rows to their end, calls `visit` with each, and gives the valid ones to `stage`. */
 export async function stageRows(
   source: AsyncIterable<ImportRow>,
+  visit: (row: ImportRow) => void,
   stage: (rows: StagedExample[]) => Promise<Result<null>>,
 ): Promise<Result<StageSummary>> {
   const errors: RowError[] = [];
@@ -32,6 +33,7 @@ export async function stageRows(
   try {
     for await (const item of source) {
       if (++rowsRead > limits.import_rows) throw tooManyRowsError(rowsRead);
+      visit(item);
       if (item === null) {
         emptyRows++;
         continue;

@@ -19,10 +19,11 @@ import { inboundHookCalls, webhookDeliveryCalls, webhookEndpointCalls } from "./
 export type { ApiKey, ApiKeyWithSecret } from "../api/api-keys.ts";
 export type { Dataset, NewDataset } from "../api/datasets.ts";
 export type { Embeddings } from "../api/embeddings.ts";
-export type { DatasetImport, Example, Input, LabelledExample } from "../api/examples.ts";
+export type { Example, Input, LabelledExample } from "../api/examples.ts";
 export type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
 export type { File } from "../api/files.ts";
 export type { Evaluation, Head, HeadExport, NewHead } from "../api/heads.ts";
+export type { DatasetImport } from "../api/imports.ts";
 export type { InboundHook, NewInboundHook } from "../api/inbound-hooks.ts";
 export type { FineTuningJob, FineTuningJobEvent, NewFineTuningJob } from "../api/jobs.ts";
 export type { List } from "../api/lists.ts";

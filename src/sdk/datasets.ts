@@ -1,5 +1,6 @@
 import type { Dataset, NewDataset } from "../api/datasets.ts";
-import type { DatasetImport, Example, ImportQuery, ImportType, LabelledExample } from "../api/examples.ts";
+import type { Example, LabelledExample } from "../api/examples.ts";
+import type { DatasetImport, ImportQuery, ImportType } from "../api/imports.ts";
 import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
 import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
 

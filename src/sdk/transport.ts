@@ -15,7 +15,7 @@ export interface RequestOptions {
   readonly idempotencyKey?: string;
 }
 
-type Query = Readonly<Record<string, string | number | undefined>>;
+type Query = Readonly<Record<string, string | number | boolean | undefined>>;
 
 export interface Transport {
   /** The whole response. Throws a `GraftError` where its status is not 2xx. */

@@ -119,11 +119,15 @@ function checkInputs(
       return fail("modality_mismatch", message, { param: paramAt(index) });
     }
     const param = typeof input === "string" ? paramAt(index) : `${paramAt(index)}.${modality}`;
-    const checked =
-      "text" in fields ? checkText(fields.text, param) : checkEmbedding(fields.embedding, head.dimensions, param);
-    if (!checked.ok) return checked;
-    if (typeof checked.value === "string") texts.push(checked.value);
-    else embeddings.push(checked.value);
+    if ("text" in fields) {
+      const checked = checkText(fields.text, param);
+      if (!checked.ok) return checked;
+      texts.push(checked.value.text);
+    } else {
+      const checked = checkEmbedding(fields.embedding, head.dimensions, param);
+      if (!checked.ok) return checked;
+      embeddings.push(checked.value);
+    }
   }
   return ok({ texts, embeddings });
 }

@@ -90,6 +90,21 @@ export class Transactions {
     }
   }
 
+  /** What a change would answer. It is run and rolled back, so nothing of it stays. */
+  preview<T>(change: (sql: SqlStorage, now: number) => Result<T>): Result<T> {
+    if (!this.exists) return fail("not_found", "No such tenant.");
+    let result: Result<T> | null = null;
+    try {
+      this.storage.transactionSync(() => {
+        result = change(this.storage.sql, Date.now());
+        throw new RollbackError({ code: "internal_error", message: "This was a preview." });
+      });
+    } catch (error) {
+      if (!(error instanceof RollbackError)) throw error;
+    }
+    return result ?? fail("internal_error", "The change was not run.");
+  }
+
   /**
    * Runs one piece of such work at a time. Commits of versions and files exclude deletions of bytes: equal data give
    * equal bytes, so a training may have just stored what is about to be deleted for a deleted head, and an upload may

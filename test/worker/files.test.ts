@@ -160,9 +160,33 @@ describe("a file", () => {
       [chatLine("x", "a"), chatLine("y", "b"), chatLine("x", "c")],
       { task: "single_label", examples: 3, labels: 2 },
     ],
+    [
+      "further fields",
+      [
+        { text: "a", label: "x", weight: 1 },
+        { text: "b", label: "y" },
+      ],
+      { examples: 2, labels: 2 },
+    ],
     ["chats among examples", [{ text: "a", label: "x" }, chatLine("y", "b")], { task: "single_label", examples: 2 }],
   ])("may hold %s", async (_what, lines, graft) => {
     expect((await uploadFile(toJsonl(...lines))).graft).toMatchObject(graft);
+  });
+
+  test.each<[string, string, object]>([
+    ["a table", "Message;Category\r\na;x\r\nb;y\r\n", { task: "single_label", examples: 2, labels: 2 }],
+    ["a table of values", "text,value\na,1\nb,2\n", { task: "regression", examples: 2, labels: 0 }],
+    ["a table of any number of labels", "text,labels\na,x|y\nb,\n", { task: "multi_label", examples: 2, labels: 2 }],
+    ["fastText's lines", "__label__x a\n__label__y b\n", { task: "single_label", examples: 2, labels: 2 }],
+    ["a list", '[{"text":"a","label":["x"]},{"text":"b","label":["y"]}]', { task: "single_label", examples: 2 }],
+  ])("may be %s", async (_what, content, graft) => {
+    expect((await uploadFile(content)).graft).toMatchObject(graft);
+  });
+
+  test("whose table has no header that is known says what it has", async () => {
+    const answer = await postFile("a,b\nc,d\n");
+    await expectNotStored(answer, 422, "invalid_csv", "text");
+    expect(answer.json.error.message).toContain("'a', 'b', separated by a comma");
   });
 
   test("may hold chats with all that OpenAI allows in them", async () => {
@@ -348,7 +372,6 @@ describe("a file with a bad line", () => {
     ["with an empty text", [first, { text: " ", label: "x" }], 2, "input_empty"],
     ["with a long text", [{ text: "x".repeat(40_000), label: "x" }, first], 1, "input_too_long"],
     ["with a long label", [first, { text: "a", label: "x".repeat(257) }], 2, "limit_exceeded"],
-    ["with a field that is not known", [first, { ...first, weight: 1 }], 2, "unknown_parameter"],
     ["with an image", [first, { image: "aGk=", label: "x" }], 2, "modality_not_supported"],
     ["of another task", [first, { text: "a", value: 1 }], 2, "task_mismatch"],
     ["of several labels among chats", [chatLine("x", "a"), { text: "a", labels: ["x"] }], 2, "task_mismatch"],
@@ -392,7 +415,7 @@ describe("a file with a bad line", () => {
     ["that is no JSON", `${validContent}{"text":\n`, 3, "invalid_json"],
     [
       "that is no UTF-8",
-      new Uint8Array(Buffer.from(`\n${validContent}{"text":"caf\xe9","label":"x"}`, "latin1")),
+      new Uint8Array(Buffer.from(`\n${validContent}{"text":"caf\xe9 \xc3\xa9","label":"x"}`, "latin1")),
       4,
       "invalid_json",
     ],
@@ -402,7 +425,7 @@ describe("a file with a bad line", () => {
       3,
       "input_too_long",
     ],
-    ["of a table", "text,label\na,x\nb,y\n", 1, "invalid_json"],
+    ["of a table", "text,label\na,x\nb,y\n,x\n", 4, "input_empty"],
   ])("%s is not stored", async (_what, content, line, code) => {
     const answer = await postFile(content);
     await expectNotStored(answer, 422, "invalid_training_file", "file");

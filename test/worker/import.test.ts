@@ -111,6 +111,15 @@ test("an import answers what became of its rows, and the dataset as it is then",
     unchanged: 0,
     rejected: 1,
     errors: [{ line: 2, code: "invalid_parameter", message: expect.stringContaining("'label'") }],
+    detected: { format: "json", system: null, encoding: "utf-8", delimiter: null, header: null, columns: {} },
+    ignored_columns: [],
+    skipped: 0,
+    trimmed: 0,
+    truncated: 0,
+    warnings: [
+      { code: "rare_label", message: "Labels with a single example: 1.", count: 1, examples: ["x"] },
+      { code: "short_inputs", message: "Inputs that are nearly empty: 1.", count: 1, examples: ["a"] },
+    ],
     dataset: (await call("GET", path, key)).json,
   });
 });
@@ -161,9 +170,11 @@ describe("importing again", () => {
     expect(await exportExamples(path)).toEqual([{ id: "1", text: "c", label: "z" }]);
   });
 
-  test("an import of nothing but bad rows, or of none, changes nothing", async () => {
+  test("an import of nothing but bad rows is refused, and one of none changes nothing", async () => {
     const path = await newDataset();
-    expect(importCounts(await sendJson(path, { text: "", label: "x" }))).toEqual([0, 0, 0, 1]);
+    const answer = await sendJson(path, { text: "", label: "x" });
+    expectError(answer, 422, "import_rejected", "examples[0].text");
+    expect(answer.json.error.details).toMatchObject({ added: 0, updated: 0, unchanged: 0, rejected: 1, line: 1 });
     expect(importCounts(await sendJson(path))).toEqual([0, 0, 0, 0]);
     expect((await call("GET", path, key)).json.revision).toBe(0);
   });
@@ -238,8 +249,9 @@ describe("on_error=abort", () => {
 test("shows the first 100 errors and counts them all", async () => {
   const path = await newDataset();
   const answer = await importBody(path, "[]\n".repeat(250), NDJSON);
-  expect(importCounts(answer)).toEqual([0, 0, 0, 250]);
-  expect(answer.json.errors.map(({ line }: { line: number }) => line)).toEqual(
+  expectError(answer, 422, "import_rejected");
+  expect(answer.json.error.details.rejected).toBe(250);
+  expect(answer.json.error.details.errors.map(({ line }: { line: number }) => line)).toEqual(
     Array.from({ length: 100 }, (_, i) => i + 1),
   );
 });
@@ -296,10 +308,10 @@ describe("one bad row", () => {
 
   test("nested 100,000 levels deep is refused and the others are kept", async () => {
     const path = await newDataset();
-    const body = `{"text":"a","label":"x"}\n{"text":"b","label":"x","more":${deep}}\n${deep}\n{"text":"c","label":"x"}`;
+    const body = `{"text":"a","label":"x"}\n{"text":"b","label":${deep}}\n${deep}\n{"text":"c","label":"x"}`;
     expect(importCounts(await importBody(path, body, NDJSON))).toEqual([2, 0, 0, 2]);
     const answer = await importBody(path, `{"examples":[{"text":"d","label":${deep}}]}`, JSON_TYPE);
-    expect(importCounts(answer)).toEqual([0, 0, 0, 1]);
+    expectError(answer, 422, "import_rejected", "examples[0].label");
   });
 
   test.each([
@@ -338,7 +350,7 @@ test("a row that is no object is told of as an example, and has no param", async
 
 test("a row beyond a limit says the limit and the figure", async () => {
   const answer = await sendJson(await newDataset(), { text: "a", label: "x".repeat(257) });
-  expect(answer.json.errors[0].message).toContain("at most 256 characters are allowed, and this has 257");
+  expect(answer.json.error.message).toContain("at most 256 characters are allowed, and this has 257");
 });
 
 test("an id that only contains dots, or begins with one, is an id", async () => {
@@ -377,13 +389,17 @@ describe("an encoding that is not UTF-8", () => {
     expect((await exportExamples(ndjson)).map(({ text }) => text)).toEqual(["a", "café"]);
 
     const csv = await newDataset();
-    const rows = await importBody(csv, latin1Bytes('text,label\na,x\n"caf\xe9\nnoir",x\ncaf\xc3\xa9,x\nb,\xff\n'), CSV);
-    expect(importCounts(rows)).toEqual([2, 0, 0, 2]);
+    const rows = await importBody(
+      csv,
+      latin1Bytes('text,label\na,x\n"caf\xe9\nnoir",x\ncaf\xc3\xa9,x\n\xc3\xa9,x\nb,\xff\n'),
+      CSV,
+    );
+    expect(importCounts(rows)).toEqual([3, 0, 0, 2]);
     expect(rows.json.errors).toMatchObject([
       { line: 3, code: "invalid_csv", message: expect.stringContaining("lines 3 to 4 is not UTF-8") },
-      { line: 6, code: "invalid_csv" },
+      { line: 7, code: "invalid_csv" },
     ]);
-    expect((await exportExamples(csv)).map(({ text }) => text)).toEqual(["a", "café"]);
+    expect((await exportExamples(csv)).map(({ text }) => text)).toEqual(["a", "café", "é"]);
   });
 
   test("leaves a U+FFFD that was sent as it is", async () => {
@@ -395,7 +411,7 @@ describe("an encoding that is not UTF-8", () => {
 
   test("of a header or of a JSON body refuses the import", async () => {
     const path = await newDataset();
-    expectError(await importBody(path, latin1Bytes("\xff\xfet\0e\0x\0t\0"), CSV), 422, "invalid_csv");
+    expectError(await importBody(path, latin1Bytes("\xff\xfet\0e\0x\0t\0"), CSV), 422, "invalid_csv", "label");
     const json = latin1Bytes('{"examples":[{"text":"caf\xe9","label":"x"}]}');
     expectError(await importBody(path, json, JSON_TYPE), 400, "invalid_json");
   });
@@ -419,16 +435,18 @@ describe("an encoding that is not UTF-8", () => {
 
 test("huge field names are not quoted at length, however many there are", async () => {
   const path = await newDataset();
-  const line = `{"text":"a","label":"x","${"y".repeat(100_000)}":1}\n`;
-  const answer = await importBody(path, line.repeat(100), NDJSON);
-  expect(importCounts(answer)).toEqual([0, 0, 0, 100]);
-  expect(answer.text.length).toBeLessThan(50_000);
-  expectError(
-    await importBody(path, `text,label,${"y".repeat(100_000)}\n`, CSV),
-    422,
-    "invalid_csv",
-    `${"y".repeat(200)}…`,
-  );
+  const name = "y".repeat(100_000);
+  const answer = await importBody(path, `{"text":"a","label":"x","${name}":1}\n`.repeat(100), NDJSON);
+  expect(importCounts(answer)).toEqual([1, 0, 99, 0]);
+  expect(answer.json.ignored_columns).toEqual([`${"y".repeat(200)}…`]);
+  const unknown = await importBody(path, `{"${name}":1}\n`.repeat(100), NDJSON);
+  expectError(unknown, 422, "import_rejected", "text");
+  expect(unknown.text.length).toBeLessThan(50_000);
+  const table = await importBody(path, `text,label,${name}\na,x,b\n`, CSV);
+  expect(table.json.ignored_columns).toEqual([`${"y".repeat(200)}…`]);
+  const header = await importBody(path, `${name},label\n`, CSV);
+  expectError(header, 422, "invalid_csv", "text");
+  expect(header.text.length).toBeLessThan(2_000);
   const json = await importBody(path, `{"${"y".repeat(100_000)}":1}`, JSON_TYPE);
   expectError(json, 400, "unknown_parameter", `${"y".repeat(200)}…`);
 });
@@ -440,8 +458,8 @@ describe("a JSON body", () => {
     ["nonsense", "invalid_json", null],
     ['{"examples":[{"text":"a","label":"x"}]} trailing', "invalid_json", null],
     ["null", "missing_parameter", "examples"],
-    ["[]", "missing_parameter", "examples"],
-    ['[{"text":"a","label":"x"}]', "missing_parameter", "examples"],
+    ['[{"text":"a","label":"x"}', "invalid_json", null],
+    ['[{"text":"a","label":"x"}] trailing', "invalid_json", null],
     ["{}", "missing_parameter", "examples"],
     ['{"examples":{}}', "invalid_parameter", "examples"],
     ['{"examples":"a"}', "invalid_parameter", "examples"],
@@ -552,7 +570,10 @@ describe("CSV", () => {
       ],
     ],
     ["columns in another order and case", " Label ,ID,TEXT\nx,1,a\n", [{ id: "1", text: "a", label: "x" }]],
-    ["padded fields", "text,label\n a , x \n", [{ text: " a ", label: " x " }]],
+    ["padded fields", "text,label\n a , x \n", [{ text: "a", label: "x" }]],
+    ["further columns", "text,label,weight,,text_2\na,x,1,,b\n", [{ text: "a", label: "x" }]],
+    ["a column named like a part of JavaScript", "text,label,__proto__\na,x,1\n", [{ text: "a", label: "x" }]],
+    ["semicolons", "text;label\na, b;x\n", [{ text: "a, b", label: "x" }]],
     ["a header only", "text,label\n", []],
     ["a line break in a byte order mark's line", "\ufeff\ntext,label\na,x\n", [{ text: "a", label: "x" }]],
     [
@@ -594,11 +615,8 @@ describe("CSV", () => {
     ["no label column", "text\na\n", "label"],
     ["no header at all", "a,x\nb,y\n", "text"],
     ["the column of another task", "text,labels\na,x\n", "label"],
-    ["an unknown column", "text,label,weight\na,x,1\n", "weight"],
     ["a column twice", "text,label,text\na,x,b\n", "text"],
-    ["an unnamed column", "text,label,\na,x,\n", ""],
-    ["a column named like a part of JavaScript", "text,label,__proto__\na,x,1\n", "__proto__"],
-    ["semicolons", "text;label\na;x\n", "text"],
+    ["two columns that may be the text", "message,body,label\na,b,x\n", "text"],
     ["nothing", "", "text"],
     ["a byte order mark alone", "\ufeff", "text"],
     ["line breaks alone", "\n\r\n\r", "text"],

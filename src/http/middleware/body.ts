@@ -44,15 +44,15 @@ export const checkBody = createMiddleware<HttpEnv>(async (c, next) => {
   const type = c.req.header("content-type") ?? "";
   const encodingFailure = checkEncoding(type, c.req.header("content-encoding") ?? "");
   if (encodingFailure) return respondError(c, encodingFailure);
-  const isStreamed = STREAMED_BODY_PATH.test(c.req.path);
+  if (STREAMED_BODY_PATH.test(c.req.path)) return next();
   if (!JSON_TYPE.test(type)) {
     // curl sends an empty body without a length.
     const isEmpty = c.req.raw.body === null || c.req.header("content-length") === "0";
-    return isStreamed || isEmpty ? next() : respondError(c, notJsonFailure(type));
+    return isEmpty ? next() : respondError(c, notJsonFailure(type));
   }
   let bytes: Uint8Array | null = null;
   const read = limitJsonBody(c, async () => {
-    if (!isStreamed) bytes = new Uint8Array(await c.req.raw.arrayBuffer());
+    bytes = new Uint8Array(await c.req.raw.arrayBuffer());
   });
   const errorResponse = await read.catch(() => respondError(c, connectionLost));
   if (errorResponse) return errorResponse;

@@ -1,6 +1,6 @@
 /** The examples of a fine-tuning job as its batch endpoint pulls them: lines of JSON. Some examples are held out. */
 import { isHeldOut } from "../../core/evaluation/comparison.ts";
-import { readTrainingFile } from "../../ingest/training-file.ts";
+import { readTrainingFile } from "../../ingest/check-file.ts";
 import type { DataLine } from "../../jobs/protocol.ts";
 import type { Attempt } from "../../jobs/token.ts";
 import { toHex } from "../../lib/hash.ts";
@@ -94,7 +94,7 @@ async function* readFilePages(
   if (body === null) throw new Error("not_found");
   const shape = { ...job, dimensions: job.modality === "embedding" ? job.dimensions : null };
   let rows: DataRow[] = [];
-  for await (const row of readTrainingFile(body, shape)) {
+  for await (const row of readTrainingFile(body, shape).rows) {
     if (row === null) continue;
     // Every line was checked at the upload.
     if ("error" in row) throw new Error(row.error.message);

@@ -70,7 +70,7 @@ function checkTexts(input: string | readonly string[], { dimensions }: Backbone)
   for (const [index, text] of inputs.entries()) {
     const checked = checkText(text, typeof input === "string" ? "input" : `input[${index}]`);
     if (!checked.ok) return checked;
-    texts.push(checked.value);
+    texts.push(checked.value.text);
   }
   return ok(texts);
 }

@@ -1,12 +1,17 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { datasetImport, example, exampleChange, exampleParams, importQuery } from "../../api/examples.ts";
+import { example, exampleChange, exampleParams } from "../../api/examples.ts";
+import { datasetImport, type ImportFigures, importQuery, importTypes } from "../../api/imports.ts";
 import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
-import { nameParams } from "../../api/schema.ts";
+import { nameParams, withLimit } from "../../api/schema.ts";
 import { type Failure, ok } from "../../core/failure.ts";
+import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
-import { parseExample } from "../../ingest/example.ts";
-import { getImportReader } from "../../ingest/rows.ts";
+import { limitImportBytes } from "../../ingest/body.ts";
+import { formatOfType } from "../../ingest/detect.ts";
+import { parseExample, withTarget } from "../../ingest/example.ts";
+import { readFileRows } from "../../ingest/rows.ts";
 import { stageRows } from "../../ingest/stage.ts";
+import { createImportSummary, toFigures } from "../../ingest/summary.ts";
 import { newId } from "../../lib/id.ts";
 import { toExample } from "../../tenant/data/examples.ts";
 import type { App } from "../context.ts";
@@ -16,11 +21,13 @@ import { addRoute, errorResponses, jsonBody, jsonResponse, type RouteContext, te
 
 const common = { tags: ["Examples"], security: tenantSecurity };
 
+const textBody = (description: string) => z.string().openapi({ description });
+
 const importRoute = createRoute({
   ...common,
   method: "post",
   path: "/v1/datasets/{name}/examples",
-  summary: "Import labelled examples from JSON, NDJSON or CSV",
+  summary: "Import labelled examples from JSON, NDJSON, CSV or the file of a labelling tool",
   middleware: [tenantAuth("train")] as const,
   request: {
     params: nameParams,
@@ -28,19 +35,19 @@ const importRoute = createRoute({
     // The handler reads JSON as a stream too, so it is not declared here: its validator would read it whole.
     body: {
       content: {
-        "application/x-ndjson": { schema: z.string().openapi({ description: "one example a line" }) },
-        "text/csv": {
-          schema: z
-            .string()
-            .openapi({ description: "a header (text, or id,text; then label, labels or value), then rows" }),
+        "application/x-ndjson": {
+          schema: textBody("one example a line; also as 'application/ndjson' and 'application/jsonl'"),
         },
+        "text/csv": { schema: textBody("rows, after a header or with columns named by the query") },
+        "text/tab-separated-values": { schema: textBody("the same, separated by tabs") },
+        "application/yaml": { schema: textBody("training data of Rasa") },
       },
     },
   },
   responses: {
     200: jsonResponse(
       datasetImport,
-      "What became of the rows; with on_error=abort nothing is stored unless all are good",
+      "What became of the rows, or with dry_run=true would become of them; with on_error=abort nothing is stored unless all are good",
     ),
     ...errorResponses,
   },
@@ -54,7 +61,7 @@ const listExamplesRoute = createRoute({
   middleware: [tenantAuth("train")] as const,
   request: {
     params: nameParams,
-    query: pageQuery.extend({ label: z.string().min(1).max(limits.label_characters).optional() }),
+    query: pageQuery.extend({ label: withLimit(z.string().min(1), limits.label_characters, "characters").optional() }),
   },
   responses: { 200: jsonResponse(listOf(example), "Examples, newest first"), ...errorResponses },
 });
@@ -108,9 +115,10 @@ export function exampleRoutes(app: App): void {
 
 /** Streams a body into the ledger's staging table, then merges all of it at once. */
 async function importExamples(c: RouteContext<typeof importRoute>): Promise<Response> {
-  const readRows = getImportReader(c.req.header("content-type") ?? "");
-  if (readRows === null) {
-    const message = "Send examples as 'application/json', 'application/x-ndjson' or 'text/csv'.";
+  const { on_error, dry_run, truncate, ...options } = c.req.valid("query");
+  const mediaType = (c.req.header("content-type") ?? "").split(";")[0]?.trim().toLowerCase() ?? "";
+  if (formatOfType(mediaType) === undefined && options.format === undefined) {
+    const message = `Send examples as one of ${importTypes.map((type) => `'${type}'`).join(", ")}; or say what they are by '?format='.`;
     return respondError(c, { code: "unsupported_media_type", message, param: "content-type" });
   }
   const contentLength = Number(c.req.header("content-length"));
@@ -129,23 +137,52 @@ async function importExamples(c: RouteContext<typeof importRoute>): Promise<Resp
     await ledger.dropImport(id);
     return respondError(c, failure);
   };
-  const staged = await stageRows(readRows(c.req.raw.body, beginResult.value), (rows) => ledger.stageRows(id, rows));
+  const file = readFileRows({
+    chunks: limitImportBytes(c.req.raw.body),
+    mediaType,
+    shape: beginResult.value,
+    options: { ...options, truncate: truncate === "true" },
+  });
+  const summary = createImportSummary(beginResult.value.task);
+  const staged = await stageRows(file.rows, summary.add, (rows) => ledger.stageRows(id, rows));
   if (!staged.ok) return discardImport(staged.failure);
   const { rejected, errors, firstParam, rows } = staged.value;
   c.set("logFields", { rows, rejected });
-  if (c.req.valid("query").on_error === "abort" && errors[0]) {
-    const { line, code, message } = errors[0];
-    return discardImport({
-      code: "import_rejected",
-      message: `Nothing was stored: ${rejected} of ${rows} rows are not valid. Line ${line}: ${message}`,
-      ...(firstParam === undefined ? {} : { param: firstParam }),
-      details: { line, code, errors },
-    });
-  }
-  const merged = await ledger.mergeImport(id);
+  const isDryRun = dry_run === "true";
+  const figuresOf = (labels: Readonly<Record<string, number>>): ImportFigures => ({
+    rejected,
+    errors,
+    ...toFigures(summary, file.report, labels),
+    ...(isDryRun ? { sample: [...summary.sample], labels: Object.fromEntries(summary.labelCounts) } : {}),
+  });
+  const isNothing = rows === rejected && rejected + file.report.skipped.size > 0;
+  if (isNothing || (on_error === "abort" && rejected > 0))
+    return discardImport(rejectImport(rows, firstParam, figuresOf(Object.fromEntries(summary.labelCounts))));
+  const merged = isDryRun ? await ledger.previewImport(id) : await ledger.mergeImport(id);
   if (!merged.ok) return discardImport(merged.failure);
+  if (isDryRun) await ledger.dropImport(id);
   const { dataset, ...counts } = merged.value;
-  return respond(c, ok({ object: "dataset.import", id, ...counts, rejected, errors, dataset }));
+  const figures = { ...counts, ...figuresOf(dataset.labels), dataset };
+  return respond(c, ok({ object: "dataset.import", id, ...(isDryRun ? { dry_run: true } : {}), ...figures }));
+}
+
+/** Nothing was stored: because no row was good, or because one was bad and all had to be good. */
+function rejectImport(rows: number, param: string | undefined, figures: ImportFigures): Failure {
+  const { rejected, errors } = figures;
+  const [first] = errors;
+  const why = first ? `Line ${first.line}: ${first.message}` : figures.warnings[0]?.message;
+  return {
+    code: "import_rejected",
+    message: `Nothing was stored: ${rejected} of ${rows} rows are not valid. ${why}`,
+    ...(param === undefined ? {} : { param }),
+    details: {
+      ...(first === undefined ? {} : { line: first.line, code: first.code }),
+      added: 0,
+      updated: 0,
+      unchanged: 0,
+      ...figures,
+    },
+  };
 }
 
 async function changeExample(c: RouteContext<typeof changeExampleRoute>): Promise<Response> {
@@ -154,9 +191,13 @@ async function changeExample(c: RouteContext<typeof changeExampleRoute>): Promis
   if (!current.ok) return respondError(c, current.failure);
   const { dataset, row } = current.value;
   const { object: _object, created_at: _created, ...fields } = toExample(dataset.task, row);
-  const changed = parseExample({ ...fields, ...c.req.valid("json") }, dataset, "");
+  const change = c.req.valid("json");
+  const changed = parseExample({ ...fields, ...change }, dataset, "");
   if (!changed.ok) return respondError(c, changed.failure);
-  const replacement = { id, expectedHash: row.content_hash, example: changed.value };
+  // Stored labels stay as they are, also those from before labels were trimmed, until they are renamed.
+  const isTargetChanged = change[targetField[dataset.task]] !== undefined;
+  const example = isTargetChanged ? changed.value : withTarget(changed.value, row.target);
+  const replacement = { id, expectedHash: row.content_hash, example };
   return respond(c, await c.var.ledger().replaceExample(dataset, replacement));
 }
 

@@ -3,7 +3,8 @@
  * import that never ends expire.
  */
 
-import type { DatasetImport, StagedExample } from "../../api/examples.ts";
+import type { StagedExample } from "../../api/examples.ts";
+import type { DatasetImport } from "../../api/imports.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
@@ -12,8 +13,8 @@ import { emit } from "../hooks/events.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision, toDataset } from "./datasets.ts";
 
-/** The counts and the dataset; the errors of the body are the caller's to add. */
-type ImportResult = Omit<DatasetImport, "object" | "id" | "rejected" | "errors">;
+/** The counts and the dataset; what the body was is the caller's to add. */
+export type ImportResult = Pick<DatasetImport, "added" | "updated" | "unchanged" | "dataset">;
 
 const IMPORT_TTL_MS = 3_600_000;
 

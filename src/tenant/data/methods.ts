@@ -50,6 +50,8 @@ export const dataMethods = {
   stageRows: (ledger: Transactions, id: string, rows: readonly StagedExample[]) =>
     ledger.change((sql) => imports.stageRows(sql, id, rows)),
   mergeImport: (ledger: Transactions, id: string) => ledger.change((sql, now) => imports.mergeImport(sql, id, now)),
+  /** What `mergeImport` would answer. */
+  previewImport: (ledger: Transactions, id: string) => ledger.preview((sql, now) => imports.mergeImport(sql, id, now)),
   dropImport(ledger: Transactions, id: string): void {
     const { exists, storage } = ledger;
     if (exists) storage.transactionSync(() => imports.dropImport(storage.sql, id));
