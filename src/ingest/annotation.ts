@@ -71,7 +71,9 @@ function readTarget(
     return fail("invalid_label", message, { param: "label" });
   }
   // A label in the place of a value is an error of its own.
-  return list.length === 1 ? ok({ label: list[0] }) : fail("missing_parameter", "The row has no label.", { param: "label" });
+  return list.length === 1
+    ? ok({ label: list[0] })
+    : fail("missing_parameter", "The row has no label.", { param: "label" });
 }
 
 function named(field: string, result: Result<unknown>): Result<Record<string, unknown>> {

@@ -96,9 +96,9 @@ function warn(code: ImportWarning["code"], { count, examples }: Finding, what: s
 }
 
 function numericWarning(count: number, labels: ReadonlyMap<string, number>): ImportWarning[] {
-  const numbers = [...labels.keys()].filter((label) => /^-?\d+$/.test(label)).slice(0, MAX_EXAMPLES);
+  const numbers = [...labels.keys()].filter((label) => /^-?\d+$/.test(label)).sort((a, b) => Number(a) - Number(b));
   const what = "Labels that are whole numbers, to which '?label_names=' gives names in the order of the numbers";
-  return count === 0 ? [] : [warning("numeric_labels", count, numbers, what)];
+  return count === 0 ? [] : [warning("numeric_labels", count, numbers.slice(0, MAX_EXAMPLES), what)];
 }
 
 function isShort(text: string): boolean {

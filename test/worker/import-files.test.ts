@@ -129,7 +129,7 @@ describe("columns", () => {
 
   test("of two targets are refused", async () => {
     const answer = await send(await newDataset(), "a,b\n", "?label=a&value=b");
-    expectError(answer, 422, "invalid_parameter", "value");
+    expectError(answer, 400, "invalid_parameter", "value");
   });
 });
 
@@ -205,7 +205,7 @@ describe("warnings", () => {
     ];
     const warnings = warningsOf(await imported(path, `text,label\n${rows.join("\n")}\n`));
     expect(warnings).toEqual({
-      similar_labels: { count: 1, examples: ['"refund" and "Refund" and "re fund"'] },
+      similar_labels: { count: 1, examples: ['"Refund" and "re fund" and "refund"'] },
       rare_label: { count: 2, examples: ["Refund", "re fund"] },
       dominant_label: { count: 1, examples: ["refund"] },
       conflicting_labels: { count: 1, examples: ["a text 1"] },
