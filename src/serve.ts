@@ -9,6 +9,7 @@
  *   MIN_FREE_BYTES   67108864: with fewer free bytes on the disk of STATE_DIR, nothing more is stored
  *   STATE_DIR   .graft: keys, datasets, heads and the server's own secrets; it survives restarts
  *   ADMIN_KEY   the operator's key, at least 24 characters; if it is not set, a random one is made and printed
+ *   BUNDLE_DIR  a Worker that `npm run build` has built; without it, the Worker is built at each start
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
  *   WEBHOOK_ORIGINS  origins that webhooks may go to although they are not public (docs/webhooks.md)
  *   BATCH_URL   a batch endpoint that runs elsewhere, with BATCH_SECRET, the secret it shares; by default one starts here:
@@ -16,6 +17,7 @@
  *   BATCH_JOBS  1: how many fine-tuning jobs it runs at once; with 0 none starts, and there are no fine-tuning jobs
  */
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { exitWithError, UsageError } from "./lib/usage-error.ts";
@@ -25,6 +27,9 @@ import { readPort, readServeOptions } from "./server/settings.ts";
 import { loadBatchSecret, prepareStateDir } from "./server/state.ts";
 
 const root = resolve(import.meta.dirname, "..");
+
+/** How long a server whose runtime is lost tries to end in order. */
+const LOST_EXIT_MS = 10_000;
 
 /** The port itself if it is free, or any free one for 0. Throws a UsageError if nothing can listen on it. */
 async function findPort(name: string, port: number, host = "127.0.0.1"): Promise<number> {
@@ -46,6 +51,19 @@ async function findBatchPort(env: NodeJS.ProcessEnv): Promise<number | null> {
   return findPort("BATCH_PORT", readPort("BATCH_PORT", env.BATCH_PORT ?? "0"));
 }
 
+/** The folder of a built Worker. Throws a UsageError if the one that is set has none. */
+async function findBundle({ BUNDLE_DIR }: NodeJS.ProcessEnv): Promise<string> {
+  if (BUNDLE_DIR) {
+    if (existsSync(join(BUNDLE_DIR, "worker.js"))) return resolve(BUNDLE_DIR);
+    throw new UsageError(
+      `BUNDLE_DIR '${BUNDLE_DIR}' has no Worker. Build one with 'npm run build', which writes 'dist'.`,
+    );
+  }
+  const bundleDir = join(root, "dist");
+  await buildWorker(bundleDir);
+  return bundleDir;
+}
+
 async function main(): Promise<void> {
   // Files of the state are for this user alone.
   process.umask(0o077);
@@ -53,14 +71,20 @@ async function main(): Promise<void> {
   const options = readServeOptions(env);
   await findPort("PORT", options.port, options.host);
   const batchPort = await findBatchPort(env);
-  const bundleDir = join(root, "dist");
   prepareStateDir(options.stateDir);
-  await buildWorker(bundleDir);
+  const bundleDir = await findBundle(env);
   const secret = loadBatchSecret(options.stateDir);
   const batchVariables = batchPort === null ? {} : { BATCH_URL: `http://127.0.0.1:${batchPort}`, BATCH_SECRET: secret };
   const { url, batchUrl, stop } = await serve(bundleDir, {
     ...options,
     variables: { ...options.variables, ...batchVariables },
+    onLost: () => {
+      console.error(
+        "The runtime has not answered for a minute. The server ends, for the service manager to start it again.",
+      );
+      setTimeout(() => process.exit(1), LOST_EXIT_MS);
+      shutDown(1).catch(() => process.exit(1));
+    },
   });
   const workDir = join(options.stateDir, "batch");
   const stopBatch =
@@ -74,14 +98,14 @@ async function main(): Promise<void> {
           WORK_DIR: workDir,
         });
   // The batch endpoint stops first: it returns its unfinished jobs to the Worker.
-  const shutDown = () =>
+  const shutDown = (code: number) =>
     stopBatch()
       .then(stop)
-      .then(() => process.exit(0));
+      .then(() => process.exit(code));
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     // Miniflare's own listeners would end this process at once.
     process.removeAllListeners(signal);
-    process.once(signal, shutDown);
+    process.once(signal, () => shutDown(0));
   }
   console.log(`Graft listens on ${url}, its state in ${options.stateDir}. The API is described at ${url}/docs.`);
   if (!env.ADMIN_KEY)

@@ -17,6 +17,8 @@ export interface ServeOptions {
   readonly variables?: Readonly<Record<string, string>>;
   /** What resolves the names of hosts that are not public by configuration; DNS by default. */
   readonly resolve?: Resolve;
+  /** Called once if the runtime has not answered for a minute, and is not coming back. */
+  readonly onLost?: () => void;
   /** Takes the Worker's log lines, instead of standard output. */
   readonly log?: (line: string) => void;
   /** Paths of a Worker that has more than the API's, for tests. */

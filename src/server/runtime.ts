@@ -8,6 +8,7 @@ import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOp
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
 import { rewriteDirectory } from "./directory.ts";
 import { startFronts } from "./fronts.ts";
+import { watchRuntime } from "./liveness.ts";
 import type { ServeOptions } from "./options.ts";
 import { startOutbound } from "./outbound.ts";
 import { makeSockets, type Sockets } from "./sockets.ts";
@@ -72,7 +73,9 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
     const { origin } = await miniflare.ready;
     if (exposeRuntime) return { url: origin, batchUrl: origin, stop: stopRuntime };
     const fronts = await startFronts(sockets.inbound, options);
+    const stopWatching = watchRuntime(sockets.inbound, options.onLost ?? (() => undefined));
     const stop = async () => {
+      await stopWatching();
       await fronts.close();
       await stopRuntime();
     };

@@ -1,10 +1,12 @@
 /** What a stranger on the network, and one on this machine, reaches of a server; and what a kill leaves of it. */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { afterAll, afterEach, expect, test } from "vitest";
+import { text } from "node:stream/consumers";
+import { afterAll, afterEach, expect, inject, test } from "vitest";
 import { createClient } from "../../src/sdk/client.ts";
 import { createDataset, freePort, waitFor } from "./processes.ts";
 
@@ -144,6 +146,53 @@ test("the runtime that replaced a killed one ends with the server, and the state
   expect(refused.output()).toContain(`Another server runs on the state in '${stateDir}'.`);
   process.kill(orphan, "SIGKILL");
   await startServer(stateDir, port).ready();
+});
+
+/** Answers of a server that is reached by TLS. */
+function getByTls(port: number, path: string, ca: Buffer): Promise<{ status: number | undefined; text: string }> {
+  return new Promise((done, fail) => {
+    const options = { host: "127.0.0.1", port, path, ca, servername: "graft.test", agent: false };
+    request(options, async (answer) => done({ status: answer.statusCode, text: await text(answer) }))
+      .on("error", fail)
+      .end();
+  });
+}
+
+test("TLS by files, on the address of HOST, with a batch endpoint and a Worker that is built already", async () => {
+  const [TLS_CERT, TLS_KEY] = [join(folder, "cert.pem"), join(folder, "key.pem")];
+  const subject = ["-subj", "/CN=graft.test", "-addext", "subjectAltName=DNS:graft.test"];
+  const files = ["-keyout", TLS_KEY, "-out", TLS_CERT];
+  execFileSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", ...subject, ...files], {
+    stdio: "ignore",
+  });
+  const port = await freePort();
+  const env = { HOST: "0.0.0.0", TLS_CERT, TLS_KEY, BUNDLE_DIR: inject("bundles").deployed, BATCH_JOBS: "1" };
+  const server = startServer(join(folder, "tls"), port, env);
+  const ca = readFileSync(TLS_CERT);
+  const get = (path: string) => getByTls(port, path, ca);
+  const isReady = async () => (await get("/health/ready")).status === 200;
+  await waitFor(isReady, "the server is ready", 90_000);
+  expect(server.output()).toContain(`Graft listens on https://127.0.0.1:${port}, `);
+  expect(readFileSync(`/proc/${server.child.pid}/net/tcp`, "utf8")).toContain(
+    ` 00000000:${port.toString(16).toUpperCase().padStart(4, "0")} 00000000:0000 0A `,
+  );
+  expect(JSON.parse((await get("/v1/models")).text)).toMatchObject({ error: { code: "invalid_api_key" } });
+  await expect(fetch(`http://127.0.0.1:${port}/health/live`)).rejects.toThrow();
+  const check = (PORT: string) =>
+    spawnSync(process.execPath, [join(root, "src/server/health-check.ts")], { env: { PORT, TLS_CERT } }).status;
+  expect([check(String(port)), check(String(await freePort()))]).toEqual([0, 1]);
+  server.child.kill("SIGTERM");
+  expect(await server.exited).toBe(0);
+});
+
+test.each([
+  ["HOST", { HOST: "192.0.2.1" }, /^PORT \d+ of 192\.0\.2\.1 is not to be had \(EADDRNOTAVAIL\)\.\n$/],
+  ["STATE_DIR", { STATE_DIR: "/proc/state" }, /^The state cannot be kept in STATE_DIR '\/proc\/state': [^\n]*\.\n$/],
+  ["BUNDLE_DIR", { BUNDLE_DIR: "/nothing" }, /^BUNDLE_DIR '\/nothing' has no Worker\. [^\n]*\n$/],
+])("a %s that cannot be used ends the start with one line", async (_name, env, line) => {
+  const { exited, output } = startServer(join(folder, "refused"), await freePort(), env);
+  expect(await exited).toBe(1);
+  expect(output()).toMatch(line);
 });
 
 test("a disk with too little space takes no more, and what is stored is still served", async () => {

@@ -54,6 +54,15 @@ describe("health", () => {
     expect(answer.json).toEqual({ status: "ok" });
   });
 
+  test("that is good writes no log line", async () => {
+    const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
+    const routes = () => log.mock.calls.map(([line]) => JSON.parse(String(line)).route);
+    for (const path of ["/health/live", "/health/ready", "/v1/models"])
+      await createApp().fetch(new Request(`http://graft.test${path}`), env, createExecutionContext());
+    expect(routes()).toEqual(["GET /v1/models"]);
+    log.mockRestore();
+  });
+
   test.each<[string, object]>([
     ["KV", { KV: { get: () => Promise.reject(new Error("no KV")) } }],
     ["R2", { BUCKET: { head: () => Promise.reject(new Error("no R2")) } }],
@@ -72,6 +81,30 @@ describe("health", () => {
     expect(await readiness.json()).toEqual({ status: "unavailable" });
     expect((await request("/health/live")).status).toBe(200);
   });
+});
+
+test("a ledger without room answers 507 to what writes, and goes on reading", async () => {
+  const { id, key } = await tenantWithTickets();
+  const ledger = env.TENANT.get(env.TENANT.idFromName(id));
+  const fullLedger = new Proxy(ledger, {
+    get(target, method) {
+      // The words are workerd's, of a server whose disk was full.
+      if (method === "createDataset") return () => Promise.reject(new Error("database or disk is full: SQLITE_FULL"));
+      return Reflect.get(target, method);
+    },
+  });
+  const TENANT = { idFromName: () => ledger.id, get: () => fullLedger };
+  const send = (init: RequestInit) => {
+    const headers = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+    const request = new Request("http://graft.test/v1/datasets", { ...init, headers });
+    return createApp().fetch(request, { ...env, TENANT }, createExecutionContext());
+  };
+  const body = JSON.stringify({ name: "more", task: "single_label", modality: "text" });
+  const refused = await send({ method: "POST", body });
+  expect([refused.status, refused.headers.get("retry-after")]).toEqual([507, "60"]);
+  expect(await refused.json()).toMatchObject({ error: { code: "storage_full", type: "capacity_error" } });
+  const read = await send({ method: "GET" });
+  expect([read.status, await read.json()]).toMatchObject([200, { data: [{ name: "tickets" }] }]);
 });
 
 describe("a verdict of readiness", () => {
