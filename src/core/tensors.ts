@@ -30,12 +30,16 @@ export interface TensorBackend {
   readonly name: "wasm" | "plain";
   /** Copies `values` (rows × columns, row-major) into a new matrix. */
   matrix(rows: number, columns: number, values: Float32Array): Matrix;
-  /**
-   * a·b, of shape a.rows × b.columns. Throws if a.columns differs from b.rows. The backend may keep a packed copy of
-   * `b` as long as `b` lives, so do not write to a matrix after it was a right factor.
-   */
+  /** a·b, of shape a.rows × b.columns. Throws if a.columns differs from b.rows. */
   multiply(a: Matrix, b: Matrix): Matrix;
+  /** aᵀ·b, of shape a.columns × b.columns, without making aᵀ. Throws if a.rows differs from b.rows. */
+  multiplyTransposed(a: Matrix, b: Matrix): Matrix;
   transpose(a: Matrix): Matrix;
+  /**
+   * A copy of `a` in 8-bit integers with a scale a row, a quarter of its memory: each number is off by at most 1/254 of the
+   * largest magnitude of its row. It can be a left factor, and its `values` can be read.
+   */
+  quantise(a: Matrix): Matrix;
   /** Copies sparse rows. There are at most 65,536 columns. */
   sparseMatrix(rows: SparseRows, columns: number): SparseMatrix;
   /**
@@ -49,9 +53,11 @@ export interface TensorBackend {
   readSparse(a: SparseMatrix): SparseRows;
   /** Copies a matrix out, row-major. */
   read(a: Matrix): Float32Array;
+  /** A matrix's numbers to read, row-major: its `view`, or a copy if it is quantised. Valid as long as a view. */
+  values(a: Matrix): Float32Array;
   /**
    * The matrix's own memory, row-major, to read or write in place. It is valid only until the next matrix is made,
-   * because the backend's memory moves when it grows.
+   * because the backend's memory moves when it grows. Throws if the matrix is quantised.
    */
   view(a: Matrix): Float32Array;
   /** Does nothing if `a` is freed already. */

@@ -12,6 +12,6 @@ export async function nodeTensorBackend(): Promise<TensorBackend> {
   const file = createRequire(import.meta.url).resolve(
     "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm",
   );
-  const sparse = join(import.meta.dirname, "sparse.wasm");
-  return wasmTensorBackend(await compile(await readFile(file)), await compile(await readFile(sparse)));
+  const kernels = join(import.meta.dirname, "kernels.wasm");
+  return wasmTensorBackend(await compile(await readFile(file)), await compile(await readFile(kernels)));
 }

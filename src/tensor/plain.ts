@@ -1,10 +1,20 @@
 import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
 import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../core/tensors.ts";
 
+/** The largest code of a quantised row. */
+const MAX_CODE = 127;
+
+/** The nearest integer; of two that are as near, the even one. */
+function roundHalfEven(x: number): number {
+  const rounded = Math.round(x);
+  return rounded - x === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
+}
+
 /** The reference backend. It sums in 64-bit floats and rounds each result once, to the 32 bits of a matrix. */
 export function plainTensorBackend(): TensorBackend {
   const matrices = new Map<Matrix, Float32Array>();
   const sparseMatrices = new Map<Matrix | SparseMatrix, SparseRows>();
+  const quantised = new WeakSet<Matrix>();
 
   const valuesOf = (matrix: Matrix): Float32Array => {
     const values = matrices.get(matrix);
@@ -49,6 +59,22 @@ export function plainTensorBackend(): TensorBackend {
       }
       return create(a.rows, b.columns, product);
     },
+    multiplyTransposed(a, b) {
+      if (a.rows !== b.rows)
+        throw new Error(`Cannot multiply ${a.rows} × ${a.columns}, transposed, by ${b.rows} × ${b.columns}.`);
+      const left = valuesOf(a);
+      const right = valuesOf(b);
+      const sums = new Float64Array(a.columns * b.columns);
+      for (let k = 0; k < a.rows; k++) {
+        for (let i = 0; i < a.columns; i++) {
+          const factor = left[k * a.columns + i] as number;
+          for (let j = 0; j < b.columns; j++)
+            sums[i * b.columns + j] =
+              (sums[i * b.columns + j] as number) + factor * (right[k * b.columns + j] as number);
+        }
+      }
+      return create(a.columns, b.columns, new Float32Array(sums));
+    },
     transpose(a) {
       const values = valuesOf(a);
       const transposed = new Float32Array(values.length);
@@ -56,6 +82,21 @@ export function plainTensorBackend(): TensorBackend {
         for (let j = 0; j < a.columns; j++) transposed[j * a.rows + i] = values[i * a.columns + j] as number;
       }
       return create(a.columns, a.rows, transposed);
+    },
+    quantise(a) {
+      const values = valuesOf(a).slice();
+      for (let start = 0; start < values.length; start += a.columns) {
+        const row = values.subarray(start, start + a.columns);
+        let most = 0;
+        for (const value of row) most = Math.max(most, Math.abs(value));
+        const scale = Math.fround(most / MAX_CODE);
+        const inverse = most === 0 ? 0 : Math.fround(MAX_CODE / most);
+        const codes = Int8Array.from(row, (value) => roundHalfEven(Math.fround(value * inverse)));
+        row.set(Array.from(codes, (code) => code * scale));
+      }
+      const matrix = create(a.rows, a.columns, values);
+      quantised.add(matrix);
+      return matrix;
     },
     sparseMatrix(rows, columns) {
       checkSparseRows(rows, columns);
@@ -91,7 +132,11 @@ export function plainTensorBackend(): TensorBackend {
     },
     readSparse: (a) => copyOf(rowsOf(a)),
     read: (a) => valuesOf(a).slice(),
-    view: valuesOf,
+    values: valuesOf,
+    view(a) {
+      if (quantised.has(a)) throw new Error("A quantised matrix cannot be written.");
+      return valuesOf(a);
+    },
     free(a) {
       matrices.delete(a);
       sparseMatrices.delete(a);

@@ -1,13 +1,13 @@
 import { BackendWasm } from "@tensorflow/tfjs-backend-wasm/dist/tf-backend-wasm.fesm.min.js";
 import createModule, { type BackendWasmModule } from "@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm.js";
 import {
-  matMul,
   memory,
   registerBackend,
   removeBackend,
   setBackend,
   type Tensor1D,
   type Tensor2D,
+  type TensorInfo,
   tensor1d,
   tensor2d,
 } from "@tensorflow/tfjs-core";
@@ -22,18 +22,25 @@ type EmscriptenModule = BackendWasmModule & {
 
 let backendPromise: Promise<TensorBackend> | null = null;
 
-/** The kernels of src/kernels/sparse.ts. They work in the backend's memory. */
-type SparseKernels = Record<"addSparseProduct" | "addTransposedProduct", (...values: number[]) => void>;
+type Kernel = (...values: number[]) => void;
+/** The kernels of src/kernels/tensor.ts. They work in the backend's memory. */
+type Kernels = Record<
+  "multiply" | "multiplyTransposed" | "quantiseRows" | "expandRows" | "addSparseProduct" | "addTransposedProduct",
+  Kernel
+>;
+
+/** Columns that the dense kernels pack beside each other. */
+const PANEL_COLUMNS = 8;
 
 /**
  * The WASM backend of TensorFlow.js, for workerd and Node. There is one backend in a process, which every call returns.
  *
  * @param module the compiled `@tensorflow/tfjs-backend-wasm/wasm-out/tfjs-backend-wasm-simd.wasm`
- * @param sparse the compiled `sparse.wasm` of this folder, which `npm run kernels` builds
+ * @param kernels the compiled `kernels.wasm` of this folder, which `npm run kernels` builds
  */
-export function wasmTensorBackend(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<TensorBackend> {
+export function wasmTensorBackend(module: WebAssembly.Module, kernels: WebAssembly.Module): Promise<TensorBackend> {
   // The next call retries a start that failed.
-  backendPromise ??= startBackend(module, sparse).catch((error) => {
+  backendPromise ??= startBackend(module, kernels).catch((error) => {
     backendPromise = null;
     throw error;
   });
@@ -41,7 +48,7 @@ export function wasmTensorBackend(module: WebAssembly.Module, sparse: WebAssembl
 }
 
 /** workerd must not compile WASM at run time, so the backend cannot load itself as it does in a browser. */
-async function startBackend(module: WebAssembly.Module, sparse: WebAssembly.Module): Promise<TensorBackend> {
+async function startBackend(module: WebAssembly.Module, kernels: WebAssembly.Module): Promise<TensorBackend> {
   let env: WebAssembly.ModuleImports = {};
   const emscripten = (await withoutProcessListeners(() =>
     createModule({
@@ -66,8 +73,7 @@ async function startBackend(module: WebAssembly.Module, sparse: WebAssembly.Modu
   removeBackend("wasm");
   registerBackend("wasm", () => backend);
   await setBackend("wasm");
-  const kernels = new WebAssembly.Instance(sparse, { env }).exports as SparseKernels;
-  return createBackend(backend, emscripten, kernels);
+  return createBackend(backend, emscripten, new WebAssembly.Instance(kernels, { env }).exports as Kernels);
 }
 
 /** Removes the handlers that Emscripten adds in Node: they rethrow every uncaught error of the process. */
@@ -83,8 +89,9 @@ async function withoutProcessListeners<T>(run: () => Promise<T>): Promise<T> {
   return result;
 }
 
-function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kernels: SparseKernels): TensorBackend {
+function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kernels: Kernels): TensorBackend {
   const matrices = new Map<Matrix, Tensor2D>();
+  const quantisedMatrices = new Map<Matrix | SparseMatrix, { codes: Tensor1D; scales: Tensor1D }>();
   const sparseMatrices = new Map<Matrix | SparseMatrix, { starts: Tensor1D; columns: Tensor1D; values: Tensor1D }>();
 
   const tensorOf = (matrix: Matrix): Tensor2D => {
@@ -99,7 +106,26 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
     return tensors;
   };
 
-  const offsetOf = (tensor: Tensor1D | Tensor2D) => backend.typedArrayFromHeap(tensor).byteOffset;
+  const heapValues = (tensor: TensorInfo) => backend.typedArrayFromHeap(tensor) as Float32Array;
+  const offsetOf = (tensor: TensorInfo) => heapValues(tensor).byteOffset;
+
+  /** Runs `work` with memory for so many floats, and then releases it. */
+  const withScratch = <T>(length: number, work: (scratch: TensorInfo) => T): T => {
+    const scratch = backend.makeOutput([length], "float32");
+    const result = work(scratch);
+    backend.disposeData(scratch.dataId);
+    return result;
+  };
+
+  /** Runs `work` with a matrix's floats: its own, or those of its codes while it runs. */
+  const withFloats = <T>(a: Matrix, work: (floats: TensorInfo) => T): T => {
+    const quantised = quantisedMatrices.get(a);
+    if (quantised === undefined) return work(tensorOf(a));
+    return withScratch(a.rows * a.columns, (floats) => {
+      kernels.expandRows(a.rows, a.columns, ...[quantised.codes, quantised.scales, floats].map(offsetOf));
+      return work(floats);
+    });
+  };
 
   const sparseOffsets = (sparse: SparseMatrix): number[] => {
     const { starts, columns, values } = sparseOf(sparse);
@@ -112,14 +138,34 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
     return matrix;
   };
 
+  /** The product of a and b by a kernel, as a matrix of that shape. `inner` is the length of the sums. */
+  const multiply = (kernel: Kernel, a: Matrix, b: Matrix, rows: number, inner: number): Matrix => {
+    if (inner !== b.rows) throw new Error(`Sums of ${inner} numbers over a matrix of ${b.rows} rows.`);
+    const product = tensor2d(new Float32Array(rows * b.columns), [rows, b.columns], "float32");
+    withScratch(inner * PANEL_COLUMNS, (panel) =>
+      withFloats(a, (floats) => kernel(rows, inner, b.columns, ...[floats, tensorOf(b), product, panel].map(offsetOf))),
+    );
+    return register(product);
+  };
+
   return {
     name: "wasm",
     matrix: (rows, columns, values) => register(tensor2d(values, [rows, columns], "float32")),
-    multiply: (a, b) => register(matMul(tensorOf(a), tensorOf(b))),
+    multiply: (a, b) => multiply(kernels.multiply, a, b, a.rows, a.columns),
+    multiplyTransposed: (a, b) => multiply(kernels.multiplyTransposed, a, b, a.columns, a.rows),
     transpose(a) {
       const values = new Float32Array(a.rows * a.columns);
       transposeTiles(backend.typedArrayFromHeap(tensorOf(a)) as Float32Array, values, a.rows, a.columns);
       return register(tensor2d(values, [a.columns, a.rows], "float32"));
+    },
+    quantise(a) {
+      // The backend has no 8-bit integers, so four codes share a number.
+      const codes = tensor1d(new Int32Array(Math.ceil((a.rows * a.columns) / 4)), "int32");
+      const scales = tensor1d(new Float32Array(a.rows));
+      kernels.quantiseRows(a.rows, a.columns, ...[tensorOf(a), codes, scales].map(offsetOf));
+      const matrix = { rows: a.rows, columns: a.columns };
+      quantisedMatrices.set(matrix, { codes, scales });
+      return matrix;
     },
     sparseMatrix(rows, columns) {
       checkSparseRows(rows, columns);
@@ -162,16 +208,23 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
         values: values.dataSync<"float32">(),
       };
     },
-    read: (a) => tensorOf(a).dataSync<"float32">(),
-    view: (a) => backend.typedArrayFromHeap(tensorOf(a)) as Float32Array,
+    read: (a) => withFloats(a, (floats) => heapValues(floats).slice()),
+    values: (a) =>
+      quantisedMatrices.has(a) ? withFloats(a, (floats) => heapValues(floats).slice()) : heapValues(tensorOf(a)),
+    view: (a) => heapValues(tensorOf(a)),
     free(a) {
       matrices.get(a)?.dispose();
       matrices.delete(a);
-      for (const tensor of Object.values(sparseMatrices.get(a) ?? {})) tensor.dispose();
-      sparseMatrices.delete(a);
+      for (const parts of [sparseMatrices, quantisedMatrices]) {
+        for (const tensor of Object.values(parts.get(a) ?? {})) tensor.dispose();
+        parts.delete(a);
+      }
     },
-    // Each sparse matrix has three tensors and counts once.
-    memory: () => ({ matrices: memory().numTensors - 2 * sparseMatrices.size, bytes: emscripten.HEAPU8.byteLength }),
+    // Each sparse matrix has three tensors, each quantised one two, and counts once.
+    memory: () => ({
+      matrices: memory().numTensors - 2 * sparseMatrices.size - quantisedMatrices.size,
+      bytes: emscripten.HEAPU8.byteLength,
+    }),
   };
 }
 

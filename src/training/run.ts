@@ -3,7 +3,8 @@
 import type { YieldToEventLoop } from "../backbones/chunks.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { edgeBudget } from "../core/limits.ts";
-import { costIfOverBudget } from "../core/linear/cost.ts";
+import { costIfOverBudget, rowPrecision } from "../core/linear/cost.ts";
+import { makeRows } from "../core/linear/design.ts";
 import { createLexicalBudgetReader } from "../core/linear/lexical-budget.ts";
 import { train } from "../core/linear/train.ts";
 import type { TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from "../core/linear/types.ts";
@@ -135,9 +136,10 @@ async function gather(state: RunState): Promise<Result<{ trainingSet: TrainingSe
   };
   const lexical = await readLexicalFeatures(state, yieldToEventLoop);
   if (!lexical.ok) return lexical;
+  const precision = rowPrecision({ ...state.shape, lexical: lexical.value }, state.options, edgeBudget) ?? "int8";
   const gathered = await source.gatherFeatures((block, values) => {
     if (slots.stopReason !== null) return;
-    features.set(block, tensors.matrix(values.length / source.dimensions, source.dimensions, values));
+    features.set(block, makeRows(tensors, values.length / source.dimensions, source.dimensions, values, precision));
   }, beforeEmbedding);
   if (!gathered.ok) return gathered;
   // Some features have been freed; a head trained on the others is not what was asked for.

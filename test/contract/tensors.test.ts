@@ -50,6 +50,19 @@ function transpose(a: Float64Array, n: number, m: number): Float64Array {
   return a.map((_, index) => a[(index % n) * m + Math.floor(index / n)] as number);
 }
 
+it("rounds rows to the same 8 bits in both backends", () => {
+  const random = seededRandom(5);
+  const source = Float32Array.from({ length: 60 * 41 }, () => random() - 0.5);
+  const [ours, theirs] = backends.map((tensors) => {
+    const a = tensors.matrix(60, 41, source);
+    const quantised = tensors.quantise(a);
+    const values = tensors.read(quantised);
+    for (const matrix of [a, quantised]) tensors.free(matrix);
+    return values;
+  });
+  expect(ours).toEqual(theirs);
+});
+
 describe.each(backends)("$name tensors", (tensors) => {
   const rows = (...values: number[][]): Matrix =>
     tensors.matrix(values.length, values[0]?.length ?? 0, Float32Array.from(values.flat()));
@@ -83,7 +96,20 @@ describe.each(backends)("$name tensors", (tensors) => {
         sum += (left[Math.floor(index / k) * m + j] as number) * (right[j * k + (index % k)] as number);
       expect(Math.abs(value - sum)).toBeLessThan(1e-5 * m);
     });
-    for (const matrix of [a, b, product]) tensors.free(matrix);
+    const transposed = tensors.transpose(a);
+    const again = tensors.multiplyTransposed(transposed, b);
+    expect([again.rows, again.columns]).toEqual([n, k]);
+    const difference = tensors.read(again).map((value, index) => Math.abs(value - (tensors.view(product)[index] ?? 0)));
+    expect(Math.max(...difference)).toBeLessThan(1e-5 * m);
+    for (const matrix of [a, b, product, transposed, again]) tensors.free(matrix);
+  });
+
+  it("refuses factors that do not fit together", () => {
+    const a = rows([1, 2, 3], [4, 5, 6]);
+    expect(() => tensors.multiply(a, a)).toThrow();
+    const b = rows([1, 2, 3]);
+    expect(() => tensors.multiplyTransposed(a, b)).toThrow();
+    for (const matrix of [a, b]) tensors.free(matrix);
   });
 
   it("transposes matrices and vectors", () => {
@@ -110,6 +136,45 @@ describe.each(backends)("$name tensors", (tensors) => {
     const product = tensors.multiply(a, identity);
     expect([...tensors.read(product)]).toEqual([3, 2]);
     for (const matrix of [a, identity, product]) tensors.free(matrix);
+  });
+
+  it.each([
+    [1, 1],
+    [3, 5],
+    [40, 96],
+    [7, 33],
+  ])("holds %i × %i numbers in 8 bits, as left factors and to read", (n, m) => {
+    const random = seededRandom(n * m);
+    const source = Float32Array.from({ length: n * m }, (_, i) => (i < m ? 0 : (random() - 0.5) * 10 ** (i % 3)));
+    const a = tensors.matrix(n, m, source);
+    const quantised = tensors.quantise(a);
+    const values = tensors.values(quantised).slice();
+    expect(tensors.read(quantised)).toEqual(values);
+    for (let i = 0; i < n; i++) {
+      const most = source.subarray(i * m, (i + 1) * m).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      for (let j = i * m; j < (i + 1) * m; j++)
+        expect(Math.abs((values[j] ?? 0) - (source[j] ?? 0))).toBeLessThanOrEqual((most / 254) * (1 + 1e-5));
+    }
+    const expanded = tensors.matrix(n, m, values);
+    const right = tensors.matrix(
+      m,
+      3,
+      Float32Array.from({ length: m * 3 }, () => random()),
+    );
+    const below = tensors.matrix(
+      n,
+      3,
+      Float32Array.from({ length: n * 3 }, () => random()),
+    );
+    const products = [quantised, expanded].map((left) => [
+      tensors.multiply(left, right),
+      tensors.multiplyTransposed(left, below),
+    ]);
+    const [ours, theirs] = products.map((pair) => pair.map((product) => tensors.read(product)));
+    expect(ours).toEqual(theirs);
+    expect(() => tensors.view(quantised)).toThrow();
+    for (const matrix of [a, quantised, expanded, right, below, ...products.flat()]) tensors.free(matrix);
+    expect(() => tensors.values(quantised)).toThrow();
   });
 
   it("uses what was written to a view before its matrix was first a right factor", () => {

@@ -38,7 +38,7 @@ function makeProblem(tensors: TensorBackend, kind: Targets["kind"], seed: number
   const columns = 1 + Math.floor(random() * 9);
   const sparse = seed % 3 === 0 ? null : { rows: sparseRows(rows, columns, 3, seed), columns };
   const design = runToEnd(
-    makeDesign(tensors, features, { dimensions, weights, outputs, hasTransposed: seed % 2 === 0, sparse }),
+    makeDesign(tensors, features, { dimensions, weights, outputs, sparse, precision: "float32" }),
   );
   if (!design.ok) throw new Error(design.failure.message);
   return { design: design.value, targets, outputs, weights, l2: random() };

@@ -45,7 +45,7 @@ function makeTestDesign(
   const weights = Float64Array.from({ length: rows }, (_, i) => (i > 3 && random() < 0.2 ? 0 : 1 + (i % 2)));
   const sparse = columns === 0 ? null : { rows: pickRows(sparseRows(distinctRows, columns, 9, seed), order), columns };
   const result = runToEnd(
-    makeDesign(tensors, [features], { dimensions, weights, outputs: 3, hasTransposed: seed % 2 === 0, sparse }),
+    makeDesign(tensors, [features], { dimensions, weights, outputs: 3, sparse, precision: "float32" }),
   );
   if (!result.ok) throw new Error(result.failure.message);
   return { design: result.value, weights };

@@ -22,8 +22,8 @@ function makeTestDesign(features: Float32Array, dimensions: number) {
       dimensions,
       weights: new Float64Array(rows).fill(1),
       outputs: 2,
-      hasTransposed: true,
       sparse: null,
+      precision: "float32",
     }),
   );
   if (!result.ok) throw new Error(result.failure.message);
@@ -84,8 +84,8 @@ it("keeps each sampled row with its own sparse row", () => {
       dimensions: 1,
       weights,
       outputs: 2,
-      hasTransposed: true,
       sparse,
+      precision: "float32",
     }),
   );
   if (!result.ok) throw new Error(result.failure.message);

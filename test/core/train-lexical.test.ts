@@ -235,15 +235,10 @@ describe("lexical features", () => {
 
   it("cost more the more entries they have, and are refused over the budget before any work", () => {
     const shape = { task: "single_label", examples: 2_000, dimensions: 64, outputs: 10 } as const;
-    // Without room for transposes, which are cached if there is any.
     const trainingOptions = { ...options, evaluation: { method: "holdout" } } as const;
     const cost = (entries: number, lexical: boolean | "auto" = "auto", textBytes = 0) =>
-      estimateCost(
-        { ...shape, lexical: { columns: 16_384, entries, textBytes } },
-        { ...trainingOptions, lexical },
-        { bytes: 0 },
-      );
-    const without = estimateCost(shape, trainingOptions, { bytes: 0 });
+      estimateCost({ ...shape, lexical: { columns: 16_384, entries, textBytes } }, { ...trainingOptions, lexical });
+    const without = estimateCost(shape, trainingOptions);
     for (const entries of [0, 1e5, 1e6, 3e6]) {
       expect(cost(entries).bytes).toBeGreaterThan(without.bytes);
       expect(cost(entries).bytes).toBeGreaterThan(2 * BYTES_PER_SPARSE_ENTRY * entries);
@@ -257,13 +252,13 @@ describe("lexical features", () => {
     const data = makeWordedClusters(100, 4, 3, "words");
     const { columns, entries } = fitLexical(data.texts ?? [], 3);
     const size = { task: "single_label", examples: 100, dimensions: 4, outputs: 3 } as const;
-    const bytes = estimateCost({ ...size, lexical: { columns, entries } }, options, { bytes: 0 }).bytes - 1;
+    const bytes = estimateCost({ ...size, lexical: { columns, entries } }, options, "int8").bytes - 1;
     const budget = { operations: 1e12, bytes };
     expect(trainOn(wasm, data, { budget })).toMatchObject({
       ok: false,
       failure: {
         code: "edge_budget_exceeded",
-        details: { estimate: estimateCost({ ...size, lexical: { columns, entries } }, options, budget), budget },
+        details: { estimate: estimateCost({ ...size, lexical: { columns, entries } }, options, "int8"), budget },
       },
     });
     expect(trainOn(wasm, data, { budget, lexical: false }).ok).toBe(true);
@@ -289,11 +284,7 @@ describe("lexical features", () => {
       const { columns, entries } = fitLexical(texts, classes);
       const trainingOptions = { l2, lexical, evaluation: { method } };
       const shape = { task: "single_label", examples: rows, dimensions, outputs: classes } as const;
-      const cost = estimateCost(
-        { ...shape, lexical: { columns, entries } },
-        { ...options, ...trainingOptions },
-        options.budget,
-      );
+      const cost = estimateCost({ ...shape, lexical: { columns, entries } }, { ...options, ...trainingOptions });
       const sizes = new Map<Matrix | SparseMatrix, number>();
       let heldBytes = 0;
       let maxBytes = 0;
@@ -312,6 +303,10 @@ describe("lexical features", () => {
         multiply(a, b) {
           products += 2 * a.rows * a.columns * b.columns;
           return dense(wasm.multiply(a, b));
+        },
+        multiplyTransposed(a, b) {
+          products += 2 * a.rows * a.columns * b.columns;
+          return dense(wasm.multiplyTransposed(a, b));
         },
         sparseMatrix: (rows, width) =>
           retain(wasm.sparseMatrix(rows, width), BYTES_PER_SPARSE_ENTRY * rows.values.length),

@@ -257,8 +257,22 @@ describe("hard sets", () => {
     const shape = { task: "single_label", examples: 30, dimensions: 3, outputs: 3 } as const;
     expect(result).toMatchObject({
       ok: false,
-      failure: { code: "edge_budget_exceeded", details: { estimate: estimateCost(shape, options, budget), budget } },
+      failure: { code: "edge_budget_exceeded", details: { estimate: estimateCost(shape, options, "int8"), budget } },
     });
+  });
+
+  it("quantises its rows where the budget has no room for 32-bit floats, and predicts nearly the same", () => {
+    const data = makeClusters(900, 96, 6, 0.35);
+    const shape = { task: "single_label", examples: 900, dimensions: 96, outputs: 6 } as const;
+    const { bytes } = estimateCost(shape, options);
+    const exact = unwrapTrained(trainOn(wasm, data));
+    const before = wasm.memory().matrices;
+    const quantised = unwrapTrained(trainOn(wasm, data, { budget: { operations: 1e12, bytes: bytes - 1 } }));
+    expect(wasm.memory().matrices).toBe(before);
+    expect(quantised.head.weights).not.toEqual(exact.head.weights);
+    const [ours, theirs] = [quantised, exact].map(({ head }) => predictions(head, data.features));
+    expect(maxDifference(ours ?? [], theirs ?? [])).toBeLessThan(0.05);
+    expect(Math.abs((quantised.evaluation.accuracy ?? 0) - (exact.evaluation.accuracy ?? 0))).toBeLessThan(0.01);
   });
 
   it("holds out the requested fraction, to a twentieth", () => {
@@ -281,7 +295,7 @@ describe("hard sets", () => {
     (rows, dimensions, classes, l2, method) => {
       const shape = { task: "single_label", examples: rows, dimensions, outputs: classes } as const;
       const trainingOptions = { l2, evaluation: { method } };
-      const cost = estimateCost(shape, { ...options, ...trainingOptions }, options.budget);
+      const cost = estimateCost(shape, { ...options, ...trainingOptions });
       let products = 0;
       let heldBytes = 0;
       let maxBytes = 0;
@@ -302,6 +316,10 @@ describe("hard sets", () => {
         multiply(a, b) {
           products += 2 * a.rows * a.columns * b.columns;
           return retain(wasm.multiply(a, b));
+        },
+        multiplyTransposed(a, b) {
+          products += 2 * a.rows * a.columns * b.columns;
+          return retain(wasm.multiplyTransposed(a, b));
         },
         free(matrix) {
           if (alive.delete(matrix)) heldBytes -= 4 * matrix.rows * matrix.columns;

@@ -2,7 +2,7 @@
 import { temperatureOperations } from "../evaluation/calibration.ts";
 import { heldOutEvaluationOperations } from "../evaluation/evaluate-held-out.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
-import { rowsPerBlock } from "./design.ts";
+import { type RowPrecision, rowsPerBlock } from "./design.ts";
 import { fitBytes } from "./fit.ts";
 import { MAX_GRAM_DIMENSIONS } from "./gram.ts";
 import { MAX_L2_TRIALS, MAX_NEARBY_L2_TRIALS } from "./l2-selection.ts";
@@ -57,8 +57,8 @@ export function evaluationMethod(
   return operations <= CROSS_VALIDATION_OPERATIONS ? "cross_validation" : "holdout";
 }
 
-/** What a training within `budget` costs at most. The bytes include the embeddings. */
-export function estimateCost(shape: TrainingShape, options: CostOptions, budget: Pick<Cost, "bytes">): Cost {
+/** What a training costs at most, with rows of that precision. The bytes include the embeddings. */
+export function estimateCost(shape: TrainingShape, options: CostOptions, precision: RowPrecision = "float32"): Cost {
   const { examples } = shape;
   const largest = largestWorkload(shape, options);
   const { dimensions } = largest;
@@ -80,9 +80,7 @@ export function estimateCost(shape: TrainingShape, options: CostOptions, budget:
     heldOutEvaluationOperations(heldOutLogits, Math.max(3, fits)) +
     (Math.max(limits.evaluation, limits.final) + 1) * evaluation;
 
-  const { required, transposes } = arrayBytes(shape, options);
-  const cached = canCacheTransposes(shape, options, budget) ? transposes : 0;
-  return { operations: Math.ceil(operations), bytes: Math.ceil(required + cached) };
+  return { operations: Math.ceil(operations), bytes: Math.ceil(arrayBytes(shape, options, precision)) };
 }
 
 /** Operations of selecting l2 and whether to use lexical features. */
@@ -101,10 +99,18 @@ function selectionOperations(shape: TrainingShape, options: CostOptions, inversi
   return trials * operationsPerTrial;
 }
 
-/** The cost of a training of this shape if it is over the budget, else null. */
+/** The precision of a training's rows: quantised only where the budget has no room for 32-bit floats. Null beyond the budget. */
+export function rowPrecision(shape: TrainingShape, options: CostOptions, budget: Cost): RowPrecision | null {
+  for (const precision of ["float32", "int8"] as const) {
+    const cost = estimateCost(shape, options, precision);
+    if (cost.bytes <= budget.bytes && cost.operations <= budget.operations) return precision;
+  }
+  return null;
+}
+
+/** The least cost of a training of this shape if it is over the budget, else null. */
 export function costIfOverBudget(shape: TrainingShape, options: CostOptions, budget: Cost): Cost | null {
-  const cost = estimateCost(shape, options, budget);
-  return cost.bytes > budget.bytes || cost.operations > budget.operations ? cost : null;
+  return rowPrecision(shape, options, budget) === null ? estimateCost(shape, options, "int8") : null;
 }
 
 function isLexicalAuto(shape: TrainingShape, { lexical }: Pick<CostOptions, "lexical">): boolean {
@@ -123,24 +129,17 @@ function designShape(
   return { rows: examples, dimensions, columns, entries };
 }
 
-/**
- * Whether the budget has room for the transposed design, which the gradient needs, beside the design. If not, each
- * gradient transposes anew.
- */
-export function canCacheTransposes(shape: TrainingShape, options: CostOptions, budget: Pick<Cost, "bytes">): boolean {
-  const { required, transposes } = arrayBytes(shape, options);
-  return required + transposes <= budget.bytes;
-}
-
-/** Bytes of arrays alive at once: those that a training needs, and those of cached transposes. */
-function arrayBytes(shape: TrainingShape, options: CostOptions) {
+/** Bytes of arrays alive at once. */
+function arrayBytes(shape: TrainingShape, options: CostOptions, precision: RowPrecision): number {
   const { examples, outputs } = shape;
   const { dimensions, columns } = largestWorkload(shape, options);
   const { fits, plan, heldOutLogits } = trainingPlan(shape, options);
   const selects = needsSelection(shape, options);
   const reductionBytes = rowSpaceCost(designShape(shape, options)).bytes;
-  const designBytes = 4 * examples * dimensions;
-  const originalDesignBytes = reductionBytes === 0 ? 0 : 4 * examples * shape.dimensions;
+  const rowBytes = (width: number) => (precision === "int8" ? width + 4 : 4 * width);
+  const originalDesignBytes = reductionBytes === 0 ? 0 : examples * rowBytes(shape.dimensions);
+  // The rows in the row space are not quantised.
+  const designBytes = reductionBytes === 0 ? examples * rowBytes(dimensions) : 4 * examples * dimensions;
   const featureBlockBytes = 4 * Math.min(examples, FEATURE_BLOCK_ROWS) * shape.dimensions;
   const lexical = options.lexical === false ? null : shape.lexical;
   const sparseBytes = BYTES_PER_SPARSE_ENTRY * (lexical?.entries ?? 0);
@@ -150,15 +149,13 @@ function arrayBytes(shape: TrainingShape, options: CostOptions) {
   // The phases, one after another. First the sparse rows exist twice while they are copied. Then a copy of some rows
   // may select l2, and its sparse rows exist three times while they are picked. Then the folds or the head are fitted.
   const copyBytes = featureBlockBytes + 2 * sparseBytes;
-  const subsetBytes = selectionShare * designBytes + (1 + 3 * selectionShare) * sparseBytes;
+  const subsetDesignBytes = selectionShare * designBytes;
+  const subsetBytes = subsetDesignBytes + (1 + 3 * selectionShare) * sparseBytes;
   const selectionBytes =
-    sparseBytes + selectionShare * (designBytes + sparseBytes) + 4 * plan.rows * outputs + modelBytes(plan.folds);
+    sparseBytes + subsetDesignBytes + selectionShare * sparseBytes + 4 * plan.rows * outputs + modelBytes(plan.folds);
   const evaluationBytes = sparseBytes + 4 * heldOutLogits + modelBytes(Math.max(1, fits));
   const trainingBytes = reductionBytes + headFitBytes + Math.max(selects ? selectionBytes : 0, evaluationBytes);
-  return {
-    required: designBytes + originalDesignBytes + Math.max(copyBytes, subsetBytes, trainingBytes),
-    transposes: designBytes + originalDesignBytes + selectionShare * designBytes,
-  };
+  return designBytes + originalDesignBytes + Math.max(copyBytes, subsetBytes, trainingBytes);
 }
 
 /**

@@ -1,11 +1,10 @@
 import type { Steps } from "../steps.ts";
 import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
-import { type Design, makeSparseDesign, rowsPerBlock, type SparseDesign, withTransposed } from "./design.ts";
+import { type Design, makeRows, makeSparseDesign, rowsPerBlock, type SparseDesign } from "./design.ts";
 import { joinRows, pickRows } from "./sparse.ts";
 
 /**
- * A design of some rows, which ascend, with transposed blocks if the design has them. A subset that is read only once
- * has neither transposed blocks nor sparse columns.
+ * A design of some rows, which ascend. A subset for the Gram matrix has no sparse columns.
  */
 export function* subsetDesign(
   tensors: TensorBackend,
@@ -15,6 +14,8 @@ export function* subsetDesign(
   use: "many" | "once" = "many",
 ): Steps<Design> {
   const { dimensions } = design;
+  // What is read once is not worth rounding.
+  const precision = use === "once" ? "float32" : design.precision;
   const size = rowsPerBlock(rows.length, dimensions, outputs);
   const blockStarts: number[] = [];
   let start = 0;
@@ -26,16 +27,19 @@ export function* subsetDesign(
   for (let first = 0; first < rows.length; first += size) {
     const rowsInBlock = rows.slice(first, first + size);
     const block = new Float32Array(rowsInBlock.length * dimensions);
-    let sourceBlock = 0;
     let position = 0;
+    let nextBlock = 0;
+    let values: Float32Array = new Float32Array();
     for (const row of rowsInBlock) {
-      if (row < (blockStarts[sourceBlock] as number)) sourceBlock = 0;
-      while (sourceBlock + 1 < blockStarts.length && row >= (blockStarts[sourceBlock + 1] as number)) sourceBlock++;
-      const offset = (row - (blockStarts[sourceBlock] as number)) * dimensions;
-      block.set(tensors.view(design.blocks[sourceBlock] as Matrix).subarray(offset, offset + dimensions), position);
+      if (row >= (blockStarts[nextBlock] ?? Number.POSITIVE_INFINITY)) {
+        while (row >= (blockStarts[nextBlock] ?? Number.POSITIVE_INFINITY)) nextBlock++;
+        values = tensors.values(design.blocks[nextBlock - 1] as Matrix);
+      }
+      const offset = (row - (blockStarts[nextBlock - 1] as number)) * dimensions;
+      block.set(values.subarray(offset, offset + dimensions), position);
       position += dimensions;
     }
-    blocks.push(tensors.matrix(rowsInBlock.length, dimensions, block));
+    blocks.push(makeRows(tensors, rowsInBlock.length, dimensions, block, precision));
     yield block.length;
   }
   const sparse =
@@ -47,10 +51,7 @@ export function* subsetDesign(
           design.sparse.columns,
           blocks.map((block) => block.rows),
         );
-  const subset = { ...design, blocks, rows: rows.length, sparse };
-  return use === "once" || design.transposed === null
-    ? { ...subset, transposed: null }
-    : withTransposed(tensors, subset);
+  return { ...design, precision, blocks, rows: rows.length, sparse };
 }
 
 /** A copy of some rows of a sparse design. `rows` ascend. */

@@ -15,10 +15,9 @@ import { joinRows, sliceRows } from "./sparse.ts";
 export interface Design {
   /** Row blocks in order. */
   readonly blocks: readonly Matrix[];
-  /** The transposed blocks, which the gradient needs. Null if they are to be made each time. */
-  readonly transposed: readonly Matrix[] | null;
   readonly rows: number;
   readonly dimensions: number;
+  readonly precision: RowPrecision;
   readonly mean: Float64Array;
   readonly scale: number;
   /** Lexical features (lexical.ts), neither centred nor scaled. */
@@ -59,13 +58,8 @@ export function readSparseDesign(tensors: TensorBackend, { blocks }: SparseDesig
 /** Features that differ by less count as constant: weights on them would overflow 32-bit floats. */
 const MIN_SCALE = 1e-20;
 
-/** The design with transposed blocks. */
-export function withTransposed(tensors: TensorBackend, design: Omit<Design, "transposed">): Design {
-  return { ...design, transposed: design.blocks.map((block) => tensors.transpose(block)) };
-}
-
 export function freeDesign(tensors: TensorBackend, design: Design): void {
-  for (const matrix of [...design.blocks, ...(design.transposed ?? [])]) tensors.free(matrix);
+  for (const matrix of design.blocks) tensors.free(matrix);
   if (design.sparse !== null) freeSparseDesign(tensors, design.sparse);
 }
 
@@ -75,13 +69,29 @@ export function freeSparseDesign(tensors: TensorBackend, { blocks }: SparseDesig
 
 /**
  * Rows of a block: so few that a block's products stay in the processor's cache and take some tens of milliseconds at
- * most. All blocks are about equally large. Never a multiple of 32: transposing such a block is ten times slower,
- * because rows that are a power of two of bytes apart share cache lines.
+ * most. All blocks are about equally large.
  */
 export function rowsPerBlock(rows: number, dimensions: number, outputs: number): number {
   const maxRows = Math.max(64, Math.min(500, Math.floor(1e8 / (dimensions * Math.max(outputs, 8)))));
-  const size = Math.ceil(rows / Math.ceil(rows / maxRows));
-  return size % 32 === 0 ? size + 4 : size;
+  return Math.ceil(rows / Math.ceil(rows / maxRows));
+}
+
+/** How a training holds its rows: as they are, or quantised, in a quarter of the memory. */
+export type RowPrecision = "float32" | "int8";
+
+/** Copies rows into the backend's memory. */
+export function makeRows(
+  tensors: TensorBackend,
+  rows: number,
+  columns: number,
+  values: Float32Array,
+  precision: RowPrecision,
+): Matrix {
+  const matrix = tensors.matrix(rows, columns, values);
+  if (precision === "float32") return matrix;
+  const quantised = tensors.quantise(matrix);
+  tensors.free(matrix);
+  return quantised;
 }
 
 export interface DesignOptions {
@@ -89,9 +99,8 @@ export interface DesignOptions {
   /** Each row's weight. The mean and the scale are those of the rows whose weight is not zero. */
   readonly weights: Float64Array;
   readonly outputs: number;
-  /** Whether to keep the transposed blocks. */
-  readonly hasTransposed: boolean;
   readonly sparse: { readonly rows: SparseRows; readonly columns: number } | null;
+  readonly precision: RowPrecision;
 }
 
 /**
@@ -101,7 +110,7 @@ export interface DesignOptions {
 export function* makeDesign(
   tensors: TensorBackend,
   features: readonly Matrix[],
-  { dimensions, weights, outputs, hasTransposed, sparse }: DesignOptions,
+  { dimensions, weights, outputs, sparse, precision }: DesignOptions,
 ): Steps<Result<Design>> {
   const moments = yield* columnMoments(tensors, features, dimensions, weights);
   if (!moments.ok) return moments;
@@ -111,11 +120,11 @@ export function* makeDesign(
     mean,
     scale,
     size: rowsPerBlock(rows, dimensions, outputs),
+    precision,
   });
   const heights = blocks.map((block) => block.rows);
   const sparseBlocks = sparse === null ? null : makeSparseDesign(tensors, sparse.rows, sparse.columns, heights);
-  const design = { blocks, rows, dimensions, mean, scale, sparse: sparseBlocks };
-  return ok(hasTransposed ? withTransposed(tensors, design) : { ...design, transposed: null });
+  return ok({ blocks, rows, dimensions, precision, mean, scale, sparse: sparseBlocks });
 }
 
 /** μ and σ of the rows whose weight is not zero. */
@@ -129,7 +138,7 @@ function* columnMoments(
   let weightedRows = 0;
   let row = 0;
   for (const block of features) {
-    const values = tensors.view(block);
+    const values = tensors.values(block);
     for (let i = 0; i < block.rows; i++, row++) {
       const x = values.subarray(i * dimensions, (i + 1) * dimensions);
       if (!x.every(Number.isFinite))
@@ -147,7 +156,7 @@ function* columnMoments(
   let sumOfSquares = 0;
   row = 0;
   for (const block of features) {
-    const values = tensors.view(block);
+    const values = tensors.values(block);
     for (let i = 0; i < block.rows; i++, row++) {
       if (weights[row] !== 0)
         sumOfSquares += squaredDistance(values.subarray(i * dimensions, (i + 1) * dimensions), mean);
@@ -158,11 +167,18 @@ function* columnMoments(
   return ok({ mean, scale: rms < MIN_SCALE ? 1 : rms });
 }
 
+interface StandardiseOptions {
+  readonly mean: Float64Array;
+  readonly scale: number;
+  readonly size: number;
+  readonly precision: RowPrecision;
+}
+
 /** Copies features into standardised blocks of `size` rows, freeing them as it goes. */
 function* standardiseBlocks(
   tensors: TensorBackend,
   features: readonly Matrix[],
-  { mean, scale, size }: { readonly mean: Float64Array; readonly scale: number; readonly size: number },
+  { mean, scale, size, precision }: StandardiseOptions,
 ): Steps<Matrix[]> {
   const dimensions = mean.length;
   const rows = features.reduce((sum, block) => sum + block.rows, 0);
@@ -173,7 +189,7 @@ function* standardiseBlocks(
     const block = new Float32Array(Math.min(size, rows - first) * dimensions);
     for (let position = 0; position < block.length; ) {
       const featureBlock = features[sourceBlock] as Matrix;
-      const values = tensors.view(featureBlock);
+      const values = tensors.values(featureBlock);
       const count = Math.min(block.length - position, values.length - offset);
       standardise(values.subarray(offset, offset + count), mean, scale, block.subarray(position, position + count));
       position += count;
@@ -184,7 +200,7 @@ function* standardiseBlocks(
         offset = 0;
       }
     }
-    blocks.push(tensors.matrix(block.length / dimensions, dimensions, block));
+    blocks.push(makeRows(tensors, block.length / dimensions, dimensions, block, precision));
     yield 2 * block.length;
   }
   return blocks;

@@ -59,7 +59,7 @@ export function fitBytes(dimensions: number, columns: number, outputs: number, r
   const parameters = (dimensions + columns + 1) * outputs;
   const pairs = 8 * memoryLength(parameters) * parameters;
   const vectors = 9 * 8 * parameters;
-  const inverse = dimensions > MAX_GRAM_DIMENSIONS ? 0 : 10 * 4 * dimensions * dimensions;
-  const block = 4 * rowsPerBlock * (3 * dimensions + 2 * outputs);
+  const inverse = dimensions > MAX_GRAM_DIMENSIONS ? 0 : 5 * 4 * dimensions * dimensions;
+  const block = 4 * rowsPerBlock * (2 * dimensions + 2 * outputs);
   return pairs + vectors + inverse + block;
 }

@@ -13,7 +13,7 @@ import { subsetDesign } from "./design-subset.ts";
  * With more dimensions only the diagonal of G is used: G and the arrays of its inversion would not fit into memory, and
  * inverting it would take longer than the iterations that it saves.
  */
-export const MAX_GRAM_DIMENSIONS = 640;
+export const MAX_GRAM_DIMENSIONS = 768;
 
 /** G is computed from at most about so many rows per dimension. */
 const GRAM_ROWS_PER_DIMENSION = 24;
@@ -58,7 +58,7 @@ export function* computeGramStatistics(
   let row = 0;
   let at = 0;
   for (const block of design.blocks) {
-    const values = tensors.view(block);
+    const values = tensors.values(block);
     for (let i = 0; i < block.rows; i++, row++) {
       const weight = weights[row] as number;
       const x = values.subarray(i * dimensions, (i + 1) * dimensions);
@@ -212,13 +212,11 @@ function* weightedGram(tensors: TensorBackend, design: Design, weights: Float64A
   const sum = new Float32Array(dimensions * dimensions);
   let first = 0;
   for (const block of design.blocks) {
-    const transposed = tensors.transpose(block);
-    scaleColumns(tensors.view(transposed), weights.subarray(first, first + block.rows));
-    // The right factor is a copy: the backend keeps a packed second copy of a right factor as long as that lives.
-    const right = tensors.matrix(block.rows, dimensions, tensors.read(block));
-    const product = tensors.multiply(transposed, right);
+    const weighted = tensors.matrix(block.rows, dimensions, tensors.read(block));
+    scaleRows(tensors.view(weighted), weights.subarray(first, first + block.rows));
+    const product = tensors.multiplyTransposed(block, weighted);
     addTo(sum, tensors.view(product));
-    for (const matrix of [transposed, right, product]) tensors.free(matrix);
+    for (const matrix of [weighted, product]) tensors.free(matrix);
     first += block.rows;
     yield 2 * block.rows * dimensions * dimensions;
   }
@@ -236,9 +234,11 @@ export function scaleVector(values: Float32Array, factor: number): Float64Array 
   return result;
 }
 
-/** Multiplies column j of a row-major matrix by `factors[j]`, in place. */
-function scaleColumns(rows: Float32Array, factors: Float64Array): void {
-  for (let at = 0; at < rows.length; ) {
-    for (let i = 0; i < factors.length; i++, at++) rows[at] = (rows[at] as number) * (factors[i] as number);
+/** Multiplies row i of a row-major matrix by `factors[i]`, in place. */
+function scaleRows(rows: Float32Array, factors: Float64Array): void {
+  const width = rows.length / factors.length;
+  for (let i = 0, at = 0; i < factors.length; i++) {
+    const factor = factors[i] as number;
+    for (let j = 0; j < width; j++, at++) rows[at] = (rows[at] as number) * factor;
   }
 }

@@ -86,14 +86,11 @@ export function* evaluateObjective(
       bias: parameters.subarray(size),
       biasGradient,
     });
-    const cachedTranspose = design.transposed?.[index];
-    const transposed = cachedTranspose ?? tensors.transpose(block);
-    const product = tensors.multiply(transposed, logits);
+    const product = tensors.multiplyTransposed(block, logits);
     addTo(gradient, tensors.view(product));
     if (sparseBlock !== undefined && sparseGradient !== null)
       tensors.addTransposedProduct(sparseBlock, logits, sparseGradient);
     for (const matrix of [logits, product]) tensors.free(matrix);
-    if (cachedTranspose === undefined) tensors.free(transposed);
     first += block.rows;
     yield block.rows * outputs * (4 * design.dimensions + OPERATIONS_PER_LOGIT) +
       outputs * OPERATIONS_PER_SPARSE_ENTRY * (sparseBlock?.entries ?? 0);
@@ -133,7 +130,7 @@ function* evaluateAtZeroWeights(tensors: TensorBackend, problem: FitProblem, bia
   let value = 0;
   let row = 0;
   for (const block of design.blocks) {
-    const values = tensors.view(block);
+    const values = tensors.values(block);
     for (let i = 0; i < block.rows; i++, row++) {
       const weight = weights[row] as number;
       if (weight === 0) continue;

@@ -156,6 +156,15 @@ function* invertDamped(
   curvature: number,
   l2: number,
 ): Steps<Matrix> {
+  const inverse = tensors.matrix(dimensions, dimensions, yield* invertedFactor(gram, dimensions, curvature, l2));
+  const product = tensors.multiplyTransposed(inverse, inverse);
+  tensors.free(inverse);
+  yield 2 * dimensions ** 3;
+  return product;
+}
+
+/** L⁻¹ of `invertDamped`. A function of its own, so that its 64-bit matrices are free when it ends. */
+function* invertedFactor(gram: Float32Array, dimensions: number, curvature: number, l2: number): Steps<Float32Array> {
   let trace = 0;
   for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
   const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
@@ -163,15 +172,5 @@ function* invertDamped(
   for (let j = 0; j < dimensions; j++) lower[j * dimensions + j] = (lower[j * dimensions + j] as number) + damping;
   // G comes from 32-bit products, and its least eigenvalues may be slightly negative.
   yield* cholesky(lower, dimensions, damping / 2);
-  const inverse = tensors.matrix(
-    dimensions,
-    dimensions,
-    new Float32Array(yield* invertLowerTriangular(lower, dimensions)),
-  );
-  const transposed = tensors.transpose(inverse);
-  const product = tensors.multiply(transposed, inverse);
-  tensors.free(inverse);
-  tensors.free(transposed);
-  yield 2 * dimensions ** 3;
-  return product;
+  return new Float32Array(yield* invertLowerTriangular(lower, dimensions));
 }

@@ -8,7 +8,7 @@
 import type { Steps } from "../steps.ts";
 import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
 import { choleskyOperations, invertLowerTriangular, rankRevealingCholesky } from "./cholesky.ts";
-import { type Design, readSparseDesign, withTransposed } from "./design.ts";
+import { type Design, readSparseDesign } from "./design.ts";
 import { BYTES_PER_SPARSE_ENTRY, pickRows } from "./sparse.ts";
 
 /** With more rows the factorisation costs more than it saves. With more numbers the copies are too large. */
@@ -90,8 +90,7 @@ export function* reduceToRowSpace(
     sparse: sparse === null ? null : { rows: pickRows(sparse.rows, factor.rows), columns: sparse.columns },
     inverse,
   };
-  const reducedDesign = { ...design, blocks, transposed: null, dimensions: rank, sparse: null };
-  return { design: design.transposed === null ? reducedDesign : withTransposed(tensors, reducedDesign), basis };
+  return { design: { ...design, blocks, dimensions: rank, precision: "float32", sparse: null }, basis };
 }
 
 /** A copy of all dense rows: rows × dimensions. */
@@ -99,7 +98,7 @@ function denseValues(tensors: TensorBackend, { blocks, rows, dimensions }: Desig
   const values = new Float32Array(rows * dimensions);
   let first = 0;
   for (const block of blocks) {
-    values.set(tensors.view(block), first * dimensions);
+    values.set(tensors.values(block), first * dimensions);
     first += block.rows;
   }
   return values;
@@ -223,8 +222,7 @@ export function expandFromRowSpace(
   const result = new Float64Array((width + 1) * outputs);
   const coefficients = tensors.matrix(inverse.rows, outputs, new Float32Array(parameters.subarray(0, size)));
   const rowCoefficients = tensors.multiply(inverse, coefficients);
-  const transposed = tensors.transpose(dense);
-  const product = tensors.multiply(transposed, rowCoefficients);
+  const product = tensors.multiplyTransposed(dense, rowCoefficients);
   result.set(tensors.view(product));
   if (sparse !== null) {
     const rows = tensors.sparseMatrix(sparse.rows, sparse.columns);
@@ -235,7 +233,7 @@ export function expandFromRowSpace(
     tensors.free(weights);
   }
   result.set(parameters.subarray(size), width * outputs);
-  for (const matrix of [coefficients, rowCoefficients, transposed, product]) tensors.free(matrix);
+  for (const matrix of [coefficients, rowCoefficients, product]) tensors.free(matrix);
   return result;
 }
 

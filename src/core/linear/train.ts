@@ -6,7 +6,7 @@ import type { Evaluation } from "../evaluation/evaluation.ts";
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
 import type { Matrix, SparseMatrix, TensorBackend } from "../tensors.ts";
-import { canCacheTransposes, costIfOverBudget, evaluationMethod } from "./cost.ts";
+import { estimateCost, evaluationMethod, rowPrecision } from "./cost.ts";
 import { makeDesign } from "./design.ts";
 import { evaluate } from "./evaluate.ts";
 import { buildFeatureSets } from "./feature-set.ts";
@@ -67,7 +67,9 @@ function trackAllocations(tensors: TensorBackend): { backend: TensorBackend; fre
       ...tensors,
       matrix: (rows, columns, values) => track(tensors.matrix(rows, columns, values)),
       multiply: (a, b) => track(tensors.multiply(a, b)),
+      multiplyTransposed: (a, b) => track(tensors.multiplyTransposed(a, b)),
       transpose: (a) => track(tensors.transpose(a)),
+      quantise: (a) => track(tensors.quantise(a)),
       sparseMatrix: (rows, columns) => track(tensors.sparseMatrix(rows, columns)),
       free(matrix) {
         tensors.free(matrix);
@@ -92,10 +94,10 @@ function* runTraining(
   const outputs = task === "regression" ? 1 : labels.length;
   const lexical = options.lexical === false ? null : (trainingSet.lexical ?? null);
   const shape: TrainingShape = { task, examples: groups.length, dimensions, outputs, lexical };
-  const excessCost = costIfOverBudget(shape, options, options.budget);
-  if (excessCost !== null) {
+  const precision = rowPrecision(shape, options, options.budget);
+  if (precision === null) {
     return fail("edge_budget_exceeded", "This training is larger than a request may be.", {
-      details: { estimate: excessCost, budget: options.budget },
+      details: { estimate: estimateCost(shape, options, "int8"), budget: options.budget },
     });
   }
 
@@ -105,7 +107,7 @@ function* runTraining(
     dimensions,
     weights,
     outputs,
-    hasTransposed: canCacheTransposes(shape, options, options.budget),
+    precision,
     // No variable holds the sparse rows: it would keep them beside the design's copy as long as the training lasts.
     sparse: lexical === null ? null : { rows: lexical.takeRows(), columns: lexical.columns },
   });
