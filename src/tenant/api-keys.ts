@@ -3,6 +3,7 @@ import type { List, PageRequest } from "../api/lists.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { toSeconds } from "../lib/time.ts";
+import { findListPosition } from "./deleted-positions.ts";
 import { paginate } from "./page.ts";
 
 /** What an isolate may rely on while its lease of a key lasts. */
@@ -66,8 +67,7 @@ export function countApiKeys(sql: SqlStorage): number {
 
 export function listApiKeys(sql: SqlStorage, request: PageRequest): Result<List<ApiKey>> {
   return paginate(request, {
-    findPosition: (id) =>
-      sql.exec<{ rowid: number }>("SELECT rowid FROM api_keys WHERE id = ?", id).toArray()[0]?.rowid ?? null,
+    findPosition: (id) => findListPosition(sql, "api_keys", id),
     readRows: (cursor, count) =>
       sql
         .exec<Row>(

@@ -6,7 +6,7 @@ const MAX_PAGE_CHARACTERS = 4_000_000;
 
 /** A list whose rows are numbered; it shows the highest number first. */
 export interface ListSource<Row, T> {
-  /** The number of the row that `after` names; null if there is none. */
+  /** The number of the row that `after` names, also if it was deleted lately; null if there is none. */
   findPosition(id: string): number | null;
   /** At most `count` rows with numbers below `cursor`, falling. */
   readRows(cursor: number, count: number): Iterable<Row>;

@@ -141,6 +141,36 @@ export const migrations: readonly string[] = [
   `,
   "ALTER TABLE ledger ADD COLUMN secrets_key TEXT",
   "ALTER TABLE events ADD COLUMN hops INTEGER NOT NULL DEFAULT 0",
+  `
+  CREATE TABLE deleted_positions (
+    list TEXT NOT NULL, id TEXT NOT NULL, position INTEGER NOT NULL, deleted_at INTEGER NOT NULL, PRIMARY KEY (list, id)
+  ) WITHOUT ROWID;
+  CREATE INDEX deleted_positions_deleted_at ON deleted_positions (deleted_at);
+  CREATE TRIGGER api_keys_deleted AFTER DELETE ON api_keys BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('api_keys', OLD.id, OLD.rowid, unixepoch());
+  END;
+  CREATE TRIGGER datasets_deleted AFTER DELETE ON datasets BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('datasets', OLD.name, OLD.id, unixepoch());
+  END;
+  CREATE TRIGGER heads_deleted AFTER DELETE ON heads BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('heads', OLD.name, OLD.id, unixepoch());
+  END;
+  CREATE TRIGGER files_deleted AFTER DELETE ON files BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('files', OLD.id, OLD.number, unixepoch());
+  END;
+  CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('jobs', OLD.id, OLD.number, unixepoch());
+  END;
+  CREATE TRIGGER webhook_endpoints_deleted AFTER DELETE ON webhook_endpoints BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('webhook_endpoints', OLD.id, OLD.number, unixepoch());
+  END;
+  CREATE TRIGGER deliveries_deleted AFTER DELETE ON deliveries BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('deliveries', OLD.id, OLD.number, unixepoch());
+  END;
+  CREATE TRIGGER inbound_hooks_deleted AFTER DELETE ON inbound_hooks BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('inbound_hooks', OLD.id, OLD.number, unixepoch());
+  END;
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -4,6 +4,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 
@@ -101,8 +102,7 @@ export function countDatasets(sql: SqlStorage): number {
 
 export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List<Dataset>> {
   return paginate(request, {
-    findPosition: (name) =>
-      sql.exec<{ id: number }>("SELECT id FROM datasets WHERE name = ?", name).toArray()[0]?.id ?? null,
+    findPosition: (name) => findListPosition(sql, "datasets", name),
     readRows: (cursor, count) =>
       sql.exec<DatasetRow>("SELECT * FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count).toArray(),
     toObject: (row) => toDataset(sql, row),

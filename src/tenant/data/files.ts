@@ -7,6 +7,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 
@@ -92,8 +93,8 @@ export function listFiles(sql: SqlStorage, request: FileListRequest): Result<Lis
   const sign = request.order === "asc" ? -1 : 1;
   return paginate(request, {
     findPosition: (id) => {
-      const row = findFile(sql, id);
-      return row ? sign * row.number : null;
+      const number = findListPosition(sql, "files", id);
+      return number && sign * number;
     },
     readRows: (cursor, count) =>
       sql.exec<Row>(

@@ -4,6 +4,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { emit } from "../hooks/events.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
@@ -137,8 +138,7 @@ export function promoteHead(sql: SqlStorage, name: string, version: number, now:
 
 export function listHeads(sql: SqlStorage, request: PageRequest): Result<List<Head>> {
   return paginate(request, {
-    findPosition: (name) =>
-      sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).toArray()[0]?.id ?? null,
+    findPosition: (name) => findListPosition(sql, "heads", name),
     readRows: (cursor, count) =>
       sql.exec<VersionRow>(
         `${SELECT_VERSIONS} WHERE version = coalesce(active_version, last_version) AND heads.id < ? ORDER BY heads.id DESC LIMIT ?`,

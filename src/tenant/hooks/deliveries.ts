@@ -11,6 +11,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import { advance, type Delivery, type DeliveryEvent } from "../../core/lifecycle/delivery.ts";
 import type { EventType } from "../../core/lifecycle/event.ts";
 import { toSeconds, toSecondsRoundedUp } from "../../lib/time.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
@@ -100,10 +101,7 @@ export function listDeliveries(sql: SqlStorage, request: WebhookDeliveryPageRequ
   // With a literal status SQLite finds the partial index.
   const statusFilter = request.status === undefined ? "" : `AND d.status = '${request.status}'`;
   return paginate(request, {
-    findPosition: (id) => {
-      const row = findRow(sql, id);
-      return row.ok ? row.value.number : null;
-    },
+    findPosition: (id) => findListPosition(sql, "deliveries", id),
     readRows: (cursor, count) =>
       sql
         .exec<DeliveryRow>(

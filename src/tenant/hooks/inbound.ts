@@ -7,6 +7,7 @@ import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { findDataset } from "../data/datasets.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { getHead } from "../heads/heads.ts";
 import { paginate } from "../page.ts";
 import { decryptSecret, encryptSecret, type SecretKeys, type StoredSecret } from "./secrets.ts";
@@ -105,8 +106,7 @@ export function getHook(sql: SqlStorage, id: string): Result<InboundHook> {
 
 export function listHooks(sql: SqlStorage, request: PageRequest): Result<List<InboundHook>> {
   return paginate(request, {
-    findPosition: (id) =>
-      sql.exec<{ number: number }>("SELECT number FROM inbound_hooks WHERE id = ?", id).toArray()[0]?.number ?? null,
+    findPosition: (id) => findListPosition(sql, "inbound_hooks", id),
     readRows: (cursor, count) =>
       sql.exec<HookRow>("SELECT * FROM inbound_hooks WHERE number < ? ORDER BY number DESC LIMIT ?", cursor, count),
     toObject: toHook,

@@ -6,6 +6,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import { decodeEndpointHealth, encodeEndpointHealth, newEndpointHealth } from "../../core/lifecycle/endpoint-health.ts";
 import { limits } from "../../core/limits.ts";
 import { toMilliseconds, toSeconds } from "../../lib/time.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { emit } from "./events.ts";
@@ -98,10 +99,7 @@ export function createEndpoint(
 
 export function listEndpoints(sql: SqlStorage, request: PageRequest): Result<List<WebhookEndpoint>> {
   return paginate(request, {
-    findPosition: (id) => {
-      const row = findEndpoint(sql, id);
-      return row.ok ? row.value.number : null;
-    },
+    findPosition: (id) => findListPosition(sql, "webhook_endpoints", id),
     readRows: (cursor, count) =>
       sql
         .exec<EndpointRow>(

@@ -16,6 +16,7 @@ import {
 import { limits } from "../../core/limits.ts";
 import type { Submission } from "../../jobs/protocol.ts";
 import { toSeconds } from "../../lib/time.ts";
+import { findListPosition } from "../deleted-positions.ts";
 import { fineTunedId } from "../heads/backbones.ts";
 import { paginate } from "../page.ts";
 
@@ -130,8 +131,7 @@ export function findJob(sql: SqlStorage, id: string): Result<JobRow> {
 
 export function listJobs(sql: SqlStorage, request: PageRequest): Result<List<FineTuningJob>> {
   return paginate(request, {
-    findPosition: (id) =>
-      sql.exec<{ number: number }>("SELECT number FROM jobs WHERE id = ?", id).toArray()[0]?.number ?? null,
+    findPosition: (id) => findListPosition(sql, "jobs", id),
     readRows: (cursor, count) =>
       sql.exec<StoredJob>("SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", cursor, count),
     toObject: (row) => toJob(toRow(row)),

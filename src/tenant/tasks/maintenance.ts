@@ -9,6 +9,7 @@ import { abortUpload } from "../../store/uploads.ts";
 import { isFileReferenced } from "../data/files.ts";
 import { dropImport } from "../data/imports.ts";
 import { isBlockReferenced } from "../data/training-sets.ts";
+import { deleteOldPositions } from "../deleted-positions.ts";
 import { isBackboneReferenced } from "../heads/backbones.ts";
 import { isHeadReferenced } from "../heads/heads.ts";
 import { deleteEndpointDeliveries, deleteExpiredEvents } from "../hooks/deliveries.ts";
@@ -52,6 +53,8 @@ export async function runMaintenanceTask(at: TenantStorage, task: ScheduledTask,
       return storage.transactionSync(() => deleteEndpointDeliveries(sql, Number(task.ref))) ? now : null;
     case "expire_events":
       return storage.transactionSync(() => deleteExpiredEvents(sql, now)) ? now : null;
+    case "expire_positions":
+      return deleteOldPositions(sql, now) ? now : null;
     case "delete_blocks":
       return deletePrefix(kv, blocksPrefix(tenant, Number(task.ref)), now);
     case "abort_upload":
@@ -98,11 +101,12 @@ async function deleteUnreferenced(
   }
 }
 
-/** Deletes all bytes and published copies that no row refers to, and expired events. Answers when to sweep again. */
+/** Deletes all bytes and published copies that no row refers to, and what has expired. Answers when to sweep again. */
 async function sweep(at: TenantStorage, now: number): Promise<number> {
   const { kv, storage, tenant } = at;
   const { sql } = storage;
   if (storage.transactionSync(() => deleteExpiredEvents(sql, now))) schedule(sql, "expire_events", "", now);
+  if (deleteOldPositions(sql, now)) schedule(sql, "expire_positions", "", now);
   await sweepBucket(at, headKey(tenant, ""), (sha256) => isHeadReferenced(sql, sha256), now);
   await sweepBucket(at, backboneKey(tenant, ""), (sha256) => isBackboneReferenced(sql, sha256), now);
   await sweepBucket(at, fileKey(tenant, ""), (id) => isFileReferenced(sql, id), now);

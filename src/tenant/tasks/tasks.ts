@@ -20,6 +20,7 @@ export type TaskKind =
   | "deliver"
   | "delete_deliveries"
   | "expire_events"
+  | "expire_positions"
   | "encrypt_secrets"
   | "retrain"
   | "sweep";
@@ -63,6 +64,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   deliver: 0,
   delete_deliveries: 0,
   expire_events: 0,
+  expire_positions: 0,
   encrypt_secrets: 0,
   retrain: 1,
   sweep: MAX_DELETES_PER_RUN + 20,
