@@ -103,7 +103,9 @@ function selectionOperations(shape: TrainingShape, options: CostOptions, inversi
 export function rowPrecision(shape: TrainingShape, options: CostOptions, budget: Cost): RowPrecision | null {
   for (const precision of ["float32", "int8"] as const) {
     const cost = estimateCost(shape, options, precision);
-    if (cost.bytes <= budget.bytes && cost.operations <= budget.operations) return precision;
+    const isExcessive = cost.bytes > budget.bytes || cost.operations > budget.operations;
+    // The cost of no examples is no number, and within any budget: the training itself refuses them.
+    if (!isExcessive) return precision;
   }
   return null;
 }
