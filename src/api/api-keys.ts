@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { toMilliseconds } from "../lib/time.ts";
-import { type DeepReadonly, unixSeconds } from "./schema.ts";
+import { type DeepReadonly, requestTime, unixSeconds } from "./schema.ts";
 
 export const scopes = ["predict", "train", "manage"] as const;
 export type Scope = (typeof scopes)[number];
@@ -24,6 +24,6 @@ export type ApiKeyWithSecret = DeepReadonly<z.output<typeof apiKeyWithSecret>>;
 export const newApiKey = z.strictObject({
   name: z.string().min(1).max(200),
   scopes: z.array(z.enum(scopes)).min(1).max(scopes.length),
-  expires_at: unixSeconds.refine((at) => toMilliseconds(at) > Date.now(), "the time has passed already").optional(),
+  expires_at: requestTime.refine((at) => toMilliseconds(at) > Date.now(), "the time has passed already").optional(),
 });
 export type NewApiKey = DeepReadonly<z.input<typeof newApiKey>>;

@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { countCharacters, isLongerThan } from "../core/text/characters.ts";
+import { toSeconds } from "../lib/time.ts";
 
 /** A value that nobody changes, at any depth. */
 export type DeepReadonly<T> = unknown extends T ? T : { readonly [K in keyof T]: DeepReadonly<T[K]> };
@@ -43,6 +44,13 @@ export const label = withLimit(
 
 export const task = z.enum(["single_label", "multi_label", "regression"]) satisfies z.ZodType<Task>;
 export const unixSeconds = z.number().int().openapi({ description: "Unix seconds" });
+const TEN_YEARS_SECONDS = 10 * 366 * 24 * 60 * 60;
+/** A time that a caller names. One that is far ahead is taken for milliseconds. */
+export const requestTime = unixSeconds
+  .min(0)
+  .refine((seconds) => seconds <= toSeconds(Date.now()) + TEN_YEARS_SECONDS, {
+    error: "it is more than 10 years ahead: give Unix seconds, not milliseconds",
+  });
 /** A backbone in one of its revisions. */
 export const backboneRevision = z.object({ id: z.string(), revision: z.string() });
 /** Two numbers, lower first. OpenAPI shows a list of fixed length, not a tuple. */

@@ -1,6 +1,7 @@
 /** What a schema finds wrong, as a failure that says what it is, where it is and how to correct it. */
 import type { z } from "@hono/zod-openapi";
 import type { Failure } from "../core/failure.ts";
+import "./messages.ts";
 
 /** The most telling issue of a zod error as a failure. `rootName` names the whole value in the message. */
 export function schemaFailure(error: z.ZodError, value: unknown, rootName = "The body"): Failure {

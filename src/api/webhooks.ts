@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { eventTypes } from "../core/lifecycle/event.ts";
 import { pageQuery } from "./lists.ts";
-import { type DeepReadonly, unixSeconds } from "./schema.ts";
+import { type DeepReadonly, requestTime, unixSeconds } from "./schema.ts";
 
 const subscriptions = z
   .array(z.enum([...eventTypes, "*"]))
@@ -51,7 +51,7 @@ export const webhookEndpointWithSecret = webhookEndpoint.extend({ secret }).open
 export type WebhookEndpointWithSecret = DeepReadonly<z.output<typeof webhookEndpointWithSecret>>;
 
 /** Events since this time, in Unix seconds, are sent again. */
-export const redeliverRequest = z.strictObject({ since: unixSeconds.min(0) });
+export const redeliverRequest = z.strictObject({ since: requestTime });
 export const webhookRedelivery = z
   .object({
     object: z.literal("webhook_endpoint.redelivery"),

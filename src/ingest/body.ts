@@ -1,6 +1,7 @@
 /** Reads a body as a stream of bounded size. */
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { invalidJson } from "./json-error.ts";
 
 /** Thrown while a body is read as a stream. The rest of the body is not read, and nothing is stored. */
 export class BodyError extends Error {
@@ -59,7 +60,7 @@ export function parseJson(text: string, reviver?: (key: string, value: unknown) 
   try {
     return ok(JSON.parse(text, reviver));
   } catch {
-    return fail("invalid_json", "The body is not valid JSON. Check quotes, commas and brackets.");
+    return { ok: false, failure: invalidJson(text) };
   }
 }
 

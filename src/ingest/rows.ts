@@ -18,6 +18,7 @@ import { type Element, jsonElements } from "./elements.ts";
 import { toUtf8 } from "./encoding.ts";
 import { type ExampleShape, inferShape, readExample } from "./example.ts";
 import { readFastText } from "./fasttext.ts";
+import { findJsonError } from "./json-error.ts";
 import { type Line, splitLines } from "./lines.ts";
 import { rasaRows } from "./rasa.ts";
 import { createRecordReader, type RecordReader } from "./records.ts";
@@ -214,7 +215,12 @@ function jsonRow(
   if (!utf8) return badRow(line, "invalid_json", "The line is not UTF-8, as JSON must be.");
   if (text.trim() === "" && what === "A line") return null;
   const json = parseJsonKeepingDigits(text.charCodeAt(0) === 0xfeff ? text.slice(1) : text);
-  if (!json.ok) return badRow(line, "invalid_json", "The line is not valid JSON.");
+  if (!json.ok)
+    return badRow(
+      line,
+      "invalid_json",
+      `The line is not valid JSON: it breaks off at column ${findJsonError(text) + 1}.`,
+    );
   return toCheckedRow(context, readRecord(json.value, taskOf(context)), line);
 }
 

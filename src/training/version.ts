@@ -2,7 +2,7 @@
 import type { StoredExample } from "../api/examples.ts";
 import type { Head, HeadParams } from "../api/heads.ts";
 import type { Backbone } from "../backbones/backbone.ts";
-import { fail, ok, type Result } from "../core/failure.ts";
+import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { inferShape, parseExample } from "../ingest/example.ts";
 import { toTrainingOptions } from "../jobs/protocol.ts";
 import { endHeadLeases } from "../serving/active-heads.ts";
@@ -42,7 +42,7 @@ export async function trainVersion(
   if (!taskCheck.ok) return taskCheck;
   if (options.lexical === true && source.texts === null) return lexicalNeedsTexts;
   const trainingResult = await runTraining(request, source, options);
-  if (!trainingResult.ok) return trainingResult;
+  if (!trainingResult.ok) return nameExamples(trainingResult.failure, params);
   const { embedded, operations } = trainingResult.value;
   request.setLogFields({ examples: source.examples, embedded, operations });
   const head = {
@@ -55,6 +55,13 @@ export async function trainVersion(
   const result = await storeHead(env.BUCKET, tenant, bytes, record, commit);
   endHeadLeases(tenant, params.name);
   return result;
+}
+
+/** The failure, which names the parameter that gave the examples if it is of these. */
+function nameExamples(failure: Failure, { dataset }: HeadParams): Result<never> {
+  const isOfExamples = failure.code === "too_few_labels" || failure.code === "too_few_examples";
+  const param = isOfExamples ? (dataset === undefined ? "examples" : "dataset") : failure.param;
+  return { ok: false, failure: { ...failure, ...(param === undefined ? {} : { param }) } };
 }
 
 interface TrainingInput {

@@ -33,9 +33,10 @@ export function checkWebhookUrl(rawUrl: string, allowedOrigins: ReadonlySet<stri
   if (url.username !== "" || url.password !== "") return invalidUrl("it has credentials, which are not sent");
   if (rawUrl.includes("#")) return invalidUrl("it has a fragment, which is not sent");
   if (allowedOrigins.has(url.origin)) return ok(url);
-  if (url.protocol !== "https:") return invalidUrl("it is not https");
-  if (url.port !== "") return invalidUrl("it names another port than 443");
-  return isPublicHost(url.hostname) ? ok(url) : invalidUrl("its host is not public");
+  const allow = `; the operator of this server can allow '${url.origin}' by WEBHOOK_ORIGINS`;
+  if (!isPublicHost(url.hostname)) return invalidUrl(`its host is not public${allow}`);
+  if (url.protocol !== "https:") return invalidUrl(`it is not https${allow}`);
+  return url.port === "" ? ok(url) : invalidUrl(`it names another port than 443${allow}`);
 }
 
 /** Whether an IPv4 or IPv6 address, in its usual spelling, is of a host on the public internet. */

@@ -157,7 +157,8 @@ describe("what is not a public HTTPS server is refused", () => {
       ok: false,
       failure: {
         code: "invalid_webhook_url",
-        message: "A webhook cannot be sent to this URL: its host is not public.",
+        message:
+          "A webhook cannot be sent to this URL: its host is not public; the operator of this server can allow 'https://10.0.0.1' by WEBHOOK_ORIGINS.",
         param: "url",
       },
     });

@@ -186,6 +186,81 @@ describe("errors", () => {
     expectError(await call("POST", path, key, body), 400, code as "invalid_parameter", param);
   });
 
+  test.each<[string, unknown, string]>([
+    ["/v1/datasets", [], "The body is not valid: it is a list, and must be an object."],
+    ["/v1/datasets", null, "The body is not valid: it is null, and must be an object."],
+    ["/v1/api_keys", { name: 1, scopes: ["train"] }, "'name' is not valid: it is a number, and must be a string."],
+    [
+      "/v1/api_keys",
+      { name: "", scopes: ["train"] },
+      "'name' is not valid: it must have at least 1 characters, and has 0.",
+    ],
+    ["/v1/api_keys", { name: "k", scopes: [] }, "'scopes' is not valid: it must have at least 1 entries, and has 0."],
+    [
+      "/v1/api_keys",
+      { name: "k".repeat(201), scopes: ["train"] },
+      "'name' is not valid: it must have at most 200 characters, and has 201.",
+    ],
+    [
+      "/v1/datasets",
+      { name: "d", task: "ranking", modality: "text" },
+      "'task' is not valid: it must be one of 'single_label', 'multi_label', 'regression'.",
+    ],
+    ["/v1/heads/h/predict", { input: "a", top_k: 0 }, "'top_k' is not valid: it must be at least 1, and is 0."],
+    [
+      "/v1/heads/h/predict",
+      { input: "a", top_k: 1.5 },
+      "'top_k' is not valid: it is a number, and must be a whole number.",
+    ],
+    [
+      "/v1/heads/h/predict",
+      { input: "a", coverage: 2 },
+      "'coverage' is not valid: it must be at most 0.999, and is 2.",
+    ],
+    ["/v1/heads/h/promote", { version: -1 }, "'version' is not valid: it must be above 0, and is -1."],
+    [
+      "/v1/fine_tuning/jobs",
+      { model: "m", training_file: "f", metadata: { ["k".repeat(65)]: "v" } },
+      `'metadata.${"k".repeat(65)}' is not valid: one of its keys does not fit: it must have at most 64 characters, and has 65.`,
+    ],
+  ])("of %s with %j say in words what is wrong", async (path, body, message) => {
+    const answer = await call("POST", path, key, JSON.stringify(body), { "content-type": "application/json" });
+    expect(answer.json.error.message).toBe(message);
+  });
+
+  test.each([
+    ["/v1/api_keys", "expires_at", { name: "k", scopes: ["train"] }],
+    ["/v1/webhook_endpoints/none/redeliver", "since", {}],
+  ])("of %s refuse milliseconds for '%s', and say so", async (path, param, body) => {
+    const answer = await call("POST", path, key, { ...body, [param]: Date.now() + 60_000 });
+    expectError(answer, 400, "invalid_parameter", param);
+    expect(answer.json.error.message).toContain("give Unix seconds, not milliseconds");
+    const seconds = await call("POST", path, key, {
+      ...body,
+      [param]: Math.floor(Date.now() / 1000) + 9 * 365 * 86_400,
+    });
+    expect(seconds.status).not.toBe(400);
+  });
+
+  test("of broken JSON name the line and the column", async () => {
+    const json = { "content-type": "application/json" };
+    const answer = await call("POST", "/v1/datasets", key, '{\n  "name": "a",\n  "task": x\n}', json);
+    expectError(answer, 400, "invalid_json");
+    expect(answer.json.error.message).toContain("line 3, column 11");
+  });
+
+  test("of a query say in words what is wrong", async () => {
+    const answers = await Promise.all(
+      ["0", "101", "x", "1.5"].map((limit) => call("GET", `/v1/datasets?limit=${limit}`, key)),
+    );
+    expect(answers.map(({ json }) => json.error.message)).toEqual([
+      "'limit' is not valid: it must be at least 1, and is 0.",
+      "'limit' is not valid: it must be at most 100, and is 101.",
+      "'limit' is not valid: it is not a number that can be computed with, and must be a number.",
+      "'limit' is not valid: it is a number, and must be a whole number.",
+    ]);
+  });
+
   test("of what is beyond a limit give the limit and the figure", async () => {
     const manyStrings = (count: number) => Array(count).fill("a");
     const example = { text: "a", label: "x" };
@@ -217,6 +292,7 @@ describe("errors", () => {
       const answer = await call("POST", path, key, body);
       expectError(answer, 422, "limit_exceeded", param);
       expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
+      for (const figure of [limit, limit + 1]) expect(answer.json.error.message).toContain(String(figure));
     }
   });
 
@@ -333,6 +409,7 @@ describe("bodies", () => {
     const answer = await call("POST", "/v1/datasets", key, spaces, withLength);
     expectError(answer, 413, "body_too_large");
     expect(answer.json.error.details).toEqual({ limit: limits.json_body_bytes, actual: spaces.length });
+    expect(answer.json.error.message).toContain(`this is ${spaces.length}.`);
     const stream = new Response(spaces).body as ReadableStream;
     expectError(await call("POST", "/v1/datasets", key, stream, headers), 413, "body_too_large");
   });

@@ -34,9 +34,9 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
   "POST /v1/admin/tenants/{id}/api_keys": {
     path: "/v1/admin/tenants/other-tenant/api_keys",
     token: env.ADMIN_KEY,
-    body: { name: "x", scopes: ["train"], expires_at: 4_000_000_000 },
+    body: { name: "x", scopes: ["train"], expires_at: 2_000_000_000 },
   },
-  "POST /v1/api_keys": { body: { name: "x", scopes: ["predict", "manage"], expires_at: 4_000_000_000 } },
+  "POST /v1/api_keys": { body: { name: "x", scopes: ["predict", "manage"], expires_at: 2_000_000_000 } },
   "POST /v1/datasets": { body: { name: "d", task: "single_label", modality: "text", out_of_scope_label: "none" } },
   "POST /v1/datasets/{name}/examples": { path: "/v1/datasets/other/examples", body: { examples } },
   "PATCH /v1/datasets/{name}/examples/{id}": { path: "/v1/datasets/other/examples/e", body: { text: "a", label: "x" } },

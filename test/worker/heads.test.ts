@@ -158,7 +158,7 @@ describe("training", () => {
     ["an unknown backbone", { dataset: "tickets", backbone: "none" }, 404, "not_found", "backbone"],
     ["a name out of the pattern", { name: "Support", dataset: "tickets" }, 400, "invalid_parameter", "name"],
     ["no examples", { examples: [] }, 422, "too_few_examples", "examples"],
-    ["one example", { examples: [{ text: "a", label: "x" }] }, 422, "too_few_labels", null],
+    ["one example", { examples: [{ text: "a", label: "x" }] }, 422, "too_few_labels", "examples"],
     [
       "one label",
       {
@@ -169,7 +169,7 @@ describe("training", () => {
       },
       422,
       "too_few_labels",
-      null,
+      "examples",
     ],
     [
       "no labels at all",
@@ -181,9 +181,9 @@ describe("training", () => {
       },
       422,
       "too_few_labels",
-      null,
+      "examples",
     ],
-    ["one value", { examples: [{ text: "a", value: 1 }] }, 422, "too_few_examples", null],
+    ["one value", { examples: [{ text: "a", value: 1 }] }, 422, "too_few_examples", "examples"],
     [
       "a value too large to compute with",
       {
@@ -413,7 +413,9 @@ describe("training", () => {
   test("on an empty dataset is refused", async () => {
     const { key: freshKey } = await newTenant();
     await call("POST", "/v1/datasets", freshKey, { name: "empty", task: "single_label", modality: "text" });
-    expectError(await postHead({ name: "h", dataset: "empty" }, freshKey), 422, "too_few_labels");
+    const empty = await postHead({ name: "h", dataset: "empty" }, freshKey);
+    expectError(empty, 422, "too_few_labels", "dataset");
+    expect(empty.json.error.message).toContain("the 0 here have none");
   });
 
   test("beyond the budget is refused before it starts, with estimate and budget", async () => {

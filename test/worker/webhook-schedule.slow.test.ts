@@ -267,7 +267,8 @@ test("the address is checked at every attempt", async () => {
   await advanceTime(endpoint.tenant, 6 * SECOND);
   expect((await getDelivery(endpoint, id)).attempts[1]).toMatchObject({
     status: null,
-    error: "A webhook cannot be sent to this URL: its host is not public.",
+    error:
+      "A webhook cannot be sent to this URL: its host is not public; the operator of this server can allow 'https://10.0.0.1' by WEBHOOK_ORIGINS.",
   });
   expect(endpoint.arrivals).toHaveLength(1);
 });

@@ -164,14 +164,19 @@ function validateTrainingSet(
       param: "hyperparameters.class_weight",
     });
   if (targets.kind === "value") {
-    if (targets.values.length < 2) return fail("too_few_examples", "Training needs at least two examples.");
+    if (targets.values.length < 2)
+      return fail("too_few_examples", `Training needs at least two examples, and there is ${targets.values.length}.`);
     const row = targets.values.findIndex((value) => !Number.isFinite(value));
     return row === -1 ? null : fail("invalid_features", `The value of row ${row} is not finite.`, { details: { row } });
   }
+  const rows = targets.indices.length;
   const usedLabels = new Set(targets.kind === "single" ? targets.indices : targets.indices.flat());
   usedLabels.delete(-1);
+  const found =
+    usedLabels.size === 0 ? "none" : `'${[...usedLabels].map((index) => labels[index]).join("', '")}' alone`;
   if (targets.kind === "single" && usedLabels.size < 2)
-    return fail("too_few_labels", "Training needs examples of at least two labels.");
-  if (usedLabels.size === 0 || labels.length === 0) return fail("too_few_labels", "Training needs at least one label.");
-  return targets.indices.length < 2 ? fail("too_few_examples", "Training needs at least two examples.") : null;
+    return fail("too_few_labels", `Training needs examples of at least two labels; the ${rows} here have ${found}.`);
+  if (usedLabels.size === 0 || labels.length === 0)
+    return fail("too_few_labels", `Training needs at least one label; the ${rows} examples here have none.`);
+  return rows < 2 ? fail("too_few_examples", `Training needs at least two examples, and there is ${rows}.`) : null;
 }

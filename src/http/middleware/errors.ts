@@ -5,6 +5,7 @@ import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { ErrorType } from "../../api/errors.ts";
 import type { ErrorCode, Failure, Result } from "../../core/failure.ts";
+import { invalidJson } from "../../ingest/json-error.ts";
 import type { App, HttpEnv } from "../context.ts";
 
 const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorType }> = {
@@ -64,6 +65,13 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   internal_error: { status: 500, type: "server_error" },
 };
 
+/** The message; of a limit, with the limit and the actual figure. */
+function withFigures({ message, details }: Failure): string {
+  const { limit, actual } = details ?? {};
+  if (typeof limit !== "number" || typeof actual !== "number" || message.includes(String(actual))) return message;
+  return `${message} The limit is ${limit}; this is ${actual}.`;
+}
+
 const conflict = { status: 409, type: "conflict_error" } as const;
 
 /** The page on a code, on this server. */
@@ -77,9 +85,9 @@ export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
   if (failure.retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(failure.retryAfter))));
   else if (status < 500) c.header("x-should-retry", "false");
   if (status === 401) c.header("www-authenticate", "Bearer");
-  const { code, message, param, details } = failure;
+  const { code, param, details } = failure;
   const error = {
-    message,
+    message: withFigures(failure),
     type,
     code,
     param: param ?? null,
@@ -96,7 +104,13 @@ export function respond<T>(c: Context<HttpEnv>, result: Result<T>, status: Conte
 }
 
 export function notJsonFailure(type: string): Failure {
-  const message = `The body must be JSON: send 'content-type: application/json'${type === "" ? "" : `, not '${type.slice(0, 100)}'`}.`;
+  const found =
+    type === ""
+      ? "but the header is missing"
+      : /^application\/x-www-form-urlencoded/i.test(type)
+        ? "not a form, which curl sends unless it is told otherwise by -H"
+        : `not '${type.slice(0, 100)}'`;
+  const message = `The body must be JSON: send 'content-type: application/json', ${found}.`;
   return { code: "unsupported_media_type", message, param: "content-type" };
 }
 
@@ -128,13 +142,8 @@ export function handleNotFound(app: App) {
 const STORAGE_FULL = /SQLITE_FULL|database or disk is full|ENOSPC|no space left on device/i;
 
 /** The response to an exception: hono's own for a bad body, the platform's for full or lost storage, or a bug. */
-export function handleError(error: Error, c: Context<HttpEnv>): Response {
-  if (error instanceof HTTPException && error.status === 400) {
-    return respondError(c, {
-      code: "invalid_json",
-      message: "The body is not valid JSON. Check quotes, commas and brackets.",
-    });
-  }
+export async function handleError(error: Error, c: Context<HttpEnv>): Promise<Response> {
+  if (error instanceof HTTPException && error.status === 400) return respondError(c, invalidJson(await c.req.text()));
   if (error instanceof HTTPException && error.status === 415) {
     return respondError(c, notJsonFailure(c.req.header("content-type") ?? ""));
   }

@@ -127,9 +127,8 @@ function readJson(c: Context<HttpEnv>, bytes: Uint8Array): Result<unknown> {
   if (encodingFailure) return { ok: false, failure: encodingFailure };
   if (!isUtf8(bytes)) return { ok: false, failure: notUtf8Failure };
   const parsed = parseJsonKeepingDigits(new TextDecoder().decode(bytes));
-  return parsed.ok
-    ? parsed
-    : fail("invalid_json", "The body is not valid JSON. Have the other system send JSON, not a form.");
+  if (parsed.ok) return parsed;
+  return fail("invalid_json", `${parsed.failure.message} Have the other system send JSON, not a form.`);
 }
 
 async function predict(
