@@ -34,7 +34,7 @@ export async function run(): Promise<Row[]> {
       row("kills of the batch endpoint", report.kills.batch),
       row("jobs", report.jobs),
       row("succeeded, one version each", report.succeeded),
-      row("failed, after three lost attempts each", report.failed),
+      row("failed, after three lost attempts or five lost endpoints each", report.failed),
       row("lost attempts", report.lostAttempts),
       zeroRow("jobs in a wrong state, promoted twice or without their events", report.errors.length),
       zeroRow("orphans in R2 after the sweep", orphans.length),

@@ -16,7 +16,7 @@ export interface BatchEndpoint {
 /** The result of a submission. `retryAfter` is the wait that the endpoint asked for, in milliseconds. */
 export type SubmitResult =
   | { readonly type: "accepted" }
-  | { readonly type: "ended" }
+  | { readonly type: "ended"; readonly endpointRestarted: boolean }
   | { readonly type: "busy"; readonly retryAfter: number | null }
   | { readonly type: "unanswered"; readonly reason: string; readonly retryAfter: number | null }
   | { readonly type: "rejected"; readonly message: string };
@@ -50,7 +50,8 @@ export async function submitAttempt(endpoint: BatchEndpoint, submission: Submiss
     if (status === 200 || status === 202) {
       const answer = acknowledgement.safeParse(parseJson(text));
       if (!answer.success) return { type: "unanswered", reason: "its answer is not as agreed.", retryAfter };
-      return { type: answer.data.status === "running" ? "accepted" : "ended" };
+      const { status, endpoint_restarted: endpointRestarted = false } = answer.data;
+      return status === "running" ? { type: "accepted" } : { type: "ended", endpointRestarted };
     }
     if (status === 429) return { type: "busy", retryAfter };
     if (status === 422) return { type: "rejected", message: messageOf(text) };
@@ -61,12 +62,20 @@ export async function submitAttempt(endpoint: BatchEndpoint, submission: Submiss
   }
 }
 
-/** Tells the batch endpoint to end an attempt. Answers whether the endpoint says that the attempt has ended. */
-export async function stopAttempt(endpoint: BatchEndpoint, stop: Stop): Promise<boolean> {
+/**
+ * What an endpoint answers that was told to end an attempt: it is `stopping`, or has `ended`; `endpoint_lost` if that ran in
+ * an earlier process of the endpoint. `unanswered`: no answer as agreed.
+ */
+export type StopResult = "stopping" | "ended" | "endpoint_lost" | "unanswered";
+
+/** Tells the batch endpoint to end an attempt. */
+export async function stopAttempt(endpoint: BatchEndpoint, stop: Stop): Promise<StopResult> {
   const path = `/v1/jobs/${stop.id}/attempts/${stop.attempt}/stop`;
   const reply = await call(endpoint, "POST", path, stop).catch(() => null);
-  if (reply?.response.ok !== true) return false;
-  return acknowledgement.safeParse(parseJson(reply.text)).data?.status === "ended";
+  const answer = reply?.response.ok ? acknowledgement.safeParse(parseJson(reply.text)).data : undefined;
+  if (answer === undefined) return "unanswered";
+  if (answer.status !== "ended") return "stopping";
+  return answer.endpoint_restarted ? "endpoint_lost" : "ended";
 }
 
 function messageOf(text: string): string {

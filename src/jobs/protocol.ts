@@ -17,6 +17,12 @@ export type Artifact = z.infer<typeof artifact>;
 const trainable = z.union([z.enum(["all", "head"]), z.object({ last_layers: z.int().min(1) })]);
 export type Trainable = z.infer<typeof trainable>;
 
+/** Older endpoints do not have it. */
+const endpointRestarted = z
+  .boolean()
+  .optional()
+  .meta({ description: "true: the attempt ran in an earlier process of the endpoint, and ended with that" });
+
 const autoOrPositive = z.union([z.literal("auto"), z.number().positive()]).optional();
 
 /** `PUT <batch endpoint>/v1/jobs/{id}/attempts/{n}`: run this attempt at a job. Sending it again starts no second one. */
@@ -94,6 +100,7 @@ export const acknowledgement = z
     id: z.string(),
     attempt: z.int(),
     status: z.enum(["running", "stopping", "ended"]),
+    endpoint_restarted: endpointRestarted,
   })
   .meta({ title: "Acknowledgement" });
 
@@ -186,6 +193,7 @@ const messageBody = z.discriminatedUnion("type", [
     type: z.literal("failed"),
     message: z.string().max(1000),
     retryable: z.boolean().meta({ description: "whether another attempt may do better" }),
+    endpoint_restarted: endpointRestarted,
   }),
   z
     .object({ type: z.literal("stopped") })

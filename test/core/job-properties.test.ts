@@ -4,6 +4,7 @@ import { describe, expect, it } from "vitest";
 import {
   directiveOf,
   dueAt,
+  hasAccess,
   hasEnded,
   isCurrentAttempt,
   type JobEvent,
@@ -12,13 +13,13 @@ import {
   refusalReason,
 } from "../../src/core/lifecycle/job.ts";
 import { advance } from "../../src/core/lifecycle/job-transitions.ts";
-import { attemptEvents, cancel, invalid, MINUTE, pause, resume, rules, tick, validated } from "./job-simulation.ts";
+import { attemptEvents, cancel, invalid, MINUTE, pause, resume, rules, validated } from "./job-simulation.ts";
 
 const STOP_AGAIN = 15_000;
 
 type AttemptEventName = keyof ReturnType<typeof attemptEvents>;
 const attemptEventNames = Object.keys(attemptEvents(1)) as AttemptEventName[];
-const commands = { validated, invalid, tick, cancel, pause, resume };
+const commands = { validated, invalid, cancel, pause, resume };
 type Command = keyof typeof commands;
 
 /** A random step: after so many milliseconds, an event of the job, or of an attempt so far from the current one. */
@@ -38,8 +39,9 @@ const anyStep: fc.Arbitrary<Step> = fc.record({
   eventName: fc.oneof(
     { weight: 6, arbitrary: fc.constantFrom<AttemptEventName[]>(...attemptEventNames) },
     { weight: 4, arbitrary: fc.constantFrom<AttemptEventName[]>("submitting", "accepted", "better", "heartbeat") },
-    { weight: 3, arbitrary: fc.constantFrom<Command[]>("validated", "tick", "pause", "resume") },
-    { weight: 1, arbitrary: fc.constantFrom<Command[]>("tick", "resume", "validated") },
+    { weight: 2, arbitrary: fc.constantFrom<AttemptEventName[]>("silent", "endpointLost", "silentWithEndpoint") },
+    { weight: 3, arbitrary: fc.constantFrom<Command[]>("validated", "pause", "resume") },
+    { weight: 1, arbitrary: fc.constantFrom<Command[]>("resume", "validated") },
   ),
   offset: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -3, max: 3 }) }),
 });
@@ -58,9 +60,23 @@ const finalStep: fc.Arbitrary<Step> = fc.record({
 });
 const finalEvents: ReadonlySet<string> = new Set(["hopeless", "rejected", "finished", "finishedHead"]);
 const nonFinalStep = anyStep.filter(({ eventName }) => !finalEvents.has(eventName));
+/** Attempts that are lost, one after another, as many as a job may lose and more. */
+const losses: fc.Arbitrary<Step[]> = fc
+  .array(fc.constantFrom<AttemptEventName[]>("failed", "endpointLost", "silent", "silentWithEndpoint"), {
+    maxLength: 8,
+    size: "max",
+  })
+  .map((names) =>
+    names.flatMap((name) => {
+      const delay = name.startsWith("silent") ? rules.heartbeatTimeout : 0;
+      const step = (eventName: AttemptEventName): Step => ({ delay: 0, eventName, offset: 0 });
+      return [step("submitting"), step("accepted"), { ...step(name), delay }];
+    }),
+  );
 const steps = fc
   .tuple(
     fc.array(nonFinalStep, { maxLength: 40 }),
+    fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, { weight: 1, arbitrary: losses }),
     fc.array(finalStep, { maxLength: 2 }),
     fc.array(anyStep, { maxLength: 10 }),
   )
@@ -105,7 +121,7 @@ it("is tested in every state, and with every kind of failure", () => {
   const has = (predicate: (moment: Transition) => boolean) => all.some(predicate);
   expect(new Set(all.map(({ state }) => state.status)).size).toBe(7);
   expect(new Set(all.map(({ state }) => state.error?.code))).toEqual(
-    new Set([undefined, "too_few_examples", "batch_rejected", "training_failed", "attempts_failed"]),
+    new Set([undefined, "too_few_examples", "batch_rejected", "training_failed", "attempts_failed", "endpoint_lost"]),
   );
   expect(has(({ state }) => state.promoted)).toBe(true);
   expect(has(({ state }) => state.status === "succeeded" && !state.promoted)).toBe(true);
@@ -131,7 +147,7 @@ describe("an event", () => {
     fc.assert(
       fc.property(histories, fc.nat(20 * MINUTE), (history, delay) => {
         for (const { event, now, state } of history) {
-          if (event.type === "tick") continue;
+          if (event.type === "silent") continue;
           const again = advance(state, event, now + delay, rules);
           expect(comparableState(again.state)).toEqual(comparableState(state));
           expect(again.log).toEqual([]);
@@ -179,7 +195,8 @@ describe("a job", () => {
 
   it("that waits in the queue is not given up, however long that takes", () => {
     forEveryTransition(({ now, state }) => {
-      if (state.status === "queued") expect(advance(state, tick, now + 1e9, rules).state).toBe(state);
+      const { silent } = attemptEvents(state.attempt);
+      if (state.status === "queued") expect(advance(state, silent, now + 1e9, rules).state).toBe(state);
     });
   });
 
@@ -219,6 +236,32 @@ describe("a job", () => {
       const hasLostAll = state.error?.code === "attempts_failed";
       expect(state.failedAttempts === 3).toBe(hasLostAll);
       if (hasLostAll) expect(state.status).toBe("failed");
+    });
+  });
+
+  it("loses its endpoint five times at most, and fails with the fifth; neither loss counts as the other", () => {
+    forEveryTransition(({ before, event, state }) => {
+      const [failures, deaths] = [
+        state.failedAttempts - before.failedAttempts,
+        state.endpointDeaths - before.endpointDeaths,
+      ];
+      expect(deaths).toBeOneOf([0, 1]);
+      expect(failures + deaths).toBeLessThanOrEqual(1);
+      expect(state.endpointDeaths).toBeLessThanOrEqual(5);
+      expect(state.endpointDeaths === 5).toBe(state.error?.code === "endpoint_lost");
+      const isEndpointLost = event.type === "endpoint_lost" || (event.type === "silent" && event.endpointLost);
+      if (deaths === 1) expect(isEndpointLost).toBe(true);
+      if (failures === 1) expect(isEndpointLost).toBe(false);
+    });
+  });
+
+  it("that has ended gives no attempt access, and takes nothing that one reports", () => {
+    const reports = ["heartbeat", "checkpoint", "better", "notBetter", "finished", "finishedHead"] as const;
+    forEveryTransition(({ now, state }) => {
+      expect(hasAccess(state, state.attempt)).toBe(!hasEnded(state) && isCurrentAttempt(state, state.attempt));
+      if (!hasEnded(state)) return;
+      const events = attemptEvents(state.attempt);
+      for (const name of reports) expect(advance(state, events[name], now, rules).state, name).toBe(state);
     });
   });
 
@@ -277,7 +320,7 @@ describe("a job", () => {
   it("is directed to continue exactly if it may end with a version", () => {
     forEveryTransition(({ state }) => {
       const isActive = !hasEnded(state) && state.status !== "paused";
-      expect(directiveOf(state) === "continue").toBe(isActive);
+      expect(directiveOf(state)).toBe(isActive ? "continue" : hasEnded(state) ? "end" : "pause");
     });
   });
 });
@@ -325,7 +368,7 @@ describe("a job is never stuck:", () => {
         expect(round).toBeLessThan(2 + rules.heartbeatTimeout / STOP_AGAIN);
         now = Math.max(now, dueAt(state, rules) ?? Number.POSITIVE_INFINITY);
         expect(now).toBeLessThanOrEqual(giveUpAt);
-        state = advance(state, tick, now, rules).state;
+        state = advance(state, attemptEvents(start.attempt).silent, now, rules).state;
         expect(state.inFlight).toBe(now < giveUpAt);
         state = advance(state, attemptEvents(start.attempt).stopRequested, now, rules).state;
       }

@@ -11,7 +11,7 @@ import {
 import { advance } from "../../src/core/lifecycle/job-transitions.ts";
 
 export const MINUTE = 60_000;
-export const rules: JobRules = { heartbeatTimeout: 10 * MINUTE, maxAttempts: 3 };
+export const rules: JobRules = { heartbeatTimeout: 10 * MINUTE, maxAttempts: 3, maxEndpointDeaths: 5 };
 
 /** The events of an attempt. */
 export function attemptEvents(attempt: number) {
@@ -29,6 +29,9 @@ export function attemptEvents(attempt: number) {
     finishedHead: { type: "finished", attempt, candidate: "head", version: 3, promoted: false },
     failed: { type: "attempt_failed", attempt, message: "The machine is out of memory.", retryable: true },
     hopeless: { type: "attempt_failed", attempt, message: "The examples have one label.", retryable: false },
+    endpointLost: { type: "endpoint_lost", attempt, message: "The batch endpoint stopped before this attempt ended." },
+    silent: { type: "silent", attempt, endpointLost: false },
+    silentWithEndpoint: { type: "silent", attempt, endpointLost: true },
     stopped: { type: "stopped", attempt },
     stopRequested: { type: "stop_requested", attempt },
   } as const satisfies Record<string, JobEvent>;
@@ -47,9 +50,9 @@ export const invalid: JobEvent = {
   type: "invalid",
   error: { code: "too_few_examples", message: "Training needs at least two examples.", param: "training_file" },
 };
-export const [validated, tick, cancel, pause, resume] = (
-  ["validated", "tick", "cancel", "pause", "resume"] as const
-).map((type): JobEvent => ({ type })) as [JobEvent, JobEvent, JobEvent, JobEvent, JobEvent];
+export const [validated, cancel, pause, resume] = (["validated", "cancel", "pause", "resume"] as const).map(
+  (type): JobEvent => ({ type }),
+) as [JobEvent, JobEvent, JobEvent, JobEvent];
 
 export interface SimulatedJob {
   readonly state: JobState;

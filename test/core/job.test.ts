@@ -5,6 +5,7 @@ import {
   directiveOf,
   dueAt,
   encodeJobState,
+  hasAccess,
   hasEnded,
   isCurrentAttempt,
   type JobEvent,
@@ -24,7 +25,6 @@ import {
   resume,
   rules,
   type SimulatedJob,
-  tick,
   validated,
 } from "./job-simulation.ts";
 
@@ -43,12 +43,17 @@ function messagesAfter(job: SimulatedJob, ...steps: readonly (JobEvent | number)
 
 it("is stored under the keys that it has always had", () => {
   const stored =
-    '{"status":"running","promote":"if_better","validated":true,"attempt":2,"live":true,"lost":1,"unanswered":0,"submitAt":5,"heardAt":7,"stopAt":0,"checkpoint":{"sha256":"ab","bytes":9},"judgement":{"test_examples":200,"head_accuracy":0.8,"fine_tuned_accuracy":0.9,"only_head":5,"only_fine_tuned":25},"refit":"fine_tuned","version":null,"promoted":false,"error":null,"finishedAt":null}';
+    '{"status":"running","promote":"if_better","validated":true,"attempt":2,"live":true,"lost":1,"endpointDeaths":2,"unanswered":0,"submitAt":5,"heardAt":7,"stopAt":0,"checkpoint":{"sha256":"ab","bytes":9},"judgement":{"test_examples":200,"head_accuracy":0.8,"fine_tuned_accuracy":0.9,"only_head":5,"only_fine_tuned":25},"refit":"fine_tuned","version":null,"promoted":false,"error":null,"finishedAt":null}';
   const state = decodeJobState(stored);
-  expect(state).toMatchObject({ attempt: 2, inFlight: true, failedAttempts: 1, comparison: better });
+  expect(state).toMatchObject({ attempt: 2, inFlight: true, failedAttempts: 1, endpointDeaths: 2, comparison: better });
   expect(Object.keys(state)).toEqual(Object.keys(newSimulatedJob().state));
   expect(encodeJobState(state)).toBe(stored);
   expect(Object.keys(JSON.parse(encodeJobState(evaluated.state)))).toEqual(Object.keys(JSON.parse(stored)));
+});
+
+it("is read as older builds stored it, without the deaths of its endpoint", () => {
+  const { endpointDeaths: _, ...older } = running.state;
+  expect(decodeJobState(JSON.stringify(older))).toEqual(running.state);
 });
 
 describe("an undisturbed job", () => {
@@ -121,7 +126,7 @@ describe("a submission", () => {
     expect(messagesAfter(queued, first.submitting, first.unanswered, first.unanswered)).toEqual([
       "warn: The batch endpoint did not take the job: no answer in time.",
     ]);
-    expect(applyEvents(outcomes, 60 * MINUTE, tick).state).toEqual(outcomes.state);
+    expect(applyEvents(outcomes, 60 * MINUTE, first.silent).state).toEqual(outcomes.state);
     expect(applyEvents(outcomes, first.accepted).state).toMatchObject({ status: "running", unanswered: 0 });
     expect(applyEvents(outcomes, first.failed).state).toMatchObject({ status: "queued", attempt: 2, unanswered: 0 });
   });
@@ -150,7 +155,7 @@ describe("a submission", () => {
     expect(applyEvents(uncertainJob, first.heartbeat).state.status).toBe("running");
     for (const [command, action] of [
       [pause, "pause"],
-      [cancel, "cancel"],
+      [cancel, "end"],
     ] as const) {
       const { state, now } = applyEvents(uncertainJob, command);
       expect(dueAt(state, rules)).toBe(now);
@@ -170,8 +175,8 @@ describe("a submission", () => {
 
 describe("an attempt", () => {
   it("that is silent for ten minutes is given up, and another one starts", () => {
-    expect(applyEvents(running, 10 * MINUTE - 1, tick).state).toEqual(running.state);
-    const retriedJob = applyEvents(running, first.checkpoint, 10 * MINUTE, tick);
+    expect(applyEvents(running, 10 * MINUTE - 1, first.silent).state).toEqual(running.state);
+    const retriedJob = applyEvents(running, first.checkpoint, 10 * MINUTE, first.silent);
     expect(retriedJob.state).toMatchObject({
       status: "queued",
       attempt: 2,
@@ -188,9 +193,9 @@ describe("an attempt", () => {
   it("is the last if it is the third in a row that is silent", () => {
     const { state, log } = applyEvents(
       running,
-      ...[10 * MINUTE, tick, second.submitting, second.accepted],
-      ...[10 * MINUTE, tick, third.submitting, third.accepted],
-      ...[10 * MINUTE, tick],
+      ...[10 * MINUTE, first.silent, second.submitting, second.accepted],
+      ...[10 * MINUTE, second.silent, third.submitting, third.accepted],
+      ...[10 * MINUTE, third.silent],
     );
     const message =
       "Attempt 3 was given up: nothing was heard of it for 600 seconds. No further attempt follows after 3.";
@@ -207,6 +212,35 @@ describe("an attempt", () => {
       error: { code: "attempts_failed", message, param: null },
     });
     expect(state).toMatchObject({ inFlight: false, finishedAt: 30 * MINUTE });
+  });
+
+  it.each([
+    ["reports", [], "endpointLost", "The batch endpoint stopped before this attempt ended."],
+    ["is silent about", [10 * MINUTE], "silentWithEndpoint", "nothing was heard of it for 600 seconds."],
+  ] as const)(
+    "that is lost because its endpoint ended, as that %s, does not count as failed",
+    (_, wait, name, cause) => {
+      const log: string[] = [];
+      let job: SimulatedJob = { ...queued, log };
+      for (let n = 1; n <= 5; n++) {
+        const events = attemptEvents(n);
+        job = applyEvents(job, events.submitting, events.accepted, ...wait);
+        const lost = applyEvents(job, events[name], events[name]);
+        expect(lost.state).toMatchObject({ failedAttempts: 0, endpointDeaths: n });
+        const message = `Attempt ${n} was lost with the batch endpoint: ${cause}`;
+        const last = "The batch endpoint has ended 5 times under this job. No further attempt follows.";
+        expect(lost.log.slice(job.log.length)).toEqual([
+          n < 5 ? `warn: ${message} Attempt ${n + 1} follows.` : `error: ${message} ${last}`,
+        ]);
+        job = lost;
+      }
+      expect(job.state).toMatchObject({ status: "failed", inFlight: false, error: { code: "endpoint_lost" } });
+    },
+  );
+
+  it("whose message comes while the endpoint is asked about its silence goes on", () => {
+    const late = applyEvents(running, 10 * MINUTE, first.heartbeat);
+    for (const silent of [first.silent, first.silentWithEndpoint]) expect(applyEvents(late, silent)).toEqual(late);
   });
 
   it("that fails is repeated if that may help, at most three times", () => {
@@ -251,7 +285,7 @@ describe("an attempt", () => {
   });
 
   it("with a lower number has no effect once another has started, even if it finishes", () => {
-    const retriedJob = applyEvents(evaluated, 10 * MINUTE, tick, second.submitting, second.accepted);
+    const retriedJob = applyEvents(evaluated, 10 * MINUTE, first.silent, second.submitting, second.accepted);
     for (const lateEvent of Object.values(first)) expect(applyEvents(retriedJob, lateEvent)).toEqual(retriedJob);
     expect(isCurrentAttempt(retriedJob.state, 1)).toBe(false);
     expect(isCurrentAttempt(retriedJob.state, 2)).toBe(true);
@@ -381,7 +415,7 @@ describe("pause", () => {
         failedAttempts: 0,
       });
     }
-    const { state } = applyEvents(paused, 10 * MINUTE, tick);
+    const { state } = applyEvents(paused, 10 * MINUTE, first.silent);
     expect(state).toMatchObject({ status: "paused", inFlight: false, attempt: 2, failedAttempts: 0 });
   });
 
@@ -401,12 +435,16 @@ describe("pause", () => {
     expect(dueAt(applyEvents(stoppingJob, 15_000, first.heartbeat, first.stopRequested).state, rules)).toBe(31_000);
     const silentJob = applyEvents(stoppingJob, 10 * MINUTE - 2_000, first.stopRequested);
     expect(dueAt(silentJob.state, rules)).toBe(10 * MINUTE);
-    expect(applyEvents(silentJob, 1_000, tick).state).toMatchObject({ status: "paused", inFlight: false, attempt: 2 });
+    expect(applyEvents(silentJob, 1_000, first.silent).state).toMatchObject({
+      status: "paused",
+      inFlight: false,
+      attempt: 2,
+    });
   });
 
   it("is sent for an attempt that was just submitted, even if the job had waited longer than an attempt may be silent", () => {
     for (const command of [pause, cancel]) {
-      const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, tick);
+      const stopping = applyEvents(queued, 60 * MINUTE, first.submitting, 1_000, command, first.silent);
       expect(stopping.state.inFlight).toBe(true);
       expect(dueAt(stopping.state, rules)).toBe(stopping.now);
       expect(dueAt(applyEvents(stopping, first.stopRequested).state, rules)).toBe(stopping.now + 15_000);
@@ -428,9 +466,10 @@ describe("cancel", () => {
     const cancelled = applyEvents(job, 7, cancel);
     expect(cancelled.state).toMatchObject({ status: "cancelled", inFlight: stops, finishedAt: 7, error: null });
     expect(cancelled.log.at(-1)).toBe("info: The job was cancelled.");
-    expect(directiveOf(cancelled.state)).toBe("cancel");
+    expect(directiveOf(cancelled.state)).toBe("end");
+    expect(hasAccess(cancelled.state, 1)).toBe(false);
     expect(dueAt(cancelled.state, rules)).toBe(stops ? 7 : null);
-    const endedJob = applyEvents(cancelled, 10 * MINUTE, tick);
+    const endedJob = applyEvents(cancelled, 10 * MINUTE, first.silent);
     expect(endedJob.state).toMatchObject({ status: "cancelled", inFlight: false, finishedAt: 7 });
     expect(dueAt(endedJob.state, rules)).toBeNull();
     expect(applyEvents(cancelled, validated, resume, pause, cancel, invalid)).toEqual(cancelled);

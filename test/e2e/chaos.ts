@@ -25,8 +25,9 @@ export interface KillPoint {
   readonly afterAnswer: boolean;
 }
 
-/** Attempts that may be lost before a job fails. */
+/** Attempts that may be lost before a job fails; attempts that may be lost with the endpoint that ran them. */
 const MAX_ATTEMPTS = 3;
+const MAX_ENDPOINT_DEATHS = 5;
 
 /** Either process at every step; by default before and after the answer in turn. */
 export function listKillPoints(includeAll: boolean): KillPoint[] {
@@ -74,8 +75,9 @@ export interface ChaosReport {
   readonly kills: Readonly<Record<ProcessName, number>>;
   readonly jobs: number;
   readonly succeeded: number;
-  /** After three lost attempts. */
+  /** After three lost attempts, or five lost with their endpoint. */
   readonly failed: number;
+  /** Together with those of which the endpoint was lost. */
   readonly lostAttempts: number;
   /** What is wrong with jobs that have ended. */
   readonly errors: readonly string[];
@@ -145,7 +147,9 @@ export async function verifyJob(tenant: TenantClient, job: FineTuningJob): Promi
   }
   const messages = events.filter(({ type }) => type === "message").map(({ message }) => message);
   const countMessages = (start: string) => messages.filter((message) => message.startsWith(start)).length;
-  const lostCount = messages.filter((message) => /^Attempt \d+ was given up/.test(message)).length;
+  const countLosses = (how: RegExp) => messages.filter((message) => how.test(message)).length;
+  const failures = countLosses(/^Attempt \d+ was given up/);
+  const deaths = countLosses(/^Attempt \d+ was lost with the batch endpoint/);
   const metrics = events.filter(({ type }) => type === "metrics").map(({ data }) => JSON.stringify(data));
   assert(messages.at(-1) === "The job was created.", "its first event is not its creation");
   assert(
@@ -162,11 +166,14 @@ export async function verifyJob(tenant: TenantClient, job: FineTuningJob): Promi
     const { data } = await graft.heads.predict(head, { input: "my parcel is wrong" });
     assert(data[0]?.label === "parcel", "its head does not predict");
     assert(
-      countMessages("The job has made version") === 1 && lostCount < MAX_ATTEMPTS,
+      countMessages("The job has made version") === 1 && failures < MAX_ATTEMPTS && deaths < MAX_ENDPOINT_DEATHS,
       "its end was told more than once",
     );
-  } else assert(job.status === "failed" && lostCount === MAX_ATTEMPTS, `it ended so after ${lostCount} lost attempts`);
-  return lostCount;
+  } else {
+    const bound = job.error?.code === "endpoint_lost" ? deaths === MAX_ENDPOINT_DEATHS : failures === MAX_ATTEMPTS;
+    assert(job.status === "failed" && bound, `it failed after ${failures} failures and ${deaths} endpoints lost`);
+  }
+  return failures + deaths;
 }
 
 /** What R2 holds after a sweep that the ledger does not need, and what it lacks. */

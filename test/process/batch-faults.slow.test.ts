@@ -240,10 +240,12 @@ describe("a process that", () => {
     const submission = harness.worker.addJob(makeJob({ tenant }), lines);
     await submit(url, submission);
     const failed = await harness.worker.waitForMessage("failed", submission.id);
-    expect(failed).toMatchObject({ retryable: true, message: expect.stringMatching(/lost this attempt/) });
+    const message = expect.stringMatching(/lost this attempt/);
+    expect(failed).toMatchObject({ retryable: true, endpoint_restarted: false, message });
     await harness.waitForLog("attempt_lost answer");
     expect(harness.records()).toEqual([]);
-    expect(await (await submit(url, submission)).json()).toMatchObject({ status: "ended" });
+    for (const answer of [await submit(url, submission), await stop(url, submission, "cancel")])
+      expect(await answer.json()).toEqual({ object: "batch.attempt", id: submission.id, attempt: 1, status: "ended" });
   });
 });
 

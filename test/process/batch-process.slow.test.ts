@@ -9,7 +9,7 @@ import { readSettings } from "../../src/batch/server/settings.ts";
 import { UsageError } from "../../src/lib/usage-error.ts";
 import { makeSubmission, makeTexts } from "./batch-data.ts";
 import { poll, setUpHarness } from "./batch-harness.ts";
-import { neverRespond, secret, submit } from "./fake-worker.ts";
+import { neverRespond, secret, stop, submit } from "./fake-worker.ts";
 
 const harness = setUpHarness();
 const children: ChildProcess[] = [];
@@ -80,9 +80,12 @@ describe("a batch endpoint that is killed", () => {
       type: "failed",
       message: "The batch endpoint stopped before this attempt ended.",
       retryable: true,
+      endpoint_restarted: true,
     });
     await poll(() => harness.records()).toEqual([]);
-    expect(await (await submit(restartedProcess.url, submission)).json()).toMatchObject({ status: "ended" });
+    const orphaned = { status: "ended", endpoint_restarted: true };
+    expect(await (await submit(restartedProcess.url, submission)).json()).toMatchObject(orphaned);
+    expect(await (await stop(restartedProcess.url, submission, "cancel")).json()).toMatchObject(orphaned);
     expect(harness.worker.messages(submission.id)).toHaveLength(1);
   });
 

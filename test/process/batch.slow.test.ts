@@ -313,7 +313,7 @@ describe("a submission", () => {
     const answer = await sendSigned(url, "POST", `/v1/jobs/${submission.id}/attempts/1/stop`, body, {
       signingSecret: previousSecret,
     });
-    expect(await answer.json()).toEqual({ object: "batch.attempt", id: submission.id, attempt: 1, status: "ended" });
+    expect(await answer.json()).toMatchObject({ id: submission.id, attempt: 1, status: "ended" });
   });
 
   const submission = makeSubmission();

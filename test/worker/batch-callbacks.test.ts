@@ -104,6 +104,46 @@ describe("every call", () => {
     expect(await listStoredKeys(tenant)).toEqual([]);
   });
 
+  test("of a job that was cancelled is refused, and changes nothing, while its endpoint is told to stop it", async () => {
+    const { tenant, key, job, attempt } = await newTenantWithJob();
+    const bytes = new Uint8Array([1, 2, 3]);
+    const artifact = describeArtifact(bytes);
+    const trainedHead = await getTrainedHead();
+    await attempt.uploadArtifact(bytes);
+    await attempt.sendAcceptedMessage({ type: "evaluated", judgement: comparisons.better });
+    const uploads = `/artifacts/${"b".repeat(64)}/uploads`;
+    const length = { "content-length": "11" };
+    const upload = (await attempt.callback("POST", uploads, '{"bytes":1}', length)).json.upload_id;
+    fakeEndpoint(tenant).onStop = acknowledge("stopping");
+    expect((await call("POST", `${JOBS}/${job}/cancel`, key)).json.status).toBe("cancelled");
+    await vi.waitUntil(async () => (await listStoredKeys(tenant)).length === 0, PATIENCE);
+    const messages = await listMessages(key, job);
+
+    for (const [method, suffix, body = ""] of calls)
+      if (suffix !== "/messages")
+        expectError(
+          await attempt.callback(method, suffix.replace("/u/", `/${upload}/`), body === "" ? undefined : body),
+          409,
+          "attempt_ended",
+        );
+    expectError(await attempt.callback("GET", `/artifacts/${artifact.sha256}`), 409, "attempt_ended");
+    expectError(await attempt.uploadArtifact(bytes), 409, "attempt_ended");
+    const reports: Message[] = [
+      heartbeat,
+      progress(1),
+      { type: "checkpoint", step: 1, artifact, metrics: {} },
+      { type: "evaluated", judgement: comparisons.not_better },
+      { type: "finished", manifest: makeManifest(trainedHead, "fine_tuned") as never },
+      { type: "failed", message: "no", retryable: false },
+      { type: "stopped" },
+    ];
+    for (const report of reports) expectError(await attempt.tell(report), 409, "attempt_ended");
+    expect(await listMessages(key, job)).toEqual(messages);
+    expect(await listStoredKeys(tenant)).toEqual([]);
+    expect((await call("GET", `${JOBS}/${job}/checkpoints`, key)).json.data).toEqual([]);
+    expect(await jobStatus(key, job)).toBe("cancelled");
+  });
+
   test("takes a token by the server key before as well", async () => {
     const { tenant, job } = await newTenantWithJob();
     const token = makeAttemptToken(env.PREVIOUS_SERVER_KEY ?? "", { tenant, job, attempt: 1 });
@@ -291,7 +331,8 @@ describe("a message", () => {
       fakeEndpoint(tenant).onStop = acknowledge("stopping");
       await call("POST", `${JOBS}/${job}/${command}`, key);
       const answer = await attempt.tell({ type: "finished", manifest: makeManifest(trainedHead) });
-      expect([answer.status, answer.json?.directive], answer.text).toEqual([200, command]);
+      if (command === "cancel") expectError(answer, 409, "attempt_ended");
+      else expect([answer.status, answer.json?.directive], answer.text).toEqual([200, "pause"]);
       expectError(await call("GET", "/v1/heads/support", key), 404, "not_found");
     }
   });

@@ -26,7 +26,7 @@ export interface ReceivedRequest {
   readonly headers: Headers;
   readonly text: string;
 }
-type Handler = (request: ReceivedRequest, signal: AbortSignal) => Response | Promise<Response>;
+export type Handler = (request: ReceivedRequest, signal: AbortSignal) => Response | Promise<Response>;
 interface FakeEndpoint {
   readonly submissions: ReceivedRequest[];
   readonly stops: ReceivedRequest[];

@@ -5,7 +5,7 @@ import { Webhook } from "standardwebhooks";
 import { describe, expect, test, vi } from "vitest";
 import { decodeJobState, encodeJobState, type JobState, newJobState } from "../../src/core/lifecycle/job.ts";
 import { limits } from "../../src/core/limits.ts";
-import { stop as stopSchema } from "../../src/jobs/protocol.ts";
+import { type Message, stop as stopSchema } from "../../src/jobs/protocol.ts";
 import { artifactKey, headKey } from "../../src/store/keys.ts";
 import { readIdentity } from "../../src/tenant/schema.ts";
 import { runMaintenanceTask } from "../../src/tenant/tasks/maintenance.ts";
@@ -20,6 +20,7 @@ import {
   describeArtifact,
   fakeEndpoint,
   getTrainedHead,
+  type Handler,
   inLedger,
   listDueTasks,
   listJobEvents,
@@ -405,6 +406,59 @@ describe("an attempt that falls silent", () => {
     );
   });
 
+  const orphaned: Handler = ({ text }) => {
+    const { id, attempt } = JSON.parse(text);
+    const body = { object: "batch.attempt", id, attempt, status: "ended", endpoint_restarted: true };
+    return Response.json(body);
+  };
+  test.each<[string, Handler, boolean]>([
+    ["still has it", acknowledge("stopping", 202), false],
+    ["saw it end, or is an older one", acknowledge("ended"), false],
+    ["was restarted since", orphaned, true],
+    ["is not there", () => Promise.reject(new TypeError("connection refused")), true],
+    ["does not answer in time", neverRespond, true],
+    ["answers an error", respond(502), true],
+  ])("is told to end, and counts as failed unless the endpoint was lost: one that %s", async (_, onStop, lost) => {
+    const { tenant, key, job } = await newTenantWithJob();
+    const endpoint = fakeEndpoint(tenant);
+    endpoint.onStop = onStop;
+    await advanceTime(tenant, 61);
+    await waitForJob(key, job, ({ status, graft }) => status === "running" && graft.attempt === 2);
+    expect(JSON.parse(endpoint.stops[0]?.text ?? "")).toMatchObject({ id: job, attempt: 1, action: "cancel" });
+    const counts = { failedAttempts: lost ? 0 : 1, endpointDeaths: lost ? 1 : 0 };
+    expect(await readState(tenant, job)).toMatchObject(counts);
+    const message = `Attempt 1 was ${lost ? "lost with the batch endpoint" : "given up"}: nothing was heard of it for 6`;
+    expect((await listJobEvents(key, job)).some((event) => event.message.startsWith(message))).toBe(true);
+  });
+
+  test("and whose endpoint is restarted under it fails the job the fifth time, and not before", async () => {
+    const { tenant, key, job, attempt } = await newTenantWithJob();
+    const report = { type: "failed", message: "The endpoint ended.", retryable: true } as const;
+    let current = attempt;
+    for (let deaths = 1; deaths <= 5; deaths++) {
+      const lost = { ...report, endpoint_restarted: true };
+      await current.sendAcceptedMessage(lost);
+      expectError(await current.tell(lost), 409, "attempt_ended");
+      if (deaths === 5) break;
+      current = attemptClient(await waitForSubmission(tenant, deaths + 1));
+      await waitForJob(key, job, "running");
+    }
+    const failed = await waitForJob(key, job, "failed");
+    expect(failed.error).toMatchObject({ code: "endpoint_lost", param: null });
+    expect(failed.error.message).toContain("has ended 5 times under this job");
+    expect(fakeEndpoint(tenant).submissions).toHaveLength(5);
+  });
+
+  test("before its submission was answered, with the endpoint, counts as no failure either", async () => {
+    const { id: tenant, key } = await tenantWithTickets();
+    const endpoint = fakeEndpoint(tenant);
+    endpoint.onSubmit = (...args) =>
+      (endpoint.submissions.length === 1 ? orphaned : acknowledge("running", 202))(...args);
+    const job = await createJob(key);
+    await waitForJob(key, job, ({ status, graft }) => status === "running" && graft.attempt === 2);
+    expect(await readState(tenant, job)).toMatchObject({ failedAttempts: 0, endpointDeaths: 1 });
+  });
+
   test("after it was told to stop is told no longer", async () => {
     const { tenant, key, job } = await newTenantWithJob();
     fakeEndpoint(tenant).onStop = respond(500);
@@ -440,22 +494,27 @@ describe("an attempt that is to stop", () => {
       action: name,
     });
     if (received) expectSigned(received);
-    expect(await attempt.sendAcceptedMessage({ type: "heartbeat" })).toMatchObject({ directive: name });
-    expect(await attempt.sendAcceptedMessage({ type: "progress", step: 1, message: "a", metrics: {} })).toMatchObject({
-      directive: name,
-    });
+    const expectDirective = async (message: Message) => {
+      const answer = await attempt.tell(message);
+      if (name === "cancel") expectError(answer, 409, "attempt_ended");
+      else expect([answer.status, answer.json?.directive], answer.text).toEqual([200, "pause"]);
+    };
+    await expectDirective({ type: "heartbeat" });
+    await expectDirective({ type: "progress", step: 1, message: "a", metrics: {} });
 
-    for (const [i, behaviour] of [
+    const behaviours = [
       respond(500),
       neverRespond,
       respond(200, "x"),
       () => Promise.reject(new Error("refused")),
-    ].entries()) {
+      // A cancelled attempt has been silent for a minute before more of them have passed.
+    ].slice(name === "cancel" ? 2 : 0);
+    for (const [i, behaviour] of behaviours.entries()) {
       await waitForState(tenant, job, ({ stopAt }) => stopAt > Date.now() + 10_000);
       await waitUntilIdle(tenant);
       endpoint.onStop = behaviour;
       await advanceTime(tenant, 16);
-      await attempt.sendAcceptedMessage({ type: "heartbeat" });
+      await expectDirective({ type: "heartbeat" });
       await waitForRequests("stops", tenant, i + 2);
     }
     await waitForState(tenant, job, ({ stopAt }) => stopAt > Date.now() + 10_000);
@@ -465,7 +524,7 @@ describe("an attempt that is to stop", () => {
     expectError(await attempt.tell({ type: "heartbeat" }), 409, "attempt_ended");
     await advanceTime(tenant, 600);
     await waitUntilIdle(tenant);
-    expect(endpoint.stops).toHaveLength(6);
+    expect(endpoint.stops).toHaveLength(behaviours.length + 2);
     expect((await call("GET", `${JOBS}/${job}`, key)).json.status).toBe(status);
   });
 
@@ -719,15 +778,15 @@ describe("the end of a job", () => {
     expect(data.map(({ step_number }: { step_number: number }) => step_number)).toEqual([2, 1]);
   });
 
-  test("deletes as well what a stopping attempt uploads after it", async () => {
-    const { tenant, key, job, attempt } = await newTenantWithJob();
+  test("deletes as well what an upload that was under way stores after it", async () => {
+    const { tenant, key, job } = await newTenantWithJob();
     fakeEndpoint(tenant).onStop = acknowledge("stopping");
     await sendCommand(key, job, "cancel");
     await waitForRequests("stops", tenant, 1);
     await waitUntilIdle(tenant);
-    expect((await attempt.uploadArtifact(new Uint8Array([1, 2]))).status).toBe(200);
-    expect(await listStoredKeys(tenant, "jobs/")).toHaveLength(1);
-    await attempt.sendAcceptedMessage({ type: "stopped" });
+    await env.BUCKET.put(artifactKey(tenant, job, "a".repeat(64)), "x");
+    fakeEndpoint(tenant).onStop = acknowledge("ended");
+    await advanceTime(tenant, 16);
     await vi.waitUntil(async () => (await listStoredKeys(tenant, "jobs/")).length === 0, WAIT_OPTIONS);
   });
 

@@ -62,8 +62,11 @@ export function makeBatchApp(options: BatchAppOptions): Hono {
   app.post("/v1/jobs/:id/attempts/:attempt/stop", async (c) => {
     const request = await readVerified(c, stop);
     if (request instanceof Response) return request;
-    fairQueue.remove(request.id);
-    return acknowledge(c, request, supervisor.stop(request.id, request.attempt, request.action) ? "stopping" : "ended");
+    const { id, attempt, action } = request;
+    fairQueue.remove(id);
+    if (supervisor.stop(id, attempt, action)) return acknowledge(c, request, "stopping");
+    // The Worker stops attempts that this endpoint took. One that is unknown here ran in an earlier process.
+    return acknowledge(c, request, supervisor.stateOf(id, attempt) === "ended" ? "ended" : "orphaned");
   });
 
   app.get("/health", (c) => {
@@ -125,10 +128,12 @@ function makeVerifiedReader(secrets: readonly string[], refuse: Refuse) {
 function acknowledge(
   c: Context,
   { id, attempt }: { id: string; attempt: number },
-  status: "running" | "stopping" | "ended",
+  state: "running" | "stopping" | "ended" | "orphaned",
 ): Response {
-  const body: z.infer<typeof acknowledgement> = { object: "batch.attempt", id, attempt, status };
-  return c.json(body, status === "ended" ? 200 : 202);
+  const fields = { object: "batch.attempt", id, attempt } as const;
+  const body: z.infer<typeof acknowledgement> =
+    state === "orphaned" ? { ...fields, status: "ended", endpoint_restarted: true } : { ...fields, status: state };
+  return c.json(body, body.status === "ended" ? 200 : 202);
 }
 
 /** The reason why a submission cannot be run here, or null. */

@@ -8,8 +8,11 @@ import type { Settings } from "./settings.ts";
 import type { WorkFolder } from "./work-folder.ts";
 
 export interface Supervisor {
-  /** Null: the attempt is unknown here. An attempt older than a known one of its job has ended. */
-  stateOf(id: string, attempt: number): "running" | "ended" | null;
+  /**
+   * Null: the attempt is unknown here. `orphaned`: it ran in an earlier process of the endpoint. An attempt older than a
+   * known one of its job has ended.
+   */
+  stateOf(id: string, attempt: number): "running" | "ended" | "orphaned" | null;
   runningCount(): number;
   /** Starts an attempt, which must be unknown here. */
   start(submission: Submission): void;
@@ -28,27 +31,30 @@ const MAX_ENDED = 10_000;
 export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log, program: string): Supervisor {
   const processes = new Map<string, AttemptProcess>();
   const ended = makeEndedAttempts();
+  const orphaned = new Set<string>();
   const closeController = new AbortController();
 
   /** Reports that an attempt is lost, and forgets it only then: the next process may have to report it. */
-  const reportLost = async (credentials: AttemptCredentials, message: string) => {
+  const reportLost = async (credentials: AttemptCredentials, message: string, isOrphaned: boolean) => {
     const { id, attempt } = credentials;
     ended.add(id, attempt);
     const workerClient = makeWorkerClient(workerClientOptions(settings), credentials);
-    const outcome = await workerClient
-      .send({ type: "failed", message, retryable: true }, closeController.signal)
-      .catch(() => null);
+    const report = { type: "failed", message, retryable: true, endpoint_restarted: isOrphaned } as const;
+    const outcome = await workerClient.send(report, closeController.signal).catch(() => null);
     if (outcome !== null && outcome.type !== "unreachable") folder.remove(credentials);
     log("attempt_lost", { id, attempt, report: outcome?.type ?? "not yet" });
   };
-  for (const credentials of folder.orphanedAttempts)
-    void reportLost(credentials, "The batch endpoint stopped before this attempt ended.");
+  for (const credentials of folder.orphanedAttempts) {
+    orphaned.add(attemptKey(credentials.id, credentials.attempt));
+    void reportLost(credentials, "The batch endpoint stopped before this attempt ended.", true);
+  }
 
   return {
     stateOf(id, attempt) {
       const attemptProcess = processes.get(id);
       const current = attemptProcess?.submission.attempt ?? 0;
       if (current === attempt) return attemptProcess?.isSettled() ? "ended" : "running";
+      if (orphaned.has(attemptKey(id, attempt))) return "orphaned";
       return attempt < current || attempt <= ended.last(id) ? "ended" : null;
     },
     runningCount: () => processes.size,
@@ -64,6 +70,7 @@ export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log,
             void reportLost(
               submission,
               "The batch endpoint lost this attempt: its process ended before its work was done.",
+              false,
             );
         },
       });
@@ -82,6 +89,10 @@ export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log,
     },
     close: (graceMs) => pauseAll([...processes.values()], graceMs, () => closeController.abort()),
   };
+}
+
+function attemptKey(id: string, attempt: number): string {
+  return `${id}.${attempt}`;
 }
 
 /** The number of the attempt that ended last, for each of the latest jobs. */

@@ -12,6 +12,7 @@ import {
   type AttemptEvent,
   hasEnded,
   isCurrentAttempt,
+  isSilent,
   type JobError,
   type JobEvent,
   type JobLogEntry,
@@ -56,12 +57,6 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       return transition(state, { status: "paused", stopAt: now }, info("The job was paused."));
     case "resume":
       return state.status === "paused" ? resume(state, now) : unchanged(state);
-    case "tick": {
-      const isSilent = now >= state.heardAt + rules.heartbeatTimeout;
-      if (!state.inFlight || state.status === "queued" || !isSilent) return unchanged(state);
-      const seconds = Math.round((now - state.heardAt) / 1000);
-      return abandonAttempt(state, `nothing was heard of it for ${seconds} seconds.`, now, rules);
-    }
     case "submitting":
       if (state.status !== "queued" || event.attempt !== state.attempt) return unchanged(state);
       return transition(state, { inFlight: true, heardAt: now });
@@ -76,8 +71,9 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
   const isActive = isQueued || state.status === "running";
   switch (event.type) {
     case "accepted":
-    case "heartbeat":
       return markRunning(state, now, {});
+    case "heartbeat":
+      return hasEnded(state) ? unchanged(state) : markRunning(state, now, {});
     case "busy":
       // The attempt may run nonetheless: the answer to an earlier submission may be lost, or another machine may have
       // it.
@@ -88,8 +84,9 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
       if (!isQueued) return unchanged(state);
       return fail(state, now, { code: "batch_rejected", message: event.message, param: null });
     case "checkpoint":
-      return markRunning(state, now, { checkpoint: event.artifact });
+      return hasEnded(state) ? unchanged(state) : markRunning(state, now, { checkpoint: event.artifact });
     case "evaluated":
+      if (hasEnded(state)) return unchanged(state);
       return isActive ? recordComparison(state, event.comparison, now) : transition(state, { heardAt: now });
     case "finished": {
       if (!isActive || event.candidate !== state.refit) return unchanged(state);
@@ -100,6 +97,13 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
     case "attempt_failed":
       if (event.retryable || !isActive) return abandonAttempt(state, event.message, now, rules);
       return fail(state, now, { code: "training_failed", message: event.message, param: null });
+    case "endpoint_lost":
+      return abandonWithEndpoint(state, event.message, now, rules);
+    case "silent": {
+      if (!isSilent(state, now, rules)) return unchanged(state);
+      const cause = `nothing was heard of it for ${Math.round((now - state.heardAt) / 1000)} seconds.`;
+      return (event.endpointLost ? abandonWithEndpoint : abandonAttempt)(state, cause, now, rules);
+    }
     case "stopped":
       if (!isActive) return transition(state, nextAttempt(state));
       return transition(
@@ -155,21 +159,51 @@ function retrySubmission(state: JobState, reason: string, submitAt: number): Tra
   return transition(state, { unanswered: state.unanswered + 1, submitAt }, ...log);
 }
 
-/** The attempt has ended without a result. Another one follows, or the job has failed. */
+/** The attempt has ended without a result. */
 function abandonAttempt(state: JobState, cause: string, now: number, rules: JobRules): Transition {
-  if (state.status === "paused" || hasEnded(state)) return transition(state, nextAttempt(state));
   const failedAttempts = state.failedAttempts + 1;
-  const reason = `Attempt ${state.attempt} was given up: ${/[.!?]$/.test(cause) ? cause : `${cause}.`}`;
-  if (failedAttempts >= rules.maxAttempts) {
-    const message = `${reason} No further attempt follows after ${failedAttempts}.`;
-    const error = { code: "attempts_failed", message, param: null };
-    return end(state, now, { status: "failed", failedAttempts, error }, { level: "error", message });
-  }
-  return transition(
-    state,
-    { ...nextAttempt(state), status: "queued", failedAttempts, submitAt: now, unanswered: 0 },
-    { level: "warn", message: `${reason} Attempt ${state.attempt + 1} follows.` },
-  );
+  return abandon(state, now, {
+    count: { failedAttempts },
+    reason: `Attempt ${state.attempt} was given up: ${toSentence(cause)}`,
+    final: failedAttempts >= rules.maxAttempts ? "attempts_failed" : null,
+    finalReason: `No further attempt follows after ${failedAttempts}.`,
+  });
+}
+
+/** The endpoint has ended under the attempt. That is the job's fault only if it happens to it again and again. */
+function abandonWithEndpoint(state: JobState, cause: string, now: number, rules: JobRules): Transition {
+  const endpointDeaths = state.endpointDeaths + 1;
+  return abandon(state, now, {
+    count: { endpointDeaths },
+    reason: `Attempt ${state.attempt} was lost with the batch endpoint: ${toSentence(cause)}`,
+    final: endpointDeaths >= rules.maxEndpointDeaths ? "endpoint_lost" : null,
+    finalReason: `The batch endpoint has ended ${endpointDeaths} times under this job. No further attempt follows.`,
+  });
+}
+
+interface Loss {
+  readonly count: Partial<JobState>;
+  readonly reason: string;
+  /** With this code the job fails; null: another attempt follows. */
+  readonly final: "attempts_failed" | "endpoint_lost" | null;
+  readonly finalReason: string;
+}
+
+function abandon(state: JobState, now: number, { count, reason, final, finalReason }: Loss): Transition {
+  if (state.status === "paused" || hasEnded(state)) return transition(state, nextAttempt(state));
+  if (final === null)
+    return transition(
+      state,
+      { ...nextAttempt(state), ...count, status: "queued", submitAt: now, unanswered: 0 },
+      { level: "warn", message: `${reason} Attempt ${state.attempt + 1} follows.` },
+    );
+  const message = `${reason} ${finalReason}`;
+  const error = { code: final, message, param: null };
+  return end(state, now, { ...count, status: "failed", error }, { level: "error", message });
+}
+
+function toSentence(cause: string): string {
+  return /[.!?]$/.test(cause) ? cause : `${cause}.`;
 }
 
 /** The attempt has sent a message. A queued job is running from now on. */

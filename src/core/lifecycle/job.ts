@@ -29,6 +29,8 @@ export interface JobState {
   readonly inFlight: boolean;
   /** Attempts that failed or fell silent. */
   readonly failedAttempts: number;
+  /** Attempts that were lost because the batch endpoint ended under them. */
+  readonly endpointDeaths: number;
   /** Submissions in a row that got no answer, or an error. */
   readonly unanswered: number;
   /** A queued job is not submitted before this. */
@@ -53,8 +55,6 @@ export type JobEvent =
   | { readonly type: "cancel" }
   | { readonly type: "pause" }
   | { readonly type: "resume" }
-  /** Time has passed. */
-  | { readonly type: "tick" }
   /** The attempt is about to be submitted. */
   | { readonly type: "submitting"; readonly attempt: number }
   | AttemptEvent;
@@ -77,6 +77,10 @@ export type AttemptEvent =
       readonly promoted: boolean;
     }
   | { readonly type: "attempt_failed"; readonly attempt: number; readonly message: string; readonly retryable: boolean }
+  /** The endpoint that ran the attempt has ended, and the attempt with it. */
+  | { readonly type: "endpoint_lost"; readonly attempt: number; readonly message: string }
+  /** Nothing was heard of the attempt. `endpointLost`: because the endpoint that ran it has ended. */
+  | { readonly type: "silent"; readonly attempt: number; readonly endpointLost: boolean }
   | { readonly type: "stopped"; readonly attempt: number }
   | { readonly type: "stop_requested"; readonly attempt: number };
 
@@ -84,6 +88,7 @@ export interface JobRules {
   /** How long an attempt may be silent. */
   readonly heartbeatTimeout: number;
   readonly maxAttempts: number;
+  readonly maxEndpointDeaths: number;
 }
 
 export interface JobLogEntry {
@@ -105,6 +110,7 @@ export function newJobState(promote: PromotionMode, now: number): JobState {
     attempt: 1,
     inFlight: false,
     failedAttempts: 0,
+    endpointDeaths: 0,
     unanswered: 0,
     submitAt: now,
     heardAt: now,
@@ -120,26 +126,38 @@ export function newJobState(promote: PromotionMode, now: number): JobState {
 }
 
 /** A job's state as the ledger stores it. */
-export const { encode: encodeJobState, decode: decodeJobState } = storedJson<JobState>({
-  inFlight: "live",
-  failedAttempts: "lost",
-  comparison: "judgement",
-});
+const stored = storedJson<JobState>({ inFlight: "live", failedAttempts: "lost", comparison: "judgement" });
+export const encodeJobState = stored.encode;
+
+/** Older builds stored no `endpointDeaths`. */
+export function decodeJobState(json: string): JobState {
+  const state = stored.decode(json);
+  return { ...state, endpointDeaths: state.endpointDeaths ?? 0 };
+}
 
 /** Whether a job trains layers of its backbone. Every job trains the head, which counts as the last layer. */
 export function hasTrainableLayers(trainable: "all" | "head" | { readonly last_layers: number }): boolean {
   return typeof trainable === "string" ? trainable === "all" : trainable.last_layers > 1;
 }
 
-/** Whether this attempt is the current one and may be running. Only then its messages count. */
+/** Whether this attempt is the current one and may be running. */
 export function isCurrentAttempt(state: JobState, attempt: number): boolean {
   return state.attempt === attempt && (state.inFlight || state.status === "queued");
 }
 
+/** Whether this attempt may read and write: it is the current one, and its job has not ended. */
+export function hasAccess(state: JobState, attempt: number): boolean {
+  return isCurrentAttempt(state, attempt) && !hasEnded(state);
+}
+
+/** Whether nothing was heard of the current attempt for as long as it may be silent. */
+export function isSilent(state: JobState, now: number, rules: JobRules): boolean {
+  return state.inFlight && state.status !== "queued" && now >= state.heardAt + rules.heartbeatTimeout;
+}
+
 /** What the current attempt must do. */
-export function directiveOf(state: JobState): "continue" | "pause" | "cancel" | "end" {
+export function directiveOf(state: JobState): "continue" | "pause" | "end" {
   if (state.status === "paused") return "pause";
-  if (state.status === "cancelled") return "cancel";
   return hasEnded(state) ? "end" : "continue";
 }
 

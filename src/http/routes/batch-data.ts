@@ -15,7 +15,8 @@ interface RowPage {
   readonly revision: number | null;
 }
 
-const FILE_PAGE_ROWS = 1_000;
+/** The attempt's access is checked before each page. */
+const FILE_PAGE_ROWS = 5_000;
 
 /**
  * All examples of a job, then a last line; a stream without that line is incomplete. The examples of the validation file
@@ -42,14 +43,13 @@ async function* readDataLines(env: Cloudflare.Env, attempt: Attempt, job: JobSpe
   let revision: number | null = null;
   const validationGroups = new Set<string>();
   if (validation_file !== null) {
-    for await (const { rows } of readFilePages(env, attempt.tenant, validation_file, job)) {
+    for await (const { rows } of readFilePages(env, attempt, validation_file, job)) {
       for (const { groupHash } of rows) validationGroups.add(toHex(groupHash));
       rowCount += rows.length;
       yield rows.map((row) => toDataLine(row, true));
     }
   }
-  const pages =
-    source.kind === "file" ? readFilePages(env, attempt.tenant, source.id, job) : readDatasetPages(env, attempt);
+  const pages = source.kind === "file" ? readFilePages(env, attempt, source.id, job) : readDatasetPages(env, attempt);
   for await (const page of pages) {
     revision ??= page.revision;
     const trainingRows = page.rows.filter(({ groupHash }) => !validationGroups.has(toHex(groupHash)));
@@ -84,9 +84,10 @@ async function* readDatasetPages(
   }
 }
 
+/** A file's rows, with a look at the ledger before each page, as for a dataset: a cancelled job's attempt gets no more. */
 async function* readFilePages(
   env: Cloudflare.Env,
-  tenant: string,
+  { tenant, job: jobId, attempt }: Attempt,
   id: string,
   job: JobSpec,
 ): AsyncGenerator<RowPage, void> {
@@ -100,6 +101,8 @@ async function* readFilePages(
     if ("error" in row) throw new Error(row.error.message);
     rows.push(row.row);
     if (rows.length < FILE_PAGE_ROWS) continue;
+    const access = await getLedger(env.TENANT, tenant).getCurrentAttempt(jobId, attempt);
+    if (!access.ok) throw new Error(access.failure.code);
     yield { rows, revision: null };
     rows = [];
   }

@@ -174,6 +174,7 @@ function toJobEvent(payload: Exclude<Message, { type: "finished" }>, attempt: nu
     case "evaluated":
       return { type: "evaluated", attempt, comparison: payload.judgement };
     case "failed":
+      if (payload.endpoint_restarted) return { type: "endpoint_lost", attempt, message: payload.message };
       return { type: "attempt_failed", attempt, message: payload.message, retryable: payload.retryable };
     case "stopped":
       return { type: "stopped", attempt };

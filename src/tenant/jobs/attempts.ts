@@ -1,12 +1,6 @@
 /** What the attempts at a job report, and what they are told to do. */
 import { fail, ok, type Result } from "../../core/failure.ts";
-import {
-  directiveOf,
-  isCurrentAttempt,
-  type JobEvent,
-  type JobRules,
-  shouldPromote,
-} from "../../core/lifecycle/job.ts";
+import { directiveOf, hasAccess, type JobEvent, type JobRules, shouldPromote } from "../../core/lifecycle/job.ts";
 import type { Directive, Manifest, Message } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
 import { toSeconds } from "../../lib/time.ts";
@@ -16,11 +10,11 @@ import { findJob, hasNamedHead, type JobRow, type JobSpec } from "./jobs.ts";
 import { applyEvent, checkSource } from "./lifecycle.ts";
 import { addRecord } from "./log.ts";
 
-/** The job, if this attempt at it is the current one and may be running. */
+/** The job, if this attempt at it may read and write. */
 export function getCurrentAttempt(sql: SqlStorage, id: string, attempt: number): Result<JobRow> {
   const job = findJob(sql, id);
   if (!job.ok) return job;
-  if (isCurrentAttempt(job.value.state, attempt)) return job;
+  if (hasAccess(job.value.state, attempt)) return job;
   return fail("attempt_ended", `Attempt ${attempt} at this job is over: what it says has no effect any more.`);
 }
 
@@ -107,7 +101,7 @@ export function finishJob(
   const job = getCurrentAttempt(sql, id, attempt);
   if (!job.ok) return job;
   const { state } = job.value;
-  // A job that was paused or cancelled takes no result.
+  // A job that was paused takes no result.
   if (directiveOf(state) !== "continue") return ok(toDirective(job.value, attempt));
   if (state.refit !== candidate)
     return fail(
@@ -152,6 +146,6 @@ export function pauseAttempt(result: Result<Directive>): Result<Directive> {
 
 /** What an attempt is told to do: to end, if it is no longer the current one. */
 function toDirective({ state }: JobRow, attempt: number): Directive {
-  const directive = isCurrentAttempt(state, attempt) ? directiveOf(state) : "end";
+  const directive = hasAccess(state, attempt) ? directiveOf(state) : "end";
   return { object: "batch.directive", directive, refit: state.refit };
 }

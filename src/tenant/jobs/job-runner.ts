@@ -1,7 +1,7 @@
 /** The tasks of fine-tuning jobs: validating a job, submitting it to the batch endpoint, stopping an attempt, giving up a silent one. */
 
 import type { JobEvent, JobRules } from "../../core/lifecycle/job.ts";
-import { dueAt } from "../../core/lifecycle/job.ts";
+import { dueAt, isSilent } from "../../core/lifecycle/job.ts";
 import { edgeBudget } from "../../core/limits.ts";
 import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../jobs/client.ts";
 import type { Submission } from "../../jobs/protocol.ts";
@@ -13,6 +13,8 @@ import { applyEvent, checkSource } from "./lifecycle.ts";
 const HEARTBEATS_PER_TIMEOUT = 10;
 const MAX_HEARTBEAT_SECONDS = 15;
 const MAX_ATTEMPTS = 3;
+/** An endpoint that ends under a job five times may be ended by it, for example because its machine is out of memory. */
+const MAX_ENDPOINT_DEATHS = 5;
 /** Wait between unanswered submissions; it doubles each time. */
 const INITIAL_BACKOFF_MS = 1_000;
 const MAX_BACKOFF_MS = 60_000;
@@ -25,7 +27,11 @@ function heartbeatTimeoutSeconds(env: Cloudflare.Env): number {
 }
 
 export function getJobRules(env: Cloudflare.Env): JobRules {
-  return { heartbeatTimeout: toMilliseconds(heartbeatTimeoutSeconds(env)), maxAttempts: MAX_ATTEMPTS };
+  return {
+    heartbeatTimeout: toMilliseconds(heartbeatTimeoutSeconds(env)),
+    maxAttempts: MAX_ATTEMPTS,
+    maxEndpointDeaths: MAX_ENDPOINT_DEATHS,
+  };
 }
 
 /** The configured batch endpoint, at BATCH_URL or in one container per job; null if none is configured. */
@@ -49,7 +55,14 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
       const job = findJob(sql, id);
       return job.ok ? applyEvent(sql, job.value, event, Date.now(), rules) : null;
     });
-  let job = applyJobEvent({ type: "tick" });
+  const endpoint = getBatchEndpoint(env);
+  const found = findJob(sql, id);
+  let job = found.ok ? found.value : null;
+  if (job !== null && isSilent(job.state, Date.now(), rules)) {
+    const { attempt } = job.state;
+    const endpointLost = job.state.status === "running" && (await isEndpointLost(endpoint, id, attempt));
+    job = applyJobEvent({ type: "silent", attempt, endpointLost });
+  }
   if (job?.state.status === "validating_files") {
     const checked = checkSource(sql, job.spec);
     if (checked.ok) job = applyJobEvent({ type: "validated" });
@@ -59,14 +72,24 @@ export async function runJob(env: Cloudflare.Env, storage: DurableObjectStorage,
     }
   }
   const isStopping = job?.state.status === "paused" || job?.state.status === "cancelled";
-  const endpoint = getBatchEndpoint(env);
   if (job?.state.inFlight && isStopping) {
     const { attempt, status } = job.state;
     const action = status === "paused" ? "pause" : "cancel";
-    const isStopped = endpoint !== null && (await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action }));
+    const result = endpoint && (await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action }));
+    const isStopped = result === "ended" || result === "endpoint_lost";
     job = applyJobEvent({ type: isStopped ? "stopped" : "stop_requested", attempt });
   }
   return job === null ? null : dueAt(job.state, rules);
+}
+
+/**
+ * Whether a silent attempt was lost with its endpoint: that has ended and knows nothing of the attempt, or is not there.
+ * An endpoint that is there and still has the attempt, or saw it end, is told to end it.
+ */
+async function isEndpointLost(endpoint: BatchEndpoint | null, id: string, attempt: number): Promise<boolean> {
+  if (endpoint === null) return true;
+  const result = await stopAttempt(endpoint, { object: "batch.stop", id, attempt, action: "cancel" });
+  return result === "endpoint_lost" || result === "unanswered";
 }
 
 /**
@@ -100,9 +123,15 @@ export async function submitNextJob(
     case "accepted":
       applyJobEvent({ type: "accepted", attempt });
       break;
-    case "ended":
-      applyJobEvent({ type: "attempt_failed", attempt, message: "it ended without a word.", retryable: true });
+    case "ended": {
+      const message = "it ended without a word.";
+      applyJobEvent(
+        response.endpointRestarted
+          ? { type: "endpoint_lost", attempt, message }
+          : { type: "attempt_failed", attempt, message, retryable: true },
+      );
       break;
+    }
     case "rejected":
       applyJobEvent({ type: "rejected", attempt, message: response.message });
       break;
