@@ -8,6 +8,7 @@
  *   BATCH_PORT             8788; 0 takes any free port
  *   BATCH_HOST             127.0.0.1
  *   BATCH_JOBS             1: how many attempts run at once, each in its own process
+ *   BATCH_SMALL_JOBS       1: how many attempts at small jobs run beside these, while there is memory for them
  *   BATCH_MEMORY_BYTES     1.5e9: what an attempt's data and training may hold in memory
  *   BATCH_OPERATIONS       1e14: floating-point operations of a training, about two and a half hours
  *   BATCH_GRACE_SECONDS    30: how long attempts have to hand back their checkpoint when this program stops
@@ -51,6 +52,7 @@ export async function startBatchEndpoint(
     ...settings,
     backbones: table.value,
     supervisor,
+    availableMemory: () => process.availableMemory(),
     isStopping: () => closing !== null,
     log,
   });

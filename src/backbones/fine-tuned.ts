@@ -11,6 +11,7 @@
  *           filters × 3 dimensions × i8 | a static table without n-grams (text-static.ts)
  *           little-endian; the JSON and the names (one a line) are each padded with spaces to a multiple of 4
  */
+import { WINDOW } from "../core/fine-tuning-cost.ts";
 import { splitWords } from "../core/text/words.ts";
 import type { Backbone } from "./backbone.ts";
 import { quantise } from "./quantise.ts";
@@ -21,8 +22,6 @@ const MAGIC = 0x31544647;
 const HEADER = 12;
 /** The layers that a job can train, from the last: the head, the convolution, the rows of words. */
 export const TRAINABLE_LAYERS = 3;
-/** Words that a filter of the convolution sees at once. */
-export const WINDOW = 3;
 /** How many words' products with the kernel are cached. A language's most frequent words make up most of a text. */
 const MAX_CACHED_WORDS = 1024;
 

@@ -1,5 +1,5 @@
 /** The numbers of the convolution and of the output layer, with their gradients and optimiser state. */
-import { WINDOW } from "../backbones/fine-tuned.ts";
+import { WINDOW } from "../core/fine-tuning-cost.ts";
 import { seededRandom } from "../core/random.ts";
 import { ADAM } from "./adam.ts";
 import type { Workspace } from "./kernels.ts";

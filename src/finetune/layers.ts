@@ -1,5 +1,5 @@
 /** The convolution over a batch's words, and the output layer on its features. Views are good until the workspace grows. */
-import { WINDOW } from "../backbones/fine-tuned.ts";
+import { WINDOW } from "../core/fine-tuning-cost.ts";
 import type { Workspace } from "./kernels.ts";
 import { type LayerParameters, type LayerShape, paddedOutputs } from "./layer-parameters.ts";
 import type { BatchLayout } from "./word-rows.ts";

@@ -9,7 +9,7 @@
  * words and of the features is dropped. All numbers are trained by AdamW (Loshchilov and Hutter 2019). A step changes only
  * the rows of words that the batch has, and draws them back towards their pre-trained values.
  */
-import { WINDOW } from "../backbones/fine-tuned.ts";
+import { stepOperations } from "../core/fine-tuning-cost.ts";
 import { biasCorrection } from "./adam.ts";
 import type { Workspace } from "./kernels.ts";
 import { type LayerValues, makeLayerParameters, paddedOutputs } from "./layer-parameters.ts";
@@ -121,16 +121,4 @@ function multiplyInPlace(values: Float32Array, factors: Float32Array, count: num
 /** How many words of texts a step has. */
 export function countWords(texts: readonly Int32Array[]): number {
   return texts.reduce((sum, { length }) => sum + Math.min(MAX_WORDS, length), 0);
-}
-
-/** Floating-point operations of steps on texts that have so many words together. */
-export function stepOperations(
-  { dimensions, filters, outputs }: NetworkShape,
-  words: number,
-  texts: number,
-  steps: number,
-): number {
-  const window = 2 * WINDOW * dimensions * filters;
-  const update = 10 * filters * (WINDOW * dimensions + outputs);
-  return (words + texts) * window + texts * (2 * window + 6 * filters * outputs) + steps * update;
 }

@@ -10,13 +10,14 @@
  * These also tell when to stop; the best epoch is kept.
  */
 import type { StaticTable } from "../backbones/text-static.ts";
+import { DEFAULT_BATCH_SIZE, DEFAULT_FILTERS, resolveEpochs, stepOperations } from "../core/fine-tuning-cost.ts";
 import type { Targets } from "../core/linear/targets.ts";
 import { seededRandom, shuffle } from "../core/random.ts";
 import { splitWords } from "../core/text/words.ts";
 import { type EnsembleData, evaluateEnsemble } from "./ensemble.ts";
 import { makeWorkspace } from "./kernels.ts";
 import { makeLoss, type TargetScale } from "./loss.ts";
-import { countWords, makeNetwork, type Network, type Rates, stepOperations } from "./network.ts";
+import { countWords, makeNetwork, type Network, type Rates } from "./network.ts";
 import { buildVocabulary, initialiseRows, type Vocabulary } from "./vocabulary.ts";
 
 export interface FineTuningData extends EnsembleData {
@@ -71,8 +72,6 @@ export interface FineTunedNetwork extends TargetScale {
 
 /** docs/fine-tuning.md says why they have these values, and what else was tried. */
 const DEFAULTS = {
-  filters: 256,
-  batchSize: 64,
   layersRate: 1e-3,
   /** For rows of length 4. Relative to their size, the rows move a third as far in a step as the layers. */
   rowsRate: 8e-3,
@@ -91,17 +90,9 @@ const DEFAULTS = {
 /** The layers' largest share of the ensemble, and the examples a label from which on they have it. */
 const MAX_LAYERS_SHARE = 0.5;
 const EXAMPLES_FOR_FULL_SHARE = 40;
-const TARGET_STEPS = 1500;
-const MIN_EPOCHS = 4;
-const MAX_EPOCHS = 24;
 
 function batchSizeOf({ batchSize }: FineTuningOptions): number {
-  return batchSize === "auto" ? DEFAULTS.batchSize : batchSize;
-}
-
-function epochsOf({ epochs }: FineTuningOptions, examples: number, batchSize: number): number {
-  if (epochs !== "auto") return epochs;
-  return Math.max(MIN_EPOCHS, Math.min(MAX_EPOCHS, Math.ceil((TARGET_STEPS * batchSize) / examples)));
+  return batchSize === "auto" ? DEFAULT_BATCH_SIZE : batchSize;
 }
 
 /** The floating-point operations that a training takes, at most. `dimensions` are the table's. */
@@ -110,10 +101,10 @@ export function fineTuningOperations(
   options: FineTuningOptions,
 ): number {
   const batchSize = batchSizeOf(options);
-  const shape = { dimensions, filters: DEFAULTS.filters, outputs, wordCount: 0, trainedCount: 0, batchSize };
+  const shape = { dimensions, filters: DEFAULT_FILTERS, outputs };
   const wordCount = texts.reduce((sum, text) => sum + splitWords(text).length, 0);
   const epochOperations = stepOperations(shape, wordCount, texts.length, Math.ceil(texts.length / batchSize));
-  return epochOperations * (options.plan?.epochs ?? epochsOf(options, texts.length, batchSize));
+  return epochOperations * (options.plan?.epochs ?? resolveEpochs(options.epochs, texts.length, batchSize));
 }
 
 /**
@@ -131,7 +122,7 @@ export function* fineTune(
   const { network, vocabulary } = makeNetworkFor(table, data, rows, options);
   const scale = meanAndDeviation(targets, rows);
   const share = MAX_LAYERS_SHARE * Math.min(1, rows.length / outputs / EXAMPLES_FOR_FULL_SHARE);
-  const totalEpochs = plan?.totalEpochs ?? epochsOf(options, rows.length, network.shape.batchSize);
+  const totalEpochs = plan?.totalEpochs ?? resolveEpochs(options.epochs, rows.length, network.shape.batchSize);
   const lastEpoch = plan?.epochs ?? totalEpochs;
   const stepsPerEpoch = Math.ceil(rows.length / network.shape.batchSize);
   const trainer: EpochTrainer = {
@@ -176,7 +167,7 @@ function makeNetworkFor(
   const vocabulary = buildVocabulary(table, texts, (text) => trainingRowSet.has(text));
   const shape = {
     dimensions: table.dimensions,
-    filters: DEFAULTS.filters,
+    filters: DEFAULT_FILTERS,
     outputs,
     wordCount: vocabulary.keys.length,
     trainedCount: options.trainRows ? vocabulary.trainedCount : 0,

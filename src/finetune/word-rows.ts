@@ -1,5 +1,5 @@
 /** The rows of words, a batch's words laid out for the convolution, and the steps of the rows that a batch has. */
-import { WINDOW } from "../backbones/fine-tuned.ts";
+import { WINDOW } from "../core/fine-tuning-cost.ts";
 import { ADAM } from "./adam.ts";
 import type { Workspace } from "./kernels.ts";
 

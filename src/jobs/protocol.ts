@@ -60,6 +60,10 @@ export const submission = z
     edge_budget: z
       .object({ bytes: count, operations: count })
       .meta({ description: "what the frozen head that the job is compared with may cost" }),
+    estimate: z
+      .object({ bytes: count, operations: count })
+      .optional()
+      .meta({ description: "what an attempt costs, roughly: for the order of jobs. Older Workers do not send it" }),
     checkpoint: artifact.nullable().meta({ description: "the last that an earlier attempt uploaded" }),
     heartbeat_seconds: z.number().positive().meta({ description: "the longest silence between two messages" }),
   })

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { WINDOW } from "../../src/backbones/fine-tuned.ts";
+import { WINDOW } from "../../src/core/fine-tuning-cost.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { makeWorkspace } from "../../src/finetune/kernels.ts";
 import { makeNetwork, type Network, type Rates } from "../../src/finetune/network.ts";

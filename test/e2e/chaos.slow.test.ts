@@ -31,7 +31,7 @@ describe("kill -9 at a step", () => {
       const id = await createJob(tenant, `${side}-${step}-${answered}`);
       await restart;
       const job = await waitForJobEnd(tenant, id);
-      expect(job.status).toBe("succeeded");
+      expect(job.status, JSON.stringify(job.error)).toBe("succeeded");
       await verifyJob(tenant, job);
     });
   }

@@ -123,6 +123,7 @@ describe("a submission", () => {
       },
       evaluation: { method: "auto" },
       edge_budget: { bytes: 56_000_000, operations: 800_000_000_000 },
+      estimate: { bytes: expect.any(Number), operations: expect.any(Number) },
       checkpoint: null,
       heartbeat_seconds: 6,
     });
@@ -320,6 +321,59 @@ describe("the line of a tenant's jobs", () => {
     await advanceTime(tenant, 61);
     for (const job of jobs) await waitForJob(key, job, "running");
     expect(endpoint.submissions.map(({ text }) => JSON.parse(text).id)).toEqual([jobs[0], ...jobs]);
+  });
+
+  test("lets a smaller job pass one that the endpoint has no room for, and then keeps the order of their work", async () => {
+    const { id: tenant, key } = await tenantWithTickets();
+    const endpoint = fakeEndpoint(tenant);
+    endpoint.onSubmit = respond(429, "", { "retry-after": "20" });
+    const large = await createJob(key, { hyperparameters: { n_epochs: 50 } });
+    await waitForRequests("submissions", tenant, 1);
+    const larger = await createJob(key, { hyperparameters: { n_epochs: 100 } });
+    await waitForState(tenant, larger, ({ validated }) => validated);
+    await waitUntilIdle(tenant);
+    expect(endpoint.submissions).toHaveLength(1);
+    const small = await createJob(key, { trainable: "head" });
+    await waitForRequests("submissions", tenant, 2);
+    await waitUntilIdle(tenant);
+    expect(endpoint.submissions).toHaveLength(2);
+    endpoint.onSubmit = acknowledge("running");
+    await advanceTime(tenant, 21);
+    for (const job of [larger, large, small]) await waitForJob(key, job, "running");
+    const submissions = endpoint.submissions.map(({ text }) => JSON.parse(text));
+    expect(submissions.map(({ id }) => id)).toEqual([large, small, small, large, larger]);
+    const operations = submissions.slice(2).map(({ estimate }) => estimate.operations);
+    expect(operations).toEqual(operations.toSorted((a, b) => a - b));
+  });
+
+  test("is held up by a job that is to be submitted again in ten minutes for 30 seconds at most", async () => {
+    const { id: tenant, key } = await tenantWithTickets();
+    const endpoint = fakeEndpoint(tenant);
+    endpoint.onSubmit = respond(429, "", { "retry-after": "600" });
+    await createJob(key);
+    await waitForRequests("submissions", tenant, 1);
+    const next = await createJob(key);
+    await waitForState(tenant, next, ({ validated }) => validated);
+    await waitUntilIdle(tenant);
+    expect(endpoint.submissions).toHaveLength(1);
+    endpoint.onSubmit = acknowledge("running");
+    await advanceTime(tenant, 31);
+    await waitForJob(key, next, "running");
+    expect(endpoint.submissions).toHaveLength(2);
+  });
+
+  test("goes on with a job that an older build has made, without an estimate", async () => {
+    const { id: tenant, key } = await tenantWithTickets();
+    const endpoint = fakeEndpoint(tenant);
+    endpoint.onSubmit = respond(429, "", { "retry-after": "20" });
+    const job = await createJob(key);
+    await waitForRequests("submissions", tenant, 1);
+    await waitUntilIdle(tenant);
+    await inLedger(tenant, ({ sql }) => sql.exec("UPDATE jobs SET spec = json_remove(spec, '$.estimate')"));
+    endpoint.onSubmit = acknowledge("running");
+    await advanceTime(tenant, 21);
+    await waitForJob(key, job, "running");
+    expect(await waitForSubmission(tenant, 2)).not.toHaveProperty("estimate");
   });
 
   test("of one tenant is not another's", async () => {

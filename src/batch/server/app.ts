@@ -6,8 +6,10 @@ import type { z } from "zod";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { type acknowledgement, type health, type Submission, stop, submission } from "../../jobs/protocol.ts";
 import { TOLERANCE_SECONDS, verify } from "../../jobs/sign.ts";
+import { toMilliseconds } from "../../lib/time.ts";
 import { type Log, redactedStack } from "../log.ts";
 import { makeFairQueue } from "./fair-queue.ts";
+import { countFreeSlots, isSmallJob, type SlotLimits } from "./slots.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 const BODY_BYTES = 256 * 1024;
@@ -15,9 +17,8 @@ const BODY_BYTES = 256 * 1024;
 const MAX_IDS = 100_000;
 const STOPPING_RETRY_SECONDS = 5;
 
-interface BatchAppOptions {
+interface BatchAppOptions extends SlotLimits {
   readonly secrets: readonly string[];
-  readonly capacity: number;
   readonly backbones: ReadonlyMap<string, Backbone>;
   readonly supervisor: Supervisor;
   /** Whether the endpoint takes no more attempts. */
@@ -39,7 +40,7 @@ export function makeBatchApp(options: BatchAppOptions): Hono {
   app.put("/v1/jobs/:id/attempts/:attempt", async (c) => {
     const request = await readVerified(c, submission);
     if (request instanceof Response) return request;
-    const { id, attempt, tenant, created_at } = request;
+    const { id, attempt, tenant, created_at, estimate } = request;
     const state = supervisor.stateOf(id, attempt);
     if (state !== null) return acknowledge(c, request, state);
     const problem = submissionProblem(request, options.backbones);
@@ -51,8 +52,12 @@ export function makeBatchApp(options: BatchAppOptions): Hono {
     // If the same submission came twice at once, the other request may have started it meanwhile.
     const currentState = supervisor.stateOf(id, attempt);
     if (currentState !== null) return acknowledge(c, request, currentState);
-    const freeSlots = capacity - supervisor.runningCount();
-    const admission = fairQueue.acquireSlot({ tenant, job: id, createdAt: created_at }, freeSlots, Date.now());
+    const waitingJob = { operations: estimate?.operations ?? null, createdAt: toMilliseconds(created_at) };
+    const admission = fairQueue.acquireSlot(
+      { tenant, job: id, isSmall: isSmallJob(request), ...waitingJob },
+      countFreeSlots(supervisor.running(), options),
+      Date.now(),
+    );
     if (!admission.granted)
       return refuse(c, 429, "capacity_exceeded", "All places are taken. Ask again later.", admission.retryAfter);
     supervisor.start(request);
@@ -71,7 +76,7 @@ export function makeBatchApp(options: BatchAppOptions): Hono {
 
   app.get("/health", (c) => {
     const status = isStopping() ? "stopping" : "ok";
-    return c.json({ status, running: supervisor.runningCount(), capacity } satisfies z.infer<typeof health>);
+    return c.json({ status, running: supervisor.running().length, capacity } satisfies z.infer<typeof health>);
   });
 
   app.notFound((c) => refuse(c, 404, "not_found", "There is nothing here."));

@@ -3,23 +3,30 @@
  * asks again later. The queue remembers who asked, so that slots go to the tenants in turn, and not to whichever job asks at
  * the right moment.
  *
- * The tenant that got a slot longest ago, or never, goes first; among its jobs the oldest. A job that does not ask again in
+ * The tenant that got a slot longest ago, or never, goes first; among its jobs the one that core/lifecycle/job-order.ts puts
+ * first. Some slots are for small jobs alone, so that these need not wait for large ones. A job that does not ask again in
  * time loses its position. Times are in milliseconds, and passed in.
  */
+import { compareJobs, type WaitingJob } from "../../core/lifecycle/job-order.ts";
 
-export interface Request {
+export interface Request extends WaitingJob {
   readonly tenant: string;
   readonly job: string;
-  /** When the job was created, in the same unit for all jobs. */
-  readonly createdAt: number;
+  readonly isSmall: boolean;
+}
+
+/** How many slots are free now. */
+export interface FreeSlots {
+  readonly any: number;
+  /** For small jobs alone. */
+  readonly small: number;
 }
 
 /** Whether the job gets a slot now; if not, in how many seconds to ask again. */
 export type Admission = { readonly granted: true } | { readonly granted: false; readonly retryAfter: number };
 
 export interface FairQueue {
-  /** @param freeSlots how many slots are free now */
-  acquireSlot(request: Request, freeSlots: number, now: number): Admission;
+  acquireSlot(request: Request, freeSlots: FreeSlots, now: number): Admission;
   /** Removes a job from the queue. */
   remove(job: string): void;
   size(): number;
@@ -51,19 +58,18 @@ export function makeFairQueue(): FairQueue {
   const lastServed = new Map<string, number>();
   let servedCount = 0;
 
-  const compareAge = (a: WaitingRequest, b: WaitingRequest) =>
-    a.createdAt - b.createdAt || a.firstRequestedAt - b.firstRequestedAt || (a.job < b.job ? -1 : 1);
-
-  /** How many jobs go before this one. */
-  const positionOf = (request: WaitingRequest): number => {
+  /** How many of these jobs go before this one, which is among them. */
+  const positionOf = (request: WaitingRequest, requests: Iterable<WaitingRequest>, now: number): number => {
+    const compareRequests = (a: WaitingRequest, b: WaitingRequest) =>
+      compareJobs(a, b, now) || a.firstRequestedAt - b.firstRequestedAt || (a.job < b.job ? -1 : 1);
     const byTenant = new Map<string, WaitingRequest[]>();
-    for (const each of waiting.values()) {
+    for (const each of requests) {
       const jobs = byTenant.get(each.tenant);
       if (jobs === undefined) byTenant.set(each.tenant, [each]);
       else jobs.push(each);
     }
     const ownRequests = byTenant.get(request.tenant) ?? [];
-    const round = ownRequests.filter((each) => compareAge(each, request) < 0).length;
+    const round = ownRequests.filter((each) => compareRequests(each, request) < 0).length;
     const lastServedOf = (tenant: string) => lastServed.get(tenant) ?? -1;
     const firstRequestOf = (jobs: readonly WaitingRequest[]) =>
       Math.min(...jobs.map(({ firstRequestedAt }) => firstRequestedAt));
@@ -80,14 +86,22 @@ export function makeFairQueue(): FairQueue {
   };
 
   return {
-    acquireSlot({ tenant, job, createdAt }, freeSlots, now) {
+    acquireSlot(requested, freeSlots, now) {
+      const { tenant, job } = requested;
       for (const [key, { expiresAt }] of waiting) if (expiresAt < now) waiting.delete(key);
       const firstRequestedAt = waiting.get(job)?.firstRequestedAt ?? now;
       if (!waiting.has(job) && waiting.size >= MAX_WAITING) return { granted: false, retryAfter: MAX_RETRY_SECONDS };
-      const request = { tenant, job, createdAt, firstRequestedAt, expiresAt: now };
+      const request = { ...requested, firstRequestedAt, expiresAt: now };
       waiting.set(job, request);
-      const position = positionOf(request);
-      if (position < freeSlots) {
+      const position = positionOf(request, waiting.values(), now);
+      const smallPosition = request.isSmall
+        ? positionOf(
+            request,
+            [...waiting.values()].filter(({ isSmall }) => isSmall),
+            now,
+          )
+        : Number.POSITIVE_INFINITY;
+      if (position < freeSlots.any || smallPosition < freeSlots.small) {
         waiting.delete(job);
         lastServed.delete(tenant);
         lastServed.set(tenant, servedCount++);
@@ -95,7 +109,7 @@ export function makeFairQueue(): FairQueue {
         if (lastServed.size > MAX_TENANTS && oldest !== undefined) lastServed.delete(oldest);
         return { granted: true };
       }
-      const retryAfter = retryAfterOf(position);
+      const retryAfter = retryAfterOf(Math.min(position, smallPosition));
       waiting.set(job, { ...request, expiresAt: now + RETRY_TOLERANCE * retryAfter * 1000 + GRACE_MS });
       return { granted: false, retryAfter };
     },

@@ -14,8 +14,9 @@ export interface Settings {
   readonly secrets: readonly [string, ...string[]];
   /** The Worker's address, without a slash at its end. */
   readonly graftUrl: string;
-  /** How many attempts run at once. */
+  /** How many attempts run at once, and how many at small jobs beside these. */
   readonly capacity: number;
+  readonly smallCapacity: number;
   readonly workDir: string;
   /** The bytes that an attempt may hold in memory, and the operations of one of its trainings. */
   readonly budget: Cost;
@@ -43,6 +44,7 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     secrets: [parseSecret("BATCH_SECRET", env.BATCH_SECRET), ...previous],
     graftUrl: parseUrl("GRAFT_URL", env.GRAFT_URL),
     capacity: parseInteger("BATCH_JOBS", env.BATCH_JOBS, 1, 1, 256),
+    smallCapacity: parseInteger("BATCH_SMALL_JOBS", env.BATCH_SMALL_JOBS, 1, 0, 256),
     workDir: resolve(env.WORK_DIR || ".graft-batch"),
     budget: {
       bytes: parseInteger("BATCH_MEMORY_BYTES", env.BATCH_MEMORY_BYTES, 1.5e9, 1e6, 4e9),

@@ -13,7 +13,8 @@ export interface Supervisor {
    * known one of its job has ended.
    */
   stateOf(id: string, attempt: number): "running" | "ended" | "orphaned" | null;
-  runningCount(): number;
+  /** The attempts that have a process. */
+  running(): readonly Submission[];
   /** Starts an attempt, which must be unknown here. */
   start(submission: Submission): void;
   /** Asks a running attempt to end. Answers whether there is one. */
@@ -57,7 +58,7 @@ export function makeSupervisor(settings: Settings, folder: WorkFolder, log: Log,
       if (orphaned.has(attemptKey(id, attempt))) return "orphaned";
       return attempt < current || attempt <= ended.last(id) ? "ended" : null;
     },
-    runningCount: () => processes.size,
+    running: () => Array.from(processes.values(), ({ submission }) => submission),
     start(submission) {
       const { id, attempt } = submission;
       folder.add(submission);

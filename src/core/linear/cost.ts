@@ -29,7 +29,7 @@ export type CostOptions = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">
  * 0.8 to 5 MB a second, least if it knows no word (bench/encode.ts), hash-text-1 takes more, and training does about 12
  * GFLOP a second.
  */
-const OPERATIONS_PER_TEXT_BYTE = 10_000;
+export const OPERATIONS_PER_TEXT_BYTE = 10_000;
 /** Rows of the embeddings that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
 /** `auto` cross-validates if that takes at most so many operations, at `EVALUATIONS_PER_FIT` evaluations a fit. */

@@ -7,7 +7,7 @@ import { type BatchEndpoint, stopAttempt, submitAttempt } from "../../jobs/clien
 import type { Submission } from "../../jobs/protocol.ts";
 import { makeAttemptToken } from "../../jobs/token.ts";
 import { toMilliseconds } from "../../lib/time.ts";
-import { findJob, findNextQueuedJob, type JobRow } from "./jobs.ts";
+import { findJob, findNextSubmission, type JobRow } from "./jobs.ts";
 import { applyEvent, checkSource } from "./lifecycle.ts";
 
 const HEARTBEATS_PER_TIMEOUT = 10;
@@ -104,9 +104,10 @@ export async function submitNextJob(
 ): Promise<number | null> {
   const { sql } = storage;
   const rules = getJobRules(env);
-  const next = findNextQueuedJob(sql);
-  if (next === null) return null;
-  if (next.state.submitAt > now) return next.state.submitAt;
+  const submission = findNextSubmission(sql, now);
+  if (submission === null) return null;
+  if (submission.at > now) return submission.at;
+  const next = submission.job;
   const { attempt } = next.state;
   const applyJobEvent = (event: JobEvent) =>
     storage.transactionSync(() => {
@@ -147,8 +148,8 @@ export async function submitNextJob(
       applyJobEvent({ type: "unanswered", attempt, reason: response.reason, retryAfter });
     }
   }
-  const nextQueued = findNextQueuedJob(sql);
-  return nextQueued === null ? null : Math.max(nextQueued.state.submitAt, Date.now());
+  const following = findNextSubmission(sql, Date.now());
+  return following && Math.max(following.at, Date.now());
 }
 
 function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobRow): Submission {
@@ -170,6 +171,7 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     hyperparameters: { ...spec.training, epochs: n_epochs, batch_size, learning_rate_multiplier, seed: spec.seed },
     evaluation: spec.evaluation,
     edge_budget: edgeBudget,
+    estimate: spec.estimate,
     checkpoint,
     heartbeat_seconds: Math.min(MAX_HEARTBEAT_SECONDS, heartbeatTimeoutSeconds(env) / HEARTBEATS_PER_TIMEOUT),
   };

@@ -13,9 +13,11 @@ import {
   type JobState,
   type PromotionMode,
 } from "../../core/lifecycle/job.ts";
+import { nextSubmission } from "../../core/lifecycle/job-order.ts";
 import { limits } from "../../core/limits.ts";
+import type { Cost } from "../../core/linear/types.ts";
 import type { Submission } from "../../jobs/protocol.ts";
-import { toSeconds } from "../../lib/time.ts";
+import { toMilliseconds, toSeconds } from "../../lib/time.ts";
 import { findListPosition } from "../deleted-positions.ts";
 import { fineTunedId } from "../heads/backbones.ts";
 import { paginate } from "../page.ts";
@@ -45,6 +47,8 @@ export interface JobSpec {
   readonly hyperparameters: FineTuningHyperparameters;
   readonly training: Omit<HeadHyperparameters, "seed">;
   readonly evaluation: Submission["evaluation"];
+  /** Decides the order of jobs. Jobs that older builds made have none. */
+  readonly estimate?: Cost;
 }
 
 export interface JobRow {
@@ -174,12 +178,13 @@ export function isActiveJob(sql: SqlStorage, id: string): boolean {
   return job.ok && !hasEnded(job.value.state);
 }
 
-/** The queued job to submit next: the oldest of those whose submissions went unanswered least often. */
-export function findNextQueuedJob(sql: SqlStorage): JobRow | null {
-  const row = sql
-    .exec<StoredJob>(
-      "SELECT * FROM jobs WHERE status = 'queued' ORDER BY json_extract(state, '$.unanswered'), number LIMIT 1",
-    )
-    .toArray()[0];
-  return row ? toRow(row) : null;
+/** The queued job to submit next, and when; null if none is queued. */
+export function findNextSubmission(sql: SqlStorage, now: number): { job: JobRow; at: number } | null {
+  const rows = sql.exec<StoredJob>("SELECT * FROM jobs WHERE status = 'queued' ORDER BY number").toArray();
+  const queue = rows.map(toRow).map((row) => {
+    const { state, spec, created_at } = row;
+    return { row, state, operations: spec.estimate?.operations ?? null, createdAt: toMilliseconds(created_at) };
+  });
+  const next = nextSubmission(queue, now);
+  return next && { job: next.job.row, at: next.at };
 }

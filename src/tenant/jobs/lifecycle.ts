@@ -22,6 +22,7 @@ import { checkBackboneLimit, fineTunedId } from "../heads/backbones.ts";
 import { checkHeadTask } from "../heads/heads.ts";
 import { emit } from "../hooks/events.ts";
 import { schedule } from "../tasks/tasks.ts";
+import { estimateJob } from "./estimate.ts";
 import { countActiveJobs, deleteOldJobs, findJob, type JobRow, type JobSpec, toJob } from "./jobs.ts";
 import { addLogRecord } from "./log.ts";
 
@@ -80,7 +81,7 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
     "INSERT INTO jobs (id, status, spec, state, created_at) VALUES (?, ?, ?, ?, ?)",
     id,
     state.status,
-    JSON.stringify(spec),
+    JSON.stringify({ ...spec, estimate: estimateJob(sql, spec) } satisfies JobSpec),
     encodeJobState(state),
     toSeconds(now),
   );

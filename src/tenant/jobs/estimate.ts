@@ -1,0 +1,38 @@
+/** What a job is estimated to cost (core/job-cost.ts), by the size of its examples when it is created. */
+import { estimateJobCost, type JobSize } from "../../core/job-cost.ts";
+import { hasTrainableLayers } from "../../core/lifecycle/job.ts";
+import type { Cost } from "../../core/linear/types.ts";
+import { toTrainingOptions } from "../../jobs/protocol.ts";
+import { countLabels, findDataset } from "../data/datasets.ts";
+import { getFile } from "../data/files.ts";
+import type { JobSpec } from "./jobs.ts";
+
+export function estimateJob(sql: SqlStorage, spec: JobSpec): Cost {
+  const { task, dimensions, hyperparameters, seed, training, evaluation } = spec;
+  const { n_epochs, batch_size } = hyperparameters;
+  const layers = hasTrainableLayers(spec.trainable) ? { epochs: n_epochs, batchSize: batch_size } : null;
+  const options = toTrainingOptions({ hyperparameters: { ...training, seed }, evaluation });
+  return estimateJobCost({ task, dimensions, ...measureSource(sql, spec), layers }, options);
+}
+
+function measureSource(
+  sql: SqlStorage,
+  { source, modality }: JobSpec,
+): Pick<JobSize, "examples" | "labels" | "textBytes"> {
+  const isText = modality === "text";
+  if (source.kind === "file") {
+    const file = getFile(sql, source.id);
+    if (!file.ok) return { examples: 0, labels: 0, textBytes: 0 };
+    const { examples, labels } = file.value.graft;
+    return { examples, labels, textBytes: isText ? file.value.bytes : 0 };
+  }
+  const { examples, bytes } = sql
+    .exec<{ examples: number; bytes: number }>(
+      "SELECT count(*) AS examples, coalesce(sum(octet_length(input)), 0) AS bytes FROM examples WHERE dataset = ?",
+      source.id,
+    )
+    .one();
+  const dataset = findDataset(sql, source.name);
+  const labels = dataset.ok ? Object.keys(countLabels(sql, dataset.value)).length : 0;
+  return { examples, labels, textBytes: isText ? bytes : 0 };
+}
