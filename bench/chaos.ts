@@ -3,13 +3,14 @@
  * jobs that end in a wrong state, are promoted twice or lack an event, and the objects in R2 that nothing refers to or that
  * are missing.
  *
- *   npm run bench -- chaos
+ *   npm run bench -- chaos [--kills 200]
  */
+import { parseArgs } from "node:util";
 import { seededRandom } from "../src/core/random.ts";
 import { findStorageErrors, killRandomly, startChaosSystem } from "../test/e2e/chaos.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 
-const KILLS = 200;
+const DEFAULT_KILLS = "200";
 const TENANTS = 5;
 /** The longest pause between a restart and the next kill. Half of it, the mean, is about three times a job's time. */
 const LONGEST_PAUSE_MS = 4_000;
@@ -17,15 +18,17 @@ const LONGEST_PAUSE_MS = 4_000;
 const SILENCE_SECONDS = 8;
 
 export async function run(): Promise<Row[]> {
+  const { values } = parseArgs({ options: { kills: { type: "string", default: DEFAULT_KILLS } }, strict: false });
+  const killCount = Number(values.kills);
   const { system, tenants } = await startChaosSystem(TENANTS, SILENCE_SECONDS);
   try {
     const started = Date.now();
     const onKill = (kills: number) => kills % 20 === 0 && console.error(`${kills} kills …`);
-    const report = await killRandomly(system, tenants, KILLS, seededRandom(1), LONGEST_PAUSE_MS, onKill);
+    const report = await killRandomly(system, tenants, killCount, seededRandom(1), LONGEST_PAUSE_MS, onKill);
     const storageReports = await Promise.all(tenants.map((tenant) => findStorageErrors(system, tenant)));
     const orphans = storageReports.flatMap((each) => [...each.orphans, ...each.missing]);
     for (const each of [...report.errors, ...orphans]) console.error(each);
-    const name = `${KILLS} kills`;
+    const name = `${killCount} kills`;
     const row = (measure: string, value: number, unit = "") => makeRow({ case: name, measure, value, unit });
     const zeroRow = (measure: string, value: number) =>
       makeRow({ case: name, measure, value, target: "0", met: value === 0 });

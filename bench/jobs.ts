@@ -2,8 +2,11 @@
  * Jobs on this machine, with the Worker and the batch endpoint as processes: the time of a small job, 100 jobs of 20
  * tenants on an endpoint that runs one at a time, and the time and memory of jobs of several sizes.
  *
- *   npm run bench -- jobs
+ *   npm run bench -- jobs [--only waiting]
+ *
+ * `waiting` is how long a small job waits behind a large one.
  */
+import { parseArgs } from "node:util";
 import {
   createDataset,
   type System,
@@ -12,6 +15,7 @@ import {
   waitFor,
   waitForJobEnd,
 } from "../test/e2e/processes.ts";
+import { measureWaiting } from "./jobs-waiting.ts";
 import { processTreeMegabytes } from "./shared/memory.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { median } from "./shared/statistics.ts";
@@ -150,6 +154,11 @@ async function measureSizes(system: System, { graft }: TenantClient): Promise<Si
 }
 
 export async function run(): Promise<Row[]> {
+  const { values } = parseArgs({ options: { only: { type: "string" } }, strict: false });
+  return values.only === "waiting" ? measureWaiting() : [...(await measureJobs()), ...(await measureWaiting())];
+}
+
+async function measureJobs(): Promise<Row[]> {
   const system = await startSystem({ batch: { BATCH_JOBS: "1" }, worker: { BATCH_SILENCE_SECONDS: "60" } });
   try {
     const tenants: TenantClient[] = [];

@@ -1,11 +1,11 @@
-/** `npm run bench -- NAME [--json FILE] [--data DIR]`: runs bench/NAME.ts, prints its table and writes its report. */
+/** `npm run bench -- NAME [--json FILE] [--data DIR] [--only PART] [--kills N]`: runs bench/NAME.ts, prints its table and writes its report. */
 import { parseArgs } from "node:util";
 import { type Bench, printTable, writeReport } from "./shared/report.ts";
 
-// Measurements that read a dataset parse --data themselves.
+// Measurements parse --data, --only and --kills themselves.
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { json: { type: "string" }, data: { type: "string" } },
+  options: { json: { type: "string" }, data: { type: "string" }, only: { type: "string" }, kills: { type: "string" } },
 });
 const [name = ""] = positionals;
 const names = [
