@@ -7,15 +7,29 @@
 import { Resolver } from "node:dns/promises";
 import { once } from "node:events";
 import { rmSync } from "node:fs";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type ServerOptions,
+  type ServerResponse,
+} from "node:http";
 import { isIP, type LookupFunction } from "node:net";
-import { pipeline } from "node:stream/promises";
+import { buffer } from "node:stream/consumers";
 import { Agent, type Dispatcher } from "undici";
 import { listBackboneOrigins } from "../backbones/index.ts";
 import { endToEndHeaders } from "../front/headers.ts";
 import { HOPS_HEADER } from "../webhooks/hops.ts";
 import { ADDRESS_PROHIBITED } from "../webhooks/send.ts";
 import { isPublicAddress, parseOrigins } from "../webhooks/url.ts";
+
+const SMALL_BODY_BYTES = 65_536;
+
+/**
+ * A proxy's requests have a whole URL and need no Host. The runtime closes an idle connection after 5 s; if this side did
+ * it first, the next request could be lost.
+ */
+const serverOptions: ServerOptions = { requireHostHeader: false, requestTimeout: 0, keepAliveTimeout: 60_000 };
 
 /** The IPv4 and IPv6 addresses of a host name. */
 export type Resolve = (name: string) => Promise<readonly string[]>;
@@ -40,15 +54,14 @@ export async function startOutbound(options: OutboundOptions): Promise<() => Pro
   const timeouts = { headersTimeout: 0, bodyTimeout: 0 };
   const publicNetwork = new Agent({ ...timeouts, connect: { lookup: publicLookup(resolve) } });
   const anyNetwork = new Agent(timeouts);
-  // A proxy's requests have a whole URL and need no Host.
-  const server = createServer({ requireHostHeader: false, requestTimeout: 0 }, (request, response) => {
+  const server = createServer(serverOptions, (request, response) => {
     const url = URL.parse(request.url ?? "");
     if (url === null) return void response.destroy();
     const isWebhook = request.headers[HOPS_HEADER] !== undefined;
-    if ((isWebhook ? webhookOrigins : serviceOrigins).has(url.origin)) void pass(request, response, url, anyNetwork);
+    const isNamed = (isWebhook ? webhookOrigins : serviceOrigins).has(url.origin);
     // An address is not resolved.
-    else if (isPrivateAddress(url.hostname)) refuse(response);
-    else void pass(request, response, url, publicNetwork);
+    if (!isNamed && isPrivateAddress(url.hostname)) return refuse(response);
+    pass(request, response, url, isNamed ? anyNetwork : publicNetwork).catch(() => response.destroy());
   });
   rmSync(socketPath, { force: true });
   server.listen(socketPath);
@@ -95,27 +108,44 @@ function refuse(response: ServerResponse): void {
   response.writeHead(502, { "proxy-status": `graft; error=${ADDRESS_PROHIBITED}` }).end();
 }
 
-/** Sends a request on, and its answer back. The connection to the Worker breaks where the other one does. */
+/**
+ * Sends a request on, and its answer back. The connection to the Worker breaks where the other one does, and the other way
+ * round.
+ */
 async function pass(request: IncomingMessage, response: ServerResponse, url: URL, network: Agent): Promise<void> {
   const { host: _ofProxy, "cf-worker": _zone, ...headers } = endToEndHeaders(request.headers);
-  const hasBody = request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined;
-  const controller = new AbortController();
-  response.once("close", () => controller.abort());
-  try {
-    const answer = await network.request({
-      origin: url.origin,
-      path: url.pathname + url.search,
-      method: request.method as Dispatcher.HttpMethod,
-      headers: headers as Record<string, string | string[]>,
-      body: hasBody ? request : null,
-      signal: controller.signal,
-    });
-    // Only this proxy's own refusals reach the Worker as such.
-    const { "proxy-status": _ofOthers, ...answerHeaders } = endToEndHeaders(answer.headers);
-    response.writeHead(answer.statusCode, answerHeaders);
-    await pipeline(answer.body, response);
-  } catch (error) {
-    if ((error as Error).message === ADDRESS_PROHIBITED) refuse(response);
-    else response.destroy();
-  }
+  const body = await readBody(request);
+  const { origin, pathname, search } = url;
+  const method = request.method as Dispatcher.HttpMethod;
+  const options = { origin, path: pathname + search, method, headers: headers as IncomingHttpHeaders, body };
+  network.dispatch(options, {
+    onRequestStart(controller) {
+      if (response.destroyed) return controller.abort(new Error("The Worker has given up."));
+      response.once("close", () => controller.abort(new Error("The Worker has given up.")));
+      response.on("drain", () => controller.resume());
+    },
+    onResponseStart(_controller, status, answerHeaders) {
+      if (status < 200) return;
+      // Only this proxy's own refusals reach the Worker as such.
+      const { "proxy-status": _ofOthers, ...kept } = endToEndHeaders(answerHeaders);
+      response.writeHead(status, kept);
+    },
+    onResponseData(controller, chunk) {
+      if (!response.write(chunk)) controller.pause();
+    },
+    onResponseEnd() {
+      response.end();
+    },
+    onResponseError(_controller, error) {
+      if (error.message === ADDRESS_PROHIBITED) refuse(response);
+      else response.destroy();
+    },
+  });
+}
+
+/** A small body is sent whole: that costs half of what a stream does. */
+async function readBody(request: IncomingMessage): Promise<IncomingMessage | Buffer | null> {
+  const { "transfer-encoding": encoding, "content-length": length = "0" } = request.headers;
+  if (encoding !== undefined || Number(length) > SMALL_BODY_BYTES) return request;
+  return Number(length) === 0 ? null : buffer(request);
 }
