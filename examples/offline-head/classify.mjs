@@ -16,7 +16,7 @@ for (const [text, embedding] of Object.entries(embeddings)) {
 }
 
 /** Each label's probability, or the value alone for regression. The export's `formula` says the same. */
-function predict({ task, weights, lexical, bias, temperature }, embedding, text) {
+function predict({ task, weights, lexical, bias, temperature, value_range: range }, embedding, text) {
   const features = lexical === null ? null : lexicalFeatures(lexical, text);
   const logits = weights.map((row, k) => {
     let sum = bias[k];
@@ -25,7 +25,8 @@ function predict({ task, weights, lexical, bias, temperature }, embedding, text)
     for (const [column, value] of features ?? []) sum += lexical.weights[k][column] * value;
     return sum / temperature;
   });
-  if (task === "regression") return logits;
+  if (task === "regression")
+    return logits.map((value) => (range ? Math.min(range[1], Math.max(range[0], value)) : value));
   return task === "single_label" ? softmax(logits) : logits.map((logit) => 1 / (1 + Math.exp(-logit)));
 }
 

@@ -57,6 +57,9 @@ export const newHead = z
     backbone: z.string().min(1).max(200).optional(),
     hyperparameters: headHyperparameters.prefault({}),
     evaluation: evaluationSettings.prefault({}),
+    clamp: z.boolean().default(false).openapi({
+      description: "for the task 'regression': whether predictions are clamped to the range of the values trained on",
+    }),
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),
   })
@@ -75,6 +78,10 @@ const classMetrics = z.object({
   recall: z.number(),
   f1: z.number(),
   support: z.number(),
+  threshold: z
+    .number()
+    .optional()
+    .openapi({ description: "of any number of labels: the label is predicted from this probability on" }),
 });
 export const evaluation = z
   .object({
@@ -130,6 +137,7 @@ export const head = z
       temperature: z.number(),
       // Heads trained before there were lexical features do not have it.
       lexical: z.boolean().optional().openapi({ description: "whether it reads words beside the embedding" }),
+      value_range: interval.optional().openapi({ description: "what predictions are clamped to, with 'clamp'" }),
       milliseconds: z.number(),
     }),
     evaluation: evaluation.nullable(),
@@ -169,6 +177,11 @@ export const headExport = z
     bias: z.array(z.number()),
     temperature: z.number(),
     out_of_scope_threshold: z.number().nullable(),
+    thresholds: z
+      .array(z.number())
+      .nullable()
+      .openapi({ description: "one a label, where any number of labels is predicted" }),
+    value_range: interval.nullable().openapi({ description: "what a value is clamped to" }),
     formula: z.string(),
   })
   .openapi("HeadExport");

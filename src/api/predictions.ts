@@ -13,6 +13,12 @@ export const predictRequest = z.strictObject({
   version: z.number().int().positive().optional(),
   coverage: z.number().min(0.5).max(0.999).optional(),
   out_of_scope_threshold: z.number().min(0).max(1).optional(),
+  threshold: z
+    .number()
+    .min(0)
+    .max(1)
+    .optional()
+    .openapi({ description: "for any number of labels: in the place of the fitted threshold of each label" }),
 });
 export type PredictRequest = DeepReadonly<z.input<typeof predictRequest>>;
 

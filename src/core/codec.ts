@@ -4,10 +4,12 @@
  *
  *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
  *          "GHD1" is the same without `offset`, which is 0 then
+ *          The JSON may have `thresholds` and `value_range`; builds that do not know them predict without
  *          "GHD3" adds `lexical` ({buckets, columns}) to the JSON, and at the end
  *          | idf, scale, scales f32 | seen buckets u16 | lexical weights i8
  *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
  */
+import type { ValueRange } from "./evaluation/value-range.ts";
 import type { Head, Task } from "./head.ts";
 
 const HEAD_V1_MAGIC = 0x31444847;
@@ -25,6 +27,9 @@ interface HeadHeader {
   temperature: number;
   out_of_scope_threshold: number | null;
   conformal: number;
+  /** One a label, or left out. */
+  thresholds?: readonly number[];
+  value_range?: ValueRange;
   lexical?: { buckets: number; columns: number };
 }
 
@@ -39,6 +44,8 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
     conformal: head.conformal.length,
+    ...(head.thresholds.length === 0 ? {} : { thresholds: head.thresholds }),
+    ...(head.valueRange === null ? {} : { value_range: head.valueRange }),
     ...(lexical === null ? {} : { lexical: { buckets: lexical.buckets, columns: lexical.seenBuckets.length } }),
   };
   const json = asciiJson(header);
@@ -113,6 +120,8 @@ export function decodeHead(bytes: Uint8Array): Head | null {
     offset: magic === HEAD_V1_MAGIC ? 0 : header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,
+    thresholds: header.thresholds ?? [],
+    valueRange: header.value_range ?? null,
   };
 }
 
@@ -128,10 +137,16 @@ function parseHeader(ascii: Uint8Array): HeadHeader | null {
   for (const byte of ascii) json += String.fromCharCode(byte);
   try {
     const header = JSON.parse(json) as HeadHeader;
-    return Array.isArray(header.labels) ? header : null;
+    return Array.isArray(header.labels) && hasValidOptions(header) ? header : null;
   } catch {
     return null;
   }
+}
+
+function hasValidOptions({ labels, thresholds = [], value_range = [0, 0] }: HeadHeader): boolean {
+  if (!Array.isArray(thresholds) || !Array.isArray(value_range)) return false;
+  if (thresholds.length > 0 && thresholds.length !== labels.length) return false;
+  return value_range.length === 2 && [...thresholds, ...value_range].every(Number.isFinite);
 }
 
 /** Embeddings of up to about a thousand rows of a dataset, and the hash of each row's input. */

@@ -7,6 +7,8 @@
  */
 
 import { sigmoid, softmax } from "./evaluation/probability.ts";
+import { DEFAULT_THRESHOLD } from "./evaluation/thresholds.ts";
+import { clampTo, type ValueRange } from "./evaluation/value-range.ts";
 import type { LexicalVocabulary, SparseVector } from "./text/lexical.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
@@ -29,6 +31,10 @@ export interface Head {
   readonly temperature: number;
   /** An input is in scope if its top probability is at least this. Null: every input is in scope. */
   readonly outOfScopeThreshold: number | null;
+  /** Multi-label: a label is predicted from this probability on. Empty: from ½ on, for each label. */
+  readonly thresholds: readonly number[];
+  /** Regression: outputs are clamped to this range, unless it is null. */
+  readonly valueRange: ValueRange | null;
   /** At most 1000 quantiles of the held-out examples' nonconformity scores, ascending. Empty if none were held out. */
   readonly conformal: Float32Array;
 }
@@ -82,8 +88,16 @@ export function predict(head: Head, embedding: Float32Array, features: SparseVec
     addLexicalLogits(logits, lexical, features);
   }
   for (let k = 0; k < logits.length; k++) logits[k] = (logits[k] as number) / head.temperature;
-  if (head.task === "regression") return logits;
+  if (head.task === "regression") {
+    const { valueRange } = head;
+    return valueRange === null ? logits : logits.map((value) => clampTo(valueRange, value));
+  }
   return head.task === "single_label" ? softmax(logits) : logits.map(sigmoid);
+}
+
+/** From which probability on a multi-label head predicts a label. */
+export function thresholdOf({ thresholds }: Head, label: number): number {
+  return thresholds[label] ?? DEFAULT_THRESHOLD;
 }
 
 /**
@@ -103,11 +117,14 @@ export function predictionSet(head: Head, probabilities: Float64Array, coverage:
 /**
  * Regression: an interval [low, high] that contains the true value for at least `coverage` of future inputs like those
  * of the training, by split conformal prediction on absolute residuals (Lei et al. 2018). Infinite if too few examples
- * were held out.
+ * were held out. A head that clamps its outputs clamps the interval too.
  */
 export function predictionInterval(head: Head, value: number, coverage: number): [number, number] {
   const margin = conformalQuantile(head.conformal, coverage);
-  return [value - margin, value + margin];
+  const interval: [number, number] = [value - margin, value + margin];
+  const { valueRange } = head;
+  if (valueRange === null || margin === Number.POSITIVE_INFINITY) return interval;
+  return [clampTo(valueRange, interval[0]), clampTo(valueRange, interval[1])];
 }
 
 /** The ⌈(n + 1) · coverage⌉-th smallest score. Infinite if there are fewer scores. */

@@ -52,6 +52,10 @@ export const submission = z
       lexical: z.union([z.literal("auto"), z.boolean()]),
       seed: z.int().min(0),
     }),
+    clamp: z
+      .boolean()
+      .optional()
+      .meta({ description: "regression: whether outputs are clamped to the range of the values" }),
     evaluation: z.object({
       method: z.enum(["auto", "cross_validation", "holdout", "none"]),
       folds: z.int().min(2).optional(),
@@ -74,6 +78,7 @@ export type Submission = z.infer<typeof submission>;
 export function toTrainingOptions(params: {
   readonly hyperparameters: Omit<Submission["hyperparameters"], "epochs" | "batch_size" | "learning_rate_multiplier">;
   readonly evaluation: Submission["evaluation"];
+  readonly clamp?: boolean | undefined;
 }): Omit<TrainingOptions, "budget"> {
   const { l2, class_weight, lexical, seed } = params.hyperparameters;
   const { method, folds, fraction } = params.evaluation;
@@ -82,6 +87,7 @@ export function toTrainingOptions(params: {
     classWeight: class_weight,
     seed,
     lexical,
+    clamp: params.clamp ?? false,
     evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
   };
 }

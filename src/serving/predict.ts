@@ -4,7 +4,7 @@ import type { Prediction, PredictRequest } from "../api/predictions.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { CHARACTERS_PER_CHUNK } from "../backbones/chunks.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import { type Head, predict, predictionInterval, predictionSet } from "../core/head.ts";
+import { type Head, predict, predictionInterval, predictionSet, thresholdOf } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { createLexicalVectorizer } from "../core/text/lexical.ts";
 import { checkEmbedding, checkText } from "../ingest/example.ts";
@@ -151,20 +151,25 @@ function toPrediction(head: Head, outputs: Float64Array, options: PredictOptions
     const interval = predictionInterval(head, value, options.coverage ?? DEFAULT_COVERAGE);
     return { value, interval: interval.every(Number.isFinite) ? interval : null };
   }
-  const ranked = Array.from(outputs, (score, i) => ({ label: head.labels[i] ?? "", score })).sort(
+  const ranked = Array.from(outputs, (score, i) => ({ label: head.labels[i] ?? "", score, index: i })).sort(
     (a, b) => b.score - a.score,
   );
+  const scores = (list: typeof ranked) => list.map(({ label, score }) => ({ label, score }));
   const top = ranked[0] ?? { label: "", score: 0 };
   if (head.task === "multi_label") {
-    const labels = ranked.filter(({ score }) => score >= 0.5).map(({ label }) => label);
-    return { labels, scores: ranked.slice(0, options.top_k ?? Math.max(1, labels.length)) };
+    const isPredicted = ({ score, index }: (typeof ranked)[number]) =>
+      score >= (options.threshold ?? thresholdOf(head, index));
+    const labels = ranked.filter(isPredicted).map(({ label }) => label);
+    // All that are predicted, with those between them that have higher thresholds.
+    const shown = Math.max(1, ranked.findLastIndex(isPredicted) + 1);
+    return { labels, scores: scores(ranked.slice(0, options.top_k ?? shown)) };
   }
   const threshold = options.out_of_scope_threshold ?? head.outOfScopeThreshold;
   return {
     label: top.label,
     score: top.score,
     in_scope: threshold === null || top.score >= threshold,
-    scores: ranked.slice(0, options.top_k ?? 1),
+    scores: scores(ranked.slice(0, options.top_k ?? 1)),
     ...(options.coverage === undefined
       ? {}
       : { set: predictionSet(head, outputs, options.coverage).map((i) => head.labels[i] ?? "") }),

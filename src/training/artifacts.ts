@@ -1,6 +1,7 @@
 /** A trained head as bytes and as the record of its version. */
 import { encodeHead } from "../core/codec.ts";
 import { fail, type Result } from "../core/failure.ts";
+import type { Head } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { sha256Hex } from "../lib/hash.ts";
 import { storeBytes } from "../store/content-addressed.ts";
@@ -15,19 +16,25 @@ export function toHeadRecord(
   milliseconds: number,
 ): { readonly bytes: Uint8Array; readonly record: NewHead } {
   const bytes = encodeHead(result.head);
-  const { task, labels, dimensions } = result.head;
+  const { task, labels, dimensions, valueRange } = result.head;
   const { examples, iterations, converged, objective, l2, temperature, lexical } = result.training;
+  const training = { examples, iterations, converged, objective, l2, temperature, lexical, milliseconds };
   const record: NewHead = {
     ...head,
     task,
     labels,
     dimensions,
-    training: { method: "head", examples, iterations, converged, objective, l2, temperature, lexical, milliseconds },
+    training: { method: "head", ...training, ...describeRange(valueRange) },
     evaluation: result.evaluation,
     sha256: sha256Hex(bytes),
     bytes: bytes.length,
   };
   return { bytes, record };
+}
+
+/** The range to which a head clamps, as its record shows it. */
+export function describeRange(range: Head["valueRange"]): { value_range?: [number, number] } {
+  return range === null ? {} : { value_range: [...range] };
 }
 
 /** Stores a head that was trained here or at a batch endpoint: first its bytes, then its record by `commit`. */

@@ -66,7 +66,7 @@ export async function resolveJobSpec(
 }
 
 /** The specification of a job that trains a head as `POST /v1/heads` asks for it. */
-export function resolveHeadJobSpec(
+export async function resolveHeadJobSpec(
   request: TenantRequest,
   params: HeadParams,
   trainingFile: string,
@@ -75,7 +75,7 @@ export function resolveHeadJobSpec(
 ): Promise<Result<NewJob>> {
   const { seed, ...training } = params.hyperparameters;
   const { detail: _detail, ...evaluation } = params.evaluation;
-  return resolveJobSpec(
+  const spec = await resolveJobSpec(
     request,
     { trainingFile, model: params.backbone, param: "backbone" },
     {
@@ -89,8 +89,11 @@ export function resolveHeadJobSpec(
       hyperparameters: defaultHyperparameters,
       training,
       evaluation,
+      clamp: params.clamp,
     },
   );
+  if (!spec.ok || !params.clamp || spec.value.task === "regression") return spec;
+  return fail("task_mismatch", "'clamp' is for values alone. Leave it out.", { param: "clamp" });
 }
 
 type SourceShape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_label"> & {

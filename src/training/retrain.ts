@@ -24,8 +24,8 @@ export async function retrain(
   const tenantLedger = getLedger(env.TENANT, tenant);
   const retrainingSpec = await tenantLedger.getRetrainingSpec(head, attempt);
   if (!retrainingSpec.ok) return retrainingSpec;
-  const { dataset, backbone, promote } = retrainingSpec.value;
-  const params = newHead.parse({ name: head, dataset, ...(backbone === null ? {} : { backbone }) });
+  const { dataset, backbone, clamp, promote } = retrainingSpec.value;
+  const params = newHead.parse({ name: head, dataset, clamp, ...(backbone === null ? {} : { backbone }) });
   const result = await trainVersion(request, params, (version) => tenantLedger.commitRetraining(attempt, version));
   if (result.ok || result.failure.code !== "edge_budget_exceeded" || getBatchEndpoint(env) === null) return result;
   const spec = await resolveHeadJobSpec(request, params, `dataset:${dataset}`, promotionByPolicy[promote], "head");

@@ -73,6 +73,8 @@ export const head: Head = {
   offset: 0,
   temperature: 1,
   outOfScopeThreshold: null,
+  thresholds: [],
+  valueRange: null,
   conformal: new Float32Array(),
 };
 const headBytes = encodeHead(head);

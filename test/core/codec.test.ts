@@ -12,6 +12,8 @@ const head: Head = {
   offset: 0,
   temperature: 0.5,
   outOfScopeThreshold: null,
+  thresholds: [],
+  valueRange: null,
   conformal: Float32Array.of(0.25),
 };
 
@@ -25,8 +27,16 @@ it("reads what it wrote", () => {
     bias: Float32Array.of(5),
     lexical: null,
     offset: 1.7e9,
+    valueRange: [-1.5, 1e15],
   };
   expect(decodeHead(encodeHead(extremeHead))).toEqual(extremeHead);
+  const multiLabelHead: Head = { ...head, task: "multi_label", thresholds: [0.37, 0.5] };
+  expect(decodeHead(encodeHead(multiLabelHead))).toEqual(multiLabelHead);
+});
+
+it("reads no head whose thresholds or range are of another form", () => {
+  for (const wrong of [{ thresholds: [0.5] }, { thresholds: ["a", "b"] }, { thresholds: {} }, { valueRange: [1] }])
+    expect(decodeHead(encodeHead({ ...head, ...wrong } as Head))).toBeNull();
 });
 
 it("reads heads of version 1, which have no offset", () => {

@@ -152,6 +152,8 @@ describe("the model of a head and layers", () => {
       offset: task === "regression" ? 50 : 0,
       temperature: 1,
       outOfScopeThreshold: null,
+      thresholds: [],
+      valueRange: null,
       conformal: new Float32Array(0),
     };
   };

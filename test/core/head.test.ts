@@ -35,6 +35,8 @@ function makeHead(outputs: number, task: Head["task"], spread: number, seed: num
     offset: 0,
     temperature: task === "regression" ? 1 : 0.5 + random(),
     outOfScopeThreshold: null,
+    thresholds: [],
+    valueRange: null,
     conformal: numbers(0),
   };
   return { head, exact, embedding: numbers(DIMENSIONS) };

@@ -77,7 +77,7 @@ describe("offline-head gives the service's own outputs", () => {
     ["embedding", { ...tickets, hyperparameters: { lexical: false } }],
     ["lexical", { ...tickets, hyperparameters: { lexical: true } }],
     ["multi-label", { examples: labelled((i) => ({ labels: i % 3 ? ["a"] : ["a", "b"].slice(i % 2) })) }],
-    ["regression", { examples: labelled((i) => ({ value: 1e6 + i })) }],
+    ["regression", { examples: labelled((i) => ({ value: 1e6 + i })), clamp: true }],
   ];
 
   test.each(cases)("%s", async (name, head) => {

@@ -99,6 +99,8 @@ describe("a checkpoint", () => {
     evaluation: { method: "holdout", detail: "summary", examples: 3 },
     temperature: 2,
     outOfScopeThreshold: null,
+    thresholds: [],
+    valueRange: null,
     conformal: [0.5],
   } as const;
   const trainedCandidate = fc.option(
@@ -205,6 +207,8 @@ describe("the comparison", () => {
     offset: 0,
     temperature: 1,
     outOfScopeThreshold: null,
+    thresholds: [],
+    valueRange: null,
     conformal: new Float32Array(0),
   });
   const makeMaterial = (

@@ -770,6 +770,8 @@ describe("a finish", () => {
     conformal: new Float32Array(),
     temperature: 1,
     outOfScopeThreshold: null,
+    thresholds: [],
+    valueRange: null,
   };
   const lexical = {
     buckets: 256,

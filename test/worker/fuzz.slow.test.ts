@@ -61,6 +61,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
       examples,
       hyperparameters: { l2: 1, class_weight: null, lexical: "auto", seed: 1 },
       evaluation: { method: "auto", folds: 2, fraction: 0.2, detail: "summary" },
+      clamp: false,
       promote: true,
       method: "head",
     },

@@ -303,6 +303,8 @@ function head(seed = 1): Head {
     conformal: Float32Array.of(0.5),
     temperature: 1,
     outOfScopeThreshold: null,
+    thresholds: [],
+    valueRange: null,
   };
 }
 

@@ -1,7 +1,8 @@
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { limits } from "../../src/core/limits.ts";
-import { call, tenantWithTickets, tickets } from "./api.ts";
+import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectError } from "./assertions.ts";
+import { WAIT_OPTIONS } from "./fake-batch-endpoint.ts";
 
 let key: string;
 
@@ -280,6 +281,71 @@ test("options are refused where they mean nothing", async () => {
   expectError(await postPredict("multi", { input: "hello", coverage: 0.9 }), 422, "task_mismatch", "coverage");
   const threshold = await postPredict("multi", { input: "hello", out_of_scope_threshold: 0.5 });
   expectError(threshold, 422, "task_mismatch", "out_of_scope_threshold");
+  expectError(await postPredict("single", { input: "hello", threshold: 0.5 }), 422, "task_mismatch", "threshold");
+  expectError(await postPredict("multi", { input: "hello", threshold: 1.5 }), 400, "invalid_parameter", "threshold");
+});
+
+test("a multi-label head predicts by the threshold of each label, or by that of the request", async () => {
+  const examples = Array.from({ length: 160 }, (_, i) => ({
+    embedding: [Math.sin(i), i % 8 === 0 ? 0.3 + Math.cos(i) : Math.cos(3 * i) - 0.3],
+    labels: [...(Math.sin(i) > 0 ? ["often"] : []), ...(i % 8 === 0 ? ["rare"] : [])],
+  }));
+  const { json: head } = await call("POST", "/v1/heads", key, { name: "thresholds", examples });
+  const thresholds = new Map<string, number>(
+    head.evaluation.per_class.map((metrics: { label: string; threshold: number }) => [
+      metrics.label,
+      metrics.threshold,
+    ]),
+  );
+  expect(thresholds.get("rare")).toBeLessThan(0.5);
+  const exported = await call("GET", "/v1/heads/thresholds/versions/1/export", key);
+  expect(exported.json).toMatchObject({ thresholds: [...thresholds.values()], value_range: null });
+  const input = examples.map(({ embedding }) => ({ embedding }));
+  const { data: all } = (await postPredict("thresholds", { input, top_k: 2 })).json;
+  const { data: shown } = (await postPredict("thresholds", { input })).json;
+  const { data: overridden } = (await postPredict("thresholds", { input, threshold: 0.9 })).json;
+  for (const [i, { scores, labels }] of all.entries()) {
+    const above = (thresholdOf: (label: string) => number) =>
+      scores
+        .filter(({ label, score }: { label: string; score: number }) => score >= thresholdOf(label))
+        .map(({ label }: { label: string }) => label);
+    expect(labels).toEqual(above((label) => thresholds.get(label) ?? 1));
+    expect(overridden[i].labels).toEqual(above(() => 0.9));
+    expect(shown[i].scores.map(({ label }: { label: string }) => label)).toEqual(expect.arrayContaining(labels));
+  }
+  expect(all.some(({ labels }: { labels: string[] }) => labels.includes("rare"))).toBe(true);
+});
+
+test("a head that clamps answers no value beyond those it was trained on, and trains so again", async () => {
+  const owner = await newTenant();
+  const dataset = { name: "points", task: "regression", modality: "embedding", dimensions: 1 };
+  await call("POST", "/v1/datasets", owner.key, dataset);
+  const examples = Array.from({ length: 40 }, (_, i) => ({ embedding: [i], value: 10 + i }));
+  await call("POST", "/v1/datasets/points/examples", owner.key, { examples });
+  const params = { name: "clamped", dataset: "points", clamp: true };
+  const { json: head } = await call("POST", "/v1/heads", owner.key, params);
+  expect(head.training.value_range).toEqual([10, 49]);
+  const input = [{ embedding: [1000] }, { embedding: [-1000] }];
+  const { json } = await call("POST", "/v1/heads/clamped/predict", owner.key, { input });
+  expect(json.data.map(({ value }: { value: number }) => value)).toEqual([49, 10]);
+  for (const { interval } of json.data) expect([interval[0] >= 10, interval[1] <= 49]).toEqual([true, true]);
+  const free = await call("POST", "/v1/heads", owner.key, { ...params, name: "free", clamp: false });
+  expect(free.json.training.value_range).toBeUndefined();
+  const freePrediction = await call("POST", "/v1/heads/free/predict", owner.key, { input: input[0] });
+  expect(freePrediction.json.data[0].value).toBeGreaterThan(500);
+  const exported = await call("GET", "/v1/heads/clamped/versions/1/export", owner.key);
+  expect(exported.json).toMatchObject({ thresholds: null, value_range: [10, 49] });
+  const labelled = { name: "labelled", examples: tickets(), clamp: true };
+  for (const method of ["head", "fine_tune"])
+    expectError(await call("POST", "/v1/heads", owner.key, { ...labelled, method }), 422, "task_mismatch", "clamp");
+  const policy = { retrain_after_examples: 1, promote: "always" };
+  await call("PUT", "/v1/heads/clamped/policy", owner.key, policy);
+  await call("POST", "/v1/datasets/points/examples", owner.key, { examples: [{ embedding: [40], value: 60 }] });
+  const retrained = await vi.waitUntil(async () => {
+    const { json: current } = await call("GET", "/v1/heads/clamped", owner.key);
+    return current.version === 2 && current;
+  }, WAIT_OPTIONS);
+  expect(retrained.training.value_range).toEqual([10, 60]);
 });
 
 test("more characters than the limit says are refused before any is embedded, however they are divided", async () => {

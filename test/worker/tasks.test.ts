@@ -82,6 +82,8 @@ async function storeTrainedHead(name = "support") {
     conformal: new Float32Array(),
     temperature: 1,
     outOfScopeThreshold: null,
+    thresholds: [],
+    valueRange: null,
   });
   const sha256 = sha256Hex(bytes);
   await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);

@@ -6,9 +6,10 @@ import { type Evaluation, type EvaluationResult, noEvaluation } from "./evaluati
 import { regressionMetrics } from "./metrics.ts";
 import { evaluateMultiLabel } from "./multi-label.ts";
 import { evaluateSingleLabel } from "./single-label.ts";
+import { clampTo, rangeOf } from "./value-range.ts";
 
 /**
- * Evaluates held-out logits. Whatever is fitted to held-out examples here (the temperature, the threshold) is fitted on
+ * Evaluates held-out logits. Whatever is fitted to held-out examples here (the temperature, thresholds) is fitted on
  * other parts than the one that it is evaluated on.
  *
  * @param heldOut logits of held-out rows, including out-of-scope rows (target −1)
@@ -34,7 +35,7 @@ export function* evaluateHeldOut(
 
 /** Operations of evaluating so many held-out logits, in so many parts, at most. */
 export function heldOutEvaluationOperations(logits: number, parts: number): number {
-  return (parts + 1) * temperatureOperations(logits) + 5 * logits * OPERATIONS_PER_LOGIT;
+  return (parts + 1) * temperatureOperations(logits) + (6 + parts) * logits * OPERATIONS_PER_LOGIT;
 }
 
 function evaluateRegression(
@@ -49,6 +50,22 @@ function evaluateRegression(
     evaluation: { ...settings, detail: "summary", examples: truth.length, ...regressionMetrics(truth, predicted) },
     temperature: 1,
     outOfScopeThreshold: null,
+    thresholds: [],
     conformal: conformalScores(residuals),
   };
+}
+
+/**
+ * The held-out outputs, each clamped to the range of the values of all rows but those of its own part.
+ *
+ * @param parts the part of each entry of `heldOut`
+ */
+export function clampHeldOut(values: Float64Array, heldOut: HeldOutLogits, parts: Int32Array): HeldOutLogits {
+  const logits = heldOut.logits.slice();
+  for (const part of new Set(parts)) {
+    const ownRows = new Set(heldOut.rows.filter((_, i) => parts[i] === part));
+    const range = rangeOf(values.filter((_, row) => !ownRows.has(row)));
+    for (const [i, value] of logits.entries()) if (parts[i] === part) logits[i] = clampTo(range, value);
+  }
+  return { ...heldOut, logits };
 }

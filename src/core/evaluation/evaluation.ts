@@ -36,6 +36,8 @@ export interface EvaluationResult {
   readonly evaluation: Evaluation;
   readonly temperature: number;
   readonly outOfScopeThreshold: number | null;
+  /** Of each label of a multi-label head; empty if none are fitted. */
+  readonly thresholds: readonly number[];
   readonly conformal: Float32Array;
 }
 
@@ -43,5 +45,6 @@ export const noEvaluation: EvaluationResult = {
   evaluation: { method: "none", detail: "summary", examples: 0 },
   temperature: 1,
   outOfScopeThreshold: null,
+  thresholds: [],
   conformal: new Float32Array(0),
 };

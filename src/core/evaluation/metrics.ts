@@ -6,6 +6,8 @@ export interface ClassMetrics {
   readonly recall: number;
   readonly f1: number;
   readonly support: number;
+  /** Multi-label: the label is predicted from this probability on. */
+  readonly threshold?: number;
 }
 
 /** How often a class was predicted correctly, was predicted, and was the true one. */

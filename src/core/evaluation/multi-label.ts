@@ -10,14 +10,12 @@ import {
 } from "./cross-fit.ts";
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
 import { type ClassCounts, calibrationBins, classMetrics, mean, wilsonInterval } from "./metrics.ts";
+import { DEFAULT_THRESHOLD, fitThresholds } from "./thresholds.ts";
 
 interface Entry extends HeldOutEntry {
   /** The indices of its labels. */
   readonly targets: ReadonlySet<number>;
 }
-
-/** A label is predicted if it is at least this probable. */
-const LABEL_THRESHOLD = 0.5;
 
 export function* evaluateMultiLabel(
   labels: readonly string[],
@@ -32,10 +30,20 @@ export function* evaluateMultiLabel(
   const temperature = yield* fitTemperature(targets, heldOut, indicesOf(entries));
   const temperatures = yield* crossFitTemperatures(targets, heldOut, parts, entries);
   const crossFitTemperature = ({ part }: HeldOutEntry) => temperatures.get(part) ?? 1;
-  const calibrated = yield* countPredictions(labels.length, heldOut, entries, crossFitTemperature);
+  const fitOn = (fitted: readonly Entry[], at: number) => thresholdsOf(labels.length, heldOut, fitted, at);
+  const thresholds = yield* fitOn(entries, temperature);
+  const crossFitThresholds = new Map<number, readonly number[]>();
+  for (const [part, at] of temperatures) {
+    const others = entries.filter((entry) => entry.part !== part);
+    crossFitThresholds.set(part, yield* fitOn(others, at));
+  }
+  const calibrated = yield* countPredictions(heldOut, entries, crossFitTemperature, crossFitThresholds);
   const uncalibratedError = yield* calibrationError(heldOut, entries, () => 1);
   const nonconformity = yield* nonconformityScores(heldOut, entries, temperature);
-  const perClass = labels.map((label, k) => classMetrics(label, calibrated.counts[k] as ClassCounts));
+  const perClass = labels.map((label, k) => ({
+    ...classMetrics(label, calibrated.counts[k] as ClassCounts),
+    threshold: thresholds[k] as number,
+  }));
   const sum = (key: keyof ClassCounts) => calibrated.counts.reduce((total, counts) => total + counts[key], 0);
   const micro = classMetrics("", { hits: sum("hits"), predicted: sum("predicted"), support: sum("support") });
   const accuracy = calibrated.exactMatches / entries.length;
@@ -55,6 +63,7 @@ export function* evaluateMultiLabel(
     },
     temperature,
     outOfScopeThreshold: null,
+    thresholds,
     conformal: conformalScores(nonconformity),
   };
 }
@@ -68,21 +77,38 @@ interface PredictionCounts {
   readonly error: number;
 }
 
-function* countPredictions(
+/** The thresholds of all labels that are best for these entries. */
+function* thresholdsOf(
   labels: number,
   heldOut: HeldOutLogits,
   entries: readonly Entry[],
+  temperature: number,
+): Steps<readonly number[]> {
+  const fit = fitThresholds(labels);
+  const temperatureOf = () => temperature;
+  yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { targets }) => {
+    for (const [k, probability] of probabilities.entries()) fit.add(k, probability, targets.has(k));
+  });
+  return fit.thresholds();
+}
+
+/** @param thresholds those of each part, a label's after the other's */
+function* countPredictions(
+  heldOut: HeldOutLogits,
+  entries: readonly Entry[],
   temperatureOf: (entry: Entry) => number,
+  thresholds: ReadonlyMap<number, readonly number[]>,
 ): Steps<PredictionCounts> {
-  const counts = Array.from({ length: labels }, () => ({ hits: 0, predicted: 0, support: 0 }));
+  const counts = Array.from({ length: heldOut.outputs }, () => ({ hits: 0, predicted: 0, support: 0 }));
   const bins = calibrationBins();
   let exactMatches = 0;
-  yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { targets }) => {
+  yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { part, targets }) => {
+    const partThresholds = thresholds.get(part);
     let hasError = false;
     for (const [k, count] of counts.entries()) {
       const probability = probabilities[k] as number;
       const isPositive = targets.has(k);
-      const isPredicted = probability >= LABEL_THRESHOLD;
+      const isPredicted = probability >= (partThresholds?.[k] ?? DEFAULT_THRESHOLD);
       bins.add(probability, isPositive);
       if (isPositive && isPredicted) count.hits++;
       if (isPredicted) count.predicted++;

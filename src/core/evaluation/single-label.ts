@@ -92,6 +92,7 @@ export function* evaluateSingleLabel(
     },
     temperature,
     outOfScopeThreshold: outOfScopeResult?.threshold ?? null,
+    thresholds: [],
     conformal: conformalScores(final.nonconformity),
   };
 }

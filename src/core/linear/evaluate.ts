@@ -1,4 +1,4 @@
-import { evaluateHeldOut } from "../evaluation/evaluate-held-out.ts";
+import { clampHeldOut, evaluateHeldOut } from "../evaluation/evaluate-held-out.ts";
 import { type Evaluation, type EvaluationResult, noEvaluation } from "../evaluation/evaluation.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
@@ -21,6 +21,7 @@ export interface EvaluationOptions {
   readonly preconditioner: Preconditioner;
   readonly method: Evaluation["method"];
   readonly seed: number;
+  readonly clamp: boolean;
 }
 
 /**
@@ -29,7 +30,7 @@ export interface EvaluationOptions {
  */
 export function* evaluate(
   tensors: TensorBackend,
-  { labels, rows, selection, preconditioner, method, seed }: EvaluationOptions,
+  { labels, rows, selection, preconditioner, method, seed, clamp }: EvaluationOptions,
 ): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
   const foldCount = method === "none" ? 0 : method === "holdout" ? 1 : rows.foldCount;
   if (!hasHeldOutRows(rows, foldCount)) return { result: noEvaluation, parameters: null };
@@ -50,7 +51,9 @@ export function* evaluate(
       ? stratifiedFolds(pickHeldOut(rows.strata), pickHeldOut(rows.groups), 2, seed)
       : pickHeldOut(rows.folds);
   const settings = method === "holdout" ? { method } : { method, folds: new Set(parts).size };
-  const result = yield* evaluateHeldOut(labels, rows.targets, heldOut, parts, settings);
+  const { targets } = rows;
+  const outputs = clamp && targets.kind === "value" ? clampHeldOut(targets.values, heldOut, parts) : heldOut;
+  const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings);
   return { result, parameters: average(parameters) };
 }
 

@@ -1,4 +1,5 @@
 import type { EvaluationResult } from "../evaluation/evaluation.ts";
+import type { ValueRange } from "../evaluation/value-range.ts";
 import { quantiseLexical } from "../head.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
@@ -65,12 +66,13 @@ export interface HeadParts {
   readonly examples: number;
   /** What was subtracted from the targets. */
   readonly offset: number;
+  readonly valueRange: ValueRange | null;
 }
 
 /** The head on the features as they were given: w = w_z / σ, b = b_z − w·μ. `operations` is left to the caller. */
 export function buildResult(
   { dimensions, labels, task }: TrainingSet,
-  { design, minimum, vocabulary, evaluation, l2, examples, offset }: HeadParts,
+  { design, minimum, vocabulary, evaluation, l2, examples, offset, valueRange }: HeadParts,
 ): TrainingResult {
   const outputs = task === "regression" ? 1 : labels.length;
   const { parameters } = minimum;
@@ -86,7 +88,7 @@ export function buildResult(
     bias[k] = (parameters[parameters.length - outputs + k] as number) - shift;
   }
   const lexicalParameters = parameters.subarray(dimensions * outputs, parameters.length - outputs);
-  const { temperature, outOfScopeThreshold, conformal } = evaluation;
+  const { temperature, outOfScopeThreshold, thresholds, conformal } = evaluation;
   return {
     head: {
       task,
@@ -98,6 +100,8 @@ export function buildResult(
       offset,
       temperature,
       outOfScopeThreshold,
+      thresholds,
+      valueRange,
       conformal,
     },
     training: {

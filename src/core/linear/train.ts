@@ -3,6 +3,7 @@
  * fits all rows.
  */
 import type { Evaluation } from "../evaluation/evaluation.ts";
+import { rangeOf } from "../evaluation/value-range.ts";
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
 import type { Matrix, SparseMatrix, TensorBackend } from "../tensors.ts";
@@ -126,14 +127,24 @@ function* runTraining(
   const { design, basis } = featureSet;
   const problem: FitProblem = { design, targets, outputs, weights, l2 };
   const preconditioner = yield* makePreconditioner(tensors, problem, featureSet.gramStatistics);
-  const evaluation = yield* evaluate(tensors, { labels, rows, selection, preconditioner, method, seed });
+  const evaluation = yield* evaluate(tensors, {
+    labels,
+    rows,
+    selection,
+    preconditioner,
+    method,
+    seed,
+    clamp: options.clamp ?? false,
+  });
   const { tolerance } = options;
   const start = evaluation.parameters;
   const minimum = yield* refit(tensors, problem, { preconditioner, basis, start, tolerance, onStep });
   const vocabulary = featureSet.lexical ? (lexical?.vocabulary ?? null) : null;
   const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
+  const { result } = evaluation;
+  const valueRange = options.clamp && trainingSet.targets.kind === "value" ? rangeOf(trainingSet.targets.values) : null;
   return ok(
-    buildResult(trainingSet, { design, minimum, vocabulary, evaluation: evaluation.result, l2, examples, offset }),
+    buildResult(trainingSet, { design, minimum, vocabulary, evaluation: result, l2, examples, offset, valueRange }),
   );
 }
 
@@ -156,13 +167,15 @@ function assignFolds(
 
 function validateTrainingSet(
   trainingSet: TrainingSet,
-  { classWeight }: TrainingOptions,
+  { classWeight, clamp }: TrainingOptions,
 ): ReturnType<typeof fail> | null {
   const { targets, labels } = trainingSet;
   if (classWeight !== null && targets.kind !== "single")
     return fail("task_mismatch", "'class_weight' is for one label alone. Leave it out.", {
       param: "hyperparameters.class_weight",
     });
+  if (clamp && targets.kind !== "value")
+    return fail("task_mismatch", "'clamp' is for values alone. Leave it out.", { param: "clamp" });
   if (targets.kind === "value") {
     if (targets.values.length < 2)
       return fail("too_few_examples", `Training needs at least two examples, and there is ${targets.values.length}.`);

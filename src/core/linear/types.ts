@@ -47,6 +47,8 @@ export interface TrainingOptions {
    * predict held-out examples better.
    */
   readonly lexical?: "auto" | boolean;
+  /** Regression: whether outputs are clamped to the range of the values trained on. */
+  readonly clamp?: boolean;
   /** `folds` of cross-validation (5 by default), `fraction` of a holdout (0.2 by default). */
   readonly evaluation: {
     readonly method: "auto" | "cross_validation" | "holdout" | "none";

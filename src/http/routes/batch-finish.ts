@@ -18,7 +18,7 @@ import type { NewHead } from "../../tenant/heads/heads.ts";
 import type { TrainedLayers } from "../../tenant/jobs/attempts.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { storeHead } from "../../training/artifacts.ts";
+import { describeRange, storeHead } from "../../training/artifacts.ts";
 
 /** Trained layers with their bytes. */
 type UploadedLayers = TrainedLayers & { readonly layerBytes: Uint8Array };
@@ -178,7 +178,7 @@ function toHeadRecord(
     dimensions: head.dimensions,
     backbone: ownBackbone ?? sharedBackbone,
     dataset: { name: job.source.kind === "dataset" ? job.source.name : null, ...dataset },
-    training: { method: layers === null ? "head" : "fine_tune", ...training },
+    training: { method: layers === null ? "head" : "fine_tune", ...training, ...describeRange(head.valueRange) },
     evaluation: parsed.data,
     sha256: artifact.sha256,
     bytes: artifact.bytes,

@@ -1,11 +1,12 @@
 /** A version of a head with everything that a prediction needs without this service. */
 import type { HeadExport, Head as HeadRecord } from "../../api/heads.ts";
-import type { Head, LexicalWeights, Task } from "../../core/head.ts";
+import { type Head, type LexicalWeights, type Task, thresholdOf } from "../../core/head.ts";
 
 const formulas: Record<Task, string> = {
   single_label: "softmax((weights · embedding + bias) / temperature), one probability a label",
-  multi_label: "1 / (1 + exp(-(weights · embedding + bias) / temperature)), one probability a label",
-  regression: "weights[0] · embedding + bias[0]",
+  multi_label:
+    "1 / (1 + exp(-(weights · embedding + bias) / temperature)), one probability a label; predicted from its threshold on",
+  regression: "weights[0] · embedding + bias[0], clamped to value_range unless that is null",
 };
 
 const WITH_LEXICAL = "embedding + lexical.weights · features";
@@ -29,6 +30,8 @@ export function toHeadExport(record: HeadRecord, head: Head): HeadExport {
     bias: Array.from(head.bias, (bias) => bias + head.offset),
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
+    thresholds: task === "multi_label" ? labels.map((_, k) => thresholdOf(head, k)) : null,
+    value_range: head.valueRange === null ? null : [...head.valueRange],
     formula: formulas[task].replace("embedding", head.lexical === null ? "embedding" : WITH_LEXICAL),
   };
 }

@@ -38,6 +38,10 @@ async function predict(c: RouteContext<typeof predictRoute>): Promise<Response> 
     const message = "'out_of_scope_threshold' is for heads of one label alone.";
     return respondError(c, { code: "task_mismatch", message, param: "out_of_scope_threshold" });
   }
+  if (options.threshold !== undefined && task !== "multi_label") {
+    const message = "'threshold' is for heads of any number of labels alone.";
+    return respondError(c, { code: "task_mismatch", message, param: "threshold" });
+  }
   const inputs = Array.isArray(input) ? input : [input];
   const paramAt = (index: number) => (Array.isArray(input) ? `input[${index}]` : "input");
   const data = await predictInputs(tenantRequest(c), served.value, inputs, paramAt, options);

@@ -114,15 +114,16 @@ export function getRetrainingSpec(
   sql: SqlStorage,
   name: string,
   attempt: number,
-): Result<{ dataset: string; backbone: string | null; promote: Policy["promote"] }> {
+): Result<{ dataset: string; backbone: string | null; clamp: boolean; promote: Policy["promote"] }> {
   const context = findOpenAttempt(sql, name, attempt);
   if (!context.ok) return context;
   const { dataset, policy, activeHead, newestHead } = context.value;
   if (dataset === null) return noDatasetFailure(name);
-  const { modality, backbone } = activeHead ?? newestHead;
+  const { modality, backbone, training } = activeHead ?? newestHead;
   return ok({
     dataset: dataset.name,
     backbone: modality === "embedding" ? null : backbone.id,
+    clamp: training.value_range !== undefined,
     promote: policy.promote,
   });
 }

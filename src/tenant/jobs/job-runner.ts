@@ -169,6 +169,7 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     out_of_scope_label: spec.out_of_scope_label,
     trainable: spec.trainable,
     hyperparameters: { ...spec.training, epochs: n_epochs, batch_size, learning_rate_multiplier, seed: spec.seed },
+    clamp: spec.clamp ?? false,
     evaluation: spec.evaluation,
     edge_budget: edgeBudget,
     estimate: spec.estimate,

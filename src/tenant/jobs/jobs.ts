@@ -49,6 +49,8 @@ export interface JobSpec {
   readonly evaluation: Submission["evaluation"];
   /** Decides the order of jobs. Jobs that older builds made have none. */
   readonly estimate?: Cost;
+  /** Jobs that older builds made have none. */
+  readonly clamp?: boolean;
 }
 
 export interface JobRow {

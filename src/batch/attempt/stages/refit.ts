@@ -51,7 +51,8 @@ async function refitLayers(
     training: manifestTraining(training, temperature, startedAt),
     evaluation: { ...evaluation },
     parameters,
-    head: encodeHead({ ...head, ...calibration, temperature, conformal }),
+    // The checkpoints of older builds have no thresholds.
+    head: encodeHead({ ...head, ...calibration, thresholds: calibration.thresholds ?? [], temperature, conformal }),
     delta,
   });
 }
