@@ -60,18 +60,29 @@ test("OpenAI's client uploads a file, fine-tunes on it, and the head predicts", 
 
 test("a data set beyond the edge's budget becomes a job, and the head's next version", async () => {
   const { graft } = acme;
-  await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
-  const rows = Array.from({ length: 60_000 }, (_, i) => `{"text":"${i % 7} apples and ${i} pears","value":${i % 7}}`);
-  await graft.datasets.import("prices", rows.join("\n"), "application/x-ndjson");
-  const headParams = { name: "price", dataset: "prices", hyperparameters: { l2: 1, lexical: false } } as const;
+  await graft.datasets.create({ name: "parts", task: "single_label", modality: "text" });
+  const rows = Array.from({ length: 3_000 }, (_, i) => `{"text":"part ${i} of ${i % 2_000}","label":"${i % 2_000}"}`);
+  await graft.datasets.import("parts", rows.join("\n"), "application/x-ndjson");
+  const headParams = { name: "part", dataset: "parts", hyperparameters: { l2: 1, lexical: false } } as const;
   await expect(graft.heads.train({ ...headParams, method: "head" })).rejects.toMatchObject({
     code: "edge_budget_exceeded",
   });
-  const job = await graft.heads.train({ ...headParams, evaluation: { method: "none" }, clamp: true });
+  const job = await graft.heads.train({ ...headParams, evaluation: { method: "none" } });
   if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
   const finishedJob = await waitForJobEnd(acme, job.id, 100_000);
-  expect(finishedJob).toMatchObject({ status: "succeeded", graft: { head: "price", version: 1, promoted: true } });
-  expect((await graft.heads.get("price")).training).toMatchObject({ examples: 60_000, value_range: [0, 6] });
+  expect(finishedJob).toMatchObject({ status: "succeeded", graft: { head: "part", version: 1, promoted: true } });
+  expect((await graft.heads.get("part")).training).toMatchObject({ examples: 3_000 });
+});
+
+test("a job of values keeps the range to which its predictions are clamped", async () => {
+  const { graft } = acme;
+  await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
+  const rows = Array.from({ length: 70 }, (_, i) => `{"text":"${i % 7} apples and ${i} pears","value":${i % 7}}`);
+  await graft.datasets.import("prices", rows.join("\n"), "application/x-ndjson");
+  const job = await graft.heads.train({ name: "price", dataset: "prices", method: "fine_tune", clamp: true });
+  if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
+  expect((await waitForJobEnd(acme, job.id, 100_000)).status).toBe("succeeded");
+  expect((await graft.heads.get("price")).training).toMatchObject({ value_range: [0, 6] });
 });
 
 test("pausing keeps what is done, resuming goes on, and cancelling ends a job for good", async () => {
