@@ -177,7 +177,7 @@ describe("a job that trained layers", () => {
       );
     const params = { name: "more", dataset: "tickets", backbone: id, method: "fine_tune" };
     expectError(await call("POST", "/v1/heads", owner.key, params), 422, "not_available", "backbone");
-    const manyExamples = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+    const manyExamples = Array.from({ length: 3000 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
     const oversizedBody = await call("POST", "/v1/heads", owner.key, {
       name: "more",
       examples: manyExamples,

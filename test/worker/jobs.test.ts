@@ -746,7 +746,7 @@ describe("every route", () => {
 });
 
 describe("POST /v1/heads beyond the budget of a request", () => {
-  const manyExamples = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+  const manyExamples = Array.from({ length: 3000 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
   const head = (body: object, token: string, headers: Record<string, string> = {}) =>
     call("POST", "/v1/heads", token, { name: "many", ...body }, headers);
 
@@ -785,6 +785,16 @@ describe("POST /v1/heads beyond the budget of a request", () => {
     expect([retryResponse.status, retryResponse.json]).toEqual([202, answer.json]);
     expect((await call("GET", JOBS, ownKey)).json.data).toHaveLength(1);
     expectError(await call("GET", "/v1/heads/many", ownKey), 404, "not_found");
+  });
+
+  test("takes 'clamp' along where values are trained", async () => {
+    const owner = await tenantWithTickets();
+    const examples = tickets().map(({ text }, value) => ({ text, value }));
+    for (const clamp of [true, false]) {
+      const answer = await head({ examples, method: "fine_tune", clamp }, owner.key);
+      expect(answer.status, answer.text).toBe(202);
+      expect(await waitForSubmission(owner.id, clamp ? 1 : 2)).toMatchObject({ id: answer.json.id, clamp });
+    }
   });
 
   test("is what a fine-tuning asked for by its method always is", async () => {
@@ -827,8 +837,8 @@ describe("POST /v1/heads beyond the budget of a request", () => {
       task: "single_label",
       modality: "text",
       dimensions: null,
-      examples: 1500,
-      labels: 1500,
+      examples: 3000,
+      labels: 3000,
     });
     const content = await call("GET", `/v1/files/${data[0].id}`, ownKey);
     expect(content.status).toBe(200);

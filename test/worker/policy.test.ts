@@ -255,7 +255,7 @@ describe("a head trains again", () => {
   });
 
   test("beyond one request as a fine-tuning job, whose promotion is the policy's", async () => {
-    const manyExamples = Array.from({ length: 1500 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
+    const manyExamples = Array.from({ length: 3000 }, (_, i) => ({ text: `text ${i}`, label: `label ${i}` }));
     for (const [promote, expectedPromote] of [
       ["if_not_worse", "if_better"],
       ["never", "never"],
