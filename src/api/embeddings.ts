@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
-import { type DeepReadonly, withLimit } from "./schema.ts";
+import { type DeepReadonly, truncated, truncateFlag, withLimit } from "./schema.ts";
 
 /** In OpenAI's shape: fields that are unknown here are ignored. */
 export const embeddingRequest = z.looseObject({
@@ -12,6 +12,7 @@ export const embeddingRequest = z.looseObject({
     .openapi({ description: `in all at most ${limits.characters_per_request} characters` }),
   encoding_format: z.enum(["float", "base64"]).default("float"),
   dimensions: z.number().int().positive().optional(),
+  truncate: truncateFlag.optional(),
 });
 export type EmbeddingRequest = DeepReadonly<z.input<typeof embeddingRequest>>;
 
@@ -23,6 +24,7 @@ export const embeddings = z
         object: z.literal("embedding"),
         index: z.number().int(),
         embedding: z.union([z.array(z.number()), z.string()]),
+        truncated,
       }),
     ),
     model: z.string(),

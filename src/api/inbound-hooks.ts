@@ -1,7 +1,7 @@
 /** Inbound hooks, to whose URL another system posts its own JSON, and what such a post is answered. */
 import { z } from "@hono/zod-openapi";
 import { prediction } from "./predictions.ts";
-import { type DeepReadonly, name, unixSeconds } from "./schema.ts";
+import { type DeepReadonly, name, truncated, truncateFlag, unixSeconds } from "./schema.ts";
 
 /** RFC 6901, with at least one token: the whole body is never a text. */
 const JSON_POINTER = /^(\/([^~/]|~[01])*)+$/;
@@ -60,6 +60,7 @@ export const newInboundHook = z
     dataset: name.optional(),
     fields,
     on_unknown_label: z.enum(["reject", "add"]).optional(),
+    truncate: truncateFlag.default(true),
     verify: z.discriminatedUnion(
       "scheme",
       [
@@ -101,6 +102,7 @@ export const inboundHook = z
       id: z.string().optional(),
     }),
     on_unknown_label: z.enum(["reject", "add"]).nullable(),
+    truncate: truncateFlag,
     verify: z.discriminatedUnion("scheme", [
       z.object(standard),
       z.object({ ...hmac, header: z.string(), prefix: z.string() }),
@@ -137,5 +139,6 @@ export const inboundLearning = z
     dataset: z.string(),
     example: z.string().openapi({ description: "its id in the data set" }),
     outcome: z.enum(["added", "updated", "unchanged"]),
+    truncated,
   })
   .openapi("InboundLearning");

@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
 import { input } from "./examples.ts";
-import { type DeepReadonly, interval, withLimit } from "./schema.ts";
+import { type DeepReadonly, interval, truncated, truncateFlag, withLimit } from "./schema.ts";
 
 export const predictRequest = z.strictObject({
   input: z
@@ -19,12 +19,14 @@ export const predictRequest = z.strictObject({
     .max(1)
     .optional()
     .openapi({ description: "for any number of labels: in the place of the fitted threshold of each label" }),
+  truncate: truncateFlag.optional(),
 });
 export type PredictRequest = DeepReadonly<z.input<typeof predictRequest>>;
 
 const labelScore = z.object({ label: z.string(), score: z.number() });
 export const prediction = z.object({
   index: z.number().int(),
+  truncated,
   label: z.string().optional(),
   labels: z.array(z.string()).optional(),
   value: z.number().optional(),

@@ -42,6 +42,13 @@ export const label = withLimit(
   "characters",
 );
 
+/** Beside inputs of a request. */
+export const truncateFlag = z
+  .boolean()
+  .openapi({ description: "texts beyond the limit are cut at the end of a word, and not refused" });
+/** Of an item whose text was cut; left out of others. */
+export const truncated = z.literal(true).optional().openapi({ description: "the text was cut" });
+
 export const task = z.enum(["single_label", "multi_label", "regression"]) satisfies z.ZodType<Task>;
 export const unixSeconds = z.number().int().openapi({ description: "Unix seconds" });
 const TEN_YEARS_SECONDS = 10 * 366 * 24 * 60 * 60;

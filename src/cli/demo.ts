@@ -1,59 +1,83 @@
-/** The demo: runs the Worker on this machine, trains a head on a CSV through the HTTP API, and prints what came of it. */
+/** The demo: runs the Worker on this machine, trains a head on a file through the HTTP API, and prints what came of it. */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { createReadStream, mkdtempSync, rmSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, relative, resolve } from "node:path";
-import { type Client, createClient, type DatasetImport, type Head, type Prediction } from "../sdk/client.ts";
+import { extname, join, relative, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { Readable } from "node:stream";
+import { UsageError } from "../lib/usage-error.ts";
+import {
+  type Client,
+  createClient,
+  type Head,
+  type ImportQuery,
+  type ImportType,
+  type Prediction,
+} from "../sdk/client.ts";
 import { buildWorker, type Server, serve } from "../server/runtime.ts";
-import { type HeldOutRow, inspectCsv, readWithoutRows } from "./csv.ts";
-import { manualCommands, printEvaluation, printPredictions, printStepTimes } from "./report.ts";
+import { chooseHeldOutRows, type HeldOutRow } from "./held-out.ts";
+import { manualCommands, printEvaluation, printImport, printPredictions, printStepTimes } from "./report.ts";
 import { makeStopwatch, type Stopwatch } from "./stopwatch.ts";
 import { printHeading } from "./terminal.ts";
 
 const root = resolve(import.meta.dirname, "..", "..");
 
-/** What the demo trains on, and the texts that it then classifies. */
+/** How the file is to be read. */
+export type ImportOptions = Omit<ImportQuery, "on_error" | "dry_run">;
+
+/** A file to train on, and the texts that are then classified. */
 interface DemoData {
   readonly file: string;
-  /** Rows of the file that have a text and a label, without those held out. */
-  readonly trainingRows: number;
-  /** Rows of the user's file that are not imported. Their texts are classified. */
-  readonly heldOutRows: readonly HeldOutRow[];
-  readonly texts: readonly string[];
+  readonly type: ImportType;
+  readonly options: ImportOptions;
+  /** Null: rows of the file, which are held out. */
+  readonly texts: readonly string[] | null;
 }
 
 interface DemoResult {
-  readonly imported: DatasetImport;
   readonly head: Head;
-  /** One a text; null if there are no texts. */
-  readonly predictions: readonly Prediction[] | null;
+  readonly heldOutRows: readonly HeldOutRow[];
+  readonly texts: readonly string[];
+  /** One a text. */
+  readonly predictions: readonly Prediction[];
 }
 
-/** Runs the demo on a CSV, or on the example tickets. Nothing is left behind. */
-export async function runDemo(csvPath: string | undefined): Promise<void> {
-  const data = await readDemoData(csvPath);
+/** What a file probably is. Its content decides. */
+const typesByExtension: Readonly<Record<string, ImportType>> = {
+  ".tsv": "text/tab-separated-values",
+  ".json": "application/json",
+  ".jsonl": "application/jsonl",
+  ".ndjson": "application/x-ndjson",
+  ".yml": "application/yaml",
+  ".yaml": "application/yaml",
+};
+
+/** Runs the demo on a file, or on the example tickets. Nothing is left behind. */
+export async function runDemo(path: string | undefined, options: ImportOptions): Promise<void> {
+  const data = await findDemoData(path, options);
   const stopwatch = makeStopwatch();
   const result = await withDemoWorker(stopwatch, (url, adminKey) => trainAndPredict(stopwatch, url, adminKey, data));
-  printResult(data, result);
+  printResult(result);
   printHeading("What each step took");
   printStepTimes(stopwatch.stepTimes);
   printHeading("The same by hand");
-  console.log(manualCommands(displayPath(data.file), data.texts[0] ?? "some text"));
+  console.log(manualCommands({ ...data, file: displayPath(data.file), text: result.texts[0] ?? "some text" }));
 }
 
-async function readDemoData(csvPath: string | undefined): Promise<DemoData> {
-  if (csvPath === undefined) {
-    const file = join(root, "examples", "support-tickets.csv");
-    const { rows } = await inspectCsv(file);
+async function findDemoData(path: string | undefined, options: ImportOptions): Promise<DemoData> {
+  if (path === undefined) {
     const unseen = await readFile(join(root, "examples", "unseen-tickets.txt"), "utf8");
     const texts = unseen.split("\n").filter((line) => line.trim() !== "");
-    return { file, trainingRows: rows, heldOutRows: [], texts };
+    return { file: join(root, "examples", "support-tickets.csv"), type: "text/csv", options, texts };
   }
   // npm runs scripts in the project's folder; INIT_CWD is the user's folder.
-  const file = resolve(process.env.INIT_CWD ?? ".", csvPath);
-  const { rows, heldOutRows } = await inspectCsv(file);
-  return { file, trainingRows: rows - heldOutRows.length, heldOutRows, texts: heldOutRows.map(({ text }) => text) };
+  const file = resolve(process.env.INIT_CWD ?? ".", path);
+  const stats = await stat(file).catch(() => null);
+  if (stats === null) throw new UsageError(`There is no file '${file}'.`);
+  if (!stats.isFile()) throw new UsageError(`'${file}' is not a file.`);
+  if (stats.size === 0) throw new UsageError(`'${file}' is empty.`);
+  return { file, type: typesByExtension[extname(file).toLowerCase()] ?? "text/csv", options, texts: null };
 }
 
 /** Builds and starts the Worker in a temporary folder, and removes both after `work`. */
@@ -90,18 +114,32 @@ async function trainAndPredict(
   { step }: Stopwatch,
   url: string,
   adminKey: string,
-  { file, trainingRows, heldOutRows, texts }: DemoData,
+  data: DemoData,
 ): Promise<DemoResult> {
   const graft = await step("Create a tenant and a dataset", () => createTicketsDataset(url, adminKey));
-  const imported = await step(`Stream ${trainingRows} examples in`, () =>
-    graft.datasets.import("tickets", readWithoutRows(file, heldOutRows), "text/csv"),
+  const imported = await step("Stream the examples in", () =>
+    graft.datasets.import("tickets", createReadStream(data.file), data.type, data.options),
   );
+  printHeading(`What was read of ${displayPath(data.file)}`);
+  printImport(imported);
+  const heldOutRows = data.texts === null ? await step("Hold some rows out", () => holdRowsOut(graft)) : [];
+  const texts = data.texts ?? heldOutRows.map(({ text }) => text);
   const head = await step("Train and evaluate a head", () =>
     graft.heads.train({ name: "support", dataset: "tickets", method: "head" }),
   );
-  if (texts.length === 0) return { imported, head, predictions: null };
-  const { data } = await step(`Classify ${texts.length} texts`, () => graft.heads.predict("support", { input: texts }));
-  return { imported, head, predictions: data };
+  if (texts.length === 0) return { head, heldOutRows, texts, predictions: [] };
+  const { data: predictions } = await step(`Classify ${texts.length} texts`, () =>
+    graft.heads.predict("support", { input: texts }),
+  );
+  return { head, heldOutRows, texts, predictions };
+}
+
+/** Deletes some rows from the data set before the training. */
+async function holdRowsOut(graft: Client): Promise<readonly HeldOutRow[]> {
+  const lines = createInterface({ input: Readable.fromWeb((await graft.datasets.export("tickets")) as never) });
+  const rows = await chooseHeldOutRows(lines);
+  for (const { id } of rows) await graft.datasets.deleteExample("tickets", id);
+  return rows;
 }
 
 async function createTicketsDataset(url: string, adminKey: string): Promise<Client> {
@@ -111,18 +149,18 @@ async function createTicketsDataset(url: string, adminKey: string): Promise<Clie
   return client;
 }
 
-function printResult({ file, texts, heldOutRows }: DemoData, { imported, head, predictions }: DemoResult): void {
+function printResult({ head, heldOutRows, texts, predictions }: DemoResult): void {
   const columns = process.stdout.columns || 100;
-  printHeading(`A head trained on ${displayPath(file)}`);
-  for (const { line, message } of imported.errors.slice(0, 5)) console.log(`  line ${line} left out: ${message}`);
-  if (imported.rejected > 5) console.log(`  … ${imported.rejected} lines in all were left out.`);
-  if (imported.unchanged > 0) console.log(`  ${imported.unchanged} rows came twice and count once.`);
+  printHeading("The head");
   printEvaluation(head, columns);
   printHeading(
-    heldOutRows.length > 0 ? "Rows of the file that were held out before the import" : "Texts that it has never seen",
+    heldOutRows.length > 0 ? "Rows of the file that were held out of the training" : "Texts that it has never seen",
   );
-  if (predictions) printPredictions(predictions, texts, heldOutRows, columns);
-  else console.log("  None: no label has three or more examples, so no row was held out.");
+  if (texts.length > 0) printPredictions(predictions, texts, heldOutRows, columns);
+  else
+    console.log(
+      "  None: no label has three or more examples, one of them with a text of its own, so no row was held out.",
+    );
 }
 
 /** A path from the project's folder, for a file inside it. */

@@ -1,9 +1,27 @@
 /** What the demo prints: the evaluation of its head, its predictions, and the same steps as shell commands. */
 import { randomBytes } from "node:crypto";
-import type { Head, Prediction } from "../sdk/client.ts";
+import type { DatasetImport, Head, ImportType, Prediction } from "../sdk/client.ts";
 import { formatConfusion } from "./confusion.ts";
-import type { HeldOutRow } from "./csv.ts";
+import type { HeldOutRow } from "./held-out.ts";
 import { displayWidth, formatDuration, formatPercent, formatTable, printHeading, truncate } from "./terminal.ts";
+
+const MAX_ERRORS_PRINTED = 5;
+
+/** How the file was read, which rows were left out and why, and what looks wrong. */
+export function printImport(imported: DatasetImport): void {
+  const { detected, added, unchanged, rejected, errors, ignored_columns, warnings } = imported;
+  const from = Object.entries(detected.columns).map(([field, column]) => `${field} from '${column}'`);
+  const separator = detected.delimiter === null ? "" : `, separated by ${JSON.stringify(detected.delimiter)}`;
+  const how = [detected.system ?? detected.format, detected.encoding].join(", ");
+  console.log(`  ${[how + separator, ...from].join("; ")}`);
+  if (ignored_columns.length > 0) console.log(`  Ignored columns: ${truncate(ignored_columns.join(", "), 80)}.`);
+  console.log(`  ${added} examples.${unchanged > 0 ? ` ${unchanged} rows came twice and count once.` : ""}`);
+  for (const { line, message } of errors.slice(0, MAX_ERRORS_PRINTED))
+    console.log(`  Line ${line} left out: ${message}`);
+  if (rejected > MAX_ERRORS_PRINTED) console.log(`  … ${rejected} lines in all were left out.`);
+  for (const { message, examples } of warnings)
+    console.log(`  ${message}${examples.length > 0 ? ` ${truncate(examples.join(", "), 80)}` : ""}`);
+}
 
 export function printEvaluation(head: Head, columns: number): void {
   const { evaluation, training } = head;
@@ -58,10 +76,21 @@ function shellQuote(text: string): string {
   return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+interface ManualImport {
+  readonly file: string;
+  readonly type: ImportType;
+  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  /** One to classify. */
+  readonly text: string;
+}
+
 /** Shell commands that do the same against `npm start`. They work as they are. */
-export function manualCommands(file: string, text: string): string {
+export function manualCommands({ file, type, options, text }: ManualImport): string {
   const adminKey = randomBytes(16).toString("hex");
   const json = `-H "Authorization: Bearer $KEY" -H 'content-type: application/json'`;
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const query = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  const examples = `$GRAFT/v1/datasets/tickets/examples${query === "" ? "" : shellQuote(`?${query}`)}`;
   return `# in one terminal
 ADMIN_KEY=${adminKey} npm start
 
@@ -69,7 +98,7 @@ ADMIN_KEY=${adminKey} npm start
 GRAFT=http://127.0.0.1:8787
 KEY=$(curl -sS $GRAFT/v1/admin/tenants -H 'Authorization: Bearer ${adminKey}' -H 'content-type: application/json' -d '{}' | sed 's/.*"secret":"\\([^"]*\\)".*/\\1/')
 curl -sS $GRAFT/v1/datasets ${json} -d '{"name":"tickets","task":"single_label","modality":"text"}'
-curl -sS $GRAFT/v1/datasets/tickets/examples -H "Authorization: Bearer $KEY" -H 'content-type: text/csv' --data-binary @${shellQuote(file)}
+curl -sS ${examples} -H "Authorization: Bearer $KEY" -H 'content-type: ${type}' --data-binary @${shellQuote(file)}
 curl -sS $GRAFT/v1/heads ${json} -d '{"name":"support","dataset":"tickets"}'
 curl -sS $GRAFT/v1/heads/support/predict ${json} -d ${shellQuote(JSON.stringify({ input: text, top_k: 3 }))}`;
 }

@@ -23,7 +23,7 @@ export type { Example, Input, LabelledExample } from "../api/examples.ts";
 export type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
 export type { File } from "../api/files.ts";
 export type { Evaluation, Head, HeadExport, NewHead } from "../api/heads.ts";
-export type { DatasetImport } from "../api/imports.ts";
+export type { DatasetImport, ImportQuery, ImportType } from "../api/imports.ts";
 export type { InboundHook, NewInboundHook } from "../api/inbound-hooks.ts";
 export type { FineTuningJob, FineTuningJobEvent, NewFineTuningJob } from "../api/jobs.ts";
 export type { List } from "../api/lists.ts";

@@ -29,6 +29,8 @@ export function datasetCalls({ request, get, post, delete: remove }: Transport) 
       post<DatasetImport>(`${resourcePath("datasets", name)}/examples`, { examples }),
     examples: (name: string, page: PageQuery & { readonly label?: string } = {}) =>
       get<List<Example>>(`${resourcePath("datasets", name)}/examples`, { ...page }),
+    deleteExample: (name: string, id: string) =>
+      remove<DeletedObject>(`${resourcePath("datasets", name)}/examples/${encodeURIComponent(id)}`),
     /** Every example as NDJSON, oldest first. */
     async export(name: string): Promise<ReadableStream<Uint8Array>> {
       const { body } = await request("GET", `${resourcePath("datasets", name)}/export`);

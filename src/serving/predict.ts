@@ -36,11 +36,13 @@ export async function predictInputs(
   if (head === null)
     return fail("storage_unavailable", "The head's weights could not be read. Try again.", { retryAfter: 5 });
   if (!backbone.ok) return backbone;
-  const checked = checkInputs(served, inputs, paramAt);
+  const checked = checkInputs(served, inputs, paramAt, options.truncate);
   if (!checked.ok) return checked;
-  const { texts } = checked.value;
+  const { texts, truncated } = checked.value;
   const rows = await embed(env.KV, tenant, backbone.value, checked.value, waitUntil);
-  return rows.ok ? ok(await predictRows(head, rows.value, texts, options)) : rows;
+  if (!rows.ok) return rows;
+  const predictions = await predictRows(head, rows.value, texts, options);
+  return ok(predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)));
 }
 
 /** Operations of predictions between two chances for other requests: some tens of milliseconds. */
@@ -96,6 +98,8 @@ function checkLimits(head: ServedHead, inputs: number, options: PredictOptions):
 
 interface CheckedInputs {
   readonly texts: readonly string[];
+  /** The indices of texts that were cut. */
+  readonly truncated: ReadonlySet<number>;
   readonly embeddings: readonly Float32Array[];
 }
 
@@ -104,8 +108,10 @@ function checkInputs(
   head: ServedHead,
   inputs: readonly Input[],
   paramAt: (index: number) => string,
+  truncate: boolean | undefined,
 ): Result<CheckedInputs> {
   const texts: string[] = [];
+  const truncated = new Set<number>();
   const embeddings: Float32Array[] = [];
   for (const [index, input] of inputs.entries()) {
     const fields = typeof input === "string" ? { text: input } : input;
@@ -120,16 +126,17 @@ function checkInputs(
     }
     const param = typeof input === "string" ? paramAt(index) : `${paramAt(index)}.${modality}`;
     if ("text" in fields) {
-      const checked = checkText(fields.text, param);
+      const checked = checkText(fields.text, param, truncate);
       if (!checked.ok) return checked;
       texts.push(checked.value.text);
+      if (checked.value.truncated) truncated.add(index);
     } else {
       const checked = checkEmbedding(fields.embedding, head.dimensions, param);
       if (!checked.ok) return checked;
       embeddings.push(checked.value);
     }
   }
-  return ok({ texts, embeddings });
+  return ok({ texts, truncated, embeddings });
 }
 
 /** The inputs' embeddings by the backbone on which the head was trained; null for embeddings of the caller's own. */

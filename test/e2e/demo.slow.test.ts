@@ -14,7 +14,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function writeTempFile(name: string, content: string): string {
+function writeTempFile(name: string, content: string | Uint8Array): string {
   const path = join(folder, name);
   writeFileSync(path, content);
   return path;
@@ -69,7 +69,8 @@ describe("the demo", () => {
   test("trains on the example tickets, shows its evaluation and classifies unseen texts", async () => {
     const { code, out, err, leftovers } = await runDemo();
     expect(code, err).toBe(0);
-    expect(out).toContain("A head trained on examples/support-tickets.csv");
+    expect(out).toContain("What was read of examples/support-tickets.csv");
+    expect(out).toContain("csv, utf-8, separated by \",\"; text from 'text'; label from 'label'");
     expect(out).toMatch(/8 labels, 632 examples/);
     expect(Number(/accuracy +([\d.]+) %/.exec(out)?.[1])).toBeGreaterThan(80);
     expect(out).toMatch(/billing_refund( +(\d+|·)){8} +[\d.]+ %\n/);
@@ -81,14 +82,19 @@ describe("the demo", () => {
     expect(leftovers).toEqual([]);
   });
 
-  test("holds out rows of one's own CSV and says which it got right", async () => {
-    const customFile = writeTempFile("own file.csv", `\ufefftext,label\r\n${rows.join("\r\n")}\r\n"",red\r\n`);
+  test("holds out rows of one's own file and says which it got right, and what was left out and why", async () => {
+    const rowsOfFile = rows.map((row) => row.replace(/^"(.*)",(.*)$/, "Süß\n$1;$2").replace("\n", " "));
+    const content = `message;tag;note\r\n${rowsOfFile.join("\r\n")}\r\n;red\r\n"two\nlines";red\r\n`;
+    const customFile = writeTempFile("own file.csv", Buffer.from(content, "latin1"));
     const { code, out, err, leftovers } = await runDemo(customFile);
     expect(code, err).toBe(0);
-    expect(out).toContain("3 labels, 33 examples");
-    expect(out).toContain("line 38 left out");
+    expect(out).toContain("csv, windows-1252, separated by \";\"; text from 'message'; label from 'tag'");
+    expect(out).toContain("Ignored columns: note.");
+    expect(out).toContain("37 examples.");
+    expect(out).toContain("3 labels, 34 examples");
+    expect(out).toContain("Line 38 left out: The text is empty.");
     for (const colour of colours)
-      expect(out).toMatch(new RegExp(`a ${colour} house, please +[01]\\.\\d\\d +\\w+ +${colour} +(right|wrong)\n`));
+      expect(out).toMatch(new RegExp(`Süß a ${colour} house, please +[01]\\.\\d\\d +\\w+ +${colour} +(right|wrong)\n`));
     expect(out).toContain(`--data-binary @'${customFile}'`);
     expect(leftovers).toEqual([]);
   });
@@ -97,26 +103,15 @@ describe("the demo", () => {
     ["a missing file", () => join(folder, "none.csv"), /^There is no file '.+none\.csv'\.\n$/],
     ["a folder", () => folder, /^'.+' is not a file\.\n$/],
     ["an empty file", () => writeTempFile("empty.csv", ""), /^'.+' is empty\.\n$/],
-    ["a header alone", () => writeTempFile("header.csv", "text,label\n"), /has no rows with both a text and a label/],
     [
-      "no text column",
-      () => writeTempFile("columns.csv", "message,label\na,b\n"),
-      /it lacks 'text' and has 'message', 'label'\.\n$/,
+      "a header that is not known",
+      () => writeTempFile("columns.csv", "a,b\nc,d\n"),
+      /^The CSV's first line has 'a', 'b', separated by a comma\. No column is known to be the text\./,
     ],
     [
-      "no label column",
-      () => writeTempFile("columns.csv", "text,tag\na,b\n"),
-      /it lacks 'label' and has 'text', 'tag'\.\n$/,
-    ],
-    [
-      "one label",
-      () => writeTempFile("one.csv", "text,label\na,x\nb,x\n"),
-      /^All 2 rows of .+ have the label 'x'; a head needs at least 2\.\n$/,
-    ],
-    [
-      "one more column",
-      () => writeTempFile("more.csv", `text,label,note\n${rows.map((row) => `${row},`).join("\n")}\n`),
-      /column 'note' is unknown/,
+      "rows of which none is good",
+      () => writeTempFile("bad.csv", "text,label\n,x\n"),
+      /^Nothing was stored: 1 of 1 rows are not valid\. Line 2: The text is empty/,
     ],
   ])("refuses %s in one line", async (_case, make, message) => {
     const { code, out, err, leftovers } = await runDemo(make());
@@ -130,6 +125,13 @@ describe("the demo", () => {
     ).toHaveLength(1);
     expect(out).toBe("");
     expect(leftovers).toEqual([]);
+  });
+
+  test("says what it read of a file on which no head can be trained", async () => {
+    const { code, out, err } = await runDemo(writeTempFile("one.csv", "text,label\na,x\nb,x\n,x\n"));
+    expect(code).toBe(1);
+    expect(out).toContain("Line 4 left out: The text is empty.");
+    expect(err).toMatch(/Training needs .*two labels/);
   });
 
   test.each(["Build the Worker", "Start it on workerd", "Train and evaluate"])(
@@ -153,8 +155,8 @@ test("the commands that the demo prints do the same by hand", async () => {
   const options = { port: 0, stateDir: join(folder, "state"), adminKey, log: () => undefined };
   const server = await serve(inject("bundles").deployed, options);
   try {
-    const customFile = writeTempFile("by hand's.csv", `text,label\n${rows.join("\n")}\n`);
-    const { out } = await runDemo(customFile);
+    const customFile = writeTempFile("by hand's.csv", `${rows.join("\n")}\n`);
+    const { out } = await runDemo(customFile, "--text", "1", "--label", "2");
     const commands = out
       .slice(out.indexOf("# in another"))
       .replace("http://127.0.0.1:8787", server.url)

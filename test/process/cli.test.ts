@@ -1,48 +1,38 @@
 /** What the command line computes, without a Worker. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { formatConfusion } from "../../src/cli/confusion.ts";
-import { inspectCsv, readWithoutRows } from "../../src/cli/csv.ts";
+import { chooseHeldOutRows } from "../../src/cli/held-out.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "graft-cli-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-function writeTempFile(name: string, content: string): string {
-  const path = join(folder, name);
-  writeFileSync(path, content);
-  return path;
+async function* exportOf(...rows: readonly (readonly [text: string, label: string])[]): AsyncGenerator<string> {
+  for (const [i, [text, label]] of rows.entries()) yield JSON.stringify({ id: `${i}`, text, label });
 }
 
-describe("a CSV without its held-out rows", () => {
-  test("keeps every other byte and every line break, also where a row spans chunks", async () => {
-    const long = "x".repeat(100_000);
-    const content = `\ufefftext,label\r\na 1,a\r\n"a\n2",a\r\n"a ""3"" ${long}é",a\r\n\r\nb 1,b\r\nb 2,b\r\nb 3,b\r\nlast,b`;
-    const path = writeTempFile("long.csv", content);
-    const { rows, labels, heldOutRows: heldOut } = await inspectCsv(path);
-    expect({ rows, labels }).toEqual({ rows: 7, labels: 2 });
-    expect(heldOut).toHaveLength(1);
-    let buffered = "";
-    for await (const chunk of readWithoutRows(path, heldOut)) buffered += Buffer.from(chunk).toString("latin1");
-    const original = Buffer.from(content).toString("latin1");
-    const truncated = original.replace(/"a ""3"" x+Ã©",a/, "");
-    expect(buffered).toBe(truncated);
+describe("rows that are held out", () => {
+  test("are the third of their labels, also where a text has line breaks", async () => {
+    const rows = [1, 2, 3, 4].flatMap((i) => [
+      [`a\n${i}`, "a"] as const,
+      [`b ${i}`, "b"] as const,
+      [`c ${i}`, "c"] as const,
+    ]);
+    expect(await chooseHeldOutRows(exportOf(...rows))).toEqual([{ id: "6", text: "a\n3", label: "a" }]);
+    const many = ["d", "e", "f", "g", "h"].flatMap((label) =>
+      [1, 2, 3, 4, 5, 6].map((i) => [`${label} ${i}`, label] as const),
+    );
+    const heldOut = await chooseHeldOutRows(exportOf(...rows, ...many));
+    expect(heldOut.map(({ label }) => label)).toEqual(["a", "c", "e", "g"]);
   });
 
-  test("may have line breaks of every kind, also mixed", async () => {
-    const path = writeTempFile("mixed.csv", "text,label\r\na 1,a\na 2,a\ra 3,a\r\nb 1,b\rb 2,b\n");
-    const { rows, labels, heldOutRows: heldOut } = await inspectCsv(path);
-    expect({ rows, labels }).toEqual({ rows: 5, labels: 2 });
-    expect(heldOut.map(({ text }) => text)).toEqual(["a 3"]);
-    let buffered = "";
-    for await (const chunk of readWithoutRows(path, heldOut)) buffered += Buffer.from(chunk).toString();
-    expect(buffered).toBe("text,label\r\na 1,a\na 2,a\r\r\nb 1,b\rb 2,b\n");
-  });
-
-  test("holds out no text that is in the file twice", async () => {
-    const path = writeTempFile("twice.csv", "text,label\na 1,a\na 2,a\nsame,a\nb 1,b\nb 2,b\nSame ,b\nc,c\n");
-    expect((await inspectCsv(path)).heldOutRows).toEqual([]);
+  test("have a text that comes only once", async () => {
+    const rows = [
+      ["a 1", "a"],
+      ["a 2", "a"],
+      ["same", "a"],
+      ["b 1", "b"],
+      ["b 2", "b"],
+      ["Same ", "b"],
+      ["c", "c"],
+    ] as const;
+    expect(await chooseHeldOutRows(exportOf(...rows))).toEqual([]);
   });
 });
 

@@ -110,6 +110,14 @@ describe("embeddings", () => {
     expectError(await postEmbeddings(body), status, code as "invalid_parameter", param);
   });
 
+  test("cuts what is too long where it is told to, and says which", async () => {
+    const long = `${"word ".repeat(limits.text_characters / 5)}more`;
+    const { data } = (await postEmbeddings({ input: ["short", long], truncate: true })).json;
+    expect(data.map(({ truncated }: { truncated?: true }) => truncated)).toEqual([undefined, true]);
+    const cut = long.slice(0, limits.text_characters).trim();
+    expect(data[1].embedding).toEqual((await postEmbeddings({ input: cut })).json.data[0].embedding);
+  });
+
   test("takes as many texts as the limit says", async () => {
     const answer = await postEmbeddings({
       input: Array(limits.inputs_per_request).fill("a"),

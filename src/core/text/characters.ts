@@ -16,7 +16,7 @@ export function isLongerThan(text: string, limit: number): boolean {
 }
 
 /** A word that is longer than this part of the limit is cut in its middle. */
-const LONGEST_WORD = 0.1;
+const LONGEST_WORD = 0.5;
 
 /** The beginning of a text, of at most so many characters, up to the end of a word. */
 export function truncateText(text: string, limit: number): string {

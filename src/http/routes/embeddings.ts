@@ -3,7 +3,7 @@ import { embeddingRequest, embeddings } from "../../api/embeddings.ts";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { checkText } from "../../ingest/example.ts";
+import { type CheckedText, checkText } from "../../ingest/example.ts";
 import { findBackbone } from "../../serving/backbones.ts";
 import { embedInputs } from "../../store/inputs.ts";
 import type { App } from "../context.ts";
@@ -35,7 +35,7 @@ export function embeddingRoutes(app: App): void {
 }
 
 async function embed(c: RouteContext<typeof embeddingRoute>): Promise<Response> {
-  const { model, input, encoding_format, dimensions } = c.req.valid("json");
+  const { model, input, encoding_format, dimensions, truncate } = c.req.valid("json");
   const { tenant } = c.var.caller;
   const backbone = await findBackbone(c.env, tenant, model, "model");
   if (!backbone.ok) return respondError(c, backbone.failure);
@@ -43,22 +43,32 @@ async function embed(c: RouteContext<typeof embeddingRoute>): Promise<Response> 
     const message = `The embeddings of '${model}' have ${backbone.value.dimensions} dimensions, and cannot be cut.`;
     return respondError(c, { code: "invalid_parameter", message, param: "dimensions" });
   }
-  const texts = checkTexts(input, backbone.value);
-  if (!texts.ok) return respondError(c, texts.failure);
+  const checked = checkTexts(input, backbone.value, truncate);
+  if (!checked.ok) return respondError(c, checked.failure);
+  const texts = checked.value.map(({ text }) => text);
   const waitUntil = (work: Promise<unknown>) => c.executionCtx.waitUntil(work);
-  const embedded = await embedInputs(c.env.KV, tenant, backbone.value, texts.value, waitUntil);
+  const embedded = await embedInputs(c.env.KV, tenant, backbone.value, texts, waitUntil);
   if (!embedded.ok) return respondError(c, embedded.failure);
   const { rows, cacheHits } = embedded.value;
   c.header("x-cache", `hit=${cacheHits}, miss=${rows.length - cacheHits}`);
   c.set("logFields", { inputs: rows.length, hits: cacheHits });
   const encode = encoding_format === "float" ? (row: Float32Array) => Array.from(row) : toBase64;
-  const data = rows.map((row, index) => ({ object: "embedding", index, embedding: encode(row) }));
+  const data = rows.map((row, index) => ({
+    object: "embedding",
+    index,
+    embedding: encode(row),
+    ...(checked.value[index]?.truncated ? { truncated: true } : {}),
+  }));
   // Backbones count tokens differently, so words are counted in their place.
-  const tokens = texts.value.reduce((sum, text) => sum + text.trim().split(/\s+/).length, 0);
+  const tokens = texts.reduce((sum, text) => sum + text.trim().split(/\s+/).length, 0);
   return respond(c, ok({ object: "list", data, model, usage: { prompt_tokens: tokens, total_tokens: tokens } }));
 }
 
-function checkTexts(input: string | readonly string[], { dimensions }: Backbone): Result<string[]> {
+function checkTexts(
+  input: string | readonly string[],
+  { dimensions }: Backbone,
+  truncate: boolean | undefined,
+): Result<CheckedText[]> {
   const inputs = typeof input === "string" ? [input] : input;
   const limit = limits.embedding_numbers_per_request;
   const actual = inputs.length * dimensions;
@@ -66,11 +76,11 @@ function checkTexts(input: string | readonly string[], { dimensions }: Backbone)
     const message = `An answer has at most ${limit} numbers; this one would have ${actual}. Send fewer inputs in a request.`;
     return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
   }
-  const texts: string[] = [];
+  const texts: CheckedText[] = [];
   for (const [index, text] of inputs.entries()) {
-    const checked = checkText(text, typeof input === "string" ? "input" : `input[${index}]`);
+    const checked = checkText(text, typeof input === "string" ? "input" : `input[${index}]`, truncate);
     if (!checked.ok) return checked;
-    texts.push(checked.value.text);
+    texts.push(checked.value);
   }
   return ok(texts);
 }

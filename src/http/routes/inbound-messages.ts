@@ -6,7 +6,7 @@ import { type InboundHook, inboundLearning, inboundPrediction } from "../../api/
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { BodyError, limitBytes, notUtf8Failure, parseJsonKeepingDigits } from "../../ingest/body.ts";
-import { parseExample } from "../../ingest/example.ts";
+import { readExample } from "../../ingest/example.ts";
 import { readFields } from "../../ingest/fields.ts";
 import { sha256Hex } from "../../lib/hash.ts";
 import { getServedHead } from "../../serving/active-heads.ts";
@@ -142,7 +142,9 @@ async function predict(
   const { text, id = null } = found.value;
   const served = await getServedHead(c.env, c.var.caller.tenant, hook.head ?? "", null);
   if (!served.ok) return served;
-  const predictions = await predictInputs(tenantRequest(c), served.value, [{ text }], () => "fields");
+  const predictions = await predictInputs(tenantRequest(c), served.value, [{ text }], () => "fields", {
+    truncate: hook.truncate,
+  });
   if (!predictions.ok) return predictions;
   const { id: head, version } = served.value;
   const prediction = { ...predictions.value[0] };
@@ -164,14 +166,16 @@ async function learn(
   if (dataset === null) return fail("not_found", `No dataset '${hook.dataset}'.`);
   const found = readFields(hook.fields, body);
   if (!found.ok) return found;
-  const example = parseExample(found.value, dataset, "fields");
-  if (!example.ok) return example;
+  const read = readExample(found.value, dataset, "fields", hook.truncate);
+  if (!read.ok) return read;
+  const { example, truncated } = read.value;
   const request = tenantRequest(c);
   const outcomes = await Promise.all(
-    learners.map((head) => getPredictionOutcomes(request, head, null, [example.value], dataset.out_of_scope_label)),
+    learners.map((head) => getPredictionOutcomes(request, head, null, [example], dataset.out_of_scope_label)),
   );
   return c.var.ledger().learnExample(hook.id, message, {
     dataset,
-    example: { example: example.value, outcomes: outcomes.flat().filter((outcome) => outcome !== null) },
+    example: { example, outcomes: outcomes.flat().filter((outcome) => outcome !== null) },
+    truncated,
   });
 }

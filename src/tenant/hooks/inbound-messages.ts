@@ -109,6 +109,8 @@ export function recordPrediction(
 export interface HookExample {
   readonly dataset: DatasetRow;
   readonly example: FeedbackExample;
+  /** Whether its text was cut. */
+  readonly truncated: boolean;
 }
 
 /** Adds the example of a message to the hook's dataset. */
@@ -116,7 +118,7 @@ export function learnExample(
   sql: SqlStorage,
   id: string,
   message: VerifiedMessage,
-  { dataset, example }: HookExample,
+  { dataset, example, truncated }: HookExample,
   now: number,
 ): Result<HookResponse> {
   return handleOnce(sql, id, message, now, (hook) => {
@@ -128,6 +130,6 @@ export function learnExample(
       emit(sql, "inbound.learned", { id, object: hook.object, hook: hook.name, ...summary }, now, {
         hops: message.hops,
       });
-    return ok({ object: "inbound.learning", id, ...summary });
+    return ok({ object: "inbound.learning", id, ...summary, ...(truncated ? { truncated } : {}) });
   });
 }

@@ -32,7 +32,9 @@ export interface HookRow extends Record<string, SqlStorageValue> {
 }
 
 export function toHook({ id, spec, created_at }: HookRow): InboundHook {
-  return { object: "inbound_hook", id, ...(JSON.parse(spec) as HookSpec), created_at };
+  // A hook from before texts were cut has no such setting.
+  const { truncate = true, ...stored } = JSON.parse(spec) as Omit<HookSpec, "truncate"> & { truncate?: boolean };
+  return { object: "inbound_hook", id, ...stored, truncate, created_at };
 }
 
 /** The row of a hook. */
