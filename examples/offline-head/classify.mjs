@@ -16,8 +16,8 @@ for (const [text, embedding] of Object.entries(embeddings)) {
 }
 
 /** Each label's probability, or the value alone for regression. The export's `formula` says the same. */
-function predict({ task, weights, lexical, bias, temperature, value_range: range }, embedding, text) {
-  const features = lexical === null ? null : lexicalFeatures(lexical, text);
+function predict({ task, weights, lexical, visible_text, bias, temperature, value_range: range }, embedding, text) {
+  const features = lexical === null ? null : lexicalFeatures(lexical, visible_text ? visible(text) : text);
   const logits = weights.map((row, k) => {
     let sum = bias[k];
     for (const [j, x] of embedding.entries()) sum += row[j] * x;
@@ -28,6 +28,11 @@ function predict({ task, weights, lexical, bias, temperature, value_range: range
   if (task === "regression")
     return logits.map((value) => (range ? Math.min(range[1], Math.max(range[0], value)) : value));
   return task === "single_label" ? softmax(logits) : logits.map((logit) => 1 / (1 + Math.exp(-logit)));
+}
+
+/** A text without characters that nobody sees. Those that join an emoji are no part of a word anyway. */
+function visible(text) {
+  return text.replace(/(\u{1f3f4}[\u{e0020}-\u{e007e}]+\u{e007f})|\p{Default_Ignorable_Code_Point}+/gu, "$1");
 }
 
 function softmax(logits) {

@@ -174,6 +174,9 @@ export const headExport = z
       })
       .nullable()
       .openapi({ description: "how a text's lexical features are made and weighed; see docs/lexical-features.md" }),
+    visible_text: z
+      .boolean()
+      .openapi({ description: "invisible characters are removed from a text before its features are computed" }),
     bias: z.array(z.number()),
     temperature: z.number(),
     out_of_scope_threshold: z.number().nullable(),

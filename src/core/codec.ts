@@ -7,15 +7,21 @@
  *          The JSON may have `thresholds` and `value_range`; builds that do not know them predict without
  *          "GHD3" adds `lexical` ({buckets, columns}) to the JSON, and at the end
  *          | idf, scale, scales f32 | seen buckets u16 | lexical weights i8
- *   block  "GEB1" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
+ *          "GHD4" has the same JSON and the same parts as named sections (sections.ts), and others that a head may have. It is
+ *          the last version of its kind: what a head gets from now on is a section, or a field of the JSON.
+ *          `visible_text` in the JSON of any of them: invisible characters are removed before a text's features are computed.
+ *   block  "GEB2" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
+ *          "GEB1" is the same, of texts with their invisible characters. It counts as missing, so they are embedded again.
  */
 import type { ValueRange } from "./evaluation/value-range.ts";
-import type { Head, Task } from "./head.ts";
+import type { Head, LexicalWeights, Task } from "./head.ts";
+import { asciiJson, decodeSections, encodeSections, readHeader, type Section, writeHeader } from "./sections.ts";
 
 const HEAD_V1_MAGIC = 0x31444847;
 const HEAD_V2_MAGIC = 0x32444847;
 const HEAD_V3_MAGIC = 0x33444847;
-const BLOCK_MAGIC = 0x31424547;
+const HEAD_V4_MAGIC = 0x34444847;
+const BLOCK_MAGIC = 0x32424547;
 /** Bytes of an input's hash: the first 128 bits of its SHA-256. */
 export const HASH_BYTES = 16;
 
@@ -30,10 +36,14 @@ interface HeadHeader {
   /** One a label, or left out. */
   thresholds?: readonly number[];
   value_range?: ValueRange;
+  visible_text?: boolean;
   lexical?: { buckets: number; columns: number };
 }
 
-/** A head without lexical features is written as "GHD2", which earlier versions can read. */
+/**
+ * A head without further sections is written as "GHD2", or with lexical features as "GHD3", which earlier versions can
+ * read. They pass over `visible_text`, and read invisible characters as they always did.
+ */
 export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
   const { lexical } = head;
   const header: HeadHeader = {
@@ -46,101 +56,145 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     conformal: head.conformal.length,
     ...(head.thresholds.length === 0 ? {} : { thresholds: head.thresholds }),
     ...(head.valueRange === null ? {} : { value_range: head.valueRange }),
+    ...(head.visibleText ? { visible_text: true } : {}),
     ...(lexical === null ? {} : { lexical: { buckets: lexical.buckets, columns: lexical.seenBuckets.length } }),
   };
+  const parts = partsOf(head);
+  if (head.sections.length > 0) {
+    const sections = parts.map(([name, array]) => ({ name, bytes: bytesOf(array), required: true }));
+    return encodeSections(HEAD_V4_MAGIC, { header, sections: [...sections, ...head.sections] });
+  }
   const json = asciiJson(header);
-  const paddedLength = Math.ceil(json.length / 4) * 4;
-  const floats = [
-    head.weights,
-    head.bias,
-    head.conformal,
-    ...(lexical === null ? [] : [lexical.idf, Float32Array.of(lexical.scale), lexical.scales]),
-  ];
-  const tailBytes = lexical === null ? 0 : lexical.seenBuckets.byteLength + lexical.weights.length;
-  const bytes = new Uint8Array(8 + paddedLength + floats.reduce((sum, array) => sum + array.byteLength, tailBytes));
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, lexical === null ? HEAD_V2_MAGIC : HEAD_V3_MAGIC, true);
-  view.setUint32(4, paddedLength, true);
-  bytes.fill(0x20, 8, 8 + paddedLength);
-  for (let i = 0; i < json.length; i++) bytes[8 + i] = json.charCodeAt(i);
-  let offset = 8 + paddedLength;
-  for (const array of floats) {
-    new Float32Array(bytes.buffer, offset, array.length).set(array);
+  const size = parts.reduce((sum, [, array]) => sum + array.byteLength, 8 + Math.ceil(json.length / 4) * 4);
+  const bytes = new Uint8Array(size);
+  let offset = writeHeader(bytes, lexical === null ? HEAD_V2_MAGIC : HEAD_V3_MAGIC, json);
+  for (const [, array] of parts) {
+    bytes.set(bytesOf(array), offset);
     offset += array.byteLength;
   }
-  if (lexical !== null) {
-    new Uint16Array(bytes.buffer, offset, lexical.seenBuckets.length).set(lexical.seenBuckets);
-    new Int8Array(bytes.buffer, offset + lexical.seenBuckets.byteLength).set(lexical.weights);
-  }
   return bytes;
+}
+
+type Part = readonly [name: string, array: Float32Array | Uint16Array | Int8Array];
+
+/** The arrays of a head, in their order. */
+function partsOf({ weights, bias, conformal, lexical }: Head): readonly Part[] {
+  const parts: Part[] = [
+    ["weights", weights],
+    ["bias", bias],
+    ["conformal", conformal],
+  ];
+  if (lexical === null) return parts;
+  return [
+    ...parts,
+    ["lexical_idf", lexical.idf],
+    ["lexical_scale", Float32Array.of(lexical.scale)],
+    ["lexical_scales", lexical.scales],
+    ["lexical_seen", lexical.seenBuckets],
+    ["lexical_weights", lexical.weights],
+  ];
+}
+
+function bytesOf(array: Part[1]): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
 /** The head in `bytes`. Null unless they are a complete head of a known version. */
 export function decodeHead(bytes: Uint8Array): Head | null {
   const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
-  const magic = aligned.length < 8 ? 0 : view.getUint32(0, true);
+  const magic = aligned.length < 8 ? 0 : new DataView(aligned.buffer, aligned.byteOffset).getUint32(0, true);
+  if (magic === HEAD_V4_MAGIC) return decodeSectionedHead(aligned);
   if (magic !== HEAD_V1_MAGIC && magic !== HEAD_V2_MAGIC && magic !== HEAD_V3_MAGIC) return null;
-  const paddedLength = view.getUint32(4, true);
-  if (8 + paddedLength > aligned.length) return null;
-  const header = parseHeader(aligned.subarray(8, 8 + paddedLength));
-  if (header === null) return null;
-  const outputs = header.task === "regression" ? 1 : header.labels.length;
-  const { buckets, columns } = (magic === HEAD_V3_MAGIC && header.lexical) || { buckets: 0, columns: 0 };
-  const lexicalLengths = buckets === 0 ? [0, 0, 0] : [columns, 1, outputs];
-  const lengths = [outputs * header.dimensions, outputs, header.conformal, ...lexicalLengths];
-  if (!lengths.every((length) => Number.isInteger(length) && length >= 0)) return null;
-  const floatCount = lengths.reduce((sum, length) => sum + length, 0);
-  const lexicalBytes = 2 * columns + columns * outputs;
-  if (aligned.length !== 8 + paddedLength + 4 * floatCount + lexicalBytes) return null;
-  let position = aligned.byteOffset + 8 + paddedLength;
-  const [weights, bias, conformal, idf, scale, scales] = lengths.map((length) => {
-    const array = new Float32Array(aligned.buffer, position, length);
-    position += array.byteLength;
-    return array;
-  }) as [Float32Array, Float32Array, Float32Array, Float32Array, Float32Array, Float32Array];
+  const read = readHeader(aligned);
+  const header = read && checkHeader(read.header, magic === HEAD_V3_MAGIC);
+  if (read === null || header === null) return null;
+  let offset = read.end;
+  const parts = new Map<string, Uint8Array>();
+  for (const [name, length] of Object.entries(partLengths(header))) {
+    parts.set(name, aligned.subarray(offset, offset + length));
+    offset += length;
+  }
+  if (offset !== aligned.length) return null;
+  return toHead(magic === HEAD_V1_MAGIC ? { ...header, offset: 0 } : header, parts, []);
+}
+
+function decodeSectionedHead(bytes: Uint8Array): Head | null {
+  const container = decodeSections(bytes);
+  const header = container && checkHeader(container.header, true);
+  if (container === null || header === null) return null;
+  const lengths = partLengths(header);
+  const parts = new Map<string, Uint8Array>();
+  const others: Section[] = [];
+  for (const section of container.sections) {
+    const length = Object.hasOwn(lengths, section.name) ? lengths[section.name] : undefined;
+    if (length === undefined) {
+      if (section.required) return null;
+      others.push(section);
+    } else if (section.bytes.length === length) parts.set(section.name, section.bytes);
+  }
+  return Object.keys(lengths).every((name) => parts.has(name)) ? toHead(header, parts, others) : null;
+}
+
+/** The header, if it can be one. Its numbers may still not fit the bytes. */
+function checkHeader(fields: Record<string, unknown>, mayBeLexical: boolean): HeadHeader | null {
+  const { lexical, ...header } = fields as unknown as HeadHeader;
+  if (!Array.isArray(header.labels) || !hasValidOptions(header)) return null;
+  const checked = mayBeLexical && lexical?.buckets ? { ...header, lexical } : header;
+  const lengths = Object.values(partLengths(checked));
+  return lengths.every((length) => Number.isInteger(length) && length >= 0) ? checked : null;
+}
+
+/** The bytes of each part, in their order. */
+function partLengths({ task, labels, dimensions, conformal, lexical }: HeadHeader): Record<string, number> {
+  const outputs = task === "regression" ? 1 : labels.length;
+  const lengths = { weights: 4 * outputs * dimensions, bias: 4 * outputs, conformal: 4 * conformal };
+  if (lexical === undefined) return lengths;
+  const { columns } = lexical;
+  return {
+    ...lengths,
+    lexical_idf: 4 * columns,
+    lexical_scale: 4,
+    lexical_scales: 4 * outputs,
+    lexical_seen: 2 * columns,
+    lexical_weights: columns * outputs,
+  };
+}
+
+function toHead(header: HeadHeader, parts: ReadonlyMap<string, Uint8Array>, sections: readonly Section[]): Head {
+  const part = (name: string) => parts.get(name) ?? new Uint8Array(0);
   return {
     task: header.task,
     labels: header.labels,
     dimensions: header.dimensions,
-    weights,
-    bias,
-    conformal,
-    lexical:
-      buckets === 0
-        ? null
-        : {
-            buckets,
-            scale: scale[0] ?? 1,
-            seenBuckets: new Uint16Array(aligned.buffer, position, columns),
-            idf,
-            scales,
-            weights: new Int8Array(aligned.buffer, position + 2 * columns, columns * outputs),
-          },
-    offset: magic === HEAD_V1_MAGIC ? 0 : header.offset,
+    weights: toFloats(part("weights")),
+    bias: toFloats(part("bias")),
+    conformal: toFloats(part("conformal")),
+    lexical: header.lexical === undefined ? null : toLexical(header.lexical.buckets, part),
+    visibleText: header.visible_text === true,
+    offset: header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,
     thresholds: header.thresholds ?? [],
     valueRange: header.value_range ?? null,
+    sections,
   };
 }
 
-function asciiJson(value: unknown): string {
-  return JSON.stringify(value).replace(
-    /[\u0080-\uffff]/g,
-    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+function toLexical(buckets: number, part: (name: string) => Uint8Array): LexicalWeights {
+  const seen = part("lexical_seen");
+  const weights = part("lexical_weights");
+  return {
+    buckets,
+    scale: toFloats(part("lexical_scale"))[0] ?? 1,
+    seenBuckets: new Uint16Array(seen.buffer, seen.byteOffset, seen.length / 2),
+    idf: toFloats(part("lexical_idf")),
+    scales: toFloats(part("lexical_scales")),
+    weights: new Int8Array(weights.buffer, weights.byteOffset, weights.length),
+  };
 }
 
-function parseHeader(ascii: Uint8Array): HeadHeader | null {
-  let json = "";
-  for (const byte of ascii) json += String.fromCharCode(byte);
-  try {
-    const header = JSON.parse(json) as HeadHeader;
-    return Array.isArray(header.labels) && hasValidOptions(header) ? header : null;
-  } catch {
-    return null;
-  }
+function toFloats({ buffer, byteOffset, length }: Uint8Array): Float32Array {
+  return new Float32Array(buffer, byteOffset, length / 4);
 }
 
 function hasValidOptions({ labels, thresholds = [], value_range = [0, 0] }: HeadHeader): boolean {

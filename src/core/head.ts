@@ -9,6 +9,7 @@
 import { sigmoid, softmax } from "./evaluation/probability.ts";
 import { DEFAULT_THRESHOLD } from "./evaluation/thresholds.ts";
 import { clampTo, type ValueRange } from "./evaluation/value-range.ts";
+import type { Section } from "./sections.ts";
 import type { LexicalVocabulary, SparseVector } from "./text/lexical.ts";
 
 export type Task = "single_label" | "multi_label" | "regression";
@@ -25,6 +26,8 @@ export interface Head {
   readonly weights: Float32Array;
   readonly bias: Float32Array;
   readonly lexical: LexicalWeights | null;
+  /** Whether invisible characters are removed from a text before its features are computed. Older heads read them. */
+  readonly visibleText: boolean;
   /** Regression: added to the output in 64-bit floats, since the 32-bit bias could not hold it exactly. Otherwise 0. */
   readonly offset: number;
   /** Divides the logits (Guo et al. 2017, On Calibration of Modern Neural Networks). */
@@ -37,6 +40,8 @@ export interface Head {
   readonly valueRange: ValueRange | null;
   /** At most 1000 quantiles of the held-out examples' nonconformity scores, ascending. Empty if none were held out. */
   readonly conformal: Float32Array;
+  /** Further named parts that were stored with it. */
+  readonly sections: readonly Section[];
 }
 
 /** V_k = scales[k] · weights[k]. Eight bits are enough for sums of so many weights. */

@@ -7,6 +7,7 @@ import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet, thresholdOf } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { createLexicalVectorizer } from "../core/text/lexical.ts";
+import { visibleText } from "../core/text/visible.ts";
 import { checkEmbedding, checkText } from "../ingest/example.ts";
 import { getHead } from "../store/heads.ts";
 import { embedInputs } from "../store/inputs.ts";
@@ -38,8 +39,9 @@ export async function predictInputs(
   if (!backbone.ok) return backbone;
   const checked = checkInputs(served, inputs, paramAt, options.truncate);
   if (!checked.ok) return checked;
-  const { texts, truncated } = checked.value;
-  const rows = await embed(env.KV, tenant, backbone.value, checked.value, waitUntil);
+  const { truncated, embeddings } = checked.value;
+  const texts = head.visibleText ? checked.value.texts.map(visibleText) : checked.value.texts;
+  const rows = await embed(env.KV, tenant, backbone.value, { texts, embeddings }, waitUntil);
   if (!rows.ok) return rows;
   const predictions = await predictRows(head, rows.value, texts, options);
   return ok(predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)));
@@ -144,7 +146,7 @@ async function embed(
   kv: KVNamespace,
   tenant: string,
   backbone: Backbone | null,
-  { texts, embeddings }: CheckedInputs,
+  { texts, embeddings }: Pick<CheckedInputs, "texts" | "embeddings">,
   waitUntil: TenantRequest["waitUntil"],
 ): Promise<Result<readonly Float32Array[]>> {
   if (backbone === null) return ok(embeddings);

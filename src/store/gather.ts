@@ -3,6 +3,7 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
 import { type Block, HASH_BYTES } from "../core/codec.ts";
 import { type Failure, fail } from "../core/failure.ts";
+import { visibleText } from "../core/text/visible.ts";
 import { toHex } from "../lib/hash.ts";
 import { BLOCK_ROWS, hashAt, matchesHash, readBlock, writeBlock } from "./blocks.ts";
 
@@ -161,7 +162,7 @@ async function embedMissingRows(
     const unchanged =
       texts.length === chunk.length && chunk.every(({ index }, nth) => matchesHash(texts[nth] ?? "", hashes, index));
     if (texts.length === 0 || !unchanged) return datasetChangedFailure;
-    const result = await embedInChunks(backbone, texts, yieldToEventLoop);
+    const result = await embedInChunks(backbone, texts.map(visibleText), yieldToEventLoop);
     for (const [nth, { index }] of chunk.entries()) {
       const row = result.rows[nth];
       if (row === undefined) continue;

@@ -5,6 +5,7 @@ import { costFactor, embedInChunks, type YieldToEventLoop } from "../backbones/c
 import { ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { encodeTargets } from "../core/linear/targets.ts";
+import { visibleText } from "../core/text/visible.ts";
 import { toHex } from "../lib/hash.ts";
 import { BLOCK_ROWS } from "../store/blocks.ts";
 import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource, visitTexts } from "./source.ts";
@@ -74,7 +75,7 @@ async function gatherInline(
         if (input instanceof Uint8Array) values.set(new Float32Array(input.slice().buffer), i * dimensions);
       });
     } else {
-      const texts = inputs.filter((input) => typeof input === "string");
+      const texts = inputs.filter((input) => typeof input === "string").map(visibleText);
       const embedded = await embedInChunks(backbone, texts, yieldToEventLoop);
       if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
       for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);

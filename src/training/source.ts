@@ -4,6 +4,7 @@ import { CHARACTERS_PER_CHUNK, type YieldToEventLoop } from "../backbones/chunks
 import { ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import type { Target, TargetSet } from "../core/linear/targets.ts";
+import { visibleText } from "../core/text/visible.ts";
 
 export type BlockHandler = (block: number, values: Float32Array) => void;
 
@@ -30,7 +31,7 @@ export interface TrainingSource {
   ) => Promise<Result<{ embedded: number }>>;
 }
 
-/** Takes a text. Returns whether it takes more of them. */
+/** Takes a text, without invisible characters. Returns whether it takes more of them. */
 export type TextVisitor = (text: string) => boolean;
 
 export interface TextSource {
@@ -57,7 +58,7 @@ export async function visitTexts(
       if (failure !== null) return { ok: false, failure };
       charactersLeft = CHARACTERS_PER_CHUNK;
     }
-    if (!visit(text)) return ok(false);
+    if (!visit(visibleText(text))) return ok(false);
     charactersLeft -= text.length;
   }
   return ok(true);

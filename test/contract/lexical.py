@@ -26,6 +26,8 @@ EXAMPLES = [
     "half \ud800 a pair",
 ]
 UNSEEN = [
+    "my re\u00adfund\u200b\u2060s\ufeff",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f or \U0001f468\u200d\U0001f469\ufe0f\u200d\U0001f466",
     "my refund refund refund?",
     "I DON’T KNOW WHERE, why",
     "cafe coute 12",
@@ -42,7 +44,8 @@ PAGE = (HERE / "../../docs/lexical-features.md").read_text()
 reference = {}
 exec(re.search("```python\n(.*?)```", PAGE, re.S)[1], reference)
 
-having = Counter(bucket for text in EXAMPLES for bucket in reference["buckets_of"](text, BUCKETS))
+visible = reference["visible"]
+having = Counter(bucket for text in map(visible, EXAMPLES) for bucket in reference["buckets_of"](text, BUCKETS))
 seen = sorted(having)
 idf = [math.log((1 + len(EXAMPLES)) / (1 + having[bucket])) + 1 for bucket in seen]
 idf = list(struct.unpack(f"<{len(idf)}f", struct.pack(f"<{len(idf)}f", *idf)))
@@ -72,7 +75,7 @@ lines = [
     "export const vectors: readonly (readonly [text: string, columns: string, values: string])[] = [",
 ]
 for text in EXAMPLES + UNSEEN:
-    values = sorted(reference["features"](lexical, text).items())
+    values = sorted(reference["features"](lexical, visible(text)).items())
     columns = base64_of("H", [column for column, _ in values])
     parts = [literal(text), f'"{columns}"', f'"{base64_of("f", [value for _, value in values])}"']
     line = f"  [{', '.join(parts)}],"

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { createLexicalVectorizer, type SparseVector } from "../../src/core/text/lexical.ts";
 import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
+import { visibleText } from "../../src/core/text/visible.ts";
 import { buckets, fittedCount, idf, seen, vectors } from "./lexical.ts";
 
 const bytesOf = (base64: string) => Uint8Array.from(Buffer.from(base64, "base64")).buffer;
@@ -9,7 +10,7 @@ const floats = (base64: string) => [...new Float32Array(bytesOf(base64))];
 const integers = (base64: string) => [...new Uint16Array(bytesOf(base64))];
 
 const reader = createLexicalReader(buckets);
-for (const [text] of vectors.slice(0, fittedCount)) reader.add(text);
+for (const [text] of vectors.slice(0, fittedCount)) reader.add(visibleText(text));
 const fittedFeatures = reader.fit();
 const { vocabulary } = fittedFeatures;
 const features = createLexicalVectorizer(vocabulary);
@@ -34,7 +35,7 @@ describe("lexical features", () => {
   });
 
   it.each(vectors)("are those of the Python reference for %j", (text, columns, values) => {
-    const pairs = sortedPairs(features(text));
+    const pairs = sortedPairs(features(visibleText(text)));
     expect(pairs.map(([column]) => column)).toEqual(integers(columns));
     expectClose(
       pairs.map(([, value]) => value),

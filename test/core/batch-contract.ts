@@ -75,6 +75,8 @@ export const head: Head = {
   outOfScopeThreshold: null,
   thresholds: [],
   valueRange: null,
+  visibleText: true,
+  sections: [],
   conformal: new Float32Array(),
 };
 const headBytes = encodeHead(head);

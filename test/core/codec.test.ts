@@ -1,6 +1,7 @@
-import { expect, it } from "vitest";
-import { decodeHead, encodeHead } from "../../src/core/codec.ts";
+import { describe, expect, it } from "vitest";
+import { decodeBlock, decodeHead, encodeBlock, encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
+import type { Section } from "../../src/core/sections.ts";
 
 const head: Head = {
   task: "single_label",
@@ -14,6 +15,8 @@ const head: Head = {
   outOfScopeThreshold: null,
   thresholds: [],
   valueRange: null,
+  visibleText: true,
+  sections: [],
   conformal: Float32Array.of(0.25),
 };
 
@@ -49,6 +52,64 @@ it("reads heads of version 1, which have no offset", () => {
   bytes[3] = "1".charCodeAt(0);
   expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD1");
   expect(decodeHead(bytes)).toEqual(head);
+});
+
+describe("a head with sections", () => {
+  const sections = [
+    { name: "sketch", bytes: Uint8Array.of(1, 2, 3), required: false },
+    { name: "scope", bytes: Uint8Array.of(), required: false },
+  ];
+  const lexical = {
+    buckets: 256,
+    scale: 0.5,
+    seenBuckets: Uint16Array.of(3, 500, 501),
+    idf: Float32Array.of(1, 2, 3),
+    scales: Float32Array.of(0.5, 0.25),
+    weights: Int8Array.of(1, -2, 3, -4, 5, -6),
+  };
+
+  it.each([null, lexical])("is of version 4, and comes back with them", (lexical) => {
+    const sectioned = { ...head, lexical, sections };
+    const bytes = encodeHead(sectioned);
+    expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD4");
+    expect(bytes.length % 4).toBe(0);
+    expect(decodeHead(bytes)).toEqual(sectioned);
+    // At an odd place of a larger buffer as well.
+    const shifted = new Uint8Array([0, ...bytes]).subarray(1);
+    expect(decodeHead(shifted)).toEqual(sectioned);
+  });
+
+  it("is refused where a required one is not known, a part is missing or has another length, or bytes are missing", () => {
+    const bytes = encodeHead({ ...head, sections });
+    expect(decodeHead(bytes.subarray(0, bytes.length - 4))).toBeNull();
+    expect(decodeHead(new Uint8Array([...bytes, 0, 0, 0, 0]))).toBeNull();
+    expect(decodeHead(encodeHead({ ...head, sections: [{ ...sections[0], required: true } as Section] }))).toBeNull();
+    const replaced = (from: string, to: string) => {
+      const text = new TextDecoder("latin1").decode(bytes).replace(from, to);
+      return Uint8Array.from(text, (character) => character.charCodeAt(0));
+    };
+    expect(decodeHead(replaced('"weights"', '"weighty"'))).toBeNull();
+    expect(decodeHead(replaced('"dimensions":2', '"dimensions":3'))).toBeNull();
+    expect(decodeHead(replaced('"dimensions":2', '"dimensions":1'))).toBeNull();
+    expect(decodeHead(replaced('"sections":[', '"sections":{'))).toBeNull();
+  });
+});
+
+it("says of a head whether it reads invisible characters, in a field that older readers pass over", () => {
+  const old = encodeHead({ ...head, visibleText: false });
+  expect(new TextDecoder("latin1").decode(old)).not.toContain("visible_text");
+  expect(decodeHead(old)?.visibleText).toBe(false);
+  const bytes = encodeHead(head);
+  expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD2");
+  expect(decodeHead(bytes)?.visibleText).toBe(true);
+});
+
+it("reads no block of texts with their invisible characters", () => {
+  const block = { dimensions: 2, hashes: new Uint8Array(16).fill(7), rows: Float32Array.of(1, 2) };
+  const bytes = encodeBlock(block);
+  expect(decodeBlock(bytes, 2)).toEqual(block);
+  bytes[3] = "1".charCodeAt(0);
+  expect(decodeBlock(bytes, 2)).toBeNull();
 });
 
 it("returns null unless the bytes are a complete head of a known version", () => {

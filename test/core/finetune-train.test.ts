@@ -154,6 +154,8 @@ describe("the model of a head and layers", () => {
       outOfScopeThreshold: null,
       thresholds: [],
       valueRange: null,
+      visibleText: true,
+      sections: [],
       conformal: new Float32Array(0),
     };
   };

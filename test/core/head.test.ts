@@ -37,6 +37,8 @@ function makeHead(outputs: number, task: Head["task"], spread: number, seed: num
     outOfScopeThreshold: null,
     thresholds: [],
     valueRange: null,
+    visibleText: true,
+    sections: [],
     conformal: numbers(0),
   };
   return { head, exact, embedding: numbers(DIMENSIONS) };

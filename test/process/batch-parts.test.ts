@@ -209,6 +209,8 @@ describe("the comparison", () => {
     outOfScopeThreshold: null,
     thresholds: [],
     valueRange: null,
+    visibleText: true,
+    sections: [],
     conformal: new Float32Array(0),
   });
   const makeMaterial = (

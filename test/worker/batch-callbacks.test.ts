@@ -772,6 +772,8 @@ describe("a finish", () => {
     outOfScopeThreshold: null,
     thresholds: [],
     valueRange: null,
+    visibleText: true,
+    sections: [],
   };
   const lexical = {
     buckets: 256,

@@ -305,6 +305,8 @@ function head(seed = 1): Head {
     outOfScopeThreshold: null,
     thresholds: [],
     valueRange: null,
+    visibleText: true,
+    sections: [],
   };
 }
 

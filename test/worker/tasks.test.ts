@@ -84,6 +84,8 @@ async function storeTrainedHead(name = "support") {
     outOfScopeThreshold: null,
     thresholds: [],
     valueRange: null,
+    visibleText: true,
+    sections: [],
   });
   const sha256 = sha256Hex(bytes);
   await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);

@@ -2,11 +2,12 @@
 import { createHash } from "node:crypto";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Target } from "../../core/linear/targets.ts";
+import { visibleText } from "../../core/text/visible.ts";
 import { type DataLine, dataLine, type Submission } from "../../jobs/protocol.ts";
 import { type EmbeddingMatrix, makeEmbeddingMatrix } from "./embedding-matrix.ts";
 
 export interface Examples {
-  /** One for each row; empty if the inputs are embeddings. */
+  /** One for each row, without invisible characters; empty if the inputs are embeddings. */
   readonly texts: readonly string[];
   /** The inputs, if they are embeddings; else empty. */
   readonly embeddings: EmbeddingMatrix;
@@ -79,7 +80,7 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
   const addInput = (row: Row): string | null => {
     if (modality === "text") {
       if (row.text === undefined) return "has no text";
-      texts.push(row.text);
+      texts.push(visibleText(row.text));
       bytes += 2 * row.text.length;
       return null;
     }

@@ -97,12 +97,15 @@ export function buildResult(
       weights,
       bias,
       lexical: vocabulary === null ? null : quantiseLexical(vocabulary, lexicalParameters, outputs),
+      // Every reader of a training's texts removes them.
+      visibleText: true,
       offset,
       temperature,
       outOfScopeThreshold,
       thresholds,
       valueRange,
       conformal,
+      sections: [],
     },
     training: {
       examples,

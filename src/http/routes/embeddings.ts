@@ -3,6 +3,7 @@ import { embeddingRequest, embeddings } from "../../api/embeddings.ts";
 import type { Backbone } from "../../backbones/backbone.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
+import { visibleText } from "../../core/text/visible.ts";
 import { type CheckedText, checkText } from "../../ingest/example.ts";
 import { findBackbone } from "../../serving/backbones.ts";
 import { embedInputs } from "../../store/inputs.ts";
@@ -45,7 +46,7 @@ async function embed(c: RouteContext<typeof embeddingRoute>): Promise<Response> 
   }
   const checked = checkTexts(input, backbone.value, truncate);
   if (!checked.ok) return respondError(c, checked.failure);
-  const texts = checked.value.map(({ text }) => text);
+  const texts = checked.value.map(({ text }) => visibleText(text));
   const waitUntil = (work: Promise<unknown>) => c.executionCtx.waitUntil(work);
   const embedded = await embedInputs(c.env.KV, tenant, backbone.value, texts, waitUntil);
   if (!embedded.ok) return respondError(c, embedded.failure);

@@ -27,6 +27,7 @@ export function toHeadExport(record: HeadRecord, head: Head): HeadExport {
       Array.from(head.weights.subarray(k * head.dimensions, (k + 1) * head.dimensions)),
     ),
     lexical: head.lexical === null ? null : toLexicalExport(head.lexical, outputs),
+    visible_text: head.visibleText,
     bias: Array.from(head.bias, (bias) => bias + head.offset),
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
