@@ -7,6 +7,9 @@ export interface ConflictFinder {
 
 const WORDS = 3;
 const MIN_CAPACITY = 1024;
+/** 7 MB. Of an import with more than 390,000 inputs, the last ones are not compared. */
+const MAX_CAPACITY = 524_288;
+const MAX_LOAD = 0.75;
 /** The third word of an input whose conflict is known. A content's own word is never 0. */
 const CONFLICT = 0;
 
@@ -48,8 +51,9 @@ export function createConflictFinder(): ConflictFinder {
         table[slot * WORDS + 2] = CONFLICT;
         return true;
       }
+      if (size >= MAX_LOAD * MAX_CAPACITY) return false;
       insert(slot, high, low, content);
-      if (++size > isUsed.length / 2) grow();
+      if (++size > MAX_LOAD * isUsed.length && isUsed.length < MAX_CAPACITY) grow();
       return false;
     },
   };
