@@ -36,6 +36,7 @@ export default defineConfig({
                 PREVIOUS_BATCH_SECRET: "whsec_c2VjcmV0IG9mIHRoZSBiYXRjaCBlbmRwb2ludCBiZWZvcmU=",
                 BATCH_TIMEOUT_SECONDS: "0.3",
                 BATCH_SILENCE_SECONDS: "60",
+                CORS_ORIGINS: "https://app.test",
                 WEBHOOK_ORIGINS: "http://hooks.internal:9000, https://192.168.1.7",
                 WEBHOOK_TIMEOUT_SECONDS: "0.3",
               },

@@ -34,6 +34,8 @@ declare namespace Cloudflare {
     readonly BATCH_SILENCE_SECONDS?: string;
     /** Seconds that the batch endpoint may take to respond; 10 by default. */
     readonly BATCH_TIMEOUT_SECONDS?: string;
+    /** Origins of web pages that may make predictions from a browser with any key, comma-separated. */
+    readonly CORS_ORIGINS?: string;
     /** Origins that are not public but may receive webhooks, comma-separated: for machines of one's own. */
     readonly WEBHOOK_ORIGINS?: string;
     /** Seconds that a webhook endpoint may take to respond; 20 by default. */

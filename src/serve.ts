@@ -11,6 +11,7 @@
  *   ADMIN_KEY   the operator's key, at least 24 characters; if it is not set, a random one is made and printed
  *   BUNDLE_DIR  a Worker that `npm run build` has built; without it, the Worker is built at each start
  *   BACKBONES   remote backbones (docs/backbones.md); the secrets that they name are environment variables too
+ *   CORS_ORIGINS  origins of web pages that may make predictions from a browser
  *   WEBHOOK_ORIGINS  origins that webhooks may go to although they are not public (docs/webhooks.md)
  *   BATCH_URL   a batch endpoint that runs elsewhere, with BATCH_SECRET, the secret it shares; by default one starts here:
  *   BATCH_PORT  its port on 127.0.0.1, by default any free one

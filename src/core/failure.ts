@@ -34,6 +34,7 @@ export const errorCodes = [
   "idempotency_key_reused",
   "invalid_api_key",
   "missing_scope",
+  "origin_not_allowed",
   "tenant_suspended",
   "not_found",
   "already_exists",

@@ -2,6 +2,7 @@ import { OpenAPIHono, type z } from "@hono/zod-openapi";
 import { getPath, getPathNoStrict } from "hono/utils/url";
 import { schemaFailure } from "../api/validation.ts";
 import type { App, HttpEnv } from "./context.ts";
+import { cors } from "./middleware/cors.ts";
 import { handleError, handleNotFound, respondError } from "./middleware/errors.ts";
 import { requestLogger } from "./middleware/request-logger.ts";
 import { securityHeaders } from "./middleware/security-headers.ts";
@@ -40,6 +41,7 @@ export function createApp(): App {
   });
   app.use(requestLogger);
   app.use(securityHeaders);
+  app.use(cors);
   tenantRoutes(app);
   apiKeyRoutes(app);
   datasetRoutes(app);

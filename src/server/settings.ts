@@ -15,6 +15,7 @@ const WORKER_VARIABLES = [
   "DEFAULT_BACKBONE",
   "PREVIOUS_SERVER_KEY",
   "BATCH_URL",
+  "CORS_ORIGINS",
   "BATCH_SECRET",
   "PREVIOUS_BATCH_SECRET",
   "BATCH_SILENCE_SECONDS",
@@ -66,13 +67,13 @@ function readTls({ TLS_CERT: cert, TLS_KEY: key }: NodeJS.ProcessEnv): ServeOpti
 
 /**
  * The Worker's variables in an environment, with the secrets that BACKBONES names. Throws a UsageError if BACKBONES or
- * WEBHOOK_ORIGINS is invalid, because the Worker would start all the same.
+ * a list of origins is invalid, because the Worker would start all the same.
  */
 export function readWorkerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
-  if (parseOrigins(env.WEBHOOK_ORIGINS) === null)
-    throw new UsageError(
-      `WEBHOOK_ORIGINS is '${env.WEBHOOK_ORIGINS}', which is not a list such as 'http://127.0.0.1:9000'.`,
-    );
+  for (const name of ["WEBHOOK_ORIGINS", "CORS_ORIGINS"]) {
+    if (parseOrigins(env[name]) === null)
+      throw new UsageError(`${name} is '${env[name]}', which is not a list such as 'http://127.0.0.1:9000'.`);
+  }
   const names = [...WORKER_VARIABLES];
   const getSecret = (name: string) => {
     names.push(name);

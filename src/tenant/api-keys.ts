@@ -9,7 +9,7 @@ import { paginate } from "./page.ts";
 /** What an isolate may rely on while its lease of a key lasts. */
 export type KeyLease = ValidApiKey & { readonly suspended: boolean };
 
-type ValidApiKey = Pick<ApiKey, "id" | "scopes" | "expires_at">;
+type ValidApiKey = Pick<ApiKey, "id" | "scopes" | "expires_at" | "origins">;
 
 interface Row extends Record<string, SqlStorageValue> {
   rowid: number;
@@ -18,7 +18,11 @@ interface Row extends Record<string, SqlStorageValue> {
   scopes: string;
   created_at: number;
   expires_at: number | null;
+  /** JSON; null for a key of any caller. */
+  origins: string | null;
 }
+
+const parseOrigins = ({ origins }: Row): readonly string[] | null => (origins === null ? null : JSON.parse(origins));
 
 function toApiKey(row: Row): ApiKey {
   return {
@@ -28,6 +32,7 @@ function toApiKey(row: Row): ApiKey {
     scopes: row.scopes.split(" ") as Scope[],
     created_at: row.created_at,
     expires_at: row.expires_at,
+    origins: parseOrigins(row),
   };
 }
 
@@ -38,6 +43,7 @@ export interface NewApiKey {
   readonly hash: string;
   readonly scopes: readonly Scope[];
   readonly expires_at: number | null;
+  readonly origins: readonly string[] | null;
 }
 
 export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Result<ApiKey> {
@@ -50,13 +56,14 @@ export function createApiKey(sql: SqlStorage, key: NewApiKey, now: number): Resu
     );
   }
   sql.exec(
-    "INSERT INTO api_keys (id, name, hash, scopes, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+    "INSERT INTO api_keys (id, name, hash, scopes, created_at, expires_at, origins) VALUES (?, ?, ?, ?, ?, ?, ?)",
     key.id,
     key.name,
     key.hash,
     key.scopes.join(" "),
     toSeconds(now),
     key.expires_at,
+    key.origins === null ? null : JSON.stringify(key.origins),
   );
   return ok(toApiKey(sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE id = ?", key.id).one()));
 }
@@ -96,5 +103,6 @@ export function deleteApiKeysByName(sql: SqlStorage, name: string): void {
 export function findValidApiKey(sql: SqlStorage, hash: string, now: number): ValidApiKey | null {
   const row = sql.exec<Row>("SELECT rowid, * FROM api_keys WHERE hash = ? AND revoked_at IS NULL", hash).toArray()[0];
   if (!row || (row.expires_at !== null && row.expires_at <= toSeconds(now))) return null;
-  return { id: row.id, scopes: row.scopes.split(" ") as Scope[], expires_at: row.expires_at };
+  const { id, scopes, expires_at, origins } = toApiKey(row);
+  return { id, scopes, expires_at, origins };
 }

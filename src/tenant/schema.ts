@@ -171,6 +171,7 @@ export const migrations: readonly string[] = [
     INSERT OR REPLACE INTO deleted_positions VALUES ('inbound_hooks', OLD.id, OLD.number, unixepoch());
   END;
   `,
+  "ALTER TABLE api_keys ADD COLUMN origins TEXT",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -34,6 +34,7 @@ describe("a wrong environment is refused", () => {
     [{ TLS_CERT: "cert.pem" }, "TLS_CERT and TLS_KEY are set together or not at all"],
     [{ TLS_CERT: "/dev/null", TLS_KEY: "/dev/null" }, "TLS_CERT '/dev/null' and TLS_KEY '/dev/null' cannot be used: "],
     [{ BACKBONES: "{" }, "BACKBONES: is not JSON."],
+    [{ CORS_ORIGINS: "www.example.com" }, "CORS_ORIGINS is 'www.example.com', which is not a list"],
     [{ WEBHOOK_ORIGINS: "127.0.0.1:9000" }, "WEBHOOK_ORIGINS is '127.0.0.1:9000', which is not a list"],
   ])("%j", (env, message) => {
     expect(() => readServeOptions(env)).toThrow(message);

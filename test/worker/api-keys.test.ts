@@ -22,6 +22,7 @@ describe("creating a key", () => {
       scopes: ["predict"],
       created_at: expect.any(Number),
       expires_at,
+      origins: null,
       secret: expect.stringMatching(new RegExp(`^gk_${id}_[0-9a-f]{64}$`)),
     });
     expect((await call("GET", "/v1/heads", answer.json.secret)).status).toBe(200);
@@ -183,7 +184,7 @@ describe("which keys are valid", () => {
     const status = async (serverKey: string) => {
       const secret = makeKey(serverKey, id, crypto.getRandomValues(new Uint8Array(16)));
       const key = { id: `key_${serverKey}`, name: "old", hash: sha256Hex(secret), scopes: ["train"] as const };
-      await getLedger(env.TENANT, id).createApiKey(null, { ...key, expires_at: null });
+      await getLedger(env.TENANT, id).createApiKey(null, { ...key, expires_at: null, origins: null });
       return (await call("GET", "/v1/datasets", secret)).status;
     };
     expect(await status(env.PREVIOUS_SERVER_KEY ?? "")).toBe(200);

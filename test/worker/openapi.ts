@@ -82,6 +82,8 @@ export async function validateResponse(method: string, path: string, response: R
   // A request that reads may end in a slash.
   const pathname = new URL(`http://graft.test${path}`).pathname.replace(method === "GET" ? /(?<=.)\/$/ : /$^/, "");
   if (response.status < 400 && /^\/(openapi\.json|docs)/.test(pathname)) return;
+  // A browser's preflight is no operation.
+  if (method === "OPTIONS" && response.status === 204) return;
   const template = findTemplate(document, pathname);
   const operation = template === undefined ? undefined : document.paths[template]?.[method.toLowerCase()];
   const description = `${method} ${template ?? pathname} ${response.status}`;

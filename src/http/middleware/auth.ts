@@ -10,6 +10,7 @@ import { getLedger } from "../../tenant/tenant.ts";
 import { suspendedFailure } from "../../tenant/transactions.ts";
 import type { HttpEnv } from "../context.ts";
 import { checkBody } from "./body.ts";
+import { allowOrigin } from "./cors.ts";
 import { respondError } from "./errors.ts";
 import { getServerKeys, verifyKey } from "./keys.ts";
 import { recordWrongKey, throttledFor } from "./operator-throttle.ts";
@@ -51,14 +52,24 @@ const invalidApiKey: Failure = {
   message: "The API key is missing, wrong, expired or revoked. Send 'Authorization: Bearer gk_…' with a valid key.",
 };
 
-/** Lets a request through whose key is valid, has the scope and is within its rate limit. */
+const originNotAllowed: Failure = {
+  code: "origin_not_allowed",
+  message: "This API key is for pages of other origins. Call from one of the key's origins, or use another key.",
+};
+
+/** Lets a request through whose key is valid, comes from where it is bound to, has the scope and is within its rate limit. */
 export function tenantAuth(scope: Scope | null) {
   return createMiddleware<HttpEnv>(async (c, next) => {
     const token = bearerToken(c);
     const keyLease = token === undefined ? null : await leaseKey(c.env, token);
     if (!keyLease?.key) return respondError(c, invalidApiKey);
-    const { id, scopes, expires_at, suspended } = keyLease.key;
+    const { id, scopes, expires_at, origins, suspended } = keyLease.key;
     if (expires_at !== null && toMilliseconds(expires_at) <= Date.now()) return respondError(c, invalidApiKey);
+    const origin = c.req.header("origin");
+    if (origins !== null) {
+      if (origin === undefined || !origins.includes(origin)) return respondError(c, originNotAllowed);
+      allowOrigin(c, origin);
+    }
     c.set("caller", { tenant: keyLease.tenant, keyId: id, scopes });
     const { tenant } = keyLease;
     c.set("ledger", () => getLedger(c.env.TENANT, tenant));

@@ -40,6 +40,7 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   idempotency_key_reused: { status: 422, type: "invalid_request_error" },
   invalid_api_key: { status: 401, type: "authentication_error" },
   missing_scope: { status: 403, type: "permission_error" },
+  origin_not_allowed: { status: 403, type: "permission_error" },
   tenant_suspended: { status: 403, type: "permission_error" },
   not_found: { status: 404, type: "not_found_error" },
   already_exists: { status: 409, type: "conflict_error" },

@@ -42,6 +42,7 @@ import modality_not_supported from "../../../docs/errors/modality_not_supported.
 import model_in_use from "../../../docs/errors/model_in_use.md";
 import not_available from "../../../docs/errors/not_available.md";
 import not_found from "../../../docs/errors/not_found.md";
+import origin_not_allowed from "../../../docs/errors/origin_not_allowed.md";
 import overview from "../../../docs/errors/README.md";
 import rate_limited from "../../../docs/errors/rate_limited.md";
 import request_in_progress from "../../../docs/errors/request_in_progress.md";
@@ -91,6 +92,7 @@ export const errorTexts: Readonly<Record<ErrorCode, string>> = {
   idempotency_key_reused,
   invalid_api_key,
   missing_scope,
+  origin_not_allowed,
   tenant_suspended,
   not_found,
   already_exists,

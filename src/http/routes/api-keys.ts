@@ -58,7 +58,7 @@ export function apiKeyRoutes(app: App): void {
 export function generateApiKey(
   serverKey: string,
   tenantId: string,
-  { name, scopes, expires_at }: NewApiKeyParams,
+  { name, scopes, expires_at, origins }: NewApiKeyParams,
 ): { readonly secret: string; readonly key: NewApiKey } {
   const secret = createKey(serverKey, tenantId, crypto.getRandomValues(new Uint8Array(16)));
   const key = {
@@ -67,6 +67,7 @@ export function generateApiKey(
     hash: sha256Hex(secret),
     scopes: [...new Set(scopes)],
     expires_at: expires_at ?? null,
+    origins: origins === undefined ? null : [...new Set(origins)],
   };
   return { secret, key };
 }
