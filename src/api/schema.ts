@@ -23,14 +23,18 @@ function sizeOf(value: string | readonly unknown[] | number): number {
   return typeof value === "number" ? value : value.length;
 }
 
+/** What a check of a schema finds where a limit is exceeded. Fails as `limit_exceeded`. */
+export function limitIssue(input: unknown, limit: number, actual: number, unit: string) {
+  const message = `at most ${limit} ${unit} are allowed, and this has ${actual}`;
+  // `continue`, as zod's own bounds set it: otherwise a union would report the issue of another branch.
+  return { code: "custom" as const, input, message, params: { limit, actual }, continue: true };
+}
+
 /** A schema bounded by one of the limits of `GET /v1/limits`. A value beyond it fails as `limit_exceeded`. */
 export function withLimit<T extends z.ZodString | z.ZodArray | z.ZodNumber>(schema: T, limit: number, unit: string): T {
   const checked = schema.check(({ value, issues }: { value: string | unknown[] | number; issues: unknown[] }) => {
-    if (!(typeof value === "string" ? isLongerThan(value, limit) : sizeOf(value) > limit)) return;
-    const actual = sizeOf(value);
-    const message = `at most ${limit} ${unit} are allowed, and this has ${actual}`;
-    // `continue`, as zod's own bounds set it: otherwise a union would report the issue of another branch.
-    issues.push({ code: "custom", input: value, message, params: { limit, actual }, continue: true });
+    if (typeof value === "string" ? isLongerThan(value, limit) : sizeOf(value) > limit)
+      issues.push(limitIssue(value, limit, sizeOf(value), unit));
   });
   return checked.openapi({ [limitKeywords[schema.type]]: limit }) as T;
 }

@@ -22,7 +22,7 @@ export function schemaFailure(error: z.ZodError, value: unknown, rootName = "The
   if (param !== undefined && getValueAt(value, path) === undefined)
     return { code: "missing_parameter", message: `${subject} is required.`, param };
   const message = `${subject} is not valid: ${issue.message}.`;
-  // Only the checks of `withLimit` attach figures to an issue.
+  // Only `limitIssue` attaches figures to an issue.
   if (issue.code === "custom" && issue.params)
     return { code: "limit_exceeded", message, ...paramField, details: issue.params };
   return { code: "invalid_parameter", message, ...paramField };

@@ -51,6 +51,12 @@ export const limits = {
   /** Examples of a feedback request. Each is predicted before it is stored. */
   examples_per_feedback: 1_000,
   json_body_bytes: 16 * 1024 * 1024,
+  /** Of a JSON text that is parsed as one: arrays and objects in each other. */
+  json_depth: 64,
+  /** Arrays, objects, and fields of objects, each of which takes 50 to 100 bytes in memory. */
+  json_nodes: 250_000,
+  /** Elements of an array, or fields of an object. */
+  json_elements: 100_000,
   /** The body of a request to an inbound hook. */
   inbound_body_bytes: 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,

@@ -1,6 +1,7 @@
 /** Reads a body as a stream of bounded size. */
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { measureJson } from "../lib/json-shape.ts";
 import { invalidJson } from "./json-error.ts";
 
 /** Thrown while a body is read as a stream. The rest of the body is not read, and nothing is stored. */
@@ -56,7 +57,25 @@ export function limitImportBytes(body: ReadableStream<Uint8Array> | null): Async
   return limitBytes(body, limit, `An import has at most ${limit} bytes. Split it into several.`);
 }
 
+/** Why a JSON text would take too much memory once it is parsed, or null. */
+export function checkJsonShape(text: string): Failure | null {
+  const { depth, nodes, longest } = measureJson(text);
+  const bounds = [
+    ["levels of arrays and objects in each other", limits.json_depth, depth],
+    ["arrays, objects and fields", limits.json_nodes, nodes],
+    ["elements in an array, or fields in an object", limits.json_elements, longest],
+  ] as const;
+  const exceeded = bounds.find(([, limit, actual]) => actual > limit);
+  if (exceeded === undefined) return null;
+  const [what, limit, actual] = exceeded;
+  const message = `JSON has at most ${limit} ${what}; this has ${actual}. Send less of it in a request.`;
+  return { code: "invalid_json", message, details: { limit, actual } };
+}
+
+/** Parses JSON whose shape is within bounds. */
 export function parseJson(text: string, reviver?: (key: string, value: unknown) => unknown): Result<unknown> {
+  const failure = checkJsonShape(text);
+  if (failure) return { ok: false, failure };
   try {
     return ok(JSON.parse(text, reviver));
   } catch {

@@ -9,8 +9,9 @@ import { formatPath } from "../api/validation.ts";
 import { type ErrorCode, type Failure, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { arrayElements, findArray, type Span } from "../lib/json-shape.ts";
 import { type Annotation, type AnnotationReader, createAnnotationReader, splitLabels } from "./annotation.ts";
-import { BodyError, bodyError, notUtf8Failure, parseJson, parseJsonKeepingDigits } from "./body.ts";
+import { BodyError, bodyError, checkJsonShape, notUtf8Failure, parseJson, parseJsonKeepingDigits } from "./body.ts";
 import { checkMapping, inferTask } from "./columns.ts";
 import { type CsvRecord, csvRecords } from "./csv.ts";
 import { detectDelimiter, detectFormat, formatOfType, type Head } from "./detect.ts";
@@ -215,22 +216,26 @@ function jsonRow(
   if (!utf8) return badRow(line, "invalid_json", "The line is not UTF-8, as JSON must be.");
   if (text.trim() === "" && what === "A line") return null;
   const json = parseJsonKeepingDigits(text.charCodeAt(0) === 0xfeff ? text.slice(1) : text);
-  if (!json.ok)
-    return badRow(
-      line,
-      "invalid_json",
-      `The line is not valid JSON: it breaks off at column ${findJsonError(text) + 1}.`,
-    );
+  if (!json.ok) {
+    // Only JSON that is too large has figures.
+    const isTooLarge = json.failure.details !== undefined;
+    const notJson = () => `The line is not valid JSON: it breaks off at column ${findJsonError(text) + 1}.`;
+    return badRow(line, "invalid_json", isTooLarge ? json.failure.message : notJson());
+  }
   return toCheckedRow(context, readRecord(json.value, taskOf(context)), line);
 }
 
 /** A document of JSON: the API's own `{"examples": […]}`, or a tool's project. */
 async function* readDocument(context: Context, bytes: AsyncIterable<Uint8Array>): RowChunks {
-  const document = await readWhole(bytes);
+  const text = await readWhole(bytes);
+  // The API's own examples are parsed one by one: all at once, they could take most of an isolate's memory.
+  const list = findArray(text, "examples");
+  const document = parseOrThrow(list === null ? text : `${text.slice(0, list.start)}[]${text.slice(list.end)}`);
   const project = readProject(document);
   let index = 0;
   if (project === null) {
-    yield mapRows(readExamples(document), (raw) => toCheckedRow(context, ok(raw), index + 1, `examples[${index++}]`));
+    const { start } = checkExamples(document, list);
+    yield mapRows(arrayElements(text, start), (span) => exampleRow(context, text.slice(span.start, span.end), index++));
     return;
   }
   const { options, report } = context;
@@ -243,7 +248,19 @@ async function* readDocument(context: Context, bytes: AsyncIterable<Uint8Array>)
   yield mapRows(project.rows, (row) => toCheckedRow(context, readRecord(row, taskOf(context)), ++index));
 }
 
-async function readWhole(bytes: AsyncIterable<Uint8Array>): Promise<unknown> {
+function exampleRow(context: Context, text: string, index: number): ImportRow {
+  const failure = checkJsonShape(text);
+  if (failure) return failedRow(index + 1, failure);
+  return toCheckedRow(context, ok(parseOrThrow(text)), index + 1, `examples[${index}]`);
+}
+
+function parseOrThrow(text: string): unknown {
+  const parsed = parseJson(text);
+  if (!parsed.ok) throw new BodyError(parsed.failure);
+  return parsed.value;
+}
+
+async function readWhole(bytes: AsyncIterable<Uint8Array>): Promise<string> {
   const chunks: Uint8Array[] = [];
   let actual = 0;
   for await (const chunk of bytes) {
@@ -256,13 +273,11 @@ async function readWhole(bytes: AsyncIterable<Uint8Array>): Promise<unknown> {
   }
   const whole = Buffer.concat(chunks);
   if (!isUtf8(whole)) throw new BodyError(notUtf8Failure);
-  const parsed = parseJson(whole.toString("utf8"));
-  if (!parsed.ok) throw new BodyError(parsed.failure);
-  return parsed.value;
+  return whole.toString("utf8");
 }
 
-/** The examples of the API's own body. Its fields are checked as those of every JSON body are. */
-function readExamples(document: unknown): readonly unknown[] {
+/** Checks the fields of the API's own body as those of every JSON body are. Returns where its list of examples is. */
+function checkExamples(document: unknown, list: Span | null): Span {
   if (typeof document !== "object" || document === null || Array.isArray(document))
     throw bodyError("missing_parameter", 'The body must be an object: {"examples": […]}.', { param: "examples" });
   const { examples, ...unknownFields } = document as Record<string, unknown>;
@@ -271,9 +286,8 @@ function readExamples(document: unknown): readonly unknown[] {
   if (unknown !== undefined)
     throw bodyError("unknown_parameter", `There is no parameter '${unknown}' here.`, { param: unknown });
   if (examples === undefined) throw bodyError("missing_parameter", "'examples' is required.", { param: "examples" });
-  if (!Array.isArray(examples))
-    throw bodyError("invalid_parameter", "'examples' must be a list.", { param: "examples" });
-  return examples;
+  if (list === null) throw bodyError("invalid_parameter", "'examples' must be a list.", { param: "examples" });
+  return list;
 }
 
 async function* readCsv(context: Context, bytes: AsyncIterable<Uint8Array>, head: Head): RowChunks {

@@ -3,6 +3,7 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { embedInChunks, missingRowFailure } from "../backbones/chunks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { countCharacters } from "../core/text/characters.ts";
 import { shortHash, toHex } from "../lib/hash.ts";
 import { inputKey } from "./keys.ts";
 
@@ -26,7 +27,7 @@ export async function embedInputs(
 ): Promise<Result<EmbeddedInputs>> {
   const limit =
     backbone.kind === "fine_tuned" ? limits.fine_tuned_characters_per_request : limits.characters_per_request;
-  const actual = inputs.reduce((sum, { length }) => sum + length, 0);
+  const actual = inputs.reduce((sum, input) => sum + countCharacters(input), 0);
   const message = `The texts of a request have at most ${limit} characters; these have ${actual}. Send fewer inputs in a request.`;
   if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
   const name = `${backbone.id}@${backbone.revision}`;

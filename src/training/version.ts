@@ -3,6 +3,7 @@ import type { StoredExample } from "../api/examples.ts";
 import type { Head, HeadParams } from "../api/heads.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import { limits } from "../core/limits.ts";
 import { inferShape, parseExample } from "../ingest/example.ts";
 import { toTrainingOptions } from "../jobs/protocol.ts";
 import { endHeadLeases } from "../serving/active-heads.ts";
@@ -100,13 +101,22 @@ async function prepareDataset(
   });
 }
 
+function tooManyLabels(actual: number) {
+  const limit = limits.labels_per_dataset;
+  const message = `The examples of a training have at most ${limit} labels; these have more.`;
+  return fail("limit_exceeded", message, { param: "examples", details: { limit, actual } });
+}
+
 async function prepareInline({ env, tenant }: TenantRequest, params: HeadParams): Promise<Result<TrainingInput>> {
   const rawExamples = params.examples ?? [];
   const first = rawExamples[0];
   if (first === undefined) return fail("too_few_examples", "There are no examples to train on.", { param: "examples" });
   const shape = inferShape(first);
   const examples: StoredExample[] = [];
+  const labels = new Set<string>();
   for (const [index, example] of rawExamples.entries()) {
+    for (const label of example.labels ?? [example.label ?? ""]) labels.add(label);
+    if (labels.size > limits.labels_per_dataset) return tooManyLabels(labels.size);
     const parsed = parseExample(example, shape, `examples[${index}]`);
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);

@@ -462,7 +462,7 @@ describe("what is posted", () => {
 
   test("nested 100,000 levels deep is refused", async () => {
     const deep = `{"text":${"[".repeat(100_000)}${"]".repeat(100_000)}}`;
-    expectError(await postToHook(await newHook(key), deep), 422, "invalid_payload", "fields.text");
+    expectError(await postToHook(await newHook(key), deep), 400, "invalid_json");
     const deepWithLongId = `${deep.slice(0, -1)},"id":12345678901234567890}`;
     expectError(await postToHook(await newHook(key), deepWithLongId), 400, "invalid_json");
   });

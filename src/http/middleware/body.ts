@@ -4,7 +4,7 @@ import { bodyLimit } from "hono/body-limit";
 import { createMiddleware } from "hono/factory";
 import type { Failure } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { connectionLost, notUtf8Failure } from "../../ingest/body.ts";
+import { checkJsonShape, connectionLost, notUtf8Failure } from "../../ingest/body.ts";
 import type { HttpEnv } from "../context.ts";
 import { notJsonFailure, respondError } from "./errors.ts";
 
@@ -58,9 +58,12 @@ export const checkBody = createMiddleware<HttpEnv>(async (c, next) => {
   if (errorResponse) return errorResponse;
   if (bytes !== null) {
     if (!isUtf8(bytes)) return respondError(c, notUtf8Failure);
+    const text = new TextDecoder().decode(bytes);
+    const shapeFailure = checkJsonShape(text);
+    if (shapeFailure) return respondError(c, shapeFailure);
     // hono looks here first; otherwise it would decode the body by way of another response. It caches promises, which its
     // type does not say.
-    (c.req.bodyCache as unknown as { text: Promise<string> }).text = Promise.resolve(new TextDecoder().decode(bytes));
+    (c.req.bodyCache as unknown as { text: Promise<string> }).text = Promise.resolve(text);
   }
   return next();
 });
