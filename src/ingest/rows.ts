@@ -249,9 +249,10 @@ async function* readDocument(context: Context, bytes: AsyncIterable<Uint8Array>)
 }
 
 function exampleRow(context: Context, text: string, index: number): ImportRow {
+  const path = `examples[${index}]`;
   const failure = checkJsonShape(text);
-  if (failure) return failedRow(index + 1, failure);
-  return toCheckedRow(context, ok(parseOrThrow(text)), index + 1, `examples[${index}]`);
+  if (failure) return failedRow(index + 1, { ...failure, param: path });
+  return toCheckedRow(context, ok(parseOrThrow(text)), index + 1, path);
 }
 
 function parseOrThrow(text: string): unknown {

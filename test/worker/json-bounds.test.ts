@@ -41,8 +41,10 @@ describe.each(tooLarge)("JSON %s", (_what, value, limit, actual) => {
     },
   );
 
-  test("is refused as a JSON import that is no list of examples", async () => {
-    expectTooLarge(await call("POST", "/v1/datasets/tickets/examples", key, value, json), limit, actual);
+  test("is refused beside the examples of a JSON import", async () => {
+    const body = `{"examples":[],"more":${value}}`;
+    const more = { [depth]: 1, [nodes]: 4 }[limit] ?? 0;
+    expectTooLarge(await call("POST", "/v1/datasets/tickets/examples", key, body, json), limit, actual + more);
   });
 });
 
@@ -74,6 +76,7 @@ test("the examples of a JSON import are bounded one by one: there may be as many
   for (const [, value, limit] of tooLarge) {
     const body = `{"examples":[{"text":"kept","label":"billing"},{"embedding":${value}}]}`;
     const answer = await call("POST", path, key, body, json);
+    expect(answer.status).toBe(200);
     expect(answer.json).toMatchObject({ rejected: 1, errors: [{ line: 2, code: "invalid_json" }] });
     expect(answer.json.errors[0].message).toContain(String(limit));
   }
