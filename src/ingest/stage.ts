@@ -5,9 +5,11 @@ import { limits } from "../core/limits.ts";
 import { BodyError } from "./body.ts";
 import { type ImportRow, MAX_ERRORS_SHOWN, tooManyRowsError } from "./rows.ts";
 
-/** Bounds of one batch: a message to the ledger has at most 32 MiB. */
-const MAX_BATCH_ROWS = 2_000;
-const MAX_BATCH_CHARACTERS = 4_000_000;
+/** Bounds of one batch, which the ledger reads in some milliseconds. */
+const MAX_BATCH_ROWS = 500;
+const MAX_BATCH_CHARACTERS = 1_000_000;
+/** Rows that are read without a pause, in which other requests of the isolate are served. */
+const ROWS_PER_STEP = 100;
 
 export interface StageSummary {
   /** Without empty ones. */
@@ -34,6 +36,7 @@ export async function stageRows(
     for await (const item of source) {
       if (++rowsRead > limits.import_rows) throw tooManyRowsError(rowsRead);
       visit(item);
+      if (rowsRead % ROWS_PER_STEP === 0) await scheduler.wait(0);
       if (item === null) {
         emptyRows++;
         continue;

@@ -2,8 +2,8 @@
  * The ledger's tables, as numbered migrations. Each runs once, in order, in one transaction, and is never edited.
  * STORAGE.md says who writes each table and what losing it costs.
  *
- * `staged` and `examples` are clustered by dataset, so listing, export and training read one range. Times are Unix
- * seconds. `due.run_at`, `deliveries.due_at`, `delivery_attempts.started_at` and times in JSON are in milliseconds.
+ * `staged` is clustered by import, and `examples` by dataset, so listing, export and training read one range. Times are
+ * Unix seconds. `due.run_at`, `deliveries.due_at`, `delivery_attempts.started_at` and times in JSON are in milliseconds.
  */
 export const migrations: readonly string[] = [
   `
@@ -172,6 +172,48 @@ export const migrations: readonly string[] = [
   END;
   `,
   "ALTER TABLE api_keys ADD COLUMN origins TEXT",
+  // Imports that were under way have lost their connection. `datasets.examples` is null until they are counted.
+  `
+  DROP TABLE staged;
+  DROP TABLE imports;
+  CREATE TABLE imports (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, dataset INTEGER NOT NULL, created_at INTEGER NOT NULL,
+    rows INTEGER NOT NULL DEFAULT 0, rows_with_id INTEGER NOT NULL DEFAULT 0, new_rows INTEGER NOT NULL DEFAULT 0,
+    new_labels INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, superseded INTEGER NOT NULL DEFAULT 0,
+    added INTEGER NOT NULL DEFAULT 0, updated INTEGER NOT NULL DEFAULT 0, revision INTEGER, pass INTEGER NOT NULL DEFAULT 1, line INTEGER NOT NULL DEFAULT 0
+  );
+  CREATE INDEX imports_dataset ON imports (dataset);
+  CREATE TABLE staged (
+    import INTEGER NOT NULL, line INTEGER NOT NULL, id TEXT, input_hash BLOB NOT NULL, group_hash BLOB NOT NULL,
+    content_hash BLOB NOT NULL, input NOT NULL, target TEXT NOT NULL, PRIMARY KEY (import, line)
+  ) WITHOUT ROWID;
+  CREATE TABLE staged_labels (import INTEGER NOT NULL, label TEXT NOT NULL, PRIMARY KEY (import, label)) WITHOUT ROWID;
+  DROP INDEX examples_content;
+  DROP INDEX examples_input;
+  CREATE INDEX examples_hashes ON examples (dataset, input_hash, content_hash);
+  ALTER TABLE datasets ADD COLUMN examples INTEGER;
+  ALTER TABLE datasets ADD COLUMN pending_revision INTEGER;
+  ALTER TABLE datasets ADD COLUMN history_bytes INTEGER NOT NULL DEFAULT 0;
+  CREATE TABLE label_counts (
+    dataset INTEGER NOT NULL, label TEXT NOT NULL, examples INTEGER NOT NULL, pending INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (dataset, label)
+  ) WITHOUT ROWID;
+  CREATE TABLE revisions (
+    dataset INTEGER NOT NULL, revision INTEGER NOT NULL, examples INTEGER, created_at INTEGER NOT NULL,
+    PRIMARY KEY (dataset, revision)
+  ) WITHOUT ROWID;
+  INSERT INTO revisions SELECT id, revision, NULL, updated_at FROM datasets;
+  CREATE TABLE past_examples (
+    dataset INTEGER NOT NULL, position INTEGER NOT NULL, removed INTEGER NOT NULL, revision INTEGER NOT NULL,
+    id TEXT NOT NULL, input_hash BLOB, group_hash BLOB, content_hash BLOB, created_at INTEGER NOT NULL, target TEXT, input,
+    PRIMARY KEY (dataset, position, removed)
+  ) WITHOUT ROWID;
+  CREATE INDEX past_examples_removed ON past_examples (dataset, removed);
+  CREATE INDEX past_examples_id ON past_examples (dataset, id);
+  ALTER TABLE head_versions ADD COLUMN revision INTEGER;
+  CREATE INDEX head_versions_revision ON head_versions (dataset, revision);
+  CREATE INDEX jobs_dataset ON jobs (json_extract(spec, '$.source.id'), json_extract(spec, '$.source.revision'));
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

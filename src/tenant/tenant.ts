@@ -11,6 +11,8 @@ import { ok, type Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
 import { countDatasets } from "./data/datasets.ts";
 import { countFiles } from "./data/files.ts";
+import { countStagedBytes, hurryImports } from "./data/imports.ts";
+import { resumeMerge } from "./data/merge.ts";
 import { dataMethods } from "./data/methods.ts";
 import { countBackbones } from "./heads/backbones.ts";
 import { countHeads } from "./heads/heads.ts";
@@ -64,7 +66,9 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
     this.#ledger = new Transactions(env, ctx.storage);
     if (this.#ledger.tenant !== null) {
       migrate(ctx.storage);
-      if (scheduleEncryption(ctx.storage.sql, this.#ledger.secretKeys)) ctx.waitUntil(setNextAlarm(ctx.storage));
+      const hasImports = hurryImports(ctx.storage.sql);
+      if (scheduleEncryption(ctx.storage.sql, this.#ledger.secretKeys) || hasImports)
+        ctx.waitUntil(setNextAlarm(ctx.storage));
     }
     this.#dispatcher = new Dispatcher(this.#ledger, {
       waitUntil: (work) => ctx.waitUntil(work),
@@ -130,6 +134,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         api_keys: apiKeys.countApiKeys(sql),
         active_jobs: countActiveJobs(sql),
         files: countFiles(sql),
+        staged_bytes: countStagedBytes(sql),
         webhook_endpoints: countEndpoints(sql),
         inbound_hooks: countHooks(sql),
       }),
@@ -175,6 +180,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return this.#dispatcher.dispatchDue();
       case "encrypt_secrets":
         return this.#encryptSecrets();
+      case "merge_import":
+        return resumeMerge(this.#ledger, task.ref);
       case "retrain":
         return runRetraining(this.env, this.ctx, tenant, task.ref);
       default: {

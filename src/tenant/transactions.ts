@@ -1,5 +1,6 @@
 /** Transactions on one tenant's ledger. They find nothing where the tenant was never created, or is being deleted. */
 import { type Failure, fail, type Result } from "../core/failure.ts";
+import type { StagedKeys } from "./data/staged-keys.ts";
 import { deriveSecretKeys, type SecretKeys } from "./hooks/secrets.ts";
 import { saveResponse } from "./idempotency.ts";
 import { type Identity, readIdentity } from "./schema.ts";
@@ -30,6 +31,10 @@ export class Transactions {
   readonly env: Cloudflare.Env;
   readonly storage: DurableObjectStorage;
   readonly secretKeys: SecretKeys;
+  /** What the imports that are under way have staged, by their ids. */
+  readonly stagedKeys = new Map<string, StagedKeys>();
+  /** The numbers of the imports that this object is merging. */
+  readonly activeMerges = new Set<number>();
   #identity: Identity | null;
   #lastExclusive: Promise<unknown> = Promise.resolve();
 
@@ -72,37 +77,31 @@ export class Transactions {
     change: (sql: SqlStorage, now: number) => Result<T>,
     { claim, status }: IdempotentResponse = { claim: null, status: 200 },
   ): Promise<Result<T>> {
+    try {
+      return this.changeNow((sql, now) => {
+        const result = change(sql, now);
+        if (!result.ok) return result;
+        const saved = saveResponse(sql, claim, { status, body: result.value });
+        return saved.ok ? result : saved;
+      });
+    } finally {
+      if (this.exists) await setNextAlarm(this.storage);
+    }
+  }
+
+  /** Runs a change that schedules no task. */
+  changeNow<T>(change: (sql: SqlStorage, now: number) => Result<T>): Result<T> {
     if (!this.exists) return fail("not_found", "No such tenant.");
-    const { sql } = this.storage;
     try {
       return this.storage.transactionSync(() => {
-        const result = change(sql, Date.now());
+        const result = change(this.storage.sql, Date.now());
         if (!result.ok) throw new RollbackError(result.failure);
-        const saved = saveResponse(sql, claim, { status, body: result.value });
-        if (!saved.ok) throw new RollbackError(saved.failure);
         return result;
       });
     } catch (error) {
       if (error instanceof RollbackError) return { ok: false, failure: error.failure };
       throw error;
-    } finally {
-      await setNextAlarm(this.storage);
     }
-  }
-
-  /** What a change would answer. It is run and rolled back, so nothing of it stays. */
-  preview<T>(change: (sql: SqlStorage, now: number) => Result<T>): Result<T> {
-    if (!this.exists) return fail("not_found", "No such tenant.");
-    let result: Result<T> | null = null;
-    try {
-      this.storage.transactionSync(() => {
-        result = change(this.storage.sql, Date.now());
-        throw new RollbackError({ code: "internal_error", message: "This was a preview." });
-      });
-    } catch (error) {
-      if (!(error instanceof RollbackError)) throw error;
-    }
-    return result ?? fail("internal_error", "The change was not run.");
   }
 
   /**

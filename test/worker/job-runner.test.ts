@@ -860,7 +860,7 @@ describe("the end of a job", () => {
     await call("POST", "/v1/heads", key, { name: "support", dataset: "tickets", evaluation: { method: "none" } });
     await inLedger(tenant, ({ sql }) =>
       sql.exec(
-        "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO head_versions SELECT head, i, record, sha256, bytes, dataset FROM n, head_versions WHERE version = 1",
+        "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO head_versions SELECT head, i, record, sha256, bytes, dataset, revision FROM n, head_versions WHERE version = 1",
         limits.versions_per_head,
       ),
     );

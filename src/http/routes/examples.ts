@@ -1,18 +1,19 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { example, exampleChange, exampleParams } from "../../api/examples.ts";
-import { datasetImport, type ImportFigures, importQuery, importTypes } from "../../api/imports.ts";
+import { type DatasetImport, datasetImport, type ImportFigures, importQuery, importTypes } from "../../api/imports.ts";
 import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
 import { nameParams, withLimit } from "../../api/schema.ts";
-import { type Failure, ok } from "../../core/failure.ts";
+import { type Failure, ok, type Result } from "../../core/failure.ts";
 import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { limitImportBytes } from "../../ingest/body.ts";
 import { formatOfType } from "../../ingest/detect.ts";
 import { parseExample, withTarget } from "../../ingest/example.ts";
-import { readFileRows } from "../../ingest/rows.ts";
+import { type ReadFile, readFileRows } from "../../ingest/rows.ts";
 import { stageRows } from "../../ingest/stage.ts";
 import { createImportSummary, toFigures } from "../../ingest/summary.ts";
 import { newId } from "../../lib/id.ts";
+import type { DatasetRow } from "../../tenant/data/datasets.ts";
 import { toExample } from "../../tenant/data/examples.ts";
 import type { App } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
@@ -131,21 +132,34 @@ async function importExamples(c: RouteContext<typeof importRoute>): Promise<Resp
   }
   const ledger = c.var.ledger();
   const id = newId("import_");
-  const beginResult = await ledger.beginImport(c.req.valid("param").name, id);
-  if (!beginResult.ok) return respondError(c, beginResult.failure);
-  const discardImport = async (failure: Failure) => {
-    await ledger.dropImport(id);
-    return respondError(c, failure);
-  };
+  const begun = await ledger.beginImport(c.req.valid("param").name, id);
+  if (!begun.ok) return respondError(c, begun.failure);
+  // When this request ends, however it does, the ledger drops what is staged. An earlier build has no connections.
+  const { connection, ...dataset } = begun.value;
   const file = readFileRows({
     chunks: limitImportBytes(c.req.raw.body),
     mediaType,
-    shape: beginResult.value,
+    shape: dataset,
     options: { ...options, truncate: truncate === "true" },
   });
-  const summary = createImportSummary(beginResult.value.task);
+  try {
+    return respond(c, await stageAndMerge(c, id, dataset, file));
+  } finally {
+    (connection as Partial<Disposable> | undefined)?.[Symbol.dispose]?.();
+  }
+}
+
+async function stageAndMerge(
+  c: RouteContext<typeof importRoute>,
+  id: string,
+  { task }: DatasetRow,
+  file: ReadFile,
+): Promise<Result<DatasetImport>> {
+  const { on_error, dry_run } = c.req.valid("query");
+  const ledger = c.var.ledger();
+  const summary = createImportSummary(task);
   const staged = await stageRows(file.rows, summary.add, (rows) => ledger.stageRows(id, rows));
-  if (!staged.ok) return discardImport(staged.failure);
+  if (!staged.ok) return staged;
   const { rejected, errors, firstParam, rows } = staged.value;
   c.set("logFields", { rows, rejected });
   const isDryRun = dry_run === "true";
@@ -156,14 +170,15 @@ async function importExamples(c: RouteContext<typeof importRoute>): Promise<Resp
     ...(isDryRun ? { sample: [...summary.sample], labels: Object.fromEntries(summary.labelCounts) } : {}),
   });
   const isNothing = rows === rejected && rejected + file.report.skipped.size > 0;
-  if (isNothing || (on_error === "abort" && rejected > 0))
-    return discardImport(rejectImport(rows, firstParam, figuresOf(Object.fromEntries(summary.labelCounts))));
+  if (isNothing || (on_error === "abort" && rejected > 0)) {
+    const figures = figuresOf(Object.fromEntries(summary.labelCounts));
+    return { ok: false, failure: rejectImport(rows, firstParam, figures) };
+  }
   const merged = isDryRun ? await ledger.previewImport(id) : await ledger.mergeImport(id);
-  if (!merged.ok) return discardImport(merged.failure);
-  if (isDryRun) await ledger.dropImport(id);
+  if (!merged.ok) return merged;
   const { dataset, ...counts } = merged.value;
   const figures = { ...counts, ...figuresOf(dataset.labels), dataset };
-  return respond(c, ok({ object: "dataset.import", id, ...(isDryRun ? { dry_run: true } : {}), ...figures }));
+  return ok({ object: "dataset.import", id, ...(isDryRun ? { dry_run: true } : {}), ...figures });
 }
 
 /** Nothing was stored: because no row was good, or because one was bad and all had to be good. */
@@ -208,7 +223,7 @@ async function exportExamples(c: RouteContext<typeof exportRoute>): Promise<Resp
   let afterPosition = -1;
   const stream = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const page = await ledger.readExamples(found.value, afterPosition);
+      const page = await ledger.readExamples(found.value, afterPosition, found.value.revision);
       if (!page.ok) return controller.error(new Error(page.failure.code));
       if (page.value.examples.length === 0) return controller.close();
       afterPosition = page.value.last;

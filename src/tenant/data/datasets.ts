@@ -7,6 +7,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
+import { countStoredExamples, readLabelCounts } from "./label-counts.ts";
 
 /** A dataset as it is created. */
 export type NewDataset = Pick<Dataset, "name" | "task" | "modality" | "dimensions" | "out_of_scope_label">;
@@ -19,37 +20,28 @@ export interface DatasetRow extends Record<string, SqlStorageValue> {
   dimensions: number | null;
   out_of_scope_label: string | null;
   revision: number;
+  /** Above the positions of all examples; they are never reused, so a block of embeddings is always of the same rows. */
   next_position: number;
+  examples: number;
+  /** The revision that a change in steps is making; null if there is none. */
+  pending_revision: number | null;
   created_at: number;
   updated_at: number;
 }
 
 export function findDataset(sql: SqlStorage, name: string): Result<DatasetRow> {
-  const row = sql.exec<DatasetRow>("SELECT * FROM datasets WHERE name = ?", name).toArray()[0];
+  const row = selectDataset(sql, "name", name);
   return row ? ok(row) : fail("not_found", `No dataset '${name}'.`);
 }
 
-/** How many examples have each label, in alphabetical order; empty for regression. */
-export function countLabels(sql: SqlStorage, dataset: DatasetRow): Record<string, number> {
-  if (dataset.task === "regression") return {};
-  const query =
-    dataset.task === "single_label"
-      ? "SELECT json_extract(target, '$') AS label, count(*) AS n FROM examples WHERE dataset = ? GROUP BY target"
-      : "SELECT value AS label, count(*) AS n FROM examples, json_each(target) WHERE dataset = ? GROUP BY value";
-  const rows = sql.exec<{ label: string; n: number }>(query, dataset.id).toArray();
-  rows.sort((a, b) => (a.label < b.label ? -1 : 1));
-  return Object.fromEntries(rows.map((row) => [row.label, row.n]));
-}
-
-/** Refuses a change that gave the dataset too many labels. Call it in a transaction that is rolled back on failure. */
-export function checkLabelLimit(sql: SqlStorage, dataset: DatasetRow): Result<null> {
-  const labels = Object.keys(countLabels(sql, dataset)).length;
-  if (labels <= limits.labels_per_dataset) return ok(null);
-  return fail(
-    "limit_exceeded",
-    `A dataset has at most ${limits.labels_per_dataset} labels; with this change it would have ${labels}.`,
-    { details: { limit: limits.labels_per_dataset, actual: labels } },
-  );
+/** A dataset by its number or name, with its examples counted. */
+export function selectDataset(sql: SqlStorage, column: "id" | "name", value: number | string): DatasetRow | null {
+  const select = () => sql.exec<DatasetRow>(`SELECT * FROM datasets WHERE ${column} = ?`, value).toArray()[0] ?? null;
+  const row = select();
+  // An earlier build has not counted them.
+  if (row === null || (row.examples as number | null) !== null) return row;
+  countStoredExamples(sql, row.id, row.task);
+  return select();
 }
 
 export function toDataset(sql: SqlStorage, row: DatasetRow): Dataset {
@@ -61,8 +53,8 @@ export function toDataset(sql: SqlStorage, row: DatasetRow): Dataset {
     modality: row.modality,
     dimensions: row.dimensions,
     out_of_scope_label: row.out_of_scope_label,
-    examples: sql.exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", row.id).one().n,
-    labels: countLabels(sql, row),
+    examples: row.examples,
+    labels: readLabelCounts(sql, row.id),
     revision: row.revision,
     created_at: row.created_at,
     updated_at: row.updated_at,
@@ -83,7 +75,7 @@ export function createDataset(sql: SqlStorage, dataset: NewDataset, now: number)
       details: { limit: limits.datasets, actual: count },
     });
   sql.exec(
-    "INSERT INTO datasets (name, task, modality, dimensions, out_of_scope_label, revision, next_position, created_at, updated_at) VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?)",
+    "INSERT INTO datasets (name, task, modality, dimensions, out_of_scope_label, revision, next_position, examples, created_at, updated_at) VALUES (?, ?, ?, ?, ?, 0, 0, 0, ?, ?)",
     dataset.name,
     dataset.task,
     dataset.modality,
@@ -93,6 +85,12 @@ export function createDataset(sql: SqlStorage, dataset: NewDataset, now: number)
     toSeconds(now),
   );
   const row = findDataset(sql, dataset.name);
+  if (row.ok)
+    sql.exec(
+      "INSERT INTO revisions (dataset, revision, examples, created_at) VALUES (?, 0, 0, ?)",
+      row.value.id,
+      toSeconds(now),
+    );
   return row.ok ? ok(toDataset(sql, row.value)) : row;
 }
 
@@ -104,15 +102,15 @@ export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List
   return paginate(request, {
     findPosition: (name) => findListPosition(sql, "datasets", name),
     readRows: (cursor, count) =>
-      sql.exec<DatasetRow>("SELECT * FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count).toArray(),
-    toObject: (row) => toDataset(sql, row),
+      sql
+        .exec<{ name: string }>("SELECT name FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count)
+        .toArray(),
+    toObject: ({ name }) => toDataset(sql, selectDataset(sql, "name", name) as DatasetRow),
     getId: ({ id }) => id,
-    // Counting its labels takes as long as sending a few characters of each example.
-    getSize: (dataset) => JSON.stringify(dataset.labels).length + 5 * dataset.examples,
   });
 }
 
-/** Deletes a dataset with all its rows. A task deletes its published embeddings. */
+/** Deletes a dataset. Tasks delete its rows, which nothing finds any more, and its published embeddings. */
 export function deleteDataset(
   sql: SqlStorage,
   name: string,
@@ -120,19 +118,32 @@ export function deleteDataset(
 ): Result<{ id: string; object: "dataset"; deleted: true }> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
-  const id = dataset.value.id;
-  for (const row of sql.exec<{ id: string }>("SELECT id FROM imports WHERE dataset = ?", id).toArray()) {
-    sql.exec("DELETE FROM staged WHERE import = ?", row.id);
-  }
-  sql.exec("DELETE FROM imports WHERE dataset = ?", id);
-  sql.exec("DELETE FROM examples WHERE dataset = ?", id);
+  const { id } = dataset.value;
+  for (const row of sql
+    .exec<{ number: number }>("DELETE FROM imports WHERE dataset = ? RETURNING number", id)
+    .toArray())
+    schedule(sql, "delete_staged", String(row.number), now);
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
+  schedule(sql, "delete_examples", String(id), now);
   schedule(sql, "delete_blocks", String(id), now);
   return ok({ id: name, object: "dataset", deleted: true });
 }
 
-/** Counts a change of a dataset's examples. */
-export function incrementRevision(sql: SqlStorage, id: number, now: number): void {
-  sql.exec("UPDATE datasets SET revision = revision + 1, updated_at = ? WHERE id = ?", toSeconds(now), id);
+const MAX_ROWS_PER_DELETION = 500;
+
+/** Deletes a bounded number of the rows of a deleted dataset. Answers whether some may be left. */
+export function deleteDatasetRows(sql: SqlStorage, dataset: number): boolean {
+  for (const [table, key] of [
+    ["examples", "position"],
+    ["past_examples", "(position, removed)"],
+    ["label_counts", "label"],
+    ["revisions", "revision"],
+  ]) {
+    const columns = key?.replace(/[()]/g, "");
+    const batch = `SELECT ${columns} FROM ${table} WHERE dataset = ?1 LIMIT ${MAX_ROWS_PER_DELETION}`;
+    const deleted = sql.exec(`DELETE FROM ${table} WHERE dataset = ?1 AND ${key} IN (${batch}) RETURNING 1`, dataset);
+    if (deleted.toArray().length > 0) return true;
+  }
+  return false;
 }

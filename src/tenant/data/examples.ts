@@ -2,9 +2,11 @@ import type { Example, StoredExample } from "../../api/examples.ts";
 import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
-import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
+import { toHex } from "../../lib/hash.ts";
 import { paginate } from "../page.ts";
-import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision } from "./datasets.ts";
+import { beginChanges, commitChanges, eraseExample, updateExample } from "./changes.ts";
+import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
+import { rowsAt, scanRows } from "./revisions.ts";
 
 export interface ExampleRow extends Record<string, SqlStorageValue> {
   position: number;
@@ -25,12 +27,9 @@ export function toExample(task: Task, row: ExampleRow): Example {
   };
 }
 
-function findPosition(sql: SqlStorage, dataset: number, id: string): number | null {
-  const rows = sql
-    .exec<{ position: number }>("SELECT position FROM examples WHERE dataset = ? AND id = ?", dataset, id)
-    .toArray();
-  return rows[0]?.position ?? null;
-}
+/** An export reads about so many characters at a time. */
+const MAX_CHARACTERS_PER_READ = 250_000;
+const COLUMNS = "position, id, input, target, created_at";
 
 export function listExamples(
   sql: SqlStorage,
@@ -40,21 +39,23 @@ export function listExamples(
 ): Result<List<Example>> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
-  const { id, task } = dataset.value;
+  const { id, task, revision, next_position } = dataset.value;
   // A single label finds the index on `target`. One of several labels is searched for in the JSON.
   const where =
     label === undefined
-      ? "? IS NULL"
+      ? "?4 IS NULL"
       : task === "single_label"
-        ? "target = json_quote(?)"
-        : "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?)";
+        ? "target = json_quote(?4)"
+        : "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?4)";
+  const query = rowsAt(dataset.value, revision, COLUMNS, `position < ?3 AND ${where}`);
   return paginate(request, {
-    findPosition: (example) => findPosition(sql, id, example),
+    findPosition: (example) => findPosition(sql, dataset.value, example),
     readRows: (cursor, count) =>
       sql.exec<ExampleRow>(
-        `SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position < ? AND ${where} ORDER BY position DESC LIMIT ?`,
+        `${query} ORDER BY position DESC LIMIT ?5`,
         id,
-        cursor,
+        revision,
+        Math.min(cursor, next_position),
         label ?? null,
         count,
       ),
@@ -63,32 +64,28 @@ export function listExamples(
 }
 
 /**
- * The next examples above a position, for export: oldest first, about a million characters of them, and an empty list at
- * the end. Fails if the dataset no longer exists.
+ * The next examples above a position at a revision, for export: oldest first, a bounded number of characters of them,
+ * and an empty list at the end. Fails if the dataset no longer exists.
  */
 export function readExamples(
   sql: SqlStorage,
-  dataset: number,
-  task: Task,
+  { id }: DatasetRow,
   afterPosition: number,
+  revision?: number,
 ): Result<{ examples: Example[]; last: number }> {
+  const dataset = selectDataset(sql, "id", id);
+  if (dataset === null) return fail("not_found", "The dataset was deleted while it was read.");
   const examples: Example[] = [];
   let lastPosition = afterPosition;
   let size = 0;
-  const cursor = sql.exec<ExampleRow>(
-    "SELECT position, id, input, target, created_at FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
-    dataset,
-    afterPosition,
-  );
-  for (const row of cursor) {
-    examples.push(toExample(task, row));
+  const rows = scanRows<ExampleRow>(sql, dataset, revision ?? dataset.revision, COLUMNS, afterPosition);
+  for (const row of rows) {
+    examples.push(toExample(dataset.task, row));
     lastPosition = row.position;
     size += row.id.length + row.target.length;
     size += typeof row.input === "string" ? row.input.length : row.input.byteLength * 5;
-    if (size > 1_000_000) break;
+    if (size > MAX_CHARACTERS_PER_READ) break;
   }
-  if (examples.length === 0 && sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0)
-    return fail("not_found", "The dataset was deleted while it was read.");
   return ok({ examples, last: lastPosition });
 }
 
@@ -97,14 +94,22 @@ export interface ExampleWithHash extends ExampleRow {
   content_hash: ArrayBuffer;
 }
 
-export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ExampleWithHash> {
-  const row = sql
-    .exec<ExampleWithHash>(
-      "SELECT position, id, input, target, created_at, content_hash FROM examples WHERE dataset = ? AND id = ?",
-      dataset.id,
-      id,
-    )
+/** The position of an example, or the last one that it had. */
+function findPosition(sql: SqlStorage, dataset: DatasetRow, id: string): number | null {
+  const query = "SELECT position FROM past_examples WHERE dataset = ? AND id = ? ORDER BY removed DESC LIMIT 1";
+  const past = () => sql.exec<{ position: number }>(query, dataset.id, id).toArray()[0];
+  return (findExample(sql, dataset, id) ?? past())?.position ?? null;
+}
+
+function findExample(sql: SqlStorage, dataset: DatasetRow, id: string): ExampleWithHash | undefined {
+  const columns = `${COLUMNS}, content_hash`;
+  return sql
+    .exec<ExampleWithHash>(rowsAt(dataset, dataset.revision, columns, "id = ?3"), dataset.id, dataset.revision, id)
     .toArray()[0];
+}
+
+export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ExampleWithHash> {
+  const row = findExample(sql, dataset, id);
   return row ? ok(row) : fail("not_found", `No example '${id}' in dataset '${dataset.name}'.`);
 }
 
@@ -121,38 +126,33 @@ export interface ExampleReplacement {
  */
 export function replaceExample(
   sql: SqlStorage,
-  dataset: DatasetRow,
+  { id: number, name }: DatasetRow,
   { id, expectedHash, example }: ExampleReplacement,
   now: number,
 ): Result<Example> {
-  const row = getExample(sql, dataset, id);
+  const dataset = findDataset(sql, name);
+  if (!dataset.ok || dataset.value.id !== number) return fail("not_found", `No dataset '${name}'.`);
+  const row = getExample(sql, dataset.value, id);
   if (!row.ok) return row;
-  const { position } = row.value;
-  const query = "SELECT 1 FROM examples WHERE dataset = ? AND position = ? AND content_hash = ?";
-  const hasHash = (hash: ArrayBuffer | Uint8Array) => sql.exec(query, dataset.id, position, hash).toArray().length > 0;
-  if (hasHash(example.contentHash)) return ok(toExample(dataset.task, row.value));
-  if (!hasHash(expectedHash))
+  const { position, content_hash } = row.value;
+  if (isEqual(content_hash, example.contentHash)) return ok(toExample(dataset.value.task, row.value));
+  if (!isEqual(content_hash, expectedHash))
     return fail("dataset_changed", `Example '${id}' was changed by another request meanwhile. Send the change again.`, {
       retryAfter: 1,
     });
-  sql.exec(
-    "UPDATE examples SET input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ?, revision = (SELECT revision + 1 FROM datasets WHERE id = ?6) WHERE dataset = ?6 AND position = ?7",
-    example.inputHash,
-    example.groupHash,
-    example.contentHash,
-    example.input,
-    example.target,
-    dataset.id,
-    position,
-  );
-  const labels = example.target === row.value.target ? ok(null) : checkLabelLimit(sql, dataset);
-  if (!labels.ok) return labels;
-  incrementRevision(sql, dataset.id, now);
-  scheduleDueRetrainings(sql, dataset.id, now);
-  const updatedRow = getExample(sql, dataset, id);
-  return updatedRow.ok ? ok(toExample(dataset.task, updatedRow.value)) : updatedRow;
+  const changes = beginChanges(dataset.value);
+  updateExample(sql, changes, position, id, example);
+  const committed = commitChanges(sql, changes, now);
+  if (!committed.ok) return committed;
+  const updatedRow = getExample(sql, { ...dataset.value, revision: changes.revision }, id);
+  return updatedRow.ok ? ok(toExample(dataset.value.task, updatedRow.value)) : updatedRow;
 }
 
+function isEqual(left: ArrayBuffer | Uint8Array, right: ArrayBuffer | Uint8Array): boolean {
+  return toHex(new Uint8Array(left)) === toHex(new Uint8Array(right));
+}
+
+/** Deletes an example, from earlier revisions too. */
 export function deleteExample(
   sql: SqlStorage,
   name: string,
@@ -163,7 +163,8 @@ export function deleteExample(
   if (!dataset.ok) return dataset;
   const row = getExample(sql, dataset.value, id);
   if (!row.ok) return row;
-  sql.exec("DELETE FROM examples WHERE dataset = ? AND position = ?", dataset.value.id, row.value.position);
-  incrementRevision(sql, dataset.value.id, now);
-  return ok({ id, object: "example", deleted: true });
+  const changes = beginChanges(dataset.value);
+  eraseExample(sql, changes, row.value.position, id);
+  const committed = commitChanges(sql, changes, now);
+  return committed.ok ? ok({ id, object: "example", deleted: true }) : committed;
 }

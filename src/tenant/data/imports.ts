@@ -1,22 +1,65 @@
 /**
- * An import stages its rows while its body is read, and one merge makes them visible together. The staged rows of an
- * import that never ends expire.
+ * An import stages its rows while its body is read, and a merge makes them visible together (merge.ts). Staged rows count
+ * towards the limits, and go with the connection of their import. Without one they expire.
  */
 
+import { RpcTarget } from "cloudflare:workers";
 import type { StagedExample } from "../../api/examples.ts";
-import type { DatasetImport } from "../../api/imports.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
+import { shortHash } from "../../lib/hash.ts";
 import { toSeconds } from "../../lib/time.ts";
-import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
-import { emit } from "../hooks/events.ts";
-import { schedule } from "../tasks/tasks.ts";
-import { checkLabelLimit, type DatasetRow, findDataset, incrementRevision, toDataset } from "./datasets.ts";
-
-/** The counts and the dataset; what the body was is the caller's to add. */
-export type ImportResult = Pick<DatasetImport, "added" | "updated" | "unchanged" | "dataset">;
+import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
+import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
+import { countLabels, hasLabel, labelLimitFailure, labelsOf } from "./label-counts.ts";
+import type { StagedKeys } from "./staged-keys.ts";
 
 const IMPORT_TTL_MS = 3_600_000;
+/** About what a staged row takes in the ledger besides its input and its target, in bytes. */
+const ROW_OVERHEAD_BYTES = 200;
+
+/** A row of `imports`. */
+export interface ImportRow extends Record<string, SqlStorageValue> {
+  number: number;
+  id: string;
+  dataset: number;
+  /** Valid rows of the body, those counted that are not staged, because they repeat another. */
+  rows: number;
+  /** Staged rows that have an id of the caller's own. */
+  rows_with_id: number;
+  /** Staged rows that no example had the id or the content of when they came. */
+  new_rows: number;
+  /** Labels of staged rows that no example had when they came. */
+  new_labels: number;
+  bytes: number;
+  /** Rows that a later one of the same id replaced. */
+  superseded: number;
+  /** What the merge has done so far. */
+  added: number;
+  updated: number;
+  /** The revision that the merge makes; null while the body is read. */
+  revision: number | null;
+  /** Where the merge is: rows with an id are merged in the first pass, the others in the second. */
+  pass: number;
+  line: number;
+}
+
+export interface OpenImport {
+  readonly row: ImportRow;
+  readonly dataset: DatasetRow;
+}
+
+/** Held by the request that imports. The platform disposes of it when that request has ended, however it did. */
+export class ImportConnection extends RpcTarget {
+  readonly #onEnd: () => void;
+  constructor(onEnd: () => void) {
+    super();
+    this.#onEnd = onEnd;
+  }
+  [Symbol.dispose](): void {
+    this.#onEnd();
+  }
+}
 
 export function beginImport(sql: SqlStorage, name: string, id: string, now: number): Result<DatasetRow> {
   const dataset = findDataset(sql, name);
@@ -26,136 +69,164 @@ export function beginImport(sql: SqlStorage, name: string, id: string, now: numb
   return dataset;
 }
 
-function findImportDataset(sql: SqlStorage, id: string): Result<DatasetRow> {
-  const row = sql
-    .exec<DatasetRow>(
-      "SELECT datasets.* FROM imports JOIN datasets ON datasets.id = imports.dataset WHERE imports.id = ?",
-      id,
-    )
-    .toArray()[0];
-  return row
-    ? ok(row)
-    : fail("not_found", "The dataset was deleted, or the import took longer than an hour. Import again.");
+export const importEnded = fail(
+  "not_found",
+  "The dataset was deleted, or the import took longer than an hour. Import again.",
+);
+
+export function findImport(sql: SqlStorage, id: string): Result<OpenImport> {
+  const row = sql.exec<ImportRow>("SELECT * FROM imports WHERE id = ?", id).toArray()[0];
+  const dataset = row === undefined ? null : selectDataset(sql, "id", row.dataset);
+  return row && dataset ? ok({ row, dataset }) : importEnded;
 }
 
-export function stageRows(sql: SqlStorage, id: string, rows: readonly StagedExample[]): Result<null> {
-  const dataset = findImportDataset(sql, id);
-  if (!dataset.ok) return dataset;
+/**
+ * Stages rows. Of several rows with one id the last counts; the same input and target without an id is staged once. Fails
+ * as soon as the dataset would be too large with all rows that are staged for it. Call it in a transaction that is rolled
+ * back on failure; the import is lost then, since its keys are not.
+ */
+export function stageRows(sql: SqlStorage, id: string, keys: StagedKeys, rows: readonly StagedExample[]): Result<null> {
+  const found = findImport(sql, id);
+  if (!found.ok) return found;
+  const { row: open, dataset } = found.value;
+  const labels = new Set<string>();
+  let [rowsWithId, superseded, bytes] = [0, 0, 0];
+  const newLines = new Set<number>();
   for (const row of rows) {
-    sql.exec(
-      "INSERT INTO staged (import, line, id, input_hash, group_hash, content_hash, input, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-      id,
-      row.line,
-      row.id,
-      row.inputHash,
-      row.groupHash,
-      row.contentHash,
-      row.input,
-      row.target,
-    );
+    const hash = row.id === null ? row.contentHash : shortHash("id", row.id);
+    const content = new DataView(row.contentHash.buffer, row.contentHash.byteOffset).getUint32(8);
+    const previous = keys.replace(hash, { line: row.line, content });
+    if (previous === null) {
+      newLines.add(row.line);
+      if (row.id !== null) rowsWithId++;
+    } else {
+      if (row.id === null) continue;
+      if (previous.content !== content) superseded++;
+      if (newLines.delete(previous.line)) newLines.add(row.line);
+      sql.exec("DELETE FROM staged WHERE import = ? AND line = ?", open.number, previous.line);
+    }
+    stageRow(sql, open.number, row);
+    bytes += row.input.length + row.target.length + ROW_OVERHEAD_BYTES;
+    for (const label of labelsOf(dataset.task, row.target)) labels.add(label);
+  }
+  sql.exec(
+    `UPDATE imports SET rows = rows + ?, rows_with_id = rows_with_id + ?, new_rows = new_rows + ?, new_labels = new_labels + ?,
+       bytes = bytes + ?, superseded = superseded + ? WHERE number = ?`,
+    rows.length,
+    rowsWithId,
+    dataset.examples === 0 ? newLines.size : countNewRows(sql, open, [...newLines]),
+    stageLabels(sql, open, labels),
+    bytes,
+    superseded,
+    open.number,
+  );
+  return checkSize(sql, open.number, dataset);
+}
+
+function stageRow(sql: SqlStorage, number: number, row: StagedExample): void {
+  sql.exec(
+    "INSERT INTO staged (import, line, id, input_hash, group_hash, content_hash, input, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    number,
+    row.line,
+    row.id,
+    row.inputHash,
+    row.groupHash,
+    row.contentHash,
+    row.input,
+    row.target,
+  );
+}
+
+/** How many of the staged lines are no example's id, or no example's content. */
+function countNewRows(sql: SqlStorage, { number, dataset }: ImportRow, lines: readonly number[]): number {
+  return sql
+    .exec<{ n: number }>(
+      `SELECT count(*) AS n FROM json_each(?3) JOIN staged AS s ON s.import = ?2 AND s.line = value WHERE ${IS_NEW}`,
+      dataset,
+      number,
+      JSON.stringify(lines),
+    )
+    .one().n;
+}
+
+/** SQL: no example of the dataset ?1 has the id of the staged row `s`, or else its content. */
+export const IS_NEW = `CASE WHEN s.id IS NULL
+  THEN NOT EXISTS (SELECT 1 FROM examples AS e 
+    WHERE e.dataset = ?1 AND e.input_hash = s.input_hash AND e.content_hash = s.content_hash)
+  ELSE NOT EXISTS (SELECT 1 FROM examples AS e WHERE e.dataset = ?1 AND e.id = s.id) END`;
+
+/** Notes the labels of an import. Answers how many of them are new to it and to its dataset. */
+function stageLabels(sql: SqlStorage, { number, dataset }: ImportRow, labels: ReadonlySet<string>): number {
+  let newLabels = 0;
+  for (const label of labels) {
+    const query = "INSERT OR IGNORE INTO staged_labels (import, label) VALUES (?, ?) RETURNING 1";
+    const isFirst = sql.exec(query, number, label).toArray().length > 0;
+    if (isFirst && !hasLabel(sql, dataset, label)) newLabels++;
+  }
+  return newLabels;
+}
+
+/** Refuses what is staged for a dataset as soon as it would be too large with it. */
+export function checkSize(sql: SqlStorage, number: number, dataset: DatasetRow): Result<null> {
+  const { new_rows, new_labels } = sql
+    .exec<{ new_rows: number; new_labels: number }>("SELECT new_rows, new_labels FROM imports WHERE number = ?", number)
+    .one();
+  const sum = (column: "new_rows" | "bytes", where: string, ...bindings: number[]) =>
+    sql.exec<{ n: number }>(`SELECT coalesce(sum(${column}), 0) AS n FROM imports WHERE ${where}`, ...bindings).one().n;
+  const examples = dataset.examples + (new_rows === 0 ? 0 : sum("new_rows", "dataset = ?", dataset.id));
+  if (examples > limits.examples_per_dataset) {
+    const limit = limits.examples_per_dataset;
+    const message = `A dataset holds at most ${limit} examples; with what is being imported it would hold ${examples} or more.`;
+    return fail("limit_exceeded", message, { details: { limit, actual: examples } });
+  }
+  const labels = new_labels === 0 ? 0 : countLabels(sql, dataset.id) + new_labels;
+  if (labels > limits.labels_per_dataset) return labelLimitFailure(labels);
+  const bytes = sum("bytes", "1");
+  if (bytes > limits.staged_bytes) {
+    const limit = limits.staged_bytes;
+    const message = `The imports of a tenant that are under way take at most ${limit} bytes; with this one it would be ${bytes}. Wait for one to end.`;
+    return fail("limit_exceeded", message, { details: { limit, actual: bytes } });
   }
   return ok(null);
 }
 
-/** Deletes an import and its staged rows. */
-export function dropImport(sql: SqlStorage, id: string): void {
-  sql.exec("DELETE FROM staged WHERE import = ?", id);
-  sql.exec("DELETE FROM imports WHERE id = ?", id);
-  sql.exec("DELETE FROM due WHERE kind = 'expire_import' AND ref = ?", id);
+export function countStagedBytes(sql: SqlStorage): number {
+  return sql.exec<{ n: number }>("SELECT coalesce(sum(bytes), 0) AS n FROM imports").one().n;
 }
-
-/** Staged rows whose id has a later row with another content. */
-const COUNT_SUPERSEDED = `
-  SELECT count(*) AS n FROM staged AS s
-  -- With max(), SQLite takes the other columns from the row that holds the maximum: the last row of each id.
-  JOIN (SELECT id, content_hash, max(line) FROM staged WHERE import = ?1 AND id IS NOT NULL GROUP BY id) AS last ON last.id = s.id
-  WHERE s.import = ?1 AND s.content_hash <> last.content_hash`;
-/** Leaves the last row of each id, and the first of equal rows without an id. */
-const DELETE_REPEATED = `
-  DELETE FROM staged WHERE import = ?1
-  AND line NOT IN (SELECT max(line) FROM staged WHERE import = ?1 AND id IS NOT NULL GROUP BY id)
-  AND line NOT IN (SELECT min(line) FROM staged WHERE import = ?1 AND id IS NULL GROUP BY content_hash)`;
-const COUNT_REPLACED = `
-  SELECT count(*) AS n FROM staged AS s JOIN examples AS e ON e.dataset = ? AND e.id = s.id
-  WHERE s.import = ? AND s.id IS NOT NULL AND e.content_hash <> s.content_hash`;
-const REPLACE_EXAMPLES = `
-  UPDATE examples SET input_hash = s.input_hash, group_hash = s.group_hash, content_hash = s.content_hash,
-    input = s.input, target = s.target, revision = ?
-  FROM staged AS s WHERE s.import = ? AND examples.dataset = ? AND examples.id = s.id AND examples.content_hash <> s.content_hash`;
-const NEW_IDS = "s.id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM examples AS e WHERE e.dataset = ?1 AND e.id = s.id)";
-const NEW_CONTENTS =
-  "s.id IS NULL AND NOT EXISTS (SELECT 1 FROM examples AS e WHERE e.dataset = ?1 AND e.content_hash = s.content_hash)";
 
 /**
- * Merges the staged rows into the dataset. A row with an id replaces the example with that id or adds one; of several
- * rows with one id the last counts. A row without an id is added, unless an example has the same input and target. Call
- * it in a transaction that is rolled back on failure.
+ * Makes the tasks due that end imports or go on with their merges. When an object starts, the connections of its imports
+ * are lost. Answers whether there are any.
  */
-export function mergeImport(sql: SqlStorage, id: string, now: number): Result<ImportResult> {
-  const found = findImportDataset(sql, id);
-  if (!found.ok) return found;
-  const dataset = found.value;
-  const countBefore = countExamples(sql, dataset.id);
-  const { staged, updated } = mergeRows(sql, dataset, id, now);
-  const countAfter = countExamples(sql, dataset.id);
-  if (countAfter > limits.examples_per_dataset) {
-    const message = `A dataset holds at most ${limits.examples_per_dataset} examples; with this import it would hold ${countAfter}.`;
-    return fail("limit_exceeded", message, { details: { limit: limits.examples_per_dataset, actual: countAfter } });
-  }
-  const labels = checkLabelLimit(sql, dataset);
-  if (!labels.ok) return labels;
-  const added = countAfter - countBefore;
-  if (added + updated > 0) {
-    // Positions are never reused, so a block of embeddings is always of the same rows.
-    sql.exec("UPDATE datasets SET next_position = ? WHERE id = ?", nextPosition(sql, dataset), dataset.id);
-    incrementRevision(sql, dataset.id, now);
-  }
-  dropImport(sql, id);
-  const updatedRow = findDataset(sql, dataset.name);
-  if (!updatedRow.ok) return updatedRow;
-  const counts = { added, updated, unchanged: staged - added - updated };
-  const datasetObject = toDataset(sql, updatedRow.value);
-  if (added + updated > 0) {
-    const { name, revision, examples } = datasetObject;
-    const data = { object: "dataset.import", id, dataset: { name, revision, examples }, ...counts };
-    emit(sql, "dataset.imported", data, now);
-    scheduleDueRetrainings(sql, dataset.id, now);
-  }
-  return ok({ ...counts, dataset: datasetObject });
+export function hurryImports(sql: SqlStorage): boolean {
+  const query = "UPDATE due SET run_at = ? WHERE kind IN ('expire_import', 'merge_import') RETURNING 1";
+  return sql.exec(query, EARLIEST_RUN_AT).toArray().length > 0;
 }
 
-/** Replaces and adds examples. Answers how many rows were staged, and how many of them replaced an example or a row. */
-function mergeRows(sql: SqlStorage, dataset: DatasetRow, id: string, now: number): { staged: number; updated: number } {
-  const staged = count(sql, "SELECT count(*) AS n FROM staged WHERE import = ?", id);
-  const superseded = count(sql, COUNT_SUPERSEDED, id);
-  sql.exec(DELETE_REPEATED, id);
-  const replaced = count(sql, COUNT_REPLACED, dataset.id, id);
-  if (replaced > 0) sql.exec(REPLACE_EXAMPLES, dataset.revision + 1, id, dataset.id);
-  for (const condition of [NEW_IDS, NEW_CONTENTS]) {
-    sql.exec(
-      `INSERT INTO examples (dataset, position, id, input_hash, group_hash, content_hash, input, target, created_at, revision)
-       SELECT ?1, ?2 + row_number() OVER (ORDER BY s.line) - 1, coalesce(s.id, 'ex_' || substr(?3, 8) || '_' || s.line),
-              s.input_hash, s.group_hash, s.content_hash, s.input, s.target, ?4, ?5
-       FROM staged AS s WHERE s.import = ?3 AND ${condition}`,
-      dataset.id,
-      nextPosition(sql, dataset),
-      id,
-      toSeconds(now),
-      dataset.revision + 1,
-    );
+/** Drops an import whose merge has not begun. A task deletes its staged rows. */
+export function dropImport(sql: SqlStorage, id: string, now: number): void {
+  const query = "DELETE FROM imports WHERE id = ? AND revision IS NULL RETURNING number";
+  const row = sql.exec<{ number: number }>(query, id).toArray()[0];
+  if (row !== undefined) endImport(sql, id, row.number, now);
+}
+
+/** Deletes what is left of an import whose row is gone. */
+export function endImport(sql: SqlStorage, id: string, number: number, now: number): void {
+  sql.exec("DELETE FROM due WHERE kind IN ('expire_import', 'merge_import') AND ref = ?", id);
+  if (deleteStagedRows(sql, number)) schedule(sql, "delete_staged", String(number), now);
+}
+
+const MAX_ROWS_PER_DELETION = 500;
+
+/** Deletes a bounded number of staged rows. Answers whether some may be left. */
+export function deleteStagedRows(sql: SqlStorage, number: number): boolean {
+  for (const [table, key] of [
+    ["staged", "line"],
+    ["staged_labels", "label"],
+  ]) {
+    const batch = `SELECT ${key} FROM ${table} WHERE import = ?1 LIMIT ${MAX_ROWS_PER_DELETION}`;
+    const query = `DELETE FROM ${table} WHERE import = ?1 AND ${key} IN (${batch}) RETURNING 1`;
+    if (sql.exec(query, number).toArray().length === MAX_ROWS_PER_DELETION) return true;
   }
-  return { staged, updated: replaced + superseded };
-}
-
-function count(sql: SqlStorage, query: string, ...bindings: SqlStorageValue[]): number {
-  return sql.exec<{ n: number }>(query, ...bindings).one().n;
-}
-
-function countExamples(sql: SqlStorage, dataset: number): number {
-  return count(sql, "SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset);
-}
-
-function nextPosition(sql: SqlStorage, { id, next_position }: DatasetRow): number {
-  const query = "SELECT coalesce(max(position) + 1, 0) AS n FROM examples WHERE dataset = ?";
-  return Math.max(next_position, count(sql, query, id));
+  return false;
 }

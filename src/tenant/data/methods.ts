@@ -2,7 +2,7 @@
 import type { StagedExample } from "../../api/examples.ts";
 import type { FileListRequest } from "../../api/files.ts";
 import type { PageRequest } from "../../api/lists.ts";
-import { ok } from "../../core/failure.ts";
+import { ok, type Result } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
 import type { Upload } from "../../store/uploads.ts";
 import { checkFileUnused } from "../jobs/jobs.ts";
@@ -13,7 +13,21 @@ import * as datasets from "./datasets.ts";
 import * as examples from "./examples.ts";
 import * as files from "./files.ts";
 import * as imports from "./imports.ts";
+import { changeDataset, mergeImport } from "./merge.ts";
+import { previewImport } from "./preview.ts";
+import { StagedKeys } from "./staged-keys.ts";
 import * as trainingSets from "./training-sets.ts";
+
+/** Rows that are staged without a pause. */
+const ROWS_PER_STEP = 250;
+
+function openConnection(ledger: Transactions, id: string): imports.ImportConnection {
+  ledger.stagedKeys.set(id, new StagedKeys());
+  return new imports.ImportConnection(() => {
+    ledger.stagedKeys.delete(id);
+    if (ledger.exists) void dataMethods.dropImport(ledger, id);
+  });
+}
 
 export const dataMethods = {
   createDataset: (ledger: Transactions, claim: string | null, dataset: datasets.NewDataset) =>
@@ -31,8 +45,8 @@ export const dataMethods = {
 
   listExamples: (ledger: Transactions, name: string, label: string | undefined, request: PageRequest) =>
     ledger.read((sql) => examples.listExamples(sql, name, label, request)),
-  readExamples: (ledger: Transactions, dataset: datasets.DatasetRow, afterPosition: number) =>
-    ledger.read((sql) => examples.readExamples(sql, dataset.id, dataset.task, afterPosition)),
+  readExamples: (ledger: Transactions, dataset: datasets.DatasetRow, afterPosition: number, revision?: number) =>
+    ledger.read((sql) => examples.readExamples(sql, dataset, afterPosition, revision)),
   getExample: (ledger: Transactions, name: string, id: string) =>
     ledger.read((sql) => {
       const dataset = datasets.findDataset(sql, name);
@@ -41,26 +55,39 @@ export const dataMethods = {
       return row.ok ? ok({ dataset: dataset.value, row: row.value }) : row;
     }),
   replaceExample: (ledger: Transactions, dataset: datasets.DatasetRow, replacement: examples.ExampleReplacement) =>
-    ledger.change((sql, now) => examples.replaceExample(sql, dataset, replacement, now)),
+    changeDataset(ledger, dataset.name, (sql, now) => examples.replaceExample(sql, dataset, replacement, now)),
   deleteExample: (ledger: Transactions, name: string, id: string) =>
-    ledger.change((sql, now) => examples.deleteExample(sql, name, id, now)),
+    changeDataset(ledger, name, (sql, now) => examples.deleteExample(sql, name, id, now)),
 
-  beginImport: (ledger: Transactions, name: string, id: string) =>
-    ledger.change((sql, now) => imports.beginImport(sql, name, id, now)),
-  stageRows: (ledger: Transactions, id: string, rows: readonly StagedExample[]) =>
-    ledger.change((sql) => imports.stageRows(sql, id, rows)),
-  mergeImport: (ledger: Transactions, id: string) => ledger.change((sql, now) => imports.mergeImport(sql, id, now)),
-  /** What `mergeImport` would answer. */
-  previewImport: (ledger: Transactions, id: string) => ledger.preview((sql, now) => imports.mergeImport(sql, id, now)),
-  dropImport(ledger: Transactions, id: string): void {
-    const { exists, storage } = ledger;
-    if (exists) storage.transactionSync(() => imports.dropImport(storage.sql, id));
+  /** Opens an import. It ends without effect when the caller's `connection` does, unless its merge has begun. */
+  async beginImport(ledger: Transactions, name: string, id: string) {
+    const begun = await ledger.change((sql, now) => imports.beginImport(sql, name, id, now));
+    return begun.ok ? ok({ ...begun.value, connection: openConnection(ledger, id) }) : begun;
   },
+  /** Stages rows a few milliseconds at a time. */
+  async stageRows(ledger: Transactions, id: string, rows: readonly StagedExample[]): Promise<Result<null>> {
+    const keys = ledger.stagedKeys.get(id);
+    if (keys === undefined) return imports.importEnded;
+    for (let start = 0; start < rows.length; start += ROWS_PER_STEP) {
+      if (start > 0) await scheduler.wait(0);
+      const step = rows.slice(start, start + ROWS_PER_STEP);
+      const staged = ledger.changeNow((sql) => imports.stageRows(sql, id, keys, step));
+      if (!staged.ok) return staged;
+    }
+    return ok(null);
+  },
+  mergeImport,
+  previewImport,
+  dropImport: (ledger: Transactions, id: string) =>
+    ledger.change((sql, now) => {
+      imports.dropImport(sql, id, now);
+      return ok(null);
+    }),
 
-  readTrainingRows: (ledger: Transactions, name: string, backbone: string) =>
-    ledger.read((sql) => trainingSets.readTrainingRows(sql, name, backbone)),
-  readInputs: (ledger: Transactions, dataset: number, positions: readonly number[]) =>
-    ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions))),
+  readTrainingRows: (ledger: Transactions, name: string, backbone: string, revision?: number) =>
+    ledger.read((sql) => trainingSets.readTrainingRows(sql, name, backbone, revision)),
+  readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>
+    ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions, revision))),
   /** Notes the KV keys of written blocks of embeddings, and has the values that they replace deleted. */
   recordBlocks: (ledger: Transactions, dataset: number, backbone: string, blocks: ReadonlyMap<number, string>) =>
     ledger.change((sql, now) => {

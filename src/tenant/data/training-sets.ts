@@ -2,7 +2,8 @@ import { HASH_BYTES } from "../../core/codec.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import type { RowsToEmbed } from "../../store/gather.ts";
-import { type DatasetRow, findDataset } from "./datasets.ts";
+import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
+import { findRevision, rowsAt, scanRows } from "./revisions.ts";
 
 /** What training reads of a dataset. Inputs are read later, and only those without a stored embedding. */
 export interface TrainingRows extends RowsToEmbed {
@@ -21,47 +22,52 @@ interface Row extends Record<string, SqlStorageValue> {
   group_hash: ArrayBuffer;
   target: string;
   bytes: number;
+  target_bytes: number;
 }
+
+const TRAINING_COLUMNS =
+  "position, input_hash, group_hash, target, octet_length(input) AS bytes, octet_length(target) AS target_bytes";
 
 /** Characters or bytes of inputs that one answer holds. A remote call returns at most 32 MiB. */
 const MAX_INPUTS_SIZE = 4_000_000;
+/** The same of rows for a batch endpoint. */
+const MAX_ROWS_SIZE = 250_000;
 
-/** Fails if the targets are too large for one remote call. `backbone` is `<id>@<revision>`. */
-export function readTrainingRows(sql: SqlStorage, name: string, backbone: string): Result<TrainingRows> {
+/**
+ * The rows of a dataset at a revision; by default the present one. Fails if the revision is not kept, or if the targets
+ * are too large for one remote call. `backbone` is `<id>@<revision>`.
+ */
+export function readTrainingRows(
+  sql: SqlStorage,
+  name: string,
+  backbone: string,
+  atRevision?: number,
+): Result<TrainingRows> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
-  const { n, bytes } = sql
-    .exec<{ n: number; bytes: number }>(
-      "SELECT count(*) AS n, coalesce(sum(octet_length(target)), 0) AS bytes FROM examples WHERE dataset = ?",
-      dataset.value.id,
-    )
-    .one();
-  if (bytes > limits.training_target_bytes) {
-    return fail(
-      "edge_budget_exceeded",
-      "The labels of this dataset's examples are larger than one request may use. Use fewer examples, or fewer or shorter labels.",
-      { details: { estimate: { bytes }, budget: { bytes: limits.training_target_bytes } } },
-    );
-  }
+  const revision = atRevision ?? dataset.value.revision;
+  const kept = findRevision(sql, dataset.value, revision);
+  if (!kept.ok) return kept;
+  const { examples: n } = kept.value;
   const positions = new Uint32Array(n);
   const inputHashes = new Uint8Array(n * HASH_BYTES);
   const groups = new Int32Array(n);
   const targets: string[] = [];
   const groupNumbers = new Map<bigint, number>();
-  let inputBytes = 0;
-  const rows = sql.exec<Row>(
-    "SELECT position, input_hash, group_hash, target, octet_length(input) AS bytes FROM examples WHERE dataset = ? ORDER BY position",
-    dataset.value.id,
-  );
-  for (const row of rows) {
-    const index = targets.push(row.target) - 1;
+  let [inputBytes, targetBytes] = [0, 0];
+  for (const row of scanRows<Row>(sql, dataset.value, revision, TRAINING_COLUMNS, -1)) {
     inputBytes += row.bytes;
+    targetBytes += row.target_bytes;
+    // The rest is only counted.
+    if (targetBytes > limits.training_target_bytes) continue;
+    const index = targets.push(row.target) - 1;
     positions[index] = row.position;
     inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
     const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
     groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
     groupNumbers.set(hash, groups[index]);
   }
+  if (targetBytes > limits.training_target_bytes) return targetsTooLarge(targetBytes);
   const blocks = sql
     .exec<{ block: number; key: string }>(
       "SELECT block, key FROM blocks WHERE dataset = ? AND backbone = ?",
@@ -70,31 +76,45 @@ export function readTrainingRows(sql: SqlStorage, name: string, backbone: string
     )
     .toArray();
   return ok({
-    dataset: dataset.value,
-    positions,
-    inputHashes,
-    groups,
+    dataset: { ...dataset.value, revision },
+    positions: positions.subarray(0, targets.length),
+    inputHashes: inputHashes.subarray(0, targets.length * HASH_BYTES),
+    groups: groups.subarray(0, targets.length),
     targets,
     inputBytes,
     blocks: new Map(blocks.map((row) => [row.block, row.key])),
   });
 }
 
+function targetsTooLarge(bytes: number): Result<never> {
+  return fail(
+    "edge_budget_exceeded",
+    "The labels of this dataset's examples are larger than one request may use. Use fewer examples, or fewer or shorter labels.",
+    { details: { estimate: { bytes }, budget: { bytes: limits.training_target_bytes } } },
+  );
+}
+
 /**
- * The inputs at these rising positions; null where no example has the position any more. Of large inputs only the first
- * ones, at least one: the caller asks again for the others.
+ * The inputs at these rising positions at a revision; null where no example has the position. Of large inputs only the
+ * first ones, at least one: the caller asks again for the others.
  */
 export function readInputs(
   sql: SqlStorage,
-  dataset: number,
+  id: number,
   positions: readonly number[],
+  revision?: number,
 ): (string | Uint8Array | null)[] {
   const inputs = new Map<number, string | Uint8Array>();
   const first = positions[0] ?? 0;
   const last = positions.at(-1) ?? 0;
+  const dataset = selectDataset(sql, "id", id);
+  if (dataset === null) return positions.map(() => null);
+  const atRevision = revision ?? dataset.revision;
+  const query = rowsAt(dataset, atRevision, "position, input", "position BETWEEN ?3 AND ?4");
   const cursor = sql.exec<{ position: number; input: string | ArrayBuffer }>(
-    "SELECT position, input FROM examples WHERE dataset = ? AND position BETWEEN ? AND ? ORDER BY position",
-    dataset,
+    `${query} ORDER BY position`,
+    id,
+    atRevision,
     first,
     last,
   );
@@ -119,19 +139,25 @@ export interface DataRow {
 }
 
 /**
- * The next rows above a position: oldest first, about a million characters of them, and an empty list at the end. Fails
- * if the dataset no longer exists.
+ * The next rows above a position at a revision, by default the present one: oldest first, a bounded number of characters
+ * of them, and an empty list at the end. Fails if the dataset no longer exists, or the revision is not kept.
  */
 export function readRows(
   sql: SqlStorage,
-  dataset: number,
+  id: number,
   afterPosition: number,
+  atRevision: number | undefined,
 ): Result<{ readonly rows: readonly DataRow[]; readonly last: number; readonly revision: number }> {
-  const datasetRow = sql.exec<{ revision: number }>("SELECT revision FROM datasets WHERE id = ?", dataset).toArray()[0];
-  if (datasetRow === undefined) return fail("not_found", "The dataset was deleted.");
-  const cursor = sql.exec<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
-    "SELECT position, input, target, group_hash FROM examples WHERE dataset = ? AND position > ? ORDER BY position LIMIT 5000",
+  const dataset = selectDataset(sql, "id", id);
+  if (dataset === null) return fail("not_found", "The dataset was deleted.");
+  const revision = atRevision ?? dataset.revision;
+  const kept = findRevision(sql, dataset, revision);
+  if (!kept.ok) return kept;
+  const cursor = scanRows<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
+    sql,
     dataset,
+    revision,
+    "position, input, target, group_hash",
     afterPosition,
   );
   const rows: DataRow[] = [];
@@ -145,9 +171,9 @@ export function readRows(
     });
     lastPosition = position;
     size += (typeof input === "string" ? input.length : input.byteLength) + target.length;
-    if (size > 1_000_000) break;
+    if (size > MAX_ROWS_SIZE) break;
   }
-  return ok({ rows, last: lastPosition, revision: datasetRow.revision });
+  return ok({ rows, last: lastPosition, revision });
 }
 
 /** Whether a row refers to the block with this KV key. */

@@ -4,13 +4,19 @@ import type { StoredExample } from "../../api/examples.ts";
 import type { HeadFeedback } from "../../api/feedback.ts";
 import type { InboundHook } from "../../api/inbound-hooks.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
-import { limits } from "../../core/limits.ts";
 import { newId } from "../../lib/id.ts";
-import { toSeconds } from "../../lib/time.ts";
-import { checkLabelLimit, countLabels, type DatasetRow, findDataset, incrementRevision } from "../data/datasets.ts";
+import {
+  addExample,
+  beginChanges,
+  type Changes,
+  commitChanges,
+  removeExample,
+  updateExample,
+} from "../data/changes.ts";
+import { type DatasetRow, findDataset } from "../data/datasets.ts";
+import { hasLabel, labelsOf } from "../data/label-counts.ts";
 import { recordPredictionOutcomes } from "./drift.ts";
 import { getFeedbackTarget, getPolicy } from "./policies.ts";
-import { scheduleDueRetrainings } from "./retraining-context.ts";
 
 /** What a version of a head predicted for an example before it was learned: right or wrong. */
 export interface PredictionOutcome {
@@ -42,12 +48,12 @@ interface Row extends Record<string, SqlStorageValue> {
  * Adds an example, or replaces those with its id or its input by it. It takes the position of the one with its id, or
  * else of the oldest one, so that the stored embedding of an equal input stays valid.
  */
-function upsertExample(sql: SqlStorage, dataset: DatasetRow, example: StoredExample, now: number): UpsertResult {
-  const { id: requestedId, inputHash, groupHash, contentHash, input, target } = example;
+function upsertExample(sql: SqlStorage, changes: Changes, example: StoredExample, now: number): UpsertResult {
+  const { id: requestedId, inputHash, contentHash } = example;
   const rows = sql
     .exec<Row>(
       "SELECT position, id, input_hash = ?2 AS same_input, content_hash = ?3 AS same_content FROM examples WHERE dataset = ?1 AND (id = ?4 OR input_hash = ?2) ORDER BY coalesce(id = ?4, 0) DESC, position",
-      dataset.id,
+      changes.dataset.id,
       inputHash,
       contentHash,
       requestedId,
@@ -57,63 +63,28 @@ function upsertExample(sql: SqlStorage, dataset: DatasetRow, example: StoredExam
   const [first, ...others] = rows;
   if (first === undefined) {
     const id = requestedId ?? newId("ex_");
-    const { next } = sql
-      .exec<{ next: number }>(
-        "UPDATE datasets SET next_position = max(next_position, (SELECT coalesce(max(position) + 1, 0) FROM examples WHERE dataset = ?1)) + 1 WHERE id = ?1 RETURNING next_position AS next",
-        dataset.id,
-      )
-      .one();
-    sql.exec(
-      "INSERT INTO examples (dataset, position, id, input_hash, group_hash, content_hash, input, target, created_at, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-      dataset.id,
-      next - 1,
-      id,
-      inputHash,
-      groupHash,
-      contentHash,
-      input,
-      target,
-      toSeconds(now),
-      dataset.revision + 1,
-    );
+    addExample(sql, changes, id, example, now);
     return { id, outcome: "added", isNewInput };
   }
   if (first.same_content === 1 && others.length === 0) return { id: first.id, outcome: "unchanged", isNewInput };
-  for (const { position } of others)
-    sql.exec("DELETE FROM examples WHERE dataset = ? AND position = ?", dataset.id, position);
+  for (const { position } of others) removeExample(sql, changes, position);
   const id = requestedId ?? first.id;
-  sql.exec(
-    "UPDATE examples SET id = ?, input_hash = ?, group_hash = ?, content_hash = ?, input = ?, target = ?, revision = ? WHERE dataset = ? AND position = ?",
-    id,
-    inputHash,
-    groupHash,
-    contentHash,
-    input,
-    target,
-    dataset.revision + 1,
-    dataset.id,
-    first.position,
-  );
+  updateExample(sql, changes, first.position, id, example);
   return { id, outcome: "updated", isNewInput };
 }
 
-/** Whether the dataset has examples of all these labels. Fails if it has not and unknown labels are rejected. */
+/** Fails if unknown labels are rejected and the dataset has examples, but none of one of these labels. */
 function checkTarget(
   sql: SqlStorage,
   dataset: DatasetRow,
   target: string,
   onUnknownLabel: NonNullable<InboundHook["on_unknown_label"]>,
-): Result<boolean> {
-  if (dataset.task === "regression") return ok(true);
-  const exists = (query: string, ...values: string[]) => sql.exec(query, dataset.id, ...values).toArray().length > 0;
-  if (exists("SELECT 1 FROM examples WHERE dataset = ? AND target = ? LIMIT 1", target)) return ok(true);
-  if (onUnknownLabel === "add" || !exists("SELECT 1 FROM examples WHERE dataset = ? LIMIT 1")) return ok(false);
-  const labels = countLabels(sql, dataset);
-  const targetLabels: string[] = dataset.task === "single_label" ? [JSON.parse(target)] : JSON.parse(target);
-  const unknownLabel = targetLabels.find(
-    (label) => !Object.hasOwn(labels, label) && label !== dataset.out_of_scope_label,
+): Result<null> {
+  if (onUnknownLabel === "add" || dataset.examples === 0) return ok(null);
+  const unknownLabel = labelsOf(dataset.task, target).find(
+    (label) => label !== dataset.out_of_scope_label && !hasLabel(sql, dataset.id, label),
   );
-  if (unknownLabel === undefined) return ok(false);
+  if (unknownLabel === undefined) return ok(null);
   return fail(
     "invalid_label",
     `No example of dataset '${dataset.name}' has the label '${unknownLabel.slice(0, 100)}'. Add an example of it first, or make the hook with 'on_unknown_label': "add".`,
@@ -134,14 +105,13 @@ export function upsertExamples(
 ): Result<readonly UpsertResult[]> {
   const datasetRow = findDataset(sql, name);
   if (!datasetRow.ok || datasetRow.value.id !== id) return fail("not_found", `No dataset '${name}'.`);
+  const changes = beginChanges(datasetRow.value);
   const results: UpsertResult[] = [];
-  let hasNewLabels = false;
   const outcomesByHead = new Map<string, { head: string; version: number; outcomes: boolean[] }>();
   for (const { example, outcomes: exampleOutcomes } of examples) {
     const targetCheck = checkTarget(sql, datasetRow.value, example.target, onUnknownLabel);
     if (!targetCheck.ok) return targetCheck;
-    hasNewLabels ||= !targetCheck.value;
-    const result = upsertExample(sql, datasetRow.value, example, now);
+    const result = upsertExample(sql, changes, example, now);
     results.push(result);
     for (const { head, version, isCorrect } of result.isNewInput ? exampleOutcomes : []) {
       const headOutcomes = outcomesByHead.get(head) ?? { head, version, outcomes: [] };
@@ -149,33 +119,11 @@ export function upsertExamples(
       outcomesByHead.set(head, headOutcomes);
     }
   }
-  if (results.some(({ outcome }) => outcome !== "unchanged")) {
-    const sizeCheck = checkSize(sql, name, hasNewLabels);
-    if (!sizeCheck.ok) return sizeCheck;
-    incrementRevision(sql, id, now);
-    scheduleDueRetrainings(sql, id, now);
-  }
+  const committed = commitChanges(sql, changes, now);
+  if (!committed.ok) return committed;
   for (const { head, version, outcomes } of outcomesByHead.values())
     recordPredictionOutcomes(sql, head, version, outcomes, now);
   return ok(results);
-}
-
-/** Refuses a change that made the dataset too large. */
-function checkSize(sql: SqlStorage, name: string, hasNewLabels: boolean): Result<null> {
-  const dataset = findDataset(sql, name);
-  if (!dataset.ok) return dataset;
-  const limit = limits.examples_per_dataset;
-  // Positions only rise, so below the limit the examples need not be counted.
-  if (dataset.value.next_position > limit) {
-    const { n } = sql
-      .exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", dataset.value.id)
-      .one();
-    if (n > limit) {
-      const message = `A dataset holds at most ${limit} examples; with these it would hold ${n}.`;
-      return fail("limit_exceeded", message, { details: { limit, actual: n } });
-    }
-  }
-  return hasNewLabels ? checkLabelLimit(sql, dataset.value) : ok(null);
 }
 
 export interface FeedbackBatch {

@@ -5,6 +5,7 @@ import type { Task } from "../../core/head.ts";
 import type { Policy } from "../../core/lifecycle/policy.ts";
 import { hasBytes } from "../../store/content-addressed.ts";
 import { backboneKey, headKey } from "../../store/keys.ts";
+import { changeDataset } from "../data/merge.ts";
 import type { JobSpec } from "../jobs/jobs.ts";
 import type { Transactions } from "../transactions.ts";
 import * as backbones from "./backbones.ts";
@@ -56,7 +57,10 @@ export const headMethods = {
   getFeedbackTarget: (ledger: Transactions, name: string) =>
     ledger.read((sql) => policies.getFeedbackTarget(sql, name)),
   recordFeedback: (ledger: Transactions, claim: string | null, name: string, batch: feedback.FeedbackBatch) =>
-    ledger.change((sql, now) => feedback.recordFeedback(sql, name, batch, now), { claim, status: 200 }),
+    changeDataset(ledger, batch.dataset.name, (sql, now) => feedback.recordFeedback(sql, name, batch, now), {
+      claim,
+      status: 200,
+    }),
 
   getRetrainingSpec: (ledger: Transactions, name: string, attempt: number) =>
     ledger.read((sql) => retraining.getRetrainingSpec(sql, name, attempt)),

@@ -117,9 +117,10 @@ export function countNewExamples(sql: SqlStorage, { id, state, dataset }: Retrai
   const watermark = state.watermark?.dataset === dataset.id ? state.watermark.revision : 0;
   return sql
     .exec<{ n: number }>(
-      "SELECT count(*) AS n FROM examples WHERE dataset = ? AND revision > ?",
+      "SELECT count(*) AS n FROM examples WHERE dataset = ? AND revision > ? AND revision <= ?",
       dataset.id,
       Math.max(watermark, trained),
+      dataset.revision,
     )
     .one().n;
 }

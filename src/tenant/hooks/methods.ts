@@ -1,6 +1,7 @@
 /** What the Worker may call on a ledger for inbound hooks and webhooks. */
 import type { PageRequest } from "../../api/lists.ts";
 import type { WebhookDeliveryPageRequest, WebhookEndpointChange } from "../../api/webhooks.ts";
+import { changeDataset } from "../data/merge.ts";
 import { suspendedFailure, type Transactions } from "../transactions.ts";
 import * as deliveries from "./deliveries.ts";
 import * as inbound from "./inbound.ts";
@@ -26,7 +27,7 @@ export const hookMethods = {
     prediction: messages.HookPrediction,
   ) => ledger.change((sql, now) => messages.recordPrediction(sql, id, message, prediction, now)),
   learnExample: (ledger: Transactions, id: string, message: messages.VerifiedMessage, lesson: messages.HookExample) =>
-    ledger.change((sql, now) => messages.learnExample(sql, id, message, lesson, now)),
+    changeDataset(ledger, lesson.dataset.name, (sql, now) => messages.learnExample(sql, id, message, lesson, now)),
 
   createWebhookEndpoint: (ledger: Transactions, claim: string | null, endpoint: endpoints.NewWebhookEndpoint) =>
     ledger.change((sql, now) => endpoints.createEndpoint(sql, ledger.secretKeys, endpoint, now), {

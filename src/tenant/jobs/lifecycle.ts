@@ -16,8 +16,9 @@ import {
 import { advance } from "../../core/lifecycle/job-transitions.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
-import { countLabels, findDataset } from "../data/datasets.ts";
+import { findDataset } from "../data/datasets.ts";
 import { deleteFile, getFile } from "../data/files.ts";
+import { readLabelCounts } from "../data/label-counts.ts";
 import { checkBackboneLimit, fineTunedId } from "../heads/backbones.ts";
 import { checkHeadTask } from "../heads/heads.ts";
 import { emit } from "../hooks/events.ts";
@@ -43,11 +44,13 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
   const dataset = findDataset(sql, source.name);
   if (!dataset.ok || dataset.value.id !== source.id)
     return fail("not_found", `No dataset '${source.name}'.`, { param });
-  const { n } = sql.exec<{ n: number }>("SELECT count(*) AS n FROM examples WHERE dataset = ?", source.id).one();
+  const { examples: n } = dataset.value;
   if (n < 2)
     return fail("too_few_examples", `Training needs at least two examples; '${source.name}' has ${n}.`, { param });
   if (spec.task === "regression") return ok(null);
-  const labels = Object.keys(countLabels(sql, dataset.value)).filter((label) => label !== spec.out_of_scope_label);
+  const labels = Object.keys(readLabelCounts(sql, dataset.value.id)).filter(
+    (label) => label !== spec.out_of_scope_label,
+  );
   const minLabels = spec.task === "single_label" ? 2 : 1;
   if (labels.length >= minLabels) return ok(null);
   return fail(

@@ -47,7 +47,7 @@ export const jobMethods = {
       const job = attempts.getCurrentAttempt(sql, id, attempt);
       if (!job.ok) return job;
       const { source } = job.value.spec;
-      if (source.kind === "dataset") return readRows(sql, source.id, afterPosition);
+      if (source.kind === "dataset") return readRows(sql, source.id, afterPosition, source.revision);
       return fail("not_found", "This job trains on a file.");
     }),
   receiveMessage: (ledger: Transactions, message: attempts.AttemptMessage) =>

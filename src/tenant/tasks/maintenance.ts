@@ -6,8 +6,9 @@ import { deleteBytes, publishBytes } from "../../store/content-addressed.ts";
 import { deleteFileBytes } from "../../store/files.ts";
 import { artifactsPrefix, backboneKey, blocksPrefix, fileKey, headKey, tenantPrefix } from "../../store/keys.ts";
 import { abortUpload } from "../../store/uploads.ts";
+import { deleteDatasetRows } from "../data/datasets.ts";
 import { isFileReferenced } from "../data/files.ts";
-import { dropImport } from "../data/imports.ts";
+import { deleteStagedRows, dropImport } from "../data/imports.ts";
 import { isBlockReferenced } from "../data/training-sets.ts";
 import { deleteOldPositions } from "../deleted-positions.ts";
 import { isBackboneReferenced } from "../heads/backbones.ts";
@@ -45,8 +46,12 @@ export async function runMaintenanceTask(at: TenantStorage, task: ScheduledTask,
       if (isBackboneReferenced(sql, task.ref)) await publishBytes(kv, bucket, backboneKey(tenant, task.ref));
       return null;
     case "expire_import":
-      storage.transactionSync(() => dropImport(sql, task.ref));
+      storage.transactionSync(() => dropImport(sql, task.ref, now));
       return null;
+    case "delete_staged":
+      return storage.transactionSync(() => deleteStagedRows(sql, Number(task.ref))) ? now : null;
+    case "delete_examples":
+      return storage.transactionSync(() => deleteDatasetRows(sql, Number(task.ref))) ? now : null;
     case "expire_answers":
       return deleteExpiredResponses(sql, now) > 0 ? now + DAY_MS : null;
     case "delete_deliveries":

@@ -12,6 +12,9 @@ export type TaskKind =
   | "delete_blocks"
   | "delete_file"
   | "expire_import"
+  | "merge_import"
+  | "delete_staged"
+  | "delete_examples"
   | "expire_answers"
   | "job"
   | "submit_jobs"
@@ -56,6 +59,9 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   delete_blocks: MAX_DELETES_PER_RUN + 2,
   delete_file: 1,
   expire_import: 0,
+  merge_import: 0,
+  delete_staged: 0,
+  delete_examples: 0,
   expire_answers: 0,
   job: 1,
   submit_jobs: 1,
@@ -103,10 +109,15 @@ export async function setNextAlarm(storage: DurableObjectStorage): Promise<void>
 }
 
 /**
- * How many tasks of a kind run at once, for kinds that wait for other systems. They run beside the other tasks and delay
+ * How many tasks of a kind run at once, for kinds that wait for other systems or run in steps. They run beside the other tasks and delay
  * none. `deliver` is not among them: it only starts the dispatcher, which runs by itself (hooks/dispatcher.ts).
  */
-const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = { job: 3, submit_jobs: 1, retrain: 1 };
+const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = {
+  job: 3,
+  submit_jobs: 1,
+  retrain: 1,
+  merge_import: 3,
+};
 /** How long an alarm waits for them. A task that takes longer runs on after the alarm; if it is lost, it is retried. */
 const ALARM_WAIT_MS = 1_000;
 /** When a task is tried again that was one too many of its kind. */
