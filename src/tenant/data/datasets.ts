@@ -110,7 +110,7 @@ export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List
   });
 }
 
-/** Deletes a dataset. Tasks delete its rows, which nothing finds any more, and its published embeddings. */
+/** Deletes a dataset. Tasks delete the rest of its rows, which nothing finds any more, and its published embeddings. */
 export function deleteDataset(
   sql: SqlStorage,
   name: string,
@@ -125,7 +125,7 @@ export function deleteDataset(
     schedule(sql, "delete_staged", String(row.number), now);
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
-  schedule(sql, "delete_examples", String(id), now);
+  if (deleteDatasetRows(sql, id)) schedule(sql, "delete_examples", String(id), now);
   schedule(sql, "delete_blocks", String(id), now);
   return ok({ id: name, object: "dataset", deleted: true });
 }
@@ -143,7 +143,7 @@ export function deleteDatasetRows(sql: SqlStorage, dataset: number): boolean {
     const columns = key?.replace(/[()]/g, "");
     const batch = `SELECT ${columns} FROM ${table} WHERE dataset = ?1 LIMIT ${MAX_ROWS_PER_DELETION}`;
     const deleted = sql.exec(`DELETE FROM ${table} WHERE dataset = ?1 AND ${key} IN (${batch}) RETURNING 1`, dataset);
-    if (deleted.toArray().length > 0) return true;
+    if (deleted.toArray().length === MAX_ROWS_PER_DELETION) return true;
   }
   return false;
 }
