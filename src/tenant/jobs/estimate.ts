@@ -3,8 +3,9 @@ import { estimateJobCost, type JobSize } from "../../core/job-cost.ts";
 import { hasTrainableLayers } from "../../core/lifecycle/job.ts";
 import type { Cost } from "../../core/linear/types.ts";
 import { toTrainingOptions } from "../../jobs/protocol.ts";
-import { countLabels, findDataset } from "../data/datasets.ts";
+import { findDataset } from "../data/datasets.ts";
 import { getFile } from "../data/files.ts";
+import { countLabels } from "../data/label-counts.ts";
 import type { JobSpec } from "./jobs.ts";
 
 export function estimateJob(sql: SqlStorage, spec: JobSpec): Cost {
@@ -26,13 +27,15 @@ function measureSource(
     const { examples, labels } = file.value.graft;
     return { examples, labels, textBytes: isText ? file.value.bytes : 0 };
   }
-  const { examples, bytes } = sql
-    .exec<{ examples: number; bytes: number }>(
-      "SELECT count(*) AS examples, coalesce(sum(octet_length(input)), 0) AS bytes FROM examples WHERE dataset = ?",
-      source.id,
-    )
-    .one();
   const dataset = findDataset(sql, source.name);
-  const labels = dataset.ok ? Object.keys(countLabels(sql, dataset.value)).length : 0;
-  return { examples, labels, textBytes: isText ? bytes : 0 };
+  if (!dataset.ok) return { examples: 0, labels: 0, textBytes: 0 };
+  const { id, examples } = dataset.value;
+  return { examples, labels: countLabels(sql, id), textBytes: isText ? examples * averageInputBytes(sql, id) : 0 };
+}
+
+/** Of some examples: reading all of a large dataset takes too long. */
+function averageInputBytes(sql: SqlStorage, dataset: number): number {
+  const sample =
+    "SELECT octet_length(input) AS bytes FROM examples WHERE dataset = ? ORDER BY position DESC LIMIT 1000";
+  return sql.exec<{ n: number }>(`SELECT coalesce(avg(bytes), 0) AS n FROM (${sample})`, dataset).one().n;
 }
