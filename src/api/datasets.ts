@@ -24,6 +24,9 @@ export const dataset = z
   .openapi("Dataset");
 export type Dataset = DeepReadonly<z.output<typeof dataset>>;
 
+export const exportQuery = z.strictObject({ format: z.enum(["ndjson", "csv"]).default("ndjson") });
+export type ExportQuery = DeepReadonly<z.input<typeof exportQuery>>;
+
 export const newDataset = z.strictObject({
   name,
   task,

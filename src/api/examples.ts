@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { errorCodes } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
+import { pageQuery } from "./lists.ts";
 import { type DeepReadonly, label, limitIssue, nameParams, unixSeconds, withLimit } from "./schema.ts";
 
 const inputMessage = "an input is a text, or an object with one of 'text', 'embedding' and 'image'";
@@ -31,16 +32,22 @@ export const input = z
   .openapi("Input");
 export type Input = DeepReadonly<z.output<typeof input>>;
 
+export const exampleId = z
+  .string()
+  .min(1)
+  .max(256)
+  // A URL's path cannot end in these.
+  .regex(/^(?!\.{1,2}$)/, "an id is not '.' or '..'");
+
+/** A label as it may be stored: those from before labels were trimmed keep their white space. */
+export const storedLabel = withLimit(z.string().min(1), limits.label_characters, "characters");
+/** A part of a text to look for. */
+export const searchText = withLimit(z.string().min(1), limits.text_characters, "characters");
+
 /** A labelled example as it comes in. Which fields it needs depends on the task and the modality of its dataset. */
 export const labelledExample = z
   .strictObject({
-    id: z
-      .string()
-      .min(1)
-      .max(256)
-      // A URL's path cannot end in these.
-      .regex(/^(?!\.{1,2}$)/, "an id is not '.' or '..'")
-      .optional(),
+    id: exampleId.optional(),
     text: textField.optional(),
     embedding: embeddingField.optional(),
     image: imageField.optional(),
@@ -51,6 +58,13 @@ export const labelledExample = z
   .openapi("LabelledExample");
 export type LabelledExample = DeepReadonly<z.output<typeof labelledExample>>;
 export const exampleChange = labelledExample.omit({ id: true });
+export type ExampleChange = DeepReadonly<z.input<typeof exampleChange>>;
+
+export const exampleListQuery = pageQuery.extend({
+  label: storedLabel.optional(),
+  contains: searchText.optional().openapi({ description: "a part of the text, taken literally" }),
+});
+export type ExampleListQuery = Partial<DeepReadonly<z.output<typeof exampleListQuery>>>;
 
 export const exampleParams = nameParams.extend({ id: z.string().min(1).max(256) });
 

@@ -64,14 +64,14 @@ export type ErrorCode = (typeof errorCodes)[number];
 
 /**
  * An expected failure. `param` is a path into the request, such as `examples[3].label`; `retryAfter` is in seconds.
- * `isConflict`: the request is at odds with what is stored, so the status is 409, whatever the code's own is.
+ * `status`: the HTTP status in place of the code's own: 409 if the request is at odds with what is stored.
  */
 export interface Failure {
   readonly code: ErrorCode;
   readonly message: string;
   readonly param?: string;
   readonly retryAfter?: number;
-  readonly isConflict?: true;
+  readonly status?: 409 | 422;
   readonly details?: Readonly<Record<string, unknown>>;
 }
 

@@ -48,6 +48,7 @@ export const limits = {
   examples_per_training_request: 10_000,
   /** The JSON of a dataset's targets, in UTF-8, for training. They are sent in a single message. */
   training_target_bytes: 8_000_000,
+  ids_per_deletion: 1_000,
   /** Examples of a feedback request. Each is predicted before it is stored. */
   examples_per_feedback: 1_000,
   json_body_bytes: 16 * 1024 * 1024,

@@ -8,6 +8,8 @@ import { requestLogger } from "./middleware/request-logger.ts";
 import { securityHeaders } from "./middleware/security-headers.ts";
 import { apiKeyRoutes } from "./routes/api-keys.ts";
 import { batchRoutes } from "./routes/batch.ts";
+import { datasetChangeRoutes } from "./routes/dataset-changes.ts";
+import { datasetExportRoutes } from "./routes/dataset-export.ts";
 import { datasetRoutes } from "./routes/datasets.ts";
 import { documentationRoutes } from "./routes/docs.ts";
 import { embeddingRoutes } from "./routes/embeddings.ts";
@@ -46,6 +48,8 @@ export function createApp(): App {
   apiKeyRoutes(app);
   datasetRoutes(app);
   exampleRoutes(app);
+  datasetChangeRoutes(app);
+  datasetExportRoutes(app);
   fileRoutes(app);
   modelRoutes(app);
   embeddingRoutes(app);

@@ -1,5 +1,6 @@
-import type { Dataset, NewDataset } from "../api/datasets.ts";
-import type { Example, LabelledExample } from "../api/examples.ts";
+import type { DatasetChange, ExampleDeletion, LabelRename } from "../api/dataset-changes.ts";
+import type { Dataset, ExportQuery, NewDataset } from "../api/datasets.ts";
+import type { Example, ExampleChange, ExampleListQuery, LabelledExample } from "../api/examples.ts";
 import type { DatasetImport, ImportQuery, ImportType } from "../api/imports.ts";
 import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
 import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
@@ -7,7 +8,7 @@ import { type RequestOptions, resourcePath, type Transport } from "./transport.t
 /** What an import sends. A stream (Node's `createReadStream` too) is sent as it is read, never whole in memory. */
 type ImportBody = string | Blob | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array>;
 
-export function datasetCalls({ request, get, post, delete: remove }: Transport) {
+export function datasetCalls({ request, get, post, patch, delete: remove }: Transport) {
   return {
     create: (dataset: NewDataset, options?: RequestOptions) => post<Dataset>("/v1/datasets", dataset, options),
     list: (page: PageQuery = {}) => get<List<Dataset>>("/v1/datasets", { ...page }),
@@ -27,16 +28,30 @@ export function datasetCalls({ request, get, post, delete: remove }: Transport) 
     /** Adds examples from memory. */
     add: (name: string, examples: readonly LabelledExample[]) =>
       post<DatasetImport>(`${resourcePath("datasets", name)}/examples`, { examples }),
-    examples: (name: string, page: PageQuery & { readonly label?: string } = {}) =>
-      get<List<Example>>(`${resourcePath("datasets", name)}/examples`, { ...page }),
-    deleteExample: (name: string, id: string) =>
-      remove<DeletedObject>(`${resourcePath("datasets", name)}/examples/${encodeURIComponent(id)}`),
-    /** Every example as NDJSON, oldest first. */
-    async export(name: string): Promise<ReadableStream<Uint8Array>> {
-      const { body } = await request("GET", `${resourcePath("datasets", name)}/export`);
+    examples: (name: string, query: ExampleListQuery = {}) =>
+      get<List<Example>>(`${resourcePath("datasets", name)}/examples`, { ...query }),
+    example: (name: string, id: string) => get<Example>(examplePath(name, id)),
+    changeExample: (name: string, id: string, change: ExampleChange) => patch<Example>(examplePath(name, id), change),
+    deleteExample: (name: string, id: string) => remove<DeletedObject>(examplePath(name, id)),
+    /** Deletes the examples that have one of `ids`, or `label`, or `contains` in their texts, or were added `before` a time. */
+    deleteExamples: (name: string, deletion: ExampleDeletion, options?: RequestOptions) =>
+      post<DatasetChange>(`${resourcePath("datasets", name)}/examples/delete`, deletion, options),
+    /** Renames a label. Where another one has the name, the two become one. */
+    renameLabel: (name: string, rename: LabelRename, options?: RequestOptions) =>
+      post<DatasetChange>(`${resourcePath("datasets", name)}/labels/rename`, rename, options),
+    /** Deletes a label with its examples. */
+    deleteLabel: (name: string, label: string, options?: RequestOptions) =>
+      post<DatasetChange>(`${resourcePath("datasets", name)}/labels/delete`, { label }, options),
+    /** Every example, oldest first, as NDJSON or CSV. */
+    async export(name: string, query: ExportQuery = {}): Promise<ReadableStream<Uint8Array>> {
+      const { body } = await request("GET", `${resourcePath("datasets", name)}/export`, {}, { ...query });
       return body ?? new ReadableStream({ start: (controller) => controller.close() });
     },
   };
+}
+
+function examplePath(name: string, id: string): string {
+  return `${resourcePath("datasets", name)}/examples/${encodeURIComponent(id)}`;
 }
 
 /** An iterable of bytes as a stream that fetch takes. Each chunk is read when the one before has been sent. */

@@ -214,6 +214,12 @@ export const migrations: readonly string[] = [
   CREATE INDEX head_versions_revision ON head_versions (dataset, revision);
   CREATE INDEX jobs_dataset ON jobs (json_extract(spec, '$.source.id'), json_extract(spec, '$.source.revision'));
   `,
+  `
+  CREATE TABLE edits (
+    dataset INTEGER PRIMARY KEY, edit TEXT NOT NULL, claim TEXT, below INTEGER NOT NULL,
+    updated INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0
+  )
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -10,6 +10,7 @@ import type { TenantChange } from "../api/tenants.ts";
 import { ok, type Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
 import { countDatasets } from "./data/datasets.ts";
+import { resumeEdit, resumeErasure } from "./data/edits.ts";
 import { countFiles } from "./data/files.ts";
 import { countStagedBytes, hurryImports } from "./data/imports.ts";
 import { resumeMerge } from "./data/merge.ts";
@@ -182,6 +183,10 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return this.#encryptSecrets();
       case "merge_import":
         return resumeMerge(this.#ledger, task.ref);
+      case "edit_dataset":
+        return resumeEdit(this.#ledger, Number(task.ref));
+      case "erase_examples":
+        return resumeErasure(this.#ledger, task.ref);
       case "retrain":
         return runRetraining(this.env, this.ctx, tenant, task.ref);
       default: {

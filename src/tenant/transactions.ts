@@ -35,6 +35,8 @@ export class Transactions {
   readonly stagedKeys = new Map<string, StagedKeys>();
   /** The numbers of the imports that this object is merging. */
   readonly activeMerges = new Set<number>();
+  /** The numbers of the datasets that this object is editing. */
+  readonly activeEdits = new Set<number>();
   #identity: Identity | null;
   #lastExclusive: Promise<unknown> = Promise.resolve();
 

@@ -37,6 +37,21 @@ test("the client covers a tenant's life and throws what the API refuses", async 
   expect((await graft.datasets.examples("colours", { limit: 2, label: "red" })).data).toHaveLength(2);
   const exported = await new Response(await graft.datasets.export("colours")).text();
   expect(exported.trim().split("\n")).toHaveLength(37);
+  const csv = await new Response(await graft.datasets.export("colours", { format: "csv" })).text();
+  expect(csv.split("\r\n")).toHaveLength(39);
+  const [bike] = (await graft.datasets.examples("colours", { contains: "bike", label: "red" })).data;
+  expect(await graft.datasets.example("colours", bike?.id ?? "")).toEqual(bike);
+  expect(await graft.datasets.changeExample("colours", bike?.id ?? "", { label: "crimson" })).toMatchObject({
+    text: bike?.text,
+  });
+  const rename = { label: "crimson", to: "scarlet" };
+  expect(await graft.datasets.renameLabel("colours", rename, { idempotencyKey: "a" })).toMatchObject({ updated: 1 });
+  expect(await graft.datasets.deleteExamples("colours", { contains: "bike", dry_run: true })).toMatchObject({
+    dry_run: true,
+  });
+  expect(await graft.datasets.deleteLabel("colours", "scarlet")).toMatchObject({ deleted: 1 });
+  await graft.datasets.add("colours", [{ id: "e", text: "one more", label: "red" }]);
+  expect(await graft.datasets.deleteExample("colours", "e")).toMatchObject({ deleted: true });
   const first = await graft.heads.train({ name: "colour", dataset: "colours", method: "head" });
   const second = await graft.heads.train({ name: "colour", dataset: "colours", method: "head", promote: false });
   expect([first.version, second.version]).toEqual([1, 2]);

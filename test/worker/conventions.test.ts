@@ -456,7 +456,13 @@ describe("queries", () => {
     const { json } = await call("GET", "/openapi.json");
     const names = (path: string, method: string) =>
       (json.paths[path][method].parameters ?? []).map(({ name }: { name: string }) => name);
-    expect(names("/v1/datasets/{name}/examples", "get").toSorted()).toEqual(["after", "label", "limit", "name"]);
+    expect(names("/v1/datasets/{name}/examples", "get").toSorted()).toEqual([
+      "after",
+      "contains",
+      "label",
+      "limit",
+      "name",
+    ]);
     expect(names("/v1/models", "get")).toEqual([]);
   });
 });

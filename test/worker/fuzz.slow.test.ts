@@ -40,6 +40,12 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
   "POST /v1/datasets": { body: { name: "d", task: "single_label", modality: "text", out_of_scope_label: "none" } },
   "POST /v1/datasets/{name}/examples": { path: "/v1/datasets/other/examples", body: { examples } },
   "PATCH /v1/datasets/{name}/examples/{id}": { path: "/v1/datasets/other/examples/e", body: { text: "a", label: "x" } },
+  "POST /v1/datasets/{name}/labels/rename": { path: "/v1/datasets/other/labels/rename", body: { label: "x", to: "y" } },
+  "POST /v1/datasets/{name}/labels/delete": { path: "/v1/datasets/other/labels/delete", body: { label: "x" } },
+  "POST /v1/datasets/{name}/examples/delete": {
+    path: "/v1/datasets/other/examples/delete",
+    body: { ids: ["e"], dry_run: true },
+  },
   "POST /v1/embeddings": { body: { model: "hash-text-1", input: ["a", "b"], encoding_format: "float" } },
   "POST /v1/fine_tuning/jobs": {
     body: {

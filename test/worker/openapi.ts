@@ -70,10 +70,13 @@ const validators = new Map<string, ValidateFunction>();
 
 function findTemplate(document: OpenApiDocument, pathname: string): string | undefined {
   const parts = pathname.split("/");
-  return Object.keys(document.paths).find((template) => {
+  const templates = Object.keys(document.paths).filter((template) => {
     const names = template.split("/");
     return names.length === parts.length && names.every((name, i) => name.startsWith("{") || name === parts[i]);
   });
+  // A path without parameters goes before one with them.
+  const parameters = (template: string) => template.split("{").length;
+  return templates.sort((a, b) => parameters(a) - parameters(b))[0];
 }
 
 /** Throws where an answer is not as the document says. Paths that it does not name may answer errors alone. */

@@ -73,7 +73,10 @@ function withFigures({ message, details }: Failure): string {
   return `${message} The limit is ${limit}; this is ${actual}.`;
 }
 
-const conflict = { status: 409, type: "conflict_error" } as const;
+const otherStatuses = {
+  409: { status: 409, type: "conflict_error" },
+  422: { status: 422, type: "invalid_request_error" },
+} as const;
 
 /** The page on a code, on this server. */
 function docUrl(c: Context<HttpEnv>, code: ErrorCode): string {
@@ -82,7 +85,7 @@ function docUrl(c: Context<HttpEnv>, code: ErrorCode): string {
 
 /** The response to a failure. Official clients repeat a 409 by themselves unless they are told that it is final. */
 export function respondError(c: Context<HttpEnv>, failure: Failure): Response {
-  const { status, type } = failure.isConflict ? conflict : httpErrors[failure.code];
+  const { status, type } = failure.status === undefined ? httpErrors[failure.code] : otherStatuses[failure.status];
   if (failure.retryAfter !== undefined) c.header("retry-after", String(Math.max(1, Math.ceil(failure.retryAfter))));
   else if (status < 500) c.header("x-should-retry", "false");
   if (status === 401) c.header("www-authenticate", "Bearer");

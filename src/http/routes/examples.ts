@@ -1,8 +1,8 @@
 import { createRoute, z } from "@hono/zod-openapi";
-import { example, exampleChange, exampleParams } from "../../api/examples.ts";
+import { example, exampleChange, exampleListQuery, exampleParams } from "../../api/examples.ts";
 import { type DatasetImport, datasetImport, type ImportFigures, importQuery, importTypes } from "../../api/imports.ts";
-import { deletedObject, listOf, pageQuery } from "../../api/lists.ts";
-import { nameParams, withLimit } from "../../api/schema.ts";
+import { deletedObject, listOf } from "../../api/lists.ts";
+import { nameParams } from "../../api/schema.ts";
 import { type Failure, ok, type Result } from "../../core/failure.ts";
 import { targetField } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
@@ -62,9 +62,19 @@ const listExamplesRoute = createRoute({
   middleware: [tenantAuth("train")] as const,
   request: {
     params: nameParams,
-    query: pageQuery.extend({ label: withLimit(z.string().min(1), limits.label_characters, "characters").optional() }),
+    query: exampleListQuery,
   },
   responses: { 200: jsonResponse(listOf(example), "Examples, newest first"), ...errorResponses },
+});
+
+const getExampleRoute = createRoute({
+  ...common,
+  method: "get",
+  path: "/v1/datasets/{name}/examples/{id}",
+  summary: "Get an example",
+  middleware: [tenantAuth("train")] as const,
+  request: { params: exampleParams },
+  responses: { 200: jsonResponse(example, "The example"), ...errorResponses },
 });
 
 const changeExampleRoute = createRoute({
@@ -87,31 +97,22 @@ const deleteExampleRoute = createRoute({
   responses: { 200: jsonResponse(deletedObject("example"), "It is gone"), ...errorResponses },
 });
 
-const exportRoute = createRoute({
-  ...common,
-  method: "get",
-  path: "/v1/datasets/{name}/export",
-  summary: "Export every example as NDJSON, oldest first",
-  middleware: [tenantAuth("train")] as const,
-  request: { params: nameParams },
-  responses: {
-    200: { description: "One example a line", content: { "application/x-ndjson": { schema: z.string() } } },
-    ...errorResponses,
-  },
-});
-
 export function exampleRoutes(app: App): void {
   addRoute(app, importRoute, importExamples);
   addRoute(app, listExamplesRoute, async (c) => {
-    const { label, ...page } = c.req.valid("query");
-    return respond(c, await c.var.ledger().listExamples(c.req.valid("param").name, label, page));
+    const { label, contains, ...page } = c.req.valid("query");
+    return respond(c, await c.var.ledger().listExamples(c.req.valid("param").name, { label, contains }, page));
+  });
+  addRoute(app, getExampleRoute, async (c) => {
+    const { name, id } = c.req.valid("param");
+    const found = await c.var.ledger().getExample(name, id);
+    return respond(c, found.ok ? ok(toExample(found.value.dataset.task, found.value.row)) : found);
   });
   addRoute(app, changeExampleRoute, changeExample);
   addRoute(app, deleteExampleRoute, async (c) => {
     const { name, id } = c.req.valid("param");
     return respond(c, await c.var.ledger().deleteExample(name, id));
   });
-  addRoute(app, exportRoute, exportExamples);
 }
 
 /** Streams a body into the ledger's staging table, then merges all of it at once. */
@@ -214,24 +215,4 @@ async function changeExample(c: RouteContext<typeof changeExampleRoute>): Promis
   const example = isTargetChanged ? changed.value : withTarget(changed.value, row.target);
   const replacement = { id, expectedHash: row.content_hash, example };
   return respond(c, await c.var.ledger().replaceExample(dataset, replacement));
-}
-
-async function exportExamples(c: RouteContext<typeof exportRoute>): Promise<Response> {
-  const ledger = c.var.ledger();
-  const found = await ledger.findDataset(c.req.valid("param").name);
-  if (!found.ok) return respondError(c, found.failure);
-  let afterPosition = -1;
-  const stream = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const page = await ledger.readExamples(found.value, afterPosition, found.value.revision);
-      if (!page.ok) return controller.error(new Error(page.failure.code));
-      if (page.value.examples.length === 0) return controller.close();
-      afterPosition = page.value.last;
-      const lines = page.value.examples.map(({ object: _object, created_at: _created, ...line }) =>
-        JSON.stringify(line),
-      );
-      controller.enqueue(Buffer.from(`${lines.join("\n")}\n`));
-    },
-  });
-  return c.body(stream, 200, { "content-type": "application/x-ndjson" });
 }

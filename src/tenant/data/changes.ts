@@ -94,9 +94,14 @@ export function removeExample(sql: SqlStorage, changes: Changes, position: numbe
   changes.isEmpty = false;
 }
 
-/** Deletes an example from every revision. Of its versions only the id stays, and when each came and went. */
+/** Deletes an example from every revision. */
 export function eraseExample(sql: SqlStorage, changes: Changes, position: number, id: string): void {
   removeExample(sql, changes, position);
+  eraseVersions(sql, changes, position, id);
+}
+
+/** Erases what is kept of a position and of an id: of each version only the id stays, and when it came and went. */
+export function eraseVersions(sql: SqlStorage, changes: Changes, position: number, id: string): void {
   const { dataset } = changes;
   const rows = sql
     .exec<{ position: number; removed: number; bytes: number }>(
@@ -143,6 +148,13 @@ function keepVersion(sql: SqlStorage, changes: Changes, position: number): strin
   );
   changes.historyBytes += bytes;
   return target;
+}
+
+/** Saves the counts of one step of a change in steps: those of labels until its revision is committed. */
+export function saveStep(sql: SqlStorage, { dataset, labels, historyBytes }: Changes): void {
+  changeLabelCounts(sql, dataset.id, labels, "pending");
+  if (historyBytes !== 0)
+    sql.exec("UPDATE datasets SET history_bytes = history_bytes + ? WHERE id = ?", historyBytes, dataset.id);
 }
 
 /**

@@ -123,6 +123,7 @@ export function deleteDataset(
     .exec<{ number: number }>("DELETE FROM imports WHERE dataset = ? RETURNING number", id)
     .toArray())
     schedule(sql, "delete_staged", String(row.number), now);
+  sql.exec("DELETE FROM edits WHERE dataset = ?", id);
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
   if (deleteDatasetRows(sql, id)) schedule(sql, "delete_examples", String(id), now);

@@ -1,9 +1,7 @@
 import type { Example, StoredExample } from "../../api/examples.ts";
-import type { List, PageRequest } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { toHex } from "../../lib/hash.ts";
-import { paginate } from "../page.ts";
 import { beginChanges, commitChanges, eraseExample, updateExample } from "./changes.ts";
 import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
 import { rowsAt, scanRows } from "./revisions.ts";
@@ -29,39 +27,7 @@ export function toExample(task: Task, row: ExampleRow): Example {
 
 /** An export reads about so many characters at a time. */
 const MAX_CHARACTERS_PER_READ = 250_000;
-const COLUMNS = "position, id, input, target, created_at";
-
-export function listExamples(
-  sql: SqlStorage,
-  name: string,
-  label: string | undefined,
-  request: PageRequest,
-): Result<List<Example>> {
-  const dataset = findDataset(sql, name);
-  if (!dataset.ok) return dataset;
-  const { id, task, revision, next_position } = dataset.value;
-  // A single label finds the index on `target`. One of several labels is searched for in the JSON.
-  const where =
-    label === undefined
-      ? "?4 IS NULL"
-      : task === "single_label"
-        ? "target = json_quote(?4)"
-        : "EXISTS (SELECT 1 FROM json_each(target) WHERE value = ?4)";
-  const query = rowsAt(dataset.value, revision, COLUMNS, `position < ?3 AND ${where}`);
-  return paginate(request, {
-    findPosition: (example) => findPosition(sql, dataset.value, example),
-    readRows: (cursor, count) =>
-      sql.exec<ExampleRow>(
-        `${query} ORDER BY position DESC LIMIT ?5`,
-        id,
-        revision,
-        Math.min(cursor, next_position),
-        label ?? null,
-        count,
-      ),
-    toObject: (row) => toExample(task, row),
-  });
-}
+export const EXAMPLE_COLUMNS = "position, id, input, target, created_at";
 
 /**
  * The next examples above a position at a revision, for export: oldest first, a bounded number of characters of them,
@@ -78,7 +44,7 @@ export function readExamples(
   const examples: Example[] = [];
   let lastPosition = afterPosition;
   let size = 0;
-  const rows = scanRows<ExampleRow>(sql, dataset, revision ?? dataset.revision, COLUMNS, afterPosition);
+  const rows = scanRows<ExampleRow>(sql, dataset, revision ?? dataset.revision, EXAMPLE_COLUMNS, afterPosition);
   for (const row of rows) {
     examples.push(toExample(dataset.task, row));
     lastPosition = row.position;
@@ -94,18 +60,19 @@ export interface ExampleWithHash extends ExampleRow {
   content_hash: ArrayBuffer;
 }
 
-/** The position of an example, or the last one that it had. */
-function findPosition(sql: SqlStorage, dataset: DatasetRow, id: string): number | null {
-  const query = "SELECT position FROM past_examples WHERE dataset = ? AND id = ? ORDER BY removed DESC LIMIT 1";
-  const past = () => sql.exec<{ position: number }>(query, dataset.id, id).toArray()[0];
-  return (findExample(sql, dataset, id) ?? past())?.position ?? null;
-}
-
 function findExample(sql: SqlStorage, dataset: DatasetRow, id: string): ExampleWithHash | undefined {
-  const columns = `${COLUMNS}, content_hash`;
+  const columns = `${EXAMPLE_COLUMNS}, content_hash`;
   return sql
     .exec<ExampleWithHash>(rowsAt(dataset, dataset.revision, columns, "id = ?3"), dataset.id, dataset.revision, id)
     .toArray()[0];
+}
+
+/** Where the example with an id is, or was until it was deleted; null if none is known. */
+export function findExamplePosition(sql: SqlStorage, dataset: DatasetRow, id: string): number | null {
+  const present = findExample(sql, dataset, id);
+  if (present !== undefined) return present.position;
+  const query = "SELECT position FROM past_examples WHERE dataset = ? AND id = ? ORDER BY removed DESC LIMIT 1";
+  return sql.exec<{ position: number }>(query, dataset.id, id).toArray()[0]?.position ?? null;
 }
 
 export function getExample(sql: SqlStorage, dataset: DatasetRow, id: string): Result<ExampleWithHash> {

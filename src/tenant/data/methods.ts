@@ -1,4 +1,5 @@
 /** What the Worker may call on a ledger for datasets, their examples, imports and files. */
+import type { LabelRename } from "../../api/dataset-changes.ts";
 import type { StagedExample } from "../../api/examples.ts";
 import type { FileListRequest } from "../../api/files.ts";
 import type { PageRequest } from "../../api/lists.ts";
@@ -10,11 +11,13 @@ import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
 import * as uploads from "../uploads.ts";
 import * as datasets from "./datasets.ts";
+import * as edits from "./edits.ts";
 import * as examples from "./examples.ts";
 import * as files from "./files.ts";
 import * as imports from "./imports.ts";
 import { changeDataset, mergeImport } from "./merge.ts";
 import { previewImport } from "./preview.ts";
+import { type ExampleFilter, listExamples } from "./search.ts";
 import { StagedKeys } from "./staged-keys.ts";
 import * as trainingSets from "./training-sets.ts";
 
@@ -43,8 +46,7 @@ export const dataMethods = {
   deleteDataset: (ledger: Transactions, name: string) =>
     ledger.change((sql, now) => datasets.deleteDataset(sql, name, now)),
 
-  listExamples: (ledger: Transactions, name: string, label: string | undefined, request: PageRequest) =>
-    ledger.read((sql) => examples.listExamples(sql, name, label, request)),
+  listExamples,
   readExamples: (ledger: Transactions, dataset: datasets.DatasetRow, afterPosition: number, revision?: number) =>
     ledger.read((sql) => examples.readExamples(sql, dataset, afterPosition, revision)),
   getExample: (ledger: Transactions, name: string, id: string) =>
@@ -58,6 +60,23 @@ export const dataMethods = {
     changeDataset(ledger, dataset.name, (sql, now) => examples.replaceExample(sql, dataset, replacement, now)),
   deleteExample: (ledger: Transactions, name: string, id: string) =>
     changeDataset(ledger, name, (sql, now) => examples.deleteExample(sql, name, id, now)),
+
+  /** Renames a label in all examples; where the other name exists, the two become one. */
+  async renameLabel(ledger: Transactions, claim: string | null, name: string, { label, to }: LabelRename) {
+    const known = ledger.read((sql) => edits.checkLabel(sql, name, label));
+    if (!known.ok) return known;
+    // Its own name changes no example.
+    const filter = label === to ? { label, ids: [] } : { label };
+    return edits.editDataset(ledger, claim, name, { kind: "rename", filter, to });
+  },
+  /** Deletes the examples that have a label. */
+  async deleteLabel(ledger: Transactions, claim: string | null, name: string, label: string) {
+    const known = ledger.read((sql) => edits.checkLabel(sql, name, label));
+    return known.ok ? edits.editDataset(ledger, claim, name, { kind: "delete", filter: { label } }) : known;
+  },
+  deleteExamples: (ledger: Transactions, claim: string | null, name: string, filter: ExampleFilter) =>
+    edits.editDataset(ledger, claim, name, { kind: "delete", filter }),
+  previewDeletion: edits.previewDeletion,
 
   /** Opens an import. It ends without effect when the caller's `connection` does, unless its merge has begun. */
   async beginImport(ledger: Transactions, name: string, id: string) {

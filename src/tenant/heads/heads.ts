@@ -67,7 +67,7 @@ export function checkHeadTask(sql: SqlStorage, name: string, task: Task, param: 
     .toArray()[0];
   if (row === undefined || row.task === task) return ok(null);
   const message = `Head '${name}' is for the task '${row.task}', and a name keeps its task: this training is for '${task}'. Use another name, or delete the head first.`;
-  return fail("task_mismatch", message, { param, isConflict: true });
+  return fail("task_mismatch", message, { param, status: 409 });
 }
 
 /** Adds the next version of a head, whose bytes are in R2, and promotes it if `promote`. */

@@ -13,6 +13,8 @@ export type TaskKind =
   | "delete_file"
   | "expire_import"
   | "merge_import"
+  | "edit_dataset"
+  | "erase_examples"
   | "delete_staged"
   | "delete_examples"
   | "expire_answers"
@@ -60,6 +62,8 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   delete_file: 1,
   expire_import: 0,
   merge_import: 0,
+  edit_dataset: 0,
+  erase_examples: 0,
   delete_staged: 0,
   delete_examples: 0,
   expire_answers: 0,
@@ -117,6 +121,8 @@ const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = {
   submit_jobs: 1,
   retrain: 1,
   merge_import: 3,
+  edit_dataset: 3,
+  erase_examples: 1,
 };
 /** How long an alarm waits for them. A task that takes longer runs on after the alarm; if it is lost, it is retried. */
 const ALARM_WAIT_MS = 1_000;
