@@ -27,6 +27,7 @@ describe("GET /v1/limits", () => {
         api_keys: { limit: api_keys, used: 1 },
         fine_tuned_backbones: { limit: fine_tuned_backbones, used: 0 },
         files: { limit: files, used: 0 },
+        staged_bytes: { limit: limits.staged_bytes, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
         inbound_hooks: { limit: inbound_hooks, used: 0 },
         webhook_endpoints: { limit: webhook_endpoints, used: 0 },
@@ -207,7 +208,13 @@ describe("documentation", () => {
     const body = document.paths["/v1/datasets"]?.post?.requestBody?.content["application/json"]?.schema;
     expect(body).toMatchObject({ additionalProperties: false, required: ["name", "task", "modality"] });
     const examples = document.paths["/v1/datasets/{name}/examples"]?.post?.requestBody?.content ?? {};
-    expect(Object.keys(examples).toSorted()).toEqual(["application/json", "application/x-ndjson", "text/csv"]);
+    expect(Object.keys(examples).toSorted()).toEqual([
+      "application/json",
+      "application/x-ndjson",
+      "application/yaml",
+      "text/csv",
+      "text/tab-separated-values",
+    ]);
     expect((await call("POST", "/v1/datasets", key, { name: "a", task: "single_label" })).status).toBe(400);
   });
 
