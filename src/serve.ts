@@ -16,6 +16,7 @@
  *   BATCH_URL   a batch endpoint that runs elsewhere, with BATCH_SECRET, the secret it shares; by default one starts here:
  *   BATCH_PORT  its port on 127.0.0.1, by default any free one
  *   BATCH_JOBS  1: how many fine-tuning jobs it runs at once; with 0 none starts, and there are no fine-tuning jobs
+ *   BATCH_SMALL_JOBS  1: how many small ones it runs beside these
  */
 import { once } from "node:events";
 import { existsSync } from "node:fs";

@@ -353,6 +353,21 @@ describe("a submission", () => {
 });
 
 describe("places", () => {
+  it("are one more for small jobs, which run beside a large one", async () => {
+    const { url } = await harness.start();
+    neverRespond(harness.worker, (path) => path === "data");
+    const job = (operations: number) =>
+      harness.worker.addJob(makeSubmission({ ...embeddingOptions, estimate: { operations, bytes: 1e6 } }), []);
+    const [large, larger, small, smaller] = [job(1e13), job(1e14), job(1e10), job(1e9)];
+    const statuses: number[] = [];
+    for (const each of [large, larger, small, smaller]) statuses.push((await submit(url, each)).status);
+    expect(statuses).toEqual([202, 429, 202, 429]);
+    expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: "ok", running: 2, capacity: 1 });
+    await stop(url, small, "cancel");
+    await poll(async () => (await submit(url, smaller)).status).toBe(202);
+    expect((await submit(url, larger)).status).toBe(429);
+  });
+
   it("go round the tenants", async () => {
     const { url } = await harness.start();
     neverRespond(harness.worker, (path) => path === "data");
