@@ -125,6 +125,7 @@ describe("a submission", () => {
       edge_budget: { bytes: 56_000_000, operations: 800_000_000_000 },
       estimate: { bytes: expect.any(Number), operations: expect.any(Number) },
       checkpoint: null,
+      clamp: false,
       heartbeat_seconds: 6,
     });
     const [received] = fakeEndpoint(tenant).submissions;
