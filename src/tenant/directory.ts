@@ -56,6 +56,7 @@ export class Directory extends DurableObject<Cloudflare.Env> {
   readonly #sql = this.ctx.storage.sql;
   /** Ids that are being created. Any other row with the status `creating` is of a creation that was interrupted. */
   readonly #creatingIds = new Set<string>();
+  #lastUpdate: Promise<unknown> = Promise.resolve();
 
   constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
     super(ctx, env);
@@ -135,8 +136,15 @@ export class Directory extends DurableObject<Cloudflare.Env> {
     });
   }
 
-  /** Renames, suspends or activates a tenant: first in its ledger, so that a call that was cut off can be repeated. */
-  async update(id: string, change: TenantChange): Promise<Result<Tenant>> {
+  /** Renames, suspends or activates a tenant: one change after the other, so that both ledgers end with the same. */
+  update(id: string, change: TenantChange): Promise<Result<Tenant>> {
+    const done = this.#lastUpdate.then(() => this.#update(id, change));
+    this.#lastUpdate = done.catch(() => undefined);
+    return done;
+  }
+
+  /** Changes the tenant's ledger first, so that a call that was cut off can be repeated. */
+  async #update(id: string, change: TenantChange): Promise<Result<Tenant>> {
     const row = this.#find(id);
     if (!row || isDeleted(row)) return fail("not_found", `No tenant '${id}'.`);
     if (row.status === "creating")

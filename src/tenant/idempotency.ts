@@ -9,9 +9,20 @@ const RETENTION_MS = 24 * 3_600_000;
 /** A request without an answer loses its key to a repetition after this time. */
 const CLAIM_TIMEOUT_MS = 600_000;
 
+/** A larger answer is stored as a reference to what it shows, where there is one. In bytes of JSON. */
+const MAX_BODY_BYTES = 16 * 1024;
+
 export interface StoredResponse {
   readonly status: number;
   readonly body: unknown;
+}
+
+/** A version of a head, as an answer has shown it: all of it but `active_version` never changes. */
+export interface HeadReference {
+  /** The head's row, which no later head of the same name has. */
+  readonly head: number;
+  readonly version: number;
+  readonly active_version: number | null;
 }
 
 export interface IdempotentRequest {
@@ -26,18 +37,19 @@ interface Row extends Record<string, SqlStorageValue> {
   request: string;
   status: number | null;
   body: string | null;
+  /** JSON, in the place of a body. A directory has no such column. */
+  reference?: string | null;
   started_at: number;
 }
 
-/** Claims the key for this request. Answers null to go ahead, or the answer to replay. */
+/** Claims the key for this request. Answers null to go ahead, or the answer to replay, which `show` makes of a reference. */
 export function claimKey(
   sql: SqlStorage,
   { key, requestHash, claim }: IdempotentRequest,
   now: number,
+  show?: (reference: HeadReference) => Result<unknown>,
 ): Result<StoredResponse | null> {
-  const row = sql
-    .exec<Row>("SELECT request, status, body, started_at FROM idempotency WHERE key = ?", key)
-    .toArray()[0];
+  const row = sql.exec<Row>("SELECT * FROM idempotency WHERE key = ?", key).toArray()[0];
   const isRetained =
     row && now - toMilliseconds(row.started_at) < (row.status === null ? CLAIM_TIMEOUT_MS : RETENTION_MS);
   if (!isRetained) {
@@ -59,6 +71,10 @@ export function claimKey(
       },
     );
   }
+  if (row.status !== null && row.reference && show) {
+    const shown = show(JSON.parse(row.reference) as HeadReference);
+    return shown.ok ? ok({ status: row.status, body: shown.value }) : shown;
+  }
   if (row.status === null || row.body === null) {
     return fail(
       "request_in_progress",
@@ -71,15 +87,23 @@ export function claimKey(
 
 /**
  * Stores the answer to the running request. Call it in the transaction of its change, and roll that back if this fails:
- * a later attempt has the key.
+ * a later attempt has the key. `refer` refers to what a large answer shows.
  */
-export function saveResponse(sql: SqlStorage, claim: string | null, response: StoredResponse): Result<null> {
+export function saveResponse(
+  sql: SqlStorage,
+  claim: string | null,
+  response: StoredResponse,
+  refer?: () => HeadReference,
+): Result<null> {
   if (claim === null) return ok(null);
+  const body = JSON.stringify(response.body);
+  const reference = refer !== undefined && Buffer.byteLength(body) > MAX_BODY_BYTES ? JSON.stringify(refer()) : null;
+  const answer = { column: reference === null ? "body" : "reference", value: reference ?? body };
   const updatedRows = sql
     .exec(
-      "UPDATE idempotency SET status = ?, body = ? WHERE claim = ? RETURNING 1",
+      `UPDATE idempotency SET status = ?, ${answer.column} = ? WHERE claim = ? RETURNING 1`,
       response.status,
-      JSON.stringify(response.body),
+      answer.value,
       claim,
     )
     .toArray();

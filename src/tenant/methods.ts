@@ -1,6 +1,7 @@
 /** What the Worker may call on a ledger for idempotency keys and API keys. */
 import type { PageRequest } from "../api/lists.ts";
 import * as apiKeys from "./api-keys.ts";
+import { getReferencedHead } from "./heads/heads.ts";
 import * as idempotency from "./idempotency.ts";
 import { DAY_MS, schedule } from "./tasks/tasks.ts";
 import type { Transactions } from "./transactions.ts";
@@ -9,7 +10,7 @@ export const keyMethods = {
   claimIdempotencyKey: (ledger: Transactions, request: idempotency.IdempotentRequest) =>
     ledger.change((sql, now) => {
       schedule(sql, "expire_answers", "", now + DAY_MS);
-      return idempotency.claimKey(sql, request, now);
+      return idempotency.claimKey(sql, request, now, (reference) => getReferencedHead(sql, reference));
     }),
   releaseIdempotencyKey(ledger: Transactions, claim: string): void {
     if (ledger.exists) idempotency.releaseKey(ledger.storage.sql, claim);

@@ -220,6 +220,7 @@ export const migrations: readonly string[] = [
     updated INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0
   )
   `,
+  "ALTER TABLE idempotency ADD COLUMN reference TEXT",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

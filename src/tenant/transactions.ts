@@ -2,15 +2,17 @@
 import { type Failure, fail, type Result } from "../core/failure.ts";
 import type { StagedKeys } from "./data/staged-keys.ts";
 import { deriveSecretKeys, type SecretKeys } from "./hooks/secrets.ts";
-import { saveResponse } from "./idempotency.ts";
+import { type HeadReference, saveResponse } from "./idempotency.ts";
 import { type Identity, readIdentity } from "./schema.ts";
 import { setNextAlarm } from "./tasks/tasks.ts";
 
 /** How a request that changes something is to be answered again: under which claim of its key, and with which status. */
-export interface IdempotentResponse {
+export interface IdempotentResponse<T = unknown> {
   /** Null where the request has no `Idempotency-Key`. */
   readonly claim: string | null;
   readonly status: number;
+  /** Where the answer shows what is stored, and may be large. */
+  readonly refer?: (sql: SqlStorage, answer: T) => HeadReference;
 }
 
 export const suspendedFailure: Failure = {
@@ -77,13 +79,14 @@ export class Transactions {
    */
   async change<T>(
     change: (sql: SqlStorage, now: number) => Result<T>,
-    { claim, status }: IdempotentResponse = { claim: null, status: 200 },
+    { claim, status, refer }: IdempotentResponse<T> = { claim: null, status: 200 },
   ): Promise<Result<T>> {
     try {
       return this.changeNow((sql, now) => {
         const result = change(sql, now);
         if (!result.ok) return result;
-        const saved = saveResponse(sql, claim, { status, body: result.value });
+        const { value } = result;
+        const saved = saveResponse(sql, claim, { status, body: value }, refer && (() => refer(sql, value)));
         return saved.ok ? result : saved;
       });
     } finally {

@@ -783,6 +783,7 @@ describe("POST /v1/heads beyond the budget of a request", () => {
     });
     const retryResponse = await head(headParams, ownKey, { "idempotency-key": "many" });
     expect([retryResponse.status, retryResponse.json]).toEqual([202, answer.json]);
+    expect(retryResponse.headers.get("location")).toBe(answer.headers.get("location"));
     expect((await call("GET", JOBS, ownKey)).json.data).toHaveLength(1);
     expectError(await call("GET", "/v1/heads/many", ownKey), 404, "not_found");
   });

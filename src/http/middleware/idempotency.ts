@@ -6,6 +6,11 @@ import { getLedger } from "../../tenant/tenant.ts";
 import type { HttpEnv } from "../context.ts";
 import { respondError } from "./errors.ts";
 
+/** The `Location` of a 202, whose work is a job. */
+export function jobLocation({ id }: { readonly id: string }): string {
+  return `/v1/fine_tuning/jobs/${id}`;
+}
+
 /**
  * Handles `Idempotency-Key` on a route that creates or changes something. The ledger claims the key here, and stores the
  * response in the transaction of the change itself. A request that fails releases the key.
@@ -32,9 +37,11 @@ export function idempotency(owner: "tenant" | "operator") {
     const beginResult = await idempotencyStore.claimIdempotencyKey({ key, requestHash, claim: c.var.requestId });
     if (!beginResult.ok) return respondError(c, beginResult.failure);
     if (beginResult.value !== null) {
+      const { status, body } = beginResult.value;
       c.header("idempotent-replayed", "true");
-      return new Response(JSON.stringify(beginResult.value.body), {
-        status: beginResult.value.status,
+      if (status === 202) c.header("location", jobLocation(body as { id: string }));
+      return new Response(JSON.stringify(body), {
+        status,
         headers: { ...Object.fromEntries(c.res.headers), "content-type": "application/json" },
       });
     }

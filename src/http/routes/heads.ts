@@ -21,7 +21,7 @@ import { trainVersion } from "../../training/version.ts";
 import { type App, type HttpEnv, tenantRequest } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
-import { idempotency } from "../middleware/idempotency.ts";
+import { idempotency, jobLocation } from "../middleware/idempotency.ts";
 import { addRoute, errorResponses, jsonBody, jsonResponse, type RouteContext, tenantSecurity } from "../route.ts";
 import { toHeadExport } from "./head-export.ts";
 
@@ -210,7 +210,7 @@ async function fineTuneHead(c: Context<HttpEnv>, params: HeadParams): Promise<Re
 /** The response of a training that became a job, or could not. A failure names the parameter of this request. */
 function respondWithJob(c: Context<HttpEnv>, params: HeadParams, result: Result<FineTuningJob>): Response {
   if (result.ok) {
-    c.header("location", `/v1/fine_tuning/jobs/${result.value.id}`);
+    c.header("location", jobLocation(result.value));
     return respond(c, result, 202);
   }
   const { param } = result.failure;

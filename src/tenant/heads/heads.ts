@@ -6,6 +6,7 @@ import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { findListPosition } from "../deleted-positions.ts";
 import { emit } from "../hooks/events.ts";
+import type { HeadReference } from "../idempotency.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { deleteUnusedBackbones } from "./backbones.ts";
@@ -55,6 +56,19 @@ export function getHead(sql: SqlStorage, name: string, version: number | null): 
     .exec<VersionRow>(`${SELECT_VERSIONS} WHERE heads.id = ? AND version = ?`, head.value.id, versionNumber)
     .toArray()[0];
   return row ? ok(toHead(row)) : fail("not_found", `No version ${versionNumber} of head '${name}'.`);
+}
+
+/** Refers to a version, in the place of an answer that shows it. */
+export function referToHead(sql: SqlStorage, { id, version, active_version }: Head): HeadReference {
+  const { id: head } = sql.exec<HeadRow>("SELECT * FROM heads WHERE name = ?", id).one();
+  return { head, version, active_version };
+}
+
+/** The version as it was when an answer referred to it. */
+export function getReferencedHead(sql: SqlStorage, { head, version, active_version }: HeadReference): Result<Head> {
+  const row = sql.exec<VersionRow>(`${SELECT_VERSIONS} WHERE heads.id = ? AND version = ?`, head, version).toArray()[0];
+  if (row !== undefined) return ok({ ...toHead(row), active_version });
+  return fail("not_found", "The head that the first request with this Idempotency-Key made or promoted was deleted.");
 }
 
 /** Refuses a version of another task under a head's name. `param` is where the request names the head. */

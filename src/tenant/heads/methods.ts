@@ -33,7 +33,9 @@ export const headMethods = {
       const backboneCheck = backbones.checkBackboneExists(sql, head.backbone);
       return backboneCheck.ok ? heads.commitHead(sql, head, promote, now) : backboneCheck;
     };
-    return commitHeadIfStored(ledger, head, null, () => ledger.change(change, { claim, status: 201 }));
+    return commitHeadIfStored(ledger, head, null, () =>
+      ledger.change(change, { claim, status: 201, refer: heads.referToHead }),
+    );
   },
   getHead: (ledger: Transactions, name: string, version: number | null) =>
     ledger.read((sql) => heads.getHead(sql, name, version)),
@@ -43,7 +45,11 @@ export const headMethods = {
   listVersions: (ledger: Transactions, name: string, request: PageRequest) =>
     ledger.read((sql) => heads.listVersions(sql, name, request)),
   promoteHead: (ledger: Transactions, claim: string | null, name: string, version: number) =>
-    ledger.change((sql, now) => heads.promoteHead(sql, name, version, now), { claim, status: 200 }),
+    ledger.change((sql, now) => heads.promoteHead(sql, name, version, now), {
+      claim,
+      status: 200,
+      refer: heads.referToHead,
+    }),
   deleteHead: (ledger: Transactions, name: string) => ledger.change((sql, now) => heads.deleteHead(sql, name, now)),
 
   findBackbone: (ledger: Transactions, id: string) => ledger.read((sql) => backbones.findBackbone(sql, id)),
