@@ -54,7 +54,8 @@ export const truncateFlag = z
 export const truncated = z.literal(true).optional().openapi({ description: "the text was cut" });
 
 export const task = z.enum(["single_label", "multi_label", "regression"]) satisfies z.ZodType<Task>;
-export const unixSeconds = z.number().int().openapi({ description: "Unix seconds" });
+/** Whole Unix seconds. `descriptions.ts` says which time a field is. */
+export const unixSeconds = z.number().int();
 const TEN_YEARS_SECONDS = 10 * 366 * 24 * 60 * 60;
 /** A time that a caller names. One that is far ahead is taken for milliseconds. */
 export const requestTime = unixSeconds

@@ -12,7 +12,8 @@ export function jsonBody<T extends z.ZodType>(schema: T) {
 }
 
 /** Every route may answer with an error. docs/errors/ has its status and code. */
-export const errorResponses = { default: jsonResponse(error, "An error, with a page on each code in docs/errors/") };
+const errorResponse = jsonResponse(error, "An error, with a page on each code at /docs/errors");
+export const errorResponses = { "4XX": errorResponse, default: errorResponse };
 export const tenantSecurity = [{ apiKey: [] }];
 export const operatorSecurity = [{ adminKey: [] }];
 
@@ -22,12 +23,20 @@ export const anyQuery = z.looseObject({});
 /** What the handler of a route gets, with the request checked by the route's schemas. */
 export type RouteContext<R extends RouteConfig> = Parameters<RouteHandler<R, HttpEnv>>[0];
 
+/** A generated client names its calls by `operationId`. */
+type DescribedRoute = RouteConfig & {
+  readonly operationId: string;
+  readonly summary: string;
+  readonly description: string;
+  getRoutingPath(): string;
+};
+
 /**
  * Registers a route with its schemas. A route that declares no query takes none. A handler answers failures as well as
  * values, and a route's schemas describe only its good responses, so the handler's type is a plain response. The tests
  * check responses against /openapi.json.
  */
-export function addRoute<R extends RouteConfig & { getRoutingPath(): string }>(
+export function addRoute<R extends DescribedRoute>(
   app: App,
   config: R,
   handler: (c: RouteContext<R>) => Promise<Response> | Response,

@@ -1,8 +1,12 @@
 /** The client of src/sdk.ts against the Worker as it is deployed. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { copyFileSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
+import { promisify } from "node:util";
+import { createConfig, lintFromString } from "@redocly/openapi-core";
+import openapiTS, { astToString } from "openapi-typescript";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { createClient, GraftError } from "../../src/sdk/client.ts";
 import { type Server, serve } from "../../src/server/runtime.ts";
@@ -94,4 +98,36 @@ test("the documentation comes with the Worker", async () => {
   const refusal = await fetch(`${server.url}/v1/nothing`).then((response) => response.json() as Promise<never>);
   const { error } = refusal as { error: { doc_url: string } };
   expect(await (await fetch(error.doc_url)).text()).toContain("# not_found");
+});
+
+const readDocument = async () => (await fetch(`${server.url}/openapi.json`)).text();
+
+test("the document keeps the recommended rules of Redocly", async () => {
+  const config = await createConfig({ extends: ["recommended"] });
+  const problems = await lintFromString({ source: await readDocument(), absoluteRef: "openapi.json", config });
+  expect(problems.map(({ ruleId, message, location }) => [ruleId, message, location[0]?.pointer])).toEqual([]);
+});
+
+test("a client that openapi-typescript generates at its defaults compiles under --strict, and works", async () => {
+  const root = resolve(import.meta.dirname, "..", "..");
+  const clientFolder = mkdtempSync(join(tmpdir(), "graft-generated-"));
+  try {
+    symlinkSync(join(root, "node_modules"), join(clientFolder, "node_modules"));
+    copyFileSync(join(import.meta.dirname, "generated-client", "use.mts"), join(clientFolder, "use.mts"));
+    writeFileSync(join(clientFolder, "api.mts"), astToString(await openapiTS(await readDocument())));
+    const run = (...args: string[]) => promisify(execFile)(process.execPath, args, { cwd: clientFolder });
+    const options = "--strict --noEmit --target es2024 --module nodenext --allowImportingTsExtensions --types node";
+    await run(join(root, "node_modules", "typescript", "bin", "tsc"), ...options.split(" "), "use.mts");
+    const { stdout } = await run("use.mts", server.url, adminKey);
+    expect(JSON.parse(stdout)).toEqual({
+      added: 12,
+      version: 1,
+      label: "red",
+      datasets: ["colours"],
+      embeddings: 1,
+      code: "not_found",
+    });
+  } finally {
+    rmSync(clientFolder, { recursive: true });
+  }
 });

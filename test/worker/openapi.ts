@@ -13,6 +13,8 @@ interface Operation {
   readonly requestBody?: { content: Record<string, { schema: Schema }> };
   readonly security?: readonly unknown[];
   readonly summary?: string;
+  readonly description?: string;
+  readonly operationId?: string;
 }
 export interface OpenApiDocument {
   readonly openapi: string;

@@ -171,22 +171,53 @@ describe("documentation", () => {
 
   test("each operation has a summary, an answer, an error's shape, and says which key it needs", async () => {
     const document = await openApiDocument();
+    const operationIds = new Set<unknown>();
+    let operations = 0;
     for (const [path, item] of Object.entries(document.paths)) {
       for (const operation of Object.values(item)) {
         expect(operation.summary, path).toBeTypeOf("string");
+        expect(operation.description?.length, path).toBeGreaterThan(10);
+        expect(operation.operationId, path).toMatch(/^[a-z][A-Za-z]+$/);
+        operationIds.add(operation.operationId);
+        operations += 1;
         expect(
           Object.keys(operation.responses).some((status) => status.startsWith("2")),
           path,
         ).toBe(true);
-        if (path.startsWith("/health/")) continue;
         expect(operation.responses.default?.content?.["application/json"]?.schema, path).toEqual({
           $ref: "#/components/schemas/Error",
         });
         // What is posted to an inbound hook is signed.
         const keyed = path.startsWith("/v1/admin/") ? [{ adminKey: [] }] : [{ apiKey: [] }];
-        expect(operation.security, path).toEqual(path.startsWith("/v1/inbound/") ? [] : keyed);
+        expect(operation.security, path).toEqual(/^\/(v1\/inbound|health)\//.test(path) ? [] : keyed);
       }
     }
+    expect(operationIds.size).toBe(operations);
+  });
+
+  test("every field and parameter is described, in more than its name, and no default makes one required", async () => {
+    const undescribed: string[] = [];
+    let fields = 0;
+    const visit = (value: unknown, path: string) => {
+      if (typeof value !== "object" || value === null) return;
+      const { properties, in: place, name, ...rest } = value as Record<string, unknown>;
+      const parts = Object.entries({
+        ...(properties as object),
+        ...(typeof place === "string" && { [`${name}`]: rest }),
+      });
+      for (const [field, part] of parts) {
+        fields += 1;
+        const { description, schema, ...keywords } = part as Record<string, unknown>;
+        expect({ ...keywords, ...(schema as object) }, `${path}.${field}`).not.toHaveProperty("default");
+        const letters = `${description ?? ""}`.toLowerCase().replace(/[^a-z]/g, "");
+        if (letters.length < 6 || letters === field.replace(/_/g, ""))
+          undescribed.push(`${path}.${field}: ${description}`);
+      }
+      for (const [key, part] of Object.entries(value)) visit(part, `${path}.${key}`);
+    };
+    visit(await openApiDocument(), "");
+    expect(undescribed).toEqual([]);
+    expect(fields).toBeGreaterThan(400);
   });
 
   test("every schema is one, and every reference leads somewhere", async () => {

@@ -14,7 +14,10 @@ const renameLabelRoute = createRoute({
   ...common,
   method: "post",
   path: "/v1/datasets/{name}/labels/rename",
+  operationId: "renameLabel",
   summary: "Rename a label, or merge it into another one",
+  description:
+    "Every example of the label gets the other one, in one step. Where that exists already, the two become one.",
   middleware: [tenantAuth("train"), idempotency("tenant")] as const,
   request: { params: nameParams, body: jsonBody(labelRename) },
   responses: { 200: jsonResponse(datasetChange, "How many examples have the new label"), ...errorResponses },
@@ -24,7 +27,9 @@ const deleteLabelRoute = createRoute({
   ...common,
   method: "post",
   path: "/v1/datasets/{name}/labels/delete",
+  operationId: "deleteLabel",
   summary: "Delete a label with its examples",
+  description: "Deletes every example that has the label, for good.",
   middleware: [tenantAuth("train"), idempotency("tenant")] as const,
   request: { params: nameParams, body: jsonBody(labelDeletion) },
   responses: { 200: jsonResponse(datasetChange, "How many examples are gone"), ...errorResponses },
@@ -34,7 +39,10 @@ const deleteExamplesRoute = createRoute({
   ...common,
   method: "post",
   path: "/v1/datasets/{name}/examples/delete",
+  operationId: "deleteExamples",
   summary: "Delete examples by their ids, a label, a part of their texts, or the time they were added",
+  description:
+    "Takes exactly one of the conditions. With 'dry_run' nothing is deleted, and the answer counts what would be.",
   middleware: [tenantAuth("train"), idempotency("tenant")] as const,
   request: { params: nameParams, body: jsonBody(exampleDeletion) },
   responses: {

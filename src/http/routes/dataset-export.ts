@@ -13,7 +13,9 @@ const exportRoute = createRoute({
   security: tenantSecurity,
   method: "get",
   path: "/v1/datasets/{name}/export",
+  operationId: "exportExamples",
   summary: "Export every example, oldest first, as NDJSON or CSV",
+  description: "Streams the whole data set. What is exported can be imported again.",
   middleware: [tenantAuth("train")] as const,
   request: { params: nameParams, query: exportQuery },
   responses: {

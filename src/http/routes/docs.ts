@@ -1,8 +1,6 @@
 import type { Context } from "hono";
 import type { App, HttpEnv } from "../context.ts";
-
-const description = `Train, evaluate, calibrate and serve small classifiers (heads) on frozen embeddings, one set for each of your customers.
-Every error has a code from a closed list, with a page on each at /docs/errors.`;
+import { type ApiDocument, buildDocument } from "../document.ts";
 
 /** People type their keys into this page, so that it runs nothing but the viewer, and speaks to this server alone. */
 const PAGE_POLICY = [
@@ -44,29 +42,9 @@ export function documentationRoutes(app: App): void {
     scheme: "bearer",
     description: "the operator's ADMIN_KEY",
   });
-  const buildDocument = () => {
-    const document = app.getOpenAPI31Document({
-      openapi: "3.1.0",
-      info: {
-        title: "Graft",
-        version: "1",
-        description,
-        license: { name: "Apache-2.0", url: "https://www.apache.org/licenses/LICENSE-2.0" },
-      },
-    });
-    // The import reads JSON as a stream, so its route declares no JSON body. The document has it all the same.
-    const body = document.paths?.["/v1/datasets/{name}/examples"]?.post?.requestBody;
-    if (body && "content" in body) {
-      const examples = { type: "array" as const, items: { $ref: "#/components/schemas/LabelledExample" } };
-      body.content["application/json"] = {
-        schema: { type: "object", properties: { examples }, required: ["examples"], additionalProperties: false },
-      };
-    }
-    return document;
-  };
-  let document: ReturnType<typeof buildDocument> | undefined;
+  let document: ApiDocument | undefined;
   app.get("/openapi.json", (c) => {
-    document ??= buildDocument();
+    document ??= buildDocument(app);
     c.header("cache-control", "no-cache");
     return c.json({ ...document, servers: [{ url: new URL(c.req.url).origin }] });
   });

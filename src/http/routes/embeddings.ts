@@ -25,7 +25,10 @@ const embeddingRoute = createRoute({
   security: tenantSecurity,
   method: "post",
   path: "/v1/embeddings",
+  operationId: "createEmbeddings",
   summary: "Embed texts by a backbone",
+  description:
+    "OpenAI's route. Inputs that the backbone has embedded for this tenant before may come from a cache: see the header 'x-cache'.",
   middleware: [tenantAuth("predict")] as const,
   request: { query: anyQuery, body: jsonBody(embeddingRequest) },
   responses: { 200: jsonResponse(embeddings, "OpenAI's list of embeddings"), ...errorResponses },

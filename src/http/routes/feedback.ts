@@ -18,7 +18,10 @@ const addFeedbackRoute = createRoute({
   ...common,
   method: "post",
   path: "/v1/heads/{name}/feedback",
+  operationId: "createHeadFeedback",
   summary: "Teach a head: labelled examples into the data set of its active version",
+  description:
+    "Stores corrections as examples, after the head has predicted them, which shows how well it does. Enough of them make it train again, as its policy says.",
   middleware: [tenantAuth("train"), idempotency("tenant")] as const,
   request: { params: nameParams, body: jsonBody(newHeadFeedback) },
   responses: {
@@ -31,7 +34,9 @@ const getPolicyRoute = createRoute({
   ...common,
   method: "get",
   path: "/v1/heads/{name}/policy",
+  operationId: "getHeadPolicy",
   summary: "Get the policy by which a head trains again, and how it does",
+  description: "When the head trains again by itself, what has come since, and whether it drifts.",
   middleware: [tenantAuth("predict")] as const,
   request: { params: nameParams },
   responses: { 200: jsonResponse(headPolicy, "The policy"), ...errorResponses },
@@ -41,7 +46,10 @@ const setPolicyRoute = createRoute({
   ...common,
   method: "put",
   path: "/v1/heads/{name}/policy",
+  operationId: "setHeadPolicy",
   summary: "Set the policy by which a head trains again",
+  description:
+    "Says after how many new examples, or at which signs of drift, the head trains again, and whether the new version serves.",
   middleware: [tenantAuth("train")] as const,
   request: { params: nameParams, body: jsonBody(newHeadPolicy) },
   responses: {

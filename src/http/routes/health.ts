@@ -8,7 +8,7 @@ import { getDirectory } from "../../tenant/directory.ts";
 import { workerdTensorBackend } from "../../tensor/workerd.ts";
 import type { App, HttpEnv } from "../context.ts";
 import { respond } from "../middleware/errors.ts";
-import { addRoute, anyQuery, jsonResponse } from "../route.ts";
+import { addRoute, anyQuery, errorResponses, jsonResponse } from "../route.ts";
 
 /** Anyone may call this route, and each check reads the storage that all tenants share. So an isolate caches the result. */
 const CHECK_TTL_MS = 5_000;
@@ -17,22 +17,32 @@ const BACKBONE_TIMEOUT_MS = 5_000;
 /** The last result. It is cached from the first success on, so that a start which has ended is seen at once. */
 let lastCheck: { readonly env: Cloudflare.Env; readonly ready: boolean; readonly expiresAt: number } | undefined;
 
+const common = { tags: ["Health"], security: [] };
+
 const liveRoute = createRoute({
-  tags: ["Health"],
+  ...common,
   method: "get",
   path: "/health/live",
+  operationId: "getLiveness",
   summary: "Whether the Worker runs",
+  description: "For whoever restarts what does not run. Nothing but the status is told.",
   request: { query: anyQuery },
-  responses: { 200: jsonResponse(healthStatus, "It runs") },
+  responses: { 200: jsonResponse(healthStatus, "It runs"), ...errorResponses },
 });
 
 const readyRoute = createRoute({
-  tags: ["Health"],
+  ...common,
   method: "get",
   path: "/health/ready",
+  operationId: "getReadiness",
   summary: "Whether the tensor backend, storage and default backbone answer",
+  description: "For load balancers. The result is kept for five seconds.",
   request: { query: anyQuery },
-  responses: { 200: jsonResponse(healthStatus, "All answer"), 503: jsonResponse(healthStatus, "Not all answer") },
+  responses: {
+    200: jsonResponse(healthStatus, "All answer"),
+    503: jsonResponse(healthStatus, "Not all answer"),
+    ...errorResponses,
+  },
 });
 
 export function healthRoutes(app: App): void {

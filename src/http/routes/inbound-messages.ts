@@ -38,7 +38,10 @@ const receiveRoute = createRoute({
   security: [],
   method: "post",
   path: "/v1/inbound/{token}",
+  operationId: "receiveInboundMessage",
   summary: "Post another system's JSON to an inbound hook",
+  description:
+    "The body is verified as the hook says, before anything in it is read. A message that comes again is answered as before, and changes nothing.",
   request: {
     // Senders may add any parameters to a URL.
     query: anyQuery,

@@ -33,7 +33,10 @@ const createJobRoute = createRoute({
   ...common,
   method: "post",
   path: "/v1/fine_tuning/jobs",
+  operationId: "createFineTuningJob",
   summary: "Create a fine-tuning job",
+  description:
+    "OpenAI's route. The job trains a head and, as 'trainable' says, layers of the backbone, and compares both with the frozen backbone on the same held-out examples.",
   middleware: [tenantAuth("train"), idempotency("tenant")] as const,
   request: { query: anyQuery, body: jsonBody(newFineTuningJob) },
   responses: { 200: jsonResponse(fineTuningJob, "The job, which is validated and queued next"), ...errorResponses },
@@ -43,7 +46,9 @@ const listJobsRoute = createRoute({
   ...common,
   method: "get",
   path: "/v1/fine_tuning/jobs",
+  operationId: "listFineTuningJobs",
   summary: "List fine-tuning jobs",
+  description: "OpenAI's list of jobs; of those that have ended, the newest thousand.",
   middleware: [tenantAuth("train")] as const,
   request: { query: openAiPageQuery },
   responses: { 200: jsonResponse(listOf(fineTuningJob), "Jobs, newest first"), ...errorResponses },
@@ -53,7 +58,9 @@ const getJobRoute = createRoute({
   ...common,
   method: "get",
   path: "/v1/fine_tuning/jobs/{id}",
+  operationId: "getFineTuningJob",
   summary: "Get a fine-tuning job",
+  description: "The job's status, and under 'graft' its head and how the fine-tuned model compares.",
   middleware: [tenantAuth("train")] as const,
   request: { query: anyQuery, params: idParams },
   responses: { 200: jsonResponse(fineTuningJob, "The job"), ...errorResponses },
@@ -63,7 +70,9 @@ const listJobEventsRoute = createRoute({
   ...common,
   method: "get",
   path: "/v1/fine_tuning/jobs/{id}/events",
+  operationId: "listFineTuningJobEvents",
   summary: "List what a job's events tell, its metrics among them",
+  description: "What has happened to the job, its training's metrics among it.",
   middleware: [tenantAuth("train")] as const,
   request: { params: idParams, query: openAiPageQuery },
   responses: { 200: jsonResponse(listOf(fineTuningJobEvent), "Events, newest first"), ...errorResponses },
@@ -73,16 +82,30 @@ const listCheckpointsRoute = createRoute({
   ...common,
   method: "get",
   path: "/v1/fine_tuning/jobs/{id}/checkpoints",
+  operationId: "listFineTuningJobCheckpoints",
   summary: "List a job's checkpoints",
+  description: "Points of the training from which an attempt can go on.",
   middleware: [tenantAuth("train")] as const,
   request: { params: idParams, query: openAiPageQuery },
   responses: { 200: jsonResponse(listOf(fineTuningJobCheckpoint), "Checkpoints, newest first"), ...errorResponses },
 });
 
 const commands = {
-  cancel: "Cancel a job for good",
-  pause: "Pause a job; what it has done is kept as a checkpoint",
-  resume: "Resume a paused job from its last checkpoint",
+  cancel: {
+    operationId: "cancelFineTuningJob",
+    summary: "Cancel a job for good",
+    description: "The job ends at once; what it has trained is not kept.",
+  },
+  pause: {
+    operationId: "pauseFineTuningJob",
+    summary: "Pause a job; what it has done is kept as a checkpoint",
+    description: "The job waits until it is resumed or cancelled.",
+  },
+  resume: {
+    operationId: "resumeFineTuningJob",
+    summary: "Resume a paused job from its last checkpoint",
+    description: "The job waits for its turn again.",
+  },
 } as const;
 
 const commandRoute = (command: keyof typeof commands) =>
@@ -90,7 +113,7 @@ const commandRoute = (command: keyof typeof commands) =>
     ...common,
     method: "post",
     path: `/v1/fine_tuning/jobs/{id}/${command}`,
-    summary: commands[command],
+    ...commands[command],
     middleware: [tenantAuth("train"), idempotency("tenant")] as const,
     request: { query: anyQuery, params: idParams },
     responses: {

@@ -12,7 +12,9 @@ const listLimitsRoute = createRoute({
   security: tenantSecurity,
   method: "get",
   path: "/v1/limits",
+  operationId: "getLimits",
   summary: "Every limit, and what this tenant has used of it",
+  description: "The figures beyond which requests are refused, with 'limit' and 'actual' in the error's details.",
   middleware: [tenantAuth(null)] as const,
   responses: { 200: jsonResponse(limitList, "The limits"), ...errorResponses },
 });

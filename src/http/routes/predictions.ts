@@ -14,7 +14,10 @@ const predictRoute = createRoute({
   security: tenantSecurity,
   method: "post",
   path: "/v1/heads/{name}/predict",
+  operationId: "predict",
   summary: "Classify inputs by a head",
+  description:
+    "Embeds the inputs and answers as many predictions, in their order. 'version' pins a version; without it the active one answers.",
   middleware: [tenantAuth("predict")] as const,
   request: { params: nameParams, body: jsonBody(predictRequest) },
   responses: { 200: jsonResponse(predictions, "As many predictions as inputs, in their order"), ...errorResponses },
