@@ -116,7 +116,9 @@ describe("a submission", () => {
     ["stopping", 202, "ended"],
     ["ended", 200, "ended"],
   ])("acknowledged as %s with %i is %s", async (status, code, type) => {
-    expect(await submitWith(respond(code, acknowledgement(status)))).toEqual({ type });
+    expect(await submitWith(respond(code, acknowledgement(status)))).toEqual(
+      type === "ended" ? { type, endpointRestarted: false } : { type },
+    );
   });
 
   it("may be acknowledged with more than was agreed", async () => {
@@ -211,16 +213,24 @@ describe("a submission", () => {
 
 describe("a stop", () => {
   it("is posted below its attempt's path, signed", async () => {
-    expect(await stopWith(respond(200, acknowledgement("ended")))).toBe(true);
+    expect(await stopWith(respond(200, acknowledgement("ended")))).toBe("ended");
     const [{ method, url, headers, body }] = calls as [Call];
     expect([method, url]).toEqual(["POST", `/v1/jobs/${id}/attempts/2/stop`]);
     expect(verify([secret], body, headers)).toMatch(/^msg_/);
     expect(stop.parse(JSON.parse(body))).toEqual(sampleStop);
   });
 
+  it.each(["running", "stopping"])("has not ended the attempt where the answer is %s", async (status) => {
+    expect(await stopWith(respond(202, acknowledgement(status)))).toBe("stopping");
+    expect(calls).toHaveLength(1);
+  });
+
+  it("tells that the attempt ran in an earlier process of the endpoint", async () => {
+    const answer = { ...acknowledgement("ended"), endpoint_restarted: true };
+    expect(await stopWith(respond(200, answer))).toBe("endpoint_lost");
+  });
+
   it.each([
-    ["running", respond(202, acknowledgement("running"))],
-    ["stopping", respond(202, acknowledgement("stopping"))],
     ["an error that says ended", respond(500, acknowledgement("ended"))],
     ["not found", respond(404, "")],
     ["busy", respond(429, "")],
@@ -229,17 +239,17 @@ describe("a stop", () => {
     ["nothing", respond(200, "")],
     ["a reset", resetConnection],
     ["half an answer", resetInBody],
-  ])("has not ended the attempt where the answer is %s", async (_, nextHandler) => {
-    expect(await stopWith(nextHandler)).toBe(false);
+  ])("is unanswered where the answer is %s", async (_, nextHandler) => {
+    expect(await stopWith(nextHandler)).toBe("unanswered");
     expect(calls).toHaveLength(1);
   });
 
-  it("waits no longer than its time limit, and tells nothing where nobody is there", async () => {
-    expect(await stopWith(neverRespond, 100)).toBe(false);
-    expect(await stopWith(hangInBody, 100)).toBe(false);
+  it("waits no longer than its time limit, and is unanswered where nobody is there", async () => {
+    expect(await stopWith(neverRespond, 100)).toBe("unanswered");
+    expect(await stopWith(hangInBody, 100)).toBe("unanswered");
     const closedEndpoint = batchEndpoint();
     await close();
-    expect(await stopAttempt(closedEndpoint, sampleStop)).toBe(false);
+    expect(await stopAttempt(closedEndpoint, sampleStop)).toBe("unanswered");
   });
 });
 

@@ -128,7 +128,7 @@ describe("a job", () => {
   it("beyond the edge compares all rows with as many as the edge could train on", async () => {
     const { url } = await harness.start({ capacity: 2 });
     const lines = makeEmbeddings(600, (value) => (value > 0.2 ? "up" : value < -0.2 ? "down" : "same"));
-    const submission = makeSubmission({ ...embeddingOptions, edge_budget: { bytes: 50_000, operations: 1e12 } });
+    const submission = makeSubmission({ ...embeddingOptions, edge_budget: { bytes: 40_000, operations: 1e12 } });
     const { told, manifest, judgement } = await runJob(url, submission, lines);
     const [head, fineTuned] = progressMessages(told, "Trained");
     const sample = Number(/^Trained the frozen head on (\d+) examples\.$/.exec(head ?? "")?.[1]);

@@ -1,6 +1,8 @@
 /** Trains a head at the batch endpoint. */
 import type { Candidate } from "../../core/evaluation/comparison.ts";
 import { fail, type Result } from "../../core/failure.ts";
+import { rowPrecision } from "../../core/linear/cost.ts";
+import { makeRows, type RowPrecision } from "../../core/linear/design.ts";
 import { train } from "../../core/linear/train.ts";
 import type { TrainingResult } from "../../core/linear/types.ts";
 import { runSteps } from "../../core/steps.ts";
@@ -32,26 +34,22 @@ export async function runTraining(
 ): Promise<Result<TrainingResult>> {
   const { submission, tensors, yieldToEventLoop } = context;
   const { dimensions, task } = submission;
+  const targets = targetsOf(context, spec.rows);
+  const outputs = Math.max(1, targets.labels.length);
+  const options = {
+    ...toTrainingOptions(submission),
+    ...(skipEvaluation ? { evaluation: { method: "none" } as const } : {}),
+  };
+  const shape = { task, dimensions, examples: spec.rows.length, outputs, lexical: spec.lexical };
+  const precision = rowPrecision(shape, options, spec.budget) ?? "int8";
   const features: Matrix[] = [];
   let steps: ReturnType<typeof train> | undefined;
   try {
-    await embedRows(context, spec.rows, features);
+    await embedRows(context, spec.rows, precision, features);
     steps = train(
       tensors,
-      {
-        task,
-        dimensions,
-        ...targetsOf(context, spec.rows),
-        features,
-        groups: groupsOf(context, spec.rows),
-        lexical: spec.lexical,
-      },
-      {
-        ...toTrainingOptions(submission),
-        budget: spec.budget,
-        ...(skipEvaluation ? { evaluation: { method: "none" } as const } : {}),
-        ...(onStep ? { onStep } : {}),
-      },
+      { task, dimensions, ...targets, features, groups: groupsOf(context, spec.rows), lexical: spec.lexical },
+      { ...options, budget: spec.budget, ...(onStep ? { onStep } : {}) },
     );
     return (await runSteps(steps, OPERATIONS_PER_YIELD, yieldToEventLoop)).value;
   } finally {
@@ -62,7 +60,12 @@ export async function runTraining(
 }
 
 /** Adds the embeddings of rows to `features`, in blocks. */
-async function embedRows(context: TrainingContext, rows: readonly number[], features: Matrix[]): Promise<void> {
+async function embedRows(
+  context: TrainingContext,
+  rows: readonly number[],
+  precision: RowPrecision,
+  features: Matrix[],
+): Promise<void> {
   const { submission, examples, tensors, embed, yieldToEventLoop } = context;
   const { dimensions } = submission;
   for (let first = 0; first < rows.length; first += BLOCK_ROWS) {
@@ -76,7 +79,7 @@ async function embedRows(context: TrainingContext, rows: readonly number[], feat
       characters = 0;
       await yieldToEventLoop();
     }
-    features.push(tensors.matrix(block.length, dimensions, values));
+    features.push(makeRows(tensors, block.length, dimensions, values, precision));
     await yieldToEventLoop();
   }
 }
