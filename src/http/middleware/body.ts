@@ -21,7 +21,7 @@ export function checkEncoding(contentType: string, contentEncoding: string): Fai
   }
   const charset = /;\s*charset\s*=\s*"?([^\s";]+)/i.exec(contentType)?.[1];
   if (charset === undefined || /^utf-?8$/i.test(charset)) return null;
-  const message = `The body must be UTF-8, not '${charset.slice(0, 100)}'. Encode it as UTF-8.`;
+  const message = `The body must be UTF-8, not '${charset.slice(0, 100)}'. Encode it as UTF-8; an import reads other encodings without a charset, by '?encoding='.`;
   return { code: "unsupported_media_type", message, param: "content-type" };
 }
 
