@@ -17,12 +17,23 @@ export interface StoredResponse {
   readonly body: unknown;
 }
 
-/** A version of a head, as an answer has shown it: all of it but `active_version` never changes. */
+/** What a large answer shows. Rows are named by numbers, which no later row gets. */
+export type Reference = HeadReference | ChangeReference;
+
+/** A version of a head: all of it but `active_version` never changes. */
 export interface HeadReference {
-  /** The head's row, which no later head of the same name has. */
+  readonly kind: "head";
   readonly head: number;
   readonly version: number;
   readonly active_version: number | null;
+}
+
+/** A change of a dataset, which is shown as it is when the answer is repeated. */
+export interface ChangeReference {
+  readonly kind: "dataset_change";
+  readonly dataset: number;
+  readonly updated: number;
+  readonly deleted: number;
 }
 
 export interface IdempotentRequest {
@@ -47,7 +58,7 @@ export function claimKey(
   sql: SqlStorage,
   { key, requestHash, claim }: IdempotentRequest,
   now: number,
-  show?: (reference: HeadReference) => Result<unknown>,
+  show?: (reference: Reference) => Result<unknown>,
 ): Result<StoredResponse | null> {
   const row = sql.exec<Row>("SELECT * FROM idempotency WHERE key = ?", key).toArray()[0];
   const isRetained =
@@ -72,7 +83,7 @@ export function claimKey(
     );
   }
   if (row.status !== null && row.reference && show) {
-    const shown = show(JSON.parse(row.reference) as HeadReference);
+    const shown = show(JSON.parse(row.reference) as Reference);
     return shown.ok ? ok({ status: row.status, body: shown.value }) : shown;
   }
   if (row.status === null || row.body === null) {
@@ -93,7 +104,7 @@ export function saveResponse(
   sql: SqlStorage,
   claim: string | null,
   response: StoredResponse,
-  refer?: () => HeadReference,
+  refer?: () => Reference,
 ): Result<null> {
   if (claim === null) return ok(null);
   const body = JSON.stringify(response.body);

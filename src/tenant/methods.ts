@@ -1,16 +1,23 @@
 /** What the Worker may call on a ledger for idempotency keys and API keys. */
 import type { PageRequest } from "../api/lists.ts";
+import type { Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
+import { getReferencedChange } from "./data/edits.ts";
 import { getReferencedHead } from "./heads/heads.ts";
 import * as idempotency from "./idempotency.ts";
 import { DAY_MS, schedule } from "./tasks/tasks.ts";
 import type { Transactions } from "./transactions.ts";
 
+/** What an answer shows that was stored as a reference. */
+function show(sql: SqlStorage, reference: idempotency.Reference): Result<unknown> {
+  return reference.kind === "head" ? getReferencedHead(sql, reference) : getReferencedChange(sql, reference);
+}
+
 export const keyMethods = {
   claimIdempotencyKey: (ledger: Transactions, request: idempotency.IdempotentRequest) =>
     ledger.change((sql, now) => {
       schedule(sql, "expire_answers", "", now + DAY_MS);
-      return idempotency.claimKey(sql, request, now, (reference) => getReferencedHead(sql, reference));
+      return idempotency.claimKey(sql, request, now, (reference) => show(sql, reference));
     }),
   releaseIdempotencyKey(ledger: Transactions, claim: string): void {
     if (ledger.exists) idempotency.releaseKey(ledger.storage.sql, claim);

@@ -2,7 +2,7 @@
 import { type Failure, fail, type Result } from "../core/failure.ts";
 import type { StagedKeys } from "./data/staged-keys.ts";
 import { deriveSecretKeys, type SecretKeys } from "./hooks/secrets.ts";
-import { type HeadReference, saveResponse } from "./idempotency.ts";
+import { type Reference, saveResponse } from "./idempotency.ts";
 import { type Identity, readIdentity } from "./schema.ts";
 import { setNextAlarm } from "./tasks/tasks.ts";
 
@@ -12,7 +12,7 @@ export interface IdempotentResponse<T = unknown> {
   readonly claim: string | null;
   readonly status: number;
   /** Where the answer shows what is stored, and may be large. */
-  readonly refer?: (sql: SqlStorage, answer: T) => HeadReference;
+  readonly refer?: (sql: SqlStorage, answer: T) => Reference;
 }
 
 export const suspendedFailure: Failure = {

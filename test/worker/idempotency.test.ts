@@ -86,6 +86,29 @@ describe("the answer of a training or a promotion, repeated,", () => {
   });
 });
 
+test("a large answer to a change of a dataset is kept as its counts, and shows the dataset as it is", async () => {
+  await call("POST", "/v1/datasets", owner.key, { name: "broad", task: "single_label", modality: "text" });
+  const rows = Array.from({ length: 100 }, (_, i) => ({ text: `text ${i}`, label: `${i} ${"long ".repeat(40)}` }));
+  await call("POST", "/v1/datasets/broad/examples", owner.key, { examples: rows });
+  const deleteText = () =>
+    call(
+      "POST",
+      "/v1/datasets/broad/examples/delete",
+      owner.key,
+      { contains: "text 99" },
+      { "idempotency-key": "cut" },
+    );
+  const first = await deleteText();
+  expect(first.json).toMatchObject({ object: "dataset.change", deleted: 1, dataset: { examples: 99 } });
+  expect(first.text.length).toBeGreaterThan(16_384);
+  expect((await deleteText()).text).toBe(first.text);
+  expect(await storedBytes("cut")).toBeLessThan(500);
+  await call("POST", "/v1/datasets/broad/examples/delete", owner.key, { contains: "text 98" });
+  expect((await deleteText()).json).toMatchObject({ updated: 0, deleted: 1, dataset: { examples: 98, revision: 3 } });
+  await call("DELETE", "/v1/datasets/broad", owner.key);
+  for (const _ of [1, 2]) expectError(await deleteText(), 404, "not_found");
+});
+
 test("opposite changes of a tenant at once leave it as the last of them says, in both ledgers", async () => {
   const { id, key } = await newTenant();
   const change = (status: string) => call("PATCH", `/v1/admin/tenants/${id}`, env.ADMIN_KEY, { status });

@@ -8,6 +8,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { shortHash } from "../../lib/hash.ts";
 import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
+import type { ChangeReference } from "../idempotency.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
 import { beginChanges, type Changes, eraseVersions, removeExample, saveStep, updateExample } from "./changes.ts";
@@ -68,6 +69,18 @@ function toChange(sql: SqlStorage, row: DatasetRow, counts: Pick<DatasetChange, 
   return { object: "dataset.change", id: row.name, ...counts, dataset: toDataset(sql, row) };
 }
 
+/** Refers to a change, in the place of an answer that shows the dataset with all its labels. */
+function referToChange(sql: SqlStorage, { id, updated, deleted }: DatasetChange): ChangeReference {
+  return { kind: "dataset_change", dataset: selectDataset(sql, "name", id)?.id ?? 0, updated, deleted };
+}
+
+/** A change that an answer refers to, with the dataset as it is now. */
+export function getReferencedChange(sql: SqlStorage, { dataset, ...counts }: ChangeReference): Result<DatasetChange> {
+  const row = selectDataset(sql, "id", dataset);
+  if (row) return ok(toChange(sql, row, { updated: counts.updated, deleted: counts.deleted }));
+  return fail("not_found", "The dataset that the first request with this Idempotency-Key changed was deleted.");
+}
+
 /** Reserves the dataset's next revision for an edit. No other change in steps may be pending. */
 function beginEdit(sql: SqlStorage, name: string, edit: Edit, claim: string | null, now: number): Result<number> {
   const dataset = findDataset(sql, name);
@@ -119,7 +132,11 @@ async function runEdit(ledger: Transactions, id: number): Promise<Result<Dataset
     const claim = ledger.read((sql) => findEdit(sql, id));
     if (!claim.ok) return claim;
     const commit = (sql: SqlStorage, now: number) => commitEdit(sql, id, now);
-    const committed = await ledger.change(commit, { claim: claim.value.row.claim, status: 200 });
+    const committed = await ledger.change(commit, {
+      claim: claim.value.row.claim,
+      status: 200,
+      refer: referToChange,
+    });
     // Another request may have taken the key over. The steps are done all the same.
     const result = committed.ok ? committed : await ledger.change(commit);
     if (result.ok && result.value.deleted > 0) await eraseDeleted(ledger, id, result.value.dataset.revision);

@@ -61,7 +61,7 @@ export function getHead(sql: SqlStorage, name: string, version: number | null): 
 /** Refers to a version, in the place of an answer that shows it. */
 export function referToHead(sql: SqlStorage, { id, version, active_version }: Head): HeadReference {
   const { id: head } = sql.exec<HeadRow>("SELECT * FROM heads WHERE name = ?", id).one();
-  return { head, version, active_version };
+  return { kind: "head", head, version, active_version };
 }
 
 /** The version as it was when an answer referred to it. */
