@@ -1,6 +1,7 @@
 /** The table of shared backbones: the built-in ones, and the remote ones that the variable BACKBONES configures. */
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import "../api/messages.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { Backbone } from "./backbone.ts";
 import { hashText } from "./hash-text.ts";

@@ -73,7 +73,7 @@ it("changes the revision with what changes the embeddings, and with nothing else
 
 it.each([
   ["{", "BACKBONES: is not JSON"],
-  [{}, "BACKBONES: Invalid input: expected array"],
+  [{}, "BACKBONES: it is an object, and must be a list"],
   [[{ ...openAi, kind: "magic" }], "BACKBONES[0].kind"],
   [[bge, { ...openAi, dimensions: "1536" }], "BACKBONES[1].dimensions"],
   [[{ ...openAi, dimensions: 0 }], "BACKBONES[0].dimensions"],

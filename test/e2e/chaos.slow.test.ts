@@ -38,7 +38,7 @@ describe("kill -9 at a step", () => {
 });
 
 test("kill -9 at random times, while jobs of several tenants run", async () => {
-  const { jobs, succeeded, failed, errors: wrong } = await killRandomly(system, tenants, 16, seededRandom(4));
+  const { jobs, succeeded, failed, errors: wrong } = await killRandomly(system, tenants, 8, seededRandom(4));
   expect(wrong).toEqual([]);
   expect(succeeded + failed).toBe(jobs);
   expect(succeeded).toBeGreaterThan(0);
