@@ -10,15 +10,7 @@ const STRIP: i32 = 6;
 
 /** c = a · b: a has `rows` × `inner` numbers, b `inner` × `columns`. `panel` has room for inner × 8 numbers. */
 export function multiply(rows: i32, inner: i32, columns: i32, a: usize, b: usize, c: usize, panel: usize): void {
-  const width = <usize>inner << 2;
-  for (let first = 0; first < columns; first += PANEL) {
-    pack(inner, columns, b, first, panel);
-    let i = 0;
-    for (; i + STRIP <= rows; i += STRIP)
-      strip(inner, a + <usize>i * width, width, 4, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
-    for (; i < rows; i++)
-      single(inner, a + <usize>i * width, 4, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
-  }
+  product(rows, inner, columns, a, <usize>inner << 2, 4, b, c, panel);
 }
 
 /** c = aᵀ · b: a has `inner` × `rows` numbers, b `inner` × `columns`. `panel` has room for inner × 8 numbers. */
@@ -31,14 +23,30 @@ export function multiplyTransposed(
   c: usize,
   panel: usize,
 ): void {
-  const width = <usize>rows << 2;
+  product(rows, inner, columns, a, 4, <usize>rows << 2, b, c, panel);
+}
+
+/** The left factor's rows are `row` bytes apart, and the numbers of one row `step` bytes. */
+// @ts-expect-error: a decorator on a function, which AssemblyScript has
+@inline
+function product(
+  rows: i32,
+  inner: i32,
+  columns: i32,
+  a: usize,
+  row: usize,
+  step: usize,
+  b: usize,
+  c: usize,
+  panel: usize,
+): void {
   for (let first = 0; first < columns; first += PANEL) {
     pack(inner, columns, b, first, panel);
     let i = 0;
     for (; i + STRIP <= rows; i += STRIP)
-      strip(inner, a + (<usize>i << 2), 4, width, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
+      strip(inner, a + <usize>i * row, row, step, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
     for (; i < rows; i++)
-      single(inner, a + (<usize>i << 2), width, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
+      single(inner, a + <usize>i * row, step, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
   }
 }
 
