@@ -88,8 +88,8 @@ interface ManualImport {
 export function manualCommands({ file, type, options, text }: ManualImport): string {
   const adminKey = randomBytes(16).toString("hex");
   const json = `-H "Authorization: Bearer $KEY" -H 'content-type: application/json'`;
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const query = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  const setOptions = Object.entries(options).filter(([, value]) => value !== undefined);
+  const query = new URLSearchParams(setOptions.map(([name, value]) => [name, String(value)])).toString();
   const examples = `$GRAFT/v1/datasets/tickets/examples${query === "" ? "" : shellQuote(`?${query}`)}`;
   return `# in one terminal
 ADMIN_KEY=${adminKey} npm start

@@ -69,8 +69,8 @@ export function requestHeaders(request: IncomingMessage, host: string, path: str
 /** A message's headers without those of its connection and those of the runtime's own. */
 export function endToEndHeaders(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
   const named = parseConnection(headers.connection);
-  const kept: OutgoingHttpHeaders = {};
+  const endToEnd: OutgoingHttpHeaders = {};
   for (const [name, value] of Object.entries(headers))
-    if (!CONNECTION_HEADERS.has(name) && !named.includes(name) && !name.startsWith("mf-")) kept[name] = value;
-  return kept;
+    if (!CONNECTION_HEADERS.has(name) && !named.includes(name) && !name.startsWith("mf-")) endToEnd[name] = value;
+  return endToEnd;
 }

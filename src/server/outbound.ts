@@ -127,8 +127,8 @@ async function pass(request: IncomingMessage, response: ServerResponse, url: URL
     onResponseStart(_controller, status, answerHeaders) {
       if (status < 200) return;
       // Only this proxy's own refusals reach the Worker as such.
-      const { "proxy-status": _ofOthers, ...kept } = endToEndHeaders(answerHeaders);
-      response.writeHead(status, kept);
+      const { "proxy-status": _ofOthers, ...workerHeaders } = endToEndHeaders(answerHeaders);
+      response.writeHead(status, workerHeaders);
     },
     onResponseData(controller, chunk) {
       if (!response.write(chunk)) controller.pause();
