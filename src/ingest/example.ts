@@ -7,7 +7,7 @@ import { fail, ok, type Result } from "../core/failure.ts";
 import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { countCharacters, isLongerThan, truncateText } from "../core/text/characters.ts";
-import { visibleText } from "../core/text/visible.ts";
+import { isBlank } from "../core/text/visible.ts";
 import { shortHash } from "../lib/hash.ts";
 
 /** What an example must be to belong to a dataset. */
@@ -52,7 +52,7 @@ export function checkText(text: string, param: string, truncate = false): Result
     return fail("input_too_long", message, { param, details: { limit, actual } });
   }
   const checked = (isTooLong ? truncateText(text, limit) : text).toWellFormed();
-  if (visibleText(checked).trim() === "")
+  if (isBlank(checked))
     return fail("input_empty", "The text is empty. Send a text with at least one visible character.", { param });
   return ok({ text: checked, truncated: isTooLong });
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { encode as hashEncode } from "../../src/backbones/hash-text.ts";
 import { countBuckets } from "../../src/core/text/buckets.ts";
-import { visibleText } from "../../src/core/text/visible.ts";
+import { isBlank, visibleText } from "../../src/core/text/visible.ts";
 
 describe("a text's visible characters", () => {
   test.each([
@@ -30,4 +30,15 @@ describe("a text's visible characters", () => {
     expect(countBuckets(visibleText(divided), 256)).toEqual(countBuckets(plain, 256));
     expect(countBuckets(divided, 256)).not.toEqual(countBuckets(plain, 256));
   });
+});
+
+test.each(["", " \t\n", "\u00ad", " \u200b\ufeff\u2060 ", "\u200d\ufe0f", "\u{e0061}\u{e007f}"])(
+  "%j is blank",
+  (text) => {
+    expect(isBlank(text)).toBe(true);
+  },
+);
+
+test.each(["a", "\u200bx", "  荷", "\u00ad😀\u200d", "\ufffd", "."])("%j is not blank", (text) => {
+  expect(isBlank(text)).toBe(false);
 });

@@ -1,4 +1,4 @@
-/** Removes the characters of a text that nobody sees, which would divide words: "par\u00adcel" reads "parcel". */
+/** Characters of a text that nobody sees. They are removed, as they would divide words: "par\u00adcel" reads "parcel". */
 
 /** ASCII has none. */
 const ASCII = /^[\0-\x7f]*$/;
@@ -12,4 +12,11 @@ const INVISIBLE =
 /** A text as it is read for features. What is stored and compared is the text itself. */
 export function visibleText(text: string): string {
   return ASCII.test(text) ? text : text.replace(INVISIBLE, "$1");
+}
+
+const VISIBLE = /[^\s\p{Default_Ignorable_Code_Point}]/u;
+
+/** Whether a text has only white space and invisible characters. Reads it up to the first other one. */
+export function isBlank(text: string): boolean {
+  return !VISIBLE.test(text);
 }
