@@ -151,7 +151,10 @@ function keepVersion(sql: SqlStorage, changes: Changes, position: number): strin
 }
 
 /** Saves the counts of one step of a change in steps: those of labels until its revision is committed. */
-export function saveStep(sql: SqlStorage, { dataset, labels, historyBytes }: Changes): void {
+export function saveStep(
+  sql: SqlStorage,
+  { dataset, labels, historyBytes }: Pick<Changes, "dataset" | "labels" | "historyBytes">,
+): void {
   changeLabelCounts(sql, dataset.id, labels, "pending");
   if (historyBytes !== 0)
     sql.exec("UPDATE datasets SET history_bytes = history_bytes + ? WHERE id = ?", historyBytes, dataset.id);

@@ -11,10 +11,10 @@ import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
 import { emit } from "../hooks/events.ts";
 import { schedule, setNextAlarm } from "../tasks/tasks.ts";
 import type { IdempotentResponse, Transactions } from "../transactions.ts";
-import { VERSION_BYTES } from "./changes.ts";
+import { saveStep, VERSION_BYTES } from "./changes.ts";
 import { type DatasetRow, selectDataset, toDataset } from "./datasets.ts";
 import { checkSize, endImport, findImport, type ImportRow, IS_NEW, type OpenImport } from "./imports.ts";
-import { changeLabelCounts, commitLabelCounts, countTarget } from "./label-counts.ts";
+import { commitLabelCounts, countTarget } from "./label-counts.ts";
 import { commitRevision } from "./revisions.ts";
 
 /** The counts and the dataset; what the body was is the caller's to add. */
@@ -136,9 +136,7 @@ function mergeStep(sql: SqlStorage, open: OpenImport, now: number): ImportResult
   const added = addExamples(sql, step, now);
   const merged = "import = ? AND line > ? AND line <= ? AND (id IS NOT NULL) = (? = 1)";
   sql.exec(`DELETE FROM staged WHERE ${merged}`, row.number, step.after, step.last, row.pass);
-  changeLabelCounts(sql, dataset.id, step.labels, "pending");
-  if (step.historyBytes > 0)
-    sql.exec("UPDATE datasets SET history_bytes = history_bytes + ? WHERE id = ?", step.historyBytes, dataset.id);
+  saveStep(sql, { dataset, labels: step.labels, historyBytes: step.historyBytes });
   const [pass, line] = lines.areAll ? [row.pass + 1, 0] : [row.pass, step.last];
   sql.exec(
     "UPDATE imports SET pass = ?, line = ?, added = added + ?, updated = updated + ? WHERE number = ?",
