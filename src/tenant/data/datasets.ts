@@ -7,6 +7,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
+import { deleteRowsOf } from "./bounded-deletion.ts";
 import { countStoredExamples, readLabelCounts } from "./label-counts.ts";
 
 /** A dataset as it is created. */
@@ -131,20 +132,12 @@ export function deleteDataset(
   return ok({ id: name, object: "dataset", deleted: true });
 }
 
-const MAX_ROWS_PER_DELETION = 500;
-
 /** Deletes a bounded number of the rows of a deleted dataset. Answers whether some may be left. */
 export function deleteDatasetRows(sql: SqlStorage, dataset: number): boolean {
-  for (const [table, key] of [
-    ["examples", "position"],
-    ["past_examples", "(position, removed)"],
-    ["label_counts", "label"],
-    ["revisions", "revision"],
-  ]) {
-    const columns = key?.replace(/[()]/g, "");
-    const batch = `SELECT ${columns} FROM ${table} WHERE dataset = ?1 LIMIT ${MAX_ROWS_PER_DELETION}`;
-    const deleted = sql.exec(`DELETE FROM ${table} WHERE dataset = ?1 AND ${key} IN (${batch}) RETURNING 1`, dataset);
-    if (deleted.toArray().length === MAX_ROWS_PER_DELETION) return true;
-  }
-  return false;
+  return deleteRowsOf(sql, "dataset", dataset, {
+    examples: "position",
+    past_examples: "position, removed",
+    label_counts: "label",
+    revisions: "revision",
+  });
 }

@@ -10,6 +10,7 @@ import { limits } from "../../core/limits.ts";
 import { shortHash } from "../../lib/hash.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { EARLIEST_RUN_AT, schedule } from "../tasks/tasks.ts";
+import { deleteRowsOf } from "./bounded-deletion.ts";
 import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
 import { countLabels, hasLabel, labelLimitFailure, labelsOf } from "./label-counts.ts";
 import type { StagedKeys } from "./staged-keys.ts";
@@ -216,17 +217,7 @@ export function endImport(sql: SqlStorage, id: string, number: number, now: numb
   if (deleteStagedRows(sql, number)) schedule(sql, "delete_staged", String(number), now);
 }
 
-const MAX_ROWS_PER_DELETION = 500;
-
 /** Deletes a bounded number of staged rows. Answers whether some may be left. */
 export function deleteStagedRows(sql: SqlStorage, number: number): boolean {
-  for (const [table, key] of [
-    ["staged", "line"],
-    ["staged_labels", "label"],
-  ]) {
-    const batch = `SELECT ${key} FROM ${table} WHERE import = ?1 LIMIT ${MAX_ROWS_PER_DELETION}`;
-    const query = `DELETE FROM ${table} WHERE import = ?1 AND ${key} IN (${batch}) RETURNING 1`;
-    if (sql.exec(query, number).toArray().length === MAX_ROWS_PER_DELETION) return true;
-  }
-  return false;
+  return deleteRowsOf(sql, "import", number, { staged: "line", staged_labels: "label" });
 }
