@@ -1,5 +1,5 @@
 /** What a file is, by its first block: its format, and the separator of its columns. */
-import { type Delimiter, delimiters, type FileFormat, type ReadOptions } from "../api/imports.ts";
+import { type Delimiter, delimiters, type FileFormat, type ImportType, type ReadOptions } from "../api/imports.ts";
 import type { Task } from "../core/head.ts";
 import { parseJson } from "./body.ts";
 import { findTableColumns } from "./columns.ts";
@@ -21,7 +21,7 @@ const formatByType: Readonly<Record<string, FileFormat>> = {
   "text/csv": "csv",
   "text/tab-separated-values": "csv",
   "application/yaml": "rasa",
-};
+} satisfies Readonly<Record<ImportType, FileFormat>>;
 
 /** The format that a media type names; undefined if an import does not take it. */
 export function formatOfType(mediaType: string): FileFormat | undefined {
@@ -61,6 +61,13 @@ const delimiterNames: Readonly<Record<string, Delimiter>> = { comma: ",", semico
 
 /** Excel's way to name the separator, on a line of its own before the header. */
 const SEPARATOR_LINE = /^"?sep=([,;\t|])"?\r?(\n|\r|$)/i;
+
+/** The names on the first line, whatever separates them. */
+export function readFirstNames({ text }: Head): string[] {
+  return (text.replace(SEPARATOR_LINE, "").split(/[\r\n]/, 1)[0] ?? "")
+    .split(/[,;\t|]/)
+    .map((name) => name.replaceAll('"', ""));
+}
 
 /** How many records show which separator a file has. */
 const MAX_RECORDS = 20;

@@ -14,7 +14,7 @@ import { type Annotation, type AnnotationReader, createAnnotationReader, splitLa
 import { BodyError, bodyError, checkJsonShape, notUtf8Failure, parseJson, parseJsonKeepingDigits } from "./body.ts";
 import { checkMapping, inferTask } from "./columns.ts";
 import { type CsvRecord, csvRecords } from "./csv.ts";
-import { detectDelimiter, detectFormat, formatOfType, type Head } from "./detect.ts";
+import { detectDelimiter, detectFormat, formatOfType, type Head, readFirstNames } from "./detect.ts";
 import { type Element, jsonElements } from "./elements.ts";
 import { toUtf8 } from "./encoding.ts";
 import { type ExampleShape, inferShape, readExample } from "./example.ts";
@@ -295,7 +295,7 @@ async function* readCsv(context: Context, bytes: AsyncIterable<Uint8Array>, head
   const { shape, options, mediaType, report } = context;
   if (shape !== null && shape.modality !== "text")
     throw bodyError("modality_mismatch", "A CSV holds texts. Send embeddings as NDJSON.", { param: "content-type" });
-  const task = taskOf(context) ?? inferTask(firstNames(head));
+  const task = taskOf(context) ?? inferTask(readFirstNames(head));
   const { delimiter, hasSeparatorLine } = detectDelimiter(head, mediaType, task, options);
   report.detected = { ...report.detected, delimiter };
   const table = createTableReader(delimiter, task, options, report);
@@ -309,13 +309,6 @@ async function* readCsv(context: Context, bytes: AsyncIterable<Uint8Array>, head
   };
   for await (const records of csvRecords(splitLines(bytes, "any"), delimiter)) yield mapRows(records, toRow);
   table.end();
-}
-
-/** Names on the first line, whatever separates them. */
-function firstNames({ text }: Head): string[] {
-  return (text.replace(/^"?sep=.*\r?\n/i, "").split(/[\r\n]/, 1)[0] ?? "")
-    .split(/[,;\t|]/)
-    .map((name) => name.replaceAll('"', ""));
 }
 
 async function* readFastTextLines(context: Context, bytes: AsyncIterable<Uint8Array>): RowChunks {
