@@ -92,8 +92,8 @@ export function checkFilter({ task, modality, name }: DatasetRow, { label, conta
 }
 
 /**
- * Finds the examples that a filter selects at the present revision, newest first, at most `limit` of those below a
- * position. Answers their positions, and the revision.
+ * The positions of the examples that a filter selects at the dataset's revision, newest first, at most `limit` of those
+ * below a position.
  */
 export async function searchExamples(
   ledger: Transactions,

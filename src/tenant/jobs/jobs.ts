@@ -25,7 +25,7 @@ import { paginate } from "../page.ts";
 /** The job's request. It never changes. */
 export interface JobSpec {
   readonly tenant: string;
-  readonly source: /** A job of an earlier build has no revision: each attempt reads the dataset as it is then. */
+  readonly source: /** Without a revision each attempt reads the dataset as it is then. */
     | { readonly kind: "dataset"; readonly name: string; readonly id: number; readonly revision?: number }
     /** `own`: made for this job, and deleted with its end. */
     | { readonly kind: "file"; readonly id: string; readonly own: boolean };
