@@ -93,7 +93,7 @@ const detected = z.object({
 });
 export type Detected = DeepReadonly<z.output<typeof detected>>;
 
-export const warningCodes = [
+const warningCodes = [
   "similar_labels",
   "conflicting_labels",
   "rare_label",
@@ -125,7 +125,7 @@ const sampleRow = z.object({
 export type SampleRow = DeepReadonly<z.output<typeof sampleRow>>;
 
 /** What was read, whether or not it is stored. */
-export const importFigures = z.object({
+const importFigures = z.object({
   rejected: z.number().int(),
   /** The first hundred. */
   errors: z.array(rowError),

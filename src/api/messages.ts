@@ -33,7 +33,7 @@ function describeBound(bound: string, limit: unknown, origin: string, input: unk
 }
 
 /** The words for an issue; undefined for those that the schemas of this API never raise. */
-export function describeIssue(issue: RawIssue): string | undefined {
+function describeIssue(issue: RawIssue): string | undefined {
   const { code, input } = issue;
   if (code === "invalid_type")
     return `it is ${typeOf(input)}, and must be ${typeNames[issue.expected] ?? "another type"}`;

@@ -6,7 +6,7 @@ import { toSeconds } from "../lib/time.ts";
 import { DAY_MS } from "./tasks/tasks.ts";
 
 /** The tables whose rows are listed and can be deleted, with the columns that hold an object's id and its number. */
-export const listedTables = {
+const listedTables = {
   api_keys: { id: "id", number: "rowid" },
   datasets: { id: "name", number: "id" },
   heads: { id: "name", number: "id" },
