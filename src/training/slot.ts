@@ -56,20 +56,20 @@ export class Slot {
    */
   async acquire({ tenant, signal }: Requester, onPreempt: () => void): Promise<Result<() => void>> {
     const startedAt = Date.now();
-    const turn = { polledAt: startedAt };
+    const waiter = { polledAt: startedAt };
     if (this.#isPolled(this.#waiting.get(tenant))) return tenantWaits;
-    this.#waiting.set(tenant, turn);
+    this.#waiting.set(tenant, waiter);
     try {
       while (!this.#isFree() || this.#next() !== tenant) {
         if (signal.aborted) return { ok: false, failure: disconnectedFailure };
         if (Date.now() - startedAt > ACQUIRE_TIMEOUT_MS) return isolateBusy;
         await scheduler.wait(POLL_INTERVAL_MS);
-        turn.polledAt = Date.now();
+        waiter.polledAt = Date.now();
         // It had not polled for long, and another training of the tenant has come.
-        if (this.#waiting.get(tenant) !== turn) return tenantWaits;
+        if (this.#waiting.get(tenant) !== waiter) return tenantWaits;
       }
     } finally {
-      if (this.#waiting.get(tenant) === turn) this.#waiting.delete(tenant);
+      if (this.#waiting.get(tenant) === waiter) this.#waiting.delete(tenant);
     }
     this.#markRecent(tenant);
     return ok(this.#hold(onPreempt));
@@ -79,13 +79,13 @@ export class Slot {
     return this.holder === null || Date.now() - this.holder.lastHeartbeat > HEARTBEAT_TIMEOUT_MS;
   }
 
-  #isPolled(turn: { polledAt: number } | undefined): boolean {
-    return turn !== undefined && Date.now() - turn.polledAt <= POLL_TIMEOUT_MS;
+  #isPolled(waiter: { polledAt: number } | undefined): boolean {
+    return waiter !== undefined && Date.now() - waiter.polledAt <= POLL_TIMEOUT_MS;
   }
 
   /** The tenant whose turn it is: of those that wait, the one that has had the slot least recently. */
   #next(): string | undefined {
-    const waiting = [...this.#waiting].filter(([, turn]) => this.#isPolled(turn)).map(([tenant]) => tenant);
+    const waiting = [...this.#waiting].filter(([, waiter]) => this.#isPolled(waiter)).map(([tenant]) => tenant);
     return waiting.find((tenant) => !this.#recent.has(tenant)) ?? [...this.#recent].find((t) => waiting.includes(t));
   }
 

@@ -30,12 +30,11 @@ export function* evaluateMultiLabel(
   const temperature = yield* fitTemperature(targets, heldOut, indicesOf(entries));
   const temperatures = yield* crossFitTemperatures(targets, heldOut, parts, entries);
   const crossFitTemperature = ({ part }: HeldOutEntry) => temperatures.get(part) ?? 1;
-  const fitOn = (fitted: readonly Entry[], at: number) => thresholdsOf(labels.length, heldOut, fitted, at);
-  const thresholds = yield* fitOn(entries, temperature);
+  const thresholds = yield* thresholdsOf(labels.length, heldOut, entries, temperature);
   const crossFitThresholds = new Map<number, readonly number[]>();
-  for (const [part, at] of temperatures) {
+  for (const [part, partTemperature] of temperatures) {
     const others = entries.filter((entry) => entry.part !== part);
-    crossFitThresholds.set(part, yield* fitOn(others, at));
+    crossFitThresholds.set(part, yield* thresholdsOf(labels.length, heldOut, others, partTemperature));
   }
   const calibrated = yield* countPredictions(heldOut, entries, crossFitTemperature, crossFitThresholds);
   const uncalibratedError = yield* calibrationError(heldOut, entries, () => 1);
@@ -92,7 +91,7 @@ function* thresholdsOf(
   return fit.thresholds();
 }
 
-/** @param thresholds those of each part, a label's after the other's */
+/** @param thresholds for each part, the threshold of each label */
 function* countPredictions(
   heldOut: HeldOutLogits,
   entries: readonly Entry[],

@@ -4,7 +4,7 @@ import { type Design, makeRows, makeSparseDesign, rowsPerBlock, type SparseDesig
 import { joinRows, pickRows } from "./sparse.ts";
 
 /**
- * A design of some rows, which ascend. A subset for the Gram matrix has no sparse columns.
+ * A design of some rows, which ascend. A subset that is read only once has 32-bit floats and no sparse columns.
  */
 export function* subsetDesign(
   tensors: TensorBackend,

@@ -185,10 +185,13 @@ function validateTrainingSet(
   const rows = targets.indices.length;
   const usedLabels = new Set(targets.kind === "single" ? targets.indices : targets.indices.flat());
   usedLabels.delete(-1);
-  const found =
+  const labelNames =
     usedLabels.size === 0 ? "none" : `'${[...usedLabels].map((index) => labels[index]).join("', '")}' alone`;
   if (targets.kind === "single" && usedLabels.size < 2)
-    return fail("too_few_labels", `Training needs examples of at least two labels; the ${rows} here have ${found}.`);
+    return fail(
+      "too_few_labels",
+      `Training needs examples of at least two labels; the ${rows} here have ${labelNames}.`,
+    );
   if (usedLabels.size === 0 || labels.length === 0)
     return fail("too_few_labels", `Training needs at least one label; the ${rows} examples here have none.`);
   return rows < 2 ? fail("too_few_examples", `Training needs at least two examples, and there is ${rows}.`) : null;

@@ -108,13 +108,13 @@ export function respond<T>(c: Context<HttpEnv>, result: Result<T>, status: Conte
 }
 
 export function notJsonFailure(type: string): Failure {
-  const found =
+  const correction =
     type === ""
       ? "but the header is missing"
       : /^application\/x-www-form-urlencoded/i.test(type)
         ? "not a form, which curl sends unless it is told otherwise by -H"
         : `not '${type.slice(0, 100)}'`;
-  const message = `The body must be JSON: send 'content-type: application/json', ${found}.`;
+  const message = `The body must be JSON: send 'content-type: application/json', ${correction}.`;
   return { code: "unsupported_media_type", message, param: "content-type" };
 }
 

@@ -63,12 +63,12 @@ export function datasetChangeRoutes(app: App): void {
   addRoute(app, deleteExamplesRoute, deleteExamples);
 }
 
-const selectors = ["ids", "label", "contains", "before"] as const;
+const conditionFields = ["ids", "label", "contains", "before"] as const;
 
 async function deleteExamples(c: RouteContext<typeof deleteExamplesRoute>): Promise<Response> {
   const { dry_run, ...filter } = c.req.valid("json");
-  const given = selectors.filter((selector) => filter[selector] !== undefined);
-  if (given.length !== 1) return respondError(c, notOneSelector(given));
+  const conditions = conditionFields.filter((field) => filter[field] !== undefined);
+  if (conditions.length !== 1) return respondError(c, notOneCondition(conditions));
   const { name } = c.req.valid("param");
   const ledger = c.var.ledger();
   return respond(
@@ -79,9 +79,9 @@ async function deleteExamples(c: RouteContext<typeof deleteExamplesRoute>): Prom
   );
 }
 
-function notOneSelector(given: readonly string[]): Failure {
+function notOneCondition(conditions: readonly string[]): Failure {
   const which = "Which examples to delete is said by exactly one of 'ids', 'label', 'contains' and 'before'";
-  if (given.length === 0) return { code: "missing_parameter", message: `${which}; this has none.`, status: 422 };
-  const message = `${which}, not by ${given.map((selector) => `'${selector}'`).join(" and ")}.`;
-  return { code: "invalid_parameter", message, param: given[1] ?? "", status: 422 };
+  if (conditions.length === 0) return { code: "missing_parameter", message: `${which}; this has none.`, status: 422 };
+  const message = `${which}, not by ${conditions.map((field) => `'${field}'`).join(" and ")}.`;
+  return { code: "invalid_parameter", message, param: conditions[1] ?? "", status: 422 };
 }
