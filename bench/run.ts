@@ -1,4 +1,7 @@
-/** `npm run bench -- NAME [--json FILE] [--data DIR] [--only PART] [--kills N]`: runs bench/NAME.ts, prints its table and writes its report. */
+/**
+ * `npm run bench -- NAME [--json FILE] [--data DIR] [--only PART] [--kills N]`: runs bench/NAME.ts, prints its table and
+ * writes its report.
+ */
 import { parseArgs } from "node:util";
 import { type Bench, printTable, writeReport } from "./shared/report.ts";
 
