@@ -3,7 +3,8 @@ import type { RowError, StagedExample } from "../api/examples.ts";
 import { ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { BodyError } from "./body.ts";
-import { type ImportRow, MAX_ERRORS_SHOWN, tooManyRowsError } from "./rows.ts";
+import type { ImportRow } from "./checked-row.ts";
+import { MAX_ERRORS_SHOWN, tooManyRowsError } from "./rows.ts";
 
 /** Bounds of one batch, which the ledger reads in some milliseconds. */
 const MAX_BATCH_ROWS = 500;

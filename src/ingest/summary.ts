@@ -2,9 +2,9 @@
 import type { ImportFigures, ImportWarning, SampleRow } from "../api/imports.ts";
 import { type Task, targetField } from "../core/head.ts";
 import { truncateText } from "../core/text/characters.ts";
+import type { GoodRow, ImportRow } from "./checked-row.ts";
 import { createConflictFinder } from "./conflicts.ts";
 import type { ReadReport } from "./report.ts";
-import type { GoodRow, ImportRow } from "./rows.ts";
 
 const MAX_SAMPLE_ROWS = 20;
 const MAX_EXAMPLES = 5;

@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { delimiters, encodings, fileFormats, type ReadOptions } from "../../src/api/imports.ts";
 import { BodyError } from "../../src/ingest/body.ts";
-import { type ImportRow, readFileRows } from "../../src/ingest/rows.ts";
+import type { ImportRow } from "../../src/ingest/checked-row.ts";
+import { readFileRows } from "../../src/ingest/rows.ts";
 
 const shape = { task: "single_label", modality: "text", dimensions: null } as const;
 const mediaTypes = ["text/csv", "application/json", "application/x-ndjson", "application/yaml", ""];
