@@ -119,11 +119,11 @@ const POSITION = /^\d{1,4}$/;
  */
 export function findTableColumns(first: readonly string[], task: Task, options: ReadOptions): Result<TableColumns> {
   const target = targetField[task];
-  const given = { text: options.text, [target]: mappedTarget(options), id: options.id };
-  const positions = Object.values(given).filter((name) => name !== undefined && isPosition(first, name));
+  const mapping = { text: options.text, [target]: mappedTarget(options), id: options.id };
+  const positions = Object.values(mapping).filter((name) => name !== undefined && isPosition(first, name));
   const origin = positions.includes("0") ? 0 : 1;
   const find = (field: Field): Result<number | null> => {
-    const name = given[field as "text"];
+    const name = mapping[field as "text"];
     if (name === undefined) return findColumn(first, field);
     if (isPosition(first, name)) {
       const index = Number(name) - origin;
@@ -132,9 +132,9 @@ export function findTableColumns(first: readonly string[], task: Task, options: 
     const index = first.findIndex((column) => normaliseName(column) === normaliseName(name));
     return index < 0 ? fail("invalid_csv", `There is no column ${quote(name)}.`, { param: field }) : ok(index);
   };
-  const header = positions.length === 0 || !isExampleRow(first, task, given, origin);
-  const found = { text: find("text"), target: find(target), id: find("id") };
-  for (const [name, column] of Object.entries(found)) {
+  const header = positions.length === 0 || !isExampleRow(first, task, mapping, origin);
+  const columns = { text: find("text"), target: find(target), id: find("id") };
+  for (const [name, column] of Object.entries(columns)) {
     if (!column.ok) return column;
     if (column.value === null && name !== "id")
       return fail("invalid_csv", `No column is known to be the ${name === "text" ? "text" : target}.`, {
@@ -142,8 +142,8 @@ export function findTableColumns(first: readonly string[], task: Task, options: 
       });
   }
   const index = (column: Result<number | null>) => (column.ok ? column.value : null);
-  const id = header || options.id !== undefined ? index(found.id) : null;
-  return ok({ text: index(found.text) ?? 0, target: index(found.target) ?? 0, id, header });
+  const id = header || options.id !== undefined ? index(columns.id) : null;
+  return ok({ text: index(columns.text) ?? 0, target: index(columns.target) ?? 0, id, header });
 }
 
 /** Whether this is a column's position and no column's name. */
@@ -155,11 +155,11 @@ function isPosition(first: readonly string[], name: string): boolean {
 function isExampleRow(
   first: readonly string[],
   task: Task,
-  given: Readonly<Record<string, string | undefined>>,
+  mapping: Readonly<Record<string, string | undefined>>,
   origin: number,
 ): boolean {
   return (["text", targetField[task]] as const).some((field) => {
-    const name = given[field];
+    const name = mapping[field];
     if (name === undefined || !isPosition(first, name)) return false;
     return !namesOf(field).includes(normaliseName(first[Number(name) - origin] ?? ""));
   });

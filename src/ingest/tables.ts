@@ -84,9 +84,9 @@ function openTable(
   options: ReadOptions,
   report: ReadReport,
 ): TableColumns {
-  const found = findTableColumns(first, task, options);
-  if (!found.ok) throw headerError(found.failure, first, delimiter, targetField[task]);
-  const columns = found.value;
+  const result = findTableColumns(first, task, options);
+  if (!result.ok) throw headerError(result.failure, first, delimiter, targetField[task]);
+  const columns = result.value;
   const used = {
     text: columns.text,
     [targetField[task]]: columns.target,
@@ -111,12 +111,12 @@ function headerError(
   target: string,
 ): BodyError {
   const names = first.map((name) => name.trim());
-  const found =
+  const firstLine =
     names.length === 0
       ? "The CSV has no line"
       : `The CSV's first line has ${quoteNames(names)}, separated by ${nameOf(delimiter)}`;
   const accepted = `Accepted is a header with 'text' and '${target}' or their usual names, or a mapping: by names, such as ?text=body&${target}=category, or by positions where there is no header, such as ?text=1&${target}=2. '?delimiter=' sets another separator.`;
-  return bodyError("invalid_csv", `${found}. ${message} ${accepted}`, {
+  return bodyError("invalid_csv", `${firstLine}. ${message} ${accepted}`, {
     ...(param === undefined ? {} : { param }),
     details: { columns: names.slice(0, 100).map(shortName), delimiter },
   });
