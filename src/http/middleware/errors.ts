@@ -127,12 +127,12 @@ function allowedMethods(app: App, path: string): string[] {
   return METHODS.filter(isAllowed).flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : [method]));
 }
 
-/** Answers where no route is: 405 if the path has one for another method. */
+/** Answers where no route is, or one finds nothing: 405 if the path has a route for other methods alone. */
 export function handleNotFound(app: App) {
   return (c: Context<HttpEnv>): Response => {
     const { method, path } = c.req;
     const allowed = allowedMethods(app, path);
-    if (allowed.length > 0) {
+    if (allowed.length > 0 && !allowed.includes(method)) {
       const message = `${path} does not take ${method}, but ${allowed.join(", ")}.`;
       c.header("allow", allowed.join(", "));
       return respondError(c, { code: "method_not_allowed", message });
