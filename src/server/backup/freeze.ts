@@ -1,6 +1,6 @@
 /** Stops the runtime's process for a moment, so that everything it stores stands still at one instant. */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { UsageError } from "../../lib/usage-error.ts";
@@ -46,7 +46,9 @@ const hasProc = existsSync("/proc/self/stat");
 /** Whether a process is the runtime, and not one that got its number after it. */
 function isRuntime(pid: number): boolean {
   try {
-    return basename(hasProc ? readlinkSync(`/proc/${pid}/exe`) : ps(pid, "comm")) === "workerd";
+    // Not by the link to its file, which says "(deleted)" where an update has replaced the file.
+    const name = hasProc ? readFileSync(`/proc/${pid}/comm`, "utf8") : ps(pid, "comm");
+    return basename(name.trim()) === "workerd";
   } catch {
     return false;
   }
