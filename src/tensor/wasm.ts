@@ -127,6 +127,8 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
     });
   };
 
+  const read = (a: Matrix): Float32Array => withFloats(a, (floats) => heapValues(floats).slice());
+
   const sparseOffsets = (sparse: SparseMatrix): number[] => {
     const { starts, columns, values } = sparseOf(sparse);
     return [sparse.rows, offsetOf(starts), offsetOf(columns), offsetOf(values)];
@@ -208,9 +210,8 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
         values: values.dataSync<"float32">(),
       };
     },
-    read: (a) => withFloats(a, (floats) => heapValues(floats).slice()),
-    values: (a) =>
-      quantisedMatrices.has(a) ? withFloats(a, (floats) => heapValues(floats).slice()) : heapValues(tensorOf(a)),
+    read,
+    values: (a) => (quantisedMatrices.has(a) ? read(a) : heapValues(tensorOf(a))),
     view: (a) => heapValues(tensorOf(a)),
     free(a) {
       matrices.get(a)?.dispose();
