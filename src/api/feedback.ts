@@ -50,7 +50,7 @@ export const headFeedback = z
     rejected: z.number().int(),
     /** The first hundred; `line` is an example's place in the request. */
     errors: z.array(rowError),
-    judged: z.number().int().openapi({ description: "examples whose input the data set did not have" }),
+    judged: z.number().int().openapi({ description: "examples whose input the dataset did not have" }),
     hits: z.number().int().openapi({ description: "of those judged, how many the version predicted right" }),
     policy: headPolicy,
   })

@@ -137,7 +137,7 @@ export const inboundLearning = z
     object: z.literal("inbound.learning"),
     id: z.string().openapi({ description: "the hook's" }),
     dataset: z.string(),
-    example: z.string().openapi({ description: "its id in the data set" }),
+    example: z.string().openapi({ description: "its id in the dataset" }),
     outcome: z.enum(["added", "updated", "unchanged"]),
     truncated,
   })

@@ -33,7 +33,7 @@ export const newFineTuningJob = z
   .looseObject({
     model: z.string().min(1).max(200),
     training_file: z.string().min(1).max(200).openapi({
-      description: "a file's id, or 'dataset:' and the name of a data set",
+      description: "a file's id, or 'dataset:' and the name of a dataset",
       example: "dataset:tickets",
     }),
     validation_file: z.string().min(1).max(200).nullish(),

@@ -134,7 +134,7 @@ async function trainAndPredict(
   return { head, heldOutRows, texts, predictions };
 }
 
-/** Deletes some rows from the data set before the training. */
+/** Deletes some rows from the dataset before the training. */
 async function holdRowsOut(graft: Client): Promise<readonly HeldOutRow[]> {
   const lines = createInterface({ input: Readable.fromWeb((await graft.datasets.export("tickets")) as never) });
   const rows = await chooseHeldOutRows(lines);

@@ -1,4 +1,4 @@
-/** Chooses rows of a data set that a head is not trained on, so that its predictions of them can be shown. */
+/** Chooses rows of a dataset that a head is not trained on, so that its predictions of them can be shown. */
 
 export interface HeldOutRow {
   readonly id: string;
@@ -10,7 +10,7 @@ const MAX_ROWS = 5;
 
 /**
  * Up to five rows, each of another label, of which at least two other rows remain. Their texts occur only once. `lines` is
- * the export of a data set.
+ * the export of a dataset.
  */
 export async function chooseHeldOutRows(lines: AsyncIterable<string>): Promise<HeldOutRow[]> {
   const labels = new Map<string, number>();

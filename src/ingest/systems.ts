@@ -72,7 +72,7 @@ const labelStudio: System = {
   },
 };
 
-/** A line of a Vertex AI data set. */
+/** A line of a Vertex AI dataset. */
 const vertex: System = {
   name: "vertex",
   matches: (row) => "textContent" in row,

@@ -134,7 +134,7 @@ export const dataLine = z
     z.object({
       end: z.literal(true),
       rows: count,
-      revision: z.int().nullable().meta({ description: "of the data set; null for files" }),
+      revision: z.int().nullable().meta({ description: "of the dataset; null for files" }),
     }),
   ])
   .meta({ title: "DataLine" });

@@ -15,7 +15,7 @@ const exportRoute = createRoute({
   path: "/v1/datasets/{name}/export",
   operationId: "exportExamples",
   summary: "Export every example, oldest first, as NDJSON or CSV",
-  description: "Streams the whole data set. What is exported can be imported again.",
+  description: "Streams the whole dataset. What is exported can be imported again.",
   middleware: [tenantAuth("train")] as const,
   request: { params: nameParams, query: exportQuery },
   responses: {

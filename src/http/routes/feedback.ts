@@ -19,7 +19,7 @@ const addFeedbackRoute = createRoute({
   method: "post",
   path: "/v1/heads/{name}/feedback",
   operationId: "createHeadFeedback",
-  summary: "Teach a head: labelled examples into the data set of its active version",
+  summary: "Teach a head: labelled examples into the dataset of its active version",
   description:
     "Stores corrections as examples, after the head has predicted them, which shows how well it does. Enough of them make it train again, as its policy says.",
   middleware: [tenantAuth("train"), idempotency("tenant")] as const,

@@ -23,7 +23,7 @@ const createHookRoute = createRoute({
   operationId: "createInboundHook",
   summary: "Create an inbound hook, to whose URL another system posts its own JSON",
   description:
-    "A URL for one other system. What it posts there is verified, and classified by a head or learnt as an example of a data set.",
+    "A URL for one other system. What it posts there is verified, and classified by a head or learnt as an example of a dataset.",
   middleware: [tenantAuth("manage"), idempotency("tenant")] as const,
   request: { body: jsonBody(newInboundHook) },
   responses: {
