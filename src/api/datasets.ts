@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
-import { type DeepReadonly, label, name, task, unixSeconds, withLimit } from "./schema.ts";
+import { type DeepReadonly, label, name, revisionNumber, task, unixSeconds, withLimit } from "./schema.ts";
 
 export const datasetModality = z.enum(["text", "embedding"]);
 export type DatasetModality = z.output<typeof datasetModality>;
@@ -24,8 +24,11 @@ export const dataset = z
   .openapi("Dataset");
 export type Dataset = DeepReadonly<z.output<typeof dataset>>;
 
-export const exportQuery = z.strictObject({ format: z.enum(["ndjson", "csv"]).default("ndjson") });
-export type ExportQuery = DeepReadonly<z.input<typeof exportQuery>>;
+export const exportQuery = z.strictObject({
+  format: z.enum(["ndjson", "csv"]).default("ndjson"),
+  revision: revisionNumber.optional().openapi({ description: "one that is kept; by default the present one" }),
+});
+export type ExportQuery = DeepReadonly<Omit<z.input<typeof exportQuery>, "revision">> & { readonly revision?: number };
 
 export const newDataset = z.strictObject({
   name,

@@ -60,6 +60,8 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   revision: "rises with every change of a dataset; of a backbone, what fixes its answers",
   examples: "labelled examples, or how many there are",
   dataset: "a dataset, or its name",
+  example: "a labelled example; of a difference, at 'to': null if it was removed, or deleted since",
+  previous: "the example at 'from'; null if it was added since, or was deleted",
   added: "examples that are new",
   updated: "examples whose input or target has changed",
   unchanged: "examples that were there already",

@@ -4,6 +4,7 @@ import { labelledExample } from "./examples.ts";
 import {
   backboneRevision,
   type DeepReadonly,
+  datasetRevision,
   interval,
   label,
   name,
@@ -53,6 +54,7 @@ export const newHead = z
   .strictObject({
     name,
     dataset: name.optional(),
+    dataset_revision: datasetRevision.optional(),
     examples: withLimit(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
     backbone: z.string().min(1).max(200).optional(),
     hyperparameters: headHyperparameters.prefault({}),
@@ -66,6 +68,10 @@ export const newHead = z
   .refine((params) => (params.dataset === undefined) !== (params.examples === undefined), {
     error: "give either a dataset or examples",
     path: ["dataset"],
+  })
+  .refine((params) => params.dataset_revision === undefined || params.dataset !== undefined, {
+    error: "it is of a dataset",
+    path: ["dataset_revision"],
   })
   .openapi("NewHead");
 /** What a caller asks to be trained, before and after the defaults are filled in. */

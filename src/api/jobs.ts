@@ -1,6 +1,6 @@
 /** Fine-tuning jobs in OpenAI's shape: fields that are unknown here are ignored. */
 import { z } from "@hono/zod-openapi";
-import { type DeepReadonly, name, unixSeconds } from "./schema.ts";
+import { type DeepReadonly, datasetRevision, name, unixSeconds } from "./schema.ts";
 
 const MAX_EPOCHS = 100;
 const MAX_BATCH_SIZE = 1_024;
@@ -36,6 +36,7 @@ export const newFineTuningJob = z
       description: "a file's id, or 'dataset:' and the name of a dataset",
       example: "dataset:tickets",
     }),
+    dataset_revision: datasetRevision.nullish(),
     validation_file: z.string().min(1).max(200).nullish(),
     seed: z.number().int().min(0).max(4_294_967_295).nullish(),
     suffix: name

@@ -61,6 +61,8 @@ export const limits = {
   /** The body of a request to an inbound hook. */
   inbound_body_bytes: 1024 * 1024,
   import_body_bytes: 100 * 1024 * 1024,
+  /** What a tenant's past versions of examples take in its ledger. Beyond it, the oldest revisions are not kept. */
+  history_bytes: 1024 * 1024 * 1024,
   /** What the rows of all imports that are under way take in a tenant's ledger. */
   staged_bytes: 512 * 1024 * 1024,
   file_bytes: 100 * 1024 * 1024,

@@ -26,6 +26,7 @@ import { limitRoutes } from "./routes/limits.ts";
 import { modelRoutes } from "./routes/models.ts";
 import { predictionRoutes } from "./routes/predictions.ts";
 import { retrainingRoutes } from "./routes/retraining.ts";
+import { revisionRoutes } from "./routes/revisions.ts";
 import { tenantRoutes } from "./routes/tenants.ts";
 import { webhookDeliveryRoutes } from "./routes/webhook-deliveries.ts";
 import { webhookEndpointRoutes } from "./routes/webhook-endpoints.ts";
@@ -50,6 +51,7 @@ export function createApp(): App {
   exampleRoutes(app);
   datasetChangeRoutes(app);
   datasetExportRoutes(app);
+  revisionRoutes(app);
   fileRoutes(app);
   modelRoutes(app);
   embeddingRoutes(app);

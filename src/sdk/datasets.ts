@@ -3,6 +3,7 @@ import type { Dataset, ExportQuery, NewDataset } from "../api/datasets.ts";
 import type { Example, ExampleChange, ExampleListQuery, LabelledExample } from "../api/examples.ts";
 import type { DatasetImport, ImportQuery, ImportType } from "../api/imports.ts";
 import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
+import type { DatasetDiff, DiffQuery, Revision } from "../api/revisions.ts";
 import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
 
 /** What an import sends. A stream (Node's `createReadStream` too) is sent as it is read, never whole in memory. */
@@ -42,6 +43,11 @@ export function datasetCalls({ request, get, post, patch, delete: remove }: Tran
     /** Deletes a label with its examples. */
     deleteLabel: (name: string, label: string, options?: RequestOptions) =>
       post<DatasetChange>(`${resourcePath("datasets", name)}/labels/delete`, { label }, options),
+    /** The revisions that are kept. */
+    revisions: (name: string, page: PageQuery = {}) =>
+      get<List<Revision>>(`${resourcePath("datasets", name)}/revisions`, { ...page }),
+    /** What differs between two revisions. */
+    diff: (name: string, query: DiffQuery) => get<DatasetDiff>(`${resourcePath("datasets", name)}/diff`, { ...query }),
     /** Every example, oldest first, as NDJSON or CSV. */
     async export(name: string, query: ExportQuery = {}): Promise<ReadableStream<Uint8Array>> {
       const { body } = await request("GET", `${resourcePath("datasets", name)}/export`, {}, { ...query });

@@ -12,6 +12,7 @@ import * as apiKeys from "./api-keys.ts";
 import { countDatasets } from "./data/datasets.ts";
 import { resumeEdit, resumeErasure } from "./data/edits.ts";
 import { countFiles } from "./data/files.ts";
+import { countHistoryBytes } from "./data/history.ts";
 import { countStagedBytes, hurryImports } from "./data/imports.ts";
 import { resumeMerge } from "./data/merge.ts";
 import { dataMethods } from "./data/methods.ts";
@@ -135,6 +136,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         api_keys: apiKeys.countApiKeys(sql),
         active_jobs: countActiveJobs(sql),
         files: countFiles(sql),
+        history_bytes: countHistoryBytes(sql),
         staged_bytes: countStagedBytes(sql),
         webhook_endpoints: countEndpoints(sql),
         inbound_hooks: countHooks(sql),

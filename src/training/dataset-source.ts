@@ -27,7 +27,7 @@ export function createDatasetSource(
   const blocks = new Map(rows.blocks);
   const retainedBlocks = new Map<number, Float32Array>();
   const readInputs = async (positions: readonly number[]) => {
-    const read = await tenantLedger.readInputs(dataset.id, positions);
+    const read = await tenantLedger.readInputs(dataset.id, positions, dataset.revision);
     return read.ok ? read.value : positions.map(() => null);
   };
   const gather = async (

@@ -30,17 +30,19 @@ const OWN_EMBEDDINGS_MODEL = "embedding";
 export interface JobSource {
   /** A file's id, or `dataset:` and a dataset's name. */
   readonly trainingFile: string;
+  /** Of the dataset; by default its present one. */
+  readonly datasetRevision?: number | null | undefined;
   readonly model: string | undefined;
   readonly param: "model" | "backbone";
 }
 
 export async function resolveJobSpec(
   { env, tenant }: TenantRequest,
-  { trainingFile, model, param }: JobSource,
+  { trainingFile, datasetRevision, model, param }: JobSource,
   params: JobParams,
 ): Promise<Result<NewJob>> {
   const tenantLedger = getLedger(env.TENANT, tenant);
-  const trainingShape = await findShape(tenantLedger, trainingFile, params.validation_file);
+  const trainingShape = await findShape(tenantLedger, trainingFile, datasetRevision ?? null, params.validation_file);
   if (!trainingShape.ok) return trainingShape;
   const { source, ...shape } = trainingShape.value;
   const isOwnEmbeddings = shape.modality === "embedding" && param === "model";
@@ -77,7 +79,7 @@ export async function resolveHeadJobSpec(
   const { detail: _detail, ...evaluation } = params.evaluation;
   const spec = await resolveJobSpec(
     request,
-    { trainingFile, model: params.backbone, param: "backbone" },
+    { trainingFile, datasetRevision: params.dataset_revision, model: params.backbone, param: "backbone" },
     {
       validation_file: null,
       head: params.name,
@@ -104,10 +106,16 @@ type SourceShape = Pick<JobSpec, "source" | "task" | "modality" | "out_of_scope_
 async function findShape(
   tenantLedger: Ledger,
   trainingFile: string,
+  revision: number | null,
   validationFile: string | null,
 ): Promise<Result<SourceShape>> {
-  const training = trainingFile.startsWith(DATASET_PREFIX)
-    ? await findDatasetShape(tenantLedger, trainingFile.slice(DATASET_PREFIX.length))
+  const isDataset = trainingFile.startsWith(DATASET_PREFIX);
+  if (!isDataset && revision !== null)
+    return fail("invalid_parameter", "A file has no revisions. Leave 'dataset_revision' out, or name a dataset.", {
+      param: "dataset_revision",
+    });
+  const training = isDataset
+    ? await findDatasetShape(tenantLedger, trainingFile.slice(DATASET_PREFIX.length), revision)
     : await findFileShape(tenantLedger, trainingFile, "training_file");
   if (!training.ok || validationFile === null) return training;
   const validation = await findFileShape(tenantLedger, validationFile, "validation_file");
@@ -124,11 +132,22 @@ async function findShape(
   return fail("task_mismatch", message, { param: "validation_file" });
 }
 
-async function findDatasetShape(tenantLedger: Ledger, dataset: string): Promise<Result<SourceShape>> {
+async function findDatasetShape(
+  tenantLedger: Ledger,
+  dataset: string,
+  atRevision: number | null,
+): Promise<Result<SourceShape>> {
   const found = await tenantLedger.findDataset(dataset);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "training_file" } };
   const { id, task, modality, dimensions, out_of_scope_label } = found.value;
-  return ok({ source: { kind: "dataset", name: dataset, id }, task, modality, dimensions, out_of_scope_label });
+  const revision = atRevision ?? found.value.revision;
+  return ok({
+    source: { kind: "dataset", name: dataset, id, revision },
+    task,
+    modality,
+    dimensions,
+    out_of_scope_label,
+  });
 }
 
 async function findFileShape(tenantLedger: Ledger, id: string, param: string): Promise<Result<SourceShape>> {

@@ -35,7 +35,7 @@ export async function trainVersion(
   const prepared =
     params.dataset === undefined
       ? await prepareInline(request, params)
-      : await prepareDataset(request, params.dataset, params.backbone, options);
+      : await prepareDataset(request, params, params.dataset, options);
   if (!prepared.ok) return prepared;
   const { source, backbone, dataset } = prepared.value;
   // The commit refuses it as well, but only after the work.
@@ -73,25 +73,31 @@ interface TrainingInput {
 
 async function prepareDataset(
   { env, tenant }: TenantRequest,
+  { dataset_revision: atRevision, backbone: backboneId }: HeadParams,
   datasetName: string,
-  backboneId: string | undefined,
   options: RequestOptions,
 ): Promise<Result<TrainingInput>> {
   const tenantLedger = getLedger(env.TENANT, tenant);
   const found = await tenantLedger.getDataset(datasetName);
   if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
-  const { task, modality, examples, labels, out_of_scope_label } = found.value;
+  const { task, modality, labels, out_of_scope_label } = found.value;
+  const isPast = atRevision !== undefined && atRevision !== found.value.revision;
+  const size = isPast ? await tenantLedger.getRevision(datasetName, atRevision) : found;
+  if (!size.ok) return size;
+  const { examples } = size.value;
   const backbone = await chooseBackbone(env, tenant, modality, backboneId, "backbone");
   if (!backbone.ok) return backbone;
   if (options.lexical === true && modality !== "text") return lexicalNeedsTexts;
   const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
-  const outputs = Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
+  // How many labels a past revision has is found when its rows are read.
+  const outputs = isPast ? 1 : Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
   // Before the rows are read: those of a dataset that is far too large would not fit into the ledger's memory.
   const budgetFailure = checkRequestBudget({ task, examples, dimensions, outputs }, options);
   if (budgetFailure) return { ok: false, failure: budgetFailure };
   const rows = await tenantLedger.readTrainingRows(
     datasetName,
     backbone.value ? `${backbone.value.id}@${backbone.value.revision}` : "",
+    atRevision,
   );
   if (!rows.ok) return rows;
   return ok({

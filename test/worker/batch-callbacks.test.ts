@@ -437,6 +437,32 @@ describe("the data", () => {
     ]);
   });
 
+  test("is of the revision at which the job was made, or that it names, at every attempt", async () => {
+    const owner = await newTenant();
+    const { key } = owner;
+    await call("POST", "/v1/datasets", key, { name: "tickets", task: "single_label", modality: "text" });
+    const addLabel = (label: string) => {
+      const examples = tickets().map(({ text }, i) => ({ id: `${i}`, text, label: `${label} ${i % 3}` }));
+      return call("POST", "/v1/datasets/tickets/examples", key, { examples });
+    };
+    const labelsOf = async (attempt: Awaited<ReturnType<typeof startJob>>["attempt"], revision: number) =>
+      new Set(expectRows(await attempt.fetchData(), revision).map(({ target }) => String(target).split(" ")[0]));
+    await addLabel("first");
+    const { attempt } = await startJob(owner);
+    await addLabel("second");
+    const named = await startJob(owner, { dataset_revision: 1 });
+    for (const _ of [1, 2]) {
+      expect(await labelsOf(attempt, 1)).toEqual(new Set(["first"]));
+      expect(await labelsOf(named.attempt, 1)).toEqual(new Set(["first"]));
+      await addLabel("third");
+    }
+    const { data } = (await call("GET", "/v1/datasets/tickets/revisions", key)).json;
+    expect(data.filter(({ pinned }: { pinned: boolean }) => pinned)).toMatchObject([{ revision: 1 }]);
+    const job = { model: "hash-text-1", trainable: "head", training_file: "dataset:tickets" };
+    const unknown = await call("POST", "/v1/fine_tuning/jobs", key, { ...job, dataset_revision: 9 });
+    expectError(unknown, 404, "not_found", "dataset_revision");
+  });
+
   test("keeps inputs together that differ in case and spacing alone, and holds the same out as it grows", async () => {
     const owner = await newTenant();
     const { key } = owner;
@@ -568,12 +594,14 @@ describe("the data", () => {
   });
 
   test("ends without its last line where the examples go while it is read", async () => {
-    const { key, attempt } = await newTenantWithJob();
+    const tenant = await tenantWithTickets();
+    const { key } = tenant;
     const lines = Array.from({ length: 12_000 }, (_, i) =>
       JSON.stringify({ text: `more ${i} ${"x".repeat(200)}`, label: "x" }),
     );
     const headers = { "content-type": "application/x-ndjson" };
     await call("POST", "/v1/datasets/tickets/examples", key, lines.join("\n"), headers);
+    const { attempt } = await startJob(tenant);
     const response = await attempt.send("GET", "/data");
     const reader = response.body?.getReader();
     const decoder = new TextDecoder();

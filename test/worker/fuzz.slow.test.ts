@@ -51,6 +51,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
     body: {
       model: "hash-text-1",
       training_file: "dataset:tickets",
+      dataset_revision: 1,
       validation_file: null,
       seed: 1,
       suffix: "s",

@@ -28,6 +28,7 @@ describe("GET /v1/limits", () => {
         fine_tuned_backbones: { limit: fine_tuned_backbones, used: 0 },
         files: { limit: files, used: 0 },
         staged_bytes: { limit: limits.staged_bytes, used: 0 },
+        history_bytes: { limit: limits.history_bytes, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
         inbound_hooks: { limit: inbound_hooks, used: 0 },
         webhook_endpoints: { limit: webhook_endpoints, used: 0 },

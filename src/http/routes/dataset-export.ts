@@ -33,10 +33,13 @@ export function datasetExportRoutes(app: App): void {
 
 async function exportExamples(c: RouteContext<typeof exportRoute>): Promise<Response> {
   const ledger = c.var.ledger();
-  const found = await ledger.findDataset(c.req.valid("param").name);
+  const { name } = c.req.valid("param");
+  const found = await ledger.findDataset(name);
   if (!found.ok) return respondError(c, found.failure);
-  const { format } = c.req.valid("query");
-  const { task, modality, revision } = found.value;
+  const { task, modality } = found.value;
+  const { format, revision = found.value.revision } = c.req.valid("query");
+  const kept = await ledger.getRevision(name, revision);
+  if (!kept.ok) return respondError(c, { ...kept.failure, param: "revision" });
   if (format === "csv" && modality !== "text")
     return respondError(c, {
       code: "modality_mismatch",

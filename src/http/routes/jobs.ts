@@ -143,7 +143,8 @@ export function jobRoutes(app: App): void {
 async function createFineTuningJob(c: RouteContext<typeof createJobRoute>): Promise<Response> {
   const request = tenantRequest(c);
   const params = c.req.valid("json");
-  const source = { trainingFile: params.training_file, model: params.model, param: "model" } as const;
+  const { training_file: trainingFile, dataset_revision: datasetRevision, model } = params;
+  const source = { trainingFile, datasetRevision, model, param: "model" } as const;
   const spec = await resolveJobSpec(request, source, toJobParams(params));
   if (!spec.ok) return respondError(c, spec.failure);
   return respond(c, await createJob(request, spec.value, { claim: c.var.idempotencyClaim, status: 200 }));

@@ -4,7 +4,7 @@ import type { Task } from "../../core/head.ts";
 import { toHex } from "../../lib/hash.ts";
 import { beginChanges, commitChanges, eraseExample, updateExample } from "./changes.ts";
 import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
-import { rowsAt, scanRows } from "./revisions.ts";
+import { findRevision, rowsAt, scanRows } from "./revisions.ts";
 
 export interface ExampleRow extends Record<string, SqlStorageValue> {
   position: number;
@@ -41,6 +41,8 @@ export function readExamples(
 ): Result<{ examples: Example[]; last: number }> {
   const dataset = selectDataset(sql, "id", id);
   if (dataset === null) return fail("not_found", "The dataset was deleted while it was read.");
+  const kept = findRevision(sql, dataset, revision ?? dataset.revision);
+  if (!kept.ok) return kept;
   const examples: Example[] = [];
   let lastPosition = afterPosition;
   let size = 0;

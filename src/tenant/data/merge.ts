@@ -255,6 +255,7 @@ function commitMerge(sql: SqlStorage, row: ImportRow, now: number): ImportResult
       nextPosition: next_position + added,
       historyBytes: 0,
     };
+    if (row.updated > 0) schedule(sql, "expire_history", "", now);
     commitRevision(sql, dataset.id, change, now);
   } else sql.exec("UPDATE datasets SET pending_revision = NULL WHERE id = ?", dataset.id);
   sql.exec("DELETE FROM imports WHERE number = ?", number);

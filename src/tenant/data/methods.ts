@@ -11,9 +11,11 @@ import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
 import * as uploads from "../uploads.ts";
 import * as datasets from "./datasets.ts";
+import { type Comparison, diffRevisions } from "./diff.ts";
 import * as edits from "./edits.ts";
 import * as examples from "./examples.ts";
 import * as files from "./files.ts";
+import * as history from "./history.ts";
 import * as imports from "./imports.ts";
 import { changeDataset, mergeImport } from "./merge.ts";
 import { previewImport } from "./preview.ts";
@@ -77,6 +79,12 @@ export const dataMethods = {
   deleteExamples: (ledger: Transactions, claim: string | null, name: string, filter: ExampleFilter) =>
     edits.editDataset(ledger, claim, name, { kind: "delete", filter }),
   previewDeletion: edits.previewDeletion,
+  listRevisions: (ledger: Transactions, name: string, request: PageRequest) =>
+    ledger.read((sql) => history.listRevisions(sql, name, request)),
+  getRevision: (ledger: Transactions, name: string, revision: number) =>
+    ledger.read((sql) => history.getRevision(sql, name, revision)),
+  diffRevisions: (ledger: Transactions, name: string, comparison: Comparison, afterPosition: number) =>
+    ledger.read((sql) => diffRevisions(sql, name, comparison, afterPosition)),
 
   /** Opens an import. It ends without effect when the caller's `connection` does, unless its merge has begun. */
   async beginImport(ledger: Transactions, name: string, id: string) {

@@ -8,6 +8,7 @@
  */
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { toSeconds } from "../../lib/time.ts";
+import { schedule } from "../tasks/tasks.ts";
 import type { DatasetRow } from "./datasets.ts";
 
 /** What a new revision changes in the dataset's row. */
@@ -17,6 +18,9 @@ export interface RevisionChange {
   readonly nextPosition: number;
   readonly historyBytes: number;
 }
+
+/** How long after a change it is checked whether the past has grown too large. */
+const HISTORY_CHECK_MS = 60_000;
 
 /** Makes a revision the dataset's, so that readers see it. */
 export function commitRevision(sql: SqlStorage, dataset: number, change: RevisionChange, now: number): void {
@@ -31,6 +35,7 @@ export function commitRevision(sql: SqlStorage, dataset: number, change: Revisio
     toSeconds(now),
     dataset,
   );
+  if (historyBytes > 0) schedule(sql, "expire_history", "", now + HISTORY_CHECK_MS);
   sql.exec(
     "INSERT INTO revisions (dataset, revision, examples, created_at) VALUES (?, ?, ?, ?)",
     dataset,
@@ -78,6 +83,16 @@ export function* scanRows<Row extends Record<string, SqlStorageValue>>(
     );
 }
 
+/** The number of rows of a dataset at a revision; the count ends at `max`. */
+export function countRows(sql: SqlStorage, dataset: DatasetRow, revision: number, max: number): number {
+  let count = 0;
+  for (const _row of scanRows(sql, dataset, revision, "position", -1)) {
+    count++;
+    if (count === max) break;
+  }
+  return count;
+}
+
 /** How many examples a revision had when it was made; some may have been deleted since. Fails if it is not kept. */
 export function findRevision(
   sql: SqlStorage,
@@ -91,5 +106,9 @@ export function findRevision(
       revision,
     )
     .toArray()[0];
-  return row ? ok(row) : fail("not_found", `Revision ${revision} of dataset '${dataset.name}' is not kept.`);
+  return row
+    ? ok(row)
+    : fail("not_found", `Revision ${revision} of dataset '${dataset.name}' is not kept.`, {
+        param: "dataset_revision",
+      });
 }

@@ -111,7 +111,8 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
   }
   const record: HeadRecord = { object: "head", ...head, version, created_at: toSeconds(now) };
   sql.exec(
-    "INSERT INTO head_versions (head, version, record, sha256, bytes, dataset) VALUES (?, ?, ?, ?, ?, (SELECT id FROM datasets WHERE name = ? AND revision >= ?))",
+    `INSERT INTO head_versions (head, version, record, sha256, bytes, dataset, revision)
+     VALUES (?1, ?2, ?3, ?4, ?5, (SELECT id FROM datasets WHERE name = ?6 AND revision >= ?7), ?7)`,
     row.value.id,
     version,
     JSON.stringify(record),

@@ -19,6 +19,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { findDataset } from "../data/datasets.ts";
 import { deleteFile, getFile } from "../data/files.ts";
 import { readLabelCounts } from "../data/label-counts.ts";
+import { countRows, findRevision } from "../data/revisions.ts";
 import { checkBackboneLimit, fineTunedId } from "../heads/backbones.ts";
 import { checkHeadTask } from "../heads/heads.ts";
 import { emit } from "../hooks/events.ts";
@@ -44,10 +45,16 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
   const dataset = findDataset(sql, source.name);
   if (!dataset.ok || dataset.value.id !== source.id)
     return fail("not_found", `No dataset '${source.name}'.`, { param });
-  const { examples: n } = dataset.value;
+  const revision = source.revision ?? dataset.value.revision;
+  const kept = findRevision(sql, dataset.value, revision);
+  if (!kept.ok) return { ok: false, failure: { ...kept.failure, param: "dataset_revision" } };
+  const isCurrent = revision === dataset.value.revision;
+  // Examples that were deleted since are left out of an earlier revision, so its rows are counted as far as it matters.
+  const n = isCurrent ? kept.value.examples : countRows(sql, dataset.value, revision, 2);
   if (n < 2)
     return fail("too_few_examples", `Training needs at least two examples; '${source.name}' has ${n}.`, { param });
-  if (spec.task === "regression") return ok(null);
+  // The labels of an earlier revision are found when it is read.
+  if (spec.task === "regression" || !isCurrent) return ok(null);
   const labels = Object.keys(readLabelCounts(sql, dataset.value.id)).filter(
     (label) => label !== spec.out_of_scope_label,
   );

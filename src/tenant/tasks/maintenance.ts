@@ -8,6 +8,7 @@ import { artifactsPrefix, backboneKey, blocksPrefix, fileKey, headKey, tenantPre
 import { abortUpload } from "../../store/uploads.ts";
 import { deleteDatasetRows } from "../data/datasets.ts";
 import { isFileReferenced } from "../data/files.ts";
+import { expireHistory } from "../data/history.ts";
 import { deleteStagedRows, dropImport } from "../data/imports.ts";
 import { isBlockReferenced } from "../data/training-sets.ts";
 import { deleteOldPositions } from "../deleted-positions.ts";
@@ -60,6 +61,8 @@ export async function runMaintenanceTask(at: TenantStorage, task: ScheduledTask,
       return storage.transactionSync(() => deleteExpiredEvents(sql, now)) ? now : null;
     case "expire_positions":
       return deleteOldPositions(sql, now) ? now : null;
+    case "expire_history":
+      return storage.transactionSync(() => expireHistory(sql, now)) ? now : null;
     case "delete_blocks":
       return deletePrefix(kv, blocksPrefix(tenant, Number(task.ref)), now);
     case "abort_upload":
@@ -111,6 +114,7 @@ async function sweep(at: TenantStorage, now: number): Promise<number> {
   const { kv, storage, tenant } = at;
   const { sql } = storage;
   if (storage.transactionSync(() => deleteExpiredEvents(sql, now))) schedule(sql, "expire_events", "", now);
+  schedule(sql, "expire_history", "", now);
   if (deleteOldPositions(sql, now)) schedule(sql, "expire_positions", "", now);
   await sweepBucket(at, headKey(tenant, ""), (sha256) => isHeadReferenced(sql, sha256), now);
   await sweepBucket(at, backboneKey(tenant, ""), (sha256) => isBackboneReferenced(sql, sha256), now);

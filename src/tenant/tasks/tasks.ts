@@ -17,6 +17,7 @@ export type TaskKind =
   | "erase_examples"
   | "delete_staged"
   | "delete_examples"
+  | "expire_history"
   | "expire_answers"
   | "job"
   | "submit_jobs"
@@ -66,6 +67,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   erase_examples: 0,
   delete_staged: 0,
   delete_examples: 0,
+  expire_history: 0,
   expire_answers: 0,
   job: 1,
   submit_jobs: 1,
