@@ -20,7 +20,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createAdaptorServer } from "@hono/node-server";
 import { makeBackbones } from "./backbones/index.ts";
-import { textStatic } from "./backbones/node.ts";
+import { bundledBackbones } from "./backbones/node.ts";
 import type { Log } from "./batch/log.ts";
 import { makeBatchApp } from "./batch/server/app.ts";
 import { readSettings, type Settings } from "./batch/server/settings.ts";
@@ -43,7 +43,7 @@ export async function startBatchEndpoint(
   program = attemptProgram,
 ): Promise<BatchEndpoint> {
   const { configuration, secrets } = settings.backbones;
-  const table = makeBackbones(textStatic, configuration, (name) => secrets[name], undefined);
+  const table = makeBackbones(bundledBackbones, configuration, (name) => secrets[name], undefined);
   if (!table.ok) throw new UsageError(`${table.failure.message}.`);
   const folder = openWorkFolder(settings.workDir);
   const supervisor = makeSupervisor(settings, folder, log, program);

@@ -63,7 +63,7 @@ export function prepareSplit({ train, test }: Split, seed: number, lexical: "aut
     },
     tensors,
     embed: embedLazily(textStatic, texts),
-    embedsLocally: true,
+    backbone: textStatic,
     layers: null,
     budget: UNLIMITED_BUDGET,
     report: () => undefined,

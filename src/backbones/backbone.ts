@@ -27,12 +27,15 @@ export interface Backbone {
   readonly revision: string;
   readonly modality: Modality;
   readonly dimensions: number;
-  readonly kind: "hash" | "static" | "fine_tuned" | "openai" | "workers_ai";
+  readonly kind: "hash" | "static" | "sentence_encoder" | "fine_tuned" | "openai" | "workers_ai";
   readonly license: string;
   readonly parameters: number;
   readonly bytes: number;
-  /** A "remote" embedding costs more than a KV read, so each input is cached. A "local" one takes microseconds. */
-  readonly cost: "local" | "remote";
+  /**
+   * "local": it takes microseconds. "local_cached": it takes milliseconds of this isolate, more than a KV read, so each
+   * input is cached. "remote": another system computes it, and each input is cached.
+   */
+  readonly cost: "local" | "local_cached" | "remote";
   embed(inputs: readonly string[]): Promise<EmbedResult>;
 }
 

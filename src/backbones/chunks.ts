@@ -8,17 +8,34 @@ import type { Backbone, BackboneFailure } from "./backbone.ts";
  */
 export const CHARACTERS_PER_CHUNK = 50_000;
 /**
- * A fine-tuned backbone takes up to so many times as long for a text as another local one: for words that its cache does
- * not have.
+ * How many times as long as a static backbone another local one takes for a character: a fine-tuned one for words that its
+ * cache does not have, a sentence encoder for short texts.
  */
-const FINE_TUNED_COST_FACTOR = 25;
+const COST_FACTORS = { fine_tuned: 25, sentence_encoder: 40 };
+
+/** What a sentence encoder reads of a text. */
+const ENCODER_CHARACTERS = 1024;
 
 /** Is awaited before each chunk. It lets other requests run, and stops the work by returning a failure. */
 export type YieldToEventLoop = () => Promise<Failure | null>;
 
-/** The cost of a character where work is bounded. It is 1 for the shared local backbones. */
+/** The cost of a character where work is bounded: 1 for a static backbone. */
 export function costFactor({ kind }: Pick<Backbone, "kind">): number {
-  return kind === "fine_tuned" ? FINE_TUNED_COST_FACTOR : 1;
+  return kind === "fine_tuned" || kind === "sentence_encoder" ? COST_FACTORS[kind] : 1;
+}
+
+/** How many characters of an input the backbone reads. */
+export function maxCharacters({ kind }: Pick<Backbone, "kind">): number {
+  return kind === "sentence_encoder" ? ENCODER_CHARACTERS : Number.POSITIVE_INFINITY;
+}
+
+/**
+ * The work of embedding so many texts, in bytes of text that a static backbone would read meanwhile; 0 for a remote
+ * backbone, which works elsewhere.
+ */
+export function embeddingWork(backbone: Pick<Backbone, "kind" | "cost"> | null, bytes: number, texts: number): number {
+  if (backbone === null || backbone.cost === "remote") return 0;
+  return Math.min(bytes, texts * maxCharacters(backbone)) * costFactor(backbone);
 }
 
 /**

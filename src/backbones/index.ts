@@ -49,17 +49,17 @@ const entrySchema = z.discriminatedUnion("kind", [
 type Entry = z.infer<typeof entrySchema>;
 
 /**
- * The shared backbones by id: `textStatic`, as this platform loads it (workerd.ts, node.ts), hash-text-1, and those of
- * `configuration` (JSON, see docs/backbones.md). `getSecret` returns a secret by its name. A failure names the invalid
+ * The shared backbones by id: the `bundled` ones, as this platform loads them (workerd.ts, node.ts), hash-text-1, and those
+ * of `configuration` (JSON, see docs/backbones.md). `getSecret` returns a secret by its name. A failure names the invalid
  * entry and field, but no value.
  */
 export function makeBackbones(
-  textStatic: Backbone,
+  bundled: readonly Backbone[],
   configuration: string | undefined,
   getSecret: (name: string) => string | undefined,
   ai: AiBinding | undefined,
 ): Result<ReadonlyMap<string, Backbone>> {
-  const table = new Map([textStatic, hashText].map((backbone) => [backbone.id, backbone]));
+  const table = new Map([...bundled, hashText].map((backbone) => [backbone.id, backbone]));
   const entries = parseEntries(configuration);
   if (!entries.ok) return entries;
   for (const [i, entry] of entries.value.entries()) {

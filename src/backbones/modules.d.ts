@@ -8,3 +8,8 @@ declare module "*.txt" {
   const text: string;
   export default text;
 }
+
+declare module "*.wasm" {
+  const module: WebAssembly.Module;
+  export default module;
+}

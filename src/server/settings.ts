@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { createSecureContext } from "node:tls";
 import { makeBackbones } from "../backbones/index.ts";
-import { textStatic } from "../backbones/node.ts";
+import { bundledBackbones } from "../backbones/node.ts";
 import { UsageError } from "../lib/usage-error.ts";
 import { parseOrigins } from "../webhooks/url.ts";
 import type { ServeOptions } from "./options.ts";
@@ -79,7 +79,7 @@ export function readWorkerVariables(env: NodeJS.ProcessEnv): Record<string, stri
     names.push(name);
     return env[name];
   };
-  const backbones = makeBackbones(textStatic, env.BACKBONES, getSecret, undefined);
+  const backbones = makeBackbones(bundledBackbones, env.BACKBONES, getSecret, undefined);
   if (!backbones.ok) throw new UsageError(`${backbones.failure.message}.`);
   return Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : [])));
 }

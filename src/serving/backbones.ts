@@ -2,7 +2,7 @@
 import type { Backbone } from "../backbones/backbone.ts";
 import { makeBackbones } from "../backbones/index.ts";
 import { isStatic, type StaticBackbone } from "../backbones/text-static.ts";
-import { textStatic } from "../backbones/workerd.ts";
+import { bundledBackbones, textStatic } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { getBackbone } from "../store/backbones.ts";
 import { getLedger } from "../tenant/tenant.ts";
@@ -17,7 +17,11 @@ export function getSharedBackbones(env: Cloudflare.Env): ReadonlyMap<string, Bac
   if (cache === undefined || cache.env !== env || cache.configuration !== env.BACKBONES) {
     const secrets = env as unknown as Record<string, unknown>;
     const getSecret = (name: string) => (typeof secrets[name] === "string" ? secrets[name] : undefined);
-    cache = { configuration: env.BACKBONES, env, result: makeBackbones(textStatic, env.BACKBONES, getSecret, env.AI) };
+    cache = {
+      configuration: env.BACKBONES,
+      env,
+      result: makeBackbones(bundledBackbones, env.BACKBONES, getSecret, env.AI),
+    };
   }
   if (!cache.result.ok) throw new Error(cache.result.failure.message);
   return cache.result.value;

@@ -124,7 +124,7 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
     const target = { kv, tenant, dataset: rows.dataset.id, backbone, blockNumber: range.block };
     const key = await writeBlock(target, { dimensions, hashes, rows: values }, knownRows);
     if (key !== null) await params.recordBlock(range.block, key);
-    stored = key !== null && (backbone.cost === "local" || (await readBlock(kv, key, dimensions)) !== null);
+    stored = key !== null && (backbone.cost !== "remote" || (await readBlock(kv, key, dimensions)) !== null);
   }
   if (knownRows.size === count) params.onBlock(range.block, values, stored);
   return { embedded: knownRows.size - cached, cached, failure };

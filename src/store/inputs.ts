@@ -1,6 +1,6 @@
-/** Embeds single inputs. For a remote backbone, a tenant's embeddings are cached in KV, one value an input. */
+/** Embeds single inputs. A tenant's embeddings by a backbone that is not "local" are cached in KV, one value an input. */
 import type { Backbone } from "../backbones/backbone.ts";
-import { embedInChunks, missingRowFailure } from "../backbones/chunks.ts";
+import { embedInChunks, maxCharacters, missingRowFailure } from "../backbones/chunks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { countCharacters } from "../core/text/characters.ts";
@@ -26,15 +26,16 @@ export async function embedInputs(
   waitUntil: (work: Promise<unknown>) => void,
 ): Promise<Result<EmbeddedInputs>> {
   const limit =
-    backbone.kind === "fine_tuned" ? limits.fine_tuned_characters_per_request : limits.characters_per_request;
+    backbone.kind === "sentence_encoder" ? limits.encoder_characters_per_request : limits.characters_per_request;
+  const most = maxCharacters(backbone);
   // A text has at most as many characters as code units, so most requests are within the limit without counting.
-  if (inputs.reduce((sum, { length }) => sum + length, 0) > limit) {
-    const actual = inputs.reduce((sum, input) => sum + countCharacters(input), 0);
+  if (inputs.reduce((sum, { length }) => sum + Math.min(length, most), 0) > limit) {
+    const actual = inputs.reduce((sum, input) => sum + Math.min(countCharacters(input), most), 0);
     const message = `The texts of a request have at most ${limit} characters; these have ${actual}. Send fewer inputs in a request.`;
     if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
   }
   const name = `${backbone.id}@${backbone.revision}`;
-  const keys = backbone.cost === "remote" ? inputs.map((input) => inputKey(tenant, name, toHex(shortHash(input)))) : [];
+  const keys = backbone.cost !== "local" ? inputs.map((input) => inputKey(tenant, name, toHex(shortHash(input)))) : [];
   const cached = await readInputs(kv, keys, backbone.dimensions);
   const unique = [...new Set(inputs.filter((_, i) => !cached.has(keys[i] ?? "")))];
   let chunks = 0;
@@ -47,7 +48,7 @@ export async function embedInputs(
     const row = newEmbeddings.rows[i];
     if (row !== undefined) rowByInput.set(input, row);
   }
-  if (backbone.cost === "remote") waitUntil(writeInputs(kv, tenant, name, rowByInput));
+  if (backbone.cost !== "local") waitUntil(writeInputs(kv, tenant, name, rowByInput));
   if (newEmbeddings.failure) return { ok: false, failure: newEmbeddings.failure };
   const orderedRows: Float32Array[] = [];
   for (const [i, input] of inputs.entries()) {

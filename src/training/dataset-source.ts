@@ -1,6 +1,6 @@
 /** A stored dataset as the source of a training. */
 import type { Backbone } from "../backbones/backbone.ts";
-import { costFactor, type YieldToEventLoop } from "../backbones/chunks.ts";
+import { embeddingWork, type YieldToEventLoop } from "../backbones/chunks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { encodeTargets } from "../core/linear/targets.ts";
 import { BLOCK_ROWS, matchesHash } from "../store/blocks.ts";
@@ -54,7 +54,7 @@ export function createDatasetSource(
     modality: dataset.modality,
     dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
     examples: rows.positions.length,
-    textBytes: backbone?.cost === "local" ? rows.inputBytes * costFactor(backbone) : 0,
+    textBytes: embeddingWork(backbone, rows.inputBytes, rows.positions.length),
     groups: rows.groups,
     targets: encodeTargets(dataset.task, parseTargets(rows.targets), dataset.out_of_scope_label),
     prepare: backbone?.cost === "remote" ? (yieldToEventLoop) => gather(backbone, retain, yieldToEventLoop) : null,

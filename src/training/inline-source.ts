@@ -1,7 +1,7 @@
 /** Examples sent with the request as the source of a training. */
 import type { StoredExample } from "../api/examples.ts";
 import type { Backbone } from "../backbones/backbone.ts";
-import { costFactor, embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
+import { embeddingWork, embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
 import { ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { encodeTargets } from "../core/linear/targets.ts";
@@ -39,7 +39,7 @@ export function createInlineSource(
     modality: backbone === null ? "embedding" : "text",
     dimensions,
     examples: examples.length,
-    textBytes: backbone?.cost === "local" ? bytes * costFactor(backbone) : 0,
+    textBytes: embeddingWork(backbone, bytes, examples.length),
     groups: Int32Array.from(examples, ({ groupHash }) => {
       const key = toHex(groupHash);
       const number = groupNumbers.get(key) ?? groupNumbers.size;

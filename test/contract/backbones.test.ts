@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { makeBackbones } from "../../src/backbones/index.ts";
-import { loadTextStatic } from "./runtime.ts";
+import { loadBundledBackbones } from "./runtime.ts";
 
-const table = makeBackbones(await loadTextStatic(), undefined, () => undefined, undefined);
-const local = table.ok ? [...table.value.values()].filter(({ cost }) => cost === "local") : [];
+const table = makeBackbones(await loadBundledBackbones(), undefined, () => undefined, undefined);
+const local = table.ok ? [...table.value.values()].filter(({ cost }) => cost !== "remote") : [];
 
 /** Any text, lone surrogates and NUL included. */
 const anyText = fc.oneof(fc.string({ unit: "binary", maxLength: 200 }), fc.string({ unit: "grapheme", maxLength: 60 }));
@@ -23,8 +23,8 @@ const scripts = [
   "\0",
 ];
 
-it("has two backbones without any configuration", () => {
-  expect(local.map(({ id }) => id)).toEqual(["text-static-1", "hash-text-1"]);
+it("has three backbones without any configuration", () => {
+  expect(local.map(({ id }) => id)).toEqual(["text-static-1", "text-use-1", "hash-text-1"]);
 });
 
 describe.each(local)("$id", (backbone) => {

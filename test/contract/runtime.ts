@@ -17,6 +17,11 @@ export async function loadTensors(): Promise<TensorBackend> {
   return ((await loadExport("tensor", "workerdTensorBackend", "nodeTensorBackend")) as () => Promise<TensorBackend>)();
 }
 
+/** The bundled backbones in whichever runtime the tests run. */
+export async function loadBundledBackbones(): Promise<readonly Backbone[]> {
+  return (await loadExport("backbones", "bundledBackbones", "bundledBackbones")) as readonly Backbone[];
+}
+
 /** text-static-1 in whichever runtime the tests run. */
 export async function loadTextStatic(): Promise<Backbone> {
   return (await loadExport("backbones", "textStatic", "textStatic")) as Backbone;

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { makeBackbones } from "../../src/backbones/index.ts";
-import { textStatic } from "../../src/backbones/node.ts";
+import { bundledBackbones } from "../../src/backbones/node.ts";
 import type { AiBinding } from "../../src/backbones/workers-ai.ts";
 
 const KEY = "sk-very-secret";
@@ -26,25 +26,31 @@ const bge = {
 };
 
 function buildTable(...entries: unknown[]) {
-  const table = makeBackbones(textStatic, JSON.stringify(entries), secrets, ai);
+  const table = makeBackbones(bundledBackbones, JSON.stringify(entries), secrets, ai);
   if (!table.ok) throw new Error(table.failure.message);
   return table.value;
 }
 
 function configurationError(configuration: unknown, binding: AiBinding | undefined = ai): string {
   const text = typeof configuration === "string" ? configuration : JSON.stringify(configuration);
-  const table = makeBackbones(textStatic, text, secrets, binding);
+  const table = makeBackbones(bundledBackbones, text, secrets, binding);
   return table.ok ? "none" : table.failure.message;
 }
 
 it.each([undefined, "", "  ", "[]"])("has the backbones in the box alone when BACKBONES is %j", (configuration) => {
-  const table = makeBackbones(textStatic, configuration, secrets, undefined);
-  expect(table.ok && [...table.value.keys()]).toEqual(["text-static-1", "hash-text-1"]);
+  const table = makeBackbones(bundledBackbones, configuration, secrets, undefined);
+  expect(table.ok && [...table.value.keys()]).toEqual(["text-static-1", "text-use-1", "hash-text-1"]);
 });
 
 it("adds the configured backbones, and shows nothing of their key", () => {
   const table = buildTable(openAi, bge);
-  expect([...table.keys()]).toEqual(["text-static-1", "hash-text-1", "text-embedding-3-small", "bge-small-en-v1.5"]);
+  expect([...table.keys()]).toEqual([
+    "text-static-1",
+    "text-use-1",
+    "hash-text-1",
+    "text-embedding-3-small",
+    "bge-small-en-v1.5",
+  ]);
   expect(table.get("text-embedding-3-small")).toMatchObject({
     kind: "openai",
     modality: "text",
@@ -97,7 +103,7 @@ it("does not repeat a key put where its name belongs", () => {
 });
 
 it("needs the binding for Workers AI", () => {
-  const table = makeBackbones(textStatic, JSON.stringify([bge]), secrets, undefined);
+  const table = makeBackbones(bundledBackbones, JSON.stringify([bge]), secrets, undefined);
   expect(table.ok).toBe(false);
   expect(!table.ok && table.failure.message).toContain("BACKBONES[0].kind: workers_ai needs the binding AI");
 });

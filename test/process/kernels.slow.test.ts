@@ -7,7 +7,7 @@ import { expect, it } from "vitest";
 
 const root = join(import.meta.dirname, "../..");
 
-it.each(["src/tensor/kernels.wasm", "src/finetune/kernels.wasm"])(
+it.each(["src/tensor/kernels.wasm", "src/finetune/kernels.wasm", "src/backbones/sentence-encoder/kernels.wasm"])(
   "%s is what `npm run kernels` compiles",
   async (file) => {
     const { scripts } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as {

@@ -127,7 +127,7 @@ describe("a job that trained layers", () => {
 
   test("makes a model that embeds so many characters in a request, as predictions by it do", async () => {
     const input = Array(64).fill("a".repeat(32_000));
-    const details = { limit: limits.fine_tuned_characters_per_request, actual: 64 * 32_000 };
+    const details = { limit: limits.characters_per_request, actual: 64 * 32_000 };
     for (const answer of [
       await postEmbeddings(owner.key, id, input),
       await call("POST", "/v1/heads/support/predict", owner.key, { input }),

@@ -45,9 +45,9 @@ process.on("uncaughtException", (error) => {
 const { submission, workerOptions, budget, maxSingleUploadBytes, backbones: backboneSettings } = await setup;
 
 async function findBackbone(id: string) {
-  const { textStatic } = await import("../../backbones/node.ts");
+  const { bundledBackbones } = await import("../../backbones/node.ts");
   const { configuration, secrets } = backboneSettings;
-  const table = makeBackbones(textStatic, configuration, (name) => secrets[name], undefined);
+  const table = makeBackbones(bundledBackbones, configuration, (name) => secrets[name], undefined);
   return (table.ok && table.value.get(id)) || null;
 }
 

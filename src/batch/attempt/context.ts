@@ -42,8 +42,8 @@ export interface TrainingContext {
   readonly tensors: TensorBackend;
   /** The embedding of a row's input. */
   readonly embed: (row: number) => Float32Array | Promise<Float32Array>;
-  /** Whether embedding the texts counts towards the edge's budget. */
-  readonly embedsLocally: boolean;
+  /** null for the caller's own embeddings. */
+  readonly backbone: Backbone | null;
   /** null if the head alone is trained. */
   readonly layers: TrainableLayers | null;
   /** What a training at this endpoint may cost. */
@@ -54,11 +54,11 @@ export interface TrainingContext {
   readonly yieldToEventLoop: () => Promise<void>;
 }
 
-/** @param remoteEmbeddings the matrix that a remote backbone's embeddings are written to; else null */
+/** @param keptEmbeddings the matrix that the embeddings of a backbone that is not "local" are written to; else null */
 export function makeTrainingContext(
   { submission, backbone, tensors, budget, cancellation }: AttemptContext,
   examples: Examples,
-  remoteEmbeddings: EmbeddingMatrix | null,
+  keptEmbeddings: EmbeddingMatrix | null,
   report: TrainingContext["report"],
 ): TrainingContext {
   const { texts, targets } = examples;
@@ -69,8 +69,8 @@ export function makeTrainingContext(
     submission,
     examples,
     tensors,
-    embed: embedsLocally ? embedLazily(backbone, texts) : (remoteEmbeddings ?? examples.embeddings).at,
-    embedsLocally,
+    embed: embedsLocally ? embedLazily(backbone, texts) : (keptEmbeddings ?? examples.embeddings).at,
+    backbone,
     layers: trainableLayers(submission, backbone),
     budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },
     report,

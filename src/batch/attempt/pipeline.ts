@@ -74,15 +74,16 @@ async function pullAndRestore(
   reporter.sendProgress(`Read ${rows.length} examples.`, { examples: rows.length, held_out: heldOutCount });
   if (await store.restore(examples.digest, signal)) reporter.sendProgress("Goes on from a checkpoint.", {});
   const results = store.results();
-  const isRemote = backbone?.cost === "remote";
-  results.embeddings = isRemote ? (results.embeddings ?? makeEmbeddingMatrix(submission.dimensions)) : null;
+  // Those of a local backbone are made again when they are needed, which takes less than keeping them.
+  const keepsEmbeddings = backbone !== null && backbone.cost !== "local";
+  results.embeddings = keepsEmbeddings ? (results.embeddings ?? makeEmbeddingMatrix(submission.dimensions)) : null;
   const context = makeTrainingContext(attempt, examples, results.embeddings, reporter.sendProgress);
   const failure = endpointBudgetFailure(context, rows);
   if (failure !== null) return { ok: false, failure };
   return ok({ attempt, reporter, context, rows, results, save: () => store.save(signal), startedAt });
 }
 
-/** Embeds all texts by a remote backbone, saving the embeddings whenever there are half as many again. */
+/** Embeds all texts by a backbone that is not "local", saving the embeddings whenever there are half as many again. */
 async function embed({ attempt, context, results, save }: Pipeline): Promise<Result<null>> {
   const { backbone, workerClient, cancellation } = attempt;
   const { texts } = context.examples;

@@ -2,6 +2,7 @@
  * The rows and lexical features that a candidate's head is trained on. `head` is the frozen head as the edge would train it:
  * on as many rows as the edge's budget allows. `fine_tuned` has all rows and this endpoint's budget.
  */
+import { embeddingWork } from "../../backbones/chunks.ts";
 import type { Candidate } from "../../core/evaluation/comparison.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import { costIfOverBudget } from "../../core/linear/cost.ts";
@@ -60,7 +61,11 @@ async function prepareEdgeTraining(
   const fullShape = shapeOf(context, allRows);
   const options = toTrainingOptions(submission);
   const fits = (size: number) => {
-    const shape = { ...fullShape, examples: size, textBytes: context.embedsLocally ? (cumulativeBytes[size] ?? 0) : 0 };
+    const shape = {
+      ...fullShape,
+      examples: size,
+      textBytes: embeddingWork(context.backbone, cumulativeBytes[size] ?? 0, size),
+    };
     return costIfOverBudget(shape, options, budget) === null;
   };
   for (let size = largestFitting(allRows.length, fits); size >= 2; size = Math.floor(size * SHRINK_FACTOR)) {
@@ -113,7 +118,7 @@ export function groupsOf({ examples }: TrainingContext, rows: readonly number[])
 function shapeOf(context: TrainingContext, rows: readonly number[]): TrainingShape & { textBytes: number } {
   const { task, dimensions } = context.submission;
   const outputs = Math.max(1, targetsOf(context, rows).labels.length);
-  const textBytes = context.embedsLocally ? textBytesOf(context, rows) : 0;
+  const textBytes = embeddingWork(context.backbone, textBytesOf(context, rows), rows.length);
   return { task, examples: rows.length, dimensions, outputs, textBytes };
 }
 

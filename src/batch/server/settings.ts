@@ -1,7 +1,7 @@
 /** The settings of a batch endpoint, read from the environment. */
 import { resolve } from "node:path";
 import { makeBackbones } from "../../backbones/index.ts";
-import { textStatic } from "../../backbones/node.ts";
+import { bundledBackbones } from "../../backbones/node.ts";
 import type { Cost } from "../../core/linear/types.ts";
 import { MAX_SINGLE_UPLOAD_BYTES } from "../../jobs/protocol.ts";
 import { UsageError } from "../../lib/usage-error.ts";
@@ -88,7 +88,7 @@ function parseUrl(name: string, value: string | undefined): string {
 function readBackboneSettings(env: NodeJS.ProcessEnv): BackboneSettings {
   const secrets: Record<string, string> = {};
   const table = makeBackbones(
-    textStatic,
+    bundledBackbones,
     env.BACKBONES,
     (name) => {
       const value = env[name];

@@ -1,0 +1,91 @@
+/**
+ * text-use-1: a static embedding (text-static.ts) beside that of a sentence encoder (sentence-encoder/), which knows the
+ * order of words. Each has unit norm:
+ *
+ *   embedding = (static(text), encoder(text)) / √2
+ */
+import type { Backbone } from "./backbone.ts";
+import { type EncoderShape, encoderLayout } from "./sentence-encoder/layout.ts";
+import { BLOCK_TOKENS, type EncoderNetwork, encoderNetwork } from "./sentence-encoder/network.ts";
+import { unigramTokenizer } from "./sentence-encoder/tokenizer.ts";
+
+/** A model's config.json. */
+export interface EncoderConfig extends EncoderShape {
+  readonly id: string;
+  readonly revision: string;
+  readonly license: string;
+  readonly parameters: number;
+}
+
+export interface EncoderFiles {
+  readonly kernels: WebAssembly.Module;
+  readonly weights: Uint8Array;
+}
+
+/**
+ * The backbone of a static one and an encoder. The first call of `embed` loads the encoder's files, and throws if the weights
+ * do not match the configuration.
+ */
+export function textUseBackbone(
+  base: Backbone,
+  config: EncoderConfig,
+  vocabulary: string,
+  loadFiles: () => EncoderFiles,
+): Backbone {
+  const tokenize = unigramTokenizer(vocabulary);
+  let network: EncoderNetwork | undefined;
+  const loadNetwork = () => {
+    const { kernels, weights } = loadFiles();
+    return encoderNetwork(kernels, config, weights);
+  };
+  return {
+    id: config.id,
+    // The embeddings depend on the files of both.
+    revision: `${base.revision}-${config.revision}`,
+    modality: "text",
+    dimensions: base.dimensions + (config.widths.at(-1) ?? 0),
+    kind: "sentence_encoder",
+    license: `${config.license} AND ${base.license}`,
+    parameters: base.parameters + config.parameters,
+    bytes: base.bytes + encoderLayout(config).bytes + Buffer.byteLength(vocabulary),
+    cost: "local_cached",
+    embed: async (inputs) => {
+      network ??= loadNetwork();
+      const { rows: baseRows, failure } = await base.embed(inputs);
+      const rows = encodeTexts(
+        network,
+        inputs.map((input) => tokenize(input)),
+      );
+      return {
+        rows: rows.map((row, i) => concatenate(baseRows[i] ?? new Float32Array(base.dimensions), row)),
+        failure,
+      };
+    },
+  };
+}
+
+/** The encoder's rows of tokenized texts, as many in one pass as it takes. */
+function encodeTexts(network: EncoderNetwork, texts: readonly (readonly number[])[]): Float32Array[] {
+  const rows: Float32Array[] = [];
+  let block: (readonly number[])[] = [];
+  let tokens = 0;
+  for (const text of texts) {
+    const length = Math.min(text.length, network.maxTokens);
+    if (tokens + length > BLOCK_TOKENS) {
+      rows.push(...network.encode(block));
+      block = [];
+      tokens = 0;
+    }
+    block.push(text);
+    tokens += length;
+  }
+  return [...rows, ...network.encode(block)];
+}
+
+/** Two rows of unit norm, as one. */
+function concatenate(a: Float32Array, b: Float32Array): Float32Array {
+  const row = new Float32Array(a.length + b.length);
+  row.set(a);
+  row.set(b, a.length);
+  return row.map((value) => value * Math.SQRT1_2);
+}
