@@ -13,7 +13,9 @@ const usage = `Usage: npm run demo [-- FILE [--text COLUMN] [--label COLUMN] …
   --text, --label, --id              a column's name, its position from 1, or a JSON Pointer
   --format, --delimiter, --encoding  such as csv, semicolon and windows-1252
   --label_names                      what the labels 0, 1, 2 … are called: no|yes
-  --truncate                         cuts texts that are too long`;
+  --truncate                         cuts texts that are too long
+
+The Worker is built each time, unless BUNDLE_DIR names one that \`npm run build\` has built.`;
 
 const column = { type: "string" } as const;
 const options = {

@@ -19,12 +19,11 @@
  *   BATCH_SMALL_JOBS  1: how many small ones it runs beside these
  */
 import { once } from "node:events";
-import { existsSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { exitWithError, UsageError } from "./lib/usage-error.ts";
 import { startBatchProcess } from "./server/batch-process.ts";
-import { buildWorker, serve } from "./server/runtime.ts";
+import { buildWorker, findBundle, serve } from "./server/runtime.ts";
 import { readPort, readServeOptions } from "./server/settings.ts";
 import { loadBatchSecret, prepareStateDir } from "./server/state.ts";
 
@@ -53,19 +52,6 @@ async function findBatchPort(env: NodeJS.ProcessEnv): Promise<number | null> {
   return findPort("BATCH_PORT", readPort("BATCH_PORT", env.BATCH_PORT ?? "0"));
 }
 
-/** The folder of a built Worker. Throws a UsageError if the one that is set has none. */
-async function findBundle({ BUNDLE_DIR }: NodeJS.ProcessEnv): Promise<string> {
-  if (BUNDLE_DIR) {
-    if (existsSync(join(BUNDLE_DIR, "worker.js"))) return resolve(BUNDLE_DIR);
-    throw new UsageError(
-      `BUNDLE_DIR '${BUNDLE_DIR}' has no Worker. Build one with 'npm run build', which writes 'dist'.`,
-    );
-  }
-  const bundleDir = join(root, "dist");
-  await buildWorker(bundleDir);
-  return bundleDir;
-}
-
 async function main(): Promise<void> {
   // Files of the state are for this user alone.
   process.umask(0o077);
@@ -74,7 +60,8 @@ async function main(): Promise<void> {
   await findPort("PORT", options.port, options.host);
   const batchPort = await findBatchPort(env);
   prepareStateDir(options.stateDir);
-  const bundleDir = await findBundle(env);
+  const bundleDir = env.BUNDLE_DIR ? findBundle(env.BUNDLE_DIR) : join(root, "dist");
+  if (!env.BUNDLE_DIR) await buildWorker(bundleDir);
   const secret = loadBatchSecret(options.stateDir);
   const batchVariables = batchPort === null ? {} : { BATCH_URL: `http://127.0.0.1:${batchPort}`, BATCH_SECRET: secret };
   const { url, batchUrl, stop } = await serve(bundleDir, {

@@ -15,7 +15,7 @@ import {
   type ImportType,
   type Prediction,
 } from "../sdk/client.ts";
-import { buildWorker, type Server, serve } from "../server/runtime.ts";
+import { buildWorker, findBundle, type Server, serve } from "../server/runtime.ts";
 import { chooseHeldOutRows, type HeldOutRow } from "./held-out.ts";
 import { manualCommands, printEvaluation, printImport, printPredictions, printStepTimes } from "./report.ts";
 import { makeStopwatch, type Stopwatch } from "./stopwatch.ts";
@@ -80,7 +80,7 @@ async function findDemoData(path: string | undefined, options: ImportOptions): P
   return { file, type: typesByExtension[extname(file).toLowerCase()] ?? "text/csv", options, texts: null };
 }
 
-/** Builds and starts the Worker in a temporary folder, and removes both after `work`. */
+/** Builds the Worker, unless BUNDLE_DIR names a built one, and starts it in a temporary folder; and removes both after `work`. */
 async function withDemoWorker<T>({ step }: Stopwatch, work: (url: string, adminKey: string) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "graft-demo-"));
   // The tools behind the server write temporary files of their own. This puts them into the same folder.
@@ -93,11 +93,13 @@ async function withDemoWorker<T>({ step }: Stopwatch, work: (url: string, adminK
   process.on("exit", removeFolder).on("SIGINT", onInterrupt).on("SIGTERM", onInterrupt);
   try {
     const adminKey = randomBytes(16).toString("hex");
-    const bundleDir = join(folder, "worker");
-    await step("Build the Worker", () => {
-      building = buildWorker(bundleDir);
-      return building;
-    });
+    const { BUNDLE_DIR } = process.env;
+    const bundleDir = BUNDLE_DIR ? findBundle(BUNDLE_DIR) : join(folder, "worker");
+    if (!BUNDLE_DIR)
+      await step("Build the Worker", () => {
+        building = buildWorker(bundleDir);
+        return building;
+      });
     server = await step("Start it on workerd", () => {
       const log = (line: string) => void (line.includes("_error") && process.stderr.write(`${line}\n`));
       return serve(bundleDir, { port: 0, stateDir: join(folder, "state"), adminKey, log });

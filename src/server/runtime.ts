@@ -1,11 +1,12 @@
 /** Builds the Worker and runs it on workerd, the runtime of production, with its storage on disk. */
 import { execFile } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
+import { UsageError } from "../lib/usage-error.ts";
 import { rewriteDirectory } from "./directory.ts";
 import { startFronts } from "./fronts.ts";
 import { watchRuntime } from "./liveness.ts";
@@ -37,6 +38,12 @@ export async function buildWorker(outDir: string, main?: string): Promise<void> 
       env: { ...process.env, WRANGLER_SEND_METRICS: "false" },
     },
   );
+}
+
+/** The whole path of BUNDLE_DIR, the folder of a built Worker. Throws a UsageError if it has none. */
+export function findBundle(dir: string): string {
+  if (existsSync(join(dir, "worker.js"))) return resolve(dir);
+  throw new UsageError(`BUNDLE_DIR '${dir}' has no Worker. Build one with 'npm run build', which writes 'dist'.`);
 }
 
 /**

@@ -29,9 +29,13 @@ interface RunResult {
 }
 
 /** Runs a command with a temporary folder of its own; sends it SIGINT when `interruptAt` comes up on stderr. */
-async function runCommand(command: string, args: readonly string[], interruptAt?: string): Promise<RunResult> {
+async function runCommand(
+  command: string,
+  args: readonly string[],
+  { interruptAt, env }: { readonly interruptAt?: string; readonly env?: Record<string, string> } = {},
+): Promise<RunResult> {
   const temporary = mkdtempSync(join(folder, "tmp-"));
-  const child = execFile(command, args, { cwd: root, env: { ...process.env, TMPDIR: temporary } });
+  const child = execFile(command, args, { cwd: root, env: { ...process.env, TMPDIR: temporary, ...env } });
   let out = "";
   let err = "";
   child.stdout?.on("data", (text) => (out += text));
@@ -58,8 +62,10 @@ function processesOf(temporary: string): string[] {
   });
 }
 
+const demo = [join(root, "src/cli.ts"), "demo"];
+/** The demo with a Worker that is built already. */
 const runDemo = (...args: readonly string[]) =>
-  runCommand(process.execPath, [join(root, "src/cli.ts"), "demo", ...args]);
+  runCommand(process.execPath, [...demo, ...args], { env: { BUNDLE_DIR: inject("bundles").deployed } });
 
 const colours = ["red", "green", "blue"];
 const things = ["door", "car", "house", "shirt", "lamp", "bag", "chair", "book", "phone", "cup", "hat", "wall"];
@@ -67,7 +73,7 @@ const rows = things.flatMap((thing) => colours.map((colour) => `"a ${colour} ${t
 
 describe("the demo", () => {
   test("trains on the example tickets, shows its evaluation and classifies unseen texts", async () => {
-    const { code, out, err, leftovers } = await runDemo();
+    const { code, out, err, leftovers } = await runCommand(process.execPath, demo);
     expect(code, err).toBe(0);
     expect(out).toContain("What was read of examples/support-tickets.csv");
     expect(out).toContain("csv, utf-8, separated by \",\"; text from 'text'; label from 'label'");
@@ -137,7 +143,7 @@ describe("the demo", () => {
   test.each(["Build the Worker", "Start it on workerd", "Train and evaluate"])(
     "leaves nothing when stopped at '%s'",
     async (step) => {
-      const { code, leftovers } = await runCommand(process.execPath, [join(root, "src/cli.ts"), "demo"], step);
+      const { code, leftovers } = await runCommand(process.execPath, demo, { interruptAt: step });
       expect(code).toBe(130);
       expect(leftovers).toEqual([]);
     },

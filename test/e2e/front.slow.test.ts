@@ -19,9 +19,10 @@ afterEach(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
 
-/** What `npm start` runs. */
+/** What `npm start` runs, with a Worker that is built already. */
 function startServer(stateDir: string, port: number, env: Record<string, string> = {}) {
-  const settings = { PORT: String(port), STATE_DIR: stateDir, ADMIN_KEY: adminKey, BATCH_JOBS: "0", ...env };
+  const own = { PORT: String(port), STATE_DIR: stateDir, ADMIN_KEY: adminKey, BATCH_JOBS: "0" };
+  const settings = { ...own, BUNDLE_DIR: inject("bundles").deployed, ...env };
   const child = spawn(process.execPath, [join(root, "src/serve.ts")], {
     cwd: root,
     env: { ...process.env, ...settings },
@@ -158,7 +159,7 @@ function getByTls(port: number, path: string, ca: Buffer): Promise<{ status: num
   });
 }
 
-test("TLS by files, on the address of HOST, with a batch endpoint and a Worker that is built already", async () => {
+test("TLS by files, on the address of HOST, with a batch endpoint", async () => {
   const [TLS_CERT, TLS_KEY] = [join(folder, "cert.pem"), join(folder, "key.pem")];
   const subject = ["-subj", "/CN=graft.test", "-addext", "subjectAltName=DNS:graft.test"];
   const files = ["-keyout", TLS_KEY, "-out", TLS_CERT];
@@ -166,7 +167,7 @@ test("TLS by files, on the address of HOST, with a batch endpoint and a Worker t
     stdio: "ignore",
   });
   const port = await freePort();
-  const env = { HOST: "0.0.0.0", TLS_CERT, TLS_KEY, BUNDLE_DIR: inject("bundles").deployed, BATCH_JOBS: "1" };
+  const env = { HOST: "0.0.0.0", TLS_CERT, TLS_KEY, BATCH_JOBS: "1" };
   const server = startServer(join(folder, "tls"), port, env);
   const ca = readFileSync(TLS_CERT);
   const get = (path: string) => getByTls(port, path, ca);

@@ -102,7 +102,7 @@ test("a state folder serves one server at a time, and the next one after it", as
   const { key } = await createClient({ baseUrl: first.url, key: "operator-key-of-the-tests" }).tenants.create();
   try {
     await expect(serve(bundle, options("state"))).rejects.toThrow(UsageError);
-    const second = await startServer({ PORT: "0", STATE_DIR: join(folder, "state") });
+    const second = await startServer({ PORT: "0", STATE_DIR: join(folder, "state"), BUNDLE_DIR: bundle });
     expect(second).toEqual({
       code: 1,
       out: "",
@@ -170,6 +170,7 @@ test("comes back on its port with its state after its process alone was killed",
     PORT: String(port),
     STATE_DIR: join(folder, "killed"),
     ADMIN_KEY: "operator-key-of-the-tests",
+    BUNDLE_DIR: bundle,
   };
   const url = `http://127.0.0.1:${port}`;
   const operator = createClient({ baseUrl: url, key: "operator-key-of-the-tests" });

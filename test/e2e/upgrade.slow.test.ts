@@ -45,9 +45,21 @@ beforeAll(async () => {
   receiver = await startReceiver();
   embeddingServer = await startEmbeddingServer();
   updateLedger();
-  const batchPort = await freePort();
+  const [port, batchPort] = [await freePort(), await freePort()];
+  // It comes first: the job, which waited for one, is submitted as soon as the Worker starts.
+  batch = spawn(process.execPath, [join(import.meta.dirname, "..", "..", "src", "batch.ts")], {
+    env: {
+      ...process.env,
+      BATCH_PORT: String(batchPort),
+      BATCH_SECRET: workerVariables.BATCH_SECRET,
+      GRAFT_URL: `http://127.0.0.1:${port}`,
+      WORK_DIR: join(folder, "work"),
+    },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(batch.stdout as NodeJS.ReadableStream, "data");
   server = await serve(inject("bundles").deployed, {
-    port: 0,
+    port,
     stateDir,
     adminKey: ADMIN_KEY,
     log: () => undefined,
@@ -59,16 +71,6 @@ beforeAll(async () => {
     },
   });
   graft = createClient({ baseUrl: server.url, key: expected.key });
-  batch = spawn(process.execPath, [join(import.meta.dirname, "..", "..", "src", "batch.ts")], {
-    env: {
-      ...process.env,
-      BATCH_PORT: String(batchPort),
-      BATCH_SECRET: workerVariables.BATCH_SECRET,
-      GRAFT_URL: server.url,
-      WORK_DIR: join(folder, "work"),
-    },
-    stdio: ["ignore", "ignore", "inherit"],
-  });
 });
 afterAll(async () => {
   batch?.kill();
