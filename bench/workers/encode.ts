@@ -1,19 +1,28 @@
-/** The Worker that bench/encode.ts measures. It embeds the texts of a request with text-static-1. */
-import { textStatic } from "../../src/backbones/workerd.ts";
+/** The Worker that bench/encode.ts measures. It embeds the texts of a request. */
+import { bundledBackbones } from "../../src/backbones/workerd.ts";
 
 // wrangler.toml binds these classes, and this Worker starts with the real one's configuration.
 export class Tenant {}
 export class Directory {}
 
+export interface EncodeRequest {
+  readonly id: string;
+  readonly texts: readonly string[];
+  readonly batch: number;
+  readonly milliseconds: number;
+}
+
 export default {
-  /** Embeds the body's texts repeatedly, for about `milliseconds`; at least once. */
+  /** Embeds the body's texts repeatedly, `batch` at a time, for about `milliseconds`; at least once. */
   async fetch(request: Request): Promise<Response> {
-    const { texts, milliseconds } = (await request.json()) as { texts: string[]; milliseconds: number };
+    const { id, texts, batch, milliseconds } = (await request.json()) as EncodeRequest;
+    const backbone = bundledBackbones.find((each) => each.id === id);
+    if (backbone === undefined) return new Response(null, { status: 404 });
     const start = performance.now();
     let done = 0;
     let elapsed = 0;
     do {
-      await textStatic.embed(texts);
+      for (let start = 0; start < texts.length; start += batch) await backbone.embed(texts.slice(start, start + batch));
       done += texts.length;
       elapsed = performance.now() - start;
     } while (elapsed < milliseconds);

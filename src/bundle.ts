@@ -1,0 +1,20 @@
+/**
+ * Builds what a deployment uploads, containers apart, and fails if it is too large: `npm run bundle`. The platform takes a
+ * Worker of 64 MiB, uncompressed (https://developers.cloudflare.com/workers/platform/limits/#worker-size).
+ */
+import { execFileSync } from "node:child_process";
+import { readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+
+const MAX_MIB = 48;
+const folder = join(import.meta.dirname, "../dist/production");
+
+rmSync(folder, { recursive: true, force: true });
+const wrangler = join(import.meta.dirname, "../node_modules/wrangler/bin/wrangler.js");
+const options = ["deploy", "--dry-run", "--env", "production", "--containers-rollout=none", "--outdir", folder];
+execFileSync(process.execPath, [wrangler, ...options], { stdio: "inherit" });
+// Source maps are not a part of the Worker.
+const files = readdirSync(folder).filter((file) => !file.endsWith(".map"));
+const mib = files.reduce((sum, file) => sum + statSync(join(folder, file)).size, 0) / 2 ** 20;
+console.log(`The Worker has ${mib.toFixed(1)} MiB; ${MAX_MIB} are allowed.`);
+if (mib > MAX_MIB) process.exitCode = 1;
