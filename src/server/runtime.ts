@@ -4,12 +4,18 @@ import { existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type V4MiniflareOptions } from "miniflare";
-import { unstable_getMiniflareWorkerOptions as workerOptions } from "wrangler";
+import type { Miniflare as MiniflareInstance, V4MiniflareOptions } from "miniflare";
 import { UsageError } from "../lib/usage-error.ts";
 import { rewriteDirectory } from "./directory.ts";
 import { startFronts } from "./fronts.ts";
 import { watchRuntime } from "./liveness.ts";
+import {
+  convertV4MiniflareOptions,
+  Log,
+  LogLevel,
+  Miniflare,
+  unstable_getMiniflareWorkerOptions as workerOptions,
+} from "./miniflare.ts";
 import type { ServeOptions } from "./options.ts";
 import { startOutbound } from "./outbound.ts";
 import { makeSockets, type Sockets } from "./sockets.ts";
@@ -93,7 +99,12 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
   }
 }
 
-function startRuntime(bundleDir: string, options: ServeOptions, serverKey: string, sockets: Sockets): Miniflare {
+function startRuntime(
+  bundleDir: string,
+  options: ServeOptions,
+  serverKey: string,
+  sockets: Sockets,
+): MiniflareInstance {
   const { modulesRules: _bundled, ...worker } = workerOptions(config).workerOptions;
   const modules = moduleTypes.flatMap(([pattern, type]) =>
     readdirSync(bundleDir)
