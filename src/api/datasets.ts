@@ -16,6 +16,8 @@ export const dataset = z
     out_of_scope_label: z.string().nullable(),
     examples: z.number().int(),
     labels: z.record(z.string(), z.number().int()),
+    /** The examples whose embeddings are kept, by backbone (`<id>@<revision>`). */
+    embedded: z.record(z.string(), z.number().int()),
     /** Rises with every change of the examples. */
     revision: z.number().int(),
     created_at: unixSeconds,

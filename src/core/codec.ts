@@ -1,6 +1,7 @@
 /**
- * Stored formats. Each starts with a four-byte magic number whose last byte is the version. A decoder returns null for
- * a version that it does not know, and callers treat that as a missing value. Numbers are little-endian.
+ * Heads as they are stored; blocks of embeddings are in block.ts. Each format starts with a four-byte magic number whose
+ * last byte is the version. A decoder returns null for a version that it does not know, and callers treat that as a missing
+ * value. Numbers are little-endian.
  *
  *   head   "GHD2" | u32 length of JSON | JSON in ASCII, padded with spaces to a multiple of 4 | weights, bias, conformal f32
  *          "GHD1" is the same without `offset`, which is 0 then
@@ -10,8 +11,6 @@
  *          "GHD4" has the same JSON and the same parts as named sections (sections.ts), and others that a head may have. It is
  *          the last version of its kind: what a head gets from now on is a section, or a field of the JSON.
  *          `visible_text` in the JSON of any of them: invisible characters are removed before a text's features are computed.
- *   block  "GEB2" | u32 dimensions | u32 rows | rows × 16 bytes of input hash | rows × dimensions f32
- *          "GEB1" is the same, of texts with their invisible characters. It counts as missing, so they are embedded again.
  */
 import type { ValueRange } from "./evaluation/value-range.ts";
 import type { Head, LexicalWeights, Task } from "./head.ts";
@@ -21,9 +20,6 @@ const HEAD_V1_MAGIC = 0x31444847;
 const HEAD_V2_MAGIC = 0x32444847;
 const HEAD_V3_MAGIC = 0x33444847;
 const HEAD_V4_MAGIC = 0x34444847;
-const BLOCK_MAGIC = 0x32424547;
-/** Bytes of an input's hash: the first 128 bits of its SHA-256. */
-export const HASH_BYTES = 16;
 
 interface HeadHeader {
   task: Task;
@@ -201,40 +197,4 @@ function hasValidOptions({ labels, thresholds = [], value_range = [0, 0] }: Head
   if (!Array.isArray(thresholds) || !Array.isArray(value_range)) return false;
   if (thresholds.length > 0 && thresholds.length !== labels.length) return false;
   return value_range.length === 2 && [...thresholds, ...value_range].every(Number.isFinite);
-}
-
-/** Embeddings of up to about a thousand rows of a dataset, and the hash of each row's input. */
-export interface Block {
-  readonly dimensions: number;
-  /** rows × HASH_BYTES */
-  readonly hashes: Uint8Array;
-  /** rows × dimensions, row-major */
-  readonly rows: Float32Array;
-}
-
-export function encodeBlock(block: Block): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(12 + block.hashes.length + block.rows.byteLength);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, BLOCK_MAGIC, true);
-  view.setUint32(4, block.dimensions, true);
-  view.setUint32(8, block.hashes.length / HASH_BYTES, true);
-  bytes.set(block.hashes, 12);
-  new Float32Array(bytes.buffer, 12 + block.hashes.length, block.rows.length).set(block.rows);
-  return bytes;
-}
-
-/** The block in `bytes`. Null unless they are a complete block of a known version with these dimensions. */
-export function decodeBlock(bytes: Uint8Array, dimensions: number): Block | null {
-  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  const view = new DataView(aligned.buffer, aligned.byteOffset, aligned.byteLength);
-  if (aligned.length < 12 || view.getUint32(0, true) !== BLOCK_MAGIC || view.getUint32(4, true) !== dimensions)
-    return null;
-  const rows = view.getUint32(8, true);
-  if (aligned.length !== 12 + rows * (HASH_BYTES + 4 * dimensions)) return null;
-  const rowsOffset = aligned.byteOffset + 12 + rows * HASH_BYTES;
-  return {
-    dimensions,
-    hashes: aligned.subarray(12, 12 + rows * HASH_BYTES),
-    rows: new Float32Array(aligned.buffer, rowsOffset, rows * dimensions),
-  };
 }

@@ -1,6 +1,6 @@
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 
-/** As HASH_BYTES of core/codec.ts, which stores these hashes. */
+/** As HASH_BYTES of core/block.ts, which stores these hashes. */
 const SHORT_HASH_BYTES = 16;
 
 export function sha256Hex(bytes: Uint8Array | string): string {

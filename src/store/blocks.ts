@@ -3,14 +3,14 @@
  * wrongly is read as missing: its rows are embedded again.
  */
 import type { Backbone } from "../backbones/backbone.ts";
-import { type Block, decodeBlock, encodeBlock, HASH_BYTES } from "../core/codec.ts";
+import { type Block, type BlockPrecision, decodeBlock, encodeBlock, HASH_BYTES } from "../core/block.ts";
 import { shortHash, toHex } from "../lib/hash.ts";
 import { blockKey } from "./keys.ts";
 
 /** How many positions of a dataset share a block. */
 export const BLOCK_ROWS = 1024;
 /** Reading a block does not extend its life. A block that has expired is made again. */
-const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
+export const BLOCK_TTL_SECONDS = 60 * 24 * 3600;
 
 /** The block under a key; null if KV has none, refuses, or answers other bytes than those that the key names. */
 export async function readBlock(kv: KVNamespace, key: string, dimensions: number): Promise<Block | null> {
@@ -24,18 +24,21 @@ export interface BlockTarget {
   readonly kv: KVNamespace;
   readonly tenant: string;
   readonly dataset: number;
-  readonly backbone: Pick<Backbone, "id" | "revision">;
+  readonly backbone: Pick<Backbone, "id" | "revision" | "cost">;
   readonly blockNumber: number;
 }
 
-/** Writes the rows of a block that are known. Returns the block's key, or null if KV refuses it. */
+/** Embeddings of many dimensions that take this isolate's time are kept in 8 bits a number. */
+export function blockPrecision({ cost }: Pick<Backbone, "cost">): BlockPrecision {
+  return cost === "local_cached" ? "int8" : "float32";
+}
+
+/** Writes a block. Returns its key, or null if KV refuses it. */
 export async function writeBlock(
   { kv, tenant, dataset, backbone, blockNumber }: BlockTarget,
   block: Block,
-  knownRows: ReadonlySet<number>,
 ): Promise<string | null> {
-  const isComplete = knownRows.size * HASH_BYTES === block.hashes.length;
-  const bytes = encodeBlock(isComplete ? block : selectRows(block, knownRows));
+  const bytes = encodeBlock(block, blockPrecision(backbone));
   // The id of a fine-tuned backbone has a name that its tenant chose. Keys have none: they may outlast their values.
   const name = `${backbone.id.startsWith("ft:") ? "ft" : backbone.id}@${backbone.revision}`;
   const key = blockKey(tenant, dataset, name, blockNumber, toHex(shortHash(bytes)));
@@ -59,7 +62,10 @@ export function hashAt(hashes: Uint8Array, index: number): string {
   return toHex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
 }
 
-function selectRows({ dimensions, hashes, rows }: Block, indices: ReadonlySet<number>): Block {
+/** Some rows of a block, as a block. */
+export function selectRows(block: Block, indices: ReadonlySet<number>): Block {
+  const { dimensions, hashes, rows } = block;
+  if (indices.size * HASH_BYTES === hashes.length) return block;
   const selected = {
     dimensions,
     hashes: new Uint8Array(indices.size * HASH_BYTES),

@@ -1,11 +1,11 @@
 /** Gathers the embeddings of a whole training set: from cached blocks, and from the backbone what no block has. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
-import { type Block, HASH_BYTES } from "../core/codec.ts";
+import { type Block, HASH_BYTES, roundRows } from "../core/block.ts";
 import { type Failure, fail } from "../core/failure.ts";
 import { visibleText } from "../core/text/visible.ts";
 import { toHex } from "../lib/hash.ts";
-import { BLOCK_ROWS, hashAt, matchesHash, readBlock, writeBlock } from "./blocks.ts";
+import { BLOCK_ROWS, blockPrecision, hashAt, matchesHash, readBlock, selectRows, writeBlock } from "./blocks.ts";
 
 /** Blocks read at once, because the platform opens six connections a request. Fewer if they are large. */
 const MAX_CONCURRENT_READS = 4;
@@ -20,6 +20,15 @@ export interface RowsToEmbed {
   readonly inputHashes: Uint8Array;
   /** The KV key of each block that was written for this backbone, by block number. */
   readonly blocks: ReadonlyMap<number, string>;
+  /** The blocks that have a row which is not recorded as embedded. */
+  readonly incompleteBlocks: ReadonlySet<number>;
+}
+
+/** A block in KV, as the ledger records it. */
+export interface StoredBlock {
+  readonly key: string;
+  /** The hashes of the inputs whose embeddings it has: rows × HASH_BYTES. */
+  readonly hashes: Uint8Array;
 }
 
 export interface GatherBlocksParams {
@@ -35,8 +44,8 @@ export interface GatherBlocksParams {
    * them. For a remote backbone, which would have to be called again, it was read back.
    */
   readonly onBlock: (block: number, values: Float32Array, stored: boolean) => void;
-  /** Records a block's key in the ledger, before the next block is embedded: an interrupted gathering resumes there. */
-  readonly recordBlock: (block: number, key: string) => Promise<unknown>;
+  /** Records a block in the ledger, before the next block is embedded: an interrupted gathering resumes there. */
+  readonly recordBlock: (block: number, stored: StoredBlock) => Promise<unknown>;
   /** Blocks that an earlier gathering delivered and KV did not store. */
   readonly retainedBlocks: ReadonlyMap<number, Float32Array>;
 }
@@ -111,6 +120,7 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
   const count = range.end - range.start;
   const hashes = hashesInRange(rows, range);
   if (block && toHex(block.hashes) === toHex(hashes)) {
+    await recordUnchanged(params, range, block);
     params.onBlock(range.block, block.rows, true);
     return { embedded: 0, cached: count, failure: null };
   }
@@ -119,15 +129,30 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
   const knownRows = block === null ? new Set<number>() : copyKnownRows(block, hashes, values);
   const cached = knownRows.size;
   const failure = await embedMissingRows(params, range, values, knownRows);
+  // Embeddings are the same whether they were just computed or are read again later.
+  if (blockPrecision(backbone) === "int8") roundRows(values, dimensions);
   let stored = knownRows.size === cached;
+  if (stored && block) await recordUnchanged(params, range, block);
   if (!stored) {
     const target = { kv, tenant, dataset: rows.dataset.id, backbone, blockNumber: range.block };
-    const key = await writeBlock(target, { dimensions, hashes, rows: values }, knownRows);
-    if (key !== null) await params.recordBlock(range.block, key);
+    const written = selectRows({ dimensions, hashes, rows: values }, knownRows);
+    const key = await writeBlock(target, written);
+    if (key !== null) await params.recordBlock(range.block, { key, hashes: written.hashes });
     stored = key !== null && (backbone.cost !== "remote" || (await readBlock(kv, key, dimensions)) !== null);
   }
   if (knownRows.size === count) params.onBlock(range.block, values, stored);
   return { embedded: knownRows.size - cached, cached, failure };
+}
+
+/** Records the rows of a block in KV that needs no change, where the ledger does not know of all of them. */
+async function recordUnchanged(
+  { rows, retainedBlocks, recordBlock }: GatherBlocksParams,
+  range: BlockRange,
+  { hashes }: Block,
+): Promise<void> {
+  const key = rows.blocks.get(range.block);
+  if (key === undefined || retainedBlocks.has(range.block) || !rows.incompleteBlocks.has(range.block)) return;
+  await recordBlock(range.block, { key, hashes });
 }
 
 /** Copies into `values` the rows of a block whose hashes are among `hashes`. Returns the indices of the copied rows. */

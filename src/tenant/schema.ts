@@ -221,6 +221,20 @@ export const migrations: readonly string[] = [
   )
   `,
   "ALTER TABLE idempotency ADD COLUMN reference TEXT",
+  // data/blocks.ts says what `embedded` is: a digit for each of the 1,024 positions of a block.
+  `
+  ALTER TABLE blocks ADD COLUMN embedded TEXT;
+  ALTER TABLE blocks ADD COLUMN expires_at INTEGER;
+  CREATE INDEX blocks_block ON blocks (dataset, block);
+  CREATE TRIGGER examples_input_replaced AFTER UPDATE OF input_hash ON examples WHEN OLD.input_hash <> NEW.input_hash BEGIN
+    UPDATE blocks SET embedded = substr(embedded, 1, OLD.position % 1024) || '0' || substr(embedded, OLD.position % 1024 + 2)
+    WHERE dataset = OLD.dataset AND block = OLD.position / 1024;
+  END;
+  CREATE TRIGGER examples_deleted AFTER DELETE ON examples BEGIN
+    UPDATE blocks SET embedded = substr(embedded, 1, OLD.position % 1024) || '0' || substr(embedded, OLD.position % 1024 + 2)
+    WHERE dataset = OLD.dataset AND block = OLD.position / 1024;
+  END;
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -35,9 +35,9 @@ export function createDatasetSource(
     onBlock: GatherBlocksParams["onBlock"],
     yieldToEventLoop: YieldToEventLoop,
   ) => {
-    const recordBlock = async (block: number, key: string) => {
-      blocks.set(block, key);
-      await tenantLedger.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]]));
+    const recordBlock: GatherBlocksParams["recordBlock"] = async (block, stored) => {
+      blocks.set(block, stored.key);
+      await tenantLedger.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, stored]]));
     };
     const work = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, readInputs, retainedBlocks };
     const done = await gatherBlocks({ ...work, yieldToEventLoop, onBlock, recordBlock });
@@ -54,7 +54,7 @@ export function createDatasetSource(
     modality: dataset.modality,
     dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
     examples: rows.positions.length,
-    textBytes: embeddingWork(backbone, rows.inputBytes, rows.positions.length),
+    textBytes: textsToEmbed(rows, backbone),
     groups: rows.groups,
     targets: encodeTargets(dataset.task, parseTargets(rows.targets), dataset.out_of_scope_label),
     prepare: backbone?.cost === "remote" ? (yieldToEventLoop) => gather(backbone, retain, yieldToEventLoop) : null,
@@ -69,6 +69,13 @@ export function createDatasetSource(
       return gather(backbone, deliverAndRelease, yieldToEventLoop);
     },
   };
+}
+
+/** The work of embedding, where what is stored need not be embedded again: reading it costs a static backbone as much. */
+function textsToEmbed({ inputBytes, positions, missingInputs }: TrainingRows, backbone: Backbone | null): number {
+  return backbone?.cost === "local_cached"
+    ? embeddingWork(backbone, missingInputs.bytes, missingInputs.count)
+    : embeddingWork(backbone, inputBytes, positions.length);
 }
 
 const datasetChanged = fail("dataset_changed", "The dataset was changed while it was read. Train again.", {

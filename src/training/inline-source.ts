@@ -2,12 +2,13 @@
 import type { StoredExample } from "../api/examples.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { embeddingWork, embedInChunks, type YieldToEventLoop } from "../backbones/chunks.ts";
+import { roundRows } from "../core/block.ts";
 import { ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { encodeTargets } from "../core/linear/targets.ts";
 import { visibleText } from "../core/text/visible.ts";
 import { toHex } from "../lib/hash.ts";
-import { BLOCK_ROWS } from "../store/blocks.ts";
+import { BLOCK_ROWS, blockPrecision } from "../store/blocks.ts";
 import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource, visitTexts } from "./source.ts";
 
 export function createInlineSource(
@@ -79,6 +80,8 @@ async function gatherInline(
       const embedded = await embedInChunks(backbone, texts, yieldToEventLoop);
       if (embedded.failure !== null) return { ok: false, failure: embedded.failure };
       for (const [i, row] of embedded.rows.entries()) if (row) values.set(row, i * dimensions);
+      // As a stored dataset has them.
+      if (blockPrecision(backbone) === "int8") roundRows(values, dimensions);
     }
     deliver(start, values);
   }

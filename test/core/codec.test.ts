@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { decodeBlock, decodeHead, encodeBlock, encodeHead } from "../../src/core/codec.ts";
+import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import type { Head } from "../../src/core/head.ts";
 import type { Section } from "../../src/core/sections.ts";
 
@@ -102,14 +102,6 @@ it("says of a head whether it reads invisible characters, in a field that older 
   const bytes = encodeHead(head);
   expect(new TextDecoder().decode(bytes.subarray(0, 4))).toBe("GHD2");
   expect(decodeHead(bytes)?.visibleText).toBe(true);
-});
-
-it("reads no block of texts with their invisible characters", () => {
-  const block = { dimensions: 2, hashes: new Uint8Array(16).fill(7), rows: Float32Array.of(1, 2) };
-  const bytes = encodeBlock(block);
-  expect(decodeBlock(bytes, 2)).toEqual(block);
-  bytes[3] = "1".charCodeAt(0);
-  expect(decodeBlock(bytes, 2)).toBeNull();
 });
 
 it("returns null unless the bytes are a complete head of a known version", () => {

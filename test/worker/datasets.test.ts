@@ -26,6 +26,7 @@ describe("creating a dataset", () => {
       ...body,
       examples: 0,
       labels: {},
+      embedded: {},
       revision: 0,
       created_at: expect.any(Number),
       updated_at: expect.any(Number),

@@ -56,6 +56,7 @@ function makeWork(texts: readonly string[], backbone: Backbone, atOnce = BLOCK_R
       positions: Uint32Array.from(texts, (_, i) => i),
       inputHashes: Uint8Array.from(texts.flatMap((text) => [...shortHash(text)])),
       blocks: new Map(),
+      incompleteBlocks: new Set(),
     },
     readInputs: async (positions) => positions.slice(0, atOnce).map((position) => texts[position] ?? null),
     yieldToEventLoop: async () => null,
@@ -355,9 +356,9 @@ describe("a remote backbone", () => {
 
 test("a block's key has no name that a tenant chose", async () => {
   const block = { dimensions: 1, hashes: shortHash("a"), rows: Float32Array.of(1) };
-  const backbone = { id: "ft:text-static-1:a-name-of-ours", revision: "a1b2" };
+  const backbone = { id: "ft:text-static-1:a-name-of-ours", revision: "a1b2", cost: "local" } as const;
   const target = { kv: env.KV, tenant: "keys", dataset: 1, backbone, blockNumber: 0 };
-  const key = await writeBlock(target, block, new Set([0]));
+  const key = await writeBlock(target, block);
   expect(key).toMatch(/^tenants\/keys\/blocks\/1\/ft@a1b2\/0-[0-9a-f]+$/);
   expect(await readBlock(env.KV, key ?? "", 1)).toEqual(block);
 });

@@ -10,7 +10,7 @@ import { toStoredExample } from "../../src/ingest/example.ts";
 import { sha256Hex, shortHash } from "../../src/lib/hash.ts";
 import { BLOCK_ROWS } from "../../src/store/blocks.ts";
 import { publishBytes, storeBytes } from "../../src/store/content-addressed.ts";
-import { gatherBlocks, type RowsToEmbed } from "../../src/store/gather.ts";
+import { gatherBlocks, type RowsToEmbed, type StoredBlock } from "../../src/store/gather.ts";
 import { getHead } from "../../src/store/heads.ts";
 import { embedInputs } from "../../src/store/inputs.ts";
 import { headKey } from "../../src/store/keys.ts";
@@ -94,6 +94,7 @@ function makeRows(texts: readonly string[], blocks: ReadonlyMap<number, string>)
     positions: Uint32Array.from(texts, (_, i) => i),
     inputHashes: Uint8Array.from(texts.flatMap((text) => [...shortHash(text)])),
     blocks,
+    incompleteBlocks: new Set(),
   };
 }
 
@@ -114,7 +115,7 @@ function makeDataset(texts: readonly string[]) {
       yieldToEventLoop: neverPreempted,
       retainedBlocks: new Map(),
       onBlock: (block, values) => deliveredBlocks.set(block, values),
-      recordBlock: async (block, key) => blocks.set(block, key),
+      recordBlock: async (block, { key }) => blocks.set(block, key),
     });
     const features = [...deliveredBlocks].sort(([a], [b]) => a - b).flatMap(([, values]) => [...values]);
     return { ...result, features };
@@ -212,7 +213,7 @@ describe("a data set's embeddings", () => {
       positions.map((position) => (position === 3 ? "edited since" : (texts[position] ?? null)));
     const backbone = fakeBackbone();
     const recordedBlocks: string[] = [];
-    const recordBlock = async (_: number, key: string) => recordedBlocks.push(key);
+    const recordBlock = async (_: number, { key }: StoredBlock) => recordedBlocks.push(key);
     const work = {
       kv: env.KV,
       tenant,

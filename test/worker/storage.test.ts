@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
 import { shortHash } from "../../src/lib/hash.ts";
 import { BLOCK_ROWS } from "../../src/store/blocks.ts";
-import { gatherBlocks, type RowsToEmbed } from "../../src/store/gather.ts";
+import { gatherBlocks, type RowsToEmbed, type StoredBlock } from "../../src/store/gather.ts";
 import { tenantPrefix } from "../../src/store/keys.ts";
 import { getLedger, type Ledger } from "../../src/tenant/tenant.ts";
 import { call, newTenant } from "./api.ts";
@@ -74,8 +74,8 @@ async function gatherEmbeddings(name: string, backbone: Backbone & { readonly em
     yieldToEventLoop: async () => null,
     retainedBlocks: new Map(),
     onBlock: (block, values) => deliveredBlocks.set(block, values),
-    recordBlock: (block, key) =>
-      remote.recordBlocks(id, `${backbone.id}@${backbone.revision}`, new Map([[block, key]])),
+    recordBlock: (block, stored) =>
+      remote.recordBlocks(id, `${backbone.id}@${backbone.revision}`, new Map([[block, stored]])),
   });
   expect(result.failure).toBeNull();
   const features = [...deliveredBlocks].sort(([a], [b]) => a - b).flatMap(([, values]) => [...values]);
@@ -200,6 +200,7 @@ describe("KV operations of one request", () => {
       positions: Uint32Array.from(texts, (_, i) => i),
       inputHashes: new Uint8Array(await new Blob(texts.map((text) => new Uint8Array(shortHash(text)))).arrayBuffer()),
       blocks,
+      incompleteBlocks: new Set(),
     };
     const backbone = countingBackbone();
     const work = {
@@ -211,7 +212,7 @@ describe("KV operations of one request", () => {
       yieldToEventLoop: async () => null,
       retainedBlocks: new Map(),
       onBlock: () => undefined,
-      recordBlock: async (block: number, key: string) => blocks.set(block, key),
+      recordBlock: async (block: number, { key }: StoredBlock) => blocks.set(block, key),
     };
     const count = Math.ceil(texts.length / BLOCK_ROWS);
     await gatherBlocks(work);

@@ -220,7 +220,8 @@ test("blocks in KV expire after 60 days, and inputs after 7", async () => {
   );
   await Promise.all(writes);
   const block = { dimensions: 1, hashes: shortHash("a"), rows: Float32Array.of(1) };
-  await writeBlock({ kv: env.KV, tenant: "expiry", dataset: 1, backbone: shared, blockNumber: 0 }, block, new Set([0]));
+  const backbone = { ...shared, cost: "remote" } as const;
+  await writeBlock({ kv: env.KV, tenant: "expiry", dataset: 1, backbone, blockNumber: 0 }, block);
   const { keys } = await env.KV.list({ prefix: "tenants/expiry/" });
   const days = keys.map(({ name, expiration = 0 }) => [
     name.split("/")[2],

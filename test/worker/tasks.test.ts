@@ -6,7 +6,7 @@ import { encodeHead } from "../../src/core/codec.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
 import { publishBytes, storeBytes } from "../../src/store/content-addressed.ts";
 import { backboneKey, blockKey, blocksPrefix, headKey } from "../../src/store/keys.ts";
-import { isBlockReferenced } from "../../src/tenant/data/training-sets.ts";
+import { isBlockReferenced } from "../../src/tenant/data/blocks.ts";
 import type { Directory } from "../../src/tenant/directory.ts";
 import type { NewHead } from "../../src/tenant/heads/heads.ts";
 import { readIdentity } from "../../src/tenant/schema.ts";
@@ -178,7 +178,7 @@ describe("each kind of work, run twice, has the effect of once", () => {
     const dataset = await newDataset();
     const key = blockKey(tenant, dataset, "b@1", 0, "digest");
     await env.KV.put(key, "bytes");
-    await remote.recordBlocks(dataset, "b@1", new Map([[0, key]]));
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, { key, hashes: new Uint8Array() }]]));
     await runTask("delete_block", key);
     expect((await listStored()).kv).toEqual([key]);
   });
@@ -243,7 +243,7 @@ describe("each kind of work, run twice, has the effect of once", () => {
     await publishBytes(env.KV, env.BUCKET, headKey(tenant, orphan.sha256));
     const dataset = await newDataset();
     const block = blockKey(tenant, dataset, "b@1", 0, "kept");
-    await remote.recordBlocks(dataset, "b@1", new Map([[0, block]]));
+    await remote.recordBlocks(dataset, "b@1", new Map([[0, { key: block, hashes: new Uint8Array() }]]));
     const orphanBlock = blockKey(tenant, dataset, "b@1", 1, "orphan");
     const expirationTtl = 60 * 24 * 3600;
     for (const key of [block, orphanBlock]) await env.KV.put(key, "bytes", { expirationTtl });
@@ -264,7 +264,11 @@ describe("each kind of work, run twice, has the effect of once", () => {
   test("a sweep finds a block by its key, without reading the others", async () => {
     const dataset = await newDataset();
     const keys = Array.from({ length: 500 }, (_, i) => blockKey(tenant, dataset, "b@1", i, "digest"));
-    await remote.recordBlocks(dataset, "b@1", new Map(keys.entries()));
+    await remote.recordBlocks(
+      dataset,
+      "b@1",
+      new Map(keys.map((key, block) => [block, { key, hashes: new Uint8Array() }])),
+    );
     await inLedger(({ sql }) => {
       let read = 0;
       const exec = (query: string, ...bindings: SqlStorageValue[]) => {

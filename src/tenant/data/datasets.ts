@@ -7,6 +7,7 @@ import { toSeconds } from "../../lib/time.ts";
 import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
+import { countEmbedded } from "./blocks.ts";
 import { deleteRowsOf } from "./bounded-deletion.ts";
 import { countStoredExamples, readLabelCounts } from "./label-counts.ts";
 
@@ -56,6 +57,7 @@ export function toDataset(sql: SqlStorage, row: DatasetRow): Dataset {
     out_of_scope_label: row.out_of_scope_label,
     examples: row.examples,
     labels: readLabelCounts(sql, row.id),
+    embedded: countEmbedded(sql, row.id),
     revision: row.revision,
     created_at: row.created_at,
     updated_at: row.updated_at,

@@ -5,11 +5,13 @@ import type { FileListRequest } from "../../api/files.ts";
 import type { PageRequest } from "../../api/lists.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
+import type { StoredBlock } from "../../store/gather.ts";
 import type { Upload } from "../../store/uploads.ts";
 import { checkFileUnused } from "../jobs/jobs.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
 import * as uploads from "../uploads.ts";
+import { recordBlocks } from "./blocks.ts";
 import * as datasets from "./datasets.ts";
 import { type Comparison, diffRevisions } from "./diff.ts";
 import * as edits from "./edits.ts";
@@ -115,11 +117,10 @@ export const dataMethods = {
     ledger.read((sql) => trainingSets.readTrainingRows(sql, name, backbone, revision)),
   readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>
     ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions, revision))),
-  /** Notes the KV keys of written blocks of embeddings, and has the values that they replace deleted. */
-  recordBlocks: (ledger: Transactions, dataset: number, backbone: string, blocks: ReadonlyMap<number, string>) =>
+  /** Notes blocks of embeddings that are in KV, and has the values that they replace deleted. */
+  recordBlocks: (ledger: Transactions, dataset: number, backbone: string, blocks: ReadonlyMap<number, StoredBlock>) =>
     ledger.change((sql, now) => {
-      for (const key of trainingSets.recordBlocks(sql, dataset, backbone, blocks))
-        schedule(sql, "delete_block", key, now);
+      for (const key of recordBlocks(sql, dataset, backbone, blocks, now)) schedule(sql, "delete_block", key, now);
       return ok(null);
     }),
 

@@ -1,7 +1,9 @@
-import { HASH_BYTES } from "../../core/codec.ts";
+import { HASH_BYTES } from "../../core/block.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
+import { BLOCK_ROWS } from "../../store/blocks.ts";
 import type { RowsToEmbed } from "../../store/gather.ts";
+import { readStoredBlocks } from "./blocks.ts";
 import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
 import { findRevision, rowsAt, scanRows } from "./revisions.ts";
 
@@ -14,6 +16,8 @@ export interface TrainingRows extends RowsToEmbed {
   readonly targets: readonly string[];
   /** Bytes of all inputs; texts in UTF-8. */
   readonly inputBytes: number;
+  /** The inputs whose embeddings are not stored: how many, and their bytes. */
+  readonly missingInputs: { readonly count: number; readonly bytes: number };
 }
 
 interface Row extends Record<string, SqlStorageValue> {
@@ -54,9 +58,17 @@ export function readTrainingRows(
   const groups = new Int32Array(n);
   const targets: string[] = [];
   const groupNumbers = new Map<bigint, number>();
-  let [inputBytes, targetBytes] = [0, 0];
+  const stored = readStoredBlocks(sql, dataset.value.id, backbone);
+  const incompleteBlocks = new Set<number>();
+  let [inputBytes, targetBytes, missing, missingBytes] = [0, 0, 0, 0];
   for (const row of scanRows<Row>(sql, dataset.value, revision, TRAINING_COLUMNS, -1)) {
     inputBytes += row.bytes;
+    // What is recorded is of the present rows. Those of another revision may differ.
+    if (revision !== dataset.value.revision || !stored.isEmbedded(row.position)) {
+      incompleteBlocks.add(Math.floor(row.position / BLOCK_ROWS));
+      missing++;
+      missingBytes += row.bytes;
+    }
     targetBytes += row.target_bytes;
     // The rest is only counted.
     if (targetBytes > limits.training_target_bytes) continue;
@@ -68,13 +80,6 @@ export function readTrainingRows(
     groupNumbers.set(hash, groups[index]);
   }
   if (targetBytes > limits.training_target_bytes) return targetsTooLarge(targetBytes);
-  const blocks = sql
-    .exec<{ block: number; key: string }>(
-      "SELECT block, key FROM blocks WHERE dataset = ? AND backbone = ?",
-      dataset.value.id,
-      backbone,
-    )
-    .toArray();
   return ok({
     dataset: { ...dataset.value, revision },
     positions: positions.subarray(0, targets.length),
@@ -82,7 +87,9 @@ export function readTrainingRows(
     groups: groups.subarray(0, targets.length),
     targets,
     inputBytes,
-    blocks: new Map(blocks.map((row) => [row.block, row.key])),
+    missingInputs: { count: missing, bytes: missingBytes },
+    blocks: stored.keys,
+    incompleteBlocks,
   });
 }
 
@@ -174,39 +181,4 @@ export function readRows(
     if (size > MAX_ROWS_SIZE) break;
   }
   return ok({ rows, last: lastPosition, revision });
-}
-
-/** Whether a row refers to the block with this KV key. */
-export function isBlockReferenced(sql: SqlStorage, key: string): boolean {
-  return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;
-}
-
-/** Records the KV key of each block. Answers the keys that are no longer needed. */
-export function recordBlocks(
-  sql: SqlStorage,
-  dataset: number,
-  backbone: string,
-  blocks: ReadonlyMap<number, string>,
-): string[] {
-  if (sql.exec("SELECT 1 FROM datasets WHERE id = ?", dataset).toArray().length === 0) return [...blocks.values()];
-  const replaced: string[] = [];
-  for (const [block, key] of blocks) {
-    const old = sql
-      .exec<{ key: string }>(
-        "SELECT key FROM blocks WHERE dataset = ? AND backbone = ? AND block = ?",
-        dataset,
-        backbone,
-        block,
-      )
-      .toArray()[0]?.key;
-    if (old !== undefined && old !== key) replaced.push(old);
-    sql.exec(
-      "INSERT OR REPLACE INTO blocks (dataset, backbone, block, key) VALUES (?, ?, ?, ?)",
-      dataset,
-      backbone,
-      block,
-      key,
-    );
-  }
-  return replaced;
 }
