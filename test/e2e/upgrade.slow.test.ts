@@ -85,7 +85,7 @@ test("what was stored is answered as before", async () => {
   expect((await graft.heads.predict("support", { input })).data[0]).toEqual(answer);
   expect(await graft.heads.get("support")).toEqual(expected.head);
   expect(await graft.heads.policy("support")).toEqual(expected.policy);
-  expect(await graft.datasets.get("tickets")).toEqual(expected.dataset);
+  expect(await graft.datasets.get("tickets")).toEqual({ ...expected.dataset, embedded: {} });
   expect(await graft.files.get(expected.file.id)).toEqual(expected.file);
 });
 
