@@ -596,8 +596,8 @@ describe("the data", () => {
   test("ends without its last line where the examples go while it is read", async () => {
     const tenant = await tenantWithTickets();
     const { key } = tenant;
-    const lines = Array.from({ length: 12_000 }, (_, i) =>
-      JSON.stringify({ text: `more ${i} ${"x".repeat(200)}`, label: "x" }),
+    const lines = Array.from({ length: 3_000 }, (_, i) =>
+      JSON.stringify({ text: `more ${i} ${"x".repeat(1_000)}`, label: "x" }),
     );
     const headers = { "content-type": "application/x-ndjson" };
     await call("POST", "/v1/datasets/tickets/examples", key, lines.join("\n"), headers);

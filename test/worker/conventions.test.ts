@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { errorCodes } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
+import { withFigures } from "../../src/http/middleware/errors.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
 import { createKey, expectError, withoutRequestId } from "./assertions.ts";
@@ -294,6 +295,15 @@ describe("errors", () => {
       expect(answer.json.error.details).toEqual({ limit, actual: limit + 1 });
       for (const figure of [limit, limit + 1]) expect(answer.json.error.message).toContain(String(figure));
     }
+  });
+
+  test("name the limit and the figure in whole, once", () => {
+    const message = (text: string, limit: number, actual: number) =>
+      withFigures({ code: "limit_exceeded", message: text, details: { limit, actual } });
+    expect(message("A tenant has at most 64 heads.", 64, 6)).toBe(
+      "A tenant has at most 64 heads. The limit is 64; this is 6.",
+    );
+    for (const text of ["At most 64; this has 65.", "65 of 64 are too many."]) expect(message(text, 64, 65)).toBe(text);
   });
 
   test("do not echo a huge unknown field", async () => {

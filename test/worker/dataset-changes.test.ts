@@ -366,6 +366,9 @@ describe("searching examples", () => {
     await expectAuthorization(tenant.key, "train", "GET", examplePath);
     await expectHidden("GET", examplePath, undefined, () => call("DELETE", examplePath, tenant.key));
     expectError(await call("GET", examplePath, tenant.key), 404, "not_found");
+    expectError(await call("GET", `${path}/examples/${"x".repeat(257)}`, tenant.key), 400, "invalid_parameter", "id");
+    for (const id of ["%2e%2e", ".", ""])
+      expect((await call("GET", `${path}/examples/${id}`, tenant.key)).json.object).not.toBe("example");
   });
 });
 

@@ -898,7 +898,8 @@ describe("the examples of the documentation", () => {
     await call("POST", "/v1/datasets", desk.key, { name: "tickets", task: "single_label", modality: "text" });
     const csv = file("support-tickets.csv");
     await call("POST", "/v1/datasets/tickets/examples", desk.key, csv, { "content-type": "text/csv" });
-    await call("POST", "/v1/heads", desk.key, { name: "support", dataset: "tickets" });
+    const training = { evaluation: { method: "none" }, hyperparameters: { l2: 1 } };
+    await call("POST", "/v1/heads", desk.key, { name: "support", dataset: "tickets", ...training });
     const classify = await newHook(desk.key, JSON.parse(file("help-desk/classify.hook.json")), "standard");
     const ticketCreated = await postAccepted(classify, file("help-desk/ticket-created.json"));
     expect(ticketCreated.json).toMatchObject({ input_id: "48211", model: "support@1", label: "billing_refund" });

@@ -66,10 +66,15 @@ const httpErrors: Record<ErrorCode, { status: ContentfulStatusCode; type: ErrorT
   internal_error: { status: 500, type: "server_error" },
 };
 
-/** The message; of a limit, with the limit and the actual figure. */
-function withFigures({ message, details }: Failure): string {
+/** A whole number or a decimal, as a template writes it. */
+const NUMBER = /(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]\d+)?/g;
+
+/** The message; of a limit, with the limit and the actual figure, unless it has both. */
+export function withFigures({ message, details }: Failure): string {
   const { limit, actual } = details ?? {};
-  if (typeof limit !== "number" || typeof actual !== "number" || message.includes(String(actual))) return message;
+  if (typeof limit !== "number" || typeof actual !== "number") return message;
+  const figures = new Set(message.match(NUMBER));
+  if (figures.has(String(limit)) && figures.has(String(actual))) return message;
   return `${message} The limit is ${limit}; this is ${actual}.`;
 }
 
