@@ -34,6 +34,8 @@ export default defineConfig({
                 ADMIN_KEY: "operator-key-of-the-tests",
                 SERVER_KEY: "server-key-of-the-tests",
                 PREVIOUS_SERVER_KEY: "server-key-before",
+                // Nothing is embedded in the background, but where a test says so.
+                DEFAULT_BACKBONE: "text-static-1",
                 // Nothing is there: test/worker/fake-batch-endpoint.ts plays it. An answer may take 0.3 seconds.
                 BATCH_URL: "http://batch.test/graft/",
                 BATCH_SECRET: "whsec_c2VjcmV0IG9mIHRoZSBiYXRjaCBlbmRwb2ludCBvZiB0aGUgdGVzdHM=",
@@ -58,6 +60,8 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
+          // Servers embed nothing in the background, which would take time from what is tested.
+          env: { DEFAULT_BACKBONE: "text-static-1" },
           // The generator of clients needs the compiler of TypeScript 5, whose interface version 7 does not have.
           alias: { typescript: "@ts-morph/common/dist/typescript.js" },
           server: { deps: { inline: ["openapi-typescript"] } },

@@ -12,6 +12,7 @@ const { values, positionals } = parseArgs({
 });
 const [name = ""] = positionals;
 const names = [
+  "ahead",
   "backbone",
   "chaos",
   "encode",

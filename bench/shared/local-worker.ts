@@ -26,7 +26,7 @@ export interface LocalWorker {
  */
 export async function withWorker<T>(
   work: (worker: LocalWorker) => Promise<T>,
-  options: Pick<ServeOptions, "exposeRuntime"> = {},
+  options: Partial<Pick<ServeOptions, "exposeRuntime" | "log">> = {},
 ): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "graft-bench-"));
   const remove = () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 });

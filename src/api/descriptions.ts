@@ -50,6 +50,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   embedding: "an embedding of one's own: a list of numbers, or their base64 in an answer that asks for it",
   label: "one class, or a JSON Pointer to it where fields are mapped",
   labels: "classes, or a JSON Pointer to them where fields are mapped; of a dataset, the number of examples of each",
+  embedded: "the number of examples whose embeddings are kept, by backbone and its revision",
   ids: "ids of examples",
   to: "the label that the examples get",
   value: "a number, for regression, or a JSON Pointer to it where fields are mapped",

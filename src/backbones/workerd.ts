@@ -20,3 +20,12 @@ export const textUse = textUseBackbone(textStatic, encoderConfig, encoderVocabul
 
 /** The backbones that come with the project and have weights. */
 export const bundledBackbones: readonly Backbone[] = [textStatic, textUse];
+
+/**
+ * The backbones that a training by default may use and that take milliseconds a text, so that datasets are embedded ahead
+ * of it. `defaultBackbone` is this instance's setting; without one, or with "auto", a training may use text-use-1.
+ */
+export function backbonesToEmbedAhead(defaultBackbone: string | undefined): readonly Backbone[] {
+  const id = defaultBackbone === undefined || defaultBackbone === "auto" ? textUse.id : defaultBackbone;
+  return bundledBackbones.filter((backbone) => backbone.id === id && backbone.cost === "local_cached");
+}

@@ -12,6 +12,7 @@ import { datasetChangeRoutes } from "./routes/dataset-changes.ts";
 import { datasetExportRoutes } from "./routes/dataset-export.ts";
 import { datasetRoutes } from "./routes/datasets.ts";
 import { documentationRoutes } from "./routes/docs.ts";
+import { embeddingAheadRoutes } from "./routes/embedding-ahead.ts";
 import { embeddingRoutes } from "./routes/embeddings.ts";
 import { errorPageRoutes } from "./routes/error-pages.ts";
 import { exampleRoutes } from "./routes/examples.ts";
@@ -59,6 +60,7 @@ export function createApp(): App {
   predictionRoutes(app);
   feedbackRoutes(app);
   retrainingRoutes(app);
+  embeddingAheadRoutes(app);
   inboundHookRoutes(app);
   inboundMessageRoutes(app);
   jobRoutes(app);

@@ -11,6 +11,7 @@ import { ok, type Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
 import { countDatasets } from "./data/datasets.ts";
 import { resumeEdit, resumeErasure } from "./data/edits.ts";
+import { runEmbedding } from "./data/embedding.ts";
 import { countFiles } from "./data/files.ts";
 import { countHistoryBytes } from "./data/history.ts";
 import { countStagedBytes, hurryImports } from "./data/imports.ts";
@@ -189,6 +190,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return resumeEdit(this.#ledger, Number(task.ref));
       case "erase_examples":
         return resumeErasure(this.#ledger, task.ref);
+      case "embed_dataset":
+        return runEmbedding(this.#ledger, this.ctx, tenant, Number(task.ref));
       case "retrain":
         return runRetraining(this.env, this.ctx, tenant, task.ref);
       default: {

@@ -88,6 +88,7 @@ export async function startSystem(options: SystemOptions = {}): Promise<System> 
       join(folder, "state"),
       String(workerPort),
       JSON.stringify({
+        DEFAULT_BACKBONE: "text-static-1",
         BATCH_URL: submissions.url,
         BATCH_SECRET: secret,
         BATCH_TIMEOUT_SECONDS: "2",

@@ -15,6 +15,7 @@ import { recordBlocks } from "./blocks.ts";
 import * as datasets from "./datasets.ts";
 import { type Comparison, diffRevisions } from "./diff.ts";
 import * as edits from "./edits.ts";
+import { readRowsToEmbed } from "./embedding.ts";
 import * as examples from "./examples.ts";
 import * as files from "./files.ts";
 import * as history from "./history.ts";
@@ -123,6 +124,8 @@ export const dataMethods = {
       for (const key of recordBlocks(sql, dataset, backbone, blocks, now)) schedule(sql, "delete_block", key, now);
       return ok(null);
     }),
+
+  readRowsToEmbed,
 
   /** Notes an upload in parts, before its first part. */
   beginUpload: (ledger: Transactions, upload: Upload) =>

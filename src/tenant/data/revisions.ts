@@ -10,6 +10,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { DatasetRow } from "./datasets.ts";
+import { scheduleEmbedding } from "./embedding.ts";
 
 /** What a new revision changes in the dataset's row. */
 export interface RevisionChange {
@@ -22,7 +23,7 @@ export interface RevisionChange {
 /** How long after a change it is checked whether the past has grown too large. */
 const HISTORY_CHECK_MS = 60_000;
 
-/** Makes a revision the dataset's, so that readers see it. */
+/** Makes a revision the dataset's, so that readers see it, and has its texts embedded. */
 export function commitRevision(sql: SqlStorage, dataset: number, change: RevisionChange, now: number): void {
   const { revision, examples, nextPosition, historyBytes } = change;
   sql.exec(
@@ -35,6 +36,7 @@ export function commitRevision(sql: SqlStorage, dataset: number, change: Revisio
     toSeconds(now),
     dataset,
   );
+  scheduleEmbedding(sql, dataset, now);
   if (historyBytes > 0) schedule(sql, "expire_history", "", now + HISTORY_CHECK_MS);
   sql.exec(
     "INSERT INTO revisions (dataset, revision, examples, created_at) VALUES (?, ?, ?, ?)",

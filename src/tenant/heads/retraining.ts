@@ -12,6 +12,7 @@ import { toMilliseconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
 import { isActiveJob, type JobSpec } from "../jobs/jobs.ts";
 import { createJob } from "../jobs/lifecycle.ts";
+import { callWorker } from "../tasks/worker-call.ts";
 import { checkBackboneExists } from "./backbones.ts";
 import { commitHead, type NewHead } from "./heads.ts";
 import { noDatasetFailure } from "./policies.ts";
@@ -27,8 +28,6 @@ import {
 const RETRAINING_TIMEOUT_MS = 600_000;
 export const RETRAINING_PATH = "/internal/heads";
 
-type RetrainingFailure = Pick<Failure, "code" | "message" | "retryAfter">;
-
 /** Retrains a head, if its policy still asks for it. Answers when to run again, or null. */
 export async function runRetraining(
   env: Cloudflare.Env,
@@ -40,30 +39,13 @@ export async function runRetraining(
   const beginResult = storage.transactionSync(() => beginRetraining(storage.sql, head, Date.now()));
   if (beginResult === null || typeof beginResult === "number") return beginResult;
   const { attempt } = beginResult;
-  const failure = await callWorker(ctx, makeRetrainingToken(env.SERVER_KEY, { tenant, head, attempt }), head);
-  if (failure === null) return null;
-  return storage.transactionSync(() => failRetraining(storage.sql, head, attempt, failure, Date.now()));
-}
-
-/** Has the Worker train. Null on success; a training without an answer may be retried. */
-async function callWorker(ctx: DurableObjectState, token: string, head: string): Promise<RetrainingFailure | null> {
-  try {
-    const response = await ctx.exports.default.fetch(
-      `http://graft${RETRAINING_PATH}/${encodeURIComponent(head)}/retrain`,
-      {
-        method: "POST",
-        headers: { authorization: `Bearer ${token}` },
-        signal: AbortSignal.timeout(RETRAINING_TIMEOUT_MS),
-      },
-    );
-    const body = (await response.json()) as { error?: Partial<Failure> };
-    if (response.ok) return null;
-    const retryAfterHeader = response.headers.get("retry-after");
-    const { code = "internal_error", message = "The training failed." } = body.error ?? {};
-    return { code, message, ...(retryAfterHeader === null ? {} : { retryAfter: Number(retryAfterHeader) }) };
-  } catch {
-    return { code: "internal_error", message: "The training was cut off.", retryAfter: 1 };
-  }
+  const trained = await callWorker(ctx, {
+    path: `${RETRAINING_PATH}/${encodeURIComponent(head)}/retrain`,
+    token: makeRetrainingToken(env.SERVER_KEY, { tenant, head, attempt }),
+    timeout: RETRAINING_TIMEOUT_MS,
+  });
+  if (trained.ok) return null;
+  return storage.transactionSync(() => failRetraining(storage.sql, head, attempt, trained.failure, Date.now()));
 }
 
 /** How often a retraining checks whether the job that trains the head has ended. */

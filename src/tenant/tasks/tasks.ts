@@ -29,6 +29,7 @@ export type TaskKind =
   | "expire_positions"
   | "encrypt_secrets"
   | "retrain"
+  | "embed_dataset"
   | "sweep";
 
 /** KV takes one operation to delete a key. */
@@ -48,6 +49,11 @@ export const DAY_MS = 24 * 3_600_000;
 /** The time of tasks that go before all others; an alarm cannot be set to 0. */
 export const EARLIEST_RUN_AT = 1;
 
+/**
+ * The Worker's calls by one run of `embed_dataset`, of which one runs at a time. The platform allows 32 calls of Workers by one
+ * alarm.
+ */
+export const MAX_CALLS_PER_EMBEDDING = 16;
 /** More tasks than this run in the next alarm, which follows at once. */
 const MAX_TASKS_PER_ALARM = 50;
 /** An alarm may make 1,000 calls of KV and R2. Some are left for the long listings of a sweep. */
@@ -79,10 +85,11 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   expire_positions: 0,
   encrypt_secrets: 0,
   retrain: 1,
+  embed_dataset: MAX_CALLS_PER_EMBEDDING,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
 /** Tasks that wait while their tenant is suspended. The others keep the ledger, KV and R2 in order. */
-export const SUSPENDED_TASKS: ReadonlySet<TaskKind> = new Set(["submit_jobs", "deliver", "retrain"]);
+export const SUSPENDED_TASKS: ReadonlySet<TaskKind> = new Set(["submit_jobs", "deliver", "retrain", "embed_dataset"]);
 
 /** Makes the tasks due that have waited while their tenant was suspended. */
 export function resumeSuspendedTasks(sql: SqlStorage, now: number): void {
@@ -122,6 +129,7 @@ const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = {
   job: 3,
   submit_jobs: 1,
   retrain: 1,
+  embed_dataset: 1,
   merge_import: 3,
   edit_dataset: 3,
   erase_examples: 1,
