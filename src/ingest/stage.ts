@@ -9,8 +9,8 @@ import { MAX_ERRORS_SHOWN, tooManyRowsError } from "./rows.ts";
 /** Bounds of one batch, which the ledger reads in some milliseconds. */
 const MAX_BATCH_ROWS = 500;
 const MAX_BATCH_CHARACTERS = 1_000_000;
-/** Rows that are read without a pause, in which other requests of the isolate are served. */
-const ROWS_PER_STEP = 100;
+/** Rows that are read without a pause, in some milliseconds. Pauses, which take one each, let other requests be served. */
+const ROWS_PER_STEP = 250;
 
 export interface StageSummary {
   /** Without empty ones. */
@@ -33,11 +33,15 @@ export async function stageRows(
   let [rowsRead, emptyRows, rejected] = [0, 0, 0];
   let batch: StagedExample[] = [];
   let batchCharacters = 0;
+  let rowsInStep = 0;
   try {
     for await (const item of source) {
       if (++rowsRead > limits.import_rows) throw tooManyRowsError(rowsRead);
       visit(item);
-      if (rowsRead % ROWS_PER_STEP === 0) await scheduler.wait(0);
+      if (++rowsInStep > ROWS_PER_STEP) {
+        await scheduler.wait(0);
+        rowsInStep = 0;
+      }
       if (item === null) {
         emptyRows++;
         continue;
@@ -55,6 +59,8 @@ export async function stageRows(
       if (!staged.ok) return staged;
       batch = [];
       batchCharacters = 0;
+      // To wait for the ledger is a pause as well.
+      rowsInStep = 0;
     }
     const staged = batch.length === 0 ? ok(null) : await stage(batch);
     return staged.ok ? ok({ rows: rowsRead - emptyRows, rejected, errors, firstParam }) : staged;

@@ -26,9 +26,6 @@ import { type ExampleFilter, listExamples } from "./search.ts";
 import { StagedKeys } from "./staged-keys.ts";
 import * as trainingSets from "./training-sets.ts";
 
-/** Rows that are staged without a pause. */
-const ROWS_PER_STEP = 250;
-
 function openConnection(ledger: Transactions, id: string): imports.ImportConnection {
   ledger.stagedKeys.set(id, new StagedKeys());
   return new imports.ImportConnection(() => {
@@ -94,17 +91,11 @@ export const dataMethods = {
     const begun = await ledger.change((sql, now) => imports.beginImport(sql, name, id, now));
     return begun.ok ? ok({ ...begun.value, connection: openConnection(ledger, id) }) : begun;
   },
-  /** Stages rows a few milliseconds at a time. */
-  async stageRows(ledger: Transactions, id: string, rows: readonly StagedExample[]): Promise<Result<null>> {
+  /** Stages a batch of rows. It is small enough to take some milliseconds. */
+  stageRows(ledger: Transactions, id: string, rows: readonly StagedExample[]): Result<null> {
     const keys = ledger.stagedKeys.get(id);
     if (keys === undefined) return imports.importEnded;
-    for (let start = 0; start < rows.length; start += ROWS_PER_STEP) {
-      if (start > 0) await scheduler.wait(0);
-      const step = rows.slice(start, start + ROWS_PER_STEP);
-      const staged = ledger.changeNow((sql) => imports.stageRows(sql, id, keys, step));
-      if (!staged.ok) return staged;
-    }
-    return ok(null);
+    return ledger.changeNow((sql) => imports.stageRows(sql, id, keys, rows));
   },
   mergeImport,
   previewImport,
