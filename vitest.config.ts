@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import LongestFirst from "./test/sequencer.ts";
 
 // The tests start hundreds of processes of the same few programs: each would spend its first second on compiling them.
 process.env.NODE_COMPILE_CACHE ??= join(import.meta.dirname, "node_modules", ".cache", "compile");
@@ -12,6 +13,7 @@ export default defineConfig({
     // Most tests wait more than they compute: two files at a time, on a machine of any size, keep their clocks honest.
     maxWorkers: 2,
     reporters: ["./test/reporter.ts"],
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
