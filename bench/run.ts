@@ -16,6 +16,7 @@ const names = [
   "backbone",
   "chaos",
   "encode",
+  "few-shot",
   "finetune",
   "front",
   "import",

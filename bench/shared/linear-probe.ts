@@ -1,20 +1,26 @@
 /** A linear probe of a backbone: the shipped training and prediction on a set of texts, in Node. */
 import { predict } from "../../src/core/head.ts";
 import { train } from "../../src/core/linear/train.ts";
+import type { TrainingOptions, TrainingResult } from "../../src/core/linear/types.ts";
 import { hasLexicalRoom, lexicalBucketCount } from "../../src/core/text/buckets.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
 import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
-import type { Split } from "./text-datasets.ts";
+import type { LabelledText } from "./text-datasets.ts";
 
-/** Test accuracy of a head that is trained on a split's training texts, with or without lexical features. */
-export async function linearProbeAccuracy(
-  encode: (text: string) => Float32Array,
-  dimensions: number,
-  { train: rows, test }: Split,
-  lexical: boolean,
-): Promise<number> {
-  const tensors = await nodeTensorBackend();
+const tensors = await nodeTensorBackend();
+
+export interface Encoder {
+  readonly dimensions: number;
+  readonly encode: (text: string) => Float32Array;
+}
+
+/** A head that is trained on these texts. */
+export function trainProbe(
+  { dimensions, encode }: Encoder,
+  rows: readonly LabelledText[],
+  options: Pick<TrainingOptions, "lexical" | "seed" | "evaluation">,
+): TrainingResult {
   const labels = [...new Set(rows.map(({ label }) => label))].sort();
   const index = new Map(labels.map((label, i) => [label, i]));
   const groups = new Map<string, number>();
@@ -26,7 +32,9 @@ export async function linearProbeAccuracy(
     blocks.push(tensors.matrix(part.length, dimensions, values));
   }
   const reader =
-    lexical === false || !hasLexicalRoom(labels.length) ? null : createLexicalReader(lexicalBucketCount(labels.length));
+    options.lexical === false || !hasLexicalRoom(labels.length)
+      ? null
+      : createLexicalReader(lexicalBucketCount(labels.length));
   for (const { text } of rows) reader?.add(text);
   const trainingSet = {
     task: "single_label" as const,
@@ -42,25 +50,29 @@ export async function linearProbeAccuracy(
     lexical: reader?.fit() ?? null,
   };
   const budget = { bytes: 1e9, operations: 1e14 };
-  const steps = train(tensors, trainingSet, {
-    l2: "auto",
-    classWeight: null,
-    seed: 1,
-    lexical,
-    evaluation: { method: "none" },
-    budget,
-  });
+  const steps = train(tensors, trainingSet, { l2: "auto", classWeight: null, budget, ...options });
   let step = steps.next();
   while (!step.done) step = steps.next();
+  for (const block of blocks) tensors.free(block);
   if (!step.value.ok) throw new Error(step.value.failure.message);
-  const { head } = step.value.value;
+  return step.value.value;
+}
+
+/** The share of test texts whose label a head predicts, and the mean score that it gives its predictions. */
+export function testProbe(
+  { encode }: Encoder,
+  { head }: TrainingResult,
+  test: readonly LabelledText[],
+): { accuracy: number; score: number } {
   const features = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
   let correct = 0;
+  let score = 0;
   for (const { text, label } of test) {
     const p = predict(head, encode(text), features === null ? null : features(text));
     let best = 0;
     for (let k = 1; k < p.length; k++) if ((p[k] as number) > (p[best] as number)) best = k;
     if (head.labels[best] === label) correct++;
+    score += (p[best] as number) / test.length;
   }
-  return correct / test.length;
+  return { accuracy: correct / test.length, score };
 }

@@ -45,9 +45,9 @@ it.each(["single", "multi", "value"] as const)("keeps each sampled row with its 
         ? { kind, indices: Array.from(strata, (k) => [k]) }
         : { kind, values: Float64Array.from(strata) };
   const weights = new Float64Array(ROWS).fill(1);
-  const folds = stratifiedFolds(strata, groups, 5, 1);
+  const repetitions = [stratifiedFolds(strata, groups, 5, 1)];
   const gramStatistics = runToEnd(computeGramStatistics(tensors, design, weights, 1));
-  const data = { design, gramStatistics, targets, outputs: CLASSES, weights, folds };
+  const data = { design, gramStatistics, targets, outputs: CLASSES, weights, groups, repetitions };
   const sample = runToEnd(subsample(tensors, data, { strata, groups, rows: 150, seed: 1 }));
   const values = sample.design.blocks.flatMap((block) => [...tensors.view(block)]);
   expect(values.length).toBeGreaterThan(100);
@@ -159,7 +159,8 @@ it("starts each fold's model from its own earlier one, never from one that was t
     targets: data.targets,
     outputs: 3,
     weights,
-    folds: stratifiedFolds(indices, groups, 4, 1),
+    groups,
+    repetitions: [stratifiedFolds(indices, groups, 4, 1)],
   };
   const preconditioner = runToEnd(
     makePreconditioner(tensors, { ...crossValidationData, l2: 1 }, crossValidationData.gramStatistics),

@@ -15,6 +15,7 @@ import type { Cost, TrainingOptions, TrainingShape } from "./types.ts";
 import {
   EVALUATIONS_PER_FIT,
   fitEvaluationLimits,
+  maxHoldOuts,
   objectiveOperations,
   scaleToRows,
   selectionPlan,
@@ -88,8 +89,8 @@ function selectionOperations(shape: TrainingShape, options: CostOptions, inversi
   if (!needsSelection(shape, options)) return 0;
   const { plan } = trainingPlan(shape, options);
   const work = scaleToRows(largestWorkload(shape, options), plan.rows);
-  const evaluationsPerTrial = plan.folds * (fitEvaluationLimits(work).selection + 2);
-  const logits = plan.rows * shape.outputs;
+  const evaluationsPerTrial = plan.folds * plan.repetitions * (fitEvaluationLimits(work).selection + 2);
+  const logits = plan.rows * maxHoldOuts(plan) * shape.outputs;
   const operationsPerTrial =
     evaluationsPerTrial * objectiveOperations(work) +
     inversion +
@@ -154,7 +155,11 @@ function arrayBytes(shape: TrainingShape, options: CostOptions, precision: RowPr
   const subsetDesignBytes = selectionShare * designBytes;
   const subsetBytes = subsetDesignBytes + (1 + 3 * selectionShare) * sparseBytes;
   const selectionBytes =
-    sparseBytes + subsetDesignBytes + selectionShare * sparseBytes + 4 * plan.rows * outputs + modelBytes(plan.folds);
+    sparseBytes +
+    subsetDesignBytes +
+    selectionShare * sparseBytes +
+    4 * plan.rows * maxHoldOuts(plan) * outputs +
+    modelBytes(plan.folds * plan.repetitions);
   const evaluationBytes = sparseBytes + 4 * heldOutLogits + modelBytes(Math.max(1, fits));
   const trainingBytes = reductionBytes + headFitBytes + Math.max(selects ? selectionBytes : 0, evaluationBytes);
   return designBytes + originalDesignBytes + Math.max(copyBytes, subsetBytes, trainingBytes);

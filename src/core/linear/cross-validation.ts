@@ -16,12 +16,14 @@ export interface CrossValidationData {
   readonly targets: Targets;
   readonly outputs: number;
   readonly weights: Float64Array;
-  /** The fold in which each row is held out, or −1. */
-  readonly folds: Int32Array;
+  /** Rows with the same group have the same input. */
+  readonly groups: Int32Array;
+  /** In each repetition, the fold in which each row is held out, or −1. */
+  readonly repetitions: readonly Int32Array[];
 }
 
 export interface FoldFitOptions {
-  /** Folds 0 … foldCount − 1 are held out in turn. */
+  /** Folds 0 … foldCount − 1 of each repetition are held out in turn. */
   readonly foldCount: number;
   readonly l2: number;
   /**
@@ -38,31 +40,31 @@ export interface HeldOutFit {
   readonly heldOut: HeldOutLogits;
   /** Whether every fold's model came within the tolerance. */
   readonly converged: boolean;
-  /** The parameters of each fold's model. */
+  /** The parameters of each fold's model, one repetition after another. */
   readonly parameters: readonly Float64Array[];
 }
 
 /**
- * Fits one model for each of the first `foldCount` folds and collects the logits of the rows that it was not trained
- * on.
+ * Fits one model for each of the first `foldCount` folds of each repetition and collects the logits of the rows that it
+ * was not trained on.
  */
 export function* fitFolds(
   tensors: TensorBackend,
   data: CrossValidationData,
   { foldCount, l2, preconditioner, warmStarts, criteria }: FoldFitOptions,
 ): Steps<HeldOutFit> {
-  const { design, targets, outputs, folds, weights } = data;
-  const rows = Int32Array.from(
-    Array.from(folds.keys()).filter((row) => (folds[row] as number) >= 0 && (folds[row] as number) < foldCount),
-  );
-  const rowIndex = new Map(Array.from(rows, (row, index) => [row, index]));
+  const { design, targets, outputs, repetitions, weights } = data;
+  const models = repetitions.flatMap((folds) => Array.from({ length: foldCount }, (_, fold) => ({ folds, fold })));
+  const heldOutRows = models.map(({ folds, fold }) => Array.from(folds.keys()).filter((row) => folds[row] === fold));
+  const rows = Int32Array.from(heldOutRows.flat());
   const logits = new Float32Array(rows.length * outputs);
   const parameters: Float64Array[] = [];
   let converged = true;
-  for (let fold = 0; fold < foldCount; fold++) {
+  let entry = 0;
+  for (const [model, { folds, fold }] of models.entries()) {
     const trainWeights = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
     const problem: FitProblem = { design, targets, outputs, weights: trainWeights, l2 };
-    const start = warmStarts?.[fold] ?? initialParameters(problem);
+    const start = warmStarts?.[model] ?? initialParameters(problem);
     const foldPreconditioner =
       preconditioner === "own"
         ? yield* makeFoldPreconditioner(tensors, problem, data.gramStatistics.seed)
@@ -74,7 +76,8 @@ export function* fitFolds(
     yield* visitLogits(tensors, design, outputs, minimum.parameters, (first, height, values) => {
       for (let i = 0; i < height; i++) {
         if (folds[first + i] !== fold) continue;
-        logits.set(values.subarray(i * outputs, (i + 1) * outputs), (rowIndex.get(first + i) as number) * outputs);
+        logits.set(values.subarray(i * outputs, (i + 1) * outputs), entry * outputs);
+        entry++;
       }
     });
   }

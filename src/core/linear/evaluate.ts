@@ -3,7 +3,8 @@ import { type Evaluation, type EvaluationResult, noEvaluation } from "../evaluat
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
-import { crossValidationData, hasHeldOutRows, type PenaltySelection } from "./penalty.ts";
+import { hasHeldOutRows } from "./folds.ts";
+import { crossValidationData, type PenaltySelection } from "./penalty.ts";
 import type { Preconditioner } from "./preconditioner.ts";
 import { sparseToleranceFactor } from "./refit.ts";
 import { stratifiedFolds } from "./split.ts";
@@ -33,18 +34,22 @@ export function* evaluate(
   { labels, rows, selection, preconditioner, method, seed, clamp }: EvaluationOptions,
 ): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
   const foldCount = method === "none" ? 0 : method === "holdout" ? 1 : rows.foldCount;
-  if (!hasHeldOutRows(rows, foldCount)) return { result: noEvaluation, parameters: null };
+  if (!hasHeldOutRows(rows.folds, rows.weights, foldCount)) return { result: noEvaluation, parameters: null };
   const { design } = selection.featureSet;
-  const { heldOut, parameters } = yield* fitFolds(tensors, crossValidationData(selection.featureSet, rows), {
-    foldCount,
-    l2: selection.l2,
-    preconditioner: needsFoldPreconditioners(rows.weights.length, design.dimensions) ? "own" : preconditioner,
-    warmStarts: selection.parameters,
-    criteria: {
-      tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
-      maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
+  const { heldOut, parameters } = yield* fitFolds(
+    tensors,
+    crossValidationData(selection.featureSet, rows, [rows.folds]),
+    {
+      foldCount,
+      l2: selection.l2,
+      preconditioner: needsFoldPreconditioners(rows.weights.length, design.dimensions) ? "own" : preconditioner,
+      warmStarts: selection.parameters,
+      criteria: {
+        tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
+        maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
+      },
     },
-  });
+  );
   const pickHeldOut = (values: Int32Array) => heldOut.rows.map((row) => values[row] as number);
   const parts =
     method === "holdout"

@@ -1,12 +1,12 @@
 /** Selects the l2 that predicts held-out rows best. */
-import { fitTemperature, type HeldOutLogits, heldOutLogLoss } from "../evaluation/calibration.ts";
+import { fitTemperature, type HeldOutLogits, heldOutLogLosses } from "../evaluation/calibration.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
+import { chooseCandidate, type HeldOutLosses, lossesByUnit } from "./candidates.ts";
 import { type CrossValidationData, fitFolds, type HeldOutFit } from "./cross-validation.ts";
 import type { GramStatistics } from "./gram.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
 import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
-import type { Targets } from "./targets.ts";
 import { fitEvaluationLimits, workload } from "./workload.ts";
 
 /** Close enough to the optimum to rank penalties by their held-out loss. */
@@ -29,13 +29,16 @@ const NEARBY_L2_RATIO = 10;
 const MIN_NEARBY_L2_TRIALS = 3;
 export const MAX_NEARBY_L2_TRIALS = 6;
 
-/** Losses within this ratio are equal as far as held-out rows can tell. */
-export const LOSS_TIE_RATIO = 1.01;
+/**
+ * A weaker l2 is selected if its loss exceeds the least by at most so many standard errors. Models of a part of few rows
+ * are worse than the head and prefer a stronger l2 than it does; with many rows the standard error is small.
+ */
+const L2_STANDARD_ERRORS = 0.5;
 
 export interface L2Selection {
   readonly l2: number;
-  /** The loss of the held-out rows at this l2. */
-  readonly loss: number;
+  /** The losses of the held-out rows at this l2. */
+  readonly heldOut: HeldOutLosses;
   /** Each fold's model at this l2, if it is still in memory: keeping those of every trial would take too much. */
   readonly parameters: readonly Float64Array[] | null;
 }
@@ -68,8 +71,8 @@ function l2Range({ design, targets, gramStatistics }: CrossValidationData, candi
 }
 
 /**
- * The l2 (in the design's scale) that predicts held-out rows best: the strongest whose loss is within 1 % of the least.
- * For labels the loss is the log loss at its own best temperature, because a head is calibrated afterwards; for values
+ * The l2 (in the design's scale) that predicts held-out rows best by the mean over all repetitions of the folds, or a
+ * weaker one that is no worse as far as they can tell (`L2_STANDARD_ERRORS`). For labels the loss is the log loss at its own best temperature, because a head is calibrated afterwards; for values
  * it is the squared error. (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The
  * trials go from strong to weak, each fit starts from the previous one, and they stop two trials after the least loss.
  */
@@ -84,8 +87,9 @@ export function* selectL2(
     tolerance: SELECTION_TOLERANCE,
     maxEvaluations: fitEvaluationLimits(workload(data.design, data.outputs)).selection,
   };
-  const trials: { readonly l2: number; readonly loss: number }[] = [];
-  let best: L2Selection = { l2: maxL2, loss: Number.POSITIVE_INFINITY, parameters: null };
+  // From strong to weak.
+  const trials: Omit<L2Selection, "parameters">[] = [];
+  let best: L2Selection = { l2: maxL2, heldOut: { losses: new Float64Array(0), mean: Number.NaN }, parameters: null };
   let lowestLoss = Number.POSITIVE_INFINITY;
   let warmStarts: readonly Float64Array[] | null = null;
   let preconditioner: Preconditioner | null = null;
@@ -103,14 +107,21 @@ export function* selectL2(
     // A fit that stopped early generalises as if its penalty were stronger, so its loss is not that of this l2.
     if (!fit.converged && i > 0) break;
     warmStarts = fit.parameters;
-    const loss: number = yield* heldOutLoss(data.targets, fit.heldOut);
-    trialsSinceBest = loss < lowestLoss ? 0 : trialsSinceBest + 1;
-    lowestLoss = Math.min(lowestLoss, loss);
-    trials.push({ l2, loss });
-    // If no loss is finite, the strongest l2 stays the best.
-    const strongest = trials.find((each) => each.loss <= LOSS_TIE_RATIO * lowestLoss) ?? best;
-    if (strongest.l2 === l2) best = { ...strongest, parameters: fit.parameters };
-    else if (strongest.l2 !== best.l2) best = { ...strongest, parameters: null };
+    const heldOut: HeldOutLosses = yield* heldOutLosses(data, fit.heldOut);
+    trialsSinceBest = heldOut.mean < lowestLoss ? 0 : trialsSinceBest + 1;
+    lowestLoss = Math.min(lowestLoss, heldOut.mean);
+    trials.push({ l2, heldOut });
+    const weakestFirst = trials.toReversed();
+    // If no loss is finite, the strongest l2 is the best.
+    const index = Number.isFinite(lowestLoss)
+      ? chooseCandidate(
+          weakestFirst.map((trial) => trial.heldOut),
+          L2_STANDARD_ERRORS,
+        )
+      : trials.length - 1;
+    const chosen = weakestFirst[index] ?? best;
+    if (chosen.l2 === l2) best = { ...chosen, parameters: fit.parameters };
+    else if (chosen.l2 !== best.l2) best = { ...chosen, parameters: null };
   }
   if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
   return best;
@@ -130,18 +141,23 @@ function typicalSquareRatio({ diagonal }: GramStatistics): number {
   return median === undefined ? 1 : Math.min(1, (10 * median) / mean);
 }
 
-function* heldOutLoss(targets: Targets, heldOut: HeldOutLogits): Steps<number> {
-  if (targets.kind === "value") {
-    return heldOut.rows.reduce(
-      (sum, row, entry) => sum + ((targets.values[row] as number) - (heldOut.logits[entry] as number)) ** 2,
-      0,
-    );
-  }
+/** The losses of held-out rows: squared errors, or log losses at their best temperature. Out-of-scope rows have none. */
+function* heldOutLosses({ targets, groups }: CrossValidationData, heldOut: HeldOutLogits): Steps<HeldOutLosses> {
   const all = Array.from(heldOut.rows.keys());
   const isInScope = (entry: number) =>
-    targets.kind === "multi" || (targets.indices[heldOut.rows[entry] as number] as number) >= 0;
+    targets.kind !== "single" || (targets.indices[heldOut.rows[entry] as number] as number) >= 0;
   const entries = all.filter(isInScope);
+  const units = Int32Array.from(entries, (entry) => groups[heldOut.rows[entry] as number] as number);
+  if (targets.kind === "value") {
+    const errors = heldOut.logits.map(
+      (value, entry) => (targets.values[heldOut.rows[entry] as number] as number) - value,
+    );
+    return lossesByUnit(
+      units,
+      Float64Array.from(errors, (error) => error ** 2),
+    );
+  }
   const temperature = yield* fitTemperature(targets, heldOut, entries);
   yield entries.length * heldOut.outputs * OPERATIONS_PER_LOGIT;
-  return heldOutLogLoss(targets, heldOut, entries, temperature);
+  return lossesByUnit(units, heldOutLogLosses(targets, heldOut, entries, temperature));
 }

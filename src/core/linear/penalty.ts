@@ -1,10 +1,11 @@
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
+import { chooseCandidate } from "./candidates.ts";
 import type { CrossValidationData } from "./cross-validation.ts";
 import { freeDesign } from "./design.ts";
 import { type FeatureSet, freeUnshared } from "./feature-set.ts";
-import { type L2Candidates, type L2Selection, LOSS_TIE_RATIO, selectL2 } from "./l2-selection.ts";
-import { ALWAYS_TRAINED } from "./split.ts";
+import { hasHeldOutRows, selectionFolds } from "./folds.ts";
+import { type L2Candidates, type L2Selection, selectL2 } from "./l2-selection.ts";
 import { subsample } from "./subsample.ts";
 import type { TrainingRows } from "./types.ts";
 import { selectionPlan, workload } from "./workload.ts";
@@ -14,7 +15,8 @@ export interface PenaltySelection {
   /** In the design's scale. */
   readonly l2: number;
   /**
-   * Each fold's model at this l2, to start the evaluation from. Null if there are none or they come from a subsample.
+   * The model of each fold of the evaluation at this l2, to start from. Null if there are none or they come from other
+   * folds.
    */
   readonly parameters: readonly Float64Array[] | null;
 }
@@ -25,6 +27,9 @@ const DEFAULT_L2 = 1;
 /**
  * Selects the feature set and the l2 that predict held-out rows best, and frees the other feature sets. If no rows can
  * be held out, the first feature set is selected.
+ *
+ * Of two feature sets it takes the first only if its loss is lower by more than a standard error (`chooseCandidate`).
+ * Where held-out losses cannot tell, heads with lexical features predict more texts correctly (docs/benchmarks.md).
  *
  * @param featureSets one, or two, of which the second has more features
  * @param fixedL2 in the design's scale; null if it must be selected
@@ -37,22 +42,24 @@ export function* selectPenalty(
   seed: number,
 ): Steps<PenaltySelection> {
   const plan = selectionPlan(workload((featureSets.at(-1) as FeatureSet).design, rows.outputs));
-  const foldCount = Math.min(plan.folds, rows.foldCount);
-  const needsSelection = (fixedL2 === null || featureSets.length > 1) && hasHeldOutRows(rows, foldCount);
+  const { repetitions, foldCount, isFirstEvaluated } = selectionFolds(rows, plan, seed);
+  const canHoldOut = repetitions.some((folds) => hasHeldOutRows(folds, rows.weights, foldCount));
+  const needsSelection = (fixedL2 === null || featureSets.length > 1) && canHoldOut;
   const selections: (L2Selection & { readonly featureSet: FeatureSet })[] = [];
   for (const featureSet of needsSelection ? featureSets : []) {
     const [previous] = selections;
     const candidates: L2Candidates =
       fixedL2 !== null ? { fixedL2 } : previous === undefined ? "all" : { nearbyL2: previous.l2 };
+    const data = crossValidationData(featureSet, rows, repetitions);
     const selection =
       plan.rows === rows.weights.length
-        ? yield* selectL2(tensors, crossValidationData(featureSet, rows), foldCount, candidates)
-        : yield* selectOnSubsample(tensors, featureSet, rows, { sampleRows: plan.rows, foldCount, candidates, seed });
-    selections.push({ featureSet, ...selection });
+        ? yield* selectL2(tensors, data, foldCount, candidates)
+        : yield* selectOnSubsample(tensors, data, rows, { sampleRows: plan.rows, foldCount, candidates, seed });
+    const parameters = isFirstEvaluated ? (selection.parameters?.slice(0, foldCount) ?? null) : null;
+    selections.push({ featureSet, ...selection, parameters });
   }
-  const [first, second] = selections;
-  const isSecondBetter = first !== undefined && second !== undefined && second.loss * LOSS_TIE_RATIO < first.loss;
-  const best = (isSecondBetter ? second : first) ?? {
+  const preferred = selections.toReversed();
+  const best = preferred[chooseCandidate(preferred.map(({ heldOut }) => heldOut))] ?? {
     featureSet: featureSets[0] as FeatureSet,
     l2: fixedL2 ?? DEFAULT_L2,
     parameters: null,
@@ -64,8 +71,8 @@ export function* selectPenalty(
 
 function* selectOnSubsample(
   tensors: TensorBackend,
-  featureSet: FeatureSet,
-  rows: TrainingRows,
+  data: CrossValidationData,
+  { strata, groups }: TrainingRows,
   options: {
     readonly sampleRows: number;
     readonly foldCount: number;
@@ -73,25 +80,19 @@ function* selectOnSubsample(
     readonly seed: number;
   },
 ): Steps<L2Selection> {
-  const { strata, groups } = rows;
   const { sampleRows, foldCount, candidates, seed } = options;
-  const subsampleOptions = { strata, groups, rows: sampleRows, seed };
-  const data = yield* subsample(tensors, crossValidationData(featureSet, rows), subsampleOptions);
-  const selection = yield* selectL2(tensors, data, foldCount, candidates);
-  freeDesign(tensors, data.design);
+  const sample = yield* subsample(tensors, data, { strata, groups, rows: sampleRows, seed });
+  const selection = yield* selectL2(tensors, sample, foldCount, candidates);
+  freeDesign(tensors, sample.design);
   // A subsample's folds are not those of the training.
   return { ...selection, parameters: null };
 }
 
-/** A feature set with the rows' targets, weights and folds. */
+/** A feature set with the rows' targets and weights, and some repetitions of folds. */
 export function crossValidationData(
   { design, gramStatistics }: FeatureSet,
-  { targets, outputs, weights, folds }: TrainingRows,
+  { targets, outputs, weights, groups }: TrainingRows,
+  repetitions: readonly Int32Array[],
 ): CrossValidationData {
-  return { design, gramStatistics, targets, outputs, weights, folds };
-}
-
-/** Whether any row that is trained on is held out in the first `foldCount` folds. */
-export function hasHeldOutRows({ folds, weights }: TrainingRows, foldCount: number): boolean {
-  return folds.some((fold, row) => fold !== ALWAYS_TRAINED && fold < foldCount && weights[row] !== 0);
+  return { design, gramStatistics, targets, outputs, weights, groups, repetitions };
 }

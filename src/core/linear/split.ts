@@ -16,6 +16,39 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
+/** Classes with two groups that have at most this share of the rows are always trained on: few folds would cost all others. */
+const MAX_RARE_SHARE = 0.05;
+
+export interface Folds {
+  /** The fold in which each row is held out, or ALWAYS_TRAINED. */
+  readonly folds: Int32Array;
+  readonly foldCount: number;
+}
+
+/**
+ * Stratified, grouped folds, `maxCount` at most and never more than the smallest class has groups. With more folds a
+ * held-out row's class would have lost a larger share of its rows than the others have, and would hardly be predicted.
+ * A class with one group is always trained on, and so are rare ones with two.
+ */
+export function crossValidationFolds(strata: Int32Array, groups: Int32Array, maxCount: number, seed: number): Folds {
+  const groupsOfClass = new Map<number, Set<number>>();
+  strata.forEach((stratum, row) => {
+    if (stratum !== -1)
+      groupsOfClass.set(stratum, (groupsOfClass.get(stratum) ?? new Set()).add(groups[row] as number));
+  });
+  const groupCount = (stratum: number) => groupsOfClass.get(stratum)?.size ?? 0;
+  const pairRows = strata.filter((stratum) => groupCount(stratum) === 2).length;
+  const minGroups = pairRows <= MAX_RARE_SHARE * strata.length ? 3 : 2;
+  const counts = [...groupsOfClass.values()].map(({ size }) => size).filter((size) => size >= minGroups);
+  const foldCount = Math.min(maxCount, ...counts);
+  const folds = stratifiedFolds(strata, groups, foldCount, seed);
+  return { folds: folds.map((fold, row) => (isRare(strata[row] as number) ? ALWAYS_TRAINED : fold)), foldCount };
+
+  function isRare(stratum: number): boolean {
+    return stratum !== -1 && groupCount(stratum) < minGroups;
+  }
+}
+
 /** A holdout is made of so many parts, so its fraction is rounded to a twentieth. */
 const HOLDOUT_PARTS = 20;
 

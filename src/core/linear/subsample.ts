@@ -45,7 +45,8 @@ export function* subsample(
         : targets.kind === "multi"
           ? { kind: "multi", indices: sampleRows.map((row) => targets.indices[row] ?? []) }
           : { kind: "value", values: Float64Array.from(sampleRows, (row) => targets.values[row] as number) },
-    folds: stratifiedFolds(pick(strata), pick(groups), SUBSAMPLE_FOLDS, seed),
+    repetitions: [stratifiedFolds(pick(strata), pick(groups), SUBSAMPLE_FOLDS, seed)],
+    groups: pick(groups),
   };
 }
 

@@ -2,7 +2,6 @@
  * Trains a head: builds its feature sets, selects features and l2, evaluates on held-out examples and calibrates, and
  * fits all rows.
  */
-import type { Evaluation } from "../evaluation/evaluation.ts";
 import { rangeOf } from "../evaluation/value-range.ts";
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
@@ -11,11 +10,11 @@ import { estimateCost, evaluationMethod, rowPrecision } from "./cost.ts";
 import { makeDesign } from "./design.ts";
 import { evaluate } from "./evaluate.ts";
 import { buildFeatureSets } from "./feature-set.ts";
+import { evaluationFolds } from "./folds.ts";
 import type { FitProblem } from "./objective.ts";
 import { selectPenalty } from "./penalty.ts";
 import { makePreconditioner } from "./preconditioner.ts";
 import { buildResult, refit } from "./refit.ts";
-import { DEFAULT_FOLDS, DEFAULT_HOLDOUT_FRACTION, holdoutFolds, stratifiedFolds } from "./split.ts";
 import { centreTargets, rowWeights, strataOf } from "./targets.ts";
 import type { TrainingOptions, TrainingResult, TrainingRows, TrainingSet, TrainingShape } from "./types.ts";
 
@@ -118,7 +117,8 @@ function* runTraining(
   const { seed } = options;
   const method = evaluationMethod(shape, options);
   const strata = strataOf(targets, labels.length);
-  const rows = { targets, outputs, weights, strata, groups, ...assignFolds(strata, groups, method, options) };
+  const folds = evaluationFolds({ targets, strata, groups }, method, options);
+  const rows: TrainingRows = { targets, outputs, weights, strata, groups, ...folds };
   const lexicalChoices = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
   const featureSets = yield* buildFeatureSets(tensors, designResult.value, weights, lexicalChoices, seed);
   const fixedL2 = options.l2 === "auto" ? null : options.l2 / scale ** 2;
@@ -146,23 +146,6 @@ function* runTraining(
   return ok(
     buildResult(trainingSet, { design, minimum, vocabulary, evaluation: result, l2, examples, offset, valueRange }),
   );
-}
-
-/**
- * The folds that the training is evaluated on, which also select l2. A holdout is fold 0, and the other folds train.
- */
-function assignFolds(
-  strata: Int32Array,
-  groups: Int32Array,
-  method: Evaluation["method"],
-  { evaluation, seed }: TrainingOptions,
-): Pick<TrainingRows, "folds" | "foldCount"> {
-  if (method === "holdout") {
-    const folds = holdoutFolds(strata, groups, evaluation.fraction ?? DEFAULT_HOLDOUT_FRACTION, DEFAULT_FOLDS, seed);
-    return { folds, foldCount: DEFAULT_FOLDS };
-  }
-  const foldCount = evaluation.folds ?? DEFAULT_FOLDS;
-  return { folds: stratifiedFolds(strata, groups, foldCount, seed), foldCount };
 }
 
 function validateTrainingSet(

@@ -39,20 +39,50 @@ export function objectiveOperations({ examples, dimensions, outputs, columns, en
 
 /** Evaluations of the objective that an average fit takes. */
 export const EVALUATIONS_PER_FIT = 10;
-/** Operations that the selection of l2 should take, if each fold takes `SELECTION_EVALUATIONS`. */
-const SELECTION_OPERATIONS = 8e9;
+/**
+ * Operations that the selection of l2 and features should take, if each fold takes `SELECTION_EVALUATIONS`: the first for
+ * up to `FEW_ROWS`. With more rows the mean loss of held-out rows varies less and each fold costs more: the operations fall
+ * with their square, down to the second.
+ */
+const SELECTION_OPERATIONS = { fewRows: 8e10, manyRows: 8e9 };
+const FEW_ROWS = 1_000;
 const SELECTION_EVALUATIONS = 40;
+/** More repetitions change the selection no more than the rows themselves do (bench/few-shot.ts). */
+const MAX_REPETITIONS = 4;
+/** All folds' models of one repetition or more have at most so many parameters, unless one repetition alone has more. */
+const MAX_REPEATED_PARAMETERS = 6e5;
 
-/** How many rows select l2, and on how many folds of them: all rows and all folds while that is cheap. */
-export function selectionPlan(work: Workload): { rows: number; folds: number } {
+/** How many rows select l2 and features, on how many folds of them, and how often these are drawn. */
+export interface SelectionPlan {
+  readonly rows: number;
+  readonly folds: number;
+  /** If the smallest class allows only two folds, there are so many more that the fits are as many. */
+  readonly repetitions: number;
+}
+
+/** How often each row is held out at most: with two folds a repetition. */
+export function maxHoldOuts({ folds, repetitions }: SelectionPlan): number {
+  return repetitions === 1 ? 1 : Math.floor((folds * repetitions) / 2);
+}
+
+/** All rows and all folds while that is cheap, and several repetitions if there are few rows. */
+export function selectionPlan(work: Workload): SelectionPlan {
   const rows = work.examples;
   const evaluation = objectiveOperations(work);
-  const operations = Math.max(SELECTION_OPERATIONS, EVALUATIONS_PER_FIT * evaluation);
+  const operations = Math.max(
+    SELECTION_OPERATIONS.fewRows * Math.min(1, (FEW_ROWS / rows) ** 2),
+    SELECTION_OPERATIONS.manyRows,
+    EVALUATIONS_PER_FIT * evaluation,
+  );
   const affordable = (operations / (SELECTION_EVALUATIONS * evaluation)) * rows;
   // A subsample of half the rows or more would cost a copy of them and gain little.
-  if (affordable >= rows / 2)
-    return { rows, folds: Math.max(1, Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows))) };
-  return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * work.outputs, 500)), folds: 1 };
+  if (affordable >= rows / 2) {
+    const folds = Math.max(1, Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows)));
+    const parameters = folds * (work.dimensions + work.columns + 1) * work.outputs;
+    const repetitions = Math.min(MAX_REPETITIONS, affordable / rows / folds, MAX_REPEATED_PARAMETERS / parameters);
+    return { rows, folds, repetitions: Math.max(1, Math.floor(repetitions)) };
+  }
+  return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * work.outputs, 500)), folds: 1, repetitions: 1 };
 }
 
 /**
