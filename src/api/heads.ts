@@ -39,7 +39,9 @@ export const defaultHeadHyperparameters: HeadHyperparameters = headHyperparamete
 const evaluationSettings = z
   .strictObject({
     method: z.enum(["auto", "cross_validation", "holdout", "none"]).default("auto"),
-    folds: z.number().int().min(2).max(20).optional().openapi({ description: "of a cross-validation" }),
+    folds: z.number().int().min(2).max(20).optional().openapi({
+      description: "of a cross-validation; no more are used than the smallest label has examples",
+    }),
     fraction: z.number().min(0.05).max(0.5).optional().openapi({ description: "of the examples, for a holdout" }),
     detail: z.enum(["summary", "full"]).default("summary"),
   })
@@ -93,6 +95,10 @@ export const evaluation = z
   .object({
     method: z.enum(["cross_validation", "holdout", "none"]),
     folds: z.number().int().optional(),
+    reason: z
+      .string()
+      .optional()
+      .openapi({ description: "why no example could be held out, so that there are no figures" }),
     detail: z.literal("summary"),
     /** How many were held out, without those that are out of scope. With none there are no figures. */
     examples: z.number().int(),

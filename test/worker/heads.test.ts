@@ -105,6 +105,31 @@ describe("training", () => {
     expect((await trainHead({ name: "evaluated", dataset: "tickets", evaluation })).evaluation).toMatchObject(expected);
   });
 
+  test("holds out no more folds than the smallest label has examples, and says why it holds out none", async () => {
+    const words = ["refund", "password", "parcel", "invoice", "weather", "music", "flight", "recipe"];
+    const trainOnEach = (texts: readonly string[]) =>
+      trainHead({
+        name: "few",
+        evaluation: { folds: 5 },
+        method: "head",
+        examples: words.flatMap((label) => texts.map((text) => ({ text: `${text} ${label}`, label }))),
+      });
+    const { evaluation, training } = await trainOnEach(["where is my", "tell me about the"]);
+    expect(evaluation).toMatchObject({ method: "cross_validation", folds: 2, examples: 16 });
+    expect(evaluation.accuracy).toBeGreaterThan(0.5);
+    expect(evaluation.reason).toBeUndefined();
+    expect(training.temperature).toBeGreaterThan(0.02);
+    expect(training.temperature).toBeLessThan(3);
+    const single = await trainOnEach(["where is my"]);
+    expect(single.evaluation).toEqual({
+      method: "none",
+      detail: "summary",
+      examples: 0,
+      reason: "No label has two examples with different inputs, so none can be held out.",
+    });
+    expect(single.training.temperature).toBe(1);
+  });
+
   test("stays with the backbone that it names, beside a head on the default one", async () => {
     const named = await trainHead({ name: "named", dataset: "tickets", backbone: "hash-text-1" });
     expect(named).toMatchObject({ backbone: { id: "hash-text-1" }, dimensions: 384 });

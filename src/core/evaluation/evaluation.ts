@@ -4,6 +4,8 @@ import type { ClassMetrics } from "./metrics.ts";
 export interface Evaluation {
   readonly method: "cross_validation" | "holdout" | "none";
   readonly folds?: number;
+  /** Why there are no figures although some were asked for. */
+  readonly reason?: string;
   readonly detail: "summary";
   /** How many examples were held out, without out-of-scope ones. */
   readonly examples: number;

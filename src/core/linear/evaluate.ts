@@ -14,6 +14,13 @@ import { fitEvaluationLimits, workload } from "./workload.ts";
 /** Close enough to the optimum that the metrics and the temperature are those of the head itself. */
 const EVALUATION_TOLERANCE = 1e-3;
 
+/** Why no rows of such targets could be held out. */
+const NOTHING_HELD_OUT = {
+  single: "No label has two examples with different inputs, so none can be held out.",
+  multi: "Too few examples have different inputs, so none can be held out.",
+  value: "Too few examples have different inputs, so none can be held out.",
+} as const;
+
 export interface EvaluationOptions {
   readonly labels: readonly string[];
   readonly rows: TrainingRows;
@@ -33,8 +40,12 @@ export function* evaluate(
   tensors: TensorBackend,
   { labels, rows, selection, preconditioner, method, seed, clamp }: EvaluationOptions,
 ): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
-  const foldCount = method === "none" ? 0 : method === "holdout" ? 1 : rows.foldCount;
-  if (!hasHeldOutRows(rows.folds, rows.weights, foldCount)) return { result: noEvaluation, parameters: null };
+  const foldCount = method === "holdout" ? 1 : rows.foldCount;
+  if (method === "none") return { result: noEvaluation, parameters: null };
+  if (!hasHeldOutRows(rows.folds, rows.weights, foldCount)) {
+    const evaluation = { ...noEvaluation.evaluation, reason: NOTHING_HELD_OUT[rows.targets.kind] };
+    return { result: { ...noEvaluation, evaluation }, parameters: null };
+  }
   const { design } = selection.featureSet;
   const { heldOut, parameters } = yield* fitFolds(
     tensors,
