@@ -37,7 +37,7 @@ describe("kill -9 at a step", () => {
   }
 });
 
-test("kill -9 at random times, while jobs of several tenants run", async () => {
+test("kill -9 at random times, while jobs of several tenants run", { timeout: 240_000 }, async () => {
   const { jobs, succeeded, failed, errors: wrong } = await killRandomly(system, tenants, 8, seededRandom(4));
   expect(wrong).toEqual([]);
   expect(succeeded + failed).toBe(jobs);

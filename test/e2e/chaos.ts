@@ -117,7 +117,8 @@ export async function killRandomly(
   let lostAttempts = 0;
   const errors: string[] = [];
   for (const { tenant, id } of jobs) {
-    const job = await waitForJobEnd(tenant, id);
+    // One that found no endpoint several times waits up to a minute before it is submitted again.
+    const job = await waitForJobEnd(tenant, id, 120_000);
     if (job.status === "succeeded") succeeded++;
     await verifyJob(tenant, job).then(
       (attempts) => {
