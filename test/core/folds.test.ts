@@ -1,6 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { edgeBudget } from "../../src/core/limits.ts";
 import { chooseCandidate, lossesByUnit, pairedDifference } from "../../src/core/linear/candidates.ts";
+import { estimateCost } from "../../src/core/linear/cost.ts";
 import { evaluationFolds, selectionFolds } from "../../src/core/linear/folds.ts";
 import { ALWAYS_TRAINED, crossValidationFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
 import { strataOf } from "../../src/core/linear/targets.ts";
@@ -95,6 +97,20 @@ describe("folds", () => {
     const ofValues = { targets: values, strata: strataOf(values, 0), groups };
     expect(evaluationFolds(ofValues, "cross_validation", settings).foldCount).toBe(5);
   });
+});
+
+it.each([
+  [385, 256, 77],
+  [640, 256, 64],
+  [640, 768, 77],
+  [1000, 384, 150],
+  [1000, 768, 77],
+])("the selection of %d rows × %d for %d labels stays within a request", (examples, dimensions, outputs) => {
+  const lexical = { columns: 2048, entries: 30 * examples, textBytes: 60 * examples };
+  const shape = { task: "single_label", examples, dimensions, outputs, lexical, textBytes: 60 * examples } as const;
+  const { operations, bytes } = estimateCost(shape, { l2: "auto", evaluation: { method: "auto" } });
+  expect(operations).toBeLessThan(edgeBudget.operations);
+  expect(bytes).toBeLessThan(edgeBudget.bytes);
 });
 
 describe("candidates", () => {

@@ -89,7 +89,8 @@ function selectionOperations(shape: TrainingShape, options: CostOptions, inversi
   if (!needsSelection(shape, options)) return 0;
   const { plan } = trainingPlan(shape, options);
   const work = scaleToRows(largestWorkload(shape, options), plan.rows);
-  const evaluationsPerTrial = plan.folds * plan.repetitions * (fitEvaluationLimits(work).selection + 2);
+  const evaluationsPerTrial =
+    plan.folds * plan.repetitions * (fitEvaluationLimits(work, plan.folds * plan.repetitions).selection + 2);
   const logits = plan.rows * maxHoldOuts(plan) * shape.outputs;
   const operationsPerTrial =
     evaluationsPerTrial * objectiveOperations(work) +

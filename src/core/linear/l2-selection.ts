@@ -85,7 +85,8 @@ export function* selectL2(
   const { maxL2, minL2, minTrials, maxTrials } = l2Range(data, candidates);
   const criteria = {
     tolerance: SELECTION_TOLERANCE,
-    maxEvaluations: fitEvaluationLimits(workload(data.design, data.outputs)).selection,
+    maxEvaluations: fitEvaluationLimits(workload(data.design, data.outputs), foldCount * data.repetitions.length)
+      .selection,
   };
   // From strong to weak.
   const trials: Omit<L2Selection, "parameters">[] = [];

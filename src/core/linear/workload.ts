@@ -44,13 +44,16 @@ export const EVALUATIONS_PER_FIT = 10;
  * up to `FEW_ROWS`. With more rows the mean loss of held-out rows varies less and each fold costs more: the operations fall
  * with their square, down to the second.
  */
-const SELECTION_OPERATIONS = { fewRows: 8e10, manyRows: 8e9 };
+const SELECTION_OPERATIONS = { fewRows: 3e10, manyRows: 8e9 };
 const FEW_ROWS = 1_000;
 const SELECTION_EVALUATIONS = 40;
+/** What all fits with one l2 may take, beyond 20 evaluations each. */
+const SELECTION_TRIAL_OPERATIONS = 2.5e10;
 /** More repetitions change the selection no more than the rows themselves do (bench/few-shot.ts). */
 const MAX_REPETITIONS = 4;
-/** All folds' models of one repetition or more have at most so many parameters, unless one repetition alone has more. */
-const MAX_REPEATED_PARAMETERS = 6e5;
+/** The models of all folds have at most so many parameters, and those of all repetitions: they are in memory at once. */
+const MAX_FOLD_PARAMETERS = 7e5;
+const MAX_REPEATED_PARAMETERS = 2e5;
 
 /** How many rows select l2 and features, on how many folds of them, and how often these are drawn. */
 export interface SelectionPlan {
@@ -77,9 +80,14 @@ export function selectionPlan(work: Workload): SelectionPlan {
   const affordable = (operations / (SELECTION_EVALUATIONS * evaluation)) * rows;
   // A subsample of half the rows or more would cost a copy of them and gain little.
   if (affordable >= rows / 2) {
-    const folds = Math.max(1, Math.min(DEFAULT_FOLDS, Math.floor(affordable / rows)));
-    const parameters = folds * (work.dimensions + work.columns + 1) * work.outputs;
-    const repetitions = Math.min(MAX_REPETITIONS, affordable / rows / folds, MAX_REPEATED_PARAMETERS / parameters);
+    const parameters = (work.dimensions + work.columns + 1) * work.outputs;
+    const affordableFolds = Math.min(DEFAULT_FOLDS, affordable / rows, MAX_FOLD_PARAMETERS / parameters);
+    const folds = Math.max(1, Math.floor(affordableFolds));
+    const repetitions = Math.min(
+      MAX_REPETITIONS,
+      affordable / rows / folds,
+      MAX_REPEATED_PARAMETERS / parameters / folds,
+    );
     return { rows, folds, repetitions: Math.max(1, Math.floor(repetitions)) };
   }
   return { rows: Math.min(rows, Math.max(Math.ceil(affordable), 4 * work.outputs, 500)), folds: 1, repetitions: 1 };
@@ -89,13 +97,20 @@ export function selectionPlan(work: Workload): SelectionPlan {
  * Evaluations of the objective that a fit may take at most. There are hundreds if they are cheap. If they are
  * expensive, there are enough to come close, and the head reports that it has not converged.
  *
- * - `selection`: a fit that selects l2
+ * - `selection`: a fit that selects l2. All fits of a trial share the operations of `SELECTION_TRIAL_OPERATIONS`
  * - `evaluation`: a fold's fit that is evaluated, or the head's own fit without an evaluation
  * - `final`: the head's own fit, which starts from the folds' mean
  */
-export function fitEvaluationLimits(work: Workload): { selection: number; evaluation: number; final: number } {
+export function fitEvaluationLimits(
+  work: Workload,
+  selectionFits = 1,
+): { selection: number; evaluation: number; final: number } {
   const evaluation = objectiveOperations(work);
   const limitFor = (operations: number, minimum: number) =>
     Math.max(minimum, Math.min(500, Math.floor(operations / evaluation)));
-  return { selection: limitFor(5e9, 20), evaluation: limitFor(2e10, 60), final: limitFor(1.2e11, 30) };
+  return {
+    selection: limitFor(Math.min(5e9, SELECTION_TRIAL_OPERATIONS / selectionFits), 20),
+    evaluation: limitFor(2e10, 60),
+    final: limitFor(1.2e11, 30),
+  };
 }
