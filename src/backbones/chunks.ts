@@ -13,6 +13,9 @@ export const CHARACTERS_PER_CHUNK = 50_000;
  */
 const COST_FACTORS = { fine_tuned: 25, sentence_encoder: 40 };
 
+/** About what a sentence encoder takes in one pass: some 25 ms of work. */
+const ENCODER_CHARACTERS_PER_CHUNK = 500;
+
 /** What a sentence encoder reads of a text. */
 const ENCODER_CHARACTERS = 1024;
 
@@ -51,7 +54,8 @@ export async function embedInChunks(
   while (rows.length < inputs.length) {
     const stopFailure = await yieldToEventLoop();
     if (stopFailure !== null) return { rows, failure: stopFailure };
-    const characters = CHARACTERS_PER_CHUNK / costFactor(backbone);
+    const characters =
+      backbone.kind === "sentence_encoder" ? ENCODER_CHARACTERS_PER_CHUNK : CHARACTERS_PER_CHUNK / costFactor(backbone);
     const chunk = backbone.cost === "remote" ? inputs : takeChunk(inputs, rows.length, characters);
     const embedding = await backbone.embed(chunk);
     for (const i of chunk.keys()) {

@@ -46,11 +46,10 @@ export function encodeBlock({ dimensions, hashes, rows }: Block, precision: Bloc
   const scales = new Float32Array(bytes.buffer, rowsOffset, count);
   const levels = new Int8Array(bytes.buffer, rowsOffset + 4 * count);
   for (let row = 0; row < count; row++) {
-    const values = rows.subarray(row * dimensions, (row + 1) * dimensions);
-    const scale = rowScale(values);
+    const [start, end] = [row * dimensions, (row + 1) * dimensions];
+    const scale = rowScale(rows, start, end);
     scales[row] = scale;
-    if (scale === 0) continue;
-    for (const [j, value] of values.entries()) levels[row * dimensions + j] = Math.round(value / scale);
+    for (let i = start; i < end; i++) levels[i] = toLevel(rows[i] ?? 0, scale);
   }
   return bytes;
 }
@@ -82,10 +81,10 @@ export function decodeBlock(bytes: Uint8Array, dimensions: number): Block | null
 /** Rounds rows, in place, to what an "int8" block keeps of them. Rows that are rounded already stay as they are. */
 export function roundRows(rows: Float32Array, dimensions: number): void {
   for (let start = 0; start < rows.length; start += dimensions) {
-    const values = rows.subarray(start, start + dimensions);
-    const scale = rowScale(values);
+    const end = start + dimensions;
+    const scale = rowScale(rows, start, end);
     // Adding 0 turns a −0 into what an integer 0 becomes.
-    for (const [j, value] of values.entries()) values[j] = scale === 0 ? 0 : Math.round(value / scale) * scale + 0;
+    for (let i = start; i < end; i++) rows[i] = toLevel(rows[i] ?? 0, scale) * scale + 0;
   }
 }
 
@@ -96,10 +95,16 @@ const scratchBits = new Uint32Array(scratch.buffer);
  * The least scale at which the largest number of a row has a level, rounded up to few enough bits that the product of
  * scale and level is exact. So the largest number of a rounded row, divided by its level, is the same scale again.
  */
-function rowScale(values: Float32Array): number {
-  const maxAbs = values.reduce((top, value) => Math.max(top, Math.abs(value)), 0);
+function rowScale(rows: Float32Array, start: number, end: number): number {
+  let maxAbs = 0;
+  for (let i = start; i < end; i++) maxAbs = Math.max(maxAbs, Math.abs(rows[i] ?? 0));
   scratch[0] = maxAbs / MAX_LEVEL;
   const mask = (1 << FREE_BITS) - 1;
   scratchBits[0] = ((scratchBits[0] ?? 0) + mask) & ~mask;
   return scratch[0];
+}
+
+/** The integer by which a row keeps a number. */
+function toLevel(value: number, scale: number): number {
+  return scale === 0 ? 0 : Math.floor(value / scale + 0.5);
 }

@@ -129,8 +129,6 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
   const knownRows = block === null ? new Set<number>() : copyKnownRows(block, hashes, values);
   const cached = knownRows.size;
   const failure = await embedMissingRows(params, range, values, knownRows);
-  // Embeddings are the same whether they were just computed or are read again later.
-  if (blockPrecision(backbone) === "int8") roundRows(values, dimensions);
   let stored = knownRows.size === cached;
   if (stored && block) await recordUnchanged(params, range, block);
   if (!stored) {
@@ -177,6 +175,8 @@ async function embedMissingRows(
   values: Float32Array,
   knownRows: Set<number>,
 ): Promise<Failure | null> {
+  const { dimensions } = backbone;
+  const precision = blockPrecision(backbone);
   const hashes = hashesInRange(rows, range);
   const positions = rows.positions.subarray(range.start, range.end);
   const missing = [...positions].flatMap((position, index) => (knownRows.has(index) ? [] : [{ index, position }]));
@@ -191,7 +191,10 @@ async function embedMissingRows(
     for (const [nth, { index }] of chunk.entries()) {
       const row = result.rows[nth];
       if (row === undefined) continue;
-      values.set(row, index * backbone.dimensions);
+      // So embeddings are the same whether they were just computed or are read again later.
+      const start = index * dimensions;
+      values.set(row, start);
+      if (precision === "int8") roundRows(values.subarray(start, start + dimensions), dimensions);
       knownRows.add(index);
     }
     if (result.failure !== null) return result.failure;

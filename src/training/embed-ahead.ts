@@ -11,6 +11,9 @@ import { createSlotHolder, Slot } from "./slot.ts";
 /** Text of one piece: at most about 3 s of one core. */
 const MAX_BYTES = 100_000;
 
+/** Between two chunks, since a request takes several turns of the event loop. */
+const PAUSE_MS = 2;
+
 /** One piece of an isolate is embedded at a time; tenants take turns. */
 export const embeddingSlot = new Slot();
 
@@ -43,7 +46,7 @@ export async function embedAhead(request: TenantRequest, dataset: number): Promi
           return read.ok ? read.value : positions.map(() => null);
         },
         yieldToEventLoop: async () => {
-          await scheduler.wait(0);
+          await scheduler.wait(PAUSE_MS);
           return slots.stopReason;
         },
         onBlock: () => undefined,
