@@ -9,7 +9,7 @@ import { runEmbedding } from "../../src/tenant/data/embedding.ts";
 import { schedule } from "../../src/tenant/tasks/tasks.ts";
 import { getLedger, type Tenant } from "../../src/tenant/tenant.ts";
 import { Transactions } from "../../src/tenant/transactions.ts";
-import { embedAhead } from "../../src/training/embed-ahead.ts";
+import { embedAhead, embeddingSlot } from "../../src/training/embed-ahead.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectError } from "./assertions.ts";
 import { inLedger, listDueTasks, mockBatchEndpoint, tenantStub } from "./fake-batch-endpoint.ts";
@@ -25,9 +25,11 @@ const defaultBackbone = env.DEFAULT_BACKBONE;
 const bindings = { ...env, DEFAULT_BACKBONE: textUse.id };
 
 mockBatchEndpoint();
-afterEach(() => {
+afterEach(async () => {
   Object.assign(env, { DEFAULT_BACKBONE: defaultBackbone });
   vi.restoreAllMocks();
+  // Meanwhile alarms of other tests' tenants may have begun to embed.
+  await vi.waitUntil(() => embeddingSlot.holder === null, { timeout: 10_000 });
 });
 
 /** A row that shows a text's length, in little time. */
@@ -123,10 +125,11 @@ describe("an imported dataset", () => {
     await runAlarm(id);
     await vi.waitUntil(async () => (await listDueTasks(id, "embed_dataset")).length === 0);
     expect(await readEmbedded(key)).toEqual({ [NAME]: COUNT });
-    const embedded = mockEncoder();
+    const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
     const trained = await call("POST", "/v1/heads", key, { name: "a", dataset: "tickets", backbone: "text-use-1" });
     expect(trained.status, trained.text).toBe(201);
-    expect(embedded).toEqual([]);
+    const lines = log.mock.calls.map(([line]) => JSON.parse(String(line)));
+    expect(lines).toContainEqual(expect.objectContaining({ tenant: id, route: "POST /v1/heads", embedded: 0 }));
   });
 
   test("and changed one by one, is embedded by one call after the last change, and only what is new", async () => {
@@ -248,19 +251,15 @@ describe("work that has become stale ends without an error", () => {
 });
 
 describe("work that is cut off", () => {
-  test("goes on with what is missing, after a wait that grows", async () => {
+  test("goes on with what is missing", async () => {
     const { id, key } = await tenantWithLongTexts(250);
-    const log = vi.spyOn(console, "error").mockImplementation(() => undefined);
+    vi.spyOn(console, "error").mockImplementation(() => undefined);
     let piecesLeft = 1;
     const embedded = mockEncoder(() => {
       if (embedded.length >= 98 * piecesLeft) throw new Error("The isolate was ended.");
     });
     await expect(runTask(id)).rejects.toThrow("internal_error");
     expect(await readEmbedded(key)).toEqual({ [NAME]: 98 });
-    await runAlarm(id);
-    await vi.waitUntil(async () => ((await listDueTasks(id, "embed_dataset"))[0]?.attempts ?? 0) > 0);
-    const failures = log.mock.calls.map(([line]) => String(line)).filter((line) => line.includes("task_failed"));
-    expect(failures.length).toBeGreaterThan(0);
     piecesLeft = 3;
     expect(await runTask(id)).toEqual({ next: null, calls: 2 });
     expect(new Set(embedded).size).toBe(250);
