@@ -108,8 +108,8 @@ export function labelSmoothing(examples: number): number {
 }
 
 /**
- * The standard deviation of log T before anything is held out. Two in three temperatures of heads on hundreds of
- * held-out examples are within it (bench/few-shot.ts), and it outweighs few of them.
+ * The standard deviation of log T before anything is held out. Most temperatures of heads with hundreds of examples are
+ * within it (bench/few-shot.ts), and tens of held-out examples outweigh it.
  */
 const LOG_TEMPERATURE_DEVIATION = 1;
 
