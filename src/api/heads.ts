@@ -58,7 +58,10 @@ export const newHead = z
     dataset: name.optional(),
     dataset_revision: datasetRevision.optional(),
     examples: withLimit(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
-    backbone: z.string().min(1).max(200).optional(),
+    backbone: z.string().min(1).max(200).optional().openapi({
+      description:
+        "the id of a model, or 'auto', the default unless the instance has another: the one in the box that predicts held-out examples best",
+    }),
     hyperparameters: headHyperparameters.prefault({}),
     evaluation: evaluationSettings.prefault({}),
     clamp: z.boolean().default(false).openapi({
@@ -123,6 +126,18 @@ export const evaluation = z
   .openapi("Evaluation");
 export type Evaluation = DeepReadonly<z.output<typeof evaluation>>;
 
+/** What a training with the backbone 'auto' chose among. */
+const backboneCandidate = z
+  .object({
+    backbone: z.string().openapi({ description: "the id of a model" }),
+    lexical: z.boolean().openapi({ description: "whether words are read beside the embedding" }),
+    log_loss: z
+      .number()
+      .openapi({ description: "on held-out examples; for the task 'regression' the mean squared error" }),
+    accuracy: z.number().nullable().openapi({ description: "on held-out examples; null but for one label an input" }),
+  })
+  .openapi("BackboneCandidate");
+
 export const head = z
   .object({
     object: z.literal("head"),
@@ -150,6 +165,10 @@ export const head = z
       // Heads trained before there were lexical features do not have it.
       lexical: z.boolean().optional().openapi({ description: "whether it reads words beside the embedding" }),
       value_range: interval.optional().openapi({ description: "what predictions are clamped to, with 'clamp'" }),
+      candidates: z
+        .array(backboneCandidate)
+        .optional()
+        .openapi({ description: "what was compared under the backbone 'auto', in the order of preference" }),
       milliseconds: z.number(),
     }),
     evaluation: evaluation.nullable(),

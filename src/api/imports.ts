@@ -100,6 +100,7 @@ const warningCodes = [
   "dominant_label",
   "short_inputs",
   "suspicious_encoding",
+  "language_not_covered",
   "numeric_labels",
   "skipped_rows",
   "no_rows",
@@ -108,7 +109,7 @@ const importWarning = z.object({
   code: z.enum(warningCodes),
   message: z.string(),
   count: z.number().int(),
-  examples: z.array(z.string()).openapi({ description: "labels or inputs that it is about, at most five" }),
+  examples: z.array(z.string()).openapi({ description: "labels, words or inputs that it is about, at most five" }),
 });
 export type ImportWarning = DeepReadonly<z.output<typeof importWarning>>;
 

@@ -8,6 +8,9 @@ import { hashText } from "./hash-text.ts";
 import { openAiBackbone } from "./openai.ts";
 import { type AiBinding, MAX_BATCH_SIZE, workersAiBackbone } from "./workers-ai.ts";
 
+/** In place of a backbone's id: the examples decide. No backbone has this id. */
+export const AUTO = "auto";
+
 const nameSchema = z
   .string()
   .regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/, "must be 1 to 64 letters, digits, '.', '_' or '-'");
@@ -63,7 +66,7 @@ export function makeBackbones(
   const entries = parseEntries(configuration);
   if (!entries.ok) return entries;
   for (const [i, entry] of entries.value.entries()) {
-    if (table.has(entry.id)) return invalidConfiguration([i, "id"], `'${entry.id}' is taken`);
+    if (table.has(entry.id) || entry.id === AUTO) return invalidConfiguration([i, "id"], `'${entry.id}' is taken`);
     const { id, license, parameters, model, dimensions } = entry;
     const identity = { id, revision: entry.revision ?? revisionOf(entry), license, parameters };
     const callOptions = {

@@ -5,6 +5,7 @@ import { truncateText } from "../core/text/characters.ts";
 import type { GoodRow, ImportRow } from "./checked-row.ts";
 import { createConflictFinder } from "./conflicts.ts";
 import type { ReadReport } from "./report.ts";
+import { measureWordCoverage, type WordCoverage } from "./word-coverage.ts";
 
 const MAX_SAMPLE_ROWS = 20;
 const MAX_EXAMPLES = 5;
@@ -45,13 +46,16 @@ function shorten(text: string): string {
   return short.length < text.length ? `${short}…` : text;
 }
 
-export function createImportSummary(task: Task): ImportSummary {
+/** @param isKnown whether the backbones in the box know a word */
+export function createImportSummary(task: Task, isKnown: (word: string) => boolean): ImportSummary {
   const sample: SampleRow[] = [];
   const labelCounts = new Map<string, number>();
   const conflicts = createConflictFinder();
   const [conflicting, short, suspicious] = [newFinding(), newFinding(), newFinding()];
+  const coverage = measureWordCoverage(isKnown);
   let rows = 0;
   const addText = (text: string) => {
+    coverage.add(text);
     if (text.length < 2 * MIN_CHARACTERS && isShort(text)) addTo(short, text);
     if (SUSPICIOUS.test(text)) addTo(suspicious, text);
   };
@@ -78,6 +82,7 @@ export function createImportSummary(task: Task): ImportSummary {
         suspicious,
         "Texts that look as if they were read in another encoding than theirs",
       ),
+      ...coverageWarning(coverage),
       ...numericWarning(report.numericLabels, labelCounts),
       ...[...report.skipped].map(([reason, count]) =>
         warning("skipped_rows", count, [], `Rows left out, because ${reason}`),
@@ -93,6 +98,14 @@ function warning(code: ImportWarning["code"], count: number, examples: readonly 
 
 function warn(code: ImportWarning["code"], { count, examples }: Finding, what: string): ImportWarning[] {
   return count === 0 ? [] : [warning(code, count, examples, what)];
+}
+
+function coverageWarning(coverage: WordCoverage): ImportWarning[] {
+  const unknown = coverage.unknown();
+  if (unknown === null) return [];
+  const { count, words, examples } = unknown;
+  const what = `The texts may be in a language that the pre-trained backbones do not know: compare them by '"backbone": "auto"'. Unknown words among the first ${words}`;
+  return [warning("language_not_covered", count, examples, what)];
 }
 
 function numericWarning(count: number, labels: ReadonlyMap<string, number>): ImportWarning[] {

@@ -1,8 +1,10 @@
 /** The backbones of requests: those that this instance shares among tenants, and a tenant's own fine-tuned ones. */
 import type { Backbone } from "../backbones/backbone.ts";
-import { makeBackbones } from "../backbones/index.ts";
+import { hashText } from "../backbones/hash-text.ts";
+import { AUTO, makeBackbones } from "../backbones/index.ts";
+import { vocabularyKey } from "../backbones/subwords.ts";
 import { isStatic, type StaticBackbone } from "../backbones/text-static.ts";
-import { bundledBackbones, textStatic } from "../backbones/workerd.ts";
+import { bundledBackbones, textStatic, textUse } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { getBackbone } from "../store/backbones.ts";
 import { getLedger } from "../tenant/tenant.ts";
@@ -27,9 +29,25 @@ export function getSharedBackbones(env: Cloudflare.Env): ReadonlyMap<string, Bac
   return cache.result.value;
 }
 
-/** A shared backbone by id, or this instance's default one. */
+/** The backbones among which `auto` chooses, the preferred one first: those in the box. */
+export const autoBackbones: readonly Backbone[] = [textUse, textStatic, hashText];
+
+/** Whether the pre-trained backbones in the box have an embedding of this word itself. */
+export function isKnownWord(word: string): boolean {
+  return textStatic.table().vocabulary.has(vocabularyKey(word));
+}
+
+/** Whether a training with this `backbone` chooses one by its examples. */
+export function isAuto(env: Cloudflare.Env, id: string | undefined): boolean {
+  return (id ?? env.DEFAULT_BACKBONE ?? AUTO) === AUTO;
+}
+
+/**
+ * A shared backbone by id. Without an id it is this instance's default one, and under `auto` the one with layers that jobs
+ * can train.
+ */
 export function findSharedBackbone(env: Cloudflare.Env, id: string | undefined, param: string): Result<Backbone> {
-  const backboneId = id ?? env.DEFAULT_BACKBONE ?? textStatic.id;
+  const backboneId = id ?? (isAuto(env, id) ? textStatic.id : env.DEFAULT_BACKBONE) ?? AUTO;
   const backbone = getSharedBackbones(env).get(backboneId);
   return backbone
     ? ok(backbone)
@@ -55,6 +73,19 @@ export async function findBackbone(
   return sha256 === null
     ? findSharedBackbone(env, base, param)
     : getFineTunedBackbone(env, tenant, { id, revision: sha256 });
+}
+
+/** The backbones that a training chooses from: the one that it names, or under `auto` those in the box. */
+export async function chooseBackbones(
+  env: Cloudflare.Env,
+  tenant: string,
+  modality: "text" | "embedding",
+  id: string | undefined,
+  param: string,
+): Promise<Result<readonly (Backbone | null)[]>> {
+  if (isAuto(env, id)) return ok(modality === "text" ? autoBackbones : [null]);
+  const backbone = await chooseBackbone(env, tenant, modality, id, param);
+  return backbone.ok ? ok([backbone.value]) : backbone;
 }
 
 /** The backbone for a modality; null for the caller's own embeddings, which need none. */

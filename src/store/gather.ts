@@ -44,8 +44,11 @@ export interface GatherBlocksParams {
    * them. For a remote backbone, which would have to be called again, it was read back.
    */
   readonly onBlock: (block: number, values: Float32Array, stored: boolean) => void;
-  /** Records a block in the ledger, before the next block is embedded: an interrupted gathering resumes there. */
-  readonly recordBlock: (block: number, stored: StoredBlock) => Promise<unknown>;
+  /**
+   * Records a block in the ledger, before the next block is embedded: an interrupted gathering resumes there. null: what is
+   * embedded is not kept.
+   */
+  readonly recordBlock: ((block: number, stored: StoredBlock) => Promise<unknown>) | null;
   /** Blocks that an earlier gathering delivered and KV did not store. */
   readonly retainedBlocks: ReadonlyMap<number, Float32Array>;
 }
@@ -131,7 +134,7 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
   const failure = await embedMissingRows(params, range, values, knownRows);
   let stored = knownRows.size === cached;
   if (stored && block) await recordUnchanged(params, range, block);
-  if (!stored) {
+  if (!stored && params.recordBlock !== null) {
     const target = { kv, tenant, dataset: rows.dataset.id, backbone, blockNumber: range.block };
     const written = selectRows({ dimensions, hashes, rows: values }, knownRows);
     const key = await writeBlock(target, written);
@@ -150,7 +153,7 @@ async function recordUnchanged(
 ): Promise<void> {
   const key = rows.blocks.get(range.block);
   if (key === undefined || retainedBlocks.has(range.block) || !rows.incompleteBlocks.has(range.block)) return;
-  await recordBlock(range.block, { key, hashes });
+  await recordBlock?.(range.block, { key, hashes });
 }
 
 /** Copies into `values` the rows of a block whose hashes are among `hashes`. Returns the indices of the copied rows. */

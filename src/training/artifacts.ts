@@ -7,11 +7,12 @@ import { sha256Hex } from "../lib/hash.ts";
 import { storeBytes } from "../store/content-addressed.ts";
 import { headKey } from "../store/keys.ts";
 import type { NewHead } from "../tenant/heads/heads.ts";
+import type { ComparedTraining } from "./compare.ts";
 import type { RequestTraining } from "./run.ts";
 
 /** A head that was trained in a request. `milliseconds` is how long that took. */
 export function toHeadRecord(
-  result: RequestTraining,
+  result: RequestTraining & Pick<ComparedTraining, "candidates">,
   head: Pick<NewHead, "id" | "modality" | "backbone" | "dataset">,
   milliseconds: number,
 ): { readonly bytes: Uint8Array; readonly record: NewHead } {
@@ -24,12 +25,16 @@ export function toHeadRecord(
     task,
     labels,
     dimensions,
-    training: { method: "head", ...training, ...describeRange(valueRange) },
+    training: { method: "head", ...training, ...describeRange(valueRange), ...describeCandidates(result.candidates) },
     evaluation: result.evaluation,
     sha256: sha256Hex(bytes),
     bytes: bytes.length,
   };
   return { bytes, record };
+}
+
+function describeCandidates(candidates: ComparedTraining["candidates"]): Pick<NewHead["training"], "candidates"> {
+  return candidates.length === 0 ? {} : { candidates: [...candidates] };
 }
 
 /** The range to which a head clamps, as its record shows it. */

@@ -1,10 +1,11 @@
 /** A stored dataset as the source of a training. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { embeddingWork, type YieldToEventLoop } from "../backbones/chunks.ts";
+import { HASH_BYTES } from "../core/block.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { encodeTargets } from "../core/linear/targets.ts";
 import { BLOCK_ROWS, matchesHash } from "../store/blocks.ts";
-import { type GatherBlocksParams, gatherBlocks } from "../store/gather.ts";
+import { type GatherBlocksParams, gatherBlocks, type StoredBlock } from "../store/gather.ts";
 import type { TrainingRows } from "../tenant/data/training-sets.ts";
 import type { Ledger } from "../tenant/tenant.ts";
 import {
@@ -16,18 +17,25 @@ import {
   visitTexts,
 } from "./source.ts";
 
+/** Where a dataset lies. */
+export interface DatasetStorage {
+  readonly kv: KVNamespace;
+  readonly tenant: string;
+  readonly ledger: Ledger;
+}
+
+/** @param keepsEmbeddings whether what the backbone embeds is stored for the next training */
 export function createDatasetSource(
-  kv: KVNamespace,
-  tenantId: string,
-  tenantLedger: Ledger,
+  { kv, tenant, ledger }: DatasetStorage,
   rows: TrainingRows,
   backbone: Backbone | null,
+  { keepsEmbeddings = true } = {},
 ): TrainingSource {
   const { dataset } = rows;
   const blocks = new Map(rows.blocks);
   const retainedBlocks = new Map<number, Float32Array>();
   const readInputs = async (positions: readonly number[]) => {
-    const read = await tenantLedger.readInputs(dataset.id, positions, dataset.revision);
+    const read = await ledger.readInputs(dataset.id, positions, dataset.revision);
     return read.ok ? read.value : positions.map(() => null);
   };
   const gather = async (
@@ -35,12 +43,17 @@ export function createDatasetSource(
     onBlock: GatherBlocksParams["onBlock"],
     yieldToEventLoop: YieldToEventLoop,
   ) => {
-    const recordBlock: GatherBlocksParams["recordBlock"] = async (block, stored) => {
+    const recordBlock = async (block: number, stored: StoredBlock) => {
       blocks.set(block, stored.key);
-      await tenantLedger.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, stored]]));
+      await ledger.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, stored]]));
     };
-    const work = { kv, tenant: tenantId, backbone, rows: { ...rows, blocks }, readInputs, retainedBlocks };
-    const done = await gatherBlocks({ ...work, yieldToEventLoop, onBlock, recordBlock });
+    const work = { kv, tenant, backbone, rows: { ...rows, blocks }, readInputs, retainedBlocks };
+    const done = await gatherBlocks({
+      ...work,
+      yieldToEventLoop,
+      onBlock,
+      recordBlock: keepsEmbeddings ? recordBlock : null,
+    });
     return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false as const, failure: done.failure };
   };
   // What KV has stored is read again from there.
@@ -127,4 +140,21 @@ async function gatherOwnEmbeddings(
     start += inputs.length;
   }
   return ok({ embedded: 0 });
+}
+
+/** Some rows of a training. */
+export function pickRows(rows: TrainingRows, indices: readonly number[]): TrainingRows {
+  const inputHashes = new Uint8Array(indices.length * HASH_BYTES);
+  for (const [to, from] of indices.entries())
+    inputHashes.set(rows.inputHashes.subarray(from * HASH_BYTES, (from + 1) * HASH_BYTES), to * HASH_BYTES);
+  const share = indices.length / Math.max(1, rows.positions.length);
+  return {
+    ...rows,
+    positions: Uint32Array.from(indices, (index) => rows.positions[index] ?? 0),
+    inputHashes,
+    groups: Int32Array.from(indices, (index) => rows.groups[index] ?? 0),
+    targets: indices.map((index) => rows.targets[index] ?? ""),
+    // How long their texts are is known when they are read.
+    inputBytes: Math.ceil(share * rows.inputBytes),
+  };
 }

@@ -3,9 +3,10 @@ import type { HeadParams } from "../api/heads.ts";
 import { defaultHyperparameters } from "../api/jobs.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { TRAINABLE_LAYERS } from "../backbones/fine-tuned.ts";
+import { textStatic, textUse } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
-import { chooseBackbone, findTrainableBackbone, isFineTuned } from "../serving/backbones.ts";
+import { chooseBackbone, findTrainableBackbone, isAuto, isFineTuned } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import type { JobSpec } from "../tenant/jobs/jobs.ts";
 import { getLedger, type Ledger } from "../tenant/tenant.ts";
@@ -51,7 +52,10 @@ export async function resolveJobSpec(
     return fail("modality_mismatch", message, { param });
   }
   if (shape.modality === "text" && isFineTuned(model)) return refuseFineTuned(tenantLedger, model, param);
-  const backbone = await chooseBackbone(env, tenant, shape.modality, isOwnEmbeddings ? undefined : model, param);
+  const isChosen = param === "model" || !isAuto(env, model);
+  const id = isChosen ? model : defaultJobBackbone(params.trainable);
+  const isOwn = shape.modality === "embedding" && (isOwnEmbeddings || !isChosen);
+  const backbone = await chooseBackbone(env, tenant, shape.modality, isOwn ? undefined : id, param);
   if (!backbone.ok) return backbone;
   const { value } = backbone;
   const trainable = chooseLayers(env, value, params.trainable);
@@ -163,6 +167,11 @@ async function refuseFineTuned(tenantLedger: Ledger, model: string, param: strin
   const { base } = fineTuned.value;
   const message = `'${model}' is fine-tuned already, and batch endpoints train shared backbones alone. Name '${base}', of which it was made.`;
   return fail("not_available", message, { param });
+}
+
+/** The backbone of a job under `auto`: with layers to train, or the most accurate to train a head on. */
+function defaultJobBackbone(trainable: JobSpec["trainable"] | null): string {
+  return trainable === "head" ? textUse.id : textStatic.id;
 }
 
 /** Which layers a job trains: by default all of them, or the head alone where the backbone has no trainable layers. */

@@ -8,7 +8,7 @@ import { makeRows } from "../core/linear/design.ts";
 import { createLexicalBudgetReader } from "../core/linear/lexical-budget.ts";
 import { train } from "../core/linear/train.ts";
 import type { TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from "../core/linear/types.ts";
-import { runSteps } from "../core/steps.ts";
+import { runSteps, type Steps } from "../core/steps.ts";
 import type { Matrix, TensorBackend } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical-reader.ts";
 import { workerdTensorBackend } from "../tensor/workerd.ts";
@@ -36,15 +36,22 @@ export interface RequestTraining extends TrainingResult {
   readonly embedded: number;
 }
 
-/** What a training holds while it runs. */
-interface RunState {
-  readonly source: TrainingSource;
-  readonly shape: TrainingShape;
+/** What the trainings of one request hold while they run. */
+export interface RunState {
   readonly options: RequestOptions;
   readonly slots: SlotHolder;
   readonly tensors: TensorBackend;
   /** Blocks of the embeddings by their first row. */
   readonly features: Map<number, Matrix>;
+  /** The steps that run, to be ended if another training needs their memory. */
+  steps: { return(value: Result<never>): unknown } | null;
+}
+
+/** What a stage's steps end with, and what it has cost. */
+export interface StageResult<T> {
+  readonly value: T;
+  readonly operations: number;
+  readonly embedded: number;
 }
 
 /** Why a training of this shape is beyond what one request may use, or null. */
@@ -69,46 +76,83 @@ export async function runTraining(
   source: TrainingSource,
   options: RequestOptions,
 ): Promise<Result<RequestTraining>> {
-  const shape = {
-    task: source.task,
-    examples: source.examples,
-    dimensions: source.dimensions,
-    outputs: Math.max(1, source.targets.labels.length),
-    textBytes: source.textBytes,
-  };
-  const budgetFailure = checkRequestBudget(shape, options);
+  const budgetFailure = checkRequestBudget(shapeOf(source), options);
   if (budgetFailure) return { ok: false, failure: budgetFailure };
+  return withRunState(requester, options, (state) => trainOn(state, source));
+}
+
+/** Runs work that takes slots and allocates features, and gives all of it back. */
+export async function withRunState<T>(
+  requester: Requester,
+  options: RequestOptions,
+  work: (state: RunState) => Promise<Result<T>>,
+): Promise<Result<T>> {
   const tensors = await workerdTensorBackend();
   const features = new Map<number, Matrix>();
-  let steps: ReturnType<typeof train> | undefined;
   const freeMemory = () => {
-    steps?.return({ ok: false, failure: preemptedFailure });
-    for (const matrix of features.values()) tensors.free(matrix);
-    features.clear();
+    state.steps?.return({ ok: false, failure: preemptedFailure });
+    freeFeatures(state);
   };
   const slots = createSlotHolder(requester, freeMemory);
-  const state = { source, shape, options, slots, tensors, features };
+  const state: RunState = { options, slots, tensors, features, steps: null };
   try {
-    const prepared = await prepare(state);
-    if (!prepared.ok) return prepared;
-    const gathered = await gather(state);
-    if (!gathered.ok) return gathered;
-    steps = train(tensors, gathered.value.trainingSet, { ...options, budget: edgeBudget });
-    const pause = async () => {
-      const failure = await yieldToOthers(slots);
-      return failure === null ? undefined : { ok: false as const, failure };
-    };
-    const { value: result, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, pause, MIN_STEP_OPERATIONS);
-    const embedded = prepared.value.embedded + gathered.value.embedded;
-    return result.ok ? ok({ ...result.value, operations, embedded }) : result;
+    return await work(state);
   } finally {
     freeMemory();
     slots.releaseAll();
   }
 }
 
+function freeFeatures({ tensors, features }: RunState): void {
+  for (const matrix of features.values()) tensors.free(matrix);
+  features.clear();
+}
+
+export function shapeOf(source: TrainingSource): TrainingShape {
+  return {
+    task: source.task,
+    examples: source.examples,
+    dimensions: source.dimensions,
+    outputs: Math.max(1, source.targets.labels.length),
+    textBytes: source.textBytes,
+  };
+}
+
+/** Trains a head that is within the budget. */
+export async function trainOn(state: RunState, source: TrainingSource): Promise<Result<RequestTraining>> {
+  const { tensors, options } = state;
+  const prepared = await prepare(state, source);
+  if (!prepared.ok) return prepared;
+  const trained = await runStage(state, source, (trainingSet) =>
+    train(tensors, trainingSet, { ...options, budget: edgeBudget }),
+  );
+  if (!trained.ok) return trained;
+  const { value, operations, embedded } = trained.value;
+  return ok({ ...value, operations, embedded: prepared.value.embedded + embedded });
+}
+
+/** Gathers a source's features, and runs steps on them. Frees the features at its end. The state holds the training's slot. */
+export async function runStage<T>(
+  state: RunState,
+  source: TrainingSource,
+  makeSteps: (trainingSet: TrainingSet) => Steps<Result<T>>,
+): Promise<Result<StageResult<T>>> {
+  const { slots } = state;
+  const gathered = await gather(state, source);
+  if (!gathered.ok) return gathered;
+  const steps = makeSteps(gathered.value.trainingSet);
+  state.steps = steps;
+  const pause = async () => {
+    const failure = await yieldToOthers(slots);
+    return failure === null ? undefined : { ok: false as const, failure };
+  };
+  const { value: result, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, pause, MIN_STEP_OPERATIONS);
+  freeFeatures(state);
+  return result.ok ? ok({ value: result.value, operations, embedded: gathered.value.embedded }) : result;
+}
+
 /** Has a remote backbone embed what no cache has. Then takes the slot for the arrays. */
-async function prepare({ source, slots }: RunState): Promise<Result<{ embedded: number }>> {
+async function prepare({ slots }: RunState, source: TrainingSource): Promise<Result<{ embedded: number }>> {
   const prepared = await source.prepare?.(() => slots.acquire(gatheringSlot));
   if (prepared?.ok === false) return prepared;
   const failure = await slots.acquire(trainingSlot);
@@ -125,8 +169,12 @@ const embeddingsLost = fail("storage_unavailable", "Embeddings just gathered cou
 });
 
 /** Reads the lexical features, and copies the embeddings into the backend. */
-async function gather(state: RunState): Promise<Result<{ trainingSet: TrainingSet; embedded: number }>> {
-  const { source, slots, tensors, features } = state;
+async function gather(
+  state: RunState,
+  source: TrainingSource,
+): Promise<Result<{ trainingSet: TrainingSet; embedded: number }>> {
+  const { slots, tensors, features, options } = state;
+  const shape = shapeOf(source);
   const yieldToEventLoop = () => yieldToOthers(slots);
   const beforeEmbedding = async () => {
     const failure = await yieldToEventLoop();
@@ -134,9 +182,9 @@ async function gather(state: RunState): Promise<Result<{ trainingSet: TrainingSe
     // `prepare` has just gathered all of it. Calling a remote backbone here would keep every other training waiting.
     return source.prepare === null ? null : embeddingsLost.failure;
   };
-  const lexical = await readLexicalFeatures(state, yieldToEventLoop);
+  const lexical = await readLexicalFeatures(source, shape, options, yieldToEventLoop);
   if (!lexical.ok) return lexical;
-  const precision = rowPrecision({ ...state.shape, lexical: lexical.value }, state.options, edgeBudget) ?? "int8";
+  const precision = rowPrecision({ ...shape, lexical: lexical.value }, options, edgeBudget) ?? "int8";
   const gathered = await source.gatherFeatures((block, values) => {
     if (slots.stopReason !== null) return;
     features.set(block, makeRows(tensors, values.length / source.dimensions, source.dimensions, values, precision));
@@ -156,7 +204,9 @@ async function gather(state: RunState): Promise<Result<{ trainingSet: TrainingSe
  * head must not have any, or under `auto` where the training would not fit with them.
  */
 async function readLexicalFeatures(
-  { source, shape, options }: RunState,
+  source: TrainingSource,
+  shape: TrainingShape,
+  options: RequestOptions,
   yieldToEventLoop: YieldToEventLoop,
 ): Promise<Result<LexicalFeatures | null>> {
   if (source.texts === null) return ok(null);

@@ -1,20 +1,23 @@
 /** Trains a version of a head in this request. A caller or a policy asks for it. */
+import type { DatasetModality } from "../api/datasets.ts";
 import type { StoredExample } from "../api/examples.ts";
 import type { Head, HeadParams } from "../api/heads.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
+import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { inferShape, parseExample } from "../ingest/example.ts";
 import { toTrainingOptions } from "../jobs/protocol.ts";
 import { endHeadLeases } from "../serving/active-heads.ts";
-import { chooseBackbone } from "../serving/backbones.ts";
+import { chooseBackbones } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import type { NewHead } from "../tenant/heads/heads.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { storeHead, toHeadRecord } from "./artifacts.ts";
-import { createDatasetSource } from "./dataset-source.ts";
+import { runComparedTraining, type TrainingPlan } from "./compare.ts";
+import { createDatasetSource, pickRows } from "./dataset-source.ts";
 import { createInlineSource } from "./inline-source.ts";
-import { checkRequestBudget, type RequestOptions, runTraining } from "./run.ts";
+import { checkRequestBudget, type RequestOptions } from "./run.ts";
 import type { TrainingSource } from "./source.ts";
 
 const lexicalNeedsTexts = fail(
@@ -37,20 +40,20 @@ export async function trainVersion(
       ? await prepareInline(request, params)
       : await prepareDataset(request, params, params.dataset, options);
   if (!prepared.ok) return prepared;
-  const { source, backbone, dataset } = prepared.value;
+  const { plan, shape, dataset } = prepared.value;
   // The commit refuses it as well, but only after the work.
-  const taskCheck = await getLedger(env.TENANT, tenant).checkHeadTask(params.name, source.task);
+  const taskCheck = await getLedger(env.TENANT, tenant).checkHeadTask(params.name, shape.task);
   if (!taskCheck.ok) return taskCheck;
-  if (options.lexical === true && source.texts === null) return lexicalNeedsTexts;
-  const trainingResult = await runTraining(request, source, options);
+  if (options.lexical === true && shape.modality === "embedding") return lexicalNeedsTexts;
+  const trainingResult = await runComparedTraining(request, plan, options);
   if (!trainingResult.ok) return nameExamples(trainingResult.failure, params);
-  const { embedded, operations } = trainingResult.value;
-  request.setLogFields({ examples: source.examples, embedded, operations });
+  const { backbone, embedded, operations } = trainingResult.value;
+  request.setLogFields({ examples: dataset.examples, embedded, operations });
   const head = {
     id: params.name,
-    modality: source.modality,
+    modality: shape.modality,
     backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
-    dataset: { ...dataset, examples: source.examples },
+    dataset,
   };
   const { bytes, record } = toHeadRecord(trainingResult.value, head, Date.now() - startedAt);
   const result = await storeHead(env.BUCKET, tenant, bytes, record, commit);
@@ -66,9 +69,9 @@ function nameExamples(failure: Failure, { dataset }: HeadParams): Result<never> 
 }
 
 interface TrainingInput {
-  readonly source: TrainingSource;
-  readonly backbone: Backbone | null;
-  readonly dataset: { readonly name: string | null; readonly revision: number | null };
+  readonly plan: TrainingPlan;
+  readonly shape: { readonly task: Task; readonly modality: DatasetModality };
+  readonly dataset: NewHead["dataset"];
 }
 
 async function prepareDataset(
@@ -85,25 +88,43 @@ async function prepareDataset(
   const size = isPast ? await tenantLedger.getRevision(datasetName, atRevision) : found;
   if (!size.ok) return size;
   const { examples } = size.value;
-  const backbone = await chooseBackbone(env, tenant, modality, backboneId, "backbone");
-  if (!backbone.ok) return backbone;
+  const backbones = await chooseBackbones(env, tenant, modality, backboneId, "backbone");
+  if (!backbones.ok) return backbones;
   if (options.lexical === true && modality !== "text") return lexicalNeedsTexts;
-  const dimensions = backbone.value?.dimensions ?? found.value.dimensions ?? 0;
   // How many labels a past revision has is found when its rows are read.
   const outputs = isPast ? 1 : Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
+  const budgetFailures = backbones.value.map((backbone) => {
+    const dimensions = backbone?.dimensions ?? found.value.dimensions ?? 0;
+    return checkRequestBudget({ task, examples, dimensions, outputs }, options);
+  });
   // Before the rows are read: those of a dataset that is far too large would not fit into the ledger's memory.
-  const budgetFailure = checkRequestBudget({ task, examples, dimensions, outputs }, options);
+  const budgetFailure = budgetFailures.includes(null) ? null : budgetFailures.at(-1);
   if (budgetFailure) return { ok: false, failure: budgetFailure };
-  const rows = await tenantLedger.readTrainingRows(
-    datasetName,
-    backbone.value ? `${backbone.value.id}@${backbone.value.revision}` : "",
-    atRevision,
-  );
+  const readRows = (backbone: Backbone | null) =>
+    tenantLedger.readTrainingRows(datasetName, backbone ? `${backbone.id}@${backbone.revision}` : "", atRevision);
+  // Those that are cached are read with what is stored of them.
+  const cached = backbones.value.find((backbone) => backbone?.cost !== "local") ?? backbones.value[0] ?? null;
+  const rows = await readRows(cached);
   if (!rows.ok) return rows;
+  const storage = { kv: env.KV, tenant, ledger: tenantLedger };
+  // The comparison and the training read it in turn, so that nothing is embedded twice.
+  const cachedSource = createDatasetSource(storage, rows.value, cached);
   return ok({
-    source: createDatasetSource(env.KV, tenant, tenantLedger, rows.value, backbone.value),
-    backbone: backbone.value,
-    dataset: { name: datasetName, revision: rows.value.dataset.revision },
+    plan: {
+      backbones: backbones.value,
+      makeSource: async (backbone) => {
+        if (backbone === cached) return ok(cachedSource);
+        const ownRows = await readRows(backbone);
+        return ownRows.ok ? ok(createDatasetSource(storage, ownRows.value, backbone)) : ownRows;
+      },
+      makeSample: (backbone, indices) => {
+        if (indices === null && backbone === cached) return cachedSource;
+        const sample = indices === null ? rows.value : pickRows(rows.value, indices);
+        return createDatasetSource(storage, sample, backbone, { keepsEmbeddings: false });
+      },
+    },
+    shape: { task, modality },
+    dataset: { name: datasetName, revision: rows.value.dataset.revision, examples: rows.value.positions.length },
   });
 }
 
@@ -127,9 +148,20 @@ async function prepareInline({ env, tenant }: TenantRequest, params: HeadParams)
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);
   }
-  const backbone = await chooseBackbone(env, tenant, shape.modality, params.backbone, "backbone");
-  if (!backbone.ok) return backbone;
-  const dimensions = backbone.value?.dimensions ?? shape.dimensions ?? 0;
-  const source = createInlineSource(shape.task, examples, backbone.value, dimensions);
-  return ok({ source, backbone: backbone.value, dataset: { name: null, revision: null } });
+  const backbones = await chooseBackbones(env, tenant, shape.modality, params.backbone, "backbone");
+  if (!backbones.ok) return backbones;
+  const sources = new Map<Backbone | null, TrainingSource>();
+  const makeSample: TrainingPlan["makeSample"] = (backbone, indices) => {
+    const sample = indices === null ? examples : indices.flatMap((index) => examples[index] ?? []);
+    const known = indices === null ? sources.get(backbone) : undefined;
+    const source =
+      known ?? createInlineSource(shape.task, sample, backbone, backbone?.dimensions ?? shape.dimensions ?? 0);
+    if (indices === null) sources.set(backbone, source);
+    return source;
+  };
+  return ok({
+    plan: { backbones: backbones.value, makeSample, makeSource: async (backbone) => ok(makeSample(backbone, null)) },
+    shape,
+    dataset: { name: null, revision: null, examples: examples.length },
+  });
 }

@@ -158,7 +158,7 @@ describe("embeddings that are kept in 8 bits", () => {
     const readWork = async (backbone: Backbone) => {
       const rows = await ledger.readTrainingRows("tickets", nameOf(backbone));
       if (!rows.ok) throw new Error(rows.failure.message);
-      return createDatasetSource(env.KV, id, ledger, rows.value, backbone).textBytes;
+      return createDatasetSource({ kv: env.KV, tenant: id, ledger }, rows.value, backbone).textBytes;
     };
     const bytes = tickets().reduce((sum, { text }) => sum + text.length, 0);
     expect(await readWork(textUse)).toBe(40 * bytes);

@@ -81,7 +81,7 @@ async function createDataset(texts: readonly string[]) {
     return datasetRows.value;
   };
   const source = async (backbone: Backbone, kv: KVNamespace = env.KV) =>
-    createDatasetSource(kv, id, tenant, await read(), backbone);
+    createDatasetSource({ kv, tenant: id, ledger: tenant }, await read(), backbone);
   return { read, source, key };
 }
 

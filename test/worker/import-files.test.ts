@@ -214,6 +214,25 @@ describe("warnings", () => {
     });
   });
 
+  test("say where most words are of a language that the pre-trained backbones do not know", async () => {
+    const spanish = ["¿Dónde está mi pedido? Todavía no ha llegado", "Quiero que me devuelvan el dinero de la factura"];
+    const more = ["He olvidado la contraseña y no puedo entrar", "¿Cómo cambio la dirección de entrega?"];
+    const csv = (texts: readonly string[]) => `text,label\n${texts.map((text, i) => `${text},${i % 2}a\n`).join("")}`;
+    const { language_not_covered } = warningsOf(await imported(await newDataset(), csv([...spanish, ...more])));
+    expect(language_not_covered?.count).toBeGreaterThan(10);
+    expect(language_not_covered?.examples).toContain("pedido");
+    // Too few words to tell.
+    expect(warningsOf(await imported(await newDataset(), csv(["quiero devolver", "¿dónde está?"])))).not.toHaveProperty(
+      "language_not_covered",
+    );
+    const english = ["where is my parcel, it has not come yet", "I would like to have my money back, please"];
+    const answer = await imported(
+      await newDataset(),
+      csv([...english, "cant log in to teh app", "wrong adress on it"]),
+    );
+    expect(warningsOf(answer)).not.toHaveProperty("language_not_covered");
+  });
+
   test("compare with the labels that the dataset has", async () => {
     const path = await newDataset();
     await imported(path, "text,label\nan input,Refund\nanother input,Refund\n");

@@ -7,6 +7,7 @@ import { type CrossValidationData, fitFolds, type HeldOutFit } from "./cross-val
 import type { GramStatistics } from "./gram.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
 import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
+import type { Targets } from "./targets.ts";
 import { fitEvaluationLimits, workload } from "./workload.ts";
 
 /** Close enough to the optimum to rank penalties by their held-out loss. */
@@ -39,6 +40,8 @@ export interface L2Selection {
   readonly l2: number;
   /** The losses of the held-out rows at this l2. */
   readonly heldOut: HeldOutLosses;
+  /** The share of them that are predicted correctly; null but for one label a row. */
+  readonly accuracy: number | null;
   /** Each fold's model at this l2, if it is still in memory: keeping those of every trial would take too much. */
   readonly parameters: readonly Float64Array[] | null;
 }
@@ -81,16 +84,22 @@ export function* selectL2(
   data: CrossValidationData,
   foldCount: number,
   candidates: L2Candidates = "all",
+  maxEvaluations = Number.POSITIVE_INFINITY,
 ): Steps<L2Selection> {
   const { maxL2, minL2, minTrials, maxTrials } = l2Range(data, candidates);
+  const affordable = fitEvaluationLimits(workload(data.design, data.outputs), foldCount * data.repetitions.length);
   const criteria = {
     tolerance: SELECTION_TOLERANCE,
-    maxEvaluations: fitEvaluationLimits(workload(data.design, data.outputs), foldCount * data.repetitions.length)
-      .selection,
+    maxEvaluations: Math.min(maxEvaluations, affordable.selection),
   };
   // From strong to weak.
   const trials: Omit<L2Selection, "parameters">[] = [];
-  let best: L2Selection = { l2: maxL2, heldOut: { losses: new Float64Array(0), mean: Number.NaN }, parameters: null };
+  let best: L2Selection = {
+    l2: maxL2,
+    heldOut: { losses: new Float64Array(0), mean: Number.NaN },
+    accuracy: null,
+    parameters: null,
+  };
   let lowestLoss = Number.POSITIVE_INFINITY;
   let warmStarts: readonly Float64Array[] | null = null;
   let preconditioner: Preconditioner | null = null;
@@ -111,7 +120,7 @@ export function* selectL2(
     const heldOut: HeldOutLosses = yield* heldOutLosses(data, fit.heldOut);
     trialsSinceBest = heldOut.mean < lowestLoss ? 0 : trialsSinceBest + 1;
     lowestLoss = Math.min(lowestLoss, heldOut.mean);
-    trials.push({ l2, heldOut });
+    trials.push({ l2, heldOut, accuracy: heldOutAccuracy(data.targets, fit.heldOut) });
     const weakestFirst = trials.toReversed();
     // If no loss is finite, the strongest l2 is the best.
     const index = Number.isFinite(lowestLoss)
@@ -161,4 +170,20 @@ function* heldOutLosses({ targets, groups }: CrossValidationData, heldOut: HeldO
   const temperature = yield* fitTemperature(targets, heldOut, entries);
   yield entries.length * heldOut.outputs * OPERATIONS_PER_LOGIT;
   return lossesByUnit(units, heldOutLogLosses(targets, heldOut, entries, temperature));
+}
+
+/** The share of held-out rows in scope that are predicted correctly; null but for one label a row. */
+function heldOutAccuracy(targets: Targets, { rows, logits, outputs }: HeldOutLogits): number | null {
+  if (targets.kind !== "single") return null;
+  let [count, correct] = [0, 0];
+  for (const [entry, row] of rows.entries()) {
+    const target = targets.indices[row] as number;
+    if (target < 0) continue;
+    const start = entry * outputs;
+    let best = 0;
+    for (let k = 1; k < outputs; k++) if ((logits[start + k] as number) > (logits[start + best] as number)) best = k;
+    count++;
+    if (best === target) correct++;
+  }
+  return count === 0 ? null : correct / count;
 }

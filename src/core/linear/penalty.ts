@@ -8,7 +8,7 @@ import { hasHeldOutRows, selectionFolds } from "./folds.ts";
 import { type L2Candidates, type L2Selection, selectL2 } from "./l2-selection.ts";
 import { subsample } from "./subsample.ts";
 import type { TrainingRows } from "./types.ts";
-import { selectionPlan, workload } from "./workload.ts";
+import { type SelectionPlan, selectionPlan, workload } from "./workload.ts";
 
 export interface PenaltySelection {
   readonly featureSet: FeatureSet;
@@ -42,22 +42,8 @@ export function* selectPenalty(
   seed: number,
 ): Steps<PenaltySelection> {
   const plan = selectionPlan(workload((featureSets.at(-1) as FeatureSet).design, rows.outputs));
-  const { repetitions, foldCount, isFirstEvaluated } = selectionFolds(rows, plan, seed);
-  const canHoldOut = repetitions.some((folds) => hasHeldOutRows(folds, rows.weights, foldCount));
-  const needsSelection = (fixedL2 === null || featureSets.length > 1) && canHoldOut;
-  const selections: (L2Selection & { readonly featureSet: FeatureSet })[] = [];
-  for (const featureSet of needsSelection ? featureSets : []) {
-    const [previous] = selections;
-    const candidates: L2Candidates =
-      fixedL2 !== null ? { fixedL2 } : previous === undefined ? "all" : { nearbyL2: previous.l2 };
-    const data = crossValidationData(featureSet, rows, repetitions);
-    const selection =
-      plan.rows === rows.weights.length
-        ? yield* selectL2(tensors, data, foldCount, candidates)
-        : yield* selectOnSubsample(tensors, data, rows, { sampleRows: plan.rows, foldCount, candidates, seed });
-    const parameters = isFirstEvaluated ? (selection.parameters?.slice(0, foldCount) ?? null) : null;
-    selections.push({ featureSet, ...selection, parameters });
-  }
+  const needsSelection = fixedL2 === null || featureSets.length > 1;
+  const selections = needsSelection ? yield* selectEach(tensors, featureSets, rows, { fixedL2, plan, seed }) : [];
   const preferred = selections.toReversed();
   const best = preferred[chooseCandidate(preferred.map(({ heldOut }) => heldOut))] ?? {
     featureSet: featureSets[0] as FeatureSet,
@@ -69,6 +55,48 @@ export function* selectPenalty(
   return best;
 }
 
+export interface EachSelectionOptions {
+  /** In the design's scale; null if it must be selected. */
+  readonly fixedL2: number | null;
+  /** The same plan and seed hold out the same rows. */
+  readonly plan: SelectionPlan;
+  readonly seed: number;
+  /** In the design's scale: one that is known to be good on similar features. */
+  readonly nearbyL2?: number | null;
+  /** Of the objective in each fit, at most. */
+  readonly maxEvaluations?: number;
+}
+
+/** The best l2 of each feature set, with the losses of the rows that are held out. None if no rows can be held out. */
+export function* selectEach(
+  tensors: TensorBackend,
+  featureSets: readonly FeatureSet[],
+  rows: TrainingRows,
+  { fixedL2, plan, seed, nearbyL2 = null, maxEvaluations }: EachSelectionOptions,
+): Steps<readonly (L2Selection & { readonly featureSet: FeatureSet })[]> {
+  const { repetitions, foldCount, isFirstEvaluated } = selectionFolds(rows, plan, seed);
+  const selections: (L2Selection & { readonly featureSet: FeatureSet })[] = [];
+  const canHoldOut = repetitions.some((folds) => hasHeldOutRows(folds, rows.weights, foldCount));
+  for (const featureSet of canHoldOut ? featureSets : []) {
+    const nearby = selections[0]?.l2 ?? nearbyL2;
+    const candidates: L2Candidates = fixedL2 !== null ? { fixedL2 } : nearby === null ? "all" : { nearbyL2: nearby };
+    const data = crossValidationData(featureSet, rows, repetitions);
+    const selection =
+      plan.rows === rows.weights.length
+        ? yield* selectL2(tensors, data, foldCount, candidates, maxEvaluations)
+        : yield* selectOnSubsample(tensors, data, rows, {
+            sampleRows: plan.rows,
+            foldCount,
+            candidates,
+            seed,
+            maxEvaluations,
+          });
+    const parameters = isFirstEvaluated ? (selection.parameters?.slice(0, foldCount) ?? null) : null;
+    selections.push({ featureSet, ...selection, parameters });
+  }
+  return selections;
+}
+
 function* selectOnSubsample(
   tensors: TensorBackend,
   data: CrossValidationData,
@@ -78,11 +106,12 @@ function* selectOnSubsample(
     readonly foldCount: number;
     readonly candidates: L2Candidates;
     readonly seed: number;
+    readonly maxEvaluations: number | undefined;
   },
 ): Steps<L2Selection> {
-  const { sampleRows, foldCount, candidates, seed } = options;
+  const { sampleRows, foldCount, candidates, seed, maxEvaluations } = options;
   const sample = yield* subsample(tensors, data, { strata, groups, rows: sampleRows, seed });
-  const selection = yield* selectL2(tensors, sample, foldCount, candidates);
+  const selection = yield* selectL2(tensors, sample, foldCount, candidates, maxEvaluations);
   freeDesign(tensors, sample.design);
   // A subsample's folds are not those of the training.
   return { ...selection, parameters: null };

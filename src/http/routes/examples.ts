@@ -13,6 +13,7 @@ import { type ReadFile, readFileRows } from "../../ingest/rows.ts";
 import { stageRows } from "../../ingest/stage.ts";
 import { createImportSummary, toFigures } from "../../ingest/summary.ts";
 import { newId } from "../../lib/id.ts";
+import { isKnownWord } from "../../serving/backbones.ts";
 import type { DatasetRow } from "../../tenant/data/datasets.ts";
 import { toExample } from "../../tenant/data/examples.ts";
 import type { App } from "../context.ts";
@@ -169,7 +170,7 @@ async function stageAndMerge(
 ): Promise<Result<DatasetImport>> {
   const { on_error, dry_run } = c.req.valid("query");
   const ledger = c.var.ledger();
-  const summary = createImportSummary(task);
+  const summary = createImportSummary(task, isKnownWord);
   const staged = await stageRows(file.rows, summary.add, (rows) => ledger.stageRows(id, rows));
   if (!staged.ok) return staged;
   const { rejected, errors, firstParam, rows } = staged.value;

@@ -1,0 +1,167 @@
+/** Trains on the one of several backbones whose heads predict held-out examples best. */
+
+import type { Backbone } from "../backbones/backbone.ts";
+import { type Failure, ok, type Result } from "../core/failure.ts";
+import { edgeBudget } from "../core/limits.ts";
+import { chooseCandidate } from "../core/linear/candidates.ts";
+import { type FeatureMeasurement, measureFeatures } from "../core/linear/measure.ts";
+import { stratifiedOrder } from "../core/linear/subsample.ts";
+import { strataOf } from "../core/linear/targets.ts";
+import type { TrainingShape } from "../core/linear/types.ts";
+import { type SelectionPlan, selectionPlan } from "../core/linear/workload.ts";
+import {
+  checkRequestBudget,
+  type RequestOptions,
+  type RequestTraining,
+  type RunState,
+  runStage,
+  shapeOf,
+  trainOn,
+  withRunState,
+} from "./run.ts";
+import { type Requester, trainingSlot } from "./slot.ts";
+import type { TrainingSource } from "./source.ts";
+
+/** So many examples are compared. More would take longer and hardly change which backbone is best. */
+const COMPARISON_ROWS = 1_000;
+
+export interface BackboneMeasurement extends FeatureMeasurement {
+  readonly backbone: string;
+}
+
+/** A backbone with or without lexical features, and its figures on held-out examples. */
+export interface BackboneCandidate {
+  readonly backbone: string;
+  readonly lexical: boolean;
+  /** For values the mean squared error. */
+  readonly log_loss: number;
+  readonly accuracy: number | null;
+}
+
+/** What a training reads, and the backbones that it chooses from. */
+export interface TrainingPlan {
+  /** The preferred one first. Of several none is remote. null stands for the caller's own embeddings. */
+  readonly backbones: readonly (Backbone | null)[];
+  /** What the training reads; the backbone's embeddings are stored for the next one. */
+  readonly makeSource: (backbone: Backbone | null) => Promise<Result<TrainingSource>>;
+  /** The examples, or these of them, to compare a backbone by. */
+  readonly makeSample: (backbone: Backbone | null, rows: readonly number[] | null) => TrainingSource;
+}
+
+export interface ComparedTraining extends RequestTraining {
+  readonly backbone: Backbone | null;
+  /** What the backbone was chosen among; empty if no examples could be held out, or one alone was within the budget. */
+  readonly candidates: readonly BackboneCandidate[];
+}
+
+/** Compares the backbones that are within the budget, and trains a head on the best as `runTraining` does. */
+export async function runComparedTraining(
+  requester: Requester,
+  plan: TrainingPlan,
+  options: RequestOptions,
+): Promise<Result<ComparedTraining>> {
+  const affordable = findAffordable(plan, options);
+  if (!affordable.ok) return affordable;
+  return withRunState(requester, options, async (state) => {
+    const comparison = await compare(state, affordable.value, plan.makeSample);
+    if (!comparison.ok) return comparison;
+    const { best, candidates, operations, embedded } = comparison.value;
+    const source = await plan.makeSource(best);
+    if (!source.ok) return source;
+    const trained = await trainOn(state, source.value);
+    if (!trained.ok) return trained;
+    const work = { operations: trained.value.operations + operations, embedded: trained.value.embedded + embedded };
+    return ok({ ...trained.value, ...work, backbone: best, candidates });
+  });
+}
+
+type Backbones = readonly [Backbone | null, ...(Backbone | null)[]];
+
+/** The backbones with which the training is within the budget. Without any, why the last one is not. */
+function findAffordable({ backbones, makeSample }: TrainingPlan, options: RequestOptions): Result<Backbones> {
+  let failure: Failure | undefined;
+  const affordable: (Backbone | null)[] = [];
+  for (const backbone of backbones) {
+    const budgetFailure = checkRequestBudget(shapeOf(makeSample(backbone, null)), options);
+    if (budgetFailure === null) affordable.push(backbone);
+    else failure = budgetFailure;
+  }
+  const [first, ...others] = affordable;
+  if (first !== undefined) return ok([first, ...others]);
+  if (failure === undefined) throw new Error("There is no backbone to train on.");
+  return { ok: false, failure };
+}
+
+interface ComparisonResult {
+  readonly best: Backbone | null;
+  readonly candidates: readonly BackboneCandidate[];
+  readonly operations: number;
+  readonly embedded: number;
+}
+
+/** Measures the backbones on a sample of the examples. Holds the training's slot from here on. */
+async function compare(
+  state: RunState,
+  backbones: Backbones,
+  makeSample: TrainingPlan["makeSample"],
+): Promise<Result<ComparisonResult>> {
+  const { slots, tensors, options } = state;
+  const [preferred] = backbones;
+  let [operations, embedded] = [0, 0];
+  if (backbones.length === 1) return ok({ best: preferred, candidates: [], operations, embedded });
+  const failure = await slots.acquire(trainingSlot);
+  if (failure !== null) return { ok: false, failure };
+  const rows = comparisonRows(makeSample(preferred, null), options.seed);
+  const samples = backbones.map((backbone) => ({ id: backbone?.id ?? "", source: makeSample(backbone, rows) }));
+  const plan = comparisonPlan(samples.map(({ source }) => shapeOf(source)));
+  const measurements: BackboneMeasurement[] = [];
+  for (const { id, source } of samples) {
+    const measured = await runStage(state, source, (trainingSet) =>
+      measureFeatures(tensors, trainingSet, { ...options, budget: edgeBudget }, plan, measurements[0]?.l2 ?? null),
+    );
+    if (!measured.ok) return measured;
+    operations += measured.value.operations;
+    embedded += measured.value.embedded;
+    for (const measurement of measured.value.value) measurements.push({ backbone: id, ...measurement });
+  }
+  const choice = chooseBackbone(measurements);
+  const best = backbones.find((backbone) => backbone?.id === choice?.backbone) ?? preferred;
+  return ok({ best, candidates: choice?.candidates ?? [], operations, embedded });
+}
+
+/** The rows on which backbones are compared: a stratified sample, or null for all. */
+export function comparisonRows({ examples, targets }: TrainingSource, seed: number): number[] | null {
+  if (examples <= COMPARISON_ROWS) return null;
+  const order = stratifiedOrder(strataOf(targets.targets, targets.labels.length), seed);
+  return order.slice(0, COMPARISON_ROWS).sort((a, b) => a - b);
+}
+
+/** The folds of a comparison, which must be the same for each backbone: those that the widest can afford. */
+export function comparisonPlan(shapes: readonly TrainingShape[]): SelectionPlan {
+  const most = (key: "examples" | "dimensions" | "outputs") => Math.max(...shapes.map((shape) => shape[key]));
+  const work = { examples: most("examples"), dimensions: most("dimensions"), outputs: most("outputs") };
+  // The training itself selects again, with repetitions.
+  return { ...selectionPlan({ ...work, columns: 0, entries: 0 }), repetitions: 1 };
+}
+
+/**
+ * The backbone to train on: of the measurements, in order of preference, the first whose loss exceeds the least by at most
+ * a standard error (`chooseCandidate`). Of one backbone, that with lexical features is preferred. null without measurements.
+ */
+export function chooseBackbone(
+  measurements: readonly BackboneMeasurement[],
+): { readonly backbone: string; readonly candidates: readonly BackboneCandidate[] } | null {
+  const ids = [...new Set(measurements.map(({ backbone }) => backbone))];
+  const preferred = ids.flatMap((id) =>
+    measurements.filter(({ backbone }) => backbone === id).sort((a, b) => Number(b.lexical) - Number(a.lexical)),
+  );
+  const best = preferred[chooseCandidate(preferred.map(({ heldOut }) => heldOut))];
+  if (best === undefined) return null;
+  const candidates = measurements.map(({ backbone, lexical, heldOut, accuracy }) => ({
+    backbone,
+    lexical,
+    log_loss: heldOut.mean,
+    accuracy,
+  }));
+  return { backbone: best.backbone, candidates };
+}
