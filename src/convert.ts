@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { encoderLayout } from "./backbones/sentence-encoder/layout.ts";
+import { SPELLING_VERSION } from "./backbones/spelling.ts";
 import { readGraphWeights } from "./convert/graph-weights.ts";
 import { convertWeights, shape } from "./convert/sentence-encoder.ts";
 
@@ -19,7 +20,13 @@ const pieces = JSON.parse(readFileSync(join(source, "vocab.json"), "utf8")) as [
 const vocabulary = pieces.map(([piece, score]) => `${piece}\t${score}\n`).join("");
 // Other kernels may round otherwise.
 const kernels = readFileSync(join(import.meta.dirname, "backbones/sentence-encoder/kernels.wasm"));
-const revision = createHash("sha256").update(weights).update(vocabulary).update(kernels).digest("hex").slice(0, 12);
+const revision = createHash("sha256")
+  .update(weights)
+  .update(vocabulary)
+  .update(kernels)
+  .update(`spelling ${SPELLING_VERSION}`)
+  .digest("hex")
+  .slice(0, 12);
 const parameters = encoderLayout(shape)
   .tensors.filter(({ name }) => !/^timing$|(scales|sums)$/.test(name))
   .reduce((sum, { length }) => sum + length, 0);

@@ -1,6 +1,7 @@
 /**
  * text-use-1: a static embedding (text-static.ts) beside that of a sentence encoder (sentence-encoder/), which knows the
- * order of words. Each has unit norm:
+ * order of words. Each has unit norm, and reads the text with its spelling corrected (spelling.ts): what a misspelt word has
+ * in common with the word that is meant, neither knows well enough.
  *
  *   embedding = (static(text), encoder(text)) / √2
  */
@@ -8,6 +9,8 @@ import type { Backbone } from "./backbone.ts";
 import { type EncoderShape, encoderLayout } from "./sentence-encoder/layout.ts";
 import { BLOCK_TOKENS, type EncoderNetwork, encoderNetwork } from "./sentence-encoder/network.ts";
 import { unigramTokenizer } from "./sentence-encoder/tokenizer.ts";
+import { correctSpelling } from "./spelling.ts";
+import type { StaticBackbone } from "./text-static.ts";
 
 /** A model's config.json. */
 export interface EncoderConfig extends EncoderShape {
@@ -27,7 +30,7 @@ export interface EncoderFiles {
  * do not match the configuration.
  */
 export function textUseBackbone(
-  base: Backbone,
+  base: StaticBackbone,
   config: EncoderConfig,
   vocabulary: string,
   loadFiles: () => EncoderFiles,
@@ -40,7 +43,7 @@ export function textUseBackbone(
   };
   return {
     id: config.id,
-    // The embeddings depend on the files of both.
+    // The embeddings depend on the files of both, and spelling is corrected by the vocabulary of the base.
     revision: `${base.revision}-${config.revision}`,
     modality: "text",
     dimensions: base.dimensions + (config.widths.at(-1) ?? 0),
@@ -51,10 +54,12 @@ export function textUseBackbone(
     cost: "local_cached",
     embed: async (inputs) => {
       network ??= loadNetwork();
-      const { rows: baseRows, failure } = await base.embed(inputs);
+      const { vocabulary: ranks } = base.table();
+      const texts = inputs.map((input) => correctSpelling(input, ranks));
+      const { rows: baseRows, failure } = await base.embed(texts);
       const rows = encodeTexts(
         network,
-        inputs.map((input) => tokenize(input)),
+        texts.map((text) => tokenize(text)),
       );
       return {
         rows: rows.map((row, i) => concatenate(baseRows[i] ?? new Float32Array(base.dimensions), row)),

@@ -1,5 +1,5 @@
 /** Made by text-use-1-vectors.ts: a text and the encoder's embedding, as base64 of 32-bit floats. */
-export const revision = "b323d3264c3f";
+export const revision = "8bcee8e450f8";
 export const vectors: readonly (readonly [text: string, embedding: string])[] = [
   [
     "refund",

@@ -44,6 +44,14 @@ describe("text-use-1", () => {
     expect(cosine(a ?? [], b ?? [])).toBeLessThan(0.99);
   });
 
+  it("reads a misspelt word as the one that is meant, alone and among other texts", async () => {
+    const [expected] = await embed(textUse, ["please cancel my order"]);
+    const [alone] = await embed(textUse, ["please cancle my order"]);
+    const [, among] = await embed(textUse, ["where is it", "please cancle my order", "Pleaes cancel it"]);
+    expect(alone).toEqual(expected);
+    expect(among).toEqual(expected);
+  });
+
   it("reads 128 sub-words, and white space in a row as one space", async () => {
     const long = "My parcel has not arrived. ".repeat(40);
     const rows = await embed(textUse, [long, `${long} Never mind.`, " where  is\tit\n", "where is it"]);

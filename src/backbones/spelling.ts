@@ -1,0 +1,75 @@
+/**
+ * Corrects spelling: a word that no vocabulary entry spells becomes the most frequent entry that is one edit away, which is
+ * a letter too many, missing, wrong, or swapped with the next (Damerau 1964, "A Technique for Computer Detection and
+ * Correction of Spelling Errors"). All such edits are looked up, so that no index is needed (Norvig 2007, "How to Write a
+ * Spelling Corrector").
+ */
+import { splitWords } from "../core/text/words.ts";
+
+/** What `correctSpelling` computes. A change of it changes embeddings, so it is part of their backbone's revision. */
+export const SPELLING_VERSION = 1;
+
+/** What is read of a text, in UTF-16 code units. */
+export const MAX_UNITS = 1024;
+/** A shorter word is one edit away from too many others. Nothing that is longer is a common word. */
+const MIN_LETTERS = 4;
+const MAX_LETTERS = 16;
+/** A correction is among so many of the most frequent entries: fewer for a word of the fewest letters. */
+const COMMON_ENTRIES = 10_000;
+const COMMON_SHORT_ENTRIES = 2000;
+/** A text in which a larger share of the words is unknown is of another language, or of names. One unknown word is always allowed. */
+const MAX_UNKNOWN_SHARE = 0.25;
+
+const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
+/** Words of ASCII letters that are no part of a code, an address, a contraction or a compound. */
+const WORD = /(?<![\p{L}\p{M}\p{N}_@.'’/-])[A-Za-z]?[a-z]+(?![\p{L}\p{M}\p{N}_@'’/-]|\.[\p{L}\p{N}])/gu;
+
+/**
+ * The text with corrected words, and otherwise the same. `ranks` has the place of each vocabulary entry, the most frequent
+ * first. Left alone are entries; words of fewer than 4 or more than 16 letters, with letters beyond ASCII or beside digits
+ * or signs; names; and texts of another language.
+ */
+export function correctSpelling(text: string, ranks: ReadonlyMap<string, number>): string {
+  const words = splitWords(text.slice(0, MAX_UNITS)).filter((word) => /^\p{L}/u.test(word));
+  const unknownCount = words.filter((word) => !ranks.has(word)).length;
+  if (unknownCount === 0 || unknownCount > Math.max(1, MAX_UNKNOWN_SHARE * words.length)) return text;
+  return text.replace(WORD, (word, start: number) => {
+    if (word.length < MIN_LETTERS || word.length > MAX_LETTERS || start + word.length > MAX_UNITS) return word;
+    const lower = word.toLowerCase();
+    if (ranks.has(lower)) return word;
+    const capital = word !== lower;
+    if (capital && !startsSentence(text, start)) return word;
+    const corrected = mostFrequentEdit(lower, ranks) ?? lower;
+    return capital ? corrected.charAt(0).toUpperCase() + corrected.slice(1) : corrected;
+  });
+}
+
+/** Whether the word at this position is the first of a sentence. Other words with a capital are names. */
+function startsSentence(text: string, position: number): boolean {
+  const before = text.slice(0, position).trimEnd();
+  return before === "" || /[.!?]$/.test(before);
+}
+
+/** The most frequent common entry that is one edit away from a word of the letters a to z, or null. */
+function mostFrequentEdit(word: string, ranks: ReadonlyMap<string, number>): string | null {
+  let best: string | null = null;
+  let bestRank = word.length === MIN_LETTERS ? COMMON_SHORT_ENTRIES : COMMON_ENTRIES;
+  const compare = (edited: string) => {
+    const rank = ranks.get(edited);
+    if (rank === undefined || rank >= bestRank) return;
+    best = edited;
+    bestRank = rank;
+  };
+  for (let i = 0; i <= word.length; i++) {
+    const before = word.slice(0, i);
+    const rest = word.slice(i);
+    const afterNext = rest.slice(1);
+    if (rest !== "") compare(before + afterNext);
+    if (afterNext !== "") compare(before + afterNext.charAt(0) + rest.charAt(0) + afterNext.slice(1));
+    for (const letter of LETTERS) {
+      compare(before + letter + rest);
+      if (rest !== "") compare(before + letter + afterNext);
+    }
+  }
+  return best;
+}
