@@ -110,7 +110,7 @@ export function fitEvaluationLimits(
     Math.max(minimum, Math.min(500, Math.floor(operations / evaluation)));
   return {
     selection: limitFor(Math.min(5e9, SELECTION_TRIAL_OPERATIONS / selectionFits), 20),
-    evaluation: limitFor(2e10, 60),
+    evaluation: limitFor(2e10, 30),
     final: limitFor(1.2e11, 30),
   };
 }
