@@ -8,7 +8,7 @@ import type { GramStatistics } from "./gram.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
 import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
 import type { Targets } from "./targets.ts";
-import { fitEvaluationLimits, workload } from "./workload.ts";
+import { FEW_ROWS, fitEvaluationLimits, workload } from "./workload.ts";
 
 /** Close enough to the optimum to rank penalties by their held-out loss. */
 const SELECTION_TOLERANCE = 1e-2;
@@ -31,10 +31,12 @@ const MIN_NEARBY_L2_TRIALS = 3;
 export const MAX_NEARBY_L2_TRIALS = 6;
 
 /**
- * A weaker l2 is selected if its loss exceeds the least by at most so many standard errors. Models of a part of few rows
- * are worse than the head and prefer a stronger l2 than it does; with many rows the standard error is small.
+ * With few rows a weaker l2 is selected if its loss exceeds the least by at most so many standard errors: models of a part
+ * of few rows are worse than the head and prefer a stronger l2 than it does.
  */
 const L2_STANDARD_ERRORS = 0.5;
+/** With many rows, a stronger one whose loss is within this ratio: a fit with it takes half the steps or fewer. */
+const LOSS_TIE_RATIO = 1.01;
 
 export interface L2Selection {
   readonly l2: number;
@@ -74,9 +76,9 @@ function l2Range({ design, targets, gramStatistics }: CrossValidationData, candi
 }
 
 /**
- * The l2 (in the design's scale) that predicts held-out rows best by the mean over all repetitions of the folds, or a
- * weaker one that is no worse as far as they can tell (`L2_STANDARD_ERRORS`). For labels the loss is the log loss at its own best temperature, because a head is calibrated afterwards; for values
- * it is the squared error. (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The
+ * The l2 (in the design's scale) that predicts held-out rows best by the mean over all repetitions of the folds, or one
+ * that is as good as far as they can tell: a weaker one with few rows, a stronger one with many. For labels the loss is
+ * the log loss at its own best temperature, because a head is calibrated afterwards; for values it is the squared error. (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The
  * trials go from strong to weak, each fit starts from the previous one, and they stop two trials after the least loss.
  */
 export function* selectL2(
@@ -93,7 +95,7 @@ export function* selectL2(
     maxEvaluations: Math.min(maxEvaluations, affordable.selection),
   };
   // From strong to weak.
-  const trials: Omit<L2Selection, "parameters">[] = [];
+  const trials: Trial[] = [];
   let best: L2Selection = {
     l2: maxL2,
     heldOut: { losses: new Float64Array(0), mean: Number.NaN },
@@ -121,20 +123,31 @@ export function* selectL2(
     trialsSinceBest = heldOut.mean < lowestLoss ? 0 : trialsSinceBest + 1;
     lowestLoss = Math.min(lowestLoss, heldOut.mean);
     trials.push({ l2, heldOut, accuracy: heldOutAccuracy(data.targets, fit.heldOut) });
-    const weakestFirst = trials.toReversed();
-    // If no loss is finite, the strongest l2 is the best.
-    const index = Number.isFinite(lowestLoss)
-      ? chooseCandidate(
-          weakestFirst.map((trial) => trial.heldOut),
-          L2_STANDARD_ERRORS,
-        )
-      : trials.length - 1;
-    const chosen = weakestFirst[index] ?? best;
+    const chosen = chooseTrial(trials, data.weights.length) ?? best;
     if (chosen.l2 === l2) best = { ...chosen, parameters: fit.parameters };
     else if (chosen.l2 !== best.l2) best = { ...chosen, parameters: null };
   }
   if (preconditioner !== null) freePreconditioner(tensors, preconditioner);
   return best;
+}
+
+type Trial = Omit<L2Selection, "parameters">;
+
+/** The best of the trials, which go from strong to weak. If no loss is finite, it is the strongest. */
+function chooseTrial(trials: readonly Trial[], rows: number): Trial | undefined {
+  const losses = trials.map(({ heldOut }) => heldOut.mean).filter(Number.isFinite);
+  if (losses.length === 0) return trials[0];
+  if (rows > FEW_ROWS) {
+    const most = LOSS_TIE_RATIO * Math.min(...losses);
+    return trials.find(({ heldOut }) => heldOut.mean <= most);
+  }
+  const weakestFirst = trials.toReversed();
+  return weakestFirst[
+    chooseCandidate(
+      weakestFirst.map(({ heldOut }) => heldOut),
+      L2_STANDARD_ERRORS,
+    )
+  ];
 }
 
 /** A column whose sum of squares is a smaller share of the mean is constant apart from rounding. */

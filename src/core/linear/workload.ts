@@ -45,7 +45,7 @@ export const EVALUATIONS_PER_FIT = 10;
  * with their square, down to the second.
  */
 const SELECTION_OPERATIONS = { fewRows: 3e10, manyRows: 8e9 };
-const FEW_ROWS = 1_000;
+export const FEW_ROWS = 1_000;
 const SELECTION_EVALUATIONS = 40;
 /** What all fits with one l2 may take, beyond 20 evaluations each. */
 const SELECTION_TRIAL_OPERATIONS = 2.5e10;
