@@ -23,6 +23,7 @@ const names = [
   "jobs",
   "memory",
   "neighbours",
+  "precision",
   "predict",
   "train",
   "transfer",

@@ -1,5 +1,7 @@
 /** A linear probe of a backbone: the shipped training and prediction on a set of texts, in Node. */
 import { predict } from "../../src/core/head.ts";
+import { estimateCost } from "../../src/core/linear/cost.ts";
+import type { RowPrecision } from "../../src/core/linear/design.ts";
 import { train } from "../../src/core/linear/train.ts";
 import type { TrainingOptions, TrainingResult } from "../../src/core/linear/types.ts";
 import { hasLexicalRoom, lexicalBucketCount } from "../../src/core/text/buckets.ts";
@@ -15,11 +17,12 @@ export interface Encoder {
   readonly encode: (text: string) => Float32Array;
 }
 
-/** A head that is trained on these texts. */
+/** A head that is trained on these texts, with rows of that precision. */
 export function trainProbe(
   { dimensions, encode }: Encoder,
   rows: readonly LabelledText[],
   options: Pick<TrainingOptions, "lexical" | "seed" | "evaluation">,
+  precision: RowPrecision = "float32",
 ): TrainingResult {
   const labels = [...new Set(rows.map(({ label }) => label))].sort();
   const index = new Map(labels.map((label, i) => [label, i]));
@@ -49,8 +52,12 @@ export function trainProbe(
     }),
     lexical: reader?.fit() ?? null,
   };
-  const budget = { bytes: 1e9, operations: 1e14 };
-  const steps = train(tensors, trainingSet, { l2: "auto", classWeight: null, budget, ...options });
+  const { task, lexical } = trainingSet;
+  const shape = { task, examples: rows.length, dimensions, outputs: labels.length, lexical };
+  const costOptions = { l2: "auto" as const, ...options };
+  // A training quantises its rows where 32-bit floats have no room.
+  const bytes = precision === "float32" ? 1e9 : estimateCost(shape, costOptions, precision).bytes;
+  const steps = train(tensors, trainingSet, { ...costOptions, classWeight: null, budget: { bytes, operations: 1e14 } });
   let step = steps.next();
   while (!step.done) step = steps.next();
   for (const block of blocks) tensors.free(block);
