@@ -5,9 +5,9 @@
  *
  * DIR has labelled sets (shared/text-datasets.ts). For each set, the test accuracy of a head at the defaults and what it
  * chose, that of a head on text-static-1, and that of TF-IDF of words and characters with a linear SVM (Debian's
- * python3-sklearn). Then how much the training's seed changes with few examples, what a typing error in each text costs, and
- * MTEB's protocol (8 examples a class, scikit-learn's logistic regression, 10 draws). Pre-training of text-static-1 has seen
- * the training texts of some sets; their names say so. What is finished is stored, so that an interrupted measurement resumes.
+ * python3-sklearn). Then how much the training's seed changes with few examples, and MTEB's protocol (8 examples a class,
+ * scikit-learn's logistic regression, 10 draws). Pre-training of text-static-1 has seen the training texts of some sets;
+ * their names say so. What is finished is stored, so that an interrupted measurement resumes.
  */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,7 +15,6 @@ import { parseArgs } from "node:util";
 import type { Backbone } from "../src/backbones/backbone.ts";
 import { textStatic, textUse } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
-import { seededRandom } from "../src/core/random.ts";
 import { type Client, GraftError, type Head, type NewHead } from "../src/sdk/client.ts";
 import { measureAccuracy, uploadDataset } from "./shared/accuracy.ts";
 import { cached } from "./shared/cached.ts";
@@ -29,7 +28,6 @@ import {
   sampleByLabel,
   type TextDataset,
 } from "./shared/text-datasets.ts";
-import { addTypo } from "./shared/typos.ts";
 
 const SVM = "TF-IDF word+char, linear SVM";
 /** The folds measured of sets that would take too long with all of them. */
@@ -37,11 +35,9 @@ const MEASURED_FOLDS: Record<string, number> = { "mr_polarity 10-fold": 3 };
 const DRAWS = 10;
 const SHOTS = 8;
 const TRAINING_SEEDS = [0, 1, 2, 3, 4];
-const TYPO_SEEDS = [1, 2, 3, 4, 5];
-/** By how much accuracy may be below the SVM's, how much the seed may change it, and how much a typing error may cost. */
+/** By how much accuracy may be below the SVM's, and how much the seed may change it. */
 const SVM_TOLERANCE = 0.003;
 const MAX_SEED_SPREAD = 0.005;
-const MAX_TYPO_LOSS = 0.04;
 
 const targets: Record<string, number> = {
   "hwu64 5 a class": 0.75,
@@ -53,7 +49,6 @@ const targets: Record<string, number> = {
   bitext_support27: 0.998,
 };
 const fewShotSets = ["hwu64 5 a class", "hwu64 10 a class"];
-const typoSets = ["hwu64 full", "hwu64 10 a class"];
 const protocolSets = ["hwu64 full", "clinc150_full"];
 
 export async function run(): Promise<Row[]> {
@@ -71,7 +66,6 @@ export async function run(): Promise<Row[]> {
       const rows: Row[] = [];
       for (const set of sets) rows.push(...(await measureAccuracies(worker.graft, peer, set)));
       for (const set of named(fewShotSets)) rows.push(await measureSeeds(worker.graft, set));
-      for (const set of named(typoSets)) rows.push(await measureTypos(worker.graft, peer, set));
       for (const set of named(protocolSets)) rows.push(await measureFewShot(worker, peer, set));
       return rows;
     });
@@ -208,41 +202,6 @@ async function measureSeeds(graft: Client, set: TextDataset): Promise<Row> {
     spread,
     target: `≤ ${MAX_SEED_SPREAD}`,
     met: range <= MAX_SEED_SPREAD,
-  });
-}
-
-/** The accuracy that a typing error in each test text costs. */
-async function measureTypos(graft: Client, peer: Peer<string[]>, set: TextDataset): Promise<Row> {
-  const split = set.splits[0] as Split;
-  const { test } = split;
-  const losses = await cached("backbone", `${set.name} typos`, async () => {
-    const edited = TYPO_SEEDS.map((seed) => {
-      const random = seededRandom(seed);
-      return test.map(({ text, label }) => ({ text: addTypo(text, random), label }));
-    });
-    await uploadDataset(graft, "data", split.train);
-    const { id } = await graft.heads.train({ name: "typos", dataset: "data", method: "head" });
-    const clean = await measureAccuracy(graft, id, test);
-    const head: number[] = [];
-    for (const rows of edited) head.push(clean - (await measureAccuracy(graft, id, rows)));
-    const variants = [test, ...edited];
-    const predicted = await predictBySvm(peer, split, variants.flat());
-    const [cleanSvm = 0, ...editedSvm] = variants.map((rows, i) =>
-      accuracyOf(predicted.slice(i * test.length, (i + 1) * test.length), rows),
-    );
-    return { head, svm: editedSvm.map((accuracy) => cleanSvm - accuracy) };
-  });
-  const loss = mean(losses.head);
-  console.error(`${set.name}, typos: ${loss.toFixed(4)}, SVM ${mean(losses.svm).toFixed(4)}`);
-  return makeRow({
-    case: `${set.name}, one typing error in each text, ${losses.head.length} draws`,
-    measure: "accuracy lost",
-    value: loss,
-    peer: SVM,
-    peer_value: mean(losses.svm),
-    spread: [Math.min(...losses.head), Math.max(...losses.head)],
-    target: `≤ ${MAX_TYPO_LOSS}`,
-    met: loss <= MAX_TYPO_LOSS,
   });
 }
 
