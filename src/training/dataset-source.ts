@@ -91,7 +91,7 @@ function textsToEmbed({ inputBytes, positions, missingInputs }: TrainingRows, ba
     : embeddingWork(backbone, inputBytes, positions.length);
 }
 
-const datasetChanged = fail("dataset_changed", "The dataset was changed while it was read. Train again.", {
+export const datasetChanged = fail("dataset_changed", "The dataset was changed while it was read. Train again.", {
   retryAfter: 1,
 });
 

@@ -15,7 +15,7 @@ import type { NewHead } from "../tenant/heads/heads.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { storeHead, toHeadRecord } from "./artifacts.ts";
 import { runComparedTraining, type TrainingPlan } from "./compare.ts";
-import { createDatasetSource, pickRows } from "./dataset-source.ts";
+import { createDatasetSource, datasetChanged, pickRows } from "./dataset-source.ts";
 import { createInlineSource } from "./inline-source.ts";
 import { checkRequestBudget, type RequestOptions } from "./run.ts";
 import type { TrainingSource } from "./source.ts";
@@ -100,12 +100,13 @@ async function prepareDataset(
   // Before the rows are read: those of a dataset that is far too large would not fit into the ledger's memory.
   const budgetFailure = budgetFailures.includes(null) ? null : budgetFailures.at(-1);
   if (budgetFailure) return { ok: false, failure: budgetFailure };
-  const readRows = (backbone: Backbone | null) =>
-    tenantLedger.readTrainingRows(datasetName, backbone ? `${backbone.id}@${backbone.revision}` : "", atRevision);
+  const readRows = (backbone: Backbone | null, revision: number | undefined) =>
+    tenantLedger.readTrainingRows(datasetName, backbone ? `${backbone.id}@${backbone.revision}` : "", revision);
   // Those that are cached are read with what is stored of them.
   const cached = backbones.value.find((backbone) => backbone?.cost !== "local") ?? backbones.value[0] ?? null;
-  const rows = await readRows(cached);
+  const rows = await readRows(cached, atRevision);
   if (!rows.ok) return rows;
+  const { dataset } = rows.value;
   const storage = { kv: env.KV, tenant, ledger: tenantLedger };
   // The comparison and the training read it in turn, so that nothing is embedded twice.
   const cachedSource = createDatasetSource(storage, rows.value, cached);
@@ -114,17 +115,22 @@ async function prepareDataset(
       backbones: backbones.value,
       makeSource: async (backbone) => {
         if (backbone === cached) return ok(cachedSource);
-        const ownRows = await readRows(backbone);
-        return ownRows.ok ? ok(createDatasetSource(storage, ownRows.value, backbone)) : ownRows;
+        // With what is stored for this backbone. The dataset may have been changed or replaced since it was compared.
+        const ownRows = await readRows(backbone, dataset.revision);
+        if (!ownRows.ok) return ownRows;
+        return ownRows.value.dataset.id === dataset.id
+          ? ok(createDatasetSource(storage, ownRows.value, backbone))
+          : datasetChanged;
       },
       makeSample: (backbone, indices) => {
         if (indices === null && backbone === cached) return cachedSource;
         const sample = indices === null ? rows.value : pickRows(rows.value, indices);
-        return createDatasetSource(storage, sample, backbone, { keepsEmbeddings: false });
+        const blocks = backbone === cached ? sample.blocks : new Map<number, string>();
+        return createDatasetSource(storage, { ...sample, blocks }, backbone, { keepsEmbeddings: false });
       },
     },
     shape: { task, modality },
-    dataset: { name: datasetName, revision: rows.value.dataset.revision, examples: rows.value.positions.length },
+    dataset: { name: datasetName, revision: dataset.revision, examples: rows.value.positions.length },
   });
 }
 

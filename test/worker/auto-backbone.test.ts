@@ -1,5 +1,6 @@
 /** `backbone: "auto"`: the backbones in the box are compared on the training's own examples. */
-import { describe, expect, test } from "vitest";
+import { env } from "cloudflare:workers";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
 import { hashText } from "../../src/backbones/hash-text.ts";
 import { textStatic, textUse } from "../../src/backbones/workerd.ts";
@@ -17,6 +18,8 @@ interface Candidate {
   readonly log_loss: number;
   readonly accuracy: number;
 }
+
+afterEach(() => void vi.restoreAllMocks());
 
 describe("a training under 'auto'", () => {
   test("shows each backbone with and without lexical features, and serves the best", async () => {
@@ -53,6 +56,36 @@ describe("a training under 'auto'", () => {
     const again = await call("POST", "/v1/heads", key, MODEL);
     expect((await call("GET", "/v1/datasets/tickets", key)).json.embedded).toEqual(embedded);
     expect(again.json.backbone).toEqual((await call("GET", "/v1/heads/support/versions/1", key)).json.backbone);
+  });
+
+  test("trains on the revision that it compared, whatever comes meanwhile, and reads no block of another backbone", async () => {
+    const { key } = await tenantWithTickets();
+    const add = async (text: string) => {
+      const examples = [{ text, label: "shipping" }];
+      expect((await call("POST", "/v1/datasets/tickets/examples", key, { examples })).status).toBe(200);
+    };
+    // So that another backbone is better.
+    vi.spyOn(textUse, "embed").mockImplementation(async (inputs) => ({
+      rows: inputs.map(() => new Float32Array(textUse.dimensions).fill(0.01)),
+      failure: null,
+    }));
+    await call("POST", "/v1/heads", key, MODEL);
+    await add("my parcel came too early");
+    const { revision } = (await call("GET", "/v1/datasets/tickets", key)).json;
+    const readBlock = vi.spyOn(env.KV, "get");
+    const embed = hashText.embed.bind(hashText);
+    vi.spyOn(hashText, "embed").mockImplementationOnce(async (inputs) => {
+      await add("my parcel came too late");
+      return embed(inputs);
+    });
+    const { status, json, text } = await call("POST", "/v1/heads", key, MODEL);
+    expect(status, text).toBe(201);
+    expect(json.backbone.id).not.toBe(textUse.id);
+    const examples = tickets().length + 1;
+    expect(json.dataset).toEqual({ name: "tickets", revision, examples });
+    expect(json.training.examples).toBe(examples);
+    expect((await call("GET", "/v1/datasets/tickets", key)).json.revision).toBe(revision + 1);
+    expect(readBlock.mock.calls.filter(([name]) => String(name).includes(`/${textUse.id}@`))).toHaveLength(1);
   });
 
   test("takes examples in the request, and gives the same head as with a dataset", async () => {
