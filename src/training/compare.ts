@@ -3,7 +3,7 @@
 import type { Backbone } from "../backbones/backbone.ts";
 import { type Failure, ok, type Result } from "../core/failure.ts";
 import { edgeBudget } from "../core/limits.ts";
-import { chooseCandidate } from "../core/linear/candidates.ts";
+import { chooseCandidate, type HeldOutLosses, pairedDifference } from "../core/linear/candidates.ts";
 import { type FeatureMeasurement, measureFeatures } from "../core/linear/measure.ts";
 import { stratifiedOrder } from "../core/linear/subsample.ts";
 import { strataOf } from "../core/linear/targets.ts";
@@ -24,6 +24,10 @@ import type { TrainingSource } from "./source.ts";
 
 /** So many examples are compared. More would take longer and hardly change which backbone is best. */
 const COMPARISON_ROWS = 1_000;
+/** Evaluations of the objective that a fit on a sample may take. */
+const MAX_EVALUATIONS = 30;
+const HOPELESS_RATIO = 1.5;
+const HOPELESS_STANDARD_ERRORS = 3;
 
 export interface BackboneMeasurement extends FeatureMeasurement {
   readonly backbone: string;
@@ -62,13 +66,13 @@ export async function runComparedTraining(
 ): Promise<Result<ComparedTraining>> {
   const affordable = findAffordable(plan, options);
   if (!affordable.ok) return affordable;
-  return withRunState(requester, options, async (state) => {
-    const comparison = await compare(state, affordable.value, plan.makeSample);
+  return withRunState(requester, async (state) => {
+    const comparison = await compare(state, affordable.value, plan.makeSample, options);
     if (!comparison.ok) return comparison;
-    const { best, candidates, operations, embedded } = comparison.value;
+    const { best, candidates, selected, operations, embedded } = comparison.value;
     const source = await plan.makeSource(best);
     if (!source.ok) return source;
-    const trained = await trainOn(state, source.value);
+    const trained = await trainOn(state, source.value, { ...options, ...selected });
     if (!trained.ok) return trained;
     const work = { operations: trained.value.operations + operations, embedded: trained.value.embedded + embedded };
     return ok({ ...trained.value, ...work, backbone: best, candidates });
@@ -95,6 +99,8 @@ function findAffordable({ backbones, makeSample }: TrainingPlan, options: Reques
 interface ComparisonResult {
   readonly best: Backbone | null;
   readonly candidates: readonly BackboneCandidate[];
+  /** What the comparison has selected with all examples, so that the training need not select it again. */
+  readonly selected: Partial<Pick<RequestOptions, "l2" | "lexical">>;
   readonly operations: number;
   readonly embedded: number;
 }
@@ -104,20 +110,28 @@ async function compare(
   state: RunState,
   backbones: Backbones,
   makeSample: TrainingPlan["makeSample"],
+  options: RequestOptions,
 ): Promise<Result<ComparisonResult>> {
-  const { slots, tensors, options } = state;
+  const { slots, tensors } = state;
   const [preferred] = backbones;
   let [operations, embedded] = [0, 0];
-  if (backbones.length === 1) return ok({ best: preferred, candidates: [], operations, embedded });
+  if (backbones.length === 1) return ok({ best: preferred, candidates: [], selected: {}, operations, embedded });
   const failure = await slots.acquire(trainingSlot);
   if (failure !== null) return { ok: false, failure };
   const rows = comparisonRows(makeSample(preferred, null), options.seed);
   const samples = backbones.map((backbone) => ({ id: backbone?.id ?? "", source: makeSample(backbone, rows) }));
   const plan = comparisonPlan(samples.map(({ source }) => shapeOf(source)));
+  // On a sample the training selects again, so that its figures need only rank the backbones.
+  const effort = rows === null ? { plan } : { plan: { ...plan, repetitions: 1 }, maxEvaluations: MAX_EVALUATIONS };
   const measurements: BackboneMeasurement[] = [];
   for (const { id, source } of samples) {
-    const measured = await runStage(state, source, (trainingSet) =>
-      measureFeatures(tensors, trainingSet, { ...options, budget: edgeBudget }, plan, measurements[0]?.l2 ?? null),
+    const measured = await runStage(state, source, options, (trainingSet) =>
+      measureFeatures(
+        tensors,
+        trainingSet,
+        { ...options, budget: edgeBudget },
+        { ...effort, nearbyL2: measurements[0]?.l2 ?? null, triesMore: (heldOut) => canWin(heldOut, measurements) },
+      ),
     );
     if (!measured.ok) return measured;
     operations += measured.value.operations;
@@ -125,8 +139,16 @@ async function compare(
     for (const measurement of measured.value.value) measurements.push({ backbone: id, ...measurement });
   }
   const choice = chooseBackbone(measurements);
-  const best = backbones.find((backbone) => backbone?.id === choice?.backbone) ?? preferred;
-  return ok({ best, candidates: choice?.candidates ?? [], operations, embedded });
+  if (choice === null) return ok({ best: preferred, candidates: [], selected: {}, operations, embedded });
+  const best = backbones.find((backbone) => backbone?.id === choice.best.backbone) ?? preferred;
+  const { l2, lexical } = choice.best;
+  return ok({
+    best,
+    candidates: choice.candidates,
+    selected: rows === null ? { l2, lexical } : {},
+    operations,
+    embedded,
+  });
 }
 
 /** The rows on which backbones are compared: a stratified sample, or null for all. */
@@ -140,8 +162,21 @@ export function comparisonRows({ examples, targets }: TrainingSource, seed: numb
 export function comparisonPlan(shapes: readonly TrainingShape[]): SelectionPlan {
   const most = (key: "examples" | "dimensions" | "outputs") => Math.max(...shapes.map((shape) => shape[key]));
   const work = { examples: most("examples"), dimensions: most("dimensions"), outputs: most("outputs") };
-  // The training itself selects again, with repetitions.
-  return { ...selectionPlan({ ...work, columns: 0, entries: 0 }), repetitions: 1 };
+  return selectionPlan({ ...work, columns: 0, entries: 0 });
+}
+
+/**
+ * Whether lexical features may make a backbone the best, which has these losses without them: not if they are half as large
+ * again as the least, beyond what chance explains.
+ */
+function canWin({ losses, mean }: HeldOutLosses, measurements: readonly BackboneMeasurement[]): boolean {
+  const best = measurements.reduce<HeldOutLosses | null>(
+    (least, { heldOut }) => (least === null || heldOut.mean < least.mean ? heldOut : least),
+    null,
+  );
+  if (best === null || mean < HOPELESS_RATIO * best.mean) return true;
+  const difference = pairedDifference(losses, best.losses);
+  return difference.mean < HOPELESS_STANDARD_ERRORS * difference.standardError;
 }
 
 /**
@@ -150,7 +185,7 @@ export function comparisonPlan(shapes: readonly TrainingShape[]): SelectionPlan 
  */
 export function chooseBackbone(
   measurements: readonly BackboneMeasurement[],
-): { readonly backbone: string; readonly candidates: readonly BackboneCandidate[] } | null {
+): { readonly best: BackboneMeasurement; readonly candidates: readonly BackboneCandidate[] } | null {
   const ids = [...new Set(measurements.map(({ backbone }) => backbone))];
   const preferred = ids.flatMap((id) =>
     measurements.filter(({ backbone }) => backbone === id).sort((a, b) => Number(b.lexical) - Number(a.lexical)),
@@ -163,5 +198,5 @@ export function chooseBackbone(
     log_loss: heldOut.mean,
     accuracy,
   }));
-  return { backbone: best.backbone, candidates };
+  return { best, candidates };
 }

@@ -38,7 +38,6 @@ export interface RequestTraining extends TrainingResult {
 
 /** What the trainings of one request hold while they run. */
 export interface RunState {
-  readonly options: RequestOptions;
   readonly slots: SlotHolder;
   readonly tensors: TensorBackend;
   /** Blocks of the embeddings by their first row. */
@@ -78,13 +77,12 @@ export async function runTraining(
 ): Promise<Result<RequestTraining>> {
   const budgetFailure = checkRequestBudget(shapeOf(source), options);
   if (budgetFailure) return { ok: false, failure: budgetFailure };
-  return withRunState(requester, options, (state) => trainOn(state, source));
+  return withRunState(requester, (state) => trainOn(state, source, options));
 }
 
 /** Runs work that takes slots and allocates features, and gives all of it back. */
 export async function withRunState<T>(
   requester: Requester,
-  options: RequestOptions,
   work: (state: RunState) => Promise<Result<T>>,
 ): Promise<Result<T>> {
   const tensors = await workerdTensorBackend();
@@ -94,7 +92,7 @@ export async function withRunState<T>(
     freeFeatures(state);
   };
   const slots = createSlotHolder(requester, freeMemory);
-  const state: RunState = { options, slots, tensors, features, steps: null };
+  const state: RunState = { slots, tensors, features, steps: null };
   try {
     return await work(state);
   } finally {
@@ -119,11 +117,15 @@ export function shapeOf(source: TrainingSource): TrainingShape {
 }
 
 /** Trains a head that is within the budget. */
-export async function trainOn(state: RunState, source: TrainingSource): Promise<Result<RequestTraining>> {
-  const { tensors, options } = state;
+export async function trainOn(
+  state: RunState,
+  source: TrainingSource,
+  options: RequestOptions,
+): Promise<Result<RequestTraining>> {
+  const { tensors } = state;
   const prepared = await prepare(state, source);
   if (!prepared.ok) return prepared;
-  const trained = await runStage(state, source, (trainingSet) =>
+  const trained = await runStage(state, source, options, (trainingSet) =>
     train(tensors, trainingSet, { ...options, budget: edgeBudget }),
   );
   if (!trained.ok) return trained;
@@ -135,10 +137,11 @@ export async function trainOn(state: RunState, source: TrainingSource): Promise<
 export async function runStage<T>(
   state: RunState,
   source: TrainingSource,
+  options: RequestOptions,
   makeSteps: (trainingSet: TrainingSet) => Steps<Result<T>>,
 ): Promise<Result<StageResult<T>>> {
   const { slots } = state;
-  const gathered = await gather(state, source);
+  const gathered = await gather(state, source, options);
   if (!gathered.ok) return gathered;
   const steps = makeSteps(gathered.value.trainingSet);
   state.steps = steps;
@@ -172,8 +175,9 @@ const embeddingsLost = fail("storage_unavailable", "Embeddings just gathered cou
 async function gather(
   state: RunState,
   source: TrainingSource,
+  options: RequestOptions,
 ): Promise<Result<{ trainingSet: TrainingSet; embedded: number }>> {
-  const { slots, tensors, features, options } = state;
+  const { slots, tensors, features } = state;
   const shape = shapeOf(source);
   const yieldToEventLoop = () => yieldToOthers(slots);
   const beforeEmbedding = async () => {

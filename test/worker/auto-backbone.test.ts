@@ -22,17 +22,13 @@ interface Candidate {
 afterEach(() => void vi.restoreAllMocks());
 
 describe("a training under 'auto'", () => {
-  test("shows each backbone with and without lexical features, and serves the best", async () => {
+  test("shows each backbone, those that may win with and without lexical features, and serves the best", async () => {
     const { key } = await tenantWithTickets();
     const { status, json, text } = await call("POST", "/v1/heads", key, MODEL);
     expect(status, text).toBe(201);
     const candidates = json.training.candidates as Candidate[];
-    expect(candidates.map(({ backbone, lexical }) => [backbone, lexical])).toEqual(
-      EACH.flatMap((id) => [
-        [id, false],
-        [id, true],
-      ]),
-    );
+    expect(candidates.filter(({ lexical }) => !lexical).map(({ backbone }) => backbone)).toEqual(EACH);
+    expect(candidates.filter(({ lexical }) => lexical).map(({ backbone }) => backbone)).toContain("text-use-1");
     for (const { log_loss, accuracy } of candidates) {
       expect(log_loss).toBeGreaterThan(0);
       expect(accuracy).toBeGreaterThan(0);
@@ -109,7 +105,7 @@ describe("a training under 'auto'", () => {
     const { status, json, text } = await call("POST", "/v1/heads", key, body);
     expect(status, text).toBe(201);
     expect(json.training.examples).toBe(1_100);
-    expect(json.training.candidates).toHaveLength(6);
+    expect(json.training.candidates.length).toBeGreaterThanOrEqual(4);
     expect(json.evaluation.accuracy).toBeGreaterThan(0.95);
   });
 
@@ -130,7 +126,7 @@ describe("a training under 'auto'", () => {
     const values = tickets().map(({ text }) => ({ text, value: text.length }));
     const regression = await call("POST", "/v1/heads", key, { name: "length", backbone: "auto", examples: values });
     expect(regression.status, regression.text).toBe(201);
-    expect(regression.json.training.candidates).toHaveLength(6);
+    expect(regression.json.training.candidates.length).toBeGreaterThanOrEqual(4);
     for (const { accuracy } of regression.json.training.candidates) expect(accuracy).toBeNull();
     const several = tickets().map(({ text, label }) => ({
       text,
@@ -138,7 +134,7 @@ describe("a training under 'auto'", () => {
     }));
     const multi = await call("POST", "/v1/heads", key, { name: "several", backbone: "auto", examples: several });
     expect(multi.status, multi.text).toBe(201);
-    expect(multi.json.training.candidates).toHaveLength(6);
+    expect(multi.json.training.candidates.length).toBeGreaterThanOrEqual(4);
   });
 
   test("needs no backbone for embeddings of the caller's own", async () => {
@@ -174,8 +170,8 @@ describe("chooseBackbone", () => {
       noise.map((each) => 0.98 + each),
     );
     const better = measurement("c", true, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]);
-    expect(chooseBackbone([preferred, similar])?.backbone).toBe("a");
-    expect(chooseBackbone([preferred, similar, better])?.backbone).toBe("c");
+    expect(chooseBackbone([preferred, similar])?.best.backbone).toBe("a");
+    expect(chooseBackbone([preferred, similar, better])?.best.backbone).toBe("c");
     expect(chooseBackbone([])).toBeNull();
   });
 });
