@@ -27,6 +27,7 @@ const names = [
   "predict",
   "train",
   "transfer",
+  "typos",
   "webhooks",
 ];
 if (!names.includes(name)) {
