@@ -1,8 +1,11 @@
 /**
- * Corrects spelling: a word that no vocabulary entry spells becomes the most frequent entry that is one edit away, which is
- * a letter too many, missing, wrong, or swapped with the next (Damerau 1964, "A Technique for Computer Detection and
+ * Corrects spelling: a word that no vocabulary entry spells becomes the likeliest common entry that is one edit away, which
+ * is a letter too many, missing, wrong, or swapped with the next (Damerau 1964, "A Technique for Computer Detection and
  * Correction of Spelling Errors"). All such edits are looked up, so that no index is needed (Norvig 2007, "How to Write a
- * Spelling Corrector").
+ * Spelling Corrector"). The likeliest is by a noisy channel (Kernighan, Church and Gale 1990, "A Spelling Correction Program
+ * Based on a Noisy Channel Model"), with an entry's frequency by Zipf's law:
+ *
+ *   P(entry | word) ∝ P(edit) / (rank + 10),   P(edit): 1 for a letter that is missing or swapped, 1/10 for any other
  */
 import { splitWords } from "../core/text/words.ts";
 
@@ -14,10 +17,12 @@ export const MAX_UNITS = 1024;
 /** A shorter word is one edit away from too many others. Nothing that is longer is a common word. */
 const MIN_LETTERS = 4;
 const MAX_LETTERS = 16;
-/** A correction is among so many of the most frequent entries: fewer for a word of the fewest letters. */
-const COMMON_ENTRIES = 10_000;
-const COMMON_SHORT_ENTRIES = 2000;
-/** A text in which a larger share of the words is unknown is of another language, or of names. One unknown word is always allowed. */
+/** Corrections are among the most frequent entries: so many for each letter of the word from the fourth on. */
+const ENTRIES_PER_LETTER = 4000;
+/** A letter that is too many or wrong may be any; one that is missing or swapped is known. */
+const ANY_LETTER = 10;
+const RANK_OFFSET = 10;
+/** Where a larger share of the words is unknown, the text is of another language, or of names. One word may always be. */
 const MAX_UNKNOWN_SHARE = 0.25;
 
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
@@ -39,7 +44,7 @@ export function correctSpelling(text: string, ranks: ReadonlyMap<string, number>
     if (ranks.has(lower)) return word;
     const capital = word !== lower;
     if (capital && !startsSentence(text, start)) return word;
-    const corrected = mostFrequentEdit(lower, ranks) ?? lower;
+    const corrected = likeliestEdit(lower, ranks) ?? lower;
     return capital ? corrected.charAt(0).toUpperCase() + corrected.slice(1) : corrected;
   });
 }
@@ -50,25 +55,27 @@ function startsSentence(text: string, position: number): boolean {
   return before === "" || /[.!?]$/.test(before);
 }
 
-/** The most frequent common entry that is one edit away from a word of the letters a to z, or null. */
-function mostFrequentEdit(word: string, ranks: ReadonlyMap<string, number>): string | null {
+/** The likeliest common entry that is one edit away from a word of the letters a to z, or null. */
+function likeliestEdit(word: string, ranks: ReadonlyMap<string, number>): string | null {
+  const maxRank = ENTRIES_PER_LETTER * (word.length - MIN_LETTERS + 1);
   let best: string | null = null;
-  let bestRank = word.length === MIN_LETTERS ? COMMON_SHORT_ENTRIES : COMMON_ENTRIES;
-  const compare = (edited: string) => {
-    const rank = ranks.get(edited);
-    if (rank === undefined || rank >= bestRank) return;
+  let bestCost = Number.POSITIVE_INFINITY;
+  const compare = (edited: string, factor: number) => {
+    const rank = ranks.get(edited) ?? maxRank;
+    const cost = factor * (rank + RANK_OFFSET);
+    if (rank >= maxRank || cost >= bestCost) return;
     best = edited;
-    bestRank = rank;
+    bestCost = cost;
   };
   for (let i = 0; i <= word.length; i++) {
     const before = word.slice(0, i);
     const rest = word.slice(i);
     const afterNext = rest.slice(1);
-    if (rest !== "") compare(before + afterNext);
-    if (afterNext !== "") compare(before + afterNext.charAt(0) + rest.charAt(0) + afterNext.slice(1));
+    if (afterNext !== "") compare(before + afterNext.charAt(0) + rest.charAt(0) + afterNext.slice(1), 1);
+    if (rest !== "") compare(before + afterNext, ANY_LETTER);
     for (const letter of LETTERS) {
-      compare(before + letter + rest);
-      if (rest !== "") compare(before + letter + afterNext);
+      compare(before + letter + rest, 1);
+      if (rest !== "") compare(before + letter + afterNext, ANY_LETTER);
     }
   }
   return best;

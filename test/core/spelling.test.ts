@@ -43,26 +43,18 @@ describe("correctSpelling", () => {
   });
 
   it("chooses the most frequent of several entries, among common ones", () => {
-    const rank = (words: readonly [string, number][]) => new Map(words);
-    expect(
-      correctSpelling(
-        "waten",
-        rank([
-          ["water", 3],
-          ["eaten", 7],
-        ]),
-      ),
-    ).toBe("water");
-    expect(
-      correctSpelling(
-        "waten",
-        rank([
-          ["water", 7],
-          ["eaten", 3],
-        ]),
-      ),
-    ).toBe("eaten");
-    expect(correctSpelling("waten", rank([["water", 10_000]]))).toBe("waten");
+    const choose = (...ranks: [string, number][]) => correctSpelling("waten", new Map(ranks));
+    expect(choose(["water", 3], ["eaten", 700])).toBe("water");
+    expect(choose(["water", 700], ["eaten", 3])).toBe("eaten");
+    expect(choose(["water", 7999])).toBe("water");
+    expect(choose(["water", 8000])).toBe("waten");
+  });
+
+  it("prefers a letter that is missing or swapped to one that is wrong or too many", () => {
+    const choose = (word: string, ...ranks: [string, number][]) => correctSpelling(word, new Map(ranks));
+    expect(choose("inot", ["into", 50], ["not", 10])).toBe("into");
+    expect(choose("alet", ["let", 100], ["alert", 1000])).toBe("alert");
+    expect(choose("alet", ["let", 10], ["alert", 1000])).toBe("let");
   });
 
   it("changes no more than unknown words of a text, each into a word of the vocabulary, and the same the second time", () => {
