@@ -10,7 +10,7 @@
 import { splitWords } from "../core/text/words.ts";
 
 /** What `correctSpelling` computes. A change of it changes embeddings, so it is part of their backbone's revision. */
-export const SPELLING_VERSION = 1;
+export const SPELLING_VERSION = 2;
 
 /** What is read of a text, in UTF-16 code units. */
 export const MAX_UNITS = 1024;
