@@ -4,7 +4,7 @@
  *   npm run bench -- typos --data DIR [--only PATTERN]
  *
  * DIR has labelled sets (shared/text-datasets.ts). One of a text's words of four letters or more has a letter deleted,
- * inserted, replaced or swapped with the next (shared/typos.ts), five times over. The peer is TF-IDF of words and characters with a
+ * inserted, replaced or swapped with the next, five times over. The peer is TF-IDF of words and characters with a
  * linear SVM (Debian's python3-sklearn).
  */
 import { parseArgs } from "node:util";
@@ -16,7 +16,6 @@ import { testProbe, trainProbe } from "./shared/linear-probe.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { type LabelledText, readTextDatasets, type Split, type TextDataset } from "./shared/text-datasets.ts";
-import { addTypo } from "./shared/typos.ts";
 
 const SETS = /^(hwu64 (10 a class|full)|snips train_small|rasa_banking 10-fold|askubuntu_nlu|webapps_nlu)$/;
 const DRAWS = 5;
@@ -128,4 +127,30 @@ async function svmAccuracies(peer: Peer<string[]>, train: Texts, test: Texts, dr
   const accuracy = (part: number) =>
     mean(test.map(({ label }, i) => Number(label === predicted[part * test.length + i])));
   return { clean: accuracy(0), edited: draws.map((_, draw) => accuracy(1 + draw)) };
+}
+
+/** Deletes, inserts, replaces or swaps a letter in one of a text's words, in one of four letters or more if there is one. */
+function addTypo(text: string, random: () => number): string {
+  const words = [...text.matchAll(/\p{L}+/gu)];
+  const long = words.filter(([word]) => word.length >= 4);
+  const candidates = long.length > 0 ? long : words;
+  const match = candidates[Math.floor(random() * candidates.length)];
+  if (match === undefined) return text;
+  const [word] = match;
+  const position = Math.floor(random() * word.length);
+  const letter = String.fromCharCode(97 + Math.floor(26 * random()));
+  const edits = [
+    word.slice(0, position) + word.slice(position + 1),
+    word.slice(0, position) + letter + word.slice(position),
+    word.slice(0, position) + letter + word.slice(position + 1),
+    word.slice(0, position) +
+      word
+        .slice(position, position + 2)
+        .split("")
+        .reverse()
+        .join("") +
+      word.slice(position + 2),
+  ];
+  const edited = edits[Math.floor(random() * edits.length)] ?? word;
+  return text.slice(0, match.index) + edited + text.slice(match.index + word.length);
 }
