@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { toStoredExample } from "../../src/ingest/example.ts";
 import { findDataset } from "../../src/tenant/data/datasets.ts";
@@ -183,6 +183,12 @@ describe("deleting an example", () => {
     expect(await inLedger(({ sql }) => sql.exec("SELECT history_bytes FROM datasets").one())).toEqual({
       history_bytes: 0,
     });
+    expect(await diff(1, 2), "that it was changed can still be seen").toMatchObject({
+      added: 0,
+      removed: 0,
+      changed: 1,
+      data: [{ id: "a", type: "changed", example: null, previous: null }],
+    });
   });
 });
 
@@ -248,6 +254,14 @@ describe("a revision is kept", () => {
     expect(await listRevisions()).toEqual([4]);
     const { used, limit } = (await call("GET", "/v1/limits", tenant.key)).json.limits.history_bytes;
     expect(used).toBeLessThanOrEqual(limit);
+  });
+
+  test("within that bound after an edit of many examples, too", async () => {
+    await add({ text: "one", label: "x" }, { text: "two", label: "y" });
+    await inLedger(({ sql }) => sql.exec("UPDATE datasets SET history_bytes = ?", limits.history_bytes));
+    const renamed = await call("POST", `${PATH}/labels/rename`, tenant.key, { label: "x", to: "z" });
+    expect(renamed.status, renamed.text).toBe(200);
+    await vi.waitUntil(async () => String(await listRevisions()) === "2", { timeout: 10_000 });
   });
 });
 

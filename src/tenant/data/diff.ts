@@ -13,6 +13,8 @@ const MAX_DIFFERENCES = 250;
 
 interface Version extends Record<string, SqlStorageValue> {
   position: number;
+  /** The revision at which it came. */
+  revision: number;
   id: string;
   /** null if the example was deleted from every revision. */
   input: string | ArrayBuffer | null;
@@ -81,7 +83,7 @@ export function diffRevisions(
 }
 
 function findVersion(sql: SqlStorage, { id }: DatasetRow, position: number, revision: number): Version | undefined {
-  const columns = "position, id, input, target, content_hash, created_at";
+  const columns = "position, revision, id, input, target, content_hash, created_at";
   return sql
     .exec<Version>(
       `SELECT ${columns} FROM examples WHERE dataset = ?1 AND position = ?2 AND revision <= ?3
@@ -102,7 +104,7 @@ function compareVersions(
 ): DifferenceAt | null {
   const either = present ?? previous;
   if (either === undefined) return null;
-  if (previous && present && previous.id === present.id && hashOf(previous) === hashOf(present)) return null;
+  if (previous && present && hasSameContent(previous, present)) return null;
   return {
     object: "dataset.difference",
     id: either.id,
@@ -113,8 +115,11 @@ function compareVersions(
   };
 }
 
-function hashOf({ content_hash }: Version): string | null {
-  return content_hash === null ? null : toHex(new Uint8Array(content_hash));
+/** Whether two versions of a row are equal. Of erased ones only those that are one and the same are known to be. */
+function hasSameContent(a: Version, b: Version): boolean {
+  if (a.revision === b.revision) return true;
+  if (a.content_hash === null || b.content_hash === null) return false;
+  return a.id === b.id && toHex(new Uint8Array(a.content_hash)) === toHex(new Uint8Array(b.content_hash));
 }
 
 function toStored(task: Task, version: Version | undefined): Difference["example"] {

@@ -233,6 +233,7 @@ function commitEdit(sql: SqlStorage, id: number, now: number): Result<DatasetCha
     commitLabelCounts(sql, id);
     const examples = dataset.examples - deleted;
     commitRevision(sql, id, { revision, examples, nextPosition: dataset.next_position, historyBytes: 0 }, now);
+    schedule(sql, "expire_history", "", now);
     scheduleDueRetrainings(sql, id, now);
   }
   if (deleted > 0) schedule(sql, "erase_examples", `${id}:${revision}`, now + RESUME_MS);
