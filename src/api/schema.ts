@@ -63,7 +63,6 @@ export const requestTime = unixSeconds
   .refine((seconds) => seconds <= toSeconds(Date.now()) + TEN_YEARS_SECONDS, {
     error: "it is more than 10 years ahead: give Unix seconds, not milliseconds",
   });
-/** A backbone in one of its revisions. */
 /** A revision of a dataset in a query. */
 export const revisionNumber = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 /** A revision of a dataset to train on. */
@@ -72,6 +71,7 @@ export const datasetRevision = z
   .int()
   .min(0)
   .openapi({ description: "a revision of the dataset that is kept; by default the present one" });
+/** A backbone in one of its revisions. */
 export const backboneRevision = z.object({ id: z.string(), revision: z.string() });
 /** Two numbers, lower first. OpenAPI shows a list of fixed length, not a tuple. */
 export const interval = z.array(z.number()).length(2) as unknown as z.ZodType<[number, number]>;

@@ -5,6 +5,7 @@ import encoderConfig from "../../models/text-use-1/config.json" with { type: "js
 import encoderVocabulary from "../../models/text-use-1/vocabulary.txt";
 import weights from "../../models/text-use-1/weights.bin";
 import type { Backbone } from "./backbone.ts";
+import { AUTO } from "./index.ts";
 import kernels from "./sentence-encoder/kernels.wasm";
 import { staticBackbone } from "./text-static.ts";
 import { textUseBackbone } from "./text-use.ts";
@@ -23,9 +24,9 @@ export const bundledBackbones: readonly Backbone[] = [textStatic, textUse];
 
 /**
  * The backbones that a training by default may use and that take milliseconds a text, so that datasets are embedded ahead
- * of it. `defaultBackbone` is this instance's setting; without one, or with "auto", a training may use text-use-1.
+ * of it. `defaultBackbone` is this instance's setting; without one, or with `AUTO`, a training may use text-use-1.
  */
 export function backbonesToEmbedAhead(defaultBackbone: string | undefined): readonly Backbone[] {
-  const id = defaultBackbone === undefined || defaultBackbone === "auto" ? textUse.id : defaultBackbone;
+  const id = (defaultBackbone ?? AUTO) === AUTO ? textUse.id : defaultBackbone;
   return bundledBackbones.filter((backbone) => backbone.id === id && backbone.cost === "local_cached");
 }

@@ -80,7 +80,10 @@ async function findDemoData(path: string | undefined, options: ImportOptions): P
   return { file, type: typesByExtension[extname(file).toLowerCase()] ?? "text/csv", options, texts: null };
 }
 
-/** Builds the Worker, unless BUNDLE_DIR names a built one, and starts it in a temporary folder; and removes both after `work`. */
+/**
+ * Builds the Worker, unless BUNDLE_DIR names a built one, and starts it in a temporary folder, which is removed after
+ * `work`.
+ */
 async function withDemoWorker<T>({ step }: Stopwatch, work: (url: string, adminKey: string) => Promise<T>): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), "graft-demo-"));
   // The tools behind the server write temporary files of their own. This puts them into the same folder.

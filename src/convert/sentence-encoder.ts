@@ -1,4 +1,6 @@
-/** Universal Sentence Encoder lite, from TensorFlow.js's graph model to the weights file of src/backbones/sentence-encoder. */
+/**
+ * Universal Sentence Encoder lite, from TensorFlow.js's graph model to the weights file of src/backbones/sentence-encoder.
+ */
 import { ALIGNMENT, type EncoderShape, encoderLayout, MAGIC } from "../backbones/sentence-encoder/layout.ts";
 import type { WeightReader } from "./graph-weights.ts";
 

@@ -1,4 +1,7 @@
-/** Whether texts are in a language that the backbones in the box know: by how many of their words have an embedding of their own. */
+/**
+ * Whether texts are in a language that the pre-trained backbones in the box know: by how many of their words have an
+ * embedding of their own.
+ */
 import { splitWords } from "../core/text/words.ts";
 
 /** The beginning of an import says enough. */

@@ -1,7 +1,7 @@
 /**
  * Tokens that are valid for one piece of work: `gb_<tenant>_<job>_<attempt>_…` for an attempt at a fine-tuning job,
- * `gr_<tenant>_<attempt>_<head>_…` for an attempt at retraining a head, `ge_<tenant>_<dataset>_…` for embedding a dataset.
- * The last 32 hex digits are a MAC, by a server key, of all before them. It is checked before anything is looked up, as for
+ * `gr_<tenant>_<attempt>_<head>_…` for an attempt at retraining a head, `ge_<tenant>_<dataset>_…` for embedding a
+ * dataset. The last 32 hex digits are a MAC, by a server key, of all before them. It is checked before anything is looked up, as for
  * an API key.
  */
 import { mac, verifyMac } from "../lib/hash.ts";

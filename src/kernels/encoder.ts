@@ -32,8 +32,8 @@ function sums(a: v128, b: v128, c: v128, d: v128): v128 {
 }
 
 /**
- * e^x, x ≤ 88, to 2 units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, and e^r by Cephes' polynomial. Below −87 it is
- * that of −87.
+ * e^x, x ≤ 88, to 2 units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, and e^r by Cephes' polynomial. Below −87 it
+ * is that of −87.
  */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
@@ -230,9 +230,9 @@ function storeProducts(integers: v128, range: usize, scale: v128, sum: v128, bia
 }
 
 /**
- * Attention of each text's tokens to each other, a head at a time: softmax(q kᵀ / √width) v. A row of `projections` holds q,
- * k and v of all heads. `spans` holds the first token and the number of tokens of each text. `scores` has room for the tokens
- * of the longest text.
+ * Attention of each text's tokens to each other, a head at a time: softmax(q kᵀ / √width) v. A row of `projections`
+ * holds q, k and v of all heads. `spans` holds the first token and the number of tokens of each text. `scores` has room
+ * for the tokens of the longest text.
  */
 export function attend(
   texts: i32,

@@ -133,7 +133,10 @@ export async function trainOn(
   return ok({ ...value, operations, embedded: prepared.value.embedded + embedded });
 }
 
-/** Gathers a source's features, and runs steps on them. Frees the features at its end. The state holds the training's slot. */
+/**
+ * Gathers a source's features, and runs steps on them. Frees the features at its end. The state holds the training's
+ * slot.
+ */
 export async function runStage<T>(
   state: RunState,
   source: TrainingSource,

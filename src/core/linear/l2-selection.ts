@@ -78,8 +78,9 @@ function l2Range({ design, targets, gramStatistics }: CrossValidationData, candi
 /**
  * The l2 (in the design's scale) that predicts held-out rows best by the mean over all repetitions of the folds, or one
  * that is as good as far as they can tell: a weaker one with few rows, a stronger one with many. For labels the loss is
- * the log loss at its own best temperature, because a head is calibrated afterwards; for values it is the squared error. (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The
- * trials go from strong to weak, each fit starts from the previous one, and they stop two trials after the least loss.
+ * the log loss at its own best temperature, because a head is calibrated afterwards; for values it is the squared error.
+ * (Selecting by accuracy, which the evaluation reports, would make that figure too high.) The trials go from strong to
+ * weak, each fit starts from the previous one, and they stop two trials after the least loss.
  */
 export function* selectL2(
   tensors: TensorBackend,

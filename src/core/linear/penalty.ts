@@ -29,7 +29,8 @@ const DEFAULT_L2 = 1;
  * be held out, the first feature set is selected.
  *
  * Of two feature sets it takes the first only if its loss is lower by more than a standard error (`chooseCandidate`).
- * Where held-out losses cannot tell, heads with lexical features predict more texts correctly (docs/decisions/few-examples.md).
+ * Where held-out losses cannot tell, heads with lexical features predict more texts correctly
+ * (docs/decisions/few-examples.md).
  *
  * @param featureSets one, or two, of which the second has more features
  * @param fixedL2 in the design's scale; null if it must be selected

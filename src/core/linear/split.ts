@@ -16,7 +16,7 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
-/** Classes with two groups that have at most this share of the rows are always trained on: few folds would cost all others. */
+/** Classes with two groups are always trained on if they have at most this share of the rows: two folds would cost the rest. */
 const MAX_RARE_SHARE = 0.05;
 
 export interface Folds {

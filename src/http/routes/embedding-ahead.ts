@@ -1,4 +1,7 @@
-/** Embeds a dataset's texts ahead of its trainings. The ledger calls it with a token for one dataset; it is not in /openapi.json. */
+/**
+ * Embeds a dataset's texts ahead of its trainings. The ledger calls it with a token for one dataset; it is not in
+ * /openapi.json.
+ */
 import { verifyEmbeddingToken } from "../../jobs/token.ts";
 import { EMBEDDING_PATH } from "../../tenant/data/embedding.ts";
 import { embedAhead } from "../../training/embed-ahead.ts";

@@ -22,7 +22,10 @@ const DELAY_MS = 2_000;
 /** Longer than a piece takes, with the wait for its turn. */
 const CALL_TIMEOUT_MS = 120_000;
 
-/** Has the texts of a dataset embedded soon, later if they are changed again before. Call it in each transaction that changes them. */
+/**
+ * Has the texts of a dataset embedded soon, later if they are changed again before. Call it in each transaction that
+ * changes them.
+ */
 export function scheduleEmbedding(sql: SqlStorage, id: number, now: number): void {
   sql.exec("DELETE FROM due WHERE kind = 'embed_dataset' AND ref = ?", String(id));
   schedule(sql, "embed_dataset", String(id), now + DELAY_MS);

@@ -50,8 +50,8 @@ export const DAY_MS = 24 * 3_600_000;
 export const EARLIEST_RUN_AT = 1;
 
 /**
- * The Worker's calls by one run of `embed_dataset`, of which one runs at a time. The platform allows 32 calls of Workers by one
- * alarm.
+ * The Worker's calls by one run of `embed_dataset`, of which one runs at a time. The platform allows 32 calls of Workers
+ * by one alarm.
  */
 export const MAX_CALLS_PER_EMBEDDING = 16;
 /** More tasks than this run in the next alarm, which follows at once. */
@@ -122,8 +122,8 @@ export async function setNextAlarm(storage: DurableObjectStorage): Promise<void>
 }
 
 /**
- * How many tasks of a kind run at once, for kinds that wait for other systems or run in steps. They run beside the other tasks and delay
- * none. `deliver` is not among them: it only starts the dispatcher, which runs by itself (hooks/dispatcher.ts).
+ * How many tasks of a kind run at once, for kinds that wait for other systems or run in steps. They run beside the other
+ * tasks and delay none. `deliver` is not among them: it only starts the dispatcher, which runs by itself (hooks/dispatcher.ts).
  */
 const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = {
   job: 3,
