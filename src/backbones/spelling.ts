@@ -27,7 +27,7 @@ const MAX_UNKNOWN_SHARE = 0.25;
 
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 /** Words of ASCII letters that are no part of a code, an address, a contraction or a compound. */
-const WORD = /(?<![\p{L}\p{M}\p{N}_@.'’/-])[A-Za-z]?[a-z]+(?![\p{L}\p{M}\p{N}_@'’/-]|\.[\p{L}\p{N}])/gu;
+const WORD = /(?<![\p{L}\p{M}\p{N}_@.'\u2019/-])[A-Za-z]?[a-z]+(?![\p{L}\p{M}\p{N}_@'\u2019/-]|\.[\p{L}\p{N}])/gu;
 
 /**
  * The text with corrected words, and otherwise the same. `ranks` has the place of each vocabulary entry, the most frequent

@@ -22,7 +22,8 @@ export interface EncoderConfig extends EncoderShape {
 
 export interface EncoderFiles {
   readonly kernels: WebAssembly.Module;
-  readonly weights: Uint8Array;
+  /** The whole of a buffer, which is detached when the weights have been copied. */
+  readonly weights: Uint8Array<ArrayBuffer>;
 }
 
 /**
@@ -39,7 +40,10 @@ export function textUseBackbone(
   let network: EncoderNetwork | undefined;
   const loadNetwork = () => {
     const { kernels, weights } = loadFiles();
-    return encoderNetwork(kernels, config, weights);
+    const loaded = encoderNetwork(kernels, config, weights);
+    // The network has a copy, and an isolate has little memory.
+    weights.buffer.transfer(0);
+    return loaded;
   };
   return {
     id: config.id,

@@ -25,4 +25,6 @@ export interface ServeOptions {
   readonly extraRoutes?: readonly string[];
   /** Whether the runtime itself listens on 127.0.0.1, without the front: for benchmarks, and open to everyone there. */
   readonly exposeRuntime?: boolean;
+  /** Whether V8's inspector listens on 127.0.0.1: for the measurement of memory, and open to everyone there. */
+  readonly inspect?: boolean;
 }

@@ -29,6 +29,8 @@ export interface Server {
   readonly url: string;
   /** Where a batch endpoint on this machine reaches the Worker, always in plain HTTP. */
   readonly batchUrl: string;
+  /** The inspector's address with `inspect`, else null. */
+  readonly inspectorUrl: string | null;
   readonly stop: () => Promise<void>;
 }
 
@@ -59,8 +61,8 @@ export function findBundle(dir: string): string {
 const moduleTypes = [
   [/^(?![0-9a-f]{40}-).*\.js$/, "ESModule"],
   [/^[0-9a-f]{40}-.*\.wasm$/, "CompiledWasm"],
-  [/^[0-9a-f]{40}-.*\.bin$/, "Data"],
-  [/^[0-9a-f]{40}-.*\.(txt|md|js|css)$/, "Text"],
+  [/^[0-9a-f]{40}-.*\.(bin|js|css)$/, "Data"],
+  [/^[0-9a-f]{40}-.*\.(txt|md)$/, "Text"],
 ] as const;
 
 const launcher = join(import.meta.dirname, "launch-workerd.sh");
@@ -70,7 +72,7 @@ const HTTP_PROXY_STYLE = 1;
 
 /** Starts a built Worker and waits until it is ready. Throws a UsageError if the state folder cannot be used. */
 export async function serve(bundleDir: string, options: ServeOptions): Promise<Server> {
-  const { stateDir, variables = {}, resolve: resolveName, exposeRuntime } = options;
+  const { stateDir, variables = {}, resolve: resolveName, exposeRuntime, inspect } = options;
   const lock = lockStateDir(stateDir);
   const serverKey = loadServerKey(stateDir);
   const sockets = makeSockets(stateDir);
@@ -84,7 +86,8 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
   };
   try {
     const { origin } = await miniflare.ready;
-    if (exposeRuntime) return { url: origin, batchUrl: origin, stop: stopRuntime };
+    const inspectorUrl = inspect ? (await miniflare.getInspectorURL()).origin : null;
+    if (exposeRuntime) return { url: origin, batchUrl: origin, inspectorUrl, stop: stopRuntime };
     const fronts = await startFronts(sockets.inbound, options);
     const stopWatching = watchRuntime(sockets.inbound, options.onLost ?? (() => undefined));
     const stop = async () => {
@@ -92,7 +95,7 @@ export async function serve(bundleDir: string, options: ServeOptions): Promise<S
       await fronts.close();
       await stopRuntime();
     };
-    return { url: fronts.url, batchUrl: fronts.batchUrl, stop };
+    return { url: fronts.url, batchUrl: fronts.batchUrl, inspectorUrl, stop };
   } catch (error) {
     await stopRuntime();
     throw error;
@@ -149,6 +152,7 @@ function startRuntime(
       port: options.exposeRuntime ? options.port : 0,
       resourcePersistencePath: options.stateDir,
       telemetry: { enabled: false },
+      ...(options.inspect ? { inspectorPort: 0 } : {}),
       log: new Log(LogLevel.ERROR),
       logRequests: false,
       handleStructuredLogs: ({ message }) => log(message),

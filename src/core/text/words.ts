@@ -3,7 +3,7 @@
 /** ASCII text needs no normalisation. */
 const ASCII = /^[\0-\x7f]*$/;
 /** A run of letters and their marks, with apostrophes inside; a run of digits; or any other single character. */
-const WORD_PATTERN = /[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*|\p{N}+|\S/gu;
+const WORD_PATTERN = /[\p{L}\p{M}]+(?:['\u2019][\p{L}\p{M}]+)*|\p{N}+|\S/gu;
 
 /**
  * Folds case and removes compatibility forms and accents. The removed marks are those of the Inherited script, which

@@ -5,6 +5,6 @@ declare module "*.md" {
 }
 
 declare module "swagger-ui-dist/*" {
-  const text: string;
-  export default text;
+  const bytes: ArrayBuffer;
+  export default bytes;
 }
