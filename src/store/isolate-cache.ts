@@ -2,5 +2,8 @@ import type { Backbone } from "../backbones/backbone.ts";
 import type { Head } from "../core/head.ts";
 import { LruCache } from "../lib/lru.ts";
 
-/** The isolate's decoded heads and fine-tuned backbones, by the keys of their bytes; at most so many bytes of both together. */
-export const isolateCache = new LruCache<Head | Backbone>(24_000_000);
+/** What an isolate has room for beside both backbones and the largest training: ARCHITECTURE.md, "Memory". */
+export const ISOLATE_CACHE_BYTES = 16_000_000;
+
+/** The isolate's decoded heads and fine-tuned backbones, by the keys of their bytes. */
+export const isolateCache = new LruCache<Head | Backbone>(ISOLATE_CACHE_BYTES);

@@ -47,6 +47,16 @@ export function wasmTensorBackend(module: WebAssembly.Module, kernels: WebAssemb
   return backendPromise;
 }
 
+/**
+ * Puts a new backend in the place of one whose memory has grown, and which cannot shrink. Nothing may use the
+ * old one any more.
+ */
+export async function replaceWasmTensorBackend(module: WebAssembly.Module, kernels: WebAssembly.Module): Promise<void> {
+  backendPromise = null;
+  // At once, because TensorFlow.js holds the old memory until another backend has started. The next call retries a failure.
+  await wasmTensorBackend(module, kernels).catch(() => undefined);
+}
+
 /** workerd must not compile WASM at run time, so the backend cannot load itself as it does in a browser. */
 async function startBackend(module: WebAssembly.Module, kernels: WebAssembly.Module): Promise<TensorBackend> {
   let env: WebAssembly.ModuleImports = {};

@@ -11,7 +11,7 @@ import type { TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from
 import { runSteps, type Steps } from "../core/steps.ts";
 import type { Matrix, TensorBackend } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical-reader.ts";
-import { workerdTensorBackend } from "../tensor/workerd.ts";
+import { shrinkWorkerdTensorBackend, workerdTensorBackend } from "../tensor/workerd.ts";
 import {
   createSlotHolder,
   gatheringSlot,
@@ -80,12 +80,19 @@ export async function runTraining(
   return withRunState(requester, (state) => trainOn(state, source, options));
 }
 
+/** The requests of this isolate that use the backend. */
+let openRuns = 0;
+
 /** Runs work that takes slots and allocates features, and gives all of it back. */
 export async function withRunState<T>(
   requester: Requester,
   work: (state: RunState) => Promise<Result<T>>,
 ): Promise<Result<T>> {
-  const tensors = await workerdTensorBackend();
+  openRuns++;
+  const tensors = await workerdTensorBackend().catch((error) => {
+    openRuns--;
+    throw error;
+  });
   const features = new Map<number, Matrix>();
   const freeMemory = () => {
     state.steps?.return({ ok: false, failure: preemptedFailure });
@@ -98,6 +105,7 @@ export async function withRunState<T>(
   } finally {
     freeMemory();
     slots.releaseAll();
+    if (--openRuns === 0) await shrinkWorkerdTensorBackend(tensors);
   }
 }
 
