@@ -9,7 +9,7 @@ import { BLOCK_ROWS, blockPrecision, hashAt, matchesHash, readBlock, selectRows,
 
 /** Blocks read at once, because the platform opens six connections a request. Fewer if they are large. */
 const MAX_CONCURRENT_READS = 4;
-const MAX_READ_BYTES = 16_000_000;
+const MAX_READ_BYTES = 8_000_000;
 
 /** The rows of a dataset to gather. Their inputs are read only where no embedding is cached. */
 export interface RowsToEmbed {
