@@ -198,7 +198,7 @@ describe("texts", () => {
       shownTexts++;
       return { ok: true, value: null } as const;
     };
-    const largeSource = { ...trainingSource, texts: { bytes: 100_000_000, forEachText: showTexts } };
+    const largeSource = { ...trainingSource, texts: { bytes: 200_000_000, forEachText: showTexts } };
     const refused = await runTraining(requester, largeSource, { ...options, lexical: true });
     expect(refused).toMatchObject({ ok: false, failure: { code: "edge_budget_exceeded" } });
     const auto = await runTraining(requester, { ...largeSource, texts: { ...largeSource.texts } }, options);

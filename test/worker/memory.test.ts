@@ -7,14 +7,13 @@ import { IDLE_BYTES, workerdTensorBackend } from "../../src/tensor/workerd.ts";
 import { withRunState } from "../../src/training/run.ts";
 import { requester } from "./requester.ts";
 
-const options = { l2: 1, classWeight: null, seed: 1, evaluation: { method: "none" }, lexical: false } as const;
 /** Rows of a hundred numbers, together more than a backend has at its start. */
 const ROWS = 100_000;
 const COLUMNS = 100;
 
 /** Sums the columns of large rows in the backend, while `work` runs. */
 function sumRows(work: () => Promise<unknown> = async () => undefined) {
-  return withRunState(requester, options, async ({ tensors }) => {
+  return withRunState(requester, async ({ tensors }) => {
     const rows = tensors.matrix(ROWS, COLUMNS, new Float32Array(ROWS * COLUMNS).fill(1));
     const ones = tensors.matrix(COLUMNS, 1, new Float32Array(COLUMNS).fill(1));
     await work();
