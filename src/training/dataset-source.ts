@@ -24,13 +24,26 @@ export interface DatasetStorage {
   readonly ledger: Ledger;
 }
 
+/** Records a block in KV in the ledger. Deletes it if the tenant is gone, since no sweep will come. */
+export async function recordBlock(
+  { kv, ledger }: Pick<DatasetStorage, "kv" | "ledger">,
+  dataset: number,
+  { id, revision }: Backbone,
+  block: number,
+  stored: StoredBlock,
+): Promise<void> {
+  const recorded = await ledger.recordBlocks(dataset, `${id}@${revision}`, new Map([[block, stored]]));
+  if (!recorded.ok && recorded.failure.code === "not_found") await kv.delete(stored.key).catch(() => undefined);
+}
+
 /** @param keepsEmbeddings whether what the backbone embeds is stored for the next training */
 export function createDatasetSource(
-  { kv, tenant, ledger }: DatasetStorage,
+  storage: DatasetStorage,
   rows: TrainingRows,
   backbone: Backbone | null,
   { keepsEmbeddings = true } = {},
 ): TrainingSource {
+  const { kv, tenant, ledger } = storage;
   const { dataset } = rows;
   const blocks = new Map(rows.blocks);
   const retainedBlocks = new Map<number, Float32Array>();
@@ -43,16 +56,16 @@ export function createDatasetSource(
     onBlock: GatherBlocksParams["onBlock"],
     yieldToEventLoop: YieldToEventLoop,
   ) => {
-    const recordBlock = async (block: number, stored: StoredBlock) => {
+    const record = (block: number, stored: StoredBlock) => {
       blocks.set(block, stored.key);
-      await ledger.recordBlocks(dataset.id, `${backbone.id}@${backbone.revision}`, new Map([[block, stored]]));
+      return recordBlock(storage, dataset.id, backbone, block, stored);
     };
     const work = { kv, tenant, backbone, rows: { ...rows, blocks }, readInputs, retainedBlocks };
     const done = await gatherBlocks({
       ...work,
       yieldToEventLoop,
       onBlock,
-      recordBlock: keepsEmbeddings ? recordBlock : null,
+      recordBlock: keepsEmbeddings ? record : null,
     });
     return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false as const, failure: done.failure };
   };

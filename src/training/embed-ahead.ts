@@ -4,8 +4,9 @@ import { maxCharacters } from "../backbones/chunks.ts";
 import { backbonesToEmbedAhead } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
-import { gatherBlocks, type StoredBlock } from "../store/gather.ts";
+import { gatherBlocks } from "../store/gather.ts";
 import { getLedger } from "../tenant/tenant.ts";
+import { recordBlock } from "./dataset-source.ts";
 import { createSlotHolder, Slot } from "./slot.ts";
 
 /** Text of one piece: at most about 3 s of one core. */
@@ -50,9 +51,9 @@ export async function embedAhead(request: TenantRequest, dataset: number): Promi
           return slots.stopReason;
         },
         onBlock: () => undefined,
-        recordBlock: (block: number, written: StoredBlock) => {
+        recordBlock: (block, written) => {
           stored += rows.value?.positions.length ?? 0;
-          return ledger.recordBlocks(dataset, name, new Map([[block, written]]));
+          return recordBlock({ kv: env.KV, ledger }, dataset, backbone, block, written);
         },
         retainedBlocks: new Map(),
       });

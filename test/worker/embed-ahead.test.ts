@@ -198,6 +198,14 @@ describe("work that has become stale ends without an error", () => {
     await vi.waitUntil(async () => (await env.KV.list({ prefix })).keys.length === 0, { timeout: 10_000 });
   });
 
+  test("where the tenant is deleted while it is embedded, and nothing of it stays", async () => {
+    const { id } = await tenantWithTickets();
+    const remove = () => call("DELETE", `/v1/admin/tenants/${id}`, env.ADMIN_KEY);
+    mockEncoder(async () => void (await remove()));
+    await embedPiece(id);
+    expect((await env.KV.list({ prefix: `tenants/${id}/` })).keys).toEqual([]);
+  });
+
   test("where an example is changed or deleted meanwhile: it is not counted, and embedded by the task that this schedules", async () => {
     const { id, key } = await tenantWithTickets();
     const [first, second] = (await call("GET", `${DATASET}/examples?limit=2`, key)).json.data;
