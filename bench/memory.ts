@@ -97,7 +97,7 @@ async function measureSteps(graft: Client, isolate: IsolateMemory, trains: boole
   for (let i = 0; i < HEADS; i++) await graft.heads.predict(`head-${i}`, { input: "where is my parcel" });
   steps.set("+ the cache full of heads", await isolate.measure());
   if (!trains) return steps;
-  // Selecting l2 takes long, and less memory than the fits.
+  // Selecting l2 as well would take long.
   const training = graft.heads.train({
     name: "largest",
     dataset: "largest",
