@@ -91,6 +91,8 @@ export function createDatasetSource(
       const deliverAndRelease: BlockHandler = (block, values) => {
         retainedBlocks.delete(block);
         deliver(block, values);
+        // Detached, the memory is free now. V8 would let many blocks gather before it collects them.
+        if (values.buffer instanceof ArrayBuffer) values.buffer.transfer(0);
       };
       return gather(backbone, deliverAndRelease, yieldToEventLoop);
     },

@@ -24,7 +24,10 @@ export interface TrainingSource {
   readonly prepare: ((yieldToEventLoop: YieldToEventLoop) => Promise<Result<{ embedded: number }>>) | null;
   /** Every row's text; null if the inputs are not texts. */
   readonly texts: TextSource | null;
-  /** Delivers the embeddings as blocks (rows × dimensions each) in any order. Later rows have higher block numbers. */
+  /**
+   * Delivers the embeddings as blocks (rows × dimensions each) in any order. Later rows have higher block numbers.
+   * `deliver` copies what it keeps: the block may be freed as soon as it returns.
+   */
   readonly gatherFeatures: (
     deliver: BlockHandler,
     yieldToEventLoop: YieldToEventLoop,
