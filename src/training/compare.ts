@@ -1,5 +1,4 @@
 /** Trains on the one of several backbones whose heads predict held-out examples best. */
-
 import type { Backbone } from "../backbones/backbone.ts";
 import { type Failure, ok, type Result } from "../core/failure.ts";
 import { edgeBudget } from "../core/limits.ts";

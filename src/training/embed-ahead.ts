@@ -1,5 +1,4 @@
 /** Embeds the texts of a dataset before a training needs them, a piece in each request. */
-
 import { maxCharacters } from "../backbones/chunks.ts";
 import { backbonesToEmbedAhead } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
@@ -11,7 +10,6 @@ import { createSlotHolder, Slot } from "./slot.ts";
 
 /** Text of one piece: at most about 3 s of one core. */
 const MAX_BYTES = 100_000;
-
 /** Between two chunks, since a request takes several turns of the event loop. */
 const PAUSE_MS = 2;
 

@@ -17,12 +17,15 @@ export interface StoredBlocks {
   readonly isEmbedded: (position: number) => boolean;
 }
 
-export function readStoredBlocks(sql: SqlStorage, dataset: number, backbone: string): StoredBlocks {
+/** @param block one block alone, by its number; by default all */
+export function readStoredBlocks(sql: SqlStorage, dataset: number, backbone: string, block?: number): StoredBlocks {
   const rows = sql
     .exec<{ block: number; key: string; embedded: string | null }>(
-      `SELECT block, key, ${EMBEDDED} AS embedded FROM blocks WHERE dataset = ? AND backbone = ?`,
+      `SELECT block, key, ${EMBEDDED} AS embedded FROM blocks
+       WHERE dataset = ?1 AND backbone = ?2 AND block = coalesce(?3, block)`,
       dataset,
       backbone,
+      block ?? null,
     )
     .toArray();
   const digits = new Map(rows.map(({ block, embedded }) => [block, embedded]));

@@ -118,7 +118,7 @@ function selectRows(
       (block + 1) * BLOCK_ROWS,
     )
     .toArray();
-  const { keys, isEmbedded } = readStoredBlocks(sql, dataset, backbone);
+  const { keys, isEmbedded } = readStoredBlocks(sql, dataset, backbone, block);
   let bytes = 0;
   let missing = 0;
   const piece = rows.filter((row) => {
