@@ -288,7 +288,7 @@ describe("work that is cut off", () => {
 describe("a dataset beyond the budget of one request", () => {
   let owner: { readonly id: string; readonly key: string };
   beforeAll(async () => {
-    owner = await tenantWithLongTexts(3_000);
+    owner = await tenantWithLongTexts(3_600);
     await inLedger(owner.id, ({ sql }) => void sql.exec("DELETE FROM due WHERE kind = 'embed_dataset'"));
   });
 
@@ -317,12 +317,12 @@ describe("a dataset beyond the budget of one request", () => {
     expect(next).toBeLessThanOrEqual(Date.now());
     // The last piece of a block may be smaller.
     expect(embedded.length).toBeLessThanOrEqual(16 * 98);
-    while ((await runTask(owner.id)).next !== null) expect(embedded.length).toBeLessThanOrEqual(3_000);
-    expect(embedded).toHaveLength(3_000);
-    expect(await readEmbedded(owner.key)).toEqual({ [NAME]: 3_000 });
+    while ((await runTask(owner.id)).next !== null) expect(embedded.length).toBeLessThanOrEqual(3_600);
+    expect(embedded).toHaveLength(3_600);
+    expect(await readEmbedded(owner.key)).toEqual({ [NAME]: 3_600 });
     const trained = await train("head");
     expect(trained.status, trained.text).toBe(201);
-    expect(embedded).toHaveLength(3_000);
+    expect(embedded).toHaveLength(3_600);
   });
 });
 

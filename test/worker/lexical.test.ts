@@ -164,7 +164,7 @@ test("of embeddings of one's own there are none: true is refused, and the defaul
   expect((await exportHead("e", freshKey)).lexical).toBeNull();
 });
 
-test("of many long texts have as many buckets as there is room for", { timeout: 60_000 }, async () => {
+test("of many long texts have as many buckets as there is room for", { timeout: 120_000 }, async () => {
   const { key: freshKey } = await newTenant();
   const random = seededRandom(1);
   const word = () => Math.floor(random() * 36 ** 5).toString(36);
