@@ -18,6 +18,16 @@ export interface EmbeddedInputs {
   readonly cacheHits: number;
 }
 
+/** Fails if the texts have more than `limit` characters, of each at most `most` counted. */
+function checkLength(inputs: readonly string[], limit: number, most: number): Result<never> | null {
+  // A text has at most as many characters as code units, so most requests are within the limit without counting.
+  if (inputs.reduce((sum, { length }) => sum + Math.min(length, most), 0) <= limit) return null;
+  const actual = inputs.reduce((sum, input) => sum + Math.min(countCharacters(input), most), 0);
+  if (actual <= limit) return null;
+  const message = `The texts of a request have at most ${limit} characters; these have ${actual}. Send fewer inputs in a request.`;
+  return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
+}
+
 export async function embedInputs(
   kv: KVNamespace,
   tenant: string,
@@ -25,15 +35,12 @@ export async function embedInputs(
   inputs: readonly string[],
   waitUntil: (work: Promise<unknown>) => void,
 ): Promise<Result<EmbeddedInputs>> {
-  const limit =
-    backbone.kind === "sentence_encoder" ? limits.encoder_characters_per_request : limits.characters_per_request;
-  const most = maxCharacters(backbone);
-  // A text has at most as many characters as code units, so most requests are within the limit without counting.
-  if (inputs.reduce((sum, { length }) => sum + Math.min(length, most), 0) > limit) {
-    const actual = inputs.reduce((sum, input) => sum + Math.min(countCharacters(input), most), 0);
-    const message = `The texts of a request have at most ${limit} characters; these have ${actual}. Send fewer inputs in a request.`;
-    if (actual > limit) return fail("limit_exceeded", message, { param: "input", details: { limit, actual } });
-  }
+  const failure =
+    checkLength(inputs, limits.characters_per_request, Number.POSITIVE_INFINITY) ??
+    (backbone.kind === "sentence_encoder"
+      ? checkLength(inputs, limits.encoder_characters_per_request, maxCharacters(backbone))
+      : null);
+  if (failure !== null) return failure;
   const name = `${backbone.id}@${backbone.revision}`;
   const keys = backbone.cost !== "local" ? inputs.map((input) => inputKey(tenant, name, toHex(shortHash(input)))) : [];
   const cached = await readInputs(kv, keys, backbone.dimensions);

@@ -361,6 +361,15 @@ test("a head that clamps answers no value beyond those it was trained on, and tr
   expect(retrained.training.value_range).toEqual([10, 60]);
 });
 
+test.each([
+  ["more than an encoder does in a request", Array(200).fill("a".repeat(1_100)), 200_000, 200 * 1_024],
+  ["more than any backbone does in a request", Array(64).fill("a".repeat(32_000)), 2_000_000, 64 * 32_000],
+])("text-use-1 embeds no %s", async (_, input, limit, actual) => {
+  const answer = await call("POST", "/v1/embeddings", key, { model: "text-use-1", input });
+  expectError(answer, 422, "limit_exceeded", "input");
+  expect(answer.json.error.details).toEqual({ limit, actual });
+});
+
 test("more characters than the limit says are refused before any is embedded, however they are divided", async () => {
   const limit = limits.characters_per_request;
   const full = Array(62).fill("word ".repeat(6_451));
