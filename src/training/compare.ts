@@ -179,16 +179,19 @@ function canWin({ losses, mean }: HeldOutLosses, measurements: readonly Backbone
 }
 
 /**
- * The backbone to train on: of the measurements, in order of preference, the first whose loss exceeds the least by at most
- * a standard error (`chooseCandidate`). Of one backbone, that with lexical features is preferred. null without measurements.
+ * The backbone to train on, with or without lexical features, whichever has the lower loss: in order of preference the first
+ * whose loss exceeds the least by at most a standard error (`chooseCandidate`). null without measurements.
  */
 export function chooseBackbone(
   measurements: readonly BackboneMeasurement[],
 ): { readonly best: BackboneMeasurement; readonly candidates: readonly BackboneCandidate[] } | null {
-  const ids = [...new Set(measurements.map(({ backbone }) => backbone))];
-  const preferred = ids.flatMap((id) =>
-    measurements.filter(({ backbone }) => backbone === id).sort((a, b) => Number(b.lexical) - Number(a.lexical)),
-  );
+  const bestOfEach = new Map<string, BackboneMeasurement>();
+  for (const measurement of measurements) {
+    const known = bestOfEach.get(measurement.backbone);
+    if (known === undefined || measurement.heldOut.mean < known.heldOut.mean)
+      bestOfEach.set(measurement.backbone, measurement);
+  }
+  const preferred = [...bestOfEach.values()];
   const best = preferred[chooseCandidate(preferred.map(({ heldOut }) => heldOut))];
   if (best === undefined) return null;
   const candidates = measurements.map(({ backbone, lexical, heldOut, accuracy }) => ({

@@ -174,6 +174,14 @@ describe("chooseBackbone", () => {
     expect(chooseBackbone([preferred, similar, better])?.best.backbone).toBe("c");
     expect(chooseBackbone([])).toBeNull();
   });
+
+  test("takes lexical features where their loss is lower", () => {
+    const alone = measurement("a", false, [1, 1.1, 0.9]);
+    const lower = measurement("a", true, [0.9, 1.1, 0.8]);
+    const higher = measurement("a", true, [1.1, 1, 0.95]);
+    expect(chooseBackbone([alone, lower])?.best).toBe(lower);
+    expect(chooseBackbone([alone, higher])?.best).toBe(alone);
+  });
 });
 
 test("backbones that are beyond the budget are left out, and all of them are an error", async () => {
