@@ -179,20 +179,14 @@ function canWin({ losses, mean }: HeldOutLosses, measurements: readonly Backbone
 }
 
 /**
- * The backbone to train on, with or without lexical features, whichever has the lower loss: in order of preference the first
- * whose loss exceeds the least by at most a standard error (`chooseCandidate`). null without measurements.
+ * The backbone to train on, with or without lexical features: of the measurements, which are in the order of preference, the
+ * first whose loss exceeds the least by at most a standard error (`chooseCandidate`). Without lexical features comes first: a
+ * simpler head, and one that does not depend on the luck of the folds. null without measurements.
  */
 export function chooseBackbone(
   measurements: readonly BackboneMeasurement[],
 ): { readonly best: BackboneMeasurement; readonly candidates: readonly BackboneCandidate[] } | null {
-  const bestOfEach = new Map<string, BackboneMeasurement>();
-  for (const measurement of measurements) {
-    const known = bestOfEach.get(measurement.backbone);
-    if (known === undefined || measurement.heldOut.mean < known.heldOut.mean)
-      bestOfEach.set(measurement.backbone, measurement);
-  }
-  const preferred = [...bestOfEach.values()];
-  const best = preferred[chooseCandidate(preferred.map(({ heldOut }) => heldOut))];
+  const best = measurements[chooseCandidate(measurements.map(({ heldOut }) => heldOut))];
   if (best === undefined) return null;
   const candidates = measurements.map(({ backbone, lexical, heldOut, accuracy }) => ({
     backbone,

@@ -175,12 +175,12 @@ describe("chooseBackbone", () => {
     expect(chooseBackbone([])).toBeNull();
   });
 
-  test("takes lexical features where their loss is lower", () => {
+  test("takes lexical features where their loss is lower by more than a standard error", () => {
     const alone = measurement("a", false, [1, 1.1, 0.9]);
-    const lower = measurement("a", true, [0.9, 1.1, 0.8]);
-    const higher = measurement("a", true, [1.1, 1, 0.95]);
+    const lower = measurement("a", true, [0.9, 1, 0.8]);
+    const similar = measurement("a", true, [0.8, 1.2, 0.9]);
     expect(chooseBackbone([alone, lower])?.best).toBe(lower);
-    expect(chooseBackbone([alone, higher])?.best).toBe(alone);
+    expect(chooseBackbone([alone, similar])?.best).toBe(alone);
   });
 });
 
