@@ -54,7 +54,7 @@ test("help-desk: a ticket is classified, and the agent's tag learnt; again, noth
 
 test("openai-client: models, embeddings, a file and a job whose head predicts", async () => {
   expect(await run("openai-client/openai-client.mjs")).toEqual([
-    "models: text-static-1, hash-text-1",
+    "models: text-static-1, text-use-1, hash-text-1",
     "embeddings: 2 of 256 dimensions",
     expect.stringMatching(/^file: chats\.jsonl, \d+ bytes$/),
     "job: succeeded, model ft:text-static-1:router",
