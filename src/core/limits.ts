@@ -76,4 +76,4 @@ export const limits = {
  * everything. `operations` are floating-point operations, including those of embedding: 12 to 17 GFLOP a second on one
  * core, where the platform stops a request at `cpu_ms`.
  */
-export const edgeBudget = { bytes: 56_000_000, operations: 1_200_000_000_000 } as const;
+export const edgeBudget = { bytes: 56_000_000, operations: 1_400_000_000_000 } as const;

@@ -45,6 +45,8 @@ export interface BackboneCandidate {
 export interface TrainingPlan {
   /** The preferred one first. Of several none is remote. null stands for the caller's own embeddings. */
   readonly backbones: readonly (Backbone | null)[];
+  /** Whether a job is made of a training beyond the budget. */
+  readonly canBeJob: boolean;
   /** What the training reads; the backbone's embeddings are stored for the next one. */
   readonly makeSource: (backbone: Backbone | null) => Promise<Result<TrainingSource>>;
   /** The examples, or these of them, to compare a backbone by. */
@@ -80,13 +82,19 @@ export async function runComparedTraining(
 
 type Backbones = readonly [Backbone | null, ...(Backbone | null)[]];
 
-/** The backbones with which the training is within the budget. Without any, why the last one is not. */
-function findAffordable({ backbones, makeSample }: TrainingPlan, options: RequestOptions): Result<Backbones> {
+/**
+ * The backbones with which the training is within the budget. Fails without any, and where a job can take the place of a
+ * training that is beyond the budget for texts alone that one of them has not embedded yet.
+ */
+function findAffordable({ backbones, makeSample, canBeJob }: TrainingPlan, options: RequestOptions): Result<Backbones> {
   let failure: Failure | undefined;
   const affordable: (Backbone | null)[] = [];
   for (const backbone of backbones) {
-    const budgetFailure = checkRequestBudget(shapeOf(makeSample(backbone, null)), options);
+    const shape = shapeOf(makeSample(backbone, null));
+    const budgetFailure = checkRequestBudget(shape, options);
     if (budgetFailure === null) affordable.push(backbone);
+    else if (canBeJob && checkRequestBudget({ ...shape, textBytes: 0 }, options) === null)
+      return { ok: false, failure: budgetFailure };
     else failure = budgetFailure;
   }
   const [first, ...others] = affordable;

@@ -12,6 +12,7 @@ import { endHeadLeases } from "../serving/active-heads.ts";
 import { chooseBackbones } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import type { NewHead } from "../tenant/heads/heads.ts";
+import { getBatchEndpoint } from "../tenant/jobs/job-runner.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { storeHead, toHeadRecord } from "./artifacts.ts";
 import { runComparedTraining, type TrainingPlan } from "./compare.ts";
@@ -76,7 +77,7 @@ interface TrainingInput {
 
 async function prepareDataset(
   { env, tenant }: TenantRequest,
-  { dataset_revision: atRevision, backbone: backboneId }: HeadParams,
+  { dataset_revision: atRevision, backbone: backboneId, method }: HeadParams,
   datasetName: string,
   options: RequestOptions,
 ): Promise<Result<TrainingInput>> {
@@ -113,6 +114,7 @@ async function prepareDataset(
   return ok({
     plan: {
       backbones: backbones.value,
+      canBeJob: canBeJob(env, method),
       makeSource: async (backbone) => {
         if (backbone === cached) return ok(cachedSource);
         // With what is stored for this backbone. The dataset may have been changed or replaced since it was compared.
@@ -132,6 +134,10 @@ async function prepareDataset(
     shape: { task, modality },
     dataset: { name: datasetName, revision: dataset.revision, examples: rows.value.positions.length },
   });
+}
+
+function canBeJob(env: Cloudflare.Env, method: HeadParams["method"]): boolean {
+  return method === "auto" && getBatchEndpoint(env) !== null;
 }
 
 function tooManyLabels(actual: number) {
@@ -166,7 +172,12 @@ async function prepareInline({ env, tenant }: TenantRequest, params: HeadParams)
     return source;
   };
   return ok({
-    plan: { backbones: backbones.value, makeSample, makeSource: async (backbone) => ok(makeSample(backbone, null)) },
+    plan: {
+      backbones: backbones.value,
+      canBeJob: canBeJob(env, params.method),
+      makeSample,
+      makeSource: async (backbone) => ok(makeSample(backbone, null)),
+    },
     shape,
     dataset: { name: null, revision: null, examples: examples.length },
   });

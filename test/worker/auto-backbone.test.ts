@@ -191,11 +191,12 @@ test("backbones that are beyond the budget are left out, and all of them are an 
   });
   const source = (backbone: Backbone | null) =>
     createInlineSource("single_label", examples as never, backbone, backbone?.dimensions ?? 0);
-  const train = (tooLarge: readonly Backbone[]) =>
+  const train = (tooLarge: readonly Backbone[], canBeJob = false) =>
     runComparedTraining(
       { tenant: "budget", signal: new AbortController().signal },
       {
         backbones: [textUse, textStatic, hashText],
+        canBeJob,
         makeSource: async (backbone) => ({ ok: true, value: source(backbone) }),
         makeSample: (backbone) => ({
           ...source(backbone),
@@ -208,6 +209,8 @@ test("backbones that are beyond the budget are left out, and all of them are an 
     ok: true,
     value: { candidates: [{ backbone: "text-static-1" }, { backbone: "hash-text-1" }] },
   });
+  // A job trains on what is not embedded yet.
+  expect(await train([textUse], true)).toMatchObject({ ok: false, failure: { code: "edge_budget_exceeded" } });
   expect(await train([textUse, textStatic])).toMatchObject({
     ok: true,
     value: { backbone: { id: "hash-text-1" }, candidates: [] },

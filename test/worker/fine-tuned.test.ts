@@ -141,7 +141,7 @@ describe("a job that trained layers", () => {
 
   test("makes a model on which a training counts what embedding may cost", async () => {
     const words = (from: number) => Array.from({ length: 5000 }, (_, i) => (from + i).toString(36)).join(" ");
-    const examples = Array.from({ length: 210 }, (_, i) => ({ text: words(5000 * i), label: `${i % 2}` }));
+    const examples = Array.from({ length: 270 }, (_, i) => ({ text: words(5000 * i), label: `${i % 2}` }));
     const params = { name: "costly", examples, method: "head", evaluation: { method: "none" } };
     const answer = await call("POST", "/v1/heads", owner.key, { ...params, backbone: id });
     expectError(answer, 413, "edge_budget_exceeded");

@@ -122,7 +122,7 @@ describe("a submission", () => {
         seed: 9,
       },
       evaluation: { method: "auto" },
-      edge_budget: { bytes: 56_000_000, operations: 1_200_000_000_000 },
+      edge_budget: { bytes: 56_000_000, operations: 1_400_000_000_000 },
       estimate: { bytes: expect.any(Number), operations: expect.any(Number) },
       checkpoint: null,
       clamp: false,
