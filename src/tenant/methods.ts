@@ -9,15 +9,15 @@ import { DAY_MS, schedule } from "./tasks/tasks.ts";
 import type { Transactions } from "./transactions.ts";
 
 /** What an answer shows that was stored as a reference. */
-function show(sql: SqlStorage, reference: idempotency.Reference): Result<unknown> {
-  return reference.kind === "head" ? getReferencedHead(sql, reference) : getReferencedChange(sql, reference);
+function show(sql: SqlStorage, reference: idempotency.Reference, now: number): Result<unknown> {
+  return reference.kind === "head" ? getReferencedHead(sql, reference) : getReferencedChange(sql, reference, now);
 }
 
 export const keyMethods = {
   claimIdempotencyKey: (ledger: Transactions, request: idempotency.IdempotentRequest) =>
     ledger.change((sql, now) => {
       schedule(sql, "expire_answers", "", now + DAY_MS);
-      return idempotency.claimKey(sql, request, now, (reference) => show(sql, reference));
+      return idempotency.claimKey(sql, request, now, (reference) => show(sql, reference, now));
     }),
   releaseIdempotencyKey(ledger: Transactions, claim: string): void {
     if (ledger.exists) idempotency.releaseKey(ledger.storage.sql, claim);

@@ -18,11 +18,18 @@ export interface StoredBlocks {
 }
 
 /** @param block one block alone, by its number; by default all */
-export function readStoredBlocks(sql: SqlStorage, dataset: number, backbone: string, block?: number): StoredBlocks {
+export function readStoredBlocks(
+  sql: SqlStorage,
+  dataset: number,
+  backbone: string,
+  now: number,
+  block?: number,
+): StoredBlocks {
   const rows = sql
     .exec<{ block: number; key: string; embedded: string | null }>(
       `SELECT block, key, ${EMBEDDED} AS embedded FROM blocks
-       WHERE dataset = ?1 AND backbone = ?2 AND block = coalesce(?3, block)`,
+       WHERE dataset = ?2 AND backbone = ?3 AND block = coalesce(?4, block)`,
+      toSeconds(now),
       dataset,
       backbone,
       block ?? null,
@@ -35,15 +42,16 @@ export function readStoredBlocks(sql: SqlStorage, dataset: number, backbone: str
   };
 }
 
-/** SQL: the digits of a block, or null if an earlier build wrote it, or KV may have it no longer. */
-const EMBEDDED = "iif(expires_at > unixepoch(), embedded, NULL)";
+/** SQL: the digits of a block, or null if an earlier build wrote it, or KV may have it no longer at the second ?1. */
+const EMBEDDED = "iif(expires_at > ?1, embedded, NULL)";
 
 /** How many present rows of a dataset have a stored embedding, by backbone. */
-export function countEmbedded(sql: SqlStorage, dataset: number): Record<string, number> {
+export function countEmbedded(sql: SqlStorage, dataset: number, now: number): Record<string, number> {
   const counts = sql
     .exec<{ backbone: string; rows: number }>(
-      `SELECT backbone, sum(length(replace(${EMBEDDED}, '0', ''))) AS rows FROM blocks WHERE dataset = ?
+      `SELECT backbone, sum(length(replace(${EMBEDDED}, '0', ''))) AS rows FROM blocks WHERE dataset = ?2
        GROUP BY backbone HAVING rows > 0`,
+      toSeconds(now),
       dataset,
     )
     .toArray();

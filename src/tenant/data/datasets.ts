@@ -46,7 +46,7 @@ export function selectDataset(sql: SqlStorage, column: "id" | "name", value: num
   return select();
 }
 
-export function toDataset(sql: SqlStorage, row: DatasetRow): Dataset {
+export function toDataset(sql: SqlStorage, row: DatasetRow, now: number): Dataset {
   return {
     object: "dataset",
     id: row.name,
@@ -57,7 +57,7 @@ export function toDataset(sql: SqlStorage, row: DatasetRow): Dataset {
     out_of_scope_label: row.out_of_scope_label,
     examples: row.examples,
     labels: readLabelCounts(sql, row.id),
-    embedded: countEmbedded(sql, row.id),
+    embedded: countEmbedded(sql, row.id, now),
     revision: row.revision,
     created_at: row.created_at,
     updated_at: row.updated_at,
@@ -94,21 +94,21 @@ export function createDataset(sql: SqlStorage, dataset: NewDataset, now: number)
       row.value.id,
       toSeconds(now),
     );
-  return row.ok ? ok(toDataset(sql, row.value)) : row;
+  return row.ok ? ok(toDataset(sql, row.value, now)) : row;
 }
 
 export function countDatasets(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM datasets").one().n;
 }
 
-export function listDatasets(sql: SqlStorage, request: PageRequest): Result<List<Dataset>> {
+export function listDatasets(sql: SqlStorage, request: PageRequest, now: number): Result<List<Dataset>> {
   return paginate(request, {
     findPosition: (name) => findListPosition(sql, "datasets", name),
     readRows: (cursor, count) =>
       sql
         .exec<{ name: string }>("SELECT name FROM datasets WHERE id < ? ORDER BY id DESC LIMIT ?", cursor, count)
         .toArray(),
-    toObject: ({ name }) => toDataset(sql, selectDataset(sql, "name", name) as DatasetRow),
+    toObject: ({ name }) => toDataset(sql, selectDataset(sql, "name", name) as DatasetRow, now),
     getId: ({ id }) => id,
   });
 }

@@ -62,11 +62,16 @@ export async function previewDeletion(
   const found = await searchExamples(ledger, dataset.value, filter, { below: next_position, limit: examples });
   if (!found.ok) return found;
   const counts = { updated: 0, deleted: found.value.length };
-  return ledger.read((sql) => ok({ ...toChange(sql, dataset.value, counts), dry_run: true as const }));
+  return ledger.read((sql, now) => ok({ ...toChange(sql, dataset.value, counts, now), dry_run: true as const }));
 }
 
-function toChange(sql: SqlStorage, row: DatasetRow, counts: Pick<DatasetChange, "updated" | "deleted">): DatasetChange {
-  return { object: "dataset.change", id: row.name, ...counts, dataset: toDataset(sql, row) };
+function toChange(
+  sql: SqlStorage,
+  row: DatasetRow,
+  counts: Pick<DatasetChange, "updated" | "deleted">,
+  now: number,
+): DatasetChange {
+  return { object: "dataset.change", id: row.name, ...counts, dataset: toDataset(sql, row, now) };
 }
 
 /** Refers to a change, in the place of an answer that shows the dataset with all its labels. */
@@ -75,9 +80,13 @@ function referToChange(sql: SqlStorage, { id, updated, deleted }: DatasetChange)
 }
 
 /** A change that an answer refers to, with the dataset as it is now. */
-export function getReferencedChange(sql: SqlStorage, { dataset, ...counts }: ChangeReference): Result<DatasetChange> {
+export function getReferencedChange(
+  sql: SqlStorage,
+  { dataset, ...counts }: ChangeReference,
+  now: number,
+): Result<DatasetChange> {
   const row = selectDataset(sql, "id", dataset);
-  if (row) return ok(toChange(sql, row, { updated: counts.updated, deleted: counts.deleted }));
+  if (row) return ok(toChange(sql, row, { updated: counts.updated, deleted: counts.deleted }, now));
   return fail("not_found", "The dataset that the first request with this Idempotency-Key changed was deleted.");
 }
 
@@ -237,7 +246,7 @@ function commitEdit(sql: SqlStorage, id: number, now: number): Result<DatasetCha
     scheduleDueRetrainings(sql, id, now);
   }
   if (deleted > 0) schedule(sql, "erase_examples", `${id}:${revision}`, now + RESUME_MS);
-  return ok(toChange(sql, selectDataset(sql, "id", id) as DatasetRow, { updated, deleted }));
+  return ok(toChange(sql, selectDataset(sql, "id", id) as DatasetRow, { updated, deleted }, now));
 }
 
 const MAX_ROWS_PER_ERASURE = 250;

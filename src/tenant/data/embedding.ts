@@ -43,7 +43,7 @@ export async function runEmbedding(
 ): Promise<number | null> {
   const token = makeEmbeddingToken(ledger.env.SERVER_KEY, { tenant, dataset });
   for (let call = 0; call < MAX_CALLS_PER_EMBEDDING && !ledger.isSuspended; call++) {
-    if (!ledger.exists || !isIncomplete(ledger.storage.sql, dataset, ledger.env.DEFAULT_BACKBONE)) return null;
+    if (!ledger.exists || !isIncomplete(ledger, dataset, Date.now())) return null;
     const path = `${EMBEDDING_PATH}/${dataset}/embed`;
     const answer = await callWorker<{ rows: number }>(ctx, { path, token, timeout: CALL_TIMEOUT_MS });
     if (answer.ok && answer.value.rows === 0) return null;
@@ -58,12 +58,12 @@ export async function runEmbedding(
 }
 
 /** Whether a dataset of texts has rows that a training by default would have to embed. */
-function isIncomplete(sql: SqlStorage, id: number, defaultBackbone: string | undefined): boolean {
-  const names = backbonesToEmbedAhead(defaultBackbone).map(({ id, revision }) => `${id}@${revision}`);
+function isIncomplete({ env, storage: { sql } }: Transactions, id: number, now: number): boolean {
+  const names = backbonesToEmbedAhead(env.DEFAULT_BACKBONE).map(({ id, revision }) => `${id}@${revision}`);
   if (names.length === 0) return false;
   const dataset = selectDataset(sql, "id", id);
   if (dataset?.modality !== "text" || dataset.pending_revision !== null) return false;
-  const counts = countEmbedded(sql, id);
+  const counts = countEmbedded(sql, id, now);
   return names.some((name) => (counts[name] ?? 0) < dataset.examples);
 }
 
@@ -95,7 +95,7 @@ export async function readRowsToEmbed(
   // A change in steps schedules this again when it ends.
   if (dataset.value === null || dataset.value.pending_revision !== null) return ok(null);
   for (let block = Math.floor((dataset.value.next_position - 1) / BLOCK_ROWS); block >= 0; block--) {
-    const rows = ledger.read((sql) => ok(selectRows(sql, id, backbone, block, size)));
+    const rows = ledger.read((sql, now) => ok(selectRows(sql, { dataset: id, backbone, block }, size, now)));
     if (!rows.ok || rows.value !== null) return rows;
     await scheduler.wait(0);
   }
@@ -104,10 +104,9 @@ export async function readRowsToEmbed(
 
 function selectRows(
   sql: SqlStorage,
-  dataset: number,
-  backbone: string,
-  block: number,
+  { dataset, backbone, block }: { readonly dataset: number; readonly backbone: string; readonly block: number },
   { maxBytes, maxBytesPerText }: PieceSize,
+  now: number,
 ): RowsToEmbed | null {
   const rows = sql
     .exec<Row>(
@@ -118,7 +117,7 @@ function selectRows(
       (block + 1) * BLOCK_ROWS,
     )
     .toArray();
-  const { keys, isEmbedded } = readStoredBlocks(sql, dataset, backbone, block);
+  const { keys, isEmbedded } = readStoredBlocks(sql, dataset, backbone, now, block);
   let bytes = 0;
   let missing = 0;
   const piece = rows.filter((row) => {

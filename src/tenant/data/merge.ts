@@ -260,7 +260,7 @@ function commitMerge(sql: SqlStorage, row: ImportRow, now: number): ImportResult
   } else sql.exec("UPDATE datasets SET pending_revision = NULL WHERE id = ?", dataset.id);
   sql.exec("DELETE FROM imports WHERE number = ?", number);
   endImport(sql, id, number, now);
-  const datasetObject = toDataset(sql, selectDataset(sql, "id", dataset.id) as DatasetRow);
+  const datasetObject = toDataset(sql, selectDataset(sql, "id", dataset.id) as DatasetRow, now);
   if (isChanged) {
     const { name, revision, examples } = datasetObject;
     const data = { object: "dataset.import", id, dataset: { name, revision, examples }, ...counts };

@@ -38,13 +38,13 @@ export const dataMethods = {
   createDataset: (ledger: Transactions, claim: string | null, dataset: datasets.NewDataset) =>
     ledger.change((sql, now) => datasets.createDataset(sql, dataset, now), { claim, status: 201 }),
   getDataset: (ledger: Transactions, name: string) =>
-    ledger.read((sql) => {
+    ledger.read((sql, now) => {
       const row = datasets.findDataset(sql, name);
-      return row.ok ? ok(datasets.toDataset(sql, row.value)) : row;
+      return row.ok ? ok(datasets.toDataset(sql, row.value, now)) : row;
     }),
   findDataset: (ledger: Transactions, name: string) => ledger.read((sql) => datasets.findDataset(sql, name)),
   listDatasets: (ledger: Transactions, request: PageRequest) =>
-    ledger.read((sql) => datasets.listDatasets(sql, request)),
+    ledger.read((sql, now) => datasets.listDatasets(sql, request, now)),
   deleteDataset: (ledger: Transactions, name: string) =>
     ledger.change((sql, now) => datasets.deleteDataset(sql, name, now)),
 
@@ -106,7 +106,7 @@ export const dataMethods = {
     }),
 
   readTrainingRows: (ledger: Transactions, name: string, backbone: string, revision?: number) =>
-    ledger.read((sql) => trainingSets.readTrainingRows(sql, name, backbone, revision)),
+    ledger.read((sql, now) => trainingSets.readTrainingRows(sql, { name, backbone, revision }, now)),
   readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>
     ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions, revision))),
   /** Notes blocks of embeddings that are in KV, and has the values that they replace deleted. */

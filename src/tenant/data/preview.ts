@@ -20,7 +20,7 @@ export async function previewImport(ledger: Transactions, id: string): Promise<R
     const { sql } = ledger.storage;
     const { last, areAll } = nextLines(sql, { number: open.value.row.number, line });
     countChanges(sql, open.value, line, last, counts);
-    if (areAll) return toResult(sql, open.value, counts);
+    if (areAll) return toResult(sql, open.value, counts, Date.now());
     line = last;
   }
 }
@@ -55,10 +55,11 @@ function toResult(
   sql: SqlStorage,
   { row, dataset }: OpenImport,
   { added, updated, labels }: Counts,
+  now: number,
 ): Result<ImportResult> {
   const size = checkSize(sql, row.number, dataset);
   if (!size.ok) return size;
-  const present = toDataset(sql, dataset);
+  const present = toDataset(sql, dataset, now);
   const labelCounts = new Map(Object.entries(present.labels));
   for (const [label, difference] of labels) labelCounts.set(label, (labelCounts.get(label) ?? 0) + difference);
   const sorted = [...labelCounts].filter(([, n]) => n > 0).sort(([a], [b]) => (a < b ? -1 : 1));

@@ -37,15 +37,20 @@ const MAX_INPUTS_SIZE = 4_000_000;
 /** The same of rows for a batch endpoint. */
 const MAX_ROWS_SIZE = 250_000;
 
-/**
- * The rows of a dataset at a revision; by default the present one. Fails if the revision is not kept, or if the targets
- * are too large for one remote call. `backbone` is `<id>@<revision>`.
- */
+export interface TrainingRowsRequest {
+  /** The dataset's. */
+  readonly name: string;
+  /** `<id>@<revision>` */
+  readonly backbone: string;
+  /** By default the present one. */
+  readonly revision: number | undefined;
+}
+
+/** The rows of a dataset at a revision. Fails if it is not kept, or if the targets are too large for one remote call. */
 export function readTrainingRows(
   sql: SqlStorage,
-  name: string,
-  backbone: string,
-  atRevision?: number,
+  { name, backbone, revision: atRevision }: TrainingRowsRequest,
+  now: number,
 ): Result<TrainingRows> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
@@ -58,7 +63,7 @@ export function readTrainingRows(
   const groups = new Int32Array(n);
   const targets: string[] = [];
   const groupNumbers = new Map<bigint, number>();
-  const stored = readStoredBlocks(sql, dataset.value.id, backbone);
+  const stored = readStoredBlocks(sql, dataset.value.id, backbone, now);
   const incompleteBlocks = new Set<number>();
   let [inputBytes, targetBytes, missing, missingBytes] = [0, 0, 0, 0];
   for (const row of scanRows<Row>(sql, dataset.value, revision, TRAINING_COLUMNS, -1)) {
