@@ -1,6 +1,7 @@
 /** Embedding many inputs inside a request: a chunk at a time, so that other requests of the isolate get their turn. */
 import type { Failure } from "../core/failure.ts";
 import type { Backbone, BackboneFailure } from "./backbone.ts";
+import { MAX_CHARACTERS } from "./sentence-encoder/tokenizer.ts";
 
 /**
  * Characters that a local backbone embeds, or that are read for lexical features, without a pause. It is some tens of
@@ -16,20 +17,17 @@ const COST_FACTORS = { fine_tuned: 25, sentence_encoder: 40 };
 /** About what a sentence encoder takes in one pass: some 25 ms of work. */
 const ENCODER_CHARACTERS_PER_CHUNK = 500;
 
-/** What a sentence encoder reads of a text. */
-const ENCODER_CHARACTERS = 1024;
-
 /** Is awaited before each chunk. It lets other requests run, and stops the work by returning a failure. */
 export type YieldToEventLoop = () => Promise<Failure | null>;
 
 /** The cost of a character where work is bounded: 1 for a static backbone. */
-export function costFactor({ kind }: Pick<Backbone, "kind">): number {
+function costFactor({ kind }: Pick<Backbone, "kind">): number {
   return kind === "fine_tuned" || kind === "sentence_encoder" ? COST_FACTORS[kind] : 1;
 }
 
 /** How many characters of an input the backbone reads. */
 export function maxCharacters({ kind }: Pick<Backbone, "kind">): number {
-  return kind === "sentence_encoder" ? ENCODER_CHARACTERS : Number.POSITIVE_INFINITY;
+  return kind === "sentence_encoder" ? MAX_CHARACTERS : Number.POSITIVE_INFINITY;
 }
 
 /**
@@ -50,13 +48,13 @@ export async function embedInChunks(
   inputs: readonly string[],
   yieldToEventLoop: YieldToEventLoop,
 ): Promise<{ readonly rows: readonly (Float32Array | undefined)[]; readonly failure: Failure | null }> {
+  const charactersPerChunk =
+    backbone.kind === "sentence_encoder" ? ENCODER_CHARACTERS_PER_CHUNK : CHARACTERS_PER_CHUNK / costFactor(backbone);
   const rows: (Float32Array | undefined)[] = [];
   while (rows.length < inputs.length) {
     const stopFailure = await yieldToEventLoop();
     if (stopFailure !== null) return { rows, failure: stopFailure };
-    const characters =
-      backbone.kind === "sentence_encoder" ? ENCODER_CHARACTERS_PER_CHUNK : CHARACTERS_PER_CHUNK / costFactor(backbone);
-    const chunk = backbone.cost === "remote" ? inputs : takeChunk(inputs, rows.length, characters);
+    const chunk = backbone.cost === "remote" ? inputs : takeChunk(inputs, rows.length, charactersPerChunk);
     const embedding = await backbone.embed(chunk);
     for (const i of chunk.keys()) {
       const row = embedding.rows[i];
@@ -68,10 +66,10 @@ export async function embedInChunks(
   return { rows, failure: null };
 }
 
-/** The inputs from `start` on, until they have `maxCharacters`. There is at least one. */
-function takeChunk(inputs: readonly string[], start: number, maxCharacters: number): readonly string[] {
+/** The inputs from `start` on, until they have so many characters. There is at least one. */
+function takeChunk(inputs: readonly string[], start: number, minCharacters: number): readonly string[] {
   let end = start;
-  for (let characters = 0; end < inputs.length && characters < maxCharacters; end++)
+  for (let characters = 0; end < inputs.length && characters < minCharacters; end++)
     characters += inputs[end]?.length ?? 0;
   return inputs.slice(start, end);
 }

@@ -8,12 +8,11 @@
  *   P(entry | word) ∝ P(edit) / (rank + 10),   P(edit): 1 for a letter that is missing or swapped, 1/10 for any other
  */
 import { splitWords } from "../core/text/words.ts";
+import { MAX_CHARACTERS } from "./sentence-encoder/tokenizer.ts";
 
 /** What `correctSpelling` computes. A change of it changes embeddings, so it is part of their backbone's revision. */
 export const SPELLING_VERSION = 2;
 
-/** What is read of a text, in UTF-16 code units. */
-export const MAX_UNITS = 1024;
 /** A shorter word is one edit away from too many others. Nothing that is longer is a common word. */
 const MIN_LETTERS = 4;
 const MAX_LETTERS = 16;
@@ -35,11 +34,11 @@ const WORD = /(?<![\p{L}\p{M}\p{N}_@.'\u2019/-])[A-Za-z]?[a-z]+(?![\p{L}\p{M}\p{
  * or signs; names; and texts of another language.
  */
 export function correctSpelling(text: string, ranks: ReadonlyMap<string, number>): string {
-  const words = splitWords(text.slice(0, MAX_UNITS)).filter((word) => /^\p{L}/u.test(word));
+  const words = splitWords(text.slice(0, MAX_CHARACTERS)).filter((word) => /^\p{L}/u.test(word));
   const unknownCount = words.filter((word) => !ranks.has(word)).length;
   if (unknownCount === 0 || unknownCount > Math.max(1, MAX_UNKNOWN_SHARE * words.length)) return text;
   return text.replace(WORD, (word, start: number) => {
-    if (word.length < MIN_LETTERS || word.length > MAX_LETTERS || start + word.length > MAX_UNITS) return word;
+    if (word.length < MIN_LETTERS || word.length > MAX_LETTERS || start + word.length > MAX_CHARACTERS) return word;
     const lower = word.toLowerCase();
     if (ranks.has(lower)) return word;
     const capital = word !== lower;
@@ -69,13 +68,13 @@ function likeliestEdit(word: string, ranks: ReadonlyMap<string, number>): string
   };
   for (let i = 0; i <= word.length; i++) {
     const before = word.slice(0, i);
-    const rest = word.slice(i);
-    const afterNext = rest.slice(1);
-    if (afterNext !== "") compare(before + afterNext.charAt(0) + rest.charAt(0) + afterNext.slice(1), 1);
-    if (rest !== "") compare(before + afterNext, ANY_LETTER);
+    const after = word.slice(i);
+    const afterNext = after.slice(1);
+    if (afterNext !== "") compare(before + afterNext.charAt(0) + after.charAt(0) + afterNext.slice(1), 1);
+    if (after !== "") compare(before + afterNext, ANY_LETTER);
     for (const letter of LETTERS) {
-      compare(before + letter + rest, 1);
-      if (rest !== "") compare(before + letter + afterNext, ANY_LETTER);
+      compare(before + letter + after, 1);
+      if (after !== "") compare(before + letter + afterNext, ANY_LETTER);
     }
   }
   return best;

@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { textStatic } from "../../src/backbones/node.ts";
-import { correctSpelling, MAX_UNITS } from "../../src/backbones/spelling.ts";
+import { MAX_CHARACTERS } from "../../src/backbones/sentence-encoder/tokenizer.ts";
+import { correctSpelling } from "../../src/backbones/spelling.ts";
 import { splitWords } from "../../src/core/text/words.ts";
 
 const { vocabulary } = textStatic.table();
@@ -89,7 +90,7 @@ describe("correctSpelling", () => {
 
   it("reads the beginning of a text", () => {
     const long = "where is my order ".repeat(60);
-    expect(long.length).toBeGreaterThan(MAX_UNITS);
+    expect(long.length).toBeGreaterThan(MAX_CHARACTERS);
     expect(correct(`refnud ${long} refnud`)).toBe(`refund ${long} refnud`);
   });
 });

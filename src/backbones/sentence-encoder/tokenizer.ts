@@ -8,8 +8,8 @@ const SPACE = "\u2581";
 const UNKNOWN = 0;
 /** The first lines of a vocabulary, which are no pieces of texts. */
 const RESERVED_LINES = 6;
-/** What is read of a text. It has more pieces than an encoder takes. */
-const MAX_UNITS = 1024;
+/** What is read of a text, in UTF-16 code units. It has more pieces than an encoder takes. */
+export const MAX_CHARACTERS = 1024;
 
 interface Piece {
   readonly id: number;
@@ -24,7 +24,7 @@ interface Piece {
 export function unigramTokenizer(vocabulary: string): (text: string) => number[] {
   let pieces: ReadonlyMap<string, Piece> | undefined;
   return (text) => {
-    const normalised = text.slice(0, MAX_UNITS).normalize("NFKC").slice(0, MAX_UNITS).trim();
+    const normalised = text.slice(0, MAX_CHARACTERS).normalize("NFKC").slice(0, MAX_CHARACTERS).trim();
     if (normalised === "") return [];
     pieces ??= readPieces(vocabulary);
     return cut([...(SPACE + normalised.replaceAll(/\s+/gu, SPACE))], pieces);
