@@ -12,19 +12,19 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import type { Backbone } from "../src/backbones/backbone.ts";
 import { textStatic, textUse } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { type Client, GraftError, type Head, type NewHead } from "../src/sdk/client.ts";
-import { measureAccuracy, uploadDataset } from "./shared/accuracy.ts";
+import { accuracyOf, measureAccuracy, predictBySvm, uploadDataset } from "./shared/accuracy.ts";
 import { cached } from "./shared/cached.ts";
+import { embedTexts } from "./shared/linear-probe.ts";
 import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import {
   type LabelledText,
-  readTextDatasets,
+  readRequestedDatasets,
   type Split,
   sampleByLabel,
   type TextDataset,
@@ -54,13 +54,7 @@ const fewShotSets = ["hwu64 5 a class", "hwu64 10 a class"];
 const protocolSets = ["hwu64 full", "clinc150_full"];
 
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { data: { type: "string", default: "" }, json: { type: "string" }, only: { type: "string" } },
-  });
-  const sets = readTextDatasets(values.data, new RegExp(values.only ?? ""));
-  if (sets.length === 0)
-    throw new Error(`--data '${values.data}' has none of the sets of bench/shared/text-datasets.ts.`);
+  const sets = readRequestedDatasets();
   const named = (names: readonly string[]) => sets.filter(({ name }) => names.includes(name));
   const peer = startPeer<string[]>("backbone.py");
   try {
@@ -90,7 +84,7 @@ async function uploadEmbedded(graft: Client, rows: readonly LabelledText[]): Pro
 }
 
 /** A head's test accuracy, or the code of the failure that its training was refused with. */
-interface Measured {
+interface HeadResult {
   readonly accuracy: number;
   readonly backbone: string;
   readonly lexical: boolean;
@@ -99,7 +93,7 @@ interface Measured {
   readonly refused: string | null;
 }
 
-async function trainAndMeasure(graft: Client, split: Split, params: Partial<NewHead>): Promise<Measured> {
+async function trainAndMeasure(graft: Client, split: Split, params: Partial<NewHead>): Promise<HeadResult> {
   try {
     const { id, backbone, training } = await graft.heads.train({
       ...params,
@@ -129,7 +123,7 @@ async function measureAccuracies(graft: Client, peer: Peer<string[]>, set: TextD
       await uploadEmbedded(graft, split.train);
       const defaults = await trainAndMeasure(graft, split, {});
       const byStatic = await trainAndMeasure(graft, split, { backbone: textStatic.id });
-      const predicted = await predictBySvm(peer, split, split.test);
+      const predicted = await predictBySvm(peer, split.train, split.test);
       return { defaults, byStatic, svm: accuracyOf(predicted, split.test) };
     });
     const { defaults } = result;
@@ -163,12 +157,12 @@ function seenNote({ seenInPretraining }: TextDataset): string {
   return seenInPretraining ? " (seen in pre-training of text-static-1)" : "";
 }
 
-const meanAccuracy = (folds: readonly Measured[]) => mean(folds.map(({ accuracy }) => accuracy));
+const meanAccuracy = (folds: readonly HeadResult[]) => mean(folds.map(({ accuracy }) => accuracy));
 
-const format = (folds: readonly Measured[]) => `${meanAccuracy(folds).toFixed(4)} (${choiceOf(folds)})`;
+const format = (folds: readonly HeadResult[]) => `${meanAccuracy(folds).toFixed(4)} (${choiceOf(folds)})`;
 
 /** What the trainings of a set's folds chose, with the number of folds if they differ. */
-function choiceOf(folds: readonly Measured[]): string {
+function choiceOf(folds: readonly HeadResult[]): string {
   const choices = Map.groupBy(folds, ({ backbone, lexical, refused }) =>
     refused === null ? `${backbone}${lexical ? " with lexical features" : ""}` : `refused, ${refused}`,
   );
@@ -177,28 +171,10 @@ function choiceOf(folds: readonly Measured[]): string {
     .join(", ");
 }
 
-/** The labels of texts by the peer. */
-function predictBySvm(
-  peer: Peer<string[]>,
-  { train }: Split,
-  rows: readonly Pick<LabelledText, "text">[],
-): Promise<string[]> {
-  return peer.request({
-    do: "svm",
-    texts: train.map(({ text }) => text),
-    labels: train.map(({ label }) => label),
-    test: rows.map(({ text }) => text),
-  });
-}
-
-function accuracyOf(predicted: readonly string[], rows: readonly LabelledText[]): number {
-  return mean(rows.map(({ label }, i) => Number(label === predicted[i])));
-}
-
 /** How far apart the accuracies of trainings are that differ in their seed alone. */
 async function measureSeeds(graft: Client, set: TextDataset): Promise<Row> {
   const split = set.splits[0] as Split;
-  const heads: Measured[] = [];
+  const heads: HeadResult[] = [];
   for (const seed of TRAINING_SEEDS)
     heads.push(
       await cached("backbone", `${set.name} seed ${seed}`, async () => {
@@ -260,9 +236,8 @@ async function fewShotAccuracies(
 }
 
 async function embeddings(backbone: Backbone, texts: readonly LabelledText[]): Promise<Float32Array<ArrayBuffer>> {
-  const { rows, failure } = await backbone.embed(texts.map(({ text }) => text));
-  if (failure !== null) throw new Error(failure.message);
-  const values = new Float32Array(texts.length * backbone.dimensions);
-  for (const [i, row] of rows.entries()) if (row) values.set(row, i * backbone.dimensions);
+  const { dimensions, encode } = await embedTexts(backbone, texts);
+  const values = new Float32Array(texts.length * dimensions);
+  for (const [i, { text }] of texts.entries()) values.set(encode(text), i * dimensions);
   return values;
 }

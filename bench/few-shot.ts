@@ -12,14 +12,13 @@
  *   evaluation  what the trainings' own evaluations say less what the test texts say: the mean, and the lowest and highest
  *   score       mean score of the predicted labels less the accuracy, likewise
  */
-import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
 import { encode } from "../src/backbones/text-static.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
 import { type Encoder, testProbe, trainProbe } from "./shared/linear-probe.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { readTextDatasets, type Split, sampleByLabel } from "./shared/text-datasets.ts";
+import { readRequestedDatasets, type Split, sampleByLabel } from "./shared/text-datasets.ts";
 
 const SETS =
   /^(hwu64 full|snips full|bitext_support27|query_wellformedness|clinc150_full|multidogo_media|goemotions_ekman single)$/;
@@ -33,13 +32,7 @@ const table = textStatic.table();
 const encoder: Encoder = { dimensions: textStatic.dimensions, encode: (text) => encode(table, text) };
 
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { data: { type: "string", default: "" }, json: { type: "string" }, only: { type: "string" } },
-  });
-  const sets = readTextDatasets(values.data, SETS).filter(({ name }) => new RegExp(values.only ?? "").test(name));
-  if (sets.length === 0)
-    throw new Error(`--data '${values.data}' has none of the sets of bench/shared/text-datasets.ts.`);
+  const sets = readRequestedDatasets(SETS);
   const rows: Row[] = [];
   for (const { name, seenInPretraining, splits } of sets)
     for (const size of SIZES)

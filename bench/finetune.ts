@@ -12,12 +12,11 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { textStatic } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { splitWords } from "../src/core/text/words.ts";
 import { type System, startSystem, type TenantClient, waitForJobEnd } from "../test/e2e/processes.ts";
-import { measureAccuracy, uploadDataset } from "./shared/accuracy.ts";
+import { accuracyOf, measureAccuracy, predictBySvm, uploadDataset } from "./shared/accuracy.ts";
 import { cached } from "./shared/cached.ts";
 import { accuracyOn, prepareSplit, trainHead, trainLayers } from "./shared/in-process.ts";
 import { processTreeMegabytes } from "./shared/memory.ts";
@@ -25,7 +24,7 @@ import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { median } from "./shared/statistics.ts";
 import { syntheticTexts } from "./shared/synthetic.ts";
-import { type LabelledText, readTextDatasets, type Split } from "./shared/text-datasets.ts";
+import { type LabelledText, readRequestedDatasets, type Split } from "./shared/text-datasets.ts";
 
 const SETS = /^(clinc150_full|hwu64 full|multidogo_(airline|finance|insurance)|goemotions_ekman single)$/;
 const SIZES = [1_000, 10_000, 50_000, 100_000];
@@ -56,12 +55,7 @@ interface FastText {
 }
 
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { data: { type: "string", default: "" }, json: { type: "string" } },
-  });
-  const sets = readTextDatasets(values.data, SETS);
-  if (sets.length === 0) throw new Error(`--data '${values.data}' has none of the sets that are asked for.`);
+  const sets = readRequestedDatasets(SETS);
   const system = await startSystem({ batch: { BATCH_JOBS: "1" }, worker: { BATCH_SILENCE_SECONDS: "120" } });
   const peer = startPeer<string[]>("backbone.py");
   try {
@@ -174,9 +168,7 @@ async function compareWithPeers(
 }
 
 async function measureSvm(peer: Peer<string[]>, { train, test }: Split): Promise<number> {
-  const [texts, labels] = [train.map(({ text }) => text), train.map(({ label }) => label)];
-  const predicted = await peer.request({ do: "svm", texts, labels, test: test.map(({ text }) => text) });
-  return mean(test.map(({ label }, i) => Number(label === predicted[i])));
+  return accuracyOf(await predictBySvm(peer, train, test), test);
 }
 
 async function measureAccuracies(tenant: TenantClient, { train, test }: Split): Promise<Accuracies> {

@@ -7,30 +7,22 @@
  * inserted, replaced or swapped with the next, five times over. The peer is TF-IDF of words and characters with a
  * linear SVM (Debian's python3-sklearn).
  */
-import { parseArgs } from "node:util";
 import type { Backbone } from "../src/backbones/backbone.ts";
 import { textStatic, textUse } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom } from "../src/core/random.ts";
-import { testProbe, trainProbe } from "./shared/linear-probe.ts";
+import { accuracyOf, predictBySvm } from "./shared/accuracy.ts";
+import { embedTexts, testProbe, trainProbe } from "./shared/linear-probe.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { type LabelledText, readTextDatasets, type Split, type TextDataset } from "./shared/text-datasets.ts";
+import { type LabelledText, readRequestedDatasets, type Split, type TextDataset } from "./shared/text-datasets.ts";
 
 const SETS = /^(hwu64 (10 a class|full)|snips train_small|rasa_banking 10-fold|askubuntu_nlu|webapps_nlu)$/;
 const DRAWS = 5;
-/** How many texts are embedded at once. */
-const BATCH_TEXTS = 256;
 const MAX_LOSS = 0.04;
 
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { data: { type: "string", default: "" }, json: { type: "string" }, only: { type: "string" } },
-  });
-  const sets = readTextDatasets(values.data, SETS).filter(({ name }) => new RegExp(values.only ?? "").test(name));
-  if (sets.length === 0)
-    throw new Error(`--data '${values.data}' has none of the sets of bench/shared/text-datasets.ts.`);
+  const sets = readRequestedDatasets(SETS);
   const peer = startPeer<string[]>("backbone.py");
   try {
     const rows: Row[] = [];
@@ -61,9 +53,8 @@ async function measure({ name, splits }: TextDataset, peer: Peer<string[]>): Pro
     const { clean, edited } = await headAccuracies(backbone, train, test, draws);
     const losses = edited.map((accuracy) => clean - accuracy);
     const isTarget = backbone === textUse && name.startsWith("hwu64");
-    console.error(
-      `${name}, ${backbone.id}: ${clean.toFixed(4)}, ${mean(edited).toFixed(4)}; SVM ${svm.clean.toFixed(4)}, ${mean(svm.edited).toFixed(4)}`,
-    );
+    const format = (accuracies: Accuracies) => `${accuracies.clean.toFixed(4)}, ${mean(accuracies.edited).toFixed(4)}`;
+    console.error(`${name}, ${backbone.id}: ${format({ clean, edited })}; SVM ${format(svm)}`);
     rows.push(
       makeRow({
         case: `${name}, ${backbone.id}`,
@@ -90,11 +81,7 @@ async function measure({ name, splits }: TextDataset, peer: Peer<string[]>): Pro
 type Texts = readonly LabelledText[];
 
 async function headAccuracies(backbone: Backbone, train: Texts, test: Texts, draws: Texts[]): Promise<Accuracies> {
-  const rows = await embedAll(backbone, [train, test, ...draws].flat());
-  const encoder = {
-    dimensions: backbone.dimensions,
-    encode: (text: string) => rows.get(text) ?? new Float32Array(backbone.dimensions),
-  };
+  const encoder = await embedTexts(backbone, [train, test, ...draws].flat());
   const probe = trainProbe(encoder, train, { lexical: "auto", seed: 1, evaluation: { method: "none" } });
   return {
     clean: testProbe(encoder, probe, test).accuracy,
@@ -102,30 +89,9 @@ async function headAccuracies(backbone: Backbone, train: Texts, test: Texts, dra
   };
 }
 
-async function embedAll(backbone: Backbone, texts: Texts): Promise<ReadonlyMap<string, Float32Array>> {
-  const distinct = [...new Set(texts.map(({ text }) => text))];
-  const found = new Map<string, Float32Array>();
-  for (let first = 0; first < distinct.length; first += BATCH_TEXTS) {
-    const batch = distinct.slice(first, first + BATCH_TEXTS);
-    const { rows } = await backbone.embed(batch);
-    for (const [i, text] of batch.entries()) {
-      const row = rows[i];
-      if (row === undefined) throw new Error(`${backbone.id} has no embedding of '${text}'.`);
-      found.set(text, row);
-    }
-  }
-  return found;
-}
-
 async function svmAccuracies(peer: Peer<string[]>, train: Texts, test: Texts, draws: Texts[]): Promise<Accuracies> {
-  const predicted = await peer.request({
-    do: "svm",
-    texts: train.map(({ text }) => text),
-    labels: train.map(({ label }) => label),
-    test: [test, ...draws].flat().map(({ text }) => text),
-  });
-  const accuracy = (part: number) =>
-    mean(test.map(({ label }, i) => Number(label === predicted[part * test.length + i])));
+  const predicted = await predictBySvm(peer, train, [test, ...draws].flat());
+  const accuracy = (part: number) => accuracyOf(predicted.slice(part * test.length), test);
   return { clean: accuracy(0), edited: draws.map((_, draw) => accuracy(1 + draw)) };
 }
 

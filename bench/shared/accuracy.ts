@@ -1,5 +1,7 @@
-/** Uploads labelled sets and measures accuracy through the HTTP API. */
+/** Accuracy on labelled sets: of heads, through the HTTP API, and of a peer. */
+import { mean } from "../../src/core/evaluation/metrics.ts";
 import type { Client } from "../../src/sdk/client.ts";
+import type { Peer } from "./python-peer.ts";
 import type { LabelledText } from "./text-datasets.ts";
 
 const TEXTS_PER_REQUEST = 1_024;
@@ -31,4 +33,23 @@ export async function measureAccuracy(graft: Client, head: string, test: readonl
     correct += batch.filter(({ label }, i) => data[i]?.label === label).length;
   }
   return correct / test.length;
+}
+
+/** The labels of texts by TF-IDF and a linear SVM (bench/peers/backbone.py). */
+export function predictBySvm(
+  peer: Peer<string[]>,
+  train: readonly LabelledText[],
+  rows: readonly Pick<LabelledText, "text">[],
+): Promise<string[]> {
+  return peer.request({
+    do: "svm",
+    texts: train.map(({ text }) => text),
+    labels: train.map(({ label }) => label),
+    test: rows.map(({ text }) => text),
+  });
+}
+
+/** The share of rows whose label is predicted. */
+export function accuracyOf(predicted: readonly string[], rows: readonly LabelledText[]): number {
+  return mean(rows.map(({ label }, i) => Number(label === predicted[i])));
 }

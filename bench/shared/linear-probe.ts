@@ -1,4 +1,6 @@
 /** A linear probe of a backbone: the shipped training and prediction on a set of texts, in Node. */
+import type { Backbone } from "../../src/backbones/backbone.ts";
+import { argmax } from "../../src/core/evaluation/probability.ts";
 import { predict } from "../../src/core/head.ts";
 import { estimateCost } from "../../src/core/linear/cost.ts";
 import type { RowPrecision } from "../../src/core/linear/design.ts";
@@ -15,6 +17,26 @@ const tensors = await nodeTensorBackend();
 export interface Encoder {
   readonly dimensions: number;
   readonly encode: (text: string) => Float32Array;
+}
+
+/** How many texts are embedded at once. */
+const BATCH_TEXTS = 256;
+
+/** The encoder of a backbone for these texts, which are embedded beforehand. It throws for any other. */
+export async function embedTexts(backbone: Backbone, texts: readonly Pick<LabelledText, "text">[]): Promise<Encoder> {
+  const distinct = [...new Set(texts.map(({ text }) => text))];
+  const embeddings = new Map<string, Float32Array>();
+  for (let first = 0; first < distinct.length; first += BATCH_TEXTS) {
+    const batch = distinct.slice(first, first + BATCH_TEXTS);
+    const { rows } = await backbone.embed(batch);
+    for (const [i, text] of batch.entries()) if (rows[i] !== undefined) embeddings.set(text, rows[i]);
+  }
+  const encode = (text: string) => {
+    const embedding = embeddings.get(text);
+    if (embedding === undefined) throw new Error(`${backbone.id} has no embedding of '${text}'.`);
+    return embedding;
+  };
+  return { dimensions: backbone.dimensions, encode };
 }
 
 /** A head that is trained on these texts, with rows of that precision. */
@@ -76,8 +98,7 @@ export function testProbe(
   let score = 0;
   for (const { text, label } of test) {
     const p = predict(head, encode(text), features === null ? null : features(text));
-    let best = 0;
-    for (let k = 1; k < p.length; k++) if ((p[k] as number) > (p[best] as number)) best = k;
+    const best = argmax(p);
     if (head.labels[best] === label) correct++;
     score += (p[best] as number) / test.length;
   }

@@ -4,6 +4,7 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
 import { seededRandom, shuffle } from "../../src/core/random.ts";
 
@@ -66,6 +67,19 @@ export function readTextDatasets(folder: string, pattern?: RegExp): TextDataset[
   ]);
   for (const domain of domains) add(`multidogo_${domain}`, true, () => readSplit(`multidogo_${domain}`, "train"));
   add("goemotions_ekman single", true, () => readSplit("goemotions_ekman", "train_single", "test_single"));
+  return sets;
+}
+
+/** The sets in the folder `--data` that `pattern` and `--only` match, by default all. Throws if there are none. */
+export function readRequestedDatasets(pattern?: RegExp): TextDataset[] {
+  const { values } = parseArgs({
+    allowPositionals: true,
+    options: { data: { type: "string", default: "" }, json: { type: "string" }, only: { type: "string" } },
+  });
+  const only = new RegExp(values.only ?? "");
+  const sets = readTextDatasets(values.data, pattern).filter(({ name }) => only.test(name));
+  if (sets.length === 0)
+    throw new Error(`--data '${values.data}' has none of the sets that are measured (bench/shared/text-datasets.ts).`);
   return sets;
 }
 
