@@ -1,5 +1,5 @@
 /**
- * Heads of few examples a class, trained in Node with the default backbone at the defaults of a training:
+ * Heads of few examples a class, trained in Node on text-static-1 at the defaults of a training:
  *
  *   npm run bench -- few-shot --data DIR [--only PATTERN]
  *

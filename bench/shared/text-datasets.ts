@@ -20,7 +20,7 @@ export interface Split {
 
 export interface TextDataset {
   readonly name: string;
-  /** Whether the default backbone's pre-training has seen the training examples. */
+  /** Whether the pre-training of text-static-1 has seen the training examples. */
   readonly seenInPretraining: boolean;
   /** One, or the folds of a cross-validation. */
   readonly splits: readonly Split[];
