@@ -9,6 +9,8 @@ import { getLedger, type Ledger, type Tenant } from "../../src/tenant/tenant.ts"
 import { Transactions } from "../../src/tenant/transactions.ts";
 import { call, newTenant } from "./api.ts";
 import { expectError } from "./assertions.ts";
+import { listDueTasks } from "./fake-batch-endpoint.ts";
+import { interruptedLedger } from "./interrupted-ledger.ts";
 
 const PATH = "/v1/datasets/d";
 const NDJSON = { "content-type": "application/x-ndjson" };
@@ -52,19 +54,6 @@ async function stageRows(id: string, rows = makeRows(NEW, "new")): Promise<Dispo
   const staged = rows.map((row, i) => ({ ...toStoredExample(row.id, row.text, row.label), line: i + 1 }));
   expect(await ledger.stageRows(id, staged)).toMatchObject({ ok: true });
   return begun.value.connection as unknown as Disposable;
-}
-
-/** The ledger on a storage that breaks at the n-th transaction, as if its process had ended there. */
-function breakingLedger(storage: DurableObjectStorage, transactions: number): Transactions {
-  let left = transactions;
-  const breaking = new Proxy(storage, {
-    get(target, property) {
-      const value = Reflect.get(target, property);
-      if (property === "transactionSync" && left-- <= 0) throw new Error("killed");
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
-  return new Transactions(env, breaking);
 }
 
 /** What a reader sees, in every way in which examples can be read. */
@@ -112,7 +101,7 @@ describe("an import in several steps", () => {
     await importRows(makeRows(OLD, "old"));
     await stageRows("import_1");
     await inLedger(async (storage) => {
-      await expect(mergeImport(breakingLedger(storage, steps), "import_1")).rejects.toThrow("killed");
+      await expect(mergeImport(interruptedLedger(storage, steps), "import_1")).rejects.toThrow("killed");
     });
     expect(await readAll()).toEqual(before);
     await inLedger(async (storage) => {
@@ -138,7 +127,7 @@ describe("an import in several steps", () => {
     await call("POST", "/v1/datasets", tenant.key, { name: "other", task: "single_label", modality: "text" });
     await stageRows("import_1");
     await inLedger(async (storage) => {
-      await expect(mergeImport(breakingLedger(storage, 2), "import_1")).rejects.toThrow("killed");
+      await expect(mergeImport(interruptedLedger(storage, 2), "import_1")).rejects.toThrow("killed");
     });
     const waiting = call("PATCH", `${PATH}/examples/1`, tenant.key, { label: "mine" });
     const others = await call("POST", "/v1/datasets/other/examples", tenant.key, { examples: makeRows(1, "x") });
@@ -153,11 +142,22 @@ describe("an import in several steps", () => {
     });
   });
 
+  test.each([
+    ["an import", () => importRows(makeRows(OLD, "old"))],
+    ["an edit", () => call("POST", `${PATH}/examples/delete`, tenant.key, { contains: "nowhere" })],
+  ])("has its dataset embedded afterwards, even if nothing has changed: %s", async (_, change) => {
+    await importRows(makeRows(OLD, "old"));
+    await inLedger(({ sql }) => sql.exec("DELETE FROM due WHERE kind = 'embed_dataset'"));
+    await change();
+    expect((await call("GET", PATH, tenant.key)).json.revision).toBe(1);
+    expect(await listDueTasks(tenant.id, "embed_dataset")).toHaveLength(1);
+  });
+
   test("whose dataset is deleted meanwhile ends, and leaves nothing", async () => {
     await importRows(makeRows(OLD, "old"));
     await stageRows("import_1");
     await inLedger(async (storage) => {
-      await expect(mergeImport(breakingLedger(storage, 2), "import_1")).rejects.toThrow("killed");
+      await expect(mergeImport(interruptedLedger(storage, 2), "import_1")).rejects.toThrow("killed");
     });
     expect((await call("DELETE", PATH, tenant.key)).status).toBe(200);
     await inLedger((storage) => resumeMerge(new Transactions(env, storage), "import_1"));

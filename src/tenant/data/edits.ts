@@ -15,7 +15,7 @@ import { beginChanges, type Changes, eraseVersions, removeExample, saveStep, upd
 import { type DatasetRow, findDataset, selectDataset, toDataset } from "./datasets.ts";
 import { commitLabelCounts, hasLabel, labelsOf } from "./label-counts.ts";
 import { changeDataset } from "./merge.ts";
-import { commitRevision } from "./revisions.ts";
+import { commitRevision, discardRevision } from "./revisions.ts";
 import { checkFilter, type ExampleFilter, searchExamples, searchStep } from "./search.ts";
 
 /** What an edit does; stored as JSON. */
@@ -230,7 +230,7 @@ function commitEdit(sql: SqlStorage, id: number, now: number): Result<DatasetCha
   const revision = dataset.revision + 1;
   sql.exec("DELETE FROM edits WHERE dataset = ?", id);
   sql.exec("DELETE FROM due WHERE kind = 'edit_dataset' AND ref = ?", String(id));
-  if (updated + deleted === 0) sql.exec("UPDATE datasets SET pending_revision = NULL WHERE id = ?", id);
+  if (updated + deleted === 0) discardRevision(sql, id, now);
   else {
     if (edit.kind === "rename")
       sql.exec(

@@ -15,7 +15,7 @@ import { saveStep, VERSION_BYTES } from "./changes.ts";
 import { type DatasetRow, selectDataset, toDataset } from "./datasets.ts";
 import { checkSize, endImport, findImport, type ImportRow, IS_NEW, type OpenImport } from "./imports.ts";
 import { commitLabelCounts, countTarget } from "./label-counts.ts";
-import { commitRevision } from "./revisions.ts";
+import { commitRevision, discardRevision } from "./revisions.ts";
 
 /** The counts and the dataset; what the body was is the caller's to add. */
 export type ImportResult = Pick<DatasetImport, "added" | "updated" | "unchanged" | "dataset">;
@@ -257,7 +257,7 @@ function commitMerge(sql: SqlStorage, row: ImportRow, now: number): ImportResult
     };
     if (row.updated > 0) schedule(sql, "expire_history", "", now);
     commitRevision(sql, dataset.id, change, now);
-  } else sql.exec("UPDATE datasets SET pending_revision = NULL WHERE id = ?", dataset.id);
+  } else discardRevision(sql, dataset.id, now);
   sql.exec("DELETE FROM imports WHERE number = ?", number);
   endImport(sql, id, number, now);
   const datasetObject = toDataset(sql, selectDataset(sql, "id", dataset.id) as DatasetRow, now);

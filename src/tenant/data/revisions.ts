@@ -47,6 +47,12 @@ export function commitRevision(sql: SqlStorage, dataset: number, change: Revisio
   );
 }
 
+/** Ends a change in steps that changed nothing. Meanwhile the dataset was not embedded. */
+export function discardRevision(sql: SqlStorage, dataset: number, now: number): void {
+  sql.exec("UPDATE datasets SET pending_revision = NULL WHERE id = ?", dataset);
+  scheduleEmbedding(sql, dataset, now);
+}
+
 /**
  * SQL for the rows of a dataset at a revision, with ?1 for the dataset's number and ?2 for the revision. `columns` and
  * `where` are of the columns that `examples` and `past_examples` share. Rows that were deleted by request are left out.
