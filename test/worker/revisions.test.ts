@@ -13,9 +13,13 @@ import { getLedger, type Ledger, type Tenant } from "../../src/tenant/tenant.ts"
 import { Transactions } from "../../src/tenant/transactions.ts";
 import { call, newTenant } from "./api.ts";
 import { expectError } from "./assertions.ts";
+import { interruptedLedger } from "./interrupted-ledger.ts";
 
 const PATH = "/v1/datasets/d";
 const DAY = 24 * 3_600_000;
+
+/** What a head can be trained on. */
+const examples = Array.from({ length: 20 }, (_, i) => ({ id: `${i}`, text: `text ${i}`, label: i % 2 ? "x" : "y" }));
 
 let tenant: { id: string; key: string };
 let ledger: Ledger;
@@ -154,11 +158,6 @@ describe("revisions", () => {
   });
 
   test("are trained on", async () => {
-    const examples = Array.from({ length: 20 }, (_, i) => ({
-      id: `${i}`,
-      text: `text ${i}`,
-      label: i % 2 ? "x" : "y",
-    }));
     await add(...examples);
     await add(...examples.map((example) => ({ ...example, label: "z" })));
     const train = (body: object) => call("POST", "/v1/heads", tenant.key, { name: "h", ...body });
@@ -212,11 +211,6 @@ describe("a revision is kept", () => {
   });
 
   test("as long as a version of a head names it", async () => {
-    const examples = Array.from({ length: 20 }, (_, i) => ({
-      id: `${i}`,
-      text: `text ${i}`,
-      label: i % 2 ? "x" : "y",
-    }));
     for (const label of ["a", "b"])
       await add(...examples.map((example) => ({ ...example, label: example.label + label })));
     await call("POST", "/v1/heads", tenant.key, { name: "h", dataset: "d" });
@@ -232,11 +226,6 @@ describe("a revision is kept", () => {
   });
 
   test("within a bound in bytes, beyond which the oldest goes first, and one that is named last", async () => {
-    const examples = Array.from({ length: 20 }, (_, i) => ({
-      id: `${i}`,
-      text: `text ${i}`,
-      label: i % 2 ? "x" : "y",
-    }));
     await add(...examples);
     await call("POST", "/v1/heads", tenant.key, { name: "h", dataset: "d" });
     for (const label of ["a", "b", "c"])
@@ -350,16 +339,8 @@ describe("any sequence of changes", () => {
     await ledger.stageRows(id, staged);
     await inLedger(async (storage) => {
       // Cut off after its first step, which may be its last.
-      let left = isCut ? 1 : 1_000;
-      const breaking = new Proxy(storage, {
-        get(target, property) {
-          const value = Reflect.get(target, property);
-          if (property === "transactionSync" && left-- <= 0) throw new Error("killed");
-          return typeof value === "function" ? value.bind(target) : value;
-        },
-      });
-      const cut = await mergeImport(new Transactions(env, breaking), id).catch(() => null);
-      if (cut === null) await mergeImport(new Transactions(env, storage), id);
+      if (isCut) await mergeImport(interruptedLedger(storage, 1), id).catch(() => null);
+      await mergeImport(new Transactions(env, storage), id);
     });
     return id;
   }
