@@ -30,7 +30,7 @@ export async function embedAhead(request: TenantRequest, dataset: number): Promi
     for (const backbone of backbonesToEmbedAhead(env.DEFAULT_BACKBONE)) {
       const name = `${backbone.id}@${backbone.revision}`;
       const ledger = getLedger(env.TENANT, tenant);
-      const size = { maxBytes: MAX_BYTES, maxBytesPerText: maxCharacters(backbone) };
+      const size = { maxBytes: MAX_BYTES, maxCharactersPerText: maxCharacters(backbone) };
       const rows = await ledger.readRowsToEmbed(dataset, name, size);
       if (!rows.ok) return rows;
       if (rows.value === null) continue;

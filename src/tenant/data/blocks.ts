@@ -58,6 +58,30 @@ export function countEmbedded(sql: SqlStorage, dataset: number, now: number): Re
   return Object.fromEntries(counts.map(({ backbone, rows }) => [backbone, rows]));
 }
 
+/** Whether the embedding of each present row of a block is stored. It only counts, which is faster than to read the rows. */
+export function isBlockComplete(
+  sql: SqlStorage,
+  dataset: number,
+  backbone: string,
+  block: number,
+  now: number,
+): boolean {
+  const { rows, embedded } = sql
+    .exec<{ rows: number; embedded: number }>(
+      `SELECT (SELECT count(*) FROM examples WHERE dataset = ?2 AND position >= ?5 AND position < ?6) AS rows,
+         (SELECT coalesce(sum(length(replace(${EMBEDDED}, '0', ''))), 0) FROM blocks
+          WHERE dataset = ?2 AND backbone = ?3 AND block = ?4) AS embedded`,
+      toSeconds(now),
+      dataset,
+      backbone,
+      block,
+      block * BLOCK_ROWS,
+      (block + 1) * BLOCK_ROWS,
+    )
+    .one();
+  return rows === embedded;
+}
+
 /** Whether a row refers to the block with this KV key. */
 export function isBlockReferenced(sql: SqlStorage, key: string): boolean {
   return sql.exec("SELECT 1 FROM blocks WHERE key = ? LIMIT 1", key).toArray().length > 0;

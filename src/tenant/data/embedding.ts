@@ -13,7 +13,7 @@ import type { RowsToEmbed } from "../../store/gather.ts";
 import { MAX_CALLS_PER_EMBEDDING, schedule } from "../tasks/tasks.ts";
 import { callWorker } from "../tasks/worker-call.ts";
 import type { Transactions } from "../transactions.ts";
-import { countEmbedded, readStoredBlocks } from "./blocks.ts";
+import { countEmbedded, isBlockComplete, readStoredBlocks } from "./blocks.ts";
 import { selectDataset } from "./datasets.ts";
 
 export const EMBEDDING_PATH = "/internal/datasets";
@@ -76,8 +76,8 @@ interface Row extends Record<string, SqlStorageValue> {
 /** How much text is embedded at a time. */
 export interface PieceSize {
   readonly maxBytes: number;
-  /** What the backbone reads of a text. */
-  readonly maxBytesPerText: number;
+  /** How many characters of a text the backbone reads. They have at least as many bytes, so no more bytes are counted. */
+  readonly maxCharactersPerText: number;
 }
 
 /**
@@ -105,9 +105,10 @@ export async function readRowsToEmbed(
 function selectRows(
   sql: SqlStorage,
   { dataset, backbone, block }: { readonly dataset: number; readonly backbone: string; readonly block: number },
-  { maxBytes, maxBytesPerText }: PieceSize,
+  { maxBytes, maxCharactersPerText }: PieceSize,
   now: number,
 ): RowsToEmbed | null {
+  if (isBlockComplete(sql, dataset, backbone, block, now)) return null;
   const rows = sql
     .exec<Row>(
       `SELECT position, input_hash, octet_length(input) AS bytes FROM examples
@@ -123,7 +124,7 @@ function selectRows(
   const piece = rows.filter((row) => {
     if (isEmbedded(row.position)) return true;
     if (bytes >= maxBytes) return false;
-    bytes += Math.min(row.bytes, maxBytesPerText);
+    bytes += Math.min(row.bytes, maxCharactersPerText);
     missing++;
     return true;
   });
