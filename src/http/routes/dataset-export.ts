@@ -38,8 +38,10 @@ async function exportExamples(c: RouteContext<typeof exportRoute>): Promise<Resp
   if (!found.ok) return respondError(c, found.failure);
   const { task, modality } = found.value;
   const { format, revision = found.value.revision } = c.req.valid("query");
-  const kept = await ledger.getRevision(name, revision);
-  if (!kept.ok) return respondError(c, { ...kept.failure, param: "revision" });
+  if (revision !== found.value.revision) {
+    const storedRevision = await ledger.getRevision(name, revision);
+    if (!storedRevision.ok) return respondError(c, { ...storedRevision.failure, param: "revision" });
+  }
   if (format === "csv" && modality !== "text")
     return respondError(c, {
       code: "modality_mismatch",
