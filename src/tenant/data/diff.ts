@@ -35,7 +35,7 @@ export interface DiffStep {
 }
 
 /** Two revisions, and the position above which their differences are shown with the examples; null for none. */
-export interface Comparison {
+export interface DiffParams {
   readonly from: number;
   readonly to: number;
   readonly shownAfter: number | null;
@@ -45,14 +45,14 @@ export interface Comparison {
 export function diffRevisions(
   sql: SqlStorage,
   name: string,
-  { from, to, shownAfter }: Comparison,
+  { from, to, shownAfter }: DiffParams,
   afterPosition: number,
 ): Result<DiffStep> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   for (const [param, revision] of Object.entries({ from, to })) {
-    const kept = findRevision(sql, dataset.value, revision);
-    if (!kept.ok) return { ok: false, failure: { ...kept.failure, param } };
+    const storedRevision = findRevision(sql, dataset.value, revision);
+    if (!storedRevision.ok) return { ok: false, failure: { ...storedRevision.failure, param } };
   }
   const { id, task, next_position } = dataset.value;
   const lastPosition = Math.min(afterPosition + MAX_POSITIONS, next_position - 1);

@@ -41,8 +41,8 @@ export function readExamples(
 ): Result<{ examples: Example[]; last: number }> {
   const dataset = selectDataset(sql, "id", id);
   if (dataset === null) return fail("not_found", "The dataset was deleted while it was read.");
-  const kept = findRevision(sql, dataset, revision ?? dataset.revision);
-  if (!kept.ok) return kept;
+  const storedRevision = findRevision(sql, dataset, revision ?? dataset.revision);
+  if (!storedRevision.ok) return storedRevision;
   const examples: Example[] = [];
   let lastPosition = afterPosition;
   let size = 0;

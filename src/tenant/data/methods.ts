@@ -13,7 +13,7 @@ import type { Transactions } from "../transactions.ts";
 import * as uploads from "../uploads.ts";
 import { recordBlocks } from "./blocks.ts";
 import * as datasets from "./datasets.ts";
-import { type Comparison, diffRevisions } from "./diff.ts";
+import { type DiffParams, diffRevisions } from "./diff.ts";
 import * as edits from "./edits.ts";
 import { readRowsToEmbed } from "./embedding.ts";
 import * as examples from "./examples.ts";
@@ -83,8 +83,8 @@ export const dataMethods = {
     ledger.read((sql) => history.listRevisions(sql, name, request)),
   getRevision: (ledger: Transactions, name: string, revision: number) =>
     ledger.read((sql) => history.getRevision(sql, name, revision)),
-  diffRevisions: (ledger: Transactions, name: string, comparison: Comparison, afterPosition: number) =>
-    ledger.read((sql) => diffRevisions(sql, name, comparison, afterPosition)),
+  diffRevisions: (ledger: Transactions, name: string, params: DiffParams, afterPosition: number) =>
+    ledger.read((sql) => diffRevisions(sql, name, params, afterPosition)),
 
   /** Opens an import. It ends without effect when the caller's `connection` does, unless its merge has begun. */
   async beginImport(ledger: Transactions, name: string, id: string) {

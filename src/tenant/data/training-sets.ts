@@ -55,9 +55,9 @@ export function readTrainingRows(
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const revision = atRevision ?? dataset.value.revision;
-  const kept = findRevision(sql, dataset.value, revision);
-  if (!kept.ok) return kept;
-  const { examples: n } = kept.value;
+  const storedRevision = findRevision(sql, dataset.value, revision);
+  if (!storedRevision.ok) return storedRevision;
+  const { examples: n } = storedRevision.value;
   const positions = new Uint32Array(n);
   const inputHashes = new Uint8Array(n * HASH_BYTES);
   const groups = new Int32Array(n);
@@ -163,8 +163,8 @@ export function readRows(
   const dataset = selectDataset(sql, "id", id);
   if (dataset === null) return fail("not_found", "The dataset was deleted.");
   const revision = atRevision ?? dataset.revision;
-  const kept = findRevision(sql, dataset, revision);
-  if (!kept.ok) return kept;
+  const storedRevision = findRevision(sql, dataset, revision);
+  if (!storedRevision.ok) return storedRevision;
   const cursor = scanRows<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
     sql,
     dataset,

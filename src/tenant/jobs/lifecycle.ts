@@ -46,11 +46,11 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
   if (!dataset.ok || dataset.value.id !== source.id)
     return fail("not_found", `No dataset '${source.name}'.`, { param });
   const revision = source.revision ?? dataset.value.revision;
-  const kept = findRevision(sql, dataset.value, revision);
-  if (!kept.ok) return { ok: false, failure: { ...kept.failure, param: "dataset_revision" } };
+  const storedRevision = findRevision(sql, dataset.value, revision);
+  if (!storedRevision.ok) return storedRevision;
   const isCurrent = revision === dataset.value.revision;
   // Examples that were deleted since are left out of an earlier revision, so its rows are counted as far as it matters.
-  const n = isCurrent ? kept.value.examples : countRows(sql, dataset.value, revision, 2);
+  const n = isCurrent ? storedRevision.value.examples : countRows(sql, dataset.value, revision, 2);
   if (n < 2)
     return fail("too_few_examples", `Training needs at least two examples; '${source.name}' has ${n}.`, { param });
   // The labels of an earlier revision are found when it is read.
