@@ -1,10 +1,10 @@
 /**
- * A dataset that is embedded ahead of its training: 10,000 rows imported, embedded in the background by text-use-1, and a head
- * trained on them, while another tenant makes predictions. Then 10 rows more, and the head is trained again.
+ * A dataset that is embedded ahead of its training: 10,000 rows imported, embedded in the background by text-use-1, and a
+ * head trained on them, while another tenant makes predictions. Then 10 rows more, and the head is trained again.
  *
  *   npm run bench -- ahead --data DIR      DIR has hwu64
  */
-import { parseArgs } from "node:util";
+import { setTimeout } from "node:timers/promises";
 import type { Dataset } from "../src/api/datasets.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
 import { type Client, createClient } from "../src/sdk/client.ts";
@@ -12,7 +12,7 @@ import { generateLoad } from "./shared/load-generator.ts";
 import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
 import { prepareTickets, type Target } from "./shared/predict-load.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { type LabelledText, readTextDatasets } from "./shared/text-datasets.ts";
+import { type LabelledText, readRequestedDatasets } from "./shared/text-datasets.ts";
 
 const ROWS = 10_000;
 const MORE_ROWS = 10;
@@ -21,8 +21,6 @@ const MAX_P99_MS = 100;
 const CONCURRENCY = 4;
 const ROUND_MS = 2_000;
 const POLL_MS = 200;
-
-const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 interface Stage {
   readonly seconds: number;
@@ -66,9 +64,11 @@ async function measure(worker: LocalWorker, rows: readonly LabelledText[]): Prom
   const importRows = (part: readonly LabelledText[]) =>
     graft.datasets.import("intents", toLines(part), "application/x-ndjson");
   const waitUntilEmbedded = async (client: Client, name: string) => {
-    const isComplete = ({ examples, embedded: kept }: Dataset) =>
-      Object.entries(kept).some(([backbone, rows]) => backbone.startsWith("text-use-1@") && rows === examples);
-    while (!isComplete(await client.datasets.get(name))) await sleep(POLL_MS);
+    const isComplete = ({ examples, embedded: rowsByBackbone }: Dataset) =>
+      Object.entries(rowsByBackbone).some(
+        ([backbone, rows]) => backbone.startsWith("text-use-1@") && rows === examples,
+      );
+    while (!isComplete(await client.datasets.get(name))) await setTimeout(POLL_MS);
   };
   const train = () =>
     graft.heads.train({ name: "intents", dataset: "intents", backbone: "text-use-1", method: "head" });
@@ -87,7 +87,7 @@ async function measure(worker: LocalWorker, rows: readonly LabelledText[]): Prom
   const embeddedAhead = embedded;
   await importRows(rows.slice(ROWS, ROWS + MORE_ROWS));
   const again = await measureStage(target, train);
-  await sleep(5_000);
+  await setTimeout(5_000);
   const embeddedAgain = embedded - embeddedAhead;
 
   const total = stages.reduce((sum, [, { seconds }]) => sum + seconds, 0);
@@ -129,13 +129,11 @@ async function measure(worker: LocalWorker, rows: readonly LabelledText[]): Prom
   ];
 }
 
-export function run(): Promise<Row[]> {
-  const { values } = parseArgs({ allowPositionals: true, strict: false, options: { data: { type: "string" } } });
-  const [set] = readTextDatasets(String(values.data), /^hwu64 full$/);
-  if (set === undefined) throw new Error("--data has to name a folder with hwu64.");
+export async function run(): Promise<Row[]> {
+  const splits = readRequestedDatasets(/^hwu64 full$/).flatMap((set) => set.splits);
   // Its training rows are fewer, so those of the test are among them.
   const rows = shuffle(
-    set.splits.flatMap(({ train, test }) => [...train, ...test]),
+    splits.flatMap(({ train, test }) => [...train, ...test]),
     seededRandom(1),
   );
   return withWorker((worker) => measure(worker, rows), { log: countEmbedded });

@@ -22,6 +22,7 @@ import { embedTexts } from "./shared/linear-probe.ts";
 import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
+import { spreadOf } from "./shared/statistics.ts";
 import {
   type LabelledText,
   readRequestedDatasets,
@@ -183,7 +184,7 @@ async function measureSeeds(graft: Client, set: TextDataset): Promise<Row> {
       }),
     );
   const accuracies = heads.map(({ accuracy }) => accuracy);
-  const spread = [Math.min(...accuracies), Math.max(...accuracies)] as const;
+  const spread = spreadOf(accuracies);
   const range = spread[1] - spread[0];
   console.error(`${set.name}, seeds: ${accuracies.map((value) => value.toFixed(4)).join(" ")}, ${choiceOf(heads)}`);
   return makeRow({
@@ -210,7 +211,7 @@ async function measureFewShot(worker: LocalWorker, peer: Peer<string[]>, set: Te
     value: mean(accuracies),
     peer: textStatic.id,
     peer_value: mean(byStatic),
-    spread: [Math.min(...accuracies), Math.max(...accuracies)],
+    spread: spreadOf(accuracies),
   });
 }
 

@@ -4,8 +4,8 @@
  *   npm run bench -- encode [--data DIR]
  *
  * hash-text-1 runs in Node, against scikit-learn's HashingVectorizer with the same kinds of n-grams (Debian's
- * python3-sklearn). The backbones with weights run in workerd: texts a second, and the first embedding in a fresh isolate, which
- * reads the weights. Their memory is measured in Node, because workerd does not report it.
+ * python3-sklearn). The backbones with weights run in workerd: texts a second, and the first embedding in a fresh isolate,
+ * which reads the weights. Their memory is measured in Node, because workerd does not report it.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -23,7 +23,7 @@ import { seededRandom } from "../src/core/random.ts";
 import { buildWorker, serve } from "../src/server/runtime.ts";
 import { measureMemory } from "./shared/memory.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { median, pairedRatio } from "./shared/statistics.ts";
+import { median, pairedRatio, spreadOf } from "./shared/statistics.ts";
 import type { EncodeRequest } from "./workers/encode.ts";
 
 export const runs = 7;
@@ -136,7 +136,7 @@ async function measureInWorkerd(cases: readonly EncodeCase[]): Promise<Row[]> {
         measure: measures[unit],
         value,
         unit,
-        spread: [Math.min(...all), Math.max(...all)],
+        spread: spreadOf(all),
         target: target === undefined ? null : `value ${isTime ? "≤" : "≥"} ${target}`,
         met: target === undefined ? null : isTime ? value <= target : value >= target,
       });

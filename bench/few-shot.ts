@@ -6,8 +6,8 @@
  * DIR has labelled sets (shared/text-datasets.ts). For each set and size, some draws of so many examples of each class, and
  * some trainings on each draw that differ in their seed alone:
  *
- *   accuracy    on at most 1,500 test texts, the mean of all trainings. The peers are heads that always have lexical features
- *               and heads that never have any
+ *   accuracy    on at most 1,500 test texts, the mean of all trainings. The peers are heads that always have lexical
+ *               features and heads that never have any
  *   range       between the best and the worst seed of a draw, the mean of the draws
  *   evaluation  what the trainings' own evaluations say less what the test texts say: the mean, and the lowest and highest
  *   score       mean score of the predicted labels less the accuracy, likewise
@@ -18,6 +18,7 @@ import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
 import { type Encoder, testProbe, trainProbe } from "./shared/linear-probe.ts";
 import { makeRow, type Row } from "./shared/report.ts";
+import { spreadOf } from "./shared/statistics.ts";
 import { readRequestedDatasets, type Split, sampleByLabel } from "./shared/text-datasets.ts";
 
 const SETS =
@@ -82,18 +83,18 @@ function measure(name: string, split: Split, size: number): Row[] {
   const ranges = draws.map(({ accuracies }) => Math.max(...accuracies) - Math.min(...accuracies));
   const all = (key: "accuracies" | "evaluationErrors" | "scoreErrors" | "temperatures" | "seconds") =>
     draws.flatMap((draw) => draw[key]);
-  const bounds = (values: readonly number[]) => [Math.min(...values), Math.max(...values)] as const;
   const accuracy = mean(all("accuracies"));
   const [alone, beside] = (["without", "with"] as const).map((choice) => mean(draws.map(({ fixed }) => fixed[choice])));
   const range = mean(ranges);
   console.error(
     `${name}: ${accuracy.toFixed(4)} (without ${alone?.toFixed(4)}, with ${beside?.toFixed(4)}), ` +
-      `range ${range.toFixed(4)} to ${Math.max(...ranges).toFixed(4)}, lexical ${mean(draws.map((d) => d.lexical)).toFixed(2)}, ` +
+      `range ${range.toFixed(4)} to ${Math.max(...ranges).toFixed(4)}, ` +
+      `lexical ${mean(draws.map(({ lexical }) => lexical)).toFixed(2)}, ` +
       `evaluation ${signed(all("evaluationErrors"))}, score ${signed(all("scoreErrors"))}, ` +
-      `T ${bounds(all("temperatures")).map((t) => t.toFixed(2))}, ${mean(all("seconds")).toFixed(2)} s`,
+      `T ${spreadOf(all("temperatures")).map((t) => t.toFixed(2))}, ${mean(all("seconds")).toFixed(2)} s`,
   );
   const row = (measure: string, values: readonly number[], unit = "") =>
-    makeRow({ case: name, measure, value: mean(values), unit, spread: bounds(values) });
+    makeRow({ case: name, measure, value: mean(values), unit, spread: spreadOf(values) });
   return [
     {
       ...row("accuracy", all("accuracies")),
@@ -109,7 +110,7 @@ function measure(name: string, split: Split, size: number): Row[] {
 }
 
 function signed(values: readonly number[]): string {
-  return values.length === 0
-    ? "none"
-    : `${mean(values).toFixed(3)} (${Math.min(...values).toFixed(3)}…${Math.max(...values).toFixed(3)})`;
+  if (values.length === 0) return "none";
+  const [low, high] = spreadOf(values);
+  return `${mean(values).toFixed(3)} (${low.toFixed(3)}…${high.toFixed(3)})`;
 }

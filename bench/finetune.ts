@@ -22,7 +22,7 @@ import { accuracyOn, prepareSplit, trainHead, trainLayers } from "./shared/in-pr
 import { processTreeMegabytes } from "./shared/memory.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { median } from "./shared/statistics.ts";
+import { median, spreadOf } from "./shared/statistics.ts";
 import { syntheticTexts } from "./shared/synthetic.ts";
 import { type LabelledText, readRequestedDatasets, type Split } from "./shared/text-datasets.ts";
 
@@ -242,11 +242,11 @@ async function compareTimes({ accuracy, options }: FastText, split: Split) {
     peers.push(trainFastText(split, options).seconds);
   }
   const ratios = ours.map((seconds, i) => seconds / (peers[i] as number));
-  const spread = [Math.min(...ratios), Math.max(...ratios)] as const;
+  const spread = spreadOf(ratios);
   return { seconds: median(ours), peerSeconds: median(peers), ratio: median(ratios), spread, by: modelName };
 }
 
-/** The time from texts until a model reaches an accuracy: the frozen head, then a head with lexical features, then the layers. */
+/** The time from texts until a model reaches an accuracy: the frozen head, then one that reads words, then the layers. */
 async function timeToAccuracy(accuracy: number, split: Split): Promise<{ seconds: number; by: string }> {
   let seconds = 0;
   for (const modelName of ["frozen head", "frozen head that reads words", "layers"]) {

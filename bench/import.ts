@@ -13,7 +13,7 @@ import { parse } from "csv-parse/sync";
 import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
 import { peakMegabytes, resetPeakMemory } from "./shared/memory.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { median } from "./shared/statistics.ts";
+import { median, spreadOf } from "./shared/statistics.ts";
 
 export const runs = 3;
 const ADDED_EXAMPLES = 10;
@@ -70,6 +70,6 @@ export async function run(): Promise<Row[]> {
 }
 
 function toRow(name: string, measure: string, unit: string, values: readonly number[]): Row {
-  const spread = [Math.min(...values), Math.max(...values)] as const;
+  const spread = spreadOf(values);
   return makeRow({ case: name, measure, value: median(values), unit, spread });
 }

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { buildWorker, type Server, serve } from "../src/server/runtime.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
-import { median, pairedRatio } from "./shared/statistics.ts";
+import { median, pairedRatio, spreadOf } from "./shared/statistics.ts";
 import { makeClassification, type Shape } from "./shared/synthetic.ts";
 
 export const runs = 7;
@@ -127,7 +127,7 @@ async function measureFullTraining(worker: Server, shape: Shape & { seconds: num
     measure: "whole training",
     value,
     unit: "s",
-    spread: [Math.min(...times), Math.max(...times)],
+    spread: spreadOf(times),
     target: `≤ ${shape.seconds} s`,
     met: value <= shape.seconds,
   });

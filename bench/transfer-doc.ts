@@ -1,6 +1,7 @@
 /** Makes the tables and plots of docs/transfer-vs-fine-tuning.md from the runs of transfer.ts. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mean } from "../src/core/evaluation/metrics.ts";
+import { spreadOf } from "./shared/statistics.ts";
 
 const DOC = "docs/transfer-vs-fine-tuning.md";
 const PLOTS = "docs/transfer";
@@ -93,7 +94,7 @@ function tables(runs: readonly Run[], sets: readonly string[]): string {
         const meanOf = (group: readonly Run[], value: Value) => mean(group.map(value));
         const accuracy = (group: readonly Run[]) => {
           const values = group.map(({ test }) => test);
-          const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(3));
+          const [low, high] = spreadOf(values).map((value) => value.toFixed(3));
           return group.length > 1 ? `${mean(values).toFixed(3)} (${low}–${high})` : mean(values).toFixed(3);
         };
         const gap: Value = ({ train, test }) => train - test;

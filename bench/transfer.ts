@@ -13,6 +13,7 @@ import { seededRandom, shuffle } from "../src/core/random.ts";
 import { cached } from "./shared/cached.ts";
 import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./shared/in-process.ts";
 import { makeRow, type Row } from "./shared/report.ts";
+import { spreadOf } from "./shared/statistics.ts";
 import { readTextDatasets, type Split, sampleByLabel } from "./shared/text-datasets.ts";
 import { type Run, writeDoc } from "./transfer-doc.ts";
 
@@ -90,7 +91,7 @@ export async function run(): Promise<Row[]> {
     const [name, groupRuns] = group;
     const addRow = (measure: string, value: (run: Run) => number, unit = "") => {
       const values = groupRuns.map(value);
-      const spread = groupRuns.length > 1 ? ([Math.min(...values), Math.max(...values)] as const) : null;
+      const spread = groupRuns.length > 1 ? spreadOf(values) : null;
       rows.push(makeRow({ case: name, measure, value: mean(values), unit, spread }));
     };
     addRow("examples", ({ examples }) => examples);

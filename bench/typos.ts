@@ -15,6 +15,7 @@ import { accuracyOf, predictBySvm } from "./shared/accuracy.ts";
 import { embedTexts, testProbe, trainProbe } from "./shared/linear-probe.ts";
 import { type Peer, startPeer } from "./shared/python-peer.ts";
 import { makeRow, type Row } from "./shared/report.ts";
+import { spreadOf } from "./shared/statistics.ts";
 import { type LabelledText, readRequestedDatasets, type Split, type TextDataset } from "./shared/text-datasets.ts";
 
 const SETS = /^(hwu64 (10 a class|full)|snips train_small|rasa_banking 10-fold|askubuntu_nlu|webapps_nlu)$/;
@@ -69,7 +70,7 @@ async function measure({ name, splits }: TextDataset, peer: Peer<string[]>): Pro
         value: mean(losses),
         peer: "TF-IDF word+char, linear SVM",
         peer_value: svmLoss,
-        spread: [Math.min(...losses), Math.max(...losses)],
+        spread: spreadOf(losses),
         target: isTarget ? `≤ ${MAX_LOSS}` : null,
         met: isTarget ? mean(losses) <= MAX_LOSS : null,
       }),

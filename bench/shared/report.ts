@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
 import { dirname } from "node:path";
 
-/** A figure, beside a peer's if there is one. `ratio` is the median ratio of paired runs, `spread` the lowest and the highest. */
+/** A figure, beside a peer's if there is one. `ratio` is the median of paired runs, `spread` the lowest and highest. */
 export interface Row {
   readonly case: string;
   readonly measure: string;

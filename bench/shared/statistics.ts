@@ -12,11 +12,16 @@ export function quantile(values: readonly number[], p: number): number {
   return sorted[Math.max(0, Math.ceil(p * sorted.length) - 1)] ?? Number.NaN;
 }
 
+/** The lowest and the highest value. */
+export function spreadOf(values: readonly number[]): readonly [number, number] {
+  return [Math.min(...values), Math.max(...values)];
+}
+
 /** The median of the ratios of paired runs, with the lowest and the highest ratio. */
 export function pairedRatio(
   values: readonly number[],
   peers: readonly number[],
-): { ratio: number; spread: [number, number] } {
+): { ratio: number; spread: readonly [number, number] } {
   const ratios = values.map((value, i) => value / (peers[i] ?? Number.NaN));
-  return { ratio: median(ratios), spread: [Math.min(...ratios), Math.max(...ratios)] };
+  return { ratio: median(ratios), spread: spreadOf(ratios) };
 }
