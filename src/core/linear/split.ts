@@ -16,7 +16,7 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
-/** Classes with two groups are always trained on if they have at most this share of the rows: two folds would cost the rest. */
+/** Classes with two groups are always trained on if they have at most this share of the rows: else all have two folds. */
 const MAX_RARE_SHARE = 0.05;
 
 export interface Folds {
@@ -31,22 +31,25 @@ export interface Folds {
  * A class with one group is always trained on, and so are rare ones with two.
  */
 export function crossValidationFolds(strata: Int32Array, groups: Int32Array, maxCount: number, seed: number): Folds {
-  const groupsOfClass = new Map<number, Set<number>>();
-  strata.forEach((stratum, row) => {
-    if (stratum !== -1)
-      groupsOfClass.set(stratum, (groupsOfClass.get(stratum) ?? new Set()).add(groups[row] as number));
-  });
+  const groupsOfClass = groupsByClass(strata, groups);
   const groupCount = (stratum: number) => groupsOfClass.get(stratum)?.size ?? 0;
   const pairRows = strata.filter((stratum) => groupCount(stratum) === 2).length;
   const minGroups = pairRows <= MAX_RARE_SHARE * strata.length ? 3 : 2;
   const counts = [...groupsOfClass.values()].map(({ size }) => size).filter((size) => size >= minGroups);
   const foldCount = Math.min(maxCount, ...counts);
+  const isRare = (stratum: number) => stratum !== -1 && groupCount(stratum) < minGroups;
   const folds = stratifiedFolds(strata, groups, foldCount, seed);
   return { folds: folds.map((fold, row) => (isRare(strata[row] as number) ? ALWAYS_TRAINED : fold)), foldCount };
+}
 
-  function isRare(stratum: number): boolean {
-    return stratum !== -1 && groupCount(stratum) < minGroups;
-  }
+/** The groups of each class but −1. */
+function groupsByClass(strata: Int32Array, groups: Int32Array): ReadonlyMap<number, ReadonlySet<number>> {
+  const groupsOfClass = new Map<number, Set<number>>();
+  strata.forEach((stratum, row) => {
+    if (stratum !== -1)
+      groupsOfClass.set(stratum, (groupsOfClass.get(stratum) ?? new Set()).add(groups[row] as number));
+  });
+  return groupsOfClass;
 }
 
 /** A holdout is made of so many parts, so its fraction is rounded to a twentieth. */
@@ -79,18 +82,11 @@ function assignFolds(
   seed: number,
   foldOf: (part: number) => number,
 ): Int32Array {
-  const rowsOfGroup = new Map<number, number[]>();
-  const groupsOfClass = new Map<number, Set<number>>();
-  strata.forEach((stratum, row) => {
-    const group = groups[row] as number;
-    append(rowsOfGroup, group, row);
-    const seen = groupsOfClass.get(stratum);
-    if (seen === undefined) groupsOfClass.set(stratum, new Set([group]));
-    else seen.add(group);
+  const stratumOfGroup = new Map<number, number>();
+  groups.forEach((group, row) => {
+    if (!stratumOfGroup.has(group)) stratumOfGroup.set(group, strata[row] as number);
   });
-
-  const groupsByStratum = new Map<number, number[]>();
-  for (const [group, rows] of rowsOfGroup) append(groupsByStratum, strata[rows[0] as number] as number, group);
+  const groupsByStratum = Map.groupBy(stratumOfGroup.keys(), (group) => stratumOfGroup.get(group) as number);
 
   const random = seededRandom(seed);
   const foldOfGroup = new Map<number, number>();
@@ -101,17 +97,11 @@ function assignFolds(
       nextPart = (nextPart + 1) % parts;
     }
   }
-  for (const [stratum, members] of groupsOfClass) {
+  for (const members of groupsByClass(strata, groups).values()) {
     const usedFolds = new Set(Array.from(members, (group) => foldOfGroup.get(group)));
     const [first] = members;
-    if (stratum !== -1 && usedFolds.size === 1 && first !== undefined) foldOfGroup.set(first, ALWAYS_TRAINED);
+    if (usedFolds.size === 1 && first !== undefined) foldOfGroup.set(first, ALWAYS_TRAINED);
   }
   if (new Set(foldOfGroup.values()).size === 1) return new Int32Array(groups.length).fill(ALWAYS_TRAINED);
   return Int32Array.from(groups, (group) => foldOfGroup.get(group) ?? ALWAYS_TRAINED);
-}
-
-function append<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
-  const list = lists.get(key);
-  if (list === undefined) lists.set(key, [value]);
-  else list.push(value);
 }

@@ -57,13 +57,8 @@ export function* subsample(
  * @param strata each row's class
  */
 export function stratifiedOrder(strata: Int32Array, seed: number): number[] {
-  const rowsByStratum = new Map<number, number[]>();
-  const random = seededRandom(seed);
-  for (const row of shuffle(Array.from(strata.keys()), random)) {
-    const rows = rowsByStratum.get(strata[row] as number);
-    if (rows === undefined) rowsByStratum.set(strata[row] as number, [row]);
-    else rows.push(row);
-  }
+  const shuffled = shuffle(Array.from(strata.keys()), seededRandom(seed));
+  const rowsByStratum = Map.groupBy(shuffled, (row) => strata[row]);
   const ranked = [...rowsByStratum.values()].flatMap((rows) => rows.map((row, i) => ({ row, rank: i / rows.length })));
   return ranked.sort((a, b) => a.rank - b.rank).map(({ row }) => row);
 }
