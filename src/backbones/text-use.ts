@@ -27,8 +27,8 @@ export interface EncoderFiles {
 }
 
 /**
- * The backbone of a static one and an encoder. The first call of `embed` loads the encoder's files, and throws if the weights
- * do not match the configuration.
+ * The backbone of a static one and an encoder. The first call of `embed` loads the encoder's files, and throws if the
+ * weights do not match the configuration.
  */
 export function textUseBackbone(
   base: StaticBackbone,

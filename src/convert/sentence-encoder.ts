@@ -31,24 +31,25 @@ function linearLayers({ widths, hidden }: EncoderShape) {
   ];
   for (const [layer, outputs] of widths.slice(1).entries()) {
     const inputs = widths[layer] ?? 0;
-    const at = `${ENCODE}/Layer_${layer}/TransformerLayer`;
-    const stack = `${ENCODE}/TransformerStack/Layer_${layer}/TransformerLayer`;
+    const layerPath = `${ENCODE}/Layer_${layer}/TransformerLayer`;
+    const stackPath = `${ENCODE}/TransformerStack/Layer_${layer}/TransformerLayer`;
     const add = (name: string, inputs: number, outputs: number, weights: string, bias: string) =>
       layers.push({
         name: `layers.${layer}.${name}`,
         inputs,
         outputs,
         weights,
-        bias: `${at}/${bias}/bias/ConcatPartitions/concat`,
+        bias: `${layerPath}/${bias}/bias/ConcatPartitions/concat`,
       });
-    if (inputs !== outputs) add("residual", inputs, outputs, `${at}/dense/kernel/ConcatPartitions/concat`, "dense");
+    if (inputs !== outputs)
+      add("residual", inputs, outputs, `${layerPath}/dense/kernel/ConcatPartitions/concat`, "dense");
     for (const [name, part, width] of [
       ["attention.projections", "qkv_transform_single", 3 * inputs],
       ["attention.output", "output_transform_single", outputs],
     ] as const)
-      add(name, inputs, width, `${at}/MultiheadAttention/${part}/kernel/part_0`, `MultiheadAttention/${part}`);
-    add("feedforward.hidden", outputs, hidden, `${stack}/FFN/conv1/Tensordot/Reshape_1`, "FFN/conv1");
-    add("feedforward.output", hidden, outputs, `${stack}/FFN/conv2/Tensordot/Reshape_1`, "FFN/conv2");
+      add(name, inputs, width, `${layerPath}/MultiheadAttention/${part}/kernel/part_0`, `MultiheadAttention/${part}`);
+    add("feedforward.hidden", outputs, hidden, `${stackPath}/FFN/conv1/Tensordot/Reshape_1`, "FFN/conv1");
+    add("feedforward.output", hidden, outputs, `${stackPath}/FFN/conv2/Tensordot/Reshape_1`, "FFN/conv2");
   }
   return layers;
 }

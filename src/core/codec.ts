@@ -8,9 +8,10 @@
  *          The JSON may have `thresholds` and `value_range`; builds that do not know them predict without
  *          "GHD3" adds `lexical` ({buckets, columns}) to the JSON, and at the end
  *          | idf, scale, scales f32 | seen buckets u16 | lexical weights i8
- *          "GHD4" has the same JSON and the same parts as named sections (sections.ts), and others that a head may have. It is
- *          the last version of its kind: what a head gets from now on is a section, or a field of the JSON.
- *          `visible_text` in the JSON of any of them: invisible characters are removed before a text's features are computed.
+ *          "GHD4" has the same JSON and the same parts as named sections (sections.ts), and others that a head may have. It
+ *          is the last version of its kind: what a head gets from now on is a section, or a field of the JSON.
+ *          `visible_text` in the JSON of any of them: invisible characters are removed before a text's features are
+ *          computed.
  */
 import type { ValueRange } from "./evaluation/value-range.ts";
 import type { Head, LexicalWeights, Task } from "./head.ts";

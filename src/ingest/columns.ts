@@ -1,4 +1,4 @@
-/** Which columns of a table, or fields of JSON, hold the parts of an example: those that the caller names, or usual names. */
+/** Which columns of a table, or fields of JSON, hold the parts of an example: by the caller's names, or by usual ones. */
 import type { ReadOptions } from "../api/imports.ts";
 import { formatPath } from "../api/validation.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
@@ -71,12 +71,12 @@ export function findColumn(names: readonly string[], field: Field): Result<numbe
   const indices = (isName: (name: string) => boolean) =>
     [...normalised.keys()].filter((i) => isName(normalised[i] ?? ""));
   const own = indices((name) => name === field);
-  const found = own.length > 0 ? own : indices((name) => synonyms[field].includes(name));
-  if (found.length <= 1) return ok(found[0] ?? null);
-  const candidates = [...new Set(found.map((i) => quote(names[i] ?? "")))];
+  const matches = own.length > 0 ? own : indices((name) => synonyms[field].includes(name));
+  if (matches.length <= 1) return ok(matches[0] ?? null);
+  const candidates = [...new Set(matches.map((i) => quote(names[i] ?? "")))];
   const which =
-    candidates.length === 1 ? `The columns ${found.map((i) => i + 1).join(" and ")}` : candidates.join(" and ");
-  const message = `${which} may each be the ${field}. Say which by its name or its position, such as ?${field}=${(found[0] ?? 0) + 1}.`;
+    candidates.length === 1 ? `The columns ${matches.map((i) => i + 1).join(" and ")}` : candidates.join(" and ");
+  const message = `${which} may each be the ${field}. Say which by its name or its position, such as ?${field}=${(matches[0] ?? 0) + 1}.`;
   return fail("invalid_csv", message, { param: field });
 }
 

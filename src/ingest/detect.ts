@@ -82,8 +82,8 @@ export function detectDelimiter(
   const named = SEPARATOR_LINE.exec(head.text);
   const hasSeparatorLine = named !== null;
   const text = hasSeparatorLine ? head.text.slice(named[0].length) : head.text;
-  const given = options.delimiter && (delimiterNames[options.delimiter] ?? (options.delimiter as Delimiter));
-  const delimiter = given ?? (named?.[1] as Delimiter | undefined);
+  const requested = options.delimiter && (delimiterNames[options.delimiter] ?? (options.delimiter as Delimiter));
+  const delimiter = requested ?? (named?.[1] as Delimiter | undefined);
   if (delimiter !== undefined) return { delimiter, hasSeparatorLine };
   const isTabbed = options.format === "tsv" || mediaType === "text/tab-separated-values";
   let best: { delimiter: Delimiter; score: number } = { delimiter: isTabbed ? "\t" : ",", score: 0 };

@@ -84,7 +84,7 @@ async function* readRows(context: ReaderContext): AsyncGenerator<ImportRow> {
     const first = await utf8.next();
     const second = first.done ? first : await utf8.next();
     const blocks = [first, second].flatMap(({ done, value }) => (done ? [] : [value]));
-    const bytes = restOf(blocks, utf8);
+    const bytes = concatenate(blocks, utf8);
     const text = new TextDecoder().decode(blocks[0], { stream: true });
     const head = { text, isWhole: blocks[1] === undefined || blocks[1].length === 0 };
     const format = namedFormat(options.format) ?? detectFormat(head, declared);
@@ -133,9 +133,12 @@ async function* withHead(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint
   if (head !== null) yield Buffer.concat(head);
 }
 
-async function* restOf(blocks: readonly Uint8Array[], rest: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  yield* blocks;
-  yield* rest;
+async function* concatenate(
+  first: readonly Uint8Array[],
+  others: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  yield* first;
+  yield* others;
 }
 
 async function* readCsv(context: ReaderContext, bytes: AsyncIterable<Uint8Array>, head: Head): RowChunks {

@@ -30,7 +30,7 @@ export function getSharedBackbones(env: Cloudflare.Env): ReadonlyMap<string, Bac
 }
 
 /** The backbones among which `auto` chooses, the preferred one first: those in the box. */
-export const autoBackbones: readonly Backbone[] = [textUse, textStatic, hashText];
+const autoBackbones: readonly Backbone[] = [textUse, textStatic, hashText];
 
 /** Whether the pre-trained backbones in the box have an embedding of this word itself. */
 export function isKnownWord(word: string): boolean {
@@ -67,9 +67,9 @@ export async function findBackbone(
   param: string,
 ): Promise<Result<Backbone>> {
   if (!isFineTuned(id)) return findSharedBackbone(env, id, param);
-  const found = await getLedger(env.TENANT, tenant).findBackbone(id);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
-  const { base, sha256 } = found.value;
+  const fineTuned = await getLedger(env.TENANT, tenant).findBackbone(id);
+  if (!fineTuned.ok) return { ok: false, failure: { ...fineTuned.failure, param } };
+  const { base, sha256 } = fineTuned.value;
   return sha256 === null
     ? findSharedBackbone(env, base, param)
     : getFineTunedBackbone(env, tenant, { id, revision: sha256 });

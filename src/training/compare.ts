@@ -159,22 +159,22 @@ async function compare(
 }
 
 /** The rows on which backbones are compared: a stratified sample, or null for all. */
-export function comparisonRows({ examples, targets }: TrainingSource, seed: number): number[] | null {
+function comparisonRows({ examples, targets }: TrainingSource, seed: number): number[] | null {
   if (examples <= COMPARISON_ROWS) return null;
   const order = stratifiedOrder(strataOf(targets.targets, targets.labels.length), seed);
   return order.slice(0, COMPARISON_ROWS).sort((a, b) => a - b);
 }
 
 /** The folds of a comparison, which must be the same for each backbone: those that the widest can afford. */
-export function comparisonPlan(shapes: readonly TrainingShape[]): SelectionPlan {
+function comparisonPlan(shapes: readonly TrainingShape[]): SelectionPlan {
   const most = (key: "examples" | "dimensions" | "outputs") => Math.max(...shapes.map((shape) => shape[key]));
   const work = { examples: most("examples"), dimensions: most("dimensions"), outputs: most("outputs") };
   return selectionPlan({ ...work, columns: 0, entries: 0 });
 }
 
 /**
- * Whether lexical features may make a backbone the best, which has these losses without them: not if they are half as large
- * again as the least, beyond what chance explains.
+ * Whether lexical features may make the best of a backbone that has these losses without them: not if its mean loss is half
+ * as large again as the least one, and chance does not explain it.
  */
 function canWin({ losses, mean }: HeldOutLosses, measurements: readonly BackboneMeasurement[]): boolean {
   const best = measurements.reduce<HeldOutLosses | null>(
@@ -187,9 +187,9 @@ function canWin({ losses, mean }: HeldOutLosses, measurements: readonly Backbone
 }
 
 /**
- * The backbone to train on, with or without lexical features: of the measurements, which are in the order of preference, the
- * first whose loss exceeds the least by at most a standard error (`chooseCandidate`). Without lexical features comes first: a
- * simpler head, and one that does not depend on the luck of the folds. null without measurements.
+ * The backbone to train on, with or without lexical features: of the measurements, which are in the order of preference,
+ * the first whose loss exceeds the least by at most a standard error (`chooseCandidate`). Without lexical features comes
+ * first: a simpler head, and one that does not depend on the luck of the folds. null without measurements.
  */
 export function chooseBackbone(
   measurements: readonly BackboneMeasurement[],

@@ -80,7 +80,7 @@ export function createDatasetSource(
     modality: dataset.modality,
     dimensions: backbone?.dimensions ?? dataset.dimensions ?? 0,
     examples: rows.positions.length,
-    textBytes: textsToEmbed(rows, backbone),
+    textBytes: remainingWork(rows, backbone),
     groups: rows.groups,
     targets: encodeTargets(dataset.task, parseTargets(rows.targets), dataset.out_of_scope_label),
     prepare: backbone?.cost === "remote" ? (yieldToEventLoop) => gather(backbone, retain, yieldToEventLoop) : null,
@@ -100,7 +100,7 @@ export function createDatasetSource(
 }
 
 /** The work of embedding, where what is stored need not be embedded again: reading it costs a static backbone as much. */
-function textsToEmbed({ inputBytes, positions, missingInputs }: TrainingRows, backbone: Backbone | null): number {
+function remainingWork({ inputBytes, positions, missingInputs }: TrainingRows, backbone: Backbone | null): number {
   return backbone?.cost === "local_cached"
     ? embeddingWork(backbone, missingInputs.bytes, missingInputs.count)
     : embeddingWork(backbone, inputBytes, positions.length);

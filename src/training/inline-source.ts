@@ -12,7 +12,7 @@ import { BLOCK_ROWS, blockPrecision } from "../store/blocks.ts";
 import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource, visitTexts } from "./source.ts";
 
 /** 6 MB of embeddings by text-use-1. */
-const MAX_KEPT_ROWS = 2 * BLOCK_ROWS;
+const MAX_CACHED_ROWS = 2 * BLOCK_ROWS;
 
 export function createInlineSource(
   task: Task,
@@ -21,17 +21,17 @@ export function createInlineSource(
   dimensions: number,
 ): TrainingSource {
   const groupNumbers = new Map<string, number>();
-  // Of few examples, embeddings that take long are kept for the training that follows a comparison.
-  const keepsBlocks = backbone?.cost === "local_cached" && examples.length <= MAX_KEPT_ROWS;
-  const keptBlocks = new Map<number, Float32Array>();
+  // Of few examples, embeddings that take long are cached for the training that follows a comparison.
+  const cachesBlocks = backbone?.cost === "local_cached" && examples.length <= MAX_CACHED_ROWS;
+  const cachedBlocks = new Map<number, Float32Array>();
   const gather: TrainingSource["gatherFeatures"] = async (deliver, yieldToEventLoop) => {
-    for (const [block, values] of keptBlocks) deliver(block, values);
-    if (keptBlocks.size > 0) return ok({ embedded: 0 });
-    const deliverAndKeep: BlockHandler = (block, values) => {
-      if (keepsBlocks) keptBlocks.set(block, values);
+    for (const [block, values] of cachedBlocks) deliver(block, values);
+    if (cachedBlocks.size > 0) return ok({ embedded: 0 });
+    const deliverAndCache: BlockHandler = (block, values) => {
+      if (cachesBlocks) cachedBlocks.set(block, values);
       deliver(block, values);
     };
-    return gatherInline({ examples, backbone, dimensions }, deliverAndKeep, yieldToEventLoop);
+    return gatherInline({ examples, backbone, dimensions }, deliverAndCache, yieldToEventLoop);
   };
   const forEachText = async (visit: TextVisitor, yieldToEventLoop: YieldToEventLoop): Promise<Result<null>> => {
     const texts = examples.map(({ input }) => input).filter((input) => typeof input === "string");

@@ -138,15 +138,15 @@ async function findShape(
 
 async function findDatasetShape(
   tenantLedger: Ledger,
-  dataset: string,
+  name: string,
   atRevision: number | null,
 ): Promise<Result<SourceShape>> {
-  const found = await tenantLedger.findDataset(dataset);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "training_file" } };
-  const { id, task, modality, dimensions, out_of_scope_label } = found.value;
-  const revision = atRevision ?? found.value.revision;
+  const dataset = await tenantLedger.findDataset(name);
+  if (!dataset.ok) return { ok: false, failure: { ...dataset.failure, param: "training_file" } };
+  const { id, task, modality, dimensions, out_of_scope_label } = dataset.value;
+  const revision = atRevision ?? dataset.value.revision;
   return ok({
-    source: { kind: "dataset", name: dataset, id, revision },
+    source: { kind: "dataset", name, id, revision },
     task,
     modality,
     dimensions,
@@ -155,9 +155,9 @@ async function findDatasetShape(
 }
 
 async function findFileShape(tenantLedger: Ledger, id: string, param: string): Promise<Result<SourceShape>> {
-  const found = await tenantLedger.getFile(id);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
-  const { task, modality, dimensions } = found.value.graft;
+  const file = await tenantLedger.getFile(id);
+  if (!file.ok) return { ok: false, failure: { ...file.failure, param } };
+  const { task, modality, dimensions } = file.value.graft;
   return ok({ source: { kind: "file", id, own: false }, task, modality, dimensions, out_of_scope_label: null });
 }
 

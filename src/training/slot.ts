@@ -29,7 +29,7 @@ export const preemptedFailure: Failure = {
 };
 
 /** Nobody reads it: it ends the work, and frees the request's `Idempotency-Key`. */
-export const disconnectedFailure: Failure = {
+const disconnectedFailure: Failure = {
   code: "upload_incomplete",
   message: "The client has disconnected, so this training was stopped. Nothing was changed; send it again.",
 };

@@ -82,11 +82,11 @@ async function prepareDataset(
   options: RequestOptions,
 ): Promise<Result<TrainingInput>> {
   const tenantLedger = getLedger(env.TENANT, tenant);
-  const found = await tenantLedger.getDataset(datasetName);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "dataset" } };
-  const { task, modality, labels, out_of_scope_label } = found.value;
-  const isPast = atRevision !== undefined && atRevision !== found.value.revision;
-  const size = isPast ? await tenantLedger.getRevision(datasetName, atRevision) : found;
+  const current = await tenantLedger.getDataset(datasetName);
+  if (!current.ok) return { ok: false, failure: { ...current.failure, param: "dataset" } };
+  const { task, modality, labels, out_of_scope_label } = current.value;
+  const isPast = atRevision !== undefined && atRevision !== current.value.revision;
+  const size = isPast ? await tenantLedger.getRevision(datasetName, atRevision) : current;
   if (!size.ok) return size;
   const { examples } = size.value;
   const backbones = await chooseBackbones(env, tenant, modality, backboneId, "backbone");
@@ -95,7 +95,7 @@ async function prepareDataset(
   // How many labels a past revision has is found when its rows are read.
   const outputs = isPast ? 1 : Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
   const budgetFailures = backbones.value.map((backbone) => {
-    const dimensions = backbone?.dimensions ?? found.value.dimensions ?? 0;
+    const dimensions = backbone?.dimensions ?? current.value.dimensions ?? 0;
     return checkRequestBudget({ task, examples, dimensions, outputs }, options);
   });
   // Before the rows are read: those of a dataset that is far too large would not fit into the ledger's memory.

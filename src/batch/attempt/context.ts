@@ -54,11 +54,11 @@ export interface TrainingContext {
   readonly yieldToEventLoop: () => Promise<void>;
 }
 
-/** @param keptEmbeddings the matrix that the embeddings of a backbone that is not "local" are written to; else null */
+/** @param embeddings the matrix that the embeddings of a backbone that is not "local" are written to; else null */
 export function makeTrainingContext(
   { submission, backbone, tensors, budget, cancellation }: AttemptContext,
   examples: Examples,
-  keptEmbeddings: EmbeddingMatrix | null,
+  embeddings: EmbeddingMatrix | null,
   report: TrainingContext["report"],
 ): TrainingContext {
   const { texts, targets } = examples;
@@ -69,7 +69,7 @@ export function makeTrainingContext(
     submission,
     examples,
     tensors,
-    embed: embedsLocally ? embedLazily(backbone, texts) : (keptEmbeddings ?? examples.embeddings).at,
+    embed: embedsLocally ? embedLazily(backbone, texts) : (embeddings ?? examples.embeddings).at,
     backbone,
     layers: trainableLayers(submission, backbone),
     budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },

@@ -23,8 +23,8 @@ export const MAX_L2_TRIALS = 11;
  */
 const MIN_L2_WITH_SPARSE = 0.1;
 /**
- * If a good l2 is known, the first trial is so many times stronger (but itself from 1 to this), and there are so many
- * trials.
+ * If a good l2 is known, the first trial is this many times as strong, but not below 1 nor above this number. There are so
+ * many trials.
  */
 const NEARBY_L2_RATIO = 10;
 const MIN_NEARBY_L2_TRIALS = 3;

@@ -40,9 +40,9 @@ export function objectiveOperations({ examples, dimensions, outputs, columns, en
 /** Evaluations of the objective that an average fit takes. */
 export const EVALUATIONS_PER_FIT = 10;
 /**
- * Operations that the selection of l2 and features should take, if each fold takes `SELECTION_EVALUATIONS`: the first for
- * up to `FEW_ROWS`. With more rows the mean loss of held-out rows varies less and each fold costs more: the operations fall
- * with their square, down to the second.
+ * Operations that the selection of l2 and features should take, if each fold takes `SELECTION_EVALUATIONS`. `fewRows` is
+ * for up to `FEW_ROWS`. With more rows the mean loss of held-out rows varies less and each fold costs more, so the
+ * operations fall with the square of the rows, down to `manyRows`.
  */
 const SELECTION_OPERATIONS = { fewRows: 3e10, manyRows: 8e9 };
 export const FEW_ROWS = 1_000;
