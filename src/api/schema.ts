@@ -63,8 +63,12 @@ export const requestTime = unixSeconds
   .refine((seconds) => seconds <= toSeconds(Date.now()) + TEN_YEARS_SECONDS, {
     error: "it is more than 10 years ahead: give Unix seconds, not milliseconds",
   });
-/** A revision of a dataset in a query. */
-export const revisionNumber = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+/** A revision of a dataset in a query. An empty one is not 0. */
+export const revisionNumber = z
+  .string()
+  .regex(/^\d{1,15}$/, { error: "it must be a whole number, 0 or more" })
+  .transform(Number)
+  .openapi({ type: "integer", minimum: 0 });
 /** A revision of a dataset to train on. */
 export const datasetRevision = z
   .number()

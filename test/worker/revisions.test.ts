@@ -144,6 +144,7 @@ describe("revisions", () => {
     ["from=1&to=9", 404, "not_found", "to"],
     ["to=1", 400, "missing_parameter", "from"],
     ["from=1&to=x", 400, "invalid_parameter", "to"],
+    ["from=&to=1", 400, "invalid_parameter", "from"],
     ["from=0&to=1&type=new", 400, "invalid_parameter", "type"],
     ["from=0&to=1&after=x", 400, "invalid_parameter", "after"],
   ])("compared by %s are refused", async (query, status, code, param) => {
