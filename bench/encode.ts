@@ -14,7 +14,6 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { parse } from "csv-parse/sync";
 import type { Backbone } from "../src/backbones/backbone.ts";
 import { encode } from "../src/backbones/hash-text.ts";
 import { textStatic, textUse } from "../src/backbones/node.ts";
@@ -24,6 +23,7 @@ import { buildWorker, serve } from "../src/server/runtime.ts";
 import { measureMemory } from "./shared/memory.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { median, pairedRatio, spreadOf } from "./shared/statistics.ts";
+import { readTexts } from "./shared/text-datasets.ts";
 import type { EncodeRequest } from "./workers/encode.ts";
 
 export const runs = 7;
@@ -32,9 +32,7 @@ const MIN_TEXTS_PER_SECOND = 30_000;
 const MAX_FIRST_EMBEDDING_MS: Record<string, number> = { "text-static-1": 60, "text-use-1": 120 };
 const LONGEST_TEXT = 32_768;
 
-function readTexts(file: string): string[] {
-  return (parse(readFileSync(file), { columns: true }) as { text: string }[]).map(({ text }) => text);
-}
+const textsOf = (file: string) => readTexts(file).map(({ text }) => text);
 
 function meanLength(texts: readonly string[]): number {
   return Math.round(texts.reduce((sum, text) => sum + text.length, 0) / texts.length);
@@ -162,7 +160,7 @@ async function measureMemoryOf(backbone: Backbone, most: number): Promise<Row> {
 }
 
 /** The texts of exactly so many sub-words. */
-function ofTokens(texts: readonly string[], tokens: number): string[] {
+function selectByTokens(texts: readonly string[], tokens: number): string[] {
   const models = join(import.meta.dirname, "..", "models");
   const tokenize = unigramTokenizer(readFileSync(join(models, "text-use-1", "vocabulary.txt"), "utf8"));
   return texts.filter((text) => tokenize(text).length === tokens);
@@ -174,12 +172,12 @@ export async function run(): Promise<Row[]> {
     allowPositionals: true,
     options: { json: { type: "string" }, data: { type: "string" } },
   });
-  const tickets = readTexts(join(import.meta.dirname, "..", "examples", "support-tickets.csv"));
-  const sets = values.data === undefined ? [tickets] : [tickets, readTexts(join(values.data, "test.csv"))];
+  const tickets = textsOf(join(import.meta.dirname, "..", "examples", "support-tickets.csv"));
+  const sets = values.data === undefined ? [tickets] : [tickets, textsOf(join(values.data, "test.csv"))];
   const random = seededRandom(1);
   const letters = () => String.fromCharCode(97 + Math.floor(26 * random()));
   const longText = Array.from({ length: LONGEST_TEXT }, letters).join("");
-  const twelve = ofTokens(sets.flat(), 12).slice(0, 256);
+  const twelve = selectByTokens(sets.flat(), 12).slice(0, 256);
   const hashTextRow = measureHashText(tickets);
   const memoryRows = [await measureMemoryOf(textStatic, 24), await measureMemoryOf(textUse, 48)];
   const staticCases = sets.map((texts): EncodeCase => {

@@ -18,13 +18,13 @@ export default {
     const { id, texts, batch, milliseconds } = (await request.json()) as EncodeRequest;
     const backbone = bundledBackbones.find((each) => each.id === id);
     if (backbone === undefined) return new Response(null, { status: 404 });
-    const start = performance.now();
+    const startedAt = performance.now();
     let done = 0;
     let elapsed = 0;
     do {
       for (let start = 0; start < texts.length; start += batch) await backbone.embed(texts.slice(start, start + batch));
       done += texts.length;
-      elapsed = performance.now() - start;
+      elapsed = performance.now() - startedAt;
     } while (elapsed < milliseconds);
     return Response.json({ done, elapsed });
   },

@@ -9,8 +9,8 @@ import { MAX_CHARACTERS } from "./sentence-encoder/tokenizer.ts";
  */
 export const CHARACTERS_PER_CHUNK = 50_000;
 /**
- * How many times as long as a static backbone another local one takes for a character: a fine-tuned one for words that its
- * cache does not have, a sentence encoder for short texts.
+ * How many times as long as a static backbone others take for a character: a fine-tuned one for words that its cache does
+ * not have, a sentence encoder for short texts.
  */
 const COST_FACTORS = { fine_tuned: 25, sentence_encoder: 40 };
 

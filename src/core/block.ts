@@ -28,7 +28,7 @@ export interface Block {
   readonly rows: Float32Array;
 }
 
-/** The bytes of a block. With "int8" those of its rows as `roundRows` makes them, of which it gives the same bytes again. */
+/** The bytes of a block. With "int8" its rows are rounded as by `roundRows`; rounding them before changes no byte. */
 export function encodeBlock({ dimensions, hashes, rows }: Block, precision: BlockPrecision): Uint8Array<ArrayBuffer> {
   const count = hashes.length / HASH_BYTES;
   const rowsOffset = HEADER_BYTES + hashes.length;
@@ -104,7 +104,7 @@ function rowScale(rows: Float32Array, start: number, end: number): number {
   return scratch[0];
 }
 
-/** The integer by which a row keeps a number. */
+/** The integer that stands for a number of a row. */
 function toLevel(value: number, scale: number): number {
   return scale === 0 ? 0 : Math.floor(value / scale + 0.5);
 }

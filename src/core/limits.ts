@@ -41,7 +41,7 @@ export const limits = {
   embedding_numbers_per_request: 1_000_000,
   /** All texts of a request that a shared backbone embeds: at most about 2.5 s of one core, if it knows no word. */
   characters_per_request: 2_000_000,
-  /** All texts of a request that a sentence encoder embeds, of each what it reads: at most about 7 s of one core. */
+  /** What a sentence encoder reads of all texts of a request: at most about 7 s of one core. */
   encoder_characters_per_request: 200_000,
   /** The JSON of a head's record, with its labels and evaluation. A row of the ledger has at most 2 MB. */
   head_record_bytes: 1_900_000,

@@ -65,6 +65,11 @@ export function badRow(line: number, code: ErrorCode, message: string): BadRow {
   return { error: { line, code, message }, param: undefined };
 }
 
-export const taskOf = ({ shape }: ReaderContext): Task | null => shape?.task ?? null;
-export const toAnnotatedRow = (context: ReaderContext, annotation: Annotation, line: number) =>
-  toCheckedRow(context, context.readAnnotation(annotation, taskOf(context)), line);
+/** What the rows must be examples of; null before the first valid one, where nothing else says it. */
+export function taskOf({ shape }: ReaderContext): Task | null {
+  return shape?.task ?? null;
+}
+
+export function toAnnotatedRow(context: ReaderContext, annotation: Annotation, line: number): ImportRow {
+  return toCheckedRow(context, context.readAnnotation(annotation, taskOf(context)), line);
+}

@@ -26,9 +26,9 @@ import {
 export type CostOptions = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">;
 
 /**
- * What it counts to embed a byte of text with a local backbone and to read it for lexical features. text-static-1 takes
- * 0.8 to 5 MB a second, least if it knows no word (bench/encode.ts), hash-text-1 takes more, and training does about 12
- * GFLOP a second.
+ * Operations counted for a byte of text that a local backbone embeds, and for one that is read for lexical features.
+ * text-static-1 takes 0.8 to 5 MB a second, least if it knows no word (bench/encode.ts), hash-text-1 takes more, and
+ * training does about 12 GFLOP a second.
  */
 export const OPERATIONS_PER_TEXT_BYTE = 10_000;
 /** Rows of the embeddings that may be alive beside their copy. */
@@ -106,7 +106,7 @@ export function rowPrecision(shape: TrainingShape, options: CostOptions, budget:
   for (const precision of ["float32", "int8"] as const) {
     const cost = estimateCost(shape, options, precision);
     const isExcessive = cost.bytes > budget.bytes || cost.operations > budget.operations;
-    // The cost of no examples is no number, and within any budget: the training itself refuses them.
+    // The cost of no examples is NaN, which no budget refuses: the training itself refuses them.
     if (!isExcessive) return precision;
   }
   return null;
