@@ -3,7 +3,8 @@
  * examples, and a convolution over the words of a text (src/finetune/network.ts). The embedding is the base's, followed by
  * the output of each filter:
  *
- *   (base(text), h)    h_f = max(0, c_f + max_t K_f · (x_{t−1}, x_t, x_{t+1}))    x_t: the row of word t, zeros beyond the text
+ *   (base(text), h)    h_f = max(0, c_f + max_t K_f · (x_{t−1}, x_t, x_{t+1}))
+ *                      x_t: the row of word t, zeros beyond the text
  *
  * A word without a row in the delta has the base's row, times `scale`. K_f is a scale times eight-bit integers.
  *

@@ -1,8 +1,14 @@
 const MAX_LEVEL = 7;
-/** Factors to try on the scale at which a row's largest number just fits. A smaller scale clips it, and is finer for the others. */
+/**
+ * Factors to try on the scale at which a row's largest number just fits. A smaller scale clips it, and is finer for the
+ * others.
+ */
 const SCALES = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6];
 
-/** The bytes of a static table (text-static.ts has the format). Each row gets the half-precision scale with the least squared error. */
+/**
+ * The bytes of a static table (text-static.ts has the format). Each row gets the half-precision scale with the least
+ * squared error.
+ */
 export function quantise(
   rows: Float32Array,
   {

@@ -21,7 +21,10 @@ export function subwordCount(word: string): number {
   return count;
 }
 
-/** Visits the row of each 3- to 5-gram of "<word>": FNV-1a over its UTF-16 code units, modulo `buckets`. Every word has one. */
+/**
+ * Visits the row of each 3- to 5-gram of "<word>": FNV-1a over its UTF-16 code units, modulo `buckets`. Every word has
+ * one.
+ */
 export function forEachSubword(word: string, buckets: number, visit: (row: number) => void): void {
   const bounded = `<${word}>`;
   for (let start = 0; start + MIN_NGRAM <= bounded.length; start++) {

@@ -1,7 +1,9 @@
 /**
  * The size of a training of a backbone's layers (src/finetune) and what it costs:
  *
- *   per word and text  2 · WINDOW · d · f       per text  4 · WINDOW · d · f + 6 · f · k       per step  10 · f · (WINDOW · d + k)
+ *   per word and text   2 · WINDOW · d · f
+ *   per text            4 · WINDOW · d · f + 6 · f · k
+ *   per step            10 · f · (WINDOW · d + k)
  *
  * d: dimensions of a word's row, f: filters of the convolution, k: outputs.
  */

@@ -169,7 +169,8 @@ function storeRow(c: usize, s0: v128, s1: v128, columns: i32, first: i32): void 
 }
 
 /**
- * Rounds each row to 8-bit integers: x ≈ scale · code, with the row's largest magnitude at ±127. `scales` gets a scale a row.
+ * Rounds each row to 8-bit integers: x ≈ scale · code, with the row's largest magnitude at ±127. `scales` gets a scale a
+ * row.
  */
 export function quantiseRows(rows: i32, columns: i32, x: usize, codes: usize, scales: usize): void {
   for (let i = 0; i < rows; i++) {

@@ -10,8 +10,8 @@ function at(base: usize, index: i32): usize {
 }
 
 /**
- * to += a·b. Row i of a has values[m] in column columns[m] (16 bits each) for m from starts[i] to starts[i + 1]. b has `height`
- * rows; b and `to` are row-major with `width` columns.
+ * to += a·b. Row i of a has values[m] in column columns[m] (16 bits each) for m from starts[i] to starts[i + 1]. b has
+ * `height` rows; b and `to` are row-major with `width` columns.
  */
 export function addSparseProduct(
   rows: i32,

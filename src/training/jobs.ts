@@ -34,7 +34,10 @@ export async function createJob(
   return getLedger(env.TENANT, spec.tenant).createJob(claim, id, { ...spec, head: spec.head ?? id }, status);
 }
 
-/** Makes the job that trains a head as `POST /v1/heads` asks for it. Examples of the request become a file of the job's own. */
+/**
+ * Makes the job that trains a head as `POST /v1/heads` asks for it. Examples of the request become a file of the job's
+ * own.
+ */
 export async function createHeadJob(
   request: TenantRequest,
   params: HeadParams,
@@ -57,7 +60,10 @@ export async function createHeadJob(
   return result;
 }
 
-/** A head that is too large for a request has nothing to be compared with. Trained layers are compared with the frozen head. */
+/**
+ * A head that is too large for a request has nothing to be compared with. Trained layers are compared with the frozen
+ * head.
+ */
 function choosePromotion({ promote }: HeadParams, trainable: "head" | "all"): PromotionMode {
   if (!promote) return "never";
   return trainable === "head" ? "always" : "if_better";

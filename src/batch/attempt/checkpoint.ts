@@ -1,7 +1,8 @@
 /**
  * The results that an attempt has so far, as bytes from which the next attempt goes on:
  *
- *   "GBC2" | u32 length of JSON | JSON, padded with spaces to a multiple of 4 | embeddings f32 | heads and deltas, as they are stored
+ *   "GBC2" | u32 length of JSON | JSON, padded with spaces to a multiple of 4 | embeddings f32
+ *          | heads and deltas, as they are stored
  *
  * Numbers are little-endian. The JSON has a fingerprint of the job and its data: the results are of use for these alone.
  */

@@ -1,4 +1,7 @@
-/** The process of one attempt. If it runs out of memory, no other attempt is harmed; when it ends, its memory is free again. */
+/**
+ * The process of one attempt. If it runs out of memory, no other attempt is harmed; when it ends, its memory is free
+ * again.
+ */
 import { makeBackbones } from "../../backbones/index.ts";
 import type { Cost } from "../../core/linear/types.ts";
 import type { Submission } from "../../jobs/protocol.ts";

@@ -126,7 +126,10 @@ function textBytesOf({ examples }: TrainingContext, rows: readonly number[]): nu
   return rows.reduce((sum, row) => sum + Buffer.byteLength(examples.texts[row] ?? ""), 0);
 }
 
-/** The lexical features of rows, null if the head has none; or the cost of a training that needs them and cannot pay for them. */
+/**
+ * The lexical features of rows, null if the head has none; or the cost of a training that needs them and cannot pay for
+ * them.
+ */
 async function readLexical(
   context: TrainingContext,
   rows: readonly number[],

@@ -101,7 +101,10 @@ function selectionOperations(shape: TrainingShape, options: CostOptions, inversi
   return trials * operationsPerTrial;
 }
 
-/** The precision of a training's rows: 8 bits only where the budget has no room for 32-bit floats. Null beyond the budget. */
+/**
+ * The precision of a training's rows: 8 bits only where the budget has no room for 32-bit floats. Null beyond the
+ * budget.
+ */
 export function rowPrecision(shape: TrainingShape, options: CostOptions, budget: Cost): RowPrecision | null {
   for (const precision of ["float32", "int8"] as const) {
     const cost = estimateCost(shape, options, precision);

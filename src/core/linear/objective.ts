@@ -4,7 +4,8 @@
  *   f(W, b) = Σ_i s_i ℓ(z_i, y_i) + (λ/2) ‖W‖²        logits Z = X W + b
  *   ∂f/∂W = Xᵀ R + λ W,   ∂f/∂b = Σ_i R_i,            residuals R_i = s_i (p_i − y_i)
  *
- *   X: rows × width, dense columns before sparse ones; W: width × outputs; b: outputs; Z and R: rows × outputs; s: a weight per row
+ *   X: rows × width, dense columns before sparse ones; W: width × outputs; b: outputs; Z and R: rows × outputs;
+ *   s: a weight per row
  *   single: ℓ = −log softmax(z)_y,          p = softmax(z)
  *   multi:  ℓ = Σ_k log(1 + eᶻ) − y z,      p = sigmoid(z)
  *   value:  ℓ = ½ (z − y)²,                 p = z

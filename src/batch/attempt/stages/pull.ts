@@ -4,7 +4,10 @@ import type { Submission } from "../../../jobs/protocol.ts";
 import { type Outcome, type WorkerClient, withRetries } from "../../client/worker-client.ts";
 import { type Examples, readExamples } from "../examples.ts";
 
-/** Fetches the examples, again if they are not whole. The result is a failure if they are invalid or take more than `maxBytes`. */
+/**
+ * Fetches the examples, again if they are not whole. The result is a failure if they are invalid or take more than
+ * `maxBytes`.
+ */
 export function pullExamples(
   workerClient: WorkerClient,
   submission: Submission,
