@@ -1,3 +1,5 @@
+import type { Steps } from "./steps.ts";
+
 /** A row-major matrix of 32-bit floats in the memory of a tensor backend, until it is freed. */
 export interface Matrix {
   readonly rows: number;
@@ -22,6 +24,20 @@ export interface SparseMatrix {
   readonly entries: number;
 }
 
+/** What makes a positive definite matrix of a symmetric one that is so but for rounding: scale · a + shift · I. */
+export interface Damping {
+  readonly scale: number;
+  readonly shift: number;
+  /** Smaller squared pivots are raised to it. */
+  readonly minSquaredPivot: number;
+}
+
+/** Rows of a symmetric matrix that are independent, and L⁻ᵀ (r × r), where L Lᵀ are these rows and columns of it. */
+export interface RowBasis {
+  readonly rows: readonly number[];
+  readonly inverse: Matrix;
+}
+
 /**
  * The linear algebra that training needs. `tensor/wasm.ts` computes it with the WASM backend of TensorFlow.js, and
  * `tensor/plain.ts`, the reference, in plain JavaScript. One contract suite tests both.
@@ -35,6 +51,16 @@ export interface TensorBackend {
   /** aᵀ·b, of shape a.columns × b.columns, without making aᵀ. Throws if a.rows differs from b.rows. */
   multiplyTransposed(a: Matrix, b: Matrix): Matrix;
   transpose(a: Matrix): Matrix;
+  /**
+   * (scale · a + shift · I)⁻¹ of a symmetric matrix (n × n, row-major), by Cholesky's factorisation in 64-bit floats. It
+   * yields every few rows.
+   */
+  invert(a: Float32Array, damping: Damping): Steps<Matrix>;
+  /**
+   * The independent rows of a positive semidefinite matrix (n × n, row-major), likewise. A row is independent of those
+   * before it if its squared pivot exceeds `minSquaredPivot`.
+   */
+  rowBasis(a: Float32Array, minSquaredPivot: number): Steps<RowBasis>;
   /**
    * A copy of `a` in 8-bit integers with a scale a row, a quarter of its memory: each number is off by at most 1/254 of the
    * largest magnitude of its row. It can be a left factor, and its `values` can be read.

@@ -1,5 +1,6 @@
 import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
 import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../core/tensors.ts";
+import { cholesky, invertTransposed, multiplyInverse, rankRevealingCholesky } from "./plain-cholesky.ts";
 
 /** The largest code of a quantised row. */
 const MAX_CODE = 127;
@@ -82,6 +83,19 @@ export function plainTensorBackend(): TensorBackend {
         for (let j = 0; j < a.columns; j++) transposed[j * a.rows + i] = values[i * a.columns + j] as number;
       }
       return create(a.columns, a.rows, transposed);
+    },
+    *invert(a, { scale, shift, minSquaredPivot }) {
+      const n = Math.sqrt(a.length);
+      const damped = Float64Array.from(a, (value, at) => scale * value + (at % (n + 1) === 0 ? shift : 0));
+      const inverse = invertTransposed(cholesky(damped, n, minSquaredPivot), n);
+      yield n ** 3;
+      return create(n, n, new Float32Array(multiplyInverse(inverse, n)));
+    },
+    *rowBasis(a, minSquaredPivot) {
+      const { rows, lower } = rankRevealingCholesky(new Float64Array(a), Math.sqrt(a.length), minSquaredPivot);
+      yield (2 / 3) * rows.length ** 3;
+      const inverse = new Float32Array(invertTransposed(lower, rows.length));
+      return { rows, inverse: create(rows.length, rows.length, inverse) };
     },
     quantise(a) {
       const values = valuesOf(a).slice();

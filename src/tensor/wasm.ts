@@ -13,6 +13,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { checkShapes, checkSparseRows } from "../core/linear/sparse.ts";
 import type { Matrix, SparseMatrix, TensorBackend } from "../core/tensors.ts";
+import { type CholeskyKernels, type CholeskyMemory, findRowBasis, invertMatrix } from "./cholesky.ts";
 
 /** The part of Emscripten's module that is used here. Emscripten's types are not installed. */
 type EmscriptenModule = BackendWasmModule & {
@@ -24,10 +25,11 @@ let backendPromise: Promise<TensorBackend> | null = null;
 
 type Kernel = (...values: number[]) => void;
 /** The kernels of src/kernels/tensor.ts. They work in the backend's memory. */
-type Kernels = Record<
-  "multiply" | "multiplyTransposed" | "quantiseRows" | "expandRows" | "addSparseProduct" | "addTransposedProduct",
-  Kernel
->;
+type Kernels = CholeskyKernels &
+  Record<
+    "multiply" | "multiplyTransposed" | "quantiseRows" | "expandRows" | "addSparseProduct" | "addTransposedProduct",
+    Kernel
+  >;
 
 /** Columns that the dense kernels pack beside each other. */
 const PANEL_COLUMNS = 8;
@@ -160,6 +162,18 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
     return register(product);
   };
 
+  const choleskyMemory: CholeskyMemory = {
+    kernels,
+    allocate(length) {
+      const tensor = backend.makeOutput([2 * length], "float32");
+      return {
+        offset: () => offsetOf(tensor),
+        view: () => new Float64Array(heapValues(tensor).buffer, offsetOf(tensor), length),
+        free: () => backend.disposeData(tensor.dataId),
+      };
+    },
+  };
+
   return {
     name: "wasm",
     matrix: (rows, columns, values) => register(tensor2d(values, [rows, columns], "float32")),
@@ -169,6 +183,14 @@ function createBackend(backend: BackendWasm, emscripten: EmscriptenModule, kerne
       const values = new Float32Array(a.rows * a.columns);
       transposeTiles(backend.typedArrayFromHeap(tensorOf(a)) as Float32Array, values, a.rows, a.columns);
       return register(tensor2d(values, [a.columns, a.rows], "float32"));
+    },
+    *invert(a, damping) {
+      const size = Math.sqrt(a.length);
+      return register(tensor2d(yield* invertMatrix(choleskyMemory, a, damping), [size, size], "float32"));
+    },
+    *rowBasis(a, minSquaredPivot) {
+      const { rows, inverse } = yield* findRowBasis(choleskyMemory, a, minSquaredPivot);
+      return { rows, inverse: register(tensor2d(inverse, [rows.length, rows.length], "float32")) };
     },
     quantise(a) {
       // The backend has no 8-bit integers, so four codes share a number.

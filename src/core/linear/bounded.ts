@@ -47,6 +47,14 @@ function trackAllocations(tensors: TensorBackend): { backend: TensorBackend; fre
       multiply: (a, b) => track(tensors.multiply(a, b)),
       multiplyTransposed: (a, b) => track(tensors.multiplyTransposed(a, b)),
       transpose: (a) => track(tensors.transpose(a)),
+      *invert(a, damping) {
+        return track(yield* tensors.invert(a, damping));
+      },
+      *rowBasis(a, minSquaredPivot) {
+        const basis = yield* tensors.rowBasis(a, minSquaredPivot);
+        track(basis.inverse);
+        return basis;
+      },
       quantise: (a) => track(tensors.quantise(a)),
       sparseMatrix: (rows, columns) => track(tensors.sparseMatrix(rows, columns)),
       free(matrix) {

@@ -228,7 +228,7 @@ function addTo(sum: Float32Array, part: Float32Array): void {
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (part[i] as number);
 }
 
-export function scaleVector(values: Float32Array, factor: number): Float64Array {
+function scaleVector(values: Float32Array, factor: number): Float64Array {
   const result = new Float64Array(values.length);
   for (let i = 0; i < values.length; i++) result[i] = factor * (values[i] as number);
   return result;

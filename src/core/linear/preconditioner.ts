@@ -5,14 +5,13 @@
  */
 import type { Steps } from "../steps.ts";
 import type { Matrix, TensorBackend } from "../tensors.ts";
-import { cholesky, choleskyOperations, invertLowerTriangular } from "./cholesky.ts";
-import { type GramStatistics, gramMatrix, MAX_GRAM_DIMENSIONS, scaleVector } from "./gram.ts";
+import { type GramStatistics, gramMatrix, MAX_GRAM_DIMENSIONS } from "./gram.ts";
 import type { FitProblem } from "./objective.ts";
 import { priors, type Targets } from "./targets.ts";
 
-/** Operations of one inversion. */
+/** Operations of one inversion: a third each for the factor, its inverse and the product of that with itself. */
 export function inversionOperations(dimensions: number): number {
-  return choleskyOperations(dimensions) + 2 * dimensions ** 3;
+  return dimensions ** 3;
 }
 
 /** κ: the mean second derivative of the loss by a logit at the starting point. */
@@ -145,32 +144,18 @@ function applyCentring(vector: Float64Array, mean: Float64Array, outputs: number
 }
 
 /**
- * (κ G + max(λ, δ) I)⁻¹ as a matrix, by Cholesky's factorisation in 64-bit floats. If L Lᵀ is the matrix, its inverse
- * is L⁻ᵀ L⁻¹, which stays positive definite when that last product is computed in 32-bit floats. δ, a millionth of the
- * trace, is the least value that they can tell from zero.
+ * (κ G + max(λ, δ) I)⁻¹. δ, a millionth of the trace, is the least value that 32-bit floats can tell from zero. G comes
+ * from 32-bit products, so its least eigenvalues may be slightly negative.
  */
-function* invertDamped(
+function invertDamped(
   tensors: TensorBackend,
   gram: Float32Array,
   dimensions: number,
   curvature: number,
   l2: number,
 ): Steps<Matrix> {
-  const inverse = tensors.matrix(dimensions, dimensions, yield* invertedFactor(gram, dimensions, curvature, l2));
-  const product = tensors.multiplyTransposed(inverse, inverse);
-  tensors.free(inverse);
-  yield 2 * dimensions ** 3;
-  return product;
-}
-
-/** L⁻¹ of `invertDamped`. A function of its own, so that its 64-bit matrices are free when it ends. */
-function* invertedFactor(gram: Float32Array, dimensions: number, curvature: number, l2: number): Steps<Float32Array> {
   let trace = 0;
   for (let j = 0; j < dimensions; j++) trace += gram[j * dimensions + j] as number;
-  const damping = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
-  const lower = scaleVector(gram, curvature);
-  for (let j = 0; j < dimensions; j++) lower[j * dimensions + j] = (lower[j * dimensions + j] as number) + damping;
-  // G comes from 32-bit products, and its least eigenvalues may be slightly negative.
-  yield* cholesky(lower, dimensions, damping / 2);
-  return new Float32Array(yield* invertLowerTriangular(lower, dimensions));
+  const shift = Math.max(l2, 1e-6 * curvature * trace, 1e-30);
+  return tensors.invert(gram, { scale: curvature, shift, minSquaredPivot: shift / 2 });
 }

@@ -6,8 +6,7 @@
  */
 
 import type { Steps } from "../steps.ts";
-import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
-import { choleskyOperations, invertLowerTriangular, rankRevealingCholesky } from "./cholesky.ts";
+import type { Matrix, RowBasis, SparseRows, TensorBackend } from "../tensors.ts";
 import { type Design, readSparseDesign } from "./design.ts";
 import { BYTES_PER_SPARSE_ENTRY, pickRows } from "./sparse.ts";
 
@@ -41,10 +40,7 @@ export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: n
   const { rows, dimensions, entries } = shape;
   return {
     operations:
-      4 * rows ** 2 * dimensions +
-      4 * rows ** 3 +
-      choleskyOperations(rows) +
-      OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
+      4 * rows ** 2 * dimensions + 4 * rows ** 3 + (2 / 3) * rows ** 3 + OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
     // The sparse rows are copied once, and those of the basis once more.
     bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * BYTES_PER_SPARSE_ENTRY * entries,
   };
@@ -77,17 +73,17 @@ export function* reduceToRowSpace(
   const sparse =
     design.sparse === null ? null : { rows: readSparseDesign(tensors, design.sparse), columns: design.sparse.columns };
   if (sparse !== null) yield* addAllSparseProducts(sparse, products);
-  const factor = yield* factoriseProducts(products, weights);
-  const rank = factor.rows.length;
-  if (rank === 0) return null;
-  const lower = tensors.matrix(rank, rank, new Float32Array(yield* invertLowerTriangular(factor.lower, rank)));
-  const inverse = tensors.transpose(lower);
-  tensors.free(lower);
-  const blocks = projectBlocks(tensors, design, products, factor.rows, inverse);
+  const { rows: basisRows, inverse } = yield* findBasis(tensors, products, weights);
+  const rank = basisRows.length;
+  if (rank === 0) {
+    tensors.free(inverse);
+    return null;
+  }
+  const blocks = projectBlocks(tensors, design, products, basisRows, inverse);
   yield 2 * rows * rank ** 2;
   const basis = {
-    dense: tensors.matrix(rank, dimensions, pickDenseRows(values, dimensions, factor.rows)),
-    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, factor.rows), columns: sparse.columns },
+    dense: tensors.matrix(rank, dimensions, pickDenseRows(values, dimensions, basisRows)),
+    sparse: sparse === null ? null : { rows: pickRows(sparse.rows, basisRows), columns: sparse.columns },
     inverse,
   };
   return { design: { ...design, blocks, dimensions: rank, precision: "float32", sparse: null }, basis };
@@ -132,19 +128,17 @@ function* addAllSparseProducts(
   }
 }
 
-/** The independent ones of the weighted rows, and L of their products. */
-function* factoriseProducts(
-  products: Float32Array,
-  weights: Float64Array,
-): Steps<{ readonly rows: number[]; readonly lower: Float64Array }> {
+/** The independent ones of the weighted rows, and L⁻ᵀ of their products. */
+function* findBasis(tensors: TensorBackend, products: Float32Array, weights: Float64Array): Steps<RowBasis> {
   const weightedRows = Array.from(weights.keys()).filter((row) => weights[row] !== 0);
-  const gram = new Float64Array(weightedRows.length ** 2);
+  const gram = new Float32Array(weightedRows.length ** 2);
   weightedRows.forEach((row, i) => {
+    const own = products.subarray(row * weights.length, (row + 1) * weights.length);
     for (let j = 0; j < weightedRows.length; j++)
-      gram[i * weightedRows.length + j] = products[row * weights.length + (weightedRows[j] as number)] as number;
+      gram[i * weightedRows.length + j] = own[weightedRows[j] as number] as number;
   });
-  const { rows, lower } = yield* rankRevealingCholesky(gram, weightedRows.length, MIN_SQUARED_PIVOT);
-  return { rows: rows.map((i) => weightedRows[i] as number), lower };
+  const { rows, inverse } = yield* tensors.rowBasis(gram, MIN_SQUARED_PIVOT);
+  return { rows: rows.map((i) => weightedRows[i] as number), inverse };
 }
 
 /** Each block of the design in the row space: its rows' products with the basis rows, times L⁻ᵀ. */
