@@ -4,6 +4,9 @@
  */
 export type Steps<T> = Generator<number, T, void>;
 
+/** What a number costs that is read or copied by JavaScript, outside a product, in operations of a product. */
+export const OPERATIONS_PER_COPIED_NUMBER = 100;
+
 /**
  * Runs `steps` to the end and awaits `pause` after every `yieldEvery` operations, so that other work gets its turn. If
  * `pause` resolves to a value, the run stops there and that value is the result. `operations` counts what was done

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { joinRows } from "../../src/core/linear/sparse.ts";
 import { hasLexicalRoom, lexicalBucketCount } from "../../src/core/text/buckets.ts";
 import { createLexicalVectorizer, type LexicalVocabulary } from "../../src/core/text/lexical.ts";
 import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
@@ -79,7 +80,7 @@ function fitLexical(examples: readonly string[], buckets: number) {
   const entries = reader.entries();
   const features = reader.fit();
   expect(features.entries).toBe(entries);
-  return { ...features, rows: features.takeRows() };
+  return { ...features, rows: joinRows([...features.takeBlocks([examples.length])]) };
 }
 
 function weightsByBucket(
@@ -261,8 +262,9 @@ describe("lexical features", () => {
             steps.map(([text]) => text),
             reader.buckets(),
           );
-          const { vocabulary, columns, entries, takeRows } = reader.fit();
-          expect({ lexical: vocabulary, columns, entries, rows: takeRows() }).toEqual({
+          const { vocabulary, columns, entries, takeBlocks } = reader.fit();
+          const rows = joinRows([...takeBlocks(steps.map(() => 1))]);
+          expect({ lexical: vocabulary, columns, entries, rows }).toEqual({
             lexical: fitted.vocabulary,
             columns: fitted.columns,
             entries: fitted.entries,
@@ -283,17 +285,18 @@ describe("lexical features", () => {
       if (i === 99) expect(reader.entries()).toBeGreaterThan(65_536);
       if (i === 99 || i === 110) reader.halve();
     }
-    const { vocabulary, takeRows } = reader.fit();
+    const { vocabulary, takeBlocks } = reader.fit();
+    const rows = joinRows([...takeBlocks([50, 70])]);
     const fitted = fitLexical(texts, 2048);
-    expect({ lexical: vocabulary, rows: takeRows() }).toEqual({ lexical: fitted.vocabulary, rows: fitted.rows });
+    expect({ lexical: vocabulary, rows }).toEqual({ lexical: fitted.vocabulary, rows: fitted.rows });
   });
 
   it("are handed over once", () => {
     const reader = createLexicalReader(16);
     reader.add("a");
     const features = reader.fit();
-    features.takeRows();
-    expect(() => features.takeRows()).toThrow();
+    features.takeBlocks([1]);
+    expect(() => features.takeBlocks([1])).toThrow();
   });
 });
 

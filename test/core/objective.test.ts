@@ -5,6 +5,7 @@ import { fitHead, initialParameters } from "../../src/core/linear/fit.ts";
 import { computeGramStatistics } from "../../src/core/linear/gram.ts";
 import { evaluateObjective, type FitProblem } from "../../src/core/linear/objective.ts";
 import { makePreconditioner } from "../../src/core/linear/preconditioner.ts";
+import { cutRows } from "../../src/core/linear/sparse.ts";
 import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { TensorBackend } from "../../src/core/tensors.ts";
@@ -36,9 +37,11 @@ function makeProblem(tensors: TensorBackend, kind: Targets["kind"], seed: number
   const values = Float32Array.from({ length: rows * dimensions }, () => 2 * random() - 1);
   const features = [tensors.matrix(rows, dimensions, values)];
   const columns = 1 + Math.floor(random() * 9);
-  const sparse = seed % 3 === 0 ? null : { rows: sparseRows(rows, columns, 3, seed), columns };
+  const sparse = sparseRows(rows, columns, 3, seed);
+  const takeBlocks = (heights: readonly number[]) => cutRows(sparse, heights);
+  const lexical = seed % 3 === 0 ? null : { columns, takeBlocks };
   const design = runToEnd(
-    makeDesign(tensors, features, { dimensions, weights, outputs, sparse, precision: "float32" }),
+    makeDesign(tensors, features, { dimensions, weights, outputs, lexical, precision: "float32" }),
   );
   if (!design.ok) throw new Error(design.failure.message);
   return { design: design.value, targets, outputs, weights, l2: random() };

@@ -13,7 +13,7 @@ import {
   rowSpaceCost,
   usesRowSpace,
 } from "../../src/core/linear/row-space.ts";
-import { pickRows } from "../../src/core/linear/sparse.ts";
+import { cutRows, pickRows } from "../../src/core/linear/sparse.ts";
 import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import type { TensorBackend } from "../../src/core/tensors.ts";
@@ -43,9 +43,11 @@ function makeTestDesign(
     Float32Array.from(order.flatMap((row) => [...values.subarray(row * dimensions, (row + 1) * dimensions)])),
   );
   const weights = Float64Array.from({ length: rows }, (_, i) => (i > 3 && random() < 0.2 ? 0 : 1 + (i % 2)));
-  const sparse = columns === 0 ? null : { rows: pickRows(sparseRows(distinctRows, columns, 9, seed), order), columns };
+  const takeBlocks = (heights: readonly number[]) =>
+    cutRows(pickRows(sparseRows(distinctRows, columns, 9, seed), order), heights);
+  const lexical = columns === 0 ? null : { columns, takeBlocks };
   const result = runToEnd(
-    makeDesign(tensors, [features], { dimensions, weights, outputs: 3, sparse, precision: "float32" }),
+    makeDesign(tensors, [features], { dimensions, weights, outputs: 3, lexical, precision: "float32" }),
   );
   if (!result.ok) throw new Error(result.failure.message);
   return { design: result.value, weights };

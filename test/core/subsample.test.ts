@@ -5,6 +5,7 @@ import { freeDesign, makeDesign, readSparseDesign } from "../../src/core/linear/
 import { subsetDesign } from "../../src/core/linear/design-subset.ts";
 import { computeGramStatistics, gramMatrix } from "../../src/core/linear/gram.ts";
 import { makePreconditioner } from "../../src/core/linear/preconditioner.ts";
+import { cutRows } from "../../src/core/linear/sparse.ts";
 import { stratifiedFolds } from "../../src/core/linear/split.ts";
 import { stratifiedOrder, subsample } from "../../src/core/linear/subsample.ts";
 import type { Targets } from "../../src/core/linear/targets.ts";
@@ -22,7 +23,7 @@ function makeTestDesign(features: Float32Array, dimensions: number) {
       dimensions,
       weights: new Float64Array(rows).fill(1),
       outputs: 2,
-      sparse: null,
+      lexical: null,
       precision: "float32",
     }),
   );
@@ -84,7 +85,7 @@ it("keeps each sampled row with its own sparse row", () => {
       dimensions: 1,
       weights,
       outputs: 2,
-      sparse,
+      lexical: { columns: sparse.columns, takeBlocks: (heights) => cutRows(sparse.rows, heights) },
       precision: "float32",
     }),
   );

@@ -2,6 +2,7 @@
 import { temperatureOperations } from "../evaluation/calibration.ts";
 import { heldOutEvaluationOperations } from "../evaluation/evaluate-held-out.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
+import { OPERATIONS_PER_COPIED_NUMBER } from "../steps.ts";
 import { type RowPrecision, rowsPerBlock } from "./design.ts";
 import { fitBytes } from "./fit.ts";
 import { MAX_GRAM_DIMENSIONS } from "./gram.ts";
@@ -31,6 +32,10 @@ export type CostOptions = Pick<TrainingOptions, "l2" | "evaluation" | "lexical">
  * training does about 12 GFLOP a second.
  */
 export const OPERATIONS_PER_TEXT_BYTE = 10_000;
+/** How often the rows are read or copied outside products at most: for the design, its statistics and a subsample. */
+const COPIES_PER_TRAINING = 14;
+/** For the statistics of a fold, and where a fit starts. */
+const COPIES_PER_FIT = 4;
 /** Rows of the embeddings that may be alive beside their copy. */
 const FEATURE_BLOCK_ROWS = 2048;
 /** `auto` cross-validates if that takes at most so many operations, at `EVALUATIONS_PER_FIT` evaluations a fit. */
@@ -64,7 +69,9 @@ export function estimateCost(shape: TrainingShape, options: CostOptions, precisi
   const largest = largestWorkload(shape, options);
   const { dimensions } = largest;
   const evaluation = objectiveOperations(largest);
-  const { fits, heldOutLogits } = trainingPlan(shape, options);
+  const { fits, plan, heldOutLogits } = trainingPlan(shape, options);
+  const selectionFits = needsSelection(shape, options) ? plan.folds * plan.repetitions : 0;
+  const copies = (COPIES_PER_TRAINING + COPIES_PER_FIT * (fits + selectionFits)) * examples;
   const gram = dimensions > MAX_GRAM_DIMENSIONS ? 0 : 2 * examples * dimensions ** 2;
   const inversion = dimensions > MAX_GRAM_DIMENSIONS ? 0 : inversionOperations(dimensions);
   const limits = fitEvaluationLimits(largest);
@@ -74,6 +81,7 @@ export function estimateCost(shape: TrainingShape, options: CostOptions, precisi
     OPERATIONS_PER_TEXT_BYTE *
       ((shape.textBytes ?? 0) + (options.lexical === false ? 0 : (shape.lexical?.textBytes ?? 0))) +
     rowSpaceCost(designShape(shape, options)).operations +
+    OPERATIONS_PER_COPIED_NUMBER * copies * shape.dimensions +
     (3 + fits) * gram +
     (2 + fits) * inversion +
     selectionOperations(shape, options, inversion) +
@@ -153,7 +161,8 @@ function arrayBytes(shape: TrainingShape, options: CostOptions, precision: RowPr
   const selectionShare = selects && plan.rows < examples ? plan.rows / examples : 0;
   const headFitBytes = fitBytes(dimensions, columns, outputs, rowsPerBlock(examples, dimensions, outputs));
   const modelBytes = (count: number) => 3 * 8 * (dimensions + columns + 1) * outputs * count;
-  // The phases, one after another. First the sparse rows exist twice while they are copied. Then a copy of some rows
+  // The phases, one after another. First the sparse rows are copied, a block at a time; twice their bytes are more than
+  // enough. Then a copy of some rows
   // may select l2, and its sparse rows exist three times while they are picked. Then the folds or the head are fitted.
   const copyBytes = featureBlockBytes + 2 * sparseBytes;
   const subsetDesignBytes = selectionShare * designBytes;

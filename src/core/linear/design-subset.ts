@@ -1,7 +1,7 @@
-import type { Steps } from "../steps.ts";
+import { OPERATIONS_PER_COPIED_NUMBER, type Steps } from "../steps.ts";
 import type { Matrix, SparseRows, TensorBackend } from "../tensors.ts";
 import { type Design, makeRows, makeSparseDesign, rowsPerBlock, type SparseDesign } from "./design.ts";
-import { joinRows, pickRows } from "./sparse.ts";
+import { cutRows, joinRows, pickRows } from "./sparse.ts";
 
 /**
  * A design of some rows, which ascend. A subset that is read only once has 32-bit floats and no sparse columns.
@@ -40,16 +40,18 @@ export function* subsetDesign(
       position += dimensions;
     }
     blocks.push(makeRows(tensors, rowsInBlock.length, dimensions, block, precision));
-    yield block.length;
+    yield OPERATIONS_PER_COPIED_NUMBER * block.length;
   }
   const sparse =
     design.sparse === null || use === "once"
       ? null
-      : makeSparseDesign(
+      : yield* makeSparseDesign(
           tensors,
-          pickFromBlocks(tensors, design.sparse, rows),
+          cutRows(
+            pickFromBlocks(tensors, design.sparse, rows),
+            blocks.map((block) => block.rows),
+          ),
           design.sparse.columns,
-          blocks.map((block) => block.rows),
         );
   return { ...design, precision, blocks, rows: rows.length, sparse };
 }

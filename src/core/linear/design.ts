@@ -8,9 +8,10 @@
  * features with a large mean. Scaling makes everything else independent of the features' scale.
  */
 import { fail, ok, type Result } from "../failure.ts";
-import type { Steps } from "../steps.ts";
+import { OPERATIONS_PER_COPIED_NUMBER, type Steps } from "../steps.ts";
 import type { Matrix, SparseMatrix, SparseRows, TensorBackend } from "../tensors.ts";
-import { joinRows, sliceRows } from "./sparse.ts";
+import type { LexicalFeatures } from "../text/lexical-reader.ts";
+import { joinRows } from "./sparse.ts";
 
 export interface Design {
   /** Row blocks in order. */
@@ -35,18 +36,20 @@ export function designWidth({ dimensions, sparse }: Design): number {
   return dimensions + (sparse?.columns ?? 0);
 }
 
-/** Cuts sparse rows into blocks of these heights, those of the dense blocks. */
-export function makeSparseDesign(
+/** What a sparse entry costs that is made or copied, in operations of a product. */
+const OPERATIONS_PER_COPIED_ENTRY = 2 * OPERATIONS_PER_COPIED_NUMBER;
+
+/** Copies sparse rows, in blocks of the heights of the dense ones, into the backend's memory. */
+export function* makeSparseDesign(
   tensors: TensorBackend,
-  rows: SparseRows,
+  rowBlocks: Iterable<SparseRows>,
   columns: number,
-  heights: readonly number[],
-): SparseDesign {
-  let first = 0;
-  const blocks = heights.map((height) => {
-    first += height;
-    return tensors.sparseMatrix(sliceRows(rows, first - height, first), columns);
-  });
+): Steps<SparseDesign> {
+  const blocks: SparseMatrix[] = [];
+  for (const rows of rowBlocks) {
+    blocks.push(tensors.sparseMatrix(rows, columns));
+    yield OPERATIONS_PER_COPIED_ENTRY * rows.values.length;
+  }
   return { columns, blocks };
 }
 
@@ -99,7 +102,7 @@ export interface DesignOptions {
   /** Each row's weight. The mean and the scale are those of the rows whose weight is not zero. */
   readonly weights: Float64Array;
   readonly outputs: number;
-  readonly sparse: { readonly rows: SparseRows; readonly columns: number } | null;
+  readonly lexical: Pick<LexicalFeatures, "columns" | "takeBlocks"> | null;
   readonly precision: RowPrecision;
 }
 
@@ -110,7 +113,7 @@ export interface DesignOptions {
 export function* makeDesign(
   tensors: TensorBackend,
   features: readonly Matrix[],
-  { dimensions, weights, outputs, sparse, precision }: DesignOptions,
+  { dimensions, weights, outputs, lexical, precision }: DesignOptions,
 ): Steps<Result<Design>> {
   const moments = yield* columnMoments(tensors, features, dimensions, weights);
   if (!moments.ok) return moments;
@@ -123,8 +126,9 @@ export function* makeDesign(
     precision,
   });
   const heights = blocks.map((block) => block.rows);
-  const sparseBlocks = sparse === null ? null : makeSparseDesign(tensors, sparse.rows, sparse.columns, heights);
-  return ok({ blocks, rows, dimensions, precision, mean, scale, sparse: sparseBlocks });
+  const sparse =
+    lexical === null ? null : yield* makeSparseDesign(tensors, lexical.takeBlocks(heights), lexical.columns);
+  return ok({ blocks, rows, dimensions, precision, mean, scale, sparse });
 }
 
 /** μ and σ of the rows whose weight is not zero. */
@@ -141,7 +145,8 @@ function* columnMoments(
     const values = tensors.values(block);
     for (let i = 0; i < block.rows; i++, row++) {
       const x = values.subarray(i * dimensions, (i + 1) * dimensions);
-      if (!x.every(Number.isFinite))
+      // 32-bit floats are too small for a sum of 64 bits to overflow.
+      if (!Number.isFinite(sumOf(x)))
         return fail("invalid_features", `Row ${row} of the features holds a number that is not finite.`, {
           details: { row },
         });
@@ -149,7 +154,7 @@ function* columnMoments(
       addTo(mean, x);
       weightedRows++;
     }
-    yield 2 * block.rows * dimensions;
+    yield OPERATIONS_PER_COPIED_NUMBER * block.rows * dimensions;
   }
   for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(weightedRows, 1);
 
@@ -161,7 +166,7 @@ function* columnMoments(
       if (weights[row] !== 0)
         sumOfSquares += squaredDistance(values.subarray(i * dimensions, (i + 1) * dimensions), mean);
     }
-    yield 3 * block.rows * dimensions;
+    yield OPERATIONS_PER_COPIED_NUMBER * block.rows * dimensions;
   }
   const rms = Math.sqrt(sumOfSquares / Math.max(weightedRows, 1));
   return ok({ mean, scale: rms < MIN_SCALE ? 1 : rms });
@@ -201,12 +206,18 @@ function* standardiseBlocks(
       }
     }
     blocks.push(makeRows(tensors, block.length / dimensions, dimensions, block, precision));
-    yield 2 * block.length;
+    yield OPERATIONS_PER_COPIED_NUMBER * block.length;
   }
   return blocks;
 }
 
 // Loops have functions of their own because loops in generators run at a fraction of the speed.
+
+function sumOf(values: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i] as number;
+  return sum;
+}
 
 /** Adds `part` to the first numbers of `sum`, which may be longer. */
 export function addTo(sum: Float64Array, part: Float32Array): void {

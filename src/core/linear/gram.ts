@@ -4,7 +4,7 @@
  */
 
 import { seededRandom, shuffle } from "../random.ts";
-import type { Steps } from "../steps.ts";
+import { OPERATIONS_PER_COPIED_NUMBER, type Steps } from "../steps.ts";
 import type { SparseRows, TensorBackend } from "../tensors.ts";
 import { type Design, freeDesign, type SparseDesign } from "./design.ts";
 import { subsetDesign } from "./design-subset.ts";
@@ -20,6 +20,8 @@ const GRAM_ROWS_PER_DIMENSION = 24;
 
 /** Rows of that sample that are copied at a time. */
 const GRAM_BATCH_ROWS = 1024;
+/** Operations of a product for G that no other work interrupts: some ten milliseconds. */
+const GRAM_STEP_OPERATIONS = 2e8;
 /** The diagonal and the largest eigenvalue are estimated from a sample of so many numbers. */
 const MAX_SAMPLE_NUMBERS = 4e5;
 const POWER_ITERATIONS = 4;
@@ -68,15 +70,16 @@ export function* computeGramStatistics(
       sample.set(scaleVector(x, Math.sqrt(weight / sampleShare)), at);
       at += dimensions;
     }
-    yield 2 * values.length;
+    yield OPERATIONS_PER_COPIED_NUMBER * values.length;
   }
   for (let j = 0; j < dimensions; j++) mean[j] = (mean[j] as number) / Math.max(totalWeight, 1e-30);
   const isCentred = squaredNorm(mean) < MAX_CENTRED_SQUARE;
   const diagonal = new Float64Array(dimensions);
   addSquares(sample, diagonal);
-  const largestEigenvalue = estimateLargestEigenvalue(sample, dimensions);
-  yield (2 + 4 * POWER_ITERATIONS) * sample.length;
-  const sparse = design.sparse === null ? null : sparseGramStatistics(tensors, design.sparse, weights, totalWeight);
+  yield OPERATIONS_PER_COPIED_NUMBER * sample.length;
+  const largestEigenvalue = yield* estimateLargestEigenvalue(sample, dimensions);
+  const sparse =
+    design.sparse === null ? null : yield* sparseGramStatistics(tensors, design.sparse, weights, totalWeight);
   return {
     design,
     weights,
@@ -91,18 +94,19 @@ export function* computeGramStatistics(
 }
 
 /** The mean of each sparse column, and the sum of the squared deviations from it. */
-function sparseGramStatistics(
+function* sparseGramStatistics(
   tensors: TensorBackend,
   design: SparseDesign,
   weights: Float64Array,
   totalWeight: number,
-) {
+): Steps<GramStatistics["sparse"]> {
   const mean = new Float64Array(design.columns);
   const diagonal = new Float64Array(design.columns);
   let first = 0;
   for (const block of design.blocks) {
     addSparseRows(tensors.readSparse(block), weights.subarray(first, first + block.rows), mean, diagonal);
     first += block.rows;
+    yield OPERATIONS_PER_COPIED_NUMBER * block.entries;
   }
   for (let j = 0; j < mean.length; j++) {
     const average = (mean[j] as number) / Math.max(totalWeight, 1e-30);
@@ -145,20 +149,28 @@ function addSquares(sample: Float32Array, squares: Float64Array): void {
 }
 
 /** A lower bound of the largest eigenvalue of SᵀS, by the power method. */
-function estimateLargestEigenvalue(s: Float32Array, dimensions: number): number {
+function* estimateLargestEigenvalue(s: Float32Array, dimensions: number): Steps<number> {
   let vector = Float64Array.from({ length: dimensions }, (_, j) => Math.sin(j + 1));
   let value = 0;
   for (let step = 0; step < POWER_ITERATIONS; step++) {
-    const next = new Float64Array(dimensions);
-    for (let start = 0; start < s.length; start += dimensions) {
-      let product = 0;
-      for (let j = 0; j < dimensions; j++) product += (s[start + j] as number) * (vector[j] as number);
-      for (let j = 0; j < dimensions; j++) next[j] = (next[j] as number) + product * (s[start + j] as number);
-    }
+    const next = multiplyByGram(s, vector);
     value = Math.sqrt(squaredNorm(next) / squaredNorm(vector)) || 0;
     vector = next;
+    yield 2 * OPERATIONS_PER_COPIED_NUMBER * s.length;
   }
   return value;
+}
+
+/** SᵀS v, of rows S as long as v. */
+function multiplyByGram(s: Float32Array, vector: Float64Array): Float64Array<ArrayBuffer> {
+  const dimensions = vector.length;
+  const result = new Float64Array(dimensions);
+  for (let start = 0; start < s.length; start += dimensions) {
+    let product = 0;
+    for (let j = 0; j < dimensions; j++) product += (s[start + j] as number) * (vector[j] as number);
+    for (let j = 0; j < dimensions; j++) result[j] = (result[j] as number) + product * (s[start + j] as number);
+  }
+  return result;
 }
 
 function squaredNorm(vector: Float64Array): number {
@@ -210,15 +222,20 @@ function centreGram(gram: Float32Array, { mean, totalWeight }: GramStatistics): 
 function* weightedGram(tensors: TensorBackend, design: Design, weights: Float64Array): Steps<Float32Array> {
   const { dimensions } = design;
   const sum = new Float32Array(dimensions * dimensions);
+  const maxRows = Math.max(1, Math.floor(GRAM_STEP_OPERATIONS / (2 * dimensions ** 2)));
   let first = 0;
   for (const block of design.blocks) {
-    const weighted = tensors.matrix(block.rows, dimensions, tensors.read(block));
-    scaleRows(tensors.view(weighted), weights.subarray(first, first + block.rows));
-    const product = tensors.multiplyTransposed(block, weighted);
-    addTo(sum, tensors.view(product));
-    for (const matrix of [weighted, product]) tensors.free(matrix);
+    const values = tensors.read(block);
+    scaleRows(values, weights.subarray(first, first + block.rows));
+    for (let row = 0; row < block.rows; row += maxRows) {
+      const part = values.subarray(row * dimensions, (row + maxRows) * dimensions);
+      const rows = tensors.matrix(part.length / dimensions, dimensions, part);
+      const product = tensors.multiplyTransposed(rows, rows);
+      addTo(sum, tensors.view(product));
+      for (const matrix of [rows, product]) tensors.free(matrix);
+      yield 2 * rows.rows * dimensions ** 2;
+    }
     first += block.rows;
-    yield 2 * block.rows * dimensions * dimensions;
   }
   return sum;
 }
@@ -234,11 +251,11 @@ function scaleVector(values: Float32Array, factor: number): Float64Array {
   return result;
 }
 
-/** Multiplies row i of a row-major matrix by `factors[i]`, in place. */
-function scaleRows(rows: Float32Array, factors: Float64Array): void {
-  const width = rows.length / factors.length;
-  for (let i = 0, at = 0; i < factors.length; i++) {
-    const factor = factors[i] as number;
+/** Multiplies row i of a row-major matrix by the square root of `weights[i]`, in place. */
+function scaleRows(rows: Float32Array, weights: Float64Array): void {
+  const width = rows.length / weights.length;
+  for (let i = 0, at = 0; i < weights.length; i++) {
+    const factor = Math.sqrt(weights[i] as number);
     for (let j = 0; j < width; j++, at++) rows[at] = (rows[at] as number) * factor;
   }
 }

@@ -15,7 +15,7 @@
  */
 
 import { logSumExp, sigmoid, softplus } from "../evaluation/probability.ts";
-import type { Steps } from "../steps.ts";
+import { OPERATIONS_PER_COPIED_NUMBER, type Steps } from "../steps.ts";
 import type { Matrix, TensorBackend } from "../tensors.ts";
 import { addTo, type Design, designWidth } from "./design.ts";
 import { residuals } from "./residuals.ts";
@@ -149,7 +149,7 @@ function* evaluateAtZeroWeights(tensors: TensorBackend, problem: FitProblem, bia
         addWeightedRow(targetSums[k] as Float64Array, x, weight);
       }
     }
-    yield 4 * block.rows * dimensions;
+    yield 2 * OPERATIONS_PER_COPIED_NUMBER * block.rows * dimensions;
   }
   const gradient = new Float64Array((dimensions + 1) * outputs);
   for (let k = 0; k < outputs; k++) {

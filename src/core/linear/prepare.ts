@@ -7,6 +7,7 @@ import { estimateCost, evaluationMethod, rowPrecision } from "./cost.ts";
 import { makeDesign } from "./design.ts";
 import { buildFeatureSets, type FeatureSet } from "./feature-set.ts";
 import { evaluationFolds } from "./folds.ts";
+import { OPERATIONS_PER_FOLD_ROW } from "./split.ts";
 import { centreTargets, rowWeights, strataOf } from "./targets.ts";
 import type { TrainingOptions, TrainingRows, TrainingSet, TrainingShape } from "./types.ts";
 
@@ -48,13 +49,13 @@ export function* prepareTraining(
     weights,
     outputs,
     precision,
-    // No variable holds the sparse rows: it would keep them beside the design's copy as long as the training lasts.
-    sparse: lexical === null ? null : { rows: lexical.takeRows(), columns: lexical.columns },
+    lexical,
   });
   if (!design.ok) return design;
   const method = evaluationMethod(shape, options);
   const strata = strataOf(targets, labels.length);
   const folds = evaluationFolds({ targets, strata, groups }, method, options);
+  yield 2 * OPERATIONS_PER_FOLD_ROW * groups.length;
   const lexicalChoices = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
   return ok({
     rows: { targets, outputs, weights, strata, groups, ...folds },

@@ -23,12 +23,21 @@ export function checkShapes([rows, columns]: readonly [number, number], b: Matri
 }
 
 /** Rows `first` to `last`, exclusive. */
-export function sliceRows({ starts, columns, values }: SparseRows, first: number, last: number): SparseRows {
+function sliceRows({ starts, columns, values }: SparseRows, first: number, last: number): SparseRows {
   const start = starts[first] as number;
   const end = starts[last] as number;
   const shifted = starts.slice(first, last + 1);
   for (let i = 0; i < shifted.length; i++) shifted[i] = (shifted[i] as number) - start;
   return { starts: shifted, columns: columns.subarray(start, end), values: values.subarray(start, end) };
+}
+
+/** The rows in blocks of these heights. */
+export function* cutRows(rows: SparseRows, heights: readonly number[]): Generator<SparseRows, void> {
+  let first = 0;
+  for (const height of heights) {
+    yield sliceRows(rows, first, first + height);
+    first += height;
+  }
 }
 
 /** These rows, in this order. */

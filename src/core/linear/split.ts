@@ -4,6 +4,8 @@ export const DEFAULT_FOLDS = 5;
 export const DEFAULT_HOLDOUT_FRACTION = 0.2;
 /** The fold of a row that is always trained on and never held out. */
 export const ALWAYS_TRAINED = -1;
+/** What a row costs that is assigned a fold, in operations of a product. */
+export const OPERATIONS_PER_FOLD_ROW = 10_000;
 
 /**
  * Stratified, grouped folds: the fold (0 … count − 1) in which each row is held out, or ALWAYS_TRAINED. Every class is

@@ -4,7 +4,7 @@ import type { TensorBackend } from "../tensors.ts";
 import type { CrossValidationData } from "./cross-validation.ts";
 import { subsetDesign } from "./design-subset.ts";
 import { computeGramStatistics } from "./gram.ts";
-import { ALWAYS_TRAINED, stratifiedFolds } from "./split.ts";
+import { ALWAYS_TRAINED, OPERATIONS_PER_FOLD_ROW, stratifiedFolds } from "./split.ts";
 
 /** The folds of a subsample. The selection of l2 holds out the first alone. */
 const SUBSAMPLE_FOLDS = 4;
@@ -29,6 +29,7 @@ export function* subsample(
   const sampleRows = Array.from(slice.keys()).filter(
     (row) => data.weights[row] !== 0 && (slice[row] === 0 || slice[row] === ALWAYS_TRAINED),
   );
+  yield OPERATIONS_PER_FOLD_ROW * slice.length;
   const design = yield* subsetDesign(tensors, data.design, sampleRows, data.outputs);
   const weights = Float64Array.from(sampleRows, (row) => data.weights[row] as number);
   const gramStatistics = yield* computeGramStatistics(tensors, design, weights, seed);

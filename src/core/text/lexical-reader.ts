@@ -12,8 +12,11 @@ export interface LexicalFeatures {
   readonly columns: number;
   /** Entries in the rows. */
   readonly entries: number;
-  /** Hands over the rows, one for each text. It keeps no reference, because a training needs their memory. */
-  takeRows(): SparseRows;
+  /**
+   * Hands over the rows, one for each text, in blocks of these heights. It keeps none, because a training needs their
+   * memory.
+   */
+  takeBlocks(heights: readonly number[]): Generator<SparseRows, void>;
 }
 
 /** Counts the buckets of texts, one after another. The document frequencies are known at the end. */
@@ -63,24 +66,17 @@ export function createLexicalReader(maxBuckets: number): LexicalReader {
       ({ columns, values } = chunks.at(-1) ?? { columns, values });
     },
     fit() {
-      const rows = { starts: Uint32Array.from(starts), ...joinChunks(chunks, entries) };
-      chunks.length = 0;
       const examples = starts.length - 1;
       const scale = examples <= MAX_SMALL_TRAINING_SET ? 0.5 : 1;
-      const vocabulary = { buckets, scale, ...fitIdf(rows.columns, examples, 2 * buckets) };
-      bucketsToColumns(rows.columns, vocabulary.seenBuckets);
-      for (let i = 0; i < examples; i++) {
-        const [from, to] = [rows.starts[i] as number, rows.starts[i + 1] as number];
-        applyTfidf(rows.columns.subarray(from, to), rows.values.subarray(from, to), vocabulary);
-      }
-      let retained: SparseRows | null = rows;
-      const takeRows = () => {
-        const result = retained;
+      const vocabulary = { buckets, scale, ...fitIdf(chunks, entries, examples, 2 * buckets) };
+      let retained: SparseVector[] | null = chunks.splice(0);
+      const takeBlocks = (heights: readonly number[]) => {
+        if (retained === null) throw new Error("The rows have been taken.");
+        const taken = retained;
         retained = null;
-        if (result === null) throw new Error("The rows have been taken.");
-        return result;
+        return makeBlocks(taken, starts, vocabulary, heights);
       };
-      return { vocabulary, columns: vocabulary.seenBuckets.length, entries, takeRows };
+      return { vocabulary, columns: vocabulary.seenBuckets.length, entries, takeBlocks };
     },
   };
 }
@@ -115,24 +111,56 @@ function halveBuckets(chunks: readonly SparseVector[], starts: number[], buckets
   return writeIndex;
 }
 
-function joinChunks(chunks: readonly SparseVector[], entries: number): SparseVector {
-  const joined = { columns: new Uint16Array(entries), values: new Float32Array(entries) };
-  chunks.forEach(({ columns, values }, i) => {
-    const size = Math.min(CHUNK_SIZE, entries - i * CHUNK_SIZE);
-    joined.columns.set(columns.subarray(0, size), i * CHUNK_SIZE);
-    joined.values.set(values.subarray(0, size), i * CHUNK_SIZE);
-  });
-  return joined;
+/** The texts' features, in blocks of these heights. Drops each chunk once it has been read. */
+function* makeBlocks(
+  chunks: SparseVector[],
+  starts: readonly number[],
+  vocabulary: LexicalVocabulary,
+  heights: readonly number[],
+): Generator<SparseRows, void> {
+  const columnOfBucket = new Uint16Array((vocabulary.seenBuckets.at(-1) ?? 0) + 1);
+  for (const [column, bucket] of vocabulary.seenBuckets.entries()) columnOfBucket[bucket] = column;
+  let first = 0;
+  for (const height of heights) {
+    const start = starts[first] as number;
+    const end = starts[first + height] as number;
+    const { columns, values } = readEntries(chunks, start, end);
+    for (let m = 0; m < columns.length; m++) columns[m] = columnOfBucket[columns[m] as number] as number;
+    const blockStarts = Uint32Array.from({ length: height + 1 }, (_, i) => (starts[first + i] as number) - start);
+    for (let i = 0; i < height; i++) {
+      const [from, to] = [blockStarts[i] as number, blockStarts[i + 1] as number];
+      applyTfidf(columns.subarray(from, to), values.subarray(from, to), vocabulary);
+    }
+    chunks.fill({ columns: new Uint16Array(0), values: new Float32Array(0) }, 0, Math.floor(end / CHUNK_SIZE));
+    yield { starts: blockStarts, columns, values };
+    first += height;
+  }
 }
 
-/** The buckets that occur, and their inverse document frequencies. `buckets` has each bucket of a text once. */
+/** A copy of the entries from `start` to `end`, exclusive. */
+function readEntries(chunks: readonly SparseVector[], start: number, end: number): SparseVector {
+  const entries = { columns: new Uint16Array(end - start), values: new Float32Array(end - start) };
+  for (let next = start; next < end; ) {
+    const { columns, values } = chunks[Math.floor(next / CHUNK_SIZE)] as SparseVector;
+    const from = next % CHUNK_SIZE;
+    const to = Math.min(CHUNK_SIZE, from + end - next);
+    entries.columns.set(columns.subarray(from, to), next - start);
+    entries.values.set(values.subarray(from, to), next - start);
+    next += to - from;
+  }
+  return entries;
+}
+
+/** The buckets that occur, and their inverse document frequencies. The entries have each bucket of a text once. */
 function fitIdf(
-  buckets: Uint16Array,
+  chunks: readonly SparseVector[],
+  entries: number,
   examples: number,
   bucketCount: number,
 ): Pick<LexicalVocabulary, "seenBuckets" | "idf"> {
   const documentCounts = new Uint32Array(bucketCount);
-  for (const bucket of buckets) documentCounts[bucket] = (documentCounts[bucket] ?? 0) + 1;
+  for (const [i, { columns }] of chunks.entries())
+    countEntries(columns.subarray(0, entries - i * CHUNK_SIZE), documentCounts);
   const seenBuckets = Uint16Array.from(
     Array.from(documentCounts.keys()).filter((bucket) => documentCounts[bucket] !== 0),
   );
@@ -143,9 +171,9 @@ function fitIdf(
   return { seenBuckets, idf };
 }
 
-/** Replaces buckets with their columns, in place. */
-function bucketsToColumns(buckets: Uint16Array, seenBuckets: Uint16Array): void {
-  const columns = new Uint16Array((seenBuckets.at(-1) ?? 0) + 1);
-  for (const [column, bucket] of seenBuckets.entries()) columns[bucket] = column;
-  for (let m = 0; m < buckets.length; m++) buckets[m] = columns[buckets[m] as number] as number;
+function countEntries(buckets: Uint16Array, counts: Uint32Array): void {
+  for (let m = 0; m < buckets.length; m++) {
+    const bucket = buckets[m] as number;
+    counts[bucket] = (counts[bucket] as number) + 1;
+  }
 }
