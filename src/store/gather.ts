@@ -73,6 +73,8 @@ export async function gatherBlocks(params: GatherBlocksParams): Promise<GatherRe
     const group = ranges.slice(start, start + concurrency);
     const blocks = await Promise.all(group.map((range) => readKnownBlock(params, range)));
     for (const [i, range] of group.entries()) {
+      // Copying a block takes some milliseconds, and KV may answer all of them at once.
+      await scheduler.wait(0);
       const result = await gatherBlock(params, range, blocks[i] ?? null);
       embedded += result.embedded;
       cached += result.cached;

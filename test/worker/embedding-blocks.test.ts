@@ -3,12 +3,17 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
 import { openAiBackbone } from "../../src/backbones/openai.ts";
+import type { Result } from "../../src/core/failure.ts";
 import { limits } from "../../src/core/limits.ts";
 import { toStoredExample } from "../../src/ingest/example.ts";
 import { shortHash } from "../../src/lib/hash.ts";
 import { BLOCK_ROWS, readBlock, writeBlock } from "../../src/store/blocks.ts";
 import { type GatherBlocksParams, gatherBlocks } from "../../src/store/gather.ts";
+import { beginChanges, commitChanges, removeExample } from "../../src/tenant/data/changes.ts";
+import { deleteDataset, findDataset } from "../../src/tenant/data/datasets.ts";
+import { readTrainingRows } from "../../src/tenant/data/training-sets.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
+import { Transactions } from "../../src/tenant/transactions.ts";
 import { workerdTensorBackend } from "../../src/tensor/workerd.ts";
 import { createDatasetSource } from "../../src/training/dataset-source.ts";
 import { createInlineSource } from "../../src/training/inline-source.ts";
@@ -16,6 +21,7 @@ import { runTraining } from "../../src/training/run.ts";
 import { gatheringSlot } from "../../src/training/slot.ts";
 import { call, newTenant } from "./api.ts";
 import { keepHolderAlive, speedUpClock } from "./clock.ts";
+import { inLedger } from "./fake-batch-endpoint.ts";
 import { corruptedKv, type FaultyKv, failingKv, rateLimitedKv, staleKv, wrapKv } from "./faulty-kv.ts";
 import { requester } from "./requester.ts";
 
@@ -82,7 +88,7 @@ async function createDataset(texts: readonly string[]) {
   };
   const source = async (backbone: Backbone, kv: KVNamespace = env.KV) =>
     createDatasetSource({ kv, tenant: id, ledger: tenant }, await read(), backbone);
-  return { read, source, key };
+  return { id, read, source, key };
 }
 
 const options = { l2: 1, classWeight: null, seed: 0, evaluation: { method: "none" } } as const;
@@ -219,6 +225,64 @@ describe("texts", () => {
     expect(estimate?.operations).toBeGreaterThan(budget?.operations ?? 0);
     expect(estimate?.bytes).toBeLessThan(budget?.bytes ?? 0);
     expect(backbone.calls).toEqual([]);
+  });
+});
+
+test("of blocks that KV has, one alone is copied before others run", async () => {
+  const texts = Array.from({ length: 3 * BLOCK_ROWS }, (_, i) => `text ${i}`);
+  const work = makeWork(texts, fakeBackbone("local"));
+  const blocks = new Map<number, string>();
+  await gatherBlocks({ ...work, recordBlock: async (block, { key }) => blocks.set(block, key) });
+  const events: (number | "other")[] = [];
+  let isOver = false;
+  const others = (async () => {
+    for (; !isOver; await scheduler.wait(0)) if (events.length > 0 && events.at(-1) !== "other") events.push("other");
+  })();
+  const rows = { ...work.rows, blocks };
+  await gatherBlocks({ ...work, rows, onBlock: (block) => void events.push(block) });
+  isOver = true;
+  await others;
+  expect(events.slice(0, 5)).toEqual([0, "other", 1, "other", 2]);
+});
+
+describe("the rows of a training", () => {
+  const texts = Array.from({ length: 2_500 }, (_, i) => `text ${i}`);
+
+  /** Reads them, and makes a change before the last part. */
+  async function readWithChange(change: (ledger: Transactions) => Result<unknown>) {
+    const { id } = await createDataset(texts);
+    return inLedger(id, async (storage) => {
+      const ledger = new Transactions(env, storage);
+      const read = ledger.read.bind(ledger);
+      let reads = 0;
+      ledger.read = (work) => {
+        if (++reads === 3) expect(change(ledger)).toMatchObject({ ok: true });
+        return read(work);
+      };
+      return readTrainingRows(ledger, "texts", "fake@1");
+    });
+  }
+
+  test("are those of one revision, also where another replaces it between two parts", async () => {
+    const rows = await readWithChange((ledger) =>
+      ledger.changeNow((sql, now) => {
+        const dataset = findDataset(sql, "texts");
+        if (!dataset.ok) return dataset;
+        const changes = beginChanges(dataset.value);
+        removeExample(sql, changes, 2_400);
+        return commitChanges(sql, changes, now);
+      }),
+    );
+    if (!rows.ok) throw new Error(rows.failure.message);
+    const { positions, targets, missingInputs } = rows.value;
+    expect([...positions]).toEqual([...texts.keys()]);
+    expect(targets[2_400]).toBe('"even"');
+    expect(missingInputs.count).toBe(texts.length);
+  });
+
+  test("are refused where the dataset is deleted between two parts", async () => {
+    const rows = await readWithChange((ledger) => ledger.changeNow((sql, now) => deleteDataset(sql, "texts", now)));
+    expect(rows).toMatchObject({ ok: false, failure: { code: "not_found", message: "The dataset was deleted." } });
   });
 });
 

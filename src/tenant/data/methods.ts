@@ -105,8 +105,7 @@ export const dataMethods = {
       return ok(null);
     }),
 
-  readTrainingRows: (ledger: Transactions, name: string, backbone: string, revision?: number) =>
-    ledger.read((sql, now) => trainingSets.readTrainingRows(sql, { name, backbone, revision }, now)),
+  readTrainingRows: trainingSets.readTrainingRows,
   readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>
     ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions, revision))),
   /** Notes blocks of embeddings that are in KV, and has the values that they replace deleted. */

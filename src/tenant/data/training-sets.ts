@@ -3,7 +3,8 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { BLOCK_ROWS } from "../../store/blocks.ts";
 import type { RowsToEmbed } from "../../store/gather.ts";
-import { readStoredBlocks } from "./blocks.ts";
+import type { Transactions } from "../transactions.ts";
+import { readStoredBlocks, type StoredBlocks } from "./blocks.ts";
 import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
 import { findRevision, rowsAt, scanRows } from "./revisions.ts";
 
@@ -37,65 +38,113 @@ const MAX_INPUTS_SIZE = 4_000_000;
 /** The same of rows for a batch endpoint. */
 const MAX_ROWS_SIZE = 250_000;
 
-export interface TrainingRowsRequest {
-  /** The dataset's. */
-  readonly name: string;
-  /** `<id>@<revision>` */
-  readonly backbone: string;
-  /** By default the present one. */
-  readonly revision: number | undefined;
+/** Positions whose rows are read at a time: some ten milliseconds of work. */
+const POSITIONS_PER_READ = 2_000;
+
+/**
+ * The rows of a dataset at a revision. Other calls are served between two parts of them. Fails if the dataset or the
+ * revision is not kept, or if the targets are too large for one remote call.
+ */
+export async function readTrainingRows(
+  ledger: Transactions,
+  name: string,
+  backbone: string,
+  atRevision?: number,
+): Promise<Result<TrainingRows>> {
+  const found = ledger.read((sql) => findDatasetAt(sql, name, atRevision));
+  if (!found.ok) return found;
+  const { dataset, revision, examples } = found.value;
+  const collector = createCollector(examples);
+  for (let start = 0; start < dataset.next_position; start += POSITIONS_PER_READ) {
+    if (start > 0) await scheduler.wait(0);
+    const read = ledger.read((sql) => {
+      // The dataset may have changed since the last part: its rows at this revision are then among the past ones.
+      const current = selectDataset(sql, "id", dataset.id);
+      if (current === null) return fail("not_found", "The dataset was deleted.");
+      const kept = findRevision(sql, current, revision);
+      if (!kept.ok) return kept;
+      const query = rowsAt(current, revision, TRAINING_COLUMNS, "position >= ?3 AND position < ?4");
+      const end = start + POSITIONS_PER_READ;
+      for (const row of sql.exec<Row>(`${query} ORDER BY position`, dataset.id, revision, start, end))
+        collector.add(row);
+      return ok(null);
+    });
+    if (!read.ok) return read;
+  }
+  const { targetBytes } = collector;
+  if (targetBytes > limits.training_target_bytes) return targetsTooLarge(targetBytes);
+  const stored = ledger.read((sql, now) => {
+    const current = selectDataset(sql, "id", dataset.id);
+    const { keys, isEmbedded } = readStoredBlocks(sql, dataset.id, backbone, now);
+    // What is recorded is of the present rows. Those of another revision may differ.
+    const isPresent = current?.revision === revision;
+    return ok({ keys, isEmbedded: (position: number) => isPresent && isEmbedded(position) });
+  });
+  return stored.ok ? ok({ dataset: { ...dataset, revision }, ...collector.rows(stored.value) }) : stored;
 }
 
-/** The rows of a dataset at a revision. Fails if it is not kept, or if the targets are too large for one remote call. */
-export function readTrainingRows(
+function findDatasetAt(
   sql: SqlStorage,
-  { name, backbone, revision: atRevision }: TrainingRowsRequest,
-  now: number,
-): Result<TrainingRows> {
+  name: string,
+  atRevision: number | undefined,
+): Result<{ readonly dataset: DatasetRow; readonly revision: number; readonly examples: number }> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const revision = atRevision ?? dataset.value.revision;
-  const storedRevision = findRevision(sql, dataset.value, revision);
-  if (!storedRevision.ok) return storedRevision;
-  const { examples: n } = storedRevision.value;
-  const positions = new Uint32Array(n);
-  const inputHashes = new Uint8Array(n * HASH_BYTES);
-  const groups = new Int32Array(n);
+  const found = findRevision(sql, dataset.value, revision);
+  return found.ok ? ok({ dataset: dataset.value, revision, examples: found.value.examples }) : found;
+}
+
+/** Collects the rows of a training, of which there are at most so many. */
+function createCollector(examples: number) {
+  const positions = new Uint32Array(examples);
+  const bytes = new Uint32Array(examples);
+  const inputHashes = new Uint8Array(examples * HASH_BYTES);
+  const groups = new Int32Array(examples);
   const targets: string[] = [];
   const groupNumbers = new Map<bigint, number>();
-  const stored = readStoredBlocks(sql, dataset.value.id, backbone, now);
-  const incompleteBlocks = new Set<number>();
-  let [inputBytes, targetBytes, missing, missingBytes] = [0, 0, 0, 0];
-  for (const row of scanRows<Row>(sql, dataset.value, revision, TRAINING_COLUMNS, -1)) {
-    inputBytes += row.bytes;
-    // What is recorded is of the present rows. Those of another revision may differ.
-    if (revision !== dataset.value.revision || !stored.isEmbedded(row.position)) {
-      incompleteBlocks.add(Math.floor(row.position / BLOCK_ROWS));
-      missing++;
-      missingBytes += row.bytes;
-    }
-    targetBytes += row.target_bytes;
-    // The rest is only counted.
-    if (targetBytes > limits.training_target_bytes) continue;
-    const index = targets.push(row.target) - 1;
-    positions[index] = row.position;
-    inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
-    const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
-    groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
-    groupNumbers.set(hash, groups[index]);
-  }
-  if (targetBytes > limits.training_target_bytes) return targetsTooLarge(targetBytes);
-  return ok({
-    dataset: { ...dataset.value, revision },
-    positions: positions.subarray(0, targets.length),
-    inputHashes: inputHashes.subarray(0, targets.length * HASH_BYTES),
-    groups: groups.subarray(0, targets.length),
-    targets,
-    inputBytes,
-    missingInputs: { count: missing, bytes: missingBytes },
-    blocks: stored.keys,
-    incompleteBlocks,
-  });
+  let targetBytes = 0;
+  return {
+    get targetBytes() {
+      return targetBytes;
+    },
+    add(row: Row): void {
+      targetBytes += row.target_bytes;
+      // The rest is only counted.
+      if (targetBytes > limits.training_target_bytes) return;
+      const index = targets.push(row.target) - 1;
+      positions[index] = row.position;
+      bytes[index] = row.bytes;
+      inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
+      const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
+      groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
+      groupNumbers.set(hash, groups[index]);
+    },
+    rows({ keys, isEmbedded }: StoredBlocks): Omit<TrainingRows, "dataset"> {
+      const count = targets.length;
+      const incompleteBlocks = new Set<number>();
+      const missingInputs = { count: 0, bytes: 0 };
+      let inputBytes = 0;
+      for (let i = 0; i < count; i++) {
+        const [position, size] = [positions[i] ?? 0, bytes[i] ?? 0];
+        inputBytes += size;
+        if (isEmbedded(position)) continue;
+        incompleteBlocks.add(Math.floor(position / BLOCK_ROWS));
+        missingInputs.count++;
+        missingInputs.bytes += size;
+      }
+      return {
+        positions: positions.subarray(0, count),
+        inputHashes: inputHashes.subarray(0, count * HASH_BYTES),
+        groups: groups.subarray(0, count),
+        targets,
+        inputBytes,
+        missingInputs,
+        blocks: keys,
+        incompleteBlocks,
+      };
+    },
+  };
 }
 
 function targetsTooLarge(bytes: number): Result<never> {
