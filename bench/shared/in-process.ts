@@ -57,6 +57,7 @@ export function prepareSplit({ train, test }: Split, seed: number, lexical: "aut
       embeddings: makeEmbeddingMatrix(textStatic.dimensions),
       targets: all.map(({ label }) => label),
       groups: Int32Array.from(texts, groupIndex),
+      groupPositions: [],
       heldOut: [],
       revision: null,
       digest: "",

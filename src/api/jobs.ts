@@ -49,7 +49,7 @@ export const newFineTuningJob = z
     }),
     promote: z.enum(["if_better", "always", "never"]).default("if_better").openapi({
       description:
-        "whether the version becomes the head's active one. 'if_better' keeps the better of fine-tuned model and frozen head, and promotes it where that is the fine-tuned one or the head has no active version; without held-out examples to compare on it promotes nothing. 'always' and 'never' keep the fine-tuned model",
+        "whether the version becomes the head's active one. 'if_better' keeps the better of fine-tuned model and frozen head, and promotes it where that is the fine-tuned one or the head has no active version; without examples to compare on it promotes nothing. 'always' and 'never' keep the fine-tuned model",
     }),
     hyperparameters: newHyperparameters.optional(),
     method: z
@@ -120,6 +120,12 @@ export const fineTuningJob = z
           fine_tuned_accuracy: z.number().openapi({ description: "of the fine-tuned model" }),
           test_examples: z.number().int(),
           p_value: z.number(),
+          expected_gain: z
+            .number()
+            .openapi({ description: "fine_tuned_accuracy − head_accuracy, on examples that neither was trained on" }),
+          chance_of_loss: z.number().min(0).max(1).openapi({
+            description: "the probability that the fine-tuned model is worse by more than 0.005",
+          }),
           verdict: z.enum(["better", "not_better", "inconclusive"]),
           kept: candidate
             .nullable()
@@ -127,7 +133,8 @@ export const fineTuningJob = z
         })
         .nullable()
         .openapi({
-          description: "both candidates on held-out examples; null before that, or where nothing could be compared",
+          description:
+            "both candidates on examples that they were not trained on; null before that, or where nothing could be compared",
         }),
     }),
   })

@@ -45,10 +45,21 @@ export interface FineTuningOptions {
 export interface Plan {
   /** The epochs of the rates' schedule. */
   readonly totalEpochs: number;
-  /** How many of them are trained. */
+  /** How many of them are trained. A training on more texts goes as far along its own schedule. */
   readonly epochs: number;
   readonly headTemperature: number;
   readonly layersTemperature: number;
+}
+
+/** The plan of a training on all examples, after trainings on parts of them. Temperatures have their geometric mean. */
+export function meanPlan(plans: readonly Plan[]): Plan {
+  const mean = (select: (plan: Plan) => number) => plans.reduce((sum, plan) => sum + select(plan) / plans.length, 0);
+  return {
+    totalEpochs: mean(({ totalEpochs }) => totalEpochs),
+    epochs: mean(({ epochs }) => epochs),
+    headTemperature: Math.exp(mean(({ headTemperature }) => Math.log(headTemperature))),
+    layersTemperature: Math.exp(mean(({ layersTemperature }) => Math.log(layersTemperature))),
+  };
 }
 
 export interface Epoch {
@@ -104,7 +115,12 @@ export function fineTuningOperations(
   const shape = { dimensions, filters: DEFAULT_FILTERS, outputs };
   const wordCount = texts.reduce((sum, text) => sum + splitWords(text).length, 0);
   const epochOperations = stepOperations(shape, wordCount, texts.length, Math.ceil(texts.length / batchSize));
-  return epochOperations * (options.plan?.epochs ?? resolveEpochs(options.epochs, texts.length, batchSize));
+  return epochOperations * plannedEpochs(options.plan, resolveEpochs(options.epochs, texts.length, batchSize));
+}
+
+/** How many epochs of a schedule are trained. */
+function plannedEpochs(plan: Plan | null, totalEpochs: number): number {
+  return plan === null ? totalEpochs : Math.max(1, Math.round((totalEpochs * plan.epochs) / plan.totalEpochs));
 }
 
 /**
@@ -122,8 +138,8 @@ export function* fineTune(
   const { network, vocabulary } = makeNetworkFor(table, data, rows, options);
   const scale = meanAndDeviation(targets, rows);
   const share = MAX_LAYERS_SHARE * Math.min(1, rows.length / outputs / EXAMPLES_FOR_FULL_SHARE);
-  const totalEpochs = plan?.totalEpochs ?? resolveEpochs(options.epochs, rows.length, network.shape.batchSize);
-  const lastEpoch = plan?.epochs ?? totalEpochs;
+  const totalEpochs = resolveEpochs(options.epochs, rows.length, network.shape.batchSize);
+  const lastEpoch = plannedEpochs(plan, totalEpochs);
   const stepsPerEpoch = Math.ceil(rows.length / network.shape.batchSize);
   const trainer: EpochTrainer = {
     network,

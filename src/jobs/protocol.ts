@@ -61,6 +61,10 @@ export const submission = z
       folds: z.int().min(2).optional(),
       fraction: z.number().positive().optional(),
     }),
+    comparison: z.enum(["cross_fit", "held_out"]).optional().meta({
+      description:
+        "cross_fit: every example judges candidates that were trained without it; held_out: those marked as held out do. Older Workers do not send it: held_out",
+    }),
     edge_budget: z
       .object({ bytes: count, operations: count })
       .meta({ description: "what the frozen head that the job is compared with may cost" }),
@@ -129,7 +133,9 @@ export const dataLine = z
         .union([z.string(), z.array(z.string()), z.number()])
         .meta({ description: "a label, a list of labels or a number, as the task wants" }),
       group: z.string().meta({ description: "the same for inputs that differ in case and spacing alone" }),
-      held_out: z.boolean().meta({ description: "judges the candidates, which are trained without it" }),
+      held_out: z
+        .boolean()
+        .meta({ description: "judges the candidates, which are trained without it, unless they are cross-fitted" }),
     }),
     z.object({
       end: z.literal(true),
@@ -144,7 +150,7 @@ const candidate: z.ZodType<Candidate> = z.enum(["head", "fine_tuned"]);
 
 const MAX_EXAMPLES = 1_000_000;
 
-/** How both candidates did on the held-out examples. */
+/** How both candidates did on examples that they were not trained on. */
 export const comparison = z
   .object({
     test_examples: count.max(MAX_EXAMPLES),
@@ -154,6 +160,9 @@ export const comparison = z
       .max(MAX_EXAMPLES)
       .meta({ description: "examples that the head alone got right; for regression, nearer" }),
     only_fine_tuned: count.max(MAX_EXAMPLES),
+    gain_error: z.number().min(0).optional().meta({
+      description: "for regression, the standard error of the difference of R². Without it the counts decide",
+    }),
   })
   .refine(({ test_examples, only_head, only_fine_tuned }) => only_head + only_fine_tuned <= test_examples, {
     error: "more examples were decided than there are",

@@ -88,8 +88,6 @@ const rows = Array.from({ length: 5 }, (_, i) => {
   const target = i % 2 === 0 ? "parcel" : "invoice";
   return { embedding, target, group: group.toString("hex"), held_out: isHeldOut(group) };
 });
-const heldOutCount = rows.filter(({ held_out }) => held_out).length;
-if (heldOutCount === 0) throw new Error("The example holds nothing out.");
 
 const submission = {
   object: "batch.job",
@@ -106,13 +104,14 @@ const submission = {
   trainable: "head",
   hyperparameters: { l2: "auto", class_weight: null, lexical: "auto", seed: 0 },
   evaluation: { method: "auto" },
+  comparison: "cross_fit",
   edge_budget: edgeBudget,
   checkpoint: null,
   heartbeat_seconds: 15,
 } satisfies protocol.Submission;
 
 const comparison = {
-  test_examples: heldOutCount,
+  test_examples: rows.length,
   head_accuracy: 1,
   fine_tuned_accuracy: 1,
   only_head: 0,
@@ -185,7 +184,7 @@ export function makeExample(): string {
     "It reports its progress from time to time:",
     messageRequest({ type: "progress", ...progress }),
     directive("continue", null),
-    "Both candidates are trained, and compared on the held-out examples:",
+    "Both candidates are trained in each fold, and compared on the examples of the other:",
     messageRequest({ type: "evaluated", judgement: comparison }),
     directive("continue", "head"),
     "The winner is trained on all examples, and its bytes are uploaded:",

@@ -7,7 +7,13 @@ import type { Targets } from "../../src/core/linear/targets.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { composeModel } from "../../src/finetune/compose.ts";
 import { makeLoss } from "../../src/finetune/loss.ts";
-import { type Epoch, type FineTuningOptions, fineTune, fineTuningOperations } from "../../src/finetune/train.ts";
+import {
+  type Epoch,
+  type FineTuningOptions,
+  fineTune,
+  fineTuningOperations,
+  meanPlan,
+} from "../../src/finetune/train.ts";
 
 const table = textStatic.table();
 const things = ["parcel", "invoice", "refund", "password"];
@@ -84,9 +90,23 @@ describe("fine-tuning", () => {
     const lateLosses = losses.slice(13);
     expect(tuned.plan.epochs).toBe(14 + lateLosses.indexOf(Math.min(...lateLosses)));
     expect(epochs.length).toBeLessThan(40);
-    const refittedModel = trainRows(rows, targets, 2, { plan: tuned.plan });
+    const refittedModel = trainRows(rows, targets, 2, { epochs: 40, plan: tuned.plan });
     expect(refittedModel.epochs).toHaveLength(tuned.plan.epochs);
     expect(refittedModel.tuned.plan).toEqual(tuned.plan);
+    const shorter = trainRows(rows, targets, 2, { epochs: 20, plan: tuned.plan });
+    expect(shorter.epochs).toHaveLength(Math.round(tuned.plan.epochs / 2));
+  });
+
+  it("on all examples follows the mean plan of trainings on parts", () => {
+    const plan = { totalEpochs: 24, epochs: 12, headTemperature: 0.5, layersTemperature: 4 };
+    const other = { totalEpochs: 24, epochs: 15, headTemperature: 2, layersTemperature: 1 };
+    expect(meanPlan([plan, other])).toEqual({
+      totalEpochs: 24,
+      epochs: 13.5,
+      headTemperature: expect.closeTo(1),
+      layersTemperature: expect.closeTo(2),
+    });
+    expect(meanPlan([plan])).toEqual({ ...plan, headTemperature: expect.closeTo(0.5), layersTemperature: 4 });
   });
 
   it("gives the same numbers for the same seed, and others for another", () => {

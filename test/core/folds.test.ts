@@ -4,7 +4,7 @@ import { edgeBudget } from "../../src/core/limits.ts";
 import { chooseCandidate, lossesByUnit, pairedDifference } from "../../src/core/linear/candidates.ts";
 import { estimateCost } from "../../src/core/linear/cost.ts";
 import { evaluationFolds, selectionFolds } from "../../src/core/linear/folds.ts";
-import { ALWAYS_TRAINED, crossValidationFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
+import { ALWAYS_TRAINED, crossValidationFolds, medianFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
 import { strataOf } from "../../src/core/linear/targets.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import { makeClusters, predictions, trainOn, unwrapTrained } from "../contract/training-data.ts";
@@ -171,5 +171,52 @@ describe("an evaluation of few examples of each of eight labels", () => {
     expect(evaluated).toBeGreaterThan(truth - 0.25);
     expect(evaluated).toBeLessThan(truth + 0.1);
     expect(Math.abs(score - truth)).toBeLessThan(0.2);
+  });
+});
+
+describe("the two folds of a comparison", () => {
+  const positionsOf = (count: number) =>
+    fc.array(fc.double({ min: 0, max: 0.999, noNaN: true }), { minLength: count, maxLength: count });
+  const classes = fc
+    .array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 8 })
+    .chain((sizes) => fc.tuple(fc.constant(sizes), positionsOf(sizes.reduce((sum, size) => sum + size, 0))));
+
+  it("halve every class, keep groups together and leave each class something to train on", () => {
+    fc.assert(
+      fc.property(classes, fc.integer({ min: 1, max: 3 }), ([sizes, positions], copies) => {
+        const { strata, groups } = rowsOf(sizes);
+        const repeat = (values: Int32Array) =>
+          Int32Array.from({ length: copies * values.length }, (_, i) => values[i % values.length] as number);
+        const folds = medianFolds(repeat(strata), repeat(groups), positions);
+        expect(folds).toEqual(repeat(folds.subarray(0, groups.length)));
+        sizes.forEach((size, label) => {
+          const own = [...folds.subarray(0, groups.length)].filter((_, row) => strata[row] === label);
+          const count = (fold: number) => own.filter((each) => each === fold).length;
+          if (size === 1) expect(own).toEqual([ALWAYS_TRAINED]);
+          else expect(Math.abs(count(0) - count(1))).toBe(size % 2);
+          expect(count(0) + count(1)).toBe(size === 1 ? 0 : size);
+        });
+      }),
+    );
+  });
+
+  it("hardly change as a class grows: a new group moves at most one other", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 2, max: 40 }).chain((size) => positionsOf(size + 1)),
+        (positions) => {
+          const foldsOf = (count: number) =>
+            medianFolds(new Int32Array(count), Int32Array.from(Array(count).keys()), positions);
+          const [before, after] = [foldsOf(positions.length - 1), foldsOf(positions.length)];
+          expect(before.filter((fold, group) => fold !== after[group]).length).toBeLessThanOrEqual(1);
+        },
+      ),
+    );
+  });
+
+  it("are halves of values and of rows out of scope too", () => {
+    const groups = Int32Array.of(0, 1, 2, 3);
+    expect([...medianFolds(new Int32Array(4).fill(-1), groups, [0.9, 0.1, 0.8, 0.7])]).toEqual([1, 0, 1, 0]);
+    expect([...medianFolds(new Int32Array(3).fill(-1), groups.subarray(0, 3), [0.9, 0.1, 0.8])]).toEqual([1, 0, 1]);
   });
 });

@@ -74,7 +74,7 @@ describe("an undisturbed job", () => {
     expect(log).toEqual([
       "info: The examples are valid, and the job is queued.",
       "info: Attempt 1 is running at the batch endpoint.",
-      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.900: better. The fine-tuned model is kept, and the frozen head is not.",
+      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.900: better (expected gain 0.100, chance of a loss 0.000). The fine-tuned model is kept, and the frozen head is not.",
       "info: The job has made version 3, which is active now.",
     ]);
     expect(state).toMatchObject({
@@ -295,7 +295,7 @@ describe("an attempt", () => {
     const retriedJob = applyEvents(evaluated, first.failed, second.submitting, second.accepted, second.notBetter);
     expect(retriedJob.state).toMatchObject({ refit: "head", comparison: second.notBetter.comparison });
     expect(retriedJob.log.at(-1)).toBe(
-      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better. The frozen head is kept, and the fine-tuned model is not.",
+      "info: On 200 held-out examples the frozen head has 0.800, the fine-tuned model 0.750: not_better (expected gain -0.050, chance of a loss 0.920). The frozen head is kept, and the fine-tuned model is not.",
     );
     // It must have refitted the better candidate.
     expect(applyEvents(retriedJob, second.finished)).toEqual(retriedJob);

@@ -9,15 +9,22 @@ import { type AttemptMessage, progressMessages, sha256Hex, stop, submit } from "
 
 const harness = setUpHarness();
 const lines = makeTexts(90);
-/** Both candidates are trained, since the edge's budget is small. */
+/** Both candidates are trained in each fold, since the edge's budget is small. */
 const makeJob = (overrides: Partial<Submission> = {}) =>
-  makeSubmission({ edge_budget: { bytes: 56_000_000, operations: 14_500_000_000 }, ...overrides });
+  makeSubmission({
+    comparison: "cross_fit",
+    edge_budget: { bytes: 56_000_000, operations: 9_000_000_000 },
+    ...overrides,
+  });
 
 const trainings = [
-  "Trained the frozen head on 70 examples.",
-  "Trained the fine-tuned candidate on 72 examples.",
+  "Trained the frozen head on 45 examples.",
+  "Trained the fine-tuned candidate on 45 examples.",
+  "Trained the frozen head on 45 examples.",
+  "Trained the fine-tuned candidate on 45 examples.",
   "Trained the fine-tuned candidate on 90 examples.",
 ];
+const lastTraining = trainings.at(-1) as string;
 
 function lastCheckpoint(messages: readonly AttemptMessage[]): Artifact | null {
   return messages.flatMap((message) => (message.type === "checkpoint" ? [message.artifact] : [])).at(-1) ?? null;
@@ -49,9 +56,10 @@ const stages: [string, (told: AttemptMessage) => boolean][] = [
   ["its data are read", (message) => message.type === "progress" && message.message.startsWith("Read")],
   ["the frozen head is trained", (message) => message.type === "progress" && message.message === trainings[0]],
   ["both candidates are trained", (message) => message.type === "progress" && message.message === trainings[1]],
+  ["one fold is done", (message) => message.type === "progress" && message.message.startsWith("Fold 2 of 2")],
   ["they are compared", (message) => message.type === "evaluated"],
   ["it is in the last training", (message) => message.type === "progress" && message.message.startsWith("Step 2 ")],
-  ["all is trained", (message) => message.type === "progress" && message.message === trainings[2]],
+  ["all is trained", (message) => message.type === "progress" && message.message === lastTraining],
 ];
 
 describe("an attempt that is paused", () => {
@@ -159,7 +167,7 @@ describe("a checkpoint", () => {
     harness.worker.artifacts.set(sha256Hex(bytes), bytes);
     const { told } = await resume(url, previous, { sha256: sha256Hex(bytes), bytes: bytes.length });
     expect(progressMessages(told).includes("Goes on from a checkpoint.")).toBe(isUsed);
-    expect(progressMessages(told, "Trained")).toEqual(trainings.slice(isUsed ? 2 : 0));
+    expect(progressMessages(told, "Trained")).toEqual(trainings.slice(isUsed ? 4 : 0));
   });
 
   it.each([
@@ -178,7 +186,7 @@ describe("a checkpoint", () => {
   it("that another candidate won still spares the comparison", async () => {
     const { url } = await harness.start();
     harness.worker.getDirective = (message) =>
-      message.type === "progress" && message.message === trainings[2] ? { directive: "pause" } : {};
+      message.type === "progress" && message.message === lastTraining ? { directive: "pause" } : {};
     const submission = harness.worker.addJob(makeJob(), lines);
     await submit(url, submission);
     await harness.worker.waitForMessage("stopped", submission.id);

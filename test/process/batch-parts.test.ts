@@ -6,12 +6,14 @@ import {
   decodeCheckpoint,
   emptyCheckpoint,
   encodeCheckpoint,
+  type FoldCandidates,
 } from "../../src/batch/attempt/checkpoint.ts";
 import type { TrainingContext } from "../../src/batch/attempt/context.ts";
 import { makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
 import { type Examples, readExamples } from "../../src/batch/attempt/examples.ts";
 import { type Predictions, predictRows } from "../../src/batch/attempt/model.ts";
-import { compareHeads, emptyComparison } from "../../src/batch/attempt/stages/compare.ts";
+import { compareOutcomes, emptyComparison, outcomesOf } from "../../src/batch/attempt/stages/compare.ts";
+import { splitRows } from "../../src/batch/attempt/stages/cross-fit.ts";
 import type { Head, Task } from "../../src/core/head.ts";
 import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts } from "./batch-data.ts";
 import { ndjson, sha256Hex } from "./fake-worker.ts";
@@ -42,6 +44,9 @@ describe("data", () => {
           targets: lines.map(({ target }) => target),
           heldOut: lines.map(({ held_out }) => held_out),
           groups: Int32Array.from(lines.keys()),
+          groupPositions: lines.map(
+            ({ group }) => Number.parseInt(sha256Hex(Buffer.from(group)).slice(0, 12), 16) / 2 ** 48,
+          ),
           revision: 7,
           digest: sha256Hex(body.subarray(0, body.lastIndexOf("\n", body.length - 2) + 1)),
         });
@@ -106,6 +111,7 @@ describe("a checkpoint", () => {
   const trainedCandidate = fc.option(
     fc.record({ head: bytes, delta: fc.option(bytes), plan: fc.constantFrom(null, plan) }),
   );
+  const bothCandidates = fc.record({ head: trainedCandidate, fine_tuned: trainedCandidate });
   const judgement = { test_examples: 3, head_accuracy: 0.5, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 1 };
   const training = {
     examples: 9,
@@ -123,10 +129,12 @@ describe("a checkpoint", () => {
       for (let i = 0; i < count; i++) rows.push(Float32Array.of(i, i / 3, -i));
       return rows;
     }),
-    candidates: fc.oneof(
-      fc.constant({}),
-      fc.record({ head: trainedCandidate }),
-      fc.record({ head: trainedCandidate, fine_tuned: trainedCandidate }),
+    folds: fc.oneof<fc.Arbitrary<FoldCandidates[]>[]>(
+      fc.constant([]),
+      fc.tuple(fc.record({ head: trainedCandidate })),
+      fc.tuple(bothCandidates),
+      fc.tuple(bothCandidates, fc.record({ head: trainedCandidate })),
+      fc.tuple(bothCandidates, bothCandidates),
     ),
     comparison: fc.constantFrom(null, judgement),
     fineTunedAssessment: fc.constantFrom(null, { plan, assessment }),
@@ -153,7 +161,7 @@ describe("a checkpoint", () => {
         }
         const encodedCheckpoint = Buffer.concat(parts);
         const read = decodeCheckpoint(encodedCheckpoint, "this", 3);
-        expect(read?.candidates).toEqual(checkpoint.comparison === null ? checkpoint.candidates : {});
+        expect(read?.folds).toEqual(checkpoint.comparison === null ? checkpoint.folds : []);
         expect(read && rowsOf(read)).toEqual(checkpoint.finalModel === null ? rowsOf(checkpoint) : []);
         expect([read?.comparison, read?.fineTunedAssessment, read?.finalModel]).toEqual([
           checkpoint.comparison,
@@ -173,9 +181,10 @@ describe("a checkpoint", () => {
     };
     const storedPlan = '{"of":8,"epochs":5,"headTemperature":0.5,"layersTemperature":2}';
     const head = Uint8Array.of(1, 2, 3);
-    expect(header({ candidates: { head: null, fine_tuned: { head, delta: Uint8Array.of(4), plan } } })).toBe(
+    expect(header({ folds: [{ head: null, fine_tuned: { head, delta: Uint8Array.of(4), plan } }] })).toBe(
       `{"of":"this","embeddings":0,"made":[["head",null],["fine_tuned",{"plan":${storedPlan},"head":3,"delta":1}]],"judgement":null,"told":null,"fitted":null}`,
     );
+    expect(header({ folds: [{ head: null }, { head: null }] })).toContain('"made":[["head",null],["head",null,1]],');
     const finalModel = {
       candidate: "head",
       training,
@@ -192,6 +201,44 @@ describe("a checkpoint", () => {
   it("of nothing is none", () => {
     expect(encodeCheckpoint(emptyCheckpoint(), "this")).toBeNull();
     expect(decodeCheckpoint(Buffer.alloc(0), "this", 3)).toBeNull();
+  });
+});
+
+describe("the splits of a comparison", () => {
+  const splitsOf = (
+    targets: Examples["targets"],
+    comparison: "cross_fit" | "held_out",
+    heldOut: readonly boolean[] = [],
+  ) => {
+    const groups = Int32Array.from(targets.keys());
+    const groupPositions = targets.map((_, i) => ((i * 7) % targets.length) / targets.length);
+    const examples = { targets, groups, groupPositions, heldOut } as unknown as Examples;
+    return splitRows({ submission: makeSubmission({ comparison }), examples }, [...targets.keys()]);
+  };
+
+  it("judge every example once, by candidates that are trained on the others", () => {
+    const targets = Array.from({ length: 41 }, (_, i) => ["a", "b", "c"][i % 3] as string);
+    const [first, second] = splitsOf(targets, "cross_fit");
+    expect(first?.trainingRows).toEqual(second?.testRows);
+    expect(second?.trainingRows).toEqual(first?.testRows);
+    expect([...(first?.testRows ?? []), ...(second?.testRows ?? [])].sort((a, b) => a - b)).toEqual([
+      ...targets.keys(),
+    ]);
+  });
+
+  it("train on a class of one example in both folds", () => {
+    const [first, second] = splitsOf(["a", "b", "a", "b", "once"], "cross_fit");
+    expect([first, second].map((split) => split?.trainingRows.includes(4))).toEqual([true, true]);
+    expect([first, second].map((split) => split?.testRows.length)).toEqual([2, 2]);
+  });
+
+  it("are none where no class has two examples, and where nothing or all is held out", () => {
+    expect(splitsOf(["a", "b"], "cross_fit")).toEqual([]);
+    expect(splitsOf(["a", "b", "a"], "held_out")).toEqual([]);
+    expect(splitsOf(["a", "b", "a"], "held_out", [true, true, true])).toEqual([]);
+    expect(splitsOf(["a", "b", "a"], "held_out", [true, false, false])).toEqual([
+      { trainingRows: [1, 2], testRows: [0] },
+    ]);
   });
 });
 
@@ -234,7 +281,8 @@ describe("the comparison", () => {
       head,
       outputs: await predictRows(trainingMaterial, rows, { head, embed: trainingMaterial.embed }),
     });
-    return compareHeads(trainingMaterial, rows, await answers(frozen), await answers(fineTuned));
+    const outcomes = outcomesOf(trainingMaterial, rows, await answers(frozen), await answers(fineTuned));
+    return compareOutcomes(trainingMaterial.submission.task, outcomes);
   };
 
   it("counts labels that are the most probable, and leaves out those out of scope", async () => {
@@ -283,6 +331,8 @@ describe("the comparison", () => {
       fine_tuned_accuracy: 1,
       only_head: 0,
       only_fine_tuned: 3,
+      // Of 0, 1, 4 and 9 over the variance 5/4.
+      gain_error: expect.closeTo(Math.sqrt(49 / 4 / 3) / (5 / 4)),
     });
   });
 });

@@ -9,7 +9,7 @@ import { readSettings } from "../../src/batch/server/settings.ts";
 import { UsageError } from "../../src/lib/usage-error.ts";
 import { makeSubmission, makeTexts } from "./batch-data.ts";
 import { poll, setUpHarness } from "./batch-harness.ts";
-import { neverRespond, secret, stop, submit } from "./fake-worker.ts";
+import { neverRespond, progressMessages, secret, stop, submit } from "./fake-worker.ts";
 
 const harness = setUpHarness();
 const children: ChildProcess[] = [];
@@ -87,6 +87,35 @@ describe("a batch endpoint that is killed", () => {
     expect(await (await submit(restartedProcess.url, submission)).json()).toMatchObject(orphaned);
     expect(await (await stop(restartedProcess.url, submission, "cancel")).json()).toMatchObject(orphaned);
     expect(harness.worker.messages(submission.id)).toHaveLength(1);
+  });
+
+  it("between two folds goes on with the second", async () => {
+    const { child, ended, url } = await startProcess();
+    const edge_budget = { bytes: 5.6e7, operations: 5e9 };
+    const submission = harness.worker.addJob(makeSubmission({ comparison: "cross_fit", edge_budget }), lines);
+    harness.worker.intercept = ({ message }) => {
+      if (message?.type !== "progress" || !message.message.startsWith("Fold 2 of 2")) return null;
+      child.kill("SIGKILL");
+      return new Promise<Response>(() => undefined);
+    };
+    await submit(url, submission);
+    await ended;
+    const checkpoint = harness.worker
+      .messages(submission.id)
+      .flatMap((message) => (message.type === "checkpoint" ? [message.artifact] : []))
+      .at(-1);
+    harness.worker.intercept = () => null;
+    const restartedProcess = await startProcess();
+    const next = harness.worker.addJob({ ...submission, attempt: 2, checkpoint: checkpoint ?? null }, lines);
+    await poll(async () => (await submit(restartedProcess.url, next)).status).toBe(202);
+    await harness.worker.waitForMessage("finished", submission.id, 2);
+    const { judgement } = await harness.worker.waitForMessage("evaluated", submission.id, 2);
+    expect(judgement.test_examples).toBe(60);
+    expect(progressMessages(harness.worker.messages(submission.id, 2), "Trained")).toEqual([
+      "Trained the frozen head on 30 examples.",
+      "Trained the fine-tuned candidate on 30 examples.",
+      "Trained the fine-tuned candidate on 60 examples.",
+    ]);
   });
 
   it("tells it once the Worker is there again", async () => {

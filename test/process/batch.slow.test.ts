@@ -187,6 +187,87 @@ describe("a job", () => {
     });
   });
 
+  describe("that is cross-fitted", () => {
+    const layerOptions = {
+      comparison: "cross_fit",
+      trainable: "all",
+      backbone: { id: textStatic.id, revision: textStatic.revision },
+      dimensions: textStatic.dimensions,
+    } as const;
+
+    it("is judged on every example, by candidates that have not seen it, and told by them alone", async () => {
+      const { url } = await harness.start();
+      const other = makeTexts(90, (topic) => (topic === "food" ? "other" : topic));
+      const submission = makeSubmission({ ...layerOptions, out_of_scope_label: "other" });
+      const { manifest, judgement, head, told } = await runJob(url, submission, other);
+      expect(judgement).toMatchObject({ test_examples: 60, only_head: 0 });
+      expect(judgement.fine_tuned_accuracy).toBeGreaterThan(0.9);
+      // Few examples have an evaluation too.
+      expect(manifest.evaluation).toMatchObject({
+        method: "cross_validation",
+        folds: 2,
+        examples: 60,
+        accuracy: judgement.fine_tuned_accuracy,
+        out_of_scope: { expected_recall: expect.any(Number) },
+      });
+      expect(manifest.training.temperature).toBe(head.temperature);
+      expect(head.temperature).not.toBe(1);
+      expect(head.conformal).toHaveLength(60);
+      expect(head.outOfScopeThreshold).toEqual(expect.any(Number));
+      expect(progressMessages(told, "Fold")).toEqual([
+        expect.stringMatching(/^Fold 1 of 2: 45 examples to train on, 45 to compare on\.$/),
+        expect.stringMatching(/^Fold 2 of 2: 45 examples to train on, 45 to compare on\.$/),
+      ]);
+      const [read] = told.flatMap((message) => (message.type === "progress" ? [message.metrics] : []));
+      expect(read).toEqual({ examples: 90, held_out: 90 });
+    });
+
+    it("goes as far along the schedule of all examples as both folds did on average", async () => {
+      const { url } = await harness.start();
+      const { told } = await runJob(url, makeSubmission(layerOptions), makeTexts(460));
+      const trainings = progressMessages(told, "Epoch 1 of").map((message) => Number(/ of (\d+)/.exec(message)?.[1]));
+      expect(trainings).toHaveLength(3);
+      const epochs = told.flatMap((message) =>
+        message.type === "progress" && message.metrics.epoch ? [message.metrics] : [],
+      );
+      const starts = epochs.flatMap(({ epoch }, i) => (epoch === 1 ? [i] : []));
+      const bestEpochs = starts.slice(0, 2).map((start, fold) => {
+        const losses = epochs.slice(start, starts[fold + 1]).map(({ valid_loss }) => valid_loss as number);
+        const first = Math.ceil((trainings[fold] as number) / 3) - 1;
+        return 1 + losses.indexOf(Math.min(...losses.slice(first)));
+      });
+      const [first = 0, second = 0] = bestEpochs;
+      expect(trainings[2]).toBe(Math.round((24 * (first + second)) / ((trainings[0] ?? 0) + (trainings[1] ?? 0))));
+    });
+
+    it("of any labels or of values is judged on every example too", async () => {
+      const { url } = await harness.start({ capacity: 2 });
+      const options = { ...layerOptions, trainable: { last_layers: 2 } };
+      const labels = makeTexts(90, (topic, i) => (i === 4 ? [topic, "once"] : [topic]));
+      const values = makeTexts(90, (topic) => topic.length);
+      const [many, numbers] = await Promise.all([
+        runJob(url, makeSubmission({ ...options, task: "multi_label" }), labels),
+        runJob(url, makeSubmission({ ...options, task: "regression" }), values),
+      ]);
+      expect(many.head.labels).toEqual(["food", "money", "once", "travel"]);
+      expect(many.head.thresholds).toHaveLength(4);
+      // The only example of a label is in no fold.
+      expect(many.judgement.test_examples).toBe(89);
+      expect(numbers.judgement).toMatchObject({ test_examples: 90, gain_error: expect.any(Number) });
+      expect(numbers.manifest.evaluation?.r2).toBeCloseTo(numbers.judgement.fine_tuned_accuracy, 9);
+    });
+
+    it.each([
+      ["no class has two examples", makeTexts(60, (_, i) => `${i}`)],
+      ["all inputs are the same", makeTexts(60).map((line) => ({ ...line, group: "same" }))],
+    ])("is judged by nothing where %s, and trained all the same", async (_, lines) => {
+      const { url } = await harness.start();
+      const { judgement, manifest } = await runJob(url, makeSubmission({ comparison: "cross_fit" }), lines);
+      expect(judgement.test_examples).toBe(0);
+      expect(manifest.training.examples).toBe(60);
+    });
+  });
+
   it.each([
     ["no row is held out", makeTexts(60).map((line) => ({ ...line, held_out: false }))],
     ["a label vanishes with them", makeTexts(60, (_, i) => (i % 5 === 0 ? "held" : "rest"))],

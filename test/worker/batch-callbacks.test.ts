@@ -298,7 +298,7 @@ describe("a message", () => {
       "step 3",
       "step 2",
       "step 1",
-      "On 50 held-out examples the frozen head has 0.800, the fine-tuned model 0.960: better. The fine-tuned model is kept, and the frozen head is not.",
+      "On 50 held-out examples the frozen head has 0.800, the fine-tuned model 0.960: better (expected gain 0.160, chance of a loss 0.005). The fine-tuned model is kept, and the frozen head is not.",
       "The job has made version 1, which is active now.",
     ]);
     expect((await call("GET", `${JOBS}/${job}/checkpoints`, key)).json.data).toHaveLength(1);
@@ -565,7 +565,8 @@ describe("the data", () => {
         ["dataset:tickets", 2],
         [training_file, null],
       ] as const) {
-        const { attempt } = await startJob(owner, { training_file: source, validation_file });
+        const { attempt, submission } = await startJob(owner, { training_file: source, validation_file });
+        expect(submission.comparison).toBe("held_out");
         const rows = expectRows(await attempt.fetchData(), revision);
         expect(rows.filter(({ held_out }) => held_out).map(({ text, target }) => ({ text, label: target }))).toEqual(
           validationRows,

@@ -122,6 +122,7 @@ describe("a submission", () => {
         seed: 9,
       },
       evaluation: { method: "auto" },
+      comparison: "cross_fit",
       edge_budget: { bytes: 56_000_000, operations: 1_400_000_000_000 },
       estimate: { bytes: expect.any(Number), operations: expect.any(Number) },
       checkpoint: null,

@@ -913,6 +913,8 @@ describe("what a job made", () => {
       head_accuracy: 0.8,
       fine_tuned_accuracy: 0.7,
       p_value: expect.closeTo(0.125, 9),
+      expected_gain: expect.closeTo(-0.1, 9),
+      chance_of_loss: expect.closeTo(0.956, 2),
       verdict: "not_better",
       kept: "head",
     });

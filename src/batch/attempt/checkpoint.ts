@@ -22,7 +22,10 @@ export interface TrainedCandidate {
   readonly plan: Plan | null;
 }
 
-/** The evaluation and calibration of the fine-tuned candidate on the held-out rows. */
+/** The candidates that are trained so far on one fold's training rows; null: one that cannot be trained. */
+export type FoldCandidates = { readonly [candidate in Candidate]?: TrainedCandidate | null };
+
+/** The evaluation and calibration of the fine-tuned candidate on the rows of all folds. */
 export interface FineTunedAssessment {
   readonly plan: Plan;
   readonly assessment: Omit<EvaluationResult, "conformal"> & { readonly conformal: readonly number[] };
@@ -39,8 +42,8 @@ export type FinalModel = Pick<Manifest, "candidate" | "training" | "evaluation">
 export interface Checkpoint {
   /** A remote backbone's embeddings, of the first texts or of all. A local backbone's cost less than their transfer. */
   embeddings: EmbeddingMatrix | null;
-  /** Trained without the held-out rows; null: it cannot be trained. */
-  candidates: { [candidate in Candidate]?: TrainedCandidate | null };
+  /** One for each fold that has begun. */
+  folds: FoldCandidates[];
   comparison: Comparison | null;
   /** null if no layers were compared. */
   fineTunedAssessment: FineTunedAssessment | null;
@@ -48,15 +51,17 @@ export interface Checkpoint {
 }
 
 export function emptyCheckpoint(): Checkpoint {
-  return { embeddings: null, candidates: {}, comparison: null, fineTunedAssessment: null, finalModel: null };
+  return { embeddings: null, folds: [], comparison: null, fineTunedAssessment: null, finalModel: null };
 }
 
 /** A hash of all that the results depend on: the data, and the submission without what names the attempt. */
 export function submissionFingerprint(submission: Submission, digest: string): string {
   const { task, modality, backbone, dimensions, out_of_scope_label, trainable } = submission;
-  const { hyperparameters, evaluation, edge_budget } = submission;
+  const { hyperparameters, evaluation, edge_budget, comparison } = submission;
   const data = [digest, task, modality, backbone, dimensions, out_of_scope_label];
-  const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget]);
+  // Without cross-fitting, the fingerprint is that of builds that had none.
+  const folds = comparison === "cross_fit" ? [comparison] : [];
+  const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget, ...folds]);
   return createHash("sha256").update(all).digest("hex");
 }
 
@@ -70,11 +75,17 @@ const restorePlan = ({ of: totalEpochs, ...rest }: StoredPlan): Plan => ({ total
 interface Header {
   readonly of: string;
   readonly embeddings: number;
-  readonly made: readonly (readonly [Candidate, ({ readonly plan: StoredPlan | null } & Lengths) | null])[];
+  readonly made: readonly StoredCandidate[];
   readonly judgement: Comparison | null;
   readonly told: (Omit<FineTunedAssessment, "plan"> & { readonly plan: StoredPlan }) | null;
   readonly fitted: (Omit<FinalModel, "head" | "delta"> & Lengths) | null;
 }
+/** Without a number, it is of fold 0. */
+type StoredCandidate = readonly [
+  candidate: Candidate,
+  value: ({ readonly plan: StoredPlan | null } & Lengths) | null,
+  fold?: number,
+];
 interface Lengths {
   readonly head: number;
   readonly delta: number | null;
@@ -84,8 +95,7 @@ interface Lengths {
 export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): Uint8Array[] | null {
   const { comparison, fineTunedAssessment, finalModel } = checkpoint;
   // Once there is a later result, the earlier ones are not needed.
-  const candidates =
-    comparison === null ? (Object.entries(checkpoint.candidates) as [Candidate, TrainedCandidate | null][]) : [];
+  const candidates = comparison === null ? checkpoint.folds.flatMap(entriesOf) : [];
   const embeddings = finalModel === null ? checkpoint.embeddings : null;
   const rows = embeddings?.count() ?? 0;
   if (rows === 0 && candidates.length === 0 && comparison === null) return null;
@@ -96,9 +106,10 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
   const header: Header = {
     of: fingerprint,
     embeddings: rows,
-    made: candidates.map(([candidate, each]) => [
+    made: candidates.map(([candidate, each, ...fold]) => [
       candidate,
       each && { plan: each.plan && storePlan(each.plan), ...lengths(each) },
+      ...fold,
     ]),
     judgement: comparison,
     told: fineTunedAssessment && { ...fineTunedAssessment, plan: storePlan(fineTunedAssessment.plan) },
@@ -137,19 +148,26 @@ export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions:
     return new Uint8Array(bytes.subarray(offset - size, offset));
   };
   const takeBoth = ({ head, delta }: Lengths) => ({ head: take(head), delta: delta === null ? null : take(delta) });
-  const candidates = Object.fromEntries(
-    header.made.map(([candidate, each]) => [
-      candidate,
-      each && { plan: each.plan && restorePlan(each.plan), ...takeBoth(each) },
-    ]),
-  );
+  const folds: FoldCandidates[] = [];
+  for (const [candidate, each, fold = 0] of header.made) {
+    const value = each && { plan: each.plan && restorePlan(each.plan), ...takeBoth(each) };
+    folds[fold] = { ...folds[fold], [candidate]: value };
+  }
   return {
     embeddings,
-    candidates,
+    folds,
     comparison,
     fineTunedAssessment: told && { ...told, plan: restorePlan(told.plan) },
     finalModel: fitted && { ...fitted, ...takeBoth(fitted) },
   };
+}
+
+function entriesOf(
+  candidates: FoldCandidates,
+  fold: number,
+): (readonly [candidate: Candidate, value: TrainedCandidate | null, fold?: number])[] {
+  const entries = Object.entries(candidates) as [Candidate, TrainedCandidate | null][];
+  return entries.map(([candidate, value]) => (fold === 0 ? [candidate, value] : [candidate, value, fold]));
 }
 
 function parse(json: Buffer): Header | null {

@@ -14,6 +14,8 @@ export interface Examples {
   readonly targets: readonly Target[];
   /** Rows of one group have the same input, but for case and spacing. */
   readonly groups: Int32Array;
+  /** Of each group, by its number: uniform in [0, 1), by its hash. */
+  readonly groupPositions: readonly number[];
   readonly heldOut: readonly boolean[];
   /** Of the dataset; null for files. */
   readonly revision: number | null;
@@ -64,6 +66,7 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
   const targets: Target[] = [];
   const groups: number[] = [];
   const heldOut: boolean[] = [];
+  const groupPositions: number[] = [];
   const groupNumbers = new Map<string, number>();
   const labels = new Map<string, string>();
   let bytes = 0;
@@ -99,13 +102,14 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
       if (!fitsTask(row.target, task)) return `has a target that is none of the task ${task}`;
       targets.push(internTarget(row.target));
       const group = groupNumbers.get(row.group) ?? groupNumbers.size;
+      if (group === groupNumbers.size) groupPositions.push(positionOf(row.group));
       groupNumbers.set(row.group, group);
       groups.push(group);
       heldOut.push(row.held_out);
       bytes += BYTES_PER_ROW;
       return null;
     },
-    build: () => ({ texts, embeddings, targets, groups: Int32Array.from(groups), heldOut }),
+    build: () => ({ texts, embeddings, targets, groups: Int32Array.from(groups), groupPositions, heldOut }),
   };
 }
 
@@ -136,6 +140,11 @@ function parseJson(line: Buffer): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** 48 bits of a group's hash, as a number in [0, 1). */
+function positionOf(group: string): number {
+  return createHash("sha256").update(group).digest().readUIntBE(0, 6) / 2 ** 48;
 }
 
 function readEmbedding(base64: string, dimensions: number): Float32Array | null {

@@ -57,9 +57,22 @@ export async function predictRows(
   return outputs;
 }
 
-/** The logits of outputs of `predict` at temperature 1, one row after another. Softmax's are exact up to a constant. */
-export function toLogits({ task }: Head, outputs: readonly Float64Array[]): Float32Array {
+/**
+ * The logits of outputs of `predict` at temperature 1, one row after another. Softmax's are exact up to a constant. The
+ * columns are `labels`; one that the head does not know has the probability ½ / (rows + 1).
+ */
+export function toLogits(
+  { task, labels: ownLabels }: Head,
+  outputs: readonly Float64Array[],
+  labels: readonly string[] = ownLabels,
+): Float32Array {
   const log = (p: number) => Math.log(Math.max(MIN_PROBABILITY, p));
   const toLogit = (p: number) => (task === "single_label" ? log(p) : task === "multi_label" ? log(p) - log(1 - p) : p);
-  return Float32Array.from(outputs.flatMap((each) => Array.from(each, toLogit)));
+  const unknown = 0.5 / (outputs.length + 1);
+  const ownColumns = new Map(ownLabels.map((label, k) => [label, k]));
+  const columns = task === "regression" ? [0] : labels.map((label) => ownColumns.get(label) ?? -1);
+  const logits = new Float32Array(outputs.length * columns.length);
+  for (const [row, output] of outputs.entries())
+    for (const [i, k] of columns.entries()) logits[row * columns.length + i] = toLogit(output[k] ?? unknown);
+  return logits;
 }

@@ -1,7 +1,7 @@
 /**
  * The work of an attempt:
  *
- *   pull → embed → trainCandidates → compare → refit → upload
+ *   pull → embed → crossFit → refit → upload
  *
  * Each stage is a function of its input, and knows nothing of checkpoints. This file runs the stages whose results the
  * checkpoint lacks, adds their results to it and saves them. All functions throw if the attempt is to end.
@@ -14,11 +14,11 @@ import type { CheckpointStore } from "./checkpoint-store.ts";
 import { type AttemptContext, makeTrainingContext, type TrainingContext } from "./context.ts";
 import { makeEmbeddingMatrix } from "./embedding-matrix.ts";
 import type { Reporter } from "./reporter.ts";
-import { compareCandidates, emptyComparison } from "./stages/compare.ts";
+import { emptyComparison } from "./stages/compare.ts";
+import { crossFit, type Split, splitRows } from "./stages/cross-fit.ts";
 import { embedTexts } from "./stages/embed.ts";
 import { pullExamples } from "./stages/pull.ts";
 import { refit } from "./stages/refit.ts";
-import { trainCandidates } from "./stages/train-candidates.ts";
 import { uploadModel } from "./stages/upload.ts";
 import { endpointBudgetFailure } from "./training-spec.ts";
 
@@ -31,6 +31,8 @@ interface Pipeline {
   readonly context: TrainingContext;
   /** Every row's number. */
   readonly rows: readonly number[];
+  /** What the candidates are trained and compared on; empty if they cannot be compared. */
+  readonly splits: readonly Split[];
   /** The results so far, of earlier attempts too. */
   readonly results: Checkpoint;
   /** Uploads the results. */
@@ -70,7 +72,8 @@ async function pullAndRestore(
   if (!pulled.ok) return pulled;
   const examples = pulled.value;
   const rows = [...examples.targets.keys()];
-  const heldOutCount = examples.heldOut.filter(Boolean).length;
+  const splits = splitRows({ submission, examples }, rows);
+  const heldOutCount = splits.reduce((sum, { testRows }) => sum + testRows.length, 0);
   reporter.sendProgress(`Read ${rows.length} examples.`, { examples: rows.length, held_out: heldOutCount });
   if (await store.restore(examples.digest, signal)) reporter.sendProgress("Goes on from a checkpoint.", {});
   const results = store.results();
@@ -80,7 +83,7 @@ async function pullAndRestore(
   const context = makeTrainingContext(attempt, examples, results.embeddings, reporter.sendProgress);
   const failure = endpointBudgetFailure(context, rows);
   if (failure !== null) return { ok: false, failure };
-  return ok({ attempt, reporter, context, rows, results, save: () => store.save(signal), startedAt });
+  return ok({ attempt, reporter, context, rows, splits, results, save: () => store.save(signal), startedAt });
 }
 
 /** Embeds all texts by a backbone that is not "local", saving the embeddings whenever there are half as many again. */
@@ -106,25 +109,18 @@ async function embed({ attempt, context, results, save }: Pipeline): Promise<Res
   return ok(null);
 }
 
-/** Trains both candidates without the held-out rows and compares them on those, unless an earlier attempt did. */
+/** Trains both candidates and compares them on rows that they have not seen, unless an earlier attempt did. */
 async function embedTrainAndCompare(pipeline: Pipeline): Promise<Result<null>> {
-  const { context, rows, results, save } = pipeline;
+  const { context, splits, results, save } = pipeline;
   if (results.comparison !== null) return ok(null);
-  const { heldOut } = context.examples;
-  const trainingRows = rows.filter((row) => !heldOut[row]);
-  if (trainingRows.length === rows.length || trainingRows.length < 2) results.comparison = emptyComparison;
+  if (splits.length === 0) results.comparison = emptyComparison;
   else {
     const embedded = await embed(pipeline);
     if (!embedded.ok) return embedded;
-    const trained = await trainCandidates(context, trainingRows, results.candidates, async (candidate, result) => {
-      results.candidates[candidate] = result;
-      await save();
-    });
-    if (!trained.ok) return trained;
-    const heldOutRows = rows.filter((row) => heldOut[row]);
-    const compared = await compareCandidates(context, heldOutRows, trained.value);
-    results.comparison = compared.comparison;
-    results.fineTunedAssessment = compared.fineTunedAssessment;
+    const compared = await crossFit(context, splits, results.folds, save);
+    if (!compared.ok) return compared;
+    results.comparison = compared.value.comparison;
+    results.fineTunedAssessment = compared.value.fineTunedAssessment;
   }
   await save();
   return ok(null);

@@ -102,7 +102,7 @@ function largestFitting(limit: number, fits: (size: number) => boolean): number 
 
 /** The targets of rows, as indices into the given labels, or into the labels that the rows have. */
 export function targetsOf(
-  { submission, examples }: TrainingContext,
+  { submission, examples }: Pick<TrainingContext, "submission" | "examples">,
   rows: readonly number[],
   labels?: readonly string[],
 ) {
@@ -111,7 +111,7 @@ export function targetsOf(
 }
 
 /** The groups of rows: rows of one group have the same input, but for case and spacing. */
-export function groupsOf({ examples }: TrainingContext, rows: readonly number[]): Int32Array {
+export function groupsOf({ examples }: Pick<TrainingContext, "examples">, rows: readonly number[]): Int32Array {
   return Int32Array.from(rows, (row) => examples.groups[row] as number);
 }
 

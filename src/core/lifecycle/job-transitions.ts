@@ -7,7 +7,7 @@
  * A job is run in attempts at the batch endpoint. The attempt's number is a fencing token: it rises whenever an attempt
  * is given up, handed back or resumed, and messages with a lower number have no effect.
  */
-import { type Candidate, type Comparison, compare, hasTestExamples, type Verdict } from "../evaluation/comparison.ts";
+import { type Candidate, type Comparison, compare, type Decision, hasTestExamples } from "../evaluation/comparison.ts";
 import {
   type AttemptEvent,
   hasEnded,
@@ -219,11 +219,12 @@ const OUTCOMES = {
   fine_tuned: "The fine-tuned model is kept, and the frozen head is not.",
 } as const;
 
-function describeComparison(comparison: Comparison, verdict: Verdict, refit: Candidate): JobLogEntry {
+function describeComparison(comparison: Comparison, decision: Decision, refit: Candidate): JobLogEntry {
   const { test_examples, head_accuracy, fine_tuned_accuracy } = comparison;
+  const { verdict, expected_gain, chance_of_loss } = decision;
   if (hasTestExamples(comparison))
     return info(
-      `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict}. ${OUTCOMES[refit]}`,
+      `On ${test_examples} held-out examples the frozen head has ${head_accuracy.toFixed(3)}, the fine-tuned model ${fine_tuned_accuracy.toFixed(3)}: ${verdict} (expected gain ${expected_gain.toFixed(3)}, chance of a loss ${chance_of_loss.toFixed(3)}). ${OUTCOMES[refit]}`,
     );
   const message = `Nothing could be compared: no held-out example has labels that were trained. ${OUTCOMES[refit]} 'if_better' promotes neither.`;
   return { level: "warn", message };
@@ -231,9 +232,9 @@ function describeComparison(comparison: Comparison, verdict: Verdict, refit: Can
 
 /** The comparison decides which candidate is refitted on all examples. */
 function recordComparison(state: JobState, comparison: Comparison, now: number): Transition {
-  const { verdict } = compare(comparison);
-  const refit = state.promote !== "if_better" || verdict === "better" ? "fine_tuned" : "head";
+  const decision = compare(comparison);
+  const refit = state.promote !== "if_better" || decision.verdict === "better" ? "fine_tuned" : "head";
   const isRepeat = state.refit === refit && JSON.stringify(state.comparison) === JSON.stringify(comparison);
   if (isRepeat) return markRunning(state, now, { comparison, refit });
-  return markRunning(state, now, { comparison, refit }, describeComparison(comparison, verdict, refit));
+  return markRunning(state, now, { comparison, refit }, describeComparison(comparison, decision, refit));
 }

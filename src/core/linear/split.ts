@@ -18,6 +18,25 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
+/**
+ * Two stratified, grouped folds that hardly change as rows are added: each class is cut at the median of its groups'
+ * positions, so a new group moves at most one other. The middle one of an odd number is in fold 0 if its position is below
+ * ½. Like `stratifiedFolds`, it never holds a class out whole.
+ *
+ * @param positions of each group, by its number: uniform in [0, 1), such as its hash
+ */
+export function medianFolds(strata: Int32Array, groups: Int32Array, positions: ArrayLike<number>): Int32Array {
+  const positionOf = (group: number) => positions[group] as number;
+  const foldOfGroup = new Map<number, number>();
+  for (const members of groupsByStratum(strata, groups).values()) {
+    const middle = (members.length - 1) / 2;
+    members.sort((a, b) => positionOf(a) - positionOf(b));
+    for (const [i, group] of members.entries())
+      foldOfGroup.set(group, i === middle ? Math.floor(2 * positionOf(group)) : Number(i > middle));
+  }
+  return foldsOfRows(foldOfGroup, strata, groups);
+}
+
 /** Classes with two groups are always trained on if they have at most this share of the rows: else all have two folds. */
 const MAX_RARE_SHARE = 0.05;
 
@@ -84,21 +103,30 @@ function assignFolds(
   seed: number,
   foldOf: (part: number) => number,
 ): Int32Array {
-  const stratumOfGroup = new Map<number, number>();
-  groups.forEach((group, row) => {
-    if (!stratumOfGroup.has(group)) stratumOfGroup.set(group, strata[row] as number);
-  });
-  const groupsByStratum = Map.groupBy(stratumOfGroup.keys(), (group) => stratumOfGroup.get(group) as number);
-
+  const groupsOfStratum = groupsByStratum(strata, groups);
   const random = seededRandom(seed);
   const foldOfGroup = new Map<number, number>();
   let nextPart = 0;
-  for (const stratum of [...groupsByStratum.keys()].sort((a, b) => a - b)) {
-    for (const group of shuffle(groupsByStratum.get(stratum) ?? [], random)) {
+  for (const stratum of [...groupsOfStratum.keys()].sort((a, b) => a - b)) {
+    for (const group of shuffle(groupsOfStratum.get(stratum) ?? [], random)) {
       foldOfGroup.set(group, foldOf(nextPart));
       nextPart = (nextPart + 1) % parts;
     }
   }
+  return foldsOfRows(foldOfGroup, strata, groups);
+}
+
+/** The groups of each stratum. A group belongs to the stratum of its first row. */
+function groupsByStratum(strata: Int32Array, groups: Int32Array): Map<number, number[]> {
+  const stratumOfGroup = new Map<number, number>();
+  groups.forEach((group, row) => {
+    if (!stratumOfGroup.has(group)) stratumOfGroup.set(group, strata[row] as number);
+  });
+  return Map.groupBy(stratumOfGroup.keys(), (group) => stratumOfGroup.get(group) as number);
+}
+
+/** The fold of each row, but that a class whose groups all have one fold keeps its first group for training. */
+function foldsOfRows(foldOfGroup: Map<number, number>, strata: Int32Array, groups: Int32Array): Int32Array {
   for (const members of groupsByClass(strata, groups).values()) {
     const usedFolds = new Set(Array.from(members, (group) => foldOfGroup.get(group)));
     const [first] = members;

@@ -171,6 +171,7 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     hyperparameters: { ...spec.training, epochs: n_epochs, batch_size, learning_rate_multiplier, seed: spec.seed },
     clamp: spec.clamp ?? false,
     evaluation: spec.evaluation,
+    comparison: spec.validation_file === null ? "cross_fit" : "held_out",
     edge_budget: edgeBudget,
     estimate: spec.estimate,
     checkpoint,

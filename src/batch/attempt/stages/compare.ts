@@ -1,13 +1,13 @@
-/** Stage 4: how both candidates do on the held-out rows, which neither was trained on. */
+/** How both candidates do on rows that neither was trained on. */
 import { decodeHead } from "../../../core/codec.ts";
-import type { Comparison } from "../../../core/evaluation/comparison.ts";
+import { type Comparison, gainError } from "../../../core/evaluation/comparison.ts";
 import { evaluateHeldOut } from "../../../core/evaluation/evaluate-held-out.ts";
 import { regressionMetrics } from "../../../core/evaluation/metrics.ts";
-import type { Head } from "../../../core/head.ts";
+import type { Head, Task } from "../../../core/head.ts";
 import { stratifiedFolds } from "../../../core/linear/split.ts";
 import { strataOf, type Target } from "../../../core/linear/targets.ts";
 import { runSteps } from "../../../core/steps.ts";
-import type { Plan } from "../../../finetune/train.ts";
+import { meanPlan, type Plan } from "../../../finetune/train.ts";
 import type { FineTunedAssessment, TrainedCandidate } from "../checkpoint.ts";
 import type { TrainingContext } from "../context.ts";
 import { makeModel, type Predictions, predictRows, toLogits } from "../model.ts";
@@ -22,26 +22,44 @@ export const emptyComparison: Comparison = {
   only_fine_tuned: 0,
 };
 
-/** Compares the candidates, and evaluates and calibrates the fine-tuned one if it has trained layers. */
-export async function compareCandidates(
-  context: TrainingContext,
-  heldOutRows: readonly number[],
-  { head, fineTuned }: TrainedCandidates,
-): Promise<{ readonly comparison: Comparison; readonly fineTunedAssessment: FineTunedAssessment | null }> {
-  const headPredictions = await predictHeldOut(context, heldOutRows, head);
-  const fineTunedPredictions =
-    fineTuned === head ? headPredictions : await predictHeldOut(context, heldOutRows, fineTuned);
-  const plan = fineTuned?.plan ?? null;
-  const fineTunedAssessment =
-    fineTunedPredictions && plan ? await assessFineTuned(context, heldOutRows, fineTunedPredictions, plan) : null;
-  const comparison =
-    headPredictions && fineTunedPredictions
-      ? compareHeads(context, heldOutRows, headPredictions, fineTunedPredictions)
-      : emptyComparison;
-  return { comparison, fineTunedAssessment };
+/** A test example. Of labels, whether each candidate predicts them correctly (1 or 0); else the values that they predict. */
+export interface Outcome {
+  readonly target: Target;
+  readonly head: number;
+  readonly fineTuned: number;
 }
 
-async function predictHeldOut(
+/** What the candidates of one fold predict for its test rows. */
+export interface FoldPredictions {
+  readonly rows: readonly number[];
+  /** null if one of the candidates could not be trained. */
+  readonly outcomes: readonly Outcome[] | null;
+  /** The fine-tuned candidate's logits of all labels, row by row; null if it has trained no layers. */
+  readonly layers: { readonly plan: Plan; readonly logits: Float32Array } | null;
+}
+
+export interface CandidateComparison {
+  readonly comparison: Comparison;
+  readonly fineTunedAssessment: FineTunedAssessment | null;
+}
+
+/** @param labels of all rows of the data */
+export async function predictFold(
+  context: TrainingContext,
+  rows: readonly number[],
+  { head, fineTuned }: TrainedCandidates,
+  labels: readonly string[],
+): Promise<FoldPredictions> {
+  const headPredictions = await predictTestRows(context, rows, head);
+  const fineTunedPredictions = fineTuned === head ? headPredictions : await predictTestRows(context, rows, fineTuned);
+  const outcomes =
+    headPredictions && fineTunedPredictions ? outcomesOf(context, rows, headPredictions, fineTunedPredictions) : null;
+  if (!fineTuned?.plan || !fineTunedPredictions) return { rows, outcomes, layers: null };
+  const logits = toLogits(fineTunedPredictions.head, fineTunedPredictions.outputs, labels);
+  return { rows, outcomes, layers: { plan: fineTuned.plan, logits } };
+}
+
+async function predictTestRows(
   context: TrainingContext,
   rows: readonly number[],
   candidate: TrainedCandidate | null,
@@ -53,55 +71,26 @@ async function predictHeldOut(
 }
 
 /**
- * Compares the outputs of two heads for the held-out rows, without those of the out-of-scope label. A single label is
- * correct if it is the most probable one; a set of labels if exactly these have at least ½. Of two values the nearer wins.
- * If every row has a label that neither head knows, there is nothing to compare.
+ * The outcomes of rows, without those of the out-of-scope label. A single label is correct if it is the most probable one; a
+ * set of labels if exactly these have at least ½. If every row has a label that neither head knows, there are none.
  */
-export function compareHeads(
+export function outcomesOf(
   { submission, examples }: TrainingContext,
-  heldOutRows: readonly number[],
+  rows: readonly number[],
   frozen: Predictions,
   fineTuned: Predictions,
-): Comparison {
-  const outOfScope = submission.out_of_scope_label;
-  const pairs = heldOutRows.flatMap((row, i) => {
+): Outcome[] {
+  const outcomeOf =
+    submission.task === "regression" ? (_: Head, [value = 0]: Float64Array): number => value : correctness;
+  const outcomes = rows.flatMap((row, i): Outcome[] => {
     const [target, a, b] = [examples.targets[row], frozen.outputs[i], fineTuned.outputs[i]];
-    return target === undefined || target === outOfScope || !a || !b ? [] : [{ target, frozen: a, fineTuned: b }];
+    if (target === undefined || target === submission.out_of_scope_label || !a || !b) return [];
+    return [{ target, head: outcomeOf(frozen.head, a, target), fineTuned: outcomeOf(fineTuned.head, b, target) }];
   });
   const labels = new Set([...frozen.head.labels, ...fineTuned.head.labels]);
-  const isKnown = ({ target }: (typeof pairs)[number]) =>
+  const isKnown = ({ target }: Outcome) =>
     typeof target === "number" || [target].flat().every((label) => labels.has(label));
-  if (!pairs.some(isKnown)) return emptyComparison;
-  const score = submission.task === "regression" ? nearness : correctness;
-  const scores = pairs.map(
-    (pair) =>
-      [score(frozen.head, pair.frozen, pair.target), score(fineTuned.head, pair.fineTuned, pair.target)] as const,
-  );
-  const accuracy = (outputsOf: (pair: (typeof pairs)[number]) => Float64Array, scores: readonly number[]) =>
-    submission.task === "regression"
-      ? regressionMetrics(
-          pairs.map(({ target }) => Number(target)),
-          pairs.map((pair) => outputsOf(pair)[0] ?? 0),
-        ).r2
-      : scores.reduce((sum, each) => sum + each, 0) / pairs.length;
-  return {
-    test_examples: pairs.length,
-    head_accuracy: accuracy(
-      (pair) => pair.frozen,
-      scores.map(([a]) => a),
-    ),
-    fine_tuned_accuracy: accuracy(
-      (pair) => pair.fineTuned,
-      scores.map(([, b]) => b),
-    ),
-    only_head: scores.filter(([a, b]) => a > b).length,
-    only_fine_tuned: scores.filter(([a, b]) => b > a).length,
-  };
-}
-
-/** Minus the distance from the target. */
-function nearness(_: Head, [value = 0]: Float64Array, target: Target): number {
-  return -Math.abs(value - Number(target));
+  return outcomes.some(isKnown) ? outcomes : [];
 }
 
 /** 1 if the predicted labels are the target's, else 0. */
@@ -112,21 +101,83 @@ function correctness({ task, labels }: Head, outputs: Float64Array, target: Targ
   return Number(predicted.length === expected.size && predicted.every((label) => expected.has(label)));
 }
 
+/** Of two values the nearer wins. */
+export function compareOutcomes(task: Task, outcomes: readonly Outcome[]): Comparison {
+  if (outcomes.length === 0) return emptyComparison;
+  const [head, fineTuned] = [outcomes.map((each) => each.head), outcomes.map((each) => each.fineTuned)];
+  const count = (wins: (outcome: Outcome) => boolean) => outcomes.filter(wins).length;
+  const test_examples = outcomes.length;
+  if (task !== "regression")
+    return {
+      test_examples,
+      head_accuracy: count((each) => each.head === 1) / test_examples,
+      fine_tuned_accuracy: count((each) => each.fineTuned === 1) / test_examples,
+      only_head: count((each) => each.head > each.fineTuned),
+      only_fine_tuned: count((each) => each.fineTuned > each.head),
+    };
+  const values = outcomes.map(({ target }) => Number(target));
+  const distance = (value: number, target: Target) => Math.abs(value - Number(target));
+  return {
+    test_examples,
+    head_accuracy: regressionMetrics(values, head).r2,
+    fine_tuned_accuracy: regressionMetrics(values, fineTuned).r2,
+    only_head: count((each) => distance(each.head, each.target) < distance(each.fineTuned, each.target)),
+    only_fine_tuned: count((each) => distance(each.fineTuned, each.target) < distance(each.head, each.target)),
+    gain_error: gainError(values, head, fineTuned),
+  };
+}
+
+/** Compares the candidates, and evaluates and calibrates the fine-tuned one if it has trained layers, on all folds together. */
+export async function compareCandidates(
+  context: TrainingContext,
+  folds: readonly FoldPredictions[],
+  labels: readonly string[],
+): Promise<CandidateComparison> {
+  const isComparable = folds.every(({ outcomes }) => outcomes !== null);
+  const outcomes = isComparable ? folds.flatMap((fold) => fold.outcomes ?? []) : [];
+  return {
+    comparison: compareOutcomes(context.submission.task, outcomes),
+    fineTunedAssessment: await assessFineTuned(context, folds, labels),
+  };
+}
+
 /**
- * Evaluates and calibrates the fine-tuned candidate on the held-out rows; the model that is trained on all rows takes these
- * results over. The candidate's head is one that `composeModel` made, at temperature 1.
+ * The evaluation, calibration and mean plan of the fine-tuned candidates of all folds; the model that is trained on all rows
+ * takes these over. The candidates' heads are those that `composeModel` made, at temperature 1. Null if a fold has none.
  */
 async function assessFineTuned(
   context: TrainingContext,
-  rows: readonly number[],
-  { head, outputs }: Predictions,
-  plan: Plan,
-): Promise<FineTunedAssessment> {
-  const { targets } = targetsOf(context, rows, head.labels);
-  const heldOut = { rows: Int32Array.from(rows.keys()), logits: toLogits(head, outputs), outputs: head.bias.length };
-  const strata = strataOf(targets, head.labels.length);
-  const halves = stratifiedFolds(strata, groupsOf(context, rows), 2, context.submission.hyperparameters.seed);
-  const steps = evaluateHeldOut(head.labels, targets, heldOut, halves, { method: "holdout" });
+  folds: readonly FoldPredictions[],
+  labels: readonly string[],
+): Promise<FineTunedAssessment | null> {
+  const layers = folds.flatMap((fold) => fold.layers ?? []);
+  if (layers.length < folds.length) return null;
+  const rows = folds.flatMap((fold) => fold.rows);
+  const outputs = Math.max(1, labels.length);
+  const logits = new Float32Array(rows.length * outputs);
+  let offset = 0;
+  for (const fold of layers) {
+    logits.set(fold.logits, offset);
+    offset += fold.logits.length;
+  }
+  const { targets } = targetsOf(context, rows, labels);
+  const heldOut = { rows: Int32Array.from(rows.keys()), logits, outputs };
+  const isCrossFit = folds.length > 1;
+  const parts = isCrossFit
+    ? Int32Array.from(folds.flatMap((fold, i) => fold.rows.map(() => i)))
+    : stratifiedFolds(
+        strataOf(targets, labels.length),
+        groupsOf(context, rows),
+        2,
+        context.submission.hyperparameters.seed,
+      );
+  const settings = isCrossFit
+    ? ({ method: "cross_validation", folds: folds.length } as const)
+    : ({ method: "holdout" } as const);
+  const steps = evaluateHeldOut(labels, targets, heldOut, parts, settings);
   const { value: assessment } = await runSteps(steps, 0, context.yieldToEventLoop);
-  return { plan, assessment: { ...assessment, conformal: Array.from(assessment.conformal) } };
+  return {
+    plan: meanPlan(layers.map(({ plan }) => plan)),
+    assessment: { ...assessment, conformal: Array.from(assessment.conformal) },
+  };
 }

@@ -1,14 +1,14 @@
-/** Stage 3: both candidates, trained without the held-out rows. */
+/** Both candidates, trained on the rows of a split. */
 import { encodeHead } from "../../../core/codec.ts";
 import type { Candidate } from "../../../core/evaluation/comparison.ts";
 import { type Failure, ok, type Result } from "../../../core/failure.ts";
-import type { Checkpoint, TrainedCandidate } from "../checkpoint.ts";
+import type { FoldCandidates, TrainedCandidate } from "../checkpoint.ts";
 import type { TrainableLayers, TrainingContext } from "../context.ts";
 import { fineTuneLayers, reportEpochs } from "../fine-tune.ts";
 import { reportTraining, runTraining } from "../run-training.ts";
 import { isSameTraining, prepareTraining, type TrainingSpec } from "../training-spec.ts";
 
-/** Without the held-out rows, too few may be left to train on. A candidate is null then. */
+/** Without the test rows, too few may be left to train on. A candidate is null then. */
 const TOO_FEW_CODES: ReadonlySet<string> = new Set<Failure["code"]>(["too_few_labels", "too_few_examples"]);
 
 /** null: a candidate that cannot be trained on these rows. */
@@ -27,7 +27,7 @@ export interface TrainedCandidates {
 export async function trainCandidates(
   context: TrainingContext,
   rows: readonly number[],
-  trained: Checkpoint["candidates"],
+  trained: FoldCandidates,
   onTrained: (candidate: Candidate, result: TrainedCandidate | null) => Promise<void>,
 ): Promise<Result<TrainedCandidates>> {
   const { layers } = context;

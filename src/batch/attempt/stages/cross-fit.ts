@@ -1,0 +1,67 @@
+/**
+ * Stage 3: both candidates, trained on a part of the rows and compared on others. With two folds each is trained on one and
+ * predicts the other, so every example judges once, by models that have not seen it. A validation file judges alone.
+ */
+import { ok, type Result } from "../../../core/failure.ts";
+import { medianFolds } from "../../../core/linear/split.ts";
+import { strataOf } from "../../../core/linear/targets.ts";
+import type { FoldCandidates } from "../checkpoint.ts";
+import type { TrainingContext } from "../context.ts";
+import { groupsOf, targetsOf } from "../training-spec.ts";
+import { type CandidateComparison, compareCandidates, type FoldPredictions, predictFold } from "./compare.ts";
+import { trainCandidates } from "./train-candidates.ts";
+
+export interface Split {
+  readonly trainingRows: readonly number[];
+  readonly testRows: readonly number[];
+}
+
+/** The splits to compare the candidates on: the two folds, or the rows that are held out. None if one lacks rows. */
+export function splitRows(
+  { submission, examples }: Pick<TrainingContext, "submission" | "examples">,
+  rows: readonly number[],
+): Split[] {
+  const split = (isTest: (row: number) => boolean): Split => ({
+    trainingRows: rows.filter((row) => !isTest(row)),
+    testRows: rows.filter(isTest),
+  });
+  let splits: Split[];
+  if (submission.comparison === "cross_fit") {
+    const { labels, targets } = targetsOf({ submission, examples }, rows);
+    const strata = strataOf(targets, labels.length);
+    const folds = medianFolds(strata, groupsOf({ examples }, rows), examples.groupPositions);
+    splits = [0, 1].map((fold) => split((row) => folds[row] === fold));
+  } else splits = [split((row) => examples.heldOut[row] === true)];
+  const isEnough = splits.every(({ trainingRows, testRows }) => trainingRows.length >= 2 && testRows.length > 0);
+  return isEnough ? splits : [];
+}
+
+/**
+ * Trains both candidates on each split's training rows, and compares them on the test rows of all.
+ *
+ * @param trained the candidates that earlier attempts trained, to which those of this attempt are added
+ * @param save is awaited after each training
+ */
+export async function crossFit(
+  context: TrainingContext,
+  splits: readonly Split[],
+  trained: FoldCandidates[],
+  save: () => Promise<void>,
+): Promise<Result<CandidateComparison>> {
+  const allRows = [...context.examples.targets.keys()];
+  const { labels } = targetsOf(context, allRows);
+  const predictions: FoldPredictions[] = [];
+  for (const [fold, { trainingRows, testRows }] of splits.entries()) {
+    if (splits.length > 1) {
+      const message = `Fold ${fold + 1} of ${splits.length}: ${trainingRows.length} examples to train on, ${testRows.length} to compare on.`;
+      context.report(message, { examples: trainingRows.length, held_out: testRows.length });
+    }
+    const candidates = await trainCandidates(context, trainingRows, trained[fold] ?? {}, async (candidate, result) => {
+      trained[fold] = { ...trained[fold], [candidate]: result };
+      await save();
+    });
+    if (!candidates.ok) return candidates;
+    predictions.push(await predictFold(context, testRows, candidates.value, labels));
+  }
+  return ok(await compareCandidates(context, predictions, labels));
+}
