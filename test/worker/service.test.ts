@@ -2,6 +2,7 @@ import { createExecutionContext, SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { textUse } from "../../src/backbones/workerd.ts";
 import { edgeBudget, limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { call, newTenant, tenantWithTickets } from "./api.ts";
@@ -71,7 +72,10 @@ describe("health", () => {
     ["the default backbone", { DEFAULT_BACKBONE: "none" }],
     ["an answer of a remote default backbone", { DEFAULT_BACKBONE: "away", BACKBONES: remoteBackbone }],
     ["the server key", { SERVER_KEY: "" }],
+    ["a backbone that a training by default compares", { DEFAULT_BACKBONE: "auto" }],
   ])("without %s the Worker is not ready, and lives", async (_what, brokenBindings) => {
+    const failure = { code: "backend_unavailable", message: "No weights." } as const;
+    const embed = vi.spyOn(textUse, "embed").mockResolvedValue({ rows: [], failure });
     const request = (path: string) =>
       createApp().fetch(
         new Request(`http://graft.test${path}`),
@@ -82,6 +86,7 @@ describe("health", () => {
     expect(readiness.status).toBe(503);
     expect(await readiness.json()).toEqual({ status: "unavailable" });
     expect((await request("/health/live")).status).toBe(200);
+    embed.mockRestore();
   });
 });
 

@@ -1,9 +1,10 @@
 import { createRoute } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { healthStatus } from "../../api/health.ts";
+import type { Backbone } from "../../backbones/backbone.ts";
 import { ok } from "../../core/failure.ts";
 import { isSecret } from "../../jobs/sign.ts";
-import { findSharedBackbone } from "../../serving/backbones.ts";
+import { chooseBackbones } from "../../serving/backbones.ts";
 import { getDirectory } from "../../tenant/directory.ts";
 import { workerdTensorBackend } from "../../tensor/workerd.ts";
 import type { App, HttpEnv } from "../context.ts";
@@ -12,7 +13,7 @@ import { addRoute, anyQuery, errorResponses, jsonResponse } from "../route.ts";
 
 /** Anyone may call this route, and each check reads the storage that all tenants share. So an isolate caches the result. */
 const CHECK_TTL_MS = 5_000;
-/** How long the default backbone, which may be remote, may take to embed a word. */
+/** How long a backbone, which may be remote, may take to embed a word. */
 const BACKBONE_TIMEOUT_MS = 5_000;
 /** The last result. It is cached from the first success on, so that a start which has ended is seen at once. */
 let lastCheck: { readonly env: Cloudflare.Env; readonly ready: boolean; readonly expiresAt: number } | undefined;
@@ -35,7 +36,7 @@ const readyRoute = createRoute({
   method: "get",
   path: "/health/ready",
   operationId: "getReadiness",
-  summary: "Whether the tensor backend, storage and default backbone answer",
+  summary: "Whether the tensor backend, storage and the backbones of a training by default answer",
   description: "For load balancers. The result is kept for five seconds.",
   request: { query: anyQuery },
   responses: {
@@ -75,13 +76,16 @@ async function checkReadiness(env: Cloudflare.Env): Promise<boolean> {
   const four = tensors.read(product)[0];
   tensors.free(matrix);
   tensors.free(product);
-  const backbone = findSharedBackbone(env, undefined, "");
-  if (!backbone.ok) return false;
-  const [embedded] = await Promise.all([
-    Promise.race([backbone.value.embed(["ready"]), scheduler.wait(BACKBONE_TIMEOUT_MS)]),
+  // The default is shared, so it is no tenant's.
+  const backbones = await chooseBackbones(env, "", "text", undefined, "");
+  if (!backbones.ok) return false;
+  const embed = async (backbone: Backbone | null) =>
+    (await Promise.race([backbone?.embed(["ready"]), scheduler.wait(BACKBONE_TIMEOUT_MS)]))?.failure === null;
+  const [areEmbedded] = await Promise.all([
+    Promise.all(backbones.value.map(embed)),
     env.KV.get("health"),
     env.BUCKET.head("health"),
     getDirectory(env.DIRECTORY).list({ limit: 1 }),
   ]);
-  return four === 4 && embedded?.failure === null;
+  return four === 4 && areEmbedded.every(Boolean);
 }
