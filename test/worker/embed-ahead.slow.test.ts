@@ -5,7 +5,7 @@ import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { backbonesToEmbedAhead, textStatic, textUse } from "../../src/backbones/workerd.ts";
 import { createApp } from "../../src/http/app.ts";
 import { makeEmbeddingToken } from "../../src/jobs/token.ts";
-import { runEmbedding } from "../../src/tenant/data/embedding.ts";
+import { runEmbedding, scheduleEmbedding } from "../../src/tenant/data/embedding.ts";
 import { schedule } from "../../src/tenant/tasks/tasks.ts";
 import { getLedger, type Tenant } from "../../src/tenant/tenant.ts";
 import { Transactions } from "../../src/tenant/transactions.ts";
@@ -240,6 +240,26 @@ describe("work that has become stale ends without an error", () => {
     expect(result).toMatchObject({ ok: false, failure: { code: "dataset_changed" } });
     expect(embedded).toEqual([]);
     expect(await listDueTasks(id, "embed_dataset")).toHaveLength(1);
+  });
+
+  test("where it changes every second, twice a minute", async () => {
+    const { id } = await newTenant();
+    const waits = await inLedger(id, ({ sql }) => {
+      let changedAt = 0;
+      return Array.from({ length: 120 }, (_, second) => {
+        const now = 1_000 * second;
+        scheduleEmbedding(sql, 7, now);
+        const { run_at } = sql.exec<{ run_at: number }>("SELECT run_at FROM due WHERE kind = 'embed_dataset'").one();
+        const wait = now - changedAt;
+        if (run_at > now) return wait;
+        // It runs. The next change is the first of the next run.
+        sql.exec("DELETE FROM due WHERE kind = 'embed_dataset'");
+        changedAt = now + 1_000;
+        return wait;
+      });
+    });
+    expect(Math.max(...waits)).toBeLessThanOrEqual(32_000);
+    expect(Math.max(...waits)).toBeGreaterThan(20_000);
   });
 
   test("where the tenant is suspended, until it is active again; and where it was deleted", async () => {

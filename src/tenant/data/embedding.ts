@@ -19,6 +19,8 @@ import { selectDataset } from "./datasets.ts";
 export const EMBEDDING_PATH = "/internal/datasets";
 /** How long after its last change a dataset is embedded: changes one by one are embedded together. */
 const DELAY_MS = 2_000;
+/** It is not put off beyond the end of such a span, counted from 1970, however often it is changed. */
+const MAX_DELAY_MS = 30_000;
 /** Longer than a piece takes, with the wait for its turn. */
 const CALL_TIMEOUT_MS = 120_000;
 
@@ -27,8 +29,13 @@ const CALL_TIMEOUT_MS = 120_000;
  * changes them.
  */
 export function scheduleEmbedding(sql: SqlStorage, id: number, now: number): void {
-  sql.exec("DELETE FROM due WHERE kind = 'embed_dataset' AND ref = ?", String(id));
-  schedule(sql, "embed_dataset", String(id), now + DELAY_MS);
+  const [pending] = sql
+    .exec<{ run_at: number }>("DELETE FROM due WHERE kind = 'embed_dataset' AND ref = ? RETURNING run_at", String(id))
+    .toArray();
+  const runAt = now + DELAY_MS;
+  const spanOf = (time: number) => Math.floor(time / MAX_DELAY_MS);
+  const canWait = pending === undefined || spanOf(pending.run_at) >= spanOf(runAt);
+  schedule(sql, "embed_dataset", String(id), canWait ? runAt : pending.run_at);
 }
 
 /**
