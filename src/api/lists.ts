@@ -1,9 +1,15 @@
 /** Lists, their pages, and what a deletion answers. */
 import { z } from "@hono/zod-openapi";
-import type { DeepReadonly } from "./schema.ts";
+import { type DeepReadonly, queryNumber } from "./schema.ts";
+
+const DEFAULT_LIMIT = 20;
+const MAX_LIMIT = 100;
 
 export const pageQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(100).default(20).openapi({
+  limit: queryNumber.pipe(z.number().min(1).max(MAX_LIMIT)).default(DEFAULT_LIMIT).openapi({
+    type: "integer",
+    minimum: 1,
+    maximum: MAX_LIMIT,
     description: "at most so many: a page of very large objects has fewer, and has_more says that more follow",
   }),
   after: z.string().min(1).max(256).optional(),
@@ -11,13 +17,11 @@ export const pageQuery = z.strictObject({
 
 /** For OpenAI's clients: they may ask for more than a page holds, and may send parameters that are unknown here. */
 export const openAiPageQuery = z.looseObject({
-  limit: z.coerce
-    .number()
-    .int()
-    .min(1)
-    .default(20)
-    .transform((limit) => Math.min(limit, 100))
-    .openapi({ description: "at most so many; a page has no more than 100" }),
+  limit: queryNumber
+    .pipe(z.number().min(1))
+    .default(DEFAULT_LIMIT)
+    .transform((limit) => Math.min(limit, MAX_LIMIT))
+    .openapi({ type: "integer", minimum: 1, description: `at most so many; a page has no more than ${MAX_LIMIT}` }),
   after: z.string().min(1).max(256).optional(),
 });
 

@@ -63,12 +63,13 @@ export const requestTime = unixSeconds
   .refine((seconds) => seconds <= toSeconds(Date.now()) + TEN_YEARS_SECONDS, {
     error: "it is more than 10 years ahead: give Unix seconds, not milliseconds",
   });
-/** A revision of a dataset in a query. An empty one is not 0. */
-export const revisionNumber = z
+/** A number in a query. An empty one is not 0, and `1e1` is none. */
+export const queryNumber = z
   .string()
-  .regex(/^\d{1,15}$/, { error: "it must be a whole number, 0 or more" })
-  .transform(Number)
-  .openapi({ type: "integer", minimum: 0 });
+  .regex(/^\d{1,15}$/, { error: "it must be a whole number, in digits alone" })
+  .transform(Number);
+/** A revision of a dataset in a query. */
+export const revisionNumber = queryNumber.openapi({ type: "integer", minimum: 0 });
 /** A revision of a dataset to train on. */
 export const datasetRevision = z
   .number()
