@@ -43,7 +43,8 @@ const evaluationSettings = z
       description: "of a cross-validation; no more are used than the smallest label has examples",
     }),
     fraction: z.number().min(0.05).max(0.5).optional().openapi({
-      description: "of the examples, for a holdout; at least a half, a third or a quarter if the smallest label has two, three or four",
+      description:
+        "of the examples, for a holdout; at least a half, a third or a quarter if the smallest label has two, three or four",
     }),
     detail: z.enum(["summary", "full"]).default("summary"),
   })

@@ -62,6 +62,25 @@ export function hashAt(hashes: Uint8Array, index: number): string {
   return toHex(hashes.subarray(index * HASH_BYTES, (index + 1) * HASH_BYTES));
 }
 
+/**
+ * The rows of a block and behind them those of another that it does not have. Of the first block only so many are kept as
+ * a dataset has in a block: what was added to it earlier may go.
+ */
+export function joinBlocks(first: Block, second: Block): Block {
+  const { dimensions } = first;
+  const kept = Math.min(first.hashes.length / HASH_BYTES, BLOCK_ROWS);
+  const known = new Set(Array.from({ length: kept }, (_, i) => hashAt(first.hashes, i)));
+  const indices = Array.from({ length: second.hashes.length / HASH_BYTES }, (_, i) => i);
+  const added = selectRows(second, new Set(indices.filter((i) => !known.has(hashAt(second.hashes, i)))));
+  const hashes = new Uint8Array(kept * HASH_BYTES + added.hashes.length);
+  hashes.set(first.hashes.subarray(0, kept * HASH_BYTES));
+  hashes.set(added.hashes, kept * HASH_BYTES);
+  const rows = new Float32Array(kept * dimensions + added.rows.length);
+  rows.set(first.rows.subarray(0, kept * dimensions));
+  rows.set(added.rows, kept * dimensions);
+  return { dimensions, hashes, rows };
+}
+
 /** Some rows of a block, as a block. */
 export function selectRows(block: Block, indices: ReadonlySet<number>): Block {
   const { dimensions, hashes, rows } = block;

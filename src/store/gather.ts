@@ -5,7 +5,16 @@ import { type Block, HASH_BYTES, roundRows } from "../core/block.ts";
 import { type Failure, fail } from "../core/failure.ts";
 import { visibleText } from "../core/text/visible.ts";
 import { toHex } from "../lib/hash.ts";
-import { BLOCK_ROWS, blockPrecision, hashAt, matchesHash, readBlock, selectRows, writeBlock } from "./blocks.ts";
+import {
+  BLOCK_ROWS,
+  blockPrecision,
+  hashAt,
+  joinBlocks,
+  matchesHash,
+  readBlock,
+  selectRows,
+  writeBlock,
+} from "./blocks.ts";
 
 /** Blocks read at once, because the platform opens six connections a request. Fewer if they are large. */
 const MAX_CONCURRENT_READS = 4;
@@ -22,6 +31,8 @@ export interface RowsToEmbed {
   readonly blocks: ReadonlyMap<number, string>;
   /** The blocks that have a row which is not recorded as embedded. */
   readonly incompleteBlocks: ReadonlySet<number>;
+  /** Whether these are no more than a part of the present rows, or past ones: their blocks have others, which stay. */
+  readonly isPartial: boolean;
 }
 
 /** A block in KV, as the ledger records it. */
@@ -138,7 +149,8 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
   if (stored && block) await recordUnchanged(params, range, block);
   if (!stored && params.recordBlock !== null) {
     const target = { kv, tenant, dataset: rows.dataset.id, backbone, blockNumber: range.block };
-    const written = selectRows({ dimensions, hashes, rows: values }, knownRows);
+    const own = selectRows({ dimensions, hashes, rows: values }, knownRows);
+    const written = rows.isPartial && block !== null ? joinBlocks(block, own) : own;
     const key = await writeBlock(target, written);
     if (key !== null) await params.recordBlock(range.block, { key, hashes: written.hashes });
     stored = key !== null && (backbone.cost !== "remote" || (await readBlock(kv, key, dimensions)) !== null);

@@ -36,7 +36,7 @@ export async function recordBlock(
   if (!recorded.ok && recorded.failure.code === "not_found") await kv.delete(stored.key).catch(() => undefined);
 }
 
-/** @param keepsEmbeddings whether what the backbone embeds is stored for the next training */
+/** @param keepsEmbeddings whether what the backbone embeds is stored, for another source of these rows as well */
 export function createDatasetSource(
   storage: DatasetStorage,
   rows: TrainingRows,
@@ -45,7 +45,6 @@ export function createDatasetSource(
 ): TrainingSource {
   const { kv, tenant, ledger } = storage;
   const { dataset } = rows;
-  const blocks = new Map(rows.blocks);
   const retainedBlocks = new Map<number, Float32Array>();
   const readInputs = async (positions: readonly number[]) => {
     const read = await ledger.readInputs(dataset.id, positions, dataset.revision);
@@ -57,10 +56,10 @@ export function createDatasetSource(
     yieldToEventLoop: YieldToEventLoop,
   ) => {
     const record = (block: number, stored: StoredBlock) => {
-      blocks.set(block, stored.key);
+      rows.blocks.set(block, stored.key);
       return recordBlock(storage, dataset.id, backbone, block, stored);
     };
-    const work = { kv, tenant, backbone, rows: { ...rows, blocks }, readInputs, retainedBlocks };
+    const work = { kv, tenant, backbone, rows, readInputs, retainedBlocks };
     const done = await gatherBlocks({
       ...work,
       yieldToEventLoop,
@@ -169,6 +168,7 @@ export function pickRows(rows: TrainingRows, indices: readonly number[]): Traini
     inputHashes,
     groups: Int32Array.from(indices, (index) => rows.groups[index] ?? 0),
     targets: indices.map((index) => rows.targets[index] ?? ""),
+    isPartial: true,
     // How long their texts are is known when they are read.
     inputBytes: Math.ceil(share * rows.inputBytes),
   };

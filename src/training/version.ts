@@ -127,8 +127,9 @@ async function prepareDataset(
       makeSample: (backbone, indices) => {
         if (indices === null && backbone === cached) return cachedSource;
         const sample = indices === null ? rows.value : pickRows(rows.value, indices);
-        const blocks = backbone === cached ? sample.blocks : new Map<number, string>();
-        return createDatasetSource(storage, { ...sample, blocks }, backbone, { keepsEmbeddings: false });
+        // The training reads what was embedded of the sample. Of other backbones nothing is kept.
+        if (backbone === cached) return createDatasetSource(storage, sample, backbone);
+        return createDatasetSource(storage, { ...sample, blocks: new Map() }, backbone, { keepsEmbeddings: false });
       },
     },
     shape: { task, modality },

@@ -54,6 +54,31 @@ describe("a training under 'auto'", () => {
     expect(again.json.backbone).toEqual((await call("GET", "/v1/heads/support/versions/1", key)).json.backbone);
   });
 
+  test("embeds each text once also where it compares a sample", async () => {
+    const { key } = await newTenant();
+    await call("POST", "/v1/datasets", key, { name: "many", task: "single_label", modality: "text" });
+    const texts = Array.from({ length: 1_100 }, (_, i) => `text ${i}`);
+    const lines = texts.map((text, i) => JSON.stringify({ text, label: i % 2 === 0 ? "even" : "odd" }));
+    const headers = { "content-type": "application/x-ndjson" };
+    await call("POST", "/v1/datasets/many/examples", key, lines.join("\n"), headers);
+    const embedded: string[] = [];
+    // An embedding that tells the labels, so that this backbone is taken.
+    vi.spyOn(textUse, "embed").mockImplementation(async (inputs) => {
+      embedded.push(...inputs);
+      const rows = inputs.map((text) =>
+        Float32Array.from({ length: textUse.dimensions }, (_, i) => Number(i === Number(text.split(" ")[1]) % 2)),
+      );
+      return { rows, failure: null };
+    });
+    const body = { name: "many", dataset: "many", backbone: "auto", hyperparameters: { l2: 1, lexical: false } };
+    const { status, json, text } = await call("POST", "/v1/heads", key, body);
+    expect(status, text).toBe(201);
+    expect(json.backbone.id).toBe(textUse.id);
+    expect(embedded.sort()).toEqual(texts.sort());
+    const dataset = (await call("GET", "/v1/datasets/many", key)).json;
+    expect(dataset.embedded).toEqual({ [`${textUse.id}@${textUse.revision}`]: texts.length });
+  });
+
   test("trains on the revision that it compared, whatever comes meanwhile, and reads no block of another backbone", async () => {
     const { key } = await tenantWithTickets();
     const add = async (text: string) => {

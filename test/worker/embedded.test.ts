@@ -1,6 +1,6 @@
 /** What a dataset shows of its embeddings: how many of its present rows have one that is kept. */
 import { env } from "cloudflare:workers";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import type { Backbone } from "../../src/backbones/backbone.ts";
 import { textStatic, textUse } from "../../src/backbones/workerd.ts";
 import { readBlock } from "../../src/store/blocks.ts";
@@ -96,6 +96,28 @@ describe("what is embedded", () => {
     expect(await readEmbedded(key)).toEqual({ [STATIC]: COUNT + 1 });
     await train(key);
     expect(await readEmbedded(key)).toEqual({ [STATIC]: COUNT + 2 });
+  });
+
+  test("stays where a past revision is trained on, whose rows are kept beside", async () => {
+    const { id, key } = await tenantWithTickets();
+    const { revision } = (await call("GET", DATASET, key)).json;
+    const example = await firstExample(key);
+    await call("PATCH", `${DATASET}/examples/${example.id}`, key, { text: "another text", label: example.label });
+    await train(key);
+    const embed = vi.spyOn(textStatic, "embed");
+    const trainPast = async () => {
+      embed.mockClear();
+      await train(key, "text-static-1", { dataset_revision: revision, hyperparameters: { l2: 1 } });
+      return embed.mock.calls.flatMap(([inputs]) => inputs);
+    };
+    expect(await trainPast()).toEqual([example.text]);
+    expect(await readEmbedded(key)).toEqual({ [STATIC]: COUNT });
+    expect((await readMissing(id)).count).toBe(0);
+    expect(await trainPast()).toEqual([]);
+    embed.mockClear();
+    await train(key);
+    expect(embed.mock.calls).toEqual([]);
+    embed.mockRestore();
   });
 
   test("is not counted where an earlier build wrote the block, or KV keeps it no longer", async () => {

@@ -63,6 +63,7 @@ function makeWork(texts: readonly string[], backbone: Backbone, atOnce = BLOCK_R
       inputHashes: Uint8Array.from(texts.flatMap((text) => [...shortHash(text)])),
       blocks: new Map(),
       incompleteBlocks: new Set(),
+      isPartial: false,
     },
     readInputs: async (positions) => positions.slice(0, atOnce).map((position) => texts[position] ?? null),
     yieldToEventLoop: async () => null,

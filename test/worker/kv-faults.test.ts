@@ -95,6 +95,7 @@ function makeRows(texts: readonly string[], blocks: ReadonlyMap<number, string>)
     inputHashes: Uint8Array.from(texts.flatMap((text) => [...shortHash(text)])),
     blocks,
     incompleteBlocks: new Set(),
+    isPartial: false,
   };
 }
 

@@ -201,6 +201,7 @@ describe("KV operations of one request", () => {
       inputHashes: new Uint8Array(await new Blob(texts.map((text) => new Uint8Array(shortHash(text)))).arrayBuffer()),
       blocks,
       incompleteBlocks: new Set(),
+      isPartial: false,
     };
     const backbone = countingBackbone();
     const work = {

@@ -144,5 +144,6 @@ function selectRows(
     inputHashes,
     blocks: keys,
     incompleteBlocks: new Set([block]),
+    isPartial: false,
   };
 }

@@ -11,6 +11,8 @@ import { findRevision, rowsAt, scanRows } from "./revisions.ts";
 /** What training reads of a dataset. Inputs are read later, and only those without a stored embedding. */
 export interface TrainingRows extends RowsToEmbed {
   readonly dataset: DatasetRow;
+  /** Blocks that a training writes are added. */
+  readonly blocks: Map<number, string>;
   /** Rows with equal numbers have the same input, apart from case and spacing. */
   readonly groups: Int32Array;
   /** JSON of each row's target. */
@@ -73,14 +75,14 @@ export async function readTrainingRows(
   }
   const { targetBytes } = collector;
   if (targetBytes > limits.training_target_bytes) return targetsTooLarge(targetBytes);
-  const stored = ledger.read((sql, now) => {
+  return ledger.read((sql, now) => {
     const current = selectDataset(sql, "id", dataset.id);
     const { keys, isEmbedded } = readStoredBlocks(sql, dataset.id, backbone, now);
     // What is recorded is of the present rows. Those of another revision may differ.
     const isPresent = current?.revision === revision;
-    return ok({ keys, isEmbedded: (position: number) => isPresent && isEmbedded(position) });
+    const rows = collector.rows((position) => isPresent && isEmbedded(position));
+    return ok({ dataset: { ...dataset, revision }, ...rows, blocks: new Map(keys), isPartial: !isPresent });
   });
-  return stored.ok ? ok({ dataset: { ...dataset, revision }, ...collector.rows(stored.value) }) : stored;
 }
 
 function findDatasetAt(
@@ -120,7 +122,7 @@ function createCollector(examples: number) {
       groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
       groupNumbers.set(hash, groups[index]);
     },
-    rows({ keys, isEmbedded }: StoredBlocks): Omit<TrainingRows, "dataset"> {
+    rows(isEmbedded: StoredBlocks["isEmbedded"]) {
       const count = targets.length;
       const incompleteBlocks = new Set<number>();
       const missingInputs = { count: 0, bytes: 0 };
@@ -140,7 +142,6 @@ function createCollector(examples: number) {
         targets,
         inputBytes,
         missingInputs,
-        blocks: keys,
         incompleteBlocks,
       };
     },
