@@ -166,12 +166,12 @@ it("starts each fold's model from its own earlier one, never from one that was t
   const preconditioner = runToEnd(
     makePreconditioner(tensors, { ...crossValidationData, l2: 1 }, crossValidationData.gramStatistics),
   );
-  const warmStarts = [1, 2, 3, 4].map((value) => new Float64Array(18).fill(value));
+  const warmStarts = [1, 2, 3, 4].map((value) => ({ parameters: new Float64Array(18).fill(value), objective: null }));
   const criteria = { tolerance: 0, maxEvaluations: 1 };
-  const { parameters, heldOut } = runToEnd(
+  const { models, heldOut } = runToEnd(
     fitFolds(tensors, crossValidationData, { foldCount: 4, l2: 1, preconditioner, warmStarts, criteria }),
   );
-  expect(parameters).toEqual(warmStarts);
+  expect(models.map(({ parameters }) => parameters)).toEqual(warmStarts.map(({ parameters }) => parameters));
   expect([...heldOut.rows].sort((a, b) => a - b)).toEqual([...groups]);
 });
 

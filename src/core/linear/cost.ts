@@ -160,7 +160,8 @@ function arrayBytes(shape: TrainingShape, options: CostOptions, precision: RowPr
   const sparseBytes = BYTES_PER_SPARSE_ENTRY * (lexical?.entries ?? 0);
   const selectionShare = selects && plan.rows < examples ? plan.rows / examples : 0;
   const headFitBytes = fitBytes(dimensions, columns, outputs, rowsPerBlock(examples, dimensions, outputs));
-  const modelBytes = (count: number) => 3 * 8 * (dimensions + columns + 1) * outputs * count;
+  // Models of the trial that is fitted, of the one before and of the best; the first two with their gradients.
+  const modelBytes = (count: number) => (3 * 8 + 2 * 4) * (dimensions + columns + 1) * outputs * count;
   // The phases, one after another. First the sparse rows are copied, a block at a time; twice their bytes are more than
   // enough. Then a copy of some rows
   // may select l2, and its sparse rows exist three times while they are picked. Then the folds or the head are fitted.

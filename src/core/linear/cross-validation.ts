@@ -5,7 +5,7 @@ import type { TensorBackend } from "../tensors.ts";
 import type { Design } from "./design.ts";
 import { fitHead, initialParameters, type StoppingCriteria } from "./fit.ts";
 import { computeGramStatistics, type GramStatistics } from "./gram.ts";
-import { type FitProblem, visitLogits } from "./objective.ts";
+import { atOtherL2, type FitProblem, type ObjectiveAtL2, visitLogits } from "./objective.ts";
 import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
 import type { Targets } from "./targets.ts";
 
@@ -22,6 +22,12 @@ export interface CrossValidationData {
   readonly repetitions: readonly Int32Array[];
 }
 
+/** A fold's model, and the objective there if it is known. */
+export interface FoldModel {
+  readonly parameters: Float64Array;
+  readonly objective: ObjectiveAtL2 | null;
+}
+
 export interface FoldFitOptions {
   /** Folds 0 … foldCount − 1 of each repetition are held out in turn. */
   readonly foldCount: number;
@@ -31,8 +37,8 @@ export interface FoldFitOptions {
    * rows that it trains on.
    */
   readonly preconditioner: Preconditioner | "own";
-  /** Earlier parameters of each fold's own model. Another fold's would have been trained on the held-out rows. */
-  readonly warmStarts: readonly Float64Array[] | null;
+  /** Each fold's own earlier model. Another fold's would have been trained on the held-out rows. */
+  readonly warmStarts: readonly FoldModel[] | null;
   readonly criteria: StoppingCriteria;
 }
 
@@ -40,8 +46,8 @@ export interface HeldOutFit {
   readonly heldOut: HeldOutLogits;
   /** Whether every fold's model came within the tolerance. */
   readonly converged: boolean;
-  /** The parameters of each fold's model, one repetition after another. */
-  readonly parameters: readonly Float64Array[];
+  /** Each fold's model, one repetition after another. */
+  readonly models: readonly FoldModel[];
 }
 
 /**
@@ -54,26 +60,29 @@ export function* fitFolds(
   { foldCount, l2, preconditioner, warmStarts, criteria }: FoldFitOptions,
 ): Steps<HeldOutFit> {
   const { design, targets, outputs, repetitions, weights } = data;
-  const models = repetitions.flatMap((folds) => Array.from({ length: foldCount }, (_, fold) => ({ folds, fold })));
-  const heldOutRows = models.map(({ folds, fold }) => Array.from(folds.keys()).filter((row) => folds[row] === fold));
+  const parts = repetitions.flatMap((folds) => Array.from({ length: foldCount }, (_, fold) => ({ folds, fold })));
+  const heldOutRows = parts.map(({ folds, fold }) => Array.from(folds.keys()).filter((row) => folds[row] === fold));
   const rows = Int32Array.from(heldOutRows.flat());
   const logits = new Float32Array(rows.length * outputs);
-  const parameters: Float64Array[] = [];
+  const models: FoldModel[] = [];
   let converged = true;
   let entry = 0;
-  for (const [model, { folds, fold }] of models.entries()) {
+  for (const [part, { folds, fold }] of parts.entries()) {
     const trainWeights = weights.map((weight, row) => (folds[row] === fold ? 0 : weight));
     const problem: FitProblem = { design, targets, outputs, weights: trainWeights, l2 };
-    const start = warmStarts?.[model] ?? initialParameters(problem);
+    const earlier = warmStarts?.[part];
+    const start = earlier?.parameters ?? initialParameters(problem);
+    const atStart = earlier?.objective ? atOtherL2(earlier.objective, start, outputs, l2) : undefined;
     const foldPreconditioner =
       preconditioner === "own"
         ? yield* makeFoldPreconditioner(tensors, problem, data.gramStatistics.seed)
         : preconditioner;
-    const minimum = yield* fitHead(tensors, problem, foldPreconditioner, start, criteria);
+    const minimum = yield* fitHead(tensors, problem, foldPreconditioner, start, { ...criteria, atStart });
     if (preconditioner === "own") freePreconditioner(tensors, foldPreconditioner);
     converged &&= minimum.converged;
-    parameters.push(minimum.parameters);
-    yield* visitLogits(tensors, design, outputs, minimum.parameters, (first, height, values) => {
+    const { parameters, value } = minimum;
+    models.push({ parameters, objective: { l2, value, gradient: new Float32Array(minimum.gradient) } });
+    yield* visitLogits(tensors, design, outputs, parameters, (first, height, values) => {
       for (let i = 0; i < height; i++) {
         if (folds[first + i] !== fold) continue;
         logits.set(values.subarray(i * outputs, (i + 1) * outputs), entry * outputs);
@@ -81,7 +90,7 @@ export function* fitFolds(
       }
     });
   }
-  return { heldOut: { rows, logits, outputs }, parameters, converged };
+  return { heldOut: { rows, logits, outputs }, models, converged };
 }
 
 function* makeFoldPreconditioner(tensors: TensorBackend, problem: FitProblem, seed: number): Steps<Preconditioner> {

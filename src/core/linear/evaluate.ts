@@ -47,20 +47,16 @@ export function* evaluate(
     return { result: { ...noEvaluation, evaluation }, parameters: null };
   }
   const { design } = selection.featureSet;
-  const { heldOut, parameters } = yield* fitFolds(
-    tensors,
-    crossValidationData(selection.featureSet, rows, [rows.folds]),
-    {
-      foldCount,
-      l2: selection.l2,
-      preconditioner: needsFoldPreconditioners(rows.weights.length, design.dimensions) ? "own" : preconditioner,
-      warmStarts: selection.parameters,
-      criteria: {
-        tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
-        maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
-      },
+  const { heldOut, models } = yield* fitFolds(tensors, crossValidationData(selection.featureSet, rows, [rows.folds]), {
+    foldCount,
+    l2: selection.l2,
+    preconditioner: needsFoldPreconditioners(rows.weights.length, design.dimensions) ? "own" : preconditioner,
+    warmStarts: selection.parameters?.map((parameters) => ({ parameters, objective: null })) ?? null,
+    criteria: {
+      tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
+      maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
     },
-  );
+  });
   const pickHeldOut = (values: Int32Array) => heldOut.rows.map((row) => values[row] as number);
   const parts =
     method === "holdout"
@@ -70,7 +66,7 @@ export function* evaluate(
   const { targets } = rows;
   const outputs = clamp && targets.kind === "value" ? clampHeldOut(targets.values, heldOut, parts) : heldOut;
   const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings);
-  return { result, parameters: average(parameters) };
+  return { result, parameters: average(models.map(({ parameters }) => parameters)) };
 }
 
 function average(vectors: readonly Float64Array[]): Float64Array {

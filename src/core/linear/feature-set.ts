@@ -14,6 +14,21 @@ export interface FeatureSet {
   readonly gramStatistics: GramStatistics;
 }
 
+/** The feature set with or without the lexical features of `design`, which stays as it is. */
+export function* buildFeatureSet(
+  tensors: TensorBackend,
+  design: Design,
+  weights: Float64Array,
+  lexical: boolean,
+  seed: number,
+): Steps<FeatureSet> {
+  const fullDesign = lexical ? design : { ...design, sparse: null };
+  const reduced = yield* reduceToRowSpace(tensors, fullDesign, weights);
+  const ownDesign = reduced?.design ?? fullDesign;
+  const gramStatistics = yield* computeGramStatistics(tensors, ownDesign, weights, seed);
+  return { lexical, design: ownDesign, basis: reduced?.basis ?? null, gramStatistics };
+}
+
 /**
  * One feature set for each of `choices` (whether it has lexical features). Frees what none of them needs of `design`.
  */
@@ -25,13 +40,7 @@ export function* buildFeatureSets(
   seed: number,
 ): Steps<FeatureSet[]> {
   const featureSets: FeatureSet[] = [];
-  for (const lexical of choices) {
-    const fullDesign = lexical ? design : { ...design, sparse: null };
-    const reduced = yield* reduceToRowSpace(tensors, fullDesign, weights);
-    const ownDesign = reduced?.design ?? fullDesign;
-    const gramStatistics = yield* computeGramStatistics(tensors, ownDesign, weights, seed);
-    featureSets.push({ lexical, design: ownDesign, basis: reduced?.basis ?? null, gramStatistics });
-  }
+  for (const lexical of choices) featureSets.push(yield* buildFeatureSet(tensors, design, weights, lexical, seed));
   if (featureSets.every(({ basis }) => basis !== null)) freeDesign(tensors, design);
   else if (design.sparse !== null && featureSets.every((each) => each.design.sparse === null))
     freeSparseDesign(tensors, design.sparse);

@@ -43,7 +43,7 @@ export function* fitHead(
   problem: FitProblem,
   preconditioner: Preconditioner,
   start: Float64Array,
-  criteria: StoppingCriteria & Pick<LbfgsOptions, "onStep">,
+  criteria: StoppingCriteria & Pick<LbfgsOptions, "onStep" | "atStart">,
 ): Steps<LbfgsResult> {
   const { outputs } = problem;
   return yield* lbfgs(

@@ -3,7 +3,7 @@ import { fitTemperature, type HeldOutLogits, heldOutLogLosses } from "../evaluat
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { chooseCandidate, type HeldOutLosses, lossesByUnit } from "./candidates.ts";
-import { type CrossValidationData, fitFolds, type HeldOutFit } from "./cross-validation.ts";
+import { type CrossValidationData, type FoldModel, fitFolds, type HeldOutFit } from "./cross-validation.ts";
 import type { GramStatistics } from "./gram.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
 import { freePreconditioner, makePreconditioner, type Preconditioner } from "./preconditioner.ts";
@@ -104,7 +104,7 @@ export function* selectL2(
     parameters: null,
   };
   let lowestLoss = Number.POSITIVE_INFINITY;
-  let warmStarts: readonly Float64Array[] | null = null;
+  let warmStarts: readonly FoldModel[] | null = null;
   let preconditioner: Preconditioner | null = null;
   let l2 = maxL2;
   const shouldContinue = (i: number, trialsSinceBest: number) =>
@@ -119,13 +119,13 @@ export function* selectL2(
     const fit: HeldOutFit = yield* fitFolds(tensors, data, { foldCount, l2, preconditioner, warmStarts, criteria });
     // A fit that stopped early generalises as if its penalty were stronger, so its loss is not that of this l2.
     if (!fit.converged && i > 0) break;
-    warmStarts = fit.parameters;
+    warmStarts = fit.models;
     const heldOut: HeldOutLosses = yield* heldOutLosses(data, fit.heldOut);
     trialsSinceBest = heldOut.mean < lowestLoss ? 0 : trialsSinceBest + 1;
     lowestLoss = Math.min(lowestLoss, heldOut.mean);
     trials.push({ l2, heldOut, accuracy: heldOutAccuracy(data.targets, fit.heldOut) });
     const chosen = chooseTrial(trials, data.weights.length) ?? best;
-    if (chosen.l2 === l2) best = { ...chosen, parameters: fit.parameters };
+    if (chosen.l2 === l2) best = { ...chosen, parameters: fit.models.map(({ parameters }) => parameters) };
     else if (chosen.l2 !== best.l2) best = { ...chosen, parameters: null };
   }
   if (preconditioner !== null) freePreconditioner(tensors, preconditioner);

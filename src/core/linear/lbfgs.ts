@@ -21,6 +21,7 @@ import type { LossGradient } from "./objective.ts";
 export interface LbfgsResult {
   readonly parameters: Float64Array;
   readonly value: number;
+  readonly gradient: Float64Array;
   readonly iterations: number;
   readonly converged: boolean;
 }
@@ -32,6 +33,8 @@ export interface LbfgsOptions {
   readonly maxEvaluations: number;
   /** What a product with P costs, in floating-point operations. */
   readonly preconditionOperations: number;
+  /** f and its gradient at the start, if they are known. */
+  readonly atStart?: LossGradient | undefined;
   /** Called with the objective after each accepted step. It never rises. */
   readonly onStep?: (value: number) => void;
 }
@@ -61,7 +64,7 @@ export function* lbfgs(
   const maxPairs = memoryLength(start.length);
   const memory = emptyMemory();
   let parameters = start;
-  let { value, gradient } = yield* evaluate(parameters);
+  let { value, gradient } = options.atStart ?? (yield* evaluate(parameters));
   let current = withProducts(memory, gradient, precondition(gradient));
   let evaluations = 1;
   let iterations = 0;
@@ -70,7 +73,7 @@ export function* lbfgs(
     const direction = descentDirection(memory, current);
     const slope = dot(direction, gradient);
     const objectiveScale = Math.max(value, RELATIVE_RESOLUTION * (values[0] as number));
-    const finish = (converged: boolean): LbfgsResult => ({ parameters, value, iterations, converged });
+    const finish = (converged: boolean): LbfgsResult => ({ parameters, value, gradient, iterations, converged });
     if (slope < 0) {
       // Not before a first step: at intercepts alone or another model's parameters, the estimate is least reliable.
       if (iterations > 0 && estimateGap(values, -slope) <= options.tolerance * objectiveScale) return finish(true);

@@ -4,6 +4,7 @@ import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { runBounded } from "./bounded.ts";
 import type { HeldOutLosses } from "./candidates.ts";
+import { buildFeatureSet } from "./feature-set.ts";
 import { type EachSelectionOptions, selectEach } from "./penalty.ts";
 import { prepareTraining } from "./prepare.ts";
 import type { TrainingOptions, TrainingSet } from "./types.ts";
@@ -17,9 +18,11 @@ export interface FeatureMeasurement {
   readonly accuracy: number | null;
 }
 
-export interface MeasurementOptions extends Pick<EachSelectionOptions, "plan" | "maxEvaluations" | "triesMore"> {
+export interface MeasurementOptions extends Pick<EachSelectionOptions, "plan" | "maxEvaluations"> {
   /** One that is known to be good for embeddings of the same norm; null if none is known. */
   readonly nearbyL2: number | null;
+  /** Whether a feature set with more features is measured after one with these losses. */
+  readonly triesMore: (heldOut: HeldOutLosses) => boolean;
 }
 
 /**
@@ -31,27 +34,30 @@ export function* measureFeatures(
   tensors: TensorBackend,
   trainingSet: TrainingSet,
   options: TrainingOptions,
-  { nearbyL2, ...selectionOptions }: MeasurementOptions,
+  { nearbyL2, triesMore, ...selectionOptions }: MeasurementOptions,
 ): Steps<Result<readonly FeatureMeasurement[]>> {
   const { seed, l2: requestedL2 } = options;
   const result = yield* runBounded(tensors, options.budget, function* (backend) {
     const prepared = yield* prepareTraining(backend, trainingSet, options);
     if (!prepared.ok) return prepared;
-    const { featureSets, rows, l2Scale } = prepared.value;
-    const selections = yield* selectEach(backend, featureSets, rows, {
-      ...selectionOptions,
-      seed,
-      fixedL2: requestedL2 === "auto" ? null : requestedL2 / l2Scale,
-      nearbyL2: nearbyL2 === null ? null : nearbyL2 / l2Scale,
-    });
-    return ok(
-      selections.map(({ featureSet, l2, heldOut, accuracy }) => ({
-        lexical: featureSet.lexical,
-        l2: l2 * l2Scale,
-        heldOut,
-        accuracy,
-      })),
-    );
+    const { design, lexicalChoices, rows, l2Scale } = prepared.value;
+    const fixedL2 = requestedL2 === "auto" ? null : requestedL2 / l2Scale;
+    const measurements: FeatureMeasurement[] = [];
+    for (const lexical of lexicalChoices) {
+      const featureSet = yield* buildFeatureSet(backend, design, rows.weights, lexical, seed);
+      const goodL2 = measurements[0]?.l2 ?? nearbyL2;
+      const [selection] = yield* selectEach(backend, [featureSet], rows, {
+        ...selectionOptions,
+        seed,
+        fixedL2,
+        nearbyL2: goodL2 === null ? null : goodL2 / l2Scale,
+      });
+      if (selection === undefined) break;
+      const { l2, heldOut, accuracy } = selection;
+      measurements.push({ lexical, l2: l2 * l2Scale, heldOut, accuracy });
+      if (!triesMore(heldOut)) break;
+    }
+    return ok(measurements);
   });
   return result.ok ? ok(result.value.value) : result;
 }

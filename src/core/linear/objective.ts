@@ -35,6 +35,13 @@ export interface LossGradient {
   readonly gradient: Float64Array;
 }
 
+/** f and its gradient at some l2. */
+export interface ObjectiveAtL2 {
+  readonly l2: number;
+  readonly value: number;
+  readonly gradient: Float32Array;
+}
+
 /** What a logit costs apart from its products (exponential, residual, copies), in operations of a product. */
 export const OPERATIONS_PER_LOGIT = 80;
 
@@ -101,6 +108,18 @@ export function* evaluateObjective(
   return { value: value + addPenalty(gradient, parameters, size, l2), gradient };
 }
 
+/** f and its gradient at the same parameters and another l2. */
+export function atOtherL2(
+  objective: ObjectiveAtL2,
+  parameters: Float64Array,
+  outputs: number,
+  l2: number,
+): LossGradient {
+  const gradient = new Float64Array(objective.gradient);
+  const added = addPenalty(gradient, parameters, parameters.length - outputs, l2 - objective.l2);
+  return { value: objective.value + added, gradient };
+}
+
 /** (λ/2) ‖W‖². Adds its gradient to `gradient`. */
 function addPenalty(gradient: Float64Array, parameters: Float64Array, size: number, l2: number): number {
   let squares = 0;
@@ -136,8 +155,8 @@ function* evaluateAtZeroWeights(tensors: TensorBackend, problem: FitProblem, bia
       const weight = weights[row] as number;
       if (weight === 0) continue;
       const x = values.subarray(i * dimensions, (i + 1) * dimensions);
-      addWeightedRow(rowSum, x, weight);
       value += weight * baseLoss;
+      if (targets.kind !== "single") addWeightedRow(rowSum, x, weight);
       if (targets.kind === "value") {
         const target = targets.values[row] as number;
         value += (weight / 2) * ((bias[0] as number) - target) ** 2;
@@ -149,8 +168,14 @@ function* evaluateAtZeroWeights(tensors: TensorBackend, problem: FitProblem, bia
         addWeightedRow(targetSums[k] as Float64Array, x, weight);
       }
     }
-    yield 2 * OPERATIONS_PER_COPIED_NUMBER * block.rows * dimensions;
+    yield (targets.kind === "single" ? 1 : 2) * OPERATIONS_PER_COPIED_NUMBER * block.rows * dimensions;
   }
+  // Each row has one of the labels.
+  if (targets.kind === "single")
+    for (const targetSum of targetSums)
+      targetSum.forEach((sum, j) => {
+        rowSum[j] = (rowSum[j] as number) + sum;
+      });
   const gradient = new Float64Array((dimensions + 1) * outputs);
   for (let k = 0; k < outputs; k++) {
     const targetSum = targetSums[k] as Float64Array;

@@ -1,6 +1,6 @@
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
-import { chooseCandidate, type HeldOutLosses } from "./candidates.ts";
+import { chooseCandidate } from "./candidates.ts";
 import type { CrossValidationData } from "./cross-validation.ts";
 import { freeDesign } from "./design.ts";
 import { type FeatureSet, freeUnshared } from "./feature-set.ts";
@@ -66,8 +66,6 @@ export interface EachSelectionOptions {
   readonly nearbyL2?: number | null;
   /** Of the objective in each fit, at most. */
   readonly maxEvaluations?: number | undefined;
-  /** Whether a feature set with more features is tried after one with these losses; by default always. */
-  readonly triesMore?: (heldOut: HeldOutLosses) => boolean;
 }
 
 /** The best l2 of each feature set, with the losses of the rows that are held out. None if no rows can be held out. */
@@ -75,7 +73,7 @@ export function* selectEach(
   tensors: TensorBackend,
   featureSets: readonly FeatureSet[],
   rows: TrainingRows,
-  { fixedL2, plan, seed, nearbyL2 = null, maxEvaluations, triesMore = () => true }: EachSelectionOptions,
+  { fixedL2, plan, seed, nearbyL2 = null, maxEvaluations }: EachSelectionOptions,
 ): Steps<readonly (L2Selection & { readonly featureSet: FeatureSet })[]> {
   const { repetitions, foldCount, isFirstEvaluated } = selectionFolds(rows, plan, seed);
   const selections: (L2Selection & { readonly featureSet: FeatureSet })[] = [];
@@ -96,7 +94,6 @@ export function* selectEach(
           });
     const parameters = isFirstEvaluated ? (selection.parameters?.slice(0, foldCount) ?? null) : null;
     selections.push({ featureSet, ...selection, parameters });
-    if (!triesMore(selection.heldOut)) break;
   }
   return selections;
 }

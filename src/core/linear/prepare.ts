@@ -1,11 +1,10 @@
-/** What a training does before it selects anything: it checks its examples and builds the feature sets and the folds. */
+/** What a training does before it selects anything: it checks its examples and builds the design and the folds. */
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { estimateCost, evaluationMethod, rowPrecision } from "./cost.ts";
-import { makeDesign } from "./design.ts";
-import { buildFeatureSets, type FeatureSet } from "./feature-set.ts";
+import { type Design, makeDesign } from "./design.ts";
 import { evaluationFolds } from "./folds.ts";
 import { OPERATIONS_PER_FOLD_ROW } from "./split.ts";
 import { centreTargets, rowWeights, strataOf } from "./targets.ts";
@@ -13,8 +12,9 @@ import type { TrainingOptions, TrainingRows, TrainingSet, TrainingShape } from "
 
 export interface PreparedTraining {
   readonly rows: TrainingRows;
-  /** The embeddings alone, or beside lexical features, or both to choose from. */
-  readonly featureSets: readonly FeatureSet[];
+  readonly design: Design;
+  /** Whether to use the design's lexical features: the choices, in the order in which they are tried. */
+  readonly lexicalChoices: readonly boolean[];
   /** What an l2 is divided by to be in the design's scale. */
   readonly l2Scale: number;
   /** What was taken from the targets, so that their mean is 0. */
@@ -59,7 +59,8 @@ export function* prepareTraining(
   const lexicalChoices = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
   return ok({
     rows: { targets, outputs, weights, strata, groups, ...folds },
-    featureSets: yield* buildFeatureSets(tensors, design.value, weights, lexicalChoices, options.seed),
+    design: design.value,
+    lexicalChoices,
     l2Scale: design.value.scale ** 2,
     offset,
     method,

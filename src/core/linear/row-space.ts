@@ -8,7 +8,7 @@
 import type { Steps } from "../steps.ts";
 import type { Matrix, RowBasis, SparseRows, TensorBackend } from "../tensors.ts";
 import { type Design, readSparseDesign } from "./design.ts";
-import { BYTES_PER_SPARSE_ENTRY, pickRows } from "./sparse.ts";
+import { BYTES_PER_SPARSE_ENTRY, pickRows, type SparseColumns, transposeRows } from "./sparse.ts";
 
 /** With more rows the factorisation costs more than it saves. With more numbers the copies are too large. */
 const MAX_ROW_SPACE_ROWS = 640;
@@ -41,7 +41,7 @@ export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: n
   return {
     operations:
       4 * rows ** 2 * dimensions + 4 * rows ** 3 + (2 / 3) * rows ** 3 + OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
-    // The sparse rows are copied once, and those of the basis once more.
+    // The sparse rows are copied once, and again by their columns. Those of the basis are copied when these are gone.
     bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * BYTES_PER_SPARSE_ENTRY * entries,
   };
 }
@@ -121,10 +121,10 @@ function* addAllSparseProducts(
   { rows, columns }: NonNullable<RowSpaceBasis["sparse"]>,
   products: Float32Array,
 ): Steps<void> {
-  const row = new Float64Array(columns);
-  for (let i = 0; i + 1 < rows.starts.length; i++) {
-    addSparseProducts(rows, i, row, products);
-    yield OPERATIONS_PER_SPARSE_PRODUCT * (rows.starts[i + 1] as number);
+  const byColumn = transposeRows(rows, columns);
+  const sums = new Float64Array(rows.starts.length - 1);
+  for (let i = 0; i < sums.length; i++) {
+    yield OPERATIONS_PER_SPARSE_PRODUCT * addSparseProducts(rows, byColumn, i, sums, products);
   }
 }
 
@@ -171,25 +171,37 @@ function pickDenseRows(values: Float32Array, dimensions: number, rows: readonly 
 const OPERATIONS_PER_SPARSE_PRODUCT = 12;
 
 /**
- * Adds the products of row i with itself and all earlier rows to both triangles. `row` has a zero for each column,
- * before and after.
+ * Adds the products of row i with itself and all earlier rows to both triangles, and answers how many numbers it has
+ * multiplied or added. `sums` has a zero for each row, before and after.
  */
 function addSparseProducts(
   { starts, columns, values }: SparseRows,
+  byColumn: SparseColumns,
   i: number,
-  row: Float64Array,
+  sums: Float64Array,
   products: Float32Array,
-): void {
-  const rows = starts.length - 1;
-  for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = values[m] as number;
-  for (let j = 0; j <= i; j++) {
-    let sum = 0;
-    for (let m = starts[j] as number; m < (starts[j + 1] as number); m++)
-      sum += (row[columns[m] as number] as number) * (values[m] as number);
-    products[i * rows + j] = (products[i * rows + j] as number) + sum;
-    if (j < i) products[j * rows + i] = (products[j * rows + i] as number) + sum;
+): number {
+  let count = i + 1;
+  for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
+    const value = values[m] as number;
+    const column = columns[m] as number;
+    const end = byColumn.starts[column + 1] as number;
+    let at = byColumn.starts[column] as number;
+    const first = at;
+    for (; at < end && (byColumn.rows[at] as number) <= i; at++) {
+      const j = byColumn.rows[at] as number;
+      sums[j] = (sums[j] as number) + value * (byColumn.values[at] as number);
+    }
+    count += at - first;
   }
-  for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) row[columns[m] as number] = 0;
+  for (let j = 0; j <= i; j++) {
+    const sum = sums[j] as number;
+    if (sum === 0) continue;
+    products[i * sums.length + j] = (products[i * sums.length + j] as number) + sum;
+    if (j < i) products[j * sums.length + i] = (products[j * sums.length + i] as number) + sum;
+    sums[j] = 0;
+  }
+  return count;
 }
 
 /** Some columns of a row-major matrix of `width` columns. */

@@ -56,6 +56,35 @@ export function pickRows({ starts, columns, values }: SparseRows, rows: readonly
   return result;
 }
 
+/** Sparse rows by their columns: the entries of column j are those from `starts[j]` to `starts[j + 1]`. Rows ascend. */
+export interface SparseColumns {
+  readonly starts: Uint32Array;
+  readonly rows: Uint16Array;
+  readonly values: Float32Array;
+}
+
+/** The columns of at most 65,536 rows. */
+export function transposeRows({ starts, columns, values }: SparseRows, width: number): SparseColumns {
+  const next = new Uint32Array(width + 1);
+  for (const column of columns) next[column + 1] = (next[column + 1] as number) + 1;
+  for (let j = 0; j < width; j++) next[j + 1] = (next[j + 1] as number) + (next[j] as number);
+  const result = {
+    starts: next.slice(),
+    rows: new Uint16Array(columns.length),
+    values: new Float32Array(columns.length),
+  };
+  for (let i = 0; i + 1 < starts.length; i++) {
+    for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
+      const column = columns[m] as number;
+      const at = next[column] as number;
+      next[column] = at + 1;
+      result.rows[at] = i;
+      result.values[at] = values[m] as number;
+    }
+  }
+  return result;
+}
+
 /** The rows of all parts, one part after another. */
 export function joinRows(parts: readonly SparseRows[]): SparseRows {
   const rows = parts.reduce((sum, { starts }) => sum + starts.length - 1, 0);

@@ -8,6 +8,7 @@ import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { runBounded } from "./bounded.ts";
 import { evaluate } from "./evaluate.ts";
+import { buildFeatureSets } from "./feature-set.ts";
 import type { FitProblem } from "./objective.ts";
 import { selectPenalty } from "./penalty.ts";
 import { makePreconditioner } from "./preconditioner.ts";
@@ -45,9 +46,16 @@ function* runTraining(
   const { labels, lexical } = trainingSet;
   const prepared = yield* prepareTraining(tensors, trainingSet, options);
   if (!prepared.ok) return prepared;
-  const { rows, featureSets, l2Scale, offset, method } = prepared.value;
+  const { rows, l2Scale, offset, method } = prepared.value;
   const { targets, outputs, weights } = rows;
   const { seed } = options;
+  const featureSets = yield* buildFeatureSets(
+    tensors,
+    prepared.value.design,
+    weights,
+    prepared.value.lexicalChoices,
+    seed,
+  );
   const fixedL2 = options.l2 === "auto" ? null : options.l2 / l2Scale;
   const selection = yield* selectPenalty(tensors, featureSets, rows, fixedL2, seed);
   const { featureSet, l2 } = selection;
