@@ -1,10 +1,11 @@
 /** Revisions of a dataset: listing, comparing, exporting and training on them, and how long they are kept. */
-import { runInDurableObject } from "cloudflare:test";
+import { runInDurableObject, SELF } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { limits } from "../../src/core/limits.ts";
 import { toStoredExample } from "../../src/ingest/example.ts";
+import { createClient } from "../../src/sdk/client.ts";
 import { findDataset } from "../../src/tenant/data/datasets.ts";
 import { expireHistory } from "../../src/tenant/data/history.ts";
 import { mergeImport } from "../../src/tenant/data/merge.ts";
@@ -156,6 +157,26 @@ describe("revisions", () => {
     const other = await newTenant();
     for (const path of ["revisions", "diff?from=0&to=0", "export?revision=0"])
       expectError(await call("GET", `${PATH}/${path}`, other.key), 404, "not_found");
+  });
+
+  test("are listed and compared by the client", async () => {
+    await add({ id: "a", text: "one", label: "x" }, { id: "b", text: "two", label: "x" });
+    await add({ id: "a", text: "one", label: "y" });
+    const { datasets } = createClient({
+      baseUrl: "http://graft.test",
+      key: tenant.key,
+      fetch: ((url: URL, init: RequestInit) => SELF.fetch(url, init)) as typeof fetch,
+    });
+    const revisions = await datasets.revisions("d", { limit: 2 });
+    expect(revisions).toMatchObject({ data: [{ revision: 2 }, { revision: 1, examples: 2 }], has_more: true });
+    const others = await datasets.revisions("d", { after: revisions.last_id ?? "" });
+    expect(others).toMatchObject({ data: [{ revision: 0, examples: 0 }], has_more: false });
+    const query = { from: 0, to: 2, type: "added", limit: 1 } as const;
+    const first = await datasets.diff("d", query);
+    expect(first).toMatchObject({ added: 2, changed: 0, data: [{ id: "a", type: "added" }], has_more: true });
+    const second = await datasets.diff("d", { ...query, after: first.last_id ?? "" });
+    expect(second).toMatchObject({ added: 2, data: [{ id: "b", example: { text: "two" } }], has_more: false });
+    await expect(datasets.diff("d", { from: 7, to: 2 })).rejects.toMatchObject({ status: 404, param: "from" });
   });
 
   test("are trained on", async () => {
