@@ -235,6 +235,7 @@ export const migrations: readonly string[] = [
     WHERE dataset = OLD.dataset AND block = OLD.position / 1024;
   END;
   `,
+  "CREATE INDEX revisions_created_at ON revisions (created_at)",
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

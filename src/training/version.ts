@@ -86,7 +86,7 @@ async function prepareDataset(
   if (!current.ok) return { ok: false, failure: { ...current.failure, param: "dataset" } };
   const { task, modality, labels, out_of_scope_label } = current.value;
   const isPast = atRevision !== undefined && atRevision !== current.value.revision;
-  const size = isPast ? await tenantLedger.getRevision(datasetName, atRevision) : current;
+  const size = isPast ? await tenantLedger.findRevision(datasetName, atRevision) : current;
   if (!size.ok) return size;
   const { examples } = size.value;
   const backbones = await chooseBackbones(env, tenant, modality, backboneId, "backbone");

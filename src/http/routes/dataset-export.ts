@@ -39,7 +39,7 @@ async function exportExamples(c: RouteContext<typeof exportRoute>): Promise<Resp
   const { task, modality } = found.value;
   const { format, revision = found.value.revision } = c.req.valid("query");
   if (revision !== found.value.revision) {
-    const storedRevision = await ledger.getRevision(name, revision);
+    const storedRevision = await ledger.findRevision(name, revision);
     if (!storedRevision.ok) return respondError(c, { ...storedRevision.failure, param: "revision" });
   }
   if (format === "csv" && modality !== "text")

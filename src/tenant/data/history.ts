@@ -8,7 +8,6 @@ import { paginate } from "../page.ts";
 import { DAY_MS } from "../tasks/tasks.ts";
 import { VERSION_BYTES } from "./changes.ts";
 import { findDataset } from "./datasets.ts";
-import { findRevision } from "./revisions.ts";
 
 /** A revision that nothing names is kept for so long after the next one was made. */
 const RETENTION_MS = 30 * DAY_MS;
@@ -82,12 +81,13 @@ export function expireHistory(sql: SqlStorage, now: number): boolean {
   return true;
 }
 
+/** The next revision of an expired one is as old, so the index finds those that may have expired. */
 function findExpired(sql: SqlStorage, now: number): Candidate[] {
   return sql
     .exec<Candidate>(
-      `SELECT dataset, revision FROM revisions AS r WHERE
-         (SELECT created_at FROM revisions AS n WHERE n.dataset = r.dataset AND n.revision > r.revision ORDER BY n.revision LIMIT 1) <= ?
-         AND NOT ${IS_PINNED} LIMIT ?`,
+      `SELECT dataset, revision FROM revisions AS r WHERE created_at <= ?1 AND
+         (SELECT created_at FROM revisions AS n WHERE n.dataset = r.dataset AND n.revision > r.revision ORDER BY n.revision LIMIT 1) <= ?1
+         AND NOT ${IS_PINNED} LIMIT ?2`,
       toSeconds(now - RETENTION_MS),
       MAX_ROWS_PER_DELETION,
     )
@@ -135,10 +135,4 @@ function deleteRevision(sql: SqlStorage, { dataset, revision }: Candidate, limit
   if (versions.length === limit) return limit;
   sql.exec("DELETE FROM revisions WHERE dataset = ? AND revision = ?", dataset, revision);
   return versions.length + 1;
-}
-
-/** Fails if a revision is not kept. Answers how many examples it had when it was made. */
-export function getRevision(sql: SqlStorage, name: string, revision: number): Result<{ readonly examples: number }> {
-  const dataset = findDataset(sql, name);
-  return dataset.ok ? findRevision(sql, dataset.value, revision) : dataset;
 }

@@ -22,6 +22,7 @@ import * as history from "./history.ts";
 import * as imports from "./imports.ts";
 import { changeDataset, mergeImport } from "./merge.ts";
 import { previewImport } from "./preview.ts";
+import { findRevision } from "./revisions.ts";
 import { type ExampleFilter, listExamples } from "./search.ts";
 import { StagedKeys } from "./staged-keys.ts";
 import * as trainingSets from "./training-sets.ts";
@@ -81,8 +82,11 @@ export const dataMethods = {
   previewDeletion: edits.previewDeletion,
   listRevisions: (ledger: Transactions, name: string, request: PageRequest) =>
     ledger.read((sql) => history.listRevisions(sql, name, request)),
-  getRevision: (ledger: Transactions, name: string, revision: number) =>
-    ledger.read((sql) => history.getRevision(sql, name, revision)),
+  findRevision: (ledger: Transactions, name: string, revision: number) =>
+    ledger.read((sql) => {
+      const dataset = datasets.findDataset(sql, name);
+      return dataset.ok ? findRevision(sql, dataset.value, revision) : dataset;
+    }),
   diffRevisions: (ledger: Transactions, name: string, params: DiffParams, afterPosition: number) =>
     ledger.read((sql) => diffRevisions(sql, name, params, afterPosition)),
 
