@@ -175,7 +175,7 @@ async function measureAccuracies(tenant: TenantClient, { train, test }: Split): 
   const { graft } = tenant;
   await uploadDataset(graft, "data", train, true);
   for (const name of ["frozen", "tuned"]) await graft.heads.delete(name).catch(() => undefined);
-  await graft.heads.train({ name: "frozen", dataset: "data", method: "head" });
+  await graft.heads.train({ name: "frozen", dataset: "data", backbone: textStatic.id, method: "head" });
   const started = performance.now();
   const params = { model: textStatic.id, training_file: "dataset:data", head: "tuned", suffix: "tuned" } as const;
   const { id } = await graft.jobs.create({ ...params, trainable: "all", promote: "always" });

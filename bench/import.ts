@@ -17,6 +17,7 @@ import { median, spreadOf } from "./shared/statistics.ts";
 
 export const runs = 3;
 const ADDED_EXAMPLES = 10;
+const head = { name: "head", dataset: "data", backbone: "text-static-1", method: "head" } as const;
 
 interface Step {
   readonly name: string;
@@ -40,9 +41,9 @@ async function measure(
   }
   await graft.datasets.create({ name: "data", task: "single_label", modality: "text" });
   await step("import", () => graft.datasets.import("data", createReadStream(train), "text/csv"));
-  await step("train", () => graft.heads.train({ name: "head", dataset: "data", method: "head" }));
+  await step("train", () => graft.heads.train(head));
   await step(`add ${ADDED_EXAMPLES} examples`, () => graft.datasets.add("data", extraExamples));
-  await step("train again", () => graft.heads.train({ name: "head", dataset: "data", method: "head" }));
+  await step("train again", () => graft.heads.train(head));
   return steps;
 }
 

@@ -32,7 +32,12 @@ async function measureService({ graft }: LocalWorker, target: Target, millisecon
   const train = async () => {
     while (!isOver) {
       count.trainings++;
-      const training = graft.heads.train({ name: "again", dataset: "tickets", method: "head" });
+      const training = graft.heads.train({
+        name: "again",
+        dataset: "tickets",
+        backbone: "text-static-1",
+        method: "head",
+      });
       await training.catch(() => count.refused++);
       await sleep(PAUSE_MS);
     }

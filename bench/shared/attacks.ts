@@ -55,6 +55,7 @@ const sendImport: Attack["send"] = async ({ graft }, i, signal) => {
 const trainingBody = JSON.stringify({
   name: "large",
   dataset: "large",
+  backbone: "text-static-1",
   method: "head",
   hyperparameters: { lexical: true },
 });
@@ -94,7 +95,7 @@ const attacks: Readonly<Record<string, Attack>> = {
     prepare: async ({ graft }) => {
       const examples = syntheticTexts(900, 300).map(({ text, label }) => ({ text, label }));
       const evaluation = { method: "cross_validation" } as const;
-      await graft.heads.train({ name: "many", examples, method: "head", evaluation });
+      await graft.heads.train({ name: "many", examples, backbone: "text-static-1", method: "head", evaluation });
     },
     concurrency: 4,
     send: ({ graft }, i) => graft.heads.promote("many", 1, { idempotencyKey: `${Date.now()}-${i}` }),
@@ -102,7 +103,13 @@ const attacks: Readonly<Record<string, Attack>> = {
   "predictions of 15 MB": {
     prepare: async ({ graft }) => {
       const examples = syntheticTexts(200, 10).map(({ text, label }) => ({ text, label }));
-      await graft.heads.train({ name: "small", examples, method: "head", evaluation: { method: "none" } });
+      await graft.heads.train({
+        name: "small",
+        examples,
+        backbone: "text-static-1",
+        method: "head",
+        evaluation: { method: "none" },
+      });
     },
     concurrency: 4,
     send: (attacker, i, signal) => {

@@ -26,13 +26,19 @@ function httpRequest(path: string, body: unknown, key: string): Buffer {
   return Buffer.from(`${head.join("\r\n")}\r\n\r\n${json}`);
 }
 
-/** Trains the head `support` and answers one request for each ticket to a path, under the worker's keys in turn. */
+/** Trains the head `support` on text-static-1 and answers one request for each ticket to a path, under the worker's keys in turn. */
 export async function prepareTickets({ operator, graft }: LocalWorker): Promise<(path: string) => Buffer[]> {
   const tickets = readFileSync(join(import.meta.dirname, "..", "..", "examples", "support-tickets.csv"));
   const texts = (parse(tickets, { columns: true }) as { text: string }[]).map(({ text }) => text);
   await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
   await graft.datasets.import("tickets", tickets.toString(), "text/csv");
-  await graft.heads.train({ name: "support", dataset: "tickets", method: "head", evaluation: { method: "none" } });
+  await graft.heads.train({
+    name: "support",
+    dataset: "tickets",
+    backbone: "text-static-1",
+    method: "head",
+    evaluation: { method: "none" },
+  });
   const keys = await Promise.all(
     Array.from({ length: KEYS }, async (_, i) => {
       const { secret } = await operator.tenants.createApiKey("bench", { name: `client ${i}`, scopes: ["predict"] });
