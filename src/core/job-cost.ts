@@ -1,7 +1,7 @@
 /**
  * What a fine-tuning job costs, estimated from what is known when it is created. It decides the order of jobs
  * (job-order.ts), and which may run beside a large one; it is no bound. An attempt trains the head, and the layers if
- * there are any, twice: for the comparison, and on all examples.
+ * there are any, on each half of the examples for the comparison, and on all of them.
  */
 import { DEFAULT_BATCH_SIZE, DEFAULT_FILTERS, resolveEpochs, stepOperations } from "./fine-tuning-cost.ts";
 import type { Task } from "./head.ts";
@@ -41,10 +41,15 @@ export function estimateJobCost(size: JobSize, options: CostOptions): Cost {
   const head = EVALUATIONS_PER_HEAD * evaluation + OPERATIONS_PER_TEXT_BYTE * textBytes;
   if (layers === null) return toCost(2 * head, bytes);
   const batchSize = layers.batchSize === "auto" ? DEFAULT_BATCH_SIZE : layers.batchSize;
-  const epochs = resolveEpochs(layers.epochs, examples, batchSize);
   const shape = { dimensions, filters: DEFAULT_FILTERS, outputs };
-  const epoch = stepOperations(shape, textBytes / BYTES_PER_WORD, examples, Math.ceil(examples / batchSize));
-  return toCost(2 * (head + epochs * epoch), bytes);
+  /** Of a training on a part of the examples. */
+  const training = (part: number) => {
+    const texts = Math.ceil(part * examples);
+    const words = (part * textBytes) / BYTES_PER_WORD;
+    const epoch = stepOperations(shape, words, texts, Math.ceil(texts / batchSize));
+    return resolveEpochs(layers.epochs, texts, batchSize) * epoch;
+  };
+  return toCost(2 * head + 2 * training(0.5) + training(1), bytes);
 }
 
 function toCost(operations: number, bytes: number): Cost {

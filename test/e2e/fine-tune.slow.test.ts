@@ -38,7 +38,12 @@ describe("a job that trains all layers", () => {
         promoted: true,
         trainable: "all",
         kind: "fine_tuned",
-        comparison: { test_examples: expect.any(Number), kept: "fine_tuned" },
+        comparison: {
+          test_examples: 400,
+          expected_gain: expect.any(Number),
+          chance_of_loss: expect.any(Number),
+          kept: "fine_tuned",
+        },
       },
     });
     const events = await openai.fineTuning.jobs.listEvents(job.id, { limit: 100 });
@@ -71,12 +76,12 @@ describe("a job that trains all layers", () => {
     expect((await other.models.list()).data.map((model) => model.id)).not.toContain(id);
   });
 
-  test("makes a head that predicts on it, with figures from held-out examples", async () => {
+  test("makes a head that predicts on it, with figures from examples that its folds held out", async () => {
     const head = await acme.graft.heads.get("support");
     expect(head).toMatchObject({
       training: { method: "fine_tune", examples: 400 },
       backbone: { id: "ft:text-static-1:support", revision: expect.stringMatching(/^[0-9a-f]{64}$/) },
-      evaluation: { method: "holdout", accuracy: expect.any(Number) },
+      evaluation: { method: "cross_validation", folds: 2, examples: 400, accuracy: expect.any(Number) },
     });
     const { data } = await acme.graft.heads.predict("support", {
       input: ["my parcel is wrong", "the invoice is wrong"],
