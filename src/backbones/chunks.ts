@@ -3,10 +3,7 @@ import type { Failure } from "../core/failure.ts";
 import type { Backbone, BackboneFailure } from "./backbone.ts";
 import { MAX_CHARACTERS } from "./sentence-encoder/tokenizer.ts";
 
-/**
- * Characters that a local backbone embeds, or that are read for lexical features, without a pause. It is some tens of
- * milliseconds of work at most.
- */
+/** Characters that a local backbone embeds without a pause: some tens of milliseconds of work at most. */
 export const CHARACTERS_PER_CHUNK = 50_000;
 /**
  * How many times as long as a static backbone others take for a character: a fine-tuned one for words that its cache does

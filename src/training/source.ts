@@ -1,6 +1,6 @@
 /** What a training reads, from a stored dataset (dataset-source.ts) or from the request itself (inline-source.ts). */
 import type { DatasetModality } from "../api/datasets.ts";
-import { CHARACTERS_PER_CHUNK, type YieldToEventLoop } from "../backbones/chunks.ts";
+import type { YieldToEventLoop } from "../backbones/chunks.ts";
 import { ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import type { Target, TargetSet } from "../core/linear/targets.ts";
@@ -34,6 +34,9 @@ export interface TrainingSource {
   ) => Promise<Result<{ embedded: number }>>;
 }
 
+/** Characters that are read for lexical features without a pause: some ten milliseconds of work. */
+const LEXICAL_CHARACTERS_PER_CHUNK = 15_000;
+
 /** Takes a text, without invisible characters. Returns whether it takes more of them. */
 export type TextVisitor = (text: string) => boolean;
 
@@ -59,7 +62,7 @@ export async function visitTexts(
     if (charactersLeft <= 0) {
       const failure = await yieldToEventLoop();
       if (failure !== null) return { ok: false, failure };
-      charactersLeft = CHARACTERS_PER_CHUNK;
+      charactersLeft = LEXICAL_CHARACTERS_PER_CHUNK;
     }
     if (!visit(visibleText(text))) return ok(false);
     charactersLeft -= text.length;

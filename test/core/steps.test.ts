@@ -32,6 +32,15 @@ describe("runSteps", () => {
     expect(result.operations).toBe(50);
   });
 
+  it("pauses before a step that would take more beyond the interval than is left of it", async () => {
+    const log: string[] = [];
+    await runSteps(countTo(4, log), 14, async () => void log.push("pause"));
+    expect(log).toEqual(["1", "pause", "2", "pause", "3", "pause", "4", "pause"]);
+    log.length = 0;
+    await runSteps(countTo(4, log), 16, async () => void log.push("pause"));
+    expect(log).toEqual(["1", "2", "pause", "3", "4", "pause"]);
+  });
+
   it("pauses after every step where the interval is zero", async () => {
     const log: string[] = [];
     await runSteps(countTo(2, log), 0, async () => void log.push("pause"));
