@@ -20,6 +20,8 @@ export interface CholeskyMemory {
 
 /** The kernels work on so many rows and columns at a time. */
 const TILE = 4;
+/** What a number costs that is filled in or copied out, in operations of a product. */
+const OPERATIONS_PER_FILLED_NUMBER = 40;
 /** Rows of a step. */
 const STEP_ROWS = 32;
 
@@ -41,6 +43,7 @@ export function invertMatrix(memory: CholeskyMemory, a: Float32Array, damping: D
       memory.kernels.multiplyInverse(width, first, last, inverse.offset(), factor.offset());
       yield 2 * (last - first) * last * (width - first);
     }
+    yield OPERATIONS_PER_FILLED_NUMBER * size ** 2;
     return mirrorLowerTriangle(factor.view(), width, size);
   });
 }
@@ -53,7 +56,7 @@ export function findRowBasis(
 ): Steps<{ readonly rows: RowBasis["rows"]; readonly inverse: Float32Array }> {
   const damping = { scale: 1, shift: 0, minSquaredPivot };
   return withInverseFactor(memory, a, damping, true, function* ({ size, width, inverse }) {
-    yield size ** 2;
+    yield OPERATIONS_PER_FILLED_NUMBER * size ** 2;
     const values = inverse.view();
     const rows = Array.from({ length: size }, (_, i) => i).filter((i) => values[i * width + i] !== 0);
     return { rows, inverse: pick(values, width, rows) };
@@ -75,6 +78,7 @@ function* withInverseFactor<T>(
     fillIdentity(matrix.view(), width);
     fillDamped(matrix.view(), width, a, scale, shift);
     fillIdentity(inverse.view(), width);
+    yield OPERATIONS_PER_FILLED_NUMBER * width ** 2;
     for (let first = 0; first < width; first += STEP_ROWS) {
       const last = Math.min(width, first + STEP_ROWS);
       const drops = Number(dropsDependentRows);

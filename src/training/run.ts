@@ -23,11 +23,12 @@ import {
 import type { TrainingSource } from "./source.ts";
 
 /**
- * Floating-point operations between two chances for other requests, and what a step counts at least. 99 in 100 times this
- * is less than 70 ms of one core, and at most 0.1 to 0.3 s where large arrays are copied or read for the first time.
+ * Floating-point operations between two chances for other requests, and what a step counts at least: some ten
+ * milliseconds of one core. 99 in 100 times it is less than 70 ms, and at most 0.1 to 0.3 s where large arrays are copied
+ * or read for the first time.
  */
-const OPERATIONS_PER_YIELD = 200_000_000;
-const MIN_STEP_OPERATIONS = 10_000_000;
+const OPERATIONS_PER_YIELD = 150_000_000;
+const MIN_STEP_OPERATIONS = 2_000_000;
 
 export type RequestOptions = Omit<TrainingOptions, "budget">;
 

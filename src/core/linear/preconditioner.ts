@@ -9,9 +9,9 @@ import { type GramStatistics, gramMatrix, MAX_GRAM_DIMENSIONS } from "./gram.ts"
 import type { FitProblem } from "./objective.ts";
 import { priors, type Targets } from "./targets.ts";
 
-/** Operations of one inversion: a third each for the factor, its inverse and the product of that with itself. */
+/** Operations of one inversion: the factor, its inverse, the product of that with itself, and copies. */
 export function inversionOperations(dimensions: number): number {
-  return dimensions ** 3;
+  return dimensions ** 3 + 80 * dimensions ** 2;
 }
 
 /** κ: the mean second derivative of the loss by a logit at the starting point. */

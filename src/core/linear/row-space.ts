@@ -8,6 +8,7 @@
 import type { Steps } from "../steps.ts";
 import type { Matrix, RowBasis, SparseRows, TensorBackend } from "../tensors.ts";
 import { type Design, readSparseDesign } from "./design.ts";
+import { inversionOperations } from "./preconditioner.ts";
 import { BYTES_PER_SPARSE_ENTRY, pickRows, type SparseColumns, transposeRows } from "./sparse.ts";
 
 /** With more rows the factorisation costs more than it saves. With more numbers the copies are too large. */
@@ -40,7 +41,10 @@ export function rowSpaceCost(shape: DesignShape): { operations: number; bytes: n
   const { rows, dimensions, entries } = shape;
   return {
     operations:
-      4 * rows ** 2 * dimensions + 4 * rows ** 3 + (2 / 3) * rows ** 3 + OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
+      4 * rows ** 2 * dimensions +
+      4 * rows ** 3 +
+      inversionOperations(rows) +
+      OPERATIONS_PER_SPARSE_PRODUCT * rows * entries,
     // The sparse rows are copied once, and again by their columns. Those of the basis are copied when these are gone.
     bytes: 4 * 3 * rows * dimensions + 8 * 4 * rows ** 2 + 2 * BYTES_PER_SPARSE_ENTRY * entries,
   };
