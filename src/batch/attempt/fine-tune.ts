@@ -44,7 +44,7 @@ export async function fineTuneLayers(
   const frozen = await trainFrozenHead(
     context,
     rows.filter((row) => !heldOutRows.has(row)),
-    heldOutRows.size > 0 || plan !== null,
+    heldOutRows.size > 0,
   );
   if (!frozen.ok) return frozen;
   const { head: frozenHead, training: frozenTraining } = frozen.value;
@@ -70,13 +70,20 @@ export async function fineTuneLayers(
   const steps = fineTune(base.table(), data, options);
   const { value: network, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, context.yieldToEventLoop);
   const weightedTexts = Array.from(weights.keys()).filter((i) => weights[i] !== 0);
-  const { delta, parameters, head } = composeModel(base, frozenHead, network, weightedTexts);
+  // The held-out rows have told when to stop. The ensemble's head need not do without them.
+  const whole = heldOutRows.size === 0 ? frozen : await trainFrozenHead(context, rows, false);
+  if (!whole.ok) return whole;
+  const ensembleHead = whole.value.head.bias.length === outputs ? whole.value.head : frozenHead;
+  const isCalibrated = ensembleHead === whole.value.head && whole.value.evaluation.method !== "none";
+  const headTemperature = isCalibrated ? ensembleHead.temperature : network.plan.headTemperature;
+  const ensemble = { ...network, plan: { ...network.plan, headTemperature } };
+  const { delta, parameters, head } = composeModel(base, ensembleHead, ensemble, weightedTexts);
   const training = {
     ...frozenTraining,
     iterations: network.steps,
     operations: frozenTraining.operations + operations,
   };
-  return ok({ head, delta, parameters, plan: network.plan, training });
+  return ok({ head, delta, parameters, plan: ensemble.plan, training });
 }
 
 /** An `onEpoch` that sends each epoch as progress. */
