@@ -376,6 +376,12 @@ describe("a message", () => {
       "missing_parameter",
       "judgement.only_head",
     ],
+    [
+      "of a judgement whose gain has a negative error",
+      (id) => ({ id, attempt: 1, type: "evaluated", judgement: { ...comparisons.better, gain_error: -0.1 } }),
+      "invalid_parameter",
+      "judgement.gain_error",
+    ],
   ])("%s is refused", async (_what, body, code, param) => {
     const { key, job, attempt } = await newTenantWithJob();
     const before = await listMessages(key, job);
@@ -394,6 +400,20 @@ describe("a message", () => {
     expectError(oversizedBody, 413, "body_too_large");
     expect(oversizedBody.json.error.details).toMatchObject({ limit: 2_500_000 });
     expectError(await attempt.callback("POST", "/messages"), 400, "missing_parameter", "content-length");
+  });
+
+  test.each([
+    ["small", 0.01, "better", "fine_tuned"],
+    ["large", 0.2, "inconclusive", "head"],
+  ])("of a gain whose error is %s decides by it, and not by the counts", async (_, gain_error, verdict, refit) => {
+    const { key, job, attempt } = await newTenantWithJob();
+    const judgement = { ...comparisons.better, only_head: 9, only_fine_tuned: 1, gain_error };
+    expect((await attempt.sendAcceptedMessage({ type: "evaluated", judgement })).refit).toBe(refit);
+    expect((await call("GET", `${JOBS}/${job}`, key)).json.graft.comparison).toMatchObject({
+      verdict,
+      expected_gain: expect.closeTo(0.16, 9),
+      chance_of_loss: expect.closeTo(gain_error === 0.01 ? 0 : 0.207, 2),
+    });
   });
 
   test("may hold fields that are not known yet", async () => {
