@@ -5,7 +5,7 @@
  *
  *   embedding = (static(text), encoder(text)) / √2
  */
-import type { Backbone } from "./backbone.ts";
+import type { Backbone, EmbedResult } from "./backbone.ts";
 import { type EncoderShape, encoderLayout } from "./sentence-encoder/layout.ts";
 import { BLOCK_TOKENS, type EncoderNetwork, encoderNetwork } from "./sentence-encoder/network.ts";
 import { unigramTokenizer } from "./sentence-encoder/tokenizer.ts";
@@ -26,26 +26,51 @@ export interface EncoderFiles {
   readonly weights: Uint8Array<ArrayBuffer>;
 }
 
-/**
- * The backbone of a static one and an encoder. The first call of `embed` loads the encoder's files, and throws if the
- * weights do not match the configuration.
- */
+/** The kernels and weights of an encoder, loaded. */
+export interface Encoder {
+  readonly kernels: WebAssembly.Module;
+  readonly network: EncoderNetwork;
+}
+
+/** A static backbone beside a sentence encoder. */
+export interface EncoderBackbone extends Backbone {
+  readonly base: StaticBackbone;
+  readonly shape: EncoderShape;
+  /** Loads the encoder once. Throws if its weights do not match the configuration, as `embed` does. */
+  encoder(): Encoder;
+  /** The pieces that the encoder reads of a text whose spelling has been corrected. */
+  tokenize(text: string): number[];
+}
+
+export function isEncoder(backbone: Backbone): backbone is EncoderBackbone {
+  return backbone.kind === "sentence_encoder";
+}
+
+/** The backbone of a static one and an encoder. The first call of `embed` loads the encoder's files. */
 export function textUseBackbone(
   base: StaticBackbone,
   config: EncoderConfig,
   vocabulary: string,
   loadFiles: () => EncoderFiles,
-): Backbone {
+): EncoderBackbone {
   const tokenize = unigramTokenizer(vocabulary);
-  let network: EncoderNetwork | undefined;
-  const loadNetwork = () => {
+  let loadedEncoder: Encoder | undefined;
+  const loadEncoder = () => {
     const { kernels, weights } = loadFiles();
-    const loaded = encoderNetwork(kernels, config, weights);
+    const network = encoderNetwork(kernels, config, weights);
     // The network has a copy, and an isolate has little memory.
     weights.buffer.transfer(0);
-    return loaded;
+    return { kernels, network };
+  };
+  const encoder = () => {
+    loadedEncoder ??= loadEncoder();
+    return loadedEncoder;
   };
   return {
+    base,
+    shape: config,
+    encoder,
+    tokenize,
     id: config.id,
     // The embeddings depend on the files of both, and spelling is corrected by the vocabulary of the base.
     revision: `${base.revision}-${config.revision}`,
@@ -56,21 +81,29 @@ export function textUseBackbone(
     parameters: base.parameters + config.parameters,
     bytes: base.bytes + encoderLayout(config).bytes + Buffer.byteLength(vocabulary),
     cost: "local_cached",
-    embed: async (inputs) => {
-      network ??= loadNetwork();
-      const { vocabulary: ranks } = base.table();
-      const texts = inputs.map((input) => correctSpelling(input, ranks));
-      const { rows: baseRows, failure } = await base.embed(texts);
-      const rows = encodeTexts(
-        network,
-        texts.map((text) => tokenize(text)),
-      );
-      return {
-        rows: rows.map((row, i) => concatenate(baseRows[i] ?? new Float32Array(base.dimensions), row)),
-        failure,
-      };
-    },
+    embed: (inputs) => embedByNetwork({ base, tokenize }, encoder().network, inputs),
   };
+}
+
+/** The embeddings of a static backbone and of an encoder's network, beside each other. */
+export async function embedByNetwork(
+  { base, tokenize }: Pick<EncoderBackbone, "base" | "tokenize">,
+  network: EncoderNetwork,
+  inputs: readonly string[],
+): Promise<EmbedResult> {
+  const texts = correctTexts(base, inputs);
+  const { rows: baseRows, failure } = await base.embed(texts);
+  const rows = encodeTexts(network, texts.map(tokenize));
+  return {
+    rows: rows.map((row, i) => concatenate(baseRows[i] ?? new Float32Array(base.dimensions), row)),
+    failure,
+  };
+}
+
+/** Texts as both read them. */
+export function correctTexts(base: StaticBackbone, inputs: readonly string[]): string[] {
+  const { vocabulary: ranks } = base.table();
+  return inputs.map((input) => correctSpelling(input, ranks));
 }
 
 /** The encoder's rows of tokenized texts, as many in one pass as it takes. */

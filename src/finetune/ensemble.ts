@@ -46,7 +46,7 @@ export function* evaluateEnsemble(
 }
 
 /** The share of rows whose predicted labels are right. */
-function accuracyOf(
+export function accuracyOf(
   targets: Exclude<Targets, { kind: "value" }>,
   rows: readonly number[],
   logits: Float32Array,

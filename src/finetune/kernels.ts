@@ -5,13 +5,31 @@ import { join } from "node:path";
 const PAGE = 65_536;
 const MAX_PAGES = 65_536;
 
-/** Numbers and byte offsets into the memory, as src/kernels/finetune.ts and src/kernels/pretrain.ts say for each kernel. */
+/** Numbers and byte offsets into the memory, as src/kernels says for each kernel. */
 type Kernel = (...values: number[]) => void;
+type UpdateKernels = Record<"adam" | "adamRows" | "pull" | "pullRows" | "shrink", Kernel>;
+type ConvolutionKernels = Record<"multiply" | "logSumRows" | "maxPool" | "convolutionBack", Kernel>;
+type TransformerKernels = Record<
+  | "product"
+  | "productByTransposed"
+  | "productOfTransposed"
+  | "lookUp"
+  | "addBias"
+  | "add"
+  | "relu"
+  | "reluBack"
+  | "sumColumns"
+  | "dropOut"
+  | "normalise"
+  | "normaliseBack"
+  | "attend"
+  | "attendBack"
+  | "pool"
+  | "poolBack",
+  Kernel
+>;
 export type Kernels = Readonly<
-  Record<
-    "multiply" | "adam" | "adamRows" | "logSumRows" | "maxPool" | "convolutionBack" | "pullRows" | "shrink",
-    Kernel
-  >
+  UpdateKernels & ConvolutionKernels & TransformerKernels & { sumSquares: (count: number, x: number) => number }
 >;
 
 /** A memory that is reserved piece by piece, and kernels that work in it. */

@@ -257,7 +257,7 @@ function makeDropoutMask(count: number, random: () => number): Float32Array {
   return mask;
 }
 
-function meanAndDeviation(targets: Targets, rows: readonly number[]): TargetScale {
+export function meanAndDeviation(targets: Targets, rows: readonly number[]): TargetScale {
   if (targets.kind !== "value" || rows.length === 0) return { mean: 0, deviation: 1 };
   const values = rows.map((row) => targets.values[row] as number);
   const mean = values.reduce((sum, value) => sum + value / values.length, 0);

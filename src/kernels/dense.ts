@@ -10,7 +10,7 @@ const STRIP: i32 = 6;
 
 /** c = a · b: a has `rows` × `inner` numbers, b `inner` × `columns`. `panel` has room for inner × 8 numbers. */
 export function multiply(rows: i32, inner: i32, columns: i32, a: usize, b: usize, c: usize, panel: usize): void {
-  product(rows, inner, columns, a, <usize>inner << 2, 4, b, c, panel);
+  product(rows, inner, columns, a, <usize>inner << 2, 4, b, false, c, panel);
 }
 
 /** c = aᵀ · b: a has `inner` × `rows` numbers, b `inner` × `columns`. `panel` has room for inner × 8 numbers. */
@@ -23,10 +23,23 @@ export function multiplyTransposed(
   c: usize,
   panel: usize,
 ): void {
-  product(rows, inner, columns, a, 4, <usize>rows << 2, b, c, panel);
+  product(rows, inner, columns, a, 4, <usize>rows << 2, b, false, c, panel);
 }
 
-/** The left factor's rows are `row` bytes apart, and the numbers of one row `step` bytes. */
+/** c = a · bᵀ: a has `rows` × `inner` numbers, b `columns` × `inner`. `panel` has room for inner × 8 numbers. */
+export function multiplyByTransposed(
+  rows: i32,
+  inner: i32,
+  columns: i32,
+  a: usize,
+  b: usize,
+  c: usize,
+  panel: usize,
+): void {
+  product(rows, inner, columns, a, <usize>inner << 2, 4, b, true, c, panel);
+}
+
+/** The left factor's rows are `row` bytes apart, and the numbers of one row `step` bytes; the right one may be transposed. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
 function product(
@@ -37,11 +50,13 @@ function product(
   row: usize,
   step: usize,
   b: usize,
+  transposed: bool,
   c: usize,
   panel: usize,
 ): void {
   for (let first = 0; first < columns; first += PANEL) {
-    pack(inner, columns, b, first, panel);
+    if (transposed) packRows(inner, columns, b, first, panel);
+    else pack(inner, columns, b, first, panel);
     let i = 0;
     for (; i + STRIP <= rows; i += STRIP)
       strip(inner, a + <usize>i * row, row, step, panel, c + ((<usize>(i * columns + first)) << 2), columns, first);
@@ -65,6 +80,17 @@ function pack(inner: i32, columns: i32, b: usize, first: i32, panel: usize): voi
   memory.fill(panel, 0, <usize>inner << 5);
   const bytes = <usize>(columns - first) << 2;
   for (let k = 0; k < inner; k++, from += width, to += 32) memory.copy(to, from, bytes);
+}
+
+/** Copies eight rows of b, from `first` on, as the columns of the panel. Those beyond the last are zeros. */
+function packRows(inner: i32, rows: i32, b: usize, first: i32, panel: usize): void {
+  const count = min(PANEL, rows - first);
+  if (count < PANEL) memory.fill(panel, 0, <usize>inner << 5);
+  for (let l = 0; l < count; l++) {
+    let from = b + ((<usize>(first + l) * inner) << 2);
+    let to = panel + (<usize>l << 2);
+    for (let k = 0; k < inner; k++, from += 4, to += 32) store<f32>(to, load<f32>(from));
+  }
 }
 
 /**

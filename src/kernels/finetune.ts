@@ -3,6 +3,7 @@
  * at a time, in an imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
  */
 export { adam, adamRows, logSumRows, multiply } from "./pretrain";
+export * from "./transformer";
 
 /** The address of number `index`. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has

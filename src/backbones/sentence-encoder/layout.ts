@@ -85,3 +85,53 @@ export function encoderLayout({ vocabulary, widths, hidden, maxTokens }: Encoder
   }
   return { offsets, tensors, bytes };
 }
+
+/** The layers of an encoder that can be trained, from the last. */
+export function layerNames({ widths }: EncoderShape): string[] {
+  const layers = widths.slice(1).map((_, layer) => `layers.${layer}`);
+  return ["tanh", ...layers.reverse(), "table"];
+}
+
+/** A tensor of numbers, of which a weights file may hold integers, scales and sums. */
+export interface FloatTensor {
+  readonly name: string;
+  readonly length: number;
+  /** Numbers of a row; null of a tensor that is no matrix. */
+  readonly width: number | null;
+}
+
+/** The tensors of an encoder as numbers, those of its last layers alone if `layers` says how many. */
+export function floatTensors(shape: EncoderShape, layers = Number.POSITIVE_INFINITY): FloatTensor[] {
+  const { tensors } = encoderLayout(shape);
+  const lengths = new Map(tensors.map(({ name, length }) => [name, length]));
+  const names = layerNames(shape).slice(0, layers);
+  return tensors.flatMap(({ name, type, length }) => {
+    const isOfLayers = names.some((layer) => name.startsWith(`${layer}.`));
+    if (!isOfLayers || /\.(scales|sums)$/.test(name)) return [];
+    const rows = lengths.get(scalesOf(name)) ?? 1;
+    return [{ name, length, width: type === "int8" ? length / rows : null }];
+  });
+}
+
+/** The name of the scales of a matrix's rows. */
+export function scalesOf(matrix: string): string {
+  return matrix.replace(/weights$/, "scales");
+}
+
+/** Reads the tensors of a weights file as 32-bit floats. */
+export function floatReader(shape: EncoderShape, weights: Uint8Array): (name: string) => Float32Array {
+  const { offsets, tensors } = encoderLayout(shape);
+  const byName = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  const bytes = (name: string) => {
+    const { type, length } = byName.get(name) ?? { type: "int8", length: 0 };
+    const start = offsets.get(name) ?? 0;
+    return weights.slice(start, start + (type === "int8" ? length : 4 * length));
+  };
+  return (name) => {
+    if (byName.get(name)?.type === "float32") return new Float32Array(bytes(name).buffer);
+    const scales = new Float32Array(bytes(scalesOf(name)).buffer);
+    const codes = new Int8Array(bytes(name).buffer);
+    const width = codes.length / scales.length;
+    return Float32Array.from(codes, (code, i) => code * (scales[Math.floor(i / width)] ?? 0));
+  };
+}

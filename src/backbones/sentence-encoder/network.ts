@@ -17,11 +17,20 @@ type Kernels = Record<"embed" | "normalise" | "quantise" | "product" | "attend" 
 
 export interface EncoderNetwork {
   readonly maxTokens: number;
+  /** The weights file that it computes with: a view of the network's memory. */
+  weights(): Uint8Array;
   /**
    * The embeddings of tokenized texts, unit norm, in their order. A text is cut at `maxTokens`; one without tokens has
    * zeros. All texts together have at most `BLOCK_TOKENS` tokens.
    */
   encode(texts: readonly (readonly number[])[]): Float32Array[];
+}
+
+/** About what a network takes in memory, its weights included. */
+export function networkBytes(shape: EncoderShape): number {
+  const widest = Math.max(...shape.widths, shape.hidden, 3 * Math.max(...shape.widths.slice(0, -1)));
+  const dimensions = shape.widths.at(-1) ?? 0;
+  return encoderLayout(shape).bytes + (BLOCK_TOKENS + 2) * (5 * widest + 12 * dimensions);
 }
 
 /** Throws if the weights are not those of the shape. */
@@ -132,5 +141,5 @@ export function encoderNetwork(kernels: WebAssembly.Module, shape: EncoderShape,
     );
   }
 
-  return { maxTokens, encode };
+  return { maxTokens, weights: () => new Uint8Array(memory.buffer, FIRST_BYTE, layout.bytes), encode };
 }

@@ -1,0 +1,217 @@
+/**
+ * Fine-tunes a sentence encoder for one task. The head starts from the frozen one (Kumar et al. 2022, "Fine-Tuning can
+ * Distort Pretrained Features and Underperform Out-of-Distribution"); then head and layers are trained together by AdamW
+ * (Loshchilov and Hutter 2019), whose decay pulls towards the pre-trained numbers (Li et al. 2018, "Explicit Inductive Bias
+ * for Transfer Learning"). Layers further from the head have lower rates (Howard and Ruder 2018, "Universal Language Model
+ * Fine-tuning"). Held-out texts tell when to stop; the best epoch is kept.
+ */
+import { baseReader } from "../../backbones/fine-tuned-encoder.ts";
+import { type EncoderShape, layerNames } from "../../backbones/sentence-encoder/layout.ts";
+import type { EncoderBackbone } from "../../backbones/text-use.ts";
+import { fitTemperature, type HeldOutLogits, heldOutLogLoss } from "../../core/evaluation/calibration.ts";
+import { ENCODER_BATCH_SIZE, encoderEpochs, encoderOperations } from "../../core/fine-tuning-cost.ts";
+import type { Head } from "../../core/head.ts";
+import type { Targets } from "../../core/linear/targets.ts";
+import { seededRandom, shuffle } from "../../core/random.ts";
+import { accuracyOf } from "../ensemble.ts";
+import { makeWorkspace } from "../kernels.ts";
+import { makeLoss, type TargetScale } from "../loss.ts";
+import { type FineTuningOptions, meanAndDeviation, type Plan } from "../train.ts";
+import { type EncoderInput, type EncoderNetwork, type EncoderRates, makeEncoderNetwork } from "./network.ts";
+
+export interface EncoderTrainingData {
+  readonly inputs: readonly EncoderInput[];
+  readonly targets: Targets;
+  readonly outputs: number;
+  /** One for each input. Inputs of weight zero take no part. */
+  readonly weights: Float64Array;
+  /** The numbers of the inputs that are held out of the training; empty if a plan tells how long it is. */
+  readonly heldOut: readonly number[];
+  /** On the base's embedding. */
+  readonly frozenHead: Head;
+}
+
+export type EncoderTrainingOptions = Omit<FineTuningOptions, "trainRows"> & {
+  /** How many layers are trained, from the last. */
+  readonly layers: number;
+};
+
+/** Regression: the network's outputs are (value − mean) / deviation. */
+export interface FineTunedEncoder extends TargetScale {
+  readonly network: EncoderNetwork;
+  readonly plan: Plan;
+  readonly steps: number;
+}
+
+/** docs/fine-tuning.md says why they have these values, and what else was tried. */
+const DEFAULTS = {
+  rate: 1e-3,
+  /** The head's rate is so many times as high. */
+  headFactor: 10,
+  /** A layer's rate is this part of the next one's; the tanh layer and the last transformer layer have the same. */
+  layerDecay: 0.5,
+  pull: 0.01,
+  warmUp: 0.1,
+  dropout: 0.1,
+  /** Training stops after so many epochs without a better one. */
+  patience: 2,
+} as const;
+
+/** The rate of each trained layer, as a part of the highest. */
+function layerFactors(shape: EncoderShape, layers: number): [string, number][] {
+  return layerNames(shape)
+    .slice(0, layers)
+    .map((name, depth) => [name, DEFAULTS.layerDecay ** Math.max(0, depth - 1)]);
+}
+
+/** The floating-point operations that a training takes, at most. */
+export function encoderTrainingOperations(
+  { shape }: EncoderBackbone,
+  { inputs, outputs }: Pick<EncoderTrainingData, "inputs" | "outputs">,
+  { layers, plan, epochs, batchSize }: EncoderTrainingOptions,
+): number {
+  const size = batchSize === "auto" ? ENCODER_BATCH_SIZE : batchSize;
+  const tokens = countTokens(inputs, shape.maxTokens);
+  const epoch = encoderOperations(shape, { layers, tokens, texts: inputs.length, outputs });
+  return epoch * (plan?.epochs ?? encoderEpochs(epochs, inputs.length, size));
+}
+
+/**
+ * A generator: it yields the floating-point operations done since its last yield. The same arguments give the same network.
+ */
+export function* fineTuneEncoder(
+  base: EncoderBackbone,
+  data: EncoderTrainingData,
+  options: EncoderTrainingOptions,
+): Generator<number, FineTunedEncoder, void> {
+  const { inputs, targets, outputs, weights, heldOut } = data;
+  const { plan, layers, seed } = options;
+  const batchSize = options.batchSize === "auto" ? ENCODER_BATCH_SIZE : options.batchSize;
+  const heldOutSet = new Set(heldOut);
+  const rows = Array.from(weights.keys()).filter((row) => weights[row] !== 0 && !heldOutSet.has(row));
+  const scale = meanAndDeviation(targets, rows);
+  const network = makeNetwork(base, data, layers, batchSize);
+  startHead(network, data.frozenHead, scale);
+  const loss = makeLoss(targets, weights, outputs, scale);
+  const random = seededRandom(seed ^ 0x5bd1e995);
+  const totalEpochs = plan?.totalEpochs ?? encoderEpochs(options.epochs, rows.length, batchSize);
+  const lastEpoch = plan?.epochs ?? totalEpochs;
+  const stepsPerEpoch = Math.ceil(rows.length / batchSize);
+  const factors = layerFactors(base.shape, layers);
+  let best: { loss: number; plan: Plan; snapshot: Float32Array[] | null } | null = null;
+  let steps = 0;
+  for (let epoch = 1; epoch <= lastEpoch && rows.length > 0; epoch++) {
+    const order = shuffle([...rows], random);
+    let totalLoss = 0;
+    for (let first = 0; first < order.length; first += batchSize) {
+      const batch = order.slice(first, first + batchSize);
+      const batchInputs = batch.map((row) => inputs[row] as EncoderInput);
+      const rates = ratesOf(steps++, totalEpochs * stepsPerEpoch, factors, options);
+      network.step(
+        batchInputs,
+        (logits, stride) => {
+          totalLoss += loss(logits, stride, batch);
+        },
+        rates,
+      );
+      const tokens = countTokens(batchInputs, base.shape.maxTokens);
+      yield encoderOperations(base.shape, { layers, tokens, texts: batch.length, outputs });
+    }
+    const trainLoss = totalLoss / rows.length;
+    if (heldOut.length === 0 || plan !== null) {
+      options.onEpoch?.({ epoch, totalEpochs: lastEpoch, trainLoss });
+      continue;
+    }
+    const evaluation = yield* evaluate(network, base.shape, data, batchSize, scale);
+    const { loss: validLoss, accuracy: validAccuracy, temperature } = evaluation;
+    options.onEpoch?.({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy });
+    if (best === null || validLoss < best.loss) {
+      const snapshot = epoch === lastEpoch ? null : network.snapshot();
+      const bestPlan = { totalEpochs, epochs: epoch, headTemperature: 1, layersTemperature: temperature };
+      best = { loss: validLoss, plan: bestPlan, snapshot };
+    } else if (epoch - best.plan.epochs >= DEFAULTS.patience) break;
+  }
+  if (best !== null && best.snapshot !== null && best.plan.epochs < lastEpoch) network.restore(best.snapshot);
+  const defaultPlan = { totalEpochs, epochs: lastEpoch, headTemperature: 1, layersTemperature: 1 };
+  return { network, plan: best?.plan ?? plan ?? defaultPlan, steps, ...scale };
+}
+
+function makeNetwork(
+  base: EncoderBackbone,
+  { inputs, outputs }: EncoderTrainingData,
+  trainedLayers: number,
+  batchSize: number,
+): EncoderNetwork {
+  const lengths = inputs.map(({ tokens }) => Math.min(tokens.length, base.shape.maxTokens)).sort((a, b) => b - a);
+  const shape = {
+    ...base.shape,
+    trainedLayers,
+    besides: base.base.dimensions,
+    outputs,
+    maxTexts: batchSize,
+    maxBatchTokens: Math.max(1, lengths.slice(0, batchSize).reduce((sum, length) => sum + length, 0)),
+  };
+  return makeEncoderNetwork(makeWorkspace(), shape, baseReader(base));
+}
+
+/** Gives the network the head that was trained on the frozen embeddings. */
+function startHead({ head }: EncoderNetwork, frozen: Head, { mean, deviation }: TargetScale): void {
+  const weights = head.weights();
+  const bias = head.bias();
+  for (const [i, value] of frozen.weights.entries()) weights[i] = value / deviation;
+  for (const [k, value] of frozen.bias.entries()) bias[k] = (value + frozen.offset - mean) / deviation;
+}
+
+/** The rates of a step, from 0: they rise linearly while warming up, and fall linearly to 0. */
+function ratesOf(
+  step: number,
+  totalSteps: number,
+  factors: readonly (readonly [string, number])[],
+  { learningRateMultiplier, seed }: EncoderTrainingOptions,
+): EncoderRates {
+  const multiplier = learningRateMultiplier === "auto" ? 1 : learningRateMultiplier;
+  const warmUp = Math.min(1, (step + 1) / (DEFAULTS.warmUp * totalSteps));
+  const rate = multiplier * DEFAULTS.rate * warmUp * (1 - step / totalSteps);
+  return {
+    head: DEFAULTS.headFactor * rate,
+    layers: new Map(factors.map(([name, factor]) => [name, factor * rate])),
+    pull: DEFAULTS.pull,
+    dropout: DEFAULTS.dropout,
+    seed: Math.imul(seed + 1, 0x9e3779b1) + step,
+  };
+}
+
+function countTokens(inputs: readonly EncoderInput[], maxTokens: number): number {
+  return inputs.reduce((sum, { tokens }) => sum + Math.min(tokens.length, maxTokens), 0);
+}
+
+/** The loss and accuracy on the held-out inputs, at the temperature that is best for them. */
+function* evaluate(
+  network: EncoderNetwork,
+  shape: EncoderShape,
+  { inputs, targets, outputs, heldOut }: EncoderTrainingData,
+  batchSize: number,
+  { mean, deviation }: TargetScale,
+): Generator<number, { loss: number; accuracy: number; temperature: number }, void> {
+  const logits = new Float32Array(heldOut.length * outputs);
+  for (let first = 0; first < heldOut.length; first += batchSize) {
+    const batch = heldOut.slice(first, first + batchSize).map((row) => inputs[row] as EncoderInput);
+    const output = network.forward(batch);
+    for (let i = 0; i < batch.length; i++) {
+      const row = output.logits.subarray(i * output.stride, i * output.stride + outputs);
+      logits.set(row, (first + i) * outputs);
+    }
+    const tokens = countTokens(batch, shape.maxTokens);
+    yield encoderOperations(shape, { layers: 0, tokens, texts: batch.length, outputs });
+  }
+  if (targets.kind === "value") {
+    const error = (row: number, i: number) => deviation * (logits[i] as number) + mean - (targets.values[row] as number);
+    const squares = heldOut.reduce((sum, row, i) => sum + error(row, i) ** 2, 0);
+    return { loss: squares / heldOut.length, accuracy: 0, temperature: 1 };
+  }
+  const all = Array.from(heldOut.keys());
+  const heldOutLogits: HeldOutLogits = { rows: Int32Array.from(heldOut), logits, outputs };
+  const temperature = yield* fitTemperature(targets, heldOutLogits, all);
+  const loss = heldOutLogLoss(targets, heldOutLogits, all, temperature);
+  return { loss, accuracy: accuracyOf(targets, heldOut, logits, outputs), temperature };
+}
