@@ -286,8 +286,8 @@ async function compareTimes({ accuracy, options }: FastText, split: Split) {
 async function timeToAccuracy(accuracy: number, split: Split): Promise<{ seconds: number; by: string }> {
   let seconds = 0;
   for (const modelName of ["frozen head", "frozen head that reads words", "layers"]) {
-    const prepared = prepareSplit(split, 0, modelName !== "frozen head");
-    const trained = await (modelName === "layers" ? trainLayers(prepared, true) : trainHead(prepared));
+    const prepared = await prepareSplit(split, 0, modelName !== "frozen head");
+    const trained = await (modelName === "layers" ? trainLayers(prepared, 2) : trainHead(prepared));
     seconds += trained.seconds;
     const modelAccuracy = await accuracyOn(prepared, prepared.test, trained.model);
     if (modelAccuracy >= accuracy) return { seconds, by: modelName };

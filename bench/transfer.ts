@@ -26,8 +26,8 @@ const MAX_TEST_ROWS = 2_000;
 
 const methods: Record<string, (prepared: Prepared) => Promise<Trained>> = {
   head: trainHead,
-  "last layers": (prepared) => trainLayers(prepared, false),
-  all: (prepared) => trainLayers(prepared, true),
+  "last layers": (prepared) => trainLayers(prepared, 1),
+  all: (prepared) => trainLayers(prepared, 2),
 };
 
 /** Every run, newly measured or stored. */
@@ -47,7 +47,7 @@ async function measure(folder: string): Promise<Run[]> {
           const name = `${set.name} ${size} ${method} ${seed}`;
           const result = await cached("transfer", name, async (): Promise<Run> => {
             const rows = size === "full" ? train : sampleByLabel(train, size, seed);
-            prepared ??= prepareSplit({ train: rows, test: testRows }, seed, "auto");
+            prepared ??= await prepareSplit({ train: rows, test: testRows }, seed, "auto");
             const trained = await run(prepared);
             const { parameters, operations, seconds } = trained;
             return {

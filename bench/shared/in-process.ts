@@ -1,7 +1,9 @@
 /** Trains heads and fine-tuned models as the batch endpoint does, without its processes. It measures only the training. */
+import type { Backbone } from "../../src/backbones/backbone.ts";
+import { isTrainable, trainableLayers } from "../../src/backbones/deltas.ts";
 import { textStatic } from "../../src/backbones/node.ts";
-import type { TrainingContext } from "../../src/batch/attempt/context.ts";
-import { makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
+import { makeTrainedLayers, type TrainingContext } from "../../src/batch/attempt/context.ts";
+import { type EmbeddingMatrix, makeEmbeddingMatrix } from "../../src/batch/attempt/embedding-matrix.ts";
 import { fineTuneLayers } from "../../src/batch/attempt/fine-tune.ts";
 import { type Model, makeModel, predictRows } from "../../src/batch/attempt/model.ts";
 import { runTraining } from "../../src/batch/attempt/run-training.ts";
@@ -27,11 +29,17 @@ export interface Trained {
   readonly seconds: number;
 }
 
+const BATCH_SIZE = 512;
 const UNLIMITED_BUDGET = { bytes: 4e9, operations: 1e15 };
 const tensors = await nodeTensorBackend();
 
-/** The context of trainings on a split, which embed its texts. */
-export function prepareSplit({ train, test }: Split, seed: number, lexical: "auto" | boolean): Prepared {
+/** The context of trainings on a split, whose texts are embedded by a backbone. */
+export async function prepareSplit(
+  { train, test }: Split,
+  seed: number,
+  lexical: "auto" | boolean,
+  backbone: Backbone = textStatic,
+): Promise<Prepared> {
   const all: readonly LabelledText[] = [...train, ...test];
   const texts = all.map(({ text }) => text);
   const groups = new Map<string, number>();
@@ -44,17 +52,19 @@ export function prepareSplit({ train, test }: Split, seed: number, lexical: "aut
   const submission = {
     task: "single_label",
     modality: "text",
-    dimensions: textStatic.dimensions,
+    dimensions: backbone.dimensions,
     out_of_scope_label: null,
     hyperparameters: { l2: "auto", class_weight: null, lexical, seed },
     evaluation: { method: "none" },
     edge_budget: UNLIMITED_BUDGET,
   } as unknown as Submission;
+  const embeddings = makeEmbeddingMatrix(backbone.dimensions);
+  if (backbone.cost !== "local") await embedAll(backbone, texts, embeddings);
   const context: TrainingContext = {
     submission,
     examples: {
       texts,
-      embeddings: makeEmbeddingMatrix(textStatic.dimensions),
+      embeddings,
       targets: all.map(({ label }) => label),
       groups: Int32Array.from(texts, groupIndex),
       groupPositions: [],
@@ -63,8 +73,8 @@ export function prepareSplit({ train, test }: Split, seed: number, lexical: "aut
       digest: "",
     },
     tensors,
-    embed: embedLazily(textStatic, texts),
-    backbone: textStatic,
+    embed: backbone.cost === "local" ? embedLazily(backbone, texts) : embeddings.at,
+    backbone,
     layers: null,
     budget: UNLIMITED_BUDGET,
     report: () => undefined,
@@ -92,24 +102,33 @@ export async function trainHead({ context, train }: Prepared): Promise<Trained> 
   };
 }
 
+async function embedAll(backbone: Backbone, texts: readonly string[], into: EmbeddingMatrix): Promise<void> {
+  for (let first = 0; first < texts.length; first += BATCH_SIZE) {
+    const { rows } = await backbone.embed(texts.slice(first, first + BATCH_SIZE));
+    for (const row of rows) into.push(row as Float32Array);
+  }
+}
+
 /**
- * Fine-tunes as a job does: the convolution and the head, and with `trainRows` the rows too. The first training holds out a
- * tenth of the examples to find the number of epochs, the second uses all of them.
+ * Fine-tunes as a job does, so many layers of the backbone from the last. The first training holds out a tenth of the
+ * examples to find the number of epochs, the second uses all of them.
  */
 export async function trainLayers(
   { context, train }: Prepared,
-  trainRows: boolean,
+  lastLayers: number,
   onEpoch: (epoch: Epoch) => void = () => undefined,
 ): Promise<Trained> {
   const started = performance.now();
-  const layers = { base: textStatic, trainRows };
+  const { backbone } = context;
+  if (backbone === null || !isTrainable(backbone)) throw new Error("The backbone has no layers to train.");
+  const layers = makeTrainedLayers(backbone, Math.min(lastLayers, trainableLayers(backbone)));
   const first = orThrow(await fineTuneLayers(context, layers, train, null, onEpoch));
   const { head, delta, parameters, training } = orThrow(
     await fineTuneLayers(context, layers, train, first.plan, () => undefined),
   );
   const lexical = head.lexical?.weights.length ?? 0;
   return {
-    model: makeModel(context, textStatic, head, delta),
+    model: makeModel(context, backbone, head, delta),
     parameters: parameters + head.weights.length + head.bias.length + lexical,
     operations: first.training.operations + training.operations,
     seconds: (performance.now() - started) / 1000,

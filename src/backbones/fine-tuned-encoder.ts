@@ -32,7 +32,6 @@ const TABLE = "table.weights";
 
 interface DeltaHeader {
   readonly base: { readonly id: string; readonly revision: string };
-  readonly dimensions: number;
   /** How many layers were trained, from the last. */
   readonly layers: number;
 }
@@ -49,8 +48,8 @@ export interface EncoderWeights extends DeltaHeader {
   readonly after: (name: string) => Float32Array;
 }
 
-export function encodeEncoderDelta({ base, dimensions, layers, shape, before, after }: EncoderWeights): Uint8Array {
-  const header: DeltaHeader = { base: { id: base.id, revision: base.revision }, dimensions, layers };
+export function encodeEncoderDelta({ base, layers, shape, before, after }: EncoderWeights): Uint8Array {
+  const header: DeltaHeader = { base: { id: base.id, revision: base.revision }, layers };
   const text = JSON.stringify(header);
   const json = Buffer.from(text.padEnd(text.length + 3 - ((Buffer.byteLength(text) + 3) % 4)));
   const start = Buffer.alloc(HEADER_BYTES);
@@ -81,10 +80,9 @@ export function decodeEncoderDelta(bytes: Uint8Array): EncoderDelta | null {
   const end = HEADER_BYTES + view.getUint32(4, true);
   try {
     const json = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(HEADER_BYTES, end));
-    const { base, dimensions, layers } = JSON.parse(json) as DeltaHeader;
-    const isHeader =
-      typeof base?.id === "string" && typeof base.revision === "string" && [dimensions, layers].every(Number.isInteger);
-    return isHeader ? { base, dimensions, layers, tensors: bytes.subarray(end) } : null;
+    const { base, layers } = JSON.parse(json) as DeltaHeader;
+    const isHeader = typeof base?.id === "string" && typeof base.revision === "string" && Number.isInteger(layers);
+    return isHeader ? { base, layers, tensors: bytes.subarray(end) } : null;
   } catch {
     return null;
   }
@@ -113,7 +111,8 @@ function makeReader(bytes: Uint8Array) {
   let offset = 0;
   const take = (length: number) => {
     if (offset + length > bytes.length) throw new RangeError("The delta is too short.");
-    return bytes.subarray(offset, (offset += length));
+    offset += length;
+    return bytes.subarray(offset - length, offset);
   };
   const words = (count: number) => take(4 * count).slice().buffer;
   const finite = (values: Float32Array) => {
@@ -184,11 +183,12 @@ export function encoderResidentBytes(base: EncoderBackbone): number {
   return networkBytes(base.shape);
 }
 
-/** The backbone of a delta over the base that it names; null if the delta is not of its shape. */
+/** The backbone of a delta over the base that it names; null if it is not of its shape. `bytes` is the delta's size. */
 export function fineTunedEncoder(
   base: EncoderBackbone,
   { id, revision }: Pick<Backbone, "id" | "revision">,
   delta: EncoderDelta,
+  bytes: number,
 ): Backbone | null {
   const { kernels, network } = base.encoder();
   const weights = applyEncoderDelta(base.shape, network.weights(), delta);
@@ -202,7 +202,7 @@ export function fineTunedEncoder(
     kind: "fine_tuned",
     license: base.license,
     parameters: base.parameters,
-    bytes: delta.tensors.length,
+    bytes,
     cost: base.cost,
     embed: (inputs) => embedByNetwork(base, tunedNetwork, inputs),
   };

@@ -1,5 +1,5 @@
 /** Makes a delta and a head out of a frozen head and trained layers. */
-import { encodeDelta, type FineTunedWeights } from "../backbones/fine-tuned.ts";
+import { encodeDelta, type FineTunedWeights } from "../backbones/fine-tuned-static.ts";
 import { WINDOW } from "../core/fine-tuning-cost.ts";
 import type { Head } from "../core/head.ts";
 import type { FineTunedNetwork } from "./train.ts";

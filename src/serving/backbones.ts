@@ -1,9 +1,9 @@
 /** The backbones of requests: those that this instance shares among tenants, and a tenant's own fine-tuned ones. */
 import type { Backbone } from "../backbones/backbone.ts";
+import { isTrainable, type TrainableBackbone } from "../backbones/deltas.ts";
 import { hashText } from "../backbones/hash-text.ts";
 import { AUTO, makeBackbones } from "../backbones/index.ts";
 import { vocabularyKey } from "../backbones/subwords.ts";
-import { isStatic, type StaticBackbone } from "../backbones/text-static.ts";
 import { bundledBackbones, textStatic, textUse } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { getBackbone } from "../store/backbones.ts";
@@ -125,7 +125,7 @@ function getFineTunedBackbone(env: Cloudflare.Env, tenant: string, ref: Pick<Bac
 export function findTrainableBackbone(
   env: Cloudflare.Env,
   { id, revision }: { readonly id: string; readonly revision: string },
-): StaticBackbone | null {
+): TrainableBackbone | null {
   const backbone = getSharedBackbones(env).get(id);
-  return backbone?.revision === revision && isStatic(backbone) ? backbone : null;
+  return backbone?.revision === revision && isTrainable(backbone) ? backbone : null;
 }

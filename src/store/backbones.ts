@@ -1,7 +1,6 @@
 /** Tenants' fine-tuned backbones: deltas over a shared backbone, as bytes whose SHA-256 is the revision. */
 import type { Backbone } from "../backbones/backbone.ts";
-import { decodeDelta, fineTunedBackbone, residentBytes } from "../backbones/fine-tuned.ts";
-import type { StaticBackbone } from "../backbones/text-static.ts";
+import { loadDelta, readDelta, type TrainableBackbone } from "../backbones/deltas.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { readBytes } from "./content-addressed.ts";
 import { isolateCache } from "./isolate-cache.ts";
@@ -22,7 +21,7 @@ export async function getBackbone(
   bucket: R2Bucket,
   tenant: string,
   { id, revision }: Pick<Backbone, "id" | "revision">,
-  getBase: (id: string, revision: string) => StaticBackbone | null,
+  getBase: (id: string, revision: string) => TrainableBackbone | null,
 ): Promise<Result<Backbone>> {
   const key = backboneKey(tenant, revision);
   // The same bytes under two ids are two backbones.
@@ -37,9 +36,10 @@ export async function getBackbone(
   loadStartedAt.set(cacheKey, Date.now());
   try {
     const bytes = await readBytes(kv, bucket, key);
-    const delta = bytes && decodeDelta(bytes);
-    if (!bytes || !delta)
-      return fail("storage_unavailable", `The layers of '${id}' could not be read. Try again.`, { retryAfter: 5 });
+    const delta = bytes && readDelta(bytes);
+    const unreadable = () =>
+      fail("storage_unavailable", `The layers of '${id}' could not be read. Try again.`, { retryAfter: 5 });
+    if (!bytes || !delta) return unreadable();
     const baseBackbone = getBase(delta.base.id, delta.base.revision);
     if (baseBackbone === null) {
       const baseName = `${delta.base.id}@${delta.base.revision}`;
@@ -48,9 +48,10 @@ export async function getBackbone(
         `'${id}' was made of the backbone ${baseName}, which this instance no longer has. Fine-tune again.`,
       );
     }
-    const backbone = fineTunedBackbone(baseBackbone, { id, revision }, delta, bytes.length);
-    isolateCache.set(cacheKey, backbone, residentBytes(delta, bytes.length));
-    return ok(backbone);
+    const loaded = loadDelta(baseBackbone, { id, revision }, delta, bytes.length);
+    if (loaded === null) return unreadable();
+    isolateCache.set(cacheKey, loaded.backbone, loaded.residentBytes);
+    return ok(loaded.backbone);
   } finally {
     loadStartedAt.delete(cacheKey);
   }

@@ -2,8 +2,8 @@
 import type { HeadParams } from "../api/heads.ts";
 import { defaultHyperparameters } from "../api/jobs.ts";
 import type { Backbone } from "../backbones/backbone.ts";
-import { TRAINABLE_LAYERS } from "../backbones/fine-tuned.ts";
-import { textStatic, textUse } from "../backbones/workerd.ts";
+import { trainableLayers } from "../backbones/deltas.ts";
+import { textUse } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
 import { chooseBackbone, findTrainableBackbone, isAuto, isFineTuned } from "../serving/backbones.ts";
@@ -53,7 +53,7 @@ export async function resolveJobSpec(
   }
   if (shape.modality === "text" && isFineTuned(model)) return refuseFineTuned(tenantLedger, model, param);
   const isChosen = param === "model" || !isAuto(env, model);
-  const id = isChosen ? model : defaultJobBackbone(params.trainable);
+  const id = isChosen ? model : textUse.id;
   const isOwn = shape.modality === "embedding" && (isOwnEmbeddings || !isChosen);
   const backbone = await chooseBackbone(env, tenant, shape.modality, isOwn ? undefined : id, param);
   if (!backbone.ok) return backbone;
@@ -169,26 +169,21 @@ async function refuseFineTuned(tenantLedger: Ledger, model: string, param: strin
   return fail("not_available", message, { param });
 }
 
-/** The backbone of a job under `auto`: with layers to train, or the most accurate to train a head on. */
-function defaultJobBackbone(trainable: JobSpec["trainable"] | null): string {
-  return trainable === "head" ? textUse.id : textStatic.id;
-}
-
 /** Which layers a job trains: by default all of them, or the head alone where the backbone has no trainable layers. */
 function chooseLayers(
   env: Cloudflare.Env,
   backbone: Backbone | null,
   requested: JobSpec["trainable"] | null,
 ): Result<JobSpec["trainable"]> {
-  const hasLayers = backbone !== null && findTrainableBackbone(env, backbone) !== null;
-  const trainable = requested ?? (hasLayers ? "all" : "head");
-  const isTooDeep = typeof trainable === "object" && trainable.last_layers > TRAINABLE_LAYERS;
-  if (hasLayers && isTooDeep) {
-    const message = `'${backbone.id}' has ${TRAINABLE_LAYERS} layers that can be trained, the head among them, and not ${trainable.last_layers}.`;
+  const trained = backbone && findTrainableBackbone(env, backbone);
+  const trainable = requested ?? (trained ? "all" : "head");
+  const layers = trained ? trainableLayers(trained) : 0;
+  if (trained && typeof trainable === "object" && trainable.last_layers > layers) {
+    const message = `'${trained.id}' has ${layers} layers that can be trained, and not ${trainable.last_layers}.`;
     return fail("invalid_parameter", message, { param: "trainable.last_layers" });
   }
-  if (trainable === "head" || hasLayers) return ok(trainable);
+  if (trainable === "head" || trained) return ok(trainable);
   const subject = backbone === null ? "Embeddings of your own have" : `The backbone '${backbone.id}' has`;
-  const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or a static backbone such as 'text-static-1'.`;
+  const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or 'text-use-1' or 'text-static-1'.`;
   return fail("not_available", message, { param: "trainable" });
 }

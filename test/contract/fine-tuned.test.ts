@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { decodeDelta, encodeDelta, fineTunedBackbone, residentBytes } from "../../src/backbones/fine-tuned.ts";
+import { decodeDelta, encodeDelta, fineTunedBackbone, residentBytes } from "../../src/backbones/fine-tuned-static.ts";
 import type { StaticBackbone } from "../../src/backbones/text-static.ts";
 import { seededRandom } from "../../src/core/random.ts";
 import { loadTextStatic } from "./runtime.ts";

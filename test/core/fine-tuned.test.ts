@@ -1,6 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decodeDelta, encodeDelta, type FineTunedWeights, fineTunedBackbone } from "../../src/backbones/fine-tuned.ts";
+import {
+  decodeDelta,
+  encodeDelta,
+  type FineTunedWeights,
+  fineTunedBackbone,
+} from "../../src/backbones/fine-tuned-static.ts";
 import { textStatic } from "../../src/backbones/node.ts";
 import { vocabularyKey } from "../../src/backbones/subwords.ts";
 import { encode, wordVector } from "../../src/backbones/text-static.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { decodeDelta, fineTunedBackbone } from "../../src/backbones/fine-tuned.ts";
+import { decodeDelta, fineTunedBackbone } from "../../src/backbones/fine-tuned-static.ts";
 import { textStatic } from "../../src/backbones/node.ts";
 import { encode } from "../../src/backbones/text-static.ts";
 import type { Head } from "../../src/core/head.ts";

@@ -1,6 +1,6 @@
 /** What a batch endpoint makes of jobs, and what it answers to the Worker. */
 import { describe, expect, it } from "vitest";
-import { decodeDelta } from "../../src/backbones/fine-tuned.ts";
+import { decodeDelta } from "../../src/backbones/fine-tuned-static.ts";
 import { hashText } from "../../src/backbones/hash-text.ts";
 import { textStatic } from "../../src/backbones/node.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";

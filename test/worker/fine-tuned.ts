@@ -1,6 +1,6 @@
 /** Fine-tuned backbones of the tests: layers over text-static-1 that a job's attempt uploads with its head. */
 import { expect } from "vitest";
-import { decodeDelta, encodeDelta, fineTunedBackbone } from "../../src/backbones/fine-tuned.ts";
+import { decodeDelta, encodeDelta, fineTunedBackbone } from "../../src/backbones/fine-tuned-static.ts";
 import { textStatic } from "../../src/backbones/workerd.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { seededRandom } from "../../src/core/random.ts";

@@ -1,7 +1,9 @@
 /** What an attempt is given, and what its trainings read. */
 import { setImmediate as eventLoop } from "node:timers/promises";
 import type { Backbone } from "../../backbones/backbone.ts";
-import { isStatic, type StaticBackbone } from "../../backbones/text-static.ts";
+import { isTrainable, type TrainableBackbone, trainableLayers } from "../../backbones/deltas.ts";
+import type { StaticBackbone } from "../../backbones/text-static.ts";
+import { type EncoderBackbone, isEncoder } from "../../backbones/text-use.ts";
 import { hasTrainableLayers } from "../../core/lifecycle/job.ts";
 import type { Cost } from "../../core/linear/types.ts";
 import type { TensorBackend } from "../../core/tensors.ts";
@@ -29,10 +31,20 @@ export interface AttemptContext {
 }
 
 /** The layers of the backbone that a job trains. */
-export interface TrainableLayers {
+export type TrainedLayers = StaticLayers | EncoderLayers;
+
+export interface StaticLayers {
+  readonly kind: "static";
   readonly base: StaticBackbone;
   /** Whether the words' rows are trained too, or only the convolution and the head. */
   readonly trainRows: boolean;
+}
+
+export interface EncoderLayers {
+  readonly kind: "encoder";
+  readonly base: EncoderBackbone;
+  /** How many layers are trained, from the last. */
+  readonly layers: number;
 }
 
 /** What all trainings of an attempt read. */
@@ -45,7 +57,7 @@ export interface TrainingContext {
   /** null for the caller's own embeddings. */
   readonly backbone: Backbone | null;
   /** null if the head alone is trained. */
-  readonly layers: TrainableLayers | null;
+  readonly layers: TrainedLayers | null;
   /** What a training at this endpoint may cost. */
   readonly budget: Cost;
   /** Sends a progress message, without waiting for it. */
@@ -71,7 +83,7 @@ export function makeTrainingContext(
     tensors,
     embed: embedsLocally ? embedLazily(backbone, texts) : (embeddings ?? examples.embeddings).at,
     backbone,
-    layers: trainableLayers(submission, backbone),
+    layers: chooseLayers(submission, backbone),
     budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },
     report,
     yieldToEventLoop: async () => {
@@ -81,8 +93,14 @@ export function makeTrainingContext(
   };
 }
 
-function trainableLayers({ trainable }: Submission, backbone: Backbone | null): TrainableLayers | null {
-  if (backbone === null || !isStatic(backbone) || !hasTrainableLayers(trainable)) return null;
-  // The last layer is the head, the one before it the convolution.
-  return { base: backbone, trainRows: typeof trainable === "string" || trainable.last_layers > 2 };
+function chooseLayers({ trainable }: Submission, backbone: Backbone | null): TrainedLayers | null {
+  if (backbone === null || !isTrainable(backbone) || !hasTrainableLayers(trainable)) return null;
+  return makeTrainedLayers(backbone, typeof trainable === "object" ? trainable.last_layers : trainableLayers(backbone));
+}
+
+/** So many layers of a backbone, from the last. */
+export function makeTrainedLayers(base: TrainableBackbone, layers: number): TrainedLayers {
+  if (isEncoder(base)) return { kind: "encoder", base, layers };
+  // The last layer is the convolution, the one before it the rows of words.
+  return { kind: "static", base, trainRows: layers > 1 };
 }

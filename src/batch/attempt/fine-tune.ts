@@ -1,4 +1,6 @@
 /** Trains the layers of a backbone, and a head on them, on a job's examples. */
+
+import { correctTexts } from "../../backbones/text-use.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Head } from "../../core/head.ts";
 import { holdoutFolds } from "../../core/linear/split.ts";
@@ -6,9 +8,12 @@ import { rowWeights, strataOf, type Targets } from "../../core/linear/targets.ts
 import type { TrainingResult, TrainingSummary } from "../../core/linear/types.ts";
 import { runSteps } from "../../core/steps.ts";
 import { composeModel } from "../../finetune/compose.ts";
+import { composeEncoder } from "../../finetune/encoder/compose.ts";
+import type { EncoderInput } from "../../finetune/encoder/network.ts";
+import { encoderTrainingOperations, fineTuneEncoder } from "../../finetune/encoder/train.ts";
 import { type Epoch, type FineTuningOptions, fineTune, fineTuningOperations, type Plan } from "../../finetune/train.ts";
 import type { Submission } from "../../jobs/protocol.ts";
-import type { TrainableLayers, TrainingContext } from "./context.ts";
+import type { EncoderLayers, StaticLayers, TrainedLayers, TrainingContext } from "./context.ts";
 import { predictRows, toLogits } from "./model.ts";
 import { runTraining } from "./run-training.ts";
 import { groupsOf, prepareTraining, targetsOf } from "./training-spec.ts";
@@ -32,35 +37,37 @@ export interface FineTunedModel {
 
 /** Trains head and layers on rows. `plan` is the result of an earlier training on a part of them, else null. */
 export async function fineTuneLayers(
-  fullContext: TrainingContext,
-  { base, trainRows }: TrainableLayers,
+  context: TrainingContext,
+  layers: TrainedLayers,
   rows: readonly number[],
   plan: Plan | null,
   onEpoch: (epoch: Epoch) => void,
 ): Promise<Result<FineTunedModel>> {
-  const context = withLexicalFeatures(fullContext, rows.length);
-  const heldOutRows =
-    plan === null && rows.length >= MIN_ROWS_FOR_HOLDOUT ? drawHeldOutRows(context, rows) : new Set<number>();
-  const frozen = await trainFrozenHead(
-    context,
-    rows.filter((row) => !heldOutRows.has(row)),
-    heldOutRows.size > 0,
-  );
-  if (!frozen.ok) return frozen;
-  const { head: frozenHead, training: frozenTraining } = frozen.value;
-  const outputs = frozenHead.bias.length;
+  const options = { ...fineTuningOptions(context.submission), plan, onEpoch };
+  return layers.kind === "encoder"
+    ? fineTuneEncoderLayers(context, layers, rows, options)
+    : fineTuneStaticLayers(withLexicalFeatures(context, rows.length), layers, rows, options);
+}
+
+type Options = Omit<FineTuningOptions, "trainRows">;
+
+async function fineTuneStaticLayers(
+  context: TrainingContext,
+  { base, trainRows }: StaticLayers,
+  rows: readonly number[],
+  commonOptions: Options,
+): Promise<Result<FineTunedModel>> {
+  const start = await prepareFineTuning(context, rows, commonOptions.plan);
+  if (!start.ok) return start;
+  const { outputs, targets, weights, heldOut } = start.value;
+  const frozenHead = start.value.frozen.head;
   const texts = rows.map((row) => context.examples.texts[row] ?? "");
-  const options = { ...fineTuningOptions(context.submission), trainRows, plan, onEpoch };
-  const maxOperations = fineTuningOperations({ dimensions: base.dimensions, outputs, texts }, options);
-  if (maxOperations > context.budget.operations)
-    return fail(
-      "edge_budget_exceeded",
-      `This fine-tuning takes ${maxOperations} operations, where the batch endpoint allows ${context.budget.operations}.`,
-    );
-  const { targets } = targetsOf(context, rows, frozenHead.labels);
-  const weights = rowWeights(targets, rows.length, outputs, context.submission.hyperparameters.class_weight);
-  // A label that only held-out rows have is none of the head's.
-  const heldOut = rows.flatMap((row, i) => (heldOutRows.has(row) && hasKnownLabel(targets, i) ? [i] : []));
+  const options = { ...commonOptions, trainRows };
+  const failure = operationsFailure(
+    context,
+    fineTuningOperations({ dimensions: base.dimensions, outputs, texts }, options),
+  );
+  if (failure !== null) return failure;
   const headLogits = await frozenLogits(
     context,
     frozenHead,
@@ -71,19 +78,85 @@ export async function fineTuneLayers(
   const { value: network, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, context.yieldToEventLoop);
   const weightedTexts = Array.from(weights.keys()).filter((i) => weights[i] !== 0);
   // The held-out rows have told when to stop. The ensemble's head need not do without them.
-  const whole = heldOutRows.size === 0 ? frozen : await trainFrozenHead(context, rows, false);
+  const whole = heldOut.length === 0 ? ok(start.value.frozen) : await trainFrozenHead(context, rows, false);
   if (!whole.ok) return whole;
   const ensembleHead = whole.value.head.bias.length === outputs ? whole.value.head : frozenHead;
   const isCalibrated = ensembleHead === whole.value.head && whole.value.evaluation.method !== "none";
   const headTemperature = isCalibrated ? ensembleHead.temperature : network.plan.headTemperature;
-  const ensemble = { ...network, plan: { ...network.plan, headTemperature } };
-  const { delta, parameters, head } = composeModel(base, ensembleHead, ensemble, weightedTexts);
-  const training = {
-    ...frozenTraining,
-    iterations: network.steps,
-    operations: frozenTraining.operations + operations,
-  };
-  return ok({ head, delta, parameters, plan: ensemble.plan, training });
+  const plan = { ...network.plan, headTemperature };
+  const composed = composeModel(base, ensembleHead, { ...network, plan }, weightedTexts);
+  return ok({ ...composed, plan, training: summary(start.value, network.steps, operations) });
+}
+
+async function fineTuneEncoderLayers(
+  fullContext: TrainingContext,
+  { base, layers }: EncoderLayers,
+  rows: readonly number[],
+  commonOptions: Options,
+): Promise<Result<FineTunedModel>> {
+  const context = withLexical(fullContext, false);
+  const start = await prepareFineTuning(context, rows, commonOptions.plan);
+  if (!start.ok) return start;
+  const inputs: EncoderInput[] = [];
+  for (const row of rows) {
+    const [text = ""] = correctTexts(base.base, [context.examples.texts[row] ?? ""]);
+    const embedding = await context.embed(row);
+    // The embedding is that of the static backbone and of the encoder, each of unit norm, over √2.
+    const besides = embedding.slice(0, base.base.dimensions).map((value) => value * Math.SQRT2);
+    inputs.push({ tokens: base.tokenize(text), besides });
+  }
+  const data = { ...start.value, inputs };
+  const options = { ...commonOptions, layers };
+  const failure = operationsFailure(context, encoderTrainingOperations(base, data, options));
+  if (failure !== null) return failure;
+  const steps = fineTuneEncoder(base, data, options);
+  const { value: trained, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, context.yieldToEventLoop);
+  const composed = composeEncoder(base, start.value.frozenHead, trained, layers);
+  return ok({ ...composed, plan: trained.plan, training: summary(start.value, trained.steps, operations) });
+}
+
+/** The frozen head on a part of the rows, and what a training of layers reads besides texts. */
+interface Start {
+  readonly frozen: TrainingResult;
+  readonly outputs: number;
+  readonly targets: Targets;
+  readonly weights: Float64Array;
+  /** Places in the list of rows. */
+  readonly heldOut: readonly number[];
+}
+
+async function prepareFineTuning(
+  context: TrainingContext,
+  rows: readonly number[],
+  plan: Plan | null,
+): Promise<Result<Start>> {
+  const heldOutRows =
+    plan === null && rows.length >= MIN_ROWS_FOR_HOLDOUT ? drawHeldOutRows(context, rows) : new Set<number>();
+  const frozen = await trainFrozenHead(
+    context,
+    rows.filter((row) => !heldOutRows.has(row)),
+    heldOutRows.size > 0,
+  );
+  if (!frozen.ok) return frozen;
+  const { bias, labels } = frozen.value.head;
+  const outputs = bias.length;
+  const { targets } = targetsOf(context, rows, labels);
+  const weights = rowWeights(targets, rows.length, outputs, context.submission.hyperparameters.class_weight);
+  // A label that only held-out rows have is none of the head's.
+  const heldOut = rows.flatMap((row, i) => (heldOutRows.has(row) && hasKnownLabel(targets, i) ? [i] : []));
+  return ok({ frozen: frozen.value, outputs, targets, weights, heldOut });
+}
+
+function operationsFailure({ budget }: TrainingContext, operations: number): Result<never> | null {
+  if (operations <= budget.operations) return null;
+  return fail(
+    "edge_budget_exceeded",
+    `This fine-tuning takes ${operations} operations, where the batch endpoint allows ${budget.operations}.`,
+  );
+}
+
+function summary({ frozen }: Start, iterations: number, operations: number): TrainingSummary {
+  return { ...frozen.training, iterations, operations: frozen.training.operations + operations };
 }
 
 /** An `onEpoch` that sends each epoch as progress. */
@@ -106,8 +179,13 @@ function fineTuningOptions({
 
 function withLexicalFeatures(context: TrainingContext, rows: number): TrainingContext {
   const { submission } = context;
-  if (submission.hyperparameters.lexical !== "auto" || rows <= MIN_ROWS_FOR_LEXICAL) return context;
-  const hyperparameters: Submission["hyperparameters"] = { ...submission.hyperparameters, lexical: true };
+  const isOpen = submission.hyperparameters.lexical === "auto" && rows > MIN_ROWS_FOR_LEXICAL;
+  return isOpen ? withLexical(context, true) : context;
+}
+
+function withLexical(context: TrainingContext, lexical: boolean): TrainingContext {
+  const { submission } = context;
+  const hyperparameters: Submission["hyperparameters"] = { ...submission.hyperparameters, lexical };
   return { ...context, submission: { ...submission, hyperparameters } };
 }
 

@@ -1,6 +1,5 @@
 /** Models as they were trained, and their predictions for rows of the data. */
-import { decodeDelta, fineTunedBackbone } from "../../backbones/fine-tuned.ts";
-import type { StaticBackbone } from "../../backbones/text-static.ts";
+import { loadDelta, readDelta, type TrainableBackbone } from "../../backbones/deltas.ts";
 import { type Head, predict } from "../../core/head.ts";
 import { createLexicalVectorizer } from "../../core/text/lexical.ts";
 import type { TrainingContext } from "./context.ts";
@@ -26,15 +25,15 @@ const MIN_PROBABILITY = 1e-30;
 /** The model of a head and a delta over `base`, or of a head alone. */
 export function makeModel(
   context: TrainingContext,
-  base: StaticBackbone | null,
+  base: TrainableBackbone | null,
   head: Head,
   delta: Uint8Array | null,
 ): Model {
   if (base === null || delta === null) return { head, embed: context.embed };
-  const decoded = decodeDelta(delta);
-  if (decoded === null) throw new Error("A delta that was made here cannot be read.");
-  const backbone = fineTunedBackbone(base, { id: `ft:${base.id}`, revision: "" }, decoded, delta.length);
-  return { head, embed: embedLazily(backbone, context.examples.texts) };
+  const decoded = readDelta(delta);
+  const loaded = decoded && loadDelta(base, { id: `ft:${base.id}`, revision: "" }, decoded, delta.length);
+  if (!loaded) throw new Error("A delta that was made here cannot be read.");
+  return { head, embed: embedLazily(loaded.backbone, context.examples.texts) };
 }
 
 /** A model's outputs for rows, as `predict` gives them. */

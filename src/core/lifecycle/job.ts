@@ -137,7 +137,7 @@ export function decodeJobState(json: string): JobState {
 
 /** Whether a job trains layers of its backbone. Every job trains the head, which counts as the last layer. */
 export function hasTrainableLayers(trainable: "all" | "head" | { readonly last_layers: number }): boolean {
-  return typeof trainable === "string" ? trainable === "all" : trainable.last_layers > 1;
+  return trainable !== "head";
 }
 
 /** Whether this attempt is the current one and may be running. */

@@ -56,8 +56,7 @@ export function makeLinearLayers(
       const inputs = weights.length / bias.length;
       kernels.productOfTransposed(bias.length, rows, inputs, yGradient, x, weights.gradients, panel);
       kernels.sumColumns(rows, bias.length, yGradient, bias.gradients);
-      if (xGradient !== null)
-        kernels.product(rows, bias.length, inputs, yGradient, weights.values, xGradient, panel);
+      if (xGradient !== null) kernels.product(rows, bias.length, inputs, yGradient, weights.values, xGradient, panel);
     },
   };
 }

@@ -42,6 +42,8 @@ export interface EncoderRates {
 
 export interface EncoderNetwork {
   readonly parameters: Parameters;
+  /** How many numbers are trained, without the head's. */
+  readonly trainedParameters: number;
   readonly head: { weights(): Float32Array; bias(): Float32Array };
   /** The embeddings (texts × dimensions) and logits (texts × `stride`) of texts: views, good until the next call. */
   forward(inputs: readonly EncoderInput[]): { embeddings: Float32Array; logits: Float32Array; stride: number };
@@ -99,7 +101,9 @@ export function makeEncoderNetwork(
   const [features, featuresGradient] = [reserve(maxTexts * dimensions), reserve(maxTexts * dimensions)];
   const [logits, norms] = [reserve(maxTexts * stride), new Float64Array(maxTexts)];
   const headCount = stride * dimensions + stride;
-  const [headValues = 0, headGradients = 0, headMeans = 0, headSquares = 0] = [0, 0, 0, 0].map(() => reserve(headCount));
+  const [headValues = 0, headGradients = 0, headMeans = 0, headSquares = 0] = [0, 0, 0, 0].map(() =>
+    reserve(headCount),
+  );
   const panel = reserve(8 * Math.max(dimensions, maxTexts));
   const trained = parameters.groups.filter(({ trained: isTrained }) => isTrained);
   const lowestLayer = Math.max(0, layerCount + 1 - trainedLayers);
@@ -206,10 +210,17 @@ export function makeEncoderNetwork(
     dropout === 0
       ? null
       : (count, x, place) =>
-          kernels.dropOut(count, x, Math.imul(seed * 64 + place + 1, 0x9e3779b1), Math.round(dropout * 2 ** 32) | 0, 1 / (1 - dropout));
+          kernels.dropOut(
+            count,
+            x,
+            Math.imul(seed * 64 + place + 1, 0x9e3779b1),
+            Math.round(dropout * 2 ** 32) | 0,
+            1 / (1 - dropout),
+          );
 
   return {
     parameters,
+    trainedParameters: trained.reduce((sum, { count }) => sum + count, 0),
     head: {
       weights: () => floats(headValues, stride * dimensions),
       bias: () => floats(headValues + 4 * stride * dimensions, stride),
@@ -240,7 +251,15 @@ export function makeEncoderNetwork(
       kernels.adam(headValues, headMeans, headSquares, headGradients, headCount, rates.head * correction, ...ADAM);
       for (const group of trained) {
         const rate = rates.layers.get(group.name) ?? 0;
-        kernels.adam(group.values, group.means, group.squares, group.gradients, group.count, rate * correction, ...ADAM);
+        kernels.adam(
+          group.values,
+          group.means,
+          group.squares,
+          group.gradients,
+          group.count,
+          rate * correction,
+          ...ADAM,
+        );
         kernels.pull(group.count, group.values, group.anchors, rate * rates.pull);
       }
       return norm;

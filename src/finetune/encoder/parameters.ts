@@ -5,7 +5,6 @@
 import { align, type EncoderShape, floatTensors, layerNames } from "../../backbones/sentence-encoder/layout.ts";
 import type { Workspace } from "../kernels.ts";
 
-
 /** Byte offsets of a group's numbers, of their gradients, and of what Adam keeps. Those of frozen groups are 0. */
 export interface Group {
   readonly name: string;

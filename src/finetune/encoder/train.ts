@@ -149,7 +149,10 @@ function makeNetwork(
     besides: base.base.dimensions,
     outputs,
     maxTexts: batchSize,
-    maxBatchTokens: Math.max(1, lengths.slice(0, batchSize).reduce((sum, length) => sum + length, 0)),
+    maxBatchTokens: Math.max(
+      1,
+      lengths.slice(0, batchSize).reduce((sum, length) => sum + length, 0),
+    ),
   };
   return makeEncoderNetwork(makeWorkspace(), shape, baseReader(base));
 }
@@ -205,7 +208,8 @@ function* evaluate(
     yield encoderOperations(shape, { layers: 0, tokens, texts: batch.length, outputs });
   }
   if (targets.kind === "value") {
-    const error = (row: number, i: number) => deviation * (logits[i] as number) + mean - (targets.values[row] as number);
+    const error = (row: number, i: number) =>
+      deviation * (logits[i] as number) + mean - (targets.values[row] as number);
     const squares = heldOut.reduce((sum, row, i) => sum + error(row, i) ** 2, 0);
     return { loss: squares / heldOut.length, accuracy: 0, temperature: 1 };
   }

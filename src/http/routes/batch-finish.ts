@@ -1,7 +1,7 @@
 /** The end of an attempt: its uploads are checked, and stored in the same way as a head that was trained in a request. */
 import { evaluation } from "../../api/heads.ts";
 import { schemaFailure } from "../../api/validation.ts";
-import { decodeDelta, fineTunedBackbone } from "../../backbones/fine-tuned.ts";
+import { loadDelta, readDelta } from "../../backbones/deltas.ts";
 import { decodeHead } from "../../core/codec.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Head } from "../../core/head.ts";
@@ -123,15 +123,16 @@ function findLayersMismatch(
   { backbone }: JobSpec,
   declaredDimensions: number,
 ): string | null {
-  const delta = decodeDelta(bytes);
+  const delta = readDelta(bytes);
   if (delta === null) return "These are no trained layers, or some that cannot be read.";
   const { id, revision } = delta.base;
   if (id !== backbone?.id || revision !== backbone.revision)
     return `The layers are of ${id}@${revision}, not of ${backbone?.id}@${backbone?.revision}.`;
   const base = findTrainableBackbone(env, backbone);
   if (base === null) return `The Worker no longer has ${id}@${revision}.`;
-  const { dimensions } = fineTunedBackbone(base, { id, revision }, delta, bytes.length);
-  if (delta.dimensions !== base.dimensions) return `The layers are of ${delta.dimensions} dimensions.`;
+  const loaded = loadDelta(base, { id, revision }, delta, bytes.length);
+  if (loaded === null) return `The layers do not fit those of ${id}@${revision}.`;
+  const { dimensions } = loaded.backbone;
   return dimensions === declaredDimensions
     ? null
     : `The layers give ${dimensions} dimensions, not ${declaredDimensions}.`;

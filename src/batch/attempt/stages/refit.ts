@@ -6,7 +6,7 @@ import { ok, type Result } from "../../../core/failure.ts";
 import type { TrainingSummary } from "../../../core/linear/types.ts";
 import type { Manifest } from "../../../jobs/protocol.ts";
 import type { FinalModel, FineTunedAssessment } from "../checkpoint.ts";
-import type { TrainableLayers, TrainingContext } from "../context.ts";
+import type { TrainedLayers, TrainingContext } from "../context.ts";
 import { fineTuneLayers, reportEpochs } from "../fine-tune.ts";
 import { candidateNames, reportTraining, runTraining } from "../run-training.ts";
 import { prepareTraining } from "../training-spec.ts";
@@ -35,7 +35,7 @@ export function refit(
 
 async function refitLayers(
   context: TrainingContext,
-  layers: TrainableLayers,
+  layers: TrainedLayers,
   rows: readonly number[],
   assessment: FineTunedAssessment | null,
   startedAt: number,

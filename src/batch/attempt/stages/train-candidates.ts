@@ -3,7 +3,7 @@ import { encodeHead } from "../../../core/codec.ts";
 import type { Candidate } from "../../../core/evaluation/comparison.ts";
 import { type Failure, ok, type Result } from "../../../core/failure.ts";
 import type { FoldCandidates, TrainedCandidate } from "../checkpoint.ts";
-import type { TrainableLayers, TrainingContext } from "../context.ts";
+import type { TrainedLayers, TrainingContext } from "../context.ts";
 import { fineTuneLayers, reportEpochs } from "../fine-tune.ts";
 import { reportTraining, runTraining } from "../run-training.ts";
 import { isSameTraining, prepareTraining, type TrainingSpec } from "../training-spec.ts";
@@ -74,7 +74,7 @@ async function trainHead(
 
 async function trainLayers(
   context: TrainingContext,
-  layers: TrainableLayers,
+  layers: TrainedLayers,
   rows: readonly number[],
 ): Promise<Result<TrainedCandidate>> {
   const result = await fineTuneLayers(context, layers, rows, null, reportEpochs(context));

@@ -21,8 +21,6 @@ import { encode, readTable, type StaticBackbone, type StaticTable, wordVector } 
 
 const MAGIC = 0x31544647;
 const HEADER = 12;
-/** The layers that a job can train, from the last: the head, the convolution, the rows of words. */
-export const TRAINABLE_LAYERS = 3;
 /** How many words' products with the kernel are cached. A language's most frequent words make up most of a text. */
 const MAX_CACHED_WORDS = 1024;
 
