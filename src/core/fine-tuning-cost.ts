@@ -42,9 +42,9 @@ export function stepOperations(
 
 /** Texts of a step of training an encoder. */
 export const ENCODER_BATCH_SIZE = 32;
-const ENCODER_TARGET_STEPS = 900;
+const ENCODER_TARGET_STEPS = 600;
 const MIN_ENCODER_EPOCHS = 3;
-const MAX_ENCODER_EPOCHS = 8;
+const MAX_ENCODER_EPOCHS = 6;
 
 /** How many epochs a training of an encoder's layers takes, at most. */
 export function encoderEpochs(epochs: number | "auto", examples: number, batchSize: number): number {

@@ -73,6 +73,13 @@ function addLexicalLogits(logits: Float64Array, { weights, scales }: LexicalWeig
   for (let k = 0; k < outputs; k++) logits[k] = (logits[k] as number) + (sums[k] as number) * (scales[k] as number);
 }
 
+/** What a head adds to its logits for a text's lexical features; zeros if it has none. */
+export function lexicalLogits({ bias, lexical }: Head, features: SparseVector): Float64Array {
+  const logits = new Float64Array(bias.length);
+  if (lexical !== null) addLexicalLogits(logits, lexical, features);
+  return logits;
+}
+
 /**
  * The probability of each label, or the value for regression. `features` are the text's lexical features, which a head
  * with lexical weights needs. Throws if the embedding has the wrong length or features are missing.

@@ -2,11 +2,12 @@
 
 import { correctTexts } from "../../backbones/text-use.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
-import type { Head } from "../../core/head.ts";
+import { type Head, lexicalLogits } from "../../core/head.ts";
 import { holdoutFolds } from "../../core/linear/split.ts";
 import { rowWeights, strataOf, type Targets } from "../../core/linear/targets.ts";
 import type { TrainingResult, TrainingSummary } from "../../core/linear/types.ts";
 import { runSteps } from "../../core/steps.ts";
+import { createLexicalVectorizer } from "../../core/text/lexical.ts";
 import { composeModel } from "../../finetune/compose.ts";
 import { composeEncoder } from "../../finetune/encoder/compose.ts";
 import type { EncoderInput } from "../../finetune/encoder/network.ts";
@@ -19,8 +20,8 @@ import { runTraining } from "./run-training.ts";
 import { groupsOf, prepareTraining, targetsOf } from "./training-spec.ts";
 
 const OPERATIONS_PER_YIELD = 400_000_000;
-/** With fewer examples, none is held out to tell when to stop. */
-const MIN_ROWS_FOR_HOLDOUT = 200;
+/** With fewer examples, none is held out to tell when to stop: a tenth of few tells little. */
+const MIN_ROWS_FOR_HOLDOUT: Record<TrainedLayers["kind"], number> = { static: 200, encoder: 2000 };
 const HOLDOUT_FRACTION = 0.1;
 const HOLDOUT_FOLDS = 5;
 /** With more examples, a head has lexical features, which cost it nothing. With fewer, held-out examples decide. */
@@ -57,7 +58,7 @@ async function fineTuneStaticLayers(
   rows: readonly number[],
   commonOptions: Options,
 ): Promise<Result<FineTunedModel>> {
-  const start = await prepareFineTuning(context, rows, commonOptions.plan);
+  const start = await prepareFineTuning(context, "static", rows, commonOptions.plan);
   if (!start.ok) return start;
   const { outputs, targets, weights, heldOut } = start.value;
   const frozenHead = start.value.frozen.head;
@@ -89,29 +90,33 @@ async function fineTuneStaticLayers(
 }
 
 async function fineTuneEncoderLayers(
-  fullContext: TrainingContext,
+  context: TrainingContext,
   { base, layers }: EncoderLayers,
   rows: readonly number[],
   commonOptions: Options,
 ): Promise<Result<FineTunedModel>> {
-  const context = withLexical(fullContext, false);
-  const start = await prepareFineTuning(context, rows, commonOptions.plan);
+  const start = await prepareFineTuning(context, "encoder", rows, commonOptions.plan);
   if (!start.ok) return start;
+  const { frozenHead, outputs } = start.value;
+  const extractFeatures = frozenHead.lexical && createLexicalVectorizer(frozenHead.lexical);
+  const lexicalOutputs = extractFeatures && new Float32Array(rows.length * outputs);
   const inputs: EncoderInput[] = [];
-  for (const row of rows) {
-    const [text = ""] = correctTexts(base.base, [context.examples.texts[row] ?? ""]);
+  for (const [i, row] of rows.entries()) {
+    const input = context.examples.texts[row] ?? "";
+    if (extractFeatures) lexicalOutputs?.set(lexicalLogits(frozenHead, extractFeatures(input)), i * outputs);
+    const [text = ""] = correctTexts(base.base, [input]);
     const embedding = await context.embed(row);
     // The embedding is that of the static backbone and of the encoder, each of unit norm, over √2.
     const besides = embedding.slice(0, base.base.dimensions).map((value) => value * Math.SQRT2);
     inputs.push({ tokens: base.tokenize(text), besides });
   }
-  const data = { ...start.value, inputs };
+  const data = { ...start.value, inputs, lexicalOutputs };
   const options = { ...commonOptions, layers };
   const failure = operationsFailure(context, encoderTrainingOperations(base, data, options));
   if (failure !== null) return failure;
   const steps = fineTuneEncoder(base, data, options);
   const { value: trained, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, context.yieldToEventLoop);
-  const composed = composeEncoder(base, start.value.frozenHead, trained, layers);
+  const composed = composeEncoder(base, frozenHead, trained, layers);
   return ok({ ...composed, plan: trained.plan, training: summary(start.value, trained.steps, operations) });
 }
 
@@ -127,11 +132,12 @@ interface Start {
 
 async function prepareFineTuning(
   context: TrainingContext,
+  kind: TrainedLayers["kind"],
   rows: readonly number[],
   plan: Plan | null,
 ): Promise<Result<Start>> {
   const heldOutRows =
-    plan === null && rows.length >= MIN_ROWS_FOR_HOLDOUT ? drawHeldOutRows(context, rows) : new Set<number>();
+    plan === null && rows.length >= MIN_ROWS_FOR_HOLDOUT[kind] ? drawHeldOutRows(context, rows) : new Set<number>();
   const frozen = await trainFrozenHead(
     context,
     rows.filter((row) => !heldOutRows.has(row)),
@@ -179,13 +185,8 @@ function fineTuningOptions({
 
 function withLexicalFeatures(context: TrainingContext, rows: number): TrainingContext {
   const { submission } = context;
-  const isOpen = submission.hyperparameters.lexical === "auto" && rows > MIN_ROWS_FOR_LEXICAL;
-  return isOpen ? withLexical(context, true) : context;
-}
-
-function withLexical(context: TrainingContext, lexical: boolean): TrainingContext {
-  const { submission } = context;
-  const hyperparameters: Submission["hyperparameters"] = { ...submission.hyperparameters, lexical };
+  if (submission.hyperparameters.lexical !== "auto" || rows <= MIN_ROWS_FOR_LEXICAL) return context;
+  const hyperparameters: Submission["hyperparameters"] = { ...submission.hyperparameters, lexical: true };
   return { ...context, submission: { ...submission, hyperparameters } };
 }
 

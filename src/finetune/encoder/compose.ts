@@ -34,7 +34,6 @@ export function composeEncoder(
       .bias()
       .slice(0, outputs)
       .map((value) => deviation * value),
-    lexical: null,
     offset: frozen.task === "regression" ? mean : 0,
     temperature: 1,
     outOfScopeThreshold: null,

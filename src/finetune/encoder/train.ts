@@ -2,7 +2,7 @@
  * Fine-tunes a sentence encoder for one task. The head starts from the frozen one (Kumar et al. 2022, "Fine-Tuning can
  * Distort Pretrained Features and Underperform Out-of-Distribution"); then head and layers are trained together by AdamW
  * (Loshchilov and Hutter 2019), whose decay pulls towards the pre-trained numbers (Li et al. 2018, "Explicit Inductive Bias
- * for Transfer Learning"). Layers further from the head have lower rates (Howard and Ruder 2018, "Universal Language Model
+ * for Transfer Learning"). What the frozen head has learnt of lexical features stays as it is. Layers further from the head have lower rates (Howard and Ruder 2018, "Universal Language Model
  * Fine-tuning"). Held-out texts tell when to stop; the best epoch is kept.
  */
 import { baseReader } from "../../backbones/fine-tuned-encoder.ts";
@@ -29,6 +29,8 @@ export interface EncoderTrainingData {
   readonly heldOut: readonly number[];
   /** On the base's embedding. */
   readonly frozenHead: Head;
+  /** What lexical features add to the outputs of each input, one after another; null: nothing. */
+  readonly lexicalOutputs: Float32Array | null;
 }
 
 export type EncoderTrainingOptions = Omit<FineTuningOptions, "trainRows"> & {
@@ -93,14 +95,16 @@ export function* fineTuneEncoder(
   const network = makeNetwork(base, data, layers, batchSize);
   startHead(network, data.frozenHead, scale);
   const loss = makeLoss(targets, weights, outputs, scale);
+  const addLexical = makeLexicalAddition(data, scale);
   const random = seededRandom(seed ^ 0x5bd1e995);
-  const totalEpochs = plan?.totalEpochs ?? encoderEpochs(options.epochs, rows.length, batchSize);
-  const lastEpoch = plan?.epochs ?? totalEpochs;
+  // A plan may be the mean of several. Its rates fall to zero by its end.
+  const totalEpochs =
+    plan === null ? encoderEpochs(options.epochs, rows.length, batchSize) : Math.max(1, Math.round(plan.epochs));
   const stepsPerEpoch = Math.ceil(rows.length / batchSize);
   const factors = layerFactors(base.shape, layers);
   let best: { loss: number; plan: Plan; snapshot: Float32Array[] | null } | null = null;
   let steps = 0;
-  for (let epoch = 1; epoch <= lastEpoch && rows.length > 0; epoch++) {
+  for (let epoch = 1; epoch <= totalEpochs && rows.length > 0; epoch++) {
     const order = shuffle([...rows], random);
     let totalLoss = 0;
     for (let first = 0; first < order.length; first += batchSize) {
@@ -110,6 +114,7 @@ export function* fineTuneEncoder(
       network.step(
         batchInputs,
         (logits, stride) => {
+          addLexical(logits, stride, batch);
           totalLoss += loss(logits, stride, batch);
         },
         rates,
@@ -119,20 +124,20 @@ export function* fineTuneEncoder(
     }
     const trainLoss = totalLoss / rows.length;
     if (heldOut.length === 0 || plan !== null) {
-      options.onEpoch?.({ epoch, totalEpochs: lastEpoch, trainLoss });
+      options.onEpoch?.({ epoch, totalEpochs, trainLoss });
       continue;
     }
     const evaluation = yield* evaluate(network, base.shape, data, batchSize, scale);
-    const { loss: validLoss, accuracy: validAccuracy, temperature } = evaluation;
+    const { loss: validLoss, accuracy: validAccuracy } = evaluation;
     options.onEpoch?.({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy });
     if (best === null || validLoss < best.loss) {
-      const snapshot = epoch === lastEpoch ? null : network.snapshot();
-      const bestPlan = { totalEpochs, epochs: epoch, headTemperature: 1, layersTemperature: temperature };
+      const snapshot = epoch === totalEpochs ? null : network.snapshot();
+      const bestPlan = { totalEpochs: epoch, epochs: epoch, headTemperature: 1, layersTemperature: 1 };
       best = { loss: validLoss, plan: bestPlan, snapshot };
     } else if (epoch - best.plan.epochs >= DEFAULTS.patience) break;
   }
-  if (best !== null && best.snapshot !== null && best.plan.epochs < lastEpoch) network.restore(best.snapshot);
-  const defaultPlan = { totalEpochs, epochs: lastEpoch, headTemperature: 1, layersTemperature: 1 };
+  if (best !== null && best.snapshot !== null && best.plan.epochs < totalEpochs) network.restore(best.snapshot);
+  const defaultPlan = { totalEpochs, epochs: totalEpochs, headTemperature: 1, layersTemperature: 1 };
   return { network, plan: best?.plan ?? plan ?? defaultPlan, steps, ...scale };
 }
 
@@ -184,6 +189,20 @@ function ratesOf(
   };
 }
 
+/** Adds what lexical features add, to the logits of these inputs. */
+function makeLexicalAddition(
+  { lexicalOutputs, outputs }: EncoderTrainingData,
+  { deviation }: TargetScale,
+): (logits: Float32Array, stride: number, rows: readonly number[]) => void {
+  return (logits, stride, rows) => {
+    if (lexicalOutputs === null) return;
+    for (const [i, row] of rows.entries())
+      for (let k = 0; k < outputs; k++)
+        logits[i * stride + k] =
+          (logits[i * stride + k] as number) + (lexicalOutputs[row * outputs + k] as number) / deviation;
+  };
+}
+
 function countTokens(inputs: readonly EncoderInput[], maxTokens: number): number {
   return inputs.reduce((sum, { tokens }) => sum + Math.min(tokens.length, maxTokens), 0);
 }
@@ -192,14 +211,18 @@ function countTokens(inputs: readonly EncoderInput[], maxTokens: number): number
 function* evaluate(
   network: EncoderNetwork,
   shape: EncoderShape,
-  { inputs, targets, outputs, heldOut }: EncoderTrainingData,
+  data: EncoderTrainingData,
   batchSize: number,
-  { mean, deviation }: TargetScale,
-): Generator<number, { loss: number; accuracy: number; temperature: number }, void> {
+  scale: TargetScale,
+): Generator<number, { loss: number; accuracy: number }, void> {
+  const { inputs, targets, outputs, heldOut } = data;
+  const { mean, deviation } = scale;
   const logits = new Float32Array(heldOut.length * outputs);
+  const addLexical = makeLexicalAddition(data, scale);
   for (let first = 0; first < heldOut.length; first += batchSize) {
     const batch = heldOut.slice(first, first + batchSize).map((row) => inputs[row] as EncoderInput);
     const output = network.forward(batch);
+    addLexical(output.logits, output.stride, heldOut.slice(first, first + batchSize));
     for (let i = 0; i < batch.length; i++) {
       const row = output.logits.subarray(i * output.stride, i * output.stride + outputs);
       logits.set(row, (first + i) * outputs);
@@ -211,11 +234,11 @@ function* evaluate(
     const error = (row: number, i: number) =>
       deviation * (logits[i] as number) + mean - (targets.values[row] as number);
     const squares = heldOut.reduce((sum, row, i) => sum + error(row, i) ** 2, 0);
-    return { loss: squares / heldOut.length, accuracy: 0, temperature: 1 };
+    return { loss: squares / heldOut.length, accuracy: 0 };
   }
   const all = Array.from(heldOut.keys());
   const heldOutLogits: HeldOutLogits = { rows: Int32Array.from(heldOut), logits, outputs };
   const temperature = yield* fitTemperature(targets, heldOutLogits, all);
   const loss = heldOutLogLoss(targets, heldOutLogits, all, temperature);
-  return { loss, accuracy: accuracyOf(targets, heldOut, logits, outputs), temperature };
+  return { loss, accuracy: accuracyOf(targets, heldOut, logits, outputs) };
 }
