@@ -162,7 +162,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   batch_size: "examples of one step of the training",
   learning_rate_multiplier: "what the learning rate is multiplied by",
   supervised: "settings of the method",
-  trainable: "which layers are trained: all, those of the head, or so many of the last",
+  trainable: "which layers of the model are trained beside the head: all, none, or so many of the last",
   last_layers: "how many layers are trained, from the last",
   attempt: "the number of the current attempt at the job",
   estimated_finish: "always null",

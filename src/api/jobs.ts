@@ -60,7 +60,7 @@ export const newFineTuningJob = z
       .optional(),
     trainable: trainable.optional().openapi({
       description:
-        "which layers are trained; from the last: the head, the convolution, the rows of words. By default 'all' where the model has layers, else 'head'",
+        "which layers of the model are trained beside the head: all, none ('head'), or so many of the last. By default 'all' where the model has layers, else 'head'",
     }),
   })
   .openapi("NewFineTuningJob");

@@ -113,6 +113,18 @@ describe("a sentence encoder in training", () => {
     }
   });
 
+  it("trains the tanh layer the same on what the transformer has made of the texts before", () => {
+    const steps = (isPooled: boolean) => {
+      const { inputs, network } = setUp(1);
+      const pooled = network.pool(inputs);
+      const all = isPooled ? inputs.map((input, i) => ({ ...input, pooled: pooled[i] as Float32Array })) : inputs;
+      const rates = { head: 1e-3, layers: new Map([["tanh", 1e-3]]), pull: 0.01, dropout: 0.1, seed: 1 };
+      for (let step = 0; step < 3; step++) network.step(all, toLossGradient, rates);
+      return network.forward(inputs).logits.slice();
+    };
+    expect(steps(true)).toEqual(steps(false));
+  });
+
   it("changes no row of the table that no text has", () => {
     const { tensors, inputs, network } = setUp(4);
     const rates = { head: 1e-3, layers: new Map([["table", 1e-3]]), pull: 0.01, dropout: 0, seed: 1 };

@@ -106,41 +106,54 @@ describe("a job that trains all layers", () => {
   });
 });
 
-test("trains the last layers, of many labels and of values", async () => {
-  const { graft } = acme;
-  await graft.datasets.create({ name: "tags", task: "multi_label", modality: "text" });
-  await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
-  const things = ["invoice", "parcel", "refund", "password"];
-  const rows = Array.from({ length: 300 }, (_, i) => {
-    const [a, b] = [things[i % 4] as string, things[Math.floor(i / 4) % 4] as string];
-    return { text: `about the ${a} and then the ${b}, case ${i}`, labels: [...new Set([a, b])], value: (i % 4) * 10 };
-  });
-  const lines = (field: "labels" | "value") =>
-    rows.map((row) => JSON.stringify({ text: row.text, [field]: row[field] })).join("\n");
-  await graft.datasets.import("tags", lines("labels"), "application/x-ndjson");
-  await graft.datasets.import("prices", lines("value"), "application/x-ndjson");
-  for (const name of ["tags", "prices"]) {
-    const body = {
-      ...jobParams,
-      training_file: `dataset:${name}`,
-      head: name,
-      suffix: name,
-      trainable: { last_layers: 2 },
-    };
-    const job = await openai.fineTuning.jobs.create(body as never);
-    const finishedJob = await waitForJobEnd(acme, job.id);
-    expect(finishedJob.error).toBeNull();
-    expect(finishedJob).toMatchObject({
-      status: "succeeded",
-      graft: { promoted: true, trainable: { last_layers: 2 } },
+test.each(["text-static-1", "text-use-1"])(
+  "trains the last layer of %s, for labels, for many labels and for values",
+  async (model) => {
+    const tenant = await system.createTenant(model);
+    const { graft, key } = tenant;
+    const client = new OpenAI({ apiKey: key, baseURL: `${system.url}/v1`, maxRetries: 0 });
+    await graft.datasets.create({ name: "things", task: "single_label", modality: "text" });
+    await graft.datasets.create({ name: "tags", task: "multi_label", modality: "text" });
+    await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
+    const things = ["invoice", "parcel", "refund", "password"];
+    const rows = Array.from({ length: 300 }, (_, i) => {
+      const [a, b] = [things[i % 4] as string, things[Math.floor(i / 4) % 4] as string];
+      const text = `about the ${a} and then the ${b}, case ${i}`;
+      return { text, label: a, labels: [...new Set([a, b])], value: (i % 4) * 10 };
     });
-  }
-  const tags = await graft.heads.predict("tags", { input: "about the parcel and then the refund" });
-  expect(tags.data[0]?.labels?.toSorted()).toEqual(["parcel", "refund"]);
-  const prices = await graft.heads.predict("prices", { input: "about the refund and then the parcel" });
-  expect(prices.data[0]?.value).toBeGreaterThan(14);
-  expect(prices.data[0]?.value).toBeLessThan(26);
-});
+    for (const [name, field] of [
+      ["things", "label"],
+      ["tags", "labels"],
+      ["prices", "value"],
+    ] as const) {
+      const lines = rows.map((row) => JSON.stringify({ text: row.text, [field]: row[field] })).join("\n");
+      await graft.datasets.import(name, lines, "application/x-ndjson");
+      const body = {
+        ...jobParams,
+        model,
+        training_file: `dataset:${name}`,
+        head: name,
+        suffix: name,
+        trainable: { last_layers: 1 },
+      };
+      const job = await client.fineTuning.jobs.create(body as never);
+      const finishedJob = await waitForJobEnd(tenant, job.id);
+      expect(finishedJob.error).toBeNull();
+      expect(finishedJob).toMatchObject({
+        status: "succeeded",
+        fine_tuned_model: `ft:${model}:${name}`,
+        graft: { promoted: true, trainable: { last_layers: 1 } },
+      });
+    }
+    const labels = await graft.heads.predict("things", { input: "about the parcel and then the refund" });
+    expect(labels.data[0]?.label).toBe("parcel");
+    const tags = await graft.heads.predict("tags", { input: "about the parcel and then the refund" });
+    expect(tags.data[0]?.labels?.toSorted()).toEqual(["parcel", "refund"]);
+    const prices = await graft.heads.predict("prices", { input: "about the refund and then the parcel" });
+    expect(prices.data[0]?.value).toBeGreaterThan(14);
+    expect(prices.data[0]?.value).toBeLessThan(26);
+  },
+);
 
 test("a head that asks for fine-tuning becomes a job, and where the frozen head is as good its model is the base", async () => {
   const { graft } = acme;

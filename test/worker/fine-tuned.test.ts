@@ -259,7 +259,6 @@ describe("a job that trained no layers", () => {
   test.each([
     ["the frozen head won", {}, "not_better", model],
     ["the head alone was asked for", { trainable: "head" }, "better", model],
-    ["the last layer was asked for", { trainable: { last_layers: 1 } }, "better", model],
     ["its backbone has none", { model: "hash-text-1" }, "better", "hash-text-1"],
   ] as const)("because %s makes a model that is the shared one", async (_why, job, verdict, base) => {
     const owner = await tenantWithTickets();

@@ -97,7 +97,8 @@ async function fineTuneEncoderLayers(
 ): Promise<Result<FineTunedModel>> {
   const start = await prepareFineTuning(context, "encoder", rows, commonOptions.plan);
   if (!start.ok) return start;
-  const { frozenHead, outputs } = start.value;
+  const { frozen, outputs } = start.value;
+  const frozenHead = frozen.head;
   const extractFeatures = frozenHead.lexical && createLexicalVectorizer(frozenHead.lexical);
   const lexicalOutputs = extractFeatures && new Float32Array(rows.length * outputs);
   const inputs: EncoderInput[] = [];
@@ -110,7 +111,7 @@ async function fineTuneEncoderLayers(
     const besides = embedding.slice(0, base.base.dimensions).map((value) => value * Math.SQRT2);
     inputs.push({ tokens: base.tokenize(text), besides });
   }
-  const data = { ...start.value, inputs, lexicalOutputs };
+  const data = { ...start.value, frozenHead, inputs, lexicalOutputs };
   const options = { ...commonOptions, layers };
   const failure = operationsFailure(context, encoderTrainingOperations(base, data, options));
   if (failure !== null) return failure;
@@ -141,7 +142,7 @@ async function prepareFineTuning(
   const frozen = await trainFrozenHead(
     context,
     rows.filter((row) => !heldOutRows.has(row)),
-    heldOutRows.size > 0,
+    kind === "encoder" || heldOutRows.size > 0,
   );
   if (!frozen.ok) return frozen;
   const { bias, labels } = frozen.value.head;

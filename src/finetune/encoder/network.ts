@@ -27,6 +27,8 @@ export interface EncoderTrainingShape extends EncoderShape {
 export interface EncoderInput {
   readonly tokens: readonly number[];
   readonly besides: Float32Array;
+  /** The mean of the transformer's output, if it has been computed and stays as it is. */
+  readonly pooled?: Float32Array;
 }
 
 export interface EncoderRates {
@@ -53,6 +55,8 @@ export interface EncoderNetwork {
     toLossGradient: (logits: Float32Array, stride: number) => void,
     rates: EncoderRates,
   ): number;
+  /** The mean of the transformer's output of each text. */
+  pool(inputs: readonly EncoderInput[]): Float32Array[];
   gradients(inputs: readonly EncoderInput[], toLossGradient: (logits: Float32Array, stride: number) => void): void;
   /** A tensor's numbers now: a copy. */
   tensor(name: string): Float32Array;
@@ -124,19 +128,31 @@ export function makeEncoderNetwork(
     return { texts: inputs.length, tokens };
   }
 
-  function runForward(inputs: readonly EncoderInput[], dropout: Dropout): BatchSize {
+  /** Writes the mean of the transformer's output of each text to `pooled`. */
+  function runTransformer(inputs: readonly EncoderInput[], dropout: Dropout): BatchSize {
     const size = writeInputs(inputs);
     const { texts, tokens } = size;
     const { values: table } = parameters.tensor("table.weights");
     kernels.lookUp(tokens, lookups, table, parameters.timing, tableWidth, embedded);
-    dropout?.(tokens * tableWidth, embedded, 4 * layerCount);
+    // What is below the trained layers is as it is in predictions.
+    if (lowestLayer === 0) dropout?.(tokens * tableWidth, embedded, 4 * layerCount);
     let x = embedded;
     for (const [layer, { forward }] of layers.entries()) {
       layerInputs[layer] = x;
-      // What is below the trained layers is as it is in predictions.
       x = forward(size, x, layer >= lowestLayer ? dropout : null);
     }
     kernels.pool(texts, layout.spans, width, x, pooled);
+    return size;
+  }
+
+  function runForward(inputs: readonly EncoderInput[], dropout: Dropout): BatchSize {
+    const isPooled = inputs.every((input) => input.pooled !== undefined);
+    const size = isPooled ? { texts: inputs.length, tokens: 0 } : runTransformer(inputs, dropout);
+    const { texts } = size;
+    if (isPooled) {
+      const into = floats(pooled, texts * width);
+      for (const [i, input] of inputs.entries()) into.set(input.pooled as Float32Array, i * width);
+    }
     linear.forward("tanh", texts, pooled, projected);
     const y = floats(projected, texts * width);
     const e = floats(features, texts * dimensions);
@@ -228,6 +244,10 @@ export function makeEncoderNetwork(
     forward(inputs) {
       const { texts } = runForward(inputs, null);
       return { embeddings: floats(features, texts * dimensions), logits: floats(logits, texts * stride), stride };
+    },
+    pool(inputs) {
+      const { texts } = runTransformer(inputs, null);
+      return inputs.map((_, i) => floats(pooled, texts * width).slice(i * width, (i + 1) * width));
     },
     gradients(inputs, toLossGradient) {
       const size = runForward(inputs, null);

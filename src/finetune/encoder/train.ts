@@ -73,8 +73,7 @@ export function encoderTrainingOperations(
   { layers, plan, epochs, batchSize }: EncoderTrainingOptions,
 ): number {
   const size = batchSize === "auto" ? ENCODER_BATCH_SIZE : batchSize;
-  const tokens = countTokens(inputs, shape.maxTokens);
-  const epoch = encoderOperations(shape, { layers, tokens, texts: inputs.length, outputs });
+  const epoch = operationsOf(shape, inputs, layers, outputs);
   return epoch * (plan?.epochs ?? encoderEpochs(epochs, inputs.length, size));
 }
 
@@ -86,13 +85,15 @@ export function* fineTuneEncoder(
   data: EncoderTrainingData,
   options: EncoderTrainingOptions,
 ): Generator<number, FineTunedEncoder, void> {
-  const { inputs, targets, outputs, weights, heldOut } = data;
+  const { targets, outputs, weights, heldOut } = data;
   const { plan, layers, seed } = options;
   const batchSize = options.batchSize === "auto" ? ENCODER_BATCH_SIZE : options.batchSize;
   const heldOutSet = new Set(heldOut);
   const rows = Array.from(weights.keys()).filter((row) => weights[row] !== 0 && !heldOutSet.has(row));
   const scale = meanAndDeviation(targets, rows);
   const network = makeNetwork(base, data, layers, batchSize);
+  // What is below the trained layers is computed once where it is small: one row a text.
+  const inputs = layers === 1 ? yield* poolInputs(network, base.shape, data, batchSize) : data.inputs;
   startHead(network, data.frozenHead, scale);
   const loss = makeLoss(targets, weights, outputs, scale);
   const addLexical = makeLexicalAddition(data, scale);
@@ -119,15 +120,14 @@ export function* fineTuneEncoder(
         },
         rates,
       );
-      const tokens = countTokens(batchInputs, base.shape.maxTokens);
-      yield encoderOperations(base.shape, { layers, tokens, texts: batch.length, outputs });
+      yield operationsOf(base.shape, batchInputs, layers, outputs);
     }
     const trainLoss = totalLoss / rows.length;
     if (heldOut.length === 0 || plan !== null) {
       options.onEpoch?.({ epoch, totalEpochs, trainLoss });
       continue;
     }
-    const evaluation = yield* evaluate(network, base.shape, data, batchSize, scale);
+    const evaluation = yield* evaluate(network, base.shape, { ...data, inputs }, batchSize, scale);
     const { loss: validLoss, accuracy: validAccuracy } = evaluation;
     options.onEpoch?.({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy });
     if (best === null || validLoss < best.loss) {
@@ -160,6 +160,23 @@ function makeNetwork(
     ),
   };
   return makeEncoderNetwork(makeWorkspace(), shape, baseReader(base));
+}
+
+/** The inputs with the mean of the transformer's output. */
+function* poolInputs(
+  network: EncoderNetwork,
+  shape: EncoderShape,
+  { inputs, outputs }: EncoderTrainingData,
+  batchSize: number,
+): Generator<number, EncoderInput[], void> {
+  const all: EncoderInput[] = [];
+  for (let first = 0; first < inputs.length; first += batchSize) {
+    const batch = inputs.slice(first, first + batchSize);
+    const pooled = network.pool(batch);
+    all.push(...batch.map((input, i) => ({ ...input, pooled: pooled[i] as Float32Array })));
+    yield operationsOf(shape, batch, 0, outputs);
+  }
+  return all;
 }
 
 /** Gives the network the head that was trained on the frozen embeddings. */
@@ -203,8 +220,11 @@ function makeLexicalAddition(
   };
 }
 
-function countTokens(inputs: readonly EncoderInput[], maxTokens: number): number {
-  return inputs.reduce((sum, { tokens }) => sum + Math.min(tokens.length, maxTokens), 0);
+/** The floating-point operations of a step on inputs; `layers` = 0: of the forward pass alone. */
+function operationsOf(shape: EncoderShape, inputs: readonly EncoderInput[], layers: number, outputs: number): number {
+  const length = ({ tokens, pooled }: EncoderInput) => (pooled ? 0 : Math.min(tokens.length, shape.maxTokens));
+  const tokens = inputs.reduce((sum, input) => sum + length(input), 0);
+  return encoderOperations(shape, { layers, tokens, texts: inputs.length, outputs });
 }
 
 /** The loss and accuracy on the held-out inputs, at the temperature that is best for them. */
@@ -227,8 +247,7 @@ function* evaluate(
       const row = output.logits.subarray(i * output.stride, i * output.stride + outputs);
       logits.set(row, (first + i) * outputs);
     }
-    const tokens = countTokens(batch, shape.maxTokens);
-    yield encoderOperations(shape, { layers: 0, tokens, texts: batch.length, outputs });
+    yield operationsOf(shape, batch, 0, outputs);
   }
   if (targets.kind === "value") {
     const error = (row: number, i: number) =>
