@@ -5,12 +5,11 @@
  *
  *   npm run bench -- chaos [--kills 200]
  */
-import { parseArgs } from "node:util";
 import { seededRandom } from "../src/core/random.ts";
 import { findStorageErrors, killRandomly, startChaosSystem } from "../test/e2e/chaos.ts";
+import { readOptions } from "./shared/options.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 
-const DEFAULT_KILLS = "200";
 const TENANTS = 5;
 /** The longest pause between a restart and the next kill. Half of it, the mean, is about three times a job's time. */
 const LONGEST_PAUSE_MS = 4_000;
@@ -18,8 +17,7 @@ const LONGEST_PAUSE_MS = 4_000;
 const SILENCE_SECONDS = 8;
 
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({ options: { kills: { type: "string", default: DEFAULT_KILLS } }, strict: false });
-  const killCount = Number(values.kills);
+  const killCount = Number(readOptions().kills);
   const { system, tenants } = await startChaosSystem(TENANTS, SILENCE_SECONDS);
   try {
     const started = Date.now();

@@ -11,7 +11,6 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import type { Backbone } from "../src/backbones/backbone.ts";
@@ -21,6 +20,7 @@ import { unigramTokenizer } from "../src/backbones/sentence-encoder/tokenizer.ts
 import { seededRandom } from "../src/core/random.ts";
 import { buildWorker, serve } from "../src/server/runtime.ts";
 import { measureMemory } from "./shared/memory.ts";
+import { readOptions } from "./shared/options.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { median, pairedRatio, spreadOf } from "./shared/statistics.ts";
 import { readTexts } from "./shared/text-datasets.ts";
@@ -168,12 +168,9 @@ function selectByTokens(texts: readonly string[], tokens: number): string[] {
 
 /** The targets are meant for texts of a sentence or two. */
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { json: { type: "string" }, data: { type: "string" } },
-  });
+  const { data } = readOptions();
   const tickets = textsOf(join(import.meta.dirname, "..", "examples", "support-tickets.csv"));
-  const sets = values.data === undefined ? [tickets] : [tickets, textsOf(join(values.data, "test.csv"))];
+  const sets = data === "" ? [tickets] : [tickets, textsOf(join(data, "test.csv"))];
   const random = seededRandom(1);
   const letters = () => String.fromCharCode(97 + Math.floor(26 * random()));
   const longText = Array.from({ length: LONGEST_TEXT }, letters).join("");

@@ -8,10 +8,10 @@
  */
 import { createReadStream, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
 import { type LocalWorker, withWorker } from "./shared/local-worker.ts";
 import { peakMegabytes, resetPeakMemory } from "./shared/memory.ts";
+import { readOptions } from "./shared/options.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { median, spreadOf } from "./shared/statistics.ts";
 
@@ -49,11 +49,10 @@ async function measure(
 
 /** Measures each step in several runs, with a fresh Worker each. */
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({ options: { data: { type: "string" } }, strict: false });
-  const folder = typeof values.data === "string" ? values.data : ".";
-  const train = join(folder, "train.csv");
+  const { data } = readOptions();
+  const train = join(data, "train.csv");
   if (!existsSync(train)) throw new Error(`There is no ${train}; name a folder with train.csv and val.csv by --data.`);
-  const validationRows = parse(readFileSync(join(folder, "val.csv")), { bom: true, columns: true }) as {
+  const validationRows = parse(readFileSync(join(data, "val.csv")), { bom: true, columns: true }) as {
     text: string;
     label: string;
   }[];

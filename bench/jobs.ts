@@ -6,7 +6,6 @@
  *
  * `waiting` is how long a small job waits behind a large one.
  */
-import { parseArgs } from "node:util";
 import {
   createDataset,
   type System,
@@ -17,6 +16,7 @@ import {
 } from "../test/e2e/processes.ts";
 import { measureWaiting } from "./jobs-waiting.ts";
 import { processTreeMegabytes } from "./shared/memory.ts";
+import { readOptions } from "./shared/options.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { median } from "./shared/statistics.ts";
 import { syntheticTexts } from "./shared/synthetic.ts";
@@ -154,8 +154,7 @@ async function measureSizes(system: System, { graft }: TenantClient): Promise<Si
 }
 
 export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({ options: { only: { type: "string" } }, strict: false });
-  return values.only === "waiting" ? measureWaiting() : [...(await measureJobs()), ...(await measureWaiting())];
+  return readOptions().only === "waiting" ? measureWaiting() : [...(await measureJobs()), ...(await measureWaiting())];
 }
 
 async function measureJobs(): Promise<Row[]> {

@@ -1,15 +1,11 @@
 /**
- * `npm run bench -- NAME [--json FILE] [--data DIR] [--only PART] [--kills N]`: runs bench/NAME.ts, prints its table and
- * writes its report.
+ * `npm run bench -- NAME [--json FILE] [--data DIR] …`: runs bench/NAME.ts, prints its table and writes its report.
+ * bench/shared/options.ts has all options.
  */
-import { parseArgs } from "node:util";
+import { readOptions } from "./shared/options.ts";
 import { type Bench, printTable, writeReport } from "./shared/report.ts";
 
-// Measurements parse --data, --only and --kills themselves.
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { json: { type: "string" }, data: { type: "string" }, only: { type: "string" }, kills: { type: "string" } },
-});
+const { positionals, json } = readOptions();
 const [name = ""] = positionals;
 const names = [
   "ahead",
@@ -37,4 +33,4 @@ if (!names.includes(name)) {
 const { run, runs = 1 } = (await import(`./${name}.ts`)) as Bench;
 const rows = await run();
 printTable(rows);
-if (values.json !== undefined) writeReport(values.json, name, runs, rows);
+if (json !== undefined) writeReport(json, name, runs, rows);

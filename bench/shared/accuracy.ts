@@ -1,5 +1,5 @@
 /** Accuracy on labelled sets: of heads, through the HTTP API, and of a peer. */
-import { mean } from "../../src/core/evaluation/metrics.ts";
+import { calibrationBins, mean } from "../../src/core/evaluation/metrics.ts";
 import type { Client } from "../../src/sdk/client.ts";
 import type { Peer } from "./python-peer.ts";
 import type { LabelledText } from "./text-datasets.ts";
@@ -24,15 +24,31 @@ export async function uploadDataset(
   await graft.datasets.import(name, lines.join("\n"), "application/x-ndjson");
 }
 
-/** The share of test texts whose most probable label by a head is right. */
-export async function measureAccuracy(graft: Client, head: string, test: readonly LabelledText[]): Promise<number> {
+export interface HeadQuality {
+  readonly accuracy: number;
+  /** The expected calibration error of the most probable label. */
+  readonly calibrationError: number;
+}
+
+/** How a head does on test texts. */
+export async function measureQuality(graft: Client, head: string, test: readonly LabelledText[]): Promise<HeadQuality> {
+  const bins = calibrationBins();
   let correct = 0;
   for (let first = 0; first < test.length; first += TEXTS_PER_REQUEST) {
     const batch = test.slice(first, first + TEXTS_PER_REQUEST);
     const { data } = await graft.heads.predict(head, { input: batch.map(({ text }) => text) });
-    correct += batch.filter(({ label }, i) => data[i]?.label === label).length;
+    for (const [i, { label }] of batch.entries()) {
+      const isCorrect = data[i]?.label === label;
+      correct += Number(isCorrect);
+      bins.add(data[i]?.score ?? 0, isCorrect);
+    }
   }
-  return correct / test.length;
+  return { accuracy: correct / test.length, calibrationError: bins.error() };
+}
+
+/** The share of test texts whose most probable label by a head is right. */
+export async function measureAccuracy(graft: Client, head: string, test: readonly LabelledText[]): Promise<number> {
+  return (await measureQuality(graft, head, test)).accuracy;
 }
 
 /** The labels of texts by TF-IDF and a linear SVM (bench/peers/backbone.py). */

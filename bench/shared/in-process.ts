@@ -23,6 +23,8 @@ export interface Prepared {
 
 export interface Trained {
   readonly model: Model;
+  /** Of the layers; null: none were trained. */
+  readonly delta: Uint8Array | null;
   /** How many numbers were trained. */
   readonly parameters: number;
   readonly operations: number;
@@ -96,6 +98,7 @@ export async function trainHead({ context, train }: Prepared): Promise<Trained> 
   const lexical = head.lexical?.weights.length ?? 0;
   return {
     model: makeModel(context, null, head, null),
+    delta: null,
     parameters: head.weights.length + head.bias.length + lexical,
     operations: training.operations,
     seconds: (performance.now() - started) / 1000,
@@ -111,7 +114,7 @@ async function embedAll(backbone: Backbone, texts: readonly string[], into: Embe
 
 /**
  * Fine-tunes as a job does, so many layers of the backbone from the last. The first training holds out a tenth of the
- * examples to find the number of epochs, the second uses all of them.
+ * examples, if they are not few, to find the number of epochs; the second then uses all of them.
  */
 export async function trainLayers(
   { context, train }: Prepared,
@@ -122,15 +125,22 @@ export async function trainLayers(
   const { backbone } = context;
   if (backbone === null || !isTrainable(backbone)) throw new Error("The backbone has no layers to train.");
   const layers = makeTrainedLayers(backbone, Math.min(lastLayers, trainableLayers(backbone)));
-  const first = orThrow(await fineTuneLayers(context, layers, train, null, onEpoch));
-  const { head, delta, parameters, training } = orThrow(
-    await fineTuneLayers(context, layers, train, first.plan, () => undefined),
+  let hasHeldOut = false;
+  const first = orThrow(
+    await fineTuneLayers(context, layers, train, null, (epoch) => {
+      hasHeldOut ||= epoch.validLoss !== undefined;
+      onEpoch(epoch);
+    }),
   );
+  // Where the first training has held nothing out, the second would be the same.
+  const second = hasHeldOut ? orThrow(await fineTuneLayers(context, layers, train, first.plan, () => undefined)) : null;
+  const { head, delta, parameters } = second ?? first;
   const lexical = head.lexical?.weights.length ?? 0;
   return {
     model: makeModel(context, backbone, head, delta),
+    delta,
     parameters: parameters + head.weights.length + head.bias.length + lexical,
-    operations: first.training.operations + training.operations,
+    operations: first.training.operations + (second?.training.operations ?? 0),
     seconds: (performance.now() - started) / 1000,
   };
 }

@@ -1,4 +1,6 @@
 /** Made-up data for measurements that depend only on sizes. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { seededRandom } from "../../src/core/random.ts";
 import type { LabelledText } from "./text-datasets.ts";
 
@@ -39,12 +41,23 @@ export function makeClassification({ rows, dimensions, classes }: Shape): {
 }
 
 /** Texts of about 60 characters, twelve words: four of the label's own and eight that all labels use. */
-export function syntheticTexts(examples: number, labels: number): LabelledText[] {
+export function syntheticTexts(
+  examples: number,
+  labels: number,
+  wordOf: (n: number) => string = (n) => `w${n}`,
+): LabelledText[] {
   const random = seededRandom(1);
   const words = (count: number, first: number, distinct: number) =>
-    Array.from({ length: count }, () => `w${first + Math.floor(distinct * random())}`).join(" ");
+    Array.from({ length: count }, () => wordOf(first + Math.floor(distinct * random()))).join(" ");
   return Array.from({ length: examples }, (_, i) => {
     const label = i % labels;
     return { text: `${words(4, 1_000 + 40 * label, 60)} ${words(8, 0, 1_000)}`, label: `label ${label}` };
   });
+}
+
+/** The same of twelve words that are one sub-word each for text-use-1. */
+export function syntheticTexts12(examples: number, labels: number): LabelledText[] {
+  const file = join(import.meta.dirname, "../../models/text-use-1/vocabulary.txt");
+  const words = Array.from(readFileSync(file, "utf8").matchAll(/^▁([a-z]{4,})\t/gm), ([, word = ""]) => word);
+  return syntheticTexts(examples, labels, (n) => words[n % words.length] ?? "");
 }

@@ -4,9 +4,9 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { parse } from "csv-parse/sync";
 import { seededRandom, shuffle } from "../../src/core/random.ts";
+import { readOptions } from "./options.ts";
 
 export interface LabelledText {
   readonly text: string;
@@ -72,14 +72,10 @@ export function readTextDatasets(folder: string, pattern?: RegExp): TextDataset[
 
 /** The sets in the folder `--data` that `pattern` and `--only` match, by default all. Throws if there are none. */
 export function readRequestedDatasets(pattern?: RegExp): TextDataset[] {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { data: { type: "string", default: "" }, json: { type: "string" }, only: { type: "string" } },
-  });
-  const only = new RegExp(values.only ?? "");
-  const sets = readTextDatasets(values.data, pattern).filter(({ name }) => only.test(name));
+  const { data, only } = readOptions();
+  const sets = readTextDatasets(data, pattern).filter(({ name }) => new RegExp(only).test(name));
   if (sets.length === 0)
-    throw new Error(`--data '${values.data}' has none of the sets that are measured (bench/shared/text-datasets.ts).`);
+    throw new Error(`--data '${data}' has none of the sets that are measured (bench/shared/text-datasets.ts).`);
   return sets;
 }
 

@@ -1,0 +1,45 @@
+/** What trainings of text-use-1 cost, before they start. */
+import { textUse } from "../../src/backbones/node.ts";
+import { correctTexts } from "../../src/backbones/text-use.ts";
+import { ENCODER_BATCH_SIZE, encoderEpochs, encoderOperations } from "../../src/core/fine-tuning-cost.ts";
+import type { LabelledText } from "./text-datasets.ts";
+
+/** Floating-point operations a second of one core that trains or embeds, about. */
+export const OPERATIONS_PER_SECOND = 25e9;
+
+export interface Work {
+  readonly texts: number;
+  readonly tokens: number;
+  readonly outputs: number;
+}
+
+/** The sub-words that the encoder reads of a text. */
+export function countTokens(text: string): number {
+  const [corrected = ""] = correctTexts(textUse.base, [text]);
+  return Math.min(textUse.tokenize(corrected).length, textUse.shape.maxTokens);
+}
+
+export function workOf(rows: readonly LabelledText[]): Work {
+  return {
+    texts: rows.length,
+    tokens: rows.reduce((sum, { text }) => sum + countTokens(text), 0),
+    outputs: new Set(rows.map(({ label }) => label)).size,
+  };
+}
+
+/** The floating-point operations of one training of the last layers, at most; of 0 layers: of embedding the texts. */
+export function trainingOperations(work: Work, layers: number): number {
+  const { shape } = textUse;
+  const forward = encoderOperations(shape, { ...work, layers: 0 });
+  if (layers === 0) return forward;
+  const epochs = encoderEpochs("auto", work.texts, ENCODER_BATCH_SIZE);
+  // What is below the tanh layer is computed once.
+  if (layers === 1) return forward + epochs * encoderOperations(shape, { ...work, layers, tokens: 0 });
+  return epochs * encoderOperations(shape, { ...work, layers });
+}
+
+/** The operations of a job that compares by two folds: a training on each half, and one on all. */
+export function jobOperations(work: Work, layers: number): number {
+  const half = { ...work, texts: work.texts / 2, tokens: work.tokens / 2 };
+  return trainingOperations(work, 0) + 2 * trainingOperations(half, layers) + trainingOperations(work, layers);
+}
