@@ -80,6 +80,7 @@ export async function prepareSplit(
     layers: null,
     budget: UNLIMITED_BUDGET,
     report: () => undefined,
+    trainingStates: null,
     yieldToEventLoop: async () => undefined,
   };
   return { context, train: [...train.keys()], test: [...test.keys()].map((i) => train.length + i) };
@@ -126,14 +127,14 @@ export async function trainLayers(
   if (backbone === null || !isTrainable(backbone)) throw new Error("The backbone has no layers to train.");
   const layers = makeTrainedLayers(backbone, Math.min(lastLayers, trainableLayers(backbone)));
   let hasHeldOut = false;
-  const first = orThrow(
-    await fineTuneLayers(context, layers, train, null, (epoch) => {
-      hasHeldOut ||= epoch.validLoss !== undefined;
-      onEpoch(epoch);
-    }),
-  );
+  const onFirstEpoch = (epoch: Epoch) => {
+    hasHeldOut ||= epoch.validLoss !== undefined;
+    onEpoch(epoch);
+  };
+  const first = orThrow(await fineTuneLayers(context, layers, train, { name: 0, plan: null, onEpoch: onFirstEpoch }));
   // Where the first training has held nothing out, the second would be the same.
-  const second = hasHeldOut ? orThrow(await fineTuneLayers(context, layers, train, first.plan, () => undefined)) : null;
+  const refit = { name: "refit", plan: first.plan, onEpoch: () => undefined } as const;
+  const second = hasHeldOut ? orThrow(await fineTuneLayers(context, layers, train, refit)) : null;
   const { head, delta, parameters } = second ?? first;
   const lexical = head.lexical?.weights.length ?? 0;
   return {

@@ -9,35 +9,13 @@ import {
   encodeEncoderDelta,
 } from "../../src/backbones/fine-tuned-encoder.ts";
 import { textStatic, textUse } from "../../src/backbones/node.ts";
-import {
-  type EncoderShape,
-  encoderLayout,
-  floatReader,
-  floatTensors,
-  layerNames,
-  MAGIC,
-} from "../../src/backbones/sentence-encoder/layout.ts";
+import { floatReader, floatTensors, layerNames } from "../../src/backbones/sentence-encoder/layout.ts";
 import { seededRandom } from "../../src/core/random.ts";
+import { makeWeights, shape } from "./small-encoder.ts";
 
-const shape: EncoderShape = { vocabulary: 40, widths: [16, 32, 32], heads: 2, hidden: 48, maxTokens: 8 };
 const base = makeWeights(5);
 const before = floatReader(shape, base);
 const CHANGED_ROWS = [3, 20, 39];
-
-/** A weights file of random numbers. */
-function makeWeights(seed: number): Uint8Array {
-  const random = seededRandom(seed);
-  const { tensors, offsets, bytes } = encoderLayout(shape);
-  const file = new Uint8Array(bytes);
-  new Uint32Array(file.buffer, 0, 2).set([MAGIC, bytes]);
-  for (const { name, type, length } of tensors) {
-    const start = offsets.get(name) ?? 0;
-    if (type === "int8")
-      new Int8Array(file.buffer, start, length).set(Array.from({ length }, () => 254 * random() - 127));
-    else new Float32Array(file.buffer, start, length).set(Array.from({ length }, () => random() / 100));
-  }
-  return file;
-}
 
 /** The numbers of a base, each matrix with a random change that is a tenth of its size; of the table three rows. */
 function makeChange(of: typeof textUse.shape, before: (name: string) => Float32Array, seed: number, layers: number) {

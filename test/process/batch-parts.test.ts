@@ -14,6 +14,7 @@ import { type Examples, readExamples } from "../../src/batch/attempt/examples.ts
 import { type Predictions, predictRows } from "../../src/batch/attempt/model.ts";
 import { compareOutcomes, emptyComparison, outcomesOf } from "../../src/batch/attempt/stages/compare.ts";
 import { splitRows } from "../../src/batch/attempt/stages/cross-fit.ts";
+import { makeTrainingStates } from "../../src/batch/attempt/training-states.ts";
 import type { Head, Task } from "../../src/core/head.ts";
 import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts } from "./batch-data.ts";
 import { ndjson, sha256Hex } from "./fake-worker.ts";
@@ -111,6 +112,7 @@ describe("a checkpoint", () => {
   const trainedCandidate = fc.option(
     fc.record({ head: bytes, delta: fc.option(bytes), plan: fc.constantFrom(null, plan) }),
   );
+  const floats = fc.float32Array({ maxLength: 5 });
   const bothCandidates = fc.record({ head: trainedCandidate, fine_tuned: trainedCandidate });
   const judgement = { test_examples: 3, head_accuracy: 0.5, fine_tuned_accuracy: 1, only_head: 0, only_fine_tuned: 1 };
   const training = {
@@ -146,6 +148,17 @@ describe("a checkpoint", () => {
             ({ candidate: "head", training, evaluation: { method: "none" }, parameters: 7, head, delta }) as const,
         ),
     ),
+    openTraining: fc.option(
+      fc.record({
+        name: fc.constantFrom(0, 1, "refit" as const),
+        state: fc.record({
+          epoch: fc.nat(5),
+          steps: fc.nat(),
+          arrays: fc.array(floats, { maxLength: 4 }),
+          best: fc.option(fc.record({ loss: fc.constant(0.3), plan: fc.constant(plan), snapshot: fc.array(floats) })),
+        }),
+      }),
+    ),
   });
   const checkpoints = stages.filter(({ comparison, finalModel }) => comparison !== null || finalModel === null);
   const rowsOf = ({ embeddings }: Checkpoint) =>
@@ -156,7 +169,7 @@ describe("a checkpoint", () => {
       fc.property(checkpoints, fc.nat(), (checkpoint, cut) => {
         const parts = encodeCheckpoint(checkpoint, "this");
         if (parts === null) {
-          expect([rowsOf(checkpoint), checkpoint.comparison]).toEqual([[], null]);
+          expect([rowsOf(checkpoint), checkpoint.comparison, checkpoint.openTraining]).toEqual([[], null, null]);
           return;
         }
         const encodedCheckpoint = Buffer.concat(parts);
@@ -168,8 +181,10 @@ describe("a checkpoint", () => {
           checkpoint.fineTunedAssessment,
           checkpoint.finalModel,
         ]);
+        expect(read?.openTraining).toEqual(checkpoint.finalModel === null ? checkpoint.openTraining : null);
         expect(decodeCheckpoint(encodedCheckpoint, "that", 3)).toBeNull();
         expect(decodeCheckpoint(encodedCheckpoint.subarray(0, cut % encodedCheckpoint.length), "this", 3)).toBeNull();
+        expect(decodeCheckpoint(Buffer.concat([encodedCheckpoint, Buffer.alloc(4)]), "this", 3)).toBeNull();
       }),
     );
   });
@@ -183,6 +198,11 @@ describe("a checkpoint", () => {
     const head = Uint8Array.of(1, 2, 3);
     expect(header({ folds: [{ head: null, fine_tuned: { head, delta: Uint8Array.of(4), plan } }] })).toBe(
       `{"of":"this","embeddings":0,"made":[["head",null],["fine_tuned",{"plan":${storedPlan},"head":3,"delta":1}]],"judgement":null,"told":null,"fitted":null}`,
+    );
+    const arrays = [Float32Array.of(1, 2), Float32Array.of(3)];
+    const best = { loss: 0.5, plan, snapshot: [Float32Array.of(4)] };
+    expect(header({ openTraining: { name: "refit", state: { epoch: 2, steps: 8, arrays, best } } })).toBe(
+      `{"of":"this","embeddings":0,"made":[],"judgement":null,"told":null,"fitted":null,"open":{"name":"refit","epoch":2,"steps":8,"arrays":[2,1],"best":{"loss":0.5,"plan":${storedPlan},"snapshot":[1]}}}`,
     );
     expect(header({ folds: [{ head: null }, { head: null }] })).toContain('"made":[["head",null],["head",null,1]],');
     const finalModel = {
@@ -201,6 +221,49 @@ describe("a checkpoint", () => {
   it("of nothing is none", () => {
     expect(encodeCheckpoint(emptyCheckpoint(), "this")).toBeNull();
     expect(decodeCheckpoint(Buffer.alloc(0), "this", 3)).toBeNull();
+  });
+});
+
+describe("the states of trainings", () => {
+  const state = (epoch: number) => ({ epoch, steps: 3 * epoch, arrays: [Float32Array.of(epoch)], best: null });
+  const setUp = (openTraining: Checkpoint["openTraining"] = null) => {
+    const results: Checkpoint = { ...emptyCheckpoint(), openTraining };
+    const log: string[] = [];
+    const save = async () => void log.push(`saved ${results.openTraining?.state.epoch}`);
+    const { begin } = makeTrainingStates(results, 100, save, (message) => void log.push(message));
+    return { results, log, begin };
+  };
+
+  it("are kept once enough operations would be lost, saved once, and dropped at the end", async () => {
+    const { results, log, begin } = setUp();
+    const training = begin(0);
+    let taken = 0;
+    for (const epoch of [1, 2, 3, 4, 5]) {
+      training.onEpochEnd(() => {
+        taken++;
+        return state(epoch);
+      }, 40);
+      await training.save();
+      await training.save();
+    }
+    expect([taken, log]).toEqual([1, ["saved 3"]]);
+    expect(results.openTraining).toEqual({ name: 0, state: state(3) });
+    training.end();
+    expect(results.openTraining).toBeNull();
+    // What the one before did does not count.
+    begin(1).onEpochEnd(() => state(1), 40);
+    expect(results.openTraining).toBeNull();
+  });
+
+  it("are given to the training that they are of alone", () => {
+    const openTraining = { name: 1, state: state(2) };
+    const { results, log, begin } = setUp(openTraining);
+    const training = begin(1);
+    expect(training.stored()).toBe(openTraining.state);
+    training.onResume(2);
+    expect(log).toEqual(["Goes on after epoch 2, from a checkpoint."]);
+    expect(begin("refit").stored()).toBeNull();
+    expect(results.openTraining).toBeNull();
   });
 });
 

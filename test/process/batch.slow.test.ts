@@ -2,12 +2,12 @@
 import { describe, expect, it } from "vitest";
 import { decodeDelta } from "../../src/backbones/fine-tuned-static.ts";
 import { hashText } from "../../src/backbones/hash-text.ts";
-import { textStatic } from "../../src/backbones/node.ts";
+import { textStatic, textUse } from "../../src/backbones/node.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
 import { predict } from "../../src/core/head.ts";
 import { train } from "../../src/core/linear/train.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
-import type { Submission } from "../../src/jobs/protocol.ts";
+import type { Artifact, Submission } from "../../src/jobs/protocol.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts, newJobId } from "./batch-data.ts";
 import { poll, setUpHarness } from "./batch-harness.ts";
@@ -184,6 +184,39 @@ describe("a job", () => {
       const losses = epochs.flatMap(({ valid_loss }) => (valid_loss === undefined ? [] : [valid_loss]));
       const lateLosses = losses.slice(Math.ceil(epochCount / 3) - 1);
       expect(epochs.length - losses.length).toBe(losses.indexOf(Math.min(...lateLosses)) + 1);
+    });
+
+    it("of an encoder goes on from the last epoch whose state was saved", async () => {
+      const { url } = await harness.start({ operationsPerSave: 1 });
+      harness.worker.partBytes = 2 ** 24;
+      const lines = makeTexts(90);
+      const submission = makeSubmission({
+        backbone: { id: textUse.id, revision: textUse.revision },
+        dimensions: textUse.dimensions,
+        trainable: { last_layers: 2 },
+        hyperparameters: { ...makeSubmission().hyperparameters, epochs: 2 },
+      });
+      const told = (attempt: number) => progressMessages(harness.worker.messages(submission.id, attempt));
+      // The first attempt stands still when it has saved a state, until it is killed because the second takes its place.
+      const saved = Promise.withResolvers<Artifact>();
+      harness.worker.intercept = ({ message }) => {
+        if (message?.type !== "checkpoint" || told(1).at(-1) !== "Epoch 1 of 2.") return null;
+        saved.resolve(message.artifact);
+        return new Promise<Response>(() => undefined);
+      };
+      await submit(url, harness.worker.addJob(submission, lines));
+      const checkpoint = await saved.promise;
+      expect(checkpoint.bytes).toBeGreaterThan(1e7);
+      harness.worker.intercept = () => null;
+      const { manifest } = await runJob(url, { ...submission, attempt: 2, checkpoint }, lines);
+      expect(told(2).slice(1)).toEqual([
+        "Goes on from a checkpoint.",
+        "Goes on after epoch 1, from a checkpoint.",
+        "Epoch 2 of 2.",
+        "Epoch 1 of 2.",
+        "Epoch 2 of 2.",
+      ]);
+      expect(manifest).toMatchObject({ candidate: "fine_tuned", backbone: { dimensions: textUse.dimensions } });
     });
   });
 

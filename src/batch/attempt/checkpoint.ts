@@ -2,13 +2,14 @@
  * The results that an attempt has so far, as bytes from which the next attempt goes on:
  *
  *   "GBC2" | u32 length of JSON | JSON, padded with spaces to a multiple of 4 | embeddings f32
- *          | heads and deltas, as they are stored
+ *          | heads and deltas, as they are stored | the arrays of a training's state f32
  *
  * Numbers are little-endian. The JSON has a fingerprint of the job and its data: the results are of use for these alone.
  */
 import { createHash } from "node:crypto";
 import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
 import type { EvaluationResult } from "../../core/evaluation/evaluation.ts";
+import type { TrainingState } from "../../finetune/encoder/state.ts";
 import type { Plan } from "../../finetune/train.ts";
 import type { Manifest, Submission } from "../../jobs/protocol.ts";
 import { type EmbeddingMatrix, makeEmbeddingMatrix } from "./embedding-matrix.ts";
@@ -31,6 +32,15 @@ export interface FineTunedAssessment {
   readonly assessment: Omit<EvaluationResult, "conformal"> & { readonly conformal: readonly number[] };
 }
 
+/** Which training of a job it is: that of a fold, or that on all rows. */
+export type TrainingName = number | "refit";
+
+/** A training of layers that has begun, and has not ended. */
+export interface OpenTraining {
+  readonly name: TrainingName;
+  readonly state: TrainingState;
+}
+
 /** The winner, trained on all rows. */
 export type FinalModel = Pick<Manifest, "candidate" | "training" | "evaluation"> & {
   /** How many numbers of the backbone were trained. */
@@ -48,10 +58,18 @@ export interface Checkpoint {
   /** null if no layers were compared. */
   fineTunedAssessment: FineTunedAssessment | null;
   finalModel: FinalModel | null;
+  openTraining: OpenTraining | null;
 }
 
 export function emptyCheckpoint(): Checkpoint {
-  return { embeddings: null, folds: [], comparison: null, fineTunedAssessment: null, finalModel: null };
+  return {
+    embeddings: null,
+    folds: [],
+    comparison: null,
+    fineTunedAssessment: null,
+    finalModel: null,
+    openTraining: null,
+  };
 }
 
 /** A hash of all that the results depend on: the data, and the submission without what names the attempt. */
@@ -79,6 +97,8 @@ interface Header {
   readonly judgement: Comparison | null;
   readonly told: (Omit<FineTunedAssessment, "plan"> & { readonly plan: StoredPlan }) | null;
   readonly fitted: (Omit<FinalModel, "head" | "delta"> & Lengths) | null;
+  /** Earlier builds have none, and use no checkpoint that has one. */
+  readonly open?: StoredTraining;
 }
 /** Without a number, it is of fold 0. */
 type StoredCandidate = readonly [
@@ -86,6 +106,14 @@ type StoredCandidate = readonly [
   value: ({ readonly plan: StoredPlan | null } & Lengths) | null,
   fold?: number,
 ];
+/** The lengths of the state's arrays, in numbers; then those of the best epoch's snapshot. */
+interface StoredTraining {
+  readonly name: TrainingName;
+  readonly epoch: number;
+  readonly steps: number;
+  readonly arrays: readonly number[];
+  readonly best: { readonly loss: number; readonly plan: StoredPlan; readonly snapshot: readonly number[] } | null;
+}
 interface Lengths {
   readonly head: number;
   readonly delta: number | null;
@@ -98,7 +126,8 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
   const candidates = comparison === null ? checkpoint.folds.flatMap(entriesOf) : [];
   const embeddings = finalModel === null ? checkpoint.embeddings : null;
   const rows = embeddings?.count() ?? 0;
-  if (rows === 0 && candidates.length === 0 && comparison === null) return null;
+  const open = finalModel === null ? checkpoint.openTraining : null;
+  if (rows === 0 && candidates.length === 0 && comparison === null && open === null) return null;
   const lengths = ({ head, delta }: Pick<TrainedCandidate, "head" | "delta">) => ({
     head: head.length,
     delta: delta?.length ?? null,
@@ -114,6 +143,7 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
     judgement: comparison,
     told: fineTunedAssessment && { ...fineTunedAssessment, plan: storePlan(fineTunedAssessment.plan) },
     fitted: finalModel && { ...finalModel, ...lengths(finalModel) },
+    ...(open && { open: storeTraining(open) }),
   };
   const json = Buffer.from(JSON.stringify(header));
   const paddedLength = Math.ceil(json.length / 4) * 4;
@@ -122,7 +152,13 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
   prefix.writeUInt32LE(paddedLength, 4);
   json.copy(prefix, 8);
   const bytes = [...candidates.map(([, each]) => each), finalModel].flatMap((each) => [each?.head, each?.delta]);
-  return [prefix, ...(embeddings?.bytes() ?? []), ...bytes.filter((part) => part != null)];
+  const arrays = open === null ? [] : [...open.state.arrays, ...(open.state.best?.snapshot ?? [])];
+  return [
+    prefix,
+    ...(embeddings?.bytes() ?? []),
+    ...bytes.filter((part) => part != null),
+    ...arrays.map(({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength)),
+  ];
 }
 
 /** The results in a checkpoint; null if it is none, is not whole, or is of another job or other data. */
@@ -131,22 +167,21 @@ export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions:
   let offset = 8 + bytes.readUInt32LE(4);
   const header = parse(bytes.subarray(8, offset));
   if (header?.of !== fingerprint) return null;
-  const { judgement: comparison, told, fitted } = header;
+  const { judgement: comparison, told, fitted, open } = header;
   const lengths = [...header.made.map(([, each]) => each), fitted].map(
     (each) => (each?.head ?? 0) + (each?.delta ?? 0),
   );
-  const floats = header.embeddings * dimensions;
+  const arrayLengths = [...(open?.arrays ?? []), ...(open?.best?.snapshot ?? [])];
+  const floats = arrayLengths.reduce((sum, length) => sum + length, header.embeddings * dimensions);
   if (bytes.length !== offset + 4 * floats + lengths.reduce((sum, size) => sum + size, 0)) return null;
   const embeddings = makeEmbeddingMatrix(dimensions);
-  for (let row = 0; row < header.embeddings; row++) {
-    // A copy, because floats must begin at a multiple of four, and in a Buffer of Node they may not.
-    embeddings.push(new Float32Array(new Uint8Array(bytes.subarray(offset, offset + 4 * dimensions)).buffer));
-    offset += 4 * dimensions;
-  }
   const take = (size: number) => {
     offset += size;
     return new Uint8Array(bytes.subarray(offset - size, offset));
   };
+  // Of a copy, because floats must begin at a multiple of four, and in a Buffer of Node they may not.
+  const takeFloats = (length: number) => new Float32Array(take(4 * length).buffer);
+  for (let row = 0; row < header.embeddings; row++) embeddings.push(takeFloats(dimensions));
   const takeBoth = ({ head, delta }: Lengths) => ({ head: take(head), delta: delta === null ? null : take(delta) });
   const folds: FoldCandidates[] = [];
   for (const [candidate, each, fold = 0] of header.made) {
@@ -159,6 +194,7 @@ export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions:
     comparison,
     fineTunedAssessment: told && { ...told, plan: restorePlan(told.plan) },
     finalModel: fitted && { ...fitted, ...takeBoth(fitted) },
+    openTraining: open ? restoreTraining(open, takeFloats) : null,
   };
 }
 
@@ -168,6 +204,21 @@ function entriesOf(
 ): (readonly [candidate: Candidate, value: TrainedCandidate | null, fold?: number])[] {
   const entries = Object.entries(candidates) as [Candidate, TrainedCandidate | null][];
   return entries.map(([candidate, value]) => (fold === 0 ? [candidate, value] : [candidate, value, fold]));
+}
+
+function storeTraining({ name, state: { epoch, steps, arrays, best } }: OpenTraining): StoredTraining {
+  const lengths = (of: readonly Float32Array[]) => of.map(({ length }) => length);
+  const storedBest = best && { ...best, plan: storePlan(best.plan), snapshot: lengths(best.snapshot) };
+  return { name, epoch, steps, arrays: lengths(arrays), best: storedBest };
+}
+
+function restoreTraining(
+  { name, epoch, steps, arrays, best }: StoredTraining,
+  takeFloats: (length: number) => Float32Array,
+): OpenTraining {
+  const restoredArrays = arrays.map(takeFloats);
+  const restoredBest = best && { ...best, plan: restorePlan(best.plan), snapshot: best.snapshot.map(takeFloats) };
+  return { name, state: { epoch, steps, arrays: restoredArrays, best: restoredBest } };
 }
 
 function parse(json: Buffer): Header | null {

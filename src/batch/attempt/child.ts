@@ -18,6 +18,7 @@ export interface Setup {
   readonly budget: Cost;
   readonly backbones: BackboneSettings;
   readonly maxSingleUploadBytes: number;
+  readonly operationsPerSave: number;
 }
 
 /** Messages to the process: first the setup, later perhaps a request to stop. */
@@ -45,7 +46,14 @@ process.on("uncaughtException", (error) => {
   send({ type: "log", event: "crashed", fields: { stack: redactedStack(error) } }, () => process.exit(1));
 });
 
-const { submission, workerOptions, budget, maxSingleUploadBytes, backbones: backboneSettings } = await setup;
+const {
+  submission,
+  workerOptions,
+  budget,
+  maxSingleUploadBytes,
+  operationsPerSave,
+  backbones: backboneSettings,
+} = await setup;
 
 async function findBackbone(id: string) {
   const { bundledBackbones } = await import("../../backbones/node.ts");
@@ -62,6 +70,7 @@ const outcome = await runAttempt({
   backbone: submission.backbone && (await findBackbone(submission.backbone.id)),
   budget,
   maxSingleUploadBytes,
+  operationsPerSave,
   log: (event, fields = {}) => send({ type: "log", event, fields }),
 });
 send({ type: "ended", outcome });

@@ -15,6 +15,7 @@ import type { EmbeddingMatrix } from "./embedding-matrix.ts";
 import type { Examples } from "./examples.ts";
 import type { Reporter } from "./reporter.ts";
 import { embedLazily } from "./stages/embed.ts";
+import type { TrainingStates } from "./training-states.ts";
 
 export interface AttemptContext {
   readonly submission: Submission;
@@ -27,6 +28,8 @@ export interface AttemptContext {
   readonly budget: Cost;
   /** A larger artifact is uploaded in parts. */
   readonly maxSingleUploadBytes: number;
+  /** The operations of a training of layers after which its state is saved, at the end of an epoch. */
+  readonly operationsPerSave: number;
   readonly log: Log;
 }
 
@@ -62,6 +65,8 @@ export interface TrainingContext {
   readonly budget: Cost;
   /** Sends a progress message, without waiting for it. */
   readonly report: Reporter["sendProgress"];
+  /** null: a training of layers that is interrupted begins anew. */
+  readonly trainingStates: TrainingStates | null;
   /** Lets the event loop run. Throws if the attempt is to end. */
   readonly yieldToEventLoop: () => Promise<void>;
 }
@@ -71,7 +76,7 @@ export function makeTrainingContext(
   { submission, backbone, tensors, budget, cancellation }: AttemptContext,
   examples: Examples,
   embeddings: EmbeddingMatrix | null,
-  report: TrainingContext["report"],
+  { report, trainingStates }: Pick<TrainingContext, "report" | "trainingStates">,
 ): TrainingContext {
   const { texts, targets } = examples;
   const embedsLocally = backbone?.cost === "local";
@@ -86,6 +91,7 @@ export function makeTrainingContext(
     layers: chooseLayers(submission, backbone),
     budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },
     report,
+    trainingStates,
     yieldToEventLoop: async () => {
       await eventLoop();
       cancellation.signals.pause.throwIfAborted();

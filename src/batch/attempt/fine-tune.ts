@@ -14,6 +14,7 @@ import type { EncoderInput } from "../../finetune/encoder/network.ts";
 import { encoderTrainingOperations, fineTuneEncoder } from "../../finetune/encoder/train.ts";
 import { type Epoch, type FineTuningOptions, fineTune, fineTuningOperations, type Plan } from "../../finetune/train.ts";
 import type { Submission } from "../../jobs/protocol.ts";
+import type { TrainingName } from "./checkpoint.ts";
 import type { EncoderLayers, StaticLayers, TrainedLayers, TrainingContext } from "./context.ts";
 import { predictRows, toLogits } from "./model.ts";
 import { runTraining } from "./run-training.ts";
@@ -36,17 +37,24 @@ export interface FineTunedModel {
   readonly training: TrainingSummary;
 }
 
-/** Trains head and layers on rows. `plan` is the result of an earlier training on a part of them, else null. */
+export interface LayerTraining {
+  /** Which of the job's trainings it is. */
+  readonly name: TrainingName;
+  /** The result of an earlier training on a part of the rows; null: there is none. */
+  readonly plan: Plan | null;
+  readonly onEpoch: (epoch: Epoch) => void;
+}
+
+/** Trains head and layers on rows. */
 export async function fineTuneLayers(
   context: TrainingContext,
   layers: TrainedLayers,
   rows: readonly number[],
-  plan: Plan | null,
-  onEpoch: (epoch: Epoch) => void,
+  { name, ...training }: LayerTraining,
 ): Promise<Result<FineTunedModel>> {
-  const options = { ...fineTuningOptions(context.submission), plan, onEpoch };
+  const options = { ...fineTuningOptions(context.submission), ...training };
   return layers.kind === "encoder"
-    ? fineTuneEncoderLayers(context, layers, rows, options)
+    ? fineTuneEncoderLayers(context, layers, rows, options, name)
     : fineTuneStaticLayers(withLexicalFeatures(context, rows.length), layers, rows, options);
 }
 
@@ -94,6 +102,7 @@ async function fineTuneEncoderLayers(
   { base, layers }: EncoderLayers,
   rows: readonly number[],
   commonOptions: Options,
+  name: TrainingName,
 ): Promise<Result<FineTunedModel>> {
   const start = await prepareFineTuning(context, "encoder", rows, commonOptions.plan);
   if (!start.ok) return start;
@@ -112,11 +121,16 @@ async function fineTuneEncoderLayers(
     inputs.push({ tokens: base.tokenize(text), besides });
   }
   const data = { ...start.value, frozenHead, inputs, lexicalOutputs };
-  const options = { ...commonOptions, layers };
+  const states = context.trainingStates?.begin(name) ?? null;
+  const options = { ...commonOptions, layers, states };
   const failure = operationsFailure(context, encoderTrainingOperations(base, data, options));
   if (failure !== null) return failure;
   const steps = fineTuneEncoder(base, data, options);
-  const { value: trained, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, context.yieldToEventLoop);
+  const { value: trained, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, async () => {
+    await context.yieldToEventLoop();
+    await states?.save();
+  });
+  states?.end();
   const composed = composeEncoder(base, frozenHead, trained, layers);
   return ok({ ...composed, plan: trained.plan, training: summary(start.value, trained.steps, operations) });
 }

@@ -21,6 +21,7 @@ import { pullExamples } from "./stages/pull.ts";
 import { refit } from "./stages/refit.ts";
 import { uploadModel } from "./stages/upload.ts";
 import { endpointBudgetFailure } from "./training-spec.ts";
+import { makeTrainingStates } from "./training-states.ts";
 
 /** From so many embeddings on, they are saved before all are there. */
 const MIN_EMBEDDINGS_TO_SAVE = 10_000;
@@ -80,10 +81,13 @@ async function pullAndRestore(
   // Those of a local backbone are made again when they are needed, which takes less than keeping them.
   const keepsEmbeddings = backbone !== null && backbone.cost !== "local";
   results.embeddings = keepsEmbeddings ? (results.embeddings ?? makeEmbeddingMatrix(submission.dimensions)) : null;
-  const context = makeTrainingContext(attempt, examples, results.embeddings, reporter.sendProgress);
+  const save = () => store.save(signal);
+  const report = reporter.sendProgress;
+  const trainingStates = makeTrainingStates(results, attempt.operationsPerSave, save, report);
+  const context = makeTrainingContext(attempt, examples, results.embeddings, { report, trainingStates });
   const failure = endpointBudgetFailure(context, rows);
   if (failure !== null) return { ok: false, failure };
-  return ok({ attempt, reporter, context, rows, splits, results, save: () => store.save(signal), startedAt });
+  return ok({ attempt, reporter, context, rows, splits, results, save, startedAt });
 }
 
 /** Embeds all texts by a backbone that is not "local", saving the embeddings whenever there are half as many again. */

@@ -49,9 +49,12 @@ export function startAttemptProcess(
     detached: true,
   });
   log("started", { ...logFields, pid: child.pid ?? 0 });
-  const { budget, backbones, maxSingleUploadBytes } = settings;
+  const { budget, backbones, maxSingleUploadBytes, operationsPerSave } = settings;
   const workerOptions = workerClientOptions(settings);
-  send(child, { type: "setup", setup: { submission, workerOptions, budget, backbones, maxSingleUploadBytes } });
+  send(child, {
+    type: "setup",
+    setup: { submission, workerOptions, budget, backbones, maxSingleUploadBytes, operationsPerSave },
+  });
   let isSettled = false;
   const settle = () => {
     isSettled = true;

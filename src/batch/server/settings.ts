@@ -25,7 +25,12 @@ export interface Settings {
   readonly retryPolicy: RetryPolicy;
   /** A larger artifact is uploaded in parts. */
   readonly maxSingleUploadBytes: number;
+  /** The operations of a training of layers after which its state is saved, at the end of an epoch. */
+  readonly operationsPerSave: number;
 }
+
+/** About 40 s of training. A state has up to some hundred megabytes. */
+const OPERATIONS_PER_SAVE = 1e12;
 
 /** The arguments of `makeBackbones`. */
 export interface BackboneSettings {
@@ -54,6 +59,7 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     backbones: readBackboneSettings(env),
     retryPolicy: defaultRetryPolicy,
     maxSingleUploadBytes: MAX_SINGLE_UPLOAD_BYTES,
+    operationsPerSave: OPERATIONS_PER_SAVE,
   };
 }
 

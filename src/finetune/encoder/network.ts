@@ -60,12 +60,23 @@ export interface EncoderNetwork {
   gradients(inputs: readonly EncoderInput[], toLossGradient: (logits: Float32Array, stride: number) => void): void;
   /** A tensor's numbers now: a copy. */
   tensor(name: string): Float32Array;
-  /** A copy of the numbers that steps change. */
+  /** A copy of the trained numbers: of the head and of each trained layer. */
   snapshot(): Float32Array[];
+  /** Whether arrays are a snapshot, or a state, of a network of this shape. */
+  fits(arrays: readonly Float32Array[], kind: "snapshot" | "state"): boolean;
+  /** Throws if the snapshot does not fit, as `resume` does. */
   restore(snapshot: readonly Float32Array[]): void;
+  /** A copy of all that steps change: the trained numbers, as a snapshot has them, then Adam's means and squares. */
+  state(): Float32Array[];
+  /** Takes over the state of a network after so many steps. */
+  resume(state: readonly Float32Array[], steps: number): void;
 }
 
 const MAX_GRADIENT_NORM = 1;
+/** What steps change of the head and of each trained layer. */
+const STATE = ["values", "means", "squares"] as const;
+const SNAPSHOT = ["values"] as const;
+type StatePart = (typeof STATE)[number];
 
 export function makeEncoderNetwork(
   workspace: Workspace,
@@ -110,6 +121,8 @@ export function makeEncoderNetwork(
   );
   const panel = reserve(8 * Math.max(dimensions, maxTexts));
   const trained = parameters.groups.filter(({ trained: isTrained }) => isTrained);
+  const head = { count: headCount, values: headValues, means: headMeans, squares: headSquares };
+  const changed = [head, ...trained];
   const lowestLayer = Math.max(0, layerCount + 1 - trainedLayers);
   const trainsTable = trainedLayers > layerCount + 1;
   const layerInputs: number[] = [];
@@ -222,6 +235,20 @@ export function makeEncoderNetwork(
     }
   }
 
+  /** The stretches of memory that hold these of the head and of each trained layer. */
+  const stretches = (parts: readonly StatePart[]) =>
+    parts.flatMap((part) => changed.map((group) => ({ offset: group[part], count: group.count })));
+  const copy = (parts: readonly StatePart[]) =>
+    stretches(parts).map(({ offset, count }) => floats(offset, count).slice());
+  const fits = (arrays: readonly Float32Array[], parts: readonly StatePart[]) => {
+    const counts = stretches(parts).map(({ count }) => count);
+    return arrays.length === counts.length && arrays.every(({ length }, i) => length === counts[i]);
+  };
+  const write = (arrays: readonly Float32Array[], parts: readonly StatePart[]) => {
+    if (!fits(arrays, parts)) throw new Error("These are not the arrays of this network.");
+    for (const [i, { offset, count }] of stretches(parts).entries()) floats(offset, count).set(arrays[i] ?? []);
+  };
+
   const makeDropout = ({ dropout, seed }: EncoderRates): Dropout =>
     dropout === 0
       ? null
@@ -288,15 +315,13 @@ export function makeEncoderNetwork(
       const { values, length } = parameters.tensor(name);
       return floats(values, length).slice();
     },
-    snapshot: () => [
-      floats(headValues, headCount).slice(),
-      ...trained.map(({ values, count }) => floats(values, count).slice()),
-    ],
-    restore([head, ...groups]) {
-      if (head === undefined || groups.length !== trained.length) throw new Error("This is no snapshot.");
-      floats(headValues, headCount).set(head);
-      for (const [i, { values, count }] of trained.entries())
-        floats(values, count).set(groups[i] ?? new Float32Array(0));
+    snapshot: () => copy(SNAPSHOT),
+    fits: (arrays, kind) => fits(arrays, kind === "state" ? STATE : SNAPSHOT),
+    restore: (snapshot) => write(snapshot, SNAPSHOT),
+    state: () => copy(STATE),
+    resume(state, stepsDone) {
+      write(state, STATE);
+      steps = stepsDone;
     },
   };
 }

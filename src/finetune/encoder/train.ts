@@ -18,6 +18,7 @@ import { makeWorkspace } from "../kernels.ts";
 import { makeLoss, type TargetScale } from "../loss.ts";
 import { type FineTuningOptions, meanAndDeviation, type Plan } from "../train.ts";
 import { type EncoderInput, type EncoderNetwork, type EncoderRates, makeEncoderNetwork } from "./network.ts";
+import { resumeTraining, type StateStore } from "./state.ts";
 
 export interface EncoderTrainingData {
   readonly inputs: readonly EncoderInput[];
@@ -36,6 +37,8 @@ export interface EncoderTrainingData {
 export type EncoderTrainingOptions = Omit<FineTuningOptions, "trainRows"> & {
   /** How many layers are trained, from the last. */
   readonly layers: number;
+  /** null: a training that is interrupted begins anew. */
+  readonly states: StateStore | null;
 };
 
 /** Regression: the network's outputs are (value − mean) / deviation. */
@@ -70,7 +73,7 @@ function layerFactors(shape: EncoderShape, layers: number): [string, number][] {
 export function encoderTrainingOperations(
   { shape }: EncoderBackbone,
   { inputs, outputs }: Pick<EncoderTrainingData, "inputs" | "outputs">,
-  { layers, plan, epochs, batchSize }: EncoderTrainingOptions,
+  { layers, plan, epochs, batchSize }: Pick<EncoderTrainingOptions, "layers" | "plan" | "epochs" | "batchSize">,
 ): number {
   const size = batchSize === "auto" ? ENCODER_BATCH_SIZE : batchSize;
   const epoch = operationsOf(shape, inputs, layers, outputs);
@@ -86,7 +89,7 @@ export function* fineTuneEncoder(
   options: EncoderTrainingOptions,
 ): Generator<number, FineTunedEncoder, void> {
   const { targets, outputs, weights, heldOut } = data;
-  const { plan, layers, seed } = options;
+  const { plan, layers, seed, states } = options;
   const batchSize = options.batchSize === "auto" ? ENCODER_BATCH_SIZE : options.batchSize;
   const heldOutSet = new Set(heldOut);
   const rows = Array.from(weights.keys()).filter((row) => weights[row] !== 0 && !heldOutSet.has(row));
@@ -95,50 +98,80 @@ export function* fineTuneEncoder(
   // What is below the trained layers is computed once where it is small: one row a text.
   const inputs = layers === 1 ? yield* poolInputs(network, base.shape, data, batchSize) : data.inputs;
   startHead(network, data.frozenHead, scale);
-  const loss = makeLoss(targets, weights, outputs, scale);
-  const addLexical = makeLexicalAddition(data, scale);
-  const random = seededRandom(seed ^ 0x5bd1e995);
   // A plan may be the mean of several. Its rates fall to zero by its end.
   const totalEpochs =
     plan === null ? encoderEpochs(options.epochs, rows.length, batchSize) : Math.max(1, Math.round(plan.epochs));
   const stepsPerEpoch = Math.ceil(rows.length / batchSize);
   const factors = layerFactors(base.shape, layers);
-  let best: { loss: number; plan: Plan; snapshot: Float32Array[] | null } | null = null;
-  let steps = 0;
-  for (let epoch = 1; epoch <= totalEpochs && rows.length > 0; epoch++) {
-    const order = shuffle([...rows], random);
-    let totalLoss = 0;
-    for (let first = 0; first < order.length; first += batchSize) {
-      const batch = order.slice(first, first + batchSize);
-      const batchInputs = batch.map((row) => inputs[row] as EncoderInput);
-      const rates = ratesOf(steps++, totalEpochs * stepsPerEpoch, factors, options);
-      network.step(
-        batchInputs,
-        (logits, stride) => {
-          addLexical(logits, stride, batch);
-          totalLoss += loss(logits, stride, batch);
-        },
-        rates,
-      );
-      yield operationsOf(base.shape, batchInputs, layers, outputs);
+  const trainer: EpochTrainer = {
+    network,
+    rows,
+    batchSize,
+    seed,
+    inputs,
+    loss: makeLoss(targets, weights, outputs, scale),
+    addLexical: makeLexicalAddition(data, scale),
+    ratesOf: (step) => ratesOf(step, totalEpochs * stepsPerEpoch, factors, options),
+    operationsOf: (batch) => operationsOf(base.shape, batch, layers, outputs),
+  };
+  let { epoch, best } = resumeTraining(network, states, totalEpochs, stepsPerEpoch);
+  while (epoch < totalEpochs && rows.length > 0) {
+    const { trainLoss, operations } = yield* trainEpoch(trainer, epoch * stepsPerEpoch);
+    epoch++;
+    if (heldOut.length === 0 || plan !== null) options.onEpoch?.({ epoch, totalEpochs, trainLoss });
+    else {
+      const evaluation = yield* evaluate(network, base.shape, { ...data, inputs }, batchSize, scale);
+      const { loss: validLoss, accuracy: validAccuracy } = evaluation;
+      options.onEpoch?.({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy });
+      if (best === null || validLoss < best.loss) {
+        const bestPlan = { totalEpochs: epoch, epochs: epoch, headTemperature: 1, layersTemperature: 1 };
+        best = { loss: validLoss, plan: bestPlan, snapshot: network.snapshot() };
+      } else if (epoch - best.plan.epochs >= DEFAULTS.patience) break;
     }
-    const trainLoss = totalLoss / rows.length;
-    if (heldOut.length === 0 || plan !== null) {
-      options.onEpoch?.({ epoch, totalEpochs, trainLoss });
-      continue;
-    }
-    const evaluation = yield* evaluate(network, base.shape, { ...data, inputs }, batchSize, scale);
-    const { loss: validLoss, accuracy: validAccuracy } = evaluation;
-    options.onEpoch?.({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy });
-    if (best === null || validLoss < best.loss) {
-      const snapshot = epoch === totalEpochs ? null : network.snapshot();
-      const bestPlan = { totalEpochs: epoch, epochs: epoch, headTemperature: 1, layersTemperature: 1 };
-      best = { loss: validLoss, plan: bestPlan, snapshot };
-    } else if (epoch - best.plan.epochs >= DEFAULTS.patience) break;
+    const state = { epoch, steps: epoch * stepsPerEpoch, best };
+    if (epoch < totalEpochs) states?.onEpochEnd(() => ({ ...state, arrays: network.state() }), operations);
   }
-  if (best !== null && best.snapshot !== null && best.plan.epochs < totalEpochs) network.restore(best.snapshot);
+  if (best !== null && best.plan.epochs < epoch) network.restore(best.snapshot);
   const defaultPlan = { totalEpochs, epochs: totalEpochs, headTemperature: 1, layersTemperature: 1 };
-  return { network, plan: best?.plan ?? plan ?? defaultPlan, steps, ...scale };
+  return { network, plan: best?.plan ?? plan ?? defaultPlan, steps: epoch * stepsPerEpoch, ...scale };
+}
+
+interface EpochTrainer {
+  readonly network: EncoderNetwork;
+  /** The inputs that are trained on. */
+  readonly rows: readonly number[];
+  readonly inputs: readonly EncoderInput[];
+  readonly batchSize: number;
+  readonly seed: number;
+  readonly loss: ReturnType<typeof makeLoss>;
+  readonly addLexical: ReturnType<typeof makeLexicalAddition>;
+  readonly ratesOf: (step: number) => EncoderRates;
+  readonly operationsOf: (batch: readonly EncoderInput[]) => number;
+}
+
+/** Trains an epoch, whose first step has this number. Answers the mean loss and the operations of the steps. */
+function* trainEpoch(
+  { network, rows, inputs, batchSize, seed, loss, addLexical, ratesOf, operationsOf }: EpochTrainer,
+  firstStep: number,
+): Generator<number, { trainLoss: number; operations: number }, void> {
+  // The order depends on the seed and the step alone, so that a training can go on from any epoch.
+  const order = shuffle([...rows], seededRandom(seed ^ 0x5bd1e995 ^ Math.imul(firstStep, 0x9e3779b1)));
+  let totalLoss = 0;
+  let operations = 0;
+  let step = firstStep;
+  for (let first = 0; first < order.length; first += batchSize) {
+    const batch = order.slice(first, first + batchSize);
+    const batchInputs = batch.map((row) => inputs[row] as EncoderInput);
+    const toLossGradient = (logits: Float32Array, stride: number) => {
+      addLexical(logits, stride, batch);
+      totalLoss += loss(logits, stride, batch);
+    };
+    network.step(batchInputs, toLossGradient, ratesOf(step++));
+    const stepOperations = operationsOf(batchInputs);
+    operations += stepOperations;
+    yield stepOperations;
+  }
+  return { trainLoss: totalLoss / rows.length, operations };
 }
 
 function makeNetwork(

@@ -56,10 +56,16 @@ export async function crossFit(
       const message = `Fold ${fold + 1} of ${splits.length}: ${trainingRows.length} examples to train on, ${testRows.length} to compare on.`;
       context.report(message, { examples: trainingRows.length, held_out: testRows.length });
     }
-    const candidates = await trainCandidates(context, trainingRows, trained[fold] ?? {}, async (candidate, result) => {
-      trained[fold] = { ...trained[fold], [candidate]: result };
-      await save();
-    });
+    const candidates = await trainCandidates(
+      context,
+      trainingRows,
+      fold,
+      trained[fold] ?? {},
+      async (candidate, result) => {
+        trained[fold] = { ...trained[fold], [candidate]: result };
+        await save();
+      },
+    );
     if (!candidates.ok) return candidates;
     predictions.push(await predictFold(context, testRows, candidates.value, labels));
   }

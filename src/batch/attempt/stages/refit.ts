@@ -40,15 +40,16 @@ async function refitLayers(
   assessment: FineTunedAssessment | null,
   startedAt: number,
 ): Promise<Result<FinalModel>> {
-  const result = await fineTuneLayers(context, layers, rows, assessment?.plan ?? null, reportEpochs(context));
+  const training = { name: "refit", plan: assessment?.plan ?? null, onEpoch: reportEpochs(context) } as const;
+  const result = await fineTuneLayers(context, layers, rows, training);
   if (!result.ok) return result;
-  const { head, delta, parameters, training } = result.value;
+  const { head, delta, parameters, training: summary } = result.value;
   const { evaluation, ...calibration } = assessment?.assessment ?? noEvaluation;
   const conformal = Float32Array.from(calibration.conformal);
   const temperature = head.task === "regression" ? 1 : calibration.temperature;
   return ok({
     candidate: "fine_tuned",
-    training: manifestTraining(training, temperature, startedAt),
+    training: manifestTraining(summary, temperature, startedAt),
     evaluation: { ...evaluation },
     parameters,
     // The checkpoints of older builds have no thresholds.

@@ -21,12 +21,14 @@ export interface TrainedCandidates {
 /**
  * Trains both candidates on rows.
  *
+ * @param fold the number of the split
  * @param trained candidates that an earlier attempt trained; they are not trained again
  * @param onTrained is awaited after each training
  */
 export async function trainCandidates(
   context: TrainingContext,
   rows: readonly number[],
+  fold: number,
   trained: FoldCandidates,
   onTrained: (candidate: Candidate, result: TrainedCandidate | null) => Promise<void>,
 ): Promise<Result<TrainedCandidates>> {
@@ -56,7 +58,7 @@ export async function trainCandidates(
     return ok({ head: head.value, fineTuned: head.value });
   const fineTuned = await reuseOrTrain("fine_tuned", async () => {
     if (fineTunedSpec?.ok) return trainHead(context, "fine_tuned", fineTunedSpec.value);
-    return layers === null ? ok(null) : trainLayers(context, layers, rows);
+    return layers === null ? ok(null) : trainLayers(context, layers, rows, fold);
   });
   return fineTuned.ok ? ok({ head: head.value, fineTuned: fineTuned.value }) : fineTuned;
 }
@@ -76,8 +78,10 @@ async function trainLayers(
   context: TrainingContext,
   layers: TrainedLayers,
   rows: readonly number[],
+  fold: number,
 ): Promise<Result<TrainedCandidate>> {
-  const result = await fineTuneLayers(context, layers, rows, null, reportEpochs(context));
+  const training = { name: fold, plan: null, onEpoch: reportEpochs(context) };
+  const result = await fineTuneLayers(context, layers, rows, training);
   if (!result.ok) return result;
   const { head, delta, plan } = result.value;
   return ok({ head: encodeHead(head), delta, plan });
