@@ -46,7 +46,7 @@ const ENCODER_TARGET_STEPS = 600;
 const MIN_ENCODER_EPOCHS = 3;
 const MAX_ENCODER_EPOCHS = 6;
 
-/** How many epochs a training of an encoder's layers takes, at most. */
+/** How many epochs a training of an encoder's layers takes, at most. `auto`: the fewer examples, the more. */
 export function encoderEpochs(epochs: number | "auto", examples: number, batchSize: number): number {
   if (epochs !== "auto") return epochs;
   const enough = Math.ceil((ENCODER_TARGET_STEPS * batchSize) / examples);
