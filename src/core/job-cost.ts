@@ -3,7 +3,16 @@
  * (job-order.ts), and which may run beside a large one; it is no bound. An attempt trains the head, and the layers if
  * there are any, on each half of the examples for the comparison, and on all of them.
  */
-import { DEFAULT_BATCH_SIZE, DEFAULT_FILTERS, resolveEpochs, stepOperations } from "./fine-tuning-cost.ts";
+import {
+  DEFAULT_BATCH_SIZE,
+  DEFAULT_FILTERS,
+  ENCODER_BATCH_SIZE,
+  encoderEpochs,
+  encoderOperations,
+  resolveEpochs,
+  stepOperations,
+  type TransformerShape,
+} from "./fine-tuning-cost.ts";
 import type { Task } from "./head.ts";
 import { type CostOptions, estimateCost, OPERATIONS_PER_TEXT_BYTE } from "./linear/cost.ts";
 import type { Cost } from "./linear/types.ts";
@@ -18,7 +27,17 @@ export interface JobSize {
   /** Of all inputs; 0 if they are embeddings. */
   readonly textBytes: number;
   /** null: no layers are trained. */
-  readonly layers: { readonly epochs: number | "auto"; readonly batchSize: number | "auto" } | null;
+  readonly layers: {
+    readonly epochs: number | "auto";
+    readonly batchSize: number | "auto";
+    /** null: those of a static backbone. */
+    readonly encoder: TrainedEncoder | null;
+  } | null;
+}
+
+/** A sentence encoder's shape, and how many of its layers are trained, from the last. */
+export interface TrainedEncoder extends TransformerShape {
+  readonly layers: number;
 }
 
 /**
@@ -28,6 +47,8 @@ export interface JobSize {
 const EVALUATIONS_PER_HEAD = 200;
 /** Bytes of text for each word, with the space after it. */
 const BYTES_PER_WORD = 6;
+/** Bytes of text for each sub-word of an encoder. */
+const BYTES_PER_TOKEN = 4.5;
 /** A text's copies in memory: two bytes a character, and its words. */
 const BYTES_PER_TEXT_BYTE = 3;
 
@@ -40,16 +61,28 @@ export function estimateJobCost(size: JobSize, options: CostOptions): Cost {
   const evaluation = objectiveOperations({ examples, dimensions, outputs, columns: 0, entries: 0 });
   const head = EVALUATIONS_PER_HEAD * evaluation + OPERATIONS_PER_TEXT_BYTE * textBytes;
   if (layers === null) return toCost(2 * head, bytes);
-  const batchSize = layers.batchSize === "auto" ? DEFAULT_BATCH_SIZE : layers.batchSize;
-  const shape = { dimensions, filters: DEFAULT_FILTERS, outputs };
   /** Of a training on a part of the examples. */
-  const training = (part: number) => {
-    const texts = Math.ceil(part * examples);
-    const words = (part * textBytes) / BYTES_PER_WORD;
-    const epoch = stepOperations(shape, words, texts, Math.ceil(texts / batchSize));
-    return resolveEpochs(layers.epochs, texts, batchSize) * epoch;
-  };
+  const training = (part: number) =>
+    layersOperations(layers, dimensions, outputs, Math.ceil(part * examples), part * textBytes);
   return toCost(2 * head + 2 * training(0.5) + training(1), bytes);
+}
+
+function layersOperations(
+  { epochs, batchSize, encoder }: NonNullable<JobSize["layers"]>,
+  dimensions: number,
+  outputs: number,
+  texts: number,
+  textBytes: number,
+): number {
+  if (encoder !== null) {
+    const { layers } = encoder;
+    const epoch = encoderOperations(encoder, { layers, tokens: textBytes / BYTES_PER_TOKEN, texts, outputs });
+    return encoderEpochs(epochs, texts, batchSize === "auto" ? ENCODER_BATCH_SIZE : batchSize) * epoch;
+  }
+  const size = batchSize === "auto" ? DEFAULT_BATCH_SIZE : batchSize;
+  const shape = { dimensions, filters: DEFAULT_FILTERS, outputs };
+  const epoch = stepOperations(shape, textBytes / BYTES_PER_WORD, texts, Math.ceil(texts / size));
+  return resolveEpochs(epochs, texts, size) * epoch;
 }
 
 function toCost(operations: number, bytes: number): Cost {

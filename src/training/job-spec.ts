@@ -3,8 +3,10 @@ import type { HeadParams } from "../api/heads.ts";
 import { defaultHyperparameters } from "../api/jobs.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { trainableLayers } from "../backbones/deltas.ts";
+import { isEncoder } from "../backbones/text-use.ts";
 import { textUse } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
+import type { TrainedEncoder } from "../core/job-cost.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
 import { chooseBackbone, findTrainableBackbone, isAuto, isFineTuned } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
@@ -17,7 +19,7 @@ export type NewJob = Omit<JobSpec, "head"> & { readonly head: string | null };
 /** A job's specification, but for what its examples and its backbone decide. */
 export type JobParams = Omit<
   NewJob,
-  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "trainable"
+  "tenant" | "source" | "task" | "modality" | "dimensions" | "out_of_scope_label" | "backbone" | "trainable" | "encoder"
 > & {
   /** null for all layers if there are any. */
   readonly trainable: JobSpec["trainable"] | null;
@@ -64,6 +66,7 @@ export async function resolveJobSpec(
     ...params,
     ...shape,
     trainable: trainable.value,
+    encoder: trainedEncoder(value, trainable.value),
     tenant,
     source,
     dimensions: value?.dimensions ?? shape.dimensions ?? 0,
@@ -169,6 +172,13 @@ async function refuseFineTuned(tenantLedger: Ledger, model: string, param: strin
   return fail("not_available", message, { param });
 }
 
+/** What is trained of a sentence encoder, by which the job's cost is estimated; null if nothing is. */
+function trainedEncoder(backbone: Backbone | null, trainable: JobSpec["trainable"]): TrainedEncoder | null {
+  if (backbone === null || !isEncoder(backbone) || trainable === "head") return null;
+  const { widths, hidden } = backbone.shape;
+  return { widths, hidden, layers: trainable === "all" ? trainableLayers(backbone) : trainable.last_layers };
+}
+
 /** Which layers a job trains: by default all of them, or the head alone where the backbone has no trainable layers. */
 function chooseLayers(
   env: Cloudflare.Env,
@@ -184,6 +194,6 @@ function chooseLayers(
   }
   if (trainable === "head" || trained) return ok(trainable);
   const subject = backbone === null ? "Embeddings of your own have" : `The backbone '${backbone.id}' has`;
-  const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or 'text-use-1' or 'text-static-1'.`;
+  const message = `${subject} no layers that can be trained here. Use 'trainable': "head", or the model 'text-use-1' or 'text-static-1'.`;
   return fail("not_available", message, { param: "trainable" });
 }

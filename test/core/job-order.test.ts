@@ -164,7 +164,8 @@ describe("what a job is estimated to cost", () => {
   };
   const options = { l2: "auto", evaluation: { method: "auto" }, lexical: "auto" } as const;
   const estimate = (change: Partial<JobSize>) => estimateJobCost({ ...size, ...change }, options);
-  const layers = { epochs: "auto", batchSize: "auto" } as const;
+  const layers = { epochs: "auto", batchSize: "auto", encoder: null } as const;
+  const encoder = { widths: [256, 512, 512], hidden: 1536, layers: 4 };
 
   it("grows with examples, labels, dimensions, text, layers and epochs", () => {
     const { operations } = estimate({});
@@ -179,6 +180,16 @@ describe("what a job is estimated to cost", () => {
     const large = estimate({ examples: 30_000, textBytes: 30_000 * 72, layers: { ...layers, epochs: 50 } });
     expect(large.operations / 12e9).toBeGreaterThan(600);
     expect(large.bytes).toBeGreaterThan(30_000 * 256 * 4);
+  });
+
+  it("is the more, the more layers of an encoder are trained", () => {
+    const withLayers = (count: number) => estimate({ layers: { ...layers, encoder: { ...encoder, layers: count } } });
+    const operations = [1, 2, 3].map((count) => withLayers(count).operations);
+    expect(operations).toEqual(operations.toSorted((a, b) => a - b));
+    expect(new Set(operations).size).toBe(3);
+    // Twice the examples with the same number of epochs, 6.
+    const twice = estimate({ examples: 120, textBytes: 8_000, layers: { ...layers, encoder } }).operations;
+    expect(twice / withLayers(4).operations).toBeCloseTo(2, 1);
   });
 
   it("is a whole number, also where nothing is known of the examples", () => {

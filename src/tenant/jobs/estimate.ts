@@ -11,7 +11,9 @@ import type { JobSpec } from "./jobs.ts";
 export function estimateJob(sql: SqlStorage, spec: JobSpec): Cost {
   const { task, dimensions, hyperparameters, seed, training, evaluation } = spec;
   const { n_epochs, batch_size } = hyperparameters;
-  const layers = hasTrainableLayers(spec.trainable) ? { epochs: n_epochs, batchSize: batch_size } : null;
+  const layers = hasTrainableLayers(spec.trainable)
+    ? { epochs: n_epochs, batchSize: batch_size, encoder: spec.encoder ?? null }
+    : null;
   const options = toTrainingOptions({ hyperparameters: { ...training, seed }, evaluation });
   return estimateJobCost({ task, dimensions, ...measureSource(sql, spec), layers }, options);
 }

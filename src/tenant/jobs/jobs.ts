@@ -6,6 +6,7 @@ import type { List, PageRequest } from "../../api/lists.ts";
 import { type Candidate, compare, hasTestExamples } from "../../core/evaluation/comparison.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
+import type { TrainedEncoder } from "../../core/job-cost.ts";
 import {
   decodeJobState,
   hasEnded,
@@ -40,6 +41,8 @@ export interface JobSpec {
   readonly head: string;
   readonly promote: PromotionMode;
   readonly trainable: Submission["trainable"];
+  /** If the layers are a sentence encoder's. Jobs that older builds made have none. */
+  readonly encoder?: TrainedEncoder | null;
   readonly suffix: string | null;
   readonly metadata: Readonly<Record<string, string>> | null;
   readonly seed: number;
