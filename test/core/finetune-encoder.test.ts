@@ -91,8 +91,7 @@ describe("a sentence encoder in training", () => {
     const { tensors, inputs, network } = setUp(trainedLayers);
     const trainedNames = layerNames(shape).slice(0, trainedLayers);
     const rates: EncoderRates = {
-      head: 1e-3,
-      layers: new Map(trainedNames.map((name) => [name, 1e-3])),
+      rates: new Map(["head", ...trainedNames].map((name) => [name, 1e-3])),
       pull: 0,
       dropout: 0.1,
       seed: 1,
@@ -118,7 +117,15 @@ describe("a sentence encoder in training", () => {
       const { inputs, network } = setUp(1);
       const pooled = network.pool(inputs);
       const all = isPooled ? inputs.map((input, i) => ({ ...input, pooled: pooled[i] as Float32Array })) : inputs;
-      const rates = { head: 1e-3, layers: new Map([["tanh", 1e-3]]), pull: 0.01, dropout: 0.1, seed: 1 };
+      const rates = {
+        rates: new Map([
+          ["head", 1e-3],
+          ["tanh", 1e-3],
+        ]),
+        pull: 0.01,
+        dropout: 0.1,
+        seed: 1,
+      };
       for (let step = 0; step < 3; step++) network.step(all, toLossGradient, rates);
       return network.forward(inputs).logits.slice();
     };
@@ -127,7 +134,15 @@ describe("a sentence encoder in training", () => {
 
   it("changes no row of the table that no text has", () => {
     const { tensors, inputs, network } = setUp(4);
-    const rates = { head: 1e-3, layers: new Map([["table", 1e-3]]), pull: 0.01, dropout: 0, seed: 1 };
+    const rates = {
+      rates: new Map([
+        ["head", 1e-3],
+        ["table", 1e-3],
+      ]),
+      pull: 0.01,
+      dropout: 0,
+      seed: 1,
+    };
     for (let step = 0; step < 3; step++) network.step(inputs, toLossGradient, rates);
     const row = (values: Float32Array | undefined, i: number) => values?.subarray(16 * i, 16 * (i + 1));
     const after = network.tensor("table.weights");
@@ -141,8 +156,8 @@ describe("a sentence encoder in training", () => {
     const { inputs, network } = setUp(3);
     const snapshot = network.snapshot();
     const before = network.forward(inputs).logits.slice();
-    const layers = new Map(layerNames(shape).map((name) => [name, 1e-2]));
-    network.step(inputs, toLossGradient, { head: 1e-2, layers, pull: 0, dropout: 0, seed: 1 });
+    const rates = new Map(["head", ...layerNames(shape)].map((name) => [name, 1e-2]));
+    network.step(inputs, toLossGradient, { rates, pull: 0, dropout: 0, seed: 1 });
     expect(network.forward(inputs).logits).not.toEqual(before);
     network.restore(snapshot);
     expect(network.forward(inputs).logits).toEqual(before);

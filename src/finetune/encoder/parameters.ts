@@ -14,7 +14,8 @@ export interface Group {
   readonly gradients: number;
   readonly means: number;
   readonly squares: number;
-  readonly anchors: number;
+  /** The pre-trained numbers; null: the group has none. */
+  readonly anchors: number | null;
 }
 
 /** Where a tensor of 32-bit floats lies, and its gradient. */
@@ -66,7 +67,7 @@ export function makeParameters(
   floats(timing, timingValues.length).set(timingValues);
   for (const { name, length } of tensors) floats(offsets.get(name)?.values ?? 0, length).set(readTensor(name));
   for (const { trained, values, anchors, count } of groups)
-    if (trained) floats(anchors, count).set(floats(values, count));
+    if (trained && anchors !== null) floats(anchors, count).set(floats(values, count));
   return {
     groups,
     timing,

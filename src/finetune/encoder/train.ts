@@ -231,8 +231,10 @@ function ratesOf(
   const warmUp = Math.min(1, (step + 1) / (DEFAULTS.warmUp * totalSteps));
   const rate = multiplier * DEFAULTS.rate * warmUp * (1 - step / totalSteps);
   return {
-    head: DEFAULTS.headFactor * rate,
-    layers: new Map(factors.map(([name, factor]) => [name, factor * rate])),
+    rates: new Map([
+      ["head", DEFAULTS.headFactor * rate],
+      ...factors.map(([name, factor]) => [name, factor * rate] as const),
+    ]),
     pull: DEFAULTS.pull,
     dropout: DEFAULTS.dropout,
     seed: Math.imul(seed + 1, 0x9e3779b1) + step,
