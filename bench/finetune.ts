@@ -12,9 +12,9 @@
 import { accuracyCases, summaryRows } from "./finetune/accuracy.ts";
 import { makeContext } from "./finetune/case.ts";
 import { costCases } from "./finetune/cost.ts";
-import { OPERATIONS_PER_SECOND } from "./shared/encoder-work.ts";
 import { readOptions } from "./shared/options.ts";
 import type { Row } from "./shared/report.ts";
+import { OPERATIONS_PER_SECOND } from "./shared/training-work.ts";
 
 export const runs = 1;
 

@@ -1,105 +1,201 @@
 /**
- * Compares transfer learning and fine-tuning: trains a head alone, the last layers, and all layers, on the same samples of
- * labelled sets, from two examples a class to the whole set.
+ * Compares transfer learning and fine-tuning: trains a head alone, the last layers, and all layers, of text-use-1 and of
+ * text-static-1, on the same samples of labelled sets.
  *
- *   npm run bench -- transfer --data DIR
+ *   npm run bench -- transfer --data DIR [--only PATTERN] [--stored]
  *
- * Writes the tables and plots of docs/transfer-vs-fine-tuning.md (transfer-doc.ts). The sets are those of
- * shared/text-datasets.ts, with at most 2,000 test texts. Every run is stored, so that an interrupted measurement resumes.
+ * The sets are those of shared/text-datasets.ts. Every run is stored, so that an interrupted measurement resumes. The
+ * shortest come first. When all runs are there, it writes docs/transfer-vs-fine-tuning.md and its plots (transfer/page.ts);
+ * before that, a preview in .graft/bench/transfer.
  */
-import { parseArgs } from "node:util";
+import { join } from "node:path";
+import type { Backbone } from "../src/backbones/backbone.ts";
+import { textStatic, textUse } from "../src/backbones/node.ts";
 import { mean } from "../src/core/evaluation/metrics.ts";
 import { seededRandom, shuffle } from "../src/core/random.ts";
-import { cached } from "./shared/cached.ts";
+import { cached, readStored } from "./shared/cached.ts";
 import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./shared/in-process.ts";
+import { readOptions } from "./shared/options.ts";
 import { makeRow, type Row } from "./shared/report.ts";
 import { spreadOf } from "./shared/statistics.ts";
-import { readTextDatasets, type Split, sampleByLabel } from "./shared/text-datasets.ts";
-import { type Run, writeDoc } from "./transfer-doc.ts";
+import { readTextDatasets, type Split, sampleByLabel, type TextDataset } from "./shared/text-datasets.ts";
+import {
+  countTokens,
+  OPERATIONS_PER_SECOND,
+  staticTrainingOperations,
+  trainingOperations,
+  type Work,
+  workOf,
+} from "./shared/training-work.ts";
+import { writePage } from "./transfer/page.ts";
+import { type Method, methods, type Run, type Size, sizes } from "./transfer/run.ts";
 
+const BENCH = "transfer";
 const SETS =
-  /^(hwu64 full|clinc150_full|snips full|bitext_support27|query_wellformedness|multidogo_airline|goemotions_ekman single|mr_polarity 10-fold)$/;
-const SIZES = [2, 5, 10, 20, 50, 100, "full"] as const;
+  /^(hwu64 full|clinc150_full|snips full|bitext_support27|query_wellformedness|goemotions_ekman single|mr_polarity 10-fold|multidogo_(airline|finance|insurance|media|software))$/;
+/** Up to this size there are several draws. */
 const SMALL_SIZE = 10;
-const SEEDS = 3;
-const MAX_TEST_ROWS = 2_000;
+const DRAWS = 3;
+const SIZES_OF_ALL: readonly Size[] = [10, "full"];
+const MAX_TEST_ROWS = 1_000;
+/** A whole set has at most so many rows, or so many a label if that is more; and so many sub-words. */
+const MAX_ROWS = 2_000;
+const MAX_ROWS_A_LABEL = 60;
+const MAX_TOKENS = 100_000;
+const MAX_HOURS = 8;
+/** From so many rows on, a first training finds the number of epochs on a part of them. */
+const ROWS_OF_TWO_TRAININGS = 2_000;
 
-const methods: Record<string, (prepared: Prepared) => Promise<Trained>> = {
-  head: trainHead,
-  "last layers": (prepared) => trainLayers(prepared, 1),
-  all: (prepared) => trainLayers(prepared, 2),
-};
+interface Model {
+  readonly backbone: Backbone;
+  /** How many layers are trained, from the last. */
+  readonly layers: Readonly<Record<Method, number>>;
+  readonly operations: (work: Work, layers: number) => number;
+}
 
-/** Every run, newly measured or stored. */
-async function measure(folder: string): Promise<Run[]> {
-  const all: Run[] = [];
-  for (const set of readTextDatasets(folder, SETS)) {
+const models: readonly Model[] = [
+  { backbone: textUse, layers: { head: 0, "last layers": 2, all: 4 }, operations: trainingOperations },
+  {
+    backbone: textStatic,
+    layers: { head: 0, "last layers": 1, all: 2 },
+    operations: (work, layers) => (layers === 0 ? 0 : staticTrainingOperations(work)),
+  },
+];
+
+/** Trainings on one sample of a set. */
+interface Draw {
+  readonly name: string;
+  readonly model: Model;
+  readonly set: TextDataset;
+  readonly size: Size;
+  readonly seed: number;
+  readonly methods: readonly Method[];
+  readonly split: Split;
+  readonly operations: number;
+}
+
+function makeDraws(sets: readonly TextDataset[]): Draw[] {
+  return sets.flatMap((set) => {
     const { train, test } = set.splits[0] as Split;
-    const testRows = subsample(test, MAX_TEST_ROWS);
     const labels = new Set(train.map(({ label }) => label)).size;
-    for (const size of SIZES) {
-      const seeds = size !== "full" && size <= SMALL_SIZE ? SEEDS : 1;
-      // A sample of nearly the whole set shows the same as the whole set.
-      if (size !== "full" && size * labels > 0.8 * train.length) continue;
-      for (let seed = 0; seed < seeds; seed++) {
-        let prepared: Prepared | null = null;
-        for (const [method, run] of Object.entries(methods)) {
-          const name = `${set.name} ${size} ${method} ${seed}`;
-          const result = await cached("transfer", name, async (): Promise<Run> => {
-            const rows = size === "full" ? train : sampleByLabel(train, size, seed);
-            prepared ??= await prepareSplit({ train: rows, test: testRows }, seed, "auto");
-            const trained = await run(prepared);
-            const { parameters, operations, seconds } = trained;
-            return {
-              set: set.name,
-              size,
-              method,
-              seed,
-              examples: rows.length,
-              labels,
-              test: await accuracyOn(prepared, prepared.test, trained.model),
-              train: await accuracyOn(prepared, subsample(prepared.train, MAX_TEST_ROWS), trained.model),
-              parameters,
-              operations,
-              seconds,
-            };
-          });
-          console.error(
-            `${name}: ${result.test.toFixed(3)} (train ${result.train.toFixed(3)}), ${result.seconds.toFixed(1)} s`,
-          );
-          all.push(result);
-        }
-      }
-    }
-  }
-  return all;
+    const whole = capTokens(subsample(train, Math.max(MAX_ROWS, MAX_ROWS_A_LABEL * labels)));
+    const testRows = subsample(test, MAX_TEST_ROWS);
+    return sizes.flatMap((size) =>
+      Array.from({ length: size !== "full" && size <= SMALL_SIZE ? DRAWS : 1 }, (_, seed) => {
+        const split = { train: size === "full" ? whole : sampleByLabel(train, size, seed), test: testRows };
+        return models.map((model) => makeDraw(model, set, size, seed, split));
+      }).flat(),
+    );
+  });
+}
+
+function makeDraw(model: Model, set: TextDataset, size: Size, seed: number, split: Split): Draw {
+  const work = workOf(split.train);
+  const trainings = split.train.length < ROWS_OF_TWO_TRAININGS ? 1 : 2;
+  const drawMethods = methods.filter((method) => method !== "all" || SIZES_OF_ALL.includes(size));
+  const layers = drawMethods.map((method) => model.layers[method]).filter((count) => count > 0);
+  const embedding = model.operations(work, 0) + model.operations(workOf(split.test), 0);
+  const operations =
+    embedding * drawMethods.length + layers.reduce((sum, count) => sum + trainings * model.operations(work, count), 0);
+  const name = `${model.backbone.id}, ${set.name}, ${size}, draw ${seed}`;
+  return { name, model, set, size, seed, methods: drawMethods, split, operations };
 }
 
 function subsample<T>(rows: readonly T[], limit: number): readonly T[] {
   return rows.length <= limit ? rows : shuffle([...rows], seededRandom(7)).slice(0, limit);
 }
 
-export async function run(): Promise<Row[]> {
-  const { values } = parseArgs({
-    allowPositionals: true,
-    options: { data: { type: "string", default: "" }, json: { type: "string" } },
+function capTokens(rows: Split["train"]): Split["train"] {
+  let tokens = 0;
+  return rows.filter(({ text }) => {
+    tokens += countTokens(text);
+    return tokens <= MAX_TOKENS;
   });
-  const all = await measure(values.data);
-  writeDoc(all);
-  const rows: Row[] = [];
-  for (const group of Map.groupBy(all, ({ set, size, method }) => `${set}, ${size} a class, ${method}`).entries()) {
-    const [name, groupRuns] = group;
-    const addRow = (measure: string, value: (run: Run) => number, unit = "") => {
-      const values = groupRuns.map(value);
-      const spread = groupRuns.length > 1 ? spreadOf(values) : null;
-      rows.push(makeRow({ case: name, measure, value: mean(values), unit, spread }));
-    };
-    addRow("examples", ({ examples }) => examples);
-    addRow("test accuracy", ({ test }) => test);
-    addRow("train accuracy", ({ train }) => train);
-    addRow("parameters", ({ parameters }) => parameters);
-    addRow("operations", ({ operations }) => operations);
-    addRow("time", ({ seconds }) => seconds, "s");
+}
+
+const runName = ({ name }: Draw, method: Method) => `${name}, ${method}`;
+
+/** The draw's runs, newly measured or stored. */
+async function measure(draw: Draw): Promise<Run[]> {
+  const { model, set, size, seed, split } = draw;
+  let prepared: Prepared | null = null;
+  const runs: Run[] = [];
+  for (const method of draw.methods) {
+    const result = await cached(BENCH, runName(draw, method), async (): Promise<Run> => {
+      prepared ??= await prepareSplit(split, seed, "auto", model.backbone);
+      const layers = model.layers[method];
+      const trained: Trained = await (layers === 0 ? trainHead(prepared) : trainLayers(prepared, layers));
+      const { parameters, operations, seconds } = trained;
+      return {
+        model: model.backbone.id,
+        set: set.name,
+        seenInPretraining: set.seenInPretraining,
+        size,
+        method,
+        seed,
+        examples: split.train.length,
+        labels: new Set(split.train.map(({ label }) => label)).size,
+        test: await accuracyOn(prepared, prepared.test, trained.model),
+        train: await accuracyOn(prepared, subsample(prepared.train, MAX_TEST_ROWS), trained.model),
+        parameters,
+        operations,
+        seconds,
+      };
+    });
+    const { test, train, seconds } = result;
+    console.error(`${runName(draw, method)}: ${test.toFixed(3)} (train ${train.toFixed(3)}), ${seconds.toFixed(1)} s`);
+    runs.push(result);
   }
-  return rows;
+  return runs;
+}
+
+const storedRuns = (draw: Draw) =>
+  draw.methods.flatMap((method) => readStored<Run>(BENCH, runName(draw, method)) ?? []);
+
+export async function run(): Promise<Row[]> {
+  const { data, only, stored } = readOptions();
+  const draws = makeDraws(readTextDatasets(data, SETS));
+  const hoursOf = (some: readonly Draw[]) =>
+    some.reduce((sum, { operations }) => sum + operations, 0) / OPERATIONS_PER_SECOND / 3600;
+  const isOpen = (draw: Draw) => storedRuns(draw).length < draw.methods.length;
+  const chosen = draws.filter((draw) => new RegExp(only).test(draw.name));
+  const open = chosen.filter(isOpen).sort((a, b) => a.operations - b.operations);
+  console.error(
+    `About ${hoursOf(draws).toFixed(1)} CPU-hours at ${OPERATIONS_PER_SECOND / 1e9} GFLOP a second in all,`,
+  );
+  console.error(
+    `${hoursOf(open).toFixed(2)} of them in the ${open.length} of ${chosen.length} draws that are to be measured.`,
+  );
+  for (const draw of stored ? [] : open) await measure(draw);
+  const runs = draws.flatMap(storedRuns);
+  if (runs.length === 0) return [];
+  const isComplete = !draws.some(isOpen);
+  writePage(runs, isComplete ? "docs" : join(".graft", "bench", BENCH));
+  const hours = hoursOf(draws);
+  const estimate = { case: "all runs", measure: "CPU time by their operations", value: hours, unit: "h" };
+  return [makeRow({ ...estimate, target: `≤ ${MAX_HOURS}`, met: hours <= MAX_HOURS }), ...runRows(runs)];
+}
+
+function runRows(runs: readonly Run[]): Row[] {
+  const groups = Map.groupBy(runs, ({ model, set, size, method }) => `${model}, ${set}, ${size} a class, ${method}`);
+  return [...groups].flatMap(([name, group]) => {
+    const row = (measure: string, value: (run: Run) => number, unit = "") => {
+      const values = group.map(value);
+      return makeRow({
+        case: name,
+        measure,
+        value: mean(values),
+        unit,
+        spread: values.length > 1 ? spreadOf(values) : null,
+      });
+    };
+    return [
+      row("examples", ({ examples }) => examples),
+      row("test accuracy", ({ test }) => test),
+      row("train accuracy", ({ train }) => train),
+      row("parameters", ({ parameters }) => parameters),
+      row("operations", ({ operations }) => operations),
+      row("time", ({ seconds }) => seconds, "s"),
+    ];
+  });
 }

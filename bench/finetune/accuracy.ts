@@ -7,12 +7,12 @@ import { seededRandom, shuffle } from "../../src/core/random.ts";
 import type { TenantClient } from "../../test/e2e/processes.ts";
 import { accuracyOf, type HeadQuality, measureQuality, predictBySvm, uploadDataset } from "../shared/accuracy.ts";
 import { cached, readStored } from "../shared/cached.ts";
-import { jobOperations, trainingOperations, workOf } from "../shared/encoder-work.ts";
 import { bestFastText, type FastText } from "../shared/fast-text.ts";
 import { readOptions, readRowLimit } from "../shared/options.ts";
 import type { Peer } from "../shared/python-peer.ts";
 import { makeRow, type Row } from "../shared/report.ts";
 import { readTextDatasets, type Split, sampleByLabel } from "../shared/text-datasets.ts";
+import { jobOperations, trainingOperations, workOf } from "../shared/training-work.ts";
 import { BENCH, type Case, waitForSuccess } from "./case.ts";
 
 const SETS =

@@ -8,13 +8,13 @@ import { buildWorker, serve } from "../../src/server/runtime.ts";
 import type { System, TenantClient } from "../../test/e2e/processes.ts";
 import { uploadDataset } from "../shared/accuracy.ts";
 import { cached, readStored } from "../shared/cached.ts";
-import { jobOperations, trainingOperations, workOf } from "../shared/encoder-work.ts";
 import { prepareSplit, trainLayers } from "../shared/in-process.ts";
 import { processTreeMegabytes } from "../shared/memory.ts";
 import { readRowLimit } from "../shared/options.ts";
 import { makeRow, type Row } from "../shared/report.ts";
 import { median, pairedRatio } from "../shared/statistics.ts";
 import { syntheticTexts12 } from "../shared/synthetic.ts";
+import { jobOperations, trainingOperations, workOf } from "../shared/training-work.ts";
 import type { EncodeRequest } from "../workers/encode.ts";
 import { BENCH, type Case, type Context, waitForSuccess } from "./case.ts";
 
@@ -113,11 +113,12 @@ function servingRow(name: string, tuned: readonly number[], frozen: readonly num
 
 /** The first prediction after a promotion, before an isolate has the delta, against the predictions after it. */
 function coldCase(): Case {
-  const rows = syntheticTexts12(COLD_ROWS, LABELS);
+  const rows = syntheticTexts12(Math.min(COLD_ROWS, readRowLimit("job")), LABELS);
   const work = workOf(rows);
   // The delta is as large after one epoch as after more.
   const operations = COLD_JOBS * (trainingOperations(work, 0) + trainingOperations(work, ALL_LAYERS) / 3);
-  return makeCase(`first prediction, cold delta of all layers`, operations, async (context) => {
+  const name = `first prediction after a promotion, cold delta of all layers, ${rows.length} texts`;
+  return makeCase(name, operations, async (context) => {
     const { tenant } = await context.system();
     const { graft } = tenant;
     await uploadDataset(graft, "cold", rows, true);
@@ -149,7 +150,7 @@ function coldCase(): Case {
     const penalty = median(coldTimes) - warm;
     return [
       makeRow({
-        case: "first prediction after promotion, cold delta of all layers",
+        case: name,
         measure: "more than a warm one",
         value: penalty,
         unit: "ms",

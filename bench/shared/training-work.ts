@@ -1,7 +1,16 @@
-/** What trainings of text-use-1 cost, before they start. */
-import { textUse } from "../../src/backbones/node.ts";
+/** What trainings of layers cost, before they start. Of text-use-1, where nothing else is said. */
+import { textStatic, textUse } from "../../src/backbones/node.ts";
 import { correctTexts } from "../../src/backbones/text-use.ts";
-import { ENCODER_BATCH_SIZE, encoderEpochs, encoderOperations } from "../../src/core/fine-tuning-cost.ts";
+import {
+  DEFAULT_BATCH_SIZE,
+  DEFAULT_FILTERS,
+  ENCODER_BATCH_SIZE,
+  encoderEpochs,
+  encoderOperations,
+  resolveEpochs,
+  stepOperations,
+} from "../../src/core/fine-tuning-cost.ts";
+import { splitWords } from "../../src/core/text/words.ts";
 import type { LabelledText } from "./text-datasets.ts";
 
 /** Floating-point operations a second of one core that trains or embeds, about. */
@@ -10,19 +19,28 @@ export const OPERATIONS_PER_SECOND = 25e9;
 export interface Work {
   readonly texts: number;
   readonly tokens: number;
+  readonly words: number;
   readonly outputs: number;
 }
 
+const tokenCounts = new Map<string, number>();
+
 /** The sub-words that the encoder reads of a text. */
 export function countTokens(text: string): number {
-  const [corrected = ""] = correctTexts(textUse.base, [text]);
-  return Math.min(textUse.tokenize(corrected).length, textUse.shape.maxTokens);
+  let count = tokenCounts.get(text);
+  if (count === undefined) {
+    const [corrected = ""] = correctTexts(textUse.base, [text]);
+    count = Math.min(textUse.tokenize(corrected).length, textUse.shape.maxTokens);
+    tokenCounts.set(text, count);
+  }
+  return count;
 }
 
 export function workOf(rows: readonly LabelledText[]): Work {
   return {
     texts: rows.length,
     tokens: rows.reduce((sum, { text }) => sum + countTokens(text), 0),
+    words: rows.reduce((sum, { text }) => sum + splitWords(text).length, 0),
     outputs: new Set(rows.map(({ label }) => label)).size,
   };
 }
@@ -42,4 +60,11 @@ export function trainingOperations(work: Work, layers: number): number {
 export function jobOperations(work: Work, layers: number): number {
   const half = { ...work, texts: work.texts / 2, tokens: work.tokens / 2 };
   return trainingOperations(work, 0) + 2 * trainingOperations(half, layers) + trainingOperations(work, layers);
+}
+
+/** The operations of one training of text-static-1's layers, at most. */
+export function staticTrainingOperations({ texts, words, outputs }: Work): number {
+  const shape = { dimensions: textStatic.dimensions, filters: DEFAULT_FILTERS, outputs };
+  const steps = Math.ceil(texts / DEFAULT_BATCH_SIZE);
+  return resolveEpochs("auto", texts, DEFAULT_BATCH_SIZE) * stepOperations(shape, words, texts, steps);
 }
