@@ -544,6 +544,11 @@ describe("an attempt's layers", () => {
     kernel: new Float32Array(FILTERS * 3 * 128).fill(1),
   });
 
+  const encoderLayers = JSON.stringify({ base: { id: model, revision: textStatic.revision }, layers: 1 });
+  const ofEncoder = new Uint8Array(4 + 4 + encoderLayers.length);
+  ofEncoder.set(Buffer.from(`GFE1\0\0\0\0${encoderLayers}`));
+  ofEncoder[4] = encoderLayers.length;
+
   test.each<[string, Uint8Array<ArrayBuffer> | null, object, string, string]>([
     ["missing", null, { backbone: wrongBackbone(delta) }, "invalid_artifact", "manifest.backbone.artifact"],
     [
@@ -566,6 +571,13 @@ describe("an attempt's layers", () => {
       "of another revision",
       otherRevision,
       { backbone: wrongBackbone(otherRevision) },
+      "invalid_artifact",
+      "manifest.backbone.artifact",
+    ],
+    [
+      "an encoder's",
+      ofEncoder,
+      { backbone: wrongBackbone(ofEncoder) },
       "invalid_artifact",
       "manifest.backbone.artifact",
     ],
