@@ -10,7 +10,7 @@
  * embedding. Each case is stored, so that an interrupted measurement resumes. The shortest come first.
  */
 import { accuracyCases, summaryRows } from "./finetune/accuracy.ts";
-import { makeContext } from "./finetune/case.ts";
+import { type Case, type Context, makeContext } from "./finetune/case.ts";
 import { costCases } from "./finetune/cost.ts";
 import { readOptions } from "./shared/options.ts";
 import type { Row } from "./shared/report.ts";
@@ -25,19 +25,30 @@ export async function run(): Promise<Row[]> {
     .filter(({ name }) => new RegExp(only).test(name))
     .sort((a, b) => a.operations - b.operations);
   const storedRows = await Promise.all(cases.map((each) => each.measure(null)));
-  for (const [i, { name, operations }] of cases.entries()) {
-    const minutes = operations / OPERATIONS_PER_SECOND / 60;
-    console.error(`${name}: ${storedRows[i] ? "stored" : `about ${minutes.toFixed(1)} minutes`}`);
-  }
+  const minutesOf = ({ operations }: Case) => operations / OPERATIONS_PER_SECOND / 60;
+  for (const [i, each] of cases.entries())
+    console.error(`${each.name}: ${storedRows[i] ? "stored" : `about ${minutesOf(each).toFixed(1)} minutes`}`);
   const rows = storedRows.flatMap((each) => each ?? []);
   const open = cases.filter((_, i) => storedRows[i] === null);
+  const minutes = open.reduce((sum, each) => sum + minutesOf(each), 0);
+  console.error(`${open.length} of ${cases.length} cases to measure: about ${minutes.toFixed(0)} minutes`);
   if (open.length > 0 && !stored) {
     const context = makeContext();
     try {
-      for (const each of open) rows.push(...((await each.measure(context)) ?? []));
+      for (const each of open) rows.push(...(await measureCase(each, context)));
     } finally {
       await context.close();
     }
   }
   return [...rows, ...summaryRows(accuracies.filter((each) => cases.includes(each)))];
+}
+
+/** A case that fails costs the others nothing, and is measured again the next time. */
+async function measureCase(each: Case, context: Context): Promise<Row[]> {
+  try {
+    return (await each.measure(context)) ?? [];
+  } catch (error) {
+    console.error(`${each.name} failed:`, error);
+    return [];
+  }
 }
