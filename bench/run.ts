@@ -27,7 +27,9 @@ const names = [
   "webhooks",
 ];
 if (!names.includes(name)) {
-  console.error(`usage: npm run bench -- NAME [--json FILE] [--data DIR], where NAME is one of ${names.join(", ")}`);
+  console.error(
+    `usage: npm run bench -- NAME [--json FILE] [--data DIR] [--only PATTERN], where NAME is one of ${names.join(", ")}`,
+  );
   process.exit(2);
 }
 const { run, runs = 1 } = (await import(`./${name}.ts`)) as Bench;
