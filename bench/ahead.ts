@@ -56,7 +56,7 @@ function countEmbedded(line: string): void {
 const toLines = (rows: readonly LabelledText[]) => rows.map((row) => JSON.stringify(row)).join("\n");
 
 async function measure(worker: LocalWorker, rows: readonly LabelledText[]): Promise<Row[]> {
-  const requests = await prepareTickets(worker);
+  const requests = await prepareTickets(worker, "auto");
   const target = { port: Number(new URL(worker.url).port), requests: requests("/v1/heads/support/predict") };
   const { key } = await worker.operator.tenants.create({ id: "ahead" });
   const graft = createClient({ baseUrl: worker.url, key: key.secret });

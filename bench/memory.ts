@@ -23,7 +23,7 @@ const EXAMPLES = 15_000;
 const LABELS = 150;
 const WORDS = 8;
 /** Heads with lexical features of all labels: together more than the cache takes. */
-const HEADS = 28;
+const HEADS = 48;
 const HEAD_EXAMPLES = 150;
 const HEAD_WORDS = 80;
 const POLL_MS = 500;

@@ -26,8 +26,11 @@ function httpRequest(path: string, body: unknown, key: string): Buffer {
   return Buffer.from(`${head.join("\r\n")}\r\n\r\n${json}`);
 }
 
-/** Trains the head `support` on text-static-1 and answers one request for each ticket to a path, under the worker's keys in turn. */
-export async function prepareTickets({ operator, graft }: LocalWorker): Promise<(path: string) => Buffer[]> {
+/** Trains the head `support` and answers one request for each ticket to a path, under the worker's keys in turn. */
+export async function prepareTickets(
+  { operator, graft }: LocalWorker,
+  backbone = "text-static-1",
+): Promise<(path: string) => Buffer[]> {
   const tickets = readFileSync(join(import.meta.dirname, "..", "..", "examples", "support-tickets.csv"));
   const texts = (parse(tickets, { columns: true }) as { text: string }[]).map(({ text }) => text);
   await graft.datasets.create({ name: "tickets", task: "single_label", modality: "text" });
@@ -35,7 +38,7 @@ export async function prepareTickets({ operator, graft }: LocalWorker): Promise<
   await graft.heads.train({
     name: "support",
     dataset: "tickets",
-    backbone: "text-static-1",
+    backbone,
     method: "head",
     evaluation: { method: "none" },
   });
