@@ -143,7 +143,8 @@ describe("the demo", () => {
   test.each(["Build the Worker", "Start it on workerd", "Train and evaluate"])(
     "leaves nothing when stopped at '%s'",
     async (step) => {
-      const { code, leftovers } = await runCommand(process.execPath, demo, { interruptAt: step });
+      const env: Record<string, string> = step === "Build the Worker" ? {} : { BUNDLE_DIR: inject("bundles").deployed };
+      const { code, leftovers } = await runCommand(process.execPath, demo, { interruptAt: step, env });
       expect(code).toBe(130);
       expect(leftovers).toEqual([]);
     },

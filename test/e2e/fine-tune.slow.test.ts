@@ -15,7 +15,12 @@ beforeAll(async () => {
 afterAll(() => system.close());
 
 const BASE = "text-static-1";
-const jobParams = { model: BASE, training_file: "dataset:tickets", promote: "always" } as const;
+const jobParams = {
+  model: BASE,
+  training_file: "dataset:tickets",
+  promote: "always",
+  method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 8 } } },
+} as const;
 const embedText = async (model: string, input: string) =>
   (await openai.embeddings.create({ model, input })).data[0]?.embedding ?? [];
 
