@@ -26,21 +26,32 @@ test("a training reads inputs of more than one message's size, texts and embeddi
     const imported = await call("POST", `/v1/datasets/${name}/examples`, freshKey, lines, headers);
     expect(imported.json).toMatchObject({ added: inputs.length });
   };
-  const long = "ы".repeat(20_000);
+  const long = "ы ".repeat(10_000);
   await importExamples(
     "long",
     { modality: "text" },
-    Array.from({ length: 900 }, (_, i) => ({ text: `${i} ${long}` })),
+    Array.from({ length: 1_200 }, (_, i) => ({ text: `${i} ${long}` })),
   );
   const wide = Array.from({ length: 700 }, (_, i) => ({
     embedding: Array.from({ length: 2048 }, (_, j) => +(i === j)),
   }));
   await importExamples("wide", { modality: "embedding", dimensions: 2048 }, wide);
+  // Reading the lexical features of so much text would take most of the time.
+  const lexical = (dataset: string) => (dataset === "long" ? { lexical: false } : {});
   for (const dataset of ["long", "wide"])
     expect(
-      (await trainHead({ name: dataset, dataset, evaluation: noEvaluation, hyperparameters }, freshKey)).dataset
-        .examples,
-    ).toBe(dataset === "long" ? 900 : 700);
+      (
+        await trainHead(
+          {
+            name: dataset,
+            dataset,
+            evaluation: noEvaluation,
+            hyperparameters: { ...hyperparameters, ...lexical(dataset) },
+          },
+          freshKey,
+        )
+      ).dataset.examples,
+    ).toBe(dataset === "long" ? 1_200 : 700);
 }, 120_000);
 
 test("versions of many labels are on pages that one message can hold", async () => {
