@@ -50,7 +50,7 @@ export interface FineTunedEncoder extends TargetScale {
 
 /** docs/fine-tuning.md says why they have these values, and what else was tried. */
 const DEFAULTS = {
-  rate: 1e-3,
+  rate: 5e-4,
   /** The head's rate is so many times as high. */
   headFactor: 10,
   /** A layer's rate is this part of the next one's; the tanh layer and the last transformer layer have the same. */
