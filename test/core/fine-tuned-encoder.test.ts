@@ -117,6 +117,24 @@ describe("a delta of a sentence encoder", () => {
     expect(apply(notFinite)).toBeNull();
   });
 
+  it("throws at no byte that is changed", () => {
+    const { delta } = makeChange(shape, before, 6, 4);
+    fc.assert(
+      fc.property(fc.nat(delta.length - 1), fc.integer({ min: 1, max: 255 }), (index, change) => {
+        const damaged = delta.slice();
+        damaged[index] = (damaged[index] as number) ^ change;
+        const read = decodeEncoderDelta(damaged);
+        if (read !== null) expect(() => applyEncoderDelta(shape, base, read)).not.toThrow();
+      }),
+    );
+    // The first table's magic number.
+    const { tensors } = decode(delta);
+    const first = Buffer.from(tensors).indexOf("GST1");
+    const other = tensors.slice();
+    other[first] = 0;
+    expect(applyEncoderDelta(shape, base, { ...decode(delta), tensors: other })).toBeNull();
+  });
+
   it("reads no bytes at random, and throws at none", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 64 }), (bytes) => {
