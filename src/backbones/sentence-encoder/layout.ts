@@ -130,8 +130,11 @@ export function floatReader(shape: EncoderShape, weights: Uint8Array): (name: st
   return (name) => {
     if (byName.get(name)?.type === "float32") return new Float32Array(bytes(name).buffer);
     const scales = new Float32Array(bytes(scalesOf(name)).buffer);
-    const codes = new Int8Array(bytes(name).buffer);
-    const width = codes.length / scales.length;
-    return Float32Array.from(codes, (code, i) => code * (scales[Math.floor(i / width)] ?? 0));
+    // Float32Array.from with a function takes forty times as long.
+    const values = new Float32Array(new Int8Array(bytes(name).buffer));
+    const width = values.length / scales.length;
+    for (const [row, scale] of scales.entries())
+      for (let i = row * width; i < (row + 1) * width; i++) values[i] = scale * (values[i] as number);
+    return values;
   };
 }
