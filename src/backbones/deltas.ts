@@ -1,8 +1,9 @@
 /** Fine-tuned backbones of each kind: a delta over a shared backbone whose layers jobs can train. */
 import type { Backbone } from "./backbone.ts";
-import { decodeEncoderDelta, type EncoderDelta, encoderResidentBytes, fineTunedEncoder } from "./fine-tuned-encoder.ts";
+import { decodeEncoderDelta, type EncoderDelta, fineTunedEncoder } from "./fine-tuned-encoder.ts";
 import { type Delta, decodeDelta, fineTunedBackbone, residentBytes } from "./fine-tuned-static.ts";
 import { layerNames } from "./sentence-encoder/layout.ts";
+import { networkBytes } from "./sentence-encoder/network.ts";
 import { isStatic, type StaticBackbone } from "./text-static.ts";
 import { type EncoderBackbone, isEncoder } from "./text-use.ts";
 
@@ -39,8 +40,9 @@ export function loadDelta(
   bytes: number,
 ): LoadedBackbone | null {
   if ("tensors" in delta) {
-    const backbone = isEncoder(base) ? fineTunedEncoder(base, ref, delta, bytes) : null;
-    return backbone && isEncoder(base) ? { backbone, residentBytes: encoderResidentBytes(base) } : null;
+    if (!isEncoder(base)) return null;
+    const backbone = fineTunedEncoder(base, ref, delta, bytes);
+    return backbone && { backbone, residentBytes: networkBytes(base.shape) };
   }
   if (!isStatic(base) || delta.dimensions !== base.dimensions) return null;
   return { backbone: fineTunedBackbone(base, ref, delta, bytes), residentBytes: residentBytes(delta, bytes) };

@@ -21,7 +21,7 @@ import {
   layerNames,
   scalesOf,
 } from "./sentence-encoder/layout.ts";
-import { encoderNetwork, networkBytes } from "./sentence-encoder/network.ts";
+import { encoderNetwork } from "./sentence-encoder/network.ts";
 import { readTable, type StaticTable } from "./text-static.ts";
 import { type EncoderBackbone, embedByNetwork } from "./text-use.ts";
 
@@ -180,11 +180,6 @@ function addRows(
     view.setFloat32(scalesStart + 4 * row, newScale, true);
     if (sumsStart !== undefined) view.setFloat32(sumsStart + 4 * row, newScale * codeSum, true);
   }
-}
-
-/** About what the backbone of a delta takes in memory, beside its base. */
-export function encoderResidentBytes(base: EncoderBackbone): number {
-  return networkBytes(base.shape);
 }
 
 /** The backbone of a delta over the base that it names; null if it is not of its shape. `bytes` is the delta's size. */
