@@ -1,5 +1,4 @@
 /** Trains the layers of a backbone, and a head on them, on a job's examples. */
-
 import { correctTexts } from "../../backbones/text-use.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { type Head, lexicalLogits } from "../../core/head.ts";
@@ -21,6 +20,8 @@ import { runTraining } from "./run-training.ts";
 import { groupsOf, prepareTraining, targetsOf } from "./training-spec.ts";
 
 const OPERATIONS_PER_YIELD = 400_000_000;
+/** A text's spelling and sub-words take up to 4 µs a character. */
+const CHARACTERS_PER_YIELD = 10_000;
 /** With fewer examples, none is held out to tell when to stop: a tenth of few tells little. */
 const MIN_ROWS_FOR_HOLDOUT: Record<TrainedLayers["kind"], number> = { static: 200, encoder: 2000 };
 const HOLDOUT_FRACTION = 0.1;
@@ -111,8 +112,14 @@ async function fineTuneEncoderLayers(
   const extractFeatures = frozenHead.lexical && createLexicalVectorizer(frozenHead.lexical);
   const lexicalOutputs = extractFeatures && new Float32Array(rows.length * outputs);
   const inputs: EncoderInput[] = [];
+  let charactersLeft = CHARACTERS_PER_YIELD;
   for (const [i, row] of rows.entries()) {
     const input = context.examples.texts[row] ?? "";
+    if (charactersLeft <= 0) {
+      await context.yieldToEventLoop();
+      charactersLeft = CHARACTERS_PER_YIELD;
+    }
+    charactersLeft -= input.length;
     if (extractFeatures) lexicalOutputs?.set(lexicalLogits(frozenHead, extractFeatures(input)), i * outputs);
     const [text = ""] = correctTexts(base.base, [input]);
     const embedding = await context.embed(row);
