@@ -135,7 +135,7 @@ export function decodeJobState(json: string): JobState {
   return { ...state, endpointDeaths: state.endpointDeaths ?? 0 };
 }
 
-/** Whether a job trains layers of its backbone. Every job trains the head, which counts as the last layer. */
+/** Whether a job trains layers of its backbone. Every job trains the head, which is none of them. */
 export function hasTrainableLayers(trainable: "all" | "head" | { readonly last_layers: number }): boolean {
   return trainable !== "head";
 }
