@@ -42,9 +42,9 @@ export function isAuto(env: Cloudflare.Env, id: string | undefined): boolean {
   return (id ?? env.DEFAULT_BACKBONE ?? AUTO) === AUTO;
 }
 
-/** A shared backbone by id. Without an id it is this instance's default one, and under `auto` the preferred one. */
+/** A shared backbone by id. Without an id it is this instance's default one, which must not be `auto`. */
 export function findSharedBackbone(env: Cloudflare.Env, id: string | undefined, param: string): Result<Backbone> {
-  const backboneId = id ?? (isAuto(env, id) ? textUse.id : env.DEFAULT_BACKBONE) ?? AUTO;
+  const backboneId = id ?? env.DEFAULT_BACKBONE ?? AUTO;
   const backbone = getSharedBackbones(env).get(backboneId);
   return backbone
     ? ok(backbone)
