@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { binomialCdf } from "../../src/core/evaluation/binomial.ts";
+import { binomialCdf } from "../../src/core/evaluation/beta.ts";
 import type { Evaluation } from "../../src/core/evaluation/evaluation.ts";
 import type { Task } from "../../src/core/head.ts";
 import {

@@ -1,4 +1,4 @@
-/** The beta distribution, and Student's t distribution, which follows from it. */
+/** The beta distribution, and the binomial and Student's t distributions, which follow from it. */
 
 /** Lanczos' approximation with g = 7 and nine terms. */
 const LANCZOS: readonly [number, ...number[]] = [
@@ -54,6 +54,12 @@ function continuedFraction(x: number, a: number, b: number): number {
     if (Math.abs(change - 1) < PRECISION) break;
   }
   return fraction;
+}
+
+/** P(X ≤ k) of k successes in n trials, each of which succeeds with probability p (DLMF 8.17.5). */
+export function binomialCdf(k: number, n: number, p: number): number {
+  if (k < 0) return 0;
+  return k >= n ? 1 : betaCdf(1 - p, n - k, k + 1);
 }
 
 /** P(T ≤ t) of Student's t distribution. */

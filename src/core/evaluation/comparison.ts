@@ -1,6 +1,5 @@
 /** Decides which of two candidates is better, on examples that neither was trained on. */
-import { betaCdf, betaLogDensity, studentCdf } from "./beta.ts";
-import { binomialCdf } from "./binomial.ts";
+import { betaCdf, betaLogDensity, binomialCdf, studentCdf } from "./beta.ts";
 
 export type Candidate = "head" | "fine_tuned";
 export type Verdict = "better" | "not_better" | "inconclusive";

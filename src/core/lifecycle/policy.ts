@@ -1,5 +1,5 @@
 /** The policy of a head that retrains by itself: which new version is promoted, and when the active one has drifted. */
-import { binomialCdf } from "../evaluation/binomial.ts";
+import { binomialCdf } from "../evaluation/beta.ts";
 import type { Task } from "../head.ts";
 
 export interface Policy {
