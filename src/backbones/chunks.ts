@@ -9,7 +9,8 @@ export const CHARACTERS_PER_CHUNK = 50_000;
  * How many times as long as a static backbone others take for a character: a fine-tuned one for words that its cache does
  * not have, a sentence encoder for short texts.
  */
-const COST_FACTORS = { fine_tuned: 25, sentence_encoder: 40 };
+const FINE_TUNED_COST_FACTOR = 25;
+const ENCODER_COST_FACTOR = 40;
 
 /** About what a sentence encoder takes in one pass: some 25 ms of work. */
 const ENCODER_CHARACTERS_PER_CHUNK = 500;
@@ -17,14 +18,20 @@ const ENCODER_CHARACTERS_PER_CHUNK = 500;
 /** Is awaited before each chunk. It lets other requests run, and stops the work by returning a failure. */
 export type YieldToEventLoop = () => Promise<Failure | null>;
 
+/** Whether a sentence encoder computes in this isolate, a shared one or one that was fine-tuned. */
+export function runsEncoder({ cost }: Pick<Backbone, "cost">): boolean {
+  return cost === "local_cached";
+}
+
 /** The cost of a character where work is bounded: 1 for a static backbone. */
-function costFactor({ kind }: Pick<Backbone, "kind">): number {
-  return kind === "fine_tuned" || kind === "sentence_encoder" ? COST_FACTORS[kind] : 1;
+function costFactor(backbone: Pick<Backbone, "kind" | "cost">): number {
+  if (runsEncoder(backbone)) return ENCODER_COST_FACTOR;
+  return backbone.kind === "fine_tuned" ? FINE_TUNED_COST_FACTOR : 1;
 }
 
 /** How many characters of an input the backbone reads. */
-export function maxCharacters({ kind }: Pick<Backbone, "kind">): number {
-  return kind === "sentence_encoder" ? MAX_CHARACTERS : Number.POSITIVE_INFINITY;
+export function maxCharacters(backbone: Pick<Backbone, "cost">): number {
+  return runsEncoder(backbone) ? MAX_CHARACTERS : Number.POSITIVE_INFINITY;
 }
 
 /**
@@ -45,8 +52,9 @@ export async function embedInChunks(
   inputs: readonly string[],
   yieldToEventLoop: YieldToEventLoop,
 ): Promise<{ readonly rows: readonly (Float32Array | undefined)[]; readonly failure: Failure | null }> {
-  const charactersPerChunk =
-    backbone.kind === "sentence_encoder" ? ENCODER_CHARACTERS_PER_CHUNK : CHARACTERS_PER_CHUNK / costFactor(backbone);
+  const charactersPerChunk = runsEncoder(backbone)
+    ? ENCODER_CHARACTERS_PER_CHUNK
+    : CHARACTERS_PER_CHUNK / costFactor(backbone);
   const rows: (Float32Array | undefined)[] = [];
   while (rows.length < inputs.length) {
     const stopFailure = await yieldToEventLoop();

@@ -1,6 +1,6 @@
 /** Embeds single inputs. A tenant's embeddings by a backbone that is not "local" are cached in KV, one value an input. */
 import type { Backbone } from "../backbones/backbone.ts";
-import { embedInChunks, maxCharacters, missingRowFailure } from "../backbones/chunks.ts";
+import { embedInChunks, maxCharacters, missingRowFailure, runsEncoder } from "../backbones/chunks.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { limits } from "../core/limits.ts";
 import { countCharacters } from "../core/text/characters.ts";
@@ -37,7 +37,7 @@ export async function embedInputs(
 ): Promise<Result<EmbeddedInputs>> {
   const failure =
     checkLength(inputs, limits.characters_per_request, Number.POSITIVE_INFINITY) ??
-    (backbone.kind === "sentence_encoder"
+    (runsEncoder(backbone)
       ? checkLength(inputs, limits.encoder_characters_per_request, maxCharacters(backbone))
       : null);
   if (failure !== null) return failure;

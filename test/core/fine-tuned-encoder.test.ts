@@ -1,5 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { Backbone } from "../../src/backbones/backbone.ts";
+import { embeddingWork, embedInChunks, maxCharacters } from "../../src/backbones/chunks.ts";
 import { loadDelta, readDelta } from "../../src/backbones/deltas.ts";
 import {
   applyEncoderDelta,
@@ -88,6 +90,10 @@ describe("a delta of a sentence encoder", () => {
       bytes: delta.length,
     });
     expect(residentBytes).toBeGreaterThan(textUse.encoder().network.weights().length);
+    // What requests may ask of it is what they may ask of its base.
+    expect(maxCharacters(backbone)).toBe(1024);
+    expect(embeddingWork(backbone, 5_000, 2)).toBe(2 * 1024 * 40);
+    expect(embeddingWork(backbone, 5_000, 2)).toBe(embeddingWork(textUse, 5_000, 2));
     const texts = ["where is my parcel", ""];
     const { rows } = await backbone.embed(texts);
     const { rows: baseRows } = await textUse.embed(texts);
@@ -96,6 +102,22 @@ describe("a delta of a sentence encoder", () => {
     expect(rows[1]).toEqual(baseRows[1]);
     // The base is as it was.
     expect((await textUse.embed(texts)).rows).toEqual(baseRows);
+  });
+
+  it("embeds as little without a pause as its base does", async () => {
+    const { delta } = makeChange(textUse.shape, baseReader(textUse), 2, 1);
+    const loaded = loadDelta(textUse, { id: "ft:x", revision: "1" }, decode(delta), delta.length);
+    const { backbone } = loaded as NonNullable<typeof loaded>;
+    const pausesOf = async (each: Backbone) => {
+      let pauses = 0;
+      await embedInChunks(each, Array(20).fill("where is my parcel, which I ordered in the last week"), async () => {
+        pauses++;
+        return null;
+      });
+      return pauses;
+    };
+    expect(await pausesOf(backbone)).toBe(2);
+    expect(await pausesOf(textUse)).toBe(2);
   });
 
   it("belongs to no backbone of another kind or shape", () => {
