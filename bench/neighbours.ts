@@ -4,6 +4,7 @@
  *
  *   npm run bench -- neighbours
  */
+import { setTimeout } from "node:timers/promises";
 import { createClient } from "../src/sdk/client.ts";
 import { attackNames, startAttack } from "./shared/attacks.ts";
 import { generateLoad, type LoadResult } from "./shared/load-generator.ts";
@@ -16,8 +17,6 @@ const CONCURRENCY = 4;
 const BEFORE_MS = 10_000;
 const DURING_MS = 15_000;
 const PAUSE_MS = 2_000;
-
-const sleep = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 interface Service {
   readonly load: LoadResult;
@@ -39,7 +38,7 @@ async function measureService({ graft }: LocalWorker, target: Target, millisecon
         method: "head",
       });
       await training.catch(() => count.refused++);
-      await sleep(PAUSE_MS);
+      await setTimeout(PAUSE_MS);
     }
   };
   const load = generateLoad({ ...target, concurrency: CONCURRENCY, milliseconds }).finally(() => {
@@ -55,7 +54,7 @@ async function measure(worker: LocalWorker, target: Target, name: string, key: s
   const attack = await startAttack({ name, url: worker.url, key });
   const during = await measureService(worker, target, DURING_MS);
   console.error(`  ${await attack.stop()}`);
-  await sleep(PAUSE_MS);
+  await setTimeout(PAUSE_MS);
   const compare = (measure: "p50" | "p99") => ({
     ...makeRow({ case: name, measure, value: during.load[measure], unit: "ms" }),
     peer: "before",

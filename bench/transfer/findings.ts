@@ -28,17 +28,17 @@ const NOTHING = "not measured.";
 
 interface Finding {
   readonly title: string;
-  /** Says it of the runs of one model. */
-  readonly tell: (runs: readonly Run[]) => string;
+  /** The finding, of the runs of one model. */
+  readonly describe: (runs: readonly Run[]) => string;
 }
 
-/** The five ways in which transfer learning and fine-tuning differ, each told of every model. */
+/** The five ways in which transfer learning and fine-tuning differ, each described for every model. */
 export const findings: readonly Finding[] = [
-  { title: "What is trained", tell: tellTrained },
-  { title: "Data needed", tell: tellData },
-  { title: "Cost", tell: tellCost },
-  { title: "Adaptability", tell: tellAdaptability },
-  { title: "Overfitting", tell: tellOverfitting },
+  { title: "What is trained", describe: describeTrained },
+  { title: "Data needed", describe: describeData },
+  { title: "Cost", describe: describeCost },
+  { title: "Adaptability", describe: describeAdaptability },
+  { title: "Overfitting", describe: describeOverfitting },
 ];
 
 const meanAt = (runs: readonly Run[], size: Size, method: Method, value: Value) =>
@@ -58,10 +58,11 @@ function describeSets(gains: readonly Gain[]): string {
 
 const largestSize = (runs: readonly Run[], method: Method) => sizesOf(runs, method).at(-1) ?? null;
 
-function tellTrained(runs: readonly Run[]): string {
+function describeTrained(runs: readonly Run[]): string {
   const size = largestSize(runs, "all");
   if (size === null) return NOTHING;
-  const parameters = (method: Method, at: Size) => formatCount(meanAt(runs, at, method, (run) => run.parameters));
+  const parameters = (method: Method, ofSize: Size) =>
+    formatCount(meanAt(runs, ofSize, method, (run) => run.parameters));
   const [last, all] = [meanGain(gainsBySet(runs, size, "last layers")), meanGain(gainsBySet(runs, size, "all"))];
   const [headAccuracy, lastAccuracy, allAccuracy] = methods.map((method) =>
     formatAccuracy(meanAt(runs, size, method, accuracy)),
@@ -75,12 +76,12 @@ function tellTrained(runs: readonly Run[]): string {
     `a head trains ${parameters("head", FIRST_SIZE)} numbers with ${formatSize(FIRST_SIZE)} and`,
     `${parameters("head", size)} with ${formatSize(size)}, in the mean of the sets; with the last layers it is`,
     `${parameters("last layers", size)}, with all ${parameters("all", size)}. With ${formatSize(size)} the head has`,
-    `${headAccuracy}, the last layers ${lastAccuracy}, all layers ${allAccuracy}: ${conclusion}.${tellOrder(runs)}`,
+    `${headAccuracy}, the last layers ${lastAccuracy}, all layers ${allAccuracy}: ${conclusion}.${describeOrder(runs)}`,
   ].join(" ");
 }
 
 /** Which is better, all layers or the last ones, where every size says the same. */
-function tellOrder(runs: readonly Run[]): string {
+function describeOrder(runs: readonly Run[]): string {
   const { figures, isBetter } = compareAll(runs);
   if (isBetter === null) return "";
   const better = isBetter ? "All layers are better than the last ones" : "The last layers are better than all";
@@ -89,16 +90,19 @@ function tellOrder(runs: readonly Run[]): string {
 
 /** All layers against the last ones; `isBetter` is null where the sizes do not agree on a notable difference. */
 function compareAll(runs: readonly Run[]): { readonly figures: string; readonly isBetter: boolean | null } {
-  const gains = sizesOf(runs, "all").map((size) => ({ size, gains: gainsBySet(runs, size, "all", "last layers") }));
-  const figures = gains
-    .map((at) => `${formatPoints(meanGain(at.gains))} with ${formatSize(at.size)} (${describeSets(at.gains)})`)
+  const gainsBySize = sizesOf(runs, "all").map((size) => ({
+    size,
+    gains: gainsBySet(runs, size, "all", "last layers"),
+  }));
+  const figures = gainsBySize
+    .map(({ size, gains }) => `${formatPoints(meanGain(gains))} with ${formatSize(size)} (${describeSets(gains)})`)
     .join(", ");
-  const means = gains.map((at) => meanGain(at.gains));
+  const means = gainsBySize.map(({ gains }) => meanGain(gains));
   const isBetter = means.every((gain) => gain >= NOTABLE);
   return { figures, isBetter: isBetter || means.every((gain) => gain <= -NOTABLE) ? isBetter : null };
 }
 
-function tellData(runs: readonly Run[]): string {
+function describeData(runs: readonly Run[]): string {
   const describe = (method: Method) =>
     sizesOf(runs, method)
       .map((size) => ({ size, gains: gainsBySet(runs, size, method) }))
@@ -120,14 +124,14 @@ function tellData(runs: readonly Run[]): string {
   ].join(" ");
 }
 
-function tellCost(runs: readonly Run[]): string {
+function describeCost(runs: readonly Run[]): string {
   const parts = [...new Set([FIRST_SIZE, ...sizesOf(runs, "all")])].flatMap((size) => {
-    const value = (method: Method, of: Value) => meanAt(runs, size, method, of);
+    const meanOf = (method: Method, value: Value) => meanAt(runs, size, method, value);
     const tuned = methods.slice(1).flatMap((method) => {
-      const [operations, seconds] = [value(method, (run) => run.operations), value(method, (run) => run.seconds)];
+      const [operations, seconds] = [meanOf(method, (run) => run.operations), meanOf(method, (run) => run.seconds)];
       const [headOperations, headSeconds] = [
-        value("head", (run) => run.operations),
-        value("head", (run) => run.seconds),
+        meanOf("head", (run) => run.operations),
+        meanOf("head", (run) => run.seconds),
       ];
       if (operations === null || seconds === null || headOperations === null || headSeconds === null) return [];
       const times = `${formatCount(operations / headOperations)} times the operations and ${formatCount(seconds / headSeconds)} times the seconds`;
@@ -140,7 +144,7 @@ function tellCost(runs: readonly Run[]): string {
   return `of a head's training, ${parts.join("; ")}.`;
 }
 
-function tellAdaptability(runs: readonly Run[]): string {
+function describeAdaptability(runs: readonly Run[]): string {
   const method = "last layers";
   const size = largestSize(runs, method);
   if (size === null) return NOTHING;
@@ -156,7 +160,7 @@ function tellAdaptability(runs: readonly Run[]): string {
       ? "the worse the frozen backbone fits a task, the more its layers gain"
       : correlation >= NOTABLE_CORRELATION
         ? "the better the frozen backbone fits a task, the more its layers gain"
-        : "how well the frozen backbone fits a task hardly tells what its layers gain";
+        : "how well the frozen backbone fits a task hardly says what its layers gain";
   const seen = new Set(runs.filter((run) => run.seenInPretraining).map(({ set }) => set));
   const groups = [gains.filter(({ set }) => !seen.has(set)), gains.filter(({ set }) => seen.has(set))];
   const bySeen = groups.every((group) => group.length > 0)
@@ -165,22 +169,22 @@ function tellAdaptability(runs: readonly Run[]): string {
   return `with ${formatSize(size)}, the last layers gain most on ${gains.slice(0, NAMED_SETS).map(name).join(", ")}, least on ${gains.slice(-NAMED_SETS).map(name).join(", ")}. The rank correlation of the gain with the head's accuracy is ${correlation.toFixed(2)}: ${relation}.${bySeen}`;
 }
 
-function tellOverfitting(runs: readonly Run[]): string {
+function describeOverfitting(runs: readonly Run[]): string {
   const size = largestSize(runs, "all");
   if (size === null) return NOTHING;
-  const describe = (at: Size) =>
+  const describeGaps = (ofSize: Size) =>
     methods
       .flatMap((method) => {
-        const value = meanAt(runs, at, method, gap);
+        const value = meanAt(runs, ofSize, method, gap);
         return value === null ? [] : [`${method} ${formatAccuracy(value)}`];
       })
       .join(", ");
-  const widening = ((meanAt(runs, size, "all", gap) ?? 0) - (meanAt(runs, size, "head", gap) ?? 0)) as number;
+  const widening = (meanAt(runs, size, "all", gap) ?? 0) - (meanAt(runs, size, "head", gap) ?? 0);
   const conclusion = widening >= NOTABLE ? "widens" : widening <= -NOTABLE ? "narrows" : "does not change";
   const seenAccuracies = methods
     .slice(0, 2)
     .map((method) => formatAccuracy(meanAt(runs, FIRST_SIZE, method, ({ train }) => train)));
-  return `on their training texts, head and last layers have ${seenAccuracies.join(" and ")} with ${formatSize(FIRST_SIZE)}. Train less test accuracy there: ${describe(FIRST_SIZE)}; with ${formatSize(size)}: ${describe(size)}. Training all layers ${conclusion} the gap (${formatPoints(widening)}).`;
+  return `on their training texts, head and last layers have ${seenAccuracies.join(" and ")} with ${formatSize(FIRST_SIZE)}. Train less test accuracy there: ${describeGaps(FIRST_SIZE)}; with ${formatSize(size)}: ${describeGaps(size)}. Training all layers ${conclusion} the gap (${formatPoints(widening)}).`;
 }
 
 /** What is not to be read into the numbers of a model. */

@@ -69,8 +69,8 @@ how long to train; it is included. The comparison of a job, which doubles the co
 }
 
 function fiveWays(runs: readonly Run[], models: readonly string[]): string {
-  const items = findings.map(({ title, tell }, i) => {
-    const lines = models.map((model) => `   - \`${model}\`: ${tell(select(runs, { model }))}`);
+  const items = findings.map(({ title, describe }, i) => {
+    const lines = models.map((model) => `   - \`${model}\`: ${describe(select(runs, { model }))}`);
     return `${i + 1}. **${title}.**\n${lines.join("\n")}`;
   });
   return `## Five ways in which they differ\n\nMeans over the sets; differences of accuracy in points.\n\n${items.join("\n")}`;

@@ -31,7 +31,7 @@ export type Value = (run: Run) => number;
 export const accuracy: Value = ({ test }) => test;
 export const gap: Value = ({ train, test }) => train - test;
 
-export type Selection = Partial<Pick<Run, "model" | "set" | "size" | "method">>;
+type Selection = Partial<Pick<Run, "model" | "set" | "size" | "method">>;
 
 export function select(runs: readonly Run[], selection: Selection): Run[] {
   const fields = Object.entries(selection) as [keyof Selection, unknown][];
