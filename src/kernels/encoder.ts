@@ -4,25 +4,10 @@
  * and no operation is fused, so the results are the same on every machine.
  */
 
-import { exp } from "./exponential";
+import { at, exp, sumLanes } from "./vectors";
 
 /** Codes of a row are 7 bits, the widest for which relaxed products are exact. */
 const LEVELS: f32 = 127;
-
-/** The address of number `index`. */
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function at(base: usize, index: i32): usize {
-  return base + ((<usize>index) << 2);
-}
-
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function sumLanes(x: v128): f32 {
-  return (
-    f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + (f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3))
-  );
-}
 
 /** The four sums of four vectors' integers. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has

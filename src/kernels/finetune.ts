@@ -2,15 +2,9 @@
  * Kernels of fine-tuning (src/finetune/network.ts) besides those of pre-training, in AssemblyScript: 32-bit floats, four
  * at a time, in an imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
  */
+import { at } from "./vectors";
 export { adam, adamRows, logSumRows, multiply } from "./pretrain";
 export * from "./transformer";
-
-/** The address of number `index`. */
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function at(base: usize, index: i32): usize {
-  return base + ((<usize>index) << 2);
-}
 
 /**
  * features[i][f] = max(0, bias[f] + max_t sums[t][f]) over the positions t in [first_i, first_i + length_i). places[i][f] is

@@ -4,16 +4,10 @@
  * count is a multiple of 4 if nothing else is said. No result depends on the number of threads, and WebAssembly neither
  * fuses nor reorders operations: equal inputs give equal bytes.
  */
+import { at, sumLanes } from "./vectors";
 
 /** How many floats are summed in registers at once. */
 const CHUNK: i32 = 32;
-
-/** The address of number `index`. */
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function at(base: usize, index: i32): usize {
-  return base + ((<usize>index) << 2);
-}
 
 /** eˣ, by the method of Cephes' expf; 0 below −87. */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
@@ -34,12 +28,6 @@ function exp4(x: v128): v128 {
   p = f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(p, r), r), r), f32x4.splat(1.0));
   const power = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
   return v128.andnot(f32x4.mul(p, power), small);
-}
-
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function sum4(x: v128): f32 {
-  return f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + (f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3));
 }
 
 /**
@@ -159,7 +147,7 @@ export function normalise(first: i32, last: i32, x: usize, width: i32, norms: us
       const value = v128.load(at(row, j));
       squares = f32x4.add(squares, f32x4.mul(value, value));
     }
-    const norm = <f32>Math.sqrt(<f64>sum4(squares)) + 1e-12;
+    const norm = <f32>Math.sqrt(<f64>sumLanes(squares)) + 1e-12;
     store<f32>(at(norms, i), norm);
     const factor = f32x4.splat(1 / norm);
     const to = at(unit, i * width);
@@ -175,7 +163,7 @@ export function normaliseBack(first: i32, last: i32, unit: usize, width: i32, no
     let products = f32x4.splat(0);
     for (let j = 0; j < width; j += 4)
       products = f32x4.add(products, f32x4.mul(v128.load(at(u, j)), v128.load(at(g, j))));
-    const along = f32x4.splat(sum4(products));
+    const along = f32x4.splat(sumLanes(products));
     const factor = f32x4.splat(1 / load<f32>(at(norms, i)));
     for (let j = 0; j < width; j += 4) {
       const left = f32x4.sub(v128.load(at(g, j)), f32x4.mul(along, v128.load(at(u, j))));
@@ -272,7 +260,7 @@ export function logSumRows(first: i32, last: i32, logits: usize, n: i32, out: us
     const splat = f32x4.splat(top);
     let sums = f32x4.splat(0);
     for (let j = 0; j < n; j += 4) sums = f32x4.add(sums, exp4(f32x4.sub(v128.load(at(row, j)), splat)));
-    store<f32>(at(out, i), top + <f32>Math.log(<f64>sum4(sums)));
+    store<f32>(at(out, i), top + <f32>Math.log(<f64>sumLanes(sums)));
   }
 }
 

@@ -2,12 +2,7 @@
  * Products of a sparse matrix and a dense one, in AssemblyScript: 32-bit floats, four at a time, in the memory of the tensor
  * backend (src/tensor/wasm.ts). This module has no memory of its own. Pointers are byte offsets.
  */
-
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function at(base: usize, index: i32): usize {
-  return base + ((<usize>index) << 2);
-}
+import { at } from "./vectors";
 
 /**
  * to += a·b. Row i of a has values[m] in column columns[m] (16 bits each) for m from starts[i] to starts[i + 1]. b has

@@ -2,28 +2,13 @@
  * Kernels of fine-tuning a sentence encoder (src/finetune/encoder), in AssemblyScript: 32-bit floats, four at a time, in an
  * imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
  */
-import { exp } from "./exponential";
+import { at, exp, sumLanes } from "./vectors";
 
 export {
   multiply as product,
   multiplyByTransposed as productByTransposed,
   multiplyTransposed as productOfTransposed,
 } from "./dense";
-
-/** The address of number `index`. */
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function at(base: usize, index: i32): usize {
-  return base + ((<usize>index) << 2);
-}
-
-// @ts-expect-error: a decorator on a function, which AssemblyScript has
-@inline
-function sumLanes(x: v128): f32 {
-  return (
-    f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + (f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3))
-  );
-}
 
 /** out[t] = 2 · table[ids[t]] + timing[positions[t]]. `lookups` holds ids[t], positions[t] for each token. */
 export function lookUp(tokens: i32, lookups: usize, table: usize, timing: usize, width: i32, out: usize): void {

@@ -1,3 +1,21 @@
+/** Addresses of 32-bit floats, and vectors of four, for the other kernels. No operation is fused. */
+
+/** The address of number `index`. */
+// @ts-expect-error: a decorator on a function, which AssemblyScript has
+@inline
+export function at(base: usize, index: i32): usize {
+  return base + ((<usize>index) << 2);
+}
+
+/** The sum of four numbers. */
+// @ts-expect-error: a decorator on a function, which AssemblyScript has
+@inline
+export function sumLanes(x: v128): f32 {
+  return (
+    f32x4.extract_lane(x, 0) + f32x4.extract_lane(x, 1) + (f32x4.extract_lane(x, 2) + f32x4.extract_lane(x, 3))
+  );
+}
+
 /**
  * e^x, x ≤ 88, to 2 units in the last place: 2^n · e^r with |r| ≤ ln 2 / 2, and e^r by Cephes' polynomial. Below −87 it
  * is that of −87.
