@@ -9,11 +9,11 @@ import { z } from "zod";
 import { encodeHead } from "../../src/core/codec.ts";
 import type { Candidate } from "../../src/core/evaluation/comparison.ts";
 import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
-import type { Head } from "../../src/core/head.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
 import * as protocol from "../../src/jobs/protocol.ts";
 import { sign } from "../../src/jobs/sign.ts";
 import { makeAttemptToken } from "../../src/jobs/token.ts";
+import { linearHead } from "../contract/linear-head.ts";
 
 const docs = join(import.meta.dirname, "..", "..", "docs");
 export const schemaFile = join(docs, "batch-endpoint.schema.json");
@@ -63,22 +63,13 @@ const attemptPath = `/v1/jobs/${id}/attempts/${attempt}`;
 const callbackPath = `/internal/batch/jobs/${id}/attempts/${attempt}`;
 const token = makeAttemptToken(serverKey, { tenant: "acme", job: id, attempt });
 
-export const head: Head = {
+export const head = linearHead({
   task: "single_label",
   labels: ["invoice", "parcel"],
   dimensions: 2,
   weights: Float32Array.of(1.5, -1.5, -1.5, 1.5),
   bias: Float32Array.of(0.25, -0.25),
-  lexical: null,
-  offset: 0,
-  temperature: 1,
-  outOfScopeThreshold: null,
-  thresholds: [],
-  valueRange: null,
-  visibleText: true,
-  sections: [],
-  conformal: new Float32Array(),
-};
+});
 const headBytes = encodeHead(head);
 const artifact = { sha256: createHash("sha256").update(headBytes).digest("hex"), bytes: headBytes.length };
 

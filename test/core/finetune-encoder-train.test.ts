@@ -8,6 +8,7 @@ import { seededRandom } from "../../src/core/random.ts";
 import type { TrainingState } from "../../src/finetune/encoder/state.ts";
 import { type EncoderTrainingOptions, fineTuneEncoder } from "../../src/finetune/encoder/train.ts";
 import type { Epoch } from "../../src/finetune/train.ts";
+import { linearHead } from "../contract/linear-head.ts";
 import { makeWeights, shape } from "./small-encoder.ts";
 
 const config = { ...shape, id: "small", revision: "1", license: "MIT", parameters: 1 };
@@ -35,22 +36,13 @@ function makeData(heldOutCount: number, noise: number) {
     outputs,
     weights: new Float64Array(COUNT).fill(1),
     heldOut: Array.from({ length: heldOutCount }, (_, i) => 4 * i),
-    frozenHead: {
-      task: "single_label" as const,
+    frozenHead: linearHead({
+      task: "single_label",
       labels: ["a", "b", "c"],
       dimensions: base.dimensions,
       weights: Float32Array.from({ length: outputs * base.dimensions }, () => random() / 10),
       bias: new Float32Array(outputs),
-      lexical: null,
-      offset: 0,
-      temperature: 1,
-      outOfScopeThreshold: null,
-      thresholds: [],
-      valueRange: null,
-      visibleText: true,
-      sections: [],
-      conformal: new Float32Array(0),
-    },
+    }),
     lexicalOutputs: null,
   };
 }

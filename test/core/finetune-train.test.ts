@@ -14,6 +14,7 @@ import {
   fineTuningOperations,
   meanPlan,
 } from "../../src/finetune/train.ts";
+import { linearHead } from "../contract/linear-head.ts";
 
 const table = textStatic.table();
 const things = ["parcel", "invoice", "refund", "password"];
@@ -163,20 +164,14 @@ describe("the model of a head and layers", () => {
   const frozenHead = (task: Head["task"], labels: readonly string[]): Head => {
     const outputs = Math.max(1, labels.length);
     return {
-      task,
-      labels,
-      dimensions: table.dimensions,
-      weights: draw(outputs * table.dimensions, 7),
-      bias: draw(outputs, 8),
-      lexical: null,
+      ...linearHead({
+        task,
+        labels,
+        dimensions: table.dimensions,
+        weights: draw(outputs * table.dimensions, 7),
+        bias: draw(outputs, 8),
+      }),
       offset: task === "regression" ? 50 : 0,
-      temperature: 1,
-      outOfScopeThreshold: null,
-      thresholds: [],
-      valueRange: null,
-      visibleText: true,
-      sections: [],
-      conformal: new Float32Array(0),
     };
   };
 

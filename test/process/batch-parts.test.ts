@@ -16,6 +16,7 @@ import { compareOutcomes, emptyComparison, outcomesOf } from "../../src/batch/at
 import { splitRows } from "../../src/batch/attempt/stages/cross-fit.ts";
 import { makeTrainingStates } from "../../src/batch/attempt/training-states.ts";
 import type { Head, Task } from "../../src/core/head.ts";
+import { linearHead } from "../contract/linear-head.ts";
 import { decodeFloats, embeddingOptions, makeEmbeddings, makeSubmission, makeTexts } from "./batch-data.ts";
 import { ndjson, sha256Hex } from "./fake-worker.ts";
 
@@ -307,22 +308,14 @@ describe("the splits of a comparison", () => {
 
 describe("the comparison", () => {
   /** A head of one dimension, whose outputs are x times the weights. */
-  const makeHead = (task: Task, labels: readonly string[], ...weights: number[]): Head => ({
-    task,
-    labels,
-    dimensions: 1,
-    weights: Float32Array.from(weights),
-    bias: new Float32Array(weights.length),
-    lexical: null,
-    offset: 0,
-    temperature: 1,
-    outOfScopeThreshold: null,
-    thresholds: [],
-    valueRange: null,
-    visibleText: true,
-    sections: [],
-    conformal: new Float32Array(0),
-  });
+  const makeHead = (task: Task, labels: readonly string[], ...weights: number[]): Head =>
+    linearHead({
+      task,
+      labels,
+      dimensions: 1,
+      weights: Float32Array.from(weights),
+      bias: new Float32Array(weights.length),
+    });
   const makeMaterial = (
     task: Task,
     inputs: readonly number[],

@@ -4,13 +4,13 @@ import { env } from "cloudflare:workers";
 import { describe, expect, test, vi } from "vitest";
 import { encodeHead } from "../../src/core/codec.ts";
 import { isHeldOut } from "../../src/core/evaluation/comparison.ts";
-import type { Head } from "../../src/core/head.ts";
 import { limits } from "../../src/core/limits.ts";
 import { createApp } from "../../src/http/app.ts";
 import { MAX_SINGLE_UPLOAD_BYTES, type Message, PART_BYTES } from "../../src/jobs/protocol.ts";
 import { makeAttemptToken } from "../../src/jobs/token.ts";
 import { sha256Hex } from "../../src/lib/hash.ts";
 import { artifactKey } from "../../src/store/keys.ts";
+import { linearHead } from "../contract/linear-head.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectError } from "./assertions.ts";
 import {
@@ -808,22 +808,13 @@ describe("an artifact", () => {
 });
 
 describe("a finish", () => {
-  const head: Head = {
+  const head = linearHead({
     task: "single_label",
     labels: ["billing", "login"],
     dimensions: 256,
     weights: new Float32Array(512).fill(0.1),
     bias: new Float32Array(2),
-    lexical: null,
-    offset: 0,
-    conformal: new Float32Array(),
-    temperature: 1,
-    outOfScopeThreshold: null,
-    thresholds: [],
-    valueRange: null,
-    visibleText: true,
-    sections: [],
-  };
+  });
   const lexical = {
     buckets: 256,
     scale: 1,

@@ -15,6 +15,7 @@ import { getHead } from "../../src/store/heads.ts";
 import { embedInputs } from "../../src/store/inputs.ts";
 import { headKey } from "../../src/store/keys.ts";
 import { createInlineSource } from "../../src/training/inline-source.ts";
+import { linearHead } from "../contract/linear-head.ts";
 import { call, newTenant, tickets } from "./api.ts";
 import {
   corruptedKv,
@@ -295,20 +296,14 @@ describe("the embeddings of single inputs", () => {
 
 function head(seed = 1): Head {
   return {
-    task: "single_label",
-    labels: ["no", "yes"],
-    dimensions: DIMENSIONS,
-    weights: Float32Array.from({ length: 2 * DIMENSIONS }, (_, i) => seed * i - 2),
-    bias: Float32Array.of(seed, -1),
-    lexical: null,
-    offset: 0,
+    ...linearHead({
+      task: "single_label",
+      labels: ["no", "yes"],
+      dimensions: DIMENSIONS,
+      weights: Float32Array.from({ length: 2 * DIMENSIONS }, (_, i) => seed * i - 2),
+      bias: Float32Array.of(seed, -1),
+    }),
     conformal: Float32Array.of(0.5),
-    temperature: 1,
-    outOfScopeThreshold: null,
-    thresholds: [],
-    valueRange: null,
-    visibleText: true,
-    sections: [],
   };
 }
 

@@ -20,6 +20,7 @@ import {
   type TaskKind,
 } from "../../src/tenant/tasks/tasks.ts";
 import { getLedger, type Ledger, type Tenant } from "../../src/tenant/tenant.ts";
+import { linearHead } from "../contract/linear-head.ts";
 import { call, newTenant } from "./api.ts";
 import { failingKv, rateLimitedKv } from "./faulty-kv.ts";
 
@@ -71,22 +72,15 @@ async function listStored() {
 
 let seed = 0;
 async function storeTrainedHead(name = "support") {
-  const bytes = encodeHead({
-    task: "regression",
-    labels: [],
-    dimensions: 2,
-    weights: Float32Array.of(seed++, 2),
-    bias: Float32Array.of(3),
-    lexical: null,
-    offset: 0,
-    conformal: new Float32Array(),
-    temperature: 1,
-    outOfScopeThreshold: null,
-    thresholds: [],
-    valueRange: null,
-    visibleText: true,
-    sections: [],
-  });
+  const bytes = encodeHead(
+    linearHead({
+      task: "regression",
+      labels: [],
+      dimensions: 2,
+      weights: Float32Array.of(seed++, 2),
+      bias: Float32Array.of(3),
+    }),
+  );
   const sha256 = sha256Hex(bytes);
   await storeBytes(env.BUCKET, headKey(tenant, sha256), bytes);
   const training = { method: "head", examples: 1, iterations: 1, converged: true, objective: 0, l2: 1 } as const;
