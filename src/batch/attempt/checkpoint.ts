@@ -50,7 +50,7 @@ export type FinalModel = Pick<Manifest, "candidate" | "training" | "evaluation">
 };
 
 export interface Checkpoint {
-  /** A remote backbone's embeddings, of the first texts or of all. A local backbone's cost less than their transfer. */
+  /** Of the first texts or of all; null for a backbone of cost "local", which takes less than to transfer them. */
   embeddings: EmbeddingMatrix | null;
   /** One for each fold that has begun. */
   folds: FoldCandidates[];

@@ -71,7 +71,7 @@ export interface TrainingContext {
   readonly yieldToEventLoop: () => Promise<void>;
 }
 
-/** @param embeddings the matrix that the embeddings of a backbone that is not "local" are written to; else null */
+/** @param embeddings the matrix that a backbone's embeddings are written to; null if they are made on demand */
 export function makeTrainingContext(
   { submission, backbone, tensors, budget, cancellation }: AttemptContext,
   examples: Examples,

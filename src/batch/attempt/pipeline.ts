@@ -78,7 +78,7 @@ async function pullAndRestore(
   reporter.sendProgress(`Read ${rows.length} examples.`, { examples: rows.length, held_out: heldOutCount });
   if (await store.restore(examples.digest, signal)) reporter.sendProgress("Goes on from a checkpoint.", {});
   const results = store.results();
-  // Those of a local backbone are made again when they are needed, which takes less than keeping them.
+  // Those of a backbone of cost "local" are made on demand, which takes less than keeping them.
   const keepsEmbeddings = backbone !== null && backbone.cost !== "local";
   results.embeddings = keepsEmbeddings ? (results.embeddings ?? makeEmbeddingMatrix(submission.dimensions)) : null;
   const save = () => store.save(signal);
@@ -90,7 +90,7 @@ async function pullAndRestore(
   return ok({ attempt, reporter, context, rows, splits, results, save, startedAt });
 }
 
-/** Embeds all texts by a backbone that is not "local", saving the embeddings whenever there are half as many again. */
+/** Embeds all texts, if not on demand, and saves the embeddings whenever there are half as many again. */
 async function embed({ attempt, context, results, save }: Pipeline): Promise<Result<null>> {
   const { backbone, workerClient, cancellation } = attempt;
   const { texts } = context.examples;

@@ -1,4 +1,4 @@
-/** Stage 2: the embeddings of texts. A remote backbone makes them batch by batch; a local one makes each on demand. */
+/** Stage 2: the embeddings of texts. A backbone of cost "local" makes each on demand, others make them batch by batch. */
 import type { Backbone, BackboneFailure } from "../../../backbones/backbone.ts";
 import { ok, type Result } from "../../../core/failure.ts";
 import { type RetryPolicy, withRetries } from "../../client/worker-client.ts";
@@ -58,7 +58,7 @@ export async function embedTexts(
   return ok(null);
 }
 
-/** A local backbone's embedding of a row's text, made at each call: that costs less than storing it. */
+/** The embedding of a row's text, made at each call. */
 export function embedLazily(backbone: Backbone, texts: readonly string[]): (row: number) => Promise<Float32Array> {
   return async (row) => {
     const { rows } = await backbone.embed([texts[row] ?? ""]);
