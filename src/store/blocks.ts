@@ -63,21 +63,21 @@ export function hashAt(hashes: Uint8Array, index: number): string {
 }
 
 /**
- * The rows of a block and behind them those of another that it does not have. Of the first block only so many are kept as
- * a dataset has in a block: what was added to it earlier may go.
+ * The rows of a block, and behind them those of another that it does not have. Of the first block it takes BLOCK_ROWS at
+ * most, so that rows which are joined to it again and again do not pile up.
  */
 export function joinBlocks(first: Block, second: Block): Block {
   const { dimensions } = first;
-  const kept = Math.min(first.hashes.length / HASH_BYTES, BLOCK_ROWS);
-  const known = new Set(Array.from({ length: kept }, (_, i) => hashAt(first.hashes, i)));
+  const firstRows = Math.min(first.hashes.length / HASH_BYTES, BLOCK_ROWS);
+  const known = new Set(Array.from({ length: firstRows }, (_, i) => hashAt(first.hashes, i)));
   const indices = Array.from({ length: second.hashes.length / HASH_BYTES }, (_, i) => i);
   const added = selectRows(second, new Set(indices.filter((i) => !known.has(hashAt(second.hashes, i)))));
-  const hashes = new Uint8Array(kept * HASH_BYTES + added.hashes.length);
-  hashes.set(first.hashes.subarray(0, kept * HASH_BYTES));
-  hashes.set(added.hashes, kept * HASH_BYTES);
-  const rows = new Float32Array(kept * dimensions + added.rows.length);
-  rows.set(first.rows.subarray(0, kept * dimensions));
-  rows.set(added.rows, kept * dimensions);
+  const hashes = new Uint8Array(firstRows * HASH_BYTES + added.hashes.length);
+  hashes.set(first.hashes.subarray(0, firstRows * HASH_BYTES));
+  hashes.set(added.hashes, firstRows * HASH_BYTES);
+  const rows = new Float32Array(firstRows * dimensions + added.rows.length);
+  rows.set(first.rows.subarray(0, firstRows * dimensions));
+  rows.set(added.rows, firstRows * dimensions);
   return { dimensions, hashes, rows };
 }
 

@@ -76,10 +76,10 @@ export function transposeRows({ starts, columns, values }: SparseRows, width: nu
   for (let i = 0; i + 1 < starts.length; i++) {
     for (let m = starts[i] as number; m < (starts[i + 1] as number); m++) {
       const column = columns[m] as number;
-      const at = next[column] as number;
-      next[column] = at + 1;
-      result.rows[at] = i;
-      result.values[at] = values[m] as number;
+      const entry = next[column] as number;
+      next[column] = entry + 1;
+      result.rows[entry] = i;
+      result.values[entry] = values[m] as number;
     }
   }
   return result;

@@ -53,9 +53,9 @@ export async function readTrainingRows(
   backbone: string,
   atRevision?: number,
 ): Promise<Result<TrainingRows>> {
-  const found = ledger.read((sql) => findDatasetAt(sql, name, atRevision));
-  if (!found.ok) return found;
-  const { dataset, revision, examples } = found.value;
+  const source = ledger.read((sql) => findDatasetAt(sql, name, atRevision));
+  if (!source.ok) return source;
+  const { dataset, revision, examples } = source.value;
   const collector = createCollector(examples);
   for (let start = 0; start < dataset.next_position; start += POSITIONS_PER_READ) {
     if (start > 0) await scheduler.wait(0);
@@ -63,8 +63,8 @@ export async function readTrainingRows(
       // The dataset may have changed since the last part: its rows at this revision are then among the past ones.
       const current = selectDataset(sql, "id", dataset.id);
       if (current === null) return fail("not_found", "The dataset was deleted.");
-      const kept = findRevision(sql, current, revision);
-      if (!kept.ok) return kept;
+      const storedRevision = findRevision(sql, current, revision);
+      if (!storedRevision.ok) return storedRevision;
       const query = rowsAt(current, revision, TRAINING_COLUMNS, "position >= ?3 AND position < ?4");
       const end = start + POSITIONS_PER_READ;
       for (const row of sql.exec<Row>(`${query} ORDER BY position`, dataset.id, revision, start, end))
@@ -93,8 +93,9 @@ function findDatasetAt(
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const revision = atRevision ?? dataset.value.revision;
-  const found = findRevision(sql, dataset.value, revision);
-  return found.ok ? ok({ dataset: dataset.value, revision, examples: found.value.examples }) : found;
+  const storedRevision = findRevision(sql, dataset.value, revision);
+  if (!storedRevision.ok) return storedRevision;
+  return ok({ dataset: dataset.value, revision, examples: storedRevision.value.examples });
 }
 
 /** Collects the rows of a training, of which there are at most so many. */
