@@ -4,6 +4,7 @@
  * and no operation is fused, so the results are the same on every machine.
  */
 
+import { weighKeys } from "./attention";
 import { at, exp, sumLanes } from "./vectors";
 
 /** Codes of a row are 7 bits, the widest for which relaxed products are exact. */
@@ -217,26 +218,8 @@ export function attend(
       const values = at(projections, first * stride + 2 * model + h * width);
       for (let t = first; t < first + length; t++) {
         const query = at(projections, t * stride + h * width);
-        let most: f32 = -Infinity;
-        for (let s = 0; s < length; s++) {
-          const key = at(keys, s * stride);
-          let dot = f32x4.splat(0);
-          for (let j = 0; j < width; j += 4)
-            dot = f32x4.add(dot, f32x4.mul(v128.load(at(query, j)), v128.load(at(key, j))));
-          const score = scale * sumLanes(dot);
-          most = max(most, score);
-          store<f32>(at(scores, s), score);
-        }
-        let total = f32x4.splat(0);
-        // The last vector's lanes beyond the text count as zeros.
-        for (let s = length; s < ((length + 3) & -4); s++) store<f32>(at(scores, s), -Infinity);
-        for (let s = 0; s < length; s += 4) {
-          const score = f32x4.sub(v128.load(at(scores, s)), f32x4.splat(most));
-          const weight = v128.and(exp(score), f32x4.ge(score, f32x4.splat(-87)));
-          total = f32x4.add(total, weight);
-          v128.store(at(scores, s), weight);
-        }
-        const inverse = <f32>1 / sumLanes(total);
+        const total = weighKeys(length, query, keys, stride, width, scale, scores);
+        const inverse = <f32>1 / total;
         const into = at(out, t * model + h * width);
         for (let j = 0; j < width; j += 4) {
           let sum = f32x4.splat(0);

@@ -2,7 +2,8 @@
  * Kernels of fine-tuning a sentence encoder (src/finetune/encoder), in AssemblyScript: 32-bit floats, four at a time, in an
  * imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
  */
-import { at, exp, sumLanes } from "./vectors";
+import { weighKeys } from "./attention";
+import { at, sumLanes } from "./vectors";
 
 export {
   multiply as product,
@@ -208,25 +209,8 @@ export function attend(
       const values = at(projections, first * stride + 2 * model + h * width);
       for (let t = first; t < first + length; t++, row = at(row, padded)) {
         const query = at(projections, t * stride + h * width);
-        let most: f32 = -Infinity;
-        for (let s = 0; s < length; s++) {
-          const key = at(keys, s * stride);
-          let dot = f32x4.splat(0);
-          for (let j = 0; j < width; j += 4)
-            dot = f32x4.add(dot, f32x4.mul(v128.load(at(query, j)), v128.load(at(key, j))));
-          const score = scale * sumLanes(dot);
-          most = max(most, score);
-          store<f32>(at(row, s), score);
-        }
-        for (let s = length; s < padded; s++) store<f32>(at(row, s), -Infinity);
-        let total = f32x4.splat(0);
-        for (let s = 0; s < length; s += 4) {
-          const score = f32x4.sub(v128.load(at(row, s)), f32x4.splat(most));
-          const weight = v128.and(exp(score), f32x4.ge(score, f32x4.splat(-87)));
-          total = f32x4.add(total, weight);
-          v128.store(at(row, s), weight);
-        }
-        const inverse = f32x4.splat(<f32>1 / sumLanes(total));
+        const total = weighKeys(length, query, keys, stride, width, scale, row);
+        const inverse = f32x4.splat(<f32>1 / total);
         for (let s = 0; s < length; s += 4) v128.store(at(row, s), f32x4.mul(inverse, v128.load(at(row, s))));
         const into = at(out, t * model + h * width);
         for (let j = 0; j < width; j += 4) {
