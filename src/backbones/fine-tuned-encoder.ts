@@ -11,6 +11,7 @@
  * The sums are rounded to eight bits a row again, so that an embedding takes no longer than the base's.
  */
 import type { Backbone } from "./backbone.ts";
+import { padTo4Bytes } from "./fine-tuned-static.ts";
 import { quantise } from "./quantise.ts";
 import {
   type EncoderShape,
@@ -18,6 +19,7 @@ import {
   type FloatTensor,
   floatReader,
   floatTensors,
+  type Layout,
   layerNames,
   scalesOf,
 } from "./sentence-encoder/layout.ts";
@@ -50,8 +52,7 @@ export interface EncoderWeights extends DeltaHeader {
 
 export function encodeEncoderDelta({ base, layers, shape, before, after }: EncoderWeights): Uint8Array {
   const header: DeltaHeader = { base: { id: base.id, revision: base.revision }, layers };
-  const text = JSON.stringify(header);
-  const json = Buffer.from(text.padEnd(text.length + 3 - ((Buffer.byteLength(text) + 3) % 4)));
+  const json = padTo4Bytes(JSON.stringify(header));
   const start = Buffer.alloc(HEADER_BYTES);
   start.writeUInt32LE(MAGIC, 0);
   start.writeUInt32LE(json.length, 4);
@@ -91,13 +92,15 @@ export function decodeEncoderDelta(bytes: Uint8Array): EncoderDelta | null {
 /** The weights file of a base with a delta. null if the delta's tensors are not those of the shape, or not finite. */
 export function applyEncoderDelta(shape: EncoderShape, base: Uint8Array, delta: EncoderDelta): Uint8Array | null {
   if (delta.layers < 1 || delta.layers > layerNames(shape).length) return null;
+  const { offsets } = encoderLayout(shape);
   const weights = base.slice();
   const read = makeReader(delta.tensors);
   try {
     for (const tensor of floatTensors(shape, delta.layers)) {
-      if (tensor.width === null) copyNumbers(shape, weights, tensor, read.floats(tensor.length));
-      else if (tensor.name === TABLE) addRows(shape, weights, tensor, read.numbers(), read.table);
-      else addRows(shape, weights, tensor, null, read.table);
+      if (tensor.width === null)
+        weights.set(new Uint8Array(read.floats(tensor.length).buffer), offsets.get(tensor.name));
+      else if (tensor.name === TABLE) addRows(offsets, weights, tensor, read.numbers(), read.table);
+      else addRows(offsets, weights, tensor, null, read.table);
     }
   } catch {
     // A reader throws where bytes are missing, or are another table's than the layout says.
@@ -133,20 +136,15 @@ function makeReader(bytes: Uint8Array) {
   };
 }
 
-function copyNumbers(shape: EncoderShape, weights: Uint8Array, { name }: FloatTensor, values: Float32Array): void {
-  weights.set(new Uint8Array(values.buffer), encoderLayout(shape).offsets.get(name));
-}
-
 /** Adds rows to those of a matrix with the numbers `rowNumbers`, or to all, and rounds the sums to eight bits again. */
 function addRows(
-  shape: EncoderShape,
+  offsets: Layout["offsets"],
   weights: Uint8Array,
   { name, length, width }: FloatTensor,
   rowNumbers: Uint32Array | null,
   readRows: (rows: number, width: number) => StaticTable,
 ): void {
   const columns = width ?? length;
-  const { offsets } = encoderLayout(shape);
   const view = new DataView(weights.buffer, weights.byteOffset, weights.byteLength);
   const matrix = new Int8Array(weights.buffer, weights.byteOffset + (offsets.get(name) ?? 0), length);
   const scalesStart = offsets.get(scalesOf(name)) ?? 0;

@@ -75,7 +75,8 @@ export function encodeDelta({ base, dimensions, scale, vocabulary, rows, kernel,
   );
 }
 
-function padTo4Bytes(text: string): Buffer {
+/** In UTF-8, padded with spaces to a multiple of four bytes. */
+export function padTo4Bytes(text: string): Buffer {
   const bytes = Buffer.from(text);
   return Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4, " ")]);
 }
