@@ -86,6 +86,11 @@ export function encoderLayout({ vocabulary, widths, hidden, maxTokens }: Encoder
   return { offsets, tensors, bytes };
 }
 
+/** The most numbers that a layer computes of a token: those of a width, of the hidden units, or the projections. */
+export function widestRow({ widths, hidden }: EncoderShape): number {
+  return Math.max(...widths, hidden, 3 * Math.max(...widths.slice(0, -1)));
+}
+
 /** The layers of an encoder that can be trained, from the last. */
 export function layerNames({ widths }: EncoderShape): string[] {
   const layers = widths.slice(1).map((_, layer) => `layers.${layer}`);

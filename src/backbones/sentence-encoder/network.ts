@@ -1,5 +1,5 @@
 /** The forward pass of a sentence encoder: its kernels (src/kernels/encoder.ts) over the weights in one WASM memory. */
-import { ALIGNMENT, align, type EncoderShape, encoderLayout, MAGIC } from "./layout.ts";
+import { ALIGNMENT, align, type EncoderShape, encoderLayout, MAGIC, widestRow } from "./layout.ts";
 
 /** Tokens of one pass. More would not be faster, and would take longer between two yields. */
 export const BLOCK_TOKENS = 128;
@@ -28,9 +28,8 @@ export interface EncoderNetwork {
 
 /** About what a network takes in memory, its weights included. */
 export function networkBytes(shape: EncoderShape): number {
-  const widest = Math.max(...shape.widths, shape.hidden, 3 * Math.max(...shape.widths.slice(0, -1)));
   const dimensions = shape.widths.at(-1) ?? 0;
-  return encoderLayout(shape).bytes + (BLOCK_TOKENS + 2) * (5 * widest + 12 * dimensions);
+  return encoderLayout(shape).bytes + (BLOCK_TOKENS + 2) * (5 * widestRow(shape) + 12 * dimensions);
 }
 
 /** Throws if the weights are not those of the shape. */
@@ -42,7 +41,7 @@ export function encoderNetwork(kernels: WebAssembly.Module, shape: EncoderShape,
   if (weights.length !== layout.bytes || header.getUint32(0, true) !== MAGIC)
     throw new Error("The weights and the encoder's shape do not belong together.");
   const dimensions = widths.at(-1) ?? 0;
-  const widest = Math.max(...widths, hidden, 3 * Math.max(...widths.slice(0, -1)));
+  const widest = widestRow(shape);
   // Rows come in pairs, so each buffer has one to spare.
   const rows = BLOCK_TOKENS + 2;
   let bytes = FIRST_BYTE + layout.bytes;

@@ -12,7 +12,6 @@ import type { Parameters } from "./parameters.ts";
 
 /** Where the texts of a batch lie, and how much room there is for them. */
 export interface BatchLayout {
-  readonly maxTexts: number;
   readonly maxTokens: number;
   /** The squares of the lengths of the texts of a batch, together at most; lengths count as multiples of 4. */
   readonly maxPairs: number;
@@ -35,7 +34,7 @@ export interface LinearLayers {
   backward(name: string, rows: number, x: number, yGradient: number, xGradient: number | null): void;
 }
 
-/** The linear layers of parameters. `sizes` has the inputs and outputs of each. */
+/** The linear layers of parameters: rows of at most `widest` numbers, `maxRows` at most. */
 export function makeLinearLayers(
   { kernels, reserve }: Workspace,
   parameters: Parameters,

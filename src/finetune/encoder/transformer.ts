@@ -5,7 +5,7 @@
  *
  * Layers below the last trained one are computed, and have no gradients.
  */
-import type { EncoderShape } from "../../backbones/sentence-encoder/layout.ts";
+import { type EncoderShape, widestRow } from "../../backbones/sentence-encoder/layout.ts";
 import type { Workspace } from "../kernels.ts";
 import { type BatchLayout, type BatchSize, type Dropout, makeLinearLayers, makeTransformerLayer } from "./layers.ts";
 import type { Parameters } from "./parameters.ts";
@@ -29,17 +29,16 @@ export interface Transformer {
 
 export function makeTransformer(workspace: Workspace, shape: TransformerShape, parameters: Parameters): Transformer {
   const { kernels, reserve, floats, integers } = workspace;
-  const { widths, hidden, maxTokens, maxTexts, trainedLayers, maxBatchTokens: rows } = shape;
+  const { widths, maxTokens, maxTexts, trainedLayers, maxBatchTokens: rows } = shape;
   const [tableWidth = 0] = widths;
   const width = widths.at(-1) ?? 0;
   const layerCount = widths.length - 1;
   const layout: BatchLayout = {
-    maxTexts,
     maxTokens: rows,
     maxPairs: rows * Math.ceil(maxTokens / 4) * 4,
     spans: reserve(2 * maxTexts),
   };
-  const widest = Math.max(...widths, hidden, 3 * Math.max(...widths.slice(0, -1)));
+  const widest = widestRow(shape);
   const linear = makeLinearLayers(workspace, parameters, widest, rows);
   const scratch = { wide: reserve(rows * widest), narrow: reserve(rows * width), scores: reserve(maxTokens + 4) };
   const layers = Array.from({ length: layerCount }, (_, layer) =>
