@@ -7,7 +7,15 @@ import { at, exp, sumLanes } from "./vectors";
  */
 // @ts-expect-error: a decorator on a function, which AssemblyScript has
 @inline
-export function weighKeys(length: i32, query: usize, keys: usize, stride: i32, width: i32, scale: f32, weights: usize): f32 {
+export function weighKeys(
+  length: i32,
+  query: usize,
+  keys: usize,
+  stride: i32,
+  width: i32,
+  scale: f32,
+  weights: usize,
+): f32 {
   let most: f32 = -Infinity;
   for (let s = 0; s < length; s++) {
     const key = at(keys, s * stride);

@@ -36,8 +36,8 @@ export interface EncoderNetwork extends Omit<Optimiser, "step"> {
   /** How many numbers are trained, without the head's. */
   readonly trainedParameters: number;
   readonly head: { weights(): Float32Array; bias(): Float32Array };
-  /** The embeddings (texts × dimensions) and logits (texts × `stride`) of texts: views, good until the next call. */
-  forward(inputs: readonly EncoderInput[]): { embeddings: Float32Array; logits: Float32Array; stride: number };
+  /** The logits (texts × `stride`) of texts: a view, good until the next call. */
+  forward(inputs: readonly EncoderInput[]): { logits: Float32Array; stride: number };
   /** The mean of the transformer's output of each text. */
   pool(inputs: readonly EncoderInput[]): Float32Array[];
   /** Computes the gradients of all trained numbers, without dropout. */
@@ -110,7 +110,7 @@ export function makeEncoderNetwork(
     head: { weights: output.weights, bias: output.bias },
     forward(inputs) {
       const { texts } = runForward(inputs, null);
-      return { embeddings: output.embeddings(texts), logits: output.logits(texts), stride: output.stride };
+      return { logits: output.logits(texts), stride: output.stride };
     },
     pool(inputs) {
       const { texts } = runTransformer(inputs, null);

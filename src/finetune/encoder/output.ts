@@ -29,8 +29,7 @@ export interface Output {
   readonly head: Group;
   weights(): Float32Array;
   bias(): Float32Array;
-  /** texts × dimensions, and texts × stride: views, good until the next call. */
-  embeddings(texts: number): Float32Array;
+  /** texts × stride: a view, good until the next call. */
   logits(texts: number): Float32Array;
   forward(inputs: readonly OutputInput[], pooled: number): void;
   /** The gradients of the head's numbers, from those of the logits. */
@@ -109,7 +108,6 @@ export function makeOutput(
     head,
     weights: () => floats(head.values, stride * dimensions),
     bias: () => floats(head.values + biasOffset, stride),
-    embeddings: (texts) => floats(features, texts * dimensions),
     logits: (texts) => floats(logits, texts * stride),
     forward(inputs, pooled) {
       linear.forward("tanh", inputs.length, pooled, projected);

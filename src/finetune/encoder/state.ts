@@ -31,8 +31,8 @@ export interface StateStore {
 }
 
 /**
- * Takes what an earlier run left over into the network. Answers how many epochs are done, and the best of them: 0 and null if
- * nothing is left, or if it is of another training.
+ * Gives the network the state that an earlier run left. Answers how many epochs are done, and the best of them: 0 and null if
+ * there is no state, or if it is of another training.
  */
 export function resumeTraining(
   network: EncoderNetwork,

@@ -2,8 +2,9 @@
  * Fine-tunes a sentence encoder for one task. The head starts from the frozen one (Kumar et al. 2022, "Fine-Tuning can
  * Distort Pretrained Features and Underperform Out-of-Distribution"); then head and layers are trained together by AdamW
  * (Loshchilov and Hutter 2019), whose decay pulls towards the pre-trained numbers (Li et al. 2018, "Explicit Inductive Bias
- * for Transfer Learning"). What the frozen head has learnt of lexical features stays as it is. Layers further from the head have lower rates (Howard and Ruder 2018, "Universal Language Model
- * Fine-tuning"). Held-out texts tell when to stop; the best epoch is kept.
+ * for Transfer Learning"). What the frozen head has learnt of lexical features stays as it is. Layers further from the head
+ * have lower rates (Howard and Ruder 2018, "Universal Language Model Fine-tuning"). Held-out texts tell when to stop; the
+ * best epoch is kept.
  */
 import { baseReader } from "../../backbones/fine-tuned-encoder.ts";
 import { type EncoderShape, layerNames } from "../../backbones/sentence-encoder/layout.ts";
@@ -124,16 +125,19 @@ export function* fineTuneEncoder(
       const { loss: validLoss, accuracy: validAccuracy } = evaluation;
       options.onEpoch?.({ epoch, totalEpochs, trainLoss, validLoss, validAccuracy });
       if (best === null || validLoss < best.loss) {
-        const bestPlan = { totalEpochs: epoch, epochs: epoch, headTemperature: 1, layersTemperature: 1 };
-        best = { loss: validLoss, plan: bestPlan, snapshot: network.snapshot() };
+        best = { loss: validLoss, plan: planOf(epoch), snapshot: network.snapshot() };
       } else if (epoch - best.plan.epochs >= DEFAULTS.patience) break;
     }
     const state = { epoch, steps: epoch * stepsPerEpoch, best };
     if (epoch < totalEpochs) states?.onEpochEnd(() => ({ ...state, arrays: network.state() }), operations);
   }
   if (best !== null && best.plan.epochs < epoch) network.restore(best.snapshot);
-  const defaultPlan = { totalEpochs, epochs: totalEpochs, headTemperature: 1, layersTemperature: 1 };
-  return { network, plan: best?.plan ?? plan ?? defaultPlan, steps: epoch * stepsPerEpoch, ...scale };
+  return { network, plan: best?.plan ?? plan ?? planOf(totalEpochs), steps: epoch * stepsPerEpoch, ...scale };
+}
+
+/** There is one model, whose head is calibrated later: it divides no logits. */
+function planOf(epochs: number): Plan {
+  return { totalEpochs: epochs, epochs, headTemperature: 1, layersTemperature: 1 };
 }
 
 interface EpochTrainer {
