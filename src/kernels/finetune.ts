@@ -1,6 +1,7 @@
 /**
- * Kernels of fine-tuning (src/finetune/network.ts) besides those of pre-training, in AssemblyScript: 32-bit floats, four
- * at a time, in an imported memory. Pointers are byte offsets, matrices are row-major, widths are multiples of 4.
+ * Kernels of fine-tuning (src/finetune) besides those of pre-training, in AssemblyScript: 32-bit floats, four at a time, in
+ * an imported memory. Those of a sentence encoder are in transformer.ts. Pointers are byte offsets, matrices are row-major,
+ * widths are multiples of 4.
  */
 import { at } from "./vectors";
 export { adam, adamRows, logSumRows, multiply } from "./pretrain";
