@@ -85,6 +85,11 @@ export function lexicalLogits({ bias, lexical }: Head, features: SparseVector): 
  * with lexical weights needs. Throws if the embedding has the wrong length or features are missing.
  */
 export function predict(head: Head, embedding: Float32Array, features: SparseVector | null = null): Float64Array {
+  return outputsOf(head, logitsOf(head, embedding, features), head.temperature);
+}
+
+/** The logits before they are divided by the temperature; for regression the value before it is clamped. */
+export function logitsOf(head: Head, embedding: Float32Array, features: SparseVector | null): Float64Array {
   const { dimensions, weights, bias, offset, lexical } = head;
   if (embedding.length !== dimensions)
     throw new Error(`${embedding.length} numbers for a head of ${dimensions} dimensions.`);
@@ -99,12 +104,14 @@ export function predict(head: Head, embedding: Float32Array, features: SparseVec
     if (features === null) throw new Error("This head needs its input's lexical features.");
     addLexicalLogits(logits, lexical, features);
   }
-  for (let k = 0; k < logits.length; k++) logits[k] = (logits[k] as number) / head.temperature;
-  if (head.task === "regression") {
-    const { valueRange } = head;
-    return valueRange === null ? logits : logits.map((value) => clampTo(valueRange, value));
-  }
-  return head.task === "single_label" ? softmax(logits) : logits.map(sigmoid);
+  return logits;
+}
+
+/** What a head predicts from its logits, at a temperature: its own, or 1 for what it predicts without calibration. */
+export function outputsOf({ task, valueRange }: Head, logits: Float64Array, temperature: number): Float64Array {
+  const scaled = logits.map((logit) => logit / temperature);
+  if (task === "regression") return valueRange === null ? scaled : scaled.map((value) => clampTo(valueRange, value));
+  return task === "single_label" ? softmax(scaled) : scaled.map(sigmoid);
 }
 
 /** From which probability on a multi-label head predicts a label. */

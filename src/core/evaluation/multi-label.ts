@@ -39,32 +39,53 @@ export function* evaluateMultiLabel(
   const calibrated = yield* countPredictions(heldOut, entries, crossFitTemperature, crossFitThresholds);
   const uncalibratedError = yield* calibrationError(heldOut, entries, () => 1);
   const nonconformity = yield* nonconformityScores(heldOut, entries, temperature);
-  const perClass = labels.map((label, k) => ({
-    ...classMetrics(label, calibrated.counts[k] as ClassCounts),
-    threshold: thresholds[k] as number,
-  }));
-  const sum = (key: keyof ClassCounts) => calibrated.counts.reduce((total, counts) => total + counts[key], 0);
-  const micro = classMetrics("", { hits: sum("hits"), predicted: sum("predicted"), support: sum("support") });
-  const accuracy = calibrated.exactMatches / entries.length;
+  const figures = multiLabelFigures(labels, thresholds, {
+    ...calibrated,
+    examples: entries.length,
+    uncalibratedError,
+    logLoss: crossFitLogLoss(targets, heldOut, entries, temperatures),
+  });
   return {
-    evaluation: {
-      ...settings,
-      detail: "summary",
-      examples: entries.length,
-      accuracy,
-      accuracy_interval: wilsonInterval(accuracy, entries.length),
-      macro_f1: mean(perClass.map(({ f1 }) => f1)),
-      micro_f1: micro.f1,
-      log_loss: crossFitLogLoss(targets, heldOut, entries, temperatures),
-      ece: calibrated.error,
-      ece_uncalibrated: uncalibratedError,
-      per_class: perClass,
-    },
+    evaluation: { ...settings, detail: "summary", ...figures },
     temperature,
     outOfScopeThreshold: null,
     thresholds,
     conformal: conformalScores(nonconformity),
   };
+}
+
+/** What is counted of predictions of any number of labels, whatever made them. */
+export interface MultiLabelPredictions extends PredictionCounts {
+  readonly examples: number;
+  /** The expected calibration error before calibration. */
+  readonly uncalibratedError: number;
+  readonly logLoss: number;
+}
+
+/** The figures of such predictions. */
+export function multiLabelFigures(
+  labels: readonly string[],
+  thresholds: readonly (number | undefined)[],
+  { counts, exactMatches, error, examples, uncalibratedError, logLoss }: MultiLabelPredictions,
+) {
+  const perClass = labels.map((label, k) => {
+    const threshold = thresholds[k];
+    return { ...classMetrics(label, counts[k] as ClassCounts), ...(threshold === undefined ? {} : { threshold }) };
+  });
+  const sum = (key: keyof ClassCounts) => counts.reduce((total, label) => total + label[key], 0);
+  const micro = classMetrics("", { hits: sum("hits"), predicted: sum("predicted"), support: sum("support") });
+  const accuracy = examples === 0 ? 0 : exactMatches / examples;
+  return {
+    examples,
+    accuracy,
+    accuracy_interval: wilsonInterval(accuracy, examples),
+    macro_f1: mean(perClass.map(({ f1 }) => f1)),
+    micro_f1: micro.f1,
+    log_loss: logLoss,
+    ece: error,
+    ece_uncalibrated: uncalibratedError,
+    per_class: perClass,
+  } satisfies Partial<Evaluation>;
 }
 
 interface PredictionCounts {

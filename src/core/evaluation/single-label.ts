@@ -69,32 +69,54 @@ export function* evaluateSingleLabel(
     };
   }
 
-  const truth = inScope.map(({ target }) => target);
-  const predicted = predictions.map(({ label }) => label);
-  const isCorrect = predictions.map((prediction) => prediction.isCorrect);
-  const accuracy = mean(isCorrect.map(Number));
+  const figures = singleLabelFigures(labels, {
+    truth: inScope.map(({ target }) => target),
+    predicted: predictions.map(({ label }) => label),
+    tops: topsOf(predictions),
+    uncalibratedTops: topsOf(uncalibrated),
+    logLoss: crossFitLogLoss(targets, heldOut, inScope, temperatures),
+  });
   return {
-    evaluation: {
-      ...settings,
-      detail: "summary",
-      examples: inScope.length,
-      accuracy,
-      accuracy_interval: wilsonInterval(accuracy, inScope.length),
-      macro_f1: macroF1(labels, truth, predicted),
-      log_loss: crossFitLogLoss(targets, heldOut, inScope, temperatures),
-      ece: expectedCalibrationError(topsOf(predictions), isCorrect),
-      ece_uncalibrated: expectedCalibrationError(topsOf(uncalibrated), isCorrect),
-      per_class: perClassMetrics(labels, truth, predicted),
-      ...(labels.length > MAX_CONFUSION_LABELS
-        ? {}
-        : { confusion: { labels, matrix: confusionMatrix(truth, predicted, labels.length) } }),
-      out_of_scope: outOfScopeResult,
-    },
+    evaluation: { ...settings, detail: "summary", ...figures, out_of_scope: outOfScopeResult },
     temperature,
     outOfScopeThreshold: outOfScopeResult?.threshold ?? null,
     thresholds: [],
     conformal: conformalScores(final.nonconformity),
   };
+}
+
+/** Predictions of in-scope examples, whatever made them. */
+export interface SingleLabelPredictions {
+  /** The index of each example's label. */
+  readonly truth: readonly number[];
+  /** The index of the most probable label. */
+  readonly predicted: readonly number[];
+  /** The probability of that label, and that before calibration. */
+  readonly tops: readonly number[];
+  readonly uncalibratedTops: readonly number[];
+  readonly logLoss: number;
+}
+
+/** The figures of such predictions. */
+export function singleLabelFigures(
+  labels: readonly string[],
+  { truth, predicted, tops, uncalibratedTops, logLoss }: SingleLabelPredictions,
+) {
+  const isCorrect = truth.map((label, i) => label === predicted[i]);
+  const accuracy = mean(isCorrect.map(Number));
+  return {
+    examples: truth.length,
+    accuracy,
+    accuracy_interval: wilsonInterval(accuracy, truth.length),
+    macro_f1: macroF1(labels, truth, predicted),
+    log_loss: logLoss,
+    ece: expectedCalibrationError(tops, isCorrect),
+    ece_uncalibrated: expectedCalibrationError(uncalibratedTops, isCorrect),
+    per_class: perClassMetrics(labels, truth, predicted),
+    ...(labels.length > MAX_CONFUSION_LABELS
+      ? {}
+      : { confusion: { labels, matrix: confusionMatrix(truth, predicted, labels.length) } }),
+  } satisfies Partial<Evaluation>;
 }
 
 function* predictEntries(
