@@ -15,7 +15,7 @@
 import { createReadStream, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { expectedCalibrationError, mean, perClassMetrics } from "../src/core/evaluation/metrics.ts";
+import { expectedCalibrationError, macroF1, mean, perClassMetrics } from "../src/core/evaluation/metrics.ts";
 import { exitWithError, UsageError } from "../src/lib/usage-error.ts";
 import { type Client, GraftError, type Prediction } from "../src/sdk/client.ts";
 import { withWorker } from "./shared/local-worker.ts";
@@ -59,13 +59,13 @@ function computeMetrics(predictions: readonly Prediction[], truth: readonly stri
   const labelIndex = (label = "") => index.get(label) ?? -1;
   const correct = predictions.map(({ label }, i) => label === truth[i]);
   const predicted = predictions.map(({ label }) => labelIndex(label));
-  const classMetrics = perClassMetrics(labels, truth.map(labelIndex), predicted).filter(({ support }) => support > 0);
+  const classMetrics = perClassMetrics(labels, truth.map(labelIndex), predicted);
   const trueLabelProbabilities = predictions.map(
     ({ scores }, i) => scores?.find(({ label }) => label === truth[i])?.score ?? 0,
   );
   return {
     accuracy: mean(correct.map(Number)),
-    macro_f1: mean(classMetrics.map(({ f1 }) => f1)),
+    macro_f1: macroF1(classMetrics),
     ece: expectedCalibrationError(
       predictions.map(({ score = 0 }) => score),
       correct,

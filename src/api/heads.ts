@@ -88,15 +88,25 @@ export type HeadParams = DeepReadonly<z.output<typeof newHead>>;
 
 const classMetrics = z.object({
   label,
-  precision: z.number(),
-  recall: z.number(),
-  f1: z.number(),
+  precision: z.number().nullable(),
+  recall: z.number().nullable(),
+  f1: z.number().nullable(),
   support: z.number(),
   threshold: z
     .number()
     .optional()
     .openapi({ description: "of any number of labels: the label is predicted from this probability on" }),
 });
+const automation = z
+  .object({
+    accuracy: z.number().openapi({ description: "asked of the inputs that are answered" }),
+    threshold: z.number().nullable().openapi({
+      description: "inputs with at least this score are answered; null if no threshold is accurate enough",
+    }),
+    share: z.number(),
+    interval: interval.openapi({ description: "of the share, 95 %" }),
+  })
+  .openapi("Automation");
 export const evaluation = z
   .object({
     method: z.enum(["cross_validation", "holdout", "none"]),
@@ -110,6 +120,9 @@ export const evaluation = z
     examples: z.number().int(),
     accuracy: z.number().optional(),
     accuracy_interval: interval.optional(),
+    train_accuracy: z.number().optional(),
+    generalization_gap: z.number().optional(),
+    automation: z.array(automation).optional(),
     macro_f1: z.number().optional(),
     micro_f1: z.number().optional(),
     log_loss: z.number().optional(),
@@ -125,6 +138,9 @@ export const evaluation = z
     r2: z.number().nullable().optional(),
     mae: z.number().optional(),
     rmse: z.number().optional(),
+    r2_interval: interval.optional(),
+    mae_interval: interval.optional(),
+    rmse_interval: interval.optional(),
   })
   .openapi("Evaluation");
 export type Evaluation = DeepReadonly<z.output<typeof evaluation>>;

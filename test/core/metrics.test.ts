@@ -10,6 +10,7 @@ import {
 import { evaluateHeldOut } from "../../src/core/evaluation/evaluate-held-out.ts";
 import {
   confusionMatrix,
+  equalMassCalibrationError,
   expectedCalibrationError,
   macroF1,
   mean,
@@ -31,8 +32,8 @@ describe("metrics", () => {
   it("equal scikit-learn's for single labels", () => {
     const matrix = confusionMatrix(v.truth, v.predicted, v.outputs);
     expect(matrix).toEqual(v.confusion);
-    expect(macroF1(labels, v.truth, v.predicted)).toBeCloseTo(v.macro_f1, 12);
     const classes = perClassMetrics(labels, v.truth, v.predicted);
+    expect(macroF1(classes)).toBeCloseTo(v.macro_f1, 12);
     classes.forEach(({ precision, recall, f1, support }, k) => {
       expect(precision).toBeCloseTo(v.precision[k] as number, 12);
       expect(recall).toBeCloseTo(v.recall[k] as number, 12);
@@ -87,6 +88,39 @@ describe("metrics", () => {
         );
       }
     }
+  });
+});
+
+it("knows nothing of a class without examples, and leaves it out of macro-F1", () => {
+  const classes = perClassMetrics(["a", "b", "c"], [0, 0, 1], [0, 2, 1]);
+  expect(classes[2]).toEqual({ label: "c", precision: null, recall: null, f1: null, support: 0 });
+  expect(macroF1(classes)).toBeCloseTo((2 / 3 + 1) / 2, 12);
+});
+
+describe("expected calibration error by mass", () => {
+  it("is the mean gap of bins of equal size, whose ties stay together", () => {
+    const confidences = [0.9, 0.5, 0.9, 0.7, 0.6, 0.9];
+    const isCorrect = [true, false, true, true, true, false];
+    // .5 and .6; .7; the three of .9, which begin in the second of three bins.
+    const expected = (Math.abs(0.5 + 0.6 - 1) + Math.abs(0.7 - 1 + 3 * 0.9 - 2)) / 6;
+    expect(equalMassCalibrationError(confidences, isCorrect, 3)).toBeCloseTo(expected, 12);
+    expect(equalMassCalibrationError([], [], 3)).toBe(0);
+  });
+
+  it("is the gap of the means with one bin, and never less with more", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.boolean()), { minLength: 1, maxLength: 60 }),
+        fc.integer({ min: 1, max: 15 }),
+        (pairs, bins) => {
+          const confidences = pairs.map(([confidence]) => confidence);
+          const isCorrect = pairs.map(([, correct]) => correct);
+          const single = equalMassCalibrationError(confidences, isCorrect, 1);
+          expect(single).toBeCloseTo(Math.abs(mean(confidences) - mean(isCorrect.map(Number))), 12);
+          expect(equalMassCalibrationError(confidences, isCorrect, bins)).toBeGreaterThanOrEqual(single - 1e-12);
+        },
+      ),
+    );
   });
 });
 

@@ -5,6 +5,7 @@ import { conformalScores, type HeldOutLogits, temperatureOperations } from "./ca
 import { type Evaluation, type EvaluationResult, noEvaluation } from "./evaluation.ts";
 import { regressionMetrics } from "./metrics.ts";
 import { evaluateMultiLabel } from "./multi-label.ts";
+import { regressionIntervals } from "./regression-intervals.ts";
 import { evaluateSingleLabel } from "./single-label.ts";
 import { clampTo, rangeOf } from "./value-range.ts";
 
@@ -33,6 +34,17 @@ export function* evaluateHeldOut(
   }
 }
 
+/** The result with the accuracy on the rows that were trained on beside that on held-out ones. */
+export function withTrainAccuracy(result: EvaluationResult, accuracy: number | null): EvaluationResult {
+  const { evaluation } = result;
+  if (accuracy === null || evaluation.accuracy === undefined) return result;
+  const gap = accuracy - evaluation.accuracy;
+  return {
+    ...result,
+    evaluation: { ...evaluation, train_accuracy: accuracy, generalization_gap: gap },
+  };
+}
+
 /** Operations of evaluating so many held-out logits, in so many parts, at most. */
 export function heldOutEvaluationOperations(logits: number, parts: number): number {
   return (parts + 1) * temperatureOperations(logits) + (6 + parts) * logits * OPERATIONS_PER_LOGIT;
@@ -47,7 +59,13 @@ function evaluateRegression(
   const predicted = Array.from(heldOut.logits);
   const residuals = truth.map((value, i) => Math.abs(value - (predicted[i] ?? Number.NaN)));
   return {
-    evaluation: { ...settings, detail: "summary", examples: truth.length, ...regressionMetrics(truth, predicted) },
+    evaluation: {
+      ...settings,
+      detail: "summary",
+      examples: truth.length,
+      ...regressionMetrics(truth, predicted),
+      ...regressionIntervals(truth, predicted),
+    },
     temperature: 1,
     outOfScopeThreshold: null,
     thresholds: [],

@@ -1,7 +1,9 @@
 /** What held-out examples say about a head. The keys are those of the HTTP API. */
+import type { Automation } from "./automation.ts";
 import type { ClassMetrics } from "./metrics.ts";
+import type { RegressionIntervals } from "./regression-intervals.ts";
 
-export interface Evaluation {
+export interface Evaluation extends RegressionIntervals {
   readonly method: "cross_validation" | "holdout" | "none";
   readonly folds?: number;
   /** Why there are no figures although some were asked for. */
@@ -13,6 +15,11 @@ export interface Evaluation {
   readonly accuracy?: number;
   /** Wilson's interval, 95 %. */
   readonly accuracy_interval?: readonly [number, number];
+  /** Of the folds' models, on the examples that each was trained on. */
+  readonly train_accuracy?: number;
+  /** `train_accuracy` − `accuracy` */
+  readonly generalization_gap?: number;
+  readonly automation?: readonly Automation[];
   readonly macro_f1?: number;
   readonly micro_f1?: number;
   readonly log_loss?: number;

@@ -1,10 +1,14 @@
-/** Metrics, as scikit-learn defines those that it has. A metric with nothing to count is 0. */
+/**
+ * Metrics, as scikit-learn defines those that it has. A metric with nothing to count is 0, but for those of a class
+ * without examples, of which nothing is known: they are null.
+ */
 
 export interface ClassMetrics {
   readonly label: string;
-  readonly precision: number;
-  readonly recall: number;
-  readonly f1: number;
+  /** Null if the class has no examples, as recall and f1. */
+  readonly precision: number | null;
+  readonly recall: number | null;
+  readonly f1: number | null;
   readonly support: number;
   /** Multi-label: the label is predicted from this probability on. */
   readonly threshold?: number;
@@ -28,6 +32,7 @@ export function confusionMatrix(truth: readonly number[], predicted: readonly nu
 }
 
 export function classMetrics(label: string, { hits, predicted, support }: ClassCounts): ClassMetrics {
+  if (support === 0) return { label, precision: null, recall: null, f1: null, support };
   return {
     label,
     precision: ratio(hits, predicted),
@@ -57,17 +62,17 @@ export function perClassMetrics(
   return classes.map((counts) => classMetrics(counts.label, counts));
 }
 
-/** The mean F1 of the classes that occur as true or predicted class (scikit-learn's f1_score with average="macro"). */
-export function macroF1(labels: readonly string[], truth: readonly number[], predicted: readonly number[]): number {
-  const presentClasses = new Set([...truth, ...predicted]);
-  const labelMetrics = perClassMetrics(labels, truth, predicted);
-  return mean(labelMetrics.filter((_, k) => presentClasses.has(k)).map(({ f1 }) => f1));
+/**
+ * The mean F1 of the classes that have examples. scikit-learn's f1_score with average="macro" also counts classes that are
+ * predicted alone, as 0.
+ */
+export function macroF1(perClass: readonly ClassMetrics[]): number {
+  return mean(perClass.flatMap(({ f1 }) => f1 ?? []));
 }
 
-/** Wilson's 95 % score interval of a share in `count` trials. */
-export function wilsonInterval(share: number, count: number): [number, number] {
+/** Wilson's score interval of a share in `count` trials, `z` standard errors to each side: by default 95 %. */
+export function wilsonInterval(share: number, count: number, z = 1.959963984540054): [number, number] {
   if (count === 0) return [0, 1];
-  const z = 1.959963984540054;
   const centre = (share + (z * z) / (2 * count)) / (1 + (z * z) / count);
   const margin = (z / (1 + (z * z) / count)) * Math.sqrt((share * (1 - share)) / count + (z * z) / (4 * count * count));
   return [Math.max(0, centre - margin), Math.min(1, centre + margin)];
@@ -81,6 +86,32 @@ export function expectedCalibrationError(confidences: readonly number[], isCorre
   const bins = calibrationBins();
   for (const [i, confidence] of confidences.entries()) bins.add(confidence, isCorrect[i] === true);
   return bins.error();
+}
+
+/**
+ * The same over bins of equal mass: the confidences in order, in 15 bins of about as many each, equal ones in one bin
+ * (Nguyen and O'Connor 2015). Where most confidences are near 1, bins of equal width judge these by one or two bins.
+ */
+export function equalMassCalibrationError(
+  confidences: readonly number[],
+  isCorrect: readonly boolean[],
+  count = 15,
+): number {
+  const ascending = [...confidences.keys()].sort((a, b) => (confidences[a] as number) - (confidences[b] as number));
+  let error = 0;
+  let gap = 0;
+  let bin = 0;
+  for (const [i, index] of ascending.entries()) {
+    const confidence = confidences[index] as number;
+    const isTied = i > 0 && confidences[ascending[i - 1] as number] === confidence;
+    const ownBin = Math.floor((i * count) / ascending.length);
+    if (ownBin !== bin && !isTied) {
+      error += Math.abs(gap);
+      [gap, bin] = [0, ownBin];
+    }
+    gap += confidence - (isCorrect[index] === true ? 1 : 0);
+  }
+  return ratio(error + Math.abs(gap), ascending.length);
 }
 
 /** The expected calibration error of confidences that are too many to keep. */

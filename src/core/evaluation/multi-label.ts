@@ -9,7 +9,7 @@ import {
   visitProbabilities,
 } from "./cross-fit.ts";
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
-import { type ClassCounts, calibrationBins, classMetrics, mean, wilsonInterval } from "./metrics.ts";
+import { type ClassCounts, calibrationBins, classMetrics, macroF1, wilsonInterval } from "./metrics.ts";
 import { DEFAULT_THRESHOLD, fitThresholds } from "./thresholds.ts";
 
 interface Entry extends HeldOutEntry {
@@ -79,8 +79,8 @@ export function multiLabelFigures(
     examples,
     accuracy,
     accuracy_interval: wilsonInterval(accuracy, examples),
-    macro_f1: mean(perClass.map(({ f1 }) => f1)),
-    micro_f1: micro.f1,
+    macro_f1: macroF1(perClass),
+    micro_f1: micro.f1 ?? 0,
     log_loss: logLoss,
     ece: error,
     ece_uncalibrated: uncalibratedError,

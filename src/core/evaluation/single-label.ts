@@ -1,5 +1,6 @@
 import type { Targets } from "../linear/targets.ts";
 import type { Steps } from "../steps.ts";
+import { automationOf } from "./automation.ts";
 import { conformalScores, fitTemperature, type HeldOutLogits, outOfScopeThreshold } from "./calibration.ts";
 import {
   crossFitLogLoss,
@@ -73,6 +74,7 @@ export function* evaluateSingleLabel(
     truth: inScope.map(({ target }) => target),
     predicted: predictions.map(({ label }) => label),
     tops: topsOf(predictions),
+    servedTops: final.tops,
     uncalibratedTops: topsOf(uncalibrated),
     logLoss: crossFitLogLoss(targets, heldOut, inScope, temperatures),
   });
@@ -94,25 +96,29 @@ export interface SingleLabelPredictions {
   /** The probability of that label, and that before calibration. */
   readonly tops: readonly number[];
   readonly uncalibratedTops: readonly number[];
+  /** That at the head's own temperature, if `tops` are at others. */
+  readonly servedTops?: readonly number[];
   readonly logLoss: number;
 }
 
 /** The figures of such predictions. */
 export function singleLabelFigures(
   labels: readonly string[],
-  { truth, predicted, tops, uncalibratedTops, logLoss }: SingleLabelPredictions,
+  { truth, predicted, tops, uncalibratedTops, servedTops = tops, logLoss }: SingleLabelPredictions,
 ) {
   const isCorrect = truth.map((label, i) => label === predicted[i]);
   const accuracy = mean(isCorrect.map(Number));
+  const perClass = perClassMetrics(labels, truth, predicted);
   return {
     examples: truth.length,
     accuracy,
     accuracy_interval: wilsonInterval(accuracy, truth.length),
-    macro_f1: macroF1(labels, truth, predicted),
+    automation: automationOf(isCorrect.map((correct, i) => ({ top: servedTops[i] as number, isCorrect: correct }))),
+    macro_f1: macroF1(perClass),
     log_loss: logLoss,
     ece: expectedCalibrationError(tops, isCorrect),
     ece_uncalibrated: expectedCalibrationError(uncalibratedTops, isCorrect),
-    per_class: perClassMetrics(labels, truth, predicted),
+    per_class: perClass,
     ...(labels.length > MAX_CONFUSION_LABELS
       ? {}
       : { confusion: { labels, matrix: confusionMatrix(truth, predicted, labels.length) } }),

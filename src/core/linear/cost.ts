@@ -75,8 +75,8 @@ export function estimateCost(shape: TrainingShape, options: CostOptions, precisi
   const gram = dimensions > MAX_GRAM_DIMENSIONS ? 0 : 2 * examples * dimensions ** 2;
   const inversion = dimensions > MAX_GRAM_DIMENSIONS ? 0 : inversionOperations(dimensions);
   const limits = fitEvaluationLimits(largest);
-  // Two more than the fit takes, for the logits of the held-out rows.
-  const foldOperations = (limits.evaluation + 2) * evaluation;
+  // Three more than the fit takes, for the logits of the held-out rows and of those trained on.
+  const foldOperations = (limits.evaluation + 3) * evaluation;
   const operations =
     OPERATIONS_PER_TEXT_BYTE *
       ((shape.textBytes ?? 0) + (options.lexical === false ? 0 : (shape.lexical?.textBytes ?? 0))) +

@@ -1,4 +1,4 @@
-import { clampHeldOut, evaluateHeldOut } from "../evaluation/evaluate-held-out.ts";
+import { clampHeldOut, evaluateHeldOut, withTrainAccuracy } from "../evaluation/evaluate-held-out.ts";
 import { type Evaluation, type EvaluationResult, noEvaluation } from "../evaluation/evaluation.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
@@ -8,6 +8,7 @@ import { crossValidationData, type PenaltySelection } from "./penalty.ts";
 import type { Preconditioner } from "./preconditioner.ts";
 import { sparseToleranceFactor } from "./refit.ts";
 import { stratifiedFolds } from "./split.ts";
+import { trainAccuracy } from "./train-accuracy.ts";
 import type { TrainingRows } from "./types.ts";
 import { fitEvaluationLimits, workload } from "./workload.ts";
 
@@ -66,7 +67,11 @@ export function* evaluate(
   const { targets } = rows;
   const outputs = clamp && targets.kind === "value" ? clampHeldOut(targets.values, heldOut, parts) : heldOut;
   const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings);
-  return { result, parameters: average(models.map(({ parameters }) => parameters)) };
+  const ownAccuracy = yield* trainAccuracy(tensors, design, rows, models, result);
+  return {
+    result: withTrainAccuracy(result, ownAccuracy),
+    parameters: average(models.map(({ parameters }) => parameters)),
+  };
 }
 
 function average(vectors: readonly Float64Array[]): Float64Array {

@@ -1,7 +1,9 @@
 /** How both candidates do on rows that neither was trained on. */
 import { decodeHead } from "../../../core/codec.ts";
 import { type Comparison, gainError } from "../../../core/evaluation/comparison.ts";
-import { evaluateHeldOut } from "../../../core/evaluation/evaluate-held-out.ts";
+import { correctnessOf } from "../../../core/evaluation/correctness.ts";
+import { evaluateHeldOut, withTrainAccuracy } from "../../../core/evaluation/evaluate-held-out.ts";
+import type { EvaluationResult } from "../../../core/evaluation/evaluation.ts";
 import { regressionMetrics } from "../../../core/evaluation/metrics.ts";
 import type { Head, Task } from "../../../core/head.ts";
 import { stratifiedFolds } from "../../../core/linear/split.ts";
@@ -29,13 +31,24 @@ export interface Outcome {
   readonly fineTuned: number;
 }
 
+/** What candidates are trained on, and other rows that they are compared on. */
+export interface Split {
+  readonly trainingRows: readonly number[];
+  readonly testRows: readonly number[];
+}
+
 /** What the candidates of one fold predict for its test rows. */
 export interface FoldPredictions {
   readonly rows: readonly number[];
   /** null if one of the candidates could not be trained. */
   readonly outcomes: readonly Outcome[] | null;
   /** The fine-tuned candidate's logits of all labels, row by row; null if it has trained no layers. */
-  readonly layers: { readonly plan: Plan; readonly logits: Float32Array } | null;
+  readonly layers: {
+    readonly plan: Plan;
+    readonly logits: Float32Array;
+    /** The same of some rows that the candidate was trained on. */
+    readonly trained: { readonly rows: readonly number[]; readonly logits: Float32Array };
+  } | null;
 }
 
 export interface CandidateComparison {
@@ -43,23 +56,34 @@ export interface CandidateComparison {
   readonly fineTunedAssessment: FineTunedAssessment | null;
 }
 
+/** The candidate predicts so many of the rows that it was trained on: more would cost time and change the figure little. */
+const MAX_TRAINED_ROWS = 1_000;
+
 /** @param labels of all rows of the data */
 export async function predictFold(
   context: TrainingContext,
-  rows: readonly number[],
+  { trainingRows, testRows: rows }: Split,
   { head, fineTuned }: TrainedCandidates,
   labels: readonly string[],
 ): Promise<FoldPredictions> {
-  const headPredictions = await predictTestRows(context, rows, head);
-  const fineTunedPredictions = fineTuned === head ? headPredictions : await predictTestRows(context, rows, fineTuned);
+  const headPredictions = await predictWith(context, rows, head);
+  const fineTunedPredictions = fineTuned === head ? headPredictions : await predictWith(context, rows, fineTuned);
   const outcomes =
     headPredictions && fineTunedPredictions ? outcomesOf(context, rows, headPredictions, fineTunedPredictions) : null;
   if (!fineTuned?.plan || !fineTunedPredictions) return { rows, outcomes, layers: null };
   const logits = toLogits(fineTunedPredictions.head, fineTunedPredictions.outputs, labels);
-  return { rows, outcomes, layers: { plan: fineTuned.plan, logits } };
+  const stride = Math.ceil(trainingRows.length / MAX_TRAINED_ROWS);
+  const trainedRows = trainingRows.filter((_, i) => i % stride === 0);
+  const ownPredictions = await predictWith(context, trainedRows, fineTuned);
+  const ownLogits = toLogits(fineTunedPredictions.head, ownPredictions?.outputs ?? [], labels);
+  return {
+    rows,
+    outcomes,
+    layers: { plan: fineTuned.plan, logits, trained: { rows: trainedRows, logits: ownLogits } },
+  };
 }
 
-async function predictTestRows(
+async function predictWith(
   context: TrainingContext,
   rows: readonly number[],
   candidate: TrainedCandidate | null,
@@ -175,9 +199,25 @@ async function assessFineTuned(
     ? ({ method: "cross_validation", folds: folds.length } as const)
     : ({ method: "holdout" } as const);
   const steps = evaluateHeldOut(labels, targets, heldOut, parts, settings);
-  const { value: assessment } = await runSteps(steps, 0, context.yieldToEventLoop);
+  const { value: assessed } = await runSteps(steps, 0, context.yieldToEventLoop);
+  const trained = layers.map((fold) => countCorrect(context, fold.trained, labels, assessed));
+  const sum = (key: "correct" | "count") => trained.reduce((total, counts) => total + counts[key], 0);
+  const assessment = withTrainAccuracy(assessed, sum("count") === 0 ? null : sum("correct") / sum("count"));
   return {
     plan: meanPlan(layers.map(({ plan }) => plan)),
     assessment: { ...assessment, conformal: Array.from(assessment.conformal) },
   };
+}
+
+/** How many rows the logits predict correctly, of those that have labels to predict. */
+function countCorrect(
+  context: TrainingContext,
+  { rows, logits }: { readonly rows: readonly number[]; readonly logits: Float32Array },
+  labels: readonly string[],
+  calibration: Pick<EvaluationResult, "temperature" | "thresholds">,
+): { readonly correct: number; readonly count: number } {
+  const outputs = Math.max(1, labels.length);
+  const isCorrect = correctnessOf(targetsOf(context, rows, labels).targets, outputs, calibration);
+  const judged = rows.map((_, i) => isCorrect(i, logits, i * outputs)).filter((each) => each !== null);
+  return { correct: judged.filter(Boolean).length, count: judged.length };
 }

@@ -8,13 +8,14 @@ import { strataOf } from "../../../core/linear/targets.ts";
 import type { FoldCandidates } from "../checkpoint.ts";
 import type { TrainingContext } from "../context.ts";
 import { groupsOf, targetsOf } from "../training-spec.ts";
-import { type CandidateComparison, compareCandidates, type FoldPredictions, predictFold } from "./compare.ts";
+import {
+  type CandidateComparison,
+  compareCandidates,
+  type FoldPredictions,
+  predictFold,
+  type Split,
+} from "./compare.ts";
 import { trainCandidates } from "./train-candidates.ts";
-
-export interface Split {
-  readonly trainingRows: readonly number[];
-  readonly testRows: readonly number[];
-}
 
 /** The splits to compare the candidates on: the two folds, or the rows that are held out. None if one lacks rows. */
 export function splitRows(
@@ -51,7 +52,8 @@ export async function crossFit(
   const allRows = [...context.examples.targets.keys()];
   const { labels } = targetsOf(context, allRows);
   const predictions: FoldPredictions[] = [];
-  for (const [fold, { trainingRows, testRows }] of splits.entries()) {
+  for (const [fold, split] of splits.entries()) {
+    const { trainingRows, testRows } = split;
     if (splits.length > 1) {
       const message = `Fold ${fold + 1} of ${splits.length}: ${trainingRows.length} examples to train on, ${testRows.length} to compare on.`;
       context.report(message, { examples: trainingRows.length, held_out: testRows.length });
@@ -67,7 +69,7 @@ export async function crossFit(
       },
     );
     if (!candidates.ok) return candidates;
-    predictions.push(await predictFold(context, testRows, candidates.value, labels));
+    predictions.push(await predictFold(context, split, candidates.value, labels));
   }
   return ok(await compareCandidates(context, predictions, labels));
 }
