@@ -107,6 +107,22 @@ const automation = z
     interval: interval.openapi({ description: "of the share, 95 %" }),
   })
   .openapi("Automation");
+/** What is counted of inputs, and nothing of an input itself. */
+const inputCounts = z
+  .object({
+    inputs: z.number().int(),
+    confidence: z.array(z.number()).openapi({ description: "inputs by their top probability, in bins of equal width" }),
+    confidence_sum: z.number(),
+    scope: z.array(z.number()).openapi({ description: "inputs by their scope score, in bins of equal width" }),
+    unknown_words: z.array(z.number()).openapi({
+      description:
+        "inputs by their share of words that the backbone does not know: none, up to 0.1, 0.2, 0.3, 0.5, and more; zeros where that is not known",
+    }),
+    labels: z
+      .record(z.string(), z.number())
+      .openapi({ description: "inputs by the place of their most probable label in the head's 'labels'" }),
+  })
+  .openapi("InputCounts");
 export const evaluation = z
   .object({
     method: z.enum(["cross_validation", "holdout", "none"]),
@@ -141,6 +157,9 @@ export const evaluation = z
     r2_interval: interval.optional(),
     mae_interval: interval.optional(),
     rmse_interval: interval.optional(),
+    held_out_inputs: inputCounts
+      .optional()
+      .openapi({ description: "counts of the held-out inputs, which live inputs are compared with" }),
   })
   .openapi("Evaluation");
 export type Evaluation = DeepReadonly<z.output<typeof evaluation>>;

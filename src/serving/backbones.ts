@@ -37,6 +37,11 @@ export function isKnownWord(word: string): boolean {
   return textStatic.table().vocabulary.has(vocabularyKey(word));
 }
 
+/** Whether words of inputs to this backbone are known or unknown to it: those in the box, and what was fine-tuned of them. */
+export function hasVocabulary(backbone: Backbone | null): boolean {
+  return backbone !== null && ["static", "sentence_encoder", "fine_tuned"].includes(backbone.kind);
+}
+
 /** Whether a training with this `backbone` chooses one by its examples. */
 export function isAuto(env: Cloudflare.Env, id: string | undefined): boolean {
   return (id ?? env.DEFAULT_BACKBONE ?? AUTO) === AUTO;

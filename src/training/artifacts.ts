@@ -1,9 +1,11 @@
 /** A trained head as bytes and as the record of its version. */
 import { encodeHead } from "../core/codec.ts";
+import type { Evaluation } from "../core/evaluation/evaluation.ts";
 import { fail, type Result } from "../core/failure.ts";
 import type { Head } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { sha256Hex } from "../lib/hash.ts";
+import { hasVocabulary } from "../serving/backbones.ts";
 import { storeBytes } from "../store/content-addressed.ts";
 import { headKey } from "../store/keys.ts";
 import type { NewHead } from "../tenant/heads/heads.ts";
@@ -12,7 +14,7 @@ import type { RequestTraining } from "./run.ts";
 
 /** A head that was trained in a request. `milliseconds` is how long that took. */
 export function toHeadRecord(
-  result: RequestTraining & Pick<ComparedTraining, "candidates">,
+  result: RequestTraining & Pick<ComparedTraining, "candidates" | "backbone">,
   head: Pick<NewHead, "id" | "modality" | "backbone" | "dataset">,
   milliseconds: number,
 ): { readonly bytes: Uint8Array; readonly record: NewHead } {
@@ -26,11 +28,22 @@ export function toHeadRecord(
     labels,
     dimensions,
     training: { method: "head", ...training, ...describeRange(valueRange), ...describeCandidates(result.candidates) },
-    evaluation: result.evaluation,
+    evaluation: withUnknownWords(result),
     sha256: sha256Hex(bytes),
     bytes: bytes.length,
   };
   return { bytes, record };
+}
+
+/** The evaluation, with the words that a backbone with a vocabulary does not know. */
+function withUnknownWords({
+  evaluation,
+  backbone,
+  unknownWords,
+}: Pick<ComparedTraining, "evaluation" | "backbone" | "unknownWords">): Evaluation {
+  const { held_out_inputs: inputs } = evaluation;
+  if (inputs === undefined || unknownWords === null || !hasVocabulary(backbone)) return evaluation;
+  return { ...evaluation, held_out_inputs: { ...inputs, unknown_words: unknownWords } };
 }
 
 function describeCandidates(candidates: ComparedTraining["candidates"]): Pick<NewHead["training"], "candidates"> {

@@ -1,6 +1,7 @@
 /** A training inside one request: call a remote backbone where needed, gather the features, then fit in steps. */
 
 import type { YieldToEventLoop } from "../backbones/chunks.ts";
+import { noInputs } from "../core/evaluation/input-counts.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { edgeBudget } from "../core/limits.ts";
 import { costIfOverBudget, rowPrecision } from "../core/linear/cost.ts";
@@ -11,6 +12,7 @@ import type { TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from
 import { runSteps, type Steps } from "../core/steps.ts";
 import type { Matrix, TensorBackend } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical-reader.ts";
+import { binUnknownWords } from "../serving/unknown-words.ts";
 import { shrinkWorkerdTensorBackend, workerdTensorBackend } from "../tensor/workerd.ts";
 import {
   createSlotHolder,
@@ -35,6 +37,7 @@ export type RequestOptions = Omit<TrainingOptions, "budget">;
 export interface RequestTraining extends TrainingResult {
   readonly operations: number;
   readonly embedded: number;
+  readonly unknownWords: readonly number[] | null;
 }
 
 /** What the trainings of one request hold while they run. */
@@ -43,6 +46,8 @@ export interface RunState {
   readonly tensors: TensorBackend;
   /** Blocks of the embeddings by their first row. */
   readonly features: Map<number, Matrix>;
+  /** The texts that were read last, by their share of unknown words. Null if they were not all read. */
+  unknownWords: readonly number[] | null;
   /** The steps that run, to be ended if another training needs their memory. */
   steps: { return(value: Result<never>): unknown } | null;
 }
@@ -100,7 +105,7 @@ export async function withRunState<T>(
     freeFeatures(state);
   };
   const slots = createSlotHolder(requester, freeMemory);
-  const state: RunState = { slots, tensors, features, steps: null };
+  const state: RunState = { slots, tensors, features, unknownWords: null, steps: null };
   try {
     return await work(state);
   } finally {
@@ -139,7 +144,7 @@ export async function trainOn(
   );
   if (!trained.ok) return trained;
   const { value, operations, embedded } = trained.value;
-  return ok({ ...value, operations, embedded: prepared.value.embedded + embedded });
+  return ok({ ...value, operations, embedded: prepared.value.embedded + embedded, unknownWords: state.unknownWords });
 }
 
 /**
@@ -198,7 +203,7 @@ async function gather(
     // `prepare` has just gathered all of it. Calling a remote backbone here would keep every other training waiting.
     return source.prepare === null ? null : embeddingsLost.failure;
   };
-  const lexical = await readLexicalFeatures(source, shape, options, yieldToEventLoop);
+  const lexical = await readLexicalFeatures(state, source, shape, options, yieldToEventLoop);
   if (!lexical.ok) return lexical;
   const precision = rowPrecision({ ...shape, lexical: lexical.value }, options, edgeBudget) ?? "int8";
   const gathered = await source.gatherFeatures((block, values) => {
@@ -220,6 +225,7 @@ async function gather(
  * head must not have any, or under `auto` where the training would not fit with them.
  */
 async function readLexicalFeatures(
+  state: RunState,
   source: TrainingSource,
   shape: TrainingShape,
   options: RequestOptions,
@@ -229,8 +235,17 @@ async function readLexicalFeatures(
   const reader = createLexicalBudgetReader(shape, options, edgeBudget, source.texts.bytes);
   if (reader === null) return ok(null);
   if (reader.hasRoom) {
-    const readResult = await source.texts.forEachText(reader.add, yieldToEventLoop);
+    const unknownWords = [...noInputs.unknown_words];
+    let count = 0;
+    const add = (text: string) => {
+      const bin = binUnknownWords(text);
+      unknownWords[bin] = (unknownWords[bin] ?? 0) + 1;
+      count++;
+      return reader.add(text);
+    };
+    const readResult = await source.texts.forEachText(add, yieldToEventLoop);
     if (!readResult.ok) return readResult;
+    if (count === source.examples) state.unknownWords = unknownWords;
   }
   const fitResult = reader.fit();
   if ("features" in fitResult) return ok(fitResult.features);

@@ -714,12 +714,13 @@ describe("heads of many labels", () => {
   test("are listed without the parts of an evaluation that grow with the labels", async () => {
     const { key: freshKey } = await tenantWithTickets();
     const head = await trainHead({ name: "support", dataset: "tickets" }, freshKey);
-    const { per_class, confusion, ...figures } = head.evaluation;
+    const { per_class, confusion, held_out_inputs, ...figures } = head.evaluation;
     expect(per_class).toHaveLength(3);
     expect((await call("GET", "/v1/heads/support", freshKey)).json.evaluation).toEqual({
       ...figures,
       per_class,
       confusion,
+      held_out_inputs,
     });
     for (const path of ["/v1/heads", "/v1/heads/support/versions"])
       expect((await call("GET", path, freshKey)).json.data[0].evaluation).toEqual(figures);

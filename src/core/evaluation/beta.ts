@@ -7,7 +7,7 @@ const LANCZOS: readonly [number, ...number[]] = [
 ];
 
 /** log Γ(x) for x ≥ ½. */
-function logGamma(x: number): number {
+export function logGamma(x: number): number {
   const [first, ...others] = LANCZOS;
   const t = x + 6.5;
   const sum = others.reduce((total, coefficient, i) => total + coefficient / (x + i), first);

@@ -1,5 +1,6 @@
 /** What held-out examples say about a head. The keys are those of the HTTP API. */
 import type { Automation } from "./automation.ts";
+import type { InputCounts } from "./input-counts.ts";
 import type { ClassMetrics } from "./metrics.ts";
 import type { RegressionIntervals } from "./regression-intervals.ts";
 
@@ -38,6 +39,8 @@ export interface Evaluation extends RegressionIntervals {
   readonly r2?: number;
   readonly mae?: number;
   readonly rmse?: number;
+  /** What live inputs are compared with: out-of-scope examples count as well. */
+  readonly held_out_inputs?: InputCounts;
 }
 
 /** The evaluation of a head, and what it takes over from the held-out examples: its calibration. */

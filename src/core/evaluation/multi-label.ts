@@ -9,7 +9,9 @@ import {
   visitProbabilities,
 } from "./cross-fit.ts";
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
+import { countPredictions as countInputs } from "./input-counts.ts";
 import { type ClassCounts, calibrationBins, classMetrics, macroF1, wilsonInterval } from "./metrics.ts";
+import { argmax } from "./probability.ts";
 import { DEFAULT_THRESHOLD, fitThresholds } from "./thresholds.ts";
 
 interface Entry extends HeldOutEntry {
@@ -38,7 +40,7 @@ export function* evaluateMultiLabel(
   }
   const calibrated = yield* countPredictions(heldOut, entries, crossFitTemperature, crossFitThresholds);
   const uncalibratedError = yield* calibrationError(heldOut, entries, () => 1);
-  const nonconformity = yield* nonconformityScores(heldOut, entries, temperature);
+  const { nonconformity, tops } = yield* finalScores(heldOut, entries, temperature);
   const figures = multiLabelFigures(labels, thresholds, {
     ...calibrated,
     examples: entries.length,
@@ -46,7 +48,7 @@ export function* evaluateMultiLabel(
     logLoss: crossFitLogLoss(targets, heldOut, entries, temperatures),
   });
   return {
-    evaluation: { ...settings, detail: "summary", ...figures },
+    evaluation: { ...settings, detail: "summary", ...figures, held_out_inputs: countInputs(tops) },
     temperature,
     outOfScopeThreshold: null,
     thresholds,
@@ -153,18 +155,21 @@ function* calibrationError(
   return bins.error();
 }
 
-/** For each entry, 1 − the least probability of its labels. */
-function* nonconformityScores(
+/** At the head's own temperature: each entry's most probable label, and 1 − the least probability of its labels. */
+function* finalScores(
   heldOut: HeldOutLogits,
   entries: readonly Entry[],
   temperature: number,
-): Steps<readonly number[]> {
-  const scores: number[] = [];
+): Steps<{ readonly nonconformity: readonly number[]; readonly tops: readonly { label: number; top: number }[] }> {
+  const nonconformity: number[] = [];
+  const tops: { label: number; top: number }[] = [];
   const temperatureOf = () => temperature;
   yield* visitProbabilities("multi", heldOut, entries, temperatureOf, (probabilities, { targets }) => {
     let score = 0;
     for (const k of targets) score = Math.max(score, 1 - (probabilities[k] as number));
-    scores.push(score);
+    nonconformity.push(score);
+    const label = argmax(probabilities);
+    tops.push({ label, top: probabilities[label] as number });
   });
-  return scores;
+  return { nonconformity, tops };
 }

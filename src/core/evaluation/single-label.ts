@@ -10,6 +10,7 @@ import {
   visitProbabilities,
 } from "./cross-fit.ts";
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
+import { countPredictions, uniformScores } from "./input-counts.ts";
 import {
   confusionMatrix,
   expectedCalibrationError,
@@ -58,9 +59,9 @@ export function* evaluateSingleLabel(
   const uncalibrated = yield* predictEntries(heldOut, inScope, () => 1);
   const final = yield* finalScores(heldOut, inScope, temperature);
 
+  const finalOutOfScope = yield* predictEntries(heldOut, outOfScope, () => temperature);
   let outOfScopeResult: Evaluation["out_of_scope"] = null;
   if (outOfScope.length > 0) {
-    const finalOutOfScope = yield* predictEntries(heldOut, outOfScope, () => temperature);
     const crossFitOutOfScope = yield* predictEntries(heldOut, outOfScope, crossFitTemperature);
     const finalInScope = predictions.map(({ isCorrect }, i) => ({ top: final.tops[i] as number, isCorrect }));
     outOfScopeResult = {
@@ -79,7 +80,20 @@ export function* evaluateSingleLabel(
     logLoss: crossFitLogLoss(targets, heldOut, inScope, temperatures),
   });
   return {
-    evaluation: { ...settings, detail: "summary", ...figures, out_of_scope: outOfScopeResult },
+    evaluation: {
+      ...settings,
+      detail: "summary",
+      ...figures,
+      out_of_scope: outOfScopeResult,
+      held_out_inputs: {
+        ...countPredictions([
+          ...predictions.map(({ label }, i) => ({ label, top: final.tops[i] as number })),
+          ...finalOutOfScope,
+        ]),
+        // The scope score is a p-value of in-scope inputs. Of others it is not known here.
+        ...(outOfScope.length === 0 ? { scope: uniformScores(inScope.length) } : {}),
+      },
+    },
     temperature,
     outOfScopeThreshold: outOfScopeResult?.threshold ?? null,
     thresholds: [],
