@@ -125,7 +125,9 @@ const inputCounts = z
   .openapi("InputCounts");
 export const evaluation = z
   .object({
-    method: z.enum(["cross_validation", "holdout", "none"]),
+    method: z.enum(["cross_validation", "holdout", "test_set", "none"]).openapi({
+      description: "on which examples the figures are: held-out ones of the training, or those of a test set",
+    }),
     folds: z.number().int().optional(),
     reason: z
       .string()

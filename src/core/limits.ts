@@ -9,6 +9,9 @@ export const limits = {
   /** Backbones with trained layers. All revisions of one count as one. */
   fine_tuned_backbones: 100,
   files: 1_000,
+  /** The newest runs on test sets, and what they take in the ledger. Older ones are deleted. */
+  evaluations: 1_000,
+  evaluation_bytes: 256 * 1024 * 1024,
   webhook_endpoints: 50,
   inbound_hooks: 1_000,
   /** Webhooks in a row, each of which an inbound hook's message has caused. */

@@ -15,6 +15,7 @@ import { documentationRoutes } from "./routes/docs.ts";
 import { embeddingAheadRoutes } from "./routes/embedding-ahead.ts";
 import { embeddingRoutes } from "./routes/embeddings.ts";
 import { errorPageRoutes } from "./routes/error-pages.ts";
+import { evaluationRoutes } from "./routes/evaluations.ts";
 import { exampleRoutes } from "./routes/examples.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { fileRoutes } from "./routes/files.ts";
@@ -58,6 +59,7 @@ export function createApp(): App {
   embeddingRoutes(app);
   headRoutes(app);
   predictionRoutes(app);
+  evaluationRoutes(app);
   feedbackRoutes(app);
   retrainingRoutes(app);
   embeddingAheadRoutes(app);

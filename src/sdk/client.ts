@@ -9,6 +9,7 @@
  *   const { data } = await graft.heads.predict("support", { input: "I want my money back" });
  */
 import { datasetCalls } from "./datasets.ts";
+import { evaluationCalls } from "./evaluations.ts";
 import { headCalls } from "./heads.ts";
 import { fileCalls, jobCalls } from "./jobs.ts";
 import { embeddingCalls, modelCalls } from "./models.ts";
@@ -19,6 +20,7 @@ import { inboundHookCalls, webhookDeliveryCalls, webhookEndpointCalls } from "./
 export type { ApiKey, ApiKeyWithSecret } from "../api/api-keys.ts";
 export type { Dataset, NewDataset } from "../api/datasets.ts";
 export type { Embeddings } from "../api/embeddings.ts";
+export type { EvaluationError, EvaluationRun, NewEvaluationRun } from "../api/evaluations.ts";
 export type { Example, Input, LabelledExample } from "../api/examples.ts";
 export type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
 export type { File } from "../api/files.ts";
@@ -60,6 +62,7 @@ export function createClient(options: ClientOptions) {
     models: modelCalls(transport),
     embeddings: embeddingCalls(transport),
     heads: headCalls(transport),
+    evaluations: evaluationCalls(transport),
     inboundHooks: inboundHookCalls(transport),
     files: fileCalls(transport),
     jobs: jobCalls(transport),

@@ -13,6 +13,10 @@ export type ServedHead = Pick<Head, "id" | "version" | "task" | "modality" | "di
   readonly labelCount: number;
 };
 
+export function toServedHead({ id, version, task, modality, labels, dimensions, backbone, sha256 }: Head): ServedHead {
+  return { id, version, task, modality, labelCount: labels.length, dimensions, backbone, sha256 };
+}
+
 const leases = new LruCache<{ tenant: string; name: string; head: ServedHead; expiresAt: number }>(MAX_LEASES);
 
 /** A head's record for serving: the given version, or the active one, which may be as old as a lease. */
@@ -31,8 +35,7 @@ export async function getServedHead(
   if (version === null && found.value.active_version === null) {
     return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
   }
-  const { id, version: number, task, modality, labels, dimensions, backbone, sha256 } = found.value;
-  const head = { id, version: number, task, modality, labelCount: labels.length, dimensions, backbone, sha256 };
+  const head = toServedHead(found.value);
   leases.set(key, { tenant, name, head, expiresAt: now + LEASE_MS }, 1);
   return { ok: true, value: head };
 }

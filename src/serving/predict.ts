@@ -48,10 +48,17 @@ export async function predictInputs(
 }
 
 /** Operations of predictions between two chances for other requests: some tens of milliseconds. */
-const OPERATIONS_PER_YIELD = 10_000_000;
+export const OPERATIONS_PER_YIELD = 10_000_000;
 /** What it counts to rank a label, and to read a character for lexical features, without their weights. */
 const OPERATIONS_PER_LABEL = 100;
 const OPERATIONS_PER_CHARACTER = OPERATIONS_PER_YIELD / CHARACTERS_PER_CHUNK;
+
+/** What the prediction of one input counts towards OPERATIONS_PER_YIELD. */
+export function predictionOperations({ bias, dimensions, lexical }: Head, text: string): number {
+  const outputs = bias.length;
+  const characterOperations = lexical === null ? 0 : outputs + OPERATIONS_PER_CHARACTER;
+  return outputs * (dimensions + OPERATIONS_PER_LABEL) + text.length * characterOperations;
+}
 
 /** A prediction per row. Yields to other requests in between. */
 async function predictRows(
@@ -61,9 +68,6 @@ async function predictRows(
   options: PredictOptions,
 ): Promise<Prediction[]> {
   const readFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
-  const outputs = head.bias.length;
-  const rowOperations = outputs * (head.dimensions + OPERATIONS_PER_LABEL);
-  const characterOperations = readFeatures === null ? 0 : outputs + OPERATIONS_PER_CHARACTER;
   const predictions: Prediction[] = [];
   let operations = 0;
   for (const [index, embedding] of rows.entries()) {
@@ -72,7 +76,7 @@ async function predictRows(
       operations = 0;
     }
     const text = texts[index] ?? "";
-    operations += rowOperations + text.length * characterOperations;
+    operations += predictionOperations(head, text);
     predictions.push({ index, ...toPrediction(head, predict(head, embedding, readFeatures?.(text)), options) });
   }
   return predictions;

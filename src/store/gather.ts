@@ -51,15 +51,17 @@ export interface GatherBlocksParams {
   readonly readInputs: (positions: readonly number[]) => Promise<readonly (string | Uint8Array | null)[]>;
   readonly yieldToEventLoop: YieldToEventLoop;
   /**
-   * Takes each block's embeddings (rows × dimensions), in any order; block numbers ascend with the rows. `stored`: KV has
-   * them. For a remote backbone, which would have to be called again, it was read back.
+   * Takes each block's embeddings (rows × dimensions), in the order of the rows; block numbers ascend. `stored`: KV has
+   * them. For a remote backbone, which would have to be called again, it was read back. What it returns is awaited.
    */
-  readonly onBlock: (block: number, values: Float32Array, stored: boolean) => void;
+  readonly onBlock: (block: number, values: Float32Array, stored: boolean) => unknown;
   /**
    * Records a block in the ledger, before the next block is embedded: an interrupted gathering resumes there. null: what is
    * embedded is not kept.
    */
   readonly recordBlock: ((block: number, stored: StoredBlock) => Promise<unknown>) | null;
+  /** Blocks read at once, each of which waits in memory for its turn. */
+  readonly maxConcurrentReads?: number | undefined;
   /** Blocks that an earlier gathering delivered and KV did not store. */
   readonly retainedBlocks: ReadonlyMap<number, Float32Array>;
 }
@@ -77,7 +79,8 @@ export interface GatherResult {
 export async function gatherBlocks(params: GatherBlocksParams): Promise<GatherResult> {
   const ranges = splitIntoBlocks(params.rows.positions);
   const blockBytes = 4 * BLOCK_ROWS * params.backbone.dimensions;
-  const concurrency = Math.max(1, Math.min(MAX_CONCURRENT_READS, Math.floor(MAX_READ_BYTES / blockBytes)));
+  const { maxConcurrentReads = MAX_CONCURRENT_READS } = params;
+  const concurrency = Math.max(1, Math.min(maxConcurrentReads, Math.floor(MAX_READ_BYTES / blockBytes)));
   let embedded = 0;
   let cached = 0;
   for (let start = 0; start < ranges.length; start += concurrency) {
@@ -137,7 +140,7 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
   const hashes = hashesInRange(rows, range);
   if (block && toHex(block.hashes) === toHex(hashes)) {
     await recordUnchanged(params, range, block);
-    params.onBlock(range.block, block.rows, true);
+    await params.onBlock(range.block, block.rows, true);
     return { embedded: 0, cached: count, failure: null };
   }
 
@@ -155,7 +158,7 @@ async function gatherBlock(params: GatherBlocksParams, range: BlockRange, block:
     if (key !== null) await params.recordBlock(range.block, { key, hashes: written.hashes });
     stored = key !== null && (backbone.cost !== "remote" || (await readBlock(kv, key, dimensions)) !== null);
   }
-  if (knownRows.size === count) params.onBlock(range.block, values, stored);
+  if (knownRows.size === count) await params.onBlock(range.block, values, stored);
   return { embedded: knownRows.size - cached, cached, failure };
 }
 
@@ -222,6 +225,6 @@ async function embedMissingRows(
 
 const { failure: datasetChangedFailure } = fail(
   "dataset_changed",
-  "The dataset was changed while its embeddings were gathered. Train again.",
+  "The dataset was changed while its embeddings were gathered. Send the request again.",
   { retryAfter: 1 },
 );

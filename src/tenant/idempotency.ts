@@ -18,7 +18,7 @@ export interface StoredResponse {
 }
 
 /** What a large answer shows. Rows are named by numbers, which no later row gets. */
-export type Reference = HeadReference | ChangeReference;
+export type Reference = HeadReference | ChangeReference | RunReference;
 
 /** A version of a head: all of it but `active_version` never changes. */
 export interface HeadReference {
@@ -34,6 +34,12 @@ export interface ChangeReference {
   readonly dataset: number;
   readonly updated: number;
   readonly deleted: number;
+}
+
+/** A run on a test set, which never changes. */
+export interface RunReference {
+  readonly kind: "evaluation";
+  readonly id: string;
 }
 
 export interface IdempotentRequest {

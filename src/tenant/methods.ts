@@ -3,6 +3,7 @@ import type { PageRequest } from "../api/lists.ts";
 import type { Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
 import { getReferencedChange } from "./data/edits.ts";
+import { getRun } from "./heads/evaluations.ts";
 import { getReferencedHead } from "./heads/heads.ts";
 import * as idempotency from "./idempotency.ts";
 import { DAY_MS, schedule } from "./tasks/tasks.ts";
@@ -10,7 +11,14 @@ import type { Transactions } from "./transactions.ts";
 
 /** What an answer shows that was stored as a reference. */
 function show(sql: SqlStorage, reference: idempotency.Reference, now: number): Result<unknown> {
-  return reference.kind === "head" ? getReferencedHead(sql, reference) : getReferencedChange(sql, reference, now);
+  switch (reference.kind) {
+    case "head":
+      return getReferencedHead(sql, reference);
+    case "dataset_change":
+      return getReferencedChange(sql, reference, now);
+    case "evaluation":
+      return getRun(sql, reference.id);
+  }
 }
 
 export const keyMethods = {

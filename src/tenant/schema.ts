@@ -236,6 +236,21 @@ export const migrations: readonly string[] = [
   END;
   `,
   "CREATE INDEX revisions_created_at ON revisions (created_at)",
+  `
+  CREATE TABLE evaluations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, head INTEGER NOT NULL, version INTEGER NOT NULL,
+    other_version INTEGER, dataset INTEGER NOT NULL, revision INTEGER NOT NULL, record TEXT NOT NULL,
+    bytes INTEGER NOT NULL, created_at INTEGER NOT NULL
+  );
+  CREATE INDEX evaluations_head ON evaluations (head, number);
+  CREATE INDEX evaluations_dataset ON evaluations (dataset, revision);
+  CREATE TABLE evaluation_errors (
+    run INTEGER NOT NULL, first_position INTEGER NOT NULL, errors TEXT NOT NULL, PRIMARY KEY (run, first_position)
+  );
+  CREATE TRIGGER evaluations_deleted AFTER DELETE ON evaluations BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('evaluations', OLD.id, OLD.number, unixepoch());
+  END;
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -18,6 +18,7 @@ import { countStagedBytes, hurryImports } from "./data/imports.ts";
 import { resumeMerge } from "./data/merge.ts";
 import { dataMethods } from "./data/methods.ts";
 import { countBackbones } from "./heads/backbones.ts";
+import { countRuns } from "./heads/evaluation-deletion.ts";
 import { countHeads } from "./heads/heads.ts";
 import { headMethods } from "./heads/methods.ts";
 import { runRetraining } from "./heads/retraining.ts";
@@ -141,6 +142,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         staged_bytes: countStagedBytes(sql),
         webhook_endpoints: countEndpoints(sql),
         inbound_hooks: countHooks(sql),
+        ...countRuns(sql),
       }),
     );
   }

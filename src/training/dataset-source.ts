@@ -36,12 +36,15 @@ export async function recordBlock(
   if (!recorded.ok && recorded.failure.code === "not_found") await kv.delete(stored.key).catch(() => undefined);
 }
 
-/** @param keepsEmbeddings whether what the backbone embeds is stored, for another source of these rows as well */
+/**
+ * @param keepsEmbeddings whether what the backbone embeds is stored, for another source of these rows as well
+ * @param maxConcurrentReads of blocks
+ */
 export function createDatasetSource(
   storage: DatasetStorage,
   rows: TrainingRows,
   backbone: Backbone | null,
-  { keepsEmbeddings = true } = {},
+  { keepsEmbeddings = true, maxConcurrentReads }: { keepsEmbeddings?: boolean; maxConcurrentReads?: number } = {},
 ): TrainingSource {
   const { kv, tenant, ledger } = storage;
   const { dataset } = rows;
@@ -65,6 +68,7 @@ export function createDatasetSource(
       yieldToEventLoop,
       onBlock,
       recordBlock: keepsEmbeddings ? record : null,
+      maxConcurrentReads,
     });
     return done.failure === null ? ok({ embedded: done.embedded }) : { ok: false as const, failure: done.failure };
   };
@@ -87,9 +91,9 @@ export function createDatasetSource(
     gatherFeatures: async (deliver, yieldToEventLoop) => {
       if (backbone === null)
         return gatherOwnEmbeddings(rows, dataset.dimensions ?? 0, readInputs, deliver, yieldToEventLoop);
-      const deliverAndRelease: BlockHandler = (block, values) => {
+      const deliverAndRelease: BlockHandler = async (block, values) => {
         retainedBlocks.delete(block);
-        deliver(block, values);
+        await deliver(block, values);
         // Detached, the memory is free now. V8 would let many blocks gather before it collects them.
         if (values.buffer instanceof ArrayBuffer) values.buffer.transfer(0);
       };
@@ -105,9 +109,13 @@ function remainingWork({ inputBytes, positions, missingInputs }: TrainingRows, b
     : embeddingWork(backbone, inputBytes, positions.length);
 }
 
-export const datasetChanged = fail("dataset_changed", "The dataset was changed while it was read. Train again.", {
-  retryAfter: 1,
-});
+export const datasetChanged = fail(
+  "dataset_changed",
+  "The dataset was changed while it was read. Send the request again.",
+  {
+    retryAfter: 1,
+  },
+);
 
 /** Visits the texts of a stored dataset, which the ledger returns a block at a time. */
 async function visitStoredTexts(
@@ -150,7 +158,7 @@ async function gatherOwnEmbeddings(
       if (!(input instanceof Uint8Array) || !matchesHash(input, rows.inputHashes, start + i)) return datasetChanged;
       values.set(new Float32Array(input.slice().buffer), i * dimensions);
     }
-    deliver(start, values);
+    await deliver(start, values);
     start += inputs.length;
   }
   return ok({ embedded: 0 });

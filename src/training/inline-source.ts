@@ -25,11 +25,11 @@ export function createInlineSource(
   const cachesBlocks = backbone?.cost === "local_cached" && examples.length <= MAX_CACHED_ROWS;
   const cachedBlocks = new Map<number, Float32Array>();
   const gather: TrainingSource["gatherFeatures"] = async (deliver, yieldToEventLoop) => {
-    for (const [block, values] of cachedBlocks) deliver(block, values);
+    for (const [block, values] of cachedBlocks) await deliver(block, values);
     if (cachedBlocks.size > 0) return ok({ embedded: 0 });
     const deliverAndCache: BlockHandler = (block, values) => {
       if (cachesBlocks) cachedBlocks.set(block, values);
-      deliver(block, values);
+      return deliver(block, values);
     };
     return gatherInline({ examples, backbone, dimensions }, deliverAndCache, yieldToEventLoop);
   };
@@ -42,7 +42,7 @@ export function createInlineSource(
   const deliverRetained = async (deliver: BlockHandler) => {
     for (const [block, values] of retainedBlocks) {
       retainedBlocks.delete(block);
-      deliver(block, values);
+      await deliver(block, values);
     }
     return ok({ embedded: 0 });
   };
@@ -96,7 +96,7 @@ async function gatherInline(
       // As a stored dataset has them.
       if (blockPrecision(backbone) === "int8") roundRows(values, dimensions);
     }
-    deliver(start, values);
+    await deliver(start, values);
   }
   return ok({ embedded: backbone === null ? 0 : examples.length });
 }

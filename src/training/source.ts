@@ -6,7 +6,8 @@ import type { Task } from "../core/head.ts";
 import type { Target, TargetSet } from "../core/linear/targets.ts";
 import { visibleText } from "../core/text/visible.ts";
 
-export type BlockHandler = (block: number, values: Float32Array) => void;
+/** What it returns is awaited before the next block. */
+export type BlockHandler = (block: number, values: Float32Array) => unknown;
 
 export interface TrainingSource {
   readonly task: Task;
@@ -25,7 +26,7 @@ export interface TrainingSource {
   /** Every row's text; null if the inputs are not texts. */
   readonly texts: TextSource | null;
   /**
-   * Delivers the embeddings as blocks (rows × dimensions each) in any order. Later rows have higher block numbers.
+   * Delivers the embeddings as blocks (rows × dimensions each) in the order of the rows. Block numbers ascend.
    * `deliver` copies what it keeps: the block may be freed as soon as it returns.
    */
   readonly gatherFeatures: (

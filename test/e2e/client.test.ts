@@ -59,6 +59,15 @@ test("the client covers a tenant's life and throws what the API refuses", async 
   const first = await graft.heads.train({ name: "colour", dataset: "colours", method: "head" });
   const second = await graft.heads.train({ name: "colour", dataset: "colours", method: "head", promote: false });
   expect([first.version, second.version]).toEqual([1, 2]);
+  const tested = await graft.evaluations.create({ head: "colour", dataset: "colours", compare_with: 2 });
+  expect(tested).toMatchObject({
+    version: 1,
+    trained_on: tested.dataset.examples,
+    comparison: { fixed: 0, broken: 0 },
+  });
+  expect(await graft.evaluations.get(tested.id)).toEqual(tested);
+  expect((await graft.evaluations.list({ head: "colour" })).last_id).toBe(tested.id);
+  expect((await graft.evaluations.errors(tested.id, { type: "broken" })).data).toEqual([]);
   expect((await graft.heads.promote("colour", 2)).active_version).toBe(2);
   expect((await graft.heads.versions("colour")).data.map(({ version }) => version)).toEqual([2, 1]);
   expect((await graft.heads.get("colour", 1)).version).toBe(1);

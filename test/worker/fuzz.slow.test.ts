@@ -73,6 +73,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
       method: "head",
     },
   },
+  "POST /v1/evaluations": { body: { head: "support", version: 1, dataset: "tickets", compare_with: 2 } },
   "POST /v1/heads/{name}/promote": { path: "/v1/heads/support/promote", body: { version: 1 } },
   "POST /v1/heads/{name}/feedback": { path: "/v1/heads/absent/feedback", body: { examples } },
   "PUT /v1/heads/{name}/policy": {

@@ -5,7 +5,7 @@ import type { ClassMetrics } from "./metrics.ts";
 import type { RegressionIntervals } from "./regression-intervals.ts";
 
 export interface Evaluation extends RegressionIntervals {
-  readonly method: "cross_validation" | "holdout" | "none";
+  readonly method: "cross_validation" | "holdout" | "test_set" | "none";
   readonly folds?: number;
   /** Why there are no figures although some were asked for. */
   readonly reason?: string;

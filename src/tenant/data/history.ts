@@ -17,6 +17,7 @@ const MAX_ROWS_PER_DELETION = 500;
 /** SQL: whether something names the revision of the row `r` of `revisions`. */
 const IS_PINNED = `(
   EXISTS (SELECT 1 FROM head_versions AS v WHERE v.dataset = r.dataset AND v.revision = r.revision)
+  OR EXISTS (SELECT 1 FROM evaluations AS e WHERE e.dataset = r.dataset AND e.revision = r.revision)
   OR EXISTS (SELECT 1 FROM jobs
     WHERE json_extract(spec, '$.source.id') = r.dataset AND json_extract(spec, '$.source.revision') = r.revision))`;
 

@@ -1,4 +1,5 @@
 /** What the Worker may call on a ledger for heads, fine-tuned backbones, policies, feedback and retraining. */
+import type { EvaluationRunPageRequest } from "../../api/evaluations.ts";
 import type { PageRequest } from "../../api/lists.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
@@ -6,9 +7,11 @@ import type { Policy } from "../../core/lifecycle/policy.ts";
 import { hasBytes } from "../../store/content-addressed.ts";
 import { backboneKey, headKey } from "../../store/keys.ts";
 import { changeDataset } from "../data/merge.ts";
+import { countTrainedOn } from "../data/overlap.ts";
 import type { JobSpec } from "../jobs/jobs.ts";
 import type { Transactions } from "../transactions.ts";
 import * as backbones from "./backbones.ts";
+import * as evaluations from "./evaluations.ts";
 import * as feedback from "./feedback.ts";
 import * as heads from "./heads.ts";
 import * as policies from "./policies.ts";
@@ -51,6 +54,18 @@ export const headMethods = {
       refer: heads.referToHead,
     }),
   deleteHead: (ledger: Transactions, name: string) => ledger.change((sql, now) => heads.deleteHead(sql, name, now)),
+
+  addRun: (ledger: Transactions, claim: string | null, version: evaluations.RunVersion, run: evaluations.NewRun) =>
+    ledger.change((sql, now) => evaluations.addRun(sql, version, run, now), {
+      claim,
+      status: 201,
+      refer: (_, { id }) => ({ kind: "evaluation", id }),
+    }),
+  getRun: (ledger: Transactions, id: string) => ledger.read((sql) => evaluations.getRun(sql, id)),
+  listRuns: (ledger: Transactions, request: EvaluationRunPageRequest) =>
+    ledger.read((sql) => evaluations.listRuns(sql, request)),
+  listErrors: evaluations.listErrors,
+  countTrainedOn,
 
   findBackbone: (ledger: Transactions, id: string) => ledger.read((sql) => backbones.findBackbone(sql, id)),
   listBackbones: (ledger: Transactions) => ledger.read((sql) => ok(backbones.listBackbones(sql))),

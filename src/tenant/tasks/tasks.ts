@@ -30,6 +30,7 @@ export type TaskKind =
   | "encrypt_secrets"
   | "retrain"
   | "embed_dataset"
+  | "delete_evaluation_errors"
   | "sweep";
 
 /** KV takes one operation to delete a key. */
@@ -86,6 +87,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   encrypt_secrets: 0,
   retrain: 1,
   embed_dataset: MAX_CALLS_PER_EMBEDDING,
+  delete_evaluation_errors: 0,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
 /** Tasks that wait while their tenant is suspended. The others keep the ledger, KV and R2 in order. */
