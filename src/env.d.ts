@@ -21,6 +21,8 @@ declare namespace Cloudflare {
     /** JSON: remote backbones, see docs/backbones.md. */
     readonly BACKBONES?: string;
     readonly DEFAULT_BACKBONE?: string;
+    /** JSON: prices of computing in USD, see docs/deployment.md. */
+    readonly PRICES?: string;
     /** The batch endpoint's URL. Without it and without BATCH there are no fine-tuning jobs. */
     readonly BATCH_URL?: string;
     /** The batch endpoint as containers, one per job, if BATCH_URL is not set. */

@@ -79,6 +79,7 @@ export async function prepareSplit(
     backbone,
     layers: null,
     budget: UNLIMITED_BUDGET,
+    countOperations: () => undefined,
     report: () => undefined,
     trainingStates: null,
     yieldToEventLoop: async () => undefined,

@@ -93,6 +93,11 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   objective: "the value of the training's objective at its end",
   temperature: "what scores are divided by, so that they are probabilities",
   milliseconds: "how long it took",
+  trained_parameters: "how many numbers were trained: those of the head, and of the backbone if its layers were",
+  total_parameters: "how many numbers the head and its backbone have",
+  operations:
+    "floating-point operations of the training, its selection and evaluation, and of embedding its examples here",
+  usd: "what these operations cost where they were done, by the instance's table of prices",
   detail: "how much is measured: full adds a learning curve",
   folds: "the number of folds of cross-validation",
   fraction: "the share of examples that are held out",

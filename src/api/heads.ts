@@ -210,6 +210,11 @@ export const head = z
         .optional()
         .openapi({ description: "what was compared under the backbone 'auto', in the order of preference" }),
       milliseconds: z.number(),
+      // Heads trained before these were counted do not have them.
+      trained_parameters: z.number().int().optional(),
+      total_parameters: z.number().int().optional(),
+      operations: z.number().int().optional(),
+      usd: z.number().optional(),
     }),
     evaluation: evaluation.nullable(),
     sha256: z.string(),

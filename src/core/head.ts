@@ -51,6 +51,11 @@ export interface LexicalWeights extends LexicalVocabulary {
   readonly scales: Float32Array;
 }
 
+/** How many numbers of a head are trained. */
+export function countParameters({ weights, bias, lexical }: Pick<Head, "weights" | "bias" | "lexical">): number {
+  return weights.length + bias.length + (lexical?.weights.length ?? 0);
+}
+
 /** Quantises lexical weights (columns × outputs) to eight bits. */
 export function quantiseLexical(lexical: LexicalVocabulary, weights: Float64Array, outputs: number): LexicalWeights {
   const scales = new Float32Array(outputs);

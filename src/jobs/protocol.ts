@@ -188,6 +188,9 @@ const manifest = z.object({
     temperature: z.number(),
     lexical: z.boolean(),
     milliseconds: count,
+    operations: count.optional().meta({
+      description: "floating-point operations of all trainings of the job. Older endpoints do not send it",
+    }),
   }),
   evaluation: z.looseObject({ method: z.string() }).nullable(),
 });

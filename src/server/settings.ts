@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { createSecureContext } from "node:tls";
 import { makeBackbones } from "../backbones/index.ts";
 import { bundledBackbones } from "../backbones/node.ts";
+import { parsePrices } from "../core/prices.ts";
 import { UsageError } from "../lib/usage-error.ts";
 import { parseOrigins } from "../webhooks/url.ts";
 import type { ServeOptions } from "./options.ts";
@@ -13,6 +14,7 @@ import type { ServeOptions } from "./options.ts";
 const WORKER_VARIABLES = [
   "BACKBONES",
   "DEFAULT_BACKBONE",
+  "PRICES",
   "PREVIOUS_SERVER_KEY",
   "BATCH_URL",
   "CORS_ORIGINS",
@@ -66,8 +68,8 @@ function readTls({ TLS_CERT: cert, TLS_KEY: key }: NodeJS.ProcessEnv): ServeOpti
 }
 
 /**
- * The Worker's variables in an environment, with the secrets that BACKBONES names. Throws a UsageError if BACKBONES or
- * a list of origins is invalid, because the Worker would start all the same.
+ * The Worker's variables in an environment, with the secrets that BACKBONES names. Throws a UsageError if BACKBONES,
+ * PRICES or a list of origins is invalid, because the Worker would start all the same.
  */
 export function readWorkerVariables(env: NodeJS.ProcessEnv): Record<string, string> {
   for (const name of ["WEBHOOK_ORIGINS", "CORS_ORIGINS"]) {
@@ -81,6 +83,8 @@ export function readWorkerVariables(env: NodeJS.ProcessEnv): Record<string, stri
   };
   const backbones = makeBackbones(bundledBackbones, env.BACKBONES, getSecret, undefined);
   if (!backbones.ok) throw new UsageError(`${backbones.failure.message}.`);
+  const prices = parsePrices(env.PRICES);
+  if (!prices.ok) throw new UsageError(`${prices.failure.message}.`);
   return Object.fromEntries(names.flatMap((name) => (env[name] ? [[name, env[name]]] : [])));
 }
 

@@ -2,8 +2,9 @@
 import { encodeHead } from "../core/codec.ts";
 import type { Evaluation } from "../core/evaluation/evaluation.ts";
 import { fail, type Result } from "../core/failure.ts";
-import type { Head } from "../core/head.ts";
+import { countParameters, type Head } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { parsePrices, trainingPrice } from "../core/prices.ts";
 import { sha256Hex } from "../lib/hash.ts";
 import { hasVocabulary } from "../serving/backbones.ts";
 import { storeBytes } from "../store/content-addressed.ts";
@@ -14,6 +15,7 @@ import type { RequestTraining } from "./run.ts";
 
 /** A head that was trained in a request. `milliseconds` is how long that took. */
 export function toHeadRecord(
+  env: Cloudflare.Env,
   result: RequestTraining & Pick<ComparedTraining, "candidates" | "backbone">,
   head: Pick<NewHead, "id" | "modality" | "backbone" | "dataset">,
   milliseconds: number,
@@ -27,7 +29,16 @@ export function toHeadRecord(
     task,
     labels,
     dimensions,
-    training: { method: "head", ...training, ...describeRange(valueRange), ...describeCandidates(result.candidates) },
+    training: {
+      method: "head",
+      ...training,
+      ...describeCost(env, "edge", result.operations, result.head, {
+        trained: 0,
+        total: result.backbone?.parameters ?? 0,
+      }),
+      ...describeRange(valueRange),
+      ...describeCandidates(result.candidates),
+    },
     evaluation: withUnknownWords(result),
     sha256: sha256Hex(bytes),
     bytes: bytes.length,
@@ -48,6 +59,29 @@ function withUnknownWords({
 
 function describeCandidates(candidates: ComparedTraining["candidates"]): Pick<NewHead["training"], "candidates"> {
   return candidates.length === 0 ? {} : { candidates: [...candidates] };
+}
+
+/**
+ * What a training has trained and cost, as a head's record shows it.
+ *
+ * @param backbone how many parameters it has, and how many of them were trained
+ */
+export function describeCost(
+  env: Cloudflare.Env,
+  place: "edge" | "batch",
+  operations: number,
+  head: Head,
+  backbone: { readonly trained: number; readonly total: number },
+): Required<Pick<NewHead["training"], "trained_parameters" | "total_parameters" | "operations" | "usd">> {
+  const prices = parsePrices(env.PRICES);
+  if (!prices.ok) throw new Error(prices.failure.message);
+  const parameters = countParameters(head);
+  return {
+    trained_parameters: backbone.trained + parameters,
+    total_parameters: backbone.total + parameters,
+    operations: Math.ceil(operations),
+    usd: trainingPrice(place, operations, prices.value),
+  };
 }
 
 /** The range to which a head clamps, as its record shows it. */

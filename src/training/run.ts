@@ -4,7 +4,7 @@ import type { YieldToEventLoop } from "../backbones/chunks.ts";
 import { noInputs } from "../core/evaluation/input-counts.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { edgeBudget } from "../core/limits.ts";
-import { costIfOverBudget, rowPrecision } from "../core/linear/cost.ts";
+import { costIfOverBudget, OPERATIONS_PER_TEXT_BYTE, rowPrecision } from "../core/linear/cost.ts";
 import { makeRows } from "../core/linear/design.ts";
 import { createLexicalBudgetReader } from "../core/linear/lexical-budget.ts";
 import { train } from "../core/linear/train.ts";
@@ -168,7 +168,10 @@ export async function runStage<T>(
   };
   const { value: result, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, pause, MIN_STEP_OPERATIONS);
   freeFeatures(state);
-  return result.ok ? ok({ value: result.value, operations, embedded: gathered.value.embedded }) : result;
+  if (!result.ok) return result;
+  const { embedded } = gathered.value;
+  const embeddingOperations = embedded === 0 ? 0 : OPERATIONS_PER_TEXT_BYTE * source.textBytes;
+  return ok({ value: result.value, operations: operations + embeddingOperations, embedded });
 }
 
 /** Has a remote backbone embed what no cache has. Then takes the slot for the arrays. */

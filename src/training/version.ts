@@ -56,7 +56,7 @@ export async function trainVersion(
     backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
     dataset,
   };
-  const { bytes, record } = toHeadRecord(trainingResult.value, head, Date.now() - startedAt);
+  const { bytes, record } = toHeadRecord(env, trainingResult.value, head, Date.now() - startedAt);
   const result = await storeHead(env.BUCKET, tenant, bytes, record, commit);
   endHeadLeases(tenant, params.name);
   return result;

@@ -81,7 +81,7 @@ describe("an attempt that is paused", () => {
     expect(progressMessages(told).includes("Goes on from a checkpoint.")).toBe(checkpoint !== null);
     expect(manifest).toEqual({
       ...uninterruptedRun,
-      training: { ...uninterruptedRun.training, milliseconds: expect.any(Number) },
+      training: { ...uninterruptedRun.training, milliseconds: expect.any(Number), operations: expect.any(Number) },
     });
   });
 

@@ -127,6 +127,7 @@ describe("a checkpoint", () => {
     milliseconds: 5,
   };
   const stages: fc.Arbitrary<Checkpoint> = fc.record({
+    operations: fc.nat(),
     embeddings: fc.integer({ min: 0, max: 5 }).map((count) => {
       const rows = makeEmbeddingMatrix(3);
       for (let i = 0; i < count; i++) rows.push(Float32Array.of(i, i / 3, -i));

@@ -43,6 +43,10 @@ describe("training", () => {
         temperature: expect.any(Number),
         lexical: expect.any(Boolean),
         milliseconds: expect.any(Number),
+        trained_parameters: expect.any(Number),
+        total_parameters: expect.any(Number),
+        operations: expect.any(Number),
+        usd: expect.any(Number),
       },
       evaluation: expect.objectContaining({
         method: "cross_validation",
@@ -54,7 +58,13 @@ describe("training", () => {
       bytes: expect.any(Number),
       created_at: expect.any(Number),
     });
-    const { evaluation } = head;
+    const { evaluation, training } = head;
+    const model = await call("GET", "/v1/models/text-static-1", key);
+    expect(training.total_parameters).toBe(model.json.graft.parameters + training.trained_parameters);
+    expect(training.trained_parameters).toBeGreaterThanOrEqual(3 * (head.dimensions + 1));
+    expect(training.usd).toBeCloseTo((training.operations / 12e9) * 2e-5, 12);
+    expect(evaluation.generalization_gap).toBe(evaluation.train_accuracy - evaluation.accuracy);
+    expect(evaluation.automation.map(({ accuracy }: { accuracy: number }) => accuracy)).toEqual([0.9, 0.95, 0.99]);
     const confusionTotal = evaluation.confusion.matrix.flat().reduce((sum: number, n: number) => sum + n, 0);
     expect(confusionTotal).toBe(18);
     expect(evaluation.per_class.map(({ support }: { support: number }) => support)).toEqual([6, 6, 6]);

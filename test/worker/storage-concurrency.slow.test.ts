@@ -375,7 +375,7 @@ describe("tenants", () => {
       backbone: { id: hashText.id, revision: hashText.revision },
       dataset: { name: null, revision: null, examples: examples.length },
     } as const;
-    const { bytes, record } = toHeadRecord({ ...trained.value, backbone: hashText, candidates: [] }, head, 1);
+    const { bytes, record } = toHeadRecord(env, { ...trained.value, candidates: [], backbone: hashText }, head, 1);
     const storeVersion = (to: Ledger) =>
       storeHead(env.BUCKET, id, bytes, record, (newHead) => to.commitHead(null, newHead, true));
     const countStored = async () => (await env.BUCKET.list({ prefix: tenantPrefix(id) })).objects.length;

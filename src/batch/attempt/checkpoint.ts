@@ -59,6 +59,8 @@ export interface Checkpoint {
   fineTunedAssessment: FineTunedAssessment | null;
   finalModel: FinalModel | null;
   openTraining: OpenTraining | null;
+  /** Floating-point operations of all trainings that have ended, and of embedding. */
+  operations: number;
 }
 
 export function emptyCheckpoint(): Checkpoint {
@@ -69,6 +71,7 @@ export function emptyCheckpoint(): Checkpoint {
     fineTunedAssessment: null,
     finalModel: null,
     openTraining: null,
+    operations: 0,
   };
 }
 
@@ -99,6 +102,8 @@ interface Header {
   readonly fitted: (Omit<FinalModel, "head" | "delta"> & Lengths) | null;
   /** Earlier builds have none, and use no checkpoint that has one. */
   readonly open?: StoredTraining;
+  /** Earlier builds have none. */
+  readonly operations?: number;
 }
 /** Without a number, it is of fold 0. */
 type StoredCandidate = readonly [
@@ -144,6 +149,7 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
     told: fineTunedAssessment && { ...fineTunedAssessment, plan: storePlan(fineTunedAssessment.plan) },
     fitted: finalModel && { ...finalModel, ...lengths(finalModel) },
     ...(open && { open: storeTraining(open) }),
+    operations: checkpoint.operations,
   };
   const json = Buffer.from(JSON.stringify(header));
   const paddedLength = Math.ceil(json.length / 4) * 4;
@@ -195,6 +201,7 @@ export function decodeCheckpoint(bytes: Buffer, fingerprint: string, dimensions:
     fineTunedAssessment: told && { ...told, plan: restorePlan(told.plan) },
     finalModel: fitted && { ...fitted, ...takeBoth(fitted) },
     openTraining: open ? restoreTraining(open, takeFloats) : null,
+    operations: header.operations ?? 0,
   };
 }
 

@@ -63,6 +63,8 @@ export interface TrainingContext {
   readonly layers: TrainedLayers | null;
   /** What a training at this endpoint may cost. */
   readonly budget: Cost;
+  /** Counts the operations of a training that has ended. */
+  readonly countOperations: (operations: number) => void;
   /** Sends a progress message, without waiting for it. */
   readonly report: Reporter["sendProgress"];
   /** null: a training of layers that is interrupted begins anew. */
@@ -76,7 +78,7 @@ export function makeTrainingContext(
   { submission, backbone, tensors, budget, cancellation }: AttemptContext,
   examples: Examples,
   embeddings: EmbeddingMatrix | null,
-  { report, trainingStates }: Pick<TrainingContext, "report" | "trainingStates">,
+  { report, trainingStates, countOperations }: Pick<TrainingContext, "report" | "trainingStates" | "countOperations">,
 ): TrainingContext {
   const { texts, targets } = examples;
   const embedsLocally = backbone?.cost === "local";
@@ -90,6 +92,7 @@ export function makeTrainingContext(
     backbone,
     layers: chooseLayers(submission, backbone),
     budget: { bytes: budget.bytes - usedBytes, operations: budget.operations },
+    countOperations,
     report,
     trainingStates,
     yieldToEventLoop: async () => {

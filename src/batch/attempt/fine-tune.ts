@@ -86,6 +86,7 @@ async function fineTuneStaticLayers(
   const data = { texts, targets, outputs, weights, heldOut, headLogits, headTemperature: frozenHead.temperature };
   const steps = fineTune(base.table(), data, options);
   const { value: network, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, context.yieldToEventLoop);
+  context.countOperations(operations);
   const weightedTexts = Array.from(weights.keys()).filter((i) => weights[i] !== 0);
   // The held-out rows have told when to stop. The ensemble's head need not do without them.
   const whole = heldOut.length === 0 ? ok(start.value.frozen) : await trainFrozenHead(context, rows, false);
@@ -137,6 +138,7 @@ async function fineTuneEncoderLayers(
     await context.yieldToEventLoop();
     await states?.save();
   });
+  context.countOperations(operations);
   states?.end();
   const composed = composeEncoder(base, frozenHead, trained, layers);
   return ok({ ...composed, plan: trained.plan, training: summary(start.value, trained.steps, operations) });

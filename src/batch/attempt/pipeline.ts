@@ -6,8 +6,10 @@
  * Each stage is a function of its input, and knows nothing of checkpoints. This file runs the stages whose results the
  * checkpoint lacks, adds their results to it and saves them. All functions throw if the attempt is to end.
  */
+import { embeddingWork } from "../../backbones/chunks.ts";
 import type { Candidate } from "../../core/evaluation/comparison.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
+import { OPERATIONS_PER_TEXT_BYTE } from "../../core/linear/cost.ts";
 import { valueOrNull } from "./cancellation.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import type { CheckpointStore } from "./checkpoint-store.ts";
@@ -84,7 +86,14 @@ async function pullAndRestore(
   const save = () => store.save(signal);
   const report = reporter.sendProgress;
   const trainingStates = makeTrainingStates(results, attempt.operationsPerSave, save, report);
-  const context = makeTrainingContext(attempt, examples, results.embeddings, { report, trainingStates });
+  const countOperations = (operations: number) => {
+    results.operations += operations;
+  };
+  const context = makeTrainingContext(attempt, examples, results.embeddings, {
+    report,
+    trainingStates,
+    countOperations,
+  });
   const failure = endpointBudgetFailure(context, rows);
   if (failure !== null) return { ok: false, failure };
   return ok({ attempt, reporter, context, rows, splits, results, save, startedAt });
@@ -96,6 +105,7 @@ async function embed({ attempt, context, results, save }: Pipeline): Promise<Res
   const { texts } = context.examples;
   const { embeddings } = results;
   if (backbone === null || embeddings === null || embeddings.count() === texts.length) return ok(null);
+  const alreadyEmbedded = embeddings.count();
   let nextSaveAt = Math.max(MIN_EMBEDDINGS_TO_SAVE, 1.5 * embeddings.count());
   const result = await embedTexts(backbone, texts, embeddings, {
     retryPolicy: workerClient.retryPolicy,
@@ -108,6 +118,9 @@ async function embed({ attempt, context, results, save }: Pipeline): Promise<Res
     },
   });
   if (!result.ok) return result;
+  const embeddedTexts = texts.slice(alreadyEmbedded);
+  const bytes = embeddedTexts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  context.countOperations(OPERATIONS_PER_TEXT_BYTE * embeddingWork(backbone, bytes, embeddedTexts.length));
   context.report(`Embedded ${texts.length} texts.`, { examples: texts.length });
   await save();
   return ok(null);
@@ -148,7 +161,8 @@ async function embedAndRefit(pipeline: Pipeline, winner: Candidate): Promise<Res
   if (!embedded.ok) return embedded;
   const refitted = await refit(context, rows, winner, results.fineTunedAssessment, startedAt);
   if (!refitted.ok) return refitted;
-  results.finalModel = refitted.value;
+  const training = { ...refitted.value.training, operations: Math.ceil(results.operations) };
+  results.finalModel = { ...refitted.value, training };
   await save();
   return ok(null);
 }

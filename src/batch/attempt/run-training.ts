@@ -51,7 +51,9 @@ export async function runTraining(
       { task, dimensions, ...targets, features, groups: groupsOf(context, spec.rows), lexical: spec.lexical },
       { ...options, budget: spec.budget, ...(onStep ? { onStep } : {}) },
     );
-    return (await runSteps(steps, OPERATIONS_PER_YIELD, yieldToEventLoop)).value;
+    const { value, operations } = await runSteps(steps, OPERATIONS_PER_YIELD, yieldToEventLoop);
+    context.countOperations(operations);
+    return value;
   } finally {
     // Without effect on a training that has ended; an abandoned one frees its memory.
     steps?.return(fail("internal_error", "The training was abandoned."));

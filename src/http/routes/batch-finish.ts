@@ -1,6 +1,7 @@
 /** The end of an attempt: its uploads are checked, and stored in the same way as a head that was trained in a request. */
 import { evaluation } from "../../api/heads.ts";
 import { schemaFailure } from "../../api/validation.ts";
+import type { Backbone } from "../../backbones/backbone.ts";
 import { loadDelta, readDelta } from "../../backbones/deltas.ts";
 import { decodeHead } from "../../core/codec.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
@@ -10,7 +11,7 @@ import { limits } from "../../core/limits.ts";
 import type { Artifact, Directive, Manifest } from "../../jobs/protocol.ts";
 import type { Attempt } from "../../jobs/token.ts";
 import { endHeadLeases } from "../../serving/active-heads.ts";
-import { findTrainableBackbone } from "../../serving/backbones.ts";
+import { findTrainableBackbone, getSharedBackbones } from "../../serving/backbones.ts";
 import { storeBytes } from "../../store/content-addressed.ts";
 import { artifactKey, backboneKey } from "../../store/keys.ts";
 import { fineTunedId } from "../../tenant/heads/backbones.ts";
@@ -18,10 +19,10 @@ import type { NewHead } from "../../tenant/heads/heads.ts";
 import type { TrainedLayers } from "../../tenant/jobs/attempts.ts";
 import type { JobSpec } from "../../tenant/jobs/jobs.ts";
 import { getLedger } from "../../tenant/tenant.ts";
-import { describeRange, storeHead } from "../../training/artifacts.ts";
+import { describeCost, describeRange, storeHead } from "../../training/artifacts.ts";
 
-/** Trained layers with their bytes. */
-type UploadedLayers = TrainedLayers & { readonly layerBytes: Uint8Array };
+/** Trained layers with their bytes, and how many parameters the backbone has with them. */
+type UploadedLayers = TrainedLayers & { readonly layerBytes: Uint8Array; readonly totalParameters: number };
 
 /** Ends a job with the head, and the layers of its backbone, that its attempt has uploaded. */
 export async function finishAttempt(
@@ -50,13 +51,13 @@ export async function finishAttempt(
   const layers = uploadedLayers.value;
   const headMismatch = findHeadMismatch(head, spec, layers?.dimensions ?? spec.dimensions);
   if (headMismatch !== null) return invalidArtifact(headMismatch, "manifest.artifact");
-  const record = toHeadRecord(spec, job, head, manifest, layers);
+  const record = toHeadRecord(env, spec, job, head, manifest, layers);
   if (!record.ok) return record;
 
   const done = await storeHead(env.BUCKET, tenant, bytes.value, record.value, async (newHead) => {
     const result = { job, attempt, messageId, candidate: manifest.candidate, head: newHead };
     if (layers === null) return ledger.finishJob({ ...result, layers: null });
-    const { layerBytes, ...layersRecord } = layers;
+    const { layerBytes, totalParameters: _totalParameters, ...layersRecord } = layers;
     const upload = storeBytes(env.BUCKET, backboneKey(tenant, layersRecord.sha256), layerBytes);
     if (!(await upload.then(...AS_BOOLEAN)))
       return fail("storage_unavailable", "The trained layers could not be stored. Try again.", { retryAfter: 5 });
@@ -111,18 +112,18 @@ async function readLayers(
   const param = "manifest.backbone.artifact";
   const layerBytes = await read({ kind: "fine-tuned backbone", artifact, limit: limits.backbone_bytes, param });
   if (!layerBytes.ok) return layerBytes;
-  const mismatch = findLayersMismatch(env, layerBytes.value, spec, dimensions);
-  if (mismatch !== null) return invalidArtifact(mismatch, param);
-  return ok({ ...artifact, parameters, dimensions, layerBytes: layerBytes.value });
+  const loaded = loadLayers(env, layerBytes.value, spec, dimensions);
+  if (typeof loaded === "string") return invalidArtifact(loaded, param);
+  return ok({ ...artifact, parameters, dimensions, layerBytes: layerBytes.value, totalParameters: loaded.parameters });
 }
 
-/** Why bytes are not layers of the backbone that the job trains, or null. */
-function findLayersMismatch(
+/** The backbone with these layers; or why they are not of the one that the job trains. */
+function loadLayers(
   env: Cloudflare.Env,
   bytes: Uint8Array,
   { backbone }: JobSpec,
   declaredDimensions: number,
-): string | null {
+): Backbone | string {
   const delta = readDelta(bytes);
   if (delta === null) return "These are no trained layers, or some that cannot be read.";
   const { id, revision } = delta.base;
@@ -134,7 +135,7 @@ function findLayersMismatch(
   if (loaded === null) return `The layers do not fit those of ${id}@${revision}.`;
   const { dimensions } = loaded.backbone;
   return dimensions === declaredDimensions
-    ? null
+    ? loaded.backbone
     : `The layers give ${dimensions} dimensions, not ${declaredDimensions}.`;
 }
 
@@ -161,15 +162,19 @@ function findHeadMismatch(head: Head, { task, modality }: JobSpec, dimensions: n
 }
 
 function toHeadRecord(
+  env: Cloudflare.Env,
   job: JobSpec,
   id: string,
   head: Head,
-  { dataset, training, evaluation: rawEvaluation, artifact }: Manifest,
-  layers: TrainedLayers | null,
+  { dataset, training: manifestTraining, evaluation: rawEvaluation, artifact }: Manifest,
+  layers: UploadedLayers | null,
 ): Result<NewHead> {
   const parsed = evaluation.nullable().safeParse(rawEvaluation);
   if (!parsed.success) return { ok: false, failure: schemaFailure(parsed.error, rawEvaluation, "The evaluation") };
   const sharedBackbone = job.backbone ?? { id: "embedding", revision: "1" };
+  const { operations, ...training } = manifestTraining;
+  const total = layers?.totalParameters ?? getSharedBackbones(env).get(sharedBackbone.id)?.parameters ?? 0;
+  const parameters = { trained: layers?.parameters ?? 0, total };
   const ownBackbone = layers && { id: fineTunedId(sharedBackbone.id, job.suffix, id), revision: layers.sha256 };
   return ok({
     id: job.head,
@@ -179,7 +184,12 @@ function toHeadRecord(
     dimensions: head.dimensions,
     backbone: ownBackbone ?? sharedBackbone,
     dataset: { name: job.source.kind === "dataset" ? job.source.name : null, ...dataset },
-    training: { method: layers === null ? "head" : "fine_tune", ...training, ...describeRange(head.valueRange) },
+    training: {
+      method: layers === null ? "head" : "fine_tune",
+      ...training,
+      ...(operations === undefined ? {} : describeCost(env, "batch", operations, head, parameters)),
+      ...describeRange(head.valueRange),
+    },
     evaluation: parsed.data,
     sha256: artifact.sha256,
     bytes: artifact.bytes,
