@@ -10,6 +10,7 @@ import {
   resolveEpochs,
   stepOperations,
 } from "../../src/core/fine-tuning-cost.ts";
+import { comparisonFoldCount } from "../../src/core/linear/split.ts";
 import { splitWords } from "../../src/core/text/words.ts";
 import type { LabelledText } from "./text-datasets.ts";
 
@@ -56,10 +57,12 @@ export function trainingOperations(work: Work, layers: number): number {
   return epochs * encoderOperations(shape, { ...work, layers });
 }
 
-/** The operations of a job that compares by two folds: a training on each half, and one on all. */
+/** The operations of a job: a training without each fold of the comparison, and one on all texts. */
 export function jobOperations(work: Work, layers: number): number {
-  const half = { ...work, texts: work.texts / 2, tokens: work.tokens / 2 };
-  return trainingOperations(work, 0) + 2 * trainingOperations(half, layers) + trainingOperations(work, layers);
+  const folds = comparisonFoldCount(work.texts);
+  const share = 1 - 1 / folds;
+  const part = { ...work, texts: share * work.texts, tokens: share * work.tokens };
+  return trainingOperations(work, 0) + folds * trainingOperations(part, layers) + trainingOperations(work, layers);
 }
 
 /** The operations of one training of text-static-1's layers, at most. */

@@ -1,7 +1,7 @@
 /**
  * What a fine-tuning job costs, estimated from what is known when it is created. It decides the order of jobs
  * (job-order.ts), and which may run beside a large one; it is no bound. An attempt trains the head, and the layers if
- * there are any, on each half of the examples for the comparison, and on all of them.
+ * there are any, without each fold of the examples for the comparison, and on all of them.
  */
 import {
   DEFAULT_BATCH_SIZE,
@@ -15,6 +15,7 @@ import {
 } from "./fine-tuning-cost.ts";
 import type { Task } from "./head.ts";
 import { type CostOptions, estimateCost, OPERATIONS_PER_TEXT_BYTE } from "./linear/cost.ts";
+import { comparisonFoldCount } from "./linear/split.ts";
 import type { Cost } from "./linear/types.ts";
 import { objectiveOperations } from "./linear/workload.ts";
 
@@ -60,11 +61,12 @@ export function estimateJobCost(size: JobSize, options: CostOptions): Cost {
   const bytes = arrays + BYTES_PER_TEXT_BYTE * textBytes;
   const evaluation = objectiveOperations({ examples, dimensions, outputs, columns: 0, entries: 0 });
   const head = EVALUATIONS_PER_HEAD * evaluation + OPERATIONS_PER_TEXT_BYTE * textBytes;
-  if (layers === null) return toCost(2 * head, bytes);
+  const folds = comparisonFoldCount(examples);
+  if (layers === null) return toCost(folds * head, bytes);
   /** Of a training on a part of the examples. */
   const training = (part: number) =>
     layersOperations(layers, dimensions, outputs, Math.ceil(part * examples), part * textBytes);
-  return toCost(2 * head + 2 * training(0.5) + training(1), bytes);
+  return toCost(folds * head + folds * training(1 - 1 / folds) + training(1), bytes);
 }
 
 function layersOperations(

@@ -175,7 +175,7 @@ export function makeExample(): string {
     "It reports its progress from time to time:",
     messageRequest({ type: "progress", ...progress }),
     directive("continue", null),
-    "Both candidates are trained in each fold, and compared on the examples of the other:",
+    "Both candidates are trained without each fold, and compared on its examples:",
     messageRequest({ type: "evaluated", judgement: comparison }),
     directive("continue", "head"),
     "The winner is trained on all examples, and its bytes are uploaded:",

@@ -4,7 +4,7 @@ import { edgeBudget } from "../../src/core/limits.ts";
 import { chooseCandidate, lossesByUnit, pairedDifference } from "../../src/core/linear/candidates.ts";
 import { estimateCost } from "../../src/core/linear/cost.ts";
 import { evaluationFolds, selectionFolds } from "../../src/core/linear/folds.ts";
-import { ALWAYS_TRAINED, crossValidationFolds, medianFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
+import { ALWAYS_TRAINED, crossValidationFolds, quantileFolds, stratifiedFolds } from "../../src/core/linear/split.ts";
 import { strataOf } from "../../src/core/linear/targets.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import { makeClusters, predictions, trainOn, unwrapTrained } from "../contract/training-data.ts";
@@ -174,41 +174,44 @@ describe("an evaluation of few examples of each of eight labels", () => {
   });
 });
 
-describe("the two folds of a comparison", () => {
+describe("the folds of a comparison", () => {
   const positionsOf = (count: number) =>
     fc.array(fc.double({ min: 0, max: 0.999, noNaN: true }), { minLength: count, maxLength: count });
   const classes = fc
-    .array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 8 })
+    .array(fc.integer({ min: 1, max: 24 }), { minLength: 1, maxLength: 8 })
     .chain((sizes) => fc.tuple(fc.constant(sizes), positionsOf(sizes.reduce((sum, size) => sum + size, 0))));
 
-  it("halve every class, keep groups together and leave each class something to train on", () => {
-    fc.assert(
-      fc.property(classes, fc.integer({ min: 1, max: 3 }), ([sizes, positions], copies) => {
-        const { strata, groups } = rowsOf(sizes);
-        const repeat = (values: Int32Array) =>
-          Int32Array.from({ length: copies * values.length }, (_, i) => values[i % values.length] as number);
-        const folds = medianFolds(repeat(strata), repeat(groups), positions);
-        expect(folds).toEqual(repeat(folds.subarray(0, groups.length)));
-        sizes.forEach((size, label) => {
-          const own = [...folds.subarray(0, groups.length)].filter((_, row) => strata[row] === label);
-          const count = (fold: number) => own.filter((each) => each === fold).length;
-          if (size === 1) expect(own).toEqual([ALWAYS_TRAINED]);
-          else expect(Math.abs(count(0) - count(1))).toBe(size % 2);
-          expect(count(0) + count(1)).toBe(size === 1 ? 0 : size);
-        });
-      }),
-    );
-  });
+  it.each([2, 5])(
+    "spread every class over %i, keep groups together and leave each class something to train on",
+    (count) => {
+      fc.assert(
+        fc.property(classes, fc.integer({ min: 1, max: 3 }), ([sizes, positions], copies) => {
+          const { strata, groups } = rowsOf(sizes);
+          const repeat = (values: Int32Array) =>
+            Int32Array.from({ length: copies * values.length }, (_, i) => values[i % values.length] as number);
+          const folds = quantileFolds(repeat(strata), repeat(groups), positions, count);
+          expect(folds).toEqual(repeat(folds.subarray(0, groups.length)));
+          sizes.forEach((size, label) => {
+            const own = [...folds.subarray(0, groups.length)].filter((_, row) => strata[row] === label);
+            const held = Array.from({ length: count }, (_, fold) => own.filter((each) => each === fold).length);
+            if (size === 1) expect(own).toEqual([ALWAYS_TRAINED]);
+            else expect(Math.max(...held)).toBeLessThan(size);
+            for (const each of held) expect(Math.abs(each - size / count)).toBeLessThan(2);
+          });
+        }),
+      );
+    },
+  );
 
-  it("hardly change as a class grows: a new group moves at most one other", () => {
+  it.each([2, 5])("hardly change as a class grows: a new group moves one other at each of %i cuts", (count) => {
     fc.assert(
       fc.property(
         fc.integer({ min: 2, max: 40 }).chain((size) => positionsOf(size + 1)),
         (positions) => {
-          const foldsOf = (count: number) =>
-            medianFolds(new Int32Array(count), Int32Array.from(Array(count).keys()), positions);
+          const foldsOf = (groups: number) =>
+            quantileFolds(new Int32Array(groups), Int32Array.from(Array(groups).keys()), positions, count);
           const [before, after] = [foldsOf(positions.length - 1), foldsOf(positions.length)];
-          expect(before.filter((fold, group) => fold !== after[group]).length).toBeLessThanOrEqual(1);
+          expect(before.filter((fold, group) => fold !== after[group]).length).toBeLessThanOrEqual(count - 1);
         },
       ),
     );
@@ -216,7 +219,8 @@ describe("the two folds of a comparison", () => {
 
   it("are halves of values and of rows out of scope too", () => {
     const groups = Int32Array.of(0, 1, 2, 3);
-    expect([...medianFolds(new Int32Array(4).fill(-1), groups, [0.9, 0.1, 0.8, 0.7])]).toEqual([1, 0, 1, 0]);
-    expect([...medianFolds(new Int32Array(3).fill(-1), groups.subarray(0, 3), [0.9, 0.1, 0.8])]).toEqual([1, 0, 1]);
+    expect([...quantileFolds(new Int32Array(4).fill(-1), groups, [0.9, 0.1, 0.8, 0.7], 2)]).toEqual([1, 0, 1, 0]);
+    const positions = [0.9, 0.1, 0.8];
+    expect([...quantileFolds(new Int32Array(3).fill(-1), groups.subarray(0, 3), positions, 2)]).toEqual([1, 0, 1]);
   });
 });

@@ -18,7 +18,7 @@ beforeAll(async () => {
     worker: { BATCH_SILENCE_SECONDS: "5", BATCH_TIMEOUT_SECONDS: "1" },
   });
   acme = await system.createTenant("acme");
-  await createDataset(acme.graft, "tickets", 120);
+  await createDataset(acme.graft, "tickets", 40);
 });
 afterEach(async () => {
   system.submissions.fault = null;
@@ -212,7 +212,7 @@ describe("who is not the attempt", () => {
 
   test("finds nothing once the tenant is deleted, and leaves nothing", async () => {
     const deletedTenant = await system.createTenant("gone");
-    await createDataset(deletedTenant.graft, "tickets", 120);
+    await createDataset(deletedTenant.graft, "tickets", 40);
     const answers: number[] = [];
     let deleted = false;
     system.callbacks.fault = async (request, forward) => {

@@ -212,7 +212,7 @@ export async function startChaosSystem(
   const newTenants: TenantClient[] = [];
   for (let i = 0; i < tenants; i++) {
     const tenant = await system.createTenant(`tenant-${i}`);
-    await createDataset(tenant.graft, "tickets", 120);
+    await createDataset(tenant.graft, "tickets", 40);
     newTenants.push(tenant);
   }
   return { system, tenants: newTenants };

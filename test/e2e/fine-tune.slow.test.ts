@@ -26,7 +26,7 @@ const embedText = async (model: string, input: string) =>
 
 describe("a job that trains all layers", () => {
   beforeAll(async () => {
-    await createDataset(acme.graft, "tickets", 400);
+    await createDataset(acme.graft, "tickets", 500);
     const job = await openai.fineTuning.jobs.create({
       ...jobParams,
       suffix: "support",
@@ -44,7 +44,7 @@ describe("a job that trains all layers", () => {
         trainable: "all",
         kind: "fine_tuned",
         comparison: {
-          test_examples: 400,
+          test_examples: 500,
           expected_gain: expect.any(Number),
           chance_of_loss: expect.any(Number),
           kept: "fine_tuned",
@@ -84,9 +84,9 @@ describe("a job that trains all layers", () => {
   test("makes a head that predicts on it, with figures from examples that its folds held out", async () => {
     const head = await acme.graft.heads.get("support");
     expect(head).toMatchObject({
-      training: { method: "fine_tune", examples: 400 },
+      training: { method: "fine_tune", examples: 500 },
       backbone: { id: "ft:text-static-1:support", revision: expect.stringMatching(/^[0-9a-f]{64}$/) },
-      evaluation: { method: "cross_validation", folds: 2, examples: 400, accuracy: expect.any(Number) },
+      evaluation: { method: "cross_validation", folds: 2, examples: 500, accuracy: expect.any(Number) },
     });
     const { data } = await acme.graft.heads.predict("support", {
       input: ["my parcel is wrong", "the invoice is wrong"],
@@ -121,7 +121,7 @@ test.each(["text-static-1", "text-use-1"])(
     await graft.datasets.create({ name: "tags", task: "multi_label", modality: "text" });
     await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
     const things = ["invoice", "parcel", "refund", "password"];
-    const rows = Array.from({ length: 300 }, (_, i) => {
+    const rows = Array.from({ length: 120 }, (_, i) => {
       const [a, b] = [things[i % 4] as string, things[Math.floor(i / 4) % 4] as string];
       const text = `about the ${a} and then the ${b}, case ${i}`;
       return { text, label: a, labels: [...new Set([a, b])], value: (i % 4) * 10 };
@@ -157,6 +157,12 @@ test.each(["text-static-1", "text-use-1"])(
     const prices = await graft.heads.predict("prices", { input: "about the refund and then the parcel" });
     expect(prices.data[0]?.value).toBeGreaterThan(14);
     expect(prices.data[0]?.value).toBeLessThan(26);
+    if (model !== "text-use-1") return;
+    // A fine-tuned encoder takes as much text as its base.
+    const input = Array<string>(200).fill("a".repeat(1_100));
+    const refusal = { status: 422, code: "limit_exceeded", param: "input" };
+    await expect(client.embeddings.create({ model: `ft:${model}:things`, input })).rejects.toMatchObject(refusal);
+    await expect(graft.heads.predict("things", { input })).rejects.toMatchObject(refusal);
   },
 );
 

@@ -77,7 +77,7 @@ test("a data set beyond the edge's budget becomes a job, and the head's next ver
 test("a job of values keeps the range to which its predictions are clamped", async () => {
   const { graft } = acme;
   await graft.datasets.create({ name: "prices", task: "regression", modality: "text" });
-  const rows = Array.from({ length: 70 }, (_, i) => `{"text":"${i % 7} apples and ${i} pears","value":${i % 7}}`);
+  const rows = Array.from({ length: 35 }, (_, i) => `{"text":"${i % 7} apples and ${i} pears","value":${i % 7}}`);
   await graft.datasets.import("prices", rows.join("\n"), "application/x-ndjson");
   const job = await graft.heads.train({ name: "price", dataset: "prices", method: "fine_tune", clamp: true });
   if (job.object !== "fine_tuning.job") throw new Error("it was trained at the edge");
@@ -87,7 +87,7 @@ test("a job of values keeps the range to which its predictions are clamped", asy
 
 test("pausing keeps what is done, resuming goes on, and cancelling ends a job for good", async () => {
   const { graft } = acme;
-  await createDataset(graft, "tickets", 400);
+  await createDataset(graft, "tickets", 100);
   const jobs = openai.fineTuning.jobs;
   const create = () => jobs.create({ model: "text-static-1", training_file: "dataset:tickets" });
   const job = await create();

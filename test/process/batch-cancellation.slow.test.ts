@@ -8,21 +8,22 @@ import { type EmbeddingServer, respondJson, startEmbeddingServer } from "./embed
 import { type AttemptMessage, progressMessages, sha256Hex, stop, submit } from "./fake-worker.ts";
 
 const harness = setUpHarness();
-const lines = makeTexts(90);
-/** Both candidates are trained in each fold, since the edge's budget is small. */
+const lines = makeTexts(60);
+/** Both candidates are trained in each fold, since the edge's budget is small; and fast, since nothing is selected. */
 const makeJob = (overrides: Partial<Submission> = {}) =>
   makeSubmission({
     comparison: "cross_fit",
-    edge_budget: { bytes: 56_000_000, operations: 9_000_000_000 },
+    hyperparameters: { l2: 1, class_weight: null, lexical: true, seed: 1 },
+    edge_budget: { bytes: 56_000_000, operations: 300_000_000 },
     ...overrides,
   });
 
 const trainings = [
-  "Trained the frozen head on 45 examples.",
-  "Trained the fine-tuned candidate on 45 examples.",
-  "Trained the frozen head on 45 examples.",
-  "Trained the fine-tuned candidate on 45 examples.",
-  "Trained the fine-tuned candidate on 90 examples.",
+  ...Array.from({ length: 5 }, () => [
+    "Trained the frozen head on 41 examples.",
+    "Trained the fine-tuned candidate on 48 examples.",
+  ]).flat(),
+  "Trained the fine-tuned candidate on 60 examples.",
 ];
 const lastTraining = trainings.at(-1) as string;
 
@@ -56,7 +57,7 @@ const stages: [string, (told: AttemptMessage) => boolean][] = [
   ["its data are read", (message) => message.type === "progress" && message.message.startsWith("Read")],
   ["the frozen head is trained", (message) => message.type === "progress" && message.message === trainings[0]],
   ["both candidates are trained", (message) => message.type === "progress" && message.message === trainings[1]],
-  ["one fold is done", (message) => message.type === "progress" && message.message.startsWith("Fold 2 of 2")],
+  ["one fold is done", (message) => message.type === "progress" && message.message.startsWith("Fold 2 of 5")],
   ["they are compared", (message) => message.type === "evaluated"],
   ["it is in the last training", (message) => message.type === "progress" && message.message.startsWith("Step 2 ")],
   ["all is trained", (message) => message.type === "progress" && message.message === lastTraining],
@@ -146,9 +147,10 @@ describe("a checkpoint", () => {
     only_head: 0,
     only_fine_tuned: 9,
   };
-  const makeCheckpoint = (submission: Submission, dataDigest = digest) =>
+  const makeCheckpoint = (submission: Submission, dataDigest = digest, examples = lines.length) =>
     Buffer.concat(
-      encodeCheckpoint({ ...emptyCheckpoint(), comparison }, submissionFingerprint(submission, dataDigest)) ?? [],
+      encodeCheckpoint({ ...emptyCheckpoint(), comparison }, submissionFingerprint(submission, dataDigest, examples)) ??
+        [],
     );
   const otherOptions = (submission: Submission) => ({
     ...submission,
@@ -157,6 +159,7 @@ describe("a checkpoint", () => {
   it.each<[string, boolean, (given: Submission) => Buffer]>([
     ["of the same is taken up", true, (submission) => makeCheckpoint(submission)],
     ["of other data is not", false, (submission) => makeCheckpoint(submission, sha256Hex(Buffer.from("other data")))],
+    ["of two folds is not", false, (submission) => makeCheckpoint(submission, digest, 500)],
     ["of other options is not", false, (submission) => makeCheckpoint(otherOptions(submission))],
     ["that is cut off is not", false, (submission) => makeCheckpoint(submission).subarray(0, -1)],
     ["that is none is not", false, () => Buffer.from("GBC1 but not so")],
@@ -167,7 +170,7 @@ describe("a checkpoint", () => {
     harness.worker.artifacts.set(sha256Hex(bytes), bytes);
     const { told } = await resume(url, previous, { sha256: sha256Hex(bytes), bytes: bytes.length });
     expect(progressMessages(told).includes("Goes on from a checkpoint.")).toBe(isUsed);
-    expect(progressMessages(told, "Trained")).toEqual(trainings.slice(isUsed ? 4 : 0));
+    expect(progressMessages(told, "Trained")).toEqual(trainings.slice(isUsed ? -1 : 0));
   });
 
   it.each([
@@ -227,9 +230,9 @@ describe("a remote backbone's embeddings", () => {
     );
     await submit(url, submission);
     await harness.worker.waitForMessage("stopped", submission.id);
-    expect(countInputs(server)).toBe(90);
+    expect(countInputs(server)).toBe(60);
     const { told } = await resume(url, submission, lastCheckpoint(harness.worker.messages(submission.id)));
-    expect(countInputs(server)).toBe(90);
+    expect(countInputs(server)).toBe(60);
     expect(progressMessages(told, "Embedded")).toEqual([]);
     await server.close();
   });
@@ -249,7 +252,7 @@ describe("a remote backbone's embeddings", () => {
     server.script.length = 0;
     server.calls.length = 0;
     await resume(url, submission, lastCheckpoint(harness.worker.messages(submission.id)));
-    expect(countInputs(server)).toBe(90 - 4 * 8);
+    expect(countInputs(server)).toBe(60 - 4 * 8);
     await server.close();
   });
 });

@@ -278,27 +278,39 @@ describe("the splits of a comparison", () => {
     const groups = Int32Array.from(targets.keys());
     const groupPositions = targets.map((_, i) => ((i * 7) % targets.length) / targets.length);
     const examples = { targets, groups, groupPositions, heldOut } as unknown as Examples;
-    return splitRows({ submission: makeSubmission({ comparison }), examples }, [...targets.keys()]);
-  };
-
-  it("judge every example once, by candidates that are trained on the others", () => {
-    const targets = Array.from({ length: 41 }, (_, i) => ["a", "b", "c"][i % 3] as string);
-    const [first, second] = splitsOf(targets, "cross_fit");
-    expect(first?.trainingRows).toEqual(second?.testRows);
-    expect(second?.trainingRows).toEqual(first?.testRows);
-    expect([...(first?.testRows ?? []), ...(second?.testRows ?? [])].sort((a, b) => a - b)).toEqual([
+    return splitRows({ submission: makeSubmission({ comparison, out_of_scope_label: "other" }), examples }, [
       ...targets.keys(),
     ]);
+  };
+
+  const sorted = (rows: readonly number[]) => rows.toSorted((a, b) => a - b);
+
+  it.each([
+    [41, 5],
+    [499, 5],
+    [500, 2],
+  ])("judge each of %i examples once, by candidates that are trained on the others of %i folds", (count, folds) => {
+    const targets = Array.from({ length: count }, (_, i) => ["a", "b", "c"][i % 3] as string);
+    const splits = splitsOf(targets, "cross_fit");
+    expect(splits).toHaveLength(folds);
+    expect(sorted(splits.flatMap(({ testRows }) => testRows))).toEqual([...targets.keys()]);
+    for (const { trainingRows, testRows } of splits) {
+      expect(sorted([...trainingRows, ...testRows])).toEqual([...targets.keys()]);
+      expect(Math.abs(testRows.length - count / folds)).toBeLessThan(6);
+    }
   });
 
-  it("train on a class of one example in both folds", () => {
-    const [first, second] = splitsOf(["a", "b", "a", "b", "once"], "cross_fit");
-    expect([first, second].map((split) => split?.trainingRows.includes(4))).toEqual([true, true]);
-    expect([first, second].map((split) => split?.testRows.length)).toEqual([2, 2]);
+  it("train on a class of one example in every fold, and hold no class out whole", () => {
+    const targets = ["a", "b", "a", "b", "once"];
+    const splits = splitsOf(targets, "cross_fit");
+    expect(sorted(splits.flatMap(({ testRows }) => testRows))).toEqual([0, 1, 2, 3]);
+    for (const { trainingRows } of splits)
+      expect(new Set(trainingRows.map((row) => targets[row]))).toEqual(new Set(["a", "b", "once"]));
   });
 
   it("are none where no class has two examples, and where nothing or all is held out", () => {
     expect(splitsOf(["a", "b"], "cross_fit")).toEqual([]);
+    expect(splitsOf(["a", "b", "other"], "cross_fit")).toEqual([]);
     expect(splitsOf(["a", "b", "a"], "held_out")).toEqual([]);
     expect(splitsOf(["a", "b", "a"], "held_out", [true, true, true])).toEqual([]);
     expect(splitsOf(["a", "b", "a"], "held_out", [true, false, false])).toEqual([

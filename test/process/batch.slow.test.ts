@@ -227,18 +227,19 @@ describe("a job", () => {
       backbone: { id: textStatic.id, revision: textStatic.revision },
       dimensions: textStatic.dimensions,
     } as const;
+    const shortOptions = { ...layerOptions, hyperparameters: { ...makeSubmission().hyperparameters, epochs: 8 } };
 
     it("is judged on every example, by candidates that have not seen it, and told by them alone", async () => {
       const { url } = await harness.start();
       const other = makeTexts(90, (topic) => (topic === "food" ? "other" : topic));
-      const submission = makeSubmission({ ...layerOptions, out_of_scope_label: "other" });
+      const submission = makeSubmission({ ...shortOptions, out_of_scope_label: "other" });
       const { manifest, judgement, head, told } = await runJob(url, submission, other);
       expect(judgement).toMatchObject({ test_examples: 60, only_head: 0 });
       expect(judgement.fine_tuned_accuracy).toBeGreaterThan(0.9);
       // Few examples have an evaluation too.
       expect(manifest.evaluation).toMatchObject({
         method: "cross_validation",
-        folds: 2,
+        folds: 5,
         examples: 60,
         accuracy: judgement.fine_tuned_accuracy,
         out_of_scope: { expected_recall: expect.any(Number) },
@@ -247,17 +248,16 @@ describe("a job", () => {
       expect(head.temperature).not.toBe(1);
       expect(head.conformal).toHaveLength(60);
       expect(head.outOfScopeThreshold).toEqual(expect.any(Number));
-      expect(progressMessages(told, "Fold")).toEqual([
-        expect.stringMatching(/^Fold 1 of 2: 45 examples to train on, 45 to compare on\.$/),
-        expect.stringMatching(/^Fold 2 of 2: 45 examples to train on, 45 to compare on\.$/),
-      ]);
+      expect(progressMessages(told, "Fold")).toEqual(
+        [1, 2, 3, 4, 5].map((fold) => `Fold ${fold} of 5: 72 examples to train on, 18 to compare on.`),
+      );
       const [read] = told.flatMap((message) => (message.type === "progress" ? [message.metrics] : []));
       expect(read).toEqual({ examples: 90, held_out: 90 });
     });
 
-    it("goes as far along the schedule of all examples as both folds did on average", async () => {
+    it("of 500 examples is compared in two folds, and goes as far along the schedule as these did on average", async () => {
       const { url } = await harness.start();
-      const { told } = await runJob(url, makeSubmission(layerOptions), makeTexts(460));
+      const { told } = await runJob(url, makeSubmission(layerOptions), makeTexts(500));
       const trainings = progressMessages(told, "Epoch 1 of").map((message) => Number(/ of (\d+)/.exec(message)?.[1]));
       expect(trainings).toHaveLength(3);
       const epochs = told.flatMap((message) =>
@@ -275,7 +275,7 @@ describe("a job", () => {
 
     it("of any labels or of values is judged on every example too", async () => {
       const { url } = await harness.start({ capacity: 2 });
-      const options = { ...layerOptions, trainable: { last_layers: 2 } };
+      const options = { ...shortOptions, trainable: { last_layers: 2 } };
       const labels = makeTexts(90, (topic, i) => (i === 4 ? [topic, "once"] : [topic]));
       const values = makeTexts(90, (topic) => topic.length);
       const [many, numbers] = await Promise.all([
@@ -288,6 +288,17 @@ describe("a job", () => {
       expect(many.judgement.test_examples).toBe(89);
       expect(numbers.judgement).toMatchObject({ test_examples: 90, gain_error: expect.any(Number) });
       expect(numbers.manifest.evaluation?.r2).toBeCloseTo(numbers.judgement.fine_tuned_accuracy, 6);
+    });
+
+    it("of two examples of each label is judged on all four", async () => {
+      const { url } = await harness.start();
+      const lines = makeTexts(6).filter(({ target }) => target !== "food");
+      const { judgement, manifest, told } = await runJob(url, makeSubmission(shortOptions), lines);
+      expect(judgement.test_examples).toBe(4);
+      expect(manifest.training.examples).toBe(4);
+      const folds = progressMessages(told, "Fold").length;
+      expect(folds).toBeGreaterThanOrEqual(2);
+      expect(progressMessages(told, "Trained the frozen head")).toHaveLength(folds);
     });
 
     it.each([

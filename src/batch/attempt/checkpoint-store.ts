@@ -9,6 +9,7 @@ import {
   submissionFingerprint,
 } from "./checkpoint.ts";
 import type { AttemptContext } from "./context.ts";
+import type { Examples } from "./examples.ts";
 import type { Reporter } from "./reporter.ts";
 
 export interface CheckpointStore {
@@ -17,10 +18,8 @@ export interface CheckpointStore {
   /**
    * Takes over the results of an earlier attempt, if it left a checkpoint of the same job on the same data. Answers whether
    * it did. To be called before the first save.
-   *
-   * @param digest of the data
    */
-  restore(digest: string, signal: AbortSignal): Promise<boolean>;
+  restore(examples: Pick<Examples, "digest" | "targets">, signal: AbortSignal): Promise<boolean>;
   /**
    * Uploads the results, if any are new, and reports that. If the upload fails, the attempt goes on without it. Throws the
    * reason of an aborted signal.
@@ -37,8 +36,8 @@ export function makeCheckpointStore(
   let savedSha256: string | null = null;
   return {
     results: () => results,
-    async restore(digest, signal) {
-      fingerprint = submissionFingerprint(submission, digest);
+    async restore({ digest, targets }, signal) {
+      fingerprint = submissionFingerprint(submission, digest, targets.length);
       const artifact = submission.checkpoint;
       if (artifact === null) return false;
       const bytes = await download(workerClient, artifact, signal);

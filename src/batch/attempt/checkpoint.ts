@@ -9,6 +9,7 @@
 import { createHash } from "node:crypto";
 import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
 import type { EvaluationResult } from "../../core/evaluation/evaluation.ts";
+import { comparisonFoldCount } from "../../core/linear/split.ts";
 import type { TrainingState } from "../../finetune/encoder/state.ts";
 import type { Plan } from "../../finetune/train.ts";
 import type { Manifest, Submission } from "../../jobs/protocol.ts";
@@ -75,13 +76,19 @@ export function emptyCheckpoint(): Checkpoint {
   };
 }
 
-/** A hash of all that the results depend on: the data, and the submission without what names the attempt. */
-export function submissionFingerprint(submission: Submission, digest: string): string {
+/**
+ * A hash of all that the results depend on: the data, and the submission without what names the attempt.
+ *
+ * @param digest of the data
+ * @param examples how many there are, which decides the folds
+ */
+export function submissionFingerprint(submission: Submission, digest: string, examples: number): string {
   const { task, modality, backbone, dimensions, out_of_scope_label, trainable } = submission;
   const { hyperparameters, evaluation, edge_budget, comparison } = submission;
   const data = [digest, task, modality, backbone, dimensions, out_of_scope_label];
-  // Without cross-fitting, the fingerprint is that of builds that had none.
-  const folds = comparison === "cross_fit" ? [comparison] : [];
+  const count = comparisonFoldCount(examples);
+  // Without cross-fitting, and with two folds, the fingerprint is that of builds that had nothing else.
+  const folds = comparison === "cross_fit" ? [comparison, ...(count === 2 ? [] : [count])] : [];
   const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget, ...folds]);
   return createHash("sha256").update(all).digest("hex");
 }

@@ -78,7 +78,7 @@ async function pullAndRestore(
   const splits = splitRows({ submission, examples }, rows);
   const heldOutCount = splits.reduce((sum, { testRows }) => sum + testRows.length, 0);
   reporter.sendProgress(`Read ${rows.length} examples.`, { examples: rows.length, held_out: heldOutCount });
-  if (await store.restore(examples.digest, signal)) reporter.sendProgress("Goes on from a checkpoint.", {});
+  if (await store.restore(examples, signal)) reporter.sendProgress("Goes on from a checkpoint.", {});
   const results = store.results();
   // Those of a backbone of cost "local" are made on demand, which takes less than keeping them.
   const keepsEmbeddings = backbone !== null && backbone.cost !== "local";

@@ -18,21 +18,33 @@ export function stratifiedFolds(strata: Int32Array, groups: Int32Array, count: n
   return assignFolds(strata, groups, count, seed, (part) => part);
 }
 
+/** With fewer examples, candidates are compared on models that are nearer to those of all examples. */
+const EXAMPLES_OF_TWO_FOLDS = 500;
+
+/** The folds in which the candidates of so many examples are compared. */
+export function comparisonFoldCount(examples: number): number {
+  return examples < EXAMPLES_OF_TWO_FOLDS ? DEFAULT_FOLDS : 2;
+}
+
 /**
- * Two stratified, grouped folds that hardly change as rows are added: each class is cut at the median of its groups'
- * positions, so a new group moves at most one other. The middle one of an odd number is in fold 0 if its position is below
- * ½. Like `stratifiedFolds`, it never holds a class out whole.
+ * Stratified, grouped folds that hardly change as rows are added: each class is cut at the quantiles of its groups'
+ * positions, so a new group moves about one other at each cut. A class with fewer groups than folds is in as many folds
+ * as it has groups. Like `stratifiedFolds`, it never holds a class out whole.
  *
  * @param positions of each group, by its number: uniform in [0, 1), such as its hash
  */
-export function medianFolds(strata: Int32Array, groups: Int32Array, positions: ArrayLike<number>): Int32Array {
+export function quantileFolds(
+  strata: Int32Array,
+  groups: Int32Array,
+  positions: ArrayLike<number>,
+  count: number,
+): Int32Array {
   const positionOf = (group: number) => positions[group] as number;
   const foldOfGroup = new Map<number, number>();
   for (const members of groupsByStratum(strata, groups).values()) {
-    const middle = (members.length - 1) / 2;
     members.sort((a, b) => positionOf(a) - positionOf(b));
-    for (const [i, group] of members.entries())
-      foldOfGroup.set(group, i === middle ? Math.floor(2 * positionOf(group)) : Number(i > middle));
+    for (const [rank, group] of members.entries())
+      foldOfGroup.set(group, Math.floor((count * (rank + positionOf(group))) / members.length));
   }
   return foldsOfRows(foldOfGroup, strata, groups);
 }

@@ -1,9 +1,9 @@
 /**
- * Stage 3: both candidates, trained on a part of the rows and compared on others. With two folds each is trained on one and
- * predicts the other, so every example judges once, by models that have not seen it. A validation file judges alone.
+ * Stage 3: both candidates, trained on a part of the rows and compared on others. With folds, each is predicted by models
+ * that are trained on the others, so every example judges once. A validation file judges alone.
  */
 import { ok, type Result } from "../../../core/failure.ts";
-import { medianFolds } from "../../../core/linear/split.ts";
+import { ALWAYS_TRAINED, comparisonFoldCount, quantileFolds } from "../../../core/linear/split.ts";
 import { strataOf } from "../../../core/linear/targets.ts";
 import type { FoldCandidates } from "../checkpoint.ts";
 import type { TrainingContext } from "../context.ts";
@@ -17,7 +17,7 @@ import {
 } from "./compare.ts";
 import { trainCandidates } from "./train-candidates.ts";
 
-/** The splits to compare the candidates on: the two folds, or the rows that are held out. None if one lacks rows. */
+/** The splits to compare the candidates on: the folds, or the rows that are held out. None if one lacks rows. */
 export function splitRows(
   { submission, examples }: Pick<TrainingContext, "submission" | "examples">,
   rows: readonly number[],
@@ -30,8 +30,10 @@ export function splitRows(
   if (submission.comparison === "cross_fit") {
     const { labels, targets } = targetsOf({ submission, examples }, rows);
     const strata = strataOf(targets, labels.length);
-    const folds = medianFolds(strata, groupsOf({ examples }, rows), examples.groupPositions);
-    splits = [0, 1].map((fold) => split((row) => folds[row] === fold));
+    const count = comparisonFoldCount(rows.length);
+    const folds = quantileFolds(strata, groupsOf({ examples }, rows), examples.groupPositions, count);
+    const used = [...new Set(folds)].filter((fold) => fold !== ALWAYS_TRAINED).sort((a, b) => a - b);
+    splits = used.length < 2 ? [] : used.map((fold) => split((row) => folds[row] === fold));
   } else splits = [split((row) => examples.heldOut[row] === true)];
   const isEnough = splits.every(({ trainingRows, testRows }) => trainingRows.length >= 2 && testRows.length > 0);
   return isEnough ? splits : [];
