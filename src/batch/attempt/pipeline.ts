@@ -134,7 +134,10 @@ async function embedTrainAndCompare(pipeline: Pipeline): Promise<Result<null>> {
   else {
     const embedded = await embed(pipeline);
     if (!embedded.ok) return embedded;
-    const compared = await crossFit(context, splits, results.folds, save);
+    const compared = await crossFit(context, splits, results.folds, (fold, candidate, result) => {
+      results.folds[fold] = { ...results.folds[fold], [candidate]: result };
+      return save();
+    });
     if (!compared.ok) return compared;
     results.comparison = compared.value.comparison;
     results.fineTunedAssessment = compared.value.fineTunedAssessment;

@@ -2,10 +2,11 @@
  * Stage 3: both candidates, trained on a part of the rows and compared on others. With folds, each is predicted by models
  * that are trained on the others, so every example judges once. A validation file judges alone.
  */
+import type { Candidate } from "../../../core/evaluation/comparison.ts";
 import { ok, type Result } from "../../../core/failure.ts";
 import { ALWAYS_TRAINED, comparisonFoldCount, quantileFolds } from "../../../core/linear/split.ts";
 import { strataOf } from "../../../core/linear/targets.ts";
-import type { FoldCandidates } from "../checkpoint.ts";
+import type { FoldCandidates, TrainedCandidate } from "../checkpoint.ts";
 import type { TrainingContext } from "../context.ts";
 import { groupsOf, targetsOf } from "../training-spec.ts";
 import {
@@ -42,14 +43,14 @@ export function splitRows(
 /**
  * Trains both candidates on each split's training rows, and compares them on the test rows of all.
  *
- * @param trained the candidates that earlier attempts trained, to which those of this attempt are added
- * @param save is awaited after each training
+ * @param trained the candidates of each split that earlier attempts trained
+ * @param onTrained is awaited after each training
  */
 export async function crossFit(
   context: TrainingContext,
   splits: readonly Split[],
-  trained: FoldCandidates[],
-  save: () => Promise<void>,
+  trained: readonly FoldCandidates[],
+  onTrained: (fold: number, candidate: Candidate, result: TrainedCandidate | null) => Promise<void>,
 ): Promise<Result<CandidateComparison>> {
   const allRows = [...context.examples.targets.keys()];
   const { labels } = targetsOf(context, allRows);
@@ -60,15 +61,8 @@ export async function crossFit(
       const message = `Fold ${fold + 1} of ${splits.length}: ${trainingRows.length} examples to train on, ${testRows.length} to compare on.`;
       context.report(message, { examples: trainingRows.length, held_out: testRows.length });
     }
-    const candidates = await trainCandidates(
-      context,
-      trainingRows,
-      fold,
-      trained[fold] ?? {},
-      async (candidate, result) => {
-        trained[fold] = { ...trained[fold], [candidate]: result };
-        await save();
-      },
+    const candidates = await trainCandidates(context, trainingRows, fold, trained[fold] ?? {}, (candidate, result) =>
+      onTrained(fold, candidate, result),
     );
     if (!candidates.ok) return candidates;
     predictions.push(await predictFold(context, split, candidates.value, labels));
