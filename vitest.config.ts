@@ -47,6 +47,7 @@ export default defineConfig({
                 CORS_ORIGINS: "https://app.test",
                 WEBHOOK_ORIGINS: "http://hooks.internal:9000, https://192.168.1.7",
                 WEBHOOK_TIMEOUT_SECONDS: "0.3",
+                COUNT_SECONDS: "0.05",
               },
             },
           }),

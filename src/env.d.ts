@@ -42,5 +42,7 @@ declare namespace Cloudflare {
     readonly WEBHOOK_ORIGINS?: string;
     /** Seconds that a webhook endpoint may take to respond; 20 by default. */
     readonly WEBHOOK_TIMEOUT_SECONDS?: string;
+    /** Seconds after which an isolate writes what it has counted of predictions; 10 by default, at most 20. */
+    readonly COUNT_SECONDS?: string;
   }
 }

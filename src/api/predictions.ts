@@ -26,6 +26,11 @@ export type PredictRequest = DeepReadonly<z.input<typeof predictRequest>>;
 const labelScore = z.object({ label: z.string(), score: z.number() });
 export const prediction = z.object({
   index: z.number().int(),
+  version: z
+    .number()
+    .int()
+    .optional()
+    .openapi({ description: "the version that made it, where versions of the head answer by shares" }),
   truncated,
   label: z.string().optional(),
   labels: z.array(z.string()).optional(),
@@ -43,6 +48,14 @@ export const prediction = z.object({
 export type Prediction = DeepReadonly<z.output<typeof prediction>>;
 
 export const predictions = z
-  .object({ object: z.literal("list"), model: z.string(), data: z.array(prediction) })
+  .object({
+    object: z.literal("list"),
+    model: z.string().openapi({ description: "the head and its version; by shares, that of the first input" }),
+    coverage_promised: z.boolean().optional().openapi({
+      description:
+        "with 'coverage'; false while live inputs are noticed to be unlike those that the version was evaluated on",
+    }),
+    data: z.array(prediction),
+  })
   .openapi("Predictions");
 export type Predictions = DeepReadonly<z.output<typeof predictions>>;

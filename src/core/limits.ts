@@ -5,6 +5,9 @@ export const limits = {
   labels_per_dataset: 10_000,
   heads: 1_000,
   versions_per_head: 1_000,
+  /** Versions of a head that answer by shares, and versions that shadow them. */
+  traffic_versions: 4,
+  shadow_versions: 2,
   api_keys: 1_000,
   /** Backbones with trained layers. All revisions of one count as one. */
   fine_tuned_backbones: 100,

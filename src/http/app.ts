@@ -30,6 +30,7 @@ import { predictionRoutes } from "./routes/predictions.ts";
 import { retrainingRoutes } from "./routes/retraining.ts";
 import { revisionRoutes } from "./routes/revisions.ts";
 import { tenantRoutes } from "./routes/tenants.ts";
+import { trafficRoutes } from "./routes/traffic.ts";
 import { webhookDeliveryRoutes } from "./routes/webhook-deliveries.ts";
 import { webhookEndpointRoutes } from "./routes/webhook-endpoints.ts";
 
@@ -61,6 +62,7 @@ export function createApp(): App {
   predictionRoutes(app);
   evaluationRoutes(app);
   feedbackRoutes(app);
+  trafficRoutes(app);
   retrainingRoutes(app);
   embeddingAheadRoutes(app);
   inboundHookRoutes(app);

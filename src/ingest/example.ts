@@ -216,8 +216,13 @@ export function toStoredExample(
 
 /** Hashing is most of the work of an import, and many texts are as they are compared. */
 function hashGroup(text: string, inputHash: Uint8Array): Uint8Array {
-  const compared = text.normalize("NFKC").toLowerCase().trim().replace(/\s+/g, " ");
+  const compared = comparedText(text);
   return compared === text ? inputHash : shortHash(compared);
+}
+
+/** A text as it is compared with others: texts that are then equal are one input to a training. */
+export function comparedText(text: string): string {
+  return text.normalize("NFKC").toLowerCase().trim().replace(/\s+/g, " ");
 }
 
 /** The same example with another target, as JSON. */

@@ -4,6 +4,7 @@ import type { Head, HeadExport, NewHead } from "../api/heads.ts";
 import type { FineTuningJob } from "../api/jobs.ts";
 import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
 import type { Predictions, PredictRequest } from "../api/predictions.ts";
+import type { HeadTraffic, NewHeadTrafficRequest, TrafficReport } from "../api/traffic.ts";
 import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
 
 /** A head or a job. Under `auto`, data beyond the budget of one request makes a job; `fine_tune` always makes one. */
@@ -42,5 +43,10 @@ export function headCalls({ get, post, put, delete: remove }: Transport) {
     /** When the head trains again by itself. With `policy`, sets it. */
     policy: (name: string, policy?: NewHeadPolicy): Promise<HeadPolicy> =>
       policy === undefined ? get(`${headPath(name)}/policy`) : put(`${headPath(name)}/policy`, policy),
+    /** Which versions answer, and which shadow them. With `traffic`, sets it; everywhere within 30 seconds. */
+    traffic: (name: string, traffic?: NewHeadTrafficRequest): Promise<HeadTraffic> =>
+      traffic === undefined ? get(`${headPath(name)}/traffic`) : put(`${headPath(name)}/traffic`, traffic),
+    /** How the versions do on live inputs. */
+    trafficReport: (name: string) => get<TrafficReport>(`${headPath(name)}/traffic/report`),
   };
 }

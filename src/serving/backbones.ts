@@ -7,8 +7,8 @@ import { vocabularyKey } from "../backbones/subwords.ts";
 import { bundledBackbones, textStatic, textUse } from "../backbones/workerd.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { getBackbone } from "../store/backbones.ts";
+import type { ServedHead } from "../tenant/heads/served-heads.ts";
 import { getLedger } from "../tenant/tenant.ts";
-import type { ServedHead } from "./active-heads.ts";
 
 let cache:
   | { configuration: string | undefined; env: Cloudflare.Env; result: ReturnType<typeof makeBackbones> }

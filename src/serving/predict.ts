@@ -3,6 +3,7 @@ import type { Input } from "../api/examples.ts";
 import type { Prediction, PredictRequest } from "../api/predictions.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { CHARACTERS_PER_CHUNK } from "../backbones/chunks.ts";
+import { argmax } from "../core/evaluation/probability.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import { type Head, predict, predictionInterval, predictionSet, thresholdOf } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
@@ -11,22 +12,42 @@ import { visibleText } from "../core/text/visible.ts";
 import { checkEmbedding, checkText } from "../ingest/example.ts";
 import { getHead } from "../store/heads.ts";
 import { embedInputs } from "../store/inputs.ts";
-import type { ServedHead } from "./active-heads.ts";
-import { getHeadBackbone } from "./backbones.ts";
+import type { ServedHead } from "../tenant/heads/served-heads.ts";
+import { getHeadBackbone, hasVocabulary } from "./backbones.ts";
+import type { CountedPrediction } from "./meter.ts";
 import type { TenantRequest } from "./tenant-request.ts";
+import { binUnknownWords } from "./unknown-words.ts";
 
 export type PredictOptions = Omit<PredictRequest, "input">;
 
 const DEFAULT_COVERAGE = 0.9;
 
-/** One prediction per input, in their order. `paramAt` is the path of an input in the request. */
+/** Embeddings of the inputs of a request, in their order. Versions on one backbone share them. */
+export interface EmbeddedRows {
+  readonly backbone: string;
+  readonly rows: readonly Float32Array[];
+}
+
+export interface PredictedInputs {
+  readonly predictions: readonly Prediction[];
+  /** What each is counted by. */
+  readonly counted: readonly CountedPrediction[];
+  readonly embedded: EmbeddedRows;
+}
+
+/**
+ * One prediction per input, in their order. `paramAt` is the path of an input in the request.
+ *
+ * @param embedded the inputs' embeddings by some backbone, which are used if it is the head's
+ */
 export async function predictInputs(
   request: TenantRequest,
   served: ServedHead,
   inputs: readonly Input[],
   paramAt: (index: number) => string,
   options: PredictOptions = {},
-): Promise<Result<Prediction[]>> {
+  embedded: EmbeddedRows | null = null,
+): Promise<Result<PredictedInputs>> {
   const { env, tenant, waitUntil } = request;
   const limitFailure = checkLimits(served, inputs.length, options);
   if (limitFailure) return { ok: false, failure: limitFailure };
@@ -41,10 +62,23 @@ export async function predictInputs(
   if (!checked.ok) return checked;
   const { truncated, embeddings } = checked.value;
   const texts = head.visibleText ? checked.value.texts.map(visibleText) : checked.value.texts;
-  const rows = await embed(env.KV, tenant, backbone.value, { texts, embeddings }, waitUntil);
+  // Heads that read invisible characters embed other texts.
+  const name = `${served.backbone.id}@${served.backbone.revision}${head.visibleText ? "" : "~"}`;
+  const rows =
+    embedded?.backbone === name
+      ? ok(embedded.rows)
+      : await embed(env.KV, tenant, backbone.value, { texts, embeddings }, waitUntil);
   if (!rows.ok) return rows;
-  const predictions = await predictRows(head, rows.value, texts, options);
-  return ok(predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)));
+  const { predictions, tops } = await predictRows(head, rows.value, texts, options);
+  const countsWords = hasVocabulary(backbone.value);
+  return ok({
+    predictions: predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)),
+    counted: tops.map((top, index) => ({
+      top,
+      unknownWords: countsWords ? binUnknownWords(texts[index] ?? "") : null,
+    })),
+    embedded: { backbone: name, rows: rows.value },
+  });
 }
 
 /** Operations of predictions between two chances for other requests: some tens of milliseconds. */
@@ -60,15 +94,16 @@ export function predictionOperations({ bias, dimensions, lexical }: Head, text: 
   return outputs * (dimensions + OPERATIONS_PER_LABEL) + text.length * characterOperations;
 }
 
-/** A prediction per row. Yields to other requests in between. */
+/** A prediction per row, and its most probable label. Yields to other requests in between. */
 async function predictRows(
   head: Head,
   rows: readonly Float32Array[],
   texts: readonly string[],
   options: PredictOptions,
-): Promise<Prediction[]> {
+): Promise<{ predictions: Prediction[]; tops: CountedPrediction["top"][] }> {
   const readFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
   const predictions: Prediction[] = [];
+  const tops: CountedPrediction["top"][] = [];
   let operations = 0;
   for (const [index, embedding] of rows.entries()) {
     if (operations >= OPERATIONS_PER_YIELD) {
@@ -77,13 +112,16 @@ async function predictRows(
     }
     const text = texts[index] ?? "";
     operations += predictionOperations(head, text);
-    predictions.push({ index, ...toPrediction(head, predict(head, embedding, readFeatures?.(text)), options) });
+    const outputs = predict(head, embedding, readFeatures?.(text));
+    predictions.push({ index, ...toPrediction(head, outputs, options) });
+    const label = argmax(outputs);
+    tops.push(head.task === "regression" ? null : { label, score: outputs[label] ?? 0 });
   }
-  return predictions;
+  return { predictions, tops };
 }
 
 /** Refuses more scores than a response may hold, and more operations than a request may take. */
-function checkLimits(head: ServedHead, inputs: number, options: PredictOptions): Failure | null {
+export function checkLimits(head: ServedHead, inputs: number, options: PredictOptions): Failure | null {
   const outputs = Math.max(1, head.labelCount);
   // A prediction set may hold every label, and so may the labels of a multi-label input.
   const showsAllLabels = options.coverage !== undefined || head.task === "multi_label";

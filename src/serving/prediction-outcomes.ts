@@ -3,32 +3,46 @@ import type { Input, StoredExample } from "../api/examples.ts";
 import type { Prediction } from "../api/predictions.ts";
 import type { Task } from "../core/head.ts";
 import type { PredictionOutcome } from "../tenant/heads/feedback.ts";
-import { getServedHead } from "./active-heads.ts";
+import type { ServedHead } from "../tenant/heads/served-heads.ts";
+import { getHeadLease } from "./active-heads.ts";
 import { predictInputs } from "./predict.ts";
 import type { TenantRequest } from "./tenant-request.ts";
 
 /**
- * For each example whether a version of the head (by default the active one) predicts it correctly. null where the example
- * has no label that the head could predict, for regression, and where the head cannot predict now: learning needs no
- * prediction.
+ * For each example whether versions of the head predict it correctly: the given one (by default the active one), and those
+ * that share or shadow the head's traffic. Empty where the example has no label that the head could predict, for regression,
+ * and where the head cannot predict now: learning needs no prediction.
  */
 export async function getPredictionOutcomes(
   request: TenantRequest,
-  head: string,
+  name: string,
   version: number | null,
   examples: readonly StoredExample[],
   outOfScopeLabel: string | null,
-): Promise<(PredictionOutcome | null)[]> {
-  const noOutcomes = examples.map(() => null);
-  const served = examples.length === 0 ? null : await getServedHead(request.env, request.tenant, head, version);
-  if (!served?.ok || served.value.task === "regression") return noOutcomes;
-  const { value } = served;
-  const predictions = await predictInputs(request, value, examples.map(toInput), (index) => `examples[${index}]`);
-  if (!predictions.ok) return noOutcomes;
-  return examples.map(({ target }, i) => {
-    const correct = isCorrect(value.task, JSON.parse(target), predictions.value[i], outOfScopeLabel);
-    return correct === null ? null : { head, version: value.version, isCorrect: correct };
-  });
+): Promise<PredictionOutcome[][]> {
+  const outcomes = examples.map((): PredictionOutcome[] => []);
+  for (const head of examples.length === 0 ? [] : await listJudged(request, name, version)) {
+    if (head.task === "regression") continue;
+    const predicted = await predictInputs(request, head, examples.map(toInput), (index) => `examples[${index}]`);
+    if (!predicted.ok) continue;
+    for (const [i, { target }] of examples.entries()) {
+      const correct = isCorrect(head.task, JSON.parse(target), predicted.value.predictions[i], outOfScopeLabel);
+      if (correct !== null) outcomes[i]?.push({ head: name, version: head.version, isCorrect: correct });
+    }
+  }
+  return outcomes;
+}
+
+async function listJudged({ env, tenant }: TenantRequest, name: string, version: number | null): Promise<ServedHead[]> {
+  const lease = await getHeadLease(env, tenant, name, null);
+  const judged = lease.ok
+    ? [lease.value.head, ...lease.value.shares.map(({ head }) => head), ...lease.value.shadow]
+    : [];
+  if (version !== null && !judged.some((head) => head.version === version)) {
+    const given = await getHeadLease(env, tenant, name, version);
+    if (given.ok) judged.push(given.value.head);
+  }
+  return [...new Map(judged.map((head) => [head.version, head])).values()];
 }
 
 function toInput({ input }: StoredExample): Input {

@@ -251,6 +251,19 @@ export const migrations: readonly string[] = [
     INSERT OR REPLACE INTO deleted_positions VALUES ('evaluations', OLD.id, OLD.number, unixepoch());
   END;
   `,
+  `
+  CREATE TABLE head_traffic (head INTEGER PRIMARY KEY, split TEXT NOT NULL);
+  CREATE TABLE traffic_counts (
+    head INTEGER NOT NULL, version INTEGER NOT NULL, day INTEGER NOT NULL, counts TEXT NOT NULL,
+    PRIMARY KEY (head, version, day)
+  ) WITHOUT ROWID;
+  CREATE INDEX traffic_counts_day ON traffic_counts (day);
+  CREATE TABLE input_shifts (
+    head INTEGER NOT NULL, version INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (head, version)
+  ) WITHOUT ROWID;
+  CREATE TABLE count_writers (writer TEXT PRIMARY KEY, batch INTEGER NOT NULL, written_at INTEGER NOT NULL) WITHOUT ROWID;
+  CREATE INDEX count_writers_written_at ON count_writers (written_at);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

@@ -9,12 +9,12 @@ import {
   type TestTargets,
 } from "../core/evaluation/test-set.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import { toServedHead } from "../serving/active-heads.ts";
 import { getHeadBackbone } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import { getHead } from "../store/heads.ts";
 import type { TrainedData } from "../tenant/data/overlap.ts";
 import type { NewRun, StoredError, StoredPrediction } from "../tenant/heads/evaluations.ts";
+import { toServedHead } from "../tenant/heads/served-heads.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { type DatasetTest, runTest, type TestedHead } from "./test-set.ts";
 

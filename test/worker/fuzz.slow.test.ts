@@ -80,6 +80,10 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
     path: "/v1/heads/support/policy",
     body: { retrain_after_examples: null, retrain_on_drift: false, promote: "never" },
   },
+  "PUT /v1/heads/{name}/traffic": {
+    path: "/v1/heads/support/traffic",
+    body: { versions: [{ version: 1, share: 1 }], shadow: [] },
+  },
   "POST /v1/inbound_hooks": {
     body: {
       name: "n",

@@ -82,7 +82,7 @@ async function addFeedback(c: RouteContext<typeof addFeedbackRoute>): Promise<Re
   const outcomes = await getPredictionOutcomes(request, head, version, validExamples, dataset.out_of_scope_label);
   const examplesWithOutcomes = validExamples.map((example, i) => ({
     example,
-    outcomes: [outcomes[i] ?? null].filter((outcome) => outcome !== null),
+    outcomes: outcomes[i] ?? [],
   }));
   const rejections = { rejected: rowErrors.length, errors: rowErrors.slice(0, MAX_ERRORS_SHOWN) };
   c.set("logFields", { examples: validExamples.length, rejected: rowErrors.length });

@@ -9,8 +9,8 @@ import { BodyError, limitBytes, notUtf8Failure, parseJsonKeepingDigits } from ".
 import { readExample } from "../../ingest/example.ts";
 import { readFields } from "../../ingest/fields.ts";
 import { sha256Hex } from "../../lib/hash.ts";
-import { getServedHead } from "../../serving/active-heads.ts";
-import { predictInputs } from "../../serving/predict.ts";
+import { getHeadLease } from "../../serving/active-heads.ts";
+import { predictLive } from "../../serving/live-predictions.ts";
 import { getPredictionOutcomes } from "../../serving/prediction-outcomes.ts";
 import type { DatasetRow } from "../../tenant/data/datasets.ts";
 import type { HookResponse, VerifiedMessage } from "../../tenant/hooks/inbound-messages.ts";
@@ -144,14 +144,15 @@ async function predict(
   const found = readFields(hook.fields, body);
   if (!found.ok) return found;
   const { text, id = null } = found.value;
-  const served = await getServedHead(c.env, c.var.caller.tenant, hook.head ?? "", null);
-  if (!served.ok) return served;
-  const predictions = await predictInputs(tenantRequest(c), served.value, [{ text }], () => "fields", {
+  const lease = await getHeadLease(c.env, c.var.caller.tenant, hook.head ?? "", null);
+  if (!lease.ok) return lease;
+  const predicted = await predictLive(tenantRequest(c), lease.value, [{ text }], () => "fields", {
     truncate: hook.truncate,
   });
-  if (!predictions.ok) return predictions;
-  const { id: head, version } = served.value;
-  const prediction = { ...predictions.value[0] };
+  if (!predicted.ok) return predicted;
+  const { id: head } = lease.value.head;
+  const { version, predictions } = predicted.value;
+  const prediction = { ...predictions[0] };
   return c.var.ledger().recordPrediction(hook.id, message, {
     head,
     version,
@@ -179,7 +180,7 @@ async function learn(
   );
   return c.var.ledger().learnExample(hook.id, message, {
     dataset,
-    example: { example, outcomes: outcomes.flat().filter((outcome) => outcome !== null) },
+    example: { example, outcomes: outcomes.flat(2) },
     truncated,
   });
 }

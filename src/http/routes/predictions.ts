@@ -2,8 +2,8 @@ import { createRoute } from "@hono/zod-openapi";
 import { predictions, predictRequest } from "../../api/predictions.ts";
 import { nameParams } from "../../api/schema.ts";
 import { ok } from "../../core/failure.ts";
-import { getServedHead } from "../../serving/active-heads.ts";
-import { predictInputs } from "../../serving/predict.ts";
+import { getHeadLease } from "../../serving/active-heads.ts";
+import { predictLive } from "../../serving/live-predictions.ts";
 import { type App, tenantRequest } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
@@ -17,7 +17,7 @@ const predictRoute = createRoute({
   operationId: "predict",
   summary: "Classify inputs by a head",
   description:
-    "Embeds the inputs and answers as many predictions, in their order. 'version' pins a version; without it the active one answers.",
+    "Embeds the inputs and answers as many predictions, in their order. 'version' pins a version; without it the active one answers, or those that share the head's traffic.",
   middleware: [tenantAuth("predict")] as const,
   request: { params: nameParams, body: jsonBody(predictRequest) },
   responses: { 200: jsonResponse(predictions, "As many predictions as inputs, in their order"), ...errorResponses },
@@ -30,9 +30,9 @@ export function predictionRoutes(app: App): void {
 async function predict(c: RouteContext<typeof predictRoute>): Promise<Response> {
   const { input, ...options } = c.req.valid("json");
   const { tenant } = c.var.caller;
-  const served = await getServedHead(c.env, tenant, c.req.valid("param").name, options.version ?? null);
-  if (!served.ok) return respondError(c, served.failure);
-  const { id, version, task } = served.value;
+  const lease = await getHeadLease(c.env, tenant, c.req.valid("param").name, options.version ?? null);
+  if (!lease.ok) return respondError(c, lease.failure);
+  const { id, task } = lease.value.head;
   if (options.coverage !== undefined && task === "multi_label") {
     const message = "'coverage' is for one label or a value, not for any number of labels.";
     return respondError(c, { code: "task_mismatch", message, param: "coverage" });
@@ -47,8 +47,10 @@ async function predict(c: RouteContext<typeof predictRoute>): Promise<Response> 
   }
   const inputs = Array.isArray(input) ? input : [input];
   const paramAt = (index: number) => (Array.isArray(input) ? `input[${index}]` : "input");
-  const data = await predictInputs(tenantRequest(c), served.value, inputs, paramAt, options);
-  if (!data.ok) return respondError(c, data.failure);
+  const predicted = await predictLive(tenantRequest(c), lease.value, inputs, paramAt, options);
+  if (!predicted.ok) return respondError(c, predicted.failure);
+  const { version, predictions: data, isCoveragePromised } = predicted.value;
   c.set("logFields", { inputs: inputs.length, version });
-  return respond(c, ok({ object: "list", model: `${id}@${version}`, data: data.value }));
+  const coverage = options.coverage === undefined ? {} : { coverage_promised: isCoveragePromised };
+  return respond(c, ok({ object: "list", model: `${id}@${version}`, ...coverage, data }));
 }

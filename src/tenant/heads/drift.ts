@@ -48,7 +48,7 @@ export function recordPredictionOutcomes(
   emit(
     sql,
     "head.drifting",
-    { id: name, object: "head", version, ...figures, p_value: driftPValue(counts, evaluation) },
+    { id: name, object: "head", version, reason: "feedback", ...figures, p_value: driftPValue(counts, evaluation) },
     now,
   );
   const retrainForDrift = context.policy.retrain_on_drift;

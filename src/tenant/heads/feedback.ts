@@ -17,6 +17,7 @@ import { type DatasetRow, findDataset } from "../data/datasets.ts";
 import { hasLabel, labelsOf } from "../data/label-counts.ts";
 import { recordPredictionOutcomes } from "./drift.ts";
 import { getFeedbackTarget, getPolicy } from "./policies.ts";
+import { countFeedback } from "./traffic-counts.ts";
 
 /** What a version of a head predicted for an example before it was learned: right or wrong. */
 export interface PredictionOutcome {
@@ -107,22 +108,25 @@ export function upsertExamples(
   if (!datasetRow.ok || datasetRow.value.id !== id) return fail("not_found", `No dataset '${name}'.`);
   const changes = beginChanges(datasetRow.value);
   const results: UpsertResult[] = [];
-  const outcomesByHead = new Map<string, { head: string; version: number; outcomes: boolean[] }>();
+  const outcomesByVersion = new Map<string, { head: string; version: number; outcomes: boolean[] }>();
   for (const { example, outcomes: exampleOutcomes } of examples) {
     const targetCheck = checkTarget(sql, datasetRow.value, example.target, onUnknownLabel);
     if (!targetCheck.ok) return targetCheck;
     const result = upsertExample(sql, changes, example, now);
     results.push(result);
     for (const { head, version, isCorrect } of result.isNewInput ? exampleOutcomes : []) {
-      const headOutcomes = outcomesByHead.get(head) ?? { head, version, outcomes: [] };
-      headOutcomes.outcomes.push(isCorrect);
-      outcomesByHead.set(head, headOutcomes);
+      const key = `${head}@${version}`;
+      const versionOutcomes = outcomesByVersion.get(key) ?? { head, version, outcomes: [] };
+      versionOutcomes.outcomes.push(isCorrect);
+      outcomesByVersion.set(key, versionOutcomes);
     }
   }
   const committed = commitChanges(sql, changes, now);
   if (!committed.ok) return committed;
-  for (const { head, version, outcomes } of outcomesByHead.values())
+  for (const { head, version, outcomes } of outcomesByVersion.values()) {
     recordPredictionOutcomes(sql, head, version, outcomes, now);
+    countFeedback(sql, head, version, outcomes, now);
+  }
   return ok(results);
 }
 
@@ -150,7 +154,10 @@ export function recordFeedback(
   const results = upsertExamples(sql, dataset, examples, "add", now);
   if (!results.ok) return results;
   const count = (outcome: UpsertResult["outcome"]) => results.value.filter((one) => one.outcome === outcome).length;
-  const scoredOutcomes = examples.flatMap(({ outcomes }, i) => (results.value[i]?.isNewInput ? outcomes : []));
+  // Versions that the head tries out are judged as well.
+  const scoredOutcomes = examples.flatMap(({ outcomes }, i) =>
+    results.value[i]?.isNewInput ? outcomes.filter((outcome) => outcome.version === version) : [],
+  );
   const policy = getPolicy(sql, name);
   if (!policy.ok) return policy;
   return ok({

@@ -11,6 +11,8 @@ import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { deleteUnusedBackbones } from "./backbones.ts";
 import { deleteRunsOfHead } from "./evaluation-deletion.ts";
+import { clearShares, mayPromote } from "./traffic.ts";
+import { deleteHeadTraffic } from "./traffic-counts.ts";
 
 /** A version of a head as it is stored, without `active_version`, which moves. */
 export type HeadRecord = Omit<Head, "active_version">;
@@ -85,7 +87,10 @@ export function checkHeadTask(sql: SqlStorage, name: string, task: Task, param: 
   return fail("task_mismatch", message, { param, status: 409 });
 }
 
-/** Adds the next version of a head, whose bytes are in R2, and promotes it if `promote`. */
+/**
+ * Adds the next version of a head, whose bytes are in R2, and promotes it if `promote`. While the head has shares it waits
+ * for that.
+ */
 export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<Head> {
   const taskCheck = checkHeadTask(sql, head.id, head.task, "name");
   if (!taskCheck.ok) return taskCheck;
@@ -122,12 +127,13 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
     head.dataset.name,
     head.dataset.revision,
   );
-  const active = promote ? version : row.value.active_version;
+  const isPromoted = promote && mayPromote(sql, row.value.id, version);
+  const active = isPromoted ? version : row.value.active_version;
   sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
   schedule(sql, "publish_head", head.sha256, now);
   const headObject = { ...record, active_version: active };
   emit(sql, "head.trained", headEventData(headObject), now);
-  if (promote) emit(sql, "head.promoted", headEventData(headObject), now);
+  if (isPromoted) emit(sql, "head.promoted", headEventData(headObject), now);
   return ok(headObject);
 }
 
@@ -142,10 +148,13 @@ export function countHeads(sql: SqlStorage): number {
   return sql.exec<{ n: number }>("SELECT count(*) AS n FROM heads").one().n;
 }
 
+/** Makes a version the active one, and ends the shares that the head had. */
 export function promoteHead(sql: SqlStorage, name: string, version: number, now: number): Result<Head> {
   const head = getHead(sql, name, version);
   if (!head.ok) return head;
   const promoted = { ...head.value, active_version: version };
+  const { id } = sql.exec<{ id: number }>("SELECT id FROM heads WHERE name = ?", name).one();
+  clearShares(sql, id, version);
   if (head.value.active_version === version) return ok(promoted);
   sql.exec("UPDATE heads SET active_version = ? WHERE name = ?", version, name);
   emit(sql, "head.promoted", headEventData(promoted), now);
@@ -204,6 +213,7 @@ export function deleteHead(
   sql.exec("DELETE FROM heads WHERE id = ?", head.value.id);
   sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
+  deleteHeadTraffic(sql, head.value.id);
   sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
   deleteRunsOfHead(sql, head.value.id, now);
   for (const { sha256 } of hashes) if (!isHeadReferenced(sql, sha256)) schedule(sql, "delete_bytes", sha256, now);

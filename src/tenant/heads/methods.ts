@@ -1,6 +1,7 @@
 /** What the Worker may call on a ledger for heads, fine-tuned backbones, policies, feedback and retraining. */
 import type { EvaluationRunPageRequest } from "../../api/evaluations.ts";
 import type { PageRequest } from "../../api/lists.ts";
+import type { NewHeadTraffic } from "../../api/traffic.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import type { Policy } from "../../core/lifecycle/policy.ts";
@@ -16,6 +17,10 @@ import * as feedback from "./feedback.ts";
 import * as heads from "./heads.ts";
 import * as policies from "./policies.ts";
 import * as retraining from "./retraining.ts";
+import { leaseHead } from "./served-heads.ts";
+import * as traffic from "./traffic.ts";
+import { type CountBatch, recordCounts } from "./traffic-counts.ts";
+import { getTrafficReport } from "./traffic-report.ts";
 
 /** Commits a version of a head, and maybe the layers under it, whose bytes are in R2. */
 export function commitHeadIfStored<T>(
@@ -66,6 +71,18 @@ export const headMethods = {
     ledger.read((sql) => evaluations.listRuns(sql, request)),
   listErrors: evaluations.listErrors,
   countTrainedOn,
+  leaseHead: (ledger: Transactions, name: string, version: number | null) =>
+    ledger.read((sql) => leaseHead(sql, name, version)),
+  getTraffic: (ledger: Transactions, name: string) => ledger.read((sql) => traffic.getTraffic(sql, name)),
+  setTraffic: (ledger: Transactions, name: string, request: NewHeadTraffic) =>
+    ledger.change((sql, now) => {
+      const set = traffic.setTraffic(sql, name, request, now);
+      if (!set.ok) return set;
+      const promoted = set.value.promote === null ? ok(null) : heads.promoteHead(sql, name, set.value.promote, now);
+      return promoted.ok ? traffic.getTraffic(sql, name) : promoted;
+    }),
+  getTrafficReport: (ledger: Transactions, name: string) => ledger.read((sql, now) => getTrafficReport(sql, name, now)),
+  recordCounts: (ledger: Transactions, batch: CountBatch) => ledger.change((sql, now) => recordCounts(sql, batch, now)),
 
   findBackbone: (ledger: Transactions, id: string) => ledger.read((sql) => backbones.findBackbone(sql, id)),
   listBackbones: (ledger: Transactions) => ledger.read((sql) => ok(backbones.listBackbones(sql))),

@@ -131,7 +131,13 @@ export function finishJob(
     addBackbone(sql, { ...backboneFields, ...layerFields }, now);
   }
   const event: JobEvent = committed.ok
-    ? { type: "finished", attempt, candidate, version: committed.value.version, promoted }
+    ? {
+        type: "finished",
+        attempt,
+        candidate,
+        version: committed.value.version,
+        promoted: committed.value.active_version === committed.value.version,
+      }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
   return ok(toDirective(applyEvent(sql, job.value, event, now, rules), attempt));
 }

@@ -15,6 +15,7 @@ import { deleteOldPositions } from "../deleted-positions.ts";
 import { isBackboneReferenced } from "../heads/backbones.ts";
 import { deleteEvaluationErrors } from "../heads/evaluation-deletion.ts";
 import { isHeadReferenced } from "../heads/heads.ts";
+import { deleteOldCounts } from "../heads/traffic-counts.ts";
 import { deleteEndpointDeliveries, deleteExpiredEvents } from "../hooks/deliveries.ts";
 import { deleteExpiredResponses } from "../idempotency.ts";
 import { isActiveJob, isArtifactReferenced } from "../jobs/jobs.ts";
@@ -119,6 +120,7 @@ async function sweep(at: TenantStorage, now: number): Promise<number> {
   if (storage.transactionSync(() => deleteExpiredEvents(sql, now))) schedule(sql, "expire_events", "", now);
   schedule(sql, "expire_history", "", now);
   if (deleteOldPositions(sql, now)) schedule(sql, "expire_positions", "", now);
+  storage.transactionSync(() => deleteOldCounts(sql, now));
   await sweepBucket(at, headKey(tenant, ""), (sha256) => isHeadReferenced(sql, sha256), now);
   await sweepBucket(at, backboneKey(tenant, ""), (sha256) => isBackboneReferenced(sql, sha256), now);
   await sweepBucket(at, fileKey(tenant, ""), (id) => isFileReferenced(sql, id), now);

@@ -1,0 +1,204 @@
+/**
+ * Counts what an isolate predicts, by tenant and version, and writes it to the tenants' ledgers. Counting does no I/O: the
+ * first prediction of a tenant that is not yet written has the isolate write its counts some seconds later, as an isolate may
+ * never see another request. What the ledger did not take is sent again, with the same number, so that it counts once.
+ */
+import { labelKey, noInputs, scoreBin } from "../core/evaluation/input-counts.ts";
+import { noTraffic, type TrafficCounts } from "../core/lifecycle/traffic.ts";
+import { newId } from "../lib/id.ts";
+import type { ServedHead } from "../tenant/heads/served-heads.ts";
+import type { CountBatch, VersionCounts } from "../tenant/heads/traffic-counts.ts";
+import { getLedger } from "../tenant/tenant.ts";
+import type { TenantRequest } from "./tenant-request.ts";
+
+/** The platform lets an isolate work for 30 s after its last response: this, and some for further tries. */
+const DEFAULT_WAIT_SECONDS = 10;
+const MAX_TRIES = 3;
+const RETRY_MS = 2_000;
+/** A batch that the ledger has not taken for so long is dropped: the ledger forgets the numbers of batches after an hour. */
+const MAX_BATCH_AGE_MS = 600_000;
+/** Of an isolate, until they are written: a few megabytes. Further versions and labels are not counted. */
+const MAX_ENTRIES = 50_000;
+/** What a version takes, in labels. */
+const ENTRIES_PER_VERSION = 15;
+
+/** What a prediction is counted by. */
+export interface CountedPrediction {
+  /** The index of the most probable label, and its probability. Null for regression. */
+  readonly top: { readonly label: number; readonly score: number } | null;
+  /** A scope score within [0, 1], where the head has one. */
+  readonly scope?: number | undefined;
+  /** The bin of its share of unknown words; null where words are not known. */
+  readonly unknownWords: number | null;
+}
+
+interface Counter {
+  readonly head: ServedHead;
+  readonly isShadow: boolean;
+  inputs: number;
+  confidenceSum: number;
+  shed: number;
+  readonly confidence: number[];
+  readonly scope: number[];
+  readonly unknownWords: number[];
+  readonly labels: Map<number, number>;
+  readonly agreement: Map<number, { inputs: number; agreed: number }>;
+}
+
+interface TenantMeter {
+  counters: Map<string, Counter>;
+  /** What the ledger has not confirmed. */
+  batch: (CountBatch & { readonly sealedAt: number }) | null;
+  isWaiting: boolean;
+  /** When the batch was last sent and not answered yet. */
+  sentAt: number | null;
+}
+
+const meters = new Map<string, TenantMeter>();
+/** Made with the first batch: an isolate has no random numbers before its first request. */
+let writer: string | null = null;
+let lastBatch = 0;
+/** What is counted and not written, in labels. */
+let entries = 0;
+
+/** Counts one prediction that was shown, or that a shadow version made. */
+export function countPrediction(
+  request: TenantRequest,
+  head: ServedHead,
+  isShadow: boolean,
+  { top, scope, unknownWords }: CountedPrediction,
+): void {
+  const counter = findCounter(request, head, isShadow);
+  if (counter === null) return;
+  counter.inputs++;
+  if (top !== null) {
+    increase(counter.confidence, scoreBin(top.score));
+    counter.confidenceSum += top.score;
+    const key = labelKey(top.label);
+    const count = counter.labels.get(key) ?? 0;
+    if (count > 0 || entries < MAX_ENTRIES) {
+      if (count === 0) entries++;
+      counter.labels.set(key, count + 1);
+    }
+  }
+  if (scope !== undefined) increase(counter.scope, scoreBin(scope));
+  if (unknownWords !== null) increase(counter.unknownWords, unknownWords);
+}
+
+/** Counts whether a shadow version predicted what another version answered. */
+export function countAgreement(request: TenantRequest, shadow: ServedHead, answered: number, agreed: boolean): void {
+  const counter = findCounter(request, shadow, true);
+  if (counter === null) return;
+  const agreement = counter.agreement.get(answered) ?? { inputs: 0, agreed: 0 };
+  agreement.inputs++;
+  if (agreed) agreement.agreed++;
+  counter.agreement.set(answered, agreement);
+}
+
+/** Counts inputs that a shadow version did not predict because there was too much else to do. */
+export function countShed(request: TenantRequest, shadow: ServedHead, inputs: number): void {
+  const counter = findCounter(request, shadow, true);
+  if (counter !== null) counter.shed += inputs;
+}
+
+function increase(bins: number[], bin: number): void {
+  bins[bin] = (bins[bin] ?? 0) + 1;
+}
+
+/** Where a version is counted. Has what is counted written later, if that is not yet so. */
+function findCounter(request: TenantRequest, head: ServedHead, isShadow: boolean): Counter | null {
+  const { tenant } = request;
+  let meter = meters.get(tenant);
+  if (meter === undefined) {
+    if (entries + ENTRIES_PER_VERSION > MAX_ENTRIES) return null;
+    meter = { counters: new Map(), batch: null, isWaiting: false, sentAt: null };
+    meters.set(tenant, meter);
+  }
+  const key = `${head.id}@${head.version}${isShadow ? "~" : ""}`;
+  let counter = meter.counters.get(key);
+  // Another head of the same name, after the first was deleted, is another one.
+  if (counter === undefined || counter.head.sha256 !== head.sha256) {
+    if (entries + ENTRIES_PER_VERSION > MAX_ENTRIES) return null;
+    entries += ENTRIES_PER_VERSION;
+    counter = {
+      head,
+      isShadow,
+      inputs: 0,
+      confidenceSum: 0,
+      shed: 0,
+      confidence: [...noInputs.confidence],
+      scope: [...noInputs.scope],
+      unknownWords: [...noInputs.unknown_words],
+      labels: new Map(),
+      agreement: new Map(),
+    };
+    meter.counters.set(key, counter);
+  }
+  if (!meter.isWaiting) {
+    meter.isWaiting = true;
+    request.waitUntil(writeLater(request, meter));
+  }
+  return counter;
+}
+
+async function writeLater({ env, tenant }: TenantRequest, meter: TenantMeter): Promise<void> {
+  await scheduler.wait(1_000 * (Number(env.COUNT_SECONDS) || DEFAULT_WAIT_SECONDS));
+  // What is counted from here on is for the next batch.
+  meter.isWaiting = false;
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    if (tries > 0) await scheduler.wait(RETRY_MS);
+    if (await writeCounts(env, tenant, meter)) break;
+  }
+  const isIdle = meter.batch === null && meter.counters.size === 0 && !meter.isWaiting;
+  if (isIdle && meters.get(tenant) === meter) meters.delete(tenant);
+}
+
+/** Writes the batch that waits, then what has been counted since. Answers whether the ledger has taken all of it. */
+async function writeCounts(env: Cloudflare.Env, tenant: string, meter: TenantMeter): Promise<boolean> {
+  const now = Date.now();
+  // Another request is writing, unless it was ended with its answer outstanding.
+  if (meter.sentAt !== null && now - meter.sentAt < MAX_TRIES * RETRY_MS) return false;
+  if (meter.batch !== null && now - meter.batch.sealedAt > MAX_BATCH_AGE_MS) meter.batch = null;
+  while (meter.batch !== null || meter.counters.size > 0) {
+    meter.batch ??= sealBatch(meter, now);
+    const { sealedAt: _sealedAt, ...batch } = meter.batch;
+    meter.sentAt = now;
+    try {
+      // A tenant that is gone takes none.
+      await getLedger(env.TENANT, tenant).recordCounts(batch);
+      if (meter.batch?.number === batch.number) meter.batch = null;
+    } catch {
+      return false;
+    } finally {
+      meter.sentAt = null;
+    }
+  }
+  return true;
+}
+
+function sealBatch(meter: TenantMeter, now: number): CountBatch & { readonly sealedAt: number } {
+  writer ??= newId("cw_");
+  const counters = [...meter.counters.values()];
+  meter.counters = new Map();
+  for (const { labels } of counters) entries -= ENTRIES_PER_VERSION + labels.size;
+  const versions = counters.map(toVersionCounts);
+  return { writer, number: ++lastBatch, versions, sealedAt: now };
+}
+
+function toVersionCounts({ head, isShadow, ...counter }: Counter): VersionCounts {
+  const counts: TrafficCounts = {
+    ...noTraffic,
+    inputs: {
+      inputs: counter.inputs,
+      confidence: counter.confidence,
+      confidence_sum: counter.confidenceSum,
+      scope: counter.scope,
+      unknown_words: counter.unknownWords,
+      labels: Object.fromEntries(counter.labels),
+    },
+    shadow_inputs: isShadow ? counter.inputs : 0,
+    shed: counter.shed,
+    agreement: Object.fromEntries(counter.agreement),
+  };
+  return { head: head.id, version: head.version, sha256: head.sha256, counts };
+}
