@@ -159,9 +159,7 @@ export const evaluation = z
     r2_interval: interval.optional(),
     mae_interval: interval.optional(),
     rmse_interval: interval.optional(),
-    held_out_inputs: inputCounts
-      .optional()
-      .openapi({ description: "counts of the held-out inputs, which live inputs are compared with" }),
+    held_out_inputs: inputCounts.optional(),
   })
   .openapi("Evaluation");
 export type Evaluation = DeepReadonly<z.output<typeof evaluation>>;

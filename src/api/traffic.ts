@@ -45,7 +45,9 @@ export const headTraffic = z
     object: z.literal("head.traffic"),
     id: z.string(),
     active_version: z.number().int().nullable(),
-    versions: z.array(z.object({ version: z.number().int(), share: z.number() })),
+    versions: z.array(
+      z.object({ version: z.number().int(), share: z.number().openapi({ description: "of the inputs" }) }),
+    ),
     shadow: z.array(z.number().int()),
     waiting_version: z.number().int().nullable().openapi({
       description: "a version that a training, a job or a policy would have made the active one, were there no shares",
@@ -94,10 +96,21 @@ const versionTraffic = z.object({
       "inputs by their share of unknown words: none, up to 0.1, 0.2, 0.3, 0.5, and more; null for a backbone without a vocabulary",
   }),
   labels: z
-    .array(z.object({ label: z.string(), inputs: z.number().int(), share: z.number() }))
+    .array(
+      z.object({
+        label: z.string(),
+        inputs: z.number().int(),
+        share: z.number().openapi({ description: "of the version's inputs" }),
+      }),
+    )
     .openapi({ description: "the most probable labels of its inputs, at most 100, the most frequent first" }),
   agreement: z
-    .object({ version: z.number().int(), inputs: z.number().int(), share: z.number(), interval })
+    .object({
+      version: z.number().int(),
+      inputs: z.number().int(),
+      share: z.number().openapi({ description: "of these inputs, on which both agree" }),
+      interval: interval.openapi({ description: "of the share, 95 %" }),
+    })
     .nullable()
     .openapi({ description: "of a shadow version: how often it predicts what that version answered" }),
   feedback: z

@@ -21,6 +21,8 @@ import { binUnknownWords } from "./unknown-words.ts";
 export type PredictOptions = Omit<PredictRequest, "input">;
 
 const DEFAULT_COVERAGE = 0.9;
+/** Of a request, the unknown words of so many inputs are counted: that takes a third of the time of a static embedding. */
+const MAX_WORD_COUNTS = 32;
 
 /** Embeddings of the inputs of a request, in their order. Versions on one backbone share them. */
 export interface EmbeddedRows {
@@ -75,7 +77,7 @@ export async function predictInputs(
     predictions: predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)),
     counted: tops.map((top, index) => ({
       top,
-      unknownWords: countsWords ? binUnknownWords(texts[index] ?? "") : null,
+      unknownWords: countsWords && index < MAX_WORD_COUNTS ? binUnknownWords(texts[index] ?? "") : null,
     })),
     embedded: { backbone: name, rows: rows.value },
   });

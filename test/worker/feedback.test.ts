@@ -277,6 +277,7 @@ describe("drift", () => {
       id: "support",
       object: "head",
       version: 1,
+      reason: "feedback",
       judged: 20,
       accuracy: expect.any(Number),
       held_out_accuracy: evaluation.accuracy,
