@@ -68,6 +68,9 @@ test("the client covers a tenant's life and throws what the API refuses", async 
   expect(await graft.evaluations.get(tested.id)).toEqual(tested);
   expect((await graft.evaluations.list({ head: "colour" })).last_id).toBe(tested.id);
   expect((await graft.evaluations.errors(tested.id, { type: "broken" })).data).toEqual([]);
+  expect((await graft.heads.traffic("colour", { shadow: [2] })).shadow).toEqual([2]);
+  expect((await graft.heads.traffic("colour")).versions).toEqual([{ version: 1, share: 1 }]);
+  expect((await graft.heads.trafficReport("colour")).versions.map(({ version }) => version)).toEqual([2, 1]);
   expect((await graft.heads.promote("colour", 2)).active_version).toBe(2);
   expect((await graft.heads.versions("colour")).data.map(({ version }) => version)).toEqual([2, 1]);
   expect((await graft.heads.get("colour", 1)).version).toBe(1);
