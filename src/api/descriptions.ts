@@ -104,6 +104,13 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   // Evaluation
   accuracy: "the share of held-out examples that were predicted right",
   accuracy_interval: "the 95 % interval of the accuracy, lower bound first",
+  accuracy_estimate:
+    "the accuracy that the head itself is expected to have: corrected for the examples that the evaluated models lacked",
+  learning_curve: "the accuracy on the held-out examples of models that are trained on fewer of the others",
+  expected_accuracy: "by a power law through the learning curve",
+  "2x": "with twice as many examples",
+  "5x": "with five times as many examples",
+  more_examples: "of as many examples more as there are now, how many of each label raise the accuracy most",
   train_accuracy: "the accuracy of the evaluated models on the examples that each was trained on",
   generalization_gap: "train_accuracy less accuracy",
   automation: "how many inputs the head can answer alone, at accuracies of .90, .95 and .99; for one label an input",

@@ -97,6 +97,7 @@ const classMetrics = z.object({
     .optional()
     .openapi({ description: "of any number of labels: the label is predicted from this probability on" }),
 });
+const accuracyEstimate = z.object({ value: z.number(), interval }).openapi("AccuracyEstimate");
 const automation = z
   .object({
     accuracy: z.number().openapi({ description: "asked of the inputs that are answered" }),
@@ -133,11 +134,17 @@ export const evaluation = z
       .string()
       .optional()
       .openapi({ description: "why no example could be held out, so that there are no figures" }),
-    detail: z.literal("summary"),
+    detail: z.enum(["summary", "full"]),
     /** How many were held out, without those that are out of scope. With none there are no figures. */
     examples: z.number().int(),
     accuracy: z.number().optional(),
     accuracy_interval: interval.optional(),
+    accuracy_estimate: accuracyEstimate.optional(),
+    learning_curve: z
+      .array(z.object({ examples: z.number().int(), accuracy: z.number(), interval }).openapi("LearningCurvePoint"))
+      .optional(),
+    expected_accuracy: z.object({ "2x": accuracyEstimate, "5x": accuracyEstimate }).optional(),
+    more_examples: z.array(z.object({ label, examples: z.number().int() }).openapi("MoreExamples")).optional(),
     train_accuracy: z.number().optional(),
     generalization_gap: z.number().optional(),
     automation: z.array(automation).optional(),

@@ -60,6 +60,9 @@ export const submission = z
       method: z.enum(["auto", "cross_validation", "holdout", "none"]),
       folds: z.int().min(2).optional(),
       fraction: z.number().positive().optional(),
+      detail: z.enum(["summary", "full"]).optional().meta({
+        description: "full: also a learning curve. Older Workers do not send it: summary",
+      }),
     }),
     comparison: z.enum(["cross_fit", "held_out"]).optional().meta({
       description:
@@ -85,14 +88,19 @@ export function toTrainingOptions(params: {
   readonly clamp?: boolean | undefined;
 }): Omit<TrainingOptions, "budget"> {
   const { l2, class_weight, lexical, seed } = params.hyperparameters;
-  const { method, folds, fraction } = params.evaluation;
+  const { method, folds, fraction, detail } = params.evaluation;
   return {
     l2,
     classWeight: class_weight,
     seed,
     lexical,
     clamp: params.clamp ?? false,
-    evaluation: { method, ...(folds === undefined ? {} : { folds }), ...(fraction === undefined ? {} : { fraction }) },
+    evaluation: {
+      method,
+      ...(folds === undefined ? {} : { folds }),
+      ...(fraction === undefined ? {} : { fraction }),
+      ...(detail === undefined ? {} : { detail }),
+    },
   };
 }
 

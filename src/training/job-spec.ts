@@ -83,7 +83,9 @@ export async function resolveHeadJobSpec(
   trainable: JobSpec["trainable"],
 ): Promise<Result<NewJob>> {
   const { seed, ...training } = params.hyperparameters;
-  const { detail: _detail, ...evaluation } = params.evaluation;
+  // Without the default, which batch endpoints of older builds do not know.
+  const { detail, ...settings } = params.evaluation;
+  const evaluation = detail === "full" ? { ...settings, detail } : settings;
   const spec = await resolveJobSpec(
     request,
     { trainingFile, datasetRevision: params.dataset_revision, model: params.backbone, param: "backbone" },

@@ -76,6 +76,33 @@ describe("training", () => {
     expect(predicted.json.data.map(({ label }: { label: string }) => label)).toEqual(["billing", "login"]);
   });
 
+  test("in full detail has the learning curve, and the same head", async () => {
+    const [summary, full] = [
+      await trainHead({ name: "curve", dataset: "tickets" }),
+      await trainHead({ name: "curve", dataset: "tickets", evaluation: { detail: "full" } }),
+    ];
+    expect(full.sha256).toBe(summary.sha256);
+    expect(summary.evaluation.learning_curve).toBeUndefined();
+    const { learning_curve, expected_accuracy, more_examples, accuracy_estimate, ...figures } = full.evaluation;
+    const { accuracy_estimate: summaryEstimate, ...summaryFigures } = summary.evaluation;
+    expect(figures).toEqual({ ...summaryFigures, detail: "full" });
+    for (const { value, interval } of [
+      accuracy_estimate,
+      summaryEstimate,
+      expected_accuracy["2x"],
+      expected_accuracy["5x"],
+    ]) {
+      expect(interval[0]).toBeLessThanOrEqual(value);
+      expect(interval[1]).toBeGreaterThanOrEqual(value);
+    }
+    expect(Object.keys(expected_accuracy)).toEqual(["2x", "5x"]);
+    expect(learning_curve.at(-1)).toMatchObject({ examples: 14, accuracy: figures.accuracy });
+    expect(Array.isArray(more_examples)).toBe(true);
+    const [listed] = (await call("GET", "/v1/heads/curve/versions", key)).json.data;
+    expect(listed.evaluation.more_examples).toBeUndefined();
+    expect(listed.evaluation.learning_curve).toEqual(learning_curve);
+  });
+
   test("the same data, seed and backbone give the same bytes", async () => {
     const firstHead = await trainHead({ name: "same-1", dataset: "tickets", hyperparameters: { seed: 7 } });
     const secondHead = await trainHead({ name: "same-2", dataset: "tickets", hyperparameters: { seed: 7 } });
@@ -430,13 +457,6 @@ describe("training", () => {
       400,
       "invalid_parameter",
       "hyperparameters.lexical",
-    ],
-    [
-      "what is not built yet: full detail",
-      { dataset: "tickets", evaluation: { detail: "full" } },
-      422,
-      "not_available",
-      "evaluation.detail",
     ],
     ["promote as a text", { dataset: "tickets", promote: "false" }, 400, "invalid_parameter", "promote"],
     ["an unknown field", { dataset: "tickets", epochs: 3 }, 400, "unknown_parameter", "epochs"],

@@ -763,7 +763,7 @@ describe("POST /v1/heads beyond the budget of a request", () => {
     const headParams = {
       dataset: "many",
       hyperparameters: { l2: 2, class_weight: "balanced", lexical: false, seed: 5 },
-      evaluation: { method: "holdout", fraction: 0.25 },
+      evaluation: { method: "holdout", fraction: 0.25, detail: "full" },
     };
     const answer = await head(headParams, ownKey, { "idempotency-key": "many" });
     expect(answer.status, answer.text).toBe(202);

@@ -156,7 +156,7 @@ export function encodeCheckpoint(checkpoint: Checkpoint, fingerprint: string): U
     told: fineTunedAssessment && { ...fineTunedAssessment, plan: storePlan(fineTunedAssessment.plan) },
     fitted: finalModel && { ...finalModel, ...lengths(finalModel) },
     ...(open && { open: storeTraining(open) }),
-    operations: checkpoint.operations,
+    ...(checkpoint.operations > 0 && { operations: checkpoint.operations }),
   };
   const json = Buffer.from(JSON.stringify(header));
   const paddedLength = Math.ceil(json.length / 4) * 4;

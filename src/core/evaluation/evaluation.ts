@@ -2,14 +2,27 @@
 import type { Automation } from "./automation.ts";
 import type { InputCounts } from "./input-counts.ts";
 import type { ClassMetrics } from "./metrics.ts";
+import type { AccuracyEstimate } from "./power-law.ts";
 import type { RegressionIntervals } from "./regression-intervals.ts";
+
+export interface LearningCurvePoint {
+  readonly examples: number;
+  readonly accuracy: number;
+  /** Wilson's, 95 %. */
+  readonly interval: readonly [number, number];
+}
+
+export interface MoreExamples {
+  readonly label: string;
+  readonly examples: number;
+}
 
 export interface Evaluation extends RegressionIntervals {
   readonly method: "cross_validation" | "holdout" | "test_set" | "none";
   readonly folds?: number;
   /** Why there are no figures although some were asked for. */
   readonly reason?: string;
-  readonly detail: "summary";
+  readonly detail: "summary" | "full";
   /** How many examples were held out, without out-of-scope ones. */
   readonly examples: number;
   /** multi_label: the share of examples whose labels are all correct. */
@@ -20,6 +33,13 @@ export interface Evaluation extends RegressionIntervals {
   readonly train_accuracy?: number;
   /** `train_accuracy` − `accuracy` */
   readonly generalization_gap?: number;
+  /** The accuracy corrected for the examples that the evaluated models lacked, which the head is trained on. */
+  readonly accuracy_estimate?: AccuracyEstimate;
+  readonly learning_curve?: readonly LearningCurvePoint[];
+  /** At two and five times as many examples. */
+  readonly expected_accuracy?: { readonly "2x": AccuracyEstimate; readonly "5x": AccuracyEstimate };
+  /** Of as many examples more as there are, how many of each label raise the accuracy most: most first. */
+  readonly more_examples?: readonly MoreExamples[];
   readonly automation?: readonly Automation[];
   readonly macro_f1?: number;
   readonly micro_f1?: number;

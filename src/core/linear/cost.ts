@@ -7,6 +7,7 @@ import { type RowPrecision, rowsPerBlock } from "./design.ts";
 import { fitBytes } from "./fit.ts";
 import { MAX_GRAM_DIMENSIONS } from "./gram.ts";
 import { MAX_L2_TRIALS, MAX_NEARBY_L2_TRIALS } from "./l2-selection.ts";
+import { type CurvePlan, curvePlans } from "./learning-curve.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
 import { inversionOperations } from "./preconditioner.ts";
 import { type DesignShape, rowSpaceCost, usesRowSpace } from "./row-space.ts";
@@ -63,8 +64,17 @@ export function evaluationMethod(
   return operations <= CROSS_VALIDATION_OPERATIONS ? "cross_validation" : "holdout";
 }
 
-/** What a training costs at most, with rows of that precision. The bytes include the embeddings. */
-export function estimateCost(shape: TrainingShape, options: CostOptions, precision: RowPrecision = "float32"): Cost {
+/**
+ * What a training costs at most, with rows of that precision. The bytes include the embeddings.
+ *
+ * @param curve its learning curve; a training beyond the budget goes without (`affordableCurve`)
+ */
+export function estimateCost(
+  shape: TrainingShape,
+  options: CostOptions,
+  precision: RowPrecision = "float32",
+  curve: CurvePlan | null = null,
+): Cost {
   const { examples } = shape;
   const largest = largestWorkload(shape, options);
   const { dimensions } = largest;
@@ -77,6 +87,13 @@ export function estimateCost(shape: TrainingShape, options: CostOptions, precisi
   const limits = fitEvaluationLimits(largest);
   // Three more than the fit takes, for the logits of the held-out rows and of those trained on.
   const foldOperations = (limits.evaluation + 3) * evaluation;
+  const curveFits = curve === null ? [] : curve.shares.map((share) => ({ share, count: fits * curve.repetitions }));
+  const curveOperations = curveFits.reduce((sum, { share, count }) => {
+    const copied = 2 * COPIES_PER_FIT * OPERATIONS_PER_COPIED_NUMBER * examples * shape.dimensions;
+    // The gradients of fewer rows, with the steps around them; the logits are those of all rows.
+    const fit = limits.evaluation * objectiveOperations(scaleToRows(largest, Math.ceil(share * examples)));
+    return sum + count * (copied + share * gram + inversion + fit + evaluation);
+  }, 0);
   const operations =
     OPERATIONS_PER_TEXT_BYTE *
       ((shape.textBytes ?? 0) + (options.lexical === false ? 0 : (shape.lexical?.textBytes ?? 0))) +
@@ -87,9 +104,10 @@ export function estimateCost(shape: TrainingShape, options: CostOptions, precisi
     selectionOperations(shape, options, inversion) +
     fits * foldOperations +
     heldOutEvaluationOperations(heldOutLogits, Math.max(3, fits)) +
+    curveOperations +
     (Math.max(limits.evaluation, limits.final) + 1) * evaluation;
 
-  return { operations: Math.ceil(operations), bytes: Math.ceil(arrayBytes(shape, options, precision)) };
+  return { operations: Math.ceil(operations), bytes: Math.ceil(arrayBytes(shape, options, precision, curve)) };
 }
 
 /** Operations of selecting l2 and whether to use lexical features. */
@@ -123,6 +141,23 @@ export function rowPrecision(shape: TrainingShape, options: CostOptions, budget:
   return null;
 }
 
+/** The largest learning curve that a training has room for beside all else, or null: with rows of that precision. */
+export function affordableCurve(
+  shape: TrainingShape,
+  options: CostOptions,
+  budget: Cost,
+  precision: RowPrecision,
+): CurvePlan | null {
+  const { detail = "summary" } = options.evaluation;
+  const { fits } = trainingPlan(shape, options);
+  if (fits === 0 || shape.task === "regression") return null;
+  const isAffordable = (plan: CurvePlan) => {
+    const { bytes, operations } = estimateCost(shape, options, precision, plan);
+    return bytes <= budget.bytes && operations <= budget.operations;
+  };
+  return curvePlans(detail, fits).find(isAffordable) ?? null;
+}
+
 /** The least cost of a training of this shape if it is over the budget, else null. */
 export function costIfOverBudget(shape: TrainingShape, options: CostOptions, budget: Cost): Cost | null {
   return rowPrecision(shape, options, budget) === null ? estimateCost(shape, options, "int8") : null;
@@ -145,7 +180,12 @@ function designShape(
 }
 
 /** Bytes of arrays alive at once. */
-function arrayBytes(shape: TrainingShape, options: CostOptions, precision: RowPrecision): number {
+function arrayBytes(
+  shape: TrainingShape,
+  options: CostOptions,
+  precision: RowPrecision,
+  curve: CurvePlan | null,
+): number {
   const { examples, outputs } = shape;
   const { dimensions, columns } = largestWorkload(shape, options);
   const { fits, plan, heldOutLogits } = trainingPlan(shape, options);
@@ -174,7 +214,10 @@ function arrayBytes(shape: TrainingShape, options: CostOptions, precision: RowPr
     selectionShare * sparseBytes +
     4 * plan.rows * maxHoldOuts(plan) * outputs +
     modelBytes(plan.folds * plan.repetitions);
-  const evaluationBytes = sparseBytes + 4 * heldOutLogits + modelBytes(Math.max(1, fits));
+  // The rows of the largest sample of the learning curve, and what they are picked from.
+  const curveShare = curve?.shares.at(-1) ?? 0;
+  const curveBytes = curveShare * (designBytes + 3 * sparseBytes) + (curve === null ? 0 : 2 * headFitBytes);
+  const evaluationBytes = sparseBytes + 4 * heldOutLogits + modelBytes(Math.max(1, fits)) + curveBytes;
   const trainingBytes = reductionBytes + headFitBytes + Math.max(selects ? selectionBytes : 0, evaluationBytes);
   return designBytes + originalDesignBytes + Math.max(copyBytes, subsetBytes, trainingBytes);
 }

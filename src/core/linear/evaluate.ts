@@ -1,9 +1,15 @@
+import type { HeldOutLogits } from "../evaluation/calibration.ts";
+import { correctnessOf } from "../evaluation/correctness.ts";
 import { clampHeldOut, evaluateHeldOut, withTrainAccuracy } from "../evaluation/evaluate-held-out.ts";
 import { type Evaluation, type EvaluationResult, noEvaluation } from "../evaluation/evaluation.ts";
+import { withLearningCurve } from "../evaluation/learning-curve.ts";
+import { mean } from "../evaluation/metrics.ts";
+import { type CurvePoint, powerLawOperations } from "../evaluation/power-law.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
 import { hasHeldOutRows } from "./folds.ts";
+import { type CurvePlan, learningCurve } from "./learning-curve.ts";
 import { crossValidationData, type PenaltySelection } from "./penalty.ts";
 import type { Preconditioner } from "./preconditioner.ts";
 import { sparseToleranceFactor } from "./refit.ts";
@@ -29,6 +35,9 @@ export interface EvaluationOptions {
   /** That of all rows at the selected l2. */
   readonly preconditioner: Preconditioner;
   readonly method: Evaluation["method"];
+  /** Null: there is no room for one. */
+  readonly curve: CurvePlan | null;
+  readonly detail: Evaluation["detail"];
   readonly seed: number;
   readonly clamp: boolean;
 }
@@ -39,7 +48,7 @@ export interface EvaluationOptions {
  */
 export function* evaluate(
   tensors: TensorBackend,
-  { labels, rows, selection, preconditioner, method, seed, clamp }: EvaluationOptions,
+  { labels, rows, selection, preconditioner, method, curve, detail, seed, clamp }: EvaluationOptions,
 ): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
   const foldCount = method === "holdout" ? 1 : rows.foldCount;
   if (method === "none") return { result: noEvaluation, parameters: null };
@@ -48,15 +57,16 @@ export function* evaluate(
     return { result: { ...noEvaluation, evaluation }, parameters: null };
   }
   const { design } = selection.featureSet;
+  const criteria = {
+    tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
+    maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
+  };
   const { heldOut, models } = yield* fitFolds(tensors, crossValidationData(selection.featureSet, rows, [rows.folds]), {
     foldCount,
     l2: selection.l2,
     preconditioner: needsFoldPreconditioners(rows.weights.length, design.dimensions) ? "own" : preconditioner,
     warmStarts: selection.parameters?.map((parameters) => ({ parameters, objective: null })) ?? null,
-    criteria: {
-      tolerance: sparseToleranceFactor(design) * EVALUATION_TOLERANCE,
-      maxEvaluations: fitEvaluationLimits(workload(design, rows.outputs)).evaluation,
-    },
+    criteria,
   });
   const pickHeldOut = (values: Int32Array) => heldOut.rows.map((row) => values[row] as number);
   const parts =
@@ -67,10 +77,46 @@ export function* evaluate(
   const { targets } = rows;
   const outputs = clamp && targets.kind === "value" ? clampHeldOut(targets.values, heldOut, parts) : heldOut;
   const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings);
+  const parameters = average(models.map((model) => model.parameters));
   const ownAccuracy = yield* trainAccuracy(tensors, design, rows, models, result);
+  const judged = withTrainAccuracy(result, ownAccuracy);
+  if (curve === null || judged.evaluation.accuracy === undefined) return { result: judged, parameters };
+  const entries = heldOut.rows.filter((row) => rows.weights[row] !== 0);
+  const samples = yield* learningCurve(tensors, design, rows, entries, {
+    plan: curve,
+    foldCount,
+    l2: selection.l2,
+    criteria,
+    calibration: result,
+    seed,
+  });
+  const points = [...samples, foldsPoint(rows, heldOut, foldCount, result)];
+  yield powerLawOperations(points.length, entries.length);
+  const trained = rows.weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
+  const evaluation = withLearningCurve(judged.evaluation, points, trained, detail);
+  return { result: { ...judged, evaluation }, parameters };
+}
+
+/** The point of the folds' own models: the largest of the learning curve. */
+function foldsPoint(
+  { targets, outputs, weights, folds }: TrainingRows,
+  { rows, logits }: HeldOutLogits,
+  foldCount: number,
+  calibration: EvaluationResult,
+): CurvePoint {
+  const isCorrect = correctnessOf(targets, outputs, calibration);
+  const judged = Array.from(rows, (row, entry) =>
+    weights[row] === 0 ? null : isCorrect(row, logits, entry * outputs),
+  );
+  const trained = Array.from({ length: foldCount }, (_, fold) =>
+    weights.reduce((count, weight, row) => count + (weight === 0 || folds[row] === fold ? 0 : 1), 0),
+  );
   return {
-    result: withTrainAccuracy(result, ownAccuracy),
-    parameters: average(models.map(({ parameters }) => parameters)),
+    examples: mean(trained),
+    correct: Float32Array.from(
+      judged.filter((correct) => correct !== null),
+      Number,
+    ),
   };
 }
 

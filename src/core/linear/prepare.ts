@@ -3,9 +3,10 @@ import type { Evaluation } from "../evaluation/evaluation.ts";
 import { fail, ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
-import { estimateCost, evaluationMethod, rowPrecision } from "./cost.ts";
+import { affordableCurve, estimateCost, evaluationMethod, rowPrecision } from "./cost.ts";
 import { type Design, makeDesign } from "./design.ts";
 import { evaluationFolds } from "./folds.ts";
+import type { CurvePlan } from "./learning-curve.ts";
 import { OPERATIONS_PER_FOLD_ROW } from "./split.ts";
 import { centreTargets, rowWeights, strataOf } from "./targets.ts";
 import type { TrainingOptions, TrainingRows, TrainingSet, TrainingShape } from "./types.ts";
@@ -21,6 +22,8 @@ export interface PreparedTraining {
   readonly offset: number;
   /** How the training is evaluated. */
   readonly method: Evaluation["method"];
+  /** Its learning curve; null if there is none, or no room for one. */
+  readonly curve: CurvePlan | null;
 }
 
 /** Fails as `train` does. */
@@ -64,6 +67,7 @@ export function* prepareTraining(
     l2Scale: design.value.scale ** 2,
     offset,
     method,
+    curve: affordableCurve(shape, options, options.budget, precision),
   });
 }
 

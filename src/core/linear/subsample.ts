@@ -5,6 +5,7 @@ import type { CrossValidationData } from "./cross-validation.ts";
 import { subsetDesign } from "./design-subset.ts";
 import { computeGramStatistics } from "./gram.ts";
 import { ALWAYS_TRAINED, OPERATIONS_PER_FOLD_ROW, stratifiedFolds } from "./split.ts";
+import { pickTargets } from "./targets.ts";
 
 /** The folds of a subsample. The selection of l2 holds out the first alone. */
 const SUBSAMPLE_FOLDS = 4;
@@ -34,18 +35,12 @@ export function* subsample(
   const weights = Float64Array.from(sampleRows, (row) => data.weights[row] as number);
   const gramStatistics = yield* computeGramStatistics(tensors, design, weights, seed);
   const pick = (source: Int32Array) => Int32Array.from(sampleRows, (row) => source[row] as number);
-  const { targets } = data;
   return {
     design,
     gramStatistics,
     outputs: data.outputs,
     weights,
-    targets:
-      targets.kind === "single"
-        ? { kind: "single", indices: pick(targets.indices) }
-        : targets.kind === "multi"
-          ? { kind: "multi", indices: sampleRows.map((row) => targets.indices[row] ?? []) }
-          : { kind: "value", values: Float64Array.from(sampleRows, (row) => targets.values[row] as number) },
+    targets: pickTargets(data.targets, sampleRows),
     repetitions: [stratifiedFolds(pick(strata), pick(groups), SUBSAMPLE_FOLDS, seed)],
     groups: pick(groups),
   };

@@ -60,6 +60,18 @@ export function centreTargets(targets: Targets): { targets: Targets; offset: num
   return { targets: { kind: "value", values: targets.values.map((value) => value - offset) }, offset };
 }
 
+/** The targets of some rows. */
+export function pickTargets(targets: Targets, rows: readonly number[]): Targets {
+  switch (targets.kind) {
+    case "single":
+      return { kind: "single", indices: Int32Array.from(rows, (row) => targets.indices[row] as number) };
+    case "multi":
+      return { kind: "multi", indices: rows.map((row) => targets.indices[row] ?? []) };
+    case "value":
+      return { kind: "value", values: Float64Array.from(rows, (row) => targets.values[row] as number) };
+  }
+}
+
 /**
  * Each row's weight: 0 for out-of-scope rows, else 1, or scikit-learn's "balanced": rows / (classes × rows of the
  * class).

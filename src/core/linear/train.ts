@@ -46,7 +46,7 @@ function* runTraining(
   const { labels, lexical } = trainingSet;
   const prepared = yield* prepareTraining(tensors, trainingSet, options);
   if (!prepared.ok) return prepared;
-  const { rows, l2Scale, offset, method } = prepared.value;
+  const { rows, l2Scale, offset, method, curve } = prepared.value;
   const { targets, outputs, weights } = rows;
   const { seed } = options;
   const featureSets = yield* buildFeatureSets(
@@ -68,6 +68,8 @@ function* runTraining(
     selection,
     preconditioner,
     method,
+    curve,
+    detail: options.evaluation.detail ?? "summary",
     seed,
     clamp: options.clamp ?? false,
   });

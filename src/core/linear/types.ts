@@ -54,6 +54,8 @@ export interface TrainingOptions {
     readonly method: "auto" | "cross_validation" | "holdout" | "none";
     readonly folds?: number;
     readonly fraction?: number;
+    /** How much is measured: `full` adds a learning curve. `summary` by default. */
+    readonly detail?: "summary" | "full";
   };
   /** Upper bounds: floating-point operations, and bytes of arrays alive at once. */
   readonly budget: Cost;

@@ -187,10 +187,6 @@ async function exportHead(c: RouteContext<typeof exportHeadRoute>): Promise<Resp
 }
 
 async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Response> {
-  if (params.evaluation.detail === "full") {
-    const message = "'evaluation.detail' is not available yet. Use 'summary'.";
-    return respondError(c, { code: "not_available", message, param: "evaluation.detail" });
-  }
   if (params.method === "fine_tune") return fineTuneHead(c, params);
   const { idempotencyClaim } = c.var;
   const ledger = c.var.ledger();

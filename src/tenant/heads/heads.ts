@@ -43,7 +43,13 @@ function toHead(row: VersionRow): Head {
 function toSummary(row: VersionRow): Head {
   const head = toHead(row);
   if (head.evaluation === null) return head;
-  const { per_class: _perClass, confusion: _confusion, held_out_inputs: _inputs, ...evaluation } = head.evaluation;
+  const {
+    per_class: _perClass,
+    confusion: _confusion,
+    more_examples: _moreExamples,
+    held_out_inputs: _inputs,
+    ...evaluation
+  } = head.evaluation;
   return { ...head, evaluation };
 }
 
