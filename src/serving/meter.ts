@@ -13,6 +13,7 @@ import type { TenantRequest } from "./tenant-request.ts";
 
 /** The platform lets an isolate work for 30 s after its last response: this, and some for further tries. */
 const DEFAULT_WAIT_SECONDS = 10;
+const MAX_WAIT_SECONDS = 20;
 const MAX_TRIES = 3;
 const RETRY_MS = 2_000;
 /** A batch that the ledger has not taken for so long is dropped: the ledger forgets the numbers of batches after an hour. */
@@ -142,7 +143,7 @@ function findCounter(request: TenantRequest, head: ServedHead, isShadow: boolean
 }
 
 async function writeLater({ env, tenant }: TenantRequest, meter: TenantMeter): Promise<void> {
-  await scheduler.wait(1_000 * (Number(env.COUNT_SECONDS) || DEFAULT_WAIT_SECONDS));
+  await scheduler.wait(1_000 * Math.min(Number(env.COUNT_SECONDS) || DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS));
   // What is counted from here on is for the next batch.
   meter.isWaiting = false;
   for (let tries = 0; tries < MAX_TRIES; tries++) {

@@ -5,7 +5,9 @@ import { noInputs } from "../../src/core/evaluation/input-counts.ts";
 import type { ErrorCode } from "../../src/core/failure.ts";
 import { noTraffic } from "../../src/core/lifecycle/traffic.ts";
 import { endHeadLeases } from "../../src/serving/active-heads.ts";
-import { deleteOldCounts, type VersionCounts } from "../../src/tenant/heads/traffic-counts.ts";
+import { countPrediction } from "../../src/serving/meter.ts";
+import type { TenantRequest } from "../../src/serving/tenant-request.ts";
+import { type CountBatch, deleteOldCounts, type VersionCounts } from "../../src/tenant/heads/traffic-counts.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
 import { call, newTenant, tickets } from "./api.ts";
 import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
@@ -33,25 +35,23 @@ const endings = [
 /** Tickets of three topics, eight of each ticket. */
 const texts = tickets().flatMap(({ text, label }) => endings.map((ending) => ({ text: `${text} ${ending}`, label })));
 
-async function trainVersions(count: number, tenant: Owner): Promise<void> {
-  for (let version = 1; version <= count; version++) {
-    // Without its last topic's label a version answers otherwise.
-    const examples = texts.filter(({ label }) => version !== 3 || label !== "shipping");
+/** A tenant with so many versions of a head. Only `evaluated` ones have held-out inputs. */
+async function newHead(versions = 1, evaluated = false): Promise<Owner> {
+  const tenant = await newTenant();
+  for (let version = 1; version <= versions; version++) {
+    // Without the label of a topic a version answers otherwise.
+    const examples = (evaluated ? texts : tickets()).filter(({ label }) => version !== 3 || label !== "shipping");
     const body = {
       name: "support",
       examples,
       promote: version === 1,
       backbone: "text-static-1",
       hyperparameters: { l2: 0.1 * version },
+      ...(evaluated ? {} : { evaluation: { method: "none" } }),
     };
     const trained = await call("POST", "/v1/heads", tenant.key, body);
     expect(trained.status, trained.text).toBe(201);
   }
-}
-
-async function newHead(versions = 1): Promise<Owner> {
-  const tenant = await newTenant();
-  await trainVersions(versions, tenant);
   return tenant;
 }
 
@@ -143,8 +143,41 @@ describe("the meter", () => {
       expect(await inLedger(tenant.id, ({ sql }) => sql.exec(`SELECT * FROM ${table}`).toArray()), table).toEqual([]);
   });
 
-  test("keeps counts for 30 days", async () => {
+  test("writes again what it has no answer for, which counts once", async () => {
     const tenant = await newHead();
+    const { head } = await getLedger(env.TENANT, tenant.id)
+      .leaseHead("support", null)
+      .then((lease) => (lease.ok ? lease.value : Promise.reject(new Error(lease.failure.message))));
+    const numbers: number[] = [];
+    const ledger = {
+      async recordCounts(batch: CountBatch) {
+        numbers.push(batch.number);
+        await getLedger(env.TENANT, tenant.id).recordCounts(batch);
+        if (numbers.length === 1) throw new Error("The answer is lost.");
+      },
+    };
+    const namespace = { idFromName: () => null, get: () => ledger } as unknown as Cloudflare.Env["TENANT"];
+    const work: Promise<unknown>[] = [];
+    const request: TenantRequest = {
+      env: { ...env, TENANT: namespace },
+      tenant: tenant.id,
+      signal: new AbortController().signal,
+      waitUntil: (promise) => work.push(promise),
+      setLogFields: () => undefined,
+    };
+    for (let i = 0; i < 3; i++)
+      countPrediction(request, head, false, { top: { label: 0, score: 0.9 }, scope: 0.4, unknownWords: null });
+    expect(work).toHaveLength(1);
+    await Promise.all(work);
+    expect(numbers).toHaveLength(2);
+    expect(new Set(numbers).size).toBe(1);
+    const counted = await report(1, tenant);
+    expect(counted).toMatchObject({ predictions: 3, unknown_words: null });
+    expect([counted.scope[8], counted.confidence[18]]).toEqual([3, 3]);
+  });
+
+  test("keeps counts for 30 days", async () => {
+    const tenant = await newHead(1, true);
     await getLedger(env.TENANT, tenant.id).recordCounts({
       writer: "a",
       number: 1,
@@ -165,7 +198,7 @@ describe("the meter", () => {
 
 describe("a shift", () => {
   test("of the inputs is told of once, and coverage is not promised until a version has none", async () => {
-    const tenant = await newHead(2);
+    const tenant = await newHead(2, true);
     const options = { coverage: 0.9 };
     expect((await predict(texts[0]?.text, tenant, options)).coverage_promised).toBe(true);
     expect(await predict(texts[0]?.text, tenant)).not.toHaveProperty("coverage_promised");
@@ -207,7 +240,7 @@ describe("a shift", () => {
   });
 
   test("is none where the inputs are like the examples, and unknown where nothing was held out", async () => {
-    const tenant = await newHead();
+    const tenant = await newHead(1, true);
     const alike = texts.flatMap(({ text }) => [text, `${text} now`]);
     await predict(alike, tenant);
     await waitForCounts(1, { shift: { status: "none", next_at: 200 } }, tenant);
@@ -305,7 +338,7 @@ describe("shares", () => {
       shadow: [],
     };
     const train = async () => {
-      const body = { name: "support", examples: texts, backbone: "text-static-1", evaluation: { method: "none" } };
+      const body = { name: "support", examples: tickets(), backbone: "text-static-1", evaluation: { method: "none" } };
       const trained = await call("POST", "/v1/heads", tenant.key, body);
       expect(trained.status, trained.text).toBe(201);
       return trained.json;
@@ -339,14 +372,14 @@ describe("shares", () => {
 test("feedback says how each version does that was trained before it", async () => {
   const tenant = await newTenant();
   await call("POST", "/v1/datasets", tenant.key, { name: "tickets", task: "single_label", modality: "text" });
-  await call("POST", "/v1/datasets/tickets/examples", tenant.key, { examples: texts });
-  for (const promote of [true, false])
-    await call("POST", "/v1/heads", tenant.key, { name: "support", dataset: "tickets", promote });
+  await call("POST", "/v1/datasets/tickets/examples", tenant.key, { examples: tickets() });
+  const body = { name: "support", dataset: "tickets", evaluation: { method: "none" } };
+  for (const promote of [true, false]) await call("POST", "/v1/heads", tenant.key, { ...body, promote });
   await putAccepted({ shadow: [2] }, tenant);
   const examples = [
     { text: "my parcel never came at all", label: "shipping" },
     { text: "I was billed for two of them", label: "billing" },
-    { text: texts[0]?.text, label: texts[0]?.label },
+    { text: tickets()[0]?.text, label: tickets()[0]?.label },
   ];
   const feedback = () => call("POST", "/v1/heads/support/feedback", tenant.key, { examples });
   expect((await feedback()).json).toMatchObject({ judged: 2 });
@@ -356,7 +389,7 @@ test("feedback says how each version does that was trained before it", async () 
     expect(counts).toMatchObject({ judged: 2, accuracy: counts.hits / 2 });
     expect(counts.accuracy_interval).toHaveLength(2);
   }
-  await call("POST", "/v1/heads", tenant.key, { name: "support", dataset: "tickets" });
+  await call("POST", "/v1/heads", tenant.key, body);
   expect(await report(3, tenant)).toMatchObject({ feedback: null });
 });
 
