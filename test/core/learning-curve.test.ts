@@ -54,7 +54,13 @@ it("asks for more examples of the labels that are missed most, in proportion to 
     figures("rare", 0.5, 20),
     figures("none", null, 0),
   ];
-  const evaluation: Evaluation = { method: "cross_validation", detail: "summary", examples: 220, per_class: perClass };
+  const evaluation: Evaluation = {
+    method: "cross_validation",
+    detail: "summary",
+    examples: 220,
+    accuracy: 0.7,
+    per_class: perClass,
+  };
   const point = (examples: number, error: number) => {
     return { examples, correct: Float32Array.from({ length: 220 }, (_, i) => Number(i >= error * 220)) };
   };

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { mean } from "../../src/core/evaluation/metrics.ts";
-import { type CurvePoint, fitPowerLaw } from "../../src/core/evaluation/power-law.ts";
+import { type CurvePoint, fitPowerLaw as fitMeasured } from "../../src/core/evaluation/power-law.ts";
 import { seededRandom } from "../../src/core/random.ts";
 
 /**
@@ -11,6 +11,11 @@ import { seededRandom } from "../../src/core/random.ts";
 function point(examples: number, error: number, count = 1_000): CurvePoint {
   return { examples, correct: Float32Array.from({ length: count }, (_, i) => Number((i + 0.5) / count > error)) };
 }
+
+const fitPowerLaw = (points: readonly CurvePoint[]) => {
+  const correct = points.at(-1)?.correct ?? new Float32Array();
+  return fitMeasured(points, { accuracy: mean([...correct]), heldOut: correct.length });
+};
 
 const law = (a: number, b: number, c: number) => (examples: number) => a + b * examples ** -c;
 

@@ -15,7 +15,8 @@ export function withLearningCurve(
   trained: number,
   detail: Evaluation["detail"],
 ): Evaluation {
-  const accuracyAt = fitPowerLaw(points);
+  const { accuracy, examples: heldOut } = evaluation;
+  const accuracyAt = accuracy === undefined ? null : fitPowerLaw(points, { accuracy, heldOut });
   if (accuracyAt === null) return { ...evaluation, detail };
   const corrected = { ...evaluation, detail, accuracy_estimate: accuracyAt(trained) };
   if (detail === "summary") return corrected;

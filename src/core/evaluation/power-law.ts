@@ -8,10 +8,10 @@
  * least squares, weighted by m, and predicts; the predictions are averaged, each weighed by how well its curve fits. What
  * is predicted is the change from the largest measured m, which is added to the accuracy measured there.
  *
- * For one c, a prediction is a weighted sum of the measured errors, and so one of each example's errors. The variance of
- * that sum over the examples gives the standard error: it knows that all points are measured on the same examples. It
- * does not know that these were judged by few models, whose training sets overlap. So the variance is multiplied as by
- * Nadeau and Bengio (2003, Inference for the Generalization Error): by 1 + n / m, with n held-out examples in all and
+ * For one c, the change is a weighted sum of the measured errors, and so one of each example's errors. The variance of
+ * that sum over the examples knows that all points are measured on the same examples. To it comes that of the accuracy,
+ * which is binomial, but that few models judge all examples, and their training sets overlap: so it is multiplied as by
+ * Nadeau and Bengio (2003, Inference for the Generalization Error), by 1 + n / m, with n held-out examples in all and
  * models of m examples.
  */
 import { mean, wilsonInterval } from "./metrics.ts";
@@ -32,11 +32,20 @@ export interface AccuracyEstimate {
 /** Statistical rates are between 1/2 and 1, and measured curves mostly between 0.1 and 1. No exponent is favoured. */
 const EXPONENTS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
+/** What the models of the largest point are known to do, on these held-out examples or on more of them. */
+export interface MeasuredAccuracy {
+  readonly accuracy: number;
+  readonly heldOut: number;
+}
+
 /**
  * The expected accuracy at any number of examples, from points in ascending order of examples. One point alone says
  * nothing of other numbers: then it is null.
  */
-export function fitPowerLaw(points: readonly CurvePoint[]): ((examples: number) => AccuracyEstimate) | null {
+export function fitPowerLaw(
+  points: readonly CurvePoint[],
+  { accuracy, heldOut }: MeasuredAccuracy,
+): ((examples: number) => AccuracyEstimate) | null {
   const last = points.at(-1);
   if (last === undefined || points.length < 2) return null;
   const sizes = points.map(({ examples }) => examples / last.examples);
@@ -45,13 +54,14 @@ export function fitPowerLaw(points: readonly CurvePoint[]): ((examples: number) 
   const least = Math.min(...curves.map(({ misfit }) => misfit));
   const weights = curves.map(({ misfit }) => Math.exp((least - misfit) / 2));
   const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const factor = 1 + heldOut / last.examples;
+  const measuredVariance = (factor * accuracy * (1 - accuracy)) / heldOut;
   return (examples) => {
     const predictions = curves.map(({ slope, exponent }) => {
       const rise = 1 - (examples / last.examples) ** -exponent;
-      // The accuracy at the largest point plus the curve's change from there.
-      const coefficients = slope.map((weight, j) => rise * weight - (j === points.length - 1 ? 1 : 0));
-      const value = 1 + coefficients.reduce((sum, coefficient, j) => sum + coefficient * (errors[j] as number), 0);
-      return { value, variance: varianceOfMean(points, coefficients) };
+      const coefficients = slope.map((weight) => rise * weight);
+      const change = coefficients.reduce((sum, coefficient, j) => sum + coefficient * (errors[j] as number), 0);
+      return { value: accuracy + change, variance: measuredVariance + varianceOfMean(points, coefficients) };
     });
     const average = (of: (prediction: (typeof predictions)[number]) => number) =>
       predictions.reduce((sum, prediction, i) => sum + (weights[i] as number) * of(prediction), 0) / total;
@@ -63,8 +73,7 @@ export function fitPowerLaw(points: readonly CurvePoint[]): ((examples: number) 
       ),
     );
     const variance = average((prediction) => prediction.variance + (prediction.value - value) ** 2);
-    const heldOut = last.correct.length;
-    return { value, interval: intervalOf(value, variance, heldOut, 1 + heldOut / last.examples) };
+    return { value, interval: intervalOf(value, variance, heldOut / factor) };
   };
 }
 
@@ -130,10 +139,9 @@ function varianceOfMean(points: readonly CurvePoint[], coefficients: readonly nu
 }
 
 /** Wilson's 95 % interval of a share that is known as exactly as from so many examples that it has this variance. */
-function intervalOf(value: number, variance: number, count: number, factor: number): [number, number] {
+function intervalOf(value: number, variance: number, count: number): [number, number] {
   const binomial = value * (1 - value);
-  const equivalent = variance === 0 || binomial === 0 ? count : Math.min(count, binomial / variance);
-  return wilsonInterval(value, equivalent / factor);
+  return wilsonInterval(value, variance === 0 || binomial === 0 ? count : Math.min(count, binomial / variance));
 }
 
 /** Operations of fitting the law to so many points of so many held-out examples, and of a few predictions. */

@@ -81,20 +81,31 @@ export function* evaluate(
   const ownAccuracy = yield* trainAccuracy(tensors, design, rows, models, result);
   const judged = withTrainAccuracy(result, ownAccuracy);
   if (curve === null || judged.evaluation.accuracy === undefined) return { result: judged, parameters };
-  const entries = heldOut.rows.filter((row) => rows.weights[row] !== 0);
+  const curveFolds = curveFoldCount(rows, foldCount);
+  const entries = heldOut.rows.filter((row) => rows.weights[row] !== 0 && (rows.folds[row] as number) < curveFolds);
   const samples = yield* learningCurve(tensors, design, rows, entries, {
     plan: curve,
-    foldCount,
+    foldCount: curveFolds,
     l2: selection.l2,
     criteria,
     calibration: result,
     seed,
   });
-  const points = [...samples, foldsPoint(rows, heldOut, foldCount, result)];
+  const points = [...samples, foldsPoint(rows, heldOut, curveFolds, result)];
   yield powerLawOperations(points.length, entries.length);
   const trained = rows.weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
   const evaluation = withLearningCurve(judged.evaluation, points, trained, detail);
   return { result: { ...judged, evaluation }, parameters };
+}
+
+/** The learning curve is measured on so many held-out rows if there are more: they tell its change well enough. */
+const CURVE_ROWS = 1_000;
+
+/** How many folds hold out so many rows. */
+function curveFoldCount({ weights, folds }: TrainingRows, foldCount: number): number {
+  for (let count = 1; count < foldCount; count++)
+    if (folds.filter((fold, row) => fold >= 0 && fold < count && weights[row] !== 0).length >= CURVE_ROWS) return count;
+  return foldCount;
 }
 
 /** The point of the folds' own models: the largest of the learning curve. */
@@ -105,9 +116,8 @@ function foldsPoint(
   calibration: EvaluationResult,
 ): CurvePoint {
   const isCorrect = correctnessOf(targets, outputs, calibration);
-  const judged = Array.from(rows, (row, entry) =>
-    weights[row] === 0 ? null : isCorrect(row, logits, entry * outputs),
-  );
+  const isJudged = (row: number) => weights[row] !== 0 && (folds[row] as number) < foldCount;
+  const judged = Array.from(rows, (row, entry) => (isJudged(row) ? isCorrect(row, logits, entry * outputs) : null));
   const trained = Array.from({ length: foldCount }, (_, fold) =>
     weights.reduce((count, weight, row) => count + (weight === 0 || folds[row] === fold ? 0 : 1), 0),
   );
