@@ -3,7 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { defaultPolicy } from "../core/lifecycle/policy.ts";
 import { limits } from "../core/limits.ts";
 import { labelledExample, rowError } from "./examples.ts";
-import { type DeepReadonly, withLimit } from "./schema.ts";
+import { type DeepReadonly, name, withLimit } from "./schema.ts";
 
 export const newHeadPolicy = z
   .strictObject({
@@ -16,6 +16,10 @@ export const newHeadPolicy = z
       .default(defaultPolicy.retrain_after_examples),
     retrain_on_drift: z.boolean().default(defaultPolicy.retrain_on_drift),
     promote: z.enum(["if_not_worse", "always", "never"]).default(defaultPolicy.promote),
+    test_dataset: name.nullable().default(null).openapi({
+      description:
+        "a dataset on which new versions are tested beside the active one. 'if_not_worse' then promotes a version only if the chance that it is worse there by more than 0.005 is at most one half",
+    }),
   })
   .openapi("NewHeadPolicy");
 export type NewHeadPolicy = DeepReadonly<z.input<typeof newHeadPolicy>>;
@@ -27,6 +31,7 @@ export const headPolicy = z
     retrain_after_examples: z.number().int().nullable(),
     retrain_on_drift: z.boolean(),
     promote: z.enum(["if_not_worse", "always", "never"]),
+    test_dataset: z.string().nullable().openapi({ description: "on which new versions are tested; null for none" }),
     new_examples: z.number().int().openapi({ description: "new or changed since the newest version was trained" }),
     retraining: z.boolean(),
     recent: z

@@ -70,6 +70,10 @@ export const newHead = z
     clamp: z.boolean().default(false).openapi({
       description: "for the task 'regression': whether predictions are clamped to the range of the values trained on",
     }),
+    test_dataset: name.optional().openapi({
+      description:
+        "a dataset on which the new version is tested as well, beside the active one; see POST /v1/evaluations",
+    }),
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),
   })
@@ -183,6 +187,21 @@ const backboneCandidate = z
   })
   .openapi("BackboneCandidate");
 
+export const headTest = z
+  .object({
+    dataset: z.string(),
+    evaluation: z.string().nullable().openapi({
+      description:
+        "the id of the evaluation, with all figures and the comparison with the version active then; null if it failed",
+    }),
+    accuracy: z.number().nullable().openapi({ description: "on that dataset; for regression R²" }),
+    failure: z.object({ code: z.string(), message: z.string() }).nullable().openapi({
+      description: "why the version could not be tested; null if it was",
+    }),
+  })
+  .openapi("HeadTest");
+export type HeadTest = DeepReadonly<z.output<typeof headTest>>;
+
 export const head = z
   .object({
     object: z.literal("head"),
@@ -222,6 +241,7 @@ export const head = z
       usd: z.number().optional(),
     }),
     evaluation: evaluation.nullable(),
+    test: headTest.optional().openapi({ description: "how the version did on the 'test_dataset' of its training" }),
     sha256: z.string(),
     bytes: z.number().int(),
     created_at: unixSeconds,

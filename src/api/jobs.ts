@@ -1,5 +1,6 @@
 /** Fine-tuning jobs in OpenAI's shape: fields that are unknown here are ignored. */
 import { z } from "@hono/zod-openapi";
+import { headTest } from "./heads.ts";
 import { type DeepReadonly, datasetRevision, name, unixSeconds } from "./schema.ts";
 
 const MAX_EPOCHS = 100;
@@ -50,6 +51,10 @@ export const newFineTuningJob = z
     promote: z.enum(["if_better", "always", "never"]).default("if_better").openapi({
       description:
         "whether the version becomes the head's active one. 'if_better' keeps the better of fine-tuned model and frozen head, and promotes it where that is the fine-tuned one or the head has no active version; without examples to compare on it promotes nothing. 'always' and 'never' keep the fine-tuned model",
+    }),
+    test_dataset: name.optional().openapi({
+      description:
+        "a dataset on which the new version is tested after the job, beside the head's active version. Under 'if_better' it is then promoted only if it is better there: its accuracy is higher, and the chance that it is worse by more than 0.005 is below 0.1",
     }),
     hyperparameters: newHyperparameters.optional(),
     method: z
@@ -110,6 +115,10 @@ export const fineTuningJob = z
       promote: z.enum(["if_better", "always", "never"]),
       trainable,
       attempt: z.number().int(),
+      test: headTest.nullable().openapi({
+        description:
+          "how the version did on 'test_dataset'; null without one, and until it was tested, soon after the job's end",
+      }),
       kind: candidate.nullable().openapi({
         description:
           "what the job has made: 'fine_tuned', layers of its own and a head on them, or 'head', a head on the unchanged backbone; null before it has succeeded",

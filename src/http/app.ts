@@ -31,6 +31,7 @@ import { retrainingRoutes } from "./routes/retraining.ts";
 import { revisionRoutes } from "./routes/revisions.ts";
 import { tenantRoutes } from "./routes/tenants.ts";
 import { trafficRoutes } from "./routes/traffic.ts";
+import { versionTestRoutes } from "./routes/version-tests.ts";
 import { webhookDeliveryRoutes } from "./routes/webhook-deliveries.ts";
 import { webhookEndpointRoutes } from "./routes/webhook-endpoints.ts";
 
@@ -65,6 +66,7 @@ export function createApp(): App {
   trafficRoutes(app);
   retrainingRoutes(app);
   embeddingAheadRoutes(app);
+  versionTestRoutes(app);
   inboundHookRoutes(app);
   inboundMessageRoutes(app);
   jobRoutes(app);

@@ -1,7 +1,7 @@
 /**
  * Tokens that are valid for one piece of work: `gb_<tenant>_<job>_<attempt>_…` for an attempt at a fine-tuning job,
  * `gr_<tenant>_<attempt>_<head>_…` for an attempt at retraining a head, `ge_<tenant>_<dataset>_…` for embedding a
- * dataset. The last 32 hex digits are a MAC, by a server key, of all before them. It is checked before anything is looked up, as for
+ * dataset, `gt_<tenant>_<job>_…` for testing the version of a job. The last 32 hex digits are a MAC, by a server key, of all before them. It is checked before anything is looked up, as for
  * an API key.
  */
 import { mac, verifyMac } from "../lib/hash.ts";
@@ -24,9 +24,17 @@ export interface Embedding {
   readonly dataset: number;
 }
 
+/** The test of a job's version. */
+export interface VersionTest {
+  readonly tenant: string;
+  readonly job: string;
+}
+
 const ATTEMPT_TOKEN = /^(gb_([a-z0-9][a-z0-9-]{1,39})_(ftjob-[0-9a-f]{32})_([1-9]\d{0,8}))_([0-9a-f]{32})$/;
 const RETRAINING_TOKEN = /^(gr_([a-z0-9][a-z0-9-]{1,39})_([1-9]\d{0,8})_([a-z0-9][a-z0-9._-]{0,63}))_([0-9a-f]{32})$/;
 const EMBEDDING_TOKEN = /^(ge_([a-z0-9][a-z0-9-]{1,39})_([1-9]\d{0,14}))_([0-9a-f]{32})$/;
+
+const VERSION_TEST_TOKEN = /^(gt_([a-z0-9][a-z0-9-]{1,39})_(ftjob-[0-9a-f]{32}))_([0-9a-f]{32})$/;
 
 export function makeAttemptToken(serverKey: string, { tenant, job, attempt }: Attempt): string {
   const body = `gb_${tenant}_${job}_${attempt}`;
@@ -62,4 +70,16 @@ export function verifyEmbeddingToken(serverKeys: readonly string[], token: strin
   const [, body, tenant, dataset, given] = EMBEDDING_TOKEN.exec(token) ?? [];
   if (body === undefined || tenant === undefined || dataset === undefined || given === undefined) return null;
   return verifyMac(serverKeys, body, given) ? { tenant, dataset: Number(dataset) } : null;
+}
+
+export function makeVersionTestToken(serverKey: string, { tenant, job }: VersionTest): string {
+  const body = `gt_${tenant}_${job}`;
+  return `${body}_${mac(serverKey, body)}`;
+}
+
+/** The test that a token is for; null if none of the server keys made the token. */
+export function verifyVersionTestToken(serverKeys: readonly string[], token: string): VersionTest | null {
+  const [, body, tenant, job, given] = VERSION_TEST_TOKEN.exec(token) ?? [];
+  if (body === undefined || tenant === undefined || job === undefined || given === undefined) return null;
+  return verifyMac(serverKeys, body, given) ? { tenant, job } : null;
 }

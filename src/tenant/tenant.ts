@@ -30,6 +30,7 @@ import { countEndpoints } from "./hooks/webhook-endpoints.ts";
 import { runJob, submitNextJob } from "./jobs/job-runner.ts";
 import { countActiveJobs } from "./jobs/jobs.ts";
 import { jobMethods } from "./jobs/methods.ts";
+import { runVersionTest } from "./jobs/version-test.ts";
 import { keyMethods } from "./methods.ts";
 import { createLedger, migrate } from "./schema.ts";
 import { abortUploads, eraseTenantBytes, runMaintenanceTask } from "./tasks/maintenance.ts";
@@ -194,6 +195,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return resumeErasure(this.#ledger, task.ref);
       case "embed_dataset":
         return runEmbedding(this.#ledger, this.ctx, tenant, Number(task.ref));
+      case "test_version":
+        return runVersionTest(this.#ledger, this.ctx, tenant, task);
       case "retrain":
         return runRetraining(this.env, this.ctx, tenant, task.ref);
       default: {

@@ -9,6 +9,9 @@ import {
   type TestTargets,
 } from "../core/evaluation/test-set.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
+
+import { newId } from "../lib/id.ts";
+
 import { getHeadBackbone } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import { getHead } from "../store/heads.ts";
@@ -115,6 +118,7 @@ function toTestRun(test: DatasetTest, other: StoredContender | null, trainedOn: 
   if (own === undefined) throw new Error("No head was tested.");
   const comparison = rival && compareTests(own.targets.targets, own.result, rival.result);
   const run: NewRun["run"] = {
+    id: newId("eval_"),
     dataset: { name: dataset.name, revision: dataset.revision, examples: positions.length },
     evaluation: own.result.evaluation,
     comparison: other && comparison && toComparison(other, comparison, trainedOn.other),

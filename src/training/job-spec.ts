@@ -101,6 +101,7 @@ export async function resolveHeadJobSpec(
       training,
       evaluation,
       clamp: params.clamp,
+      test_dataset: params.test_dataset ?? null,
     },
   );
   if (!spec.ok || !params.clamp || spec.value.task === "regression") return spec;

@@ -24,9 +24,20 @@ export async function retrain(
   const tenantLedger = getLedger(env.TENANT, tenant);
   const retrainingSpec = await tenantLedger.getRetrainingSpec(head, attempt);
   if (!retrainingSpec.ok) return retrainingSpec;
-  const { dataset, backbone, clamp, promote } = retrainingSpec.value;
-  const params = newHead.parse({ name: head, dataset, clamp, ...(backbone === null ? {} : { backbone }) });
-  const result = await trainVersion(request, params, (version) => tenantLedger.commitRetraining(attempt, version));
+  const { dataset, backbone, clamp, promote, testDataset } = retrainingSpec.value;
+  const params = newHead.parse({
+    name: head,
+    dataset,
+    clamp,
+    ...(backbone === null ? {} : { backbone }),
+    ...(testDataset === null ? {} : { test_dataset: testDataset }),
+  });
+  const result = await trainVersion(request, params, async (version, test) =>
+    // A test that may succeed later is worth another attempt.
+    test?.failure?.retryAfter === undefined
+      ? tenantLedger.commitRetraining(attempt, version, test?.run ?? null)
+      : { ok: false, failure: test.failure },
+  );
   if (result.ok || result.failure.code !== "edge_budget_exceeded" || getBatchEndpoint(env) === null) return result;
   const spec = await resolveHeadJobSpec(request, params, `dataset:${dataset}`, promotionByPolicy[promote], "head");
   // Batch endpoints do not have the layers of a fine-tuned backbone.

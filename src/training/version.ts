@@ -20,6 +20,7 @@ import { createDatasetSource, datasetChanged, pickRows } from "./dataset-source.
 import { createInlineSource } from "./inline-source.ts";
 import { checkRequestBudget, type RequestOptions } from "./run.ts";
 import type { TrainingSource } from "./source.ts";
+import { testNewVersion, type VersionTest } from "./version-test.ts";
 
 const lexicalNeedsTexts = fail(
   "modality_mismatch",
@@ -27,11 +28,14 @@ const lexicalNeedsTexts = fail(
   { param: "hyperparameters.lexical" },
 );
 
-/** Trains a head, stores its bytes, and records the version in the ledger by `commit`. */
+/**
+ * Trains a head, tests it on the test set if there is one, stores its bytes, and records the version in the ledger by
+ * `commit`. A test that fails does not stop it.
+ */
 export async function trainVersion(
   request: TenantRequest,
   params: HeadParams,
-  commit: (head: NewHead) => Promise<Result<Head>>,
+  commit: (head: NewHead, test: VersionTest | null) => Promise<Result<Head>>,
 ): Promise<Result<Head>> {
   const startedAt = Date.now();
   const { env, tenant } = request;
@@ -57,7 +61,18 @@ export async function trainVersion(
     dataset,
   };
   const { bytes, record } = toHeadRecord(env, trainingResult.value, head, Date.now() - startedAt);
-  const result = await storeHead(env.BUCKET, tenant, bytes, record, commit);
+  const { name: trainedDataset, revision } = dataset;
+  const contender = {
+    head: trainingResult.value.head,
+    backbone,
+    trained: trainedDataset === null || revision === null ? null : { dataset: trainedDataset, revision },
+  };
+  const { test_dataset: testDataset } = params;
+  const test = testDataset === undefined ? null : await testNewVersion(request, params.name, testDataset, contender);
+  // As a training does: it stops when its client has gone.
+  if (test?.failure && request.signal.aborted) return { ok: false, failure: test.failure };
+  const testedRecord = test ? { ...record, test: test.record } : record;
+  const result = await storeHead(env.BUCKET, tenant, bytes, testedRecord, (version) => commit(version, test));
   endHeadLeases(tenant, params.name);
   return result;
 }

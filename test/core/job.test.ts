@@ -12,6 +12,7 @@ import {
   type PromotionMode,
   refusalReason,
   shouldPromote,
+  shouldPromoteTested,
 } from "../../src/core/lifecycle/job.ts";
 import {
   applyEvents,
@@ -496,5 +497,44 @@ describe("cancel", () => {
     expect(refusalReason(cancelled.state, "resume")).toBe(
       "This job has been cancelled, and cannot be resumed any more.",
     );
+  });
+});
+
+describe("the test of a job's version", () => {
+  const test = { dataset: "holdout", evaluation: "eval_1", accuracy: 0.9, failure: null };
+  const tested = { type: "tested", test, promoted: true } as const;
+  const succeeded = applyEvents(evaluated, first.finished);
+
+  it("counts once, and only after the job's end", () => {
+    for (const early of [newSimulatedJob(), queued, running, evaluated, applyEvents(running, cancel)])
+      expect(applyEvents(early, tested).state).toBe(early.state);
+    const done = applyEvents({ ...succeeded, state: { ...succeeded.state, promoted: false } }, tested);
+    expect(done.state).toMatchObject({ status: "succeeded", test, promoted: true });
+    const again = { ...tested, test: { ...test, evaluation: "eval_2" }, promoted: false };
+    expect(applyEvents(done, again).state).toBe(done.state);
+    expect(applyEvents(done, cancel, pause, resume, first.finished, first.failed).state).toEqual(done.state);
+    expect(decodeJobState(encodeJobState(done.state))).toEqual(done.state);
+  });
+
+  it("that failed is told, and takes no promotion back", () => {
+    const failure = { code: "not_found", message: "No dataset 'holdout'." };
+    const failed = { ...tested, test: { ...test, evaluation: null, accuracy: null, failure }, promoted: false };
+    const done = applyEvents(succeeded, failed);
+    expect(done.state.promoted).toBe(succeeded.state.promoted);
+    expect(done.log.at(-1)).toContain("could not be tested");
+  });
+
+  it.each([
+    ["if_better", { version: 1, expected_gain: 0.1, chance_of_loss: 0.05 }, 1, true],
+    ["if_better", { version: 1, expected_gain: 0.1, chance_of_loss: 0.2 }, 1, false],
+    ["if_better", { version: 1, expected_gain: 0, chance_of_loss: 0 }, 1, false],
+    ["if_better", { version: 1, expected_gain: 0.1, chance_of_loss: 0 }, 2, false],
+    ["if_better", null, 1, false],
+    ["if_better", null, null, true],
+    ["always", { version: 1, expected_gain: 0.1, chance_of_loss: 0 }, 1, false],
+    ["never", { version: 1, expected_gain: 0.1, chance_of_loss: 0 }, 1, false],
+  ] as const)("under %s, with %j against version %s, promotes: %s", (promote, comparison, active, expected) => {
+    expect(shouldPromoteTested({ promote }, { comparison }, active)).toBe(expected);
+    expect(shouldPromoteTested({ promote }, null, active)).toBe(false);
   });
 });

@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, test } from "vitest";
 import { binomialCdf } from "../../src/core/evaluation/beta.ts";
 import type { Evaluation } from "../../src/core/evaluation/evaluation.ts";
 import type { Task } from "../../src/core/head.ts";
@@ -8,6 +8,7 @@ import {
   isDrifting,
   isNotWorse,
   retrainingBackoff,
+  shouldPromoteTested,
   shouldPromoteVersion,
 } from "../../src/core/lifecycle/policy.ts";
 import { binomialVectors } from "./vectors/load.ts";
@@ -162,4 +163,25 @@ describe("drift", () => {
 
 it("a retraining that fails waits longer each time, five times", () => {
   expect([1, 2, 3, 4, 5, 6].map(retrainingBackoff)).toEqual([10_000, 40_000, 160_000, 640_000, null, null]);
+});
+
+describe("a version that was tested on a test set", () => {
+  const against = (version: number, chance_of_loss: number) => ({
+    comparison: { version, chance_of_loss, expected_gain: 0 },
+  });
+
+  test.each([
+    ["always", null, 1, true],
+    ["never", against(1, 0), 1, false],
+    ["if_not_worse", against(1, 0.5), 1, true],
+    ["if_not_worse", against(1, 0.51), 1, false],
+    // Another version has become active since.
+    ["if_not_worse", against(1, 0), 2, false],
+    ["if_not_worse", null, 1, false],
+    ["if_not_worse", null, null, false],
+    ["if_not_worse", { comparison: null }, null, true],
+    ["if_not_worse", { comparison: null }, 1, false],
+  ] as const)("under %s, with %j and version %s active: %s", (promote, outcome, active, expected) => {
+    expect(shouldPromoteTested(promote, outcome, active)).toBe(expected);
+  });
 });

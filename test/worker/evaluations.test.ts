@@ -347,6 +347,42 @@ describe("deletion", () => {
   });
 });
 
+describe("a training's test set", () => {
+  test("tests the new version beside the active one, and leaves 'promote' as it is", async () => {
+    const owner = await tenantWithTickets();
+    await newDataset(owner.key, { name: "holdout", out_of_scope_label: "other" }, testExamples);
+    const body = { name: "support", dataset: "tickets", test_dataset: "holdout" };
+    const first = await train(body, owner.key);
+    expect(first).toMatchObject({ version: 1, active_version: 1, test: { dataset: "holdout", failure: null } });
+    const second = await train({ ...body, promote: false }, owner.key);
+    expect(second).toMatchObject({ version: 2, active_version: 1 });
+    const runs = (await call("GET", `${EVALUATIONS}?head=support`, owner.key)).json.data;
+    expect(idsOf({ data: runs })).toEqual([second.test.evaluation, first.test.evaluation]);
+    expect(runs[0]).toMatchObject({ version: 2, trained_on: 1, comparison: { version: 1, fixed: 0, broken: 0 } });
+    expect(runs[1]).toMatchObject({ version: 1, comparison: null });
+    expect(second.test.accuracy).toBe(runs[0].evaluation.accuracy);
+    expect((await call("GET", "/v1/heads/support/versions/2", owner.key)).json.test).toEqual(second.test);
+  });
+
+  test.each<[object, number, string]>([
+    [{ test_dataset: "absent" }, 404, "not_found"],
+    [{ test_dataset: "values" }, 422, "task_mismatch"],
+    [{ test_dataset: 7 }, 400, "invalid_parameter"],
+  ])("%j is refused before the training", async (fields, status, code) => {
+    const body = { name: "refused", dataset: "tickets", ...fields };
+    expectError(await call("POST", "/v1/heads", tenant.key, body), status, code as never, "test_dataset");
+    expectError(await call("GET", "/v1/heads/refused", tenant.key), 404, "not_found");
+  });
+
+  test("that shares no label with the head is told, and the version is kept", async () => {
+    await newDataset(tenant.key, { name: "strange" }, [{ text: "a", label: "x" }]);
+    const trained = await train({ name: "kept", dataset: "tickets", test_dataset: "strange" });
+    const failure = { code: "too_few_labels", message: expect.any(String) };
+    expect(trained.test).toEqual({ dataset: "strange", evaluation: null, accuracy: null, failure });
+    expect(trained.active_version).toBe(1);
+  });
+});
+
 test("the newest runs are kept, as many as the limits allow", async () => {
   const owner = await tenantWithTickets();
   await train({ name: "support", dataset: "tickets" }, owner.key);

@@ -58,6 +58,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
       metadata: { a: "b" },
       head: "h",
       promote: "never",
+      test_dataset: "tickets",
       trainable: "head",
       method: { type: "supervised", supervised: { hyperparameters: { n_epochs: 1, batch_size: "auto" } } },
     },
@@ -69,6 +70,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
       hyperparameters: { l2: 1, class_weight: null, lexical: "auto", seed: 1 },
       evaluation: { method: "auto", folds: 2, fraction: 0.2, detail: "summary" },
       clamp: false,
+      test_dataset: "tickets",
       promote: true,
       method: "head",
     },
@@ -78,7 +80,7 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
   "POST /v1/heads/{name}/feedback": { path: "/v1/heads/absent/feedback", body: { examples } },
   "PUT /v1/heads/{name}/policy": {
     path: "/v1/heads/support/policy",
-    body: { retrain_after_examples: null, retrain_on_drift: false, promote: "never" },
+    body: { retrain_after_examples: null, retrain_on_drift: false, promote: "never", test_dataset: "tickets" },
   },
   "PUT /v1/heads/{name}/traffic": {
     path: "/v1/heads/support/traffic",

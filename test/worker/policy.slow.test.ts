@@ -7,6 +7,7 @@ import { makeRetrainingToken } from "../../src/jobs/token.ts";
 import { getPolicy } from "../../src/tenant/heads/policies.ts";
 import { beginRetraining, failRetraining } from "../../src/tenant/heads/retraining.ts";
 import { setNextAlarm } from "../../src/tenant/tasks/tasks.ts";
+import { getLedger } from "../../src/tenant/tenant.ts";
 import { trainingSlot } from "../../src/training/slot.ts";
 import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
 import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
@@ -94,6 +95,7 @@ describe("a policy", () => {
       retrain_after_examples: null,
       retrain_on_drift: false,
       promote: "if_not_worse",
+      test_dataset: null,
       new_examples: 0,
       retraining: false,
       recent: { judged: 0, hits: 0 },
@@ -105,6 +107,17 @@ describe("a policy", () => {
     expect(await setPolicy(owner, set)).toEqual({ ...expectedPolicy, ...set });
     expect(await fetchPolicy(owner)).toEqual({ ...expectedPolicy, ...set });
     expect(await setPolicy(owner, {})).toEqual(expectedPolicy);
+  });
+
+  test("names a test set that exists, of the head's task", async () => {
+    const set = { test_dataset: "tickets" };
+    expect(await setPolicy(owner, set)).toMatchObject(set);
+    expect(await setPolicy(owner, {})).toMatchObject({ test_dataset: null });
+    const put = (test_dataset: unknown) => call("PUT", POLICY, owner.key, { test_dataset });
+    expectError(await put("absent"), 404, "not_found", "test_dataset");
+    await call("POST", "/v1/datasets", owner.key, { name: "numbers", task: "regression", modality: "text" });
+    expectError(await put("numbers"), 422, "task_mismatch", "test_dataset");
+    expectError(await put("NO"), 400, "invalid_parameter", "test_dataset");
   });
 
   test("takes a key of its scope, of the head's own tenant", async () => {
@@ -527,5 +540,71 @@ describe("the route that the ledger calls", () => {
     ]);
     expect([firstResponse.status, secondResponse.status].toSorted()).toEqual([200, 409]);
     expect(await waitForRetraining(owner)).toHaveLength(2);
+  });
+});
+
+describe("a policy's test set", () => {
+  const policy = { retrain_after_examples: 3, test_dataset: "holdout" };
+
+  async function newTenantWithTestSet(examples: readonly object[]): Promise<Owner> {
+    const owner = await newTenantWithHead();
+    await call("POST", "/v1/datasets", owner.key, { name: "holdout", task: "single_label", modality: "text" });
+    await addExamples(owner, examples, "holdout");
+    await setPolicy(owner, policy);
+    return owner;
+  }
+
+  test("promotes a version that is not worse on it, and the version's run says so", async () => {
+    const owner = await newTenantWithTestSet(tickets());
+    await addExamples(owner, newExamples(3));
+    const [, second] = await waitForRetraining(owner);
+    expect(second).toMatchObject({ version: 2, active_version: 2, test: { dataset: "holdout", failure: null } });
+    const run = (await call("GET", `/v1/evaluations/${second.test.evaluation}`, owner.key)).json;
+    expect(run).toMatchObject({ head: "support", version: 2, comparison: { version: 1 } });
+    expect(run.comparison.chance_of_loss).toBeLessThanOrEqual(0.5);
+  });
+
+  test("keeps a version that is worse on it, and does not promote it", async () => {
+    const owner = await newTenantWithTestSet(tickets().map(({ text, label }) => ({ text: `${text} please`, label })));
+    // What comes in calls every topic a login, so that the new version does.
+    const poison = tickets().flatMap(({ text }) =>
+      Array.from({ length: 12 }, (_, n) => ({ text: `${text} please ${n}`, label: "login" })),
+    );
+    await addExamples(owner, poison);
+    const [, second] = await waitForRetraining(owner);
+    expect(second).toMatchObject({ version: 2, active_version: 1 });
+    const run = (await call("GET", `/v1/evaluations/${second.test.evaluation}`, owner.key)).json;
+    expect(run.comparison.chance_of_loss).toBeGreaterThan(0.5);
+    expect(run.comparison.broken).toBeGreaterThan(run.comparison.fixed);
+    expect((await fetchPolicy(owner)).last_failure).toBeNull();
+  });
+
+  test.each<[string, ErrorCode, (owner: Owner) => Promise<unknown>]>([
+    ["was deleted", "not_found", (owner) => call("DELETE", "/v1/datasets/holdout", owner.key)],
+    [
+      "shares no label",
+      "too_few_labels",
+      async (owner) => {
+        await call("DELETE", "/v1/datasets/holdout", owner.key);
+        await call("POST", "/v1/datasets", owner.key, { name: "holdout", task: "single_label", modality: "text" });
+        await addExamples(owner, [{ text: "a", label: "x" }], "holdout");
+      },
+    ],
+  ])("that %s promotes nothing, and the version is kept", async (_, code, change) => {
+    const owner = await newTenantWithTestSet(tickets());
+    await change(owner);
+    await addExamples(owner, newExamples(3));
+    const [, second] = await waitForRetraining(owner);
+    expect(second).toMatchObject({ version: 2, active_version: 1, test: { evaluation: null, failure: { code } } });
+    expect((await fetchPolicy(owner)).last_failure).toMatchObject({ code });
+    expect((await call("GET", "/v1/evaluations", owner.key)).json.data).toEqual([]);
+  });
+
+  test("of an attempt that is committed twice, or after another began, changes nothing more", async () => {
+    const owner = await newTenantWithTestSet(tickets());
+    const head = (await call("GET", "/v1/heads/support", owner.key)).json;
+    const ledger = getLedger(env.TENANT, owner.id);
+    expect(await ledger.commitRetraining(1, head, null)).toMatchObject({ failure: { code: "attempt_ended" } });
+    expect((await call("GET", "/v1/heads/support/versions", owner.key)).json.data).toHaveLength(1);
   });
 });

@@ -71,7 +71,15 @@ export function compare(comparison: Comparison): Decision {
   const figures = { p_value: mcNemar(only_head, only_fine_tuned), expected_gain, chance_of_loss };
   if (!hasTestExamples(comparison)) return { ...figures, verdict: "inconclusive" };
   if (expected_gain <= 0) return { ...figures, verdict: "not_better" };
-  return { ...figures, verdict: chance_of_loss < MAX_CHANCE_OF_LOSS ? "better" : "inconclusive" };
+  return { ...figures, verdict: isBetter(figures) ? "better" : "inconclusive" };
+}
+
+/** Whether a model with this gain over another one is called better. */
+export function isBetter({
+  expected_gain,
+  chance_of_loss,
+}: Pick<Decision, "expected_gain" | "chance_of_loss">): boolean {
+  return expected_gain > 0 && chance_of_loss < MAX_CHANCE_OF_LOSS;
 }
 
 /** Intervals of Simpson's rule, and how many standard deviations from the mean they reach. */

@@ -10,6 +10,7 @@
 import { type Candidate, type Comparison, compare, type Decision, hasTestExamples } from "../evaluation/comparison.ts";
 import {
   type AttemptEvent,
+  awaitsTest,
   hasEnded,
   isCurrentAttempt,
   isSilent,
@@ -19,6 +20,7 @@ import {
   type JobRules,
   type JobState,
   type JobStatus,
+  type JobTest,
 } from "./job.ts";
 
 export interface Transition {
@@ -57,6 +59,8 @@ export function advance(state: JobState, event: JobEvent, now: number, rules: Jo
       return transition(state, { status: "paused", stopAt: now }, info("The job was paused."));
     case "resume":
       return state.status === "paused" ? resume(state, now) : unchanged(state);
+    case "tested":
+      return awaitsTest(state) ? recordTest(state, event.test, event.promoted) : unchanged(state);
     case "submitting":
       if (state.status !== "queued" || event.attempt !== state.attempt) return unchanged(state);
       return transition(state, { inFlight: true, heardAt: now });
@@ -140,6 +144,17 @@ function end(
 
 function fail(state: JobState, now: number, error: JobError): Transition {
   return end(state, now, { status: "failed", error }, { level: "error", message: error.message });
+}
+
+function recordTest(state: JobState, test: JobTest, promoted: boolean): Transition {
+  const version = `Version ${state.version}`;
+  const change = { test, promoted: state.promoted || promoted };
+  if (test.failure !== null) {
+    const message = `${version} could not be tested on '${test.dataset}': ${test.failure.message}`;
+    return transition(state, change, { level: "warn", message });
+  }
+  const outcome = change.promoted ? "is active now" : "was not promoted";
+  return transition(state, change, info(`${version} was tested on '${test.dataset}', and ${outcome}.`));
 }
 
 function nextAttempt(state: JobState): Partial<JobState> {

@@ -2,7 +2,8 @@
  * The state of a fine-tuning job, its events and its stored form. `job-transitions.ts` has the state machine. Times are
  * in milliseconds.
  */
-import { type Candidate, type Comparison, hasTestExamples } from "../evaluation/comparison.ts";
+import { type Candidate, type Comparison, hasTestExamples, isBetter } from "../evaluation/comparison.ts";
+import type { TestOutcome } from "./policy.ts";
 import { storedJson } from "./stored-json.ts";
 
 export type JobStatus = "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
@@ -17,6 +18,14 @@ export interface JobError {
   readonly code: string;
   readonly message: string;
   readonly param: string | null;
+}
+
+/** How a job's version did on a test set; the id of the run, or why there is none. */
+export interface JobTest {
+  readonly dataset: string;
+  readonly evaluation: string | null;
+  readonly accuracy: number | null;
+  readonly failure: { readonly code: string; readonly message: string } | null;
 }
 
 export interface JobState {
@@ -45,6 +54,8 @@ export interface JobState {
   readonly refit: Candidate | null;
   readonly version: number | null;
   readonly promoted: boolean;
+  /** How the version did on the test set. Not there before it was tested, after the job's end. */
+  readonly test?: JobTest;
   readonly error: JobError | null;
   readonly finishedAt: number | null;
 }
@@ -55,6 +66,8 @@ export type JobEvent =
   | { readonly type: "cancel" }
   | { readonly type: "pause" }
   | { readonly type: "resume" }
+  /** The job's version was tested. `promoted`: whether it is active now because of that. */
+  | { readonly type: "tested"; readonly test: JobTest; readonly promoted: boolean }
   /** The attempt is about to be submitted. */
   | { readonly type: "submitting"; readonly attempt: number }
   | AttemptEvent;
@@ -180,4 +193,25 @@ export function shouldPromote(state: JobState, hasActiveVersion: boolean): boole
   if (state.comparison === null || !hasTestExamples(state.comparison)) return false;
   // A head without an active version takes the better candidate, whichever it is.
   return state.refit === "fine_tuned" || !hasActiveVersion;
+}
+
+/** Whether the job's version waits for its test on a test set. */
+export function awaitsTest({ status, version, test }: JobState): boolean {
+  return status === "succeeded" && version !== null && test === undefined;
+}
+
+/**
+ * Whether to promote a job's version after its test, under `if_better`: it is better than the active version on the same
+ * examples, as `compare` says it (comparison.ts), or none is active. A test that failed, or was against another version,
+ * promotes nothing. The other modes do not wait for a test.
+ */
+export function shouldPromoteTested(
+  { promote }: Pick<JobState, "promote">,
+  test: TestOutcome | null,
+  activeVersion: number | null,
+): boolean {
+  if (promote !== "if_better" || test === null) return false;
+  if (activeVersion === null) return true;
+  const { comparison } = test;
+  return comparison?.version === activeVersion && isBetter(comparison);
 }

@@ -1,5 +1,6 @@
 /** The policy of a head that retrains by itself: which new version is promoted, and when the active one has drifted. */
 import { binomialCdf } from "../evaluation/beta.ts";
+import type { Decision } from "../evaluation/comparison.ts";
 import type { Task } from "../head.ts";
 
 export interface Policy {
@@ -7,6 +8,8 @@ export interface Policy {
   readonly retrain_after_examples: number | null;
   readonly retrain_on_drift: boolean;
   readonly promote: "if_not_worse" | "always" | "never";
+  /** The name of a dataset that decides in the place of the held-out examples. Policies that older builds stored have none. */
+  readonly test_dataset?: string | null;
 }
 
 export const defaultPolicy: Policy = { retrain_after_examples: null, retrain_on_drift: false, promote: "if_not_worse" };
@@ -47,6 +50,31 @@ export function shouldPromoteVersion(
 ): boolean {
   if (promote !== "if_not_worse") return promote === "always";
   return active === null || isNotWorse(task, candidate, active.evaluation);
+}
+
+/** With a larger chance of a loss on its test set, a version counts as worse. */
+const MAX_CHANCE_OF_LOSS = 0.5;
+
+/** How a new version did on its test set. */
+export interface TestOutcome {
+  /** The version that it was compared with, its gain over that, and the chance that it is worse; null if none was active. */
+  readonly comparison: ({ readonly version: number } & Pick<Decision, "expected_gain" | "chance_of_loss">) | null;
+}
+
+/**
+ * Whether the policy promotes a new version that was tested. Under `if_not_worse` the chance that it is worse than the active
+ * version on the same examples, by more than LOSS_MARGIN (comparison.ts), must be at most one half. A test that failed, or
+ * was against another version than the active one, promotes nothing.
+ */
+export function shouldPromoteTested(
+  promote: Policy["promote"],
+  test: TestOutcome | null,
+  activeVersion: number | null,
+): boolean {
+  if (promote !== "if_not_worse") return promote === "always";
+  if (test === null) return false;
+  if (activeVersion === null) return true;
+  return test.comparison?.version === activeVersion && test.comparison.chance_of_loss <= MAX_CHANCE_OF_LOSS;
 }
 
 /** Drift is tested on the latest so many examples. */

@@ -187,11 +187,15 @@ async function exportHead(c: RouteContext<typeof exportHeadRoute>): Promise<Resp
 }
 
 async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Response> {
+  if (params.test_dataset !== undefined) {
+    const testSet = await c.var.ledger().checkTestDataset(params.test_dataset, params.dataset ?? null);
+    if (!testSet.ok) return respondError(c, testSet.failure);
+  }
   if (params.method === "fine_tune") return fineTuneHead(c, params);
   const { idempotencyClaim } = c.var;
   const ledger = c.var.ledger();
-  const result = await trainVersion(tenantRequest(c), params, (version) =>
-    ledger.commitHead(idempotencyClaim, version, params.promote),
+  const result = await trainVersion(tenantRequest(c), params, (version, test) =>
+    ledger.commitHead(idempotencyClaim, version, params.promote, test?.run ?? null),
   );
   return result.ok ? respond(c, result, 201) : fallBackToJob(c, params, result.failure);
 }

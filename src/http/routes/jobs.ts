@@ -147,6 +147,10 @@ async function createFineTuningJob(c: RouteContext<typeof createJobRoute>): Prom
   const source = { trainingFile, datasetRevision, model, param: "model" } as const;
   const spec = await resolveJobSpec(request, source, toJobParams(params));
   if (!spec.ok) return respondError(c, spec.failure);
+  if (params.test_dataset !== undefined) {
+    const testSet = await c.var.ledger().checkTestDataset(params.test_dataset, spec.value);
+    if (!testSet.ok) return respondError(c, testSet.failure);
+  }
   return respond(c, await createJob(request, spec.value, { claim: c.var.idempotencyClaim, status: 200 }));
 }
 
@@ -166,5 +170,6 @@ function toJobParams(params: FineTuningJobParams): JobParams {
     hyperparameters: { n_epochs, batch_size, learning_rate_multiplier },
     training,
     evaluation: { method: "auto" },
+    test_dataset: params.test_dataset ?? null,
   };
 }

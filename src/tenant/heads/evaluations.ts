@@ -2,6 +2,8 @@
  * Runs of versions on test sets. A run keeps its figures, and of each example that a list shows its position and what was
  * predicted: no texts. The list reads the texts when it is asked for, so what was deleted is in none.
  */
+
+import type { DatasetModality } from "../../api/datasets.ts";
 import {
   type EvaluationError,
   type EvaluationErrorPageRequest,
@@ -10,11 +12,11 @@ import {
   type EvaluationRunPageRequest,
   evaluationErrorTypes,
 } from "../../api/evaluations.ts";
+import type { Head } from "../../api/heads.ts";
 import type { List } from "../../api/lists.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
-import { newId } from "../../lib/id.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { selectDataset } from "../data/datasets.ts";
 import { EXAMPLE_COLUMNS, type ExampleRow, findExamplePosition, toExample } from "../data/examples.ts";
@@ -23,7 +25,7 @@ import { findListPosition } from "../deleted-positions.ts";
 import { paginate } from "../page.ts";
 import type { Transactions } from "../transactions.ts";
 import { deleteOldRuns } from "./evaluation-deletion.ts";
-import { getHead } from "./heads.ts";
+import { commitHead, getHead, type NewHead } from "./heads.ts";
 
 /** What a version predicts of an example: indices of labels or a value, a label's score, and whether it is in scope. */
 export type StoredPrediction = readonly [values: readonly number[], score: number | null, inScope: boolean | null];
@@ -38,7 +40,7 @@ export type StoredError = readonly [
 
 /** A run before it is stored. */
 export interface NewRun {
-  readonly run: Omit<EvaluationRun, "object" | "id" | "head" | "version" | "created_at">;
+  readonly run: Omit<EvaluationRun, "object" | "head" | "version" | "created_at">;
   /** The dataset's number. */
   readonly dataset: number;
   /** By rising positions. */
@@ -67,6 +69,74 @@ interface RunRow extends Record<string, SqlStorageValue> {
 /** Errors in one row of the ledger. */
 const ERRORS_PER_ROW = 500;
 
+/** A version that is not stored yet, with its test; `run` is null if it was not tested, or the test failed. */
+export interface TestedVersion {
+  readonly head: NewHead;
+  readonly run: NewRun | null;
+}
+
+/** The version with its test as far as that can be stored: the test set may be gone by now. */
+export function checkTest(sql: SqlStorage, head: NewHead, run: NewRun | null): TestedVersion {
+  if (run === null || head.test === undefined) return { head, run };
+  const check = checkRun(sql, run);
+  if (check.ok) return { head, run };
+  const { code, message } = check.failure;
+  return {
+    head: { ...head, test: { ...head.test, evaluation: null, accuracy: null, failure: { code, message } } },
+    run: null,
+  };
+}
+
+/** Adds a version with its test, and promotes it if `promote`. */
+export function commitTestedHead(
+  sql: SqlStorage,
+  { head, run }: TestedVersion,
+  promote: boolean,
+  now: number,
+): Result<Head> {
+  const committed = commitHead(sql, head, promote, now);
+  if (!committed.ok || run === null) return committed;
+  const { version, sha256 } = committed.value;
+  const added = addRun(sql, { head: head.id, version, sha256 }, run, now);
+  return added.ok ? committed : added;
+}
+
+/** What a head is for. */
+export interface TestedShape {
+  readonly task: Task;
+  readonly modality: DatasetModality | "image";
+}
+
+/** Refuses a dataset as a test set for what another one trains, or for a head: it has to be of that task and modality. */
+export function checkTestDataset(sql: SqlStorage, name: string, trained: TestedShape | null): Result<null> {
+  const param = "test_dataset";
+  const dataset = selectDataset(sql, "name", name);
+  if (dataset === null) return fail("not_found", `No dataset '${name}'.`, { param });
+  if (trained === null) return ok(null);
+  if (dataset.task !== trained.task)
+    return fail("task_mismatch", `Dataset '${name}' is for the task '${dataset.task}', not '${trained.task}'.`, {
+      param,
+    });
+  if (dataset.modality === trained.modality) return ok(null);
+  return fail(
+    "modality_mismatch",
+    `Dataset '${name}' has the modality '${dataset.modality}', not '${trained.modality}'.`,
+    {
+      param,
+    },
+  );
+}
+
+/** Refuses a run that cannot be stored. */
+function checkRun(sql: SqlStorage, { run, dataset }: NewRun): Result<null> {
+  if (selectDataset(sql, "id", dataset) === null)
+    return fail("not_found", `Dataset '${run.dataset.name}' was deleted.`, { param: "dataset" });
+  const [limit, actual] = [limits.head_record_bytes, Buffer.byteLength(JSON.stringify(run))];
+  if (actual <= limit) return ok(null);
+  const message = `The figures of a run have at most ${limit} bytes as JSON; these have ${actual}. Use fewer or shorter labels.`;
+  return fail("limit_exceeded", message, { details: { limit, actual } });
+}
+
 /** Stores a run of a version that exists. The oldest runs go where there are too many. */
 export function addRun(
   sql: SqlStorage,
@@ -83,11 +153,10 @@ export function addRun(
     )
     .toArray()[0];
   if (head === undefined) return fail("not_found", `Version ${version} of head '${name}' was deleted.`);
-  if (selectDataset(sql, "id", dataset) === null)
-    return fail("not_found", `Dataset '${run.dataset.name}' was deleted.`, { param: "dataset" });
+  const check = checkRun(sql, { run, dataset, errors });
+  if (!check.ok) return check;
   const object: EvaluationRun = {
     object: "evaluation.run",
-    id: newId("eval_"),
     head: name,
     version,
     ...run,
@@ -95,10 +164,6 @@ export function addRun(
   };
   const record = JSON.stringify(object);
   const recordBytes = Buffer.byteLength(record);
-  if (recordBytes > limits.head_record_bytes) {
-    const message = `The figures of a run have at most ${limits.head_record_bytes} bytes as JSON; these have ${recordBytes}. Use fewer or shorter labels.`;
-    return fail("limit_exceeded", message, { details: { limit: limits.head_record_bytes, actual: recordBytes } });
-  }
   const { number } = sql
     .exec<{ number: number }>(
       `INSERT INTO evaluations (id, head, version, other_version, dataset, revision, record, bytes, created_at)

@@ -7,6 +7,7 @@ import type { Task } from "../../core/head.ts";
 import type { Policy } from "../../core/lifecycle/policy.ts";
 import { hasBytes } from "../../store/content-addressed.ts";
 import { backboneKey, headKey } from "../../store/keys.ts";
+import { selectDataset } from "../data/datasets.ts";
 import { changeDataset } from "../data/merge.ts";
 import { countTrainedOn } from "../data/overlap.ts";
 import type { JobSpec } from "../jobs/jobs.ts";
@@ -36,10 +37,18 @@ export function commitHeadIfStored<T>(
 }
 
 export const headMethods = {
-  commitHead(ledger: Transactions, claim: string | null, head: heads.NewHead, promote: boolean) {
+  /** `run`: the test of the version, if it was tested. */
+  commitHead(
+    ledger: Transactions,
+    claim: string | null,
+    head: heads.NewHead,
+    promote: boolean,
+    run: evaluations.NewRun | null = null,
+  ) {
     const change = (sql: SqlStorage, now: number) => {
       const backboneCheck = backbones.checkBackboneExists(sql, head.backbone);
-      return backboneCheck.ok ? heads.commitHead(sql, head, promote, now) : backboneCheck;
+      if (!backboneCheck.ok) return backboneCheck;
+      return evaluations.commitTestedHead(sql, evaluations.checkTest(sql, head, run), promote, now);
     };
     return commitHeadIfStored(ledger, head, null, () =>
       ledger.change(change, { claim, status: 201, refer: heads.referToHead }),
@@ -70,6 +79,12 @@ export const headMethods = {
   listRuns: (ledger: Transactions, request: EvaluationRunPageRequest) =>
     ledger.read((sql) => evaluations.listRuns(sql, request)),
   listErrors: evaluations.listErrors,
+  /** `trained`: what is trained, or the name of the dataset that it is trained on; null if that is not known. */
+  checkTestDataset: (ledger: Transactions, name: string, trained: evaluations.TestedShape | string | null) =>
+    ledger.read((sql) => {
+      const shape = typeof trained === "string" ? selectDataset(sql, "name", trained) : trained;
+      return evaluations.checkTestDataset(sql, name, shape);
+    }),
   countTrainedOn,
   leaseHead: (ledger: Transactions, name: string, version: number | null) =>
     ledger.read((sql) => leaseHead(sql, name, version)),
@@ -102,9 +117,9 @@ export const headMethods = {
 
   getRetrainingSpec: (ledger: Transactions, name: string, attempt: number) =>
     ledger.read((sql) => retraining.getRetrainingSpec(sql, name, attempt)),
-  commitRetraining: (ledger: Transactions, attempt: number, head: heads.NewHead) =>
+  commitRetraining: (ledger: Transactions, attempt: number, head: heads.NewHead, run: evaluations.NewRun | null) =>
     commitHeadIfStored(ledger, head, null, () =>
-      ledger.change((sql, now) => retraining.commitRetraining(sql, attempt, head, now)),
+      ledger.change((sql, now) => retraining.commitRetraining(sql, attempt, head, run, now)),
     ),
   createRetrainingJob: (ledger: Transactions, attempt: number, id: string, spec: JobSpec) =>
     ledger.change((sql, now) => retraining.createRetrainingJob(sql, attempt, id, spec, now)),

@@ -5,6 +5,7 @@ import type { Policy } from "../../core/lifecycle/policy.ts";
 import type { DatasetRow } from "../data/datasets.ts";
 import { isActiveJob } from "../jobs/jobs.ts";
 import { countOutcomes } from "./drift.ts";
+import { checkTestDataset } from "./evaluations.ts";
 import {
   countNewExamples,
   findRetrainingContext,
@@ -20,6 +21,7 @@ function toPolicy(sql: SqlStorage, context: RetrainingContext): HeadPolicy {
     object: "head.policy",
     id: name,
     ...policy,
+    test_dataset: policy.test_dataset ?? null,
     new_examples: countNewExamples(sql, context),
     retraining: state.attemptOpen || (state.job !== null && isActiveJob(sql, state.job)),
     recent: activeHead === null ? { judged: 0, hits: 0 } : countOutcomes(sql, context.id, activeHead.version),
@@ -44,6 +46,8 @@ export function setPolicy(sql: SqlStorage, name: string, policy: Policy, now: nu
     return fail("task_mismatch", "Drift is seen by hits and misses, which a regression has none of.", {
       param: "retrain_on_drift",
     });
+  const testSet = policy.test_dataset == null ? ok(null) : checkTestDataset(sql, policy.test_dataset, newestHead);
+  if (!testSet.ok) return testSet;
   const hasDrifted =
     activeHead !== null && state.driftReportedFor === activeHead.version && newestHead.version === activeHead.version;
   const retrainForDrift = policy.retrain_on_drift && (state.retrainForDrift || hasDrifted);

@@ -6,7 +6,12 @@
 import type { Head } from "../../api/heads.ts";
 import type { FineTuningJob } from "../../api/jobs.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
-import { type Policy, retrainingBackoff, shouldPromoteVersion } from "../../core/lifecycle/policy.ts";
+import {
+  type Policy,
+  retrainingBackoff,
+  shouldPromoteTested,
+  shouldPromoteVersion,
+} from "../../core/lifecycle/policy.ts";
 import { makeRetrainingToken } from "../../jobs/token.ts";
 import { toMilliseconds } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
@@ -14,7 +19,8 @@ import { isActiveJob, type JobSpec } from "../jobs/jobs.ts";
 import { createJob } from "../jobs/lifecycle.ts";
 import { callWorker } from "../tasks/worker-call.ts";
 import { checkBackboneExists } from "./backbones.ts";
-import { commitHead, type NewHead } from "./heads.ts";
+import { checkTest, commitTestedHead, type NewRun } from "./evaluations.ts";
+import type { NewHead } from "./heads.ts";
 import { noDatasetFailure } from "./policies.ts";
 import {
   findRetrainingContext,
@@ -96,7 +102,13 @@ export function getRetrainingSpec(
   sql: SqlStorage,
   name: string,
   attempt: number,
-): Result<{ dataset: string; backbone: string | null; clamp: boolean; promote: Policy["promote"] }> {
+): Result<{
+  dataset: string;
+  backbone: string | null;
+  clamp: boolean;
+  promote: Policy["promote"];
+  testDataset: string | null;
+}> {
   const context = findOpenAttempt(sql, name, attempt);
   if (!context.ok) return context;
   const { dataset, policy, activeHead, newestHead } = context.value;
@@ -107,19 +119,31 @@ export function getRetrainingSpec(
     backbone: modality === "embedding" ? null : backbone.id,
     clamp: training.value_range !== undefined,
     promote: policy.promote,
+    testDataset: policy.test_dataset ?? null,
   });
 }
 
-/** Adds the version that an attempt trained, and promotes it if the policy says so. */
-export function commitRetraining(sql: SqlStorage, attempt: number, head: NewHead, now: number): Result<Head> {
+/** Adds the version that an attempt trained, with its test, and promotes it if the policy says so. */
+export function commitRetraining(
+  sql: SqlStorage,
+  attempt: number,
+  head: NewHead,
+  run: NewRun | null,
+  now: number,
+): Result<Head> {
   const context = findOpenAttempt(sql, head.id, attempt);
   if (!context.ok) return context;
   const backboneCheck = checkBackboneExists(sql, head.backbone);
   if (!backboneCheck.ok) return backboneCheck;
   const { policy, activeHead } = context.value;
-  const promote = shouldPromoteVersion(policy.promote, head.task, head.evaluation, activeHead);
-  const version = commitHead(sql, head, promote, now);
-  if (version.ok) saveRetrainingState(sql, context.value, { ...closedAttempt, job: null });
+  const tested = checkTest(sql, head, run);
+  const promote =
+    tested.head.test === undefined && (policy.test_dataset ?? null) === null
+      ? shouldPromoteVersion(policy.promote, head.task, head.evaluation, activeHead)
+      : shouldPromoteTested(policy.promote, tested.run?.run ?? null, activeHead?.version ?? null);
+  const version = commitTestedHead(sql, tested, promote, now);
+  const lastFailure = tested.head.test?.failure ?? null;
+  if (version.ok) saveRetrainingState(sql, context.value, { ...closedAttempt, lastFailure, job: null });
   return version;
 }
 

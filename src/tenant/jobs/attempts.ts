@@ -6,6 +6,7 @@ import { TOLERANCE_SECONDS } from "../../jobs/sign.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { addBackbone, checkBackboneLimit, type FineTunedBackbone, fineTunedId } from "../heads/backbones.ts";
 import { commitHead, getHead, type NewHead } from "../heads/heads.ts";
+import { schedule } from "../tasks/tasks.ts";
 import { findJob, hasNamedHead, type JobRow, type JobSpec } from "./jobs.ts";
 import { applyEvent, checkSource } from "./lifecycle.ts";
 import { addRecord } from "./log.ts";
@@ -116,7 +117,10 @@ export function finishJob(
   const { backbone: base, suffix, dimensions } = job.value.spec;
   const model = base && fineTunedId(base.id, suffix, id);
   const limitCheck = model !== null && layers !== null ? checkBackboneLimit(sql, model) : ok(null);
-  const promoted = hasNamedHead(job.value) && shouldPromote(state, hasActiveVersion);
+  const { test_dataset: testDataset = null } = job.value.spec;
+  // Under 'if_better' a test set decides, after the job.
+  const isUndecided = testDataset !== null && state.promote === "if_better";
+  const promoted = hasNamedHead(job.value) && !isUndecided && shouldPromote(state, hasActiveVersion);
   const committed = limitCheck.ok ? commitHead(sql, head, promoted, now) : limitCheck;
   if (committed.ok && base !== null && model !== null) {
     const unchanged = { sha256: null, revision: base.revision, bytes: 0, parameters: 0, dimensions };
@@ -139,6 +143,7 @@ export function finishJob(
         promoted: committed.value.active_version === committed.value.version,
       }
     : { type: "attempt_failed", attempt, message: committed.failure.message, retryable: false };
+  if (committed.ok && testDataset !== null) schedule(sql, "test_version", id, now);
   return ok(toDirective(applyEvent(sql, job.value, event, now, rules), attempt));
 }
 

@@ -54,6 +54,8 @@ export interface JobSpec {
   readonly estimate?: Cost;
   /** Jobs that older builds made have none. */
   readonly clamp?: boolean;
+  /** The name of the dataset on which the version is tested after the job. */
+  readonly test_dataset?: string | null;
 }
 
 export interface JobRow {
@@ -125,6 +127,7 @@ export function toJob(row: JobRow): FineTuningJob {
       promote: spec.promote,
       trainable: spec.trainable,
       attempt: state.attempt,
+      test: state.test ?? null,
       kind: kindOf(row),
       comparison: toComparison(state),
     },

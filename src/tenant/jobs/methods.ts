@@ -2,6 +2,7 @@
 import type { PageRequest } from "../../api/lists.ts";
 import { fail, ok } from "../../core/failure.ts";
 import { readRows } from "../data/training-sets.ts";
+import type { NewRun } from "../heads/evaluations.ts";
 import { commitHeadIfStored } from "../heads/methods.ts";
 import type { Transactions } from "../transactions.ts";
 import * as attempts from "./attempts.ts";
@@ -9,6 +10,7 @@ import { getJobRules } from "./job-runner.ts";
 import * as jobs from "./jobs.ts";
 import * as lifecycle from "./lifecycle.ts";
 import * as log from "./log.ts";
+import * as versionTest from "./version-test.ts";
 
 export const jobMethods = {
   createJob: (ledger: Transactions, claim: string | null, id: string, spec: jobs.JobSpec, status: number) =>
@@ -50,6 +52,12 @@ export const jobMethods = {
       if (source.kind === "dataset") return readRows(sql, source.id, afterPosition, source.revision);
       return fail("not_found", "This job trains on a file.");
     }),
+  /** What to test of a job that has ended; fails if it was tested already. */
+  getVersionTest: (ledger: Transactions, id: string) => ledger.read((sql) => versionTest.getVersionTest(sql, id)),
+  /** Stores the test of a job's version, and promotes the version if the test says so. */
+  commitVersionTest: (ledger: Transactions, id: string, run: NewRun) =>
+    ledger.change((sql, now) => versionTest.commitVersionTest(sql, id, run, now, getJobRules(ledger.env))),
+
   receiveMessage: (ledger: Transactions, message: attempts.AttemptMessage) =>
     ledger.change((sql, now) => {
       const directive = attempts.receiveMessage(sql, message, now, getJobRules(ledger.env));

@@ -31,6 +31,7 @@ export type TaskKind =
   | "retrain"
   | "embed_dataset"
   | "delete_evaluation_errors"
+  | "test_version"
   | "sweep";
 
 /** KV takes one operation to delete a key. */
@@ -88,10 +89,17 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   retrain: 1,
   embed_dataset: MAX_CALLS_PER_EMBEDDING,
   delete_evaluation_errors: 0,
+  test_version: 1,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
 /** Tasks that wait while their tenant is suspended. The others keep the ledger, KV and R2 in order. */
-export const SUSPENDED_TASKS: ReadonlySet<TaskKind> = new Set(["submit_jobs", "deliver", "retrain", "embed_dataset"]);
+export const SUSPENDED_TASKS: ReadonlySet<TaskKind> = new Set([
+  "submit_jobs",
+  "deliver",
+  "retrain",
+  "embed_dataset",
+  "test_version",
+]);
 
 /** Makes the tasks due that have waited while their tenant was suspended. */
 export function resumeSuspendedTasks(sql: SqlStorage, now: number): void {
@@ -132,6 +140,7 @@ const MAX_CONCURRENT_TASKS: Readonly<Partial<Record<TaskKind, number>>> = {
   submit_jobs: 1,
   retrain: 1,
   embed_dataset: 1,
+  test_version: 1,
   merge_import: 3,
   edit_dataset: 3,
   erase_examples: 1,
