@@ -150,6 +150,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   test_examples: "how many held-out examples were compared",
   p_value: "of McNemar's exact test: how probable such a difference is if neither is better",
   verdict: "what the comparison says of the fine-tuned model",
+  test: "how the version did on the dataset named by test_dataset; null or left out where none was named",
   // Predictions
   top_k: "how many of the most probable labels are shown",
   coverage: "the probability with which the set or the interval is to hold the truth",

@@ -233,6 +233,7 @@ describe("a job", () => {
         promote: "if_better",
         trainable: "all",
         attempt: 1,
+        test: null,
         kind: null,
         comparison: null,
       },
