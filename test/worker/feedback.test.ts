@@ -63,6 +63,7 @@ test("feedback is learnt, and answered with how the active version had done on i
       retrain_after_examples: null,
       retrain_on_drift: false,
       promote: "if_not_worse",
+      test_dataset: null,
       new_examples: 2,
       retraining: false,
       recent: { judged: 2, hits: 1 },

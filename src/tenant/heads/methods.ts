@@ -13,6 +13,7 @@ import { countTrainedOn } from "../data/overlap.ts";
 import type { JobSpec } from "../jobs/jobs.ts";
 import type { Transactions } from "../transactions.ts";
 import * as backbones from "./backbones.ts";
+import { listErrors } from "./evaluation-errors.ts";
 import * as evaluations from "./evaluations.ts";
 import * as feedback from "./feedback.ts";
 import * as heads from "./heads.ts";
@@ -78,7 +79,7 @@ export const headMethods = {
   getRun: (ledger: Transactions, id: string) => ledger.read((sql) => evaluations.getRun(sql, id)),
   listRuns: (ledger: Transactions, request: EvaluationRunPageRequest) =>
     ledger.read((sql) => evaluations.listRuns(sql, request)),
-  listErrors: evaluations.listErrors,
+  listErrors,
   /** `trained`: what is trained, or the name of the dataset that it is trained on; null if that is not known. */
   checkTestDataset: (ledger: Transactions, name: string, trained: evaluations.TestedShape | string | null) =>
     ledger.read((sql) => {
@@ -117,7 +118,12 @@ export const headMethods = {
 
   getRetrainingSpec: (ledger: Transactions, name: string, attempt: number) =>
     ledger.read((sql) => retraining.getRetrainingSpec(sql, name, attempt)),
-  commitRetraining: (ledger: Transactions, attempt: number, head: heads.NewHead, run: evaluations.NewRun | null) =>
+  commitRetraining: (
+    ledger: Transactions,
+    attempt: number,
+    head: heads.NewHead,
+    run: evaluations.NewRun | null = null,
+  ) =>
     commitHeadIfStored(ledger, head, null, () =>
       ledger.change((sql, now) => retraining.commitRetraining(sql, attempt, head, run, now)),
     ),
