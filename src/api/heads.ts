@@ -55,6 +55,15 @@ const evaluationSettings = z
     if (fraction !== undefined && (method === "cross_validation" || method === "none")) refuse("fraction");
   });
 
+export const outOfScopeSettings = z.strictObject({
+  in_scope_recall: z
+    .number()
+    .min(0.5)
+    .max(0.999)
+    .default(0.97)
+    .openapi({ description: "the share of inputs in scope that the head's threshold keeps" }),
+});
+
 export const newHead = z
   .strictObject({
     name,
@@ -67,6 +76,7 @@ export const newHead = z
     }),
     hyperparameters: headHyperparameters.prefault({}),
     evaluation: evaluationSettings.prefault({}),
+    out_of_scope: outOfScopeSettings.optional(),
     clamp: z.boolean().default(false).openapi({
       description: "for the task 'regression': whether predictions are clamped to the range of the values trained on",
     }),
@@ -161,7 +171,15 @@ export const evaluation = z
     /** `matrix[true][predicted]`, both in the order of `labels`. */
     confusion: z.object({ labels: z.array(z.string()), matrix: z.array(z.array(z.number())) }).optional(),
     out_of_scope: z
-      .object({ score: z.string(), threshold: z.number(), expected_recall: z.number().nullable() })
+      .object({
+        score: z.string(),
+        threshold: z.number(),
+        // Heads of older builds have no more than the threshold and the recall.
+        in_scope_kept: z.number().nullable().optional(),
+        expected_recall: z.number().nullable(),
+        auroc: z.number().nullable().optional(),
+        curve: z.array(z.object({ kept: z.number(), recall: z.number() })).optional(),
+      })
       .nullable()
       .optional(),
     r2: z.number().nullable().optional(),
@@ -281,6 +299,16 @@ export const headExport = z
     bias: z.array(z.number()),
     temperature: z.number(),
     out_of_scope_threshold: z.number().nullable(),
+    scope: z
+      .object({
+        figures: z.array(z.object({ name: z.string(), mean: z.number(), deviation: z.number(), weight: z.number() })),
+        examples: z.number().int(),
+        scores: z.array(z.number()),
+        /** Of each label, and last of what is out of scope. */
+        centroids: z.array(z.array(z.array(z.number()))).nullable(),
+      })
+      .nullable()
+      .openapi({ description: "how it tells what is in scope; see docs/scope.md" }),
     thresholds: z
       .array(z.number())
       .nullable()

@@ -40,7 +40,14 @@ export const prediction = z.object({
     .optional()
     .openapi({ description: "null: too few examples were held out for this coverage" }),
   score: z.number().optional(),
-  in_scope: z.boolean().optional(),
+  in_scope: z
+    .boolean()
+    .nullable()
+    .optional()
+    .openapi({ description: "for one label: whether the input is like the training examples; null: not known" }),
+  scope_score: z.number().optional().openapi({
+    description: "for one label: the share of inputs in scope that are less like the training examples than this one",
+  }),
   /** The `top_k` most probable labels, most probable first. */
   scores: z.array(labelScore).optional(),
   set: z.array(z.string()).optional(),

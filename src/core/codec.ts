@@ -10,11 +10,13 @@
  *          | idf, scale, scales f32 | seen buckets u16 | lexical weights i8
  *          "GHD4" has the same JSON and the same parts as named sections (sections.ts), and others that a head may have. It
  *          is the last version of its kind: what a head gets from now on is a section, or a field of the JSON.
+ *          The section "scope" is in scope-codec.ts. A build that does not know it takes every input to be in scope.
  *          `visible_text` in the JSON of any of them: invisible characters are removed before a text's features are
  *          computed.
  */
 import type { ValueRange } from "./evaluation/value-range.ts";
 import type { Head, LexicalWeights, Task } from "./head.ts";
+import { decodeScope, encodeScope } from "./scope-codec.ts";
 import { asciiJson, decodeSections, encodeSections, readHeader, type Section, writeHeader } from "./sections.ts";
 
 const HEAD_V1_MAGIC = 0x31444847;
@@ -37,6 +39,8 @@ interface HeadHeader {
   lexical?: { buckets: number; columns: number };
 }
 
+const SCOPE = "scope";
+
 /**
  * A head without further sections is written as "GHD2", or with lexical features as "GHD3", which earlier versions can
  * read. They pass over `visible_text`, and read invisible characters as they always did.
@@ -57,9 +61,10 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     ...(lexical === null ? {} : { lexical: { buckets: lexical.buckets, columns: lexical.seenBuckets.length } }),
   };
   const parts = partsOf(head);
-  if (head.sections.length > 0) {
+  if (head.sections.length > 0 || head.scope !== null) {
     const sections = parts.map(([name, array]) => ({ name, bytes: bytesOf(array), required: true }));
-    return encodeSections(HEAD_V4_MAGIC, { header, sections: [...sections, ...head.sections] });
+    const scope = head.scope === null ? [] : [{ name: SCOPE, bytes: encodeScope(head.scope), required: false }];
+    return encodeSections(HEAD_V4_MAGIC, { header, sections: [...sections, ...scope, ...head.sections] });
   }
   const json = asciiJson(header);
   const size = parts.reduce((sum, [, array]) => sum + array.byteLength, 8 + Math.ceil(json.length / 4) * 4);
@@ -159,6 +164,7 @@ function partLengths({ task, labels, dimensions, conformal, lexical }: HeadHeade
 
 function toHead(header: HeadHeader, parts: ReadonlyMap<string, Uint8Array>, sections: readonly Section[]): Head {
   const part = (name: string) => parts.get(name) ?? new Uint8Array(0);
+  const scope = sections.find(({ name }) => name === SCOPE);
   return {
     task: header.task,
     labels: header.labels,
@@ -171,9 +177,10 @@ function toHead(header: HeadHeader, parts: ReadonlyMap<string, Uint8Array>, sect
     offset: header.offset,
     temperature: header.temperature,
     outOfScopeThreshold: header.out_of_scope_threshold,
+    scope: scope === undefined ? null : decodeScope(scope.bytes, header.labels.length, header.dimensions),
     thresholds: header.thresholds ?? [],
     valueRange: header.value_range ?? null,
-    sections,
+    sections: sections.filter((section) => section !== scope),
   };
 }
 

@@ -7,6 +7,7 @@
  */
 
 import { sigmoid, softmax } from "./evaluation/probability.ts";
+import { isInScope, type Scope, scopeScore } from "./evaluation/scope.ts";
 import { DEFAULT_THRESHOLD } from "./evaluation/thresholds.ts";
 import { clampTo, type ValueRange } from "./evaluation/value-range.ts";
 import type { Section } from "./sections.ts";
@@ -32,8 +33,13 @@ export interface Head {
   readonly offset: number;
   /** Divides the logits (Guo et al. 2017, On Calibration of Modern Neural Networks). */
   readonly temperature: number;
-  /** An input is in scope if its top probability is at least this. Null: every input is in scope. */
+  /**
+   * An input is in scope if its p-value by `scope` is above this; without `scope`, if its top probability is at least
+   * this. Null: whether an input is in scope is unknown.
+   */
   readonly outOfScopeThreshold: number | null;
+  /** How it tells what is in scope. Null: heads of other tasks, without an evaluation, and older ones. */
+  readonly scope: Scope | null;
   /** Multi-label: a label is predicted from this probability on. Empty: from ½ on, for each label. */
   readonly thresholds: readonly number[];
   /** Regression: outputs are clamped to this range, unless it is null. */
@@ -117,6 +123,28 @@ export function outputsOf({ task, valueRange }: Head, logits: Float64Array, temp
   const scaled = logits.map((logit) => logit / temperature);
   if (task === "regression") return valueRange === null ? scaled : scaled.map((value) => clampTo(valueRange, value));
   return task === "single_label" ? softmax(scaled) : scaled.map(sigmoid);
+}
+
+/**
+ * Whether an input with these logits (before the temperature) is in scope, and its score: the p-value, or for heads of older
+ * builds the top probability. Null: not known.
+ *
+ * @param threshold in the place of the head's own
+ */
+export function judgeScope(
+  head: Head,
+  logits: Float64Array,
+  embedding: Float32Array,
+  threshold: number | null = head.outOfScopeThreshold,
+): { readonly inScope: boolean | null; readonly score: number | null } {
+  const { scope, temperature } = head;
+  if (scope !== null) {
+    const score = scopeScore(scope, logits, embedding);
+    return { inScope: threshold === null ? null : isInScope(scope, score, threshold), score };
+  }
+  if (threshold === null) return { inScope: null, score: null };
+  const score = Math.max(...outputsOf(head, logits, temperature));
+  return { inScope: score >= threshold, score };
 }
 
 /** From which probability on a multi-label head predicts a label. */

@@ -64,6 +64,7 @@ export function composeModel(
     offset: frozen.task === "regression" ? (1 - share) * frozen.offset + share * mean : 0,
     temperature: 1,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     conformal: new Float32Array(0),
   };

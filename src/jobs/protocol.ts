@@ -56,6 +56,10 @@ export const submission = z
       .boolean()
       .optional()
       .meta({ description: "regression: whether outputs are clamped to the range of the values" }),
+    in_scope_recall: z.number().optional().meta({
+      description:
+        "one label: the share of inputs in scope that the head's threshold keeps. Older Workers do not send it",
+    }),
     evaluation: z.object({
       method: z.enum(["auto", "cross_validation", "holdout", "none"]),
       folds: z.int().min(2).optional(),
@@ -86,6 +90,8 @@ export function toTrainingOptions(params: {
   readonly hyperparameters: Omit<Submission["hyperparameters"], "epochs" | "batch_size" | "learning_rate_multiplier">;
   readonly evaluation: Submission["evaluation"];
   readonly clamp?: boolean | undefined;
+  readonly in_scope_recall?: number | undefined;
+  readonly out_of_scope?: { readonly in_scope_recall: number } | undefined;
 }): Omit<TrainingOptions, "budget"> {
   const { l2, class_weight, lexical, seed } = params.hyperparameters;
   const { method, folds, fraction, detail } = params.evaluation;
@@ -95,6 +101,7 @@ export function toTrainingOptions(params: {
     seed,
     lexical,
     clamp: params.clamp ?? false,
+    inScopeRecall: params.in_scope_recall ?? params.out_of_scope?.in_scope_recall,
     evaluation: {
       method,
       ...(folds === undefined ? {} : { folds }),

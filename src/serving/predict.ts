@@ -5,7 +5,15 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { CHARACTERS_PER_CHUNK } from "../backbones/chunks.ts";
 import { argmax } from "../core/evaluation/probability.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
-import { type Head, predict, predictionInterval, predictionSet, thresholdOf } from "../core/head.ts";
+import {
+  type Head,
+  judgeScope,
+  logitsOf,
+  outputsOf,
+  predictionInterval,
+  predictionSet,
+  thresholdOf,
+} from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { createLexicalVectorizer } from "../core/text/lexical.ts";
 import { visibleText } from "../core/text/visible.ts";
@@ -77,6 +85,7 @@ export async function predictInputs(
     predictions: predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)),
     counted: tops.map((top, index) => ({
       top,
+      scope: predictions[index]?.scope_score,
       unknownWords: countsWords && index < MAX_WORD_COUNTS ? binUnknownWords(texts[index] ?? "") : null,
     })),
     embedded: { backbone: name, rows: rows.value },
@@ -114,8 +123,9 @@ async function predictRows(
     }
     const text = texts[index] ?? "";
     operations += predictionOperations(head, text);
-    const outputs = predict(head, embedding, readFeatures?.(text));
-    predictions.push({ index, ...toPrediction(head, outputs, options) });
+    const logits = logitsOf(head, embedding, readFeatures?.(text) ?? null);
+    const outputs = outputsOf(head, logits, head.temperature);
+    predictions.push({ index, ...toPrediction(head, { logits, outputs, embedding }, options) });
     const label = argmax(outputs);
     tops.push(head.task === "regression" ? null : { label, score: outputs[label] ?? 0 });
   }
@@ -198,7 +208,15 @@ async function embed(
   return embedded.ok ? ok(embedded.value.rows) : embedded;
 }
 
-function toPrediction(head: Head, outputs: Float64Array, options: PredictOptions): Omit<Prediction, "index"> {
+function toPrediction(
+  head: Head,
+  {
+    embedding,
+    logits,
+    outputs,
+  }: { readonly embedding: Float32Array; readonly logits: Float64Array; readonly outputs: Float64Array },
+  options: PredictOptions,
+): Omit<Prediction, "index"> {
   if (head.task === "regression") {
     const value = outputs[0] ?? 0;
     const interval = predictionInterval(head, value, options.coverage ?? DEFAULT_COVERAGE);
@@ -217,11 +235,12 @@ function toPrediction(head: Head, outputs: Float64Array, options: PredictOptions
     const shown = Math.max(1, ranked.findLastIndex(isPredicted) + 1);
     return { labels, scores: scores(ranked.slice(0, options.top_k ?? shown)) };
   }
-  const threshold = options.out_of_scope_threshold ?? head.outOfScopeThreshold;
+  const scope = judgeScope(head, logits, embedding, options.out_of_scope_threshold);
   return {
     label: top.label,
     score: top.score,
-    in_scope: threshold === null || top.score >= threshold,
+    in_scope: scope.inScope,
+    ...(head.scope === null || scope.score === null ? {} : { scope_score: scope.score }),
     scores: scores(ranked.slice(0, options.top_k ?? 1)),
     ...(options.coverage === undefined
       ? {}

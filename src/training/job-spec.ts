@@ -102,6 +102,7 @@ export async function resolveHeadJobSpec(
       evaluation,
       clamp: params.clamp,
       test_dataset: params.test_dataset ?? null,
+      ...(params.out_of_scope === undefined ? {} : { in_scope_recall: params.out_of_scope.in_scope_recall }),
     },
   );
   if (!spec.ok || !params.clamp || spec.value.task === "regression") return spec;

@@ -242,7 +242,7 @@ async function testGroup(
 function makePredictor(head: Head, test: HeadTest) {
   const readFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
   return (row: number, embedding: Float32Array, text: string): number => {
-    test.add(row, logitsOf(head, embedding, readFeatures?.(text) ?? null));
+    test.add(row, logitsOf(head, embedding, readFeatures?.(text) ?? null), embedding);
     return predictionOperations(head, text);
   };
 }

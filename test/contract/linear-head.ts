@@ -8,6 +8,7 @@ export function linearHead(model: Pick<Head, "task" | "labels" | "dimensions" | 
     offset: 0,
     temperature: 1,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     valueRange: null,
     visibleText: true,

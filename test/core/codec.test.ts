@@ -13,6 +13,7 @@ const head: Head = {
   offset: 0,
   temperature: 0.5,
   outOfScopeThreshold: null,
+  scope: null,
   thresholds: [],
   valueRange: null,
   visibleText: true,
@@ -57,7 +58,7 @@ it("reads heads of version 1, which have no offset", () => {
 describe("a head with sections", () => {
   const sections = [
     { name: "sketch", bytes: Uint8Array.of(1, 2, 3), required: false },
-    { name: "scope", bytes: Uint8Array.of(), required: false },
+    { name: "empty", bytes: Uint8Array.of(), required: false },
   ];
   const lexical = {
     buckets: 256,

@@ -35,6 +35,7 @@ function makeHead(outputs: number, task: Head["task"], spread: number, seed: num
     offset: 0,
     temperature: task === "regression" ? 1 : 0.5 + random(),
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     valueRange: null,
     visibleText: true,

@@ -3,13 +3,13 @@ import { describe, expect, it } from "vitest";
 import { chiSquareTail } from "../../src/core/evaluation/gamma.ts";
 import {
   addInputCounts,
+  binScores,
   COUNTED_LABELS,
   countPredictions,
   type InputCounts,
   noInputs,
   SCORE_BINS,
   UNKNOWN_WORD_BINS,
-  uniformScores,
   unknownWordBin,
 } from "../../src/core/evaluation/input-counts.ts";
 import { compareInputs, type FigureShift, MIN_REFERENCE_INPUTS } from "../../src/core/evaluation/input-shift.ts";
@@ -88,7 +88,10 @@ describe("the first 200 inputs", () => {
     for (const heldOut of [60, 200, 1_000, 5_000]) {
       let alarms = 0;
       for (let i = 0; i < rounds; i++) {
-        const reference = { ...drawInputs(heldOut), scope: uniformScores(heldOut) };
+        const reference = {
+          ...drawInputs(heldOut),
+          scope: binScores(Array.from({ length: heldOut }, (_, i) => (i + 0.5) / heldOut)),
+        };
         if (movedIn(reference, drawInputs(200)).length > 0) alarms++;
       }
       expect(alarms / rounds, `${heldOut} held out`).toBeLessThan(0.01);

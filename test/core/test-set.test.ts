@@ -25,6 +25,7 @@ function identityHead(head: Partial<Head>): Head {
     offset: 0,
     temperature: 1,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     valueRange: null,
     conformal: new Float32Array(0),
@@ -41,7 +42,7 @@ function run(
 ) {
   const encoded = encodeTestTargets(head, targets, outOfScopeLabel);
   const tested = testHead(head, encoded);
-  for (const [row, values] of logits.entries()) tested.add(row, Float64Array.from(values));
+  for (const [row, values] of logits.entries()) tested.add(row, Float64Array.from(values), Float32Array.from(values));
   return { ...encoded, ...tested.result() };
 }
 
@@ -58,7 +59,12 @@ test("one label: unknown labels are wrong, and out-of-scope rows count for the s
   const { labels, evaluation, prediction } = run(head, ["a", "b", "x", "none", "none", "a"], logits, "none");
   expect(labels).toEqual(["a", "b", "c", "x"]);
   expect(evaluation).toMatchObject({ method: "test_set", examples: 4, accuracy: 0.5 });
-  expect(evaluation.out_of_scope).toEqual({ score: "max_probability", threshold: 0.6, expected_recall: 0.5 });
+  expect(evaluation.out_of_scope).toMatchObject({
+    score: "max_probability",
+    threshold: 0.6,
+    in_scope_kept: 1,
+    expected_recall: 0.5,
+  });
   expect(evaluation.confusion?.matrix).toEqual([
     [1, 0, 1, 0],
     [0, 1, 0, 0],

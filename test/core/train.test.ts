@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
-import { predict, predictionInterval, predictionSet } from "../../src/core/head.ts";
+import { isInScope, type Scope, scopeScore } from "../../src/core/evaluation/scope.ts";
+import { type Head, logitsOf, predict, predictionInterval, predictionSet } from "../../src/core/head.ts";
 import { limits } from "../../src/core/limits.ts";
 import { estimateCost } from "../../src/core/linear/cost.ts";
 import { train } from "../../src/core/linear/train.ts";
@@ -518,10 +519,15 @@ describe("other tasks", () => {
     expect(training.examples).toBe(200);
     expect(evaluation.examples).toBe(200);
     expect(evaluation.out_of_scope?.expected_recall).toBeGreaterThan(0.7);
-    const refused = [...Array(40).keys()].filter(
-      (row) =>
-        Math.max(...predict(head, outOfScopeRows.subarray(row * 10, row * 10 + 10))) < (head.outOfScopeThreshold ?? 0),
-    );
+    const refused = [...Array(40).keys()].filter((row) => {
+      const x = outOfScopeRows.subarray(row * 10, row * 10 + 10);
+      const { scope, outOfScopeThreshold } = decodeHead(encodeHead(head)) as Head;
+      return !isInScope(
+        scope as Scope,
+        scopeScore(scope as Scope, logitsOf(head, x, null), x),
+        outOfScopeThreshold as number,
+      );
+    });
     expect(refused.length).toBeGreaterThan(28);
   });
 

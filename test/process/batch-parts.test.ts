@@ -106,6 +106,7 @@ describe("a checkpoint", () => {
     evaluation: { method: "holdout", detail: "summary", examples: 3 },
     temperature: 2,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     valueRange: null,
     conformal: [0.5],
@@ -348,7 +349,7 @@ describe("the comparison", () => {
   const compare = async (trainingMaterial: TrainingContext, rows: readonly number[], frozen: Head, fineTuned: Head) => {
     const answers = async (head: Head): Promise<Predictions> => ({
       head,
-      outputs: await predictRows(trainingMaterial, rows, { head, embed: trainingMaterial.embed }),
+      ...(await predictRows(trainingMaterial, rows, { head, embed: trainingMaterial.embed })),
     });
     const outcomes = outcomesOf(trainingMaterial, rows, await answers(frozen), await answers(fineTuned));
     return compareOutcomes(trainingMaterial.submission.task, outcomes);

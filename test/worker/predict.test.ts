@@ -52,6 +52,7 @@ describe("single_label", () => {
       label: "billing",
       score: expect.any(Number),
       in_scope: true,
+      scope_score: expect.any(Number),
       scores: [{ label: "billing", score: prediction.score }],
     });
   });

@@ -9,6 +9,7 @@
 import { createHash } from "node:crypto";
 import type { Candidate, Comparison } from "../../core/evaluation/comparison.ts";
 import type { EvaluationResult } from "../../core/evaluation/evaluation.ts";
+import type { ScopeModel } from "../../core/evaluation/scope.ts";
 import { comparisonFoldCount } from "../../core/linear/split.ts";
 import type { TrainingState } from "../../finetune/encoder/state.ts";
 import type { Plan } from "../../finetune/train.ts";
@@ -27,10 +28,16 @@ export interface TrainedCandidate {
 /** The candidates that are trained so far on one fold's training rows; null: one that cannot be trained. */
 export type FoldCandidates = { readonly [candidate in Candidate]?: TrainedCandidate | null };
 
+export type StoredScope = Omit<ScopeModel, "scores"> & { readonly scores: readonly number[] };
+
 /** The evaluation and calibration of the fine-tuned candidate on the rows of all folds. */
 export interface FineTunedAssessment {
   readonly plan: Plan;
-  readonly assessment: Omit<EvaluationResult, "conformal"> & { readonly conformal: readonly number[] };
+  readonly assessment: Omit<EvaluationResult, "conformal" | "scope"> & {
+    readonly conformal: readonly number[];
+    /** Earlier builds have none. The centroids are those of the final model. */
+    readonly scope?: StoredScope | null;
+  };
 }
 
 /** Which training of a job it is: that of a fold, or that on all rows. */
@@ -84,12 +91,13 @@ export function emptyCheckpoint(): Checkpoint {
  */
 export function submissionFingerprint(submission: Submission, digest: string, examples: number): string {
   const { task, modality, backbone, dimensions, out_of_scope_label, trainable } = submission;
-  const { hyperparameters, evaluation, edge_budget, comparison } = submission;
+  const { hyperparameters, evaluation, edge_budget, comparison, in_scope_recall } = submission;
   const data = [digest, task, modality, backbone, dimensions, out_of_scope_label];
   const count = comparisonFoldCount(examples);
   // Without cross-fitting, and with two folds, the fingerprint is that of builds that had nothing else.
   const folds = comparison === "cross_fit" ? [comparison, ...(count === 2 ? [] : [count])] : [];
-  const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget, ...folds]);
+  const scope = in_scope_recall === undefined ? [] : [{ in_scope_recall }];
+  const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget, ...folds, ...scope]);
   return createHash("sha256").update(all).digest("hex");
 }
 

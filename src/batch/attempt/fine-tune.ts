@@ -225,7 +225,8 @@ async function trainFrozenHead(
 
 async function frozenLogits(context: TrainingContext, head: Head, rows: readonly number[]): Promise<Float32Array> {
   const model = { head: { ...head, temperature: 1 }, embed: context.embed };
-  return toLogits(head, await predictRows(context, rows, model));
+  const { outputs } = await predictRows(context, rows, model);
+  return toLogits(head, outputs);
 }
 
 function drawHeldOutRows(context: TrainingContext, rows: readonly number[]): Set<number> {

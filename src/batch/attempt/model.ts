@@ -11,10 +11,15 @@ export interface Model {
   readonly embed: TrainingContext["embed"];
 }
 
-/** A head, and its outputs for some rows. */
-export interface Predictions {
-  readonly head: Head;
+/** Outputs for some rows, as `predict` gives them, and what they were made from. */
+export interface RowPredictions {
   readonly outputs: readonly Float64Array[];
+  readonly embeddings: readonly Float32Array[];
+}
+
+/** A head, and its outputs for some rows. */
+export interface Predictions extends RowPredictions {
+  readonly head: Head;
 }
 
 const OPERATIONS_PER_YIELD = 50_000_000;
@@ -36,24 +41,27 @@ export function makeModel(
   return { head, embed: embedLazily(loaded.backbone, context.examples.texts) };
 }
 
-/** A model's outputs for rows, as `predict` gives them. */
+/** A model's outputs for rows. */
 export async function predictRows(
   context: TrainingContext,
   rows: readonly number[],
   { head, embed }: Model,
-): Promise<Float64Array[]> {
+): Promise<RowPredictions> {
   const extractFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
   const outputs: Float64Array[] = [];
+  const embeddings: Float32Array[] = [];
   let operations = 0;
   for (const row of rows) {
     const text = context.examples.texts[row] ?? "";
-    outputs.push(predict(head, await embed(row), extractFeatures === null ? null : extractFeatures(text)));
+    const embedding = await embed(row);
+    embeddings.push(embedding);
+    outputs.push(predict(head, embedding, extractFeatures === null ? null : extractFeatures(text)));
     operations += head.weights.length + OPERATIONS_PER_CHARACTER * text.length;
     if (operations < OPERATIONS_PER_YIELD) continue;
     operations = 0;
     await context.yieldToEventLoop();
   }
-  return outputs;
+  return { outputs, embeddings };
 }
 
 /**

@@ -187,33 +187,3 @@ export function conformalScores(scores: readonly number[]): Float32Array {
     (_, i) => sorted[Math.ceil(((i + 1) * sorted.length) / count) - 1] as number,
   );
 }
-
-/**
- * The threshold on the top probability that separates in-scope from out-of-scope examples best. An example counts as in
- * scope if its top probability is at least the threshold. The threshold maximises the share of in-scope examples that
- * are accepted and predicted correctly, plus the share of out-of-scope examples that are rejected.
- *
- * @param inScope each example's top probability, and whether its label is predicted correctly
- * @param outOfScope each example's top probability
- */
-export function outOfScopeThreshold(
-  inScope: readonly { readonly top: number; readonly isCorrect: boolean }[],
-  outOfScope: readonly number[],
-): number {
-  const points = [
-    ...inScope.map(({ top, isCorrect }) => ({ top, gain: isCorrect ? -1 / inScope.length : 0 })),
-    ...outOfScope.map((top) => ({ top, gain: 1 / outOfScope.length })),
-  ].sort((a, b) => a.top - b.top);
-  let gain = 0;
-  let bestGain = 0;
-  let threshold = 0;
-  points.forEach((point, i) => {
-    gain += point.gain;
-    const nextTop = points[i + 1]?.top ?? 1;
-    if (gain > bestGain && nextTop > point.top) {
-      bestGain = gain;
-      threshold = (point.top + nextTop) / 2;
-    }
-  });
-  return threshold;
-}

@@ -6,6 +6,7 @@ import { type Evaluation, type EvaluationResult, noEvaluation } from "./evaluati
 import { regressionMetrics } from "./metrics.ts";
 import { evaluateMultiLabel } from "./multi-label.ts";
 import { regressionIntervals } from "./regression-intervals.ts";
+import type { ScopeOptions } from "./scope-fit.ts";
 import { evaluateSingleLabel } from "./single-label.ts";
 import { clampTo, rangeOf } from "./value-range.ts";
 
@@ -15,6 +16,7 @@ import { clampTo, rangeOf } from "./value-range.ts";
  *
  * @param heldOut logits of held-out rows, including out-of-scope rows (target −1)
  * @param parts the part of each entry of `heldOut`: its fold, or one half of a holdout
+ * @param scopeOptions for one label a row
  */
 export function* evaluateHeldOut(
   labels: readonly string[],
@@ -22,11 +24,12 @@ export function* evaluateHeldOut(
   heldOut: HeldOutLogits,
   parts: Int32Array,
   settings: Pick<Evaluation, "method" | "folds">,
+  scopeOptions: ScopeOptions = {},
 ): Steps<EvaluationResult> {
   if (heldOut.rows.length === 0) return noEvaluation;
   switch (targets.kind) {
     case "single":
-      return yield* evaluateSingleLabel(labels, targets, heldOut, parts, settings);
+      return yield* evaluateSingleLabel(labels, targets, heldOut, parts, settings, scopeOptions);
     case "multi":
       return yield* evaluateMultiLabel(labels, targets, heldOut, parts, settings);
     case "value":
@@ -68,6 +71,7 @@ function evaluateRegression(
     },
     temperature: 1,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     conformal: conformalScores(residuals),
   };

@@ -4,6 +4,8 @@ import type { InputCounts } from "./input-counts.ts";
 import type { ClassMetrics } from "./metrics.ts";
 import type { AccuracyEstimate } from "./power-law.ts";
 import type { RegressionIntervals } from "./regression-intervals.ts";
+import type { Scope } from "./scope.ts";
+import type { ScopeEvaluation } from "./scope-fit.ts";
 
 export interface LearningCurvePoint {
   readonly examples: number;
@@ -48,14 +50,7 @@ export interface Evaluation extends RegressionIntervals {
   readonly ece_uncalibrated?: number;
   readonly per_class?: readonly ClassMetrics[];
   readonly confusion?: { readonly labels: readonly string[]; readonly matrix: readonly (readonly number[])[] };
-  readonly out_of_scope?: {
-    readonly score: "max_probability";
-    readonly threshold: number;
-    /**
-     * Null if too few out-of-scope examples were held out to evaluate a threshold on other examples than it was set on.
-     */
-    readonly expected_recall: number | null;
-  } | null;
+  readonly out_of_scope?: ScopeEvaluation | null;
   readonly r2?: number;
   readonly mae?: number;
   readonly rmse?: number;
@@ -68,6 +63,8 @@ export interface EvaluationResult {
   readonly evaluation: Evaluation;
   readonly temperature: number;
   readonly outOfScopeThreshold: number | null;
+  /** How it tells what is in scope; null if it cannot. */
+  readonly scope: Scope | null;
   /** Of each label of a multi-label head; empty if none are fitted. */
   readonly thresholds: readonly number[];
   readonly conformal: Float32Array;
@@ -77,6 +74,7 @@ export const noEvaluation: EvaluationResult = {
   evaluation: { method: "none", detail: "summary", examples: 0 },
   temperature: 1,
   outOfScopeThreshold: null,
+  scope: null,
   thresholds: [],
   conformal: new Float32Array(0),
 };

@@ -70,9 +70,11 @@ export function labelKey(index: number): number {
   return Math.min(index, COUNTED_LABELS);
 }
 
-/** What a score is counted as that is uniform on these inputs, as a conformal p-value is on inputs like the examples. */
-export function uniformScores(inputs: number): number[] {
-  return new Array<number>(SCORE_BINS).fill(inputs / SCORE_BINS);
+/** How many scores are in each bin. */
+export function binScores(scores: readonly number[]): number[] {
+  const bins = [...noInputs.scope];
+  for (const score of scores) bins[scoreBin(score)] = (bins[scoreBin(score)] as number) + 1;
+  return bins;
 }
 
 /** Counts of inputs by their top probabilities and most probable labels. */

@@ -51,6 +51,7 @@ export function* evaluateMultiLabel(
     evaluation: { ...settings, detail: "summary", ...figures, held_out_inputs: countInputs(tops) },
     temperature,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds,
     conformal: conformalScores(nonconformity),
   };

@@ -1,7 +1,7 @@
 import type { Targets } from "../linear/targets.ts";
 import type { Steps } from "../steps.ts";
 import { automationOf } from "./automation.ts";
-import { conformalScores, fitTemperature, type HeldOutLogits, outOfScopeThreshold } from "./calibration.ts";
+import { conformalScores, fitTemperature, type HeldOutLogits } from "./calibration.ts";
 import {
   crossFitLogLoss,
   crossFitTemperatures,
@@ -10,7 +10,7 @@ import {
   visitProbabilities,
 } from "./cross-fit.ts";
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
-import { countPredictions, uniformScores } from "./input-counts.ts";
+import { binScores, countPredictions } from "./input-counts.ts";
 import {
   confusionMatrix,
   expectedCalibrationError,
@@ -20,6 +20,7 @@ import {
   wilsonInterval,
 } from "./metrics.ts";
 import { argmax } from "./probability.ts";
+import { DEFAULT_IN_SCOPE_RECALL, fitScope, type ScopeOptions } from "./scope-fit.ts";
 
 /**
  * With more labels the confusion matrix is left out: its size is their square, and a row of the ledger has at most 2
@@ -33,7 +34,6 @@ interface Entry extends HeldOutEntry {
 }
 
 interface Prediction {
-  readonly part: number;
   /** The most probable label, and its probability. */
   readonly label: number;
   readonly top: number;
@@ -46,6 +46,7 @@ export function* evaluateSingleLabel(
   heldOut: HeldOutLogits,
   parts: Int32Array,
   settings: Pick<Evaluation, "method" | "folds">,
+  { distances = null, recall = DEFAULT_IN_SCOPE_RECALL }: ScopeOptions,
 ): Steps<EvaluationResult> {
   const entries = Array.from(heldOut.rows, (row, index): Entry => {
     return { index, part: parts[index] as number, target: targets.indices[row] as number };
@@ -58,19 +59,8 @@ export function* evaluateSingleLabel(
   const predictions = yield* predictEntries(heldOut, inScope, crossFitTemperature);
   const uncalibrated = yield* predictEntries(heldOut, inScope, () => 1);
   const final = yield* finalScores(heldOut, inScope, temperature);
-
   const finalOutOfScope = yield* predictEntries(heldOut, outOfScope, () => temperature);
-  let outOfScopeResult: Evaluation["out_of_scope"] = null;
-  if (outOfScope.length > 0) {
-    const crossFitOutOfScope = yield* predictEntries(heldOut, outOfScope, crossFitTemperature);
-    const finalInScope = predictions.map(({ isCorrect }, i) => ({ top: final.tops[i] as number, isCorrect }));
-    outOfScopeResult = {
-      score: "max_probability",
-      threshold: outOfScopeThreshold(finalInScope, topsOf(finalOutOfScope)),
-      expected_recall: crossFitRecall(new Set(parts), predictions, crossFitOutOfScope),
-    };
-  }
-
+  const scope = yield* fitScope(heldOut, entries, { distances: distances?.heldOut ?? null, recall });
   const figures = singleLabelFigures(labels, {
     truth: inScope.map(({ target }) => target),
     predicted: predictions.map(({ label }) => label),
@@ -84,18 +74,18 @@ export function* evaluateSingleLabel(
       ...settings,
       detail: "summary",
       ...figures,
-      out_of_scope: outOfScopeResult,
+      out_of_scope: scope?.evaluation ?? null,
       held_out_inputs: {
         ...countPredictions([
           ...predictions.map(({ label }, i) => ({ label, top: final.tops[i] as number })),
           ...finalOutOfScope,
         ]),
-        // The scope score is a p-value of in-scope inputs. Of others it is not known here.
-        ...(outOfScope.length === 0 ? { scope: uniformScores(inScope.length) } : {}),
+        ...(scope === null ? {} : { scope: binScores(scope.pValues) }),
       },
     },
     temperature,
-    outOfScopeThreshold: outOfScopeResult?.threshold ?? null,
+    outOfScopeThreshold: scope?.evaluation.threshold ?? null,
+    scope: scope && { ...scope.model, centroids: distances?.centroids ?? null },
     thresholds: [],
     conformal: conformalScores(final.nonconformity),
   };
@@ -145,9 +135,9 @@ function* predictEntries(
   temperatureOf: (entry: Entry) => number,
 ): Steps<Prediction[]> {
   const predictions: Prediction[] = [];
-  yield* visitProbabilities("single", heldOut, entries, temperatureOf, (probabilities, { part, target }) => {
+  yield* visitProbabilities("single", heldOut, entries, temperatureOf, (probabilities, { target }) => {
     const label = argmax(probabilities);
-    predictions.push({ part, label, top: probabilities[label] as number, isCorrect: label === target });
+    predictions.push({ label, top: probabilities[label] as number, isCorrect: label === target });
   });
   return predictions;
 }
@@ -170,29 +160,4 @@ function* finalScores(
 
 function topsOf(predictions: readonly Prediction[]): number[] {
   return predictions.map(({ top }) => top);
-}
-
-/**
- * The share of out-of-scope examples that are rejected when each part's threshold is set on the other parts. Null if
- * that leaves none to evaluate: a threshold that was set on an example says nothing about it.
- */
-function crossFitRecall(
-  parts: ReadonlySet<number>,
-  inScope: readonly Prediction[],
-  outOfScope: readonly Prediction[],
-): number | null {
-  let rejected = 0;
-  let count = 0;
-  for (const part of parts) {
-    const others = outOfScope.filter((prediction) => prediction.part !== part);
-    if (others.length === 0) continue;
-    const threshold = outOfScopeThreshold(
-      inScope.filter((prediction) => prediction.part !== part),
-      topsOf(others),
-    );
-    const own = outOfScope.filter((prediction) => prediction.part === part);
-    count += own.length;
-    rejected += own.filter(({ top }) => top < threshold).length;
-  }
-  return count === 0 ? null : rejected / count;
 }

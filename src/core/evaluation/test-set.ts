@@ -6,7 +6,7 @@
  * row in the figures per class and in the confusion matrix. Only the log loss leaves these examples out, since it would be
  * infinite.
  */
-import { type Head, outputsOf, thresholdOf } from "../head.ts";
+import { type Head, judgeScope, outputsOf, thresholdOf } from "../head.ts";
 import { encodeTargets, type Target, type Targets } from "../linear/targets.ts";
 import { compare, type Decision, gainError } from "./comparison.ts";
 import type { Evaluation } from "./evaluation.ts";
@@ -14,6 +14,7 @@ import { type ClassCounts, calibrationBins, mean, regressionMetrics } from "./me
 import { multiLabelFigures } from "./multi-label.ts";
 import { argmax, logSumExp, softplus } from "./probability.ts";
 import { regressionIntervals } from "./regression-intervals.ts";
+import { evaluateScope } from "./scope-fit.ts";
 import { singleLabelFigures } from "./single-label.ts";
 
 /** The targets of a test set for one head. */
@@ -55,8 +56,8 @@ export interface TestResult {
 }
 
 export interface HeadTest {
-  /** Takes the logits of a row, before the temperature. Each row comes once. */
-  add(row: number, logits: Float64Array): void;
+  /** Takes the logits of a row, before the temperature, and its embedding. Each row comes once. */
+  add(row: number, logits: Float64Array, embedding: Float32Array): void;
   result(): TestResult;
 }
 
@@ -75,14 +76,15 @@ export function testHead(head: Head, { labels, targets }: TestTargets): HeadTest
 const settings = { method: "test_set", detail: "summary" } as const;
 
 function testSingleLabel(head: Head, labels: readonly string[], truth: Int32Array): HeadTest {
-  const { temperature, outOfScopeThreshold } = head;
+  const { temperature, outOfScopeThreshold, scope } = head;
   const predicted = new Int32Array(truth.length);
   const tops = new Float64Array(truth.length);
   const uncalibratedTops = new Float64Array(truth.length);
   const losses: number[] = [];
-  const isInScope = (row: number) => outOfScopeThreshold === null || (tops[row] as number) >= outOfScopeThreshold;
+  const scopes: ReturnType<typeof judgeScope>[] = [];
   return {
-    add(row, logits) {
+    add(row, logits, embedding) {
+      scopes[row] = judgeScope(head, logits, embedding);
       const probabilities = outputsOf(head, logits, temperature);
       const label = argmax(probabilities);
       predicted[row] = label;
@@ -103,7 +105,8 @@ function testSingleLabel(head: Head, labels: readonly string[], truth: Int32Arra
         uncalibratedTops: pick(uncalibratedTops),
         logLoss: mean(losses),
       });
-      const refused = outOfScopeRows.filter((row) => !isInScope(row)).length;
+      const scoresOf = (rows: readonly number[]) => rows.flatMap((row) => scopes[row]?.score ?? []);
+      const score = scope === null ? "max_probability" : "in_scope_p_value";
       return {
         evaluation: {
           ...settings,
@@ -111,17 +114,13 @@ function testSingleLabel(head: Head, labels: readonly string[], truth: Int32Arra
           out_of_scope:
             outOfScopeThreshold === null
               ? null
-              : {
-                  score: "max_probability",
-                  threshold: outOfScopeThreshold,
-                  expected_recall: outOfScopeRows.length === 0 ? null : refused / outOfScopeRows.length,
-                },
+              : { ...evaluateScope(outOfScopeThreshold, scoresOf(inScopeRows), scoresOf(outOfScopeRows)), score },
         },
         prediction: (row) => ({
           isCorrect: (truth[row] as number) < 0 ? null : predicted[row] === truth[row],
           values: [predicted[row] as number],
           score: tops[row] as number,
-          inScope: isInScope(row),
+          inScope: scopes[row]?.inScope ?? null,
         }),
       };
     },

@@ -3,6 +3,7 @@ import { temperatureOperations } from "../evaluation/calibration.ts";
 import { heldOutEvaluationOperations } from "../evaluation/evaluate-held-out.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import { OPERATIONS_PER_COPIED_NUMBER } from "../steps.ts";
+import { distanceCost } from "./class-centroids.ts";
 import { type RowPrecision, rowsPerBlock } from "./design.ts";
 import { fitBytes } from "./fit.ts";
 import { MAX_GRAM_DIMENSIONS } from "./gram.ts";
@@ -105,9 +106,18 @@ export function estimateCost(
     fits * foldOperations +
     heldOutEvaluationOperations(heldOutLogits, Math.max(3, fits)) +
     curveOperations +
+    scopeCost(shape, options).operations +
     (Math.max(limits.evaluation, limits.final) + 1) * evaluation;
 
   return { operations: Math.ceil(operations), bytes: Math.ceil(arrayBytes(shape, options, precision, curve)) };
+}
+
+/** What measuring the distances of held-out rows costs (class-centroids.ts). */
+function scopeCost(shape: TrainingShape, options: CostOptions): Cost {
+  const { task, examples, dimensions, outputs } = shape;
+  const { fits, heldOutLogits } = trainingPlan(shape, options);
+  if (task !== "single_label" || fits === 0) return { operations: 0, bytes: 0 };
+  return distanceCost({ rows: examples, dimensions, labels: outputs, folds: fits, heldOut: heldOutLogits / outputs });
 }
 
 /** Operations of selecting l2 and whether to use lexical features. */
@@ -218,7 +228,11 @@ function arrayBytes(
   const curveShare = curve?.shares.at(-1) ?? 0;
   const curveBytes = curveShare * (designBytes + 3 * sparseBytes) + (curve === null ? 0 : 2 * headFitBytes);
   const evaluationBytes = sparseBytes + 4 * heldOutLogits + modelBytes(Math.max(1, fits)) + curveBytes;
-  const trainingBytes = reductionBytes + headFitBytes + Math.max(selects ? selectionBytes : 0, evaluationBytes);
+  const trainingBytes =
+    reductionBytes +
+    headFitBytes +
+    Math.max(selects ? selectionBytes : 0, evaluationBytes) +
+    scopeCost(shape, options).bytes;
   return designBytes + originalDesignBytes + Math.max(copyBytes, subsetBytes, trainingBytes);
 }
 

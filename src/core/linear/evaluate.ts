@@ -5,6 +5,7 @@ import { type Evaluation, type EvaluationResult, noEvaluation } from "../evaluat
 import { withLearningCurve } from "../evaluation/learning-curve.ts";
 import { mean } from "../evaluation/metrics.ts";
 import { type CurvePoint, powerLawOperations } from "../evaluation/power-law.ts";
+import type { ScopeOptions } from "../evaluation/scope-fit.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
@@ -40,6 +41,13 @@ export interface EvaluationOptions {
   readonly detail: Evaluation["detail"];
   readonly seed: number;
   readonly clamp: boolean;
+  /** For one label a row. */
+  readonly scope: ScopeOptions;
+}
+
+/** How many folds are held out for the evaluation. */
+export function evaluatedFolds({ foldCount }: TrainingRows, method: Evaluation["method"]): number {
+  return method === "none" ? 0 : method === "holdout" ? 1 : foldCount;
 }
 
 /**
@@ -48,9 +56,9 @@ export interface EvaluationOptions {
  */
 export function* evaluate(
   tensors: TensorBackend,
-  { labels, rows, selection, preconditioner, method, curve, detail, seed, clamp }: EvaluationOptions,
+  { labels, rows, selection, preconditioner, method, curve, detail, seed, clamp, scope }: EvaluationOptions,
 ): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
-  const foldCount = method === "holdout" ? 1 : rows.foldCount;
+  const foldCount = evaluatedFolds(rows, method);
   if (method === "none") return { result: noEvaluation, parameters: null };
   if (!hasHeldOutRows(rows.folds, rows.weights, foldCount)) {
     const evaluation = { ...noEvaluation.evaluation, reason: NOTHING_HELD_OUT[rows.targets.kind] };
@@ -76,7 +84,7 @@ export function* evaluate(
   const settings = method === "holdout" ? { method } : { method, folds: new Set(parts).size };
   const { targets } = rows;
   const outputs = clamp && targets.kind === "value" ? clampHeldOut(targets.values, heldOut, parts) : heldOut;
-  const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings);
+  const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings, scope);
   const parameters = average(models.map((model) => model.parameters));
   const ownAccuracy = yield* trainAccuracy(tensors, design, rows, models, result);
   const judged = withTrainAccuracy(result, ownAccuracy);

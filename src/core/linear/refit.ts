@@ -88,7 +88,7 @@ export function buildResult(
     bias[k] = (parameters[parameters.length - outputs + k] as number) - shift;
   }
   const lexicalParameters = parameters.subarray(dimensions * outputs, parameters.length - outputs);
-  const { temperature, outOfScopeThreshold, thresholds, conformal } = evaluation;
+  const { temperature, outOfScopeThreshold, scope, thresholds, conformal } = evaluation;
   return {
     head: {
       task,
@@ -102,6 +102,7 @@ export function buildResult(
       offset,
       temperature,
       outOfScopeThreshold,
+      scope,
       thresholds,
       valueRange,
       conformal,

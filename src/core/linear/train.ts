@@ -7,7 +7,8 @@ import { ok, type Result } from "../failure.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { runBounded } from "./bounded.ts";
-import { evaluate } from "./evaluate.ts";
+import { measureDistances } from "./class-centroids.ts";
+import { evaluate, evaluatedFolds } from "./evaluate.ts";
 import { buildFeatureSets } from "./feature-set.ts";
 import type { FitProblem } from "./objective.ts";
 import { selectPenalty } from "./penalty.ts";
@@ -49,6 +50,8 @@ function* runTraining(
   const { rows, l2Scale, offset, method, curve } = prepared.value;
   const { targets, outputs, weights } = rows;
   const { seed } = options;
+  // Before the feature sets, which may have no room for the design.
+  const distances = yield* measureDistances(tensors, prepared.value.design, rows, evaluatedFolds(rows, method));
   const featureSets = yield* buildFeatureSets(
     tensors,
     prepared.value.design,
@@ -72,6 +75,7 @@ function* runTraining(
     detail: options.evaluation.detail ?? "summary",
     seed,
     clamp: options.clamp ?? false,
+    scope: { distances, recall: options.inScopeRecall },
   });
   const { tolerance } = options;
   const start = evaluation.parameters;

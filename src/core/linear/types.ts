@@ -49,6 +49,8 @@ export interface TrainingOptions {
   readonly lexical?: "auto" | boolean;
   /** Regression: whether outputs are clamped to the range of the values trained on. */
   readonly clamp?: boolean;
+  /** The share of inputs in scope that the head's threshold keeps (0.97 by default). */
+  readonly inScopeRecall?: number | undefined;
   /** `folds` of cross-validation (5 by default), `fraction` of a holdout (0.2 by default). */
   readonly evaluation: {
     readonly method: "auto" | "cross_validation" | "holdout" | "none";

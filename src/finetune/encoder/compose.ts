@@ -37,6 +37,7 @@ export function composeEncoder(
     offset: frozen.task === "regression" ? mean : 0,
     temperature: 1,
     outOfScopeThreshold: null,
+    scope: null,
     thresholds: [],
     conformal: new Float32Array(0),
   };

@@ -1,5 +1,6 @@
 /** A version of a head with everything that a prediction needs without this service. */
 import type { HeadExport, Head as HeadRecord } from "../../api/heads.ts";
+import type { Scope } from "../../core/evaluation/scope.ts";
 import { type Head, type LexicalWeights, type Task, thresholdOf } from "../../core/head.ts";
 
 const formulas: Record<Task, string> = {
@@ -31,10 +32,24 @@ export function toHeadExport(record: HeadRecord, head: Head): HeadExport {
     bias: Array.from(head.bias, (bias) => bias + head.offset),
     temperature: head.temperature,
     out_of_scope_threshold: head.outOfScopeThreshold,
+    scope: head.scope === null ? null : toScopeExport(head.scope),
     thresholds: task === "multi_label" ? labels.map((_, k) => thresholdOf(head, k)) : null,
     value_range: head.valueRange === null ? null : [...head.valueRange],
     formula: formulas[task].replace("embedding", head.lexical === null ? "embedding" : WITH_LEXICAL),
   };
+}
+
+function toScopeExport({ figures, examples, scores, centroids }: Scope) {
+  if (centroids === null) return { figures: [...figures], examples, scores: Array.from(scores), centroids: null };
+  const { dimensions, starts, codes, scales } = centroids;
+  const rowsOf = (group: number) =>
+    Array.from({ length: (starts[group + 1] as number) - (starts[group] as number) }, (_, i) => {
+      const row = (starts[group] as number) + i;
+      const scale = scales[row] as number;
+      return Array.from(codes.subarray(row * dimensions, (row + 1) * dimensions), (code) => code * scale);
+    });
+  const groups = Array.from({ length: starts.length - 1 }, (_, group) => rowsOf(group));
+  return { figures: [...figures], examples, scores: Array.from(scores), centroids: groups };
 }
 
 function toLexicalExport({ buckets, scale, seenBuckets, idf, weights, scales }: LexicalWeights, outputs: number) {

@@ -170,6 +170,7 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     trainable: spec.trainable,
     hyperparameters: { ...spec.training, epochs: n_epochs, batch_size, learning_rate_multiplier, seed: spec.seed },
     clamp: spec.clamp ?? false,
+    ...(spec.in_scope_recall === undefined ? {} : { in_scope_recall: spec.in_scope_recall }),
     evaluation: spec.evaluation,
     comparison: spec.validation_file === null ? "cross_fit" : "held_out",
     edge_budget: edgeBudget,

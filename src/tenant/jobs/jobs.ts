@@ -56,6 +56,7 @@ export interface JobSpec {
   readonly clamp?: boolean;
   /** The name of the dataset on which the version is tested after the job. */
   readonly test_dataset?: string | null;
+  readonly in_scope_recall?: number;
 }
 
 export interface JobRow {

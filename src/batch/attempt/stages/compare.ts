@@ -5,15 +5,17 @@ import { correctnessOf } from "../../../core/evaluation/correctness.ts";
 import { evaluateHeldOut, withTrainAccuracy } from "../../../core/evaluation/evaluate-held-out.ts";
 import type { EvaluationResult } from "../../../core/evaluation/evaluation.ts";
 import { regressionMetrics } from "../../../core/evaluation/metrics.ts";
+import type { Scope } from "../../../core/evaluation/scope.ts";
 import type { Head, Task } from "../../../core/head.ts";
 import { stratifiedFolds } from "../../../core/linear/split.ts";
 import { strataOf, type Target } from "../../../core/linear/targets.ts";
 import { runSteps } from "../../../core/steps.ts";
 import { meanPlan, type Plan } from "../../../finetune/train.ts";
-import type { FineTunedAssessment, TrainedCandidate } from "../checkpoint.ts";
+import type { FineTunedAssessment, StoredScope, TrainedCandidate } from "../checkpoint.ts";
 import type { TrainingContext } from "../context.ts";
 import { makeModel, type Predictions, predictRows, toLogits } from "../model.ts";
 import { groupsOf, targetsOf } from "../training-spec.ts";
+import { centroidRows, distancesToTraining } from "./scope.ts";
 import type { TrainedCandidates } from "./train-candidates.ts";
 
 export const emptyComparison: Comparison = {
@@ -48,6 +50,8 @@ export interface FoldPredictions {
     readonly logits: Float32Array;
     /** The same of some rows that the candidate was trained on. */
     readonly trained: { readonly rows: readonly number[]; readonly logits: Float32Array };
+    /** Of the rows, to the centroids of what the candidate was trained on; null if there are none. */
+    readonly distances: Float32Array | null;
   } | null;
 }
 
@@ -55,9 +59,6 @@ export interface CandidateComparison {
   readonly comparison: Comparison;
   readonly fineTunedAssessment: FineTunedAssessment | null;
 }
-
-/** The candidate predicts so many of the rows that it was trained on: more would cost time and change the figure little. */
-const MAX_TRAINED_ROWS = 1_000;
 
 /** @param labels of all rows of the data */
 export async function predictFold(
@@ -72,15 +73,19 @@ export async function predictFold(
     headPredictions && fineTunedPredictions ? outcomesOf(context, rows, headPredictions, fineTunedPredictions) : null;
   if (!fineTuned?.plan || !fineTunedPredictions) return { rows, outcomes, layers: null };
   const logits = toLogits(fineTunedPredictions.head, fineTunedPredictions.outputs, labels);
-  const stride = Math.ceil(trainingRows.length / MAX_TRAINED_ROWS);
-  const trainedRows = trainingRows.filter((_, i) => i % stride === 0);
+  const trainedRows = centroidRows(trainingRows);
   const ownPredictions = await predictWith(context, trainedRows, fineTuned);
   const ownLogits = toLogits(fineTunedPredictions.head, ownPredictions?.outputs ?? [], labels);
-  return {
-    rows,
-    outcomes,
-    layers: { plan: fineTuned.plan, logits, trained: { rows: trainedRows, logits: ownLogits } },
-  };
+  const distances =
+    ownPredictions &&
+    (await distancesToTraining(
+      context,
+      { rows: trainedRows, embeddings: ownPredictions.embeddings },
+      { rows, embeddings: fineTunedPredictions.embeddings },
+      labels,
+    ));
+  const trained = { rows: trainedRows, logits: ownLogits };
+  return { rows, outcomes, layers: { plan: fineTuned.plan, logits, trained, distances } };
 }
 
 async function predictWith(
@@ -91,7 +96,7 @@ async function predictWith(
   const head = candidate && decodeHead(candidate.head);
   if (!head) return null;
   const model = makeModel(context, context.layers?.base ?? null, head, candidate.delta);
-  return { head, outputs: await predictRows(context, rows, model) };
+  return { head, ...(await predictRows(context, rows, model)) };
 }
 
 /**
@@ -178,12 +183,7 @@ async function assessFineTuned(
   if (layers.length < folds.length) return null;
   const rows = folds.flatMap((fold) => fold.rows);
   const outputs = Math.max(1, labels.length);
-  const logits = new Float32Array(rows.length * outputs);
-  let offset = 0;
-  for (const fold of layers) {
-    logits.set(fold.logits, offset);
-    offset += fold.logits.length;
-  }
+  const logits = concatenate(layers.map((fold) => fold.logits));
   const { targets } = targetsOf(context, rows, labels);
   const heldOut = { rows: Int32Array.from(rows.keys()), logits, outputs };
   const isCrossFit = folds.length > 1;
@@ -198,14 +198,18 @@ async function assessFineTuned(
   const settings = isCrossFit
     ? ({ method: "cross_validation", folds: folds.length } as const)
     : ({ method: "holdout" } as const);
-  const steps = evaluateHeldOut(labels, targets, heldOut, parts, settings);
+  const distances = layers.map((fold) => fold.distances);
+  const steps = evaluateHeldOut(labels, targets, heldOut, parts, settings, {
+    distances: distances.includes(null) ? null : { heldOut: concatenate(distances as Float32Array[]), centroids: null },
+    recall: context.submission.in_scope_recall,
+  });
   const { value: assessed } = await runSteps(steps, 0, context.yieldToEventLoop);
   const trained = layers.map((fold) => countCorrect(context, fold.trained, labels, assessed));
   const sum = (key: "correct" | "count") => trained.reduce((total, counts) => total + counts[key], 0);
   const assessment = withTrainAccuracy(assessed, sum("count") === 0 ? null : sum("correct") / sum("count"));
   return {
     plan: meanPlan(layers.map(({ plan }) => plan)),
-    assessment: { ...assessment, conformal: Array.from(assessment.conformal) },
+    assessment: { ...assessment, conformal: Array.from(assessment.conformal), scope: storeScope(assessment.scope) },
   };
 }
 
@@ -220,4 +224,18 @@ function countCorrect(
   const isCorrect = correctnessOf(targetsOf(context, rows, labels).targets, outputs, calibration);
   const judged = rows.map((_, i) => isCorrect(i, logits, i * outputs)).filter((each) => each !== null);
   return { correct: judged.filter(Boolean).length, count: judged.length };
+}
+
+function concatenate(parts: readonly Float32Array[]): Float32Array {
+  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}
+
+function storeScope(scope: Scope | null): StoredScope | null {
+  return scope && { figures: scope.figures, examples: scope.examples, scores: Array.from(scope.scores) };
 }

@@ -2,14 +2,17 @@
 import { encodeHead } from "../../../core/codec.ts";
 import type { Candidate } from "../../../core/evaluation/comparison.ts";
 import { noEvaluation } from "../../../core/evaluation/evaluation.ts";
+import type { Scope } from "../../../core/evaluation/scope.ts";
 import { ok, type Result } from "../../../core/failure.ts";
 import type { TrainingSummary } from "../../../core/linear/types.ts";
 import type { Manifest } from "../../../jobs/protocol.ts";
-import type { FinalModel, FineTunedAssessment } from "../checkpoint.ts";
+import type { FinalModel, FineTunedAssessment, StoredScope } from "../checkpoint.ts";
 import type { TrainedLayers, TrainingContext } from "../context.ts";
 import { fineTuneLayers, reportEpochs } from "../fine-tune.ts";
+import { type Model, makeModel, predictRows } from "../model.ts";
 import { candidateNames, reportTraining, runTraining } from "../run-training.ts";
 import { prepareTraining } from "../training-spec.ts";
+import { centroidRows, centroidsOf } from "./scope.ts";
 
 /** The first steps are all reported, later ones at this interval. */
 const DENSE_STEPS = 50;
@@ -44,18 +47,39 @@ async function refitLayers(
   const result = await fineTuneLayers(context, layers, rows, training);
   if (!result.ok) return result;
   const { head, delta, parameters, training: summary } = result.value;
-  const { evaluation, ...calibration } = assessment?.assessment ?? noEvaluation;
+  const { evaluation, scope: _, ...calibration } = assessment?.assessment ?? noEvaluation;
   const conformal = Float32Array.from(calibration.conformal);
   const temperature = head.task === "regression" ? 1 : calibration.temperature;
+  const model = makeModel(context, layers.base, head, delta);
+  // The checkpoints of older builds have neither.
+  const [thresholds, scope] = [
+    calibration.thresholds ?? [],
+    await toScope(context, model, rows, assessment?.assessment.scope ?? null),
+  ];
   return ok({
     candidate: "fine_tuned",
     training: manifestTraining(summary, temperature, startedAt),
     evaluation: { ...evaluation },
     parameters,
-    // The checkpoints of older builds have no thresholds.
-    head: encodeHead({ ...head, ...calibration, thresholds: calibration.thresholds ?? [], temperature, conformal }),
+    head: encodeHead({ ...head, ...calibration, thresholds, scope, temperature, conformal }),
     delta,
   });
+}
+
+/** The scope of a model whose scores are those of the folds' models, with its own centroids if they have any. */
+async function toScope(
+  context: TrainingContext,
+  model: Model,
+  rows: readonly number[],
+  stored: StoredScope | null,
+): Promise<Scope | null> {
+  if (!stored) return null;
+  const scope = { ...stored, scores: Float32Array.from(stored.scores) };
+  if (!stored.figures.some(({ name }) => name === "distance")) return { ...scope, centroids: null };
+  const trained = centroidRows(rows);
+  const { embeddings } = await predictRows(context, trained, model);
+  const centroids = await centroidsOf(context, { rows: trained, embeddings }, model.head.labels);
+  return centroids && { ...scope, centroids };
 }
 
 async function refitHead(
