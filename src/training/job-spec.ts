@@ -105,6 +105,8 @@ export async function resolveHeadJobSpec(
       ...(params.out_of_scope === undefined ? {} : { in_scope_recall: params.out_of_scope.in_scope_recall }),
     },
   );
+  if (spec.ok && params.out_of_scope !== undefined && spec.value.task !== "single_label")
+    return fail("task_mismatch", "'out_of_scope' is for one label alone. Leave it out.", { param: "out_of_scope" });
   if (!spec.ok || !params.clamp || spec.value.task === "regression") return spec;
   return fail("task_mismatch", "'clamp' is for values alone. Leave it out.", { param: "clamp" });
 }

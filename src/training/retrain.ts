@@ -24,11 +24,12 @@ export async function retrain(
   const tenantLedger = getLedger(env.TENANT, tenant);
   const retrainingSpec = await tenantLedger.getRetrainingSpec(head, attempt);
   if (!retrainingSpec.ok) return retrainingSpec;
-  const { dataset, backbone, clamp, promote, testDataset } = retrainingSpec.value;
+  const { dataset, backbone, clamp, inScopeRecall, promote, testDataset } = retrainingSpec.value;
   const params = newHead.parse({
     name: head,
     dataset,
     clamp,
+    ...(inScopeRecall === null ? {} : { out_of_scope: { in_scope_recall: inScopeRecall } }),
     ...(backbone === null ? {} : { backbone }),
     ...(testDataset === null ? {} : { test_dataset: testDataset }),
   });

@@ -338,6 +338,26 @@ describe("training", () => {
       "modality_mismatch",
       "backbone",
     ],
+    [
+      "a share in scope of values",
+      {
+        out_of_scope: { in_scope_recall: 0.9 },
+        examples: [
+          { text: "a", value: 1 },
+          { text: "b", value: 2 },
+        ],
+      },
+      422,
+      "task_mismatch",
+      "out_of_scope",
+    ],
+    [
+      "a share in scope of all",
+      { out_of_scope: { in_scope_recall: 1 }, examples: [{ text: "a", label: "x" }] },
+      400,
+      "invalid_parameter",
+      "out_of_scope.in_scope_recall",
+    ],
     ["an image", { examples: [{ image: "aGk=", label: "x" }] }, 422, "modality_not_supported", "examples[0].image"],
     [
       "an unlabelled example",

@@ -73,7 +73,7 @@ export function* prepareTraining(
 
 function validateTrainingSet(
   trainingSet: TrainingSet,
-  { classWeight, clamp }: TrainingOptions,
+  { classWeight, clamp, inScopeRecall }: TrainingOptions,
 ): ReturnType<typeof fail> | null {
   const { targets, labels } = trainingSet;
   if (classWeight !== null && targets.kind !== "single")
@@ -82,6 +82,8 @@ function validateTrainingSet(
     });
   if (clamp && targets.kind !== "value")
     return fail("task_mismatch", "'clamp' is for values alone. Leave it out.", { param: "clamp" });
+  if (inScopeRecall !== undefined && targets.kind !== "single")
+    return fail("task_mismatch", "'out_of_scope' is for one label alone. Leave it out.", { param: "out_of_scope" });
   if (targets.kind === "value") {
     if (targets.values.length < 2)
       return fail("too_few_examples", `Training needs at least two examples, and there is ${targets.values.length}.`);

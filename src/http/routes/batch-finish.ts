@@ -150,12 +150,22 @@ function findHeadMismatch(head: Head, { task, modality }: JobSpec, dimensions: n
     return "The head's labels are not texts that differ.";
   if ((labels.length === 0) !== (task === "regression")) return `The head has ${labels.length} labels.`;
   const lexicalNumbers = lexical === null ? [] : [[lexical.scale], lexical.idf, lexical.scales];
+  const { scope } = head;
+  const scopeNumbers =
+    scope === null
+      ? []
+      : [
+          scope.scores,
+          scope.centroids?.scales ?? [],
+          ...scope.figures.map((each) => [each.mean, each.deviation, each.weight]),
+        ];
   const numbers = [
     head.weights,
     head.bias,
     head.conformal,
     [head.temperature, head.offset, head.outOfScopeThreshold ?? 0],
     ...lexicalNumbers,
+    ...scopeNumbers,
   ];
   const finite = numbers.every((list) => (list as readonly number[]).every(Number.isFinite));
   return finite && head.temperature > 0 ? null : "The head holds a number that is not finite.";

@@ -97,27 +97,29 @@ function findOpenAttempt(sql: SqlStorage, name: string, attempt: number): Result
   return context.value.state.attemptOpen && context.value.state.attempt === attempt ? context : attemptEndedFailure;
 }
 
+export interface RetrainingSpec {
+  readonly dataset: string;
+  readonly backbone: string | null;
+  readonly clamp: boolean;
+  /** null: the default. */
+  readonly inScopeRecall: number | null;
+  readonly promote: Policy["promote"];
+  readonly testDataset: string | null;
+}
+
 /** What an attempt is to train. */
-export function getRetrainingSpec(
-  sql: SqlStorage,
-  name: string,
-  attempt: number,
-): Result<{
-  dataset: string;
-  backbone: string | null;
-  clamp: boolean;
-  promote: Policy["promote"];
-  testDataset: string | null;
-}> {
+export function getRetrainingSpec(sql: SqlStorage, name: string, attempt: number): Result<RetrainingSpec> {
   const context = findOpenAttempt(sql, name, attempt);
   if (!context.ok) return context;
   const { dataset, policy, activeHead, newestHead } = context.value;
   if (dataset === null) return noDatasetFailure(name);
-  const { modality, backbone, training } = activeHead ?? newestHead;
+  const { modality, backbone, training, evaluation } = activeHead ?? newestHead;
+  const scope = evaluation?.out_of_scope;
   return ok({
     dataset: dataset.name,
     backbone: modality === "embedding" ? null : backbone.id,
     clamp: training.value_range !== undefined,
+    inScopeRecall: scope?.score === "in_scope_p_value" ? 1 - scope.threshold : null,
     promote: policy.promote,
     testDataset: policy.test_dataset ?? null,
   });
