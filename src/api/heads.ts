@@ -111,7 +111,8 @@ const classMetrics = z.object({
     .optional()
     .openapi({ description: "of any number of labels: the label is predicted from this probability on" }),
 });
-const accuracyEstimate = z.object({ value: z.number(), interval }).openapi("AccuracyEstimate");
+const accuracyInterval = interval.openapi({ description: "of the accuracy, 95 %" });
+const accuracyEstimate = z.object({ value: z.number(), interval: accuracyInterval }).openapi("AccuracyEstimate");
 const automation = z
   .object({
     accuracy: z.number().openapi({ description: "asked of the inputs that are answered" }),
@@ -155,7 +156,11 @@ export const evaluation = z
     accuracy_interval: interval.optional(),
     accuracy_estimate: accuracyEstimate.optional(),
     learning_curve: z
-      .array(z.object({ examples: z.number().int(), accuracy: z.number(), interval }).openapi("LearningCurvePoint"))
+      .array(
+        z
+          .object({ examples: z.number().int(), accuracy: z.number(), interval: accuracyInterval })
+          .openapi("LearningCurvePoint"),
+      )
       .optional(),
     expected_accuracy: z.object({ "2x": accuracyEstimate, "5x": accuracyEstimate }).optional(),
     more_examples: z.array(z.object({ label, examples: z.number().int() }).openapi("MoreExamples")).optional(),
