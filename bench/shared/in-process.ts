@@ -71,6 +71,7 @@ export async function prepareSplit(
       groups: Int32Array.from(texts, groupIndex),
       groupPositions: [],
       heldOut: [],
+      ids: [],
       revision: null,
       digest: "",
     },

@@ -120,6 +120,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   log_loss: "the mean negative log of the probability of the true label",
   ece: "the expected calibration error of the calibrated scores",
   ece_uncalibrated: "the same before calibration",
+  reliability: "scores and the share that is right, in the bins of 'ece' that are not empty",
   per_class: "figures of each label",
   precision:
     "the share of predictions of this label that were right; null, as recall and F1, if none of its examples was held out",
@@ -137,6 +138,8 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   figure: "the top probability, the scope score, the share of unknown words, or the predicted labels",
   before: "of the held-out inputs",
   confusion: "how often each label was predicted for each true label",
+  confused: "the pairs of labels that are confused most often, most first; at most 10",
+  predicted: "the label that was predicted",
   matrix: "counts by true label (rows) and predicted label (columns)",
   out_of_scope: "how inputs that belong to no label are recognised; null where that cannot be told",
   in_scope_kept: "the share of held-out examples in scope that the threshold keeps",

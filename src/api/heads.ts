@@ -172,9 +172,32 @@ export const evaluation = z
     log_loss: z.number().optional(),
     ece: z.number().optional(),
     ece_uncalibrated: z.number().optional(),
+    reliability: z
+      .array(
+        z
+          .object({
+            confidence: z.number().openapi({ description: "the mean of the scores in the bin" }),
+            accuracy: z.number().openapi({ description: "the share of them that is right" }),
+            examples: z.number().int(),
+          })
+          .openapi("ReliabilityBin"),
+      )
+      .optional(),
     per_class: z.array(classMetrics).optional(),
     /** `matrix[true][predicted]`, both in the order of `labels`. */
     confusion: z.object({ labels: z.array(z.string()), matrix: z.array(z.array(z.number())) }).optional(),
+    confused: z
+      .array(
+        z
+          .object({
+            label,
+            predicted: label,
+            count: z.number().int(),
+            examples: z.array(z.string()).openapi({ description: "ids of at most 3 examples; none of inline ones" }),
+          })
+          .openapi("ConfusedPair"),
+      )
+      .optional(),
     out_of_scope: z
       .object({
         score: z.string(),

@@ -151,6 +151,9 @@ export const dataLine = z
       held_out: z
         .boolean()
         .meta({ description: "judges the candidates, which are trained without it, unless they are cross-fitted" }),
+      id: z.string().optional().meta({
+        description: "of the example, for the evaluation. Lines of files have none, and older Workers send none",
+      }),
     }),
     z.object({
       end: z.literal(true),

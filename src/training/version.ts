@@ -3,6 +3,7 @@ import type { DatasetModality } from "../api/datasets.ts";
 import type { StoredExample } from "../api/examples.ts";
 import type { Head, HeadParams } from "../api/heads.ts";
 import type { Backbone } from "../backbones/backbone.ts";
+import { withConfusedPairs } from "../core/evaluation/confused.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
@@ -60,7 +61,10 @@ export async function trainVersion(
     backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
     dataset,
   };
-  const { bytes, record } = toHeadRecord(env, trainingResult.value, head, Date.now() - startedAt);
+  const { confused, evaluation } = trainingResult.value;
+  const idOf = await prepared.value.readExampleIds(confused.flatMap(({ rows }) => rows));
+  const trained = { ...trainingResult.value, evaluation: withConfusedPairs(evaluation, confused, idOf) };
+  const { bytes, record } = toHeadRecord(env, trained, head, Date.now() - startedAt);
   const { name: trainedDataset, revision } = dataset;
   const contender = {
     head: trainingResult.value.head,
@@ -88,6 +92,8 @@ interface TrainingInput {
   readonly plan: TrainingPlan;
   readonly shape: { readonly task: Task; readonly modality: DatasetModality };
   readonly dataset: NewHead["dataset"];
+  /** Finds the ids of the examples in these rows. Examples sent with the request have none. */
+  readonly readExampleIds: (rows: readonly number[]) => Promise<(row: number) => string | undefined>;
 }
 
 async function prepareDataset(
@@ -149,6 +155,12 @@ async function prepareDataset(
     },
     shape: { task, modality },
     dataset: { name: datasetName, revision: dataset.revision, examples: rows.value.positions.length },
+    readExampleIds: async (indices) => {
+      const positionOf = (row: number) => rows.value.positions[row] ?? 0;
+      if (indices.length === 0) return () => undefined;
+      const ids = await tenantLedger.readExampleIds(dataset.id, indices.map(positionOf), dataset.revision);
+      return (row) => (ids.ok ? ids.value.get(positionOf(row)) : undefined);
+    },
   });
 }
 
@@ -196,5 +208,6 @@ async function prepareInline({ env, tenant }: TenantRequest, params: HeadParams)
     },
     shape,
     dataset: { name: null, revision: null, examples: examples.length },
+    readExampleIds: async () => () => undefined,
   });
 }

@@ -56,6 +56,16 @@ describe("data", () => {
     );
   });
 
+  it("have the ids of their examples, which a checkpoint does not depend on", async () => {
+    const named = lines.map((line, i) => (i === 3 ? line : { ...line, id: `ex_"${i}"` }));
+    const [plain, withIds] = await Promise.all(
+      [lines, named].map((each) => readExamples(splitChunks(Buffer.from(ndjson(each)), [90]), submission, 1e6)),
+    );
+    if (!plain?.ok || !withIds?.ok) throw new Error("They were not read.");
+    expect(withIds.value.ids).toEqual(lines.map((_, i) => (i === 3 ? undefined : `ex_"${i}"`)));
+    expect(withIds.value.digest).toBe(plain.value.digest);
+  });
+
   it("are not whole wherever they are cut off", async () => {
     const cutOffsets = fc.integer({ min: 0, max: body.length - 2 });
     await fc.assert(

@@ -201,7 +201,7 @@ describe("a run", () => {
     const run = await post({ head: "second", dataset: "tickets" });
     expect(run).toMatchObject({ trained_on: 18, evaluation: { accuracy: 1 } });
     const list = async (query: string) => (await call("GET", `${EVALUATIONS}${query}`, tenant.key)).json;
-    const { per_class: _perClass, confusion: _confusion, ...evaluation } = run.evaluation;
+    const { per_class: _perClass, confusion: _confusion, reliability: _reliability, ...evaluation } = run.evaluation;
     expect((await list("?head=second")).data).toEqual([{ ...run, evaluation }]);
     expect(idsOf(await list("?dataset=tickets"))).toEqual([run.id]);
     expect(idsOf(await list("?head=absent"))).toEqual([]);

@@ -771,12 +771,14 @@ describe("heads of many labels", () => {
   test("are listed without the parts of an evaluation that grow with the labels", async () => {
     const { key: freshKey } = await tenantWithTickets();
     const head = await trainHead({ name: "support", dataset: "tickets" }, freshKey);
-    const { per_class, confusion, held_out_inputs, ...figures } = head.evaluation;
+    const { per_class, confusion, confused, reliability, held_out_inputs, ...figures } = head.evaluation;
     expect(per_class).toHaveLength(3);
     expect((await call("GET", "/v1/heads/support", freshKey)).json.evaluation).toEqual({
       ...figures,
       per_class,
       confusion,
+      confused,
+      reliability,
       held_out_inputs,
     });
     for (const path of ["/v1/heads", "/v1/heads/support/versions"])

@@ -33,7 +33,7 @@ export type StoredScope = Omit<ScopeModel, "scores"> & { readonly scores: readon
 /** The evaluation and calibration of the fine-tuned candidate on the rows of all folds. */
 export interface FineTunedAssessment {
   readonly plan: Plan;
-  readonly assessment: Omit<EvaluationResult, "conformal" | "scope"> & {
+  readonly assessment: Omit<EvaluationResult, "conformal" | "confused" | "scope"> & {
     readonly conformal: readonly number[];
     /** Earlier builds have none. The centroids are those of the final model. */
     readonly scope?: StoredScope | null;

@@ -17,9 +17,11 @@ export interface Examples {
   /** Of each group, by its number: uniform in [0, 1), by its hash. */
   readonly groupPositions: readonly number[];
   readonly heldOut: readonly boolean[];
+  /** undefined for rows of files. */
+  readonly ids: readonly (string | undefined)[];
   /** Of the dataset; null for files. */
   readonly revision: number | null;
-  /** SHA-256 of all lines but the last, each with its line end. */
+  /** SHA-256 of all lines but the last, each with its line end and without the example's id, which trains nothing. */
   readonly digest: string;
 }
 
@@ -43,14 +45,16 @@ export async function readExamples(
   const hash = createHash("sha256");
   for await (const line of splitLines(chunks)) {
     if (line === null) return null;
-    const parsed = dataLine.safeParse(parseJson(line));
+    const json = parseJson(line);
+    const parsed = dataLine.safeParse(json);
     const invalidLine = (what: string) => fail("invalid_parameter", `Line ${builder.count() + 1} of the data ${what}.`);
     if (!parsed.success) return invalidLine("is not as agreed");
     if ("end" in parsed.data) {
       const { rows, revision } = parsed.data;
       return rows === builder.count() ? ok({ ...builder.build(), revision, digest: hash.digest("hex") }) : null;
     }
-    hash.update(line).update("\n");
+    // Checkpoints of earlier builds are of lines without ids.
+    hash.update(parsed.data.id === undefined ? line : withoutId(json)).update("\n");
     const problem = builder.add(parsed.data);
     if (problem !== null) return invalidLine(problem);
     if (builder.bytes() > maxBytes)
@@ -66,6 +70,7 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
   const targets: Target[] = [];
   const groups: number[] = [];
   const heldOut: boolean[] = [];
+  const ids: (string | undefined)[] = [];
   const groupPositions: number[] = [];
   const groupNumbers = new Map<string, number>();
   const labels = new Map<string, string>();
@@ -106,11 +111,17 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
       groupNumbers.set(row.group, group);
       groups.push(group);
       heldOut.push(row.held_out);
+      ids.push(row.id);
       bytes += BYTES_PER_ROW;
       return null;
     },
-    build: () => ({ texts, embeddings, targets, groups: Int32Array.from(groups), groupPositions, heldOut }),
+    build: () => ({ texts, embeddings, targets, groups: Int32Array.from(groups), groupPositions, heldOut, ids }),
   };
+}
+
+function withoutId(json: unknown): string {
+  const { id: _id, ...line } = json as { readonly id: string };
+  return JSON.stringify(line);
 }
 
 /** The lines without their ends. Null, and nothing after it, if one is too long or cut off. The last line needs no end. */

@@ -74,6 +74,7 @@ function evaluateRegression(
     scope: null,
     thresholds: [],
     conformal: conformalScores(residuals),
+    confused: [],
   };
 }
 

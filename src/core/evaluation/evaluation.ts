@@ -1,7 +1,8 @@
 /** What held-out examples say about a head. The keys are those of the HTTP API. */
 import type { Automation } from "./automation.ts";
+import type { ConfusedExamples, ConfusedPair } from "./confused.ts";
 import type { InputCounts } from "./input-counts.ts";
-import type { ClassMetrics } from "./metrics.ts";
+import type { ClassMetrics, ReliabilityBin } from "./metrics.ts";
 import type { AccuracyEstimate } from "./power-law.ts";
 import type { RegressionIntervals } from "./regression-intervals.ts";
 import type { Scope } from "./scope.ts";
@@ -48,8 +49,12 @@ export interface Evaluation extends RegressionIntervals {
   readonly log_loss?: number;
   readonly ece?: number;
   readonly ece_uncalibrated?: number;
+  /** The bins of `ece` that are not empty, by rising confidence. */
+  readonly reliability?: readonly ReliabilityBin[];
   readonly per_class?: readonly ClassMetrics[];
   readonly confusion?: { readonly labels: readonly string[]; readonly matrix: readonly (readonly number[])[] };
+  /** The pairs of labels that are confused most often, with the ids of at most 3 examples each. */
+  readonly confused?: readonly ConfusedExamples[];
   readonly out_of_scope?: ScopeEvaluation | null;
   readonly r2?: number;
   readonly mae?: number;
@@ -68,6 +73,8 @@ export interface EvaluationResult {
   /** Of each label of a multi-label head; empty if none are fitted. */
   readonly thresholds: readonly number[];
   readonly conformal: Float32Array;
+  /** For one label an example. The caller knows the examples of the rows. */
+  readonly confused: readonly ConfusedPair[];
 }
 
 export const noEvaluation: EvaluationResult = {
@@ -77,4 +84,5 @@ export const noEvaluation: EvaluationResult = {
   scope: null,
   thresholds: [],
   conformal: new Float32Array(0),
+  confused: [],
 };

@@ -83,9 +83,14 @@ export function wilsonInterval(share: number, count: number, z = 1.9599639845400
  * width. The error is the mean difference between a bin's mean confidence and its accuracy, weighted by the bin's size.
  */
 export function expectedCalibrationError(confidences: readonly number[], isCorrect: readonly boolean[]): number {
+  return binConfidences(confidences, isCorrect).error();
+}
+
+/** The bins of that error. */
+export function binConfidences(confidences: readonly number[], isCorrect: readonly boolean[]): CalibrationBins {
   const bins = calibrationBins();
   for (const [i, confidence] of confidences.entries()) bins.add(confidence, isCorrect[i] === true);
-  return bins.error();
+  return bins;
 }
 
 /**
@@ -114,21 +119,47 @@ export function equalMassCalibrationError(
   return ratio(error + Math.abs(gap), ascending.length);
 }
 
+/** The predictions whose confidence is in one bin. */
+export interface ReliabilityBin {
+  /** Their mean confidence, and the share of them that is right. */
+  readonly confidence: number;
+  readonly accuracy: number;
+  /** How many there are: of any number of labels, an example and a label each. */
+  readonly examples: number;
+}
+
+export interface CalibrationBins {
+  add(confidence: number, isCorrect: boolean): void;
+  error(): number;
+  /** The bins that are not empty, by rising confidence. */
+  reliability(): ReliabilityBin[];
+}
+
 /** The expected calibration error of confidences that are too many to keep. */
-export function calibrationBins(count = 15): { add(confidence: number, isCorrect: boolean): void; error(): number } {
-  const gaps = new Float64Array(count);
-  let total = 0;
+export function calibrationBins(count = 15): CalibrationBins {
+  const [sums, correct, sizes] = [new Float64Array(count), new Float64Array(count), new Float64Array(count)];
+  const bins = Array.from({ length: count }, (_, bin) => bin);
+  const at = (values: Float64Array, bin: number) => values[bin] as number;
   return {
     add(confidence, isCorrect) {
       const bin = Math.max(0, Math.min(count - 1, Math.ceil(confidence * count) - 1));
-      gaps[bin] = (gaps[bin] ?? 0) + confidence - (isCorrect ? 1 : 0);
-      total++;
+      sums[bin] = at(sums, bin) + confidence;
+      correct[bin] = at(correct, bin) + Number(isCorrect);
+      sizes[bin] = at(sizes, bin) + 1;
     },
     error: () =>
       ratio(
-        gaps.reduce((sum, gap) => sum + Math.abs(gap), 0),
-        total,
+        bins.reduce((sum, bin) => sum + Math.abs(at(sums, bin) - at(correct, bin)), 0),
+        bins.reduce((sum, bin) => sum + at(sizes, bin), 0),
       ),
+    reliability: () =>
+      bins
+        .map((bin) => ({
+          confidence: ratio(at(sums, bin), at(sizes, bin)),
+          accuracy: ratio(at(correct, bin), at(sizes, bin)),
+          examples: at(sizes, bin),
+        }))
+        .filter(({ examples }) => examples > 0),
   };
 }
 

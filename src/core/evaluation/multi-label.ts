@@ -10,7 +10,14 @@ import {
 } from "./cross-fit.ts";
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
 import { countPredictions as countInputs } from "./input-counts.ts";
-import { type ClassCounts, calibrationBins, classMetrics, macroF1, wilsonInterval } from "./metrics.ts";
+import {
+  type CalibrationBins,
+  type ClassCounts,
+  calibrationBins,
+  classMetrics,
+  macroF1,
+  wilsonInterval,
+} from "./metrics.ts";
 import { argmax } from "./probability.ts";
 import { DEFAULT_THRESHOLD, fitThresholds } from "./thresholds.ts";
 
@@ -54,6 +61,7 @@ export function* evaluateMultiLabel(
     scope: null,
     thresholds,
     conformal: conformalScores(nonconformity),
+    confused: [],
   };
 }
 
@@ -69,7 +77,7 @@ export interface MultiLabelPredictions extends PredictionCounts {
 export function multiLabelFigures(
   labels: readonly string[],
   thresholds: readonly (number | undefined)[],
-  { counts, exactMatches, error, examples, uncalibratedError, logLoss }: MultiLabelPredictions,
+  { counts, exactMatches, bins, examples, uncalibratedError, logLoss }: MultiLabelPredictions,
 ) {
   const perClass = labels.map((label, k) => {
     const threshold = thresholds[k];
@@ -85,8 +93,9 @@ export function multiLabelFigures(
     macro_f1: macroF1(perClass),
     micro_f1: micro.f1 ?? 0,
     log_loss: logLoss,
-    ece: error,
+    ece: bins.error(),
     ece_uncalibrated: uncalibratedError,
+    reliability: bins.reliability(),
     per_class: perClass,
   } satisfies Partial<Evaluation>;
 }
@@ -96,8 +105,8 @@ interface PredictionCounts {
   readonly counts: readonly ClassCounts[];
   /** Examples whose labels are all predicted correctly. */
   readonly exactMatches: number;
-  /** The expected calibration error. */
-  readonly error: number;
+  /** Of the probabilities of all labels. */
+  readonly bins: Pick<CalibrationBins, "error" | "reliability">;
 }
 
 /** The thresholds of all labels that are best for these entries. */
@@ -140,7 +149,7 @@ function* countPredictions(
     }
     if (!hasError) exactMatches++;
   });
-  return { counts, exactMatches, error: bins.error() };
+  return { counts, exactMatches, bins };
 }
 
 /** The expected calibration error over all labels of all entries. */

@@ -2,6 +2,7 @@ import type { Targets } from "../linear/targets.ts";
 import type { Steps } from "../steps.ts";
 import { automationOf } from "./automation.ts";
 import { conformalScores, fitTemperature, type HeldOutLogits } from "./calibration.ts";
+import { confusedPairs } from "./confused.ts";
 import {
   crossFitLogLoss,
   crossFitTemperatures,
@@ -12,6 +13,7 @@ import {
 import type { Evaluation, EvaluationResult } from "./evaluation.ts";
 import { binScores, countPredictions } from "./input-counts.ts";
 import {
+  binConfidences,
   confusionMatrix,
   expectedCalibrationError,
   macroF1,
@@ -88,6 +90,13 @@ export function* evaluateSingleLabel(
     scope: scope && { ...scope.model, centroids: distances?.centroids ?? null },
     thresholds: [],
     conformal: conformalScores(final.nonconformity),
+    confused: confusedPairs(
+      labels,
+      predictions.map(({ label, top }, i) => {
+        const { index, target } = inScope[i] as Entry;
+        return { row: heldOut.rows[index] as number, target, label, top };
+      }),
+    ),
   };
 }
 
@@ -111,6 +120,7 @@ export function singleLabelFigures(
   { truth, predicted, tops, uncalibratedTops, servedTops = tops, logLoss }: SingleLabelPredictions,
 ) {
   const isCorrect = truth.map((label, i) => label === predicted[i]);
+  const bins = binConfidences(tops, isCorrect);
   const accuracy = mean(isCorrect.map(Number));
   const perClass = perClassMetrics(labels, truth, predicted);
   return {
@@ -120,8 +130,9 @@ export function singleLabelFigures(
     automation: automationOf(isCorrect.map((correct, i) => ({ top: servedTops[i] as number, isCorrect: correct }))),
     macro_f1: macroF1(perClass),
     log_loss: logLoss,
-    ece: expectedCalibrationError(tops, isCorrect),
+    ece: bins.error(),
     ece_uncalibrated: expectedCalibrationError(uncalibratedTops, isCorrect),
+    reliability: bins.reliability(),
     per_class: perClass,
     ...(labels.length > MAX_CONFUSION_LABELS
       ? {}

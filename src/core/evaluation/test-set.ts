@@ -169,7 +169,7 @@ function testMultiLabel(
         ...multiLabelFigures(labels, head.thresholds, {
           counts,
           exactMatches: exact.reduce((sum, each) => sum + each, 0),
-          error: bins.error(),
+          bins,
           examples: truth.length,
           uncalibratedError: uncalibratedBins.error(),
           logLoss: loss / Math.max(1, truth.length),

@@ -119,5 +119,6 @@ export function buildResult(
       operations: 0,
     },
     evaluation: evaluation.evaluation,
+    confused: evaluation.confused,
   };
 }

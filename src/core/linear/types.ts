@@ -1,4 +1,5 @@
 /** What goes into a training and what comes out of it. */
+import type { ConfusedPair } from "../evaluation/confused.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import type { Head, Task } from "../head.ts";
 import type { Matrix } from "../tensors.ts";
@@ -106,4 +107,6 @@ export interface TrainingResult {
   readonly head: Head;
   readonly training: TrainingSummary;
   readonly evaluation: Evaluation;
+  /** Rows of the training set. */
+  readonly confused: readonly ConfusedPair[];
 }

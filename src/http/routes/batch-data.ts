@@ -60,12 +60,13 @@ async function* readDataLines(env: Cloudflare.Env, attempt: Attempt, job: JobSpe
   yield [{ end: true, rows: rowCount, revision }];
 }
 
-function toDataLine({ input, target, groupHash }: DataRow, heldOut: boolean): DataLine {
+function toDataLine({ id, input, target, groupHash }: DataRow, heldOut: boolean): DataLine {
   return {
     ...(typeof input === "string" ? { text: input } : { embedding: Buffer.from(input).toString("base64") }),
     target: JSON.parse(target) as string | string[] | number,
     group: toHex(groupHash),
     held_out: heldOut,
+    ...(id === null ? {} : { id }),
   };
 }
 
@@ -99,7 +100,7 @@ async function* readFilePages(
     if (row === null) continue;
     // Every line was checked at the upload.
     if ("error" in row) throw new Error(row.error.message);
-    rows.push(row.row);
+    rows.push({ ...row.row, id: null });
     if (rows.length < FILE_PAGE_ROWS) continue;
     const access = await getLedger(env.TENANT, tenant).getCurrentAttempt(jobId, attempt);
     if (!access.ok) throw new Error(access.failure.code);

@@ -112,6 +112,8 @@ export const dataMethods = {
   readTrainingRows: trainingSets.readTrainingRows,
   readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>
     ledger.read((sql) => ok(trainingSets.readInputs(sql, dataset, positions, revision))),
+  readExampleIds: (ledger: Transactions, dataset: number, positions: readonly number[], revision: number) =>
+    ledger.read((sql) => ok(trainingSets.readExampleIds(sql, dataset, positions, revision))),
   /** Notes blocks of embeddings that are in KV, and has the values that they replace deleted. */
   recordBlocks: (ledger: Transactions, dataset: number, backbone: string, blocks: ReadonlyMap<number, StoredBlock>) =>
     ledger.change((sql, now) => {

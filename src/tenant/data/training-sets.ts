@@ -194,8 +194,30 @@ export function readInputs(
   return positions.filter((position) => position <= lastRead).map((position) => inputs.get(position) ?? null);
 }
 
+/** The ids of the examples at these positions at a revision. */
+export function readExampleIds(
+  sql: SqlStorage,
+  id: number,
+  positions: readonly number[],
+  revision: number,
+): ReadonlyMap<number, string> {
+  const dataset = selectDataset(sql, "id", id);
+  if (dataset === null) return new Map();
+  const query = rowsAt(dataset, revision, "position, id", "position = ?3");
+  return new Map(
+    positions.flatMap((position) =>
+      sql
+        .exec<{ position: number; id: string }>(query, id, revision, position)
+        .toArray()
+        .map((row) => [row.position, row.id] as const),
+    ),
+  );
+}
+
 /** A row as the batch endpoint reads it. */
 export interface DataRow {
+  /** Of the example; null for the row of a file. */
+  readonly id: string | null;
   readonly input: string | Uint8Array;
   readonly target: string;
   readonly groupHash: Uint8Array;
@@ -216,18 +238,19 @@ export function readRows(
   const revision = atRevision ?? dataset.revision;
   const storedRevision = findRevision(sql, dataset, revision);
   if (!storedRevision.ok) return storedRevision;
-  const cursor = scanRows<{ position: number; input: string | ArrayBuffer; target: string; group_hash: ArrayBuffer }>(
-    sql,
-    dataset,
-    revision,
-    "position, input, target, group_hash",
-    afterPosition,
-  );
+  const cursor = scanRows<{
+    position: number;
+    id: string;
+    input: string | ArrayBuffer;
+    target: string;
+    group_hash: ArrayBuffer;
+  }>(sql, dataset, revision, "position, id, input, target, group_hash", afterPosition);
   const rows: DataRow[] = [];
   let lastPosition = afterPosition;
   let size = 0;
-  for (const { position, input, target, group_hash } of cursor) {
+  for (const { position, id, input, target, group_hash } of cursor) {
     rows.push({
+      id,
       input: typeof input === "string" ? input : new Uint8Array(input),
       target,
       groupHash: new Uint8Array(group_hash),

@@ -202,7 +202,7 @@ export function getRun(sql: SqlStorage, id: string): Result<EvaluationRun> {
 /** A run in a list: without the parts of its evaluation that grow with the labels. */
 function toSummary(row: RunRow): EvaluationRun {
   const run = toRun(row);
-  const { per_class: _perClass, confusion: _confusion, ...evaluation } = run.evaluation;
+  const { per_class: _perClass, confusion: _confusion, reliability: _reliability, ...evaluation } = run.evaluation;
   return { ...run, evaluation };
 }
 

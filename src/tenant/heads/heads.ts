@@ -46,6 +46,8 @@ function toSummary(row: VersionRow): Head {
   const {
     per_class: _perClass,
     confusion: _confusion,
+    confused: _confused,
+    reliability: _reliability,
     more_examples: _moreExamples,
     held_out_inputs: _inputs,
     ...evaluation

@@ -1,6 +1,7 @@
 /** How both candidates do on rows that neither was trained on. */
 import { decodeHead } from "../../../core/codec.ts";
 import { type Comparison, gainError } from "../../../core/evaluation/comparison.ts";
+import { withConfusedPairs } from "../../../core/evaluation/confused.ts";
 import { correctnessOf } from "../../../core/evaluation/correctness.ts";
 import { evaluateHeldOut, withTrainAccuracy } from "../../../core/evaluation/evaluate-held-out.ts";
 import type { EvaluationResult } from "../../../core/evaluation/evaluation.ts";
@@ -206,10 +207,15 @@ async function assessFineTuned(
   const { value: assessed } = await runSteps(steps, 0, context.yieldToEventLoop);
   const trained = layers.map((fold) => countCorrect(context, fold.trained, labels, assessed));
   const sum = (key: "correct" | "count") => trained.reduce((total, counts) => total + counts[key], 0);
-  const assessment = withTrainAccuracy(assessed, sum("count") === 0 ? null : sum("correct") / sum("count"));
+  const { confused, conformal, ...assessment } = withTrainAccuracy(
+    assessed,
+    sum("count") === 0 ? null : sum("correct") / sum("count"),
+  );
+  const idOf = (row: number) => context.examples.ids[rows[row] as number];
+  const evaluation = withConfusedPairs(assessment.evaluation, confused, idOf);
   return {
     plan: meanPlan(layers.map(({ plan }) => plan)),
-    assessment: { ...assessment, conformal: Array.from(assessment.conformal), scope: storeScope(assessment.scope) },
+    assessment: { ...assessment, evaluation, conformal: Array.from(conformal), scope: storeScope(assessment.scope) },
   };
 }
 

@@ -1,6 +1,7 @@
 /** Stage 5: the winner, trained on all rows. */
 import { encodeHead } from "../../../core/codec.ts";
 import type { Candidate } from "../../../core/evaluation/comparison.ts";
+import { withConfusedPairs } from "../../../core/evaluation/confused.ts";
 import { noEvaluation } from "../../../core/evaluation/evaluation.ts";
 import type { Scope } from "../../../core/evaluation/scope.ts";
 import { ok, type Result } from "../../../core/failure.ts";
@@ -100,7 +101,9 @@ async function refitHead(
   const result = await runTraining(context, spec.value, { skipEvaluation: false, onStep });
   if (!result.ok) return result;
   reportTraining(context, winner, result.value);
-  const { training, evaluation, head } = result.value;
+  const { training, confused, head } = result.value;
+  const idOf = (row: number) => context.examples.ids[spec.value.rows[row] as number];
+  const evaluation = withConfusedPairs(result.value.evaluation, confused, idOf);
   return ok({
     candidate: winner,
     training: manifestTraining(training, training.temperature, startedAt),
