@@ -6,6 +6,7 @@ import { fitLogistic } from "../../src/core/evaluation/logistic.ts";
 import { softplus } from "../../src/core/evaluation/probability.ts";
 import { isInScope, pValue, type Scope, scopeScore } from "../../src/core/evaluation/scope.ts";
 import { areaUnderCurve, fitScope } from "../../src/core/evaluation/scope-fit.ts";
+import { limits } from "../../src/core/limits.ts";
 import { measureDistances } from "../../src/core/linear/class-centroids.ts";
 import type { Design } from "../../src/core/linear/design.ts";
 import { seededRandom } from "../../src/core/random.ts";
@@ -204,6 +205,18 @@ describe("a scope that is fitted to held-out rows", () => {
     expect(recalls).toEqual(recalls.toSorted((a, b) => b - a));
     // Few examples only evaluate.
     expect(fitRows(60, 8).scope.figures[2]).toMatchObject({ weight: 0 });
+  });
+
+  it("is fitted to as many examples as a dataset may have", () => {
+    const count = limits.examples_per_dataset;
+    const logits = Float32Array.from({ length: 2 * count }, (_, i) => (i * 7) % 11);
+    const entries = Array.from({ length: count }, (_, index) => ({
+      index,
+      part: index % 2,
+      target: index % 3 ? 0 : -1,
+    }));
+    const heldOut = { rows: Int32Array.from(entries.keys()), logits, outputs: 2 };
+    expect(runToEnd(fitScope(heldOut, entries, { distances: null, recall: 0.9 }))?.pValues).toHaveLength(count);
   });
 
   it("measures held-out rows by centroids of the other rows alone", () => {

@@ -89,28 +89,25 @@ export function* fitScope(
     yield outputs * OPERATIONS_PER_LOGIT;
   }
   // A part may have no centroids of what is out of scope.
-  const width = Math.min(...measured.map(({ figures }) => figures.length));
+  const width = measured.reduce<number>((least, { figures }) => Math.min(least, figures.length), figureNames.length);
   const scoredEntries = measured.map((entry) => ({ ...entry, figures: entry.figures.slice(0, width) }));
   const inScope = scoredEntries.filter(({ target }) => target >= 0);
   const outOfScope = scoredEntries.filter(({ target }) => target < 0);
   if (inScope.length === 0) return null;
   const model = yield* fitModel(inScope, outOfScope, distances !== null);
   const threshold = roundShare(1 - recall);
-  const scored: { kept: number[]; refused: number[] } = { kept: [], refused: [] };
-  for (const part of new Set([...inScope, ...outOfScope].map((entry) => entry.part))) {
-    const [isOwn, isOther] = [(entry: ScoredEntry) => entry.part === part, (entry: ScoredEntry) => entry.part !== part];
+  const [kept, refused]: [number[], number[]] = [[], []];
+  for (const part of new Set(scoredEntries.map((entry) => entry.part))) {
+    const isOther = (entry: ScoredEntry) => entry.part !== part;
     const others = inScope.filter(isOther);
     if (others.length === 0) continue;
     const partModel = yield* fitModel(others, outOfScope.filter(isOther), distances !== null);
-    const valueOfEntry = ({ figures }: ScoredEntry) => pValue(partModel, scoreOf(figures, partModel.figures));
-    scored.kept.push(...inScope.filter(isOwn).map(valueOfEntry));
-    scored.refused.push(...outOfScope.filter(isOwn).map(valueOfEntry));
+    for (const { part: ownPart, target, figures } of scoredEntries) {
+      if (ownPart !== part) continue;
+      (target < 0 ? refused : kept).push(pValue(partModel, scoreOf(figures, partModel.figures)));
+    }
   }
-  return {
-    model,
-    evaluation: evaluateScope(threshold, scored.kept, scored.refused),
-    pValues: [...scored.kept, ...scored.refused],
-  };
+  return { model, evaluation: evaluateScope(threshold, kept, refused), pValues: [...kept, ...refused] };
 }
 
 /**
