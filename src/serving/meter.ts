@@ -46,10 +46,12 @@ interface Counter {
   readonly agreement: Map<number, { inputs: number; agreed: number }>;
 }
 
+type SealedBatch = CountBatch & { readonly sealedAt: number };
+
 interface TenantMeter {
   counters: Map<string, Counter>;
   /** What the ledger has not confirmed. */
-  batch: (CountBatch & { readonly sealedAt: number }) | null;
+  batch: SealedBatch | null;
   isWaiting: boolean;
   /** When the batch was last sent and not answered yet. */
   sentAt: number | null;
@@ -154,30 +156,41 @@ async function writeLater({ env, tenant }: TenantRequest, meter: TenantMeter): P
   if (isIdle && meters.get(tenant) === meter) meters.delete(tenant);
 }
 
-/** Writes the batch that waits, then what has been counted since. Answers whether the ledger has taken all of it. */
+/**
+ * Writes the batch that waits, then one of what has been counted since. Answers whether the ledger has taken both. What is
+ * counted meanwhile has a later write of its own.
+ */
 async function writeCounts(env: Cloudflare.Env, tenant: string, meter: TenantMeter): Promise<boolean> {
   const now = Date.now();
   // Another request is writing, unless it was ended with its answer outstanding.
   if (meter.sentAt !== null && now - meter.sentAt < MAX_TRIES * RETRY_MS) return false;
   if (meter.batch !== null && now - meter.batch.sealedAt > MAX_BATCH_AGE_MS) meter.batch = null;
-  while (meter.batch !== null || meter.counters.size > 0) {
-    meter.batch ??= sealBatch(meter, now);
-    const { sealedAt: _sealedAt, ...batch } = meter.batch;
-    meter.sentAt = now;
-    try {
-      // A tenant that is gone takes none.
-      await getLedger(env.TENANT, tenant).recordCounts(batch);
-      if (meter.batch?.number === batch.number) meter.batch = null;
-    } catch {
-      return false;
-    } finally {
-      meter.sentAt = null;
-    }
-  }
-  return true;
+  if (meter.batch !== null && !(await sendBatch(env, tenant, meter, meter.batch))) return false;
+  if (meter.counters.size === 0) return true;
+  meter.batch ??= sealBatch(meter, now);
+  return sendBatch(env, tenant, meter, meter.batch);
 }
 
-function sealBatch(meter: TenantMeter, now: number): CountBatch & { readonly sealedAt: number } {
+async function sendBatch(
+  env: Cloudflare.Env,
+  tenant: string,
+  meter: TenantMeter,
+  { sealedAt: _sealedAt, ...batch }: SealedBatch,
+): Promise<boolean> {
+  meter.sentAt = Date.now();
+  try {
+    // A tenant that is gone takes none.
+    await getLedger(env.TENANT, tenant).recordCounts(batch);
+    if (meter.batch?.number === batch.number) meter.batch = null;
+    return true;
+  } catch {
+    return false;
+  } finally {
+    meter.sentAt = null;
+  }
+}
+
+function sealBatch(meter: TenantMeter, now: number): SealedBatch {
   writer ??= newId("cw_");
   const counters = [...meter.counters.values()];
   meter.counters = new Map();

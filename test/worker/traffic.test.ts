@@ -143,28 +143,35 @@ describe("the meter", () => {
       expect(await inLedger(tenant.id, ({ sql }) => sql.exec(`SELECT * FROM ${table}`).toArray()), table).toEqual([]);
   });
 
-  test("writes again what it has no answer for, which counts once", async () => {
-    const tenant = await newHead();
-    const { head } = await getLedger(env.TENANT, tenant.id)
-      .leaseHead("support", null)
-      .then((lease) => (lease.ok ? lease.value : Promise.reject(new Error(lease.failure.message))));
-    const numbers: number[] = [];
-    const ledger = {
-      async recordCounts(batch: CountBatch) {
-        numbers.push(batch.number);
-        await getLedger(env.TENANT, tenant.id).recordCounts(batch);
-        if (numbers.length === 1) throw new Error("The answer is lost.");
-      },
-    };
-    const namespace = { idFromName: () => null, get: () => ledger } as unknown as Cloudflare.Env["TENANT"];
+  async function leaseActive({ id }: Owner) {
+    const lease = await getLedger(env.TENANT, id).leaseHead("support", null);
+    if (!lease.ok) throw new Error(lease.failure.message);
+    return lease.value.head;
+  }
+
+  /** A request whose counts are written by `recordCounts`, and the work that it leaves. */
+  function requestOf({ id }: Owner, recordCounts: (batch: CountBatch) => Promise<unknown>) {
+    const namespace = { idFromName: () => null, get: () => ({ recordCounts }) };
     const work: Promise<unknown>[] = [];
     const request: TenantRequest = {
-      env: { ...env, TENANT: namespace },
-      tenant: tenant.id,
+      env: { ...env, TENANT: namespace as unknown as Cloudflare.Env["TENANT"] },
+      tenant: id,
       signal: new AbortController().signal,
       waitUntil: (promise) => work.push(promise),
       setLogFields: () => undefined,
     };
+    return { request, work };
+  }
+
+  test("writes again what it has no answer for, which counts once", async () => {
+    const tenant = await newHead();
+    const head = await leaseActive(tenant);
+    const numbers: number[] = [];
+    const { request, work } = requestOf(tenant, async (batch) => {
+      numbers.push(batch.number);
+      await getLedger(env.TENANT, tenant.id).recordCounts(batch);
+      if (numbers.length === 1) throw new Error("The answer is lost.");
+    });
     for (let i = 0; i < 3; i++)
       countPrediction(request, head, false, { top: { label: 0, score: 0.9 }, scope: 0.4, unknownWords: null });
     expect(work).toHaveLength(1);
@@ -174,6 +181,23 @@ describe("the meter", () => {
     const counted = await report(1, tenant);
     expect(counted).toMatchObject({ predictions: 3, unknown_words: null });
     expect([counted.scope[8], counted.confidence[18]]).toEqual([3, 3]);
+  });
+
+  test("writes what is counted during a write after its own time, however many predictions come", async () => {
+    const tenant = await newHead();
+    const head = await leaseActive(tenant);
+    const batches: CountBatch[] = [];
+    const count = () => countPrediction(request, head, false, { top: { label: 0, score: 0.9 }, unknownWords: null });
+    const { request, work } = requestOf(tenant, async (batch) => {
+      if (batches.push(batch) < 3) count();
+    });
+    count();
+    for (const written of [1, 2, 3]) {
+      await work[written - 1];
+      expect(batches).toHaveLength(written);
+    }
+    expect(work).toHaveLength(3);
+    expect(batches.map(({ versions }) => versions.map(({ counts }) => counts.inputs.inputs))).toEqual([[1], [1], [1]]);
   });
 
   test("keeps counts for 30 days", async () => {
