@@ -9,8 +9,8 @@ import { ok, type Result } from "../core/failure.ts";
 import { chooseShare } from "../core/lifecycle/traffic.ts";
 import { comparedText } from "../ingest/example.ts";
 import type { HeadLease, ServedHead } from "../tenant/heads/served-heads.ts";
-import { countAgreement, countPrediction, countShed } from "./meter.ts";
-import { checkLimits, type EmbeddedRows, type PredictOptions, predictInputs } from "./predict.ts";
+import { countAgreement, countPredictions, countShed } from "./meter.ts";
+import { checkLimits, type PredictedInputs, type PredictOptions, predictInputs } from "./predict.ts";
 import type { TenantRequest } from "./tenant-request.ts";
 
 /** Inputs of all requests that the shadow versions of an isolate predict at once. Further ones are shed. */
@@ -44,11 +44,12 @@ export async function predictLive(
     const place = (i: number) => indices?.[i] ?? i;
     const predicted = await predictInputs(request, head, own, (i) => paramAt(place(i)), options);
     if (!predicted.ok) return predicted;
-    for (const counted of predicted.value.counted) countPrediction(request, head, false, counted);
     for (const [i, prediction] of predicted.value.predictions.entries())
       predictions[place(i)] = indices === null ? prediction : { ...prediction, index: place(i), version: head.version };
-    answers.push({ head, inputs: own, predictions: predicted.value.predictions, embedded: predicted.value.embedded });
+    answers.push({ head, inputs: own, ...predicted.value });
   }
+  // All are counted or none: a request that fails is sent again.
+  for (const { head, counted } of answers) countPredictions(request, head, false, counted);
   for (const shadow of lease.shadow) for (const answer of answers) startShadow(request, shadow, answer, options);
   return ok({
     version: groups[0]?.head.version ?? lease.head.version,
@@ -86,11 +87,9 @@ function hashInput(head: string, input: Input): number {
   return hash.digest().readUInt32BE() / 2 ** 32;
 }
 
-interface Answer {
+interface Answer extends PredictedInputs {
   readonly head: ServedHead;
   readonly inputs: readonly Input[];
-  readonly predictions: readonly Prediction[];
-  readonly embedded: EmbeddedRows;
 }
 
 /** Has a shadow version predict inputs after the answer, as many as there is room for. */
@@ -123,15 +122,13 @@ async function runShadow(
   const rows = { ...embedded, rows: embedded.rows.slice(0, count) };
   const predicted = await predictInputs(request, shadow, inputs.slice(0, count), String, options, rows);
   if (!predicted.ok) return;
-  for (const [i, counted] of predicted.value.counted.entries()) {
-    countPrediction(request, shadow, true, counted);
-    const [own, shown] = [predicted.value.predictions[i], predictions[i]];
-    if (own !== undefined && shown !== undefined && shadow.task !== "regression")
-      countAgreement(request, shadow, head.version, agree(own, shown));
-  }
+  countPredictions(request, shadow, true, predicted.value.counted);
+  if (shadow.task === "regression") return;
+  const agreed = predicted.value.predictions.filter((own, i) => agree(own, predictions[i])).length;
+  countAgreement(request, shadow, head.version, { inputs: count, agreed });
 }
 
-function agree(a: Prediction, b: Prediction): boolean {
-  if (a.labels === undefined || b.labels === undefined) return a.label === b.label;
+function agree(a: Prediction, b: Prediction | undefined): boolean {
+  if (a.labels === undefined || b?.labels === undefined) return a.label === b?.label;
   return a.labels.length === b.labels.length && new Set([...a.labels, ...b.labels]).size === a.labels.length;
 }

@@ -4,7 +4,7 @@
  * never see another request. What the ledger did not take is sent again, with the same number, so that it counts once.
  */
 import { labelKey, noInputs, scoreBin } from "../core/evaluation/input-counts.ts";
-import { noTraffic, type TrafficCounts } from "../core/lifecycle/traffic.ts";
+import { type Agreement, noTraffic, type TrafficCounts } from "../core/lifecycle/traffic.ts";
 import { newId } from "../lib/id.ts";
 import type { ServedHead } from "../tenant/heads/served-heads.ts";
 import type { CountBatch, VersionCounts } from "../tenant/heads/traffic-counts.ts";
@@ -16,6 +16,8 @@ const DEFAULT_WAIT_SECONDS = 10;
 const MAX_WAIT_SECONDS = 20;
 const MAX_TRIES = 3;
 const RETRY_MS = 2_000;
+/** A write that has not begun so long after its time never will: the platform has ended its request. */
+const MAX_DELAY_MS = 10_000;
 /** A batch that the ledger has not taken for so long is dropped: the ledger forgets the numbers of batches after an hour. */
 const MAX_BATCH_AGE_MS = 600_000;
 /** Of an isolate, until they are written: a few megabytes. Further versions and labels are not counted. */
@@ -43,7 +45,7 @@ interface Counter {
   readonly scope: number[];
   readonly unknownWords: number[];
   readonly labels: Map<number, number>;
-  readonly agreement: Map<number, { inputs: number; agreed: number }>;
+  readonly agreement: Map<number, Agreement>;
 }
 
 type SealedBatch = CountBatch & { readonly sealedAt: number };
@@ -52,7 +54,8 @@ interface TenantMeter {
   counters: Map<string, Counter>;
   /** What the ledger has not confirmed. */
   batch: SealedBatch | null;
-  isWaiting: boolean;
+  /** When the next write is due; null if none is to come. */
+  writeDueAt: number | null;
   /** When the batch was last sent and not answered yet. */
   sentAt: number | null;
 }
@@ -64,15 +67,18 @@ let lastBatch = 0;
 /** What is counted and not written, in labels. */
 let entries = 0;
 
-/** Counts one prediction that was shown, or that a shadow version made. */
-export function countPrediction(
+/** Counts predictions that were shown, or that a shadow version made. */
+export function countPredictions(
   request: TenantRequest,
   head: ServedHead,
   isShadow: boolean,
-  { top, scope, unknownWords }: CountedPrediction,
+  predictions: readonly CountedPrediction[],
 ): void {
   const counter = findCounter(request, head, isShadow);
-  if (counter === null) return;
+  if (counter !== null) for (const prediction of predictions) addPrediction(counter, prediction);
+}
+
+function addPrediction(counter: Counter, { top, scope, unknownWords }: CountedPrediction): void {
   counter.inputs++;
   if (top !== null) {
     increase(counter.confidence, scoreBin(top.score));
@@ -88,14 +94,12 @@ export function countPrediction(
   if (unknownWords !== null) increase(counter.unknownWords, unknownWords);
 }
 
-/** Counts whether a shadow version predicted what another version answered. */
-export function countAgreement(request: TenantRequest, shadow: ServedHead, answered: number, agreed: boolean): void {
+/** Counts how often a shadow version predicted what another version answered. */
+export function countAgreement(request: TenantRequest, shadow: ServedHead, answered: number, added: Agreement): void {
   const counter = findCounter(request, shadow, true);
   if (counter === null) return;
-  const agreement = counter.agreement.get(answered) ?? { inputs: 0, agreed: 0 };
-  agreement.inputs++;
-  if (agreed) agreement.agreed++;
-  counter.agreement.set(answered, agreement);
+  const { inputs, agreed } = counter.agreement.get(answered) ?? { inputs: 0, agreed: 0 };
+  counter.agreement.set(answered, { inputs: inputs + added.inputs, agreed: agreed + added.agreed });
 }
 
 /** Counts inputs that a shadow version did not predict because there was too much else to do. */
@@ -114,13 +118,13 @@ function findCounter(request: TenantRequest, head: ServedHead, isShadow: boolean
   let meter = meters.get(tenant);
   if (meter === undefined) {
     if (entries + ENTRIES_PER_VERSION > MAX_ENTRIES) return null;
-    meter = { counters: new Map(), batch: null, isWaiting: false, sentAt: null };
+    meter = { counters: new Map(), batch: null, writeDueAt: null, sentAt: null };
     meters.set(tenant, meter);
   }
-  const key = `${head.id}@${head.version}${isShadow ? "~" : ""}`;
+  // Another head of the same name, after the first was deleted, has other bytes.
+  const key = `${head.id}@${head.version} ${head.sha256}${isShadow ? "~" : ""}`;
   let counter = meter.counters.get(key);
-  // Another head of the same name, after the first was deleted, is another one.
-  if (counter === undefined || counter.head.sha256 !== head.sha256) {
+  if (counter === undefined) {
     if (entries + ENTRIES_PER_VERSION > MAX_ENTRIES) return null;
     entries += ENTRIES_PER_VERSION;
     counter = {
@@ -137,22 +141,25 @@ function findCounter(request: TenantRequest, head: ServedHead, isShadow: boolean
     };
     meter.counters.set(key, counter);
   }
-  if (!meter.isWaiting) {
-    meter.isWaiting = true;
-    request.waitUntil(writeLater(request, meter));
+  const now = Date.now();
+  // One that is long overdue has ended with its request.
+  if (meter.writeDueAt === null || now > meter.writeDueAt + MAX_DELAY_MS) {
+    const wait = 1_000 * Math.min(Number(request.env.COUNT_SECONDS) || DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS);
+    meter.writeDueAt = now + wait;
+    request.waitUntil(writeLater(request, meter, wait));
   }
   return counter;
 }
 
-async function writeLater({ env, tenant }: TenantRequest, meter: TenantMeter): Promise<void> {
-  await scheduler.wait(1_000 * Math.min(Number(env.COUNT_SECONDS) || DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS));
+async function writeLater({ env, tenant }: TenantRequest, meter: TenantMeter, wait: number): Promise<void> {
+  await scheduler.wait(wait);
   // What is counted from here on is for the next batch.
-  meter.isWaiting = false;
+  meter.writeDueAt = null;
   for (let tries = 0; tries < MAX_TRIES; tries++) {
     if (tries > 0) await scheduler.wait(RETRY_MS);
     if (await writeCounts(env, tenant, meter)) break;
   }
-  const isIdle = meter.batch === null && meter.counters.size === 0 && !meter.isWaiting;
+  const isIdle = meter.batch === null && meter.counters.size === 0 && meter.writeDueAt === null;
   if (isIdle && meters.get(tenant) === meter) meters.delete(tenant);
 }
 

@@ -5,7 +5,7 @@ import { noInputs } from "../../src/core/evaluation/input-counts.ts";
 import type { ErrorCode } from "../../src/core/failure.ts";
 import { noTraffic } from "../../src/core/lifecycle/traffic.ts";
 import { endHeadLeases } from "../../src/serving/active-heads.ts";
-import { countPrediction } from "../../src/serving/meter.ts";
+import { countPredictions } from "../../src/serving/meter.ts";
 import type { TenantRequest } from "../../src/serving/tenant-request.ts";
 import { type CountBatch, deleteOldCounts, type VersionCounts } from "../../src/tenant/heads/traffic-counts.ts";
 import { getLedger } from "../../src/tenant/tenant.ts";
@@ -173,7 +173,7 @@ describe("the meter", () => {
       if (numbers.length === 1) throw new Error("The answer is lost.");
     });
     for (let i = 0; i < 3; i++)
-      countPrediction(request, head, false, { top: { label: 0, score: 0.9 }, scope: 0.4, unknownWords: null });
+      countPredictions(request, head, false, [{ top: { label: 0, score: 0.9 }, scope: 0.4, unknownWords: null }]);
     expect(work).toHaveLength(1);
     await Promise.all(work);
     expect(numbers).toHaveLength(2);
@@ -187,7 +187,7 @@ describe("the meter", () => {
     const tenant = await newHead();
     const head = await leaseActive(tenant);
     const batches: CountBatch[] = [];
-    const count = () => countPrediction(request, head, false, { top: { label: 0, score: 0.9 }, unknownWords: null });
+    const count = () => countPredictions(request, head, false, [{ top: { label: 0, score: 0.9 }, unknownWords: null }]);
     const { request, work } = requestOf(tenant, async (batch) => {
       if (batches.push(batch) < 3) count();
     });
@@ -198,6 +198,24 @@ describe("the meter", () => {
     }
     expect(work).toHaveLength(3);
     expect(batches.map(({ versions }) => versions.map(({ counts }) => counts.inputs.inputs))).toEqual([[1], [1], [1]]);
+  });
+
+  test("writes although the request that was to write has ended", async () => {
+    const tenant = await newHead();
+    const head = await leaseActive(tenant);
+    const counted = [{ top: null, unknownWords: null }];
+    const sizes: (number | undefined)[] = [];
+    const { request, work } = requestOf(tenant, async ({ versions }) => {
+      sizes.push(versions[0]?.counts.inputs.inputs);
+    });
+    countPredictions({ ...request, env: { ...request.env, COUNT_SECONDS: "20" } }, head, false, counted);
+    countPredictions(request, head, false, counted);
+    expect(work).toHaveLength(1);
+    vi.spyOn(Date, "now").mockReturnValue(Date.now() + 40_000);
+    countPredictions(request, head, false, counted);
+    expect(work).toHaveLength(2);
+    await work[1];
+    expect(sizes).toEqual([3]);
   });
 
   test("keeps counts for 30 days", async () => {
