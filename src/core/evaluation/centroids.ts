@@ -20,8 +20,8 @@ const MAX_CODE = 127;
 
 /** @param rows the centroids of each label, and then those out of scope, each group row by row */
 export function quantiseCentroids(rows: readonly Float32Array[], dimensions: number): Centroids {
-  const counts = rows.map((group) => group.length / dimensions);
-  const starts = Uint16Array.from([0, ...counts.map((_, k) => counts.slice(0, k + 1).reduce((a, b) => a + b, 0))]);
+  const starts = new Uint16Array(rows.length + 1);
+  for (const [k, group] of rows.entries()) starts[k + 1] = (starts[k] as number) + group.length / dimensions;
   const total = starts[rows.length] as number;
   const codes = new Int8Array(total * dimensions);
   const scales = new Float32Array(total);
@@ -81,7 +81,7 @@ function productWith(x: Float32Array, codes: Int8Array, first: number, length: n
 }
 
 /** ‖x‖² of the numbers that the centroids are of. */
-export function squaredNormOf(embedding: Float32Array, { dimensions }: Centroids): number {
+export function squaredNormOf(embedding: Float32Array, { dimensions }: Pick<Centroids, "dimensions">): number {
   let sum = 0;
   for (let j = 0; j < dimensions; j++) sum += (embedding[j] as number) ** 2;
   return sum;
