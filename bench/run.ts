@@ -12,6 +12,7 @@ const names = [
   "backbone",
   "chaos",
   "encode",
+  "evaluation",
   "few-shot",
   "finetune",
   "front",

@@ -14,6 +14,8 @@ import type { LabelledText } from "./text-datasets.ts";
 
 const tensors = await nodeTensorBackend();
 
+type Text = Pick<LabelledText, "text">;
+
 export interface Encoder {
   readonly dimensions: number;
   readonly encode: (text: string) => Float32Array;
@@ -23,7 +25,7 @@ export interface Encoder {
 const BATCH_TEXTS = 256;
 
 /** The encoder of a backbone for these texts, which are embedded beforehand. It throws for any other. */
-export async function embedTexts(backbone: Backbone, texts: readonly Pick<LabelledText, "text">[]): Promise<Encoder> {
+export async function embedTexts(backbone: Backbone, texts: readonly Text[]): Promise<Encoder> {
   const distinct = [...new Set(texts.map(({ text }) => text))];
   const embeddings = new Map<string, Float32Array>();
   for (let first = 0; first < distinct.length; first += BATCH_TEXTS) {
@@ -39,14 +41,23 @@ export async function embedTexts(backbone: Backbone, texts: readonly Pick<Labell
   return { dimensions: backbone.dimensions, encode };
 }
 
+export interface ProbeOptions extends Pick<TrainingOptions, "lexical" | "seed" | "evaluation"> {
+  /** Texts that belong to none of the labels. */
+  readonly outOfScope?: readonly Text[];
+}
+
 /** A head that is trained on these texts, with rows of that precision. */
 export function trainProbe(
   { dimensions, encode }: Encoder,
-  rows: readonly LabelledText[],
-  options: Pick<TrainingOptions, "lexical" | "seed" | "evaluation">,
+  inScope: readonly LabelledText[],
+  { outOfScope = [], ...options }: ProbeOptions,
   precision: RowPrecision = "float32",
 ): TrainingResult {
-  const labels = [...new Set(rows.map(({ label }) => label))].sort();
+  const rows: readonly (Text & { readonly label?: string })[] = [
+    ...inScope,
+    ...outOfScope.map(({ text }) => ({ text })),
+  ];
+  const labels = [...new Set(inScope.map(({ label }) => label))].sort();
   const index = new Map(labels.map((label, i) => [label, i]));
   const groups = new Map<string, number>();
   const blocks = [];
@@ -66,7 +77,7 @@ export function trainProbe(
     dimensions,
     labels,
     features: blocks,
-    targets: { kind: "single" as const, indices: Int32Array.from(rows, ({ label }) => index.get(label) as number) },
+    targets: { kind: "single" as const, indices: Int32Array.from(rows, ({ label = "" }) => index.get(label) ?? -1) },
     groups: Int32Array.from(rows, ({ text }) => {
       const group = groups.get(text) ?? groups.size;
       groups.set(text, group);
