@@ -150,7 +150,7 @@ export async function trainLayers(
 
 /** The share of rows whose most probable label is right. */
 export async function accuracyOn({ context }: Prepared, rows: readonly number[], model: Model): Promise<number> {
-  const { outputs } = await predictRows(context, rows, model);
+  const outputs = await predictRows(context, rows, model);
   const { labels } = model.head;
   const correct = rows.filter((row, i) => {
     const probabilities = outputs[i] as Float64Array;

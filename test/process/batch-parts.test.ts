@@ -359,7 +359,7 @@ describe("the comparison", () => {
   const compare = async (trainingMaterial: TrainingContext, rows: readonly number[], frozen: Head, fineTuned: Head) => {
     const answers = async (head: Head): Promise<Predictions> => ({
       head,
-      ...(await predictRows(trainingMaterial, rows, { head, embed: trainingMaterial.embed })),
+      outputs: await predictRows(trainingMaterial, rows, { head, embed: trainingMaterial.embed }),
     });
     const outcomes = outcomesOf(trainingMaterial, rows, await answers(frozen), await answers(fineTuned));
     return compareOutcomes(trainingMaterial.submission.task, outcomes);

@@ -248,6 +248,9 @@ describe("a job", () => {
       expect(head.temperature).not.toBe(1);
       expect(head.conformal).toHaveLength(60);
       expect(head.outOfScopeThreshold).toEqual(expect.any(Number));
+      expect(head.scope?.examples).toBe(60);
+      expect(head.scope?.figures.map(({ name }) => name)).toContain("distance");
+      expect(head.scope?.centroids?.dimensions).toBe(head.dimensions);
       expect(progressMessages(told, "Fold")).toEqual(
         [1, 2, 3, 4, 5].map((fold) => `Fold ${fold} of 5: 72 examples to train on, 18 to compare on.`),
       );

@@ -225,8 +225,7 @@ async function trainFrozenHead(
 
 async function frozenLogits(context: TrainingContext, head: Head, rows: readonly number[]): Promise<Float32Array> {
   const model = { head: { ...head, temperature: 1 }, embed: context.embed };
-  const { outputs } = await predictRows(context, rows, model);
-  return toLogits(head, outputs);
+  return toLogits(head, await predictRows(context, rows, model));
 }
 
 function drawHeldOutRows(context: TrainingContext, rows: readonly number[]): Set<number> {

@@ -11,15 +11,10 @@ export interface Model {
   readonly embed: TrainingContext["embed"];
 }
 
-/** Outputs for some rows, as `predict` gives them, and what they were made from. */
-export interface RowPredictions {
-  readonly outputs: readonly Float64Array[];
-  readonly embeddings: readonly Float32Array[];
-}
-
-/** A head, and its outputs for some rows. */
-export interface Predictions extends RowPredictions {
+/** A head, and its outputs for some rows, as `predict` gives them. */
+export interface Predictions {
   readonly head: Head;
+  readonly outputs: readonly Float64Array[];
 }
 
 const OPERATIONS_PER_YIELD = 50_000_000;
@@ -41,27 +36,31 @@ export function makeModel(
   return { head, embed: embedLazily(loaded.backbone, context.examples.texts) };
 }
 
-/** A model's outputs for rows. */
+/**
+ * A model's outputs for rows, as `predict` gives them.
+ *
+ * @param embeddings takes the embedding of each row. Null: they are not kept, which would take as much memory as a training
+ */
 export async function predictRows(
   context: TrainingContext,
   rows: readonly number[],
   { head, embed }: Model,
-): Promise<RowPredictions> {
+  embeddings: Float32Array[] | null = null,
+): Promise<Float64Array[]> {
   const extractFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
   const outputs: Float64Array[] = [];
-  const embeddings: Float32Array[] = [];
   let operations = 0;
   for (const row of rows) {
     const text = context.examples.texts[row] ?? "";
     const embedding = await embed(row);
-    embeddings.push(embedding);
+    embeddings?.push(embedding);
     outputs.push(predict(head, embedding, extractFeatures === null ? null : extractFeatures(text)));
     operations += head.weights.length + OPERATIONS_PER_CHARACTER * text.length;
     if (operations < OPERATIONS_PER_YIELD) continue;
     operations = 0;
     await context.yieldToEventLoop();
   }
-  return { outputs, embeddings };
+  return outputs;
 }
 
 /**

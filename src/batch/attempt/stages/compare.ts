@@ -68,21 +68,24 @@ export async function predictFold(
   { head, fineTuned }: TrainedCandidates,
   labels: readonly string[],
 ): Promise<FoldPredictions> {
-  const headPredictions = await predictWith(context, rows, head);
-  const fineTunedPredictions = fineTuned === head ? headPredictions : await predictWith(context, rows, fineTuned);
+  const testEmbeddings: Float32Array[] = [];
+  const headPredictions = await predictWith(context, rows, head, null);
+  const fineTunedPredictions =
+    fineTuned === head ? headPredictions : await predictWith(context, rows, fineTuned, testEmbeddings);
   const outcomes =
     headPredictions && fineTunedPredictions ? outcomesOf(context, rows, headPredictions, fineTunedPredictions) : null;
   if (!fineTuned?.plan || !fineTunedPredictions) return { rows, outcomes, layers: null };
   const logits = toLogits(fineTunedPredictions.head, fineTunedPredictions.outputs, labels);
   const trainedRows = centroidRows(trainingRows);
-  const ownPredictions = await predictWith(context, trainedRows, fineTuned);
+  const trainedEmbeddings: Float32Array[] = [];
+  const ownPredictions = await predictWith(context, trainedRows, fineTuned, trainedEmbeddings);
   const ownLogits = toLogits(fineTunedPredictions.head, ownPredictions?.outputs ?? [], labels);
   const distances =
     ownPredictions &&
     (await distancesToTraining(
       context,
-      { rows: trainedRows, embeddings: ownPredictions.embeddings },
-      { rows, embeddings: fineTunedPredictions.embeddings },
+      { rows: trainedRows, embeddings: trainedEmbeddings },
+      { rows, embeddings: testEmbeddings },
       labels,
     ));
   const trained = { rows: trainedRows, logits: ownLogits };
@@ -93,11 +96,14 @@ async function predictWith(
   context: TrainingContext,
   rows: readonly number[],
   candidate: TrainedCandidate | null,
+  embeddings: Float32Array[] | null,
 ): Promise<Predictions | null> {
   const head = candidate && decodeHead(candidate.head);
   if (!head) return null;
   const model = makeModel(context, context.layers?.base ?? null, head, candidate.delta);
-  return { head, ...(await predictRows(context, rows, model)) };
+  // Only the scope of one label reads them.
+  const taken = head.task === "single_label" ? embeddings : null;
+  return { head, outputs: await predictRows(context, rows, model, taken) };
 }
 
 /**

@@ -53,10 +53,8 @@ async function refitLayers(
   const temperature = head.task === "regression" ? 1 : calibration.temperature;
   const model = makeModel(context, layers.base, head, delta);
   // The checkpoints of older builds have neither.
-  const [thresholds, scope] = [
-    calibration.thresholds ?? [],
-    await toScope(context, model, rows, assessment?.assessment.scope ?? null),
-  ];
+  const thresholds = calibration.thresholds ?? [];
+  const scope = await toScope(context, model, rows, assessment?.assessment.scope ?? null);
   return ok({
     candidate: "fine_tuned",
     training: manifestTraining(summary, temperature, startedAt),
@@ -78,7 +76,8 @@ async function toScope(
   const scope = { ...stored, scores: Float32Array.from(stored.scores) };
   if (!stored.figures.some(({ name }) => name === "distance")) return { ...scope, centroids: null };
   const trained = centroidRows(rows);
-  const { embeddings } = await predictRows(context, trained, model);
+  const embeddings: Float32Array[] = [];
+  await predictRows(context, trained, model, embeddings);
   const centroids = await centroidsOf(context, { rows: trained, embeddings }, model.head.labels);
   return centroids && { ...scope, centroids };
 }

@@ -29,6 +29,7 @@ export async function distancesToTraining(
   labels: readonly string[],
 ): Promise<Float32Array | null> {
   const { targets } = targetsOf(context, [...trained.rows, ...test.rows], labels);
+  if (targets.kind !== "single") return null;
   const folds = Int32Array.from([...trained.rows.map(() => -1), ...test.rows.map(() => 0)]);
   const distances = await withDesign(context, [...trained.embeddings, ...test.embeddings], (design) =>
     measureDistances(context.tensors, design, { targets, outputs: labels.length, folds }, 1),
