@@ -1,11 +1,12 @@
 /** Whether heads predict labelled examples correctly that they have not been trained on. */
 import type { Input, StoredExample } from "../api/examples.ts";
 import type { Prediction } from "../api/predictions.ts";
+import type { Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import type { PredictionOutcome } from "../tenant/heads/feedback.ts";
 import type { ServedHead } from "../tenant/heads/served-heads.ts";
 import { getHeadLease } from "./active-heads.ts";
-import { predictInputs } from "./predict.ts";
+import { type EmbeddedRows, type PredictedInputs, predictInputs } from "./predict.ts";
 import type { TenantRequest } from "./tenant-request.ts";
 
 /**
@@ -21,10 +22,14 @@ export async function getPredictionOutcomes(
   outOfScopeLabel: string | null,
 ): Promise<PredictionOutcome[][]> {
   const outcomes = examples.map((): PredictionOutcome[] => []);
+  const inputs = examples.map(toInput);
+  let embedded: EmbeddedRows | null = null;
   for (const head of examples.length === 0 ? [] : await listJudged(request, name, version)) {
     if (head.task === "regression") continue;
-    const predicted = await predictInputs(request, head, examples.map(toInput), (index) => `examples[${index}]`);
+    const paramAt = (index: number) => `examples[${index}]`;
+    const predicted: Result<PredictedInputs> = await predictInputs(request, head, inputs, paramAt, {}, embedded);
     if (!predicted.ok) continue;
+    embedded = predicted.value.embedded;
     for (const [i, { target }] of examples.entries()) {
       const correct = isCorrect(head.task, JSON.parse(target), predicted.value.predictions[i], outOfScopeLabel);
       if (correct !== null) outcomes[i]?.push({ head: name, version: head.version, isCorrect: correct });

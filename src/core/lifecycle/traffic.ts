@@ -21,6 +21,14 @@ export function chooseShare<T extends { readonly share: number }>(shares: readon
   return shares[shares.length - 1] ?? shares[0];
 }
 
+/** The largest share, of equal ones the first; null without shares. */
+export function largestShare<T extends { readonly share: number }>(shares: readonly T[]): T | null {
+  return shares.reduce<T | null>(
+    (largest, each) => (largest === null || each.share > largest.share ? each : largest),
+    null,
+  );
+}
+
 /** How often a version predicted what another one answered. */
 export interface Agreement {
   readonly inputs: number;

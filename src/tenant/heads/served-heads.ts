@@ -1,6 +1,7 @@
 /** What an isolate needs to know of a head to predict by it, which it relies on for the time of a lease. */
 import type { Head } from "../../api/heads.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
+import { largestShare } from "../../core/lifecycle/traffic.ts";
 import { readSplit } from "./traffic.ts";
 
 /** The part of a version's record that a prediction needs. The evaluation is large; the labels come with the weights. */
@@ -77,11 +78,7 @@ export function leaseHead(sql: SqlStorage, name: string, version: number | null)
     return head === null ? [] : [{ share, head }];
   });
   const shadow = split.shadow.map(find).filter((head) => head !== null);
-  const largest = shares.reduce<(typeof shares)[number] | null>(
-    (most, each) => (most === null || each.share > most.share ? each : most),
-    null,
-  );
-  const head = largest?.head ?? (row.active_version === null ? null : find(row.active_version));
+  const head = largestShare(shares)?.head ?? (row.active_version === null ? null : find(row.active_version));
   if (head === null)
     return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
   return ok({ head, shares, shadow });

@@ -3,7 +3,7 @@ import type { TrafficReport, VersionTraffic } from "../../api/traffic.ts";
 import { wilsonInterval } from "../../core/evaluation/metrics.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { windowSize } from "../../core/lifecycle/input-shift.ts";
-import { noTraffic, type TrafficCounts } from "../../core/lifecycle/traffic.ts";
+import { largestShare, noTraffic, type TrafficCounts } from "../../core/lifecycle/traffic.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { readSplit, type Split } from "./traffic.ts";
 import { canNoticeShift, nameLabels, readReference, readShift, sumCounts, TRAFFIC_DAYS } from "./traffic-counts.ts";
@@ -44,18 +44,11 @@ interface HeadSplit {
   readonly split: Split;
 }
 
-/** The version of the largest share, or the active one. */
-function mainVersion({ active, split }: HeadSplit): number | null {
-  const [first, ...others] = split.versions;
-  if (first === undefined) return active;
-  return others.reduce((most, each) => (each.share > most.share ? each : most), first).version;
-}
-
 function describeVersion(sql: SqlStorage, head: HeadSplit, version: number, counts: TrafficCounts): VersionTraffic {
   const { inputs } = counts;
   const reference = readReference(sql, head.id, version);
   const withConfidence = sum(inputs.confidence);
-  const main = mainVersion(head);
+  const main = largestShare(head.split.versions)?.version ?? head.active;
   const agreement = main === null ? undefined : counts.agreement[main];
   const isAnswering = head.split.versions.length === 0 ? version === head.active : undefined;
   const share = head.split.versions.find((each) => each.version === version)?.share ?? 0;
