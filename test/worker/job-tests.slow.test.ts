@@ -100,6 +100,24 @@ describe("under 'if_better' the version", () => {
   });
 });
 
+describe("while shares are set the version waits for their end", () => {
+  test.each(["if_better", "always"])("under '%s'", async (promote) => {
+    const setShares = async (key: string) => {
+      const { backbone } = (await call("GET", "/v1/heads/support", key)).json;
+      const body = { name: "support", examples: badly, evaluation: { method: "none" }, backbone: backbone.id };
+      expect((await call("POST", "/v1/heads", key, { ...body, promote: false })).status).toBe(201);
+      const versions = [1, 2].map((version) => ({ version, share: 0.5 }));
+      expect((await call("PUT", "/v1/heads/support/traffic", key, { versions })).status).toBe(200);
+    };
+    const { key, ended, active } = await finishJob({ active: badly, promote, change: setShares });
+    expect(ended.graft).toMatchObject({ version: 3, promoted: false, test: { failure: null } });
+    expect(active).toBe(1);
+    expect((await call("GET", "/v1/heads/support/traffic", key)).json).toMatchObject({ waiting_version: 3 });
+    const cleared = await call("PUT", "/v1/heads/support/traffic", key, { versions: [] });
+    expect(cleared.json).toMatchObject({ active_version: 3, waiting_version: null });
+  });
+});
+
 test("'always' promotes at once, whatever the test says", async () => {
   const { ended, active } = await finishJob({ active: tickets(), promote: "always" });
   expect([ended.graft.promoted, active]).toEqual([true, 2]);
