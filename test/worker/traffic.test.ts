@@ -406,6 +406,12 @@ describe("shares", () => {
         versions: [{ version: 5, share: 1 }],
         waiting_version: null,
       });
+    // Whoever gives the active version all inputs keeps it.
+    await putAccepted(shares, tenant);
+    expect(await train()).toMatchObject({ version: 6, active_version: 5 });
+    const kept = { active_version: 5, versions: [{ version: 5, share: 1 }], waiting_version: null };
+    expect(await putAccepted({ versions: kept.versions }, tenant)).toMatchObject(kept);
+    expect(await putAccepted({}, tenant)).toMatchObject(kept);
     const events = (await listEvents(tenant.id)).filter(({ type }) => type === "head.promoted");
     expect(events.map(({ data }) => data.version)).toEqual([1, 5]);
   });

@@ -95,7 +95,8 @@ export function setTraffic(
   const before = readSplit(sql, id);
   const waiting = shares.length === 0 ? null : before.waiting;
   saveSplit(sql, id, { versions: shares, shadow, waiting, updatedAt: toSeconds(now) });
-  return ok({ promote: shares.length === 0 ? before.waiting : null });
+  // Who names the active version for all inputs wants that one.
+  return ok({ promote: versions.length === 0 ? before.waiting : null });
 }
 
 interface VersionRow extends Record<string, SqlStorageValue> {
