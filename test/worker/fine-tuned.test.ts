@@ -166,6 +166,32 @@ describe("a job that trained layers", () => {
     expect((await call("DELETE", "/v1/heads/other", owner.key)).status).toBe(200);
   });
 
+  test("makes a head that is tested on a dataset as it predicts, and not beyond the budget", async () => {
+    const response = await call("POST", "/v1/evaluations", owner.key, { head: "support", dataset: "tickets" });
+    expect(response.status, response.text).toBe(201);
+    const input = tickets().map(({ text }) => text);
+    const { data } = (await call("POST", "/v1/heads/support/predict", owner.key, { input })).json;
+    const hits = tickets().filter(({ label }, i) => data[i].label === label).length;
+    expect(response.json).toMatchObject({ version: 1, dataset: { examples: input.length } });
+    expect(response.json.evaluation.accuracy).toBeCloseTo(hits / input.length, 12);
+
+    await call("POST", "/v1/datasets", owner.key, { name: "long", task: "single_label", modality: "text" });
+    await call("POST", "/v1/datasets/long/examples", owner.key, { examples: tickets().slice(0, 3) });
+    const countBlocks = ({ sql }: { sql: SqlStorage }) =>
+      sql.exec<{ n: number }>("SELECT count(*) AS n FROM blocks").one().n;
+    const before = await inLedger(owner.id, countBlocks);
+    // Three texts of 2 MB cost a fine-tuned backbone more than a request may.
+    const lengthen =
+      "UPDATE examples SET input = hex(zeroblob(975000)) WHERE dataset = (SELECT id FROM datasets WHERE name = 'long')";
+    await inLedger(owner.id, ({ sql }) => sql.exec(lengthen).toArray());
+    const refused = await call("POST", "/v1/evaluations", owner.key, { head: "support", dataset: "long" });
+    expectError(refused, 413, "edge_budget_exceeded", "dataset");
+    const { estimate, budget } = refused.json.error.details;
+    expect(estimate.operations).toBeGreaterThan(budget.operations);
+    expect(await inLedger(owner.id, countBlocks)).toBe(before);
+    expect((await call("GET", "/v1/evaluations?dataset=long", owner.key)).json.data).toEqual([]);
+  });
+
   test("is not fine-tuned further, and no batch endpoint trains heads on it", async () => {
     const body = { model: id, training_file: "dataset:tickets" };
     for (const trainable of ["all", "head", undefined])
