@@ -81,14 +81,12 @@ export function binScores(scores: readonly number[]): number[] {
 export function countPredictions(
   predictions: readonly { readonly label: number; readonly top: number }[],
 ): InputCounts {
-  const confidence = [...noInputs.confidence];
   const labels: Record<string, number> = {};
   let confidenceSum = 0;
   for (const { label, top } of predictions) {
-    const bin = scoreBin(top);
-    confidence[bin] = (confidence[bin] ?? 0) + 1;
     confidenceSum += top;
     labels[labelKey(label)] = (labels[labelKey(label)] ?? 0) + 1;
   }
+  const confidence = binScores(predictions.map(({ top }) => top));
   return { ...noInputs, inputs: predictions.length, confidence, confidence_sum: confidenceSum, labels };
 }

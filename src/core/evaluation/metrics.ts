@@ -70,8 +70,11 @@ export function macroF1(perClass: readonly ClassMetrics[]): number {
   return mean(perClass.flatMap(({ f1 }) => f1 ?? []));
 }
 
+/** Standard errors to each side of a 95 % interval. */
+export const Z_95 = 1.959963984540054;
+
 /** Wilson's score interval of a share in `count` trials, `z` standard errors to each side: by default 95 %. */
-export function wilsonInterval(share: number, count: number, z = 1.959963984540054): [number, number] {
+export function wilsonInterval(share: number, count: number, z = Z_95): [number, number] {
   if (count === 0) return [0, 1];
   const centre = (share + (z * z) / (2 * count)) / (1 + (z * z) / count);
   const margin = (z / (1 + (z * z) / count)) * Math.sqrt((share * (1 - share)) / count + (z * z) / (4 * count * count));

@@ -1,12 +1,10 @@
-import { mean } from "./metrics.ts";
+import { mean, Z_95 } from "./metrics.ts";
 
 export interface RegressionIntervals {
   readonly r2_interval?: readonly [number, number];
   readonly mae_interval?: readonly [number, number];
   readonly rmse_interval?: readonly [number, number];
 }
-
-const Z = 1.959963984540054;
 
 /**
  * 95 % intervals of R², MAE and RMSE of n held-out values, by the delta method on the logarithms of 1 − R², MAE and MSE,
@@ -29,7 +27,7 @@ export function regressionIntervals(truth: readonly number[], predicted: readonl
   const [mae, mse, variance] = [mean(errors), mean(squares), mean(deviations)];
   if (mse === 0)
     return { mae_interval: [0, 0], rmse_interval: [0, 0], ...(variance === 0 ? {} : { r2_interval: [1, 1] as const }) };
-  const t = Z + (Z ** 3 + Z) / (4 * (n - 1));
+  const t = Z_95 + (Z_95 ** 3 + Z_95) / (4 * (n - 1));
   const factor = (relative: readonly number[]) => Math.exp((t * standardDeviation(relative)) / Math.sqrt(n));
   const ofMae = factor(errors.map((error) => error / mae));
   const ofMse = factor(squares.map((square) => square / mse));

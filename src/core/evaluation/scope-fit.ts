@@ -7,6 +7,7 @@ import type { HeldOutEntry } from "./cross-fit.ts";
 import { fitLogistic } from "./logistic.ts";
 import { mean } from "./metrics.ts";
 import {
+  countBelow,
   type FigureName,
   figureNames,
   figuresOf,
@@ -188,15 +189,4 @@ export function areaUnderCurve(higher: readonly number[], lower: readonly number
     sum += below + (countBelow(sorted, value, true) - below) / 2;
   }
   return sum / (higher.length * lower.length);
-}
-
-function countBelow(sorted: Float64Array, value: number, withEqual: boolean): number {
-  let [low, high] = [0, sorted.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    const each = sorted[middle] as number;
-    if (each < value || (withEqual && each === value)) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }

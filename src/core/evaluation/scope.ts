@@ -110,13 +110,19 @@ export function pValue({ scores, examples }: Pick<ScopeModel, "scores" | "exampl
     const deviation = Math.sqrt((squares / Math.max(1, examples - 1)) * (1 + 1 / examples)) || 1;
     return studentCdf((score - centre) / deviation, Math.max(1, examples - 1));
   }
-  let [low, high] = [0, scores.length];
+  return (1 + (examples * countBelow(scores, score, true)) / scores.length) / (examples + 1);
+}
+
+/** How many of the ascending values are below `value`; `withEqual`: at most it. */
+export function countBelow(ascending: Float32Array | Float64Array, value: number, withEqual: boolean): number {
+  let [low, high] = [0, ascending.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if ((scores[middle] as number) <= score) low = middle + 1;
+    const each = ascending[middle] as number;
+    if (each < value || (withEqual && each === value)) low = middle + 1;
     else high = middle;
   }
-  return (1 + (examples * low) / scores.length) / (examples + 1);
+  return low;
 }
 
 /**
