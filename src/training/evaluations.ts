@@ -1,17 +1,10 @@
 /** Runs versions of a head on a test set, and compares two of them on the same rows. */
 import { type EvaluationErrorType, type EvaluationRun, evaluationErrorTypes } from "../api/evaluations.ts";
 import type { Decision } from "../core/evaluation/comparison.ts";
-import {
-  compareTests,
-  type TestComparison,
-  type TestPrediction,
-  type TestResult,
-  type TestTargets,
-} from "../core/evaluation/test-set.ts";
+import { compareTests, type TestComparison } from "../core/evaluation/test-comparison.ts";
+import type { TestPrediction, TestResult, TestTargets } from "../core/evaluation/test-set.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-
 import { newId } from "../lib/id.ts";
-
 import { getHeadBackbone } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import { getHead } from "../store/heads.ts";

@@ -4,27 +4,17 @@
  */
 import type { Backbone } from "../backbones/backbone.ts";
 import { estimateTestCost } from "../core/evaluation/test-cost.ts";
-import {
-  encodeTestTargets,
-  type HeadTest,
-  type TestResult,
-  type TestTargets,
-  testHead,
-} from "../core/evaluation/test-set.ts";
+import { encodeTestTargets, type TestResult, type TestTargets, testHead } from "../core/evaluation/test-set.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import { type Head, logitsOf } from "../core/head.ts";
+import type { Head } from "../core/head.ts";
 import { edgeBudget } from "../core/limits.ts";
-import { createLexicalVectorizer } from "../core/text/lexical.ts";
-import { visibleText } from "../core/text/visible.ts";
-import { OPERATIONS_PER_YIELD, predictionOperations } from "../serving/predict.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
-import { matchesHash } from "../store/blocks.ts";
 import type { DatasetRow } from "../tenant/data/datasets.ts";
-import type { TrainingRows } from "../tenant/data/training-sets.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { createDatasetSource, datasetChanged } from "./dataset-source.ts";
 import { createSlotHolder, gatheringSlot, Slot, type SlotHolder, trainingSlot } from "./slot.ts";
-import { parseTargets, type TrainingSource } from "./source.ts";
+import { parseTargets } from "./source.ts";
+import { type TestGroup, testGroup } from "./test-group.ts";
 
 /** One test of an isolate holds rows and a block of embeddings at a time, beside a training; tenants take turns. */
 export const testSlot = new Slot();
@@ -99,14 +89,6 @@ function checkTestSet(
   return examples > 0 ? ok(null) : fail("too_few_examples", `Dataset '${name}' has no examples to test on.`, { param });
 }
 
-/** Heads on one backbone, and the rows with what is stored of their embeddings. */
-interface Group {
-  readonly backbone: Backbone | null;
-  readonly heads: readonly Head[];
-  readonly rows: TrainingRows;
-  readonly source: TrainingSource;
-}
-
 async function testRows(
   request: TenantRequest,
   slots: SlotHolder,
@@ -152,11 +134,11 @@ async function readGroups(
   { env, tenant }: TenantRequest,
   name: string,
   heads: readonly TestedHead[],
-): Promise<Result<readonly Group[]>> {
+): Promise<Result<readonly TestGroup[]>> {
   const ledger = getLedger(env.TENANT, tenant);
   const nameOf = (backbone: Backbone | null) => (backbone ? `${backbone.id}@${backbone.revision}` : "");
   const byBackbone = Map.groupBy(heads, ({ backbone }) => nameOf(backbone));
-  const groups: Group[] = [];
+  const groups: TestGroup[] = [];
   for (const [backboneName, members] of byBackbone) {
     const backbone = members[0]?.backbone ?? null;
     const known = groups[0]?.rows.dataset;
@@ -170,7 +152,7 @@ async function readGroups(
   return ok(groups);
 }
 
-function checkBudget(groups: readonly Group[], param: string): Result<null> {
+function checkBudget(groups: readonly TestGroup[], param: string): Result<null> {
   const estimate = estimateTestCost(
     groups.map(({ heads, rows, source }) => ({
       examples: rows.positions.length,
@@ -193,75 +175,4 @@ function sharesLabel({ head, targets: { targets } }: { readonly head: Head; read
   const isKnown = (label: number) => label >= 0 && label < head.labels.length;
   if (targets.kind === "value") return true;
   return targets.kind === "single" ? targets.indices.some(isKnown) : targets.indices.some((row) => row.some(isKnown));
-}
-
-/** Gathers the embeddings of a group, and has its heads predict each block as it comes. */
-async function testGroup(
-  request: TenantRequest,
-  slots: SlotHolder,
-  { heads, rows, source }: Group,
-  tests: readonly { readonly head: Head; readonly test: HeadTest }[],
-): Promise<Result<{ embedded: number }>> {
-  const needsTexts = heads.some(({ lexical }) => lexical !== null);
-  const predictors = tests.map(({ head, test }) => makePredictor(head, test));
-  const yieldToEventLoop = async () => {
-    await scheduler.wait(0);
-    return slots.stopReason;
-  };
-  let failure: Result<never> | null = null;
-  let [row, operations] = [0, 0];
-  const predictBlock = async (_block: number, values: Float32Array) => {
-    const count = values.length / source.dimensions;
-    for (let start = 0; start < count && failure === null; ) {
-      const texts: Result<readonly string[]> = needsTexts
-        ? await readTexts(request, rows, row, row + count - start)
-        : ok([]);
-      if (!texts.ok) {
-        failure = texts;
-        return;
-      }
-      const [first, end] = [start, needsTexts ? start + texts.value.length : count];
-      for (; start < end; start++, row++) {
-        const embedding = values.subarray(start * source.dimensions, (start + 1) * source.dimensions);
-        for (const predict of predictors) operations += predict(row, embedding, texts.value[start - first] ?? "");
-        if (operations < OPERATIONS_PER_YIELD) continue;
-        operations = 0;
-        const stopReason = await yieldToEventLoop();
-        if (stopReason !== null) {
-          failure = { ok: false, failure: stopReason };
-          return;
-        }
-      }
-    }
-  };
-  const gathered = await source.gatherFeatures(predictBlock, yieldToEventLoop);
-  return failure ?? gathered;
-}
-
-/** Predicts a row, and answers the operations that it took. */
-function makePredictor(head: Head, test: HeadTest) {
-  const readFeatures = head.lexical === null ? null : createLexicalVectorizer(head.lexical);
-  return (row: number, embedding: Float32Array, text: string): number => {
-    test.add(row, logitsOf(head, embedding, readFeatures?.(text) ?? null), embedding);
-    return predictionOperations(head, text);
-  };
-}
-
-/** The texts of rows, or only the first of them if they are large. */
-async function readTexts(
-  { env, tenant }: TenantRequest,
-  { dataset, positions, inputHashes }: TrainingRows,
-  start: number,
-  end: number,
-): Promise<Result<readonly string[]>> {
-  const read = await getLedger(env.TENANT, tenant).readInputs(
-    dataset.id,
-    Array.from(positions.subarray(start, end)),
-    dataset.revision,
-  );
-  if (!read.ok) return read;
-  const texts = read.value.filter((input) => typeof input === "string");
-  const isChanged = texts.length === 0 || texts.length < read.value.length;
-  if (isChanged || texts.some((text, i) => !matchesHash(text, inputHashes, start + i))) return datasetChanged;
-  return ok(texts.map(visibleText));
 }

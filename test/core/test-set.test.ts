@@ -2,8 +2,9 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { mcNemar } from "../../src/core/evaluation/comparison.ts";
+import { compareTests } from "../../src/core/evaluation/test-comparison.ts";
 import { estimateTestCost } from "../../src/core/evaluation/test-cost.ts";
-import { compareTests, encodeTestTargets, testHead } from "../../src/core/evaluation/test-set.ts";
+import { encodeTestTargets, testHead } from "../../src/core/evaluation/test-set.ts";
 import type { Head } from "../../src/core/head.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
 import type { Target } from "../../src/core/linear/targets.ts";
