@@ -4,6 +4,12 @@ import { sigmoid, softplus } from "./probability.ts";
 
 /** Operations of the loss of an example, for each of its figures and besides. */
 const OPERATIONS_PER_EXAMPLE = 200;
+const MAX_EVALUATIONS = 200;
+
+/** Operations of fitting to so many examples of both kinds, at most. */
+export function logisticOperations(examples: number): number {
+  return MAX_EVALUATIONS * OPERATIONS_PER_EXAMPLE * examples;
+}
 
 /**
  * The weights w that minimise Σ_i s_i log(1 + exp(−y_i (w·x_i + b))) + ½ ‖w‖², with y = 1 for `positives` and −1 for
@@ -42,7 +48,7 @@ export function* fitLogistic(
   const precondition = (gradient: Float64Array) => gradient.map((each) => each / (1 + rarer / 2));
   const { parameters } = yield* lbfgs(evaluate, precondition, new Float64Array(width + 1), {
     tolerance: 1e-9,
-    maxEvaluations: 200,
+    maxEvaluations: MAX_EVALUATIONS,
     preconditionOperations: 0,
   });
   return Array.from(parameters.subarray(0, width));

@@ -2,6 +2,8 @@
 import { temperatureOperations } from "../evaluation/calibration.ts";
 import { heldOutEvaluationOperations } from "../evaluation/evaluate-held-out.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
+import { logisticOperations } from "../evaluation/logistic.ts";
+import { powerLawOperations } from "../evaluation/power-law.ts";
 import { OPERATIONS_PER_COPIED_NUMBER } from "../steps.ts";
 import { distanceCost } from "./class-centroids.ts";
 import { type RowPrecision, rowsPerBlock } from "./design.ts";
@@ -106,18 +108,22 @@ export function estimateCost(
     fits * foldOperations +
     heldOutEvaluationOperations(heldOutLogits, Math.max(3, fits)) +
     curveOperations +
+    powerLawOperations(1 + (curve?.shares.length ?? 0), curve === null ? 0 : heldOutLogits / shape.outputs) +
     scopeCost(shape, options).operations +
     (Math.max(limits.evaluation, limits.final) + 1) * evaluation;
 
   return { operations: Math.ceil(operations), bytes: Math.ceil(arrayBytes(shape, options, precision, curve)) };
 }
 
-/** What measuring the distances of held-out rows costs (class-centroids.ts). */
+/** What measuring the distances of held-out rows costs (class-centroids.ts), and fitting the score (scope-fit.ts). */
 function scopeCost(shape: TrainingShape, options: CostOptions): Cost {
   const { task, examples, dimensions, outputs } = shape;
   const { fits, heldOutLogits } = trainingPlan(shape, options);
   if (task !== "single_label" || fits === 0) return { operations: 0, bytes: 0 };
-  return distanceCost({ rows: examples, dimensions, labels: outputs, folds: fits, heldOut: heldOutLogits / outputs });
+  const heldOut = heldOutLogits / outputs;
+  const { operations, bytes } = distanceCost({ rows: examples, dimensions, labels: outputs, folds: fits, heldOut });
+  // Once for each part, of which a holdout has two, and for the head.
+  return { operations: operations + (Math.max(2, fits) + 1) * logisticOperations(heldOut), bytes };
 }
 
 /** Operations of selecting l2 and whether to use lexical features. */
