@@ -76,10 +76,7 @@ function resampleCase({ name, seenInPretraining, train, test }: EvaluationSet, r
     Math.min(largest, MIN_MEAN_EXAMPLES * countLabels(pool)),
   );
   const shuffled = shuffle([...pool], seededRandom(round));
-  const sample = shuffled.slice(0, size);
-  const drawn = new Set(sample.map(({ text }) => text));
-  const rest = shuffled.slice(size).filter(({ text }) => !drawn.has(text));
-  const split = { train: sample, test: rest.slice(0, MAX_TEST_TEXTS) };
+  const split = { train: shuffled.slice(0, size), test: shuffled.slice(size, size + MAX_TEST_TEXTS) };
   return drawCase(`resample ${round} of ${name}, ${size} examples`, files, split, accuracyOf, round);
 }
 

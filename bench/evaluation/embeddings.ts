@@ -1,5 +1,5 @@
 /** The embeddings of a set's texts by text-use-1, computed once and kept in .graft/bench. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { textUse } from "../../src/backbones/node.ts";
 import { type Encoder, embedTexts } from "../shared/linear-probe.ts";
@@ -55,7 +55,9 @@ async function embeddingsOf(file: TextFile): Promise<Map<string, Float32Array>> 
     const values = new Float32Array(rows.length * dimensions);
     for (const [i, { text }] of rows.entries()) values.set(encode(text), i * dimensions);
     mkdirSync(FOLDER, { recursive: true });
-    writeFileSync(path, values);
+    // An interrupted write leaves no embeddings.
+    writeFileSync(`${path}.new`, values);
+    renameSync(`${path}.new`, path);
   }
   const values = new Float32Array(Uint8Array.from(readFileSync(path)).buffer);
   for (const [i, { text }] of rows.entries())

@@ -3,7 +3,6 @@ import { equalMassCalibrationError, mean } from "../../src/core/evaluation/metri
 import type { AccuracyEstimate } from "../../src/core/evaluation/power-law.ts";
 import { argmax } from "../../src/core/evaluation/probability.ts";
 import { type Head, judgeScope, logitsOf, outputsOf, predictionSet } from "../../src/core/head.ts";
-import { estimateCost } from "../../src/core/linear/cost.ts";
 import type { TrainingOptions, TrainingResult } from "../../src/core/linear/types.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
 import { type Encoder, trainProbe } from "../shared/linear-probe.ts";
@@ -27,16 +26,13 @@ export function trainHead(
   return trainProbe(encoder, rows, { lexical: "auto", seed, evaluation, outOfScope });
 }
 
-/** A training uses about this share of the operations that it may use at most. */
-const USED_SHARE = 1 / 3;
-/** On a busy machine (OPERATIONS_PER_TEXT_BYTE in cost.ts has the rate). */
-const TRAINING_OPERATIONS_PER_SECOND = 8e9;
+/** Of one core, measured: for each example, and for each of its logits; with a learning curve twice as long. */
+const SECONDS_PER_EXAMPLE = 1e-3;
+const SECONDS_PER_LOGIT = 4e-5;
 
 /** About how many seconds a training takes. */
 export function trainingSeconds(examples: number, labels: number, detail: Detail = "summary"): number {
-  const shape = { task: "single_label" as const, examples, dimensions: 768, outputs: labels };
-  const { operations } = estimateCost(shape, { l2: "auto", evaluation: { method: "auto", detail } });
-  return (operations * USED_SHARE) / TRAINING_OPERATIONS_PER_SECOND;
+  return examples * (SECONDS_PER_EXAMPLE + labels * SECONDS_PER_LOGIT) * (detail === "full" ? 2 : 1);
 }
 
 export function countLabels(rows: readonly LabelledText[]): number {
