@@ -297,6 +297,13 @@ export type Head = DeepReadonly<z.output<typeof head>>;
 
 export const promotion = z.strictObject({ version: z.number().int().positive() });
 
+export const headReportQuery = z.strictObject({
+  texts: z
+    .enum(["true", "false"], { error: "texts is 'true' or 'false'" })
+    .default("true")
+    .openapi({ description: "whether the page shows texts of examples" }),
+});
+
 export const headExportQuery = z.strictObject({ format: z.enum(["json"]).default("json") });
 export const headExport = z
   .object({

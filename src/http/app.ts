@@ -19,6 +19,7 @@ import { evaluationRoutes } from "./routes/evaluations.ts";
 import { exampleRoutes } from "./routes/examples.ts";
 import { feedbackRoutes } from "./routes/feedback.ts";
 import { fileRoutes } from "./routes/files.ts";
+import { headReportRoutes } from "./routes/head-report.ts";
 import { headRoutes } from "./routes/heads.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { inboundHookRoutes } from "./routes/inbound-hooks.ts";
@@ -60,6 +61,7 @@ export function createApp(): App {
   modelRoutes(app);
   embeddingRoutes(app);
   headRoutes(app);
+  headReportRoutes(app);
   predictionRoutes(app);
   evaluationRoutes(app);
   feedbackRoutes(app);

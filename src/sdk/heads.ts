@@ -16,7 +16,7 @@ export type TrainResponse<T extends NewHead> = T extends { readonly method: "hea
 
 const headPath = (name: string) => resourcePath("heads", name);
 
-export function headCalls({ get, post, put, delete: remove }: Transport) {
+export function headCalls({ request, get, post, put, delete: remove }: Transport) {
   return {
     /**
      * Trains the next version of a head. Resolves when it is trained, evaluated and stored. Data beyond one request
@@ -31,6 +31,11 @@ export function headCalls({ get, post, put, delete: remove }: Transport) {
     versions: (name: string, page: PageQuery = {}) => get<List<Head>>(`${headPath(name)}/versions`, { ...page }),
     /** A version's weights and labels, usable without this service. */
     export: (name: string, version: number) => get<HeadExport>(`${headPath(name)}/versions/${version}/export`),
+    /** A page of HTML on a version, to read; with texts of examples unless `texts` is false. */
+    async report(name: string, version: number, query: { readonly texts?: boolean } = {}): Promise<string> {
+      const response = await request("GET", `${headPath(name)}/versions/${version}/report`, {}, query);
+      return response.text();
+    },
     delete: (name: string) => remove<DeletedObject>(headPath(name)),
     /** Makes a version the active one; everywhere within 30 seconds. */
     promote: (name: string, version: number, options?: RequestOptions) =>

@@ -18,6 +18,7 @@ import * as evaluations from "./evaluations.ts";
 import * as feedback from "./feedback.ts";
 import * as heads from "./heads.ts";
 import * as policies from "./policies.ts";
+import { readReport } from "./report.ts";
 import * as retraining from "./retraining.ts";
 import { leaseHead } from "./served-heads.ts";
 import * as traffic from "./traffic.ts";
@@ -57,6 +58,8 @@ export const headMethods = {
   },
   getHead: (ledger: Transactions, name: string, version: number | null) =>
     ledger.read((sql) => heads.getHead(sql, name, version)),
+  readReport: (ledger: Transactions, name: string, version: number, withTexts: boolean) =>
+    ledger.read((sql) => readReport(sql, name, version, withTexts)),
   checkHeadTask: (ledger: Transactions, name: string, task: Task) =>
     ledger.read((sql) => heads.checkHeadTask(sql, name, task, "name")),
   listHeads: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => heads.listHeads(sql, request)),
