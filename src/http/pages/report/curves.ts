@@ -80,11 +80,11 @@ export function learningSection({ task, evaluation, training }: Head): Html | nu
     );
   const now = { examples: training.examples, accuracy: evaluation.accuracy_estimate };
   const expectations = [
-    ...(now.accuracy ? [{ name: "as now", examples: now.examples, ...now.accuracy }] : []),
+    ...(now.accuracy ? [{ times: "", examples: now.examples, ...now.accuracy }] : []),
     ...(expected
       ? [
-          { name: "twice as many", examples: 2 * now.examples, ...expected["2x"] },
-          { name: "five times as many", examples: 5 * now.examples, ...expected["5x"] },
+          { times: " (2 ×)", examples: 2 * now.examples, ...expected["2x"] },
+          { times: " (5 ×)", examples: 5 * now.examples, ...expected["5x"] },
         ]
       : []),
   ];
@@ -124,9 +124,9 @@ export function learningSection({ task, evaluation, training }: Head): Html | nu
             percent(accuracy),
             percentInterval(interval),
           ]),
-          ...expectations.map(({ name, examples, value, interval }) => [
-            `${count(examples)}, ${name}`,
-            `${percent(value)} expected`,
+          ...expectations.map(({ times, examples, value, interval }) => [
+            `${count(examples)}${times}, expected`,
+            percent(value),
             percentInterval(interval),
           ]),
         ],

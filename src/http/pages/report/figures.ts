@@ -126,9 +126,9 @@ export function labelsSection({ evaluation }: Head): Html | null {
   const ascending = perClass.toSorted((a, b) => (a.f1 ?? 2) - (b.f1 ?? 2));
   const show = (share: number | null) => (share === null ? "–" : percent(share));
   const hasThresholds = perClass.some(({ threshold }) => threshold !== undefined);
-  const rowsOf = (classes: typeof ascending) =>
+  const rowsOf = (caption: string, classes: typeof ascending) =>
     table(
-      `${counted(classes.length, "label")}, the one with the least F1 first`,
+      caption,
       ["label", "examples", "precision", "recall", "F1", ...(hasThresholds ? ["threshold"] : [])],
       classes.map(({ label, support, precision, recall, f1, threshold }) => [
         html`<bdi>${label}</bdi>`,
@@ -143,10 +143,9 @@ export function labelsSection({ evaluation }: Head): Html | null {
   return section(
     "labels",
     "Each label",
-    html`<p>Precision: of the inputs that get the label, how many have it. Recall: of the inputs that have the label, how many get it. A label without held-out examples has none.</p>
-<div class="wide" role="region" tabindex="0" aria-label="Figures of each label">${rowsOf(ascending.slice(0, MAX_OPEN_LABELS))}</div>${
+    html`<p>Precision: of the inputs that get the label, how many have it. Recall: of the inputs that have the label, how many get it. A label without held-out examples has none.</p>${rowsOf("Labels, the one with the least F1 first", ascending.slice(0, MAX_OPEN_LABELS))}${
       others.length > 0 &&
-      html`<details><summary>${counted(others.length, "more label")}</summary><div class="wide" role="region" tabindex="0" aria-label="Figures of the other labels">${rowsOf(others)}</div></details>`
+      html`<details><summary>${counted(others.length, "more label")}</summary>${rowsOf("Further labels", others)}</details>`
     }`,
   );
 }

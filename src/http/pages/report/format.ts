@@ -53,10 +53,13 @@ export function scrollable(name: string, content: unknown): Html {
 
 /** A table of numbers whose first column names its rows. */
 export function table(caption: string, columns: readonly string[], rows: readonly (readonly unknown[])[]): Html {
-  return html`<table><caption>${caption}</caption>
+  return scrollable(
+    caption,
+    html`<table><caption>${caption}</caption>
 <thead><tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
 <tbody>${rows.map(
-    ([first, ...cells]) => html`<tr><th scope="row">${first}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>
+      ([first, ...cells]) => html`<tr><th scope="row">${first}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>
 `,
-  )}</tbody></table>`;
+    )}</tbody></table>`,
+  );
 }
