@@ -4,6 +4,7 @@ import { decodeDelta } from "../../src/backbones/fine-tuned-static.ts";
 import { hashText } from "../../src/backbones/hash-text.ts";
 import { textStatic, textUse } from "../../src/backbones/node.ts";
 import { decodeHead, encodeHead } from "../../src/core/codec.ts";
+import type { Evaluation } from "../../src/core/evaluation/evaluation.ts";
 import { predict } from "../../src/core/head.ts";
 import { train } from "../../src/core/linear/train.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
@@ -256,6 +257,24 @@ describe("a job", () => {
       );
       const [read] = told.flatMap((message) => (message.type === "progress" ? [message.metrics] : []));
       expect(read).toEqual({ examples: 90, held_out: 90 });
+    });
+
+    it.each([
+      ["a head", {}],
+      ["layers", { ...layerOptions, hyperparameters: { ...makeSubmission().hyperparameters, epochs: 2 } }],
+    ])("of %s names the examples that it confuses by their ids", async (_name, options) => {
+      const { url } = await harness.start();
+      const named = makeTexts(60, (topic, i) => (i % 10 === 0 ? "travel" : topic)).map((line, i) => ({
+        ...line,
+        id: `ex_${i}`,
+      }));
+      const { manifest } = await runJob(url, makeSubmission({ comparison: "cross_fit", ...options }), named);
+      const { confused = [] } = manifest.evaluation as unknown as Evaluation;
+      expect(confused.length).toBeGreaterThan(0);
+      for (const { label, count, examples } of confused) {
+        expect(examples).toHaveLength(Math.min(3, count));
+        for (const id of examples) expect(named.find((line) => line.id === id)?.target).toBe(label);
+      }
     });
 
     it("of 500 examples is compared in two folds, and goes as far along the schedule as these did on average", async () => {

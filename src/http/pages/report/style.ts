@@ -19,7 +19,7 @@ th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:end;ve
 th{font-weight:400;text-align:end}th:first-child{text-align:start;padding-inline-start:0;min-width:7rem;max-width:22rem;white-space:normal}
 .wide{overflow-x:auto}
 .matrix{font-size:.875rem;min-width:0}.matrix td,.matrix th{text-align:center;padding:.2rem .35rem}.matrix th:first-child{text-align:start;min-width:9rem;max-width:14rem;vertical-align:middle}
-.matrix thead th:first-child{vertical-align:bottom}.matrix .turned{vertical-align:bottom;writing-mode:vertical-rl;white-space:nowrap}
+.matrix tbody bdi{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:3;overflow:hidden}.matrix thead th:first-child{vertical-align:bottom}.matrix .turned{vertical-align:bottom;writing-mode:vertical-rl;white-space:nowrap}
 .turned span{display:block;max-height:11rem;overflow:hidden;text-overflow:ellipsis}
 .matrix td{border:1px solid var(--line);min-width:2.2rem}.matrix .none{color:var(--faint)}
 .right{background:color-mix(in srgb,var(--blue) calc(var(--share)*45%),var(--paper))}
