@@ -280,6 +280,8 @@ test("any path and query", async () => {
       "heads",
       "support",
       "versions",
+      "1",
+      "report",
       "models",
       "files",
       "fine_tuning",

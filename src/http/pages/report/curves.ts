@@ -79,7 +79,7 @@ export function learningSection({ task, evaluation, training }: Head): Html | nu
       }</p>`,
     );
   const now = { examples: training.examples, accuracy: evaluation.accuracy_estimate };
-  const expectations = [
+  const expectations: Expectation[] = [
     ...(now.accuracy ? [{ times: "", examples: now.examples, ...now.accuracy }] : []),
     ...(expected
       ? [
@@ -88,25 +88,6 @@ export function learningSection({ task, evaluation, training }: Head): Html | nu
         ]
       : []),
   ];
-  const all = [...measured, ...expectations];
-  const lowest = Math.min(...all.map(({ interval }) => interval[0]));
-  const floor = Math.max(0, Math.floor(10 * lowest) / 10);
-  const picture: Plot = {
-    id: "learning-plot",
-    title: "Learning curve",
-    description:
-      "Accuracy against the number of examples trained on. Filled circles are measured, hollow ones expected; lines through them are 95 % intervals.",
-    x: countAxis(
-      "examples",
-      Math.min(...all.map(({ examples }) => examples)),
-      Math.max(...all.map(({ examples }) => examples)),
-    ),
-    y: shareAxis("accuracy", floor, floor < 0.5 ? quarters : tenths),
-    series: [
-      { style: "measured", points: measured.map(({ examples: x, accuracy: y, interval }) => ({ x, y, interval })) },
-      { style: "expected", points: expectations.map(({ examples: x, value: y, interval }) => ({ x, y, interval })) },
-    ],
-  };
   return section(
     "learning",
     heading,
@@ -114,7 +95,7 @@ export function learningSection({ task, evaluation, training }: Head): Html | nu
       expected &&
       ` With twice as many examples like these, ${percent(expected["2x"].value)} are expected to be right; with five times as many, ${percent(expected["5x"].value)}.`
     }</p>${plotWithTable(
-      picture,
+      learningPlot(measured, expectations),
       table(
         "Accuracy by the number of examples",
         ["examples", "accuracy", "95 % interval"],
@@ -133,6 +114,36 @@ export function learningSection({ task, evaluation, training }: Head): Html | nu
       ),
     )}${moreExamples(more)}`,
   );
+}
+
+/** What so many examples are expected to bring; `times` says how many times as many as now they are. */
+interface Expectation {
+  readonly times: string;
+  readonly examples: number;
+  readonly value: number;
+  readonly interval: readonly [number, number];
+}
+
+function learningPlot(measured: NonNullable<Evaluation["learning_curve"]>, expectations: readonly Expectation[]): Plot {
+  const all = [...measured, ...expectations];
+  const lowest = Math.min(...all.map(({ interval }) => interval[0]));
+  const floor = Math.max(0, Math.floor(10 * lowest) / 10);
+  return {
+    id: "learning-plot",
+    title: "Learning curve",
+    description:
+      "Accuracy against the number of examples trained on. Filled circles are measured, hollow ones expected; lines through them are 95 % intervals.",
+    x: countAxis(
+      "examples",
+      Math.min(...all.map(({ examples }) => examples)),
+      Math.max(...all.map(({ examples }) => examples)),
+    ),
+    y: shareAxis("accuracy", floor, floor < 0.5 ? quarters : tenths),
+    series: [
+      { style: "measured", points: measured.map(({ examples: x, accuracy: y, interval }) => ({ x, y, interval })) },
+      { style: "expected", points: expectations.map(({ examples: x, value: y, interval }) => ({ x, y, interval })) },
+    ],
+  };
 }
 
 const MAX_LABELS_WITH_MORE = 10;

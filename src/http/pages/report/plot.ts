@@ -81,7 +81,7 @@ ${y.ticks.map(
 `,
 )}<text text-anchor="middle" x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}">${x.name}</text>
 <text text-anchor="middle" transform="translate(12 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)">${y.name}</text>
-${series.map((each) => drawSeries(each, toX, toY))}</svg>`;
+${series.map((each) => each.points.length > 0 && drawSeries(each, toX, toY))}</svg>`;
 }
 
 /** From values to units of the picture, with one decimal. */
