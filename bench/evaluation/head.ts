@@ -1,8 +1,9 @@
-/** Heads at the defaults of a training on text-use-1, and how they do on test texts. */
+/** Heads at the defaults of a request's training on text-use-1, and how they do on test texts. */
 import { equalMassCalibrationError, mean } from "../../src/core/evaluation/metrics.ts";
 import type { AccuracyEstimate } from "../../src/core/evaluation/power-law.ts";
 import { argmax } from "../../src/core/evaluation/probability.ts";
 import { type Head, judgeScope, logitsOf, outputsOf, predictionSet } from "../../src/core/head.ts";
+import { edgeBudget } from "../../src/core/limits.ts";
 import type { TrainingOptions, TrainingResult } from "../../src/core/linear/types.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
 import { type Encoder, trainProbe } from "../shared/linear-probe.ts";
@@ -23,7 +24,7 @@ export function trainHead(
   { detail = "summary", seed = 1, outOfScope = [] }: HeadOptions = {},
 ): TrainingResult {
   const evaluation = detail === "none" ? { method: "none" as const } : { method: "auto" as const, detail };
-  return trainProbe(encoder, rows, { lexical: "auto", seed, evaluation, outOfScope });
+  return trainProbe(encoder, rows, { lexical: "auto", seed, evaluation, outOfScope, budget: edgeBudget });
 }
 
 /** Of one core, measured: for each example, and for each of its logits; with a learning curve twice as long. */

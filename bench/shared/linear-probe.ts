@@ -2,16 +2,16 @@
 import type { Backbone } from "../../src/backbones/backbone.ts";
 import { argmax } from "../../src/core/evaluation/probability.ts";
 import { predict } from "../../src/core/head.ts";
-import { estimateCost } from "../../src/core/linear/cost.ts";
+import { type CostOptions, estimateCost } from "../../src/core/linear/cost.ts";
 import type { RowPrecision } from "../../src/core/linear/design.ts";
+import { createLexicalBudgetReader } from "../../src/core/linear/lexical-budget.ts";
 import { train } from "../../src/core/linear/train.ts";
-import type { TrainingOptions, TrainingResult } from "../../src/core/linear/types.ts";
-import { hasLexicalRoom, lexicalBucketCount } from "../../src/core/text/buckets.ts";
+import type { Cost, TrainingOptions, TrainingResult, TrainingShape } from "../../src/core/linear/types.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
-import { createLexicalReader } from "../../src/core/text/lexical-reader.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import type { LabelledText } from "./text-datasets.ts";
 
+const UNLIMITED_BUDGET = { bytes: 1e9, operations: 1e14 };
 const tensors = await nodeTensorBackend();
 
 type Text = Pick<LabelledText, "text">;
@@ -44,13 +44,15 @@ export async function embedTexts(backbone: Backbone, texts: readonly Text[]): Pr
 export interface ProbeOptions extends Pick<TrainingOptions, "lexical" | "seed" | "evaluation"> {
   /** Texts that belong to none of the labels. */
   readonly outOfScope?: readonly Text[];
+  /** As of a request: it may have no room for lexical features or for rows of 32-bit floats. By default there is room. */
+  readonly budget?: Cost;
 }
 
 /** A head that is trained on these texts, with rows of that precision. */
 export function trainProbe(
   { dimensions, encode }: Encoder,
   inScope: readonly LabelledText[],
-  { outOfScope = [], ...options }: ProbeOptions,
+  { outOfScope = [], budget, ...options }: ProbeOptions,
   precision: RowPrecision = "float32",
 ): TrainingResult {
   const rows: readonly (Text & { readonly label?: string })[] = [
@@ -67,13 +69,12 @@ export function trainProbe(
     for (const [i, { text }] of part.entries()) values.set(encode(text), i * dimensions);
     blocks.push(tensors.matrix(part.length, dimensions, values));
   }
-  const reader =
-    options.lexical === false || !hasLexicalRoom(labels.length)
-      ? null
-      : createLexicalReader(lexicalBucketCount(labels.length));
-  for (const { text } of rows) reader?.add(text);
+  const task = "single_label" as const;
+  const costOptions = { l2: "auto" as const, ...options };
+  const rowsShape = { task, examples: rows.length, dimensions, outputs: labels.length };
+  const lexical = readLexical(rowsShape, costOptions, budget ?? UNLIMITED_BUDGET, rows);
   const trainingSet = {
-    task: "single_label" as const,
+    task,
     dimensions,
     labels,
     features: blocks,
@@ -83,19 +84,30 @@ export function trainProbe(
       groups.set(text, group);
       return group;
     }),
-    lexical: reader?.fit() ?? null,
+    lexical,
   };
-  const { task, lexical } = trainingSet;
-  const shape = { task, examples: rows.length, dimensions, outputs: labels.length, lexical };
-  const costOptions = { l2: "auto" as const, ...options };
   // A training quantises its rows where 32-bit floats have no room.
-  const bytes = precision === "float32" ? 1e9 : estimateCost(shape, costOptions, precision).bytes;
-  const steps = train(tensors, trainingSet, { ...costOptions, classWeight: null, budget: { bytes, operations: 1e14 } });
+  const { bytes } =
+    precision === "float32" ? UNLIMITED_BUDGET : estimateCost({ ...rowsShape, lexical }, costOptions, precision);
+  const steps = train(tensors, trainingSet, {
+    ...costOptions,
+    classWeight: null,
+    budget: budget ?? { ...UNLIMITED_BUDGET, bytes },
+  });
   let step = steps.next();
   while (!step.done) step = steps.next();
   for (const block of blocks) tensors.free(block);
   if (!step.value.ok) throw new Error(step.value.failure.message);
   return step.value.value;
+}
+
+/** The lexical features that a training within the budget reads; null if there are none. */
+function readLexical(shape: TrainingShape, options: CostOptions, budget: Cost, rows: readonly Text[]) {
+  const textBytes = rows.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
+  const reader = createLexicalBudgetReader(shape, options, budget, textBytes);
+  if (reader === null || !reader.hasRoom || !rows.every(({ text }) => reader.add(text))) return null;
+  const fit = reader.fit();
+  return "features" in fit ? fit.features : null;
 }
 
 /** The share of test texts whose label a head predicts, and the mean score that it gives its predictions. */
