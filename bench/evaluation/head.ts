@@ -1,4 +1,7 @@
-/** Heads at the defaults of a request's training on text-use-1, and how they do on test texts. */
+/**
+ * Heads on text-use-1 at the defaults of a training, and how they do on test texts. They have lexical features where a
+ * request's budget has room for these; the evaluation has room for a learning curve in any case.
+ */
 import { equalMassCalibrationError, mean } from "../../src/core/evaluation/metrics.ts";
 import type { AccuracyEstimate } from "../../src/core/evaluation/power-law.ts";
 import { argmax } from "../../src/core/evaluation/probability.ts";
@@ -24,7 +27,7 @@ export function trainHead(
   { detail = "summary", seed = 1, outOfScope = [] }: HeadOptions = {},
 ): TrainingResult {
   const evaluation = detail === "none" ? { method: "none" as const } : { method: "auto" as const, detail };
-  return trainProbe(encoder, rows, { lexical: "auto", seed, evaluation, outOfScope, budget: edgeBudget });
+  return trainProbe(encoder, rows, { lexical: "auto", seed, evaluation, outOfScope, lexicalBudget: edgeBudget });
 }
 
 /** Of one core, measured: for each example, and for each of its logits; with a learning curve twice as long. */

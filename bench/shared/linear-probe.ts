@@ -44,15 +44,15 @@ export async function embedTexts(backbone: Backbone, texts: readonly Text[]): Pr
 export interface ProbeOptions extends Pick<TrainingOptions, "lexical" | "seed" | "evaluation"> {
   /** Texts that belong to none of the labels. */
   readonly outOfScope?: readonly Text[];
-  /** As of a request: it may have no room for lexical features or for rows of 32-bit floats. By default there is room. */
-  readonly budget?: Cost;
+  /** What the lexical features have room in. */
+  readonly lexicalBudget?: Cost;
 }
 
 /** A head that is trained on these texts, with rows of that precision. */
 export function trainProbe(
   { dimensions, encode }: Encoder,
   inScope: readonly LabelledText[],
-  { outOfScope = [], budget, ...options }: ProbeOptions,
+  { outOfScope = [], lexicalBudget = UNLIMITED_BUDGET, ...options }: ProbeOptions,
   precision: RowPrecision = "float32",
 ): TrainingResult {
   const rows: readonly (Text & { readonly label?: string })[] = [
@@ -72,7 +72,7 @@ export function trainProbe(
   const task = "single_label" as const;
   const costOptions = { l2: "auto" as const, ...options };
   const rowsShape = { task, examples: rows.length, dimensions, outputs: labels.length };
-  const lexical = readLexical(rowsShape, costOptions, budget ?? UNLIMITED_BUDGET, rows);
+  const lexical = readLexical(rowsShape, costOptions, lexicalBudget, rows);
   const trainingSet = {
     task,
     dimensions,
@@ -92,7 +92,7 @@ export function trainProbe(
   const steps = train(tensors, trainingSet, {
     ...costOptions,
     classWeight: null,
-    budget: budget ?? { ...UNLIMITED_BUDGET, bytes },
+    budget: { ...UNLIMITED_BUDGET, bytes },
   });
   let step = steps.next();
   while (!step.done) step = steps.next();
@@ -101,7 +101,7 @@ export function trainProbe(
   return step.value.value;
 }
 
-/** The lexical features that a training within the budget reads; null if there are none. */
+/** The lexical features that a training within the budget has; null if there is no room for any. */
 function readLexical(shape: TrainingShape, options: CostOptions, budget: Cost, rows: readonly Text[]) {
   const textBytes = rows.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
   const reader = createLexicalBudgetReader(shape, options, budget, textBytes);
