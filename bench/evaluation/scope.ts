@@ -11,16 +11,18 @@ import { seededRandom, shuffle } from "../../src/core/random.ts";
 import { makeRow, type Row } from "../shared/report.ts";
 import { quantile, spreadOf } from "../shared/statistics.ts";
 import { type LabelledText, readTexts, sampleByLabel } from "../shared/text-datasets.ts";
-import { makeCase, storedResults, type Topic } from "./case.ts";
+import { type Case, makeCase, storedResults, type Topic } from "./case.ts";
 import { accuracyOf, countLabels, type Judgement, judge, trainHead, trainingSeconds } from "./head.ts";
 import { type EvaluationSet, readOutOfScope } from "./sets.ts";
 
+const CLINC = "CLINC150 out of scope";
 const KEPT = 0.95;
 const MIN_RECALL = 0.87;
 const MIN_AUROC = 0.975;
 const MIN_ACCURACY = 0.92;
 const FEW = 10;
-const DRAWS = 3;
+/** Each has a seed of its own. */
+const DRAWS = [0, 1, 2];
 
 interface ScopeFigures {
   /** Of what is out of scope, at the threshold that keeps 95 % of what is in scope. */
@@ -65,61 +67,66 @@ export function clincTopic(sets: readonly EvaluationSet[], folder: string): Topi
   ) => {
     const files = [train, test, others.train, others.test];
     const seconds = trainingSeconds(rows.length, countLabels(rows));
-    return makeCase({ name: `CLINC150 out of scope, ${name}`, files, seconds }, (encoder) => {
+    return makeCase({ name: `${CLINC}, ${name}, draw ${seed}`, files, seconds }, (encoder) => {
       const { head } = trainHead(encoder, rows, { outOfScope: examples, seed });
       return scopeFigures(judge(encoder, head, test.rows), judge(encoder, head, others.test.rows));
     });
   };
-  const without = makeScopeCase("no such examples", train.rows, [], 1);
-  const withExamples = makeScopeCase("with 250 examples", train.rows, others.train.rows, 1);
-  const few = Array.from({ length: DRAWS }, (_, seed) =>
-    makeScopeCase(`no such examples, ${FEW} a class, draw ${seed}`, sampleByLabel(train.rows, FEW, seed), [], seed),
+  const without = DRAWS.map((seed) => makeScopeCase("no such examples", train.rows, [], seed));
+  const withExamples = DRAWS.map((seed) => makeScopeCase("with 250 examples", train.rows, others.train.rows, seed));
+  const few = DRAWS.map((seed) =>
+    makeScopeCase(`no such examples, ${FEW} a class`, sampleByLabel(train.rows, FEW, seed), [], seed),
   );
   return {
-    cases: [without, withExamples, ...few],
-    rows: () => [
-      ...storedResults([without]).flatMap(({ name, result }) => clincRows(name, [result], MIN_RECALL, MIN_AUROC, null)),
-      ...storedResults([withExamples]).flatMap(({ name, result }) => {
-        const base = without.stored();
-        return clincRows(name, [result], base?.recall ?? null, base?.auroc ?? null, MIN_ACCURACY);
-      }),
-      ...clincRows(
-        `CLINC150 out of scope, no such examples, ${FEW} a class`,
-        storedResults(few).map(({ result }) => result),
-        null,
-        null,
-        null,
-      ),
-    ],
+    cases: [...without, ...withExamples, ...few],
+    rows: () => {
+      const base = resultsOf(without);
+      const [baseRecall, baseAuroc] = [mean(base.map(({ recall }) => recall)), mean(base.map(({ auroc }) => auroc))];
+      return [
+        ...clincRows("no such examples", base, { recall: MIN_RECALL, auroc: MIN_AUROC }),
+        ...clincRows("with 250 examples", resultsOf(withExamples), {
+          recall: baseRecall,
+          auroc: baseAuroc,
+          rightAndKept: MIN_ACCURACY,
+        }),
+        ...clincRows(`no such examples, ${FEW} a class`, resultsOf(few), {}),
+      ];
+    },
   };
+}
+
+function resultsOf<T>(cases: readonly Case<T>[]): T[] {
+  return storedResults(cases).map(({ result }) => result);
 }
 
 function clincRows(
   name: string,
   results: readonly ScopeFigures[],
-  minRecall: number | null,
-  minAuroc: number | null,
-  minAccuracy: number | null,
+  targets: { readonly recall?: number; readonly auroc?: number; readonly rightAndKept?: number },
 ): Row[] {
   if (results.length === 0) return [];
-  const row = (measure: string, of: (figures: ScopeFigures) => number, minimum: number | null = null) => {
+  const row = (measure: string, of: (figures: ScopeFigures) => number, minimum?: number) => {
     const values = results.map(of);
     const value = mean(values);
     return makeRow({
-      case: name,
+      case: `${CLINC}, ${name}`,
       measure,
       value,
       spread: values.length > 1 ? spreadOf(values) : null,
-      target: minimum === null ? null : `≥ ${minimum.toFixed(4)}`,
-      met: minimum === null ? null : value >= minimum,
+      target: minimum === undefined ? null : `≥ ${minimum.toFixed(4)}`,
+      met: minimum === undefined ? null : value >= minimum,
     });
   };
   return [
-    row("refused, where 95 % in scope are kept", ({ recall }) => recall, minRecall),
-    row("AUROC", ({ auroc }) => auroc, minAuroc),
+    row("refused, where 95 % in scope are kept", ({ recall }) => recall, targets.recall),
+    row("AUROC", ({ auroc }) => auroc, targets.auroc),
     row("in scope: right and kept there", ({ rightAndKept }) => rightAndKept),
     row("in scope: right", ({ accuracy }) => accuracy),
-    row("in scope: right and kept at the default threshold", ({ atDefault }) => atDefault.rightAndKept, minAccuracy),
+    row(
+      "in scope: right and kept at the default threshold",
+      ({ atDefault }) => atDefault.rightAndKept,
+      targets.rightAndKept,
+    ),
     row("in scope: kept at the default threshold", ({ atDefault }) => atDefault.kept),
     row("refused at the default threshold", ({ atDefault }) => atDefault.recall),
   ];
