@@ -4,6 +4,7 @@ import { type ClientRequest, request as sendRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { seededRandom } from "../../src/core/random.ts";
 import { createClient } from "../../src/sdk/client.ts";
 import { type Server, serve } from "../../src/server/runtime.ts";
 import { makeExamples, waitFor } from "./processes.ts";
@@ -20,13 +21,18 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** Embeddings that are hard to tell apart: some seconds of training. */
+/** So many fits that a training takes some seconds. */
+const evaluation = { method: "cross_validation", folds: 20, detail: "full" };
+
+/** Embeddings that tell their labels badly. */
 function makeEmbeddings(count: number) {
-  const numberAt = (i: number, j: number) => Math.round(1_000 * Math.sin(i * 12.9898 + j * 78.233)) / 1_000;
-  return Array.from({ length: count }, (_, i) => ({
-    embedding: Array.from({ length: DIMENSIONS }, (_, j) => numberAt(i, j)),
-    label: `label ${i % 100}`,
-  }));
+  const random = seededRandom(1);
+  return Array.from({ length: count }, (_, i) => {
+    const label = i % 100;
+    const numberAt = (j: number) => random() - 0.5 + (j === label ? 0.5 : 0);
+    const embedding = Array.from({ length: DIMENSIONS }, (_, j) => Math.round(1_000 * numberAt(j)) / 1_000);
+    return { embedding, label: `label ${label}` };
+  });
 }
 
 async function createTenant(id: string) {
@@ -35,7 +41,7 @@ async function createTenant(id: string) {
 }
 
 function startTraining(key: string, idempotencyKey: string, params: object): ClientRequest {
-  const body = JSON.stringify({ name: "slow", method: "head", ...params });
+  const body = JSON.stringify({ name: "slow", method: "head", evaluation, ...params });
   const headers = {
     authorization: `Bearer ${key}`,
     "content-type": "application/json",
