@@ -230,9 +230,11 @@ function arrayBytes(
     selectionShare * sparseBytes +
     4 * plan.rows * maxHoldOuts(plan) * outputs +
     modelBytes(plan.folds * plan.repetitions);
-  // The rows of the largest sample of the learning curve, and what they are picked from.
+  // The rows of the largest sample of the learning curve, what they are picked from, and beside the preconditioner of its
+  // fit the one of all rows, with their Gram matrix.
   const curveShare = curve?.shares.at(-1) ?? 0;
-  const curveBytes = curveShare * (designBytes + 3 * sparseBytes) + (curve === null ? 0 : 2 * headFitBytes);
+  const preconditionerBytes = curve === null || dimensions > MAX_GRAM_DIMENSIONS ? 0 : 2 * 4 * dimensions ** 2;
+  const curveBytes = curveShare * (designBytes + 3 * sparseBytes) + preconditionerBytes;
   const evaluationBytes = sparseBytes + 4 * heldOutLogits + modelBytes(Math.max(1, fits)) + curveBytes;
   const trainingBytes =
     reductionBytes +
