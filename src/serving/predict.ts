@@ -29,6 +29,8 @@ import { binUnknownWords } from "./unknown-words.ts";
 export type PredictOptions = Omit<PredictRequest, "input">;
 
 const DEFAULT_COVERAGE = 0.9;
+/** A scope score has four digits: of a thousand held-out examples, its ranks tell no more. */
+const SCOPE_SCORE_STEPS = 10_000;
 /** Of a request, the unknown words of so many inputs are counted: that takes a third of the time of a static embedding. */
 const MAX_WORD_COUNTS = 32;
 
@@ -240,7 +242,9 @@ function toPrediction(
     label: top.label,
     score: top.score,
     in_scope: scope.inScope,
-    ...(head.scope === null || scope.score === null ? {} : { scope_score: scope.score }),
+    ...(head.scope === null || scope.score === null
+      ? {}
+      : { scope_score: Math.round(scope.score * SCOPE_SCORE_STEPS) / SCOPE_SCORE_STEPS }),
     scores: scores(ranked.slice(0, options.top_k ?? 1)),
     ...(options.coverage === undefined
       ? {}

@@ -53,33 +53,36 @@ export interface Scope extends ScopeModel {
 export function figuresOf(logits: Float64Array, distanceTo: ((group: number) => number) | null): number[] {
   const top = topLabels(logits);
   let sum = 0;
-  for (const logit of logits) sum += logit;
+  for (let k = 0; k < logits.length; k++) sum += logits[k] as number;
   const maxLogit = (logits[top[0] as number] as number) - sum / logits.length;
   if (distanceTo === null) return [maxLogit];
   const outOfScope = distanceTo(logits.length);
-  const distances = [Math.min(...top.map(distanceTo)), maxLogit];
+  let nearest = Number.POSITIVE_INFINITY;
+  for (const label of top) nearest = Math.min(nearest, distanceTo(label));
+  const distances = [nearest, maxLogit];
   return Number.isFinite(outOfScope) ? [...distances, outOfScope] : distances;
 }
 
 /** The most probable labels, the most probable one first. */
 function topLabels(logits: Float64Array): number[] {
   const top: number[] = [];
+  let last = Number.NEGATIVE_INFINITY;
   for (let k = 0; k < logits.length; k++) {
+    if (top.length === NEAREST_LABELS && (logits[k] as number) <= last) continue;
     let place = top.length;
     while (place > 0 && (logits[top[place - 1] as number] as number) < (logits[k] as number)) place--;
-    if (place < NEAREST_LABELS) {
-      top.splice(place, 0, k);
-      top.length = Math.min(top.length, NEAREST_LABELS);
-    }
+    top.splice(place, 0, k);
+    top.length = Math.min(top.length, NEAREST_LABELS);
+    last = logits[top.at(-1) as number] as number;
   }
   return top;
 }
 
 export function scoreOf(figures: readonly number[], model: readonly ScopeFigure[]): number {
-  return model.reduce(
-    (sum, { mean: centre, deviation, weight }, i) => sum + (weight * ((figures[i] as number) - centre)) / deviation,
-    0,
-  );
+  let score = 0;
+  for (const [i, { mean: centre, deviation, weight }] of model.entries())
+    score += (weight * ((figures[i] as number) - centre)) / deviation;
+  return score;
 }
 
 /**
