@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { distanceToGroup, quantiseCentroids, squaredNormOf } from "../../src/core/evaluation/centroids.ts";
 import { fitLogistic } from "../../src/core/evaluation/logistic.ts";
 import { softplus } from "../../src/core/evaluation/probability.ts";
-import { isInScope, pValue, type Scope, scopeScore } from "../../src/core/evaluation/scope.ts";
+import { figuresOf, isInScope, pValue, type Scope, scopeScore } from "../../src/core/evaluation/scope.ts";
 import { areaUnderCurve, fitScope } from "../../src/core/evaluation/scope-fit.ts";
 import { limits } from "../../src/core/limits.ts";
 import { measureDistances } from "../../src/core/linear/class-centroids.ts";
@@ -75,6 +75,20 @@ describe("a logistic regression of figures", () => {
       { numRuns: 20 },
     );
   });
+});
+
+it("the distance is to the nearest label of all, where the most probable ones have no centroids", () => {
+  const distances = [
+    Number.POSITIVE_INFINITY,
+    Number.POSITIVE_INFINITY,
+    Number.POSITIVE_INFINITY,
+    5,
+    4,
+    Number.POSITIVE_INFINITY,
+  ];
+  const figures = (logits: number[]) => figuresOf(Float64Array.from(logits), (group) => distances[group] as number);
+  expect(figures([9, 8, 7, 1, 0])[0]).toBe(4);
+  expect(figures([9, 8, 1, 7, 0])[0]).toBe(5);
 });
 
 describe("a p-value", () => {

@@ -59,6 +59,8 @@ export function figuresOf(logits: Float64Array, distanceTo: ((group: number) => 
   const outOfScope = distanceTo(logits.length);
   let nearest = Number.POSITIVE_INFINITY;
   for (const label of top) nearest = Math.min(nearest, distanceTo(label));
+  // Centroids that are made of a sample of the rows may lack rare labels.
+  if (!Number.isFinite(nearest)) for (let k = 0; k < logits.length; k++) nearest = Math.min(nearest, distanceTo(k));
   const distances = [nearest, maxLogit];
   return Number.isFinite(outOfScope) ? [...distances, outOfScope] : distances;
 }
@@ -69,9 +71,9 @@ function topLabels(logits: Float64Array): number[] {
   let last = Number.NEGATIVE_INFINITY;
   for (let k = 0; k < logits.length; k++) {
     if (top.length === NEAREST_LABELS && (logits[k] as number) <= last) continue;
-    let place = top.length;
-    while (place > 0 && (logits[top[place - 1] as number] as number) < (logits[k] as number)) place--;
-    top.splice(place, 0, k);
+    let rank = top.length;
+    while (rank > 0 && (logits[top[rank - 1] as number] as number) < (logits[k] as number)) rank--;
+    top.splice(rank, 0, k);
     top.length = Math.min(top.length, NEAREST_LABELS);
     last = logits[top.at(-1) as number] as number;
   }
