@@ -20,9 +20,9 @@ export async function getHeadLease(
   const now = Date.now();
   const cached = leases.get(key);
   if (cached && cached.expiresAt > now) return { ok: true, value: cached.lease };
-  const found = await getLedger(env.TENANT, tenant).leaseHead(name, version);
-  if (found.ok) leases.set(key, { tenant, name, lease: found.value, expiresAt: now + LEASE_MS }, 1);
-  return found;
+  const lease = await getLedger(env.TENANT, tenant).leaseHead(name, version);
+  if (lease.ok) leases.set(key, { tenant, name, lease: lease.value, expiresAt: now + LEASE_MS }, 1);
+  return lease;
 }
 
 /** Ends this isolate's leases of a head after a change that it made itself. */

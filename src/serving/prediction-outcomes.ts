@@ -44,8 +44,8 @@ async function listJudged({ env, tenant }: TenantRequest, name: string, version:
     ? [lease.value.head, ...lease.value.shares.map(({ head }) => head), ...lease.value.shadow]
     : [];
   if (version !== null && !judged.some((head) => head.version === version)) {
-    const given = await getHeadLease(env, tenant, name, version);
-    if (given.ok) judged.push(given.value.head);
+    const lease = await getHeadLease(env, tenant, name, version);
+    if (lease.ok) judged.push(lease.value.head);
   }
   return [...new Map(judged.map((head) => [head.version, head])).values()];
 }

@@ -66,12 +66,12 @@ export async function loadVersion(
   number: number | null,
   param: string,
 ): Promise<Result<StoredContender>> {
-  const found = await getLedger(env.TENANT, tenant).getHead(name, number);
-  if (!found.ok) return { ok: false, failure: { ...found.failure, param } };
-  const { id, version, sha256 } = found.value;
+  const record = await getLedger(env.TENANT, tenant).getHead(name, number);
+  if (!record.ok) return { ok: false, failure: { ...record.failure, param } };
+  const { id, version, sha256 } = record.value;
   const [head, backbone] = await Promise.all([
     getHead(env.KV, env.BUCKET, tenant, sha256),
-    getHeadBackbone(env, tenant, toServedHead(found.value)),
+    getHeadBackbone(env, tenant, toServedHead(record.value)),
   ]);
   if (head === null)
     return fail("storage_unavailable", "The head's weights could not be read. Try again.", { retryAfter: 5 });

@@ -7,7 +7,7 @@ import type { NewRun } from "../tenant/heads/evaluations.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import { type Contender, loadVersion, type StoredContender, testContenders } from "./evaluations.ts";
 
-export interface VersionTest {
+export interface NewVersionTest {
   /** What the version's record says of it. */
   readonly record: HeadTest;
   /** Null if it failed. */
@@ -21,7 +21,7 @@ export async function testNewVersion(
   head: string,
   dataset: string,
   contender: Contender,
-): Promise<VersionTest> {
+): Promise<NewVersionTest> {
   const active = await loadActiveVersion(request, head);
   const tested = active.ok ? await testContenders(request, dataset, contender, active.value, "test_dataset") : active;
   if (!tested.ok) {
@@ -36,19 +36,19 @@ export async function testNewVersion(
 
 /** The active version of a head; null if there is none. */
 async function loadActiveVersion(request: TenantRequest, head: string): Promise<Result<StoredContender | null>> {
-  const found = await getLedger(request.env.TENANT, request.tenant).getHead(head, null);
-  if (!found.ok && found.failure.code !== "not_found") return found;
-  if (!found.ok || found.value.active_version === null) return ok(null);
-  return loadVersion(request, head, found.value.active_version, "test_dataset");
+  const active = await getLedger(request.env.TENANT, request.tenant).getHead(head, null);
+  if (!active.ok && active.failure.code !== "not_found") return active;
+  if (!active.ok || active.value.active_version === null) return ok(null);
+  return loadVersion(request, head, active.value.active_version, "test_dataset");
 }
 
 /** Tests the version that a job has made, beside the one that is active, and has the ledger decide on it. */
 export async function testJobVersion(request: TenantRequest, job: string): Promise<Result<{ readonly id: string }>> {
   const { env, tenant } = request;
   const ledger = getLedger(env.TENANT, tenant);
-  const wanted = await ledger.getVersionTest(job);
-  if (!wanted.ok) return wanted;
-  const { head, version, dataset } = wanted.value;
+  const untested = await ledger.getVersionTest(job);
+  if (!untested.ok) return untested;
+  const { head, version, dataset } = untested.value;
   const contender = await loadVersion(request, head, version, "head");
   if (!contender.ok) return contender;
   const active = await loadActiveVersion(request, head);

@@ -21,7 +21,7 @@ import { createDatasetSource, datasetChanged, pickRows } from "./dataset-source.
 import { createInlineSource } from "./inline-source.ts";
 import { checkRequestBudget, type RequestOptions } from "./run.ts";
 import type { TrainingSource } from "./source.ts";
-import { testNewVersion, type VersionTest } from "./version-test.ts";
+import { type NewVersionTest, testNewVersion } from "./version-test.ts";
 
 const lexicalNeedsTexts = fail(
   "modality_mismatch",
@@ -36,7 +36,7 @@ const lexicalNeedsTexts = fail(
 export async function trainVersion(
   request: TenantRequest,
   params: HeadParams,
-  commit: (head: NewHead, test: VersionTest | null) => Promise<Result<Head>>,
+  commit: (head: NewHead, test: NewVersionTest | null) => Promise<Result<Head>>,
 ): Promise<Result<Head>> {
   const startedAt = Date.now();
   const { env, tenant } = request;

@@ -140,29 +140,28 @@ export interface CalibrationBins {
 
 /** The expected calibration error of confidences that are too many to keep. */
 export function calibrationBins(count = 15): CalibrationBins {
-  const [sums, correct, sizes] = [new Float64Array(count), new Float64Array(count), new Float64Array(count)];
-  const bins = Array.from({ length: count }, (_, bin) => bin);
-  const at = (values: Float64Array, bin: number) => values[bin] as number;
+  const bins = Array.from({ length: count }, () => ({ confidence: 0, correct: 0, examples: 0 }));
   return {
     add(confidence, isCorrect) {
-      const bin = Math.max(0, Math.min(count - 1, Math.ceil(confidence * count) - 1));
-      sums[bin] = at(sums, bin) + confidence;
-      correct[bin] = at(correct, bin) + Number(isCorrect);
-      sizes[bin] = at(sizes, bin) + 1;
+      const bin = bins[Math.max(0, Math.min(count - 1, Math.ceil(confidence * count) - 1))];
+      if (bin === undefined) return;
+      bin.confidence += confidence;
+      bin.correct += Number(isCorrect);
+      bin.examples++;
     },
     error: () =>
       ratio(
-        bins.reduce((sum, bin) => sum + Math.abs(at(sums, bin) - at(correct, bin)), 0),
-        bins.reduce((sum, bin) => sum + at(sizes, bin), 0),
+        bins.reduce((sum, { confidence, correct }) => sum + Math.abs(confidence - correct), 0),
+        bins.reduce((sum, { examples }) => sum + examples, 0),
       ),
     reliability: () =>
       bins
-        .map((bin) => ({
-          confidence: ratio(at(sums, bin), at(sizes, bin)),
-          accuracy: ratio(at(correct, bin), at(sizes, bin)),
-          examples: at(sizes, bin),
-        }))
-        .filter(({ examples }) => examples > 0),
+        .filter(({ examples }) => examples > 0)
+        .map(({ confidence, correct, examples }) => ({
+          confidence: confidence / examples,
+          accuracy: correct / examples,
+          examples,
+        })),
   };
 }
 

@@ -97,7 +97,7 @@ export function* fitScope(
   if (inScope.length === 0) return null;
   const model = yield* fitModel(inScope, outOfScope, distances !== null);
   const threshold = roundShare(1 - recall);
-  const [kept, refused]: [number[], number[]] = [[], []];
+  const pValues = { inScope: [] as number[], outOfScope: [] as number[] };
   for (const part of new Set(scoredEntries.map((entry) => entry.part))) {
     const isOther = (entry: ScoredEntry) => entry.part !== part;
     const others = inScope.filter(isOther);
@@ -105,10 +105,14 @@ export function* fitScope(
     const partModel = yield* fitModel(others, outOfScope.filter(isOther), distances !== null);
     for (const { part: ownPart, target, figures } of scoredEntries) {
       if (ownPart !== part) continue;
-      (target < 0 ? refused : kept).push(pValue(partModel, scoreOf(figures, partModel.figures)));
+      (target < 0 ? pValues.outOfScope : pValues.inScope).push(pValue(partModel, scoreOf(figures, partModel.figures)));
     }
   }
-  return { model, evaluation: evaluateScope(threshold, kept, refused), pValues: [...kept, ...refused] };
+  return {
+    model,
+    evaluation: evaluateScope(threshold, pValues.inScope, pValues.outOfScope),
+    pValues: [...pValues.inScope, ...pValues.outOfScope],
+  };
 }
 
 /**
@@ -122,16 +126,16 @@ export function evaluateScope(
   inScope: readonly number[],
   outOfScope: readonly number[],
 ): ScopeEvaluation {
-  const kept = (limit: number) => share(inScope, (value) => value > limit);
-  const refused = (limit: number) => share(outOfScope, (value) => value <= limit);
+  const keptAbove = (limit: number) => share(inScope, (value) => value > limit);
+  const refusedBelow = (limit: number) => share(outOfScope, (value) => value <= limit);
   const canTell = outOfScope.length > 0 && inScope.length > 0;
   return {
     score: "in_scope_p_value",
     threshold,
-    in_scope_kept: inScope.length === 0 ? null : kept(threshold),
-    expected_recall: outOfScope.length === 0 ? null : refused(threshold),
+    in_scope_kept: inScope.length === 0 ? null : keptAbove(threshold),
+    expected_recall: outOfScope.length === 0 ? null : refusedBelow(threshold),
     auroc: canTell ? areaUnderCurve(inScope, outOfScope) : null,
-    curve: canTell ? CURVE.map((each) => ({ kept: kept(1 - each), recall: refused(1 - each) })) : [],
+    curve: canTell ? CURVE.map((each) => ({ kept: keptAbove(1 - each), recall: refusedBelow(1 - each) })) : [],
   };
 }
 

@@ -37,16 +37,16 @@ export async function listErrors(
   const begun = ledger.read((sql) => beginErrorList(sql, id, type, request.after));
   if (!begun.ok) return begun;
   const view = begun.value;
-  const found: EvaluationError[] = [];
-  for (let below: number | null = view.below; below !== null && found.length <= request.limit; ) {
+  const errors: EvaluationError[] = [];
+  for (let below: number | null = view.below; below !== null && errors.length <= request.limit; ) {
     const from: number = below;
-    const step = ledger.read((sql) => readErrors(sql, view, type, from, request.limit + 1 - found.length));
+    const step = ledger.read((sql) => readErrors(sql, view, type, from, request.limit + 1 - errors.length));
     if (!step.ok) return step;
-    found.push(...step.value.errors);
+    errors.push(...step.value.errors);
     below = step.value.below;
     await scheduler.wait(0);
   }
-  return paginate(request, { findPosition: () => view.below, readRows: () => found, toObject: (error) => error });
+  return paginate(request, { findPosition: () => view.below, readRows: () => errors, toObject: (error) => error });
 }
 
 function beginErrorList(

@@ -118,18 +118,19 @@ function checkVersions(
   ];
   let first: VersionRow | null = null;
   for (const { version, param } of [...answering.map((each) => ({ version: each, param: "versions" })), ...named]) {
-    const found: VersionRow | undefined = sql
+    const versionRow: VersionRow | undefined = sql
       .exec<VersionRow>(
         "SELECT json_extract(record, '$.modality') AS modality, json_extract(record, '$.dimensions') AS dimensions FROM head_versions WHERE head = ? AND version = ?",
         id,
         version,
       )
       .toArray()[0];
-    if (found === undefined)
+    if (versionRow === undefined)
       return fail("not_found", `No version ${version} of head '${name}'.`, { param: paramOf(named, version, param) });
-    first ??= found;
+    first ??= versionRow;
     const isAlike =
-      found.modality === first.modality && (found.modality === "text" || found.dimensions === first.dimensions);
+      versionRow.modality === first.modality &&
+      (versionRow.modality === "text" || versionRow.dimensions === first.dimensions);
     if (!isAlike)
       return fail(
         "modality_mismatch",
