@@ -4,10 +4,6 @@ import type { Evaluation, Head } from "../../../api/heads.ts";
 import { count, counted, type Html, ownText, percent, percentInterval, section, table } from "./format.ts";
 import { countAxis, type Plot, plot, shareAxis } from "./plot.ts";
 
-/** Ticks of shares. */
-const quarters = [0, 0.25, 0.5, 0.75, 1];
-const tenths = Array.from({ length: 11 }, (_, i) => i / 10);
-
 /** A plot and its figures side by side. */
 function plotWithTable(picture: Plot, figures: Html): Html {
   return html`<div class="plot"><figure>${plot(picture)}</figure>${figures}</div>`;
@@ -24,11 +20,7 @@ export function reliabilitySection({ task, evaluation }: Head): Html | null {
       html`<p>This version was trained before the figures of a reliability diagram were kept. Train it again to see one.</p>`,
     );
   const total = bins.reduce((sum, { examples }) => sum + examples, 0);
-  const unit = task === "multi_label" ? "decision about a label" : "example";
-  const widest = bins.reduce<(typeof bins)[number] | null>(
-    (largest, bin) => (largest === null || bin.examples > largest.examples ? bin : largest),
-    null,
-  );
+  const [largest] = bins.toSorted((a, b) => b.examples - a.examples);
   const picture: Plot = {
     id: "reliability-plot",
     title: "Reliability diagram",
@@ -51,13 +43,13 @@ export function reliabilitySection({ task, evaluation }: Head): Html | null {
     "reliability",
     heading,
     html`<p>Of inputs with a score of 80 %, 80 % should be right. On the dashed line they are; below it, scores promise too much.${
-      widest &&
-      ` Most have a score of about ${percent(widest.confidence, 0)}, of which ${percent(widest.accuracy, 0)} are right.`
+      largest &&
+      ` Most have a score of about ${percent(largest.confidence, 0)}, of which ${percent(largest.accuracy, 0)} are right.`
     }</p>${plotWithTable(
       picture,
       table(
         "Scores and the share that is right",
-        ["score", "right", task === "multi_label" ? "decisions" : `${unit}s`],
+        ["score", "right", task === "multi_label" ? "decisions" : "examples"],
         bins.map(({ confidence, accuracy, examples }) => [percent(confidence), percent(accuracy), count(examples)]),
       ),
     )}`,
@@ -138,7 +130,7 @@ function learningPlot(measured: NonNullable<Evaluation["learning_curve"]>, expec
       Math.min(...all.map(({ examples }) => examples)),
       Math.max(...all.map(({ examples }) => examples)),
     ),
-    y: shareAxis("accuracy", floor, floor < 0.5 ? quarters : tenths),
+    y: shareAxis("accuracy", floor),
     series: [
       { style: "measured", points: measured.map(({ examples: x, accuracy: y, interval }) => ({ x, y, interval })) },
       { style: "expected", points: expectations.map(({ examples: x, value: y, interval }) => ({ x, y, interval })) },
@@ -149,11 +141,10 @@ function learningPlot(measured: NonNullable<Evaluation["learning_curve"]>, expec
 const MAX_LABELS_WITH_MORE = 10;
 
 function moreExamples(more: NonNullable<Evaluation["more_examples"]>): Html | null {
-  const useful = more.filter(({ examples }) => examples > 0).slice(0, MAX_LABELS_WITH_MORE);
-  if (useful.length === 0) return null;
-  return html`<h3>Where they would pay most</h3><ol>${useful.map(
-    ({ label, examples }) => html`<li>${ownText(label)}: ${counted(examples, "more example")}</li>`,
-  )}</ol>`;
+  if (more.length === 0) return null;
+  return html`<h3>Where they would pay most</h3><ol>${more
+    .slice(0, MAX_LABELS_WITH_MORE)
+    .map(({ label, examples }) => html`<li>${ownText(label)}: ${counted(examples, "more example")}</li>`)}</ol>`;
 }
 
 export function scopeSection({ task, evaluation }: Head): Html | null {
@@ -179,8 +170,8 @@ export function scopeSection({ task, evaluation }: Head): Html | null {
     title: "Scope trade-off",
     description:
       "The share of inputs without a label that is refused, against the share of inputs with a label that is kept, at several thresholds. The hollow circle is the threshold in use.",
-    x: shareAxis("kept, of those with a label", floor, floor < 0.5 ? quarters : tenths),
-    y: shareAxis("refused, of the others", recallFloor, recallFloor < 0.5 ? quarters : tenths),
+    x: shareAxis("kept, of those with a label", floor),
+    y: shareAxis("refused, of the others", recallFloor),
     series: [
       { style: "measured", points: curve.map((point) => ({ x: point.kept, y: point.recall })) },
       ...(isPresent(kept) && isPresent(recall)

@@ -6,6 +6,7 @@ import {
   figure,
   type Html,
   type Interval,
+  ownText,
   percent,
   percentInterval,
   points,
@@ -131,7 +132,7 @@ export function labelsSection({ evaluation }: Head): Html | null {
       caption,
       ["label", "examples", "precision", "recall", "F1", ...(hasThresholds ? ["threshold"] : [])],
       classes.map(({ label, support, precision, recall, f1, threshold }) => [
-        html`<bdi>${label}</bdi>`,
+        ownText(label),
         support,
         show(precision),
         show(recall),

@@ -3,7 +3,7 @@
  * a picture.
  */
 import { html } from "hono/html";
-import type { Html } from "./format.ts";
+import { count, type Html } from "./format.ts";
 
 /** Units of the picture. Its letters are 12 high, so that they can be read where it is as narrow as a telephone. */
 const WIDTH = 360;
@@ -46,8 +46,12 @@ export interface Plot {
   readonly series: readonly Series[];
 }
 
-/** An axis of shares. */
-export function shareAxis(name: string, min = 0, ticks: readonly number[] = [0, 0.25, 0.5, 0.75, 1]): Axis {
+const quarters = [0, 0.25, 0.5, 0.75, 1];
+const tenths = Array.from({ length: 11 }, (_, i) => i / 10);
+
+/** An axis of shares, with finer ticks where it is short. */
+export function shareAxis(name: string, min = 0): Axis {
+  const ticks = min < 0.5 ? quarters : tenths;
   return {
     name,
     min,
@@ -63,7 +67,7 @@ export function countAxis(name: string, min: number, max: number): Axis {
   const all = powers.flatMap((power) => [power, 2 * power, 5 * power]);
   const fine = all.filter((tick) => tick >= min && tick <= max);
   const ticks = fine.length <= 6 ? fine : fine.filter((tick) => powers.includes(tick));
-  return { name, min, max, ticks, isLogarithmic: true, format: (value) => value.toLocaleString("en-US") };
+  return { name, min, max, ticks, isLogarithmic: true, format: count };
 }
 
 export function plot({ id, title, description, x, y, series }: Plot): Html {
