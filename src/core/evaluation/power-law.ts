@@ -63,16 +63,10 @@ export function fitPowerLaw(
       const change = coefficients.reduce((sum, coefficient, j) => sum + coefficient * (errors[j] as number), 0);
       return { value: accuracy + change, variance: measuredVariance + varianceOfMean(points, coefficients) };
     });
-    const average = (of: (prediction: (typeof predictions)[number]) => number) =>
-      predictions.reduce((sum, prediction, i) => sum + (weights[i] as number) * of(prediction), 0) / total;
-    const value = Math.min(
-      1,
-      Math.max(
-        0,
-        average((prediction) => prediction.value),
-      ),
-    );
-    const variance = average((prediction) => prediction.variance + (prediction.value - value) ** 2);
+    const average = (values: readonly number[]) =>
+      values.reduce((sum, each, i) => sum + (weights[i] as number) * each, 0) / total;
+    const value = Math.min(1, Math.max(0, average(predictions.map((prediction) => prediction.value))));
+    const variance = average(predictions.map((prediction) => prediction.variance + (prediction.value - value) ** 2));
     return { value, interval: intervalOf(value, variance, heldOut / factor) };
   };
 }

@@ -64,10 +64,10 @@ export function* learningCurve(
   const entryOf = new Map(Array.from(entries, (row, entry) => [row, entry]));
   const samples = foldSamples(rows, foldCount, plan, seed);
   yield OPERATIONS_PER_FOLD_ROW * plan.repetitions * foldCount * weights.length;
+  const classes = new Set(rows.strata.filter((_, row) => weights[row] !== 0)).size;
   const points: CurvePoint[] = [];
   for (const share of plan.shares) {
     const own = samples.map(({ fold, order }) => ({ fold, rows: order.slice(0, Math.round(share * order.length)) }));
-    const classes = new Set(rows.strata.filter((_, row) => weights[row] !== 0)).size;
     if (own.some((sample) => sample.rows.length < Math.max(2, classes))) continue;
     const correct = new Float32Array(entries.length);
     for (const sample of own) {
