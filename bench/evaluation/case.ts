@@ -45,3 +45,7 @@ export function storedResults<T>(cases: readonly Case<T>[]): { readonly name: st
     return result === null ? [] : [{ name, result }];
   });
 }
+
+export function resultsOf<T>(cases: readonly Case<T>[]): T[] {
+  return storedResults(cases).map(({ result }) => result);
+}

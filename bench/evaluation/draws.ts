@@ -8,7 +8,7 @@ import { makeRow, type Row } from "../shared/report.ts";
 import { spreadOf } from "../shared/statistics.ts";
 import { type LabelledText, type Split, sampleByLabel } from "../shared/text-datasets.ts";
 import { MAX_ERROR } from "./accuracy.ts";
-import { type Case, makeCase, storedResults, type Topic } from "./case.ts";
+import { type Case, makeCase, resultsOf, type Topic } from "./case.ts";
 import type { TextFile } from "./embeddings.ts";
 import {
   accuracyOf,
@@ -113,7 +113,7 @@ function fewGroups({ name, seenInPretraining, train, test }: EvaluationSet, size
 }
 
 function fewRows(name: string, cases: readonly Case<Draw>[]): Row[] {
-  const draws = storedResults(cases).map(({ result }) => result);
+  const draws = resultsOf(cases);
   if (draws.length === 0) return [];
   const value = mean(draws.map((draw) => draw.value));
   const accuracy = mean(draws.map((draw) => draw.accuracy));
@@ -133,7 +133,7 @@ function fewRows(name: string, cases: readonly Case<Draw>[]): Row[] {
 }
 
 function summaryRows(name: string, cases: readonly Case<Draw>[], target: string, minimum: number): Row[] {
-  const draws = storedResults(cases).map(({ result }) => result);
+  const draws = resultsOf(cases);
   if (draws.length === 0) return [];
   const covered = mean(draws.map(({ low, high, accuracy }) => Number(low <= accuracy && accuracy <= high)));
   const errors = draws.map(({ value, accuracy }) => value - accuracy);

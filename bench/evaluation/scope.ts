@@ -11,7 +11,7 @@ import { seededRandom, shuffle } from "../../src/core/random.ts";
 import { makeRow, type Row } from "../shared/report.ts";
 import { quantile, spreadOf } from "../shared/statistics.ts";
 import { type LabelledText, readTexts, sampleByLabel } from "../shared/text-datasets.ts";
-import { type Case, makeCase, storedResults, type Topic } from "./case.ts";
+import { makeCase, resultsOf, storedResults, type Topic } from "./case.ts";
 import { accuracyOf, countLabels, type Judgement, judge, trainHead, trainingSeconds } from "./head.ts";
 import { type EvaluationSet, readOutOfScope } from "./sets.ts";
 
@@ -95,18 +95,14 @@ export function clincTopic(sets: readonly EvaluationSet[], folder: string): Topi
   };
 }
 
-function resultsOf<T>(cases: readonly Case<T>[]): T[] {
-  return storedResults(cases).map(({ result }) => result);
-}
-
 function clincRows(
   name: string,
   results: readonly ScopeFigures[],
   targets: { readonly recall?: number; readonly auroc?: number; readonly rightAndKept?: number },
 ): Row[] {
   if (results.length === 0) return [];
-  const row = (measure: string, of: (figures: ScopeFigures) => number, minimum?: number) => {
-    const values = results.map(of);
+  const row = (measure: string, figureOf: (figures: ScopeFigures) => number, minimum?: number) => {
+    const values = results.map(figureOf);
     const value = mean(values);
     return makeRow({
       case: `${CLINC}, ${name}`,

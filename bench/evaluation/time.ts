@@ -21,7 +21,7 @@ export function timeTopic(sets: readonly EvaluationSet[]): Topic {
 function timeCase({ name, train }: EvaluationSet): Case<readonly Seconds[]> {
   const rows = sampleByLabel(train.rows, SAMPLES[name] as number, 1);
   const labels = countLabels(rows);
-  const seconds = RUNS * 3 * trainingSeconds(rows.length, labels);
+  const seconds = RUNS * DETAILS.length * trainingSeconds(rows.length, labels);
   const title = `time of an evaluation: ${name}, ${rows.length} examples, ${labels} labels`;
   return makeCase({ name: title, files: [train], seconds }, (encoder) => {
     trainHead(encoder, rows);
