@@ -20,9 +20,9 @@ export const defaultPrices: Prices = { edge_million_cpu_ms: 0.02, batch_vcpu_sec
 export const OPERATIONS_PER_SECOND = 12e9;
 
 /** What so many operations cost where they are done, in USD. */
-export function trainingPrice(place: "edge" | "batch", operations: number, prices: Prices): number {
+export function trainingPrice(where: "edge" | "batch", operations: number, prices: Prices): number {
   const seconds = operations / OPERATIONS_PER_SECOND;
-  return seconds * (place === "edge" ? prices.edge_million_cpu_ms / 1_000 : prices.batch_vcpu_second);
+  return seconds * (where === "edge" ? prices.edge_million_cpu_ms / 1_000 : prices.batch_vcpu_second);
 }
 
 /** The default prices, with those that the JSON of the variable PRICES has in their place. */

@@ -41,11 +41,12 @@ export async function predictLive(
   const answers: Answer[] = [];
   for (const { head, indices } of groups) {
     const own = indices === null ? inputs : indices.map((index) => inputs[index] as Input);
-    const place = (i: number) => indices?.[i] ?? i;
-    const predicted = await predictInputs(request, head, own, (i) => paramAt(place(i)), options);
+    const inputIndex = (i: number) => indices?.[i] ?? i;
+    const predicted = await predictInputs(request, head, own, (i) => paramAt(inputIndex(i)), options);
     if (!predicted.ok) return predicted;
     for (const [i, prediction] of predicted.value.predictions.entries())
-      predictions[place(i)] = indices === null ? prediction : { ...prediction, index: place(i), version: head.version };
+      predictions[inputIndex(i)] =
+        indices === null ? prediction : { ...prediction, index: inputIndex(i), version: head.version };
     answers.push({ head, inputs: own, ...predicted.value });
   }
   // All are counted or none: a request that fails is sent again.
