@@ -33,16 +33,16 @@ export function confusionSection(
 }
 
 function matrix({ labels, matrix: counts }: Confusion): Html {
-  const at = (row: number, column: number) => counts[row]?.[column] ?? 0;
+  const countOf = (row: number, column: number) => counts[row]?.[column] ?? 0;
   const mistakes = labels.map((_, k) =>
-    labels.reduce((sum, _label, i) => sum + (i === k ? 0 : at(k, i) + at(i, k)), 0),
+    labels.reduce((sum, _label, i) => sum + (i === k ? 0 : countOf(k, i) + countOf(i, k)), 0),
   );
   const shown = [...labels.keys()]
     .sort((a, b) => (mistakes[b] ?? 0) - (mistakes[a] ?? 0) || a - b)
     .slice(0, MAX_MATRIX_LABELS)
     .sort((a, b) => a - b);
   const cell = (row: number, column: number) => {
-    const value = at(row, column);
+    const value = countOf(row, column);
     const total = (counts[row] ?? []).reduce((sum, each) => sum + each, 0);
     const share = total === 0 ? 0 : value / total;
     return value === 0
