@@ -17,7 +17,7 @@ let head: Head;
 const withMarkup = (text: string) => `${text} ${MARKUP}`;
 /** Tickets of other labels, which a head therefore confuses. */
 const mislabelled = ["refund my last invoice", "reset my password", "where is my parcel", "the payment failed"].map(
-  (text, i) => ({ id: `wrong-${i}`, text: withMarkup(`${text} now`), label: i < 2 ? MARKUP : RTL }),
+  (text, i) => ({ id: `wrong-${i}`, text: withMarkup(`${text} now`).padEnd(600, "."), label: i < 2 ? MARKUP : RTL }),
 );
 
 beforeAll(async () => {
@@ -88,6 +88,8 @@ test("shows the texts of the most confused examples, unless it is to leave them 
   for (const { text } of shown) {
     const begin = text.slice(0, text.indexOf(" <"));
     expect(page.text).toContain(`>${begin}`);
+    const cut = text.slice(text.indexOf("&"), 500);
+    expect(page.text).toContain(`${cut.replace("&", "&amp;")}…</blockquote>`);
     expect(without.text).not.toContain(begin);
   }
   const client = createClient({ baseUrl: "http://graft.test", key, fetch: (...request) => SELF.fetch(...request) });
