@@ -171,7 +171,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   index: "the place of the input in the request, from 0",
   score: "a probability, or the name of the score that is compared with the threshold",
   scores: "the most probable labels, most probable first",
-  in_scope: "whether the input belongs to one of the labels",
+  in_scope: "whether the input is like the examples in scope",
   set: "the smallest set of labels that holds the true one with the probability 'coverage'",
   model: "what answers: a backbone's id, or head@version",
   input_id: "the sender's own id of the input; null if the message has none",
