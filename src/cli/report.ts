@@ -54,14 +54,15 @@ export function printPredictions(
   truth: readonly HeldOutRow[],
   columns: number,
 ): void {
-  const labels = predictions.map(({ label = "", score = 0 }, i) => {
+  const labels = predictions.map(({ label = "", score = 0, in_scope }, i) => {
     const expected = truth[i]?.label;
+    const scope = in_scope === false ? "out of scope" : "";
     const verdict = expected === undefined ? [] : [truncate(expected, 24), expected === label ? "right" : "wrong"];
-    return [score.toFixed(2), truncate(label, 24), ...verdict];
+    return [score.toFixed(2), truncate(label, 24), scope, ...verdict];
   });
   const usedWidth = Math.max(...formatTable(labels, labels.length).split("\n").map(displayWidth));
   const rows = labels.map((row, i) => [truncate(texts[i] ?? "", Math.max(24, columns - usedWidth - 8)), ...row]);
-  const titles = ["text", "score", "predicted", ...(truth.length > 0 ? ["true", ""] : [])];
+  const titles = ["text", "score", "predicted", "", ...(truth.length > 0 ? ["true", ""] : [])];
   console.log(formatTable([titles, ...rows], titles.length));
 }
 
