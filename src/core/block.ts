@@ -16,6 +16,8 @@ export const HASH_BYTES = 16;
 const MAX_LEVEL = 127;
 /** The low bits of a 32-bit float that a scale leaves 0, so that its product with any level is exact. */
 const FREE_BITS = 7;
+/** The least scale: the least 32-bit float that has all its bits. A row that would need less is kept as zeros. */
+const MIN_SCALE = 2 ** -126;
 
 export type BlockPrecision = "float32" | "int8";
 
@@ -93,11 +95,13 @@ const scratchBits = new Uint32Array(scratch.buffer);
 
 /**
  * The least scale at which the largest number of a row has a level, rounded up to few enough bits that the product of
- * scale and level is exact. So the largest number of a rounded row, divided by its level, is the same scale again.
+ * scale and level is exact. So the largest number of a rounded row, divided by its level, is the same scale again. It is 0
+ * for a row without a number of 127 · 2^-126 or more.
  */
 function rowScale(rows: Float32Array, start: number, end: number): number {
   let maxAbs = 0;
   for (let i = start; i < end; i++) maxAbs = Math.max(maxAbs, Math.abs(rows[i] ?? 0));
+  if (maxAbs < MAX_LEVEL * MIN_SCALE) return 0;
   scratch[0] = maxAbs / MAX_LEVEL;
   const mask = (1 << FREE_BITS) - 1;
   scratchBits[0] = ((scratchBits[0] ?? 0) + mask) & ~mask;
