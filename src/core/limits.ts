@@ -15,6 +15,9 @@ export const limits = {
   /** The newest runs on test sets, and what they take in the ledger. Older ones are deleted. */
   evaluations: 1_000,
   evaluation_bytes: 256 * 1024 * 1024,
+  /** The newest recommendations, likewise. */
+  recommendations: 1_000,
+  recommendation_bytes: 64 * 1024 * 1024,
   webhook_endpoints: 50,
   inbound_hooks: 1_000,
   /** Webhooks in a row, each of which an inbound hook's message has caused. */

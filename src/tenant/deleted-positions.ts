@@ -16,6 +16,7 @@ const listedTables = {
   deliveries: { id: "id", number: "number" },
   inbound_hooks: { id: "id", number: "number" },
   evaluations: { id: "id", number: "number" },
+  recommendations: { id: "id", number: "number" },
 } as const;
 
 /** The number of the row that is listed under an id, or was until it was deleted; null if none is known. */

@@ -18,7 +18,7 @@ export interface StoredResponse {
 }
 
 /** What a large answer shows. Rows are named by numbers, which no later row gets. */
-export type Reference = HeadReference | ChangeReference | RunReference;
+export type Reference = HeadReference | ChangeReference | IdReference;
 
 /** A version of a head: all of it but `active_version` never changes. */
 export interface HeadReference {
@@ -36,9 +36,9 @@ export interface ChangeReference {
   readonly deleted: number;
 }
 
-/** A run on a test set, which never changes. */
-export interface RunReference {
-  readonly kind: "evaluation";
+/** A run on a test set, which never changes, or a recommendation, which is shown as it is. */
+export interface IdReference {
+  readonly kind: "evaluation" | "recommendation";
   readonly id: string;
 }
 

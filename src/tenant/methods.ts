@@ -3,6 +3,7 @@ import type { PageRequest } from "../api/lists.ts";
 import type { Result } from "../core/failure.ts";
 import * as apiKeys from "./api-keys.ts";
 import { getReferencedChange } from "./data/edits.ts";
+import { getRecommendation } from "./data/recommendations.ts";
 import { getRun } from "./heads/evaluations.ts";
 import { getReferencedHead } from "./heads/heads.ts";
 import * as idempotency from "./idempotency.ts";
@@ -18,6 +19,8 @@ function show(sql: SqlStorage, reference: idempotency.Reference, now: number): R
       return getReferencedChange(sql, reference, now);
     case "evaluation":
       return getRun(sql, reference.id);
+    case "recommendation":
+      return getRecommendation(sql, reference.id);
   }
 }
 

@@ -264,6 +264,16 @@ export const migrations: readonly string[] = [
   CREATE TABLE count_writers (writer TEXT PRIMARY KEY, batch INTEGER NOT NULL, written_at INTEGER NOT NULL) WITHOUT ROWID;
   CREATE INDEX count_writers_written_at ON count_writers (written_at);
   `,
+  `
+  CREATE TABLE recommendations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, dataset INTEGER NOT NULL, record TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+  );
+  CREATE INDEX recommendations_dataset ON recommendations (dataset, number);
+  CREATE TRIGGER recommendations_deleted AFTER DELETE ON recommendations BEGIN
+    INSERT OR REPLACE INTO deleted_positions VALUES ('recommendations', OLD.id, OLD.number, unixepoch());
+  END;
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

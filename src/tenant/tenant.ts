@@ -17,6 +17,7 @@ import { countHistoryBytes } from "./data/history.ts";
 import { countStagedBytes, hurryImports } from "./data/imports.ts";
 import { resumeMerge } from "./data/merge.ts";
 import { dataMethods } from "./data/methods.ts";
+import { countRecommendations } from "./data/recommendations.ts";
 import { countBackbones } from "./heads/backbones.ts";
 import { countRuns } from "./heads/evaluation-deletion.ts";
 import { countHeads } from "./heads/heads.ts";
@@ -144,6 +145,7 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         webhook_endpoints: countEndpoints(sql),
         inbound_hooks: countHooks(sql),
         ...countRuns(sql),
+        ...countRecommendations(sql),
       }),
     );
   }

@@ -32,6 +32,8 @@ describe("GET /v1/limits", () => {
         history_bytes: { limit: limits.history_bytes, used: 0 },
         evaluations: { limit: limits.evaluations, used: 0 },
         evaluation_bytes: { limit: limits.evaluation_bytes, used: 0 },
+        recommendations: { limit: limits.recommendations, used: 0 },
+        recommendation_bytes: { limit: limits.recommendation_bytes, used: 0 },
         active_jobs: { limit: active_jobs, used: 0 },
         inbound_hooks: { limit: inbound_hooks, used: 0 },
         webhook_endpoints: { limit: webhook_endpoints, used: 0 },

@@ -11,6 +11,7 @@ import { schedule } from "../tasks/tasks.ts";
 import { countEmbedded } from "./blocks.ts";
 import { deleteRowsOf } from "./bounded-deletion.ts";
 import { countStoredExamples, readLabelCounts } from "./label-counts.ts";
+import { deleteRecommendationsOfDataset } from "./recommendations.ts";
 
 /** A dataset as it is created. */
 export type NewDataset = Pick<Dataset, "name" | "task" | "modality" | "dimensions" | "out_of_scope_label">;
@@ -131,6 +132,7 @@ export function deleteDataset(
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
   deleteRunsOfDataset(sql, id, now);
+  deleteRecommendationsOfDataset(sql, id);
   if (deleteDatasetRows(sql, id)) schedule(sql, "delete_examples", String(id), now);
   schedule(sql, "delete_blocks", String(id), now);
   return ok({ id: name, object: "dataset", deleted: true });

@@ -3,6 +3,7 @@ import type { LabelRename } from "../../api/dataset-changes.ts";
 import type { StagedExample } from "../../api/examples.ts";
 import type { FileListRequest } from "../../api/files.ts";
 import type { PageRequest } from "../../api/lists.ts";
+import type { RecommendationPageRequest } from "../../api/recommendations.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
 import type { StoredBlock } from "../../store/gather.ts";
@@ -22,6 +23,7 @@ import * as history from "./history.ts";
 import * as imports from "./imports.ts";
 import { changeDataset, mergeImport } from "./merge.ts";
 import { previewImport } from "./preview.ts";
+import * as recommendations from "./recommendations.ts";
 import { findRevision } from "./revisions.ts";
 import { type ExampleFilter, listExamples } from "./search.ts";
 import { StagedKeys } from "./staged-keys.ts";
@@ -108,6 +110,22 @@ export const dataMethods = {
       imports.dropImport(sql, id, now);
       return ok(null);
     }),
+
+  addRecommendation: (
+    ledger: Transactions,
+    claim: string | null,
+    dataset: number,
+    record: recommendations.NewRecommendationRecord,
+  ) =>
+    ledger.change((sql, now) => recommendations.addRecommendation(sql, dataset, record, now), {
+      claim,
+      status: 201,
+      refer: (_sql, { id }) => ({ kind: "recommendation", id }),
+    }),
+  getRecommendation: (ledger: Transactions, id: string) =>
+    ledger.read((sql) => recommendations.getRecommendation(sql, id)),
+  listRecommendations: (ledger: Transactions, request: RecommendationPageRequest) =>
+    ledger.read((sql) => recommendations.listRecommendations(sql, request)),
 
   readTrainingRows: trainingSets.readTrainingRows,
   readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>
