@@ -60,6 +60,8 @@ export const limits = {
   ids_per_deletion: 1_000,
   /** Examples of a feedback request. Each is predicted before it is stored. */
   examples_per_feedback: 1_000,
+  /** What a choice of inputs to label next answers. */
+  inputs_to_label: 500,
   json_body_bytes: 16 * 1024 * 1024,
   /** Of a JSON text that is parsed as one: arrays and objects in each other. */
   json_depth: 64,

@@ -25,6 +25,7 @@ import { healthRoutes } from "./routes/health.ts";
 import { inboundHookRoutes } from "./routes/inbound-hooks.ts";
 import { inboundMessageRoutes } from "./routes/inbound-messages.ts";
 import { jobRoutes } from "./routes/jobs.ts";
+import { labelNextRoutes } from "./routes/label-next.ts";
 import { limitRoutes } from "./routes/limits.ts";
 import { modelRoutes } from "./routes/models.ts";
 import { predictionRoutes } from "./routes/predictions.ts";
@@ -66,6 +67,7 @@ export function createApp(): App {
   evaluationRoutes(app);
   feedbackRoutes(app);
   trafficRoutes(app);
+  labelNextRoutes(app);
   retrainingRoutes(app);
   embeddingAheadRoutes(app);
   versionTestRoutes(app);

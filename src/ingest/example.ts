@@ -1,14 +1,14 @@
 /** Checks an example as it comes in, and makes the example that is stored. */
 
 import type { DatasetModality } from "../api/datasets.ts";
-import { type LabelledExample, labelledExample, type StoredExample } from "../api/examples.ts";
+import { type Input, type LabelledExample, labelledExample, type StoredExample } from "../api/examples.ts";
 import { schemaFailure } from "../api/validation.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import { type Task, targetField } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
 import { countCharacters, isLongerThan, truncateText } from "../core/text/characters.ts";
 import { isBlank } from "../core/text/visible.ts";
-import { shortHash } from "../lib/hash.ts";
+import { shortHash, toHex } from "../lib/hash.ts";
 
 /** What an example must be to belong to a dataset. */
 export interface ExampleShape {
@@ -223,6 +223,15 @@ function hashGroup(text: string, inputHash: Uint8Array): Uint8Array {
 /** A text as it is compared with others: texts that are then equal are one input to a training. */
 export function comparedText(text: string): string {
   return text.normalize("NFKC").toLowerCase().trim().replace(/\s+/g, " ");
+}
+
+/** Equal for inputs that are one input to a training. */
+export function inputKey(input: Input): string {
+  const fields = typeof input === "string" ? { text: input } : input;
+  if ("text" in fields) return `text ${comparedText(fields.text)}`;
+  if ("image" in fields) return `image ${fields.image}`;
+  const bytes = new Uint8Array(Float32Array.from(fields.embedding).buffer);
+  return `embedding ${toHex(shortHash(bytes))}`;
 }
 
 /** The same example with another target, as JSON. */

@@ -2,6 +2,7 @@ import type { LabelledExample } from "../api/examples.ts";
 import type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
 import type { Head, HeadExport, NewHead } from "../api/heads.ts";
 import type { FineTuningJob } from "../api/jobs.ts";
+import type { InputsToLabel, LabelNextRequest } from "../api/label-next.ts";
 import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
 import type { Predictions, PredictRequest } from "../api/predictions.ts";
 import type { HeadTraffic, NewHeadTrafficRequest, TrafficReport } from "../api/traffic.ts";
@@ -42,6 +43,8 @@ export function headCalls({ request, get, post, put, delete: remove }: Transport
       post<Head>(`${headPath(name)}/promote`, { version }, options),
     /** One prediction per input, in the inputs' order. */
     predict: (name: string, params: PredictRequest) => post<Predictions>(`${headPath(name)}/predict`, params),
+    /** Which inputs of a pool to label next, the most useful first. */
+    labelNext: (name: string, params: LabelNextRequest) => post<InputsToLabel>(`${headPath(name)}/label_next`, params),
     /** Teaches a head. A newer label of an input replaces the older one. */
     feedback: (name: string, examples: readonly LabelledExample[], options?: RequestOptions) =>
       post<HeadFeedback>(`${headPath(name)}/feedback`, { examples }, options),

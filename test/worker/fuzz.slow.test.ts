@@ -108,6 +108,10 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
     path: () => `/v1/webhook_endpoints/${endpointId}/redeliver`,
     body: { since: 1_700_000_000 },
   },
+  "POST /v1/heads/{name}/label_next": {
+    path: "/v1/heads/support/label_next",
+    body: { inputs: ["a", { text: "b" }], count: 2 },
+  },
   "POST /v1/heads/{name}/predict": {
     path: "/v1/heads/support/predict",
     body: { input: ["a", { text: "b" }], top_k: 2, version: 1, coverage: 0.9, out_of_scope_threshold: 0.5 },
