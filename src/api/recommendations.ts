@@ -48,7 +48,7 @@ const curve = z
   .openapi({ description: "accuracy on held-out examples by the number trained on; empty without a measurement" });
 
 /** A figure of both methods. Null where there are no layers to train. */
-const bothMethods = <T extends z.ZodType>(head: T, fineTune: z.ZodType = head) =>
+const bothMethods = <Head extends z.ZodType, FineTune extends z.ZodType>(head: Head, fineTune: FineTune) =>
   z.object({ head, fine_tune: fineTune.nullable() });
 
 const trainingScope = z.object({
@@ -95,9 +95,9 @@ const overfitting = z.object({
 });
 
 const comparison = z.object({
-  training_scope: bothMethods(trainingScope).openapi({ description: "what is trained" }),
+  training_scope: bothMethods(trainingScope, trainingScope).openapi({ description: "what is trained" }),
   data_requirements: bothMethods(headData, fineTuneData).openapi({ description: "how much data it needs" }),
-  compute_cost: bothMethods(cost).openapi({ description: "what it costs" }),
+  compute_cost: bothMethods(cost, cost).openapi({ description: "what it costs" }),
   adaptability: bothMethods(
     z.object({ last_layer: gain.openapi({ description: "0: what the layers are compared with" }) }),
     z.object({
@@ -105,7 +105,7 @@ const comparison = z.object({
       all: gain.openapi({ description: "over the head, of all layers" }),
     }),
   ).openapi({ description: "how far it can adapt" }),
-  overfitting_risk: bothMethods(overfitting).openapi({ description: "how easily it overfits" }),
+  overfitting_risk: bothMethods(overfitting, overfitting).openapi({ description: "how easily it overfits" }),
 });
 
 const similarity = z.object({

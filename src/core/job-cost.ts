@@ -27,6 +27,8 @@ export interface JobSize {
   readonly dimensions: number;
   /** Of all inputs; 0 if they are embeddings. */
   readonly textBytes: number;
+  /** Whether nothing is trained on all examples after the comparison. */
+  readonly onlyCompares?: boolean;
   /** null: no layers are trained. */
   readonly layers: {
     readonly epochs: number | "auto";
@@ -55,7 +57,7 @@ const BYTES_PER_TEXT_BYTE = 3;
 
 /** The floating-point operations of an attempt, and the bytes of its data and arrays. */
 export function estimateJobCost(size: JobSize, options: CostOptions): Cost {
-  const { task, dimensions, textBytes, layers } = size;
+  const { task, dimensions, textBytes, layers, onlyCompares = false } = size;
   const [examples, outputs] = [Math.max(1, size.examples), Math.max(1, size.labels)];
   const arrays = estimateCost({ task, examples, dimensions, outputs, textBytes }, options).bytes;
   const bytes = arrays + BYTES_PER_TEXT_BYTE * textBytes;
@@ -66,7 +68,8 @@ export function estimateJobCost(size: JobSize, options: CostOptions): Cost {
   /** Of a training on a part of the examples. */
   const training = (part: number) =>
     layersOperations(layers, dimensions, outputs, Math.ceil(part * examples), part * textBytes);
-  return toCost(folds * head + folds * training(1 - 1 / folds) + training(1), bytes);
+  const refit = onlyCompares ? 0 : training(1);
+  return toCost(folds * head + folds * training(1 - 1 / folds) + refit, bytes);
 }
 
 function layersOperations(

@@ -72,6 +72,10 @@ export const submission = z
       description:
         "cross_fit: every example judges candidates that were trained without it; held_out: those marked as held out do. Older Workers do not send it: held_out",
     }),
+    sample: z.int().min(2).optional().meta({
+      description:
+        "train and compare on so many of the examples alone; the answer to `evaluated` then ends the attempt. Older Workers do not send it",
+    }),
     edge_budget: z
       .object({ bytes: count, operations: count })
       .meta({ description: "what the frozen head that the job is compared with may cost" }),
@@ -227,7 +231,14 @@ const messageBody = z.discriminatedUnion("type", [
     metrics,
   }),
   z.object({ type: z.literal("checkpoint"), step: count, artifact, metrics }),
-  z.object({ type: z.literal("evaluated"), judgement: comparison }),
+  z.object({
+    type: z.literal("evaluated"),
+    judgement: comparison,
+    cost: z.object({ operations: count, milliseconds: count }).optional().meta({
+      description:
+        "floating-point operations of all trainings of the job, and what the attempt has taken. Older endpoints do not send it",
+    }),
+  }),
   z.object({ type: z.literal("finished"), manifest }),
   z.object({
     type: z.literal("failed"),

@@ -14,6 +14,7 @@ import { type Examples, readExamples } from "../../src/batch/attempt/examples.ts
 import { type Predictions, predictRows } from "../../src/batch/attempt/model.ts";
 import { compareOutcomes, emptyComparison, outcomesOf } from "../../src/batch/attempt/stages/compare.ts";
 import { splitRows } from "../../src/batch/attempt/stages/cross-fit.ts";
+import { sampleExamples } from "../../src/batch/attempt/stages/sample.ts";
 import { makeTrainingStates } from "../../src/batch/attempt/training-states.ts";
 import type { Head, Task } from "../../src/core/head.ts";
 import { linearHead } from "../contract/linear-head.ts";
@@ -327,6 +328,43 @@ describe("the splits of a comparison", () => {
     expect(splitsOf(["a", "b", "a"], "held_out", [true, false, false])).toEqual([
       { trainingRows: [1, 2], testRows: [0] },
     ]);
+  });
+});
+
+describe("a sample of the examples", () => {
+  const read = async (lines: Parameters<typeof ndjson>[0], submission: ReturnType<typeof makeSubmission>) => {
+    const examples = await readExamples(splitChunks(Buffer.from(ndjson(lines)), [1e6]), submission, 1e7);
+    if (!examples?.ok) throw new Error("They were not read.");
+    return (sample: number) => sampleExamples(examples.value, { ...submission, sample });
+  };
+
+  it("is a part of every larger one, and has each label's share", async () => {
+    const sampleOf = await read(
+      makeTexts(120, (topic, i) => (i % 10 === 0 ? "rare" : topic)),
+      makeSubmission(),
+    );
+    const samples = [20, 30, 60, 120].map(sampleOf);
+    for (const [i, { texts }] of samples.slice(0, -1).entries())
+      expect(texts.every((text) => samples[i + 1]?.texts.includes(text))).toBe(true);
+    for (const { texts, targets } of samples) {
+      expect(targets).toHaveLength(texts.length);
+      expect(targets.filter((target) => target === "rare")).toHaveLength(texts.length / 10);
+    }
+    expect(sampleOf(30).texts).toEqual(samples[1]?.texts);
+    expect(sampleOf(500).texts).toEqual(samples[3]?.texts);
+  });
+
+  it("has each row as it was", async () => {
+    const lines = makeEmbeddings(60, (value) => (value > 0 ? "above" : "below"));
+    const sampleOf = await read(lines, makeSubmission(embeddingOptions));
+    const [all, { embeddings, ...sample }] = [sampleOf(60), sampleOf(15)];
+    expect(sample).toMatchObject({ texts: [], revision: all.revision, digest: all.digest });
+    expect(embeddings.count()).toBe(15);
+    for (const [i, group] of sample.groups.entries()) {
+      expect(embeddings.at(i)).toEqual(decodeFloats(lines[group]?.embedding));
+      expect(sample.targets[i]).toBe(lines[group]?.target);
+      expect(sample.heldOut[i]).toBe(lines[group]?.held_out);
+    }
   });
 });
 

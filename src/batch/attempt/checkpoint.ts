@@ -91,13 +91,14 @@ export function emptyCheckpoint(): Checkpoint {
  */
 export function submissionFingerprint(submission: Submission, digest: string, examples: number): string {
   const { task, modality, backbone, dimensions, out_of_scope_label, trainable } = submission;
-  const { hyperparameters, evaluation, edge_budget, comparison, in_scope_recall } = submission;
+  const { hyperparameters, evaluation, edge_budget, comparison, in_scope_recall, sample } = submission;
   const data = [digest, task, modality, backbone, dimensions, out_of_scope_label];
   const count = comparisonFoldCount(examples);
   // Without cross-fitting, and with two folds, the fingerprint is that of builds that had nothing else.
   const folds = comparison === "cross_fit" ? [comparison, ...(count === 2 ? [] : [count])] : [];
   const scope = in_scope_recall === undefined ? [] : [{ in_scope_recall }];
-  const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget, ...folds, ...scope]);
+  const part = sample === undefined ? [] : [{ sample }];
+  const all = JSON.stringify([data, trainable, hyperparameters, evaluation, edge_budget, ...folds, ...scope, ...part]);
   return createHash("sha256").update(all).digest("hex");
 }
 

@@ -1,7 +1,7 @@
 /**
  * The work of an attempt:
  *
- *   pull → embed → crossFit → refit → upload
+ *   pull → sample → embed → crossFit → refit → upload
  *
  * Each stage is a function of its input, and knows nothing of checkpoints. This file runs the stages whose results the
  * checkpoint lacks, adds their results to it and saves them. All functions throw if the attempt is to end.
@@ -21,6 +21,7 @@ import { crossFit, splitRows } from "./stages/cross-fit.ts";
 import { embedTexts } from "./stages/embed.ts";
 import { pullExamples } from "./stages/pull.ts";
 import { refit } from "./stages/refit.ts";
+import { sampleExamples } from "./stages/sample.ts";
 import { uploadModel } from "./stages/upload.ts";
 import { endpointBudgetFailure } from "./training-spec.ts";
 import { makeTrainingStates } from "./training-states.ts";
@@ -73,7 +74,7 @@ async function pullAndRestore(
   const pulled = valueOrNull(outcome, cancellation, signal);
   if (pulled === null) return fail("storage_unavailable", "The examples could not be read from the Worker.");
   if (!pulled.ok) return pulled;
-  const examples = pulled.value;
+  const examples = sampleExamples(pulled.value, submission);
   const rows = [...examples.targets.keys()];
   const splits = splitRows({ submission, examples }, rows);
   const heldOutCount = splits.reduce((sum, { testRows }) => sum + testRows.length, 0);
@@ -146,11 +147,18 @@ async function embedTrainAndCompare(pipeline: Pipeline): Promise<Result<null>> {
   return ok(null);
 }
 
-/** Sends the comparison. The Worker answers which candidate is trained on all rows. */
-async function askForWinner({ attempt, reporter, results }: Pipeline): Promise<Result<Candidate>> {
+/**
+ * Sends the comparison. The Worker answers which candidate is trained on all rows, or that the attempt has ended: then
+ * this throws.
+ */
+async function askForWinner({ attempt, reporter, results, startedAt }: Pipeline): Promise<Result<Candidate>> {
   if (results.comparison === null) throw new Error("Nothing was compared.");
   const signal = attempt.cancellation.signals.pause;
-  const directive = await reporter.send({ type: "evaluated", judgement: results.comparison }, signal);
+  const cost = {
+    operations: Math.ceil(results.operations),
+    milliseconds: Math.round(performance.now() - startedAt),
+  };
+  const directive = await reporter.send({ type: "evaluated", judgement: results.comparison, cost }, signal);
   signal.throwIfAborted();
   if (directive?.refit) return ok(directive.refit);
   return fail("internal_error", "The Worker did not say which candidate is trained on all examples.");

@@ -14,6 +14,12 @@ export function chiSquareTail(x: number, degreesOfFreedom: number): number {
   return z < a + 1 ? Math.max(0, 1 - density * lowerSeries(a, z)) : density * upperFraction(a, z);
 }
 
+/** P(Z ≤ z) of the standard normal distribution, of whose variable the square is chi-square distributed. */
+export function normalCdf(z: number): number {
+  const tail = chiSquareTail(z * z, 1) / 2;
+  return z < 0 ? tail : 1 - tail;
+}
+
 /** Σ_n zⁿ / (a (a + 1) … (a + n)). */
 function lowerSeries(a: number, z: number): number {
   let term = 1 / a;

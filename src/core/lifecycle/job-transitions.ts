@@ -11,6 +11,7 @@ import { type Candidate, type Comparison, compare, type Decision, hasTestExample
 import {
   type AttemptEvent,
   awaitsTest,
+  type ComparisonCost,
   hasEnded,
   isCurrentAttempt,
   isSilent,
@@ -91,7 +92,10 @@ function advanceAttempt(state: JobState, event: AttemptEvent, now: number, rules
       return hasEnded(state) ? unchanged(state) : markRunning(state, now, { checkpoint: event.artifact });
     case "evaluated":
       if (hasEnded(state)) return unchanged(state);
-      return isActive ? recordComparison(state, event.comparison, now) : transition(state, { heardAt: now });
+      if (!isActive) return transition(state, { heardAt: now });
+      return state.onlyCompares
+        ? endWithComparison(state, event.comparison, event.cost, now)
+        : recordComparison(state, event.comparison, now);
     case "finished": {
       if (!isActive || event.candidate !== state.refit) return unchanged(state);
       const { version, promoted } = event;
@@ -252,4 +256,22 @@ function recordComparison(state: JobState, comparison: Comparison, now: number):
   const isRepeat = state.refit === refit && JSON.stringify(state.comparison) === JSON.stringify(comparison);
   if (isRepeat) return markRunning(state, now, { comparison, refit });
   return markRunning(state, now, { comparison, refit }, describeComparison(comparison, decision, refit));
+}
+
+/** A batch endpoint that says no cost is of a build that knows no samples: it has compared on all examples. */
+function endWithComparison(
+  state: JobState,
+  comparison: Comparison,
+  cost: ComparisonCost | undefined,
+  now: number,
+): Transition {
+  if (cost !== undefined)
+    return end(
+      state,
+      now,
+      { status: "succeeded", comparison, comparisonCost: cost, heardAt: now },
+      info("Both candidates were compared."),
+    );
+  const message = "The batch endpoint is of an older build, which cannot compare on a sample of the examples.";
+  return fail(state, now, { code: "not_available", message, param: null });
 }

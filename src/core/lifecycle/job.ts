@@ -20,6 +20,12 @@ export interface JobError {
   readonly param: string | null;
 }
 
+/** What a comparison has cost: floating-point operations, and the attempt's time. */
+export interface ComparisonCost {
+  readonly operations: number;
+  readonly milliseconds: number;
+}
+
 /** How a job's version did on a test set; the id of the run, or why there is none. */
 export interface JobTest {
   readonly dataset: string;
@@ -50,6 +56,10 @@ export interface JobState {
   readonly stopAt: number;
   readonly checkpoint: JobArtifact | null;
   readonly comparison: Comparison | null;
+  /** The job ends with the comparison, and makes no version. Not there for other jobs. */
+  readonly onlyCompares?: true;
+  /** Not there before such a job has compared. */
+  readonly comparisonCost?: ComparisonCost;
   /** The better candidate, which is trained again on all examples. */
   readonly refit: Candidate | null;
   readonly version: number | null;
@@ -80,7 +90,13 @@ export type AttemptEvent =
   | { readonly type: "rejected"; readonly attempt: number; readonly message: string }
   | { readonly type: "heartbeat"; readonly attempt: number }
   | { readonly type: "checkpoint"; readonly attempt: number; readonly artifact: JobArtifact }
-  | { readonly type: "evaluated"; readonly attempt: number; readonly comparison: Comparison }
+  /** `cost`: older batch endpoints do not send it. */
+  | {
+      readonly type: "evaluated";
+      readonly attempt: number;
+      readonly comparison: Comparison;
+      readonly cost?: ComparisonCost | undefined;
+    }
   /** `version`: the version that the job has made; `promoted`: whether it is active now. */
   | {
       readonly type: "finished";
@@ -136,6 +152,11 @@ export function newJobState(promote: PromotionMode, now: number): JobState {
     error: null,
     finishedAt: null,
   };
+}
+
+/** The state of a job that ends with its comparison. */
+export function newComparisonState(now: number): JobState {
+  return { ...newJobState("never", now), onlyCompares: true };
 }
 
 /** A job's state as the ledger stores it. */

@@ -172,7 +172,7 @@ function toJobEvent(payload: Exclude<Message, { type: "finished" }>, attempt: nu
     case "checkpoint":
       return { type: "checkpoint", attempt, artifact: payload.artifact };
     case "evaluated":
-      return { type: "evaluated", attempt, comparison: payload.judgement };
+      return { type: "evaluated", attempt, comparison: payload.judgement, cost: payload.cost };
     case "failed":
       if (payload.endpoint_restarted) return { type: "endpoint_lost", attempt, message: payload.message };
       return { type: "attempt_failed", attempt, message: payload.message, retryable: payload.retryable };

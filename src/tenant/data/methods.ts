@@ -8,7 +8,9 @@ import { ok, type Result } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
 import type { StoredBlock } from "../../store/gather.ts";
 import type { Upload } from "../../store/uploads.ts";
+import { getJobRules } from "../jobs/job-runner.ts";
 import { checkFileUnused } from "../jobs/jobs.ts";
+import { addMeasuredRecommendation, cancelMeasurements, type NewMeasurement } from "../jobs/measurements.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
 import * as uploads from "../uploads.ts";
@@ -49,7 +51,13 @@ export const dataMethods = {
   listDatasets: (ledger: Transactions, request: PageRequest) =>
     ledger.read((sql, now) => datasets.listDatasets(sql, request, now)),
   deleteDataset: (ledger: Transactions, name: string) =>
-    ledger.change((sql, now) => datasets.deleteDataset(sql, name, now)),
+    ledger.change((sql, now) => {
+      const dataset = datasets.findDataset(sql, name);
+      if (!dataset.ok) return dataset;
+      const deleted = datasets.deleteDataset(sql, name, now);
+      cancelMeasurements(sql, dataset.value.id, now, getJobRules(ledger.env));
+      return deleted;
+    }),
 
   listExamples,
   readExamples: (ledger: Transactions, dataset: datasets.DatasetRow, afterPosition: number, revision?: number) =>
@@ -120,6 +128,19 @@ export const dataMethods = {
     ledger.change((sql, now) => recommendations.addRecommendation(sql, dataset, record, now), {
       claim,
       status: 201,
+      refer: (_sql, { id }) => ({ kind: "recommendation", id }),
+    }),
+  /** Stores a recommendation that jobs measure, and makes these. */
+  addMeasuredRecommendation: (
+    ledger: Transactions,
+    claim: string | null,
+    dataset: number,
+    record: recommendations.NewRecommendationRecord,
+    measurement: NewMeasurement,
+  ) =>
+    ledger.change((sql, now) => addMeasuredRecommendation(sql, dataset, record, measurement, now), {
+      claim,
+      status: 202,
       refer: (_sql, { id }) => ({ kind: "recommendation", id }),
     }),
   getRecommendation: (ledger: Transactions, id: string) =>

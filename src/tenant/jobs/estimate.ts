@@ -8,6 +8,7 @@ import { getFile } from "../data/files.ts";
 import { countLabels } from "../data/label-counts.ts";
 import type { JobSpec } from "./jobs.ts";
 
+/** A measurement has a sample of its examples, and trains nothing after the comparison. */
 export function estimateJob(sql: SqlStorage, spec: JobSpec): Cost {
   const { task, dimensions, hyperparameters, seed, training, evaluation } = spec;
   const { n_epochs, batch_size } = hyperparameters;
@@ -15,7 +16,11 @@ export function estimateJob(sql: SqlStorage, spec: JobSpec): Cost {
     ? { epochs: n_epochs, batchSize: batch_size, encoder: spec.encoder ?? null }
     : null;
   const options = toTrainingOptions({ hyperparameters: { ...training, seed }, evaluation });
-  return estimateJobCost({ task, dimensions, ...measureSource(sql, spec), layers }, options);
+  const all = measureSource(sql, spec);
+  const examples = Math.min(all.examples, spec.measurement?.examples ?? all.examples);
+  const textBytes = (all.textBytes * examples) / Math.max(1, all.examples);
+  const size = { ...all, examples, textBytes, onlyCompares: spec.measurement !== undefined };
+  return estimateJobCost({ task, dimensions, ...size, layers }, options);
 }
 
 function measureSource(

@@ -57,6 +57,17 @@ export interface JobSpec {
   /** The name of the dataset on which the version is tested after the job. */
   readonly test_dataset?: string | null;
   readonly in_scope_recall?: number;
+  /** Whose measurement this is. Such a job only compares; its tenant sees the recommendation, and not the job. */
+  readonly measurement?: JobMeasurement;
+}
+
+export interface JobMeasurement {
+  /** The id of the recommendation. */
+  readonly recommendation: string;
+  /** The size of the sample. */
+  readonly examples: number;
+  /** Of a second, in USD, by the prices when it was made. */
+  readonly usd_per_second: number;
 }
 
 export interface JobRow {
@@ -136,23 +147,56 @@ export function toJob(row: JobRow): FineTuningJob {
 }
 
 const ACTIVE = "status NOT IN ('succeeded', 'failed', 'cancelled')";
+const MEASURED_RECOMMENDATION = "json_extract(spec, '$.measurement.recommendation')";
+/** Jobs that measure are not shown. */
+const VISIBLE = `${MEASURED_RECOMMENDATION} IS NULL`;
 
 export function findJob(sql: SqlStorage, id: string): Result<JobRow> {
   const row = sql.exec<StoredJob>("SELECT * FROM jobs WHERE id = ?", id).toArray()[0];
   return row ? ok(toRow(row)) : fail("not_found", `No fine-tuning job '${id}'.`);
 }
 
+/** The same, for its tenant: without jobs that measure for a recommendation. */
+export function findVisibleJob(sql: SqlStorage, id: string): Result<JobRow> {
+  const job = findJob(sql, id);
+  return job.ok && job.value.spec.measurement !== undefined ? fail("not_found", `No fine-tuning job '${id}'.`) : job;
+}
+
 export function listJobs(sql: SqlStorage, request: PageRequest): Result<List<FineTuningJob>> {
   return paginate(request, {
     findPosition: (id) => findListPosition(sql, "jobs", id),
     readRows: (cursor, count) =>
-      sql.exec<StoredJob>("SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?", cursor, count),
+      sql.exec<StoredJob>(
+        `SELECT * FROM jobs WHERE number < ? AND ${VISIBLE} ORDER BY number DESC LIMIT ?`,
+        cursor,
+        count,
+      ),
     toObject: (row) => toJob(toRow(row)),
   });
 }
 
+/** The jobs that measure for a recommendation. */
+export function listMeasurements(sql: SqlStorage, recommendation: string): JobRow[] {
+  const query = `SELECT * FROM jobs WHERE ${MEASURED_RECOMMENDATION} = ? ORDER BY number`;
+  return sql.exec<StoredJob>(query, recommendation).toArray().map(toRow);
+}
+
+/** The jobs that measure on a dataset, by its number. */
+export function listMeasurementsOfDataset(sql: SqlStorage, dataset: number): JobRow[] {
+  const query = `SELECT * FROM jobs WHERE json_extract(spec, '$.source.id') = ? AND NOT (${VISIBLE}) ORDER BY number`;
+  return sql.exec<StoredJob>(query, dataset).toArray().map(toRow);
+}
+
 export function countActiveJobs(sql: SqlStorage): number {
   return sql.exec<{ n: number }>(`SELECT count(*) AS n FROM jobs WHERE ${ACTIVE}`).one().n;
+}
+
+/** Refuses further jobs if there would be too many that have not ended. */
+export function checkActiveJobs(sql: SqlStorage, added: number): Result<null> {
+  const [limit, actual] = [limits.active_jobs, countActiveJobs(sql)];
+  if (actual + added <= limit) return ok(null);
+  const message = `A tenant has at most ${limit} jobs that have not ended. Wait for some to end, or cancel some.`;
+  return fail("limit_exceeded", message, { details: { limit, actual } });
 }
 
 /** Refuses to delete a file that a job needs as long as it has not ended. */
@@ -170,9 +214,13 @@ export function checkFileUnused(sql: SqlStorage, file: string): Result<null> {
 
 /** Keeps the newest of the jobs that have ended. */
 export function deleteOldJobs(sql: SqlStorage): void {
-  const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs}`;
+  const old = `SELECT number FROM jobs WHERE NOT (${ACTIVE}) AND ${VISIBLE} ORDER BY number DESC LIMIT -1 OFFSET ${limits.ended_jobs}`;
   sql.exec(`DELETE FROM job_events WHERE job IN (${old})`);
   sql.exec(`DELETE FROM jobs WHERE number IN (${old})`);
+}
+
+export function deleteJob(sql: SqlStorage, number: number): void {
+  sql.exec("DELETE FROM jobs WHERE number = ?", number);
 }
 
 /** Whether a job still needs the stored artifact with this hash. */

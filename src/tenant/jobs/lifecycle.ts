@@ -14,7 +14,6 @@ import {
   refusalReason,
 } from "../../core/lifecycle/job.ts";
 import { advance } from "../../core/lifecycle/job-transitions.ts";
-import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { findDataset } from "../data/datasets.ts";
 import { deleteFile, getFile } from "../data/files.ts";
@@ -25,8 +24,9 @@ import { checkHeadTask } from "../heads/heads.ts";
 import { emit } from "../hooks/events.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { estimateJob } from "./estimate.ts";
-import { countActiveJobs, deleteOldJobs, findJob, type JobRow, type JobSpec, toJob } from "./jobs.ts";
+import { checkActiveJobs, deleteOldJobs, findJob, findVisibleJob, type JobRow, type JobSpec, toJob } from "./jobs.ts";
 import { addLogRecord } from "./log.ts";
+import { recordMeasurement } from "./measured-points.ts";
 
 export type JobCommand = "cancel" | "pause" | "resume";
 
@@ -72,21 +72,22 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
   if (!checked.ok) return checked;
   const taskCheck = checkHeadTask(sql, spec.head, spec.task, "head");
   if (!taskCheck.ok) return taskCheck;
-  const active = countActiveJobs(sql);
-  if (active >= limits.active_jobs)
-    return fail(
-      "limit_exceeded",
-      `A tenant has at most ${limits.active_jobs} jobs that have not ended. Wait for some to end, or cancel some.`,
-      {
-        details: { limit: limits.active_jobs, actual: active },
-      },
-    );
+  const active = checkActiveJobs(sql, 1);
+  if (!active.ok) return active;
   if (spec.backbone !== null && hasTrainableLayers(spec.trainable)) {
     const limitCheck = checkBackboneLimit(sql, fineTunedId(spec.backbone.id, spec.suffix, id));
     if (!limitCheck.ok) return limitCheck;
   }
   deleteOldJobs(sql);
-  const state = newJobState(spec.promote, now);
+  const job = addJob(sql, id, spec, newJobState(spec.promote, now), now);
+  if (!job.ok) return job;
+  addLogRecord(sql, job.value, { level: "info", message: "The job was created." }, now);
+  emit(sql, "fine_tuning.job.created", jobEventData(job.value), now);
+  return ok(toJob(job.value));
+}
+
+/** Adds a job's row, and the task that works for it. */
+export function addJob(sql: SqlStorage, id: string, spec: JobSpec, state: JobState, now: number): Result<JobRow> {
   sql.exec(
     "INSERT INTO jobs (id, status, spec, state, created_at) VALUES (?, ?, ?, ?, ?)",
     id,
@@ -95,12 +96,8 @@ export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: numbe
     encodeJobState(state),
     toSeconds(now),
   );
-  const job = findJob(sql, id);
-  if (!job.ok) return job;
-  addLogRecord(sql, job.value, { level: "info", message: "The job was created." }, now);
-  emit(sql, "fine_tuning.job.created", jobEventData(job.value), now);
   schedule(sql, "job", id, now);
-  return ok(toJob(job.value));
+  return findJob(sql, id);
 }
 
 /**
@@ -113,7 +110,8 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   if (state === job.state) return job;
   sql.exec("UPDATE jobs SET status = ?, state = ? WHERE number = ?", state.status, encodeJobState(state), job.number);
   const eventType = statusEventType(state.status);
-  if (eventType !== null && state.status !== job.state.status)
+  const isVisible = job.spec.measurement === undefined;
+  if (isVisible && eventType !== null && state.status !== job.state.status)
     emit(sql, eventType, jobEventData({ ...job, state }), now);
   const due = dueAt(state, rules);
   if (due !== null) schedule(sql, "job", job.id, due);
@@ -126,6 +124,7 @@ export function applyEvent(sql: SqlStorage, job: JobRow, event: JobEvent, now: n
   const previousCheckpoint = job.state.checkpoint?.sha256;
   if (previousCheckpoint !== undefined && previousCheckpoint !== state.checkpoint?.sha256)
     schedule(sql, "delete_artifacts", `${job.id}/${previousCheckpoint}`, now);
+  if (!isVisible && hasEnded(state)) recordMeasurement(sql, { ...job, state });
   return { ...job, state };
 }
 
@@ -161,7 +160,7 @@ export function commandJob(
   now: number,
   rules: JobRules,
 ): Result<FineTuningJob> {
-  const job = findJob(sql, id);
+  const job = findVisibleJob(sql, id);
   if (!job.ok) return job;
   const refusalMessage = refusalReason(job.value.state, command);
   if (refusalMessage !== null) return fail("job_ended", refusalMessage);

@@ -5,7 +5,7 @@ import type { JobLogEntry } from "../../core/lifecycle/job.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { paginate } from "../page.ts";
-import { findJob, type JobRow, toJob } from "./jobs.ts";
+import { findVisibleJob, type JobRow, toJob } from "./jobs.ts";
 
 /** Adds a message of the job itself to its events. */
 export function addLogRecord(sql: SqlStorage, job: JobRow, { level, message }: JobLogEntry, now: number): void {
@@ -30,6 +30,8 @@ type NewRecord =
 
 /** Adds a record to a list of a job, unless the list has one with the same key. */
 export function addRecord(sql: SqlStorage, job: JobRow, { kind, key, record }: NewRecord, now: number): void {
+  // Nobody sees the lists of a job that measures.
+  if (job.spec.measurement !== undefined) return;
   const { n } = sql.exec<{ n: number }>("SELECT count(*) AS n FROM job_events WHERE job = ?", job.number).one();
   // Records without a key are the job's own messages. They are few, and never dropped.
   if (key !== null && n >= limits.events_per_job) return;
@@ -76,7 +78,7 @@ function listRecords<T extends { readonly id: string }>(
 }
 
 export function listJobEvents(sql: SqlStorage, id: string, request: PageRequest) {
-  const job = findJob(sql, id);
+  const job = findVisibleJob(sql, id);
   if (!job.ok) return job;
   const toEvent = (id: string, { record, created_at }: StoredRecord) => ({
     object: "fine_tuning.job.event" as const,
@@ -88,7 +90,7 @@ export function listJobEvents(sql: SqlStorage, id: string, request: PageRequest)
 }
 
 export function listCheckpoints(sql: SqlStorage, id: string, request: PageRequest) {
-  const job = findJob(sql, id);
+  const job = findVisibleJob(sql, id);
   if (!job.ok) return job;
   const toCheckpoint = (id: string, { record, created_at }: StoredRecord) => {
     const { step, metrics } = JSON.parse(record) as CheckpointRecord;

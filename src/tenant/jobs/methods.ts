@@ -17,7 +17,7 @@ export const jobMethods = {
     ledger.change((sql, now) => lifecycle.createJob(sql, id, spec, now), { claim, status }),
   getJob: (ledger: Transactions, id: string) =>
     ledger.read((sql) => {
-      const job = jobs.findJob(sql, id);
+      const job = jobs.findVisibleJob(sql, id);
       return job.ok ? ok(jobs.toJob(job.value)) : job;
     }),
   listJobs: (ledger: Transactions, request: PageRequest) => ledger.read((sql) => jobs.listJobs(sql, request)),
