@@ -1,6 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
 import { input } from "./examples.ts";
+import { explanation } from "./explanations.ts";
 import { type DeepReadonly, interval, truncated, truncateFlag, withLimit } from "./schema.ts";
 
 export const predictRequest = z.strictObject({
@@ -20,6 +21,10 @@ export const predictRequest = z.strictObject({
     .optional()
     .openapi({ description: "for any number of labels: in the place of the fitted threshold of each label" }),
   truncate: truncateFlag.optional(),
+  explain: z
+    .boolean()
+    .optional()
+    .openapi({ description: `adds why, to at most ${limits.explained_inputs} inputs` }),
 });
 export type PredictRequest = DeepReadonly<z.input<typeof predictRequest>>;
 
@@ -51,6 +56,7 @@ export const prediction = z.object({
   /** The `top_k` most probable labels, most probable first. */
   scores: z.array(labelScore).optional(),
   set: z.array(z.string()).optional(),
+  explanation: explanation.optional(),
 });
 export type Prediction = DeepReadonly<z.output<typeof prediction>>;
 

@@ -37,6 +37,20 @@ export interface Backbone {
    */
   readonly cost: "local" | "local_cached" | "remote";
   embed(inputs: readonly string[]): Promise<EmbedResult>;
+  /** Left out: which word adds what to an embedding is not known. */
+  readonly wordSum?: WordSum;
+}
+
+/** The first numbers of an embedding, if they are a sum over the words of the text (core/text/words.ts). */
+export interface WordSum {
+  readonly dimensions: number;
+  /** The text as it is read: with its spelling corrected. */
+  read(text: string): string;
+  /**
+   * The product of each word's part with each of the directions, which have `dimensions` numbers: of a direction, a number
+   * a word. Null where the parts cancel out.
+   */
+  multiply(words: readonly string[], directions: readonly Float32Array[]): readonly Float64Array[] | null;
 }
 
 /** The part of a remote backbone that its configuration names. */

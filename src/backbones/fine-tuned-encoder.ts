@@ -202,6 +202,7 @@ export function fineTunedEncoder(
     bytes,
     cost: base.cost,
     embed: (inputs) => embedByNetwork(base, tunedNetwork, inputs),
+    wordSum: base.wordSum,
   };
 }
 

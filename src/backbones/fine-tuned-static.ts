@@ -152,6 +152,7 @@ export function fineTunedBackbone(
       });
       return { rows, failure: null };
     },
+    wordSum: base.wordSum,
   };
 }
 

@@ -12,7 +12,7 @@
  *           little-endian; the first of a byte's two numbers is the lower half; a number is (half − 8) · scale
  */
 import { splitWords } from "../core/text/words.ts";
-import type { Backbone } from "./backbone.ts";
+import type { Backbone, WordSum } from "./backbone.ts";
 import { forEachSubword, subwordCount, vocabularyKey } from "./subwords.ts";
 
 const MAGIC = 0x31545347;
@@ -47,6 +47,7 @@ export interface StaticConfig {
 }
 
 export interface StaticBackbone extends Backbone {
+  readonly wordSum: WordSum;
   /** Reads the table once. Throws if it is invalid, as `embed` does. */
   table(): StaticTable;
 }
@@ -83,6 +84,11 @@ export function staticBackbone(config: StaticConfig, vocabulary: string, bytes: 
     embed: async (inputs) => {
       const loadedTable = table();
       return { rows: inputs.map((text) => encode(loadedTable, text)), failure: null };
+    },
+    wordSum: {
+      dimensions,
+      read: (text) => text,
+      multiply: (words, directions) => multiplyWords(table(), words, directions),
     },
   };
 }
@@ -135,6 +141,33 @@ export function encode(table: StaticTable, text: string): Float32Array {
   const embedding = new Float32Array(dimensions);
   for (let j = 0; j < dimensions; j++) embedding[j] = (sum[j] as number) * scale;
   return embedding;
+}
+
+/** v(w) / ‖Σ_w v(w)‖ of each word, times each direction; null if the sum is zeros. */
+function multiplyWords(
+  table: StaticTable,
+  words: readonly string[],
+  directions: readonly Float32Array[],
+): readonly Float64Array[] | null {
+  const sum = new Float64Array(table.dimensions);
+  const known = new Map<string, readonly number[]>();
+  const products = directions.map(() => new Float64Array(words.length));
+  for (const [i, word] of words.entries()) {
+    const name = vocabularyKey(word);
+    const vector = wordVector(table, name);
+    for (let j = 0; j < sum.length; j++) sum[j] = (sum[j] as number) + (vector[j] as number);
+    const own = known.get(name) ?? directions.map((direction) => dot(direction, vector));
+    known.set(name, own);
+    for (const [o, product] of own.entries()) (products[o] as Float64Array)[i] = product;
+  }
+  const norm = Math.sqrt(dot(sum, sum));
+  return norm === 0 ? null : products.map((list) => list.map((product) => product / norm));
+}
+
+function dot(a: Float32Array | Float64Array, b: Float64Array): number {
+  let sum = 0;
+  for (let j = 0; j < b.length; j++) sum += (a[j] as number) * (b[j] as number);
+  return sum;
 }
 
 /** v(w) of a word, by its vocabulary key (subwords.ts). */

@@ -5,7 +5,7 @@
  *
  *   embedding = (static(text), encoder(text)) / √2
  */
-import type { Backbone, EmbedResult } from "./backbone.ts";
+import type { Backbone, EmbedResult, WordSum } from "./backbone.ts";
 import { type EncoderShape, encoderLayout } from "./sentence-encoder/layout.ts";
 import { BLOCK_TOKENS, type EncoderNetwork, encoderNetwork } from "./sentence-encoder/network.ts";
 import { unigramTokenizer } from "./sentence-encoder/tokenizer.ts";
@@ -35,6 +35,7 @@ export interface Encoder {
 /** A static backbone beside a sentence encoder. */
 export interface EncoderBackbone extends Backbone {
   readonly base: StaticBackbone;
+  readonly wordSum: WordSum;
   readonly shape: EncoderShape;
   /** Loads the encoder once. Throws if its weights do not match the configuration, as `embed` does. */
   encoder(): Encoder;
@@ -82,6 +83,14 @@ export function textUseBackbone(
     bytes: base.bytes + encoderLayout(config).bytes + Buffer.byteLength(vocabulary),
     cost: "local_cached",
     embed: (inputs) => embedByNetwork({ base, tokenize }, encoder().network, inputs),
+    wordSum: {
+      dimensions: base.dimensions,
+      read: (text) => correctSpelling(text, base.table().vocabulary),
+      multiply: (words, directions) =>
+        base.wordSum
+          .multiply(words, directions)
+          ?.map((products) => products.map((product) => product * Math.SQRT1_2)) ?? null,
+    },
   };
 }
 

@@ -44,6 +44,8 @@ export const limits = {
   inputs_per_request: 2_048,
   /** The scores in a prediction's response: inputs times the labels shown for each. */
   scores_per_request: 500_000,
+  /** The inputs of a prediction that are explained. */
+  explained_inputs: 32,
   /** What a prediction computes: inputs times labels times dimensions. */
   prediction_operations: 1_000_000_000,
   /** The numbers in a response of embeddings: inputs times dimensions. */

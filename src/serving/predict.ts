@@ -22,6 +22,7 @@ import { getHead } from "../store/heads.ts";
 import { embedInputs } from "../store/inputs.ts";
 import type { ServedHead } from "../tenant/heads/served-heads.ts";
 import { getHeadBackbone, hasVocabulary } from "./backbones.ts";
+import { explainPredictions } from "./explain.ts";
 import type { CountedPrediction } from "./meter.ts";
 import type { TenantRequest } from "./tenant-request.ts";
 import { binUnknownWords } from "./unknown-words.ts";
@@ -82,9 +83,24 @@ export async function predictInputs(
       : await embed(env.KV, tenant, backbone.value, { texts, embeddings }, waitUntil);
   if (!rows.ok) return rows;
   const { predictions, tops } = await predictRows(head, rows.value, texts, options);
+  const explanations = options.explain
+    ? await explainPredictions(
+        head,
+        backbone.value,
+        rows.value.map((embedding, index) => ({ text: texts[index] ?? "", embedding })),
+      )
+    : null;
+  if (explanations?.ok === false) return explanations;
   const countsWords = hasVocabulary(backbone.value);
   return ok({
-    predictions: predictions.map((each, index) => (truncated.has(index) ? { ...each, truncated: true } : each)),
+    predictions: predictions.map((each, index) => {
+      const explanation = explanations?.value[index];
+      return {
+        ...each,
+        ...(truncated.has(index) ? { truncated: true as const } : {}),
+        ...(explanation === undefined ? {} : { explanation: { ...explanation, nearest: [] } }),
+      };
+    }),
     counted: tops.map((top, index) => ({
       top,
       scope: predictions[index]?.scope_score,
@@ -140,6 +156,11 @@ export function checkLimits(head: ServedHead, inputs: number, options: PredictOp
   // A prediction set may hold every label, and so may the labels of a multi-label input.
   const showsAllLabels = options.coverage !== undefined || head.task === "multi_label";
   const scoresPerInput = showsAllLabels ? outputs : Math.min(options.top_k ?? 1, outputs);
+  if (options.explain && inputs > limits.explained_inputs) {
+    const details = { limit: limits.explained_inputs, actual: inputs };
+    const message = `At most ${details.limit} inputs of a request are explained; this one has ${inputs}. Send fewer inputs, or leave 'explain' out.`;
+    return { code: "limit_exceeded", message, param: "input", details };
+  }
   const limitExceeded = (what: string, limit: number, actual: number): Failure => ({
     code: "limit_exceeded",
     message: `A prediction has at most ${limit} ${what}; this one has ${actual}. Send fewer inputs in a request.`,

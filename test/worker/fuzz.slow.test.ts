@@ -114,7 +114,14 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
   },
   "POST /v1/heads/{name}/predict": {
     path: "/v1/heads/support/predict",
-    body: { input: ["a", { text: "b" }], top_k: 2, version: 1, coverage: 0.9, out_of_scope_threshold: 0.5 },
+    body: {
+      input: ["a", { text: "b" }],
+      top_k: 2,
+      version: 1,
+      coverage: 0.9,
+      out_of_scope_threshold: 0.5,
+      explain: true,
+    },
   },
 };
 

@@ -40,24 +40,35 @@ export function countBuckets(
   buckets: number,
 ): { readonly foundBuckets: readonly number[]; readonly bucketCounts: readonly number[] } {
   const foundBuckets: number[] = [];
-  const add = (hash: number, offset: number) => {
-    const bucket = offset + (mixHash(hash) & (buckets - 1));
+  forEachBucket(splitWords(text), buckets, (bucket) => {
     const count = counts[bucket] ?? 0;
     if (count === 0) foundBuckets.push(bucket);
     counts[bucket] = count + 1;
-  };
-  const addGram = (hash: number) => add(hash, buckets);
-  let previousHash: number | null = null;
-  for (const word of splitWords(text)) {
-    const hash = hashWord(word);
-    add(hash, 0);
-    if (previousHash !== null) add(fnvStep(fnvStep(PAIR_SEED, previousHash), hash), 0);
-    previousHash = hash;
-    addNgrams(word, addGram);
-  }
+  });
   const bucketCounts = foundBuckets.map((bucket) => counts[bucket] ?? 0);
   for (const bucket of foundBuckets) counts[bucket] = 0;
   return { foundBuckets, bucketCounts };
+}
+
+/**
+ * Visits the bucket of each feature of a text's words: `word` is the index of the word that the feature is or is part of,
+ * and of a pair that of its second word.
+ */
+export function forEachBucket(
+  words: readonly string[],
+  buckets: number,
+  visit: (bucket: number, word: number, isPair: boolean) => void,
+): void {
+  const bucketOf = (hash: number) => mixHash(hash) & (buckets - 1);
+  let previousHash: number | null = null;
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i] as string;
+    const hash = hashWord(word);
+    visit(bucketOf(hash), i, false);
+    if (previousHash !== null) visit(bucketOf(fnvStep(fnvStep(PAIR_SEED, previousHash), hash)), i, true);
+    previousHash = hash;
+    addNgrams(word, (ngram) => visit(buckets + bucketOf(ngram), i, false));
+  }
 }
 
 function fnvStep(hash: number, unit: number): number {

@@ -27,3 +27,27 @@ export function splitWords(text: string): string[] {
   const trimmed = text.trim();
   return trimmed === "" ? [] : [trimmed];
 }
+
+/** A normalised word, and the part of the text that it is, in UTF-16 code units. */
+export interface LocatedWord {
+  readonly word: string;
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * The words of a text, as `splitWords` answers them, with their places. Compatibility forms may be several words in one
+ * place. Where a place's words depend on what is around it, all words have that of the whole text.
+ */
+export function locateWords(text: string): LocatedWord[] {
+  const words = splitWords(text);
+  const places = Array.from(text.matchAll(WORD_PATTERN), ({ 0: found, index }) => ({
+    start: index,
+    end: index + found.length,
+  }));
+  const located = places.flatMap(({ start, end }) =>
+    splitWords(text.slice(start, end)).map((word) => ({ word, start, end })),
+  );
+  const isSame = located.length === words.length && located.every(({ word }, i) => word === words[i]);
+  return isSame ? located : words.map((word) => ({ word, start: 0, end: text.length }));
+}
