@@ -146,6 +146,8 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   auroc: "the probability that an example in scope has a higher score than one out of scope",
   curve: "what other thresholds keep and refuse",
   kept: "the share of examples in scope that are kept",
+  explanation: "why: the parts of the predicted label's logit, and training examples like the input",
+  bias_parts: "what the bias is made of",
   figures: "what the score is the weighted sum of, standardised",
   centroids: "of each label's embeddings, label by label, and last of what is out of scope",
   mean: "over the held-out examples in scope",
