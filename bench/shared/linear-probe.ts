@@ -44,6 +44,8 @@ export async function embedTexts(backbone: Backbone, texts: readonly Text[]): Pr
 export interface ProbeOptions extends Pick<TrainingOptions, "lexical" | "seed" | "evaluation"> {
   /** Texts that belong to none of the labels. */
   readonly outOfScope?: readonly Text[];
+  /** Texts of labels, which the head is trained on beside the examples. */
+  readonly labelTexts?: readonly LabelledText[];
   /** What the lexical features have room in. */
   readonly lexicalBudget?: Cost;
 }
@@ -52,14 +54,15 @@ export interface ProbeOptions extends Pick<TrainingOptions, "lexical" | "seed" |
 export function trainProbe(
   { dimensions, encode }: Encoder,
   inScope: readonly LabelledText[],
-  { outOfScope = [], lexicalBudget = UNLIMITED_BUDGET, ...options }: ProbeOptions,
+  { outOfScope = [], labelTexts = [], lexicalBudget = UNLIMITED_BUDGET, ...options }: ProbeOptions,
   precision: RowPrecision = "float32",
 ): TrainingResult {
   const rows: readonly (Text & { readonly label?: string })[] = [
     ...inScope,
     ...outOfScope.map(({ text }) => ({ text })),
+    ...labelTexts,
   ];
-  const labels = [...new Set(inScope.map(({ label }) => label))].sort();
+  const labels = [...new Set([...inScope, ...labelTexts].map(({ label }) => label))].sort();
   const index = new Map(labels.map((label, i) => [label, i]));
   const groups = new Map<string, number>();
   const blocks = [];
@@ -85,6 +88,7 @@ export function trainProbe(
       return group;
     }),
     lexical,
+    labelTexts: labelTexts.length,
   };
   // A training quantises its rows where 32-bit floats have no room.
   const { bytes } =

@@ -64,12 +64,29 @@ export const outOfScopeSettings = z.strictObject({
     .openapi({ description: "the share of inputs in scope that the head's threshold keeps" }),
 });
 
+/** A label as a training keeps it. */
+const describedLabel = z.strictObject({
+  name: label,
+  description: withLimit(z.string().trim().min(1), limits.label_description_characters, "characters").optional(),
+});
+export type DescribedLabel = DeepReadonly<z.output<typeof describedLabel>>;
+const headLabel = describedLabel
+  .extend({
+    examples: withLimit(z.array(z.string()), limits.examples_per_training_request, "examples").optional(),
+  })
+  .openapi("HeadLabel");
+export type HeadLabel = DeepReadonly<z.output<typeof headLabel>>;
+
 export const newHead = z
   .strictObject({
     name,
     dataset: name.optional(),
     dataset_revision: datasetRevision.optional(),
     examples: withLimit(z.array(labelledExample), limits.examples_per_training_request, "examples").optional(),
+    labels: withLimit(z.array(headLabel), limits.labels_per_dataset, "labels").optional().openapi({
+      description:
+        "labels that the head knows from their names and descriptions until it has examples of them; see docs/zero-shot.md",
+    }),
     backbone: z.string().min(1).max(200).optional().openapi({
       description:
         "the id of a model, or 'auto', the default unless the instance has another: the one in the box that predicts held-out examples best",
@@ -87,8 +104,12 @@ export const newHead = z
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),
   })
-  .refine((params) => (params.dataset === undefined) !== (params.examples === undefined), {
+  .refine((params) => params.dataset === undefined || params.examples === undefined, {
     error: "give either a dataset or examples",
+    path: ["dataset"],
+  })
+  .refine((params) => (params.dataset ?? params.examples ?? params.labels) !== undefined, {
+    error: "give a dataset, examples or labels",
     path: ["dataset"],
   })
   .refine((params) => params.dataset_revision === undefined || params.dataset !== undefined, {
@@ -265,7 +286,7 @@ export const head = z
       examples: z.number().int(),
     }),
     training: z.object({
-      method: z.enum(["head", "fine_tune"]),
+      method: z.enum(["head", "fine_tune", "zero_shot"]),
       examples: z.number().int(),
       iterations: z.number().int(),
       converged: z.boolean(),
@@ -279,6 +300,10 @@ export const head = z
         .array(backboneCandidate)
         .optional()
         .openapi({ description: "what was compared under the backbone 'auto', in the order of preference" }),
+      labels: z
+        .array(describedLabel)
+        .optional()
+        .openapi({ description: "labels whose names and descriptions it was trained on beside examples" }),
       milliseconds: z.number(),
       // Heads trained before these were counted do not have them.
       trained_parameters: z.number().int().optional(),

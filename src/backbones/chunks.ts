@@ -39,7 +39,7 @@ export function maxCharacters(backbone: Pick<Backbone, "cost">): number {
  * backbone, which works elsewhere.
  */
 export function embeddingWork(backbone: Pick<Backbone, "kind" | "cost"> | null, bytes: number, texts: number): number {
-  if (backbone === null || backbone.cost === "remote") return 0;
+  if (backbone === null || texts === 0 || backbone.cost === "remote") return 0;
   return Math.min(bytes, texts * maxCharacters(backbone)) * costFactor(backbone);
 }
 

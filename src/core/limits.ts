@@ -36,6 +36,7 @@ export const limits = {
   backbone_bytes: 10 * 1024 * 1024,
   text_characters: 32_768,
   label_characters: 256,
+  label_description_characters: 1_000,
   largest_value: 1e15,
   labels_per_example: 256,
   embedding_dimensions: 4_096,

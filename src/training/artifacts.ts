@@ -1,4 +1,5 @@
 /** A trained head as bytes and as the record of its version. */
+import type { DescribedLabel } from "../api/heads.ts";
 import { encodeHead } from "../core/codec.ts";
 import type { Evaluation } from "../core/evaluation/evaluation.ts";
 import { fail, type Result } from "../core/failure.ts";
@@ -17,7 +18,10 @@ import type { RequestTraining } from "./run.ts";
 export function toHeadRecord(
   env: Cloudflare.Env,
   result: RequestTraining & Pick<ComparedTraining, "candidates" | "backbone">,
-  head: Pick<NewHead, "id" | "modality" | "backbone" | "dataset">,
+  {
+    labels: described = [],
+    ...head
+  }: Pick<NewHead, "id" | "modality" | "backbone" | "dataset"> & { readonly labels?: readonly DescribedLabel[] },
   milliseconds: number,
 ): { readonly bytes: Uint8Array; readonly record: NewHead } {
   const bytes = encodeHead(result.head);
@@ -30,7 +34,8 @@ export function toHeadRecord(
     labels,
     dimensions,
     training: {
-      method: "head",
+      // Of examples alone: the texts of labels do not count.
+      method: examples === 0 ? "zero_shot" : "head",
       ...training,
       ...describeCost(env, "edge", result.operations, result.head, {
         trained: 0,
@@ -38,6 +43,7 @@ export function toHeadRecord(
       }),
       ...describeRange(valueRange),
       ...describeCandidates(result.candidates),
+      ...(described.length === 0 ? {} : { labels: [...described] }),
     },
     evaluation: withUnknownWords(result),
     sha256: sha256Hex(bytes),

@@ -122,7 +122,9 @@ async function compare(
   const { slots, tensors } = state;
   const [preferred] = backbones;
   let [operations, embedded] = [0, 0];
-  if (backbones.length === 1) return ok({ best: preferred, candidates: [], selected: {}, operations, embedded });
+  const { examples, labelTexts = 0 } = makeSample(preferred, null);
+  if (backbones.length === 1 || examples === labelTexts)
+    return ok({ best: preferred, candidates: [], selected: {}, operations, embedded });
   const failure = await slots.acquire(trainingSlot);
   if (failure !== null) return { ok: false, failure };
   const rows = comparisonRows(makeSample(preferred, null), options.seed);

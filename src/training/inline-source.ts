@@ -14,11 +14,13 @@ import { type BlockHandler, parseTargets, type TextVisitor, type TrainingSource,
 /** 6 MB of embeddings by text-use-1. */
 const MAX_CACHED_ROWS = 2 * BLOCK_ROWS;
 
+/** @param labelTexts so many of the last examples are texts of labels */
 export function createInlineSource(
   task: Task,
   examples: readonly StoredExample[],
   backbone: Backbone | null,
   dimensions: number,
+  labelTexts = 0,
 ): TrainingSource {
   const groupNumbers = new Map<string, number>();
   // Of few examples, embeddings that take long are cached for the training that follows a comparison.
@@ -61,6 +63,7 @@ export function createInlineSource(
       return number;
     }),
     targets: encodeTargets(task, parseTargets(examples.map(({ target }) => target)), null),
+    labelTexts,
     texts: backbone === null ? null : { bytes, forEachText },
     prepare: isRemote
       ? (yieldToEventLoop) => gather((block, values) => void retainedBlocks.set(block, values), yieldToEventLoop)

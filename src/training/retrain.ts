@@ -24,13 +24,14 @@ export async function retrain(
   const tenantLedger = getLedger(env.TENANT, tenant);
   const retrainingSpec = await tenantLedger.getRetrainingSpec(head, attempt);
   if (!retrainingSpec.ok) return retrainingSpec;
-  const { dataset, backbone, clamp, inScopeRecall, promote, testDataset } = retrainingSpec.value;
+  const { dataset, backbone, clamp, inScopeRecall, labels, promote, testDataset } = retrainingSpec.value;
   const params = newHead.parse({
     name: head,
     dataset,
     clamp,
     ...(inScopeRecall === null ? {} : { out_of_scope: { in_scope_recall: inScopeRecall } }),
     ...(backbone === null ? {} : { backbone }),
+    ...(labels.length === 0 ? {} : { labels }),
     ...(testDataset === null ? {} : { test_dataset: testDataset }),
   });
   const result = await trainVersion(request, params, async (version, test) =>

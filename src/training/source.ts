@@ -18,6 +18,8 @@ export interface TrainingSource {
   readonly textBytes: number;
   readonly groups: Int32Array;
   readonly targets: TargetSet;
+  /** So many of the last rows are texts of labels (core/linear/types.ts). */
+  readonly labelTexts?: number;
   /**
    * Has a remote backbone embed what no cache has, which may take minutes. Afterwards `gatherFeatures` finds every
    * embedding. null unless the backbone is remote.

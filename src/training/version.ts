@@ -19,6 +19,7 @@ import { storeHead, toHeadRecord } from "./artifacts.ts";
 import { runComparedTraining, type TrainingPlan } from "./compare.ts";
 import { createDatasetSource, datasetChanged, pickRows } from "./dataset-source.ts";
 import { createInlineSource } from "./inline-source.ts";
+import { checkLabels, joinSources, type LabelRows, readLabels } from "./label-source.ts";
 import { checkRequestBudget, type RequestOptions } from "./run.ts";
 import type { TrainingSource } from "./source.ts";
 import { type NewVersionTest, testNewVersion } from "./version-test.ts";
@@ -41,10 +42,12 @@ export async function trainVersion(
   const startedAt = Date.now();
   const { env, tenant } = request;
   const options = toTrainingOptions(params);
+  const labels = readLabels(params.labels);
+  if (!labels.ok) return labels;
   const prepared =
     params.dataset === undefined
-      ? await prepareInline(request, params)
-      : await prepareDataset(request, params, params.dataset, options);
+      ? await prepareInline(request, params, labels.value)
+      : await prepareDataset(request, params, params.dataset, labels.value, options);
   if (!prepared.ok) return prepared;
   const { plan, shape, dataset } = prepared.value;
   // The commit refuses it as well, but only after the work.
@@ -60,6 +63,7 @@ export async function trainVersion(
     modality: shape.modality,
     backbone: backbone === null ? { id: "embedding", revision: "1" } : { id: backbone.id, revision: backbone.revision },
     dataset,
+    labels: labels.value.labels,
   };
   const { confused, evaluation } = trainingResult.value;
   const idOf = await prepared.value.readExampleIds(confused.flatMap(({ rows }) => rows));
@@ -82,9 +86,15 @@ export async function trainVersion(
 }
 
 /** The failure, which names the parameter that gave the examples if it is of these. */
-function nameExamples(failure: Failure, { dataset }: HeadParams): Result<never> {
+function nameExamples(failure: Failure, { dataset, examples }: HeadParams): Result<never> {
   const isOfExamples = failure.code === "too_few_labels" || failure.code === "too_few_examples";
-  const param = isOfExamples ? (dataset === undefined ? "examples" : "dataset") : failure.param;
+  const param = isOfExamples
+    ? dataset !== undefined
+      ? "dataset"
+      : examples !== undefined
+        ? "examples"
+        : "labels"
+    : failure.param;
   return { ok: false, failure: { ...failure, ...(param === undefined ? {} : { param }) } };
 }
 
@@ -98,23 +108,30 @@ interface TrainingInput {
 
 async function prepareDataset(
   { env, tenant }: TenantRequest,
-  { dataset_revision: atRevision, backbone: backboneId, method }: HeadParams,
+  params: HeadParams,
   datasetName: string,
+  labelRows: LabelRows,
   options: RequestOptions,
 ): Promise<Result<TrainingInput>> {
+  const { dataset_revision: atRevision, backbone: backboneId } = params;
   const tenantLedger = getLedger(env.TENANT, tenant);
   const current = await tenantLedger.getDataset(datasetName);
   if (!current.ok) return { ok: false, failure: { ...current.failure, param: "dataset" } };
   const { task, modality, labels, out_of_scope_label } = current.value;
+  const labelFailure = checkLabels(labelRows, current.value);
+  if (labelFailure !== null) return labelFailure;
   const isPast = atRevision !== undefined && atRevision !== current.value.revision;
   const size = isPast ? await tenantLedger.findRevision(datasetName, atRevision) : current;
   if (!size.ok) return size;
-  const { examples } = size.value;
+  const ownRows = [...labelRows.examples, ...labelRows.texts];
+  const examples = size.value.examples + ownRows.length;
   const backbones = await chooseBackbones(env, tenant, modality, backboneId, "backbone");
   if (!backbones.ok) return backbones;
   if (options.lexical === true && modality !== "text") return lexicalNeedsTexts;
   // How many labels a past revision has is found when its rows are read.
-  const outputs = isPast ? 1 : Math.max(1, Object.keys(labels).filter((label) => label !== out_of_scope_label).length);
+  const names = new Set([...Object.keys(isPast ? {} : labels), ...labelRows.labels.map(({ name }) => name)]);
+  names.delete(out_of_scope_label ?? "");
+  const outputs = Math.max(1, names.size);
   const budgetFailures = backbones.value.map((backbone) => {
     const dimensions = backbone?.dimensions ?? current.value.dimensions ?? 0;
     return checkRequestBudget({ task, examples, dimensions, outputs }, options);
@@ -123,7 +140,17 @@ async function prepareDataset(
   const budgetFailure = budgetFailures.includes(null) ? null : budgetFailures.at(-1);
   if (budgetFailure) return { ok: false, failure: budgetFailure };
   const readRows = (backbone: Backbone | null, revision: number | undefined) =>
-    tenantLedger.readTrainingRows(datasetName, backbone ? `${backbone.id}@${backbone.revision}` : "", revision);
+    tenantLedger.readTrainingRows(
+      datasetName,
+      backbone ? `${backbone.id}@${backbone.revision}` : "",
+      revision,
+      ownRows.map(({ groupHash }) => groupHash),
+    );
+  const withLabels = (source: TrainingSource, backbone: Backbone | null) => {
+    if (ownRows.length === 0) return source;
+    const { dimensions } = source;
+    return joinSources(source, createInlineSource(task, ownRows, backbone, dimensions, labelRows.texts.length));
+  };
   // Those that are cached are read with what is stored of them.
   const cached = backbones.value.find((backbone) => backbone?.cost !== "local") ?? backbones.value[0] ?? null;
   const rows = await readRows(cached, atRevision);
@@ -131,41 +158,46 @@ async function prepareDataset(
   const { dataset } = rows.value;
   const storage = { kv: env.KV, tenant, ledger: tenantLedger };
   // The comparison and the training read it in turn, so that nothing is embedded twice.
-  const cachedSource = createDatasetSource(storage, rows.value, cached);
+  const cachedSource = withLabels(createDatasetSource(storage, rows.value, cached), cached);
   return ok({
     plan: {
       backbones: backbones.value,
-      canBeJob: canBeJob(env, method),
+      canBeJob: canBeJob(env, params),
       makeSource: async (backbone) => {
         if (backbone === cached) return ok(cachedSource);
         // With what is stored for this backbone. The dataset may have been changed or replaced since it was compared.
-        const ownRows = await readRows(backbone, dataset.revision);
-        if (!ownRows.ok) return ownRows;
-        return ownRows.value.dataset.id === dataset.id
-          ? ok(createDatasetSource(storage, ownRows.value, backbone))
+        const backboneRows = await readRows(backbone, dataset.revision);
+        if (!backboneRows.ok) return backboneRows;
+        return backboneRows.value.dataset.id === dataset.id
+          ? ok(withLabels(createDatasetSource(storage, backboneRows.value, backbone), backbone))
           : datasetChanged;
       },
       makeSample: (backbone, indices) => {
         if (indices === null && backbone === cached) return cachedSource;
-        const sample = indices === null ? rows.value : pickRows(rows.value, indices);
+        const isStored = (index: number) => index < rows.value.positions.length;
+        const sample = indices === null ? rows.value : pickRows(rows.value, indices.filter(isStored));
         // The training reads what was embedded of the sample. Of other backbones nothing is kept.
-        if (backbone === cached) return createDatasetSource(storage, sample, backbone);
-        return createDatasetSource(storage, { ...sample, blocks: new Map() }, backbone, { keepsEmbeddings: false });
+        const source =
+          backbone === cached
+            ? createDatasetSource(storage, sample, backbone)
+            : createDatasetSource(storage, { ...sample, blocks: new Map() }, backbone, { keepsEmbeddings: false });
+        return withLabels(source, backbone);
       },
     },
     shape: { task, modality },
     dataset: { name: datasetName, revision: dataset.revision, examples: rows.value.positions.length },
     readExampleIds: async (indices) => {
-      const positionOf = (row: number) => rows.value.positions[row] ?? 0;
-      if (indices.length === 0) return () => undefined;
-      const ids = await tenantLedger.readExampleIds(dataset.id, indices.map(positionOf), dataset.revision);
-      return (row) => (ids.ok ? ids.value.get(positionOf(row)) : undefined);
+      // Examples sent with labels follow those of the dataset.
+      const positions = indices.flatMap((row) => rows.value.positions[row] ?? []);
+      if (positions.length === 0) return () => undefined;
+      const ids = await tenantLedger.readExampleIds(dataset.id, positions, dataset.revision);
+      return (row) => (ids.ok ? ids.value.get(rows.value.positions[row] ?? -1) : undefined);
     },
   });
 }
 
-function canBeJob(env: Cloudflare.Env, method: HeadParams["method"]): boolean {
-  return method === "auto" && getBatchEndpoint(env) !== null;
+function canBeJob(env: Cloudflare.Env, { method, labels }: HeadParams): boolean {
+  return method === "auto" && labels === undefined && getBatchEndpoint(env) !== null;
 }
 
 function tooManyLabels(actual: number) {
@@ -174,13 +206,20 @@ function tooManyLabels(actual: number) {
   return fail("limit_exceeded", message, { param: "examples", details: { limit, actual } });
 }
 
-async function prepareInline({ env, tenant }: TenantRequest, params: HeadParams): Promise<Result<TrainingInput>> {
+async function prepareInline(
+  { env, tenant }: TenantRequest,
+  params: HeadParams,
+  labelRows: LabelRows,
+): Promise<Result<TrainingInput>> {
   const rawExamples = params.examples ?? [];
   const first = rawExamples[0];
-  if (first === undefined) return fail("too_few_examples", "There are no examples to train on.", { param: "examples" });
-  const shape = inferShape(first);
+  if (first === undefined && params.labels === undefined)
+    return fail("too_few_examples", "There are no examples to train on.", { param: "examples" });
+  const shape = inferShape(first ?? {});
+  const labelFailure = checkLabels(labelRows, { ...shape, out_of_scope_label: null });
+  if (labelFailure !== null) return labelFailure;
   const examples: StoredExample[] = [];
-  const labels = new Set<string>();
+  const labels = new Set(labelRows.labels.map(({ name }) => name));
   for (const [index, example] of rawExamples.entries()) {
     for (const label of example.labels ?? [example.label ?? ""]) labels.add(label);
     if (labels.size > limits.labels_per_dataset) return tooManyLabels(labels.size);
@@ -188,21 +227,30 @@ async function prepareInline({ env, tenant }: TenantRequest, params: HeadParams)
     if (!parsed.ok) return parsed;
     examples.push(parsed.value);
   }
+  examples.push(...labelRows.examples);
   const backbones = await chooseBackbones(env, tenant, shape.modality, params.backbone, "backbone");
   if (!backbones.ok) return backbones;
   const sources = new Map<Backbone | null, TrainingSource>();
   const makeSample: TrainingPlan["makeSample"] = (backbone, indices) => {
     const sample = indices === null ? examples : indices.flatMap((index) => examples[index] ?? []);
+    const rows = [...sample, ...labelRows.texts];
     const known = indices === null ? sources.get(backbone) : undefined;
     const source =
-      known ?? createInlineSource(shape.task, sample, backbone, backbone?.dimensions ?? shape.dimensions ?? 0);
+      known ??
+      createInlineSource(
+        shape.task,
+        rows,
+        backbone,
+        backbone?.dimensions ?? shape.dimensions ?? 0,
+        labelRows.texts.length,
+      );
     if (indices === null) sources.set(backbone, source);
     return source;
   };
   return ok({
     plan: {
       backbones: backbones.value,
-      canBeJob: canBeJob(env, params.method),
+      canBeJob: canBeJob(env, params),
       makeSample,
       makeSource: async (backbone) => ok(makeSample(backbone, null)),
     },

@@ -15,7 +15,7 @@ const wasm = await nodeTensorBackend();
 function rowsOf(sizes: readonly number[]) {
   const indices = Int32Array.from(sizes.flatMap((size, label) => Array<number>(size).fill(label)));
   const targets = { kind: "single", indices } as const;
-  return { targets, strata: strataOf(targets, sizes.length), groups: Int32Array.from(indices.keys()) };
+  return { targets, strata: strataOf(targets, sizes.length), groups: Int32Array.from(indices.keys()), labelTexts: 0 };
 }
 
 describe("folds", () => {
@@ -86,15 +86,37 @@ describe("folds", () => {
       expect([...folds].filter((fold, row) => pairs.strata[row] === label && fold === 0)).toHaveLength(1);
   });
 
+  it("are those of the examples alone where texts of labels follow these, and hold out no example that has such a text", () => {
+    const examples = rowsOf([6, 6]);
+    const indices = Int32Array.from([...examples.strata, 0, 1]);
+    // The text of the first label is that of example 2.
+    const groups = Int32Array.from([...examples.groups, 2, 20]);
+    const rows = { targets: { kind: "single", indices } as const, strata: indices, groups, labelTexts: 2 };
+    for (const method of ["cross_validation", "holdout"] as const) {
+      const { folds } = evaluationFolds(rows, method, { ...settings, evaluation: { method, fraction: 0.3 } });
+      expect([...folds].flatMap((fold, row) => (fold === ALWAYS_TRAINED ? [row] : []))).toEqual([2, 12, 13]);
+    }
+    const none = evaluationFolds(
+      { ...rows, groups: Int32Array.from(indices.keys()), labelTexts: 14 },
+      "holdout",
+      settings,
+    );
+    expect([...none.folds]).toEqual(new Array(14).fill(ALWAYS_TRAINED));
+  });
+
   it("of rows with several labels, and of values, are as many as asked for", () => {
     const groups = Int32Array.from({ length: 12 }, (_, row) => row);
     const targets = { kind: "multi", indices: Array.from(groups, (row) => (row < 10 ? [0] : [0, 1])) } as const;
     const strata = strataOf(targets, 2);
-    const { folds, foldCount } = evaluationFolds({ targets, strata, groups }, "cross_validation", settings);
+    const { folds, foldCount } = evaluationFolds(
+      { targets, strata, groups, labelTexts: 0 },
+      "cross_validation",
+      settings,
+    );
     expect(foldCount).toBe(5);
     expect(folds).toEqual(stratifiedFolds(strata, groups, 5, 3));
     const values = { kind: "value", values: Float64Array.from(groups) } as const;
-    const ofValues = { targets: values, strata: strataOf(values, 0), groups };
+    const ofValues = { targets: values, strata: strataOf(values, 0), groups, labelTexts: 0 };
     expect(evaluationFolds(ofValues, "cross_validation", settings).foldCount).toBe(5);
   });
 });

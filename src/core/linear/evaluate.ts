@@ -10,6 +10,7 @@ import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
 import { hasHeldOutRows } from "./folds.ts";
+import { countExamples, LABEL_TEXT_TEMPERATURE } from "./label-texts.ts";
 import { type CurvePlan, learningCurve } from "./learning-curve.ts";
 import { crossValidationData, type PenaltySelection } from "./penalty.ts";
 import type { Preconditioner } from "./preconditioner.ts";
@@ -28,6 +29,7 @@ const NOTHING_HELD_OUT = {
   multi: "Too few examples have different inputs, so none can be held out.",
   value: "Too few examples have different inputs, so none can be held out.",
 } as const;
+const NO_EXAMPLES = "There are no examples, so none can be held out.";
 
 export interface EvaluationOptions {
   readonly labels: readonly string[];
@@ -59,10 +61,13 @@ export function* evaluate(
   { labels, rows, selection, preconditioner, method, curve, detail, seed, clamp, scope }: EvaluationOptions,
 ): Steps<{ readonly result: EvaluationResult; readonly parameters: Float64Array | null }> {
   const foldCount = evaluatedFolds(rows, method);
-  if (method === "none") return { result: noEvaluation, parameters: null };
-  if (!hasHeldOutRows(rows.folds, rows.weights, foldCount)) {
-    const evaluation = { ...noEvaluation.evaluation, reason: NOTHING_HELD_OUT[rows.targets.kind] };
-    return { result: { ...noEvaluation, evaluation }, parameters: null };
+  const canHoldOut = hasHeldOutRows(rows.folds, rows.weights, rows.foldCount);
+  const untested = rows.labelTexts > 0 && !canHoldOut ? { temperature: LABEL_TEXT_TEMPERATURE } : {};
+  if (method === "none") return { result: { ...noEvaluation, ...untested }, parameters: null };
+  if (!canHoldOut || !hasHeldOutRows(rows.folds, rows.weights, foldCount)) {
+    const reason = countExamples(rows) === 0 ? NO_EXAMPLES : NOTHING_HELD_OUT[rows.targets.kind];
+    const evaluation = { ...noEvaluation.evaluation, reason };
+    return { result: { ...noEvaluation, ...untested, evaluation }, parameters: null };
   }
   const { design } = selection.featureSet;
   const criteria = {
@@ -101,8 +106,7 @@ export function* evaluate(
   });
   const points = [...samples, foldsPoint(rows, heldOut, curveFolds, result)];
   yield powerLawOperations(points.length, entries.length);
-  const trained = rows.weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
-  const evaluation = withLearningCurve(judged.evaluation, points, trained, detail);
+  const evaluation = withLearningCurve(judged.evaluation, points, countExamples(rows), detail);
   return { result: { ...judged, evaluation }, parameters };
 }
 
@@ -118,16 +122,17 @@ function curveFoldCount({ weights, folds }: TrainingRows, foldCount: number): nu
 
 /** The point of the folds' own models: the largest of the learning curve. */
 function foldsPoint(
-  { targets, outputs, weights, folds }: TrainingRows,
+  trainingRows: TrainingRows,
   { rows, logits }: HeldOutLogits,
   foldCount: number,
   calibration: EvaluationResult,
 ): CurvePoint {
+  const { targets, outputs, weights, folds } = trainingRows;
   const isCorrect = correctnessOf(targets, outputs, calibration);
   const isJudged = (row: number) => weights[row] !== 0 && (folds[row] as number) < foldCount;
   const judged = Array.from(rows, (row, entry) => (isJudged(row) ? isCorrect(row, logits, entry * outputs) : null));
   const trained = Array.from({ length: foldCount }, (_, fold) =>
-    weights.reduce((count, weight, row) => count + (weight === 0 || folds[row] === fold ? 0 : 1), 0),
+    countExamples(trainingRows, (row) => folds[row] !== fold),
   );
   return {
     examples: mean(trained),

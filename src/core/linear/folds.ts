@@ -18,13 +18,34 @@ interface ClassedRows {
   /** Each row's class. */
   readonly strata: Int32Array;
   readonly groups: Int32Array;
+  /** So many of the last rows are texts of labels. */
+  readonly labelTexts: number;
+}
+
+/**
+ * The folds of the examples, by `assign`. Texts of labels, and examples with the text of one, are always trained on.
+ */
+function foldsOfExamples(
+  { strata, groups, labelTexts }: ClassedRows,
+  assign: (strata: Int32Array, groups: Int32Array) => Folds,
+): Folds {
+  if (labelTexts === 0) return assign(strata, groups);
+  const textGroups = new Set(groups.subarray(groups.length - labelTexts));
+  const examples = Array.from(groups.keys()).filter((row) => !textGroups.has(groups[row] as number));
+  const pick = (values: Int32Array) => Int32Array.from(examples, (row) => values[row] as number);
+  const own = assign(pick(strata), pick(groups));
+  const folds = new Int32Array(groups.length).fill(ALWAYS_TRAINED);
+  for (const [i, row] of examples.entries()) folds[row] = own.folds[i] as number;
+  return { folds, foldCount: own.foldCount };
 }
 
 /** Folds of a cross-validation. A row with several labels has a class only for stratification, which bounds no folds. */
-function foldsOf({ targets, strata, groups }: ClassedRows, maxCount: number, seed: number): Folds {
-  return targets.kind === "multi"
-    ? { folds: stratifiedFolds(strata, groups, maxCount, seed), foldCount: maxCount }
-    : crossValidationFolds(strata, groups, maxCount, seed);
+function foldsOf(rows: ClassedRows, maxCount: number, seed: number): Folds {
+  return foldsOfExamples(rows, (strata, groups) =>
+    rows.targets.kind === "multi"
+      ? { folds: stratifiedFolds(strata, groups, maxCount, seed), foldCount: maxCount }
+      : crossValidationFolds(strata, groups, maxCount, seed),
+  );
 }
 
 /**
@@ -40,8 +61,10 @@ export function evaluationFolds(
   if (method !== "holdout") return foldsOf(rows, requestedFolds, seed);
   const crossValidation = foldsOf(rows, DEFAULT_FOLDS, seed);
   if (crossValidation.foldCount < 1 / fraction && crossValidation.foldCount < DEFAULT_FOLDS) return crossValidation;
-  const folds = holdoutFolds(rows.strata, rows.groups, fraction, DEFAULT_FOLDS, seed);
-  return { folds, foldCount: DEFAULT_FOLDS };
+  return foldsOfExamples(rows, (strata, groups) => ({
+    folds: holdoutFolds(strata, groups, fraction, DEFAULT_FOLDS, seed),
+    foldCount: DEFAULT_FOLDS,
+  }));
 }
 
 /** The seeds of repetitions are so far apart: 2^32 divided by the golden ratio. */

@@ -85,30 +85,32 @@ export function* learningCurve(
   return points;
 }
 
-/** For each fold and repetition, the rows that the fold's model is trained on, in an order whose prefixes are the samples. */
+/** For each fold and repetition, the examples that its model is trained on, in an order whose prefixes are the samples. */
 function foldSamples(
-  { weights, folds, strata }: TrainingRows,
+  { weights, folds, strata, labelTexts }: TrainingRows,
   foldCount: number,
   { repetitions }: CurvePlan,
   seed: number,
 ): { readonly fold: number; readonly order: readonly number[] }[] {
   return Array.from({ length: foldCount * repetitions }, (_, i) => {
     const fold = i % foldCount;
-    const trained = Array.from(weights.keys()).filter((row) => weights[row] !== 0 && folds[row] !== fold);
+    const examples = Array.from({ length: weights.length - labelTexts }, (_, row) => row);
+    const trained = examples.filter((row) => weights[row] !== 0 && folds[row] !== fold);
     const ownStrata = Int32Array.from(trained, (row) => strata[row] as number);
     return { fold, order: stratifiedOrder(ownStrata, seed + i + 1).map((index) => trained[index] as number) };
   });
 }
 
-/** The parameters of a model that is trained on a sample of the rows alone. */
+/** The parameters of a model that is trained on a sample of the examples alone, and the texts of labels. */
 function* fitSample(
   tensors: TensorBackend,
   design: Design,
-  { targets, outputs, weights }: TrainingRows,
+  { targets, outputs, weights, labelTexts }: TrainingRows,
   sample: readonly number[],
   { l2, criteria, seed }: Pick<LearningCurveOptions, "l2" | "criteria" | "seed">,
 ): Steps<Float64Array> {
-  const sampleRows = [...sample].sort((a, b) => a - b);
+  const texts = Array.from({ length: labelTexts }, (_, i) => weights.length - labelTexts + i);
+  const sampleRows = [...sample, ...texts].sort((a, b) => a - b);
   const ownDesign = yield* subsetDesign(tensors, design, sampleRows, outputs);
   const ownWeights = Float64Array.from(sampleRows, (row) => weights[row] as number);
   const problem: FitProblem = {

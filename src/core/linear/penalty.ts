@@ -6,6 +6,7 @@ import { freeDesign } from "./design.ts";
 import { type FeatureSet, freeUnshared } from "./feature-set.ts";
 import { hasHeldOutRows, selectionFolds } from "./folds.ts";
 import { type L2Candidates, type L2Selection, selectL2 } from "./l2-selection.ts";
+import { LABEL_TEXT_L2 } from "./label-texts.ts";
 import { subsample } from "./subsample.ts";
 import type { TrainingRows } from "./types.ts";
 import { type SelectionPlan, selectionPlan, workload } from "./workload.ts";
@@ -48,7 +49,7 @@ export function* selectPenalty(
   const preferred = selections.toReversed();
   const best = preferred[chooseCandidate(preferred.map(({ heldOut }) => heldOut))] ?? {
     featureSet: featureSets[0] as FeatureSet,
-    l2: fixedL2 ?? DEFAULT_L2,
+    l2: fixedL2 ?? (rows.labelTexts > 0 ? LABEL_TEXT_L2 : DEFAULT_L2),
     parameters: null,
   };
   for (const featureSet of featureSets)

@@ -32,7 +32,7 @@ export function* prepareTraining(
   trainingSet: TrainingSet,
   options: TrainingOptions,
 ): Steps<Result<PreparedTraining>> {
-  const { task, dimensions, labels, groups } = trainingSet;
+  const { task, dimensions, labels, groups, labelTexts = 0 } = trainingSet;
   const failure = validateTrainingSet(trainingSet, options);
   if (failure !== null) return failure;
   const outputs = task === "regression" ? 1 : labels.length;
@@ -57,11 +57,11 @@ export function* prepareTraining(
   if (!design.ok) return design;
   const method = evaluationMethod(shape, options);
   const strata = strataOf(targets, labels.length);
-  const folds = evaluationFolds({ targets, strata, groups }, method, options);
+  const folds = evaluationFolds({ targets, strata, groups, labelTexts }, method, options);
   yield 2 * OPERATIONS_PER_FOLD_ROW * groups.length;
   const lexicalChoices = lexical === null ? [false] : options.lexical === true ? [true] : [false, true];
   return ok({
-    rows: { targets, outputs, weights, strata, groups, ...folds },
+    rows: { targets, outputs, weights, strata, groups, labelTexts, ...folds },
     design: design.value,
     lexicalChoices,
     l2Scale: design.value.scale ** 2,

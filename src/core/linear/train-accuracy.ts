@@ -8,13 +8,19 @@ import { visitLogits } from "./objective.ts";
 import type { TrainingRows } from "./types.ts";
 
 /**
- * The accuracy of each fold's model on the rows that it was trained on, all folds together: the same models whose
+ * The accuracy of each fold's model on the examples that it was trained on, all folds together: the same models whose
  * accuracy on held-out rows is the evaluation's. Null for values.
  */
 export function* trainAccuracy(
   tensors: TensorBackend,
   design: Design,
-  { targets, outputs, weights, folds }: Pick<TrainingRows, "targets" | "outputs" | "weights" | "folds">,
+  {
+    targets,
+    outputs,
+    weights,
+    folds,
+    labelTexts,
+  }: Pick<TrainingRows, "targets" | "outputs" | "weights" | "folds" | "labelTexts">,
   models: readonly FoldModel[],
   calibration: Pick<EvaluationResult, "temperature" | "thresholds">,
 ): Steps<number | null> {
@@ -25,7 +31,7 @@ export function* trainAccuracy(
     yield* visitLogits(tensors, design, outputs, parameters, (first, rows, logits) => {
       for (let i = 0; i < rows; i++) {
         const row = first + i;
-        if (folds[row] === fold || weights[row] === 0) continue;
+        if (folds[row] === fold || weights[row] === 0 || row >= weights.length - labelTexts) continue;
         const judged = isCorrect(row, logits, i * outputs);
         if (judged === null) continue;
         count++;

@@ -10,6 +10,7 @@ import { runBounded } from "./bounded.ts";
 import { measureDistances } from "./class-centroids.ts";
 import { evaluate, evaluatedFolds } from "./evaluate.ts";
 import { buildFeatureSets } from "./feature-set.ts";
+import { countExamples } from "./label-texts.ts";
 import type { FitProblem } from "./objective.ts";
 import { selectPenalty } from "./penalty.ts";
 import { makePreconditioner } from "./preconditioner.ts";
@@ -81,7 +82,7 @@ function* runTraining(
   const start = evaluation.parameters;
   const minimum = yield* refit(tensors, problem, { preconditioner, basis, start, tolerance, onStep });
   const vocabulary = featureSet.lexical ? (lexical?.vocabulary ?? null) : null;
-  const examples = weights.reduce((count, weight) => count + (weight === 0 ? 0 : 1), 0);
+  const examples = countExamples(rows);
   const { result } = evaluation;
   const valueRange = options.clamp && trainingSet.targets.kind === "value" ? rangeOf(trainingSet.targets.values) : null;
   return ok(

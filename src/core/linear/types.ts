@@ -21,6 +21,11 @@ export interface TrainingSet {
   readonly groups: Int32Array;
   /** The texts' lexical features. Null if the inputs are no texts or the head must not have any. */
   readonly lexical?: LexicalFeatures | null;
+  /**
+   * So many of the last rows are texts of labels (text/label-texts.ts). They are always trained on, and count neither as
+   * examples nor in an evaluation.
+   */
+  readonly labelTexts?: number;
 }
 
 /** The rows of a training set as the stages of a training use them. */
@@ -33,6 +38,8 @@ export interface TrainingRows {
   /** Each row's class: every fold has its share of it. */
   readonly strata: Int32Array;
   readonly groups: Int32Array;
+  /** So many of the last rows are texts of labels. */
+  readonly labelTexts: number;
   /** The fold in which each row is held out, or −1. A holdout is fold 0. */
   readonly folds: Int32Array;
   readonly foldCount: number;

@@ -186,12 +186,19 @@ async function exportHead(c: RouteContext<typeof exportHeadRoute>): Promise<Resp
   return respondError(c, { code: "storage_unavailable", message, retryAfter: 5 });
 }
 
+const labelsNeedHead: Failure = {
+  code: "not_available",
+  message: "Fine-tuning learns from examples alone. Leave 'labels' out, or use 'auto' or 'head'.",
+  param: "labels",
+};
+
 async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Response> {
   if (params.test_dataset !== undefined) {
     const testSet = await c.var.ledger().checkTestDataset(params.test_dataset, params.dataset ?? null);
     if (!testSet.ok) return respondError(c, testSet.failure);
   }
-  if (params.method === "fine_tune") return fineTuneHead(c, params);
+  if (params.method === "fine_tune")
+    return params.labels === undefined ? fineTuneHead(c, params) : respondError(c, labelsNeedHead);
   const { idempotencyClaim } = c.var;
   const ledger = c.var.ledger();
   const result = await trainVersion(tenantRequest(c), params, (version, test) =>
@@ -201,12 +208,13 @@ async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Respo
 }
 
 /**
- * Under `auto`, makes a fine-tuning job of a training beyond the budget of one request, if there is a batch endpoint.
+ * Under `auto`, makes a fine-tuning job of a training beyond the budget of one request, if there is a batch endpoint and
+ * the head needs no texts of labels, which a job does not have.
  * Otherwise responds with why the training failed.
  */
 async function fallBackToJob(c: Context<HttpEnv>, params: HeadParams, failure: Failure): Promise<Response> {
-  if (failure.code !== "edge_budget_exceeded" || params.method !== "auto" || getBatchEndpoint(c.env) === null)
-    return respondError(c, failure);
+  const canBeJob = params.method === "auto" && params.labels === undefined && getBatchEndpoint(c.env) !== null;
+  if (failure.code !== "edge_budget_exceeded" || !canBeJob) return respondError(c, failure);
   const result = await createHeadJob(tenantRequest(c), params, "head", c.var.idempotencyClaim);
   // Batch endpoints do not have the layers of a fine-tuned backbone, so a job cannot do it either.
   const isOwnBackbone = !result.ok && result.failure.code === "not_available" && result.failure.param === "backbone";

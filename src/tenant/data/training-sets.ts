@@ -46,17 +46,20 @@ const POSITIONS_PER_READ = 2_000;
 /**
  * The rows of a dataset at a revision. Other calls are served between two parts of them. Fails if the dataset or the
  * revision is not kept, or if the targets are too large for one remote call.
+ *
+ * @param knownGroups hashes of groups that get the first numbers
  */
 export async function readTrainingRows(
   ledger: Transactions,
   name: string,
   backbone: string,
   atRevision?: number,
+  knownGroups: readonly Uint8Array[] = [],
 ): Promise<Result<TrainingRows>> {
   const source = ledger.read((sql) => findDatasetAt(sql, name, atRevision));
   if (!source.ok) return source;
   const { dataset, revision, examples } = source.value;
-  const collector = createCollector(examples);
+  const collector = createCollector(examples, knownGroups);
   for (let start = 0; start < dataset.next_position; start += POSITIONS_PER_READ) {
     if (start > 0) await scheduler.wait(0);
     const read = ledger.read((sql) => {
@@ -99,13 +102,20 @@ function findDatasetAt(
 }
 
 /** Collects the rows of a training, of which there are at most so many. */
-function createCollector(examples: number) {
+function createCollector(examples: number, knownGroups: readonly Uint8Array[]) {
   const positions = new Uint32Array(examples);
   const bytes = new Uint32Array(examples);
   const inputHashes = new Uint8Array(examples * HASH_BYTES);
   const groups = new Int32Array(examples);
   const targets: string[] = [];
   const groupNumbers = new Map<bigint, number>();
+  const numberOf = (groupHash: ArrayBuffer) => {
+    const hash = new BigUint64Array(groupHash)[0] ?? 0n;
+    const number = groupNumbers.get(hash) ?? groupNumbers.size;
+    groupNumbers.set(hash, number);
+    return number;
+  };
+  for (const groupHash of knownGroups) numberOf(groupHash.slice().buffer);
   let targetBytes = 0;
   return {
     get targetBytes() {
@@ -119,9 +129,7 @@ function createCollector(examples: number) {
       positions[index] = row.position;
       bytes[index] = row.bytes;
       inputHashes.set(new Uint8Array(row.input_hash), index * HASH_BYTES);
-      const hash = new BigUint64Array(row.group_hash)[0] ?? 0n;
-      groups[index] = groupNumbers.get(hash) ?? groupNumbers.size;
-      groupNumbers.set(hash, groups[index]);
+      groups[index] = numberOf(row.group_hash);
     },
     rows(isEmbedded: StoredBlocks["isEmbedded"]) {
       const count = targets.length;

@@ -39,9 +39,11 @@ function toHead(row: VersionRow): Head {
   return { ...(JSON.parse(row.record) as HeadRecord), active_version: row.active_version };
 }
 
-/** A version in a list: without the parts of its evaluation that grow with the labels. */
+/** A version in a list: without the parts of its training and its evaluation that grow with the labels. */
 function toSummary(row: VersionRow): Head {
-  const head = toHead(row);
+  const full = toHead(row);
+  const { labels: _labels, ...training } = full.training;
+  const head = { ...full, training };
   if (head.evaluation === null) return head;
   const {
     per_class: _perClass,

@@ -3,7 +3,7 @@
  * not enough memory to train, so it calls the Worker, with a token for this one attempt.
  */
 
-import type { Head } from "../../api/heads.ts";
+import type { DescribedLabel, Head } from "../../api/heads.ts";
 import type { FineTuningJob } from "../../api/jobs.ts";
 import { type Failure, fail, ok, type Result } from "../../core/failure.ts";
 import {
@@ -103,6 +103,8 @@ export interface RetrainingSpec {
   readonly clamp: boolean;
   /** null: the default. */
   readonly inScopeRecall: number | null;
+  /** What it is trained on beside the dataset; empty: nothing. */
+  readonly labels: readonly DescribedLabel[];
   readonly promote: Policy["promote"];
   readonly testDataset: string | null;
 }
@@ -120,6 +122,7 @@ export function getRetrainingSpec(sql: SqlStorage, name: string, attempt: number
     backbone: modality === "embedding" ? null : backbone.id,
     clamp: training.value_range !== undefined,
     inScopeRecall: scope?.score === "in_scope_p_value" ? 1 - scope.threshold : null,
+    labels: training.labels ?? [],
     promote: policy.promote,
     testDataset: policy.test_dataset ?? null,
   });
