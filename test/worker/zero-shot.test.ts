@@ -19,8 +19,7 @@ beforeAll(async () => {
   owner = await tenantWithTickets();
 });
 
-const postHead = (body: object, key = owner.key) =>
-  call("POST", "/v1/heads", key, { name: "support", ...body });
+const postHead = (body: object, key = owner.key) => call("POST", "/v1/heads", key, { name: "support", ...body });
 const trainHead = async (body: object, key = owner.key) => {
   const answer = await postHead(body, key);
   expect(answer.status, answer.text).toBe(201);

@@ -9,6 +9,12 @@ const tasks: Record<Head["task"], string> = {
   regression: "a number an input",
 };
 
+const methods: Record<Head["training"]["method"], string> = {
+  head: "a head on a frozen backbone",
+  fine_tune: "a head, and layers of the backbone",
+  zero_shot: "a head on a frozen backbone, from names and descriptions of labels alone",
+};
+
 export function trainingSection(head: Head): Html {
   const { task, modality, labels, backbone, training } = head;
   const { lexical, candidates = [], trained_parameters, total_parameters } = training;
@@ -17,7 +23,7 @@ export function trainingSection(head: Head): Html {
     ["Predicts", `${tasks[task]}${labels.length === 0 ? "" : `, of ${counted(labels.length, "label")}`}`],
     ["Reads", describeInputs(modality, backbone.id, lexical)],
     ["Trained", html`<time datetime="${isoTime(head)}">${isoTime(head).replace("T", " ").replace("Z", " UTC")}</time>`],
-    ["Method", training.method === "fine_tune" ? "a head, and layers of the backbone" : "a head on a frozen backbone"],
+    ["Method", methods[training.method]],
     ["Took", describeCost(training)],
     ...(trained_parameters === undefined || total_parameters === undefined
       ? []
