@@ -63,6 +63,9 @@ export const limits = {
   ids_per_deletion: 1_000,
   /** Examples of a feedback request. Each is predicted before it is stored. */
   examples_per_feedback: 1_000,
+  /** A head's queue of live inputs: of more the oldest go. */
+  captured_inputs_per_head: 10_000,
+  captured_bytes_per_head: 4 * 1024 * 1024,
   /** What a choice of inputs to label next answers. */
   inputs_to_label: 500,
   json_body_bytes: 16 * 1024 * 1024,

@@ -8,6 +8,7 @@ import { requestLogger } from "./middleware/request-logger.ts";
 import { securityHeaders } from "./middleware/security-headers.ts";
 import { apiKeyRoutes } from "./routes/api-keys.ts";
 import { batchRoutes } from "./routes/batch.ts";
+import { captureRoutes } from "./routes/capture.ts";
 import { datasetChangeRoutes } from "./routes/dataset-changes.ts";
 import { datasetExportRoutes } from "./routes/dataset-export.ts";
 import { datasetRoutes } from "./routes/datasets.ts";
@@ -68,6 +69,7 @@ export function createApp(): App {
   feedbackRoutes(app);
   trafficRoutes(app);
   labelNextRoutes(app);
+  captureRoutes(app);
   retrainingRoutes(app);
   embeddingAheadRoutes(app);
   versionTestRoutes(app);

@@ -1,5 +1,7 @@
 /** The ledger counts time in milliseconds; its columns and the contract hold whole Unix seconds. */
 
+export const DAY_SECONDS = 86_400;
+
 export function toSeconds(milliseconds: number): number {
   return Math.floor(milliseconds / 1000);
 }

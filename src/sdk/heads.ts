@@ -1,3 +1,11 @@
+import type {
+  CapturedDeletion,
+  CapturedInput,
+  CapturedLabel,
+  DeletedCaptured,
+  HeadCapture,
+  NewHeadCaptureRequest,
+} from "../api/capture.ts";
 import type { LabelledExample } from "../api/examples.ts";
 import type { HeadFeedback, HeadPolicy, NewHeadPolicy } from "../api/feedback.ts";
 import type { Head, HeadExport, NewHead } from "../api/heads.ts";
@@ -54,6 +62,17 @@ export function headCalls({ request, get, post, put, delete: remove }: Transport
     /** Which versions answer, and which shadow them. With `traffic`, sets it; everywhere within 30 seconds. */
     traffic: (name: string, traffic?: NewHeadTrafficRequest): Promise<HeadTraffic> =>
       traffic === undefined ? get(`${headPath(name)}/traffic`) : put(`${headPath(name)}/traffic`, traffic),
+    /** Which live inputs are captured. With `capture`, sets it, or ends it by null; everywhere within 30 seconds. */
+    capture: (name: string, capture?: NewHeadCaptureRequest): Promise<HeadCapture> =>
+      capture === undefined ? get(`${headPath(name)}/capture`) : put(`${headPath(name)}/capture`, capture),
+    /** Live inputs that wait for a label. */
+    captured: (name: string, page: PageQuery = {}) =>
+      get<List<CapturedInput>>(`${headPath(name)}/captured`, { ...page }),
+    /** Makes captured inputs examples of the dataset of the active version. */
+    labelCaptured: (name: string, items: readonly CapturedLabel[], options?: RequestOptions) =>
+      post<HeadFeedback>(`${headPath(name)}/captured/label`, { items }, options),
+    deleteCaptured: (name: string, deletion: CapturedDeletion, options?: RequestOptions) =>
+      post<DeletedCaptured>(`${headPath(name)}/captured/delete`, deletion, options),
     /** How the versions do on live inputs. */
     trafficReport: (name: string) => get<TrafficReport>(`${headPath(name)}/traffic/report`),
   };

@@ -9,6 +9,7 @@ import { ok, type Result } from "../core/failure.ts";
 import { chooseShare } from "../core/lifecycle/traffic.ts";
 import { comparedText } from "../ingest/example.ts";
 import type { HeadLease, ServedHead } from "../tenant/heads/served-heads.ts";
+import { captureInputs } from "./capture.ts";
 import { countAgreement, countPredictions, countShed } from "./meter.ts";
 import { checkLimits, type PredictedInputs, type PredictOptions, predictInputs } from "./predict.ts";
 import type { TenantRequest } from "./tenant-request.ts";
@@ -51,6 +52,9 @@ export async function predictLive(
   }
   // All are counted or none: a request that fails is sent again.
   for (const { head, counted } of answers) countPredictions(request, head, false, counted);
+  const { capture } = lease;
+  if (capture !== null)
+    for (const answer of answers) captureInputs(request, capture, answer.head, answer.inputs, answer);
   for (const shadow of lease.shadow) for (const answer of answers) startShadow(request, shadow, answer, options);
   return ok({
     version: groups[0]?.head.version ?? lease.head.version,

@@ -10,14 +10,10 @@ import type { ServedHead } from "../tenant/heads/served-heads.ts";
 import type { CountBatch, VersionCounts } from "../tenant/heads/traffic-counts.ts";
 import { getLedger } from "../tenant/tenant.ts";
 import type { TenantRequest } from "./tenant-request.ts";
+import { MAX_DELAY_MS, waitToWrite } from "./write-delay.ts";
 
-/** The platform lets an isolate work for 30 s after its last response: this, and some for further tries. */
-const DEFAULT_WAIT_SECONDS = 10;
-const MAX_WAIT_SECONDS = 20;
 const MAX_TRIES = 3;
 const RETRY_MS = 2_000;
-/** A write that has not begun so long after its time never will: the platform has ended its request. */
-const MAX_DELAY_MS = 10_000;
 /** A batch that the ledger has not taken for so long is dropped: the ledger forgets the numbers of batches after an hour. */
 const MAX_BATCH_AGE_MS = 600_000;
 /** Of an isolate, until they are written: a few megabytes. Further versions and labels are not counted. */
@@ -144,7 +140,7 @@ function findCounter(request: TenantRequest, head: ServedHead, isShadow: boolean
   const now = Date.now();
   // One that is long overdue has ended with its request.
   if (meter.writeDueAt === null || now > meter.writeDueAt + MAX_DELAY_MS) {
-    const wait = 1_000 * Math.min(Number(request.env.COUNT_SECONDS) || DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS);
+    const wait = waitToWrite(request.env);
     meter.writeDueAt = now + wait;
     request.waitUntil(writeLater(request, meter, wait));
   }

@@ -274,6 +274,16 @@ export const migrations: readonly string[] = [
     INSERT OR REPLACE INTO deleted_positions VALUES ('recommendations', OLD.id, OLD.number, unixepoch());
   END;
   `,
+  `
+  CREATE TABLE head_capture (head INTEGER PRIMARY KEY, setting TEXT NOT NULL);
+  CREATE TABLE captured_inputs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, head INTEGER NOT NULL, version INTEGER NOT NULL, group_hash BLOB NOT NULL,
+    input NOT NULL, prediction TEXT NOT NULL, bytes INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    UNIQUE (head, group_hash)
+  );
+  CREATE INDEX captured_inputs_head ON captured_inputs (head, number, bytes);
+  CREATE INDEX captured_inputs_expires_at ON captured_inputs (expires_at);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

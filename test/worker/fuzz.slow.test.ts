@@ -108,6 +108,15 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
     path: () => `/v1/webhook_endpoints/${endpointId}/redeliver`,
     body: { since: 1_700_000_000 },
   },
+  "PUT /v1/heads/{name}/capture": {
+    path: "/v1/heads/support/capture",
+    body: { sampling_rate: 0.5, max_score: 0.6, retention_days: 30 },
+  },
+  "POST /v1/heads/{name}/captured/label": {
+    path: "/v1/heads/support/captured/label",
+    body: { items: [{ id: "cap_1", label: "billing" }] },
+  },
+  "POST /v1/heads/{name}/captured/delete": { path: "/v1/heads/support/captured/delete", body: { contains: "a" } },
   "POST /v1/heads/{name}/label_next": {
     path: "/v1/heads/support/label_next",
     body: { inputs: ["a", { text: "b" }], count: 2 },

@@ -5,6 +5,7 @@ import type { Task } from "../../core/head.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { findListPosition } from "../deleted-positions.ts";
+import { deleteCaptureOfDataset } from "../heads/capture-deletion.ts";
 import { deleteRunsOfDataset } from "../heads/evaluation-deletion.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
@@ -132,6 +133,7 @@ export function deleteDataset(
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
   deleteRunsOfDataset(sql, id, now);
+  deleteCaptureOfDataset(sql, id);
   deleteRecommendationsOfDataset(sql, id);
   if (deleteDatasetRows(sql, id)) schedule(sql, "delete_examples", String(id), now);
   schedule(sql, "delete_blocks", String(id), now);

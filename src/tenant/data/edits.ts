@@ -7,6 +7,7 @@ import type { DatasetChange } from "../../api/dataset-changes.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { shortHash } from "../../lib/hash.ts";
+import { deleteCapturedExamples, deleteCapturedText, listQueues } from "../heads/capture-deletion.ts";
 import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
 import type { ChangeReference } from "../idempotency.ts";
 import { schedule } from "../tasks/tasks.ts";
@@ -133,11 +134,12 @@ async function runEdit(ledger: Transactions, id: number): Promise<Result<Dataset
   ledger.activeEdits.add(id);
   try {
     for (;;) {
-      const isLast = ledger.changeNow((sql) => editStep(sql, id));
+      const isLast = ledger.changeNow((sql, now) => editStep(sql, id, now));
       if (!isLast.ok) return isLast;
       if (isLast.value) break;
       await scheduler.wait(0);
     }
+    await deleteCapturedTexts(ledger, id);
     const claim = ledger.read((sql) => findEdit(sql, id));
     if (!claim.ok) return claim;
     const commit = (sql: SqlStorage, now: number) => commitEdit(sql, id, now);
@@ -155,6 +157,23 @@ async function runEdit(ledger: Transactions, id: number): Promise<Result<Dataset
   }
 }
 
+/** What deletes examples by a part of their texts deletes the live inputs that have it, queue by queue. */
+async function deleteCapturedTexts(ledger: Transactions, id: number): Promise<void> {
+  const queues = ledger.read((sql) => {
+    const found = findEdit(sql, id);
+    if (!found.ok) return found;
+    const { kind, filter } = JSON.parse(found.value.row.edit) as Edit;
+    const { contains } = filter;
+    return ok(kind === "delete" && contains !== undefined ? { contains, heads: listQueues(sql, id) } : null);
+  });
+  if (!queues.ok || queues.value === null) return;
+  const { contains, heads } = queues.value;
+  for (const head of heads) {
+    ledger.changeNow((sql, now) => ok(deleteCapturedText(sql, head, contains, now)));
+    await scheduler.wait(0);
+  }
+}
+
 /** Goes on with an edit whose object was lost. Answers when to look again, or null when it has ended. */
 export async function resumeEdit(ledger: Transactions, id: number): Promise<number | null> {
   if (ledger.activeEdits.has(id)) return Date.now() + RESUME_MS;
@@ -163,13 +182,14 @@ export async function resumeEdit(ledger: Transactions, id: number): Promise<numb
 }
 
 /** Changes the next examples. Answers whether they are the last. */
-function editStep(sql: SqlStorage, id: number): Result<boolean> {
+function editStep(sql: SqlStorage, id: number, now: number): Result<boolean> {
   const found = findEdit(sql, id);
   if (!found.ok) return found;
   const { row, dataset } = found.value;
   const edit = JSON.parse(row.edit) as Edit;
   const { positions, below } = searchStep(sql, dataset, dataset.revision, edit.filter, row.below);
   const changes = beginChanges(dataset);
+  if (edit.kind === "delete") deleteCapturedExamples(sql, id, positions, now);
   for (const position of positions) {
     if (edit.kind === "delete") removeExample(sql, changes, position);
     else renameLabel(sql, changes, position, edit.filter.label, edit.to);

@@ -10,6 +10,7 @@ import type { HeadReference } from "../idempotency.ts";
 import { paginate } from "../page.ts";
 import { schedule } from "../tasks/tasks.ts";
 import { deleteUnusedBackbones } from "./backbones.ts";
+import { deleteCapture } from "./capture-deletion.ts";
 import { deleteRunsOfHead } from "./evaluation-deletion.ts";
 import { clearShares, mayPromote } from "./traffic.ts";
 import { deleteHeadTraffic } from "./traffic-counts.ts";
@@ -224,6 +225,7 @@ export function deleteHead(
   sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);
   deleteHeadTraffic(sql, head.value.id);
+  deleteCapture(sql, head.value.id);
   sql.exec("DELETE FROM due WHERE kind = 'retrain' AND ref = ?", name);
   deleteRunsOfHead(sql, head.value.id, now);
   for (const { sha256 } of hashes) if (!isHeadReferenced(sql, sha256)) schedule(sql, "delete_bytes", sha256, now);

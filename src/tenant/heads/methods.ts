@@ -1,4 +1,5 @@
 /** What the Worker may call on a ledger for heads, fine-tuned backbones, policies, feedback and retraining. */
+import type { CapturedDeletion } from "../../api/capture.ts";
 import type { EvaluationRunPageRequest } from "../../api/evaluations.ts";
 import type { PageRequest } from "../../api/lists.ts";
 import type { NewHeadTraffic } from "../../api/traffic.ts";
@@ -13,6 +14,9 @@ import { countTrainedOn } from "../data/overlap.ts";
 import type { JobSpec } from "../jobs/jobs.ts";
 import type { Transactions } from "../transactions.ts";
 import * as backbones from "./backbones.ts";
+import * as capture from "./capture.ts";
+import { deleteCaptured } from "./capture-deletion.ts";
+import * as captured from "./captured-inputs.ts";
 import { listErrors } from "./evaluation-errors.ts";
 import * as evaluations from "./evaluations.ts";
 import * as feedback from "./feedback.ts";
@@ -102,6 +106,29 @@ export const headMethods = {
     }),
   getTrafficReport: (ledger: Transactions, name: string) => ledger.read((sql, now) => getTrafficReport(sql, name, now)),
   recordCounts: (ledger: Transactions, batch: CountBatch) => ledger.change((sql, now) => recordCounts(sql, batch, now)),
+
+  getCapture: (ledger: Transactions, name: string) => ledger.read((sql, now) => capture.getCapture(sql, name, now)),
+  setCapture: (ledger: Transactions, name: string, setting: capture.Capture | null) =>
+    ledger.change((sql, now) => capture.setCapture(sql, name, setting, now)),
+  recordCaptured: (ledger: Transactions, name: string, inputs: readonly capture.NewCapturedInput[]) =>
+    ledger.change((sql) => capture.recordCaptured(sql, name, inputs)),
+  listCaptured: (ledger: Transactions, name: string, request: PageRequest) =>
+    ledger.read((sql, now) => captured.listCaptured(sql, name, request, now)),
+  readLabellingTarget: (ledger: Transactions, name: string, ids: readonly string[]) =>
+    ledger.read((sql, now) => captured.readLabellingTarget(sql, name, ids, now)),
+  labelCaptured: (
+    ledger: Transactions,
+    claim: string | null,
+    name: string,
+    ids: readonly string[],
+    batch: feedback.FeedbackBatch,
+  ) =>
+    changeDataset(ledger, batch.dataset.name, (sql, now) => captured.labelCaptured(sql, name, ids, batch, now), {
+      claim,
+      status: 200,
+    }),
+  deleteCaptured: (ledger: Transactions, claim: string | null, name: string, deletion: CapturedDeletion) =>
+    ledger.change((sql, now) => deleteCaptured(sql, name, deletion, now), { claim, status: 200 }),
 
   findBackbone: (ledger: Transactions, id: string) => ledger.read((sql) => backbones.findBackbone(sql, id)),
   listBackbones: (ledger: Transactions) => ledger.read((sql) => ok(backbones.listBackbones(sql))),

@@ -2,6 +2,7 @@
 import type { Head } from "../../api/heads.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { largestShare } from "../../core/lifecycle/traffic.ts";
+import { type Capture, readCapture } from "./capture.ts";
 import { readSplit } from "./traffic.ts";
 
 /** The part of a version's record that a prediction needs. The evaluation is large; the labels come with the weights. */
@@ -18,6 +19,8 @@ export interface HeadLease {
   /** The versions that answer by shares; empty where `head` answers all. */
   readonly shares: readonly { readonly share: number; readonly head: ServedHead }[];
   readonly shadow: readonly ServedHead[];
+  /** By what live inputs are captured; null: none are. */
+  readonly capture: Capture | null;
 }
 
 /** A version whose record has been read. */
@@ -70,7 +73,9 @@ export function leaseHead(sql: SqlStorage, name: string, version: number | null)
   const find = (number: number) => findServed(sql, name, row.id, number);
   if (version !== null) {
     const head = find(version);
-    return head ? ok({ head, shares: [], shadow: [] }) : fail("not_found", `No version ${version} of head '${name}'.`);
+    return head
+      ? ok({ head, shares: [], shadow: [], capture: null })
+      : fail("not_found", `No version ${version} of head '${name}'.`);
   }
   const split = readSplit(sql, row.id);
   const shares = split.versions.flatMap(({ version: number, share }) => {
@@ -81,5 +86,5 @@ export function leaseHead(sql: SqlStorage, name: string, version: number | null)
   const head = largestShare(shares)?.head ?? (row.active_version === null ? null : find(row.active_version));
   if (head === null)
     return fail("not_found", `No version of head '${name}' is active yet. Promote one, or name a 'version'.`);
-  return ok({ head, shares, shadow });
+  return ok({ head, shares, shadow, capture: readCapture(sql, row.id) });
 }

@@ -9,9 +9,9 @@ import { compareInputs, type FigureShift } from "../../core/evaluation/input-shi
 import { ok, type Result } from "../../core/failure.ts";
 import { countInputs, initialShiftState, type ShiftState } from "../../core/lifecycle/input-shift.ts";
 import { addTraffic, noTraffic, type TrafficCounts } from "../../core/lifecycle/traffic.ts";
+import { DAY_SECONDS } from "../../lib/time.ts";
 import { emit } from "../hooks/events.ts";
 
-const DAY_SECONDS = 86_400;
 export const TRAFFIC_DAYS = 30;
 /** No isolate sends a batch again so long after it has counted it. */
 const WRITER_MS = 3_600_000;

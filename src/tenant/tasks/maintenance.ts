@@ -13,6 +13,7 @@ import { expireHistory } from "../data/history.ts";
 import { deleteStagedRows, dropImport } from "../data/imports.ts";
 import { deleteOldPositions } from "../deleted-positions.ts";
 import { isBackboneReferenced } from "../heads/backbones.ts";
+import { deleteExpiredInputs } from "../heads/capture.ts";
 import { deleteEvaluationErrors } from "../heads/evaluation-deletion.ts";
 import { isHeadReferenced } from "../heads/heads.ts";
 import { deleteOldCounts } from "../heads/traffic-counts.ts";
@@ -67,6 +68,8 @@ export async function runMaintenanceTask(at: TenantStorage, task: ScheduledTask,
       return storage.transactionSync(() => expireHistory(sql, now)) ? now : null;
     case "delete_evaluation_errors":
       return storage.transactionSync(() => deleteEvaluationErrors(sql)) ? now : null;
+    case "expire_captured":
+      return storage.transactionSync(() => deleteExpiredInputs(sql, now));
     case "delete_blocks":
       return deletePrefix(kv, blocksPrefix(tenant, Number(task.ref)), now);
     case "abort_upload":

@@ -31,6 +31,7 @@ export type TaskKind =
   | "retrain"
   | "embed_dataset"
   | "delete_evaluation_errors"
+  | "expire_captured"
   | "test_version"
   | "sweep";
 
@@ -89,6 +90,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   retrain: 1,
   embed_dataset: MAX_CALLS_PER_EMBEDDING,
   delete_evaluation_errors: 0,
+  expire_captured: 0,
   test_version: 1,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
