@@ -29,6 +29,8 @@ export interface JobSize {
   readonly textBytes: number;
   /** Whether nothing is trained on all examples after the comparison. */
   readonly onlyCompares?: boolean;
+  /** Whether the candidates are compared on other examples, and not on folds. */
+  readonly hasTestSet?: boolean;
   /** null: no layers are trained. */
   readonly layers: {
     readonly epochs: number | "auto";
@@ -57,19 +59,19 @@ const BYTES_PER_TEXT_BYTE = 3;
 
 /** The floating-point operations of an attempt, and the bytes of its data and arrays. */
 export function estimateJobCost(size: JobSize, options: CostOptions): Cost {
-  const { task, dimensions, textBytes, layers, onlyCompares = false } = size;
+  const { task, dimensions, textBytes, layers, onlyCompares = false, hasTestSet = false } = size;
   const [examples, outputs] = [Math.max(1, size.examples), Math.max(1, size.labels)];
   const arrays = estimateCost({ task, examples, dimensions, outputs, textBytes }, options).bytes;
   const bytes = arrays + BYTES_PER_TEXT_BYTE * textBytes;
   const evaluation = objectiveOperations({ examples, dimensions, outputs, columns: 0, entries: 0 });
   const head = EVALUATIONS_PER_HEAD * evaluation + OPERATIONS_PER_TEXT_BYTE * textBytes;
-  const folds = comparisonFoldCount(examples);
+  const folds = hasTestSet ? 1 : comparisonFoldCount(examples);
   if (layers === null) return toCost(folds * head, bytes);
   /** Of a training on a part of the examples. */
   const training = (part: number) =>
     layersOperations(layers, dimensions, outputs, Math.ceil(part * examples), part * textBytes);
   const refit = onlyCompares ? 0 : training(1);
-  return toCost(folds * head + folds * training(1 - 1 / folds) + refit, bytes);
+  return toCost(folds * head + folds * training(hasTestSet ? 1 : 1 - 1 / folds) + refit, bytes);
 }
 
 function layersOperations(

@@ -8,6 +8,7 @@ import { parsePrices } from "../core/prices.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import { getBatchEndpoint } from "../tenant/jobs/job-runner.ts";
 import type { NewMeasurement } from "../tenant/jobs/measurements.ts";
+import { getLedger } from "../tenant/tenant.ts";
 import { resolveJobSpec } from "./job-spec.ts";
 
 /**
@@ -16,7 +17,7 @@ import { resolveJobSpec } from "./job-spec.ts";
  */
 export async function resolveMeasurement(
   request: TenantRequest,
-  { dataset, backbone, budget = {} }: Pick<RecommendationParams, "dataset" | "backbone" | "budget">,
+  { dataset, backbone, budget = {}, test_dataset }: Omit<RecommendationParams, "measure">,
   revision: number,
 ): Promise<Result<NewMeasurement>> {
   const param = "measure";
@@ -61,7 +62,23 @@ export async function resolveMeasurement(
       "There are no layers to train: only those of 'text-use-1' and 'text-static-1' can be. Name one of them as the backbone, or leave 'measure' out.",
       { param: "backbone" },
     );
+  const test = test_dataset === undefined ? ok(null) : await findTestSet(request, test_dataset, spec);
+  if (!test.ok) return test;
   const prices = parsePrices(request.env.PRICES);
   if (!prices.ok) throw new Error(prices.failure.message);
-  return ok({ spec, budget, prices: prices.value });
+  return ok({ spec, budget, prices: prices.value, test: test.value });
+}
+
+async function findTestSet(
+  { env, tenant }: TenantRequest,
+  name: string,
+  spec: NewMeasurement["spec"],
+): Promise<Result<NewMeasurement["test"]>> {
+  const ledger = getLedger(env.TENANT, tenant);
+  const checked = await ledger.checkTestDataset(name, spec);
+  if (!checked.ok) return checked;
+  const found = await ledger.findDataset(name);
+  if (!found.ok) return { ok: false, failure: { ...found.failure, param: "test_dataset" } };
+  const { id, revision } = found.value;
+  return ok({ name, id, revision });
 }

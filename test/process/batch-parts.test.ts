@@ -341,7 +341,7 @@ describe("a sample of the examples", () => {
   it("is a part of every larger one, and has each label's share", async () => {
     const sampleOf = await read(
       makeTexts(120, (topic, i) => (i % 10 === 0 ? "rare" : topic)),
-      makeSubmission(),
+      makeSubmission({ comparison: "cross_fit" }),
     );
     const samples = [20, 30, 60, 120].map(sampleOf);
     for (const [i, { texts }] of samples.slice(0, -1).entries())
@@ -354,9 +354,17 @@ describe("a sample of the examples", () => {
     expect(sampleOf(500).texts).toEqual(samples[3]?.texts);
   });
 
+  it("leaves what is held out for the comparison beside it", async () => {
+    const sampleOf = await read(makeTexts(100), makeSubmission({ comparison: "held_out" }));
+    const { heldOut, texts } = sampleOf(30);
+    expect(heldOut.filter(Boolean)).toHaveLength(20);
+    expect(texts).toHaveLength(50);
+    expect(sampleOf(80).texts).toHaveLength(100);
+  });
+
   it("has each row as it was", async () => {
     const lines = makeEmbeddings(60, (value) => (value > 0 ? "above" : "below"));
-    const sampleOf = await read(lines, makeSubmission(embeddingOptions));
+    const sampleOf = await read(lines, makeSubmission({ ...embeddingOptions, comparison: "cross_fit" }));
     const [all, { embeddings, ...sample }] = [sampleOf(60), sampleOf(15)];
     expect(sample).toMatchObject({ texts: [], revision: all.revision, digest: all.digest });
     expect(embeddings.count()).toBe(15);

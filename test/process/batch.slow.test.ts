@@ -312,6 +312,22 @@ describe("a job", () => {
       expect(numbers.manifest.evaluation?.r2).toBeCloseTo(numbers.judgement.fine_tuned_accuracy, 6);
     });
 
+    it("of a sample is judged on that alone, and ends with it", async () => {
+      const { url } = await harness.start();
+      const submission = makeSubmission({ ...shortOptions, sample: 60 });
+      harness.worker.getDirective = ({ type, id }) =>
+        type === "evaluated" && id === submission.id ? { directive: "end", refit: null } : {};
+      await submit(url, harness.worker.addJob(submission, makeTexts(120)));
+      const { judgement, cost } = await harness.worker.waitForMessage("evaluated", submission.id);
+      expect(judgement).toMatchObject({ test_examples: 60, head_accuracy: 1 });
+      expect(cost?.operations).toBeGreaterThan(1e6);
+      expect(cost?.milliseconds).toBeGreaterThan(0);
+      await poll(async () => (await submit(url, submission)).status).toBe(200);
+      const told = harness.worker.messages(submission.id);
+      expect(told.at(-1)?.type).toBe("evaluated");
+      expect(progressMessages(told, "Read")).toEqual(["Read 60 examples."]);
+    });
+
     it("of two examples of each label is judged on all four", async () => {
       const { url } = await harness.start();
       const lines = makeTexts(6).filter(({ target }) => target !== "food");

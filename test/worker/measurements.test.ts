@@ -243,6 +243,39 @@ test("a budget takes the samples that fit into it, and one that is too small fai
   expect(tiny).toMatchObject({ value: { status: "failed", error: { code: "too_few_examples" satisfies ErrorCode } } });
 });
 
+test("a test set is what both methods are compared on, and none of it is trained on", async () => {
+  const tenant = await newTenantWithDataset();
+  const { id, key, ledger } = tenant;
+  await call("POST", "/v1/datasets", key, { name: "held", task: "single_label", modality: "text" });
+  const held = ["ticket 0 about 0", "another about 1", "a third about 0"].map((text) => ({ text, label: "money" }));
+  await call("POST", "/v1/datasets/held/examples", key, { examples: held });
+  const dataset = await ledger.findDataset("tickets");
+  const measurement = await resolve(id, { test_dataset: "held" });
+  if (!measurement.ok || !dataset.ok) throw new Error("There is nothing to measure.");
+  const record = makeRecommendation(`rec_${++recommendations}`, { name: "tickets", revision: 1, examples: 200 });
+  await ledger.addMeasuredRecommendation(null, dataset.value.id, record, measurement.value);
+  const submissions: Submission[] = [];
+  for (const count of [1, 2, 3]) submissions.push(await waitForSubmission(id, count));
+  const [first, ...others] = submissions as [Submission, ...Submission[]];
+  expect(first).toMatchObject({ comparison: "held_out", sample: expect.any(Number) });
+  const lines = (await attemptClient(first).fetchData()).flatMap((line) => ("end" in line ? [] : [line]));
+  expect(lines.filter(({ held_out }) => held_out).map(({ text }) => text)).toEqual(held.map(({ text }) => text));
+  expect(lines.filter(({ held_out }) => !held_out)).toHaveLength(199);
+  await attemptClient(first).sendAcceptedMessage(evaluated() as never);
+  // A test set that is gone fails what is still to be measured on it.
+  expect((await call("DELETE", "/v1/datasets/held", key)).status).toBe(200);
+  for (const other of others)
+    expect((await attemptClient(other).callback("GET", "/data")).json.error.code).toBe(
+      "attempt_ended" satisfies ErrorCode,
+    );
+  expect(await ledger.getRecommendation(record.id)).toMatchObject({
+    value: { status: "complete", measured: { points: [{ examples: first.sample }] } },
+  });
+  expect(await resolve(id, { test_dataset: "held" })).toMatchObject({
+    failure: { code: "not_found" satisfies ErrorCode, param: "test_dataset" },
+  });
+});
+
 test("a measurement counts towards the jobs that a tenant may have", async () => {
   const tenant = await newTenantWithDataset();
   fakeEndpoint(tenant.id).onSubmit = respond(429, "", { "retry-after": "600" });

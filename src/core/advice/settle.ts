@@ -4,13 +4,14 @@ import type { Comparison } from "../evaluation/comparison.ts";
 import { compare, isBetter } from "../evaluation/comparison.ts";
 import { normalCdf } from "../evaluation/gamma.ts";
 import { wilsonInterval } from "../evaluation/metrics.ts";
-import { comparisonFoldCount } from "../linear/split.ts";
 
 /** How both methods did on a sample. */
 export interface Measurement {
   /** The size of the sample. */
   readonly examples: number;
-  /** On examples of the sample, by models that had not been trained on them. */
+  /** How many of these a model was trained on. */
+  readonly trained: number;
+  /** On examples that the models had not been trained on. */
   readonly comparison: Comparison;
   /** Floating-point operations of all trainings. */
   readonly operations: number;
@@ -131,10 +132,9 @@ function measuredAccuracies(comparison: Comparison) {
   };
 }
 
-/** Models are trained on a sample without one fold of it. */
 function curvePoint(which: Accuracy) {
-  return ({ examples, comparison }: Measurement): CurvePoint => ({
-    examples: Math.round(examples * (1 - 1 / comparisonFoldCount(examples))),
+  return ({ trained, comparison }: Measurement): CurvePoint => ({
+    examples: trained,
     ...withInterval(comparison, which),
   });
 }

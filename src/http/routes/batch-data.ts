@@ -20,7 +20,7 @@ const FILE_PAGE_ROWS = 5_000;
 
 /**
  * All examples of a job, then a last line; a stream without that line is incomplete. The examples of the validation file
- * are held out, and left out of the training examples. Without a validation file the inputs' hashes choose which are held
+ * or the test set are held out, and left out of the training examples. Without either the inputs' hashes choose which are held
  * out.
  */
 export function streamJobData(env: Cloudflare.Env, attempt: Attempt, job: JobSpec): ReadableStream<Uint8Array> {
@@ -38,24 +38,26 @@ export function streamJobData(env: Cloudflare.Env, attempt: Attempt, job: JobSpe
 }
 
 async function* readDataLines(env: Cloudflare.Env, attempt: Attempt, job: JobSpec): AsyncGenerator<DataLine[], void> {
-  const { source, validation_file } = job;
+  const { source, validation_file, measurement } = job;
   let rowCount = 0;
   let revision: number | null = null;
-  const validationGroups = new Set<string>();
-  if (validation_file !== null) {
-    for await (const { rows } of readFilePages(env, attempt, validation_file, job)) {
-      for (const { groupHash } of rows) validationGroups.add(toHex(groupHash));
-      rowCount += rows.length;
-      yield rows.map((row) => toDataLine(row, true));
-    }
+  const heldOutGroups = new Set<string>();
+  let heldOutPages: AsyncGenerator<RowPage, void> | null = null;
+  if (validation_file !== null) heldOutPages = readFilePages(env, attempt, validation_file, job);
+  else if (measurement?.test) heldOutPages = readDatasetPages(env, attempt, "test");
+  for await (const { rows } of heldOutPages ?? []) {
+    for (const { groupHash } of rows) heldOutGroups.add(toHex(groupHash));
+    rowCount += rows.length;
+    yield rows.map((row) => toDataLine(row, true));
   }
-  const pages = source.kind === "file" ? readFilePages(env, attempt, source.id, job) : readDatasetPages(env, attempt);
+  const pages =
+    source.kind === "file" ? readFilePages(env, attempt, source.id, job) : readDatasetPages(env, attempt, "training");
   for await (const page of pages) {
     revision ??= page.revision;
-    const trainingRows = page.rows.filter(({ groupHash }) => !validationGroups.has(toHex(groupHash)));
+    const trainingRows = page.rows.filter(({ groupHash }) => !heldOutGroups.has(toHex(groupHash)));
     if (trainingRows.length === 0) continue;
     rowCount += trainingRows.length;
-    yield trainingRows.map((row) => toDataLine(row, validation_file === null && isHeldOut(row.groupHash)));
+    yield trainingRows.map((row) => toDataLine(row, heldOutPages === null && isHeldOut(row.groupHash)));
   }
   yield [{ end: true, rows: rowCount, revision }];
 }
@@ -74,9 +76,10 @@ function toDataLine({ id, input, target, groupHash }: DataRow, heldOut: boolean)
 async function* readDatasetPages(
   env: Cloudflare.Env,
   { tenant, job, attempt }: Attempt,
+  rows: "training" | "test",
 ): AsyncGenerator<RowPage, void> {
   for (let afterPosition = -1; ; ) {
-    const page = await getLedger(env.TENANT, tenant).readJobRows(job, attempt, afterPosition);
+    const page = await getLedger(env.TENANT, tenant).readJobRows(job, attempt, afterPosition, rows);
     // The response has begun. It ends without its last line, and the next call gets the failure.
     if (!page.ok) throw new Error(page.failure.code);
     if (page.value.rows.length === 0) return;

@@ -19,7 +19,9 @@ export function estimateJob(sql: SqlStorage, spec: JobSpec): Cost {
   const all = measureSource(sql, spec);
   const examples = Math.min(all.examples, spec.measurement?.examples ?? all.examples);
   const textBytes = (all.textBytes * examples) / Math.max(1, all.examples);
-  const size = { ...all, examples, textBytes, onlyCompares: spec.measurement !== undefined };
+  const { measurement } = spec;
+  const work = { onlyCompares: measurement !== undefined, hasTestSet: Boolean(measurement?.test) };
+  const size = { ...all, examples, textBytes, ...work };
   return estimateJobCost({ task, dimensions, ...size, layers }, options);
 }
 

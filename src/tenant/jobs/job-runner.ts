@@ -172,7 +172,7 @@ function toSubmission(env: Cloudflare.Env, { id, spec, state, created_at }: JobR
     clamp: spec.clamp ?? false,
     ...(spec.in_scope_recall === undefined ? {} : { in_scope_recall: spec.in_scope_recall }),
     evaluation: spec.evaluation,
-    comparison: spec.validation_file === null ? "cross_fit" : "held_out",
+    comparison: spec.validation_file === null && !spec.measurement?.test ? "cross_fit" : "held_out",
     ...(spec.measurement === undefined ? {} : { sample: spec.measurement.examples }),
     edge_budget: edgeBudget,
     estimate: spec.estimate,

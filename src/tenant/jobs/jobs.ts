@@ -68,6 +68,8 @@ export interface JobMeasurement {
   readonly examples: number;
   /** Of a second, in USD, by the prices when it was made. */
   readonly usd_per_second: number;
+  /** The dataset on which the candidates are compared; null: on the sample's own folds. */
+  readonly test: { readonly name: string; readonly id: number; readonly revision: number } | null;
 }
 
 export interface JobRow {

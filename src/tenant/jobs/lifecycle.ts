@@ -42,6 +42,9 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
     const file = getFile(sql, source.id);
     return file.ok ? ok(null) : { ok: false, failure: { ...file.failure, param } };
   }
+  const test = spec.measurement?.test ?? null;
+  if (test !== null && !hasDataset(sql, test))
+    return fail("not_found", `No dataset '${test.name}'.`, { param: "test_dataset" });
   const dataset = findDataset(sql, source.name);
   if (!dataset.ok || dataset.value.id !== source.id)
     return fail("not_found", `No dataset '${source.name}'.`, { param });
@@ -65,6 +68,11 @@ export function checkSource(sql: SqlStorage, spec: JobSpec): Result<null> {
     `Training needs at least ${minLabels === 1 ? "one label" : "two labels"}; '${source.name}' has ${labels.length}.`,
     { param },
   );
+}
+
+function hasDataset(sql: SqlStorage, { name, id }: { readonly name: string; readonly id: number }): boolean {
+  const dataset = findDataset(sql, name);
+  return dataset.ok && dataset.value.id === id;
 }
 
 export function createJob(sql: SqlStorage, id: string, spec: JobSpec, now: number): Result<FineTuningJob> {

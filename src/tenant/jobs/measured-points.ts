@@ -5,6 +5,7 @@
 import { type Measurement, settle, toPoint } from "../../core/advice/settle.ts";
 import { hasTestExamples } from "../../core/evaluation/comparison.ts";
 import { hasEnded } from "../../core/lifecycle/job.ts";
+import { comparisonFoldCount } from "../../core/linear/split.ts";
 import { getRecommendation, replaceRecommendation } from "../data/recommendations.ts";
 import { deleteJob, type JobRow, listMeasurements } from "./jobs.ts";
 
@@ -37,8 +38,10 @@ function toMeasurement({ spec, state }: JobRow): Measurement[] {
   const { comparison, comparisonCost: cost } = state;
   if (spec.measurement === undefined || !cost || comparison === null || !hasTestExamples(comparison)) return [];
   const seconds = cost.milliseconds / 1_000;
-  const { examples, usd_per_second } = spec.measurement;
-  return [{ examples, comparison, operations: cost.operations, seconds, usd: seconds * usd_per_second }];
+  const { examples, usd_per_second, test } = spec.measurement;
+  // Without a test set, each model is trained without one fold.
+  const trained = test === null ? Math.round(examples * (1 - 1 / comparisonFoldCount(examples))) : examples;
+  return [{ examples, trained, comparison, operations: cost.operations, seconds, usd: seconds * usd_per_second }];
 }
 
 /** Why no job has measured anything: what the largest one says of its end. */

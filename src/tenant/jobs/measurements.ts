@@ -8,7 +8,7 @@ import { newId } from "../../lib/id.ts";
 import { countLabels } from "../data/label-counts.ts";
 import { addRecommendation, type NewRecommendationRecord } from "../data/recommendations.ts";
 import { estimateJob } from "./estimate.ts";
-import { checkActiveJobs, type JobSpec, listMeasurementsOfDataset } from "./jobs.ts";
+import { checkActiveJobs, type JobMeasurement, type JobSpec, listMeasurementsOfDataset } from "./jobs.ts";
 import { addJob, applyEvent, checkSource } from "./lifecycle.ts";
 
 /** What all samples may take together, if the budget does not say. */
@@ -19,6 +19,8 @@ export interface NewMeasurement {
   readonly spec: Omit<JobSpec, "head" | "measurement">;
   readonly budget: { readonly seconds?: number | undefined; readonly usd?: number | undefined };
   readonly prices: Prices;
+  /** The dataset on which the methods are compared; null: each on a part of its own sample. */
+  readonly test: JobMeasurement["test"];
 }
 
 /**
@@ -30,15 +32,15 @@ export function addMeasuredRecommendation(
   sql: SqlStorage,
   dataset: number,
   record: NewRecommendationRecord,
-  { spec, budget, prices }: NewMeasurement,
+  { spec, budget, prices, test }: NewMeasurement,
   now: number,
 ): Result<Recommendation> {
-  const source = checkSource(sql, { ...spec, head: record.id });
-  if (!source.ok) return source;
   const toSpec = (head: string, examples: number): JobSpec => {
     const { batch_vcpu_second: usd_per_second } = prices;
-    return { ...spec, head, measurement: { recommendation: record.id, examples, usd_per_second } };
+    return { ...spec, head, measurement: { recommendation: record.id, examples, usd_per_second, test } };
   };
+  const source = checkSource(sql, toSpec(record.id, record.dataset.examples));
+  if (!source.ok) return source;
   const secondsOf = (examples: number) =>
     estimateJob(sql, toSpec(record.id, examples)).operations / OPERATIONS_PER_SECOND;
   const { examples } = record.dataset;

@@ -43,12 +43,23 @@ export const jobMethods = {
       const job = attempts.getCurrentAttempt(sql, id, attempt);
       return job.ok ? ok(attempts.checkJobData(sql, job.value, now, getJobRules(ledger.env))) : job;
     }),
-  /** The next rows of the dataset that a job trains on, oldest first; an empty list at the end. */
-  readJobRows: (ledger: Transactions, id: string, attempt: number, afterPosition: number) =>
+  /** The next rows of the dataset that a job trains on, or is compared on, oldest first; an empty list at the end. */
+  readJobRows: (
+    ledger: Transactions,
+    id: string,
+    attempt: number,
+    afterPosition: number,
+    rows: "training" | "test" = "training",
+  ) =>
     ledger.read((sql) => {
       const job = attempts.getCurrentAttempt(sql, id, attempt);
       if (!job.ok) return job;
-      const { source } = job.value.spec;
+      const { source, measurement } = job.value.spec;
+      if (rows === "test") {
+        const test = measurement?.test ?? null;
+        if (test === null) return fail("not_found", "This job has no test set.");
+        return readRows(sql, test.id, afterPosition, test.revision);
+      }
       if (source.kind === "dataset") return readRows(sql, source.id, afterPosition, source.revision);
       return fail("not_found", "This job trains on a file.");
     }),

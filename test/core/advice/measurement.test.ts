@@ -49,6 +49,7 @@ describe("samples", () => {
 describe("a measurement", () => {
   const measured = (examples: number, onlyHead: number, onlyFineTuned: number): Measurement => ({
     examples,
+    trained: examples / 2,
     comparison: {
       test_examples: examples,
       head_accuracy: 0.8,
@@ -103,10 +104,9 @@ describe("a measurement", () => {
       fine_tune: { accuracy: 0.8500000000000001, interval: wilsonInterval(0.8500000000000001, 1000) },
     });
     const { data_requirements, compute_cost } = settled.comparison;
-    // Of 1,000 examples each of two models is trained on a half, of 250 each of five on four fifths.
-    expect(data_requirements.head.learning_curve.map(({ examples }) => examples)).toEqual([200, 500]);
+    expect(data_requirements.head.learning_curve.map(({ examples }) => examples)).toEqual([125, 500]);
     expect(data_requirements.fine_tune?.learning_curve).toMatchObject([
-      { examples: 200, accuracy: 0.8400000000000001, interval: wilsonInterval(0.8400000000000001, 250) },
+      { examples: 125, accuracy: 0.8400000000000001, interval: wilsonInterval(0.8400000000000001, 250) },
       { examples: 500 },
     ]);
     expect(compute_cost.fine_tune?.measured).toEqual({ operations: 1e12, seconds: 100, usd: 1e-3 });
