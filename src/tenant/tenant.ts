@@ -30,6 +30,7 @@ import { encryptSecrets, scheduleEncryption } from "./hooks/secrets.ts";
 import { countEndpoints } from "./hooks/webhook-endpoints.ts";
 import { runJob, submitNextJob } from "./jobs/job-runner.ts";
 import { countActiveJobs } from "./jobs/jobs.ts";
+import { endMeasurement } from "./jobs/measurements.ts";
 import { jobMethods } from "./jobs/methods.ts";
 import { runVersionTest } from "./jobs/version-test.ts";
 import { keyMethods } from "./methods.ts";
@@ -199,6 +200,8 @@ export class Tenant extends DurableObject<Cloudflare.Env> {
         return runEmbedding(this.#ledger, this.ctx, tenant, Number(task.ref));
       case "test_version":
         return runVersionTest(this.#ledger, this.ctx, tenant, task);
+      case "end_measurement":
+        return endMeasurement(this.#ledger, task.ref);
       case "retrain":
         return runRetraining(this.env, this.ctx, tenant, task.ref);
       default: {

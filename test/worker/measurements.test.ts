@@ -204,6 +204,24 @@ test("a dataset that is deleted ends its measurement, at the batch endpoint too"
   expect(await listDueTasks(tenant.id, "job")).toEqual([]);
 });
 
+test("a measurement that the batch endpoint never takes is given up", async () => {
+  const tenant = await newTenantWithDataset();
+  fakeEndpoint(tenant.id).onSubmit = respond(503);
+  const added = await recommend(tenant);
+  if (!added.ok) throw new Error(added.failure.message);
+  await inLedger(tenant.id, async ({ sql }, instance) => {
+    sql.exec("UPDATE due SET run_at = 1 WHERE kind IN ('job', 'end_measurement')");
+    await instance.alarm();
+    sql.exec("UPDATE due SET run_at = 1 WHERE kind IN ('job', 'end_measurement')");
+    await instance.alarm();
+  });
+  expect(await tenant.ledger.getRecommendation(added.value.id)).toMatchObject({
+    value: { status: "failed", error: { code: "backend_timeout" satisfies ErrorCode } },
+  });
+  expect((await listJobRows(tenant.id)).filter(({ status }) => status !== "cancelled")).toEqual([]);
+  expect(await listDueTasks(tenant.id, "end_measurement")).toEqual([]);
+});
+
 test("a measurement of a recommendation that is gone changes nothing", async () => {
   const tenant = await newTenantWithDataset();
   const { attemptOf, read } = await startMeasuring(tenant);

@@ -46,10 +46,10 @@ function toMeasurement({ spec, state }: JobRow): Measurement[] {
 
 /** Why no job has measured anything: what the largest one says of its end. */
 function whyNone(jobs: readonly JobRow[]): { code: string; message: string } {
-  const errors = jobs.flatMap(({ state }) => state.error ?? []);
-  const { code, message } = errors.at(-1) ?? {
-    code: "too_few_examples",
-    message: "Nothing could be compared: no held-out example has labels that were trained.",
-  };
-  return { code, message };
+  const error = jobs.flatMap(({ state }) => state.error ?? []).at(-1);
+  if (error !== undefined) return { code: error.code, message: error.message };
+  if (jobs.some(({ state }) => state.status === "cancelled"))
+    return { code: "backend_timeout", message: "The batch endpoint has measured nothing for three days." };
+  const message = "Nothing could be compared: no held-out example has labels that were trained.";
+  return { code: "too_few_examples", message };
 }

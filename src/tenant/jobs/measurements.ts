@@ -7,12 +7,23 @@ import { OPERATIONS_PER_SECOND, type Prices } from "../../core/prices.ts";
 import { newId } from "../../lib/id.ts";
 import { countLabels } from "../data/label-counts.ts";
 import { addRecommendation, type NewRecommendationRecord } from "../data/recommendations.ts";
+import { DAY_MS, schedule } from "../tasks/tasks.ts";
+import type { Transactions } from "../transactions.ts";
 import { estimateJob } from "./estimate.ts";
-import { checkActiveJobs, type JobMeasurement, type JobSpec, listMeasurementsOfDataset } from "./jobs.ts";
+import { getJobRules } from "./job-runner.ts";
+import {
+  checkActiveJobs,
+  type JobMeasurement,
+  type JobSpec,
+  listMeasurements,
+  listMeasurementsOfDataset,
+} from "./jobs.ts";
 import { addJob, applyEvent, checkSource } from "./lifecycle.ts";
 
 /** What all samples may take together, if the budget does not say. */
 const DEFAULT_SECONDS = 600;
+/** A measurement that has not ended after this is given up: nobody sees its jobs, so nobody can cancel them. */
+const DEADLINE_MS = 3 * DAY_MS;
 
 export interface NewMeasurement {
   /** Of a job on all examples of a revision of the dataset. */
@@ -55,6 +66,7 @@ export function addMeasuredRecommendation(
     const job = newId("ftjob-");
     addJob(sql, job, toSpec(job, size), newComparisonState(now), now);
   }
+  schedule(sql, "end_measurement", record.id, now + DEADLINE_MS);
   return addRecommendation(sql, dataset, { ...record, status: "measuring" }, now);
 }
 
@@ -85,4 +97,13 @@ function chooseSizes(
 /** Ends the jobs that measure on a dataset, which is gone. */
 export function cancelMeasurements(sql: SqlStorage, dataset: number, now: number, rules: JobRules): void {
   for (const job of listMeasurementsOfDataset(sql, dataset)) applyEvent(sql, job, { type: "cancel" }, now, rules);
+}
+
+/** Runs the task `end_measurement`: cancels what is left of a recommendation's jobs. */
+export function endMeasurement({ env, storage }: Transactions, recommendation: string): null {
+  storage.transactionSync(() => {
+    for (const job of listMeasurements(storage.sql, recommendation))
+      applyEvent(storage.sql, job, { type: "cancel" }, Date.now(), getJobRules(env));
+  });
+  return null;
 }

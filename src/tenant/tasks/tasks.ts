@@ -33,6 +33,7 @@ export type TaskKind =
   | "delete_evaluation_errors"
   | "expire_captured"
   | "test_version"
+  | "end_measurement"
   | "sweep";
 
 /** KV takes one operation to delete a key. */
@@ -92,6 +93,7 @@ const operationsPerTask: Readonly<Record<TaskKind, number>> = {
   delete_evaluation_errors: 0,
   expire_captured: 0,
   test_version: 1,
+  end_measurement: 0,
   sweep: MAX_DELETES_PER_RUN + 20,
 };
 /** Tasks that wait while their tenant is suspended. The others keep the ledger, KV and R2 in order. */
