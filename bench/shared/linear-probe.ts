@@ -6,7 +6,7 @@ import { type CostOptions, estimateCost } from "../../src/core/linear/cost.ts";
 import type { RowPrecision } from "../../src/core/linear/design.ts";
 import { createLexicalBudgetReader } from "../../src/core/linear/lexical-budget.ts";
 import { train } from "../../src/core/linear/train.ts";
-import type { Cost, TrainingOptions, TrainingResult, TrainingShape } from "../../src/core/linear/types.ts";
+import type { Cost, TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from "../../src/core/linear/types.ts";
 import { createLexicalVectorizer } from "../../src/core/text/lexical.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import type { LabelledText } from "./text-datasets.ts";
@@ -50,9 +50,39 @@ export interface ProbeOptions extends Pick<TrainingOptions, "lexical" | "seed" |
   readonly lexicalBudget?: Cost;
 }
 
+/** The embeddings, labels and groups of these texts; the caller frees the embeddings. */
+export function makeTrainingSet(
+  { dimensions, encode }: Encoder,
+  rows: readonly (Text & { readonly label?: string })[],
+): TrainingSet {
+  const labels = [...new Set(rows.flatMap(({ label }) => label ?? []))].sort();
+  const index = new Map(labels.map((label, i) => [label, i]));
+  const groups = new Map<string, number>();
+  const features = [];
+  for (let first = 0; first < rows.length; first += 1024) {
+    const part = rows.slice(first, first + 1024);
+    const values = new Float32Array(part.length * dimensions);
+    for (const [i, { text }] of part.entries()) values.set(encode(text), i * dimensions);
+    features.push(tensors.matrix(part.length, dimensions, values));
+  }
+  return {
+    task: "single_label",
+    dimensions,
+    labels,
+    features,
+    targets: { kind: "single", indices: Int32Array.from(rows, ({ label = "" }) => index.get(label) ?? -1) },
+    groups: Int32Array.from(rows, ({ text }) => {
+      const group = groups.get(text) ?? groups.size;
+      groups.set(text, group);
+      return group;
+    }),
+    lexical: null,
+  };
+}
+
 /** A head that is trained on these texts, with rows of that precision. */
 export function trainProbe(
-  { dimensions, encode }: Encoder,
+  encoder: Encoder,
   inScope: readonly LabelledText[],
   { outOfScope = [], labelTexts = [], lexicalBudget = UNLIMITED_BUDGET, ...options }: ProbeOptions,
   precision: RowPrecision = "float32",
@@ -62,45 +92,26 @@ export function trainProbe(
     ...outOfScope.map(({ text }) => ({ text })),
     ...labelTexts,
   ];
-  const labels = [...new Set([...inScope, ...labelTexts].map(({ label }) => label))].sort();
-  const index = new Map(labels.map((label, i) => [label, i]));
-  const groups = new Map<string, number>();
-  const blocks = [];
-  for (let first = 0; first < rows.length; first += 1024) {
-    const part = rows.slice(first, first + 1024);
-    const values = new Float32Array(part.length * dimensions);
-    for (const [i, { text }] of part.entries()) values.set(encode(text), i * dimensions);
-    blocks.push(tensors.matrix(part.length, dimensions, values));
-  }
-  const task = "single_label" as const;
+  const trainingSet = makeTrainingSet(encoder, rows);
+  const { task, dimensions, labels } = trainingSet;
   const costOptions = { l2: "auto" as const, ...options };
   const rowsShape = { task, examples: rows.length, dimensions, outputs: labels.length };
   const lexical = readLexical(rowsShape, costOptions, lexicalBudget, rows);
-  const trainingSet = {
-    task,
-    dimensions,
-    labels,
-    features: blocks,
-    targets: { kind: "single" as const, indices: Int32Array.from(rows, ({ label = "" }) => index.get(label) ?? -1) },
-    groups: Int32Array.from(rows, ({ text }) => {
-      const group = groups.get(text) ?? groups.size;
-      groups.set(text, group);
-      return group;
-    }),
-    lexical,
-    labelTexts: labelTexts.length,
-  };
   // A training quantises its rows where 32-bit floats have no room.
   const { bytes } =
     precision === "float32" ? UNLIMITED_BUDGET : estimateCost({ ...rowsShape, lexical }, costOptions, precision);
-  const steps = train(tensors, trainingSet, {
-    ...costOptions,
-    classWeight: null,
-    budget: { ...UNLIMITED_BUDGET, bytes },
-  });
+  const steps = train(
+    tensors,
+    { ...trainingSet, lexical, labelTexts: labelTexts.length },
+    {
+      ...costOptions,
+      classWeight: null,
+      budget: { ...UNLIMITED_BUDGET, bytes },
+    },
+  );
   let step = steps.next();
   while (!step.done) step = steps.next();
-  for (const block of blocks) tensors.free(block);
+  for (const block of trainingSet.features) tensors.free(block);
   if (!step.value.ok) throw new Error(step.value.failure.message);
   return step.value.value;
 }

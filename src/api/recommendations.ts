@@ -16,7 +16,7 @@ export const newRecommendation = z
     }),
     budget: z
       .strictObject({
-        seconds: z.number().positive().max(MAX_BUDGET_SECONDS).optional(),
+        seconds: z.number().positive().max(MAX_BUDGET_SECONDS).optional().openapi({ description: "of one core" }),
         usd: z.number().positive().max(1e6).optional(),
       })
       .optional()
@@ -38,18 +38,30 @@ const method = z.enum(methods);
 export type Method = z.output<typeof method>;
 
 const expectedAccuracy = z
-  .object({ accuracy: z.number(), interval: interval.openapi({ description: "95 %" }) })
+  .object({ accuracy: z.number(), interval: interval.openapi({ description: "the 95 % interval" }) })
   .openapi("ExpectedAccuracy");
 const gain = z
-  .object({ gain: z.number(), interval: interval.openapi({ description: "95 %" }) })
+  .object({
+    gain: z.number().openapi({ description: "a difference of accuracies" }),
+    interval: interval.openapi({ description: "the 95 % interval" }),
+  })
   .openapi("ExpectedGain");
 const curve = z
-  .array(z.object({ examples: z.number().int(), accuracy: z.number(), interval: interval.optional() }))
+  .array(
+    z.object({
+      examples: z.number().int(),
+      accuracy: z.number(),
+      interval: interval.optional().openapi({ description: "the 95 % interval" }),
+    }),
+  )
   .openapi({ description: "accuracy on held-out examples by the number trained on; empty without a measurement" });
 
 /** A figure of both methods. Null where there are no layers to train. */
 const bothMethods = <Head extends z.ZodType, FineTune extends z.ZodType>(head: Head, fineTune: FineTune) =>
-  z.object({ head, fine_tune: fineTune.nullable() });
+  z.object({
+    head: head.openapi({ description: "of the frozen backbone with a head" }),
+    fine_tune: fineTune.nullable(),
+  });
 
 const trainingScope = z.object({
   trained_parameters: z.number().int(),
@@ -58,8 +70,21 @@ const trainingScope = z.object({
 });
 const headData = z.object({
   learning_curve: curve,
-  expected_accuracy: z.object({ "1x": expectedAccuracy, "2x": expectedAccuracy, "5x": expectedAccuracy }),
-  examples_per_class: z.object({ min: z.number(), median: z.number(), max: z.number() }),
+  expected_accuracy: z
+    .object({
+      "1x": expectedAccuracy,
+      "2x": expectedAccuracy,
+      "5x": expectedAccuracy,
+    })
+    .nullable()
+    .openapi({ description: "with so many times the examples; null if none could be held out" }),
+  examples_per_class: z
+    .object({
+      min: z.number().openapi({ description: "of the smallest class" }),
+      median: z.number().openapi({ description: "of the class in the middle" }),
+      max: z.number().openapi({ description: "of the largest class" }),
+    })
+    .openapi({ description: "how many examples the classes have" }),
   imbalance: z.number().openapi({ description: "the largest class's examples by the smallest's" }),
   duplicates: z.number().openapi({ description: "the share of examples whose input another one before has" }),
   conflicts: z
@@ -74,24 +99,27 @@ const fineTuneData = z.object({
   learning_curve: curve,
   expected_gain: z
     .object({ "1x": gain, "2x": gain, "5x": gain })
-    .openapi({ description: "over the head, with so many times the examples" }),
+    .nullable()
+    .openapi({ description: "over the head, with so many times the examples; null if it is not known" }),
 });
 const cost = z.object({
   operations: z.number().openapi({ description: "floating-point operations of one training" }),
-  seconds: z.number(),
+  seconds: z.number().openapi({ description: "of one core, estimated" }),
   bytes: z.number().openapi({ description: "of arrays alive at once" }),
   usd: z.number(),
   measured: z
-    .object({ operations: z.number(), seconds: z.number(), usd: z.number() })
+    .object({ operations: z.number(), seconds: z.number().openapi({ description: "that it took" }), usd: z.number() })
     .nullable()
     .openapi({ description: "of the last training by this method on this dataset; null without one" }),
-  predictions_1000: z.object({ operations: z.number(), usd: z.number() }),
+  predictions_1000: z
+    .object({ operations: z.number(), usd: z.number() })
+    .openapi({ description: "what a thousand predictions cost, with their embeddings" }),
 });
 const overfitting = z.object({
-  train_accuracy: z.number(),
-  held_out_accuracy: z.number(),
-  gap: z.number(),
-  parameters_per_example: z.number(),
+  train_accuracy: z.number().nullable(),
+  held_out_accuracy: z.number().nullable().openapi({ description: "on examples that it was not trained on" }),
+  gap: z.number().nullable().openapi({ description: "the difference of both accuracies" }),
+  parameters_per_example: z.number().openapi({ description: "trained parameters by example" }),
 });
 
 const comparison = z.object({
@@ -99,10 +127,10 @@ const comparison = z.object({
   data_requirements: bothMethods(headData, fineTuneData).openapi({ description: "how much data it needs" }),
   compute_cost: bothMethods(cost, cost).openapi({ description: "what it costs" }),
   adaptability: bothMethods(
-    z.object({ last_layer: gain.openapi({ description: "0: what the layers are compared with" }) }),
+    z.object({ all: gain }),
     z.object({
-      last_layers: gain.openapi({ description: "over the head, of the layers above the first ones" }),
-      all: gain.openapi({ description: "over the head, of all layers" }),
+      last_layers: gain.nullable().openapi({ description: "over the head, of the last layers alone" }),
+      all: gain.nullable(),
     }),
   ).openapi({ description: "how far it can adapt" }),
   overfitting_risk: bothMethods(overfitting, overfitting).openapi({ description: "how easily it overfits" }),
@@ -112,7 +140,7 @@ const similarity = z.object({
   examples: z.number().int().openapi({ description: "sampled for these figures" }),
   logme: z.number().openapi({ description: "the logarithm of the maximum evidence, by row (You et al. 2021)" }),
   knn_accuracy: z.number().openapi({ description: "by the five nearest other examples" }),
-  linear_separability: z.number().openapi({ description: "the head's accuracy on what it was trained on" }),
+  linear_separability: z.number().nullable().openapi({ description: "the head's accuracy on what it was trained on" }),
   class_overlap: z.number().openapi({
     description: "the share of examples nearer to the centre of another class than to that of their own",
   }),
@@ -125,18 +153,20 @@ const similarity = z.object({
 });
 
 const measured = z.object({
-  job_seconds: z.number(),
-  points: z.array(
-    z.object({
-      examples: z.number().int(),
-      head_accuracy: z.number(),
-      fine_tuned_accuracy: z.number(),
-      expected_gain: z.number(),
-      chance_of_loss: z.number(),
-      test_examples: z.number().int(),
-      seconds: z.number(),
-    }),
-  ),
+  job_seconds: z.number().openapi({ description: "that the measurement took" }),
+  points: z
+    .array(
+      z.object({
+        examples: z.number().int(),
+        head_accuracy: z.number().openapi({ description: "of the head, on examples that it was not trained on" }),
+        fine_tuned_accuracy: z.number().openapi({ description: "of the fine-tuned model, on the same examples" }),
+        expected_gain: z.number().openapi({ description: "the difference of both accuracies" }),
+        chance_of_loss: z.number().openapi({ description: "the probability that fine-tuning loses more than 0.005" }),
+        test_examples: z.number().int().openapi({ description: "on which both were compared" }),
+        seconds: z.number().openapi({ description: "that this point took" }),
+      }),
+    )
+    .openapi({ description: "both methods on nested samples, the smallest first" }),
 });
 
 export const recommendation = z
@@ -147,18 +177,27 @@ export const recommendation = z
     dataset: z.object({ name: z.string(), revision: z.number().int(), examples: z.number().int() }),
     backbone: backboneRevision,
     recommendation: method.nullable().openapi({ description: "null if these data cannot tell; the reasons say why" }),
-    runner_up: method.nullable(),
+    runner_up: method.nullable().openapi({ description: "the next best" }),
     confidence: z.number().min(0).max(1).openapi({ description: "the probability that no other would do better" }),
-    reasons: z.array(
-      z.object({
-        code: z.string(),
-        message: z.string(),
-        evidence: z.record(z.string(), z.union([z.number(), z.string(), z.null()])),
-      }),
-    ),
-    comparison,
-    task_similarity: similarity,
-    expected: z.object({ head: expectedAccuracy, fine_tune: expectedAccuracy.nullable() }),
+    reasons: z
+      .array(
+        z.object({
+          code: z.string(),
+          message: z.string(),
+          evidence: z
+            .record(z.string(), z.union([z.number(), z.string(), z.null()]))
+            .openapi({ description: "the figures that it rests on" }),
+        }),
+      )
+      .openapi({ description: "why, the weightiest first" }),
+    comparison: comparison.openapi({ description: "the five ways in which the methods differ" }),
+    task_similarity: similarity.nullable().openapi({ description: "null but for one label an example" }),
+    expected: z
+      .object({
+        head: expectedAccuracy.nullable().openapi({ description: "of a head; null if nothing could be held out" }),
+        fine_tune: expectedAccuracy.nullable(),
+      })
+      .openapi({ description: "the accuracy on inputs like these" }),
     measured: measured.optional().openapi({ description: "with 'measure', once the job has measured" }),
     error: z.object({ code: z.string(), message: z.string() }).optional().openapi({
       description: "why the measurement failed",

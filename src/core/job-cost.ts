@@ -53,7 +53,7 @@ const EVALUATIONS_PER_HEAD = 200;
 /** Bytes of text for each word, with the space after it. */
 const BYTES_PER_WORD = 6;
 /** Bytes of text for each sub-word of an encoder. */
-const BYTES_PER_TOKEN = 4.5;
+export const BYTES_PER_TOKEN = 4.5;
 /** A text's copies in memory: two bytes a character, and its words. */
 const BYTES_PER_TEXT_BYTE = 3;
 

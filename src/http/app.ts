@@ -30,6 +30,7 @@ import { labelNextRoutes } from "./routes/label-next.ts";
 import { limitRoutes } from "./routes/limits.ts";
 import { modelRoutes } from "./routes/models.ts";
 import { predictionRoutes } from "./routes/predictions.ts";
+import { recommendationRoutes } from "./routes/recommendations.ts";
 import { retrainingRoutes } from "./routes/retraining.ts";
 import { revisionRoutes } from "./routes/revisions.ts";
 import { tenantRoutes } from "./routes/tenants.ts";
@@ -70,6 +71,7 @@ export function createApp(): App {
   trafficRoutes(app);
   labelNextRoutes(app);
   captureRoutes(app);
+  recommendationRoutes(app);
   retrainingRoutes(app);
   embeddingAheadRoutes(app);
   versionTestRoutes(app);

@@ -13,6 +13,7 @@ import { evaluationCalls } from "./evaluations.ts";
 import { headCalls } from "./heads.ts";
 import { fileCalls, jobCalls } from "./jobs.ts";
 import { embeddingCalls, modelCalls } from "./models.ts";
+import { recommendationCalls } from "./recommendations.ts";
 import { tenantCalls } from "./tenants.ts";
 import { type ClientOptions, createTransport, trimSlashes } from "./transport.ts";
 import { inboundHookCalls, webhookDeliveryCalls, webhookEndpointCalls } from "./webhooks.ts";
@@ -31,6 +32,7 @@ export type { FineTuningJob, FineTuningJobEvent, NewFineTuningJob } from "../api
 export type { List } from "../api/lists.ts";
 export type { Model } from "../api/models.ts";
 export type { Prediction, Predictions, PredictRequest } from "../api/predictions.ts";
+export type { NewRecommendation, Recommendation } from "../api/recommendations.ts";
 export type { Tenant } from "../api/tenants.ts";
 export type {
   NewWebhookEndpoint,
@@ -63,6 +65,7 @@ export function createClient(options: ClientOptions) {
     embeddings: embeddingCalls(transport),
     heads: headCalls(transport),
     evaluations: evaluationCalls(transport),
+    recommendations: recommendationCalls(transport),
     inboundHooks: inboundHookCalls(transport),
     files: fileCalls(transport),
     jobs: jobCalls(transport),

@@ -137,7 +137,7 @@ export async function trainOn(
   options: RequestOptions,
 ): Promise<Result<RequestTraining>> {
   const { tensors } = state;
-  const prepared = await prepare(state, source);
+  const prepared = await prepareSource(state, source);
   if (!prepared.ok) return prepared;
   const trained = await runStage(state, source, options, (trainingSet) =>
     train(tensors, trainingSet, { ...options, budget: edgeBudget }),
@@ -175,7 +175,10 @@ export async function runStage<T>(
 }
 
 /** Has a remote backbone embed what no cache has. Then takes the slot for the arrays. */
-async function prepare({ slots }: RunState, source: TrainingSource): Promise<Result<{ embedded: number }>> {
+export async function prepareSource(
+  { slots }: RunState,
+  source: TrainingSource,
+): Promise<Result<{ embedded: number }>> {
   const prepared = await source.prepare?.(() => slots.acquire(gatheringSlot));
   if (prepared?.ok === false) return prepared;
   const failure = await slots.acquire(trainingSlot);

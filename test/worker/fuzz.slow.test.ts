@@ -76,6 +76,15 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
     },
   },
   "POST /v1/evaluations": { body: { head: "support", version: 1, dataset: "tickets", compare_with: 2 } },
+  "POST /v1/recommendations": {
+    body: {
+      dataset: "tickets",
+      backbone: "text-static-1",
+      test_dataset: "tickets",
+      budget: { seconds: 9, usd: 1 },
+      measure: false,
+    },
+  },
   "POST /v1/heads/{name}/promote": { path: "/v1/heads/support/promote", body: { version: 1 } },
   "POST /v1/heads/{name}/feedback": { path: "/v1/heads/absent/feedback", body: { examples } },
   "PUT /v1/heads/{name}/policy": {

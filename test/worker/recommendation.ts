@@ -43,7 +43,7 @@ export function makeRecommendation(
         fine_tune: { learning_curve: [], expected_gain: { "1x": gain, "2x": gain, "5x": gain } },
       },
       compute_cost: { head: cost, fine_tune: cost },
-      adaptability: { head: { last_layer: gain }, fine_tune: { last_layers: gain, all: gain } },
+      adaptability: { head: { all: gain }, fine_tune: { last_layers: gain, all: gain } },
       overfitting_risk: { head: fit, fine_tune: fit },
     },
     task_similarity: {

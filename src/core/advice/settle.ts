@@ -4,6 +4,7 @@ import type { Comparison } from "../evaluation/comparison.ts";
 import { compare, isBetter } from "../evaluation/comparison.ts";
 import { normalCdf } from "../evaluation/gamma.ts";
 import { wilsonInterval } from "../evaluation/metrics.ts";
+import type { Reason } from "./recommend.ts";
 
 /** How both methods did on a sample. */
 export interface Measurement {
@@ -27,12 +28,6 @@ export interface MeasuredPoint {
   readonly chance_of_loss: number;
   readonly test_examples: number;
   readonly seconds: number;
-}
-
-interface Reason {
-  readonly code: string;
-  readonly message: string;
-  readonly evidence: Readonly<Record<string, number | string | null>>;
 }
 
 interface CurvePoint {
@@ -68,7 +63,7 @@ export interface Advice {
       readonly fine_tune: { readonly measured: MeasuredCost | null } | null;
     };
   };
-  readonly expected: { readonly head: ExpectedAccuracy; readonly fine_tune: ExpectedAccuracy | null };
+  readonly expected: { readonly head: ExpectedAccuracy | null; readonly fine_tune: ExpectedAccuracy | null };
 }
 
 /** A measurement as a recommendation shows it. */

@@ -6,7 +6,7 @@ import { logMe } from "./log-me.ts";
 
 export interface Similarity {
   readonly examples: number;
-  /** LogME (log-me.ts) of the embeddings in 128 random directions. */
+  /** LogME (log-me.ts) of the embeddings in random directions: 128, or a quarter of the examples. */
   readonly logme: number;
   /** The share of examples whose label has most of the five nearest others, by cosine. */
   readonly knn_accuracy: number;
@@ -26,6 +26,7 @@ export interface LabelledRows {
 
 const NEIGHBOURS = 5;
 const DIRECTIONS = 128;
+const ROWS_PER_DIRECTION = 4;
 const DIRECTION_SEED = 17;
 /** Rows whose similarities to all others are computed by one product. */
 const CHUNK_ROWS = 128;
@@ -114,7 +115,8 @@ function mostFrequent(labels: readonly number[]): number | undefined {
 }
 
 function* projectedLogMe(tensors: TensorBackend, matrix: Matrix, classes: Int32Array): Steps<number> {
-  const directions = Math.min(DIRECTIONS, matrix.columns);
+  // With as many directions as rows the features would tell any classes.
+  const directions = Math.max(1, Math.min(DIRECTIONS, matrix.columns, Math.floor(matrix.rows / ROWS_PER_DIRECTION)));
   const random = seededRandom(DIRECTION_SEED);
   const scale = 1 / Math.sqrt(directions);
   const signs = Float32Array.from({ length: matrix.columns * directions }, () => (random() < 0.5 ? -scale : scale));

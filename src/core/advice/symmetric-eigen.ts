@@ -36,15 +36,16 @@ function rotate(a: Float64Array, vectors: Float64Array, n: number, p: number, q:
   const tangent = (tau >= 0 ? 1 : -1) / (Math.abs(tau) + Math.sqrt(1 + tau * tau));
   const cosine = 1 / Math.sqrt(1 + tangent * tangent);
   const sine = tangent * cosine;
+  for (let k = 0; k < n * n; k += n) turn(a, k + p, k + q, cosine, sine);
   for (let k = 0; k < n; k++) {
-    const [x, y] = [a[k * n + p] as number, a[k * n + q] as number];
-    a[k * n + p] = cosine * x - sine * y;
-    a[k * n + q] = sine * x + cosine * y;
+    turn(a, p * n + k, q * n + k, cosine, sine);
+    turn(vectors, p * n + k, q * n + k, cosine, sine);
   }
-  for (const rows of [a, vectors])
-    for (let k = 0; k < n; k++) {
-      const [x, y] = [rows[p * n + k] as number, rows[q * n + k] as number];
-      rows[p * n + k] = cosine * x - sine * y;
-      rows[q * n + k] = sine * x + cosine * y;
-    }
+}
+
+function turn(numbers: Float64Array, i: number, j: number, cosine: number, sine: number): void {
+  const x = numbers[i] as number;
+  const y = numbers[j] as number;
+  numbers[i] = cosine * x - sine * y;
+  numbers[j] = sine * x + cosine * y;
 }
