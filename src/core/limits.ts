@@ -61,6 +61,9 @@ export const limits = {
   /** The JSON of a dataset's targets, in UTF-8, for training. They are sent in a single message. */
   training_target_bytes: 8_000_000,
   ids_per_deletion: 1_000,
+  issues_per_resolution: 1_000,
+  /** Decisions on the issues of a dataset that are kept. */
+  resolved_issues: 100_000,
   /** Examples of a feedback request. Each is predicted before it is stored. */
   examples_per_feedback: 1_000,
   /** A head's queue of live inputs: of more the oldest go. */

@@ -25,6 +25,7 @@ import { headRoutes } from "./routes/heads.ts";
 import { healthRoutes } from "./routes/health.ts";
 import { inboundHookRoutes } from "./routes/inbound-hooks.ts";
 import { inboundMessageRoutes } from "./routes/inbound-messages.ts";
+import { issueRoutes } from "./routes/issues.ts";
 import { jobRoutes } from "./routes/jobs.ts";
 import { labelNextRoutes } from "./routes/label-next.ts";
 import { limitRoutes } from "./routes/limits.ts";
@@ -67,6 +68,7 @@ export function createApp(): App {
   headReportRoutes(app);
   predictionRoutes(app);
   evaluationRoutes(app);
+  issueRoutes(app);
   feedbackRoutes(app);
   trafficRoutes(app);
   labelNextRoutes(app);

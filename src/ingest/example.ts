@@ -173,7 +173,12 @@ function checkTrainingEmbedding(
   });
 }
 
-function readTarget(example: LabelledExample, task: Task, path: string): Result<string | string[] | number> {
+/** The target of an example, or of what it is to become. */
+export function readTarget(
+  example: Pick<LabelledExample, "label" | "labels" | "value">,
+  task: Task,
+  path: string,
+): Result<string | string[] | number> {
   const expected = targetField[task];
   const unexpected = (["label", "labels", "value"] as const).find(
     (field) => field !== expected && example[field] !== undefined,

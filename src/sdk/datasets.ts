@@ -2,6 +2,7 @@ import type { DatasetChange, ExampleDeletion, LabelRename } from "../api/dataset
 import type { Dataset, ExportQuery, NewDataset } from "../api/datasets.ts";
 import type { Example, ExampleChange, ExampleListQuery, LabelledExample } from "../api/examples.ts";
 import type { DatasetImport, ImportQuery, ImportType } from "../api/imports.ts";
+import type { DatasetIssue, IssueChange, IssueQuery, IssueResolution } from "../api/issues.ts";
 import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
 import type { DatasetDiff, DiffQuery, Revision } from "../api/revisions.ts";
 import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
@@ -43,6 +44,12 @@ export function datasetCalls({ request, get, post, patch, delete: remove }: Tran
     /** Deletes a label with its examples. */
     deleteLabel: (name: string, label: string, options?: RequestOptions) =>
       post<DatasetChange>(`${resourcePath("datasets", name)}/labels/delete`, { label }, options),
+    /** What is probably wrong with its examples, most likely first. The first page may take as long as a training. */
+    issues: (name: string, query: IssueQuery = {}) =>
+      get<List<DatasetIssue>>(`${resourcePath("datasets", name)}/issues`, { ...query }),
+    /** Gives the examples of issues another label, deletes them, or dismisses the issues for good. */
+    resolveIssues: (name: string, resolution: IssueResolution, options?: RequestOptions) =>
+      post<IssueChange>(`${resourcePath("datasets", name)}/issues/resolve`, resolution, options),
     /** The revisions that are kept. */
     revisions: (name: string, page: PageQuery = {}) =>
       get<List<Revision>>(`${resourcePath("datasets", name)}/revisions`, { ...page }),

@@ -34,6 +34,9 @@ export interface ChangeReference {
   readonly dataset: number;
   readonly updated: number;
   readonly deleted: number;
+  /** Of decisions on issues. */
+  readonly dismissed?: number;
+  readonly unchanged?: number;
 }
 
 /** A run on a test set, which never changes, or a recommendation, which is shown as it is. */

@@ -284,6 +284,24 @@ export const migrations: readonly string[] = [
   CREATE INDEX captured_inputs_head ON captured_inputs (head, number, bytes);
   CREATE INDEX captured_inputs_expires_at ON captured_inputs (expires_at);
   `,
+  `
+  CREATE TABLE issue_lists (
+    dataset INTEGER PRIMARY KEY, revision INTEGER NOT NULL, backbone TEXT NOT NULL, noise REAL NOT NULL, created_at INTEGER NOT NULL
+  );
+  CREATE TABLE issues (
+    dataset INTEGER NOT NULL, number INTEGER NOT NULL, id TEXT NOT NULL, type TEXT NOT NULL, position INTEGER NOT NULL,
+    related INTEGER, target TEXT, score REAL NOT NULL, PRIMARY KEY (dataset, number)
+  ) WITHOUT ROWID;
+  CREATE UNIQUE INDEX issues_id ON issues (dataset, id);
+  CREATE TABLE resolved_issues (
+    dataset INTEGER NOT NULL, id TEXT NOT NULL, position INTEGER NOT NULL, action TEXT NOT NULL, resolved_at INTEGER NOT NULL,
+    PRIMARY KEY (dataset, id)
+  ) WITHOUT ROWID;
+  CREATE INDEX resolved_issues_position ON resolved_issues (dataset, position);
+  CREATE TRIGGER examples_deleted_with_issues AFTER DELETE ON examples BEGIN
+    DELETE FROM resolved_issues WHERE dataset = OLD.dataset AND position = OLD.position;
+  END;
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

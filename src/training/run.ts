@@ -174,6 +174,21 @@ export async function runStage<T>(
   return ok({ value: result.value, operations: operations + embeddingOperations, embedded });
 }
 
+/** Runs steps on a source's features in the training's slot. The caller has checked their cost. */
+export function runInSlot<T>(
+  requester: Requester,
+  source: TrainingSource,
+  options: RequestOptions,
+  makeSteps: (tensors: TensorBackend, trainingSet: TrainingSet) => Steps<Result<T>>,
+): Promise<Result<StageResult<T>>> {
+  return withRunState(requester, async (state) => {
+    const prepared = await prepare(state, source);
+    if (!prepared.ok) return prepared;
+    const done = await runStage(state, source, options, (trainingSet) => makeSteps(state.tensors, trainingSet));
+    return done.ok ? ok({ ...done.value, embedded: prepared.value.embedded + done.value.embedded }) : done;
+  });
+}
+
 /** Has a remote backbone embed what no cache has. Then takes the slot for the arrays. */
 export async function prepareSource(
   { slots }: RunState,

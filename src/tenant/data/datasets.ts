@@ -132,6 +132,7 @@ export function deleteDataset(
   sql.exec("DELETE FROM edits WHERE dataset = ?", id);
   sql.exec("DELETE FROM blocks WHERE dataset = ?", id);
   sql.exec("DELETE FROM datasets WHERE id = ?", id);
+  sql.exec("DELETE FROM issue_lists WHERE dataset = ?", id);
   deleteRunsOfDataset(sql, id, now);
   deleteCaptureOfDataset(sql, id);
   deleteRecommendationsOfDataset(sql, id);
@@ -143,6 +144,8 @@ export function deleteDataset(
 /** Deletes a bounded number of the rows of a deleted dataset. Answers whether some may be left. */
 export function deleteDatasetRows(sql: SqlStorage, dataset: number): boolean {
   return deleteRowsOf(sql, "dataset", dataset, {
+    issues: "number",
+    resolved_issues: "id",
     examples: "position",
     past_examples: "position, removed",
     label_counts: "label",

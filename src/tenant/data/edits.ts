@@ -83,11 +83,11 @@ function referToChange(sql: SqlStorage, { id, updated, deleted }: DatasetChange)
 /** A change that an answer refers to, with the dataset as it is now. */
 export function getReferencedChange(
   sql: SqlStorage,
-  { dataset, ...counts }: ChangeReference,
+  { kind: _kind, dataset, ...counts }: ChangeReference,
   now: number,
 ): Result<DatasetChange> {
   const row = selectDataset(sql, "id", dataset);
-  if (row) return ok(toChange(sql, row, { updated: counts.updated, deleted: counts.deleted }, now));
+  if (row) return ok(toChange(sql, row, counts, now));
   return fail("not_found", "The dataset that the first request with this Idempotency-Key changed was deleted.");
 }
 

@@ -49,7 +49,7 @@ export async function changeDataset<T>(
   ledger: Transactions,
   dataset: string,
   change: (sql: SqlStorage, now: number) => Result<T>,
-  response?: IdempotentResponse,
+  response?: IdempotentResponse<T>,
 ): Promise<Result<T>> {
   const free = await waitForMerge(ledger, dataset, CHANGE_WAIT_MS);
   return free.ok ? ledger.change(change, response) : free;

@@ -2,6 +2,7 @@
 import type { LabelRename } from "../../api/dataset-changes.ts";
 import type { StagedExample } from "../../api/examples.ts";
 import type { FileListRequest } from "../../api/files.ts";
+import type { IssuePageRequest } from "../../api/issues.ts";
 import type { PageRequest } from "../../api/lists.ts";
 import type { RecommendationPageRequest } from "../../api/recommendations.ts";
 import { ok, type Result } from "../../core/failure.ts";
@@ -23,6 +24,8 @@ import * as examples from "./examples.ts";
 import * as files from "./files.ts";
 import * as history from "./history.ts";
 import * as imports from "./imports.ts";
+import { type Decision, referToResolution, resolveIssues } from "./issue-resolution.ts";
+import * as issues from "./issues.ts";
 import { changeDataset, mergeImport } from "./merge.ts";
 import { previewImport } from "./preview.ts";
 import * as recommendations from "./recommendations.ts";
@@ -147,6 +150,18 @@ export const dataMethods = {
     ledger.read((sql) => recommendations.getRecommendation(sql, id)),
   listRecommendations: (ledger: Transactions, request: RecommendationPageRequest) =>
     ledger.read((sql) => recommendations.listRecommendations(sql, request)),
+  readIssueSource: (ledger: Transactions, name: string, head: string | null) =>
+    ledger.read((sql) => issues.readIssueSource(sql, name, head)),
+  storeIssues: (ledger: Transactions, list: issues.NewIssueList) =>
+    ledger.changeNow((sql, now) => issues.storeIssues(sql, list, now)),
+  listIssues: (ledger: Transactions, name: string, request: IssuePageRequest) =>
+    ledger.read((sql) => issues.listIssues(sql, name, request)),
+  resolveIssues: (ledger: Transactions, claim: string | null, name: string, decisions: readonly Decision[]) =>
+    changeDataset(ledger, name, (sql, now) => resolveIssues(sql, name, decisions, now), {
+      claim,
+      status: 200,
+      refer: referToResolution,
+    }),
 
   readTrainingRows: trainingSets.readTrainingRows,
   readInputs: (ledger: Transactions, dataset: number, positions: readonly number[], revision?: number) =>

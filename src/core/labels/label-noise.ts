@@ -1,0 +1,97 @@
+/**
+ * The share of labels that were given regardless of the input. An example's label is either what a model of the other
+ * examples expects, or with probability η any of the k labels:
+ *
+ *   p(y_i) = (1 − η) softmax(z_i / T)_{y_i} + η / k
+ *
+ * T and η are those that make the labels of n held-out examples most probable. A model that is uncertain of its own
+ * predictions has a high T and explains its errors by that; what it can't explain is η. Confusions of a weak model, which
+ * give the label that is wrong a fair probability, so count little.
+ *
+ * The posterior of the second case is how likely it is that a label is wrong:
+ *
+ *   (η / k) / p(y_i)
+ */
+import type { HeldOutLogits } from "../evaluation/calibration.ts";
+import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
+import type { Steps } from "../steps.ts";
+
+export interface LabelNoise {
+  /** η, in [0, 1]. */
+  readonly share: number;
+  /** T */
+  readonly temperature: number;
+}
+
+/** log T is one of these. */
+const LOG_TEMPERATURES = Array.from({ length: 17 }, (_, i) => (i - 10) / 5);
+/** So many logits are used at most. If there are more, every n-th example is. */
+const MAX_LOGITS = 1e6;
+const MAX_SHARE = 0.9;
+const BISECTIONS = 30;
+
+/** Operations of estimating the noise of so many logits, at most. */
+export function labelNoiseOperations(logits: number): number {
+  return LOG_TEMPERATURES.length * Math.min(logits, MAX_LOGITS) * OPERATIONS_PER_LOGIT;
+}
+
+/**
+ * Estimates η and T. Examples out of scope (label −1) are left out. Without any example η is 0.
+ *
+ * @param labels the label of each row of the training set
+ */
+export function* estimateLabelNoise(labels: Int32Array, heldOut: HeldOutLogits): Steps<LabelNoise> {
+  const { rows, outputs } = heldOut;
+  const entries = Array.from(rows.keys()).filter((entry) => (labels[rows[entry] as number] as number) >= 0);
+  const stride = Math.ceil((entries.length * outputs) / MAX_LOGITS);
+  const sample = entries.filter((_, i) => i % stride === 0);
+  let best: LabelNoise = { share: 0, temperature: 1 };
+  let lowestLoss = Number.POSITIVE_INFINITY;
+  if (sample.length === 0) return best;
+  for (const logTemperature of LOG_TEMPERATURES) {
+    const temperature = Math.exp(logTemperature);
+    const own = Float64Array.from(sample, (entry) =>
+      labelProbability(heldOut, entry, labels[rows[entry] as number] as number, temperature),
+    );
+    const share = fitShare(own, 1 / outputs);
+    const loss = own.reduce((sum, p) => sum - Math.log((1 - share) * p + share / outputs + Number.MIN_VALUE), 0);
+    if (loss < lowestLoss) [best, lowestLoss] = [{ share, temperature }, loss];
+    yield sample.length * outputs * OPERATIONS_PER_LOGIT;
+  }
+  return best;
+}
+
+/** How likely it is that a label was given regardless of the input. `own`: its probability at the temperature. */
+export function wrongProbability(own: number, share: number, outputs: number): number {
+  const regardless = share / outputs;
+  return regardless === 0 ? 0 : regardless / ((1 - share) * own + regardless);
+}
+
+/** softmax(z / T)_label of an entry. */
+export function labelProbability(
+  { logits, outputs }: HeldOutLogits,
+  entry: number,
+  label: number,
+  temperature: number,
+): number {
+  const start = entry * outputs;
+  const own = logits[start + label] as number;
+  let sum = 0;
+  for (let k = 0; k < outputs; k++) sum += Math.exp(((logits[start + k] as number) - own) / temperature);
+  return 1 / sum;
+}
+
+/** The η of the greatest likelihood, which is concave in it: the root of its derivative. */
+function fitShare(own: Float64Array, uniform: number): number {
+  const slope = (share: number) =>
+    own.reduce((sum, p) => sum + (uniform - p) / ((1 - share) * p + share * uniform + Number.MIN_VALUE), 0);
+  // At 0 the slope may be infinite, where a label has no probability at all.
+  if (!(slope(0) > 0)) return 0;
+  let [low, high] = [0, MAX_SHARE];
+  for (let i = 0; i < BISECTIONS; i++) {
+    const middle = (low + high) / 2;
+    if (slope(middle) > 0) low = middle;
+    else high = middle;
+  }
+  return (low + high) / 2;
+}
