@@ -1,10 +1,10 @@
 /** Finds the issues of a dataset, in the slot of a training, and stores them for the dataset's revision. */
 import type { Backbone } from "../backbones/backbone.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
-import { extraBytes, findDatasetIssues, type IssueOptions, issueCost, planIssues } from "../core/labels/find-issues.ts";
+import { findDatasetIssues, type IssueOptions, modelBudget, planIssues } from "../core/labels/find-issues.ts";
 import type { RowIssue } from "../core/labels/issue.ts";
 import { edgeBudget } from "../core/limits.ts";
-import type { Cost, TrainingSet } from "../core/linear/types.ts";
+import type { Cost } from "../core/linear/types.ts";
 import { chooseBackbones, getHeadBackbone } from "../serving/backbones.ts";
 import type { TenantRequest } from "../serving/tenant-request.ts";
 import type { IssueSource, NewIssue } from "../tenant/data/issues.ts";
@@ -29,6 +29,8 @@ export async function refreshIssues(
   if (!backbones.ok) return backbones;
   if (stored?.revision === dataset.revision && backbones.value.some((each) => keyOf(each) === stored.backbone))
     return ok(null);
+  if (dataset.examples === 0)
+    return fail("too_few_examples", `Dataset '${name}' has no examples yet, so there is nothing to judge.`);
   let failure = beyondBudget({ operations: 0, bytes: 0 });
   for (const backbone of backbones.value) {
     const prepared = await prepare(request, read.value, backbone);
@@ -38,8 +40,9 @@ export async function refreshIssues(
       continue;
     }
     const { rows, source, options } = prepared.value;
-    const found = await runInSlot(request, source, { ...options, lexical: "auto" }, (tensors, trainingSet) =>
-      findDatasetIssues(tensors, withAffordableWords(trainingSet, options), options, remainingBudget(source)),
+    const budget = modelBudget(shapeOf(source), edgeBudget);
+    const found = await runInSlot(request, source, options, budget, (tensors, trainingSet) =>
+      findDatasetIssues(tensors, trainingSet, options, { ...edgeBudget, bytes: budget.bytes }),
     );
     if (!found.ok) return found;
     const { value, operations, embedded } = found.value;
@@ -103,25 +106,6 @@ function beyondBudget(cost: Cost): Result<never> {
   const message =
     "Finding the issues of this dataset is beyond what one request may use. Use fewer examples, shorter texts, or a head on a backbone of fewer dimensions.";
   return fail("edge_budget_exceeded", message, { details: { estimate: cost, budget: edgeBudget } });
-}
-
-/** The training set without its words where judging by them too would be beyond the budget. */
-function withAffordableWords(trainingSet: TrainingSet, options: IssueOptions): TrainingSet {
-  const { lexical, task, dimensions, labels, groups } = trainingSet;
-  if (!lexical) return trainingSet;
-  const { columns, entries } = lexical;
-  const outputs = Math.max(1, labels.length);
-  const cost = issueCost(
-    { task, examples: groups.length, dimensions, outputs, lexical: { columns, entries } },
-    options,
-  );
-  const isAffordable = cost.operations <= edgeBudget.operations && cost.bytes <= edgeBudget.bytes;
-  return isAffordable ? trainingSet : { ...trainingSet, lexical: null };
-}
-
-/** What is left for the models beside what else is in memory. */
-function remainingBudget(source: TrainingSource): Cost {
-  return { ...edgeBudget, bytes: edgeBudget.bytes - extraBytes(shapeOf(source)) };
 }
 
 function toNewIssue(issue: RowIssue, { positions }: TrainingRows, source: TrainingSource): NewIssue {

@@ -8,7 +8,7 @@ import { costIfOverBudget, OPERATIONS_PER_TEXT_BYTE, rowPrecision } from "../cor
 import { makeRows } from "../core/linear/design.ts";
 import { createLexicalBudgetReader } from "../core/linear/lexical-budget.ts";
 import { train } from "../core/linear/train.ts";
-import type { TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from "../core/linear/types.ts";
+import type { Cost, TrainingOptions, TrainingResult, TrainingSet, TrainingShape } from "../core/linear/types.ts";
 import { runSteps, type Steps } from "../core/steps.ts";
 import type { Matrix, TensorBackend } from "../core/tensors.ts";
 import type { LexicalFeatures } from "../core/text/lexical-reader.ts";
@@ -148,7 +148,7 @@ export async function trainOn(
 }
 
 /**
- * Gathers a source's features, and runs steps on them. Frees the features at its end. The state holds the training's
+ * Gathers a source's features, as many lexical ones as the budget has room for, and runs steps on them. Frees the features at its end. The state holds the training's
  * slot.
  */
 export async function runStage<T>(
@@ -156,9 +156,10 @@ export async function runStage<T>(
   source: TrainingSource,
   options: RequestOptions,
   makeSteps: (trainingSet: TrainingSet) => Steps<Result<T>>,
+  budget: Cost = edgeBudget,
 ): Promise<Result<StageResult<T>>> {
   const { slots } = state;
-  const gathered = await gather(state, source, options);
+  const gathered = await gather(state, source, options, budget);
   if (!gathered.ok) return gathered;
   const steps = makeSteps(gathered.value.trainingSet);
   state.steps = steps;
@@ -179,12 +180,13 @@ export function runInSlot<T>(
   requester: Requester,
   source: TrainingSource,
   options: RequestOptions,
+  budget: Cost,
   makeSteps: (tensors: TensorBackend, trainingSet: TrainingSet) => Steps<Result<T>>,
 ): Promise<Result<StageResult<T>>> {
   return withRunState(requester, async (state) => {
     const prepared = await prepare(state, source);
     if (!prepared.ok) return prepared;
-    const done = await runStage(state, source, options, (trainingSet) => makeSteps(state.tensors, trainingSet));
+    const done = await runStage(state, source, options, (set) => makeSteps(state.tensors, set), budget);
     return done.ok ? ok({ ...done.value, embedded: prepared.value.embedded + done.value.embedded }) : done;
   });
 }
@@ -214,6 +216,7 @@ async function gather(
   state: RunState,
   source: TrainingSource,
   options: RequestOptions,
+  budget: Cost,
 ): Promise<Result<{ trainingSet: TrainingSet; embedded: number }>> {
   const { slots, tensors, features } = state;
   const shape = shapeOf(source);
@@ -224,9 +227,9 @@ async function gather(
     // `prepare` has just gathered all of it. Calling a remote backbone here would keep every other training waiting.
     return source.prepare === null ? null : embeddingsLost.failure;
   };
-  const lexical = await readLexicalFeatures(state, source, shape, options, yieldToEventLoop);
+  const lexical = await readLexicalFeatures(state, source, { shape, options, budget }, yieldToEventLoop);
   if (!lexical.ok) return lexical;
-  const precision = rowPrecision({ ...shape, lexical: lexical.value }, options, edgeBudget) ?? "int8";
+  const precision = rowPrecision({ ...shape, lexical: lexical.value }, options, budget) ?? "int8";
   const gathered = await source.gatherFeatures((block, values) => {
     if (slots.stopReason !== null) return;
     features.set(block, makeRows(tensors, values.length / source.dimensions, source.dimensions, values, precision));
@@ -248,12 +251,15 @@ async function gather(
 async function readLexicalFeatures(
   state: RunState,
   source: TrainingSource,
-  shape: TrainingShape,
-  options: RequestOptions,
+  {
+    shape,
+    options,
+    budget,
+  }: { readonly shape: TrainingShape; readonly options: RequestOptions; readonly budget: Cost },
   yieldToEventLoop: YieldToEventLoop,
 ): Promise<Result<LexicalFeatures | null>> {
   if (source.texts === null) return ok(null);
-  const reader = createLexicalBudgetReader(shape, options, edgeBudget, source.texts.bytes);
+  const reader = createLexicalBudgetReader(shape, options, budget, source.texts.bytes);
   if (reader === null) return ok(null);
   if (reader.hasRoom) {
     const unknownWords = [...noInputs.unknown_words];
@@ -273,7 +279,7 @@ async function readLexicalFeatures(
   const message =
     "With lexical features this training is beyond what one request may use. Leave 'lexical' at 'auto', which goes without them, or use fewer examples or shorter texts.";
   return fail("edge_budget_exceeded", message, {
-    details: { estimate: fitResult.cost, budget: edgeBudget },
+    details: { estimate: fitResult.cost, budget },
     param: "hyperparameters.lexical",
   });
 }

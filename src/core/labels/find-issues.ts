@@ -4,10 +4,11 @@ import { fail, ok, type Result } from "../failure.ts";
 import { runBounded } from "../linear/bounded.ts";
 import { measureDistances } from "../linear/class-centroids.ts";
 import { estimateCost } from "../linear/cost.ts";
+import type { Design } from "../linear/design.ts";
 import { hasHeldOutRows } from "../linear/folds.ts";
 import { prepareTraining } from "../linear/prepare.ts";
 import type { Targets } from "../linear/targets.ts";
-import type { Cost, TrainingOptions, TrainingSet, TrainingShape } from "../linear/types.ts";
+import type { Cost, TrainingOptions, TrainingRows, TrainingSet, TrainingShape } from "../linear/types.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { findGroupIssues, isSameTarget } from "./equal-inputs.ts";
@@ -57,26 +58,37 @@ export function planIssues(
   return { cost };
 }
 
-/** What finding issues costs at most: both models, the products of all pairs, and the logits of the second model. */
+/** What finding issues costs at most: two models of up to all features, and what is beside them. */
 export function issueCost(shape: TrainingShape, options: IssueOptions): Cost {
-  const both = estimateCost(shape, { ...options, lexical: true }, "int8");
-  const words = shape.lexical
-    ? estimateCost(
-        { ...shape, textBytes: 0, lexical: { ...shape.lexical, textBytes: 0 } },
-        { ...options, lexical: true },
-        "int8",
-      )
-    : { operations: 0 };
-  const { operations } = nearDuplicateCost(shape.examples, shape.dimensions);
+  const model = estimateCost(shape, { ...options, lexical: true }, "int8");
+  const rest = restCost(shape);
+  return { operations: 2 * model.operations + rest.operations, bytes: model.bytes + rest.bytes };
+}
+
+/** What each of the two models may cost. */
+export function modelBudget(shape: TrainingShape, budget: Cost): Cost {
+  const rest = restCost(shape);
+  return { operations: (budget.operations - rest.operations) / 2, bytes: budget.bytes - rest.bytes };
+}
+
+/**
+ * The products of pairs, what is computed of logits, and the logits of the second model. For one label a row these take the
+ * place of the distances to centroids, which the cost of a training has.
+ */
+function restCost({ task, examples, dimensions, outputs }: TrainingShape): Cost {
+  const pairs = comparesPairs(examples, dimensions) ? nearDuplicateCost(examples, dimensions) : noCost;
   return {
-    operations: both.operations + words.operations + operations + labelErrorOperations(shape.examples * shape.outputs),
-    bytes: both.bytes + extraBytes(shape),
+    operations: pairs.operations + labelErrorOperations(examples * outputs),
+    bytes: pairs.bytes + (task === "single_label" ? 0 : 4 * examples * outputs),
   };
 }
 
-/** Bytes of arrays beside those of a training: the logits of the second model, and the products of pairs. */
-export function extraBytes({ examples, dimensions, outputs }: TrainingShape): number {
-  return nearDuplicateCost(examples, dimensions).bytes + 4 * examples * outputs;
+const noCost: Cost = { operations: 0, bytes: 0 };
+/** Near-duplicates are not looked for where comparing all pairs takes more operations. */
+const MAX_PAIR_OPERATIONS = 4e11;
+
+function comparesPairs(rows: number, dimensions: number): boolean {
+  return nearDuplicateCost(rows, dimensions).operations <= MAX_PAIR_OPERATIONS;
 }
 
 /**
@@ -101,19 +113,16 @@ function* find(
   const prepared = yield* prepareTraining(tensors, trainingSet, options);
   if (!prepared.ok) return prepared;
   const { rows, design } = prepared.value;
-  const { targets, groups, outputs } = rows;
+  const { targets, groups } = rows;
   if (!hasHeldOutRows(rows.folds, rows.weights, rows.foldCount))
     return fail(
       "too_few_examples",
       "No label has two examples with different inputs, so none can be judged by the others.",
     );
-  const distances = yield* measureDistances(tensors, design, rows, rows.foldCount);
-  const nearest = distances && nearestDistances(distances.heldOut, outputs);
-  const pairs = yield* findNearDuplicates(
-    tensors,
-    design,
-    (row, other) => groups[row] !== groups[other] && !isSameTarget(targets, row, other),
-  );
+  // Of the distances the nearest alone stay: their memory is needed.
+  const nearest = yield* measureNearest(tensors, design, rows);
+  const isPair = (row: number, other: number) => groups[row] !== groups[other] && !isSameTarget(targets, row, other);
+  const pairs = comparesPairs(design.rows, design.dimensions) ? yield* findNearDuplicates(tensors, design, isPair) : [];
   const heldOut = yield* outOfFoldLogits(tensors, design, rows, options.seed);
   const errors = yield* findLabelErrors(targets, heldOut);
   const judge = createJudge(targets, heldOut, errors);
@@ -145,6 +154,12 @@ function keepMostLikely(issues: readonly RowIssue[]): RowIssue[] {
   const rows = new Set<number>();
   const first = issues.filter(({ row }) => !rows.has(row) && rows.add(row));
   return first.slice(0, MAX_ISSUES_PER_TYPE);
+}
+
+/** The distance of each held-out row to the nearest centroid of the other rows; null where there are none. */
+function* measureNearest(tensors: TensorBackend, design: Design, rows: TrainingRows): Steps<Float64Array | null> {
+  const distances = yield* measureDistances(tensors, design, rows, rows.foldCount);
+  return distances && nearestDistances(distances.heldOut, rows.outputs);
 }
 
 function createJudge(targets: Targets, heldOut: HeldOutLogits, { probability }: LabelErrors): Judge {

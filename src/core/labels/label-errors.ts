@@ -5,7 +5,13 @@ import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
 import type { Targets } from "../linear/targets.ts";
 import type { Steps } from "../steps.ts";
 import type { Suggestion } from "./issue.ts";
-import { estimateLabelNoise, type LabelNoise, labelNoiseOperations, wrongProbability } from "./label-noise.ts";
+import {
+  estimateLabelNoise,
+  estimateMultiLabelNoise,
+  type LabelNoise,
+  labelNoiseOperations,
+  wrongProbability,
+} from "./label-noise.ts";
 import { spreadOf } from "./outliers.ts";
 
 export interface LabelError {
@@ -47,7 +53,7 @@ export function labelErrorOperations(logits: number): number {
  *
  * - one label: those for which another label is more probable. Ordered by the probability of their own label, which finds
  *   more wrong ones than its margin to the best (docs/labels.md)
- * - any number of labels: those with a label that is nearly impossible, or without one that is nearly certain
+ * - any number of labels: those with a label that is improbable, or without one that is probable
  * - a value: those whose residual is far above the others'
  */
 export function* findLabelErrors(targets: Targets, heldOut: HeldOutLogits): Steps<LabelErrors> {
@@ -57,9 +63,11 @@ export function* findLabelErrors(targets: Targets, heldOut: HeldOutLogits): Step
       yield heldOut.logits.length * OPERATIONS_PER_LOGIT;
       return singleLabelErrors(targets.indices, heldOut, noise);
     }
-    case "multi":
+    case "multi": {
+      const noise = yield* estimateMultiLabelNoise(targets.indices, heldOut);
       yield heldOut.logits.length * OPERATIONS_PER_LOGIT;
-      return multiLabelErrors(targets.indices, heldOut);
+      return multiLabelErrors(targets.indices, heldOut, noise);
+    }
     case "value":
       return valueErrors(targets.values, heldOut);
   }
@@ -92,26 +100,33 @@ function bestOutput({ logits, outputs }: HeldOutLogits, entry: number): number {
   return best;
 }
 
-/** The noise is that of an example: 1 less the share whose labels are all likely right. */
-function multiLabelErrors(indices: readonly (readonly number[])[], heldOut: HeldOutLogits): LabelErrors {
+/** The noise is the share of examples with a label that is likely wrong, or without one that is likely right. */
+function multiLabelErrors(
+  indices: readonly (readonly number[])[],
+  heldOut: HeldOutLogits,
+  noise: LabelNoise,
+): LabelErrors {
   const { rows, logits, outputs } = heldOut;
+  const share = Math.max(noise.share, MIN_NOISE);
   const errors: LabelError[] = [];
   for (const [entry, row] of rows.entries()) {
     const own = new Set(indices[row]);
     const suggestion = new Set(own);
     let worst = 0;
     for (let k = 0; k < outputs; k++) {
-      const p = sigmoid(logits[entry * outputs + k] as number);
-      const score = wrongProbability(own.has(k) ? p : 1 - p, MIN_NOISE, 2);
+      const p = sigmoid((logits[entry * outputs + k] as number) / noise.temperature);
+      const present = own.has(k) ? p : 1 - p;
+      const score = wrongProbability(present, share, 2);
+      if (present > 0.5 || score < MIN_SCORE) continue;
       worst = Math.max(worst, score);
-      if (score < LIKELY) continue;
       if (own.has(k)) suggestion.delete(k);
       else suggestion.add(k);
     }
-    if (worst >= LIKELY && suggestion.size > 0)
+    if (worst > 0 && suggestion.size > 0)
       errors.push({ entry, suggestion: [...suggestion].sort((a, b) => a - b), score: worst });
   }
-  return { errors, noise: errors.length / Math.max(1, rows.length), probability: null };
+  const likely = errors.filter(({ score }) => score >= LIKELY).length;
+  return { errors, noise: likely / Math.max(1, rows.length), probability: null };
 }
 
 function valueErrors(values: Float64Array, { rows, logits }: HeldOutLogits): LabelErrors {

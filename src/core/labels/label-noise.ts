@@ -13,6 +13,7 @@
  *   (η / k) / p(y_i)
  */
 import type { HeldOutLogits } from "../evaluation/calibration.ts";
+import { sigmoid } from "../evaluation/probability.ts";
 import { OPERATIONS_PER_LOGIT } from "../linear/objective.ts";
 import type { Steps } from "../steps.ts";
 
@@ -36,27 +37,61 @@ export function labelNoiseOperations(logits: number): number {
 }
 
 /**
- * Estimates η and T. Examples out of scope (label −1) are left out. Without any example η is 0.
+ * Estimates η and T of one label an example. Examples out of scope (label −1) are left out. Without any example η is 0.
  *
  * @param labels the label of each row of the training set
  */
 export function* estimateLabelNoise(labels: Int32Array, heldOut: HeldOutLogits): Steps<LabelNoise> {
   const { rows, outputs } = heldOut;
-  const entries = Array.from(rows.keys()).filter((entry) => (labels[rows[entry] as number] as number) >= 0);
+  const labelOf = (entry: number) => labels[rows[entry] as number] as number;
+  const sample = sampleOf(heldOut, (entry) => labelOf(entry) >= 0);
+  return yield* fitNoise(outputs, sample.length * outputs, (temperature) =>
+    Float64Array.from(sample, (entry) => labelProbability(heldOut, entry, labelOf(entry), temperature)),
+  );
+}
+
+/**
+ * The same of any number of labels an example: each is either what a model expects, or with probability η there or not
+ * there as a coin falls.
+ *
+ * @param indices the labels of each row of the training set
+ */
+export function* estimateMultiLabelNoise(
+  indices: readonly (readonly number[])[],
+  heldOut: HeldOutLogits,
+): Steps<LabelNoise> {
+  const { rows, logits, outputs } = heldOut;
+  const sample = sampleOf(heldOut, () => true);
+  const signed = sample.flatMap((entry) => {
+    const own = new Set(indices[rows[entry] as number]);
+    return Array.from({ length: outputs }, (_, k) => (own.has(k) ? 1 : -1) * (logits[entry * outputs + k] as number));
+  });
+  return yield* fitNoise(2, signed.length, (temperature) =>
+    Float64Array.from(signed, (logit) => sigmoid(logit / temperature)),
+  );
+}
+
+function sampleOf({ rows, outputs }: HeldOutLogits, isUsed: (entry: number) => boolean): readonly number[] {
+  const entries = Array.from(rows.keys()).filter(isUsed);
   const stride = Math.ceil((entries.length * outputs) / MAX_LOGITS);
-  const sample = entries.filter((_, i) => i % stride === 0);
+  return stride > 1 ? entries.filter((_, i) => i % stride === 0) : entries;
+}
+
+/** @param probabilitiesAt the probability of each label at a temperature, of `outputs` that it may be */
+function* fitNoise(
+  outputs: number,
+  logits: number,
+  probabilitiesAt: (temperature: number) => Float64Array,
+): Steps<LabelNoise> {
   let best: LabelNoise = { share: 0, temperature: 1 };
   let lowestLoss = Number.POSITIVE_INFINITY;
-  if (sample.length === 0) return best;
-  for (const logTemperature of LOG_TEMPERATURES) {
+  for (const logTemperature of logits === 0 ? [] : LOG_TEMPERATURES) {
     const temperature = Math.exp(logTemperature);
-    const own = Float64Array.from(sample, (entry) =>
-      labelProbability(heldOut, entry, labels[rows[entry] as number] as number, temperature),
-    );
+    const own = probabilitiesAt(temperature);
     const share = fitShare(own, 1 / outputs);
     const loss = own.reduce((sum, p) => sum - Math.log((1 - share) * p + share / outputs + Number.MIN_VALUE), 0);
     if (loss < lowestLoss) [best, lowestLoss] = [{ share, temperature }, loss];
-    yield sample.length * outputs * OPERATIONS_PER_LOGIT;
+    yield logits * OPERATIONS_PER_LOGIT;
   }
   return best;
 }

@@ -224,7 +224,7 @@ function toIssue(task: Task, row: IssueRow, example: ExampleRow, related: Exampl
 function reasonOf({ type, target, score }: IssueRow, example: ExampleRow, related: ExampleRow | null): string {
   switch (type) {
     case "label_error":
-      return `Models that were not trained on this example expect ${show(target)}, and it has ${show(example.target)}: this is wrong with a probability of about ${Math.round(100 * score)} %.`;
+      return `Models that were not trained on this example expect ${show(target)}, and it has ${show(example.target)}: this is wrong with a probability of about ${Math.min(99, Math.round(100 * score))} %.`;
     case "conflict":
       return `Another example has the same input, apart from case and spacing, and ${show(related?.target)}; this one has ${show(example.target)}.`;
     case "near_duplicate":
