@@ -75,6 +75,10 @@ const validRequests: Record<string, { path?: string | (() => string); token?: st
       method: "head",
     },
   },
+  "POST /v1/datasets/{name}/issues/resolve": {
+    path: "/v1/datasets/tickets/issues/resolve",
+    body: { items: [{ id: "issue_0", action: "relabel", label: "login" }] },
+  },
   "POST /v1/evaluations": { body: { head: "support", version: 1, dataset: "tickets", compare_with: 2 } },
   "POST /v1/recommendations": {
     body: {
