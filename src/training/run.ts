@@ -148,8 +148,8 @@ export async function trainOn(
 }
 
 /**
- * Gathers a source's features, as many lexical ones as the budget has room for, and runs steps on them. Frees the features at its end. The state holds the training's
- * slot.
+ * Gathers a source's features, as many lexical ones as the budget has room for, and runs steps on them. Frees the
+ * features at its end. The state holds the training's slot.
  */
 export async function runStage<T>(
   state: RunState,
@@ -184,7 +184,7 @@ export function runInSlot<T>(
   makeSteps: (tensors: TensorBackend, trainingSet: TrainingSet) => Steps<Result<T>>,
 ): Promise<Result<StageResult<T>>> {
   return withRunState(requester, async (state) => {
-    const prepared = await prepare(state, source);
+    const prepared = await prepareSource(state, source);
     if (!prepared.ok) return prepared;
     const done = await runStage(state, source, options, (set) => makeSteps(state.tensors, set), budget);
     return done.ok ? ok({ ...done.value, embedded: prepared.value.embedded + done.value.embedded }) : done;
