@@ -8,6 +8,7 @@ import { type Bench, printTable, writeReport } from "./shared/report.ts";
 const { positionals, json } = readOptions();
 const [name = ""] = positionals;
 const names = [
+  "advice",
   "ahead",
   "backbone",
   "chaos",

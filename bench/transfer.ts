@@ -10,7 +10,7 @@
  */
 import { join } from "node:path";
 import { mean } from "../src/core/evaluation/metrics.ts";
-import { cached, readStored } from "./shared/cached.ts";
+import { cached } from "./shared/cached.ts";
 import { accuracyOn, type Prepared, prepareSplit, type Trained, trainHead, trainLayers } from "./shared/in-process.ts";
 import { readOptions } from "./shared/options.ts";
 import { makeRow, type Row } from "./shared/report.ts";
@@ -18,12 +18,10 @@ import { spreadOf } from "./shared/statistics.ts";
 import { OPERATIONS_PER_SECOND } from "./shared/training-work.ts";
 import { type Draw, MAX_TEST_ROWS, readDraws, subsample } from "./transfer/draws.ts";
 import { writePage } from "./transfer/page.ts";
-import type { Method, Run } from "./transfer/run.ts";
+import type { Run } from "./transfer/run.ts";
+import { BENCH, runName, storedRuns } from "./transfer/stored.ts";
 
-export const BENCH = "transfer";
 const MAX_HOURS = 8;
-
-export const runName = ({ name }: Draw, method: Method) => `${name}, ${method}`;
 
 /** The draw's runs, newly measured or stored. */
 async function measure(draw: Draw): Promise<Run[]> {
@@ -58,10 +56,6 @@ async function measure(draw: Draw): Promise<Run[]> {
   }
   return runs;
 }
-
-/** The draw's runs that are stored. */
-export const storedRuns = (draw: Draw) =>
-  draw.methods.flatMap((method) => readStored<Run>(BENCH, runName(draw, method)) ?? []);
 
 export async function run(): Promise<Row[]> {
   const { data, only, stored } = readOptions();

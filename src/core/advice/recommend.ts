@@ -39,13 +39,13 @@ export interface Decision {
 }
 
 /** Fine-tuning is worth its cost from this gain on. */
-export const MIN_GAIN = 0.002;
+export const MIN_GAIN = 0.001;
 /** More data are worth collecting if twice as many raise the accuracy by this. */
-export const MIN_DATA_GAIN = 0.03;
+export const MIN_DATA_GAIN = 0.02;
 /** Labels are worth checking from this estimated share of wrong ones. */
 export const MIN_WRONG_LABELS = 0.03;
 /** With fewer examples of the median class nothing of their accuracy can be said. */
-const MIN_EXAMPLES_PER_CLASS = 5;
+export const MIN_EXAMPLES_PER_CLASS = 5;
 
 export function decide(findings: Findings): Decision {
   const { accuracy, wrongLabels, examples } = findings;

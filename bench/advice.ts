@@ -1,0 +1,32 @@
+/**
+ * Whether recommendations are right:
+ *
+ *   npm run bench -- advice --data DIR [--only PATTERN] [--stored]
+ *
+ * DIR has labelled sets (shared/text-datasets.ts). Each part is a file of bench/advice:
+ *
+ *   method.ts   head or fine-tuning, on the runs that `npm run bench -- transfer` has stored. It also fits the model of
+ *               what fine-tuning adds, and writes src/core/advice/gain-models.ts
+ *
+ * Each case is stored, so that an interrupted measurement resumes.
+ */
+import { methodRows } from "./advice/method.ts";
+import { measureDraw } from "./advice/tasks.ts";
+import { readOptions } from "./shared/options.ts";
+import type { Row } from "./shared/report.ts";
+import { readDraws } from "./transfer/draws.ts";
+import { storedRuns } from "./transfer/stored.ts";
+
+export async function run(): Promise<Row[]> {
+  const { data, only, stored } = readOptions();
+  const parts: Record<string, () => Promise<Row[]>> = {
+    method: async () => {
+      const draws = readDraws(data).filter((draw) => storedRuns(draw).length > 0);
+      if (!stored) for (const draw of draws) await measureDraw(draw);
+      return methodRows(draws);
+    },
+  };
+  const rows: Row[] = [];
+  for (const [name, measure] of Object.entries(parts)) if (new RegExp(only).test(name)) rows.push(...(await measure()));
+  return rows;
+}
