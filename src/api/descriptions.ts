@@ -79,6 +79,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   active_version: "the version that answers predictions; null if none does",
   backbone: "the pre-trained model that turns inputs into embeddings",
   training: "how the version was trained",
+  choice: "what a training with a goal chose, and why",
   "1x": "with the examples that there are",
   all: "over the head, of fine-tuning all layers",
   fine_tune: "of fine-tuning; null if it is not known or not possible",

@@ -77,6 +77,21 @@ const headLabel = describedLabel
   .openapi("HeadLabel");
 export type HeadLabel = DeepReadonly<z.output<typeof headLabel>>;
 
+const goals = ["accuracy", "latency", "cost"] as const;
+
+/** What a training with a goal chose, and why. */
+export const trainingChoice = z
+  .object({
+    goal: z.enum(goals).openapi({ description: "what it was trained for" }),
+    method: z.enum(["head", "fine_tune"]),
+    message: z.string().openapi({ description: "why it was trained in this way" }),
+    recommendation: z.string().nullable().openapi({
+      description: "the id of the recommendation that it follows; null for the goals that need none",
+    }),
+  })
+  .openapi("TrainingChoice");
+export type TrainingChoice = DeepReadonly<z.output<typeof trainingChoice>>;
+
 export const newHead = z
   .strictObject({
     name,
@@ -103,6 +118,18 @@ export const newHead = z
     }),
     promote: z.boolean().default(true),
     method: z.enum(["auto", "head", "fine_tune"]).default("auto"),
+    goal: z.enum(goals).optional().openapi({
+      description:
+        "what 'auto' trains for, on a dataset. accuracy: what POST /v1/recommendations recommends; latency: a head on the fastest backbone; cost: a head",
+    }),
+  })
+  .refine(({ goal, dataset, labels }) => goal === undefined || (dataset !== undefined && labels === undefined), {
+    error: "it is for a dataset alone",
+    path: ["goal"],
+  })
+  .refine(({ goal, method }) => goal === undefined || method === "auto", {
+    error: "it decides the method: leave 'method' at 'auto'",
+    path: ["goal"],
   })
   .refine((params) => params.dataset === undefined || params.examples === undefined, {
     error: "give either a dataset or examples",
@@ -304,6 +331,7 @@ export const head = z
         .array(describedLabel)
         .optional()
         .openapi({ description: "labels whose names and descriptions it was trained on beside examples" }),
+      choice: trainingChoice.optional(),
       milliseconds: z.number(),
       // Heads trained before these were counted do not have them.
       trained_parameters: z.number().int().optional(),

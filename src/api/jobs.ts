@@ -1,6 +1,6 @@
 /** Fine-tuning jobs in OpenAI's shape: fields that are unknown here are ignored. */
 import { z } from "@hono/zod-openapi";
-import { headTest } from "./heads.ts";
+import { headTest, trainingChoice } from "./heads.ts";
 import { type DeepReadonly, datasetRevision, name, unixSeconds } from "./schema.ts";
 
 const MAX_EPOCHS = 100;
@@ -119,6 +119,7 @@ export const fineTuningJob = z
         description:
           "how the version did on 'test_dataset'; null without one, and until it was tested, soon after the job's end",
       }),
+      choice: trainingChoice.optional(),
       kind: candidate.nullable().openapi({
         description:
           "what the job has made: 'fine_tuned', layers of its own and a head on them, or 'head', a head on the unchanged backbone; null before it has succeeded",

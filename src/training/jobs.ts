@@ -1,5 +1,5 @@
 /** Makes fine-tuning jobs. */
-import type { HeadParams } from "../api/heads.ts";
+import type { HeadParams, TrainingChoice } from "../api/heads.ts";
 import type { FineTuningJob } from "../api/jobs.ts";
 import { fail, ok, type Result } from "../core/failure.ts";
 import type { PromotionMode } from "../core/lifecycle/job.ts";
@@ -43,6 +43,7 @@ export async function createHeadJob(
   params: HeadParams,
   trainable: "head" | "all",
   claim: string | null,
+  choice: TrainingChoice | null = null,
 ): Promise<Result<FineTuningJob>> {
   const trainingFile =
     params.dataset === undefined
@@ -52,7 +53,11 @@ export async function createHeadJob(
     ? await resolveHeadJobSpec(request, params, trainingFile.value, choosePromotion(params, trainable), trainable)
     : trainingFile;
   const result = spec.ok
-    ? await createJob(request, { ...spec.value, source: markOwned(spec.value.source) }, { claim, status: 202 })
+    ? await createJob(
+        request,
+        { ...spec.value, source: markOwned(spec.value.source), ...(choice === null ? {} : { choice }) },
+        { claim, status: 202 },
+      )
     : spec;
   // The caller did not ask for a file, so nothing of it stays without a job.
   if (!result.ok && trainingFile.ok && params.dataset === undefined)

@@ -1,7 +1,7 @@
 /** Trains a version of a head in this request. A caller or a policy asks for it. */
 import type { DatasetModality } from "../api/datasets.ts";
 import type { StoredExample } from "../api/examples.ts";
-import type { Head, HeadParams } from "../api/heads.ts";
+import type { Head, HeadParams, TrainingChoice } from "../api/heads.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { withConfusedPairs } from "../core/evaluation/confused.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
@@ -38,6 +38,7 @@ export async function trainVersion(
   request: TenantRequest,
   params: HeadParams,
   commit: (head: NewHead, test: NewVersionTest | null) => Promise<Result<Head>>,
+  choice: TrainingChoice | null = null,
 ): Promise<Result<Head>> {
   const startedAt = Date.now();
   const { env, tenant } = request;
@@ -68,7 +69,9 @@ export async function trainVersion(
   const { confused, evaluation } = trainingResult.value;
   const idOf = await prepared.value.readExampleIds(confused.flatMap(({ rows }) => rows));
   const trained = { ...trainingResult.value, evaluation: withConfusedPairs(evaluation, confused, idOf) };
-  const { bytes, record } = toHeadRecord(env, trained, head, Date.now() - startedAt);
+  const { bytes, record: trainedRecord } = toHeadRecord(env, trained, head, Date.now() - startedAt);
+  const record =
+    choice === null ? trainedRecord : { ...trainedRecord, training: { ...trainedRecord.training, choice } };
   const { name: trainedDataset, revision } = dataset;
   const contender = {
     head: trainingResult.value.head,

@@ -218,3 +218,44 @@ test("recommendations want a key with the scope train, and are hidden from other
   );
   expectError(await ask(body, (await newTenant()).key), 404, "not_found", "dataset");
 });
+
+describe("a training with a goal", () => {
+  const quick = { evaluation: { method: "none" }, hyperparameters: { l2: 1 } };
+
+  test("for accuracy follows a recommendation, and says why", async () => {
+    const body = { name: "accurate", dataset: "topics", backbone: "text-static-1", goal: "accuracy", ...quick };
+    const { status, json, text } = await call("POST", "/v1/heads", tenant.key, body);
+    expect([201, 202], text).toContain(status);
+    const choice = status === 201 ? json.training.choice : json.graft.choice;
+    const recommendation = (await call("GET", `${RECOMMENDATIONS}/${choice.recommendation}`, tenant.key)).json;
+    expect(choice).toMatchObject({ goal: "accuracy", message: recommendation.reasons[0].message });
+    const advised = [recommendation.recommendation, recommendation.runner_up].find((method) =>
+      ["head", "fine_tune"].includes(method),
+    );
+    expect(choice.method).toBe(advised);
+  });
+
+  test.each([
+    ["latency", "text-static-1"],
+    ["cost", "text-static-1"],
+  ])("for %s trains a head in the request", async (goal, backbone) => {
+    const body = { name: goal, dataset: "topics", goal, ...quick };
+    const { json, text } = await call("POST", "/v1/heads", tenant.key, body);
+    expect(json, text).toMatchObject({
+      backbone: { id: backbone },
+      training: { method: "head", choice: { goal, method: "head", recommendation: null } },
+    });
+    expect((await call("GET", `/v1/heads/${goal}`, tenant.key)).json.training.choice).toEqual(json.training.choice);
+  });
+
+  test.each<[object, number, string, string]>([
+    [{ dataset: "topics", goal: "speed" }, 400, "invalid_parameter", "goal"],
+    [{ dataset: "topics", goal: "cost", method: "head" }, 400, "invalid_parameter", "goal"],
+    [{ examples, goal: "cost" }, 400, "invalid_parameter", "goal"],
+    [{ dataset: "absent", goal: "cost" }, 404, "not_found", "dataset"],
+    [{ dataset: "absent", goal: "accuracy" }, 404, "not_found", "dataset"],
+  ])("%j is refused", async (fields, status, code, param) => {
+    const answer = await call("POST", "/v1/heads", tenant.key, { name: "refused", ...fields });
+    expectError(answer, status, code as never, param);
+  });
+});

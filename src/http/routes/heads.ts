@@ -7,6 +7,7 @@ import {
   headExportQuery,
   newHead,
   promotion,
+  type TrainingChoice,
   versionParams,
 } from "../../api/heads.ts";
 import { type FineTuningJob, fineTuningJob } from "../../api/jobs.ts";
@@ -15,9 +16,12 @@ import { nameParams } from "../../api/schema.ts";
 import { type Failure, ok, type Result } from "../../core/failure.ts";
 import { endHeadLeases } from "../../serving/active-heads.ts";
 import { getHead } from "../../store/heads.ts";
+import type { NewHead } from "../../tenant/heads/heads.ts";
 import { getBatchEndpoint } from "../../tenant/jobs/job-runner.ts";
+import { chooseForGoal } from "../../training/goal.ts";
 import { createHeadJob } from "../../training/jobs.ts";
 import { trainVersion } from "../../training/version.ts";
+import type { NewVersionTest } from "../../training/version-test.ts";
 import { type App, type HttpEnv, tenantRequest } from "../context.ts";
 import { tenantAuth } from "../middleware/auth.ts";
 import { respond, respondError } from "../middleware/errors.ts";
@@ -197,14 +201,21 @@ async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Respo
     const testSet = await c.var.ledger().checkTestDataset(params.test_dataset, params.dataset ?? null);
     if (!testSet.ok) return respondError(c, testSet.failure);
   }
+  if (params.goal === undefined || params.dataset === undefined) return trainBy(c, params, null);
+  const chosen = await chooseForGoal(tenantRequest(c), params, params.dataset, params.goal);
+  return chosen.ok ? trainBy(c, chosen.value.params, chosen.value.choice) : respondError(c, chosen.failure);
+}
+
+/** Trains by the method of the parameters. */
+async function trainBy(c: Context<HttpEnv>, params: HeadParams, choice: TrainingChoice | null): Promise<Response> {
   if (params.method === "fine_tune")
-    return params.labels === undefined ? fineTuneHead(c, params) : respondError(c, labelsNeedHead);
+    return params.labels === undefined ? fineTuneHead(c, params, choice) : respondError(c, labelsNeedHead);
   const { idempotencyClaim } = c.var;
   const ledger = c.var.ledger();
-  const result = await trainVersion(tenantRequest(c), params, (version, test) =>
-    ledger.commitHead(idempotencyClaim, version, params.promote, test?.run ?? null),
-  );
-  return result.ok ? respond(c, result, 201) : fallBackToJob(c, params, result.failure);
+  const commit = (version: NewHead, test: NewVersionTest | null) =>
+    ledger.commitHead(idempotencyClaim, version, params.promote, test?.run ?? null);
+  const result = await trainVersion(tenantRequest(c), params, commit, choice);
+  return result.ok ? respond(c, result, 201) : fallBackToJob(c, params, result.failure, choice);
 }
 
 /**
@@ -212,21 +223,26 @@ async function trainHead(c: Context<HttpEnv>, params: HeadParams): Promise<Respo
  * the head needs no texts of labels, which a job does not have.
  * Otherwise responds with why the training failed.
  */
-async function fallBackToJob(c: Context<HttpEnv>, params: HeadParams, failure: Failure): Promise<Response> {
+async function fallBackToJob(
+  c: Context<HttpEnv>,
+  params: HeadParams,
+  failure: Failure,
+  choice: TrainingChoice | null,
+): Promise<Response> {
   const canBeJob = params.method === "auto" && params.labels === undefined && getBatchEndpoint(c.env) !== null;
   if (failure.code !== "edge_budget_exceeded" || !canBeJob) return respondError(c, failure);
-  const result = await createHeadJob(tenantRequest(c), params, "head", c.var.idempotencyClaim);
+  const result = await createHeadJob(tenantRequest(c), params, "head", c.var.idempotencyClaim, choice);
   // Batch endpoints do not have the layers of a fine-tuned backbone, so a job cannot do it either.
   const isOwnBackbone = !result.ok && result.failure.code === "not_available" && result.failure.param === "backbone";
   return isOwnBackbone ? respondError(c, failure) : respondWithJob(c, params, result);
 }
 
 /** Makes the job that trains the layers of the backbone and the head. */
-async function fineTuneHead(c: Context<HttpEnv>, params: HeadParams): Promise<Response> {
+async function fineTuneHead(c: Context<HttpEnv>, params: HeadParams, choice: TrainingChoice | null): Promise<Response> {
   const notAvailable = (message: string) => respondError(c, { code: "not_available", message, param: "method" });
   if (getBatchEndpoint(c.env) === null)
     return notAvailable("This instance has no batch endpoint, which fine-tuning needs. Use 'auto' or 'head'.");
-  const result = await createHeadJob(tenantRequest(c), params, "all", c.var.idempotencyClaim);
+  const result = await createHeadJob(tenantRequest(c), params, "all", c.var.idempotencyClaim, choice);
   const isUntrainable = !result.ok && result.failure.code === "not_available" && result.failure.param === "trainable";
   if (isUntrainable)
     return notAvailable("These inputs have no backbone whose layers can be trained. Use 'auto' or 'head'.");

@@ -1,6 +1,6 @@
 /** Fine-tuning jobs: their rows, and the object that the contract shows. */
 import type { DatasetModality } from "../../api/datasets.ts";
-import type { HeadHyperparameters } from "../../api/heads.ts";
+import type { HeadHyperparameters, TrainingChoice } from "../../api/heads.ts";
 import type { FineTuningHyperparameters, FineTuningJob } from "../../api/jobs.ts";
 import type { List, PageRequest } from "../../api/lists.ts";
 import { type Candidate, compare, hasTestExamples } from "../../core/evaluation/comparison.ts";
@@ -57,6 +57,8 @@ export interface JobSpec {
   /** The name of the dataset on which the version is tested after the job. */
   readonly test_dataset?: string | null;
   readonly in_scope_recall?: number;
+  /** Of a training with a goal. */
+  readonly choice?: TrainingChoice;
   /** Whose measurement this is. Such a job only compares; its tenant sees the recommendation, and not the job. */
   readonly measurement?: JobMeasurement;
 }
@@ -142,6 +144,7 @@ export function toJob(row: JobRow): FineTuningJob {
       trainable: spec.trainable,
       attempt: state.attempt,
       test: state.test ?? null,
+      ...(row.spec.choice === undefined ? {} : { choice: row.spec.choice }),
       kind: kindOf(row),
       comparison: toComparison(state),
     },
