@@ -53,6 +53,7 @@ beforeAll(async () => {
     evaluation: { detail: "full" },
     method: "head",
   });
+  await graft.recommendations.create({ dataset: "tickets", backbone: "text-static-1" });
   url = `${server.url}/v1/heads/support/versions/1/report`;
 });
 

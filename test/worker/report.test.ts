@@ -1,10 +1,12 @@
 import { SELF } from "cloudflare:test";
 import { beforeAll, expect, test } from "vitest";
 import type { Head } from "../../src/api/heads.ts";
+import type { Recommendation } from "../../src/api/recommendations.ts";
 import { reportPage } from "../../src/http/pages/report/page.ts";
 import { createClient } from "../../src/sdk/client.ts";
 import { call, newTenant, tickets } from "./api.ts";
 import { expectAuthorization, expectError, expectHidden } from "./assertions.ts";
+import { makeRecommendation } from "./recommendation.ts";
 
 const REPORT = "/v1/heads/support/versions/1/report";
 const MARKUP = `</script><img src=x onerror="alert(1)">'"&`;
@@ -137,7 +139,11 @@ test("of examples that came with the request says that their texts are not store
   expect(text).toContain('Train with <code>"evaluation": {"detail": "full"}</code>');
 });
 
-const render = (changes: Partial<Head>, evaluation: Partial<NonNullable<Head["evaluation"]>> | null = {}) =>
+const render = (
+  changes: Partial<Head>,
+  evaluation: Partial<NonNullable<Head["evaluation"]>> | null = {},
+  recommendation: Recommendation | null = null,
+) =>
   String(
     reportPage({
       head: {
@@ -146,6 +152,7 @@ const render = (changes: Partial<Head>, evaluation: Partial<NonNullable<Head["ev
         evaluation: evaluation === null || head.evaluation === null ? null : { ...head.evaluation, ...evaluation },
       },
       texts: new Map(),
+      recommendation,
     }),
   );
 
@@ -164,6 +171,30 @@ test("of a version of an older build says what is missing", () => {
   expect(render({}, null)).toContain("There are no figures. It was trained without an evaluation.");
   const reason = "No label has two examples with different inputs, so none can be held out.";
   expect(render({}, { method: "none", examples: 0, reason })).toContain(`There are no figures. ${reason}`);
+});
+
+test("shows what was recommended for the dataset, with the figures of both methods", () => {
+  const { reasons, ...made } = makeRecommendation("rec_1", { name: "tickets", revision: 3, examples: 60 });
+  const recommendation = {
+    object: "recommendation" as const,
+    ...made,
+    recommendation: "fine_tune" as const,
+    runner_up: "head" as const,
+    reasons: reasons.map((reason) => ({ ...reason, message: MARKUP })),
+    created_at: 0,
+  };
+  const text = render({}, {}, recommendation);
+  expect(text).toContain('<h2 id="method">');
+  expect(text).toContain(
+    "These data need fine-tuning, with a confidence of 50 %; next comes a head on the frozen backbone.",
+  );
+  expect(text).toContain("1,000 numbers, 10.0 % of the model");
+  expect(text).not.toMatch(foreignMarkup);
+  expect(text).not.toMatch(/undefined|NaN/);
+  expect(
+    render({}, {}, { ...recommendation, recommendation: null, expected: { head: null, fine_tune: null } }),
+  ).toContain("could not tell which method they need");
+  expect(render({})).not.toContain('id="method"');
 });
 
 test("of values has no parts that are of labels alone", () => {

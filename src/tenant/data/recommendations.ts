@@ -65,6 +65,13 @@ function toRecommendation({ record }: Pick<RecommendationRow, "record">): Recomm
   return JSON.parse(record) as Recommendation;
 }
 
+/** The newest recommendation for a dataset, by its number; null without one. */
+export function findNewestRecommendation(sql: SqlStorage, dataset: number): Recommendation | null {
+  const query = "SELECT * FROM recommendations WHERE dataset = ? ORDER BY number DESC LIMIT 1";
+  const row = sql.exec<RecommendationRow>(query, dataset).toArray()[0];
+  return row ? toRecommendation(row) : null;
+}
+
 /** Lists recommendations, for one dataset if it is named. A name that nothing has finds none. */
 export function listRecommendations(
   sql: SqlStorage,

@@ -1,7 +1,9 @@
 /** What a report on a version of a head shows. */
 import type { Head } from "../../api/heads.ts";
+import type { Recommendation } from "../../api/recommendations.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import { selectDataset } from "../data/datasets.ts";
+import { findNewestRecommendation } from "../data/recommendations.ts";
 import { rowsAt } from "../data/revisions.ts";
 import { getHead } from "./heads.ts";
 
@@ -9,32 +11,47 @@ export interface HeadReport {
   readonly head: Head;
   /** Texts by the ids of the examples that the evaluation names, as they were trained on; null unless they were asked for. */
   readonly texts: ReadonlyMap<string, string> | null;
+  /** The newest one for the dataset that the version was trained on. */
+  readonly recommendation: Recommendation | null;
 }
 
 /** Characters of a text. What is longer is cut. */
 const MAX_TEXT = 500;
 
-/** A version, and the texts of the examples that its evaluation names. What was deleted has none. */
+/** A version, the texts of the examples that its evaluation names, and what was recommended. What was deleted has none. */
 export function readReport(sql: SqlStorage, name: string, version: number, withTexts: boolean): Result<HeadReport> {
   const head = getHead(sql, name, version);
   if (!head.ok) return head;
-  if (!withTexts) return ok({ head: head.value, texts: null });
-  const ids = (head.value.evaluation?.confused ?? []).flatMap(({ examples }) => examples);
-  const texts = new Map<string, string>();
   const source = sql
-    .exec<{ dataset: number | null; revision: number | null }>(
+    .exec<Source>(
       "SELECT dataset, revision FROM head_versions WHERE head = (SELECT id FROM heads WHERE name = ?) AND version = ?",
       name,
       version,
     )
     .one();
+  const ids = (head.value.evaluation?.confused ?? []).flatMap(({ examples }) => examples);
+  return ok({
+    head: head.value,
+    texts: withTexts ? readTexts(sql, source, ids) : null,
+    recommendation: source.dataset === null ? null : findNewestRecommendation(sql, source.dataset),
+  });
+}
+
+/** What a version was trained on, if that is known. */
+interface Source extends Record<string, SqlStorageValue> {
+  dataset: number | null;
+  revision: number | null;
+}
+
+function readTexts(sql: SqlStorage, source: Source, ids: readonly string[]): ReadonlyMap<string, string> {
+  const texts = new Map<string, string>();
   const dataset = source.dataset === null ? null : selectDataset(sql, "id", source.dataset);
-  if (dataset === null || source.revision === null) return ok({ head: head.value, texts });
+  if (dataset === null || source.revision === null) return texts;
   const text = `CASE WHEN length(input) > ${MAX_TEXT} THEN substr(input, 1, ${MAX_TEXT}) || '…' ELSE input END AS text`;
   const query = rowsAt(dataset, source.revision, text, "id = ?3 AND typeof(input) = 'text'");
   for (const id of ids) {
     const row = sql.exec<{ text: string }>(query, source.dataset, source.revision, id).toArray()[0];
     if (row !== undefined) texts.set(id, row.text);
   }
-  return ok({ head: head.value, texts });
+  return texts;
 }

@@ -1,10 +1,12 @@
 /** A report on a version of a head: one page that needs nothing else, and runs nothing. */
 import { html, raw } from "hono/html";
 import type { Head } from "../../../api/heads.ts";
+import type { Recommendation } from "../../../api/recommendations.ts";
 import { confusionSection } from "./confusion.ts";
 import { learningSection, reliabilitySection, scopeSection } from "./curves.ts";
 import { figuresSection, labelsSection } from "./figures.ts";
 import type { Html } from "./format.ts";
+import { methodSection } from "./method.ts";
 import { STYLE } from "./style.ts";
 import { trainingSection } from "./training.ts";
 
@@ -12,6 +14,8 @@ export interface Report {
   readonly head: Head;
   /** Of the examples that the evaluation names, by id; those that were deleted are missing. null: they are left out. */
   readonly texts: ReadonlyMap<string, string> | null;
+  /** The newest one for the dataset that the version was trained on; null without one. */
+  readonly recommendation: Recommendation | null;
 }
 
 /** What the page has, in its order. A part is null where it does not apply. */
@@ -24,6 +28,7 @@ const parts: readonly { readonly id: string; readonly name: string; readonly sho
     { id: "reliability", name: "Reliability", show: ({ head }) => reliabilitySection(head) },
     { id: "learning", name: "Learning curve", show: ({ head }) => learningSection(head) },
     { id: "scope", name: "Scope", show: ({ head }) => scopeSection(head) },
+    { id: "method", name: "Method", show: ({ recommendation }) => methodSection(recommendation) },
   ];
 
 export function reportPage(report: Report): Html {
