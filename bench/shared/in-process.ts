@@ -71,6 +71,7 @@ export async function prepareSplit(
       groups: Int32Array.from(texts, groupIndex),
       groupPositions: [],
       heldOut: [],
+      positions: [],
       ids: [],
       revision: null,
       digest: "",

@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { limits } from "../core/limits.ts";
 import { dataset } from "./datasets.ts";
 import { exampleId, searchText, storedLabel } from "./examples.ts";
+import { versionsWithVectors } from "./lists.ts";
 import { type DeepReadonly, label, requestTime, withLimit } from "./schema.ts";
 
 export const labelRename = z.strictObject({ label: storedLabel, to: label }).openapi("LabelRename");
@@ -27,6 +28,7 @@ export const datasetChange = z
     id: z.string().openapi({ description: "the dataset's name" }),
     updated: z.number().int().openapi({ description: "examples that have another label" }),
     deleted: z.number().int().openapi({ description: "examples that are gone" }),
+    versions_with_vectors: versionsWithVectors.optional(),
     dry_run: z.literal(true).optional().openapi({ description: "nothing was changed" }),
     dataset,
   })

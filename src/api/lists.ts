@@ -39,6 +39,12 @@ export function deletedObject(object: string) {
   return z.object({ id: z.string(), object: z.literal(object), deleted: z.literal(true) });
 }
 
+/** Beside the deletion of examples. */
+export const versionsWithVectors = z.array(z.string()).openapi({
+  description:
+    "the versions of heads, as head@version, that still hold the embedding of an example that is gone, newest first, at most 1000; left out where there are none. Deleting a head deletes them",
+});
+
 /** A page of a list, as a checked query asks for it. Newest first; `after` is the last id of the page before. */
 export type PageRequest = DeepReadonly<z.output<typeof pageQuery>>;
 /** The same as a client asks for it. */
@@ -46,4 +52,8 @@ export type PageQuery = Partial<PageRequest>;
 export type List<T> = Omit<DeepReadonly<z.output<ReturnType<typeof listOf<z.ZodNull>>>>, "data"> & {
   readonly data: readonly T[];
 };
+export const deletedExample = deletedObject("example").extend({
+  versions_with_vectors: versionsWithVectors.optional(),
+});
+export type DeletedExample = DeepReadonly<z.output<typeof deletedExample>>;
 export type DeletedObject = DeepReadonly<z.output<ReturnType<typeof deletedObject>>>;

@@ -11,6 +11,7 @@
  *          "GHD4" has the same JSON and the same parts as named sections (sections.ts), and others that a head may have. It
  *          is the last version of its kind: what a head gets from now on is a section, or a field of the JSON.
  *          The section "scope" is in scope-codec.ts. A build that does not know it takes every input to be in scope.
+ *          The section "sketch" is in sketch.ts. It explains predictions, which do without it.
  *          `visible_text` in the JSON of any of them: invisible characters are removed before a text's features are
  *          computed.
  */
@@ -75,6 +76,16 @@ export function encodeHead(head: Head): Uint8Array<ArrayBuffer> {
     offset += array.byteLength;
   }
   return bytes;
+}
+
+/** The bytes of a head without one of the sections that it can do without; the same bytes if it has none of this name. */
+export function withoutSection(bytes: Uint8Array, name: string): Uint8Array {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const magic = aligned.length < 8 ? 0 : new DataView(aligned.buffer, aligned.byteOffset).getUint32(0, true);
+  const container = magic === HEAD_V4_MAGIC ? decodeSections(aligned) : null;
+  const sections = container?.sections.filter((section) => section.required || section.name !== name) ?? [];
+  if (container === null || sections.length === container.sections.length) return bytes;
+  return encodeSections(HEAD_V4_MAGIC, { header: container.header, sections });
 }
 
 type Part = readonly [name: string, array: Float32Array | Uint16Array | Int8Array];

@@ -158,6 +158,9 @@ export const dataLine = z
       id: z.string().optional().meta({
         description: "of the example, for the evaluation. Lines of files have none, and older Workers send none",
       }),
+      position: count.optional().meta({
+        description: "of the example in its dataset, for the head's sketch; left out as the id is",
+      }),
     }),
     z.object({
       end: z.literal(true),

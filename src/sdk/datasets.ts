@@ -3,7 +3,7 @@ import type { Dataset, ExportQuery, NewDataset } from "../api/datasets.ts";
 import type { Example, ExampleChange, ExampleListQuery, LabelledExample } from "../api/examples.ts";
 import type { DatasetImport, ImportQuery, ImportType } from "../api/imports.ts";
 import type { DatasetIssue, IssueChange, IssueQuery, IssueResolution } from "../api/issues.ts";
-import type { DeletedObject, List, PageQuery } from "../api/lists.ts";
+import type { DeletedExample, DeletedObject, List, PageQuery } from "../api/lists.ts";
 import type { DatasetDiff, DiffQuery, Revision } from "../api/revisions.ts";
 import { type RequestOptions, resourcePath, type Transport } from "./transport.ts";
 
@@ -34,7 +34,7 @@ export function datasetCalls({ request, get, post, patch, delete: remove }: Tran
       get<List<Example>>(`${resourcePath("datasets", name)}/examples`, { ...query }),
     example: (name: string, id: string) => get<Example>(examplePath(name, id)),
     changeExample: (name: string, id: string, change: ExampleChange) => patch<Example>(examplePath(name, id), change),
-    deleteExample: (name: string, id: string) => remove<DeletedObject>(examplePath(name, id)),
+    deleteExample: (name: string, id: string) => remove<DeletedExample>(examplePath(name, id)),
     /** Deletes the examples that have one of `ids`, or `label`, or `contains` in their texts, or were added `before` a time. */
     deleteExamples: (name: string, deletion: ExampleDeletion, options?: RequestOptions) =>
       post<DatasetChange>(`${resourcePath("datasets", name)}/examples/delete`, deletion, options),

@@ -27,7 +27,10 @@ import type { CountedPrediction } from "./meter.ts";
 import type { TenantRequest } from "./tenant-request.ts";
 import { binUnknownWords } from "./unknown-words.ts";
 
-export type PredictOptions = Omit<PredictRequest, "input">;
+export type PredictOptions = Omit<PredictRequest, "input"> & {
+  /** Whether explanations show training examples. */
+  readonly showsExamples?: boolean;
+};
 
 const DEFAULT_COVERAGE = 0.9;
 /** A scope score has four digits: of a thousand held-out examples, its ranks tell no more. */
@@ -85,9 +88,11 @@ export async function predictInputs(
   const { predictions, tops } = await predictRows(head, rows.value, texts, options);
   const explanations = options.explain
     ? await explainPredictions(
-        head,
-        backbone.value,
+        request,
+        served,
+        { head, backbone: backbone.value },
         rows.value.map((embedding, index) => ({ text: texts[index] ?? "", embedding })),
+        options.showsExamples ?? false,
       )
     : null;
   if (explanations?.ok === false) return explanations;
@@ -98,7 +103,7 @@ export async function predictInputs(
       return {
         ...each,
         ...(truncated.has(index) ? { truncated: true as const } : {}),
-        ...(explanation === undefined ? {} : { explanation: { ...explanation, nearest: [] } }),
+        ...(explanation === undefined ? {} : { explanation }),
       };
     }),
     counted: tops.map((top, index) => ({

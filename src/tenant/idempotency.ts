@@ -37,6 +37,8 @@ export interface ChangeReference {
   /** Of decisions on issues. */
   readonly dismissed?: number;
   readonly unchanged?: number;
+  /** Numbers of versions that hold embeddings of what was deleted; earlier builds have none. */
+  readonly versions?: readonly number[];
 }
 
 /** A run on a test set, which never changes, or a recommendation, which is shown as it is. */

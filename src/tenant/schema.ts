@@ -302,6 +302,14 @@ export const migrations: readonly string[] = [
     DELETE FROM resolved_issues WHERE dataset = OLD.dataset AND position = OLD.position;
   END;
   `,
+  `
+  CREATE TABLE version_vectors (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, dataset INTEGER NOT NULL, head INTEGER NOT NULL, version INTEGER NOT NULL,
+    positions BLOB NOT NULL
+  );
+  CREATE INDEX version_vectors_dataset ON version_vectors (dataset, number);
+  CREATE INDEX version_vectors_head ON version_vectors (head);
+  `,
 ];
 
 export interface Identity extends Record<string, SqlStorageValue> {

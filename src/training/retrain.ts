@@ -34,10 +34,10 @@ export async function retrain(
     ...(labels.length === 0 ? {} : { labels }),
     ...(testDataset === null ? {} : { test_dataset: testDataset }),
   });
-  const result = await trainVersion(request, params, async (version, test) =>
+  const result = await trainVersion(request, params, async (version, test, vectors) =>
     // A test that may succeed later is worth another attempt.
     test?.failure?.retryAfter === undefined
-      ? tenantLedger.commitRetraining(attempt, version, test?.run ?? null)
+      ? tenantLedger.commitRetraining(attempt, version, test?.run ?? null, vectors)
       : { ok: false, failure: test.failure },
   );
   if (result.ok || result.failure.code !== "edge_budget_exceeded" || getBatchEndpoint(env) === null) return result;

@@ -7,6 +7,7 @@ import { withConfusedPairs } from "../core/evaluation/confused.ts";
 import { type Failure, fail, ok, type Result } from "../core/failure.ts";
 import type { Task } from "../core/head.ts";
 import { limits } from "../core/limits.ts";
+import { heldPositions, withSketch } from "../core/sketch.ts";
 import { inferShape, parseExample } from "../ingest/example.ts";
 import { toTrainingOptions } from "../jobs/protocol.ts";
 import { endHeadLeases } from "../serving/active-heads.ts";
@@ -37,7 +38,7 @@ const lexicalNeedsTexts = fail(
 export async function trainVersion(
   request: TenantRequest,
   params: HeadParams,
-  commit: (head: NewHead, test: NewVersionTest | null) => Promise<Result<Head>>,
+  commit: (head: NewHead, test: NewVersionTest | null, vectors: Uint32Array | null) => Promise<Result<Head>>,
   choice: TrainingChoice | null = null,
 ): Promise<Result<Head>> {
   const startedAt = Date.now();
@@ -69,7 +70,13 @@ export async function trainVersion(
   const { confused, evaluation } = trainingResult.value;
   const idOf = await prepared.value.readExampleIds(confused.flatMap(({ rows }) => rows));
   const trained = { ...trainingResult.value, evaluation: withConfusedPairs(evaluation, confused, idOf) };
-  const { bytes, record: trainedRecord } = toHeadRecord(env, trained, head, Date.now() - startedAt);
+  const sketched = withSketch(trained.head, trained.sketch, prepared.value.positionOf);
+  const { bytes, record: trainedRecord } = toHeadRecord(
+    env,
+    { ...trained, head: sketched },
+    head,
+    Date.now() - startedAt,
+  );
   const record =
     choice === null ? trainedRecord : { ...trainedRecord, training: { ...trainedRecord.training, choice } };
   const { name: trainedDataset, revision } = dataset;
@@ -83,7 +90,9 @@ export async function trainVersion(
   // As a training does: it stops when its client has gone.
   if (test?.failure && request.signal.aborted) return { ok: false, failure: test.failure };
   const testedRecord = test ? { ...record, test: test.record } : record;
-  const result = await storeHead(env.BUCKET, tenant, bytes, testedRecord, (version) => commit(version, test));
+  const result = await storeHead(env.BUCKET, tenant, bytes, testedRecord, (version) =>
+    commit(version, test, heldPositions(sketched)),
+  );
   endHeadLeases(tenant, params.name);
   return result;
 }
@@ -105,6 +114,8 @@ interface TrainingInput {
   readonly plan: TrainingPlan;
   readonly shape: { readonly task: Task; readonly modality: DatasetModality };
   readonly dataset: NewHead["dataset"];
+  /** The position of a row's example in its dataset. Examples sent with the request have none. */
+  readonly positionOf: (row: number) => number | undefined;
   /** Finds the ids of the examples in these rows. Examples sent with the request have none. */
   readonly readExampleIds: (rows: readonly number[]) => Promise<(row: number) => string | undefined>;
 }
@@ -189,6 +200,7 @@ async function prepareDataset(
     },
     shape: { task, modality },
     dataset: { name: datasetName, revision: dataset.revision, examples: rows.value.positions.length },
+    positionOf: (row) => rows.value.positions[row],
     readExampleIds: async (indices) => {
       // Examples sent with labels follow those of the dataset.
       const positions = indices.flatMap((row) => rows.value.positions[row] ?? []);
@@ -259,6 +271,7 @@ async function prepareInline(
     },
     shape,
     dataset: { name: null, revision: null, examples: examples.length },
+    positionOf: () => undefined,
     readExampleIds: async () => () => undefined,
   });
 }

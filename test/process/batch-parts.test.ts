@@ -58,7 +58,7 @@ describe("data", () => {
   });
 
   it("have the ids of their examples, which a checkpoint does not depend on", async () => {
-    const named = lines.map((line, i) => (i === 3 ? line : { ...line, id: `ex_"${i}"` }));
+    const named = lines.map((line, i) => (i === 3 ? line : { ...line, id: `ex_"${i}"`, position: i }));
     const [plain, withIds] = await Promise.all(
       [lines, named].map((each) => readExamples(splitChunks(Buffer.from(ndjson(each)), [90]), submission, 1e6)),
     );

@@ -567,7 +567,9 @@ describe("the data", () => {
     const { attempt } = await startJob(owner, { training_file: await uploadFile(chats, owner.key) });
     const ofDataset = expectRows(await (await startJob(owner)).attempt.fetchData(), 1);
     for (const { id } of ofDataset) expect(id).toMatch(/^ex_/);
-    expect(expectRows(await attempt.fetchData(), null)).toEqual(ofDataset.map(({ id: _id, ...row }) => row));
+    expect(ofDataset.map(({ position }) => position)).toEqual([...ofDataset.keys()]);
+    const ofFile = ofDataset.map(({ id: _id, position: _position, ...row }) => row);
+    expect(expectRows(await attempt.fetchData(), null)).toEqual(ofFile);
   });
 
   test.each([2, 999, 1000, 1001, 2000])(

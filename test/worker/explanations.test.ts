@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { limits } from "../../src/core/limits.ts";
-import { call, tenantWithTickets, tickets } from "./api.ts";
-import { expectError } from "./assertions.ts";
+import { call, newTenant, tenantWithTickets, tickets } from "./api.ts";
+import { createKey, expectError } from "./assertions.ts";
 
 let key: string;
 
@@ -83,5 +83,101 @@ describe("an explanation", () => {
     expectError(much, 422, "limit_exceeded", "input");
     const wrong = await call("POST", "/v1/heads/single/predict", key, { input: "a", explain: "yes" });
     expectError(wrong, 400, "invalid_parameter", "explain");
+  });
+});
+
+describe("the nearest training examples", () => {
+  interface Nearest {
+    id: string;
+    text?: string;
+    label?: string;
+    similarity: number;
+  }
+
+  const nearestOf = async (head: string, input: unknown, token = key): Promise<Nearest[]> =>
+    (await explain(head, { input }, token))[0].explanation.nearest;
+
+  test.each(["single", "encoder"])("of head %s are shown with their ids, the nearest first", async (head) => {
+    const [example] = (await call("GET", "/v1/datasets/tickets/examples?contains=charged", key)).json.data;
+    const nearest = await nearestOf(head, "I was charged twice!");
+    expect(nearest).toHaveLength(5);
+    expect(nearest[0]).toMatchObject({ id: example.id, text: "I was charged twice", label: "billing" });
+    expect(nearest[0]?.similarity).toBeGreaterThan(0.9);
+    const similarities = nearest.map(({ similarity }) => similarity);
+    expect(similarities).toEqual(similarities.toSorted((a, b) => b - a));
+  });
+
+  test("are not shown to a key that may only predict, and none are known of examples sent with the request", async () => {
+    const predictKey = await createKey(key, "predict");
+    const [prediction] = await explain("single", { input: "I was charged twice" }, predictKey);
+    expect(prediction.explanation.nearest).toEqual([]);
+    expect(prediction.explanation.terms).not.toEqual([]);
+    expect(await nearestOf("multi", "where is my parcel")).toEqual([]);
+  });
+
+  test("are of embeddings and values too, and of any number of labels", async () => {
+    const { key: own } = await newTenant();
+    const sets = [
+      { name: "values", task: "regression", modality: "embedding", dimensions: 2 },
+      { name: "tags", task: "multi_label", modality: "text" },
+    ];
+    for (const set of sets) expect((await call("POST", "/v1/datasets", own, set)).status).toBe(201);
+    const values = Array.from({ length: 12 }, (_, i) => ({ id: `v${i}`, embedding: [i / 12, 1 - i / 12], value: i }));
+    await call("POST", "/v1/datasets/values/examples", own, { examples: values });
+    const tags = tickets().map(({ text, label }, i) => ({
+      id: `t${i}`,
+      text,
+      labels: i % 2 ? [label] : [label, "even"],
+    }));
+    await call("POST", "/v1/datasets/tags/examples", own, { examples: tags });
+    for (const { name } of sets)
+      await call("POST", "/v1/heads", own, { name, dataset: name, evaluation: { method: "none" } });
+    const [first] = await nearestOf("values", { embedding: [0.5, 0.5] }, own);
+    expect(first).toEqual({ id: "v6", value: 6, similarity: expect.closeTo(1, 1) });
+    const [tagged] = await nearestOf("tags", "where is my parcel", own);
+    expect(tagged).toMatchObject({ id: "t12", text: "where is my parcel", labels: ["even", "shipping"] });
+  });
+
+  test("that were deleted are shown no more, and the deletion says which versions hold their embeddings", async () => {
+    const { key: own } = await tenantWithTickets();
+    for (const name of ["a", "b"])
+      await call("POST", "/v1/heads", own, { name, dataset: "tickets", evaluation: { method: "none" } });
+    const ids = async (contains: string) =>
+      (await call("GET", `/v1/datasets/tickets/examples?contains=${contains}`, own)).json.data.map(
+        ({ id }: { id: string }) => id,
+      );
+    const [charged] = await ids("charged");
+    expect((await nearestOf("a", "I was charged twice", own))[0]?.id).toBe(charged);
+    const one = await call("DELETE", `/v1/datasets/tickets/examples/${charged}`, own);
+    expect(one.json).toEqual({ id: charged, object: "example", deleted: true, versions_with_vectors: ["b@1", "a@1"] });
+    const left = await nearestOf("a", "I was charged twice", own);
+    expect(left).toHaveLength(5);
+    expect(left.map(({ id }) => id)).not.toContain(charged);
+
+    // A version that was trained later does not hold it.
+    const retrained = await call("POST", "/v1/heads", own, { name: "c", dataset: "tickets" });
+    expect(retrained.status, retrained.text).toBe(201);
+    const remove = (body: object, headers = {}) =>
+      call("POST", "/v1/datasets/tickets/examples/delete", own, body, headers);
+    const all = ["c@1", "b@1", "a@1"];
+    const preview = await remove({ contains: "parcel", dry_run: true });
+    expect(preview.json).toMatchObject({ deleted: 2, dry_run: true, versions_with_vectors: all });
+    const again = { "idempotency-key": "delete-parcels" };
+    for (const _ of [1, 2]) {
+      const many = await remove({ contains: "parcel" }, again);
+      expect(many.json).toMatchObject({ deleted: 2, versions_with_vectors: all });
+    }
+    const none = (await remove({ contains: "no such text" })).json;
+    expect(none.deleted).toBe(0);
+    expect(none).not.toHaveProperty("versions_with_vectors");
+    expect((await call("DELETE", "/v1/heads/b", own)).status).toBe(200);
+    const label = await call("POST", "/v1/datasets/tickets/labels/delete", own, { label: "login" });
+    expect(label.json.versions_with_vectors).toEqual(["c@1", "a@1"]);
+    const renamed = await call("POST", "/v1/datasets/tickets/labels/rename", own, { label: "billing", to: "bill" });
+    expect(renamed.json).not.toHaveProperty("versions_with_vectors");
+    // They are shown as the version was trained on them.
+    expect((await nearestOf("a", "please refund the charge", own))[0]).toMatchObject({ label: "billing" });
+    expect((await call("DELETE", "/v1/datasets/tickets", own)).status).toBe(200);
+    expect(await nearestOf("a", "please refund the charge", own)).toEqual([]);
   });
 });

@@ -19,9 +19,11 @@ export interface Examples {
   readonly heldOut: readonly boolean[];
   /** undefined for rows of files. */
   readonly ids: readonly (string | undefined)[];
+  /** Of the examples in their dataset; undefined for rows of files. */
+  readonly positions: readonly (number | undefined)[];
   /** Of the dataset; null for files. */
   readonly revision: number | null;
-  /** SHA-256 of all lines but the last, each with its line end and without the example's id, which trains nothing. */
+  /** SHA-256 of all lines but the last, each with its line end and without the example's id and position, which train nothing. */
   readonly digest: string;
 }
 
@@ -53,8 +55,9 @@ export async function readExamples(
       const { rows, revision } = parsed.data;
       return rows === builder.count() ? ok({ ...builder.build(), revision, digest: hash.digest("hex") }) : null;
     }
-    // Checkpoints of earlier builds are of lines without ids.
-    hash.update(parsed.data.id === undefined ? line : withoutId(json)).update("\n");
+    // Checkpoints of earlier builds are of lines without ids and positions.
+    const { id, position } = parsed.data;
+    hash.update(id === undefined && position === undefined ? line : withoutPlace(json)).update("\n");
     const problem = builder.add(parsed.data);
     if (problem !== null) return invalidLine(problem);
     if (builder.bytes() > maxBytes)
@@ -71,6 +74,7 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
   const groups: number[] = [];
   const heldOut: boolean[] = [];
   const ids: (string | undefined)[] = [];
+  const positions: (number | undefined)[] = [];
   const groupPositions: number[] = [];
   const groupNumbers = new Map<string, number>();
   const labels = new Map<string, string>();
@@ -112,15 +116,25 @@ function makeExamplesBuilder({ task, modality, dimensions }: Pick<Submission, "t
       groups.push(group);
       heldOut.push(row.held_out);
       ids.push(row.id);
+      positions.push(row.position);
       bytes += BYTES_PER_ROW;
       return null;
     },
-    build: () => ({ texts, embeddings, targets, groups: Int32Array.from(groups), groupPositions, heldOut, ids }),
+    build: () => ({
+      texts,
+      embeddings,
+      targets,
+      groups: Int32Array.from(groups),
+      groupPositions,
+      heldOut,
+      ids,
+      positions,
+    }),
   };
 }
 
-function withoutId(json: unknown): string {
-  const { id: _id, ...line } = json as { readonly id: string };
+function withoutPlace(json: unknown): string {
+  const { id: _id, position: _position, ...line } = json as { readonly id?: string; readonly position?: number };
   return JSON.stringify(line);
 }
 

@@ -7,7 +7,13 @@ import type { ScopeDistances } from "../evaluation/scope-fit.ts";
 import { OPERATIONS_PER_COPIED_NUMBER, type Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import type { Design } from "./design.ts";
-import { clusterOperations, clusterRows, createRowReader, OPERATIONS_PER_DIFFERENCE } from "./k-means.ts";
+import {
+  type Clusters,
+  clusterOperations,
+  clusterRows,
+  createRowReader,
+  OPERATIONS_PER_DIFFERENCE,
+} from "./k-means.ts";
 import type { Targets } from "./targets.ts";
 import type { Cost, TrainingRows } from "./types.ts";
 
@@ -49,7 +55,7 @@ export function* measureDistances(
   design: Design,
   { targets, outputs, folds }: Pick<TrainingRows, "targets" | "outputs" | "folds">,
   foldCount: number,
-): Steps<ScopeDistances | null> {
+): Steps<(ScopeDistances & Pick<Clusters, "centroidRows">) | null> {
   const counts = centroidCounts(design.dimensions, outputs);
   if (targets.kind !== "single" || foldCount === 0 || counts.perLabel === 0) return null;
   const heldOutCount = folds.filter((fold) => fold >= 0 && fold < foldCount).length;
@@ -57,32 +63,36 @@ export function* measureDistances(
   let offset = 0;
   for (let fold = 0; fold < foldCount; fold++) {
     const isHeldOut = (row: number) => folds[row] === fold;
-    const others = yield* clusterRows(tensors, design, centroidsOfGroups(counts, outputs), (row) =>
+    const { centroids: others } = yield* clusterRows(tensors, design, centroidsOfGroups(counts, outputs), (row) =>
       isHeldOut(row) ? null : groupOf(targets, outputs, row),
     );
     const rows = Array.from(folds.keys()).filter(isHeldOut);
     yield* measureRows(tensors, design, rows, others, heldOut.subarray(offset));
     offset += rows.length * (outputs + 1);
   }
-  return { centroids: yield* classCentroids(tensors, design, targets, outputs), heldOut };
+  const own = yield* classCentroids(tensors, design, targets, outputs);
+  return { centroids: own?.centroids ?? null, centroidRows: own?.centroidRows ?? [], heldOut };
 }
 
-/** The centroids of all rows; null if there is no room for them. */
+/** The centroids of all rows, and which rows are one; null if there is no room for them. */
 export function* classCentroids(
   tensors: TensorBackend,
   design: Design,
   targets: SingleTargets,
   labels: number,
-): Steps<Centroids | null> {
+): Steps<({ readonly centroids: Centroids } & Pick<Clusters, "centroidRows">) | null> {
   const { dimensions, scale, mean } = design;
   const counts = centroidCounts(dimensions, labels);
   if (counts.perLabel === 0) return null;
-  const rows = yield* clusterRows(tensors, design, centroidsOfGroups(counts, labels), (row) =>
-    groupOf(targets, labels, row),
+  const { centroids: rows, centroidRows } = yield* clusterRows(
+    tensors,
+    design,
+    centroidsOfGroups(counts, labels),
+    (row) => groupOf(targets, labels, row),
   );
   for (const group of rows)
     for (let i = 0; i < group.length; i++) group[i] = (group[i] as number) * scale + (mean[i % dimensions] as number);
-  return quantiseCentroids(rows, dimensions);
+  return { centroids: quantiseCentroids(rows, dimensions), centroidRows };
 }
 
 type SingleTargets = Extract<Targets, { kind: "single" }>;

@@ -14,6 +14,7 @@ import { type CurvePlan, curvePlans } from "./learning-curve.ts";
 import { OPERATIONS_PER_LOGIT } from "./objective.ts";
 import { inversionOperations } from "./preconditioner.ts";
 import { type DesignShape, rowSpaceCost, usesRowSpace } from "./row-space.ts";
+import { sketchCost } from "./sketch-rows.ts";
 import { BYTES_PER_SPARSE_ENTRY } from "./sparse.ts";
 import { DEFAULT_FOLDS } from "./split.ts";
 import type { Cost, TrainingOptions, TrainingShape } from "./types.ts";
@@ -110,6 +111,7 @@ export function estimateCost(
     curveOperations +
     powerLawOperations(1 + (curve?.shares.length ?? 0), curve === null ? 0 : heldOutLogits / shape.outputs) +
     scopeCost(shape, options).operations +
+    sketchCost(shape.examples, shape.dimensions).operations +
     (Math.max(limits.evaluation, limits.final) + 1) * evaluation;
 
   return { operations: Math.ceil(operations), bytes: Math.ceil(arrayBytes(shape, options, precision, curve)) };
@@ -240,7 +242,8 @@ function arrayBytes(
     reductionBytes +
     headFitBytes +
     Math.max(selects ? selectionBytes : 0, evaluationBytes) +
-    scopeCost(shape, options).bytes;
+    scopeCost(shape, options).bytes +
+    sketchCost(shape.examples, shape.dimensions).bytes;
   return designBytes + originalDesignBytes + Math.max(copyBytes, subsetBytes, trainingBytes);
 }
 

@@ -35,8 +35,16 @@ export function createRowReader(tensors: TensorBackend, { blocks, dimensions }: 
   };
 }
 
+/** The centroids of groups of rows. */
+export interface Clusters {
+  /** Of each group, row by row. */
+  readonly centroids: readonly Float32Array[];
+  /** Rows that are a centroid: no other is nearest to it. */
+  readonly centroidRows: readonly number[];
+}
+
 /** Visits rows, which ascend. `visit` answers the operations that it took. */
-function* visitRows<T extends { readonly row: number }>(
+export function* visitRows<T extends { readonly row: number }>(
   tensors: TensorBackend,
   design: Design,
   members: readonly T[],
@@ -55,7 +63,7 @@ function byRow(a: { readonly row: number }, b: { readonly row: number }): number
 }
 
 /**
- * The centroids of each group, row by row.
+ * The centroids of each group.
  *
  * @param centroidsOf how many a group has at most: it has no more than rows
  * @param groupOf each row's group; null if it is left out
@@ -65,19 +73,23 @@ export function* clusterRows(
   design: Design,
   centroidsOf: readonly number[],
   groupOf: (row: number) => number | null,
-): Steps<readonly Float32Array[]> {
+): Steps<Clusters> {
   const { dimensions } = design;
   const samples = sampleGroups(design.rows, groupOf, centroidsOf);
   const centroids = centroidsOf.map((limit, group) => {
     const count = Math.min(samples.get(group)?.length ?? 0, limit);
     return new Float32Array(count * dimensions);
   });
+  /** For each centroid the one row that it is, or −1. */
+  const onlyRows = centroids.map((own) => new Int32Array(own.length / dimensions).fill(-1));
   const starts = [...samples].flatMap(([group, rows]) => {
     const own = centroids[group] as Float32Array;
     const count = own.length / dimensions;
     return Array.from({ length: count }, (_, i) => {
       const start = own.subarray(i * dimensions, (i + 1) * dimensions);
-      return { row: rows[Math.floor((i * rows.length) / count)] as number, start };
+      const row = rows[Math.floor((i * rows.length) / count)] as number;
+      (onlyRows[group] as Int32Array)[i] = row;
+      return { row, start };
     });
   });
   yield* visitRows(tensors, design, starts.sort(byRow), (values, { start }) => {
@@ -89,17 +101,18 @@ export function* clusterRows(
   for (let pass = 0; pass < PASSES; pass++) {
     const sums = centroids.map((group) => new Float64Array(group.length));
     const counts = centroids.map((group) => new Uint32Array(group.length / dimensions));
-    yield* visitRows(tensors, design, members, (values, { group }) => {
+    yield* visitRows(tensors, design, members, (values, { row, group }) => {
       const own = centroids[group] as Float32Array;
       const nearest = addToNearest(values, own, sums[group] as Float64Array);
       const groupCounts = counts[group] as Uint32Array;
       groupCounts[nearest] = (groupCounts[nearest] as number) + 1;
+      (onlyRows[group] as Int32Array)[nearest] = groupCounts[nearest] === 1 ? row : -1;
       return own.length * OPERATIONS_PER_DIFFERENCE;
     });
     for (const [group, own] of centroids.entries())
       moveToMeans(own, sums[group] as Float64Array, counts[group] as Uint32Array);
   }
-  return centroids;
+  return { centroids, centroidRows: onlyRows.flatMap((own) => Array.from(own).filter((row) => row >= 0)) };
 }
 
 /** For each group up to so many of its rows, in ascending order. */

@@ -1,6 +1,7 @@
 import type { EvaluationResult } from "../evaluation/evaluation.ts";
 import type { ValueRange } from "../evaluation/value-range.ts";
 import { quantiseLexical } from "../head.ts";
+import type { RowSketch } from "../sketch.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import type { LexicalVocabulary } from "../text/lexical.ts";
@@ -67,12 +68,13 @@ export interface HeadParts {
   /** What was subtracted from the targets. */
   readonly offset: number;
   readonly valueRange: ValueRange | null;
+  readonly sketch: RowSketch;
 }
 
 /** The head on the features as they were given: w = w_z / σ, b = b_z − w·μ. `operations` is left to the caller. */
 export function buildResult(
   { dimensions, labels, task }: TrainingSet,
-  { design, minimum, vocabulary, evaluation, l2, examples, offset, valueRange }: HeadParts,
+  { design, minimum, vocabulary, evaluation, l2, examples, offset, valueRange, sketch }: HeadParts,
 ): TrainingResult {
   const outputs = task === "regression" ? 1 : labels.length;
   const { parameters } = minimum;
@@ -120,5 +122,7 @@ export function buildResult(
     },
     evaluation: evaluation.evaluation,
     confused: evaluation.confused,
+    // Without centroids, the head holds no row of theirs.
+    sketch: scope?.centroids ? sketch : { ...sketch, centroidRows: new Uint32Array(0) },
   };
 }

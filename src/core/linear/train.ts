@@ -16,6 +16,7 @@ import { selectPenalty } from "./penalty.ts";
 import { makePreconditioner } from "./preconditioner.ts";
 import { prepareTraining } from "./prepare.ts";
 import { buildResult, refit } from "./refit.ts";
+import { sketchRows } from "./sketch-rows.ts";
 import type { TrainingOptions, TrainingResult, TrainingSet } from "./types.ts";
 
 /**
@@ -53,6 +54,7 @@ function* runTraining(
   const { seed } = options;
   // Before the feature sets, which may have no room for the design.
   const distances = yield* measureDistances(tensors, prepared.value.design, rows, evaluatedFolds(rows, method));
+  const sketch = yield* sketchRows(tensors, prepared.value.design, rows, distances?.centroidRows ?? []);
   const featureSets = yield* buildFeatureSets(
     tensors,
     prepared.value.design,
@@ -86,6 +88,16 @@ function* runTraining(
   const { result } = evaluation;
   const valueRange = options.clamp && trainingSet.targets.kind === "value" ? rangeOf(trainingSet.targets.values) : null;
   return ok(
-    buildResult(trainingSet, { design, minimum, vocabulary, evaluation: result, l2, examples, offset, valueRange }),
+    buildResult(trainingSet, {
+      design,
+      minimum,
+      vocabulary,
+      evaluation: result,
+      l2,
+      examples,
+      offset,
+      valueRange,
+      sketch,
+    }),
   );
 }

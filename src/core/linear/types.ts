@@ -2,6 +2,7 @@
 import type { ConfusedPair } from "../evaluation/confused.ts";
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import type { Head, Task } from "../head.ts";
+import type { RowSketch } from "../sketch.ts";
 import type { Matrix } from "../tensors.ts";
 import type { LexicalFeatures } from "../text/lexical-reader.ts";
 import type { Targets } from "./targets.ts";
@@ -116,4 +117,5 @@ export interface TrainingResult {
   readonly evaluation: Evaluation;
   /** Rows of the training set. */
   readonly confused: readonly ConfusedPair[];
+  readonly sketch: RowSketch;
 }

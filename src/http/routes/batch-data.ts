@@ -62,13 +62,14 @@ async function* readDataLines(env: Cloudflare.Env, attempt: Attempt, job: JobSpe
   yield [{ end: true, rows: rowCount, revision }];
 }
 
-function toDataLine({ id, input, target, groupHash }: DataRow, heldOut: boolean): DataLine {
+function toDataLine({ id, position, input, target, groupHash }: DataRow, heldOut: boolean): DataLine {
   return {
     ...(typeof input === "string" ? { text: input } : { embedding: Buffer.from(input).toString("base64") }),
     target: JSON.parse(target) as string | string[] | number,
     group: toHex(groupHash),
     held_out: heldOut,
     ...(id === null ? {} : { id }),
+    ...(position === null ? {} : { position }),
   };
 }
 
@@ -103,7 +104,7 @@ async function* readFilePages(
     if (row === null) continue;
     // Every line was checked at the upload.
     if ("error" in row) throw new Error(row.error.message);
-    rows.push({ ...row.row, id: null });
+    rows.push({ ...row.row, id: null, position: null });
     if (rows.length < FILE_PAGE_ROWS) continue;
     const access = await getLedger(env.TENANT, tenant).getCurrentAttempt(jobId, attempt);
     if (!access.ok) throw new Error(access.failure.code);

@@ -8,6 +8,7 @@ import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Head } from "../../core/head.ts";
 import { hasTrainableLayers } from "../../core/lifecycle/job.ts";
 import { limits } from "../../core/limits.ts";
+import { heldPositions } from "../../core/sketch.ts";
 import type { Artifact, Directive, Manifest } from "../../jobs/protocol.ts";
 import type { Attempt } from "../../jobs/token.ts";
 import { endHeadLeases } from "../../serving/active-heads.ts";
@@ -55,7 +56,8 @@ export async function finishAttempt(
   if (!record.ok) return record;
 
   const done = await storeHead(env.BUCKET, tenant, bytes.value, record.value, async (newHead) => {
-    const result = { job, attempt, messageId, candidate: manifest.candidate, head: newHead };
+    const vectors = spec.source.kind === "dataset" ? heldPositions(head) : null;
+    const result = { job, attempt, messageId, candidate: manifest.candidate, head: newHead, vectors };
     if (layers === null) return ledger.finishJob({ ...result, layers: null });
     const { layerBytes, totalParameters: _totalParameters, ...layersRecord } = layers;
     const upload = storeBytes(env.BUCKET, backboneKey(tenant, layersRecord.sha256), layerBytes);

@@ -1,7 +1,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { example, exampleChange, exampleListQuery, exampleParams } from "../../api/examples.ts";
 import { type DatasetImport, datasetImport, type ImportFigures, importQuery, importTypes } from "../../api/imports.ts";
-import { deletedObject, listOf } from "../../api/lists.ts";
+import { deletedExample, listOf } from "../../api/lists.ts";
 import { nameParams } from "../../api/schema.ts";
 import { type Failure, ok, type Result } from "../../core/failure.ts";
 import { targetField } from "../../core/head.ts";
@@ -103,10 +103,11 @@ const deleteExampleRoute = createRoute({
   path: "/v1/datasets/{name}/examples/{id}",
   operationId: "deleteExample",
   summary: "Delete an example",
-  description: "Deletes one example by its id. Heads that were trained on it stay as they are.",
+  description:
+    "Deletes one example by its id. Heads that were trained on it stay as they are; those that hold its embedding are named.",
   middleware: [tenantAuth("train")] as const,
   request: { params: exampleParams },
-  responses: { 200: jsonResponse(deletedObject("example"), "It is gone"), ...errorResponses },
+  responses: { 200: jsonResponse(deletedExample, "It is gone"), ...errorResponses },
 });
 
 export function exampleRoutes(app: App): void {

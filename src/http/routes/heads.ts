@@ -212,8 +212,8 @@ async function trainBy(c: Context<HttpEnv>, params: HeadParams, choice: Training
     return params.labels === undefined ? fineTuneHead(c, params, choice) : respondError(c, labelsNeedHead);
   const { idempotencyClaim } = c.var;
   const ledger = c.var.ledger();
-  const commit = (version: NewHead, test: NewVersionTest | null) =>
-    ledger.commitHead(idempotencyClaim, version, params.promote, test?.run ?? null);
+  const commit = (version: NewHead, test: NewVersionTest | null, vectors: Uint32Array | null) =>
+    ledger.commitHead(idempotencyClaim, version, params.promote, test?.run ?? null, vectors);
   const result = await trainVersion(tenantRequest(c), params, commit, choice);
   return result.ok ? respond(c, result, 201) : fallBackToJob(c, params, result.failure, choice);
 }

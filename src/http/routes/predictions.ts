@@ -29,7 +29,7 @@ export function predictionRoutes(app: App): void {
 
 async function predict(c: RouteContext<typeof predictRoute>): Promise<Response> {
   const { input, ...options } = c.req.valid("json");
-  const { tenant } = c.var.caller;
+  const { tenant, scopes } = c.var.caller;
   const lease = await getHeadLease(c.env, tenant, c.req.valid("param").name, options.version ?? null);
   if (!lease.ok) return respondError(c, lease.failure);
   const { id, task } = lease.value.head;
@@ -47,7 +47,10 @@ async function predict(c: RouteContext<typeof predictRoute>): Promise<Response> 
   }
   const inputs = Array.isArray(input) ? input : [input];
   const paramAt = (index: number) => (Array.isArray(input) ? `input[${index}]` : "input");
-  const predicted = await predictLive(tenantRequest(c), lease.value, inputs, paramAt, options);
+  const predicted = await predictLive(tenantRequest(c), lease.value, inputs, paramAt, {
+    ...options,
+    showsExamples: scopes.includes("train"),
+  });
   if (!predicted.ok) return respondError(c, predicted.failure);
   const { version, predictions: data, isCoveragePromised } = predicted.value;
   c.set("logFields", { inputs: inputs.length, version });

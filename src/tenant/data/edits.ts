@@ -9,6 +9,7 @@ import type { Task } from "../../core/head.ts";
 import { shortHash } from "../../lib/hash.ts";
 import { deleteCapturedExamples, deleteCapturedText, listQueues } from "../heads/capture-deletion.ts";
 import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
+import { describeVersions, findVersionsWithRemoved, findVersionsWithVectors } from "../heads/vectors.ts";
 import type { ChangeReference } from "../idempotency.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
@@ -63,31 +64,41 @@ export async function previewDeletion(
   const found = await searchExamples(ledger, dataset.value, filter, { below: next_position, limit: examples });
   if (!found.ok) return found;
   const counts = { updated: 0, deleted: found.value.length };
-  return ledger.read((sql, now) => ok({ ...toChange(sql, dataset.value, counts, now), dry_run: true as const }));
+  const versions = await findVersionsWithVectors(ledger, dataset.value.id, new Set(found.value));
+  return ledger.read((sql, now) =>
+    ok({ ...toChange(sql, dataset.value, { ...counts, versions }, now), dry_run: true as const }),
+  );
 }
 
-function toChange(
-  sql: SqlStorage,
-  row: DatasetRow,
-  counts: Pick<DatasetChange, "updated" | "deleted">,
-  now: number,
-): DatasetChange {
-  return { object: "dataset.change", id: row.name, ...counts, dataset: toDataset(sql, row, now) };
+type ChangeCounts = Pick<DatasetChange, "updated" | "deleted"> & {
+  /** Of versions with embeddings of what was deleted. */
+  readonly versions: readonly number[];
+};
+
+function toChange(sql: SqlStorage, row: DatasetRow, { versions, ...counts }: ChangeCounts, now: number): DatasetChange {
+  const withVectors = describeVersions(sql, versions);
+  return { object: "dataset.change", id: row.name, ...counts, ...withVectors, dataset: toDataset(sql, row, now) };
 }
 
 /** Refers to a change, in the place of an answer that shows the dataset with all its labels. */
-function referToChange(sql: SqlStorage, { id, updated, deleted }: DatasetChange): ChangeReference {
-  return { kind: "dataset_change", dataset: selectDataset(sql, "name", id)?.id ?? 0, updated, deleted };
+function referToChange(versions: ChangeCounts["versions"]) {
+  return (sql: SqlStorage, { id, updated, deleted }: DatasetChange): ChangeReference => ({
+    kind: "dataset_change",
+    dataset: selectDataset(sql, "name", id)?.id ?? 0,
+    updated,
+    deleted,
+    versions,
+  });
 }
 
 /** A change that an answer refers to, with the dataset as it is now. */
 export function getReferencedChange(
   sql: SqlStorage,
-  { kind: _kind, dataset, ...counts }: ChangeReference,
+  { kind: _kind, dataset, versions = [], ...counts }: ChangeReference,
   now: number,
 ): Result<DatasetChange> {
   const row = selectDataset(sql, "id", dataset);
-  if (row) return ok(toChange(sql, row, counts, now));
+  if (row) return ok(toChange(sql, row, { ...counts, versions }, now));
   return fail("not_found", "The dataset that the first request with this Idempotency-Key changed was deleted.");
 }
 
@@ -140,14 +151,13 @@ async function runEdit(ledger: Transactions, id: number): Promise<Result<Dataset
       await scheduler.wait(0);
     }
     await deleteCapturedTexts(ledger, id);
-    const claim = ledger.read((sql) => findEdit(sql, id));
-    if (!claim.ok) return claim;
-    const commit = (sql: SqlStorage, now: number) => commitEdit(sql, id, now);
-    const committed = await ledger.change(commit, {
-      claim: claim.value.row.claim,
-      status: 200,
-      refer: referToChange,
-    });
+    const found = ledger.read((sql) => findEdit(sql, id));
+    if (!found.ok) return found;
+    const { row, dataset } = found.value;
+    const deletes = (JSON.parse(row.edit) as Edit).kind === "delete";
+    const versions = deletes ? await findVersionsWithRemoved(ledger, id, dataset.revision + 1) : [];
+    const commit = (sql: SqlStorage, now: number) => commitEdit(sql, id, versions, now);
+    const committed = await ledger.change(commit, { claim: row.claim, status: 200, refer: referToChange(versions) });
     // Another request may have taken the key over. The steps are done all the same.
     const result = committed.ok ? committed : await ledger.change(commit);
     if (result.ok && result.value.deleted > 0) await eraseDeleted(ledger, id, result.value.dataset.revision);
@@ -241,7 +251,12 @@ function renameInTarget(task: Task, target: string, label: string, to: string): 
 }
 
 /** Ends an edit: its revision becomes the dataset's. */
-function commitEdit(sql: SqlStorage, id: number, now: number): Result<DatasetChange> {
+function commitEdit(
+  sql: SqlStorage,
+  id: number,
+  versions: ChangeCounts["versions"],
+  now: number,
+): Result<DatasetChange> {
   const found = findEdit(sql, id);
   if (!found.ok) return found;
   const { row, dataset } = found.value;
@@ -266,7 +281,7 @@ function commitEdit(sql: SqlStorage, id: number, now: number): Result<DatasetCha
     scheduleDueRetrainings(sql, id, now);
   }
   if (deleted > 0) schedule(sql, "erase_examples", `${id}:${revision}`, now + RESUME_MS);
-  return ok(toChange(sql, selectDataset(sql, "id", id) as DatasetRow, { updated, deleted }, now));
+  return ok(toChange(sql, selectDataset(sql, "id", id) as DatasetRow, { updated, deleted, versions }, now));
 }
 
 const MAX_ROWS_PER_ERASURE = 250;

@@ -122,13 +122,13 @@ function isEqual(left: ArrayBuffer | Uint8Array, right: ArrayBuffer | Uint8Array
   return toHex(new Uint8Array(left)) === toHex(new Uint8Array(right));
 }
 
-/** Deletes an example, from earlier revisions too. */
+/** Deletes an example, from earlier revisions too. Answers where it was. */
 export function deleteExample(
   sql: SqlStorage,
   name: string,
   id: string,
   now: number,
-): Result<{ id: string; object: "example"; deleted: true }> {
+): Result<{ readonly dataset: number; readonly position: number }> {
   const dataset = findDataset(sql, name);
   if (!dataset.ok) return dataset;
   const row = getExample(sql, dataset.value, id);
@@ -137,5 +137,5 @@ export function deleteExample(
   deleteCapturedExamples(sql, dataset.value.id, [row.value.position], now);
   eraseExample(sql, changes, row.value.position, id);
   const committed = commitChanges(sql, changes, now);
-  return committed.ok ? ok({ id, object: "example", deleted: true }) : committed;
+  return committed.ok ? ok({ dataset: dataset.value.id, position: row.value.position }) : committed;
 }

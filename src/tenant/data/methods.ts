@@ -3,12 +3,13 @@ import type { LabelRename } from "../../api/dataset-changes.ts";
 import type { StagedExample } from "../../api/examples.ts";
 import type { FileListRequest } from "../../api/files.ts";
 import type { IssuePageRequest } from "../../api/issues.ts";
-import type { PageRequest } from "../../api/lists.ts";
+import type { DeletedExample, PageRequest } from "../../api/lists.ts";
 import type { RecommendationPageRequest } from "../../api/recommendations.ts";
 import { ok, type Result } from "../../core/failure.ts";
 import { hasFile } from "../../store/files.ts";
 import type { StoredBlock } from "../../store/gather.ts";
 import type { Upload } from "../../store/uploads.ts";
+import { describeVersions, findVersionsWithVectors } from "../heads/vectors.ts";
 import { getJobRules } from "../jobs/job-runner.ts";
 import { checkFileUnused } from "../jobs/jobs.ts";
 import { addMeasuredRecommendation, cancelMeasurements, type NewMeasurement } from "../jobs/measurements.ts";
@@ -74,8 +75,13 @@ export const dataMethods = {
     }),
   replaceExample: (ledger: Transactions, dataset: datasets.DatasetRow, replacement: examples.ExampleReplacement) =>
     changeDataset(ledger, dataset.name, (sql, now) => examples.replaceExample(sql, dataset, replacement, now)),
-  deleteExample: (ledger: Transactions, name: string, id: string) =>
-    changeDataset(ledger, name, (sql, now) => examples.deleteExample(sql, name, id, now)),
+  async deleteExample(ledger: Transactions, name: string, id: string): Promise<Result<DeletedExample>> {
+    const deleted = await changeDataset(ledger, name, (sql, now) => examples.deleteExample(sql, name, id, now));
+    if (!deleted.ok) return deleted;
+    const { dataset, position } = deleted.value;
+    const versions = await findVersionsWithVectors(ledger, dataset, new Set([position]));
+    return ledger.read((sql) => ok({ id, object: "example", deleted: true, ...describeVersions(sql, versions) }));
+  },
 
   /** Renames a label in all examples; where the other name exists, the two become one. */
   async renameLabel(ledger: Transactions, claim: string | null, name: string, { label, to }: LabelRename) {

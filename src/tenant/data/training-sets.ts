@@ -226,6 +226,8 @@ export function readExampleIds(
 export interface DataRow {
   /** Of the example; null for the row of a file. */
   readonly id: string | null;
+  /** In its dataset; null for the row of a file. */
+  readonly position: number | null;
   readonly input: string | Uint8Array;
   readonly target: string;
   readonly groupHash: Uint8Array;
@@ -259,6 +261,7 @@ export function readRows(
   for (const { position, id, input, target, group_hash } of cursor) {
     rows.push({
       id,
+      position,
       input: typeof input === "string" ? input : new Uint8Array(input),
       target,
       groupHash: new Uint8Array(group_hash),

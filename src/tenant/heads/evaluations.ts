@@ -82,8 +82,9 @@ export function commitTestedHead(
   { head, run }: TestedVersion,
   promote: boolean,
   now: number,
+  vectors: Uint32Array | null,
 ): Result<Head> {
-  const committed = commitHead(sql, head, promote, now);
+  const committed = commitHead(sql, head, promote, now, vectors);
   if (!committed.ok || run === null) return committed;
   const { version, sha256 } = committed.value;
   const added = addRun(sql, { head: head.id, version, sha256 }, run, now);

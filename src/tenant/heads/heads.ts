@@ -14,6 +14,7 @@ import { deleteCapture } from "./capture-deletion.ts";
 import { deleteRunsOfHead } from "./evaluation-deletion.ts";
 import { clearShares, mayPromote } from "./traffic.ts";
 import { deleteHeadTraffic } from "./traffic-counts.ts";
+import { recordVectors } from "./vectors.ts";
 
 /** A version of a head as it is stored, without `active_version`, which moves. */
 export type HeadRecord = Omit<Head, "active_version">;
@@ -101,8 +102,16 @@ export function checkHeadTask(sql: SqlStorage, name: string, task: Task, param: 
 /**
  * Adds the next version of a head, whose bytes are in R2, and promotes it if `promote`. While the head has shares it waits
  * for that.
+ *
+ * @param vectors positions of the examples whose embeddings its bytes hold
  */
-export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now: number): Result<Head> {
+export function commitHead(
+  sql: SqlStorage,
+  head: NewHead,
+  promote: boolean,
+  now: number,
+  vectors: Uint32Array | null,
+): Result<Head> {
   const taskCheck = checkHeadTask(sql, head.id, head.task, "name");
   if (!taskCheck.ok) return taskCheck;
   if (!findHead(sql, head.id).ok) {
@@ -138,6 +147,7 @@ export function commitHead(sql: SqlStorage, head: NewHead, promote: boolean, now
     head.dataset.name,
     head.dataset.revision,
   );
+  recordVectors(sql, row.value.id, version, vectors);
   const isPromoted = promote && mayPromote(sql, row.value.id, version);
   const active = isPromoted ? version : row.value.active_version;
   sql.exec("UPDATE heads SET last_version = ?, active_version = ? WHERE id = ?", version, active, row.value.id);
@@ -221,6 +231,7 @@ export function deleteHead(
     .exec<{ sha256: string }>("SELECT DISTINCT sha256 FROM head_versions WHERE head = ?", head.value.id)
     .toArray();
   sql.exec("DELETE FROM head_versions WHERE head = ?", head.value.id);
+  sql.exec("DELETE FROM version_vectors WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM heads WHERE id = ?", head.value.id);
   sql.exec("DELETE FROM head_learning WHERE head = ?", head.value.id);
   sql.exec("DELETE FROM judged_examples WHERE head = ?", head.value.id);

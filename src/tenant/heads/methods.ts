@@ -28,6 +28,7 @@ import { leaseHead } from "./served-heads.ts";
 import * as traffic from "./traffic.ts";
 import { type CountBatch, recordCounts } from "./traffic-counts.ts";
 import { getTrafficReport } from "./traffic-report.ts";
+import { readTrainedExamples } from "./vectors.ts";
 
 /** Commits a version of a head, and maybe the layers under it, whose bytes are in R2. */
 export function commitHeadIfStored<T>(
@@ -43,23 +44,29 @@ export function commitHeadIfStored<T>(
 }
 
 export const headMethods = {
-  /** `run`: the test of the version, if it was tested. */
+  /** `run`: the test of the version, if it was tested. `vectors`: positions of the examples whose embeddings it holds. */
   commitHead(
     ledger: Transactions,
     claim: string | null,
     head: heads.NewHead,
     promote: boolean,
     run: evaluations.NewRun | null = null,
+    vectors: Uint32Array | null = null,
   ) {
     const change = (sql: SqlStorage, now: number) => {
       const backboneCheck = backbones.checkBackboneExists(sql, head.backbone);
       if (!backboneCheck.ok) return backboneCheck;
-      return evaluations.commitTestedHead(sql, evaluations.checkTest(sql, head, run), promote, now);
+      return evaluations.commitTestedHead(sql, evaluations.checkTest(sql, head, run), promote, now, vectors);
     };
     return commitHeadIfStored(ledger, head, null, () =>
       ledger.change(change, { claim, status: 201, refer: heads.referToHead }),
     );
   },
+  readTrainedExamples: (
+    ledger: Transactions,
+    version: { readonly id: string; readonly version: number; readonly sha256: string },
+    positions: readonly number[],
+  ) => ledger.read((sql) => readTrainedExamples(sql, version, positions)),
   getHead: (ledger: Transactions, name: string, version: number | null) =>
     ledger.read((sql) => heads.getHead(sql, name, version)),
   readReport: (ledger: Transactions, name: string, version: number, withTexts: boolean) =>
@@ -153,9 +160,10 @@ export const headMethods = {
     attempt: number,
     head: heads.NewHead,
     run: evaluations.NewRun | null = null,
+    vectors: Uint32Array | null = null,
   ) =>
     commitHeadIfStored(ledger, head, null, () =>
-      ledger.change((sql, now) => retraining.commitRetraining(sql, attempt, head, run, now)),
+      ledger.change((sql, now) => retraining.commitRetraining(sql, attempt, head, run, now, vectors)),
     ),
   createRetrainingJob: (ledger: Transactions, attempt: number, id: string, spec: JobSpec) =>
     ledger.change((sql, now) => retraining.createRetrainingJob(sql, attempt, id, spec, now)),

@@ -135,6 +135,7 @@ export function commitRetraining(
   head: NewHead,
   run: NewRun | null,
   now: number,
+  vectors: Uint32Array | null,
 ): Result<Head> {
   const context = findOpenAttempt(sql, head.id, attempt);
   if (!context.ok) return context;
@@ -146,7 +147,7 @@ export function commitRetraining(
     tested.head.test === undefined && (policy.test_dataset ?? null) === null
       ? shouldPromoteVersion(policy.promote, head.task, head.evaluation, activeHead)
       : shouldPromoteTested(policy.promote, tested.run?.run ?? null, activeHead?.version ?? null);
-  const version = commitTestedHead(sql, tested, promote, now);
+  const version = commitTestedHead(sql, tested, promote, now, vectors);
   const lastFailure = tested.head.test?.failure ?? null;
   if (version.ok) saveRetrainingState(sql, context.value, { ...closedAttempt, lastFailure, job: null });
   return version;

@@ -86,6 +86,8 @@ export interface AttemptResult extends Sender {
   readonly head: NewHead;
   /** Null if the layers are those of the shared backbone. */
   readonly layers: TrainedLayers | null;
+  /** Positions of the examples whose embeddings the head's bytes hold. */
+  readonly vectors?: Uint32Array | null;
 }
 
 /**
@@ -95,7 +97,7 @@ export interface AttemptResult extends Sender {
  */
 export function finishJob(
   sql: SqlStorage,
-  { job: id, attempt, messageId, candidate, head, layers }: AttemptResult,
+  { job: id, attempt, messageId, candidate, head, layers, vectors = null }: AttemptResult,
   now: number,
   rules: JobRules,
 ): Result<Directive> {
@@ -121,7 +123,7 @@ export function finishJob(
   // Under 'if_better' a test set decides, after the job.
   const isUndecided = testDataset !== null && state.promote === "if_better";
   const promoted = hasNamedHead(job.value) && !isUndecided && shouldPromote(state, hasActiveVersion);
-  const committed = limitCheck.ok ? commitHead(sql, head, promoted, now) : limitCheck;
+  const committed = limitCheck.ok ? commitHead(sql, head, promoted, now, vectors) : limitCheck;
   if (committed.ok && base !== null && model !== null) {
     const unchanged = { sha256: null, revision: base.revision, bytes: 0, parameters: 0, dimensions };
     const layerFields = layers === null ? unchanged : { ...layers, revision: head.backbone.revision };

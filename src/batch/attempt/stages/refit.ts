@@ -1,19 +1,21 @@
 /** Stage 5: the winner, trained on all rows. */
 import { encodeHead } from "../../../core/codec.ts";
+import type { Centroids } from "../../../core/evaluation/centroids.ts";
 import type { Candidate } from "../../../core/evaluation/comparison.ts";
 import { withConfusedPairs } from "../../../core/evaluation/confused.ts";
 import { noEvaluation } from "../../../core/evaluation/evaluation.ts";
 import type { Scope } from "../../../core/evaluation/scope.ts";
 import { ok, type Result } from "../../../core/failure.ts";
 import type { TrainingSummary } from "../../../core/linear/types.ts";
+import { withSketch } from "../../../core/sketch.ts";
 import type { Manifest } from "../../../jobs/protocol.ts";
 import type { FinalModel, FineTunedAssessment, StoredScope } from "../checkpoint.ts";
 import type { TrainedLayers, TrainingContext } from "../context.ts";
 import { fineTuneLayers, reportEpochs } from "../fine-tune.ts";
-import { type Model, makeModel, predictRows } from "../model.ts";
+import { makeModel, predictRows } from "../model.ts";
 import { candidateNames, reportTraining, runTraining } from "../run-training.ts";
 import { prepareTraining } from "../training-spec.ts";
-import { centroidRows, centroidsOf } from "./scope.ts";
+import { centroidRows, summarise } from "./scope.ts";
 
 /** The first steps are all reported, later ones at this interval. */
 const DENSE_STEPS = 50;
@@ -47,38 +49,37 @@ async function refitLayers(
   const training = { name: "refit", plan: assessment?.plan ?? null, onEpoch: reportEpochs(context) } as const;
   const result = await fineTuneLayers(context, layers, rows, training);
   if (!result.ok) return result;
-  const { head, delta, parameters, training: summary } = result.value;
+  const { head, delta, parameters, training: trainingSummary } = result.value;
   const { evaluation, scope: _, ...calibration } = assessment?.assessment ?? noEvaluation;
   const conformal = Float32Array.from(calibration.conformal);
   const temperature = head.task === "regression" ? 1 : calibration.temperature;
   const model = makeModel(context, layers.base, head, delta);
   // The checkpoints of older builds have neither.
   const thresholds = calibration.thresholds ?? [];
-  const scope = await toScope(context, model, rows, assessment?.assessment.scope ?? null);
+  const stored = assessment?.assessment.scope ?? null;
+  const hasDistance = stored?.figures.some(({ name }) => name === "distance") ?? false;
+  const trained = centroidRows(rows);
+  const embeddings: Float32Array[] = [];
+  await predictRows(context, trained, model, embeddings);
+  const summary = await summarise(context, { rows: trained, embeddings }, head.labels, hasDistance);
+  const scope = stored && toScope(stored, hasDistance, summary?.centroids ?? null);
+  const ownHead = { ...head, ...calibration, thresholds, scope, temperature, conformal };
   return ok({
     candidate: "fine_tuned",
-    training: manifestTraining(summary, temperature, startedAt),
+    training: manifestTraining(trainingSummary, temperature, startedAt),
     evaluation: { ...evaluation },
     parameters,
-    head: encodeHead({ ...head, ...calibration, thresholds, scope, temperature, conformal }),
+    head: encodeHead(
+      summary === null ? ownHead : withSketch(ownHead, summary.sketch, (row) => context.examples.positions[row]),
+    ),
     delta,
   });
 }
 
 /** The scope of a model whose scores are those of the folds' models, with its own centroids if they have any. */
-async function toScope(
-  context: TrainingContext,
-  model: Model,
-  rows: readonly number[],
-  stored: StoredScope | null,
-): Promise<Scope | null> {
-  if (!stored) return null;
+function toScope(stored: StoredScope, hasDistance: boolean, centroids: Centroids | null): Scope | null {
   const scope = { ...stored, scores: Float32Array.from(stored.scores) };
-  if (!stored.figures.some(({ name }) => name === "distance")) return { ...scope, centroids: null };
-  const trained = centroidRows(rows);
-  const embeddings: Float32Array[] = [];
-  await predictRows(context, trained, model, embeddings);
-  const centroids = await centroidsOf(context, { rows: trained, embeddings }, model.head.labels);
+  if (!hasDistance) return { ...scope, centroids: null };
   return centroids && { ...scope, centroids };
 }
 
@@ -100,7 +101,7 @@ async function refitHead(
   const result = await runTraining(context, spec.value, { skipEvaluation: false, onStep });
   if (!result.ok) return result;
   reportTraining(context, winner, result.value);
-  const { training, confused, head } = result.value;
+  const { training, confused, head, sketch } = result.value;
   const idOf = (row: number) => context.examples.ids[spec.value.rows[row] as number];
   const evaluation = withConfusedPairs(result.value.evaluation, confused, idOf);
   return ok({
@@ -108,7 +109,7 @@ async function refitHead(
     training: manifestTraining(training, training.temperature, startedAt),
     evaluation: { ...evaluation },
     parameters: 0,
-    head: encodeHead(head),
+    head: encodeHead(withSketch(head, sketch, (row) => context.examples.positions[spec.value.rows[row] as number])),
     delta: null,
   });
 }

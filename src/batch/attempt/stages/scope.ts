@@ -1,10 +1,13 @@
-/** How far embeddings of trained layers are from the centroids of each label, for their head's scope. */
+/** What a head of trained layers has of embeddings: centroids of each label, for its scope, and a sketch of examples. */
 import type { Centroids } from "../../../core/evaluation/centroids.ts";
 import { classCentroids, measureDistances } from "../../../core/linear/class-centroids.ts";
 import type { Design } from "../../../core/linear/design.ts";
+import { sketchRows } from "../../../core/linear/sketch-rows.ts";
+import { strataOf } from "../../../core/linear/targets.ts";
+import type { RowSketch } from "../../../core/sketch.ts";
 import { runSteps } from "../../../core/steps.ts";
 import type { TrainingContext } from "../context.ts";
-import { targetsOf } from "../training-spec.ts";
+import { groupsOf, targetsOf } from "../training-spec.ts";
 
 /** Centroids are of so many rows at most: more would cost time and change them little. */
 const MAX_CENTROID_ROWS = 1_000;
@@ -37,15 +40,36 @@ export async function distancesToTraining(
   return distances?.heldOut ?? null;
 }
 
-/** The centroids of embedded rows; null if there is no room for them. */
-export async function centroidsOf(
+/** What a head has of the embeddings that it was trained on. */
+export interface TrainedEmbeddings {
+  /** Null if there is no room for them. */
+  readonly centroids: Centroids | null;
+  /** Of rows of the data. */
+  readonly sketch: RowSketch;
+}
+
+/** The centroids of embedded rows, unless `withCentroids` is false, and their sketch; null without rows. */
+export function summarise(
   context: TrainingContext,
   { rows, embeddings }: EmbeddedRows,
   labels: readonly string[],
-): Promise<Centroids | null> {
+  withCentroids: boolean,
+): Promise<TrainedEmbeddings | null> {
   const { targets } = targetsOf(context, rows, labels);
-  if (targets.kind !== "single") return null;
-  return withDesign(context, embeddings, (design) => classCentroids(context.tensors, design, targets, labels.length));
+  const { tensors } = context;
+  const rowOf = (i: number) => rows[i] as number;
+  return withDesign(context, embeddings, function* (design) {
+    const own =
+      withCentroids && targets.kind === "single"
+        ? yield* classCentroids(tensors, design, targets, labels.length)
+        : null;
+    const choice = { strata: strataOf(targets, labels.length), groups: groupsOf(context, rows) };
+    const sketch = yield* sketchRows(tensors, design, choice, own?.centroidRows ?? []);
+    return {
+      centroids: own?.centroids ?? null,
+      sketch: { ...sketch, rows: sketch.rows.map(rowOf), centroidRows: sketch.centroidRows.map(rowOf) },
+    };
+  });
 }
 
 async function withDesign<T>(
