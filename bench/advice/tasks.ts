@@ -1,11 +1,13 @@
 /** What a recommendation measures of each sample of the grid that `npm run bench -- transfer` trains both methods on. */
 import { measureTask, sampleRows, type TaskFigures } from "../../src/core/advice/task-figures.ts";
+import { edgeBudget } from "../../src/core/limits.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import { cached, readStored } from "../shared/cached.ts";
-import { embedTexts, makeTrainingSet } from "../shared/linear-probe.ts";
+import { embedTexts, makeTrainingSet, readLexical } from "../shared/linear-probe.ts";
 import type { Draw } from "../transfer/draws.ts";
 
 const BENCH = "advice";
+const options = { l2: "auto", lexical: "auto", evaluation: { method: "auto", detail: "full" } } as const;
 const UNLIMITED_BUDGET = { bytes: 4e9, operations: 1e15 };
 const tensors = await nodeTensorBackend();
 
@@ -14,6 +16,8 @@ export interface Task {
   readonly similarity: TaskFigures["similarity"];
   readonly evaluation: TaskFigures["trained"]["evaluation"];
   readonly sample: number;
+  readonly operations: number;
+  readonly lexical: boolean;
   readonly seconds: number;
 }
 
@@ -30,12 +34,19 @@ export function measureDraw(draw: Draw): Promise<Task> {
     const rows = sample === null ? train : sample.map((row) => train[row] as (typeof train)[number]);
     const trainingSet = makeTrainingSet(await embedTexts(draw.model.backbone, rows), rows);
     const started = performance.now();
-    const steps = measureTask(tensors, trainingSet, {
-      l2: "auto",
-      classWeight: null,
-      seed: draw.seed,
-      budget: UNLIMITED_BUDGET,
-    });
+    const { task, dimensions } = trainingSet;
+    const shape = { task, dimensions, examples: rows.length, outputs: labels.length };
+    const lexical = readLexical(shape, options, edgeBudget, rows);
+    const steps = measureTask(
+      tensors,
+      { ...trainingSet, lexical },
+      {
+        l2: "auto",
+        classWeight: null,
+        seed: draw.seed,
+        budget: UNLIMITED_BUDGET,
+      },
+    );
     let step = steps.next();
     while (!step.done) step = steps.next();
     for (const block of trainingSet.features) tensors.free(block);
@@ -48,6 +59,7 @@ export function measureDraw(draw: Draw): Promise<Task> {
       ...evaluation
     } = trained.evaluation;
     const seconds = (performance.now() - started) / 1000;
-    return { similarity, evaluation, sample: rows.length, seconds };
+    const { operations, lexical: isLexical } = trained.training;
+    return { similarity, evaluation, sample: rows.length, operations, lexical: isLexical, seconds };
   });
 }

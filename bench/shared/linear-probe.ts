@@ -117,7 +117,7 @@ export function trainProbe(
 }
 
 /** The lexical features that a training within the budget has; null if there is no room for any. */
-function readLexical(shape: TrainingShape, options: CostOptions, budget: Cost, rows: readonly Text[]) {
+export function readLexical(shape: TrainingShape, options: CostOptions, budget: Cost, rows: readonly Text[]) {
   const textBytes = rows.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
   const reader = createLexicalBudgetReader(shape, options, budget, textBytes);
   if (reader === null || !reader.hasRoom || !rows.every(({ text }) => reader.add(text))) return null;

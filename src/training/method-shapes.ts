@@ -14,7 +14,7 @@ export interface SampleTraining {
   readonly examples: number;
 }
 
-const options = { l2: "auto", lexical: false, evaluation: { method: "auto" } } as const;
+const options = { l2: "auto", lexical: "auto", evaluation: { method: "auto" } } as const;
 
 /** @param labels 0 for regression */
 export function describeMethods(

@@ -34,12 +34,12 @@ export interface DatasetRecommendation {
   readonly measurement: NewMeasurement | null;
 }
 
-/** What a sample is measured with: a head at the defaults, without lexical features. */
+/** What a sample is measured with: a head at the defaults. */
 const options = {
   l2: "auto",
   classWeight: null,
   seed: 0,
-  lexical: false,
+  lexical: "auto",
   evaluation: { method: "auto", detail: "full" },
 } as const;
 

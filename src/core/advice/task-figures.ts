@@ -54,7 +54,7 @@ export function* measureTask(
   }
   const trained = yield* train(tensors, trainingSet, {
     ...options,
-    lexical: false,
+    lexical: "auto",
     evaluation: { method: "auto", detail: "full" },
   });
   return trained.ok ? ok({ trained: trained.value, similarity }) : trained;
