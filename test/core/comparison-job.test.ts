@@ -25,8 +25,11 @@ import {
 
 const first = attemptEvents(1);
 const second = attemptEvents(2);
-const cost = { operations: 5e9, milliseconds: 1_500 };
-const compared = (attempt: number, comparison = better): JobEvent => ({ type: "evaluated", attempt, comparison, cost });
+const { cost } = first.compared;
+const compared = (attempt: number, comparison = better): JobEvent => ({
+  ...attemptEvents(attempt).compared,
+  comparison,
+});
 const created = { state: newComparisonState(0), log: [], now: 0 };
 const running = applyEvents(created, validated, first.submitting, first.accepted);
 const succeeded = applyEvents(running, MINUTE, compared(1));

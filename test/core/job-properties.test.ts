@@ -9,6 +9,7 @@ import {
   isCurrentAttempt,
   type JobEvent,
   type JobState,
+  newComparisonState,
   newJobState,
   refusalReason,
 } from "../../src/core/lifecycle/job.ts";
@@ -82,6 +83,10 @@ const steps = fc
   )
   .map((parts) => parts.flat());
 const promote = fc.constantFrom("if_better", "always", "never");
+const isComparison = fc.oneof(
+  { weight: 3, arbitrary: fc.constant(false) },
+  { weight: 1, arbitrary: fc.constant(true) },
+);
 
 function toEvent({ eventName, offset }: Step, state: JobState): JobEvent {
   return eventName in commands
@@ -97,9 +102,10 @@ interface Transition {
 }
 
 /** The states that a job goes through, one after the other. */
-const histories: fc.Arbitrary<Transition[]> = fc.tuple(promote, steps).map(([promotePolicy, allSteps]) => {
+const histories: fc.Arbitrary<Transition[]> = fc.tuple(promote, isComparison, steps).map((history) => {
+  const [promotePolicy, onlyCompares, allSteps] = history;
   let now = 1_000_000;
-  let state = newJobState(promotePolicy, now);
+  let state = onlyCompares ? newComparisonState(now) : newJobState(promotePolicy, now);
   return allSteps.map((step) => {
     now += step.delay;
     const before = state;
@@ -121,7 +127,15 @@ it("is tested in every state, and with every kind of failure", () => {
   const has = (predicate: (moment: Transition) => boolean) => all.some(predicate);
   expect(new Set(all.map(({ state }) => state.status)).size).toBe(7);
   expect(new Set(all.map(({ state }) => state.error?.code))).toEqual(
-    new Set([undefined, "too_few_examples", "batch_rejected", "training_failed", "attempts_failed", "endpoint_lost"]),
+    new Set([
+      undefined,
+      "too_few_examples",
+      "batch_rejected",
+      "training_failed",
+      "attempts_failed",
+      "endpoint_lost",
+      "not_available",
+    ]),
   );
   expect(has(({ state }) => state.promoted)).toBe(true);
   expect(has(({ state }) => state.status === "succeeded" && !state.promoted)).toBe(true);
@@ -256,7 +270,7 @@ describe("a job", () => {
   });
 
   it("that has ended gives no attempt access, and takes nothing that one reports", () => {
-    const reports = ["heartbeat", "checkpoint", "better", "notBetter", "finished", "finishedHead"] as const;
+    const reports = ["heartbeat", "checkpoint", "better", "notBetter", "compared", "finished", "finishedHead"] as const;
     forEveryTransition(({ now, state }) => {
       expect(hasAccess(state, state.attempt)).toBe(!hasEnded(state) && isCurrentAttempt(state, state.attempt));
       if (!hasEnded(state)) return;
@@ -267,15 +281,16 @@ describe("a job", () => {
 
   it("is always in a consistent state", () => {
     forEveryTransition(({ before, event, now, state }) => {
-      const { status, refit, version } = state;
+      const { status, refit, version, onlyCompares = false } = state;
       const isEnded = hasEnded(state);
       if (status === "queued" || status === "running" || status === "succeeded") expect(state.validated).toBe(true);
       if (status === "validating_files") expect(state.validated).toBe(false);
       if (status === "running") expect(state.inFlight).toBe(true);
       if (status === "succeeded" || status === "failed") expect(state.inFlight).toBe(false);
-      expect(status === "succeeded").toBe(version !== null);
-      if (status === "succeeded") expect(refit).not.toBeNull();
-      expect(refit === null).toBe(state.comparison === null);
+      expect(status === "succeeded" && !onlyCompares).toBe(version !== null);
+      if (onlyCompares) expect(status === "succeeded").toBe(state.comparison !== null && "comparisonCost" in state);
+      else if (status === "succeeded") expect(refit).not.toBeNull();
+      expect(refit === null).toBe(onlyCompares || state.comparison === null);
       if (status !== "succeeded") expect(state.promoted).toBe(false);
       expect(status === "failed").toBe(state.error !== null);
       expect(isEnded).toBe(state.finishedAt !== null);
@@ -330,14 +345,15 @@ describe("a job is never stuck:", () => {
   function runToSuccess(state: JobState, now: number): JobState {
     const apply = (from: JobState, event: JobEvent) => advance(from, event, now, rules).state;
     const readyState = [resume, validated].reduce(apply, state);
-    const { submitting, accepted, better, finished } = attemptEvents(readyState.attempt);
-    const comparedState = [submitting, accepted, better].reduce(apply, readyState);
+    const { submitting, accepted, compared, finished } = attemptEvents(readyState.attempt);
+    const comparedState = [submitting, accepted, compared].reduce(apply, readyState);
     return apply(comparedState, { ...finished, candidate: comparedState.refit ?? "head" });
   }
 
   it("whatever has happened, it can still succeed", () => {
     forEveryTransition(({ now, state }) => {
-      if (!hasEnded(state)) expect(runToSuccess(state, now)).toMatchObject({ status: "succeeded", version: 3 });
+      const version = state.onlyCompares ? null : 3;
+      if (!hasEnded(state)) expect(runToSuccess(state, now)).toMatchObject({ status: "succeeded", version });
     });
   });
 

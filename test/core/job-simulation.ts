@@ -25,6 +25,7 @@ export function attemptEvents(attempt: number) {
     checkpoint: { type: "checkpoint", attempt, artifact: { sha256: String(attempt).repeat(64), bytes: 9 } },
     better: { type: "evaluated", attempt, comparison: better },
     notBetter: { type: "evaluated", attempt, comparison: notBetter },
+    compared: { type: "evaluated", attempt, comparison: better, cost: { operations: 5e9, milliseconds: 1_500 } },
     finished: { type: "finished", attempt, candidate: "fine_tuned", version: 3, promoted: true },
     finishedHead: { type: "finished", attempt, candidate: "head", version: 3, promoted: false },
     failed: { type: "attempt_failed", attempt, message: "The machine is out of memory.", retryable: true },
