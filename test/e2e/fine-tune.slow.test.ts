@@ -184,6 +184,33 @@ test("a head that asks for fine-tuning becomes a job, and where the frozen head 
   expect((await openai.models.retrieve(model)).id).toBe(model);
 });
 
+test("a recommendation is settled by what jobs measure, which nobody sees", async () => {
+  const { graft } = await system.createTenant("measuring");
+  await createDataset(graft, "tickets", 100);
+  const asked = await graft.recommendations.create({ dataset: "tickets", backbone: BASE, measure: true });
+  expect(asked).toMatchObject({ status: "measuring", expected: { fine_tune: { accuracy: expect.any(Number) } } });
+  const settled = await waitFor(async () => {
+    const current = await graft.recommendations.get(asked.id);
+    return current.status !== "measuring" && current;
+  }, "all samples are measured");
+  const point = { head_accuracy: 1, fine_tuned_accuracy: expect.any(Number), seconds: expect.any(Number) };
+  expect(settled).toMatchObject({
+    status: "complete",
+    // Where the head is right on everything, nothing can be gained.
+    recommendation: "head",
+    measured: {
+      points: [
+        { ...point, examples: 50, test_examples: 50 },
+        { ...point, examples: 100, test_examples: 100 },
+      ],
+    },
+    expected: { head: { accuracy: 1 } },
+  });
+  expect(settled.reasons[0]?.code).toBe("measured");
+  expect((await graft.jobs.list()).data).toEqual([]);
+  expect((await graft.heads.list()).data).toEqual([]);
+});
+
 test("another attempt goes on from what one had trained", async () => {
   const jobs = openai.fineTuning.jobs;
   const job = await jobs.create({ ...jobParams, suffix: "paused" } as never);
