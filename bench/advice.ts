@@ -1,5 +1,5 @@
 /**
- * Whether recommendations are right:
+ * Whether advice is right:
  *
  *   npm run bench -- advice --data DIR [--only PATTERN] [--stored]
  *
@@ -7,9 +7,11 @@
  *
  *   method.ts   head or fine-tuning, on the runs that `npm run bench -- transfer` has stored. It also fits the model of
  *               what fine-tuning adds, and writes src/core/advice/gain-models.ts
+ *   label-next.ts  inputs that label_next chooses, against inputs at random
  *
  * Each case is stored, so that an interrupted measurement resumes.
  */
+import { labelNextRows } from "./advice/label-next.ts";
 import { methodRows } from "./advice/method.ts";
 import { measureDraw } from "./advice/tasks.ts";
 import { readOptions } from "./shared/options.ts";
@@ -25,6 +27,7 @@ export async function run(): Promise<Row[]> {
       if (!stored) for (const draw of draws) await measureDraw(draw);
       return methodRows(draws);
     },
+    "label-next": () => labelNextRows(data, stored),
   };
   const rows: Row[] = [];
   for (const [name, measure] of Object.entries(parts)) if (new RegExp(only).test(name)) rows.push(...(await measure()));

@@ -28,7 +28,7 @@ export const inputsToLabel = z
         input: input.openapi({ description: "the input as it was sent" }),
         score: z.number().openapi({
           description:
-            "the share of the pool's uncertainty that this input stands for, and none above it does; it falls down the list",
+            "the share of the pool's uncertainty that this input stands for, and none above it does, less where it is out of scope; it falls down the list",
         }),
         reason: z.string().openapi({ description: "why it was chosen, in words; the wording may change" }),
       }),

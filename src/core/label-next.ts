@@ -5,12 +5,18 @@
  *   one label               1 − (p₁ − p₂), of the two most probable labels (margin sampling: Scheffer et al. 2001)
  *   any number of labels    1 − |p − t| / (p < t ? t : 1 − t), the largest over the labels, each with its threshold t
  *
- * and at least MIN_UNCERTAINTY, so that a head that is certain of all gets inputs that stand for many.
+ * and at least MIN_UNCERTAINTY, so that a head that is certain of all gets inputs that stand for many. A head is uncertain of
+ * most that is out of scope, so the gain of an input whose scope score is below FULL_SCOPE is multiplied by its share of that,
+ * and at least by MIN_SCOPE: the inputs of a label that the head does not know yet are out of scope to it as well. What other
+ * choices bring is in docs/benchmarks.md.
  */
 import { chooseRepresentatives } from "./facility-location.ts";
 import type { Steps } from "./steps.ts";
+import type { TensorBackend } from "./tensors.ts";
 
 const MIN_UNCERTAINTY = 0.01;
+const FULL_SCOPE = 0.2;
+const MIN_SCOPE = 0.1;
 /** Labels and shares of this length and size are shown in a reason. */
 const MAX_LABEL_CHARACTERS = 60;
 /** Up to this distance of two probabilities they are said to be alike. */
@@ -21,11 +27,13 @@ export interface PoolPrediction {
   /** In falling order of the scores: the two most probable for one label, else all. */
   readonly scores: readonly { readonly label: string; readonly score: number; readonly threshold: number }[];
   readonly inScope: boolean | null;
+  /** The share of inputs in scope that are less like the training examples; null where it is not known. */
+  readonly scopeScore: number | null;
 }
 
 export interface Choice {
   readonly index: number;
-  /** The share of the pool's uncertainty that it stands for, and none chosen before it does. */
+  /** The share of the pool's uncertainty that it stands for, and none chosen before it does; less where it is out of scope. */
   readonly score: number;
   readonly reason: string;
 }
@@ -37,6 +45,7 @@ interface Uncertainty {
 
 /** Chooses at most `count` inputs, the most useful first. `embeddings` and `predictions` are of the same inputs. */
 export function* chooseInputs(
+  tensors: TensorBackend,
   task: "single_label" | "multi_label",
   embeddings: readonly Float32Array[],
   predictions: readonly PoolPrediction[],
@@ -46,7 +55,10 @@ export function* chooseInputs(
     task === "single_label" ? marginUncertainty(scores) : thresholdUncertainty(scores),
   );
   const weights = Float64Array.from(uncertainties, ({ value }) => Math.max(MIN_UNCERTAINTY, value));
-  const chosen = yield* chooseRepresentatives({ rows: embeddings, weights }, count);
+  const factors = Float64Array.from(predictions, ({ scopeScore }) =>
+    Math.max(MIN_SCOPE, Math.min(1, (scopeScore ?? 1) / FULL_SCOPE)),
+  );
+  const chosen = yield* chooseRepresentatives(tensors, { rows: embeddings, weights, factors }, count);
   return chosen.map(({ index, gain, share }) => {
     const alike = Math.round(share * embeddings.length);
     const scope =

@@ -29,7 +29,7 @@ import type { TrainingSource } from "./source.ts";
  * milliseconds of one core. 99 in 100 times it is less than 70 ms, and at most 0.1 to 0.3 s where large arrays are copied
  * or read for the first time.
  */
-const OPERATIONS_PER_YIELD = 150_000_000;
+export const OPERATIONS_PER_YIELD = 150_000_000;
 const MIN_STEP_OPERATIONS = 2_000_000;
 
 export type RequestOptions = Omit<TrainingOptions, "budget">;
