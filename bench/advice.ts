@@ -12,6 +12,13 @@
  * Each case is stored, so that an interrupted measurement resumes.
  */
 import { labelNextRows } from "./advice/label-next.ts";
+
+ *   labels.ts   how many wrong labels are found
+ *
+ * Each case is stored, so that an interrupted measurement resumes.
+ */
+
+import { labelRows } from "./advice/labels.ts";
 import { methodRows } from "./advice/method.ts";
 import { measureDraw } from "./advice/tasks.ts";
 import { readOptions } from "./shared/options.ts";
@@ -22,6 +29,7 @@ import { storedRuns } from "./transfer/stored.ts";
 export async function run(): Promise<Row[]> {
   const { data, only, stored } = readOptions();
   const parts: Record<string, () => Promise<Row[]>> = {
+    labels: () => labelRows(data, stored),
     method: async () => {
       const draws = readDraws(data).filter((draw) => storedRuns(draw).length > 0);
       if (!stored) for (const draw of draws) await measureDraw(draw);

@@ -203,6 +203,7 @@ export const evaluation = z
     accuracy: z.number().optional(),
     accuracy_interval: interval.optional(),
     accuracy_estimate: accuracyEstimate.optional(),
+    issue_count: z.number().int().optional(),
     learning_curve: z
       .array(
         z

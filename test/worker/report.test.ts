@@ -99,6 +99,23 @@ test("shows the texts of the most confused examples, unless it is to leave them 
   expect(await client.heads.report("support", 1, { texts: false })).toBe(without.text);
 });
 
+test("shows the most likely issues of its dataset once they are found, with their texts as they are now", async () => {
+  expect((await call("GET", REPORT, key)).text).not.toContain('id="issues"');
+  const conflicting = { id: "conflict", text: withMarkup(`${tickets()[0]?.text} `).padEnd(600, "."), label: RTL };
+  const examples = [conflicting, { ...conflicting, id: "other", label: MARKUP }];
+  await call("POST", "/v1/datasets/tickets/examples", key, { examples });
+  const found = await call("GET", "/v1/datasets/tickets/issues?head=support&type=conflict", key);
+  const [issue] = found.json.data;
+  expect(issue.reason).toContain(MARKUP);
+  const { text } = await call("GET", REPORT, key);
+  const part = /<h2 id="issues">.*?<\/section>/s.exec(text)?.[0] ?? "";
+  expect(part).toContain(issue.example.text.slice(0, 10));
+  expect(part).not.toMatch(foreignMarkup);
+  expect(part).not.toContain(issue.example.text.slice(0, 600));
+  const without = (await call("GET", `${REPORT}?texts=false`, key)).text;
+  expect(/<h2 id="issues">.*?<\/section>/s.exec(without)?.[0]).not.toContain("<blockquote");
+});
+
 test("shows no text of an example that was deleted since, nor of a deleted dataset", async () => {
   const { confused = [] } = head.evaluation ?? {};
   const [id = ""] = confused.flatMap(({ examples }) => examples.filter((example) => example.startsWith("wrong-")));
@@ -153,6 +170,7 @@ const render = (
       },
       texts: new Map(),
       recommendation,
+      issues: [],
     }),
   );
 

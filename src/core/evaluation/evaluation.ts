@@ -43,6 +43,8 @@ export interface Evaluation extends RegressionIntervals {
   readonly expected_accuracy?: { readonly "2x": AccuracyEstimate; readonly "5x": AccuracyEstimate };
   /** Of as many examples more as there are, how many of each label raise the accuracy most: most first. */
   readonly more_examples?: readonly MoreExamples[];
+  /** How many of the held-out examples have a label that is more likely wrong than right. */
+  readonly issue_count?: number;
   readonly automation?: readonly Automation[];
   readonly macro_f1?: number;
   readonly micro_f1?: number;

@@ -90,7 +90,8 @@ function singleLabelErrors(labels: Int32Array, heldOut: HeldOutLogits, noise: La
     const score = wrongProbability(probability(entry, label), share, outputs);
     if (score >= MIN_SCORE) errors.push({ entry, suggestion: best, score });
   }
-  return { errors, noise: noise.share, probability };
+  // One in so many of the labels that were given regardless of the input is right.
+  return { errors, noise: noise.share * (1 - 1 / outputs), probability };
 }
 
 function bestOutput({ logits, outputs }: HeldOutLogits, entry: number): number {

@@ -4,7 +4,8 @@
  *
  *   p(y_i) = (1 − η) softmax(z_i / T)_{y_i} + η / k
  *
- * T and η are those that make the labels of n held-out examples most probable. A model that is uncertain of its own
+ * T and η are those that make the labels of n held-out examples most probable, with the density e^(−2 η) of η before
+ * anything is seen: where both explain the labels alike, they are not wrong. A model that is uncertain of its own
  * predictions has a high T and explains its errors by that; what it can't explain is η. Confusions of a weak model, which
  * give the label that is wrong a fair probability, so count little.
  *
@@ -25,9 +26,11 @@ export interface LabelNoise {
 }
 
 /** log T is one of these. */
-const LOG_TEMPERATURES = Array.from({ length: 17 }, (_, i) => (i - 10) / 5);
+const LOG_TEMPERATURES = Array.from({ length: 17 }, (_, i) => (6 - i) / 5);
 /** So many logits are used at most. If there are more, every n-th example is. */
 const MAX_LOGITS = 1e6;
+/** The density of η before anything is seen falls by e^−PRIOR_RATE η. */
+const PRIOR_RATE = 2;
 const MAX_SHARE = 0.9;
 const BISECTIONS = 30;
 
@@ -89,7 +92,10 @@ function* fitNoise(
     const temperature = Math.exp(logTemperature);
     const own = probabilitiesAt(temperature);
     const share = fitShare(own, 1 / outputs);
-    const loss = own.reduce((sum, p) => sum - Math.log((1 - share) * p + share / outputs + Number.MIN_VALUE), 0);
+    const loss = own.reduce(
+      (sum, p) => sum - Math.log((1 - share) * p + share / outputs + Number.MIN_VALUE),
+      PRIOR_RATE * share,
+    );
     if (loss < lowestLoss) [best, lowestLoss] = [{ share, temperature }, loss];
     yield logits * OPERATIONS_PER_LOGIT;
   }
@@ -116,10 +122,10 @@ export function labelProbability(
   return 1 / sum;
 }
 
-/** The η of the greatest likelihood, which is concave in it: the root of its derivative. */
+/** The most probable η: the root of the derivative of a concave function. */
 function fitShare(own: Float64Array, uniform: number): number {
   const slope = (share: number) =>
-    own.reduce((sum, p) => sum + (uniform - p) / ((1 - share) * p + share * uniform + Number.MIN_VALUE), 0);
+    own.reduce((sum, p) => sum + (uniform - p) / ((1 - share) * p + share * uniform + Number.MIN_VALUE), -PRIOR_RATE);
   // At 0 the slope may be infinite, where a label has no probability at all.
   if (!(slope(0) > 0)) return 0;
   let [low, high] = [0, MAX_SHARE];

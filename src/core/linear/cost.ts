@@ -4,6 +4,7 @@ import { heldOutEvaluationOperations } from "../evaluation/evaluate-held-out.ts"
 import type { Evaluation } from "../evaluation/evaluation.ts";
 import { logisticOperations } from "../evaluation/logistic.ts";
 import { powerLawOperations } from "../evaluation/power-law.ts";
+import { labelErrorOperations } from "../labels/label-errors.ts";
 import { OPERATIONS_PER_COPIED_NUMBER } from "../steps.ts";
 import { distanceCost } from "./class-centroids.ts";
 import { type RowPrecision, rowsPerBlock } from "./design.ts";
@@ -108,6 +109,7 @@ export function estimateCost(
     selectionOperations(shape, options, inversion) +
     fits * foldOperations +
     heldOutEvaluationOperations(heldOutLogits, Math.max(3, fits)) +
+    (options.evaluation.detail === "full" ? labelErrorOperations(heldOutLogits) : 0) +
     curveOperations +
     powerLawOperations(1 + (curve?.shares.length ?? 0), curve === null ? 0 : heldOutLogits / shape.outputs) +
     scopeCost(shape, options).operations +

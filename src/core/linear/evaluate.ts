@@ -6,6 +6,7 @@ import { withLearningCurve } from "../evaluation/learning-curve.ts";
 import { mean } from "../evaluation/metrics.ts";
 import { type CurvePoint, powerLawOperations } from "../evaluation/power-law.ts";
 import type { ScopeOptions } from "../evaluation/scope-fit.ts";
+import { countLikely, findLabelErrors } from "../labels/label-errors.ts";
 import type { Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import { fitFolds, needsFoldPreconditioners } from "./cross-validation.ts";
@@ -16,6 +17,7 @@ import { crossValidationData, type PenaltySelection } from "./penalty.ts";
 import type { Preconditioner } from "./preconditioner.ts";
 import { sparseToleranceFactor } from "./refit.ts";
 import { stratifiedFolds } from "./split.ts";
+import type { Targets } from "./targets.ts";
 import { trainAccuracy } from "./train-accuracy.ts";
 import type { TrainingRows } from "./types.ts";
 import { fitEvaluationLimits, workload } from "./workload.ts";
@@ -92,7 +94,7 @@ export function* evaluate(
   const result = yield* evaluateHeldOut(labels, targets, outputs, parts, settings, scope);
   const parameters = average(models.map((model) => model.parameters));
   const ownAccuracy = yield* trainAccuracy(tensors, design, rows, models, result);
-  const judged = withTrainAccuracy(result, ownAccuracy);
+  const judged = withTrainAccuracy(yield* withIssueCount(result, targets, outputs, detail), ownAccuracy);
   if (curve === null || judged.evaluation.accuracy === undefined) return { result: judged, parameters };
   const curveFolds = curveFoldCount(rows, foldCount);
   const entries = heldOut.rows.filter((row) => rows.weights[row] !== 0 && (rows.folds[row] as number) < curveFolds);
@@ -108,6 +110,18 @@ export function* evaluate(
   yield powerLawOperations(points.length, entries.length);
   const evaluation = withLearningCurve(judged.evaluation, points, countExamples(rows), detail);
   return { result: { ...judged, evaluation }, parameters };
+}
+
+/** The result with the number of held-out examples whose label is probably wrong, under `full`. */
+function* withIssueCount(
+  result: EvaluationResult,
+  targets: Targets,
+  heldOut: HeldOutLogits,
+  detail: Evaluation["detail"],
+): Steps<EvaluationResult> {
+  if (detail !== "full") return result;
+  const count = countLikely(yield* findLabelErrors(targets, heldOut));
+  return { ...result, evaluation: { ...result.evaluation, issue_count: count } };
 }
 
 /** The learning curve is measured on so many held-out rows if there are more: they tell its change well enough. */

@@ -1,8 +1,10 @@
 /** What a report on a version of a head shows. */
 import type { Head } from "../../api/heads.ts";
+import type { DatasetIssue } from "../../api/issues.ts";
 import type { Recommendation } from "../../api/recommendations.ts";
 import { ok, type Result } from "../../core/failure.ts";
-import { selectDataset } from "../data/datasets.ts";
+import { type DatasetRow, selectDataset } from "../data/datasets.ts";
+import { findIssueList, readOpenIssues } from "../data/issues.ts";
 import { findNewestRecommendation } from "../data/recommendations.ts";
 import { rowsAt } from "../data/revisions.ts";
 import { getHead } from "./heads.ts";
@@ -13,7 +15,11 @@ export interface HeadReport {
   readonly texts: ReadonlyMap<string, string> | null;
   /** The newest one for the dataset that the version was trained on. */
   readonly recommendation: Recommendation | null;
+  /** The most likely issues of the dataset that it was trained on, if they are stored, as the examples are now. */
+  readonly issues: readonly DatasetIssue[];
 }
+
+const MAX_ISSUES = 10;
 
 /** Characters of a text. What is longer is cut. */
 const MAX_TEXT = 500;
@@ -30,9 +36,11 @@ export function readReport(sql: SqlStorage, name: string, version: number, withT
     )
     .one();
   const ids = (head.value.evaluation?.confused ?? []).flatMap(({ examples }) => examples);
+  const dataset = source.dataset === null ? null : selectDataset(sql, "id", source.dataset);
   return ok({
     head: head.value,
     texts: withTexts ? readTexts(sql, source, ids) : null,
+    issues: dataset === null ? [] : readIssues(sql, dataset),
     recommendation: source.dataset === null ? null : findNewestRecommendation(sql, source.dataset),
   });
 }
@@ -54,4 +62,16 @@ function readTexts(sql: SqlStorage, source: Source, ids: readonly string[]): Rea
     if (row !== undefined) texts.set(id, row.text);
   }
   return texts;
+}
+
+/** Nothing is wrong with a duplicate. */
+function readIssues(sql: SqlStorage, dataset: DatasetRow): readonly DatasetIssue[] {
+  const list = findIssueList(sql, dataset.id);
+  if (list === null) return [];
+  const issues: DatasetIssue[] = [];
+  for (const issue of readOpenIssues(sql, dataset, list, Number.MAX_SAFE_INTEGER, undefined)) {
+    if (issue.type !== "duplicate") issues.push(issue);
+    if (issues.length === MAX_ISSUES) break;
+  }
+  return issues;
 }

@@ -1,11 +1,13 @@
 /** A report on a version of a head: one page that needs nothing else, and runs nothing. */
 import { html, raw } from "hono/html";
 import type { Head } from "../../../api/heads.ts";
+import type { DatasetIssue } from "../../../api/issues.ts";
 import type { Recommendation } from "../../../api/recommendations.ts";
 import { confusionSection } from "./confusion.ts";
 import { learningSection, reliabilitySection, scopeSection } from "./curves.ts";
 import { figuresSection, labelsSection } from "./figures.ts";
 import type { Html } from "./format.ts";
+import { issueSection } from "./issues.ts";
 import { methodSection } from "./method.ts";
 import { STYLE } from "./style.ts";
 import { trainingSection } from "./training.ts";
@@ -16,6 +18,8 @@ export interface Report {
   readonly texts: ReadonlyMap<string, string> | null;
   /** The newest one for the dataset that the version was trained on; null without one. */
   readonly recommendation: Recommendation | null;
+  /** The most likely issues of its dataset. */
+  readonly issues: readonly DatasetIssue[];
 }
 
 /** What the page has, in its order. A part is null where it does not apply. */
@@ -25,6 +29,7 @@ const parts: readonly { readonly id: string; readonly name: string; readonly sho
     { id: "figures", name: "Figures", show: ({ head }) => figuresSection(head) },
     { id: "confusion", name: "Confusion", show: ({ head, texts }) => confusionSection(head, texts) },
     { id: "labels", name: "Labels", show: ({ head }) => labelsSection(head) },
+    { id: "issues", name: "Issues of labels", show: ({ issues, texts }) => issueSection(issues, texts !== null) },
     { id: "reliability", name: "Reliability", show: ({ head }) => reliabilitySection(head) },
     { id: "learning", name: "Learning curve", show: ({ head }) => learningSection(head) },
     { id: "scope", name: "Scope", show: ({ head }) => scopeSection(head) },
