@@ -7,17 +7,12 @@
  *
  *   method.ts   head or fine-tuning, on the runs that `npm run bench -- transfer` has stored. It also fits the model of
  *               what fine-tuning adds, and writes src/core/advice/gain-models.ts
+ *   labels.ts   how many wrong labels are found
  *   label-next.ts  inputs that label_next chooses, against inputs at random
  *
  * Each case is stored, so that an interrupted measurement resumes.
  */
 import { labelNextRows } from "./advice/label-next.ts";
-
- *   labels.ts   how many wrong labels are found
- *
- * Each case is stored, so that an interrupted measurement resumes.
- */
-
 import { labelRows } from "./advice/labels.ts";
 import { methodRows } from "./advice/method.ts";
 import { measureDraw } from "./advice/tasks.ts";
