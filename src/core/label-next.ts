@@ -7,8 +7,7 @@
  *
  * and at least MIN_UNCERTAINTY, so that a head that is certain of all gets inputs that stand for many. A head is uncertain of
  * most that is out of scope, so the gain of an input whose scope score is below FULL_SCOPE is multiplied by its share of that,
- * and at least by MIN_SCOPE: the inputs of a label that the head does not know yet are out of scope to it as well. What other
- * choices bring is in docs/benchmarks.md.
+ * and at least by MIN_SCOPE: the inputs of a label that the head does not know yet are out of scope to it as well.
  */
 import { chooseRepresentatives } from "./facility-location.ts";
 import type { Steps } from "./steps.ts";
@@ -62,7 +61,9 @@ export function* chooseInputs(
   return chosen.map(({ index, gain, share }) => {
     const alike = Math.round(share * embeddings.length);
     const scope =
-      predictions[index]?.inScope === false ? " It is unlike the training examples: maybe a label is missing." : "";
+      predictions[index]?.inScope === false
+        ? " It is unlike the training examples: a label is missing, or it belongs to none."
+        : "";
     const stands =
       alike > 1 ? `it stands for ${alike} of the ${embeddings.length} inputs` : "few other inputs are like it";
     return { index, score: gain, reason: `${uncertainties[index]?.reason ?? ""}, and ${stands}.${scope}` };
