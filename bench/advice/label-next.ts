@@ -52,13 +52,15 @@ export async function labelNextRows(data: string, isStored: boolean): Promise<Ro
   const sets = readSets(data).filter(({ name }) => SETS.test(name));
   const rows: Row[] = [];
   for (const start of Object.keys(starts) as Start[]) {
-    const comparisons: Comparison[][] = [];
-    for (const set of sets) comparisons.push(await ofSeeds((seed) => comparisonCase(set, start, seed), isStored));
-    rows.push(...comparisonRows(sets, start, comparisons));
+    const comparisons = new Map<string, Comparison[]>();
+    for (const set of sets)
+      comparisons.set(set.name, await ofSeeds((seed) => comparisonCase(set, start, seed), isStored));
+    rows.push(...comparisonRows(start, comparisons));
   }
   const shares: number[] = [];
   for (const set of sets.filter(({ name }) => !name.startsWith("clinc")))
     shares.push(...(await ofSeeds((seed) => scopeCase(set, data, seed), isStored)));
+  if (shares.length === 0) return rows;
   const value = mean(shares);
   const pool = `pools with ${OUT_OF_SCOPE} texts out of scope, ${SCOPE_START}`;
   const row = { case: pool, measure: "share of these among the chosen", value, spread: spreadOf(shares) };
@@ -146,10 +148,11 @@ function scopeCase(set: EvaluationSet, data: string, seed: number): Case<number>
   return { name: `label-next out of scope ${set.name}, seed ${seed}`, measure };
 }
 
-function comparisonRows(sets: readonly EvaluationSet[], start: Start, comparisons: readonly Comparison[][]): Row[] {
-  const gains = comparisons.map((own) => own.map(({ chosen, random }) => chosen - random));
-  const setRows = sets.flatMap(({ name }, i) => {
-    const own = comparisons[i] ?? [];
+function comparisonRows(start: Start, comparisons: ReadonlyMap<string, readonly Comparison[]>): Row[] {
+  const measured = [...comparisons].filter(([, own]) => own.length > 0);
+  if (measured.length === 0) return [];
+  const gains = measured.map(([, own]) => own.map(({ chosen, random }) => chosen - random));
+  const setRows = measured.flatMap(([name, own], i) => {
     const gain = mean(gains[i] ?? []);
     return [
       makeRow({
@@ -185,7 +188,7 @@ function comparisonRows(sets: readonly EvaluationSet[], start: Start, comparison
       case: `all sets, after ${start}`,
       measure: "sets ahead",
       value: ahead,
-      unit: `of ${sets.length}`,
+      unit: `of ${measured.length}`,
       target: `≥ ${MIN_SETS_AHEAD}`,
       met: ahead >= MIN_SETS_AHEAD,
     }),
