@@ -9,6 +9,7 @@
  *               what fine-tuning adds, and writes src/core/advice/gain-models.ts
  *   labels.ts   how many wrong labels are found
  *   label-next.ts  inputs that label_next chooses, against inputs at random
+ *   zero-shot.ts  heads from label names, beside those of a few examples
  *
  * Each case is stored, so that an interrupted measurement resumes.
  */
@@ -16,6 +17,7 @@ import { labelNextRows } from "./advice/label-next.ts";
 import { labelRows } from "./advice/labels.ts";
 import { methodRows } from "./advice/method.ts";
 import { measureDraw } from "./advice/tasks.ts";
+import { zeroShot } from "./advice/zero-shot.ts";
 import { readOptions } from "./shared/options.ts";
 import type { Row } from "./shared/report.ts";
 import { readDraws } from "./transfer/draws.ts";
@@ -31,6 +33,7 @@ export async function run(): Promise<Row[]> {
       return methodRows(draws);
     },
     "label-next": () => labelNextRows(data, stored),
+    "zero-shot": () => zeroShot(data, stored),
   };
   const rows: Row[] = [];
   for (const [name, measure] of Object.entries(parts)) if (new RegExp(only).test(name)) rows.push(...(await measure()));
