@@ -11,7 +11,7 @@ const options = { l2: "auto", lexical: "auto", evaluation: { method: "auto", det
 const UNLIMITED_BUDGET = { bytes: 4e9, operations: 1e15 };
 const tensors = await nodeTensorBackend();
 
-/** The figures, without the head. */
+/** The figures, without the head and what grows with the labels. */
 export interface Task {
   readonly similarity: TaskFigures["similarity"];
   readonly evaluation: TaskFigures["trained"]["evaluation"];

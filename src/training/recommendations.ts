@@ -74,7 +74,8 @@ export async function recommend(
     labels: labels.length,
     sample: source.examples,
     evaluation,
-    wrongLabels: null,
+    wrongLabels:
+      evaluation.issue_count === undefined ? null : evaluation.issue_count / Math.max(1, evaluation.examples),
     backbone: backbone?.id ?? "",
     ...describeMethods(rows, backbone, labels.length, sample),
     hasGains: dataset.task === "single_label",
