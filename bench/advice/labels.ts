@@ -2,6 +2,8 @@
  * Whether wrong labels are found: labels of a set are flipped, and its issues are looked for as a request does, on
  * text-use-1. The sets have wrong labels of their own, which count as right here.
  */
+
+import { MIN_WRONG_LABELS } from "../../src/core/advice/recommend.ts";
 import { findDatasetIssues, modelBudget, planIssues } from "../../src/core/labels/find-issues.ts";
 import type { RowIssue } from "../../src/core/labels/issue.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
@@ -15,6 +17,7 @@ import { cached, readStored } from "../shared/cached.ts";
 import { type Encoder, makeTrainingSet } from "../shared/linear-probe.ts";
 import { makeRow, type Row } from "../shared/report.ts";
 import type { LabelledText } from "../shared/text-datasets.ts";
+import { measureRows, sampleOf } from "./tasks.ts";
 
 const BENCH = "advice";
 const SETS = /^(clinc150_full|hwu64 full|snips full|multidogo_(airline|finance)|goemotions_ekman single)$/;
@@ -71,6 +74,15 @@ export async function labelRows(data: string, stored: boolean): Promise<Row[]> {
         findFlips(encoder, rows, flip(rows, share, kind === "random" ? null : baseline.confusedWith)),
       );
       console.error(`${name}: ${JSON.stringify(found)}`);
+      if (kind !== "random") continue;
+      await cached(BENCH, `${name}, advice`, async () => {
+        const labels = flip(rows, share, null);
+        const sample = sampleOf(
+          rows.map(({ text }, i) => ({ text, label: labels[i] ?? "" })),
+          SEED,
+        );
+        return measureRows(encoder, sample, SEED).evaluation.label_noise ?? 0;
+      });
     }
   }
   return sets.flatMap(rowsOf);
@@ -147,6 +159,19 @@ function findFlips(encoder: Encoder, rows: readonly LabelledText[], labels: read
   };
 }
 
+/** What a recommendation makes of the flips: it measures a sample with a head alone. */
+function adviceRows(name: string, share: number, kind: FlipCase["kind"]): Row[] {
+  const noise = readStored<number>(BENCH, `${name}, advice`);
+  if (noise === null || kind !== "random") return [];
+  const isAdvised = noise >= MIN_WRONG_LABELS;
+  // At 2 % either may be said.
+  const target = share === 0.02 ? {} : { target: share === 0 ? "0" : "1", met: isAdvised === share > 0 };
+  return [
+    makeRow({ case: name, measure: "estimated share of wrong labels, by a recommendation", value: noise }),
+    makeRow({ case: name, measure: "it advises better labels", value: Number(isAdvised), ...target }),
+  ];
+}
+
 function rowsOf(set: EvaluationSet): Row[] {
   const baseline = readStored<Baseline>(BENCH, baselineName(set));
   if (baseline === null) return [];
@@ -175,6 +200,7 @@ function rowsOf(set: EvaluationSet): Row[] {
       return [
         ...shares,
         row("estimated share of wrong labels", found.noise, { peer: "flipped", peer_value: share }),
+        ...adviceRows(name, share, kind),
         row("labels more likely wrong than right", found.likely, { unit: `of ${MAX_ROWS}` }),
         row("CPU time", found.seconds, { unit: "s" }),
       ];

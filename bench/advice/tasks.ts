@@ -3,7 +3,8 @@ import { measureTask, sampleRows, type TaskFigures } from "../../src/core/advice
 import { edgeBudget } from "../../src/core/limits.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
 import { cached, readStored } from "../shared/cached.ts";
-import { embedTexts, makeTrainingSet, readLexical } from "../shared/linear-probe.ts";
+import { type Encoder, embedTexts, makeTrainingSet, readLexical } from "../shared/linear-probe.ts";
+import type { LabelledText } from "../shared/text-datasets.ts";
 import type { Draw } from "../transfer/draws.ts";
 
 const BENCH = "advice";
@@ -27,39 +28,38 @@ export const storedTask = (draw: Draw) => readStored<Task>(BENCH, caseName(draw)
 
 export function measureDraw(draw: Draw): Promise<Task> {
   return cached(BENCH, caseName(draw), async () => {
-    const { train } = draw.split;
-    const labels = [...new Set(train.map(({ label }) => label))].sort();
-    const indices = Int32Array.from(train, ({ label }) => labels.indexOf(label));
-    const sample = sampleRows({ kind: "single", indices }, labels.length, draw.seed);
-    const rows = sample === null ? train : sample.map((row) => train[row] as (typeof train)[number]);
-    const trainingSet = makeTrainingSet(await embedTexts(draw.model.backbone, rows), rows);
-    const started = performance.now();
-    const { task, dimensions } = trainingSet;
-    const shape = { task, dimensions, examples: rows.length, outputs: labels.length };
-    const lexical = readLexical(shape, options, edgeBudget, rows);
-    const steps = measureTask(
-      tensors,
-      { ...trainingSet, lexical },
-      {
-        l2: "auto",
-        classWeight: null,
-        seed: draw.seed,
-        budget: UNLIMITED_BUDGET,
-      },
-    );
-    let step = steps.next();
-    while (!step.done) step = steps.next();
-    for (const block of trainingSet.features) tensors.free(block);
-    if (!step.value.ok) throw new Error(step.value.failure.message);
-    const { trained, similarity } = step.value.value;
-    const {
-      per_class: _perClass,
-      confusion: _confusion,
-      reliability: _reliability,
-      ...evaluation
-    } = trained.evaluation;
-    const seconds = (performance.now() - started) / 1000;
-    const { operations, lexical: isLexical } = trained.training;
-    return { similarity, evaluation, sample: rows.length, operations, lexical: isLexical, seconds };
+    const rows = sampleOf(draw.split.train, draw.seed);
+    return measureRows(await embedTexts(draw.model.backbone, rows), rows, draw.seed);
   });
+}
+
+/** The rows that a recommendation measures. */
+export function sampleOf(rows: readonly LabelledText[], seed: number): readonly LabelledText[] {
+  const labels = [...new Set(rows.map(({ label }) => label))].sort();
+  const indices = Int32Array.from(rows, ({ label }) => labels.indexOf(label));
+  const sample = sampleRows({ kind: "single", indices }, labels.length, seed);
+  return sample === null ? rows : sample.map((row) => rows[row] as LabelledText);
+}
+
+export function measureRows(encoder: Encoder, rows: readonly LabelledText[], seed: number): Task {
+  const trainingSet = makeTrainingSet(encoder, rows);
+  const { task, dimensions, labels } = trainingSet;
+  const started = performance.now();
+  const lexical = readLexical(
+    { task, dimensions, examples: rows.length, outputs: labels.length },
+    options,
+    edgeBudget,
+    rows,
+  );
+  const settings = { l2: "auto", classWeight: null, seed, budget: UNLIMITED_BUDGET } as const;
+  const steps = measureTask(tensors, { ...trainingSet, lexical }, settings);
+  let step = steps.next();
+  while (!step.done) step = steps.next();
+  for (const block of trainingSet.features) tensors.free(block);
+  if (!step.value.ok) throw new Error(step.value.failure.message);
+  const { trained, similarity } = step.value.value;
+  const { per_class: _perClass, confusion: _confusion, reliability: _reliability, ...evaluation } = trained.evaluation;
+  const { operations, lexical: isLexical } = trained.training;
+  const seconds = (performance.now() - started) / 1000;
+  return { similarity, evaluation, sample: rows.length, operations, lexical: isLexical, seconds };
 }

@@ -115,6 +115,7 @@ export const fieldDescriptions: Readonly<Record<string, string>> = {
   "2x": "with twice as many examples",
   "5x": "with five times as many examples",
   more_examples: "of as many examples more as there are now, how many of each label raise the accuracy most",
+  label_noise: "the estimated share of examples whose label is wrong; see docs/labels.md",
   issue_count:
     "how many of the held-out examples have a label that is more likely wrong than right; GET /v1/datasets/{name}/issues lists those of a dataset",
   train_accuracy: "the accuracy of the evaluated models on the examples that each was trained on",

@@ -204,6 +204,7 @@ export const evaluation = z
     accuracy_interval: interval.optional(),
     accuracy_estimate: accuracyEstimate.optional(),
     issue_count: z.number().int().optional(),
+    label_noise: z.number().optional(),
     learning_curve: z
       .array(
         z

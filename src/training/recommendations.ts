@@ -74,8 +74,7 @@ export async function recommend(
     labels: labels.length,
     sample: source.examples,
     evaluation,
-    wrongLabels:
-      evaluation.issue_count === undefined ? null : evaluation.issue_count / Math.max(1, evaluation.examples),
+    wrongLabels: evaluation.label_noise ?? null,
     backbone: backbone?.id ?? "",
     ...describeMethods(rows, backbone, labels.length, sample),
     hasGains: dataset.task === "single_label",

@@ -16,36 +16,36 @@ interface BackboneModels {
 export const gainModels: Readonly<Record<string, BackboneModels>> = {
   "text-use-1": {
     last_layers: {
-      weights: [-0.008967, 0.00856, 0.01309],
-      deviation: 0.01182,
-      few: 0.04397,
+      weights: [-0.008695, 0.008551, 0.01254],
+      deviation: 0.01172,
+      few: 0.04442,
     },
     all: {
-      weights: [-0.001469, 0.001938, 0.003032],
-      deviation: 0.004874,
+      weights: [-0.001495, 0.001952, 0.003155],
+      deviation: 0.004856,
       few: 0.1372,
     },
     gap: {
-      weights: [0.001705, -0.002673, 0.002335],
+      weights: [0.001723, -0.002683, 0.002263],
       deviation: 0.01993,
       few: 0.1929,
     },
   },
   "text-static-1": {
     last_layers: {
-      weights: [0.001657, 0.0008615, 0.0007987],
-      deviation: 0.01252,
+      weights: [0.001419, 0.0009292, 0.001931],
+      deviation: 0.01254,
       few: 0,
     },
     all: {
-      weights: [0.001086, 0.0009015, 0.0008443],
-      deviation: 0.00809,
+      weights: [0.001321, 0.0008618, -0.0003254],
+      deviation: 0.008092,
       few: 0,
     },
     gap: {
-      weights: [-0.02547, 0.03959, 0.1063],
-      deviation: 0.02795,
-      few: 0.04969,
+      weights: [-0.02544, 0.03963, 0.1092],
+      deviation: 0.02747,
+      few: 0.05803,
     },
   },
 };

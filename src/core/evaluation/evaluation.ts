@@ -45,6 +45,8 @@ export interface Evaluation extends RegressionIntervals {
   readonly more_examples?: readonly MoreExamples[];
   /** How many of the held-out examples have a label that is more likely wrong than right. */
   readonly issue_count?: number;
+  /** The share of examples whose label was given regardless of the input (core/labels/label-noise.ts). */
+  readonly label_noise?: number;
   readonly automation?: readonly Automation[];
   readonly macro_f1?: number;
   readonly micro_f1?: number;

@@ -112,7 +112,7 @@ export function* evaluate(
   return { result: { ...judged, evaluation }, parameters };
 }
 
-/** The result with the number of held-out examples whose label is probably wrong, under `full`. */
+/** The result with how many held-out examples have a label that is probably wrong, and the share of such, under `full`. */
 function* withIssueCount(
   result: EvaluationResult,
   targets: Targets,
@@ -120,8 +120,9 @@ function* withIssueCount(
   detail: Evaluation["detail"],
 ): Steps<EvaluationResult> {
   if (detail !== "full") return result;
-  const count = countLikely(yield* findLabelErrors(targets, heldOut));
-  return { ...result, evaluation: { ...result.evaluation, issue_count: count } };
+  const found = yield* findLabelErrors(targets, heldOut);
+  const figures = { issue_count: countLikely(found), label_noise: found.noise };
+  return { ...result, evaluation: { ...result.evaluation, ...figures } };
 }
 
 /** The learning curve is measured on so many held-out rows if there are more: they tell its change well enough. */
