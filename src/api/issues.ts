@@ -56,7 +56,9 @@ export type Resolution = DeepReadonly<z.output<typeof resolution>>;
 
 export const issueResolution = z
   .strictObject({
-    items: withLimit(z.array(resolution).min(1), limits.issues_per_resolution, "items"),
+    items: withLimit(z.array(resolution).min(1), limits.issues_per_resolution, "items").openapi({
+      description: "what to do about each issue",
+    }),
   })
   .openapi("IssueResolution");
 export type IssueResolution = DeepReadonly<z.input<typeof issueResolution>>;
