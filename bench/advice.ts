@@ -10,9 +10,11 @@
  *   labels.ts   how many wrong labels are found
  *   label-next.ts  inputs that label_next chooses, against inputs at random
  *   zero-shot.ts  heads from label names, beside those of a few examples
+ *   explain.ts  the time of a prediction with an explanation against one without
  *
  * Each case is stored, so that an interrupted measurement resumes.
  */
+import { explainRows } from "./advice/explain.ts";
 import { labelNextRows } from "./advice/label-next.ts";
 import { labelRows } from "./advice/labels.ts";
 import { methodRows } from "./advice/method.ts";
@@ -34,6 +36,7 @@ export async function run(): Promise<Row[]> {
     },
     "label-next": () => labelNextRows(data, stored),
     "zero-shot": () => zeroShot(data, stored),
+    explain: explainRows,
   };
   const rows: Row[] = [];
   for (const [name, measure] of Object.entries(parts)) if (new RegExp(only).test(name)) rows.push(...(await measure()));

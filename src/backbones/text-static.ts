@@ -150,18 +150,23 @@ function multiplyWords(
   directions: readonly Float32Array[],
 ): readonly Float64Array[] | null {
   const sum = new Float64Array(table.dimensions);
+  for (const word of words) gatherWord(sum, table, vocabularyKey(word));
+  flushBatch(sum, table);
+  const norm = Math.sqrt(dot(sum, sum));
+  if (norm === 0) return null;
   const known = new Map<string, readonly number[]>();
   const products = directions.map(() => new Float64Array(words.length));
   for (const [i, word] of words.entries()) {
     const name = vocabularyKey(word);
-    const vector = wordVector(table, name);
-    for (let j = 0; j < sum.length; j++) sum[j] = (sum[j] as number) + (vector[j] as number);
-    const own = known.get(name) ?? directions.map((direction) => dot(direction, vector));
-    known.set(name, own);
+    let own = known.get(name);
+    if (own === undefined) {
+      const vector = wordVector(table, name);
+      own = directions.map((direction) => dot(direction, vector) / norm);
+      known.set(name, own);
+    }
     for (const [o, product] of own.entries()) (products[o] as Float64Array)[i] = product;
   }
-  const norm = Math.sqrt(dot(sum, sum));
-  return norm === 0 ? null : products.map((list) => list.map((product) => product / norm));
+  return products;
 }
 
 function dot(a: Float32Array | Float64Array, b: Float64Array): number {

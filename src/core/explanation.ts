@@ -152,8 +152,17 @@ function addLexicalParts(
       return ((features.values[m] as number) * weight) / Math.max(1, counts[m] as number);
     }),
   );
-  for (const { feature, word, isPair } of found)
-    for (const [o, own] of products.entries()) collector.add(isPair ? word - 1 : word, word, o, own[feature] as number);
+  for (const [o, own] of products.entries()) {
+    const [wordSums, pairSums] = [new Float64Array(words.length), new Float64Array(words.length)];
+    for (const { feature, word, isPair } of found) {
+      const sums = isPair ? pairSums : wordSums;
+      sums[word] = (sums[word] as number) + (own[feature] as number);
+    }
+    for (let i = 0; i < words.length; i++) {
+      if (wordSums[i] !== 0) collector.add(i, i, o, wordSums[i] as number);
+      if (pairSums[i] !== 0) collector.add(i - 1, i, o, pairSums[i] as number);
+    }
+  }
 }
 
 /** Adds what occlusions show of the numbers that are no sum over words. */

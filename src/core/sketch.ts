@@ -38,6 +38,8 @@ export interface Sketch {
   readonly codes: Int8Array;
   /** ‖c‖ of each. */
   readonly norms: Float64Array;
+  /** Which codes are above 0, 32 in a number, the same count of numbers for each. */
+  readonly signs: Uint32Array;
 }
 
 /** The bytes of a row's codes. */
@@ -125,6 +127,7 @@ export function decodeSketch(bytes: Uint8Array): Sketch | null {
   const { dimensions, positions, codes: packed } = parts;
   const codes = new Int8Array(positions.length * dimensions);
   const norms = new Float64Array(positions.length);
+  const signs = new Uint32Array(positions.length * signWords(dimensions));
   for (let i = 0; i < positions.length; i++) {
     let squares = 0;
     for (let j = 0; j < dimensions; j++) {
@@ -133,8 +136,9 @@ export function decodeSketch(bytes: Uint8Array): Sketch | null {
       squares += code * code;
     }
     norms[i] = Math.sqrt(squares);
+    writeSigns(codes.subarray(i * dimensions, (i + 1) * dimensions), signs, i * signWords(dimensions));
   }
-  return { dimensions, positions: positions.slice(), codes, norms };
+  return { dimensions, positions: positions.slice(), codes, norms, signs };
 }
 
 /** The positions of all examples whose embeddings a head holds, ascending; null if it has no sketch. */
@@ -144,19 +148,62 @@ export function heldPositions({ sections }: Pick<Head, "sections">): Uint32Array
   return parts && Uint32Array.from([...parts.positions, ...parts.centroidPositions]).sort();
 }
 
-/** The examples whose embeddings have the largest cosines with one, the largest first. None of an embedding of zeros. */
+function signWords(dimensions: number): number {
+  return Math.ceil(dimensions / 32);
+}
+
+function writeSigns(values: Int8Array | Int32Array, signs: Uint32Array, first: number): void {
+  for (let j = 0; j < values.length; j++)
+    if ((values[j] as number) > 0) signs[first + (j >> 5)] = (signs[first + (j >> 5)] as number) | (1 << (j & 31));
+}
+
+/** Rows whose cosines are computed, as their signs differ least from the query's; more where many differ as much. */
+const MIN_COMPARED = 128;
+
+/** The rows whose signs differ least from those of a query. */
+function likelyRows({ dimensions, positions, signs }: Sketch, query: Int32Array): number[] {
+  const rows = Array.from(positions.keys());
+  if (rows.length <= MIN_COMPARED) return rows;
+  const width = signWords(dimensions);
+  const own = new Uint32Array(width);
+  writeSigns(query, own, 0);
+  const differences = new Uint16Array(rows.length);
+  const counts = new Uint32Array(dimensions + 1);
+  for (let i = 0, at = 0; i < rows.length; i++) {
+    let difference = 0;
+    for (let w = 0; w < width; w++, at++) difference += countBits((signs[at] as number) ^ (own[w] as number));
+    differences[i] = difference;
+    counts[difference] = (counts[difference] as number) + 1;
+  }
+  let [most, total] = [-1, 0];
+  while (total < MIN_COMPARED) total += counts[++most] as number;
+  return rows.filter((i) => (differences[i] as number) <= most);
+}
+
+/** Bits that are 1 (Warren 2012, Hacker's Delight, section 5-1). */
+function countBits(bits: number): number {
+  let count = bits - ((bits >>> 1) & 0x55555555);
+  count = (count & 0x33333333) + ((count >>> 2) & 0x33333333);
+  return Math.imul((count + (count >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+/**
+ * The examples whose embeddings have the largest cosines with one, which is rounded to eight bits, the largest first. None
+ * of an embedding of zeros. Of many examples only those are compared whose signs differ least.
+ */
 export function findNearest(
-  { dimensions, positions, codes, norms }: Sketch,
+  sketch: Sketch,
   embedding: Float32Array,
   count: number,
 ): { readonly position: number; readonly similarity: number }[] {
-  let squares = 0;
-  for (let j = 0; j < embedding.length; j++) squares += (embedding[j] as number) ** 2;
-  const norm = Math.sqrt(squares);
-  if (norm === 0 || embedding.length !== dimensions) return [];
+  const { dimensions, positions, codes, norms } = sketch;
+  const largest = embedding.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  if (largest === 0 || embedding.length !== dimensions) return [];
+  const query = Int32Array.from(embedding, (value) => Math.round((value * MAX_QUERY) / largest));
+  const norm = Math.sqrt(query.reduce((sum, value) => sum + value * value, 0));
   const nearest: { position: number; similarity: number }[] = [];
-  for (let i = 0; i < positions.length; i++) {
-    const product = productWith(embedding, codes, i * dimensions);
+  for (const i of likelyRows(sketch, query)) {
+    const product = productWith(query, codes, i * dimensions);
     const similarity = norms[i] === 0 ? 0 : product / (norm * (norms[i] as number));
     if (nearest.length === count && similarity <= (nearest.at(-1)?.similarity ?? 0)) continue;
     let rank = nearest.length;
@@ -167,17 +214,19 @@ export function findNearest(
   return nearest;
 }
 
-/** x·c from `first` on. Four sums at once, because one would wait for each addition before the next. */
-function productWith(x: Float32Array, codes: Int8Array, first: number): number {
+const MAX_QUERY = 127;
+
+/** q·c from `first` on, in integers. Four sums at once, because one would wait for each addition before the next. */
+function productWith(q: Int32Array, codes: Int8Array, first: number): number {
   let [a, b, c, d] = [0, 0, 0, 0];
-  const whole = x.length - (x.length % 4);
+  const whole = q.length - (q.length % 4);
   let j = 0;
   for (let at = first; j < whole; j += 4, at += 4) {
-    a += (x[j] as number) * (codes[at] as number);
-    b += (x[j + 1] as number) * (codes[at + 1] as number);
-    c += (x[j + 2] as number) * (codes[at + 2] as number);
-    d += (x[j + 3] as number) * (codes[at + 3] as number);
+    a = (a + Math.imul(q[j] as number, codes[at] as number)) | 0;
+    b = (b + Math.imul(q[j + 1] as number, codes[at + 1] as number)) | 0;
+    c = (c + Math.imul(q[j + 2] as number, codes[at + 2] as number)) | 0;
+    d = (d + Math.imul(q[j + 3] as number, codes[at + 3] as number)) | 0;
   }
-  for (; j < x.length; j++) a += (x[j] as number) * (codes[first + j] as number);
+  for (; j < q.length; j++) a = (a + Math.imul(q[j] as number, codes[first + j] as number)) | 0;
   return a + b + c + d;
 }

@@ -30,6 +30,7 @@ const noSketch: Sketch = {
   positions: new Uint32Array(0),
   codes: new Int8Array(0),
   norms: new Float64Array(0),
+  signs: new Uint32Array(0),
 };
 
 /** A head's sketch of training examples, from the isolate's memory, KV or R2; an empty one if it has none. */
@@ -41,6 +42,10 @@ export async function getSketch(kv: KVNamespace, bucket: R2Bucket, tenant: strin
   const section = bytes && decodeHead(bytes)?.sections.find(({ name }) => name === SKETCH);
   const sketch = (section && decodeSketch(section.bytes)) ?? noSketch;
   if (bytes)
-    isolateCache.set(`${key}#${SKETCH}`, sketch, 1_000 + sketch.codes.byteLength + 12 * sketch.positions.length);
+    isolateCache.set(
+      `${key}#${SKETCH}`,
+      sketch,
+      1_000 + sketch.codes.byteLength + 12 * sketch.positions.length + sketch.signs.byteLength,
+    );
   return sketch;
 }

@@ -135,17 +135,24 @@ export function readTrainedExamples(
   const revision = trained?.revision ?? null;
   const examples = new Map<number, TrainedExample>();
   if (dataset === null || revision === null) return ok(examples);
-  const query = rowsAt(dataset, revision, "id, input, target", "position = ?3");
+  const query = rowsAt(
+    dataset,
+    revision,
+    "position, id, input, target",
+    "position IN (SELECT value FROM json_each(?3))",
+  );
   let size = 0;
-  for (const position of new Set(positions)) {
-    const row = sql
-      .exec<{ id: string; input: string | ArrayBuffer; target: string }>(query, dataset.id, revision, position)
-      .toArray()[0];
-    if (row === undefined) continue;
-    const text = typeof row.input === "string" ? row.input : "";
+  const rows = sql.exec<{ position: number; id: string; input: string | ArrayBuffer; target: string }>(
+    query,
+    dataset.id,
+    revision,
+    JSON.stringify([...new Set(positions)]),
+  );
+  for (const { position, id: example, input, target } of rows) {
+    const text = typeof input === "string" ? input : "";
     const hasRoom = text !== "" && size + text.length <= MAX_TEXT_SIZE;
     if (hasRoom) size += text.length;
-    examples.set(position, { id: row.id, text: hasRoom ? text : null, target: row.target });
+    examples.set(position, { id: example, text: hasRoom ? text : null, target });
   }
   return ok(examples);
 }
