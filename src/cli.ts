@@ -15,6 +15,9 @@ const usage = `Usage: npm run demo [-- FILE [--text COLUMN] [--label COLUMN] …
   --label_names                      what the labels 0, 1, 2 … are called: no|yes
   --truncate                         cuts texts that are too long
 
+  Without FILE, a head is compared with fine-tuning on two sets as well, which takes a minute on two cores:
+  --seconds                          what each set may take of one core, by estimate; fewer leave samples out
+
 The Worker is built each time, unless BUNDLE_DIR names one that \`npm run build\` has built.`;
 
 const column = { type: "string" } as const;
@@ -28,6 +31,7 @@ const options = {
   delimiter: column,
   encoding: column,
   label_names: column,
+  seconds: { type: "string" },
 } as const;
 
 function parseCommandLine() {
@@ -40,10 +44,10 @@ function parseCommandLine() {
 
 const { positionals, values } = parseCommandLine();
 const [command, file, ...more] = positionals;
-const { help, ...importOptions } = values;
+const { help, seconds, ...importOptions } = values;
 if (help) console.log(usage);
-else if (command !== "demo" || more.length > 0) exitWithError(new UsageError(usage));
+else if (command !== "demo" || more.length > 0 || !(Number(seconds ?? 1) > 0)) exitWithError(new UsageError(usage));
 else
-  await runDemo(file, importOptions as ImportOptions).catch((error) =>
-    exitWithError(error instanceof GraftError ? new UsageError(error.message) : error),
+  await runDemo(file, importOptions as ImportOptions, seconds === undefined ? undefined : Number(seconds)).catch(
+    (error) => exitWithError(error instanceof GraftError ? new UsageError(error.message) : error),
   );

@@ -18,33 +18,17 @@
  *   BATCH_JOBS  1: how many fine-tuning jobs it runs at once; with 0 none starts, and there are no fine-tuning jobs
  *   BATCH_SMALL_JOBS  1: how many small ones it runs beside these
  */
-import { once } from "node:events";
-import { type AddressInfo, createServer } from "node:net";
 import { join, resolve } from "node:path";
-import { exitWithError, UsageError } from "./lib/usage-error.ts";
-import { startBatchProcess } from "./server/batch-process.ts";
-import { buildWorker, findBundle, serve } from "./server/runtime.ts";
+import { exitWithError } from "./lib/usage-error.ts";
+import { findPort, serveWithBatch } from "./server/instance.ts";
+import { buildWorker, findBundle } from "./server/runtime.ts";
 import { readPort, readServeOptions } from "./server/settings.ts";
-import { loadBatchSecret, prepareStateDir } from "./server/state.ts";
+import { prepareStateDir } from "./server/state.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
 /** How long a server whose runtime is lost tries to end in order. */
 const LOST_EXIT_MS = 10_000;
-
-/** The port itself if it is free, or any free one for 0. Throws a UsageError if nothing can listen on it. */
-async function findPort(name: string, port: number, host = "127.0.0.1"): Promise<number> {
-  const probe = createServer().listen(port, host);
-  await once(probe, "listening").catch(({ code }) => {
-    throw new UsageError(
-      `${name} ${port} of ${host} is ${code === "EADDRINUSE" ? "in use" : `not to be had (${code})`}.`,
-    );
-  });
-  const freePort = (probe.address() as AddressInfo).port;
-  probe.close();
-  await once(probe, "close");
-  return freePort;
-}
 
 /** The port for a batch endpoint of this server; null if one runs elsewhere or none is wanted. */
 async function findBatchPort(env: NodeJS.ProcessEnv): Promise<number | null> {
@@ -62,35 +46,21 @@ async function main(): Promise<void> {
   prepareStateDir(options.stateDir);
   const bundleDir = env.BUNDLE_DIR ? findBundle(env.BUNDLE_DIR) : join(root, "dist");
   if (!env.BUNDLE_DIR) await buildWorker(bundleDir);
-  const secret = loadBatchSecret(options.stateDir);
-  const batchVariables = batchPort === null ? {} : { BATCH_URL: `http://127.0.0.1:${batchPort}`, BATCH_SECRET: secret };
-  const { url, batchUrl, stop } = await serve(bundleDir, {
-    ...options,
-    variables: { ...options.variables, ...batchVariables },
-    onLost: () => {
-      console.error(
-        "The runtime has not answered for a minute. The server ends, for the service manager to start it again.",
-      );
-      setTimeout(() => process.exit(1), LOST_EXIT_MS);
-      shutDown(1).catch(() => process.exit(1));
+  const { url, stop } = await serveWithBatch(
+    bundleDir,
+    {
+      ...options,
+      onLost: () => {
+        console.error(
+          "The runtime has not answered for a minute. The server ends, for the service manager to start it again.",
+        );
+        setTimeout(() => process.exit(1), LOST_EXIT_MS);
+        shutDown(1).catch(() => process.exit(1));
+      },
     },
-  });
-  const workDir = join(options.stateDir, "batch");
-  const stopBatch =
-    batchPort === null
-      ? async () => undefined
-      : startBatchProcess({
-          ...env,
-          ...batchVariables,
-          BATCH_PORT: String(batchPort),
-          GRAFT_URL: batchUrl,
-          WORK_DIR: workDir,
-        });
-  // The batch endpoint stops first: it returns its unfinished jobs to the Worker.
-  const shutDown = (code: number) =>
-    stopBatch()
-      .then(stop)
-      .then(() => process.exit(code));
+    batchPort === null ? null : { port: batchPort, env, log: "inherit" },
+  );
+  const shutDown = (code: number) => stop().then(() => process.exit(code));
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     // Miniflare's own listeners would end this process at once.
     process.removeAllListeners(signal);

@@ -3,8 +3,8 @@ import { formatDuration } from "./terminal.ts";
 export interface Stopwatch {
   /** Name and milliseconds of each step, in order, also of one that failed. */
   readonly stepTimes: readonly (readonly [string, number])[];
-  /** Runs a step and shows on stderr how long it has been running. */
-  step<T>(name: string, work: () => Promise<T>): Promise<T>;
+  /** Runs a step, and shows on stderr how long it has been running, and what `work` says of its progress. */
+  step<T>(name: string, work: (say: (progress: string) => void) => Promise<T>): Promise<T>;
 }
 
 export function makeStopwatch(): Stopwatch {
@@ -15,14 +15,18 @@ export function makeStopwatch(): Stopwatch {
     async step(name, work) {
       const started = performance.now();
       const elapsed = () => performance.now() - started;
-      const show = () =>
-        process.stderr.write(
-          isTTY ? `\r${name} … ${formatDuration(elapsed())}\u001b[K` : `${name} … ${formatDuration(elapsed())}\n`,
-        );
+      let progress = "";
+      const say = (text: string) => {
+        progress = ` (${text})`;
+      };
+      const show = () => {
+        const line = `${name} … ${formatDuration(elapsed())}${progress}`;
+        process.stderr.write(isTTY ? `\r${line}\u001b[K` : `${line}\n`);
+      };
       if (!isTTY) process.stderr.write(`${name} …\n`);
       const timer = setInterval(show, isTTY ? 100 : 2000);
       try {
-        return await work();
+        return await work(say);
       } finally {
         clearInterval(timer);
         if (isTTY) process.stderr.write("\r\u001b[K");

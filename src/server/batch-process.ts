@@ -9,7 +9,7 @@ const root = resolve(import.meta.dirname, "..", "..");
 const RESTART_DELAY_MS = 1_000;
 
 /** Starts the batch endpoint in a process of its own, and again whenever it ends. Returns the function that stops it. */
-export function startBatchProcess(env: NodeJS.ProcessEnv): () => Promise<void> {
+export function startBatchProcess(env: NodeJS.ProcessEnv, log: "inherit" | "ignore"): () => Promise<void> {
   let child: ChildProcess;
   let timer: NodeJS.Timeout | undefined;
   let stopping = false;
@@ -17,7 +17,7 @@ export function startBatchProcess(env: NodeJS.ProcessEnv): () => Promise<void> {
     child = spawn(process.execPath, [join(root, "src", "batch.ts")], {
       cwd: root,
       env,
-      stdio: ["ignore", "inherit", "inherit"],
+      stdio: ["ignore", log, log],
     });
     startWatchdog(child);
     child.once("exit", () => {

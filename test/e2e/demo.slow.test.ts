@@ -73,7 +73,8 @@ const rows = things.flatMap((thing) => colours.map((colour) => `"a ${colour} ${t
 
 describe("the demo", () => {
   test("trains on the example tickets, shows its evaluation and classifies unseen texts", async () => {
-    const { code, out, err, leftovers } = await runCommand(process.execPath, demo);
+    // Of the comparison of the methods, the smallest sample of each set alone.
+    const { code, out, err, leftovers } = await runCommand(process.execPath, [...demo, "--seconds", "20"]);
     expect(code, err).toBe(0);
     expect(out).toContain("What was read of examples/support-tickets.csv");
     expect(out).toContain("csv, utf-8, separated by \",\"; text from 'text'; label from 'label'");
@@ -84,6 +85,14 @@ describe("the demo", () => {
     expect(out).toMatch(/We won't be needing your service .+ [01]\.\d\d +cancel_account\n/);
     expect(out).toMatch(/Our bookkeeper is asking for a VAT receipt .+ [01]\.\d\d +invoice_request\n/);
     expect(out).toMatch(/Train and evaluate a head +[\d.]+ m?s\n/);
+    for (const title of ["Support tickets", "Status updates"]) {
+      const section = out.slice(out.indexOf(`Both methods on the same rows. ${title}`));
+      expect(section).toMatch(/Accuracy on 2\d\d other texts/);
+      expect(section).toMatch(/\n +\d+ +[\d.]+ % \([\d.]+–[\d.]+\) +[\d.]+ % \([\d.]+–[\d.]+\)\n/);
+      expect(section).toMatch(/what is trained +numbers +[\d,]+ +30,0\d\d,\d\d\d\n/);
+      expect(section).toMatch(/the cost is +estimated +measured\n/);
+      expect(section).toMatch(/Recommended: [a-z-]+.* \(confidence [\d.]+ %\)\. Measured on a sample of \d+ examples/);
+    }
     expect(err).toContain("Build the Worker …\n");
     expect(leftovers).toEqual([]);
   });
@@ -140,7 +149,7 @@ describe("the demo", () => {
     expect(err).toMatch(/Training needs .*two labels/);
   });
 
-  test.each(["Build the Worker", "Start it on workerd", "Train and evaluate"])(
+  test.each(["Build the Worker", "Start it on workerd", "Train a head and fine-tune"])(
     "leaves nothing when stopped at '%s'",
     async (step) => {
       const env: Record<string, string> = step === "Build the Worker" ? {} : { BUNDLE_DIR: inject("bundles").deployed };
@@ -151,9 +160,11 @@ describe("the demo", () => {
   );
 
   test("tells how to use it where the arguments are wrong", async () => {
-    const { code, err } = await runCommand(process.execPath, [join(root, "src/cli.ts"), "train"]);
-    expect(code).toBe(1);
-    expect(err).toMatch(/^Usage: npm run demo/);
+    for (const wrong of [["train"], ["demo", "--seconds", "none"]]) {
+      const { code, err } = await runCommand(process.execPath, [join(root, "src/cli.ts"), ...wrong]);
+      expect(code).toBe(1);
+      expect(err).toMatch(/^Usage: npm run demo/);
+    }
   });
 });
 
