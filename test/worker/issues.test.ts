@@ -18,6 +18,8 @@ let tenant: { id: string; key: string };
 const inLedger = <T>(work: (sql: SqlStorage) => T): Promise<T> =>
   runInDurableObject(env.TENANT.get(env.TENANT.idFromName(tenant.id)), (_: Tenant, { storage }) => work(storage.sql));
 
+const count = (table: string) => inLedger((sql) => sql.exec(`SELECT count(*) AS n FROM ${table}`).one().n);
+
 async function list(query = ""): Promise<readonly DatasetIssue[]> {
   const answer = await call("GET", `${ISSUES}${query}`, tenant.key);
   expect(answer.status, answer.text).toBe(200);
@@ -148,6 +150,14 @@ describe("resolving", () => {
       { id: (await findIssue("label_error", "near")).id, action: "delete" },
     ];
     const { revision } = (await call("GET", "/v1/datasets/tickets", tenant.key)).json;
+    // A live input that is equal to the example that is deleted.
+    await inLedger((sql) =>
+      sql.exec(
+        `INSERT INTO captured_inputs (head, version, group_hash, input, prediction, bytes, created_at, expires_at)
+         SELECT heads.id, 1, group_hash, input, '{}', 1, 1, 1e10 FROM heads, examples WHERE examples.id = 'again'`,
+      ),
+    );
+    expect(await count("captured_inputs")).toBe(1);
     const headers = { "idempotency-key": "resolve-1" };
     const first = await resolve(items, headers);
     expect(first.json, first.text).toMatchObject({
@@ -165,6 +175,7 @@ describe("resolving", () => {
     expect(await getExample("wrong")).toMatchObject({ label: "billing" });
     expect(await getExample("near")).toMatchObject({ label: "shipping" });
     expect((await call("GET", "/v1/datasets/tickets/examples/again", tenant.key)).status).toBe(404);
+    expect(await count("captured_inputs")).toBe(0);
     const left = await list("?limit=100");
     expect(left.map(({ example }) => example.id)).not.toContain("wrong");
     // Found again, of which nothing is left to resolve.
@@ -189,7 +200,6 @@ describe("resolving", () => {
   });
 
   test("what was decided goes with the example, and all of it with the dataset", async () => {
-    const count = (table: string) => inLedger((sql) => sql.exec(`SELECT count(*) AS n FROM ${table}`).one().n);
     const decisions = "resolved_issues WHERE action = 'dismiss'";
     expect(await count(decisions)).toBe(2);
     await call("DELETE", "/v1/datasets/tickets/examples/conflict", tenant.key);

@@ -7,6 +7,7 @@ import type { StoredExample } from "../../api/examples.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
 import { toSeconds } from "../../lib/time.ts";
+import { deleteCapturedExamples } from "../heads/capture-deletion.ts";
 import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
 import type { DatasetRow } from "./datasets.ts";
 import { changeLabelCounts, checkLabelLimit, countTarget } from "./label-counts.ts";
@@ -94,8 +95,9 @@ export function removeExample(sql: SqlStorage, changes: Changes, position: numbe
   changes.isEmpty = false;
 }
 
-/** Deletes an example from every revision. */
-export function eraseExample(sql: SqlStorage, changes: Changes, position: number, id: string): void {
+/** Deletes an example from every revision, and equal inputs from the queues of live inputs. */
+export function eraseExample(sql: SqlStorage, changes: Changes, position: number, id: string, now: number): void {
+  deleteCapturedExamples(sql, changes.dataset.id, [position], now);
   removeExample(sql, changes, position);
   eraseVersions(sql, changes, position, id);
 }

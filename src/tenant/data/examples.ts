@@ -2,7 +2,6 @@ import type { Example, StoredExample } from "../../api/examples.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
 import { toHex } from "../../lib/hash.ts";
-import { deleteCapturedExamples } from "../heads/capture-deletion.ts";
 import { beginChanges, commitChanges, eraseExample, updateExample } from "./changes.ts";
 import { type DatasetRow, findDataset, selectDataset } from "./datasets.ts";
 import { findRevision, rowsAt, scanRows } from "./revisions.ts";
@@ -134,8 +133,7 @@ export function deleteExample(
   const row = getExample(sql, dataset.value, id);
   if (!row.ok) return row;
   const changes = beginChanges(dataset.value);
-  deleteCapturedExamples(sql, dataset.value.id, [row.value.position], now);
-  eraseExample(sql, changes, row.value.position, id);
+  eraseExample(sql, changes, row.value.position, id, now);
   const committed = commitChanges(sql, changes, now);
   return committed.ok ? ok({ dataset: dataset.value.id, position: row.value.position }) : committed;
 }

@@ -114,7 +114,7 @@ function resolve(sql: SqlStorage, changes: Changes, step: Step, now: number): Re
     relabel(sql, changes, position, target);
     counts.updated++;
   } else if (decision.action === "delete") {
-    eraseExample(sql, changes, position, example.id);
+    eraseExample(sql, changes, position, example.id, now);
     counts.deleted++;
   } else counts.dismissed++;
   if (decision.action !== "dismiss") changed.add(position);
