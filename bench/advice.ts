@@ -7,6 +7,7 @@
  *
  *   method.ts   head or fine-tuning, on the runs that `npm run bench -- transfer` has stored. It also fits the model of
  *               what fine-tuning adds, and writes src/core/advice/gain-models.ts
+ *   cost.ts     what a head's training takes
  *   labels.ts   how many wrong labels are found
  *   label-next.ts  inputs that label_next chooses, against inputs at random
  *   zero-shot.ts  heads from label names, beside those of a few examples
@@ -14,6 +15,8 @@
  *
  * Each case is stored, so that an interrupted measurement resumes.
  */
+
+import { costRows } from "./advice/cost.ts";
 import { explainRows } from "./advice/explain.ts";
 import { labelNextRows } from "./advice/label-next.ts";
 import { labelRows } from "./advice/labels.ts";
@@ -28,6 +31,7 @@ import { storedRuns } from "./transfer/stored.ts";
 export async function run(): Promise<Row[]> {
   const { data, only, stored } = readOptions();
   const parts: Record<string, () => Promise<Row[]>> = {
+    cost: () => costRows(data, stored),
     labels: () => labelRows(data, stored),
     method: async () => {
       const draws = readDraws(data).filter((draw) => storedRuns(draw).length > 0);

@@ -3,16 +3,11 @@ import type { Backbone } from "../backbones/backbone.ts";
 import { isTrainable, trainableLayers } from "../backbones/deltas.ts";
 import { isEncoder } from "../backbones/text-use.ts";
 import type { MethodShape } from "../core/advice/comparison.ts";
+import { expectedOperations, type SampleTraining } from "../core/advice/cost.ts";
 import { encoderOperations } from "../core/fine-tuning-cost.ts";
 import { BYTES_PER_TOKEN, estimateJobCost } from "../core/job-cost.ts";
 import { estimateCost, OPERATIONS_PER_TEXT_BYTE } from "../core/linear/cost.ts";
 import type { TrainingRows } from "../tenant/data/training-sets.ts";
-
-/** A training on a sample, which one on all rows is expected to cost in proportion to. */
-export interface SampleTraining {
-  readonly operations: number;
-  readonly examples: number;
-}
 
 const options = { l2: "auto", lexical: "auto", evaluation: { method: "auto" } } as const;
 
@@ -36,7 +31,7 @@ export function describeMethods(
     trainedParameters: headParameters,
     totalParameters,
     cost: {
-      operations: (sample.operations * examples) / Math.max(1, sample.examples),
+      operations: expectedOperations(sample, examples),
       bytes: estimateCost(shape, options).bytes,
     },
     predictionOperations,

@@ -187,6 +187,8 @@ describe("any JSON value as a body, or as a part of a good one", () => {
     await newTenant("other-tenant");
     await call("POST", "/v1/datasets", key, { name: "other", task: "single_label", modality: "text" });
     await call("POST", "/v1/datasets/other/examples", key, { examples: [{ id: "e", text: "a", label: "x" }] });
+    // The dataset shows what is embedded of it, which a recommendation does first.
+    await call("POST", "/v1/recommendations", key, { dataset: "tickets", backbone: "text-static-1" });
   });
 
   test.each(Object.entries(validRequests))("%s", async (operation, { path, token, body }) => {
