@@ -117,11 +117,20 @@ describe("a recommendation", () => {
     });
   });
 
-  test("of values says that it cannot tell", async () => {
+  test("of values says that it cannot tell, and what would", async () => {
     const rows = examples.map(({ text }, i) => ({ text, value: i % 7 }));
     await newDataset("values", { task: "regression" }, rows);
     const { json, text } = await ask({ dataset: "values", backbone: "text-static-1" });
     expect(json, text).toMatchObject({ recommendation: null, task_similarity: null, expected: { fine_tune: null } });
+    expect(json.reasons).toMatchObject([{ code: "not_measured", message: expect.stringContaining("on a test set") }]);
+  });
+
+  test("of any number of labels says that it cannot tell, and to measure", async () => {
+    const rows = examples.map(({ text, label }) => ({ text, labels: [label] }));
+    await newDataset("tags", { task: "multi_label" }, rows);
+    const { json, text } = await ask({ dataset: "tags", backbone: "text-static-1" });
+    expect(json, text).toMatchObject({ recommendation: null, task_similarity: null, expected: { fine_tune: null } });
+    expect(json.reasons).toMatchObject([{ code: "not_measured", message: expect.stringContaining("'measure'") }]);
   });
 
   test("judges the head on a test set, if it is named", async () => {

@@ -21,7 +21,7 @@ export function advise(input: ComparisonInput, tested: AccuracyEstimate | null, 
   const comparison = compareMethods(input, accuracy, gains);
   const decision = decide({
     examples: counts.examples,
-    examplesPerClass: counts.examples_per_class,
+    examplesPerClass: input.labels === 0 ? null : counts.examples_per_class,
     accuracy,
     gain: gains?.["1x"] ?? null,
     canFineTune: fineTune !== null,

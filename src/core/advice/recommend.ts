@@ -18,7 +18,8 @@ export interface Reason {
 /** What the decision rests on. */
 export interface Findings {
   readonly examples: number;
-  readonly examplesPerClass: { readonly median: number };
+  /** Null for values. */
+  readonly examplesPerClass: { readonly median: number } | null;
   /** Of a head with 1, 2 and 5 times the examples; null if no example could be held out. */
   readonly accuracy: { readonly "1x": AccuracyEstimate; readonly "2x": AccuracyEstimate } | null;
   /** Of fine-tuning over the head: null if the backbone has no layers to train, or nothing is known of its gains. */
@@ -48,8 +49,10 @@ export const MIN_WRONG_LABELS = 0.015;
 export const MIN_EXAMPLES_PER_CLASS = 5;
 
 export function decide(findings: Findings): Decision {
-  const { accuracy, wrongLabels, examples } = findings;
-  const { median } = findings.examplesPerClass;
+  const { accuracy, wrongLabels, examples, examplesPerClass } = findings;
+  // Values have no accuracy, whose growth would count.
+  if (examplesPerClass === null) return chooseMethod(findings);
+  const { median } = examplesPerClass;
   if (accuracy === null || median < MIN_EXAMPLES_PER_CLASS) return tooFewExamples(median);
   const method = chooseMethod(findings);
   const growth = accuracy["2x"].value - accuracy["1x"].value;
@@ -80,7 +83,8 @@ function tooFewExamples(median: number): Decision {
 }
 
 /** Decides between the head and fine-tuning. */
-function chooseMethod({ gain, canFineTune, cost, budget, examples, accuracy }: Findings): Decision {
+function chooseMethod(findings: Findings): Decision {
+  const { gain, canFineTune, cost, budget, examples, accuracy, examplesPerClass } = findings;
   if (!canFineTune)
     return {
       recommendation: "head",
@@ -103,8 +107,11 @@ function chooseMethod({ gain, canFineTune, cost, budget, examples, accuracy }: F
       reasons: [
         {
           code: "not_measured",
-          message:
-            "What fine-tuning adds has been measured for one label an example, on the backbones in the box alone. Ask with 'measure' to have it measured on these data.",
+          message: `What fine-tuning adds has been measured for one label an example, on the backbones in the box alone. ${
+            examplesPerClass === null
+              ? "Train both ways, and compare them on a test set."
+              : "Ask with 'measure' to have it measured on these data."
+          }`,
           evidence: { examples },
         },
       ],
