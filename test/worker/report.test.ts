@@ -212,6 +212,13 @@ test("shows what was recommended for the dataset, with the figures of both metho
   expect(
     render({}, {}, { ...recommendation, recommendation: null, expected: { head: null, fine_tune: null } }),
   ).toContain("could not tell which method they need");
+  expect(text).toContain("as expected with one, two and five times the examples");
+  const point = { examples: 30, head_accuracy: 0.55, fine_tuned_accuracy: 0.65, test_examples: 40 };
+  const points = [{ ...point, expected_gain: 0.1, chance_of_loss: 0.2, seconds: 1 }];
+  const measured = render({}, {}, { ...recommendation, measured: { job_seconds: 1, points } });
+  expect(measured).toContain("as measured on samples of the examples");
+  expect(measured).toMatch(/<th scope="row">30<\/th><td>55\.0 %<\/td><td>[^<]*<\/td><td>65\.0 %<\/td>/);
+  expect(measured).not.toContain('<th scope="row">300</th>');
   expect(render({})).not.toContain('id="method"');
 });
 

@@ -1,7 +1,7 @@
 /** What is probably wrong with the examples of the dataset: the most likely issues. */
 import { html } from "hono/html";
 import type { DatasetIssue } from "../../../api/issues.ts";
-import { type Html, section } from "./format.ts";
+import { type Html, ownText, section } from "./format.ts";
 
 /** Characters of a text. What is longer is cut. */
 const MAX_TEXT = 500;
@@ -17,7 +17,7 @@ export function issueSection(issues: readonly DatasetIssue[], withTexts: boolean
       ({
         example,
         reason,
-      }) => html`<li><p>${reason}</p>${withTexts && example.text !== undefined && html`<blockquote dir="auto">${cut(example.text)}</blockquote>`}</li>
+      }) => html`<li><p>${ownText(reason)}</p>${withTexts && example.text !== undefined && html`<blockquote dir="auto">${cut(example.text)}</blockquote>`}</li>
 `,
     )}</ol>`,
   );

@@ -1,6 +1,7 @@
 /** What was last recommended for the dataset, and the five ways in which the methods differ. */
 import { html } from "hono/html";
 import type { Recommendation } from "../../../api/recommendations.ts";
+import { wilsonInterval } from "../../../core/evaluation/metrics.ts";
 import {
   count,
   counted,
@@ -39,55 +40,70 @@ ${accuracies(recommendation)}${differences(recommendation)}`,
   );
 }
 
-type ExpectedAccuracy = NonNullable<Recommendation["expected"]["head"]>;
+interface AccuracyRow {
+  readonly examples: number;
+  readonly head: { readonly accuracy: number; readonly interval: readonly [number, number] };
+  readonly fineTuned: number | null;
+}
 
-/** The accuracy of both methods by the number of examples, as far as it is expected or was measured. */
-function accuracies({ dataset, comparison, measured }: Recommendation): Html | null {
-  const { head, fine_tune: fineTune } = comparison.data_requirements;
-  const { expected_accuracy: accuracy } = head;
-  if (accuracy === null) return null;
-  const gains = fineTune?.expected_gain ?? null;
-  const rows = (["1x", "2x", "5x"] as const).map((multiple) => {
-    const own = accuracy[multiple];
-    return {
-      examples: Number.parseInt(multiple, 10) * dataset.examples,
-      head: own,
-      fineTuned: gains && Math.min(1, own.accuracy + gains[multiple].gain),
-    };
-  });
+/** The accuracy of both methods by the number of examples, as it was measured, or else is expected. */
+function accuracies(recommendation: Recommendation): Html | null {
+  const measured = measuredRows(recommendation);
+  const rows = measured.length > 0 ? measured : expectedRows(recommendation);
+  if (rows.length === 0) return null;
+  const sizes = rows.map(({ examples }) => examples);
   const lowest = Math.min(...rows.flatMap(({ head: { interval }, fineTuned }) => [interval[0], fineTuned ?? 1]));
-  const curve = measured?.points.map(({ examples, fine_tuned_accuracy }) => ({ x: examples, y: fine_tuned_accuracy }));
   const picture: Plot = {
     id: "method-plot",
     title: "Accuracy of both methods",
-    description:
-      "The accuracy that is expected of a head, with its 95 % interval, and of fine-tuning, with one, two and five times the examples.",
-    x: countAxis("examples", Math.min(dataset.examples, ...(curve ?? []).map(({ x }) => x)), 5 * dataset.examples),
+    description: `The accuracy of a head, with its 95 % interval, and of fine-tuning, ${
+      measured.length > 0
+        ? "as measured on samples of the examples"
+        : "as expected with one, two and five times the examples"
+    }.`,
+    x: countAxis("examples", Math.min(...sizes), Math.max(...sizes)),
     y: shareAxis("accuracy", Math.max(0, Math.floor(10 * lowest) / 10)),
     series: [
-      { style: "measured", points: rows.map(({ examples, head: own }) => toPoint(examples, own)) },
+      {
+        style: "measured",
+        points: rows.map(({ examples, head: { accuracy, interval } }) => ({ x: examples, y: accuracy, interval })),
+      },
       {
         style: "expected",
-        points:
-          curve ??
-          rows.flatMap(({ examples, fineTuned }) => (fineTuned === null ? [] : [{ x: examples, y: fineTuned }])),
+        points: rows.flatMap(({ examples, fineTuned }) => (fineTuned === null ? [] : [{ x: examples, y: fineTuned }])),
       },
     ],
   };
   return html`<div class="plot"><figure>${plot(picture)}</figure>${table(
-    "Accuracy of both methods by the number of examples",
+    `Accuracy of both methods by the number of examples, ${measured.length > 0 ? "measured" : "expected"}`,
     ["examples", "head", "95 % interval", "fine-tuning"],
-    rows.map(({ examples, head: own, fineTuned }) => [
+    rows.map(({ examples, head: { accuracy, interval }, fineTuned }) => [
       count(examples),
-      percent(own.accuracy),
-      percentInterval(own.interval),
+      percent(accuracy),
+      percentInterval(interval),
       fineTuned === null ? "not known" : percent(fineTuned),
     ]),
   )}</div>`;
 }
 
-function toPoint(examples: number, { accuracy, interval }: ExpectedAccuracy) {
-  return { x: examples, y: accuracy, interval };
+function measuredRows({ measured }: Recommendation): AccuracyRow[] {
+  return (measured?.points ?? []).map(({ examples, head_accuracy, fine_tuned_accuracy, test_examples }) => ({
+    examples,
+    head: { accuracy: head_accuracy, interval: wilsonInterval(head_accuracy, test_examples) },
+    fineTuned: fine_tuned_accuracy,
+  }));
+}
+
+function expectedRows({ dataset, comparison }: Recommendation): AccuracyRow[] {
+  const { head, fine_tune: fineTune } = comparison.data_requirements;
+  const { expected_accuracy: accuracy } = head;
+  if (accuracy === null) return [];
+  const gains = fineTune?.expected_gain ?? null;
+  return (["1x", "2x", "5x"] as const).map((multiple) => ({
+    examples: Number.parseInt(multiple, 10) * dataset.examples,
+    head: accuracy[multiple],
+    fineTuned: gains && Math.min(1, accuracy[multiple].accuracy + gains[multiple].gain),
+  }));
 }
 
 function differences({ comparison }: Recommendation): Html {
@@ -95,11 +111,13 @@ function differences({ comparison }: Recommendation): Html {
   const { adaptability, overfitting_risk: risk } = comparison;
   const known = (value: number | null | undefined, show: (value: number) => string) =>
     value === null || value === undefined ? "not known" : show(value);
-  const trained = (of: { readonly trained_parameters: number; readonly share: number } | null) =>
-    of === null ? "not possible" : `${count(of.trained_parameters)} numbers, ${percent(of.share)} of the model`;
+  const trained = (method: { readonly trained_parameters: number; readonly share: number } | null) =>
+    method === null
+      ? "not possible"
+      : `${count(method.trained_parameters)} numbers, ${percent(method.share)} of the model`;
   const doubled = data.head.expected_accuracy;
-  const price = (of: { readonly seconds: number; readonly usd: number } | null) =>
-    of === null ? "not possible" : `${figure(of.seconds)} s, ${figure(of.usd)} USD`;
+  const price = (method: { readonly seconds: number; readonly usd: number } | null) =>
+    method === null ? "not possible" : `${figure(method.seconds)} s, ${figure(method.usd)} USD`;
   return table(
     "The five ways in which they differ",
     ["", "head", "fine-tuning"],
