@@ -64,7 +64,7 @@ export const issueResolution = z
 export type IssueResolution = DeepReadonly<z.input<typeof issueResolution>>;
 
 export const issueChange = datasetChange
-  .omit({ dry_run: true })
+  .omit({ dry_run: true, versions_with_vectors: true })
   .extend({
     dismissed: z.number().int().openapi({ description: "issues that are not asked again" }),
     unchanged: z.number().int().openapi({
