@@ -110,7 +110,10 @@ const cost = z.object({
   measured: z
     .object({ operations: z.number(), seconds: z.number().openapi({ description: "that it took" }), usd: z.number() })
     .nullable()
-    .openapi({ description: "of the last training by this method on this dataset; null without one" }),
+    .openapi({
+      description:
+        "of fine-tuning, with 'measure': what all trainings on the largest sample took, those of the head too; else null",
+    }),
   predictions_1000: z
     .object({ operations: z.number(), usd: z.number() })
     .openapi({ description: "what a thousand predictions cost, with their embeddings" }),
