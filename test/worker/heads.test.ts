@@ -90,12 +90,20 @@ describe("training", () => {
     ];
     expect(full.sha256).toBe(summary.sha256);
     expect(summary.evaluation.learning_curve).toBeUndefined();
-    const { learning_curve, expected_accuracy, more_examples, accuracy_estimate, issue_count, ...figures } =
-      full.evaluation;
+    const {
+      learning_curve,
+      expected_accuracy,
+      more_examples,
+      accuracy_estimate,
+      issue_count,
+      label_noise,
+      ...figures
+    } = full.evaluation;
     const { accuracy_estimate: summaryEstimate, ...summaryFigures } = summary.evaluation;
     expect(figures).toEqual({ ...summaryFigures, detail: "full" });
     // The labels of the tickets are right.
     expect(issue_count).toBe(0);
+    expect(label_noise).toBeLessThan(0.1);
     for (const { value, interval } of [
       accuracy_estimate,
       summaryEstimate,
