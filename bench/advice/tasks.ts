@@ -1,4 +1,6 @@
 /** What a recommendation measures of each sample of the grid that `npm run bench -- transfer` trains both methods on. */
+
+import { isEncoder } from "../../src/backbones/text-use.ts";
 import { measureTask, sampleRows, type TaskFigures } from "../../src/core/advice/task-figures.ts";
 import { edgeBudget } from "../../src/core/limits.ts";
 import { nodeTensorBackend } from "../../src/tensor/node.ts";
@@ -8,7 +10,7 @@ import type { LabelledText } from "../shared/text-datasets.ts";
 import type { Draw } from "../transfer/draws.ts";
 
 const BENCH = "advice";
-const options = { l2: "auto", lexical: "auto", evaluation: { method: "auto", detail: "full" } } as const;
+const options = { l2: "auto", evaluation: { method: "auto", detail: "full" } } as const;
 const UNLIMITED_BUDGET = { bytes: 4e9, operations: 1e15 };
 const tensors = await nodeTensorBackend();
 
@@ -29,7 +31,8 @@ export const storedTask = (draw: Draw) => readStored<Task>(BENCH, caseName(draw)
 export function measureDraw(draw: Draw): Promise<Task> {
   return cached(BENCH, caseName(draw), async () => {
     const rows = sampleOf(draw.split.train, draw.seed);
-    return measureRows(await embedTexts(draw.model.backbone, rows), rows, draw.seed);
+    const { backbone } = draw.model;
+    return measureRows(await embedTexts(backbone, rows), rows, draw.seed, isEncoder(backbone) ? false : "auto");
   });
 }
 
@@ -41,18 +44,23 @@ export function sampleOf(rows: readonly LabelledText[], seed: number): readonly 
   return sample === null ? rows : sample.map((row) => rows[row] as LabelledText);
 }
 
-export function measureRows(encoder: Encoder, rows: readonly LabelledText[], seed: number): Task {
+/** @param lexical as a recommendation has it: none beside a sentence encoder */
+export function measureRows(
+  encoder: Encoder,
+  rows: readonly LabelledText[],
+  seed: number,
+  lexical: "auto" | false = false,
+): Task {
   const trainingSet = makeTrainingSet(encoder, rows);
   const { task, dimensions, labels } = trainingSet;
   const started = performance.now();
-  const lexical = readLexical(
-    { task, dimensions, examples: rows.length, outputs: labels.length },
-    options,
-    edgeBudget,
-    rows,
+  const shape = { task, dimensions, examples: rows.length, outputs: labels.length };
+  const features = lexical === false ? null : readLexical(shape, { ...options, lexical }, edgeBudget, rows);
+  const steps = measureTask(
+    tensors,
+    { ...trainingSet, lexical: features },
+    { ...options, lexical, classWeight: null, seed, budget: UNLIMITED_BUDGET },
   );
-  const settings = { l2: "auto", classWeight: null, seed, budget: UNLIMITED_BUDGET } as const;
-  const steps = measureTask(tensors, { ...trainingSet, lexical }, settings);
   let step = steps.next();
   while (!step.done) step = steps.next();
   for (const block of trainingSet.features) tensors.free(block);

@@ -2,6 +2,7 @@
 import type { RecommendationParams } from "../api/recommendations.ts";
 import type { Backbone } from "../backbones/backbone.ts";
 import { isTrainable } from "../backbones/deltas.ts";
+import { isEncoder } from "../backbones/text-use.ts";
 import { advise } from "../core/advice/advise.ts";
 import type { ComparisonInput } from "../core/advice/comparison.ts";
 import { countDataset } from "../core/advice/counts.ts";
@@ -21,7 +22,7 @@ import { getLedger } from "../tenant/tenant.ts";
 import { createDatasetSource, pickRows } from "./dataset-source.ts";
 import { resolveMeasurement } from "./measurement.ts";
 import { describeMethods } from "./method-shapes.ts";
-import { checkRequestBudget, prepareSource, runStage, shapeOf, withRunState } from "./run.ts";
+import { checkRequestBudget, prepareSource, type RequestOptions, runStage, shapeOf, withRunState } from "./run.ts";
 import { parseTargets, type TrainingSource } from "./source.ts";
 import { runTest, type TestedHead } from "./test-set.ts";
 import { countWords, type WordFigures } from "./word-figures.ts";
@@ -34,14 +35,16 @@ export interface DatasetRecommendation {
   readonly measurement: NewMeasurement | null;
 }
 
-/** What a sample is measured with: a head at the defaults. */
-const options = {
-  l2: "auto",
-  classWeight: null,
-  seed: 0,
-  lexical: "auto",
-  evaluation: { method: "auto", detail: "full" },
-} as const;
+const SEED = 0;
+
+/**
+ * What a sample is measured with: a head at the defaults. Beside a sentence encoder words rarely help, and would take
+ * longer than the rest.
+ */
+function measureOptions(backbone: Backbone | null): RequestOptions {
+  const lexical = backbone !== null && isEncoder(backbone) ? false : "auto";
+  return { l2: "auto", classWeight: null, seed: SEED, lexical, evaluation: { method: "auto", detail: "full" } };
+}
 
 /**
  * Measures a sample of a dataset in this isolate's training slot, as a training does, and decides what the dataset needs.
@@ -58,7 +61,7 @@ export async function recommend(
   const { rows, backbone, measurement } = prepared.value;
   const { dataset } = rows;
   const { labels, targets } = encodeTargets(dataset.task, parseTargets(rows.targets), dataset.out_of_scope_label);
-  const indices = sampleRows(targets, Math.max(1, labels.length), options.seed);
+  const indices = sampleRows(targets, Math.max(1, labels.length), SEED);
   const storage = { kv: request.env.KV, tenant: request.tenant, ledger: getLedger(request.env.TENANT, request.tenant) };
   const source = createDatasetSource(storage, indices === null ? rows : pickRows(rows, indices), backbone);
   const measured = await measureSample(request, source, backbone);
@@ -158,6 +161,7 @@ async function measureSample(
   source: TrainingSource,
   backbone: Backbone | null,
 ): Promise<Result<MeasuredSample>> {
+  const options = measureOptions(backbone);
   const overBudget = checkRequestBudget(shapeOf(source), options);
   if (overBudget !== null) return { ok: false, failure: overBudget };
   return withRunState(request, async (state) => {

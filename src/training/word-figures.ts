@@ -1,5 +1,5 @@
 import type { Backbone } from "../backbones/backbone.ts";
-import { correctTexts, isEncoder } from "../backbones/text-use.ts";
+import { isEncoder } from "../backbones/text-use.ts";
 import { ok, type Result } from "../core/failure.ts";
 import { splitWords } from "../core/text/words.ts";
 import { hasVocabulary, isKnownWord } from "../serving/backbones.ts";
@@ -14,7 +14,7 @@ export interface WordFigures {
 }
 
 /** So many words say enough. */
-const MAX_WORDS = 10_000;
+const MAX_WORDS = 5_000;
 const LETTER = /^\p{L}/u;
 
 /** Counts the words of a source's texts, until there are enough. */
@@ -29,9 +29,7 @@ export async function countWords(source: TrainingSource, backbone: Backbone | nu
       const own = splitWords(text).filter((word) => LETTER.test(word));
       words += own.length;
       unknown += own.filter((word) => !isKnownWord(word)).length;
-      if (encoder !== null)
-        for (const corrected of correctTexts(encoder.base, [own.join(" ")]))
-          pieces += encoder.tokenize(corrected).length;
+      if (encoder !== null) pieces += encoder.tokenize(own.join(" ")).length;
       return words < MAX_WORDS;
     },
     async () => {

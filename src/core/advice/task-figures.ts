@@ -16,7 +16,7 @@ export interface TaskFigures {
 }
 
 const MAX_ROWS = 2_000;
-/** Rows times labels of a sample, so that training on it takes about two seconds. */
+/** Rows times labels of a sample, so that training on it takes some seconds. */
 const MAX_LOGITS = 150_000;
 /** What the figures of similarity are computed on. */
 const MAX_SIMILARITY_ROWS = 1_000;
@@ -35,7 +35,7 @@ export function sampleRows(targets: Targets, labels: number, seed: number): numb
 export function* measureTask(
   tensors: TensorBackend,
   trainingSet: TrainingSet,
-  options: Omit<TrainingOptions, "evaluation" | "lexical">,
+  options: Omit<TrainingOptions, "evaluation">,
 ): Steps<Result<TaskFigures>> {
   const { targets, labels } = trainingSet;
   let similarity: Similarity | null = null;
@@ -52,11 +52,8 @@ export function* measureTask(
       groups: Int32Array.from(rows, (row) => trainingSet.groups[row] as number),
     });
   }
-  const trained = yield* train(tensors, trainingSet, {
-    ...options,
-    lexical: "auto",
-    evaluation: { method: "auto", detail: "full" },
-  });
+  const evaluation = { method: "auto", detail: "full" } as const;
+  const trained = yield* train(tensors, trainingSet, { ...options, evaluation });
   return trained.ok ? ok({ trained: trained.value, similarity }) : trained;
 }
 
