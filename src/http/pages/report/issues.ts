@@ -12,7 +12,7 @@ export function issueSection(issues: readonly DatasetIssue[], withTexts: boolean
   return section(
     "issues",
     "Issues of labels",
-    html`<p>What is most likely wrong with the dataset's examples, as they are now. <code>GET /v1/datasets/…/issues</code> lists all of it.</p>
+    html`<p>What is most likely wrong with the dataset's examples, as they are now. <code>GET /v1/datasets/\u2026/issues</code> lists all of it.</p>
 <ol class="pairs">${issues.map(
       ({
         example,
