@@ -96,9 +96,9 @@ test("has no element of the tenant's making, also where scripts may run", async 
     expect(
       await page.evaluate("document.querySelectorAll('script, img, b, iframe, [onclick], [onerror]').length"),
     ).toBe(0);
-    expect(await page.locator("h2").count()).toBe(7);
+    expect(await page.locator("h2").count()).toBe(8);
     expect(await page.locator(".matrix bdi", { hasText: MARKUP }).count()).toBe(2);
-    expect(await page.locator("svg").count()).toBe(2);
+    expect(await page.locator("svg").count()).toBe(3);
     expect(seen).toEqual([url]);
   });
 });

@@ -44,7 +44,7 @@ export const MIN_GAIN = 0.001;
 /** More data are worth collecting if twice as many raise the accuracy by this. */
 export const MIN_DATA_GAIN = 0.02;
 /** Labels are worth checking from this estimated share of wrong ones. */
-export const MIN_WRONG_LABELS = 0.015;
+export const MIN_WRONG_LABELS = 0.02;
 /** With fewer examples of the median class nothing of their accuracy can be said. */
 export const MIN_EXAMPLES_PER_CLASS = 5;
 

@@ -120,7 +120,7 @@ function differences({ comparison }: Recommendation): Html {
     method === null ? "not possible" : `${figure(method.seconds)} s, ${figure(method.usd)} USD`;
   return table(
     "The five ways in which they differ",
-    ["", "head", "fine-tuning"],
+    ["difference", "head", "fine-tuning"],
     [
       ["what is trained", trained(scope.head), trained(scope.fine_tune)],
       [
