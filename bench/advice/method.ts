@@ -5,8 +5,7 @@
 import { writeFileSync } from "node:fs";
 import { textStatic, textUse } from "../../src/backbones/node.ts";
 import { estimateAt } from "../../src/core/advice/accuracy-curve.ts";
-import { type GainTask, gainFeatures, predict } from "../../src/core/advice/gain.ts";
-import type { LinearModel } from "../../src/core/advice/gain-models.ts";
+import { type GainTask, gainFeatures, type LinearModel, predict } from "../../src/core/advice/gain.ts";
 import { MIN_DATA_GAIN, MIN_EXAMPLES_PER_CLASS, MIN_GAIN } from "../../src/core/advice/recommend.ts";
 import { mean } from "../../src/core/evaluation/metrics.ts";
 import { makeRow, type Row } from "../shared/report.ts";
@@ -252,20 +251,6 @@ function writeModels(models: readonly string[], points: readonly Point[]): void 
 
 function moduleText(models: object): string {
   return `/** Made by \`npm run bench -- advice\`: what fine-tuning adds, fitted on measured runs (gain.ts). */
-export interface LinearModel {
-  readonly weights: readonly number[];
-  /** Of measured gains with very many examples; with n they deviate by √(deviation² + few² / n). */
-  readonly deviation: number;
-  readonly few: number;
-}
-
-interface BackboneModels {
-  readonly last_layers: LinearModel;
-  readonly all: LinearModel;
-  /** How much more than the head's the gap between training and test accuracy is, of all layers. */
-  readonly gap: LinearModel;
-}
-
-export const gainModels: Readonly<Record<string, BackboneModels>> = ${JSON.stringify(models, null, 2)};
+export const gainModels = ${JSON.stringify(models, null, 2)};
 `;
 }

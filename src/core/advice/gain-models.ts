@@ -1,19 +1,5 @@
 /** Made by `npm run bench -- advice`: what fine-tuning adds, fitted on measured runs (gain.ts). */
-export interface LinearModel {
-  readonly weights: readonly number[];
-  /** Of measured gains with very many examples; with n they deviate by √(deviation² + few² / n). */
-  readonly deviation: number;
-  readonly few: number;
-}
-
-interface BackboneModels {
-  readonly last_layers: LinearModel;
-  readonly all: LinearModel;
-  /** How much more than the head's the gap between training and test accuracy is, of all layers. */
-  readonly gap: LinearModel;
-}
-
-export const gainModels: Readonly<Record<string, BackboneModels>> = {
+export const gainModels = {
   "text-use-1": {
     last_layers: {
       weights: [-0.008695, 0.008551, 0.01254],

@@ -6,7 +6,23 @@
  *
  * A gain is a difference of accuracies.
  */
-import { gainModels, type LinearModel } from "./gain-models.ts";
+import { gainModels } from "./gain-models.ts";
+
+export interface LinearModel {
+  readonly weights: readonly number[];
+  /** Of measured gains with very many examples; with n they deviate by √(deviation² + few² / n). */
+  readonly deviation: number;
+  readonly few: number;
+}
+
+interface BackboneModels {
+  readonly last_layers: LinearModel;
+  readonly all: LinearModel;
+  /** How much more than the head's the gap between training and test accuracy is, of all layers. */
+  readonly gap: LinearModel;
+}
+
+const models: Readonly<Record<string, BackboneModels>> = gainModels;
 
 /** What is known of a task before anything is fine-tuned. */
 export interface GainTask {
@@ -31,13 +47,13 @@ export function gainFeatures({ examples, labels, headAccuracy }: GainTask): numb
 
 /** The gain over the head on the test set; null for a backbone of which nothing was measured. */
 export function expectGain(backbone: string, layers: TrainedLayers, task: GainTask): ExpectedGain | null {
-  const model = gainModels[backbone]?.[layers];
+  const model = models[backbone]?.[layers];
   return model === undefined ? null : predict(model, task);
 }
 
 /** How much more than the head's the gap between training and test accuracy is; null likewise. */
 export function expectGap(backbone: string, task: GainTask): number | null {
-  const model = gainModels[backbone]?.gap;
+  const model = models[backbone]?.gap;
   return model === undefined ? null : predict(model, task).value;
 }
 
