@@ -6,6 +6,7 @@
 import type { StoredExample } from "../../api/examples.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
+import { shortHash } from "../../lib/hash.ts";
 import { toSeconds } from "../../lib/time.ts";
 import { deleteCapturedExamples } from "../heads/capture-deletion.ts";
 import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
@@ -84,6 +85,35 @@ export function updateExample(
     position,
   );
   changes.isEmpty = false;
+}
+
+interface ContentRow extends Record<string, SqlStorageValue> {
+  id: string;
+  input: string | ArrayBuffer;
+  input_hash: ArrayBuffer;
+  group_hash: ArrayBuffer;
+  target: string;
+}
+
+/** Gives an example another target, as JSON; its id and its input stay. */
+export function changeTarget(
+  sql: SqlStorage,
+  changes: Changes,
+  position: number,
+  toTarget: (target: string) => string,
+): void {
+  const query = "SELECT id, input, input_hash, group_hash, target FROM examples WHERE dataset = ? AND position = ?";
+  const row = sql.exec<ContentRow>(query, changes.dataset.id, position).one();
+  const input = typeof row.input === "string" ? row.input : new Uint8Array(row.input);
+  const target = toTarget(row.target);
+  updateExample(sql, changes, position, row.id, {
+    id: row.id,
+    inputHash: new Uint8Array(row.input_hash),
+    groupHash: new Uint8Array(row.group_hash),
+    contentHash: shortHash(input, target),
+    input,
+    target,
+  });
 }
 
 /** Removes an example that another one replaces. Earlier revisions still have it. */

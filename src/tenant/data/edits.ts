@@ -6,14 +6,13 @@
 import type { DatasetChange } from "../../api/dataset-changes.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import type { Task } from "../../core/head.ts";
-import { shortHash } from "../../lib/hash.ts";
 import { deleteCapturedExamples, deleteCapturedText, listQueues } from "../heads/capture-deletion.ts";
 import { scheduleDueRetrainings } from "../heads/retraining-context.ts";
 import { describeVersions, findVersionsWithRemoved, findVersionsWithVectors } from "../heads/vectors.ts";
 import type { ChangeReference } from "../idempotency.ts";
 import { schedule } from "../tasks/tasks.ts";
 import type { Transactions } from "../transactions.ts";
-import { beginChanges, type Changes, eraseVersions, removeExample, saveStep, updateExample } from "./changes.ts";
+import { beginChanges, type Changes, changeTarget, eraseVersions, removeExample, saveStep } from "./changes.ts";
 import { type DatasetRow, findDataset, selectDataset, toDataset } from "./datasets.ts";
 import { commitLabelCounts, hasLabel, labelsOf } from "./label-counts.ts";
 import { changeDataset } from "./merge.ts";
@@ -215,33 +214,8 @@ function editStep(sql: SqlStorage, id: number, now: number): Result<boolean> {
   return ok(below === null);
 }
 
-interface RenamedRow extends Record<string, SqlStorageValue> {
-  id: string;
-  input: string | ArrayBuffer;
-  input_hash: ArrayBuffer;
-  group_hash: ArrayBuffer;
-  target: string;
-}
-
 function renameLabel(sql: SqlStorage, changes: Changes, position: number, label: string, to: string): void {
-  const { dataset } = changes;
-  const row = sql
-    .exec<RenamedRow>(
-      "SELECT id, input, input_hash, group_hash, target FROM examples WHERE dataset = ? AND position = ?",
-      dataset.id,
-      position,
-    )
-    .one();
-  const input = typeof row.input === "string" ? row.input : new Uint8Array(row.input);
-  const target = renameInTarget(dataset.task, row.target, label, to);
-  updateExample(sql, changes, position, row.id, {
-    id: row.id,
-    inputHash: new Uint8Array(row.input_hash),
-    groupHash: new Uint8Array(row.group_hash),
-    contentHash: shortHash(input, target),
-    input,
-    target,
-  });
+  changeTarget(sql, changes, position, (target) => renameInTarget(changes.dataset.task, target, label, to));
 }
 
 /** The JSON of a target with another label in the place of one. */

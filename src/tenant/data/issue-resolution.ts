@@ -6,10 +6,9 @@
 import type { IssueChange, Resolution } from "../../api/issues.ts";
 import { fail, ok, type Result } from "../../core/failure.ts";
 import { limits } from "../../core/limits.ts";
-import { shortHash } from "../../lib/hash.ts";
 import { toSeconds } from "../../lib/time.ts";
 import type { ChangeReference } from "../idempotency.ts";
-import { beginChanges, type Changes, commitChanges, eraseExample, updateExample } from "./changes.ts";
+import { beginChanges, type Changes, changeTarget, commitChanges, eraseExample } from "./changes.ts";
 import { type DatasetRow, findDataset, selectDataset, toDataset } from "./datasets.ts";
 import { findIssueList, findUnchanged, type IssueRow } from "./issues.ts";
 
@@ -111,7 +110,7 @@ function resolve(sql: SqlStorage, changes: Changes, step: Step, now: number): Re
       return fail("missing_parameter", "Nothing is suggested for this issue. Say by 'label' what the label is.", {
         param: `${param}.label`,
       });
-    relabel(sql, changes, position, target);
+    changeTarget(sql, changes, position, () => target);
     counts.updated++;
   } else if (decision.action === "delete") {
     eraseExample(sql, changes, position, example.id, now);
@@ -128,25 +127,4 @@ function resolve(sql: SqlStorage, changes: Changes, step: Step, now: number): Re
     toSeconds(now),
   );
   return ok(null);
-}
-
-interface ContentRow extends Record<string, SqlStorageValue> {
-  id: string;
-  input: string | ArrayBuffer;
-  input_hash: ArrayBuffer;
-  group_hash: ArrayBuffer;
-}
-
-function relabel(sql: SqlStorage, changes: Changes, position: number, target: string): void {
-  const query = "SELECT id, input, input_hash, group_hash FROM examples WHERE dataset = ? AND position = ?";
-  const row = sql.exec<ContentRow>(query, changes.dataset.id, position).one();
-  const input = typeof row.input === "string" ? row.input : new Uint8Array(row.input);
-  updateExample(sql, changes, position, row.id, {
-    id: row.id,
-    inputHash: new Uint8Array(row.input_hash),
-    groupHash: new Uint8Array(row.group_hash),
-    contentHash: shortHash(input, target),
-    input,
-    target,
-  });
 }
