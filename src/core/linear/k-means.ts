@@ -15,7 +15,14 @@ export const OPERATIONS_PER_DIFFERENCE = 24;
 /** Operations of `clusterRows` at most, with so many centroids in all, and so many in the group that has most. */
 export function clusterOperations(rows: number, dimensions: number, centroids: number, most: number): number {
   const sampled = Math.min(rows, ROWS_PER_CENTROID * centroids);
-  return dimensions * (centroids * OPERATIONS_PER_COPIED_NUMBER + PASSES * sampled * most * OPERATIONS_PER_DIFFERENCE);
+  const decoded = (1 + PASSES) * decodingOperations(rows, dimensions);
+  const copied = dimensions * centroids * OPERATIONS_PER_COPIED_NUMBER;
+  return copied + PASSES * sampled * most * dimensions * OPERATIONS_PER_DIFFERENCE + decoded;
+}
+
+/** Operations of decoding all rows of a quantised design once. */
+export function decodingOperations(rows: number, dimensions: number): number {
+  return OPERATIONS_PER_COPIED_NUMBER * rows * dimensions;
 }
 
 /**
@@ -43,18 +50,29 @@ export interface Clusters {
   readonly centroidRows: readonly number[];
 }
 
-/** Visits rows, which ascend. `visit` answers the operations that it took. */
+/**
+ * Visits rows, which ascend. `visit` answers the operations that it took. A step decodes one quantised block at most: the
+ * copies would otherwise fill the memory before they are collected.
+ */
 export function* visitRows<T extends { readonly row: number }>(
   tensors: TensorBackend,
   design: Design,
   members: readonly T[],
   visit: (values: Float32Array, member: T) => number,
 ): Steps<void> {
-  for (let first = 0; first < members.length; first += ROWS_PER_STEP) {
+  const height = design.blocks[0]?.rows ?? 1;
+  const blockOf = (member: T) => Math.floor(member.row / height);
+  const isDecoded = design.precision === "int8";
+  for (let first = 0; first < members.length; ) {
     const readRow = createRowReader(tensors, design);
-    let operations = 0;
-    for (const member of members.slice(first, first + ROWS_PER_STEP)) operations += visit(readRow(member.row), member);
+    const block = blockOf(members[first] as T);
+    const isOfStep = (member: T, end: number) => (isDecoded ? blockOf(member) === block : end < first + ROWS_PER_STEP);
+    let operations = isDecoded ? decodingOperations(design.blocks[block]?.rows ?? 0, design.dimensions) : 0;
+    let end = first;
+    for (let member = members[end]; member !== undefined && isOfStep(member, end); member = members[++end])
+      operations += visit(readRow(member.row), member);
     yield operations;
+    first = end;
   }
 }
 

@@ -3,7 +3,7 @@ import { type RowSketch, rowBytes, sketchCapacity, writeCodes } from "../sketch.
 import { OPERATIONS_PER_COPIED_NUMBER, type Steps } from "../steps.ts";
 import type { TensorBackend } from "../tensors.ts";
 import type { Design } from "./design.ts";
-import { visitRows } from "./k-means.ts";
+import { decodingOperations, visitRows } from "./k-means.ts";
 import type { Cost, TrainingRows } from "./types.ts";
 
 /** What writing a number's code takes, in operations of a product. */
@@ -35,7 +35,8 @@ export function* sketchRows(
 export function sketchCost(rows: number, dimensions: number): Cost {
   const count = Math.min(rows, sketchCapacity(dimensions));
   return {
-    operations: count * dimensions * (OPERATIONS_PER_COPIED_NUMBER + OPERATIONS_PER_CODE),
+    operations:
+      count * dimensions * (OPERATIONS_PER_COPIED_NUMBER + OPERATIONS_PER_CODE) + decodingOperations(rows, dimensions),
     bytes: count * rowBytes(dimensions),
   };
 }
